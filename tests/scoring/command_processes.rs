@@ -86,7 +86,12 @@ fn nothing_outlives_the_program(has_namespaces: bool) {
         lock.display(),
         asleep.display()
     );
-    task(here, &script, 3, &format!("read = [{lock:?}, {asleep:?}]\n"));
+    task(
+        here,
+        &script,
+        3,
+        &format!("read = [{lock:?}, {asleep:?}]\n"),
+    );
     let [lock, asleep] = [lock, asleep].map(|path| File::open(path).unwrap());
     let is_held = |lock: &File| lock.try_lock().is_err() || lock.unlock().is_err();
     for signal in ["KILL", "TERM", "INT", "HUP"] {

@@ -13,11 +13,13 @@ pub mod ranks; // processes that compute one run together
 pub mod constraint; // what a task takes as an answer -> the tokens that may come next
 pub mod rollout; // prompts -> groups of completions
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
-pub mod serve; // OpenAI-compatible server: of a model, and of the conversations that agents hold
+mod generation; // a request of OpenAI's APIs -> prompts for the queue -> its answer
+mod gateway; // the conversations that agents hold: a server for their programs
 pub mod policy; // a model that converses: prompts -> conversations with scores
 pub mod checkpoint; // atomic save and exact resume
 pub mod eval; // targets on held-out prompts
 pub mod train; // the loops
+pub mod serve; // OpenAI-compatible server of a model
 pub mod bench; // the speed of a machine
 
 #[cfg(test)]

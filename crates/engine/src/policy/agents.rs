@@ -1,31 +1,40 @@
-//! Conversations that agents hold: a program for each, which asks a gateway; what it asks is decoded beside others.
+//! Conversations that agents hold: a program for each asks a gateway; what it asks is decoded beside others, and what it
+//! did becomes a turn.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use candle_core::{Error, Result};
+use serde_json::{Map, Value, json};
 
-use super::mailbox::request_number;
+use super::prompts::Prompt;
 use super::sampler::Sampler;
-use super::{ConverseSettings, ScoredTask};
-use crate::environment::Agent;
-use crate::rollout::{Completion, Request};
+use super::settings::{ConverseSettings, ScoredTask};
+use super::ticket::Line;
+use super::{CallStep, ToolTurn};
+use crate::dataset::PromptRow;
+use crate::environment::{
+    Agent, AgentExit, AgentRecord, AgentServer, AnsweredCall, CallOutcome, ChainEnd, ExitReason,
+    ToolCall, ToolReply,
+};
+use crate::gateway::{
+    Gateway, GatewayModel, MODEL_NAME, SeatAnswer, SeatLine, SeatRecord, SeatRequest,
+};
+use crate::rollout::{Client, Completion, Request, StopReason, ThreadPool};
 use crate::score::{Task, template_options};
-use crate::serve::{Gateway, GatewayModel, Seat};
+use crate::text::{Tokenizer, conversation};
 
 /// The agents of tasks, and the server that they ask.
 pub(super) struct Agents<'a> {
-    pub(super) gateway: Gateway,
+    gateway: Gateway,
     /// By task; `None` where it has none.
     of_tasks: Vec<Option<TaskAgent<'a>>>,
-    /// By conversation, from the start of its program on.
-    pub(super) seats: Vec<OnceLock<Arc<Seat>>>,
 }
 
 /// The agent of a task.
 pub(super) struct TaskAgent<'a> {
-    pub(super) task: &'a Task,
-    pub(super) agent: &'a Agent,
-    pub(super) model: GatewayModel,
+    task: &'a Task,
+    agent: &'a Agent,
+    model: GatewayModel,
 }
 
 impl<'a> Agents<'a> {
@@ -33,7 +42,6 @@ impl<'a> Agents<'a> {
     pub(super) fn of_tasks(
         sampler: &dyn Sampler,
         settings: &ConverseSettings<'a>,
-        conversations: usize,
     ) -> Result<Option<Self>> {
         let of_task = |asked: &ScoredTask<'a>| {
             let agent = asked.task.agent()?;
@@ -65,18 +73,14 @@ impl<'a> Agents<'a> {
             .flatten()
             .try_for_each(|own| own.agent.check())
             .map_err(Error::wrap)?;
-        let seats = std::iter::repeat_with(OnceLock::new)
-            .take(conversations)
-            .collect();
         Ok(Some(Self {
             gateway: Gateway::start()?,
             of_tasks,
-            seats,
         }))
     }
 
-    pub(super) fn of_task(&self, task: usize) -> Option<&TaskAgent<'a>> {
-        self.of_tasks[task].as_ref()
+    pub(super) fn has(&self, task: usize) -> bool {
+        self.of_tasks[task].is_some()
     }
 
     /// Programs that run at the same time.
@@ -88,37 +92,254 @@ impl<'a> Agents<'a> {
             .min()
             .unwrap_or(1)
     }
+}
 
-    /// Whether a completion goes on: its client may have left, its text of `stop` may have come.
-    pub(super) fn on_token(
+/// What one program asks, as the gateway has it decoded.
+struct AgentLine {
+    line: Arc<Line>,
+    sample: usize,
+}
+
+impl AgentLine {
+    fn request(&self, asked: &SeatRequest) -> Request {
+        let first = &self.line.first;
+        let most = first.lengths.get(self.sample).copied();
+        let lengths = vec![asked.max_tokens.min(most.unwrap_or(usize::MAX))];
+        Request {
+            lengths,
+            ..self
+                .line
+                .later_request(self.sample, asked.number, &asked.prompt)
+        }
+    }
+}
+
+impl SeatLine for AgentLine {
+    fn ask(&self, asked: &SeatRequest, client: Arc<dyn Client>) {
+        let request = self.request(asked);
+        let known = self.line.known(&request);
+        match known.and_then(|mut known| known.pop()) {
+            Some(known) => client.on_end(0, known),
+            None => self
+                .line
+                .ask(request, (self.sample, asked.number, asked.follows), client),
+        }
+    }
+
+    fn on_end(&self, asked: &SeatRequest, completion: &Completion) {
+        self.line.store(&self.request(asked), 0, completion);
+    }
+}
+
+impl Agents<'_> {
+    /// Runs the program of a conversation to its end: what it did, its last completion, and the text of that.
+    pub(super) fn run(
         &self,
-        conversation: usize,
-        request: &Request,
-        completion: &Completion,
-    ) -> bool {
-        self.seats[conversation]
-            .get()
-            .is_none_or(|seat| seat.on_token(request_number(request), completion))
+        prompt: &Prompt,
+        tokenizer: &Tokenizer,
+        (line, sample): (&Arc<Line>, usize),
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<(ToolTurn, Completion, String)> {
+        let Some(own) = &self.of_tasks[prompt.task] else {
+            return Err(ThreadPool::cancelled());
+        };
+        let begun = std::time::Instant::now();
+        let limits = own.agent.limits();
+        let asks = AgentLine {
+            line: Arc::clone(line),
+            sample,
+        };
+        let (key, seat) = self
+            .gateway
+            .seat(&own.model, limits.max_requests, Box::new(asks))?;
+        let server = AgentServer {
+            address: self.gateway.address(),
+            key: &key,
+            model: MODEL_NAME,
+        };
+        let exit = match own.agent.start(server) {
+            Ok(mut process) => {
+                let _listening = process
+                    .take_listener()
+                    .map(|own| self.gateway.listen(own))
+                    .transpose()?;
+                let row = row_line(own.task, &prompt.row);
+                let phase = || seat.phase();
+                process.run(&row, limits.time_limit_seconds, &phase, keep_going)
+            }
+            Err(error) => {
+                let words = format!("does not start: {error}");
+                AgentExit {
+                    why: ExitReason::Ended,
+                    code: None,
+                    output: None,
+                    words,
+                }
+            }
+        };
+        let record = seat.close();
+        line.queue.leave(line.conversation + sample);
+        let record = record.map_err(Error::wrap)?;
+        if exit.why == ExitReason::Cancelled {
+            return Err(ThreadPool::cancelled());
+        }
+        // No program prints the key into a record.
+        let hide = |text: String| text.replace(&key, "$OPENAI_API_KEY");
+        let exit = AgentExit {
+            output: exit.output.map(hide),
+            words: hide(exit.words),
+            ..exit
+        };
+        let (mut turn, completion, text) =
+            agent_turn(&prompt.token_ids, tokenizer, (own.task, exit, record))?;
+        turn.seconds = begun.elapsed().as_secs_f64();
+        Ok((turn, completion, text))
     }
+}
 
-    /// Whether the program of a conversation has ended.
-    pub(super) fn is_over(&self, conversation: usize) -> bool {
-        self.seats[conversation]
-            .get()
-            .is_some_and(|seat| seat.is_closed())
+/// The turn that a program held, with its last completion and the text of that.
+fn agent_turn(
+    own_prompt: &[u32],
+    tokenizer: &Tokenizer,
+    (task, exit, record): (&Task, AgentExit, SeatRecord),
+) -> Result<(ToolTurn, Completion, String)> {
+    let (end, failure) = ending(task, &exit, &record);
+    let SeatRecord {
+        answers,
+        refused,
+        has_ignored,
+        ..
+    } = record;
+    let requests = answers.iter().map(|answer| answer.record.clone()).collect();
+    let agent = AgentRecord {
+        requests,
+        refused,
+        has_ignored,
+        exit_code: exit.code,
+        output: exit.output,
+    };
+    let decode = |completion: &Completion| tokenizer.decode(&completion.token_ids, true);
+    let mut steps = Vec::with_capacity(answers.len());
+    for (number, answer) in answers.iter().enumerate() {
+        let next = answers
+            .iter()
+            .find(|other| other.record.follows == Some(number));
+        steps.push(CallStep {
+            prompt: answer.prompt.clone(),
+            completion: answer.completion.clone(),
+            text: decode(&answer.completion).map_err(Error::wrap)?,
+            calls: next.map_or_else(Vec::new, |next| answered_calls(answer, next)),
+            reply_tokens: next.map_or(0, |next| next.record.prompt_ids.len()),
+        });
     }
+    let (prompt, completion, text) = match steps.pop() {
+        Some(CallStep {
+            prompt,
+            completion,
+            text,
+            ..
+        }) => (prompt, completion, text),
+        None => (
+            own_prompt.to_vec(),
+            Completion::new(Vec::new(), Vec::new(), StopReason::Stop),
+            String::new(),
+        ),
+    };
+    let turn = ToolTurn {
+        steps,
+        last_calls: Vec::new(),
+        prompt,
+        end,
+        failure,
+        states: Map::new(),
+        agent: Some(Box::new(agent)),
+        seconds: 0.0,
+        call_seconds: Vec::new(),
+    };
+    Ok((turn, completion, text))
+}
 
-    /// Answers what a conversation has asked.
-    pub(super) fn answer(
-        &self,
-        conversation: usize,
-        request: &Request,
-        completion: &Completion,
-    ) -> Result<()> {
-        let seat = self.seats[conversation].get();
-        seat.map_or(Ok(()), |seat| {
-            seat.on_end(request_number(request), completion)
-        })
-        .map_err(Error::wrap)
+/// Why a conversation ended, and what failed.
+fn ending(task: &Task, exit: &AgentExit, record: &SeatRecord) -> (ChainEnd, Option<String>) {
+    let refusal = record.last_refusal.as_ref();
+    let failed = |what: &str| {
+        let refused = refusal.map_or_else(String::new, |error| {
+            format!("; its last refusal: {}", error.message)
+        });
+        Some(format!("the agent {what}{refused}"))
+    };
+    let Some(last) = record.answers.last() else {
+        return (
+            ChainEnd::NoRequest,
+            failed(&format!("got no completion: it {}", exit.words)),
+        );
+    };
+    let is_verdict = |code: i32| code == 0 || (task.reads_exit_code() && matches!(code, 1 | 2));
+    match exit.why {
+        ExitReason::TimeLimit => (ChainEnd::TimeLimit, None),
+        ExitReason::Ended if exit.code.is_some_and(is_verdict) => {
+            let end = if last.completion.stop.is_truncated() {
+                ChainEnd::Truncated
+            } else {
+                ChainEnd::Answer
+            };
+            (end, None)
+        }
+        _ => match refusal.and_then(|error| error.code) {
+            Some("context_length_exceeded") => (ChainEnd::MaxContextTokens, None),
+            Some("max_requests") => (ChainEnd::MaxRequests, None),
+            _ => (ChainEnd::AgentFailed, failed(&exit.words)),
+        },
     }
+}
+
+/// The calls of an answer with what the next request says that they returned.
+fn answered_calls(answer: &SeatAnswer, next: &SeatAnswer) -> Vec<AnsweredCall> {
+    let results: Vec<_> = next
+        .record
+        .messages
+        .iter()
+        .filter(|message| message.role == "tool")
+        .collect();
+    let calls = answer
+        .message
+        .tool_calls()
+        .iter()
+        .enumerate()
+        .filter_map(|(index, call)| {
+            let own = |id: &Value| {
+                results
+                    .iter()
+                    .find(|result| result.other.get("tool_call_id") == Some(id))
+            };
+            let result = call.get("id").and_then(own).or(results.get(index))?;
+            let function = call.get("function")?;
+            let arguments = function
+                .get("arguments")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default();
+            let call = ToolCall {
+                name: function.get("name")?.as_str()?.to_owned(),
+                arguments,
+            };
+            let reply = ToolReply {
+                text: result.content.clone(),
+                outcome: CallOutcome::Answered,
+                seconds: 0.0,
+            };
+            Some(AnsweredCall::new(call, reply))
+        });
+    calls.collect()
+}
+
+/// The row as its program reads it: a line of JSON, with the messages of the prompt.
+fn row_line(task: &Task, row: &PromptRow) -> String {
+    let mut fields = row.fields.whole();
+    fields.insert("id".to_owned(), json!(row.id));
+    fields.insert(
+        "messages".to_owned(),
+        json!(conversation(task.system.as_deref(), &row.messages)),
+    );
+    Value::Object(fields).to_string()
 }

@@ -1,19 +1,26 @@
-//! Prompts are answered, turn by turn where a row has several: each conversation goes on as soon as its answer is there,
-//! while others are decoded.
+//! Prompts are answered: conversations are held on one thread while what they ask is decoded on others.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
+use std::thread::Scope;
 use std::time::Instant;
 
-use candle_core::Result;
+use candle_core::{Error, Result};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::unbounded_channel;
 
-use super::conversing::{ConverseSettings, Conversed, Conversing, Question};
+use super::blocking::Blocking;
+use super::hold::Partners;
+use super::questions::Questions;
 use super::sampler::Sampler;
-use super::tool_loop::MAX_TOOL_THREADS;
-use super::turn_source::TurnSource;
-use super::{Policy, Watcher};
-use crate::rollout::{Request, SizedSource};
+use super::scores::{Scores, score_all};
+use super::settings::{ConverseSettings, Conversed, Question};
+use super::ticket::{Line, Ticket};
+use super::{Conversation, Policy, Watcher};
+use crate::rollout::{
+    Order, Queue, QueueSize, Request, RequestSize, SizedSource, ThreadPool, Worker,
+};
 
 impl Policy {
     /// Answers each question, and scores what it answers. `watcher` learns of conversations as they end.
@@ -38,99 +45,58 @@ pub(super) fn converse(
     mut watcher: Option<&mut dyn Watcher>,
 ) -> Result<Conversed> {
     let start = Instant::now();
-    let requests: Vec<Request> = questions
-        .iter()
-        .map(|question| question.request.clone())
-        .collect();
-    let parts = sampler.parts(settings.version, &requests);
-    let shared = &Conversing::new(
-        sampler,
-        questions,
-        settings,
-        parts.iter().map(|part| part.len()),
-    )?;
-    let ((sender, ended), (caller, calling), (starter, starting)) =
-        (channel(), channel(), channel());
-    let kept = watcher.as_ref().and_then(|watcher| watcher.kept());
-    let (mut sources, mut first, mut known) = (Vec::with_capacity(parts.len()), 0, 0);
-    for (part, mailbox) in parts.into_iter().zip(&shared.mailboxes) {
-        let own = first..first + part.len();
-        first = own.end;
-        let are_followed = own.clone().any(|question| shared.is_followed(question));
-        let kept = kept
-            .clone()
-            .filter(|kept| kept.serves(part.iter(), are_followed));
-        let of_request =
-            |request: &Request| kept.as_ref()?.completions(request).map(|found| found.len());
-        known += part.iter().filter_map(of_request).sum::<usize>();
-        let sizes = own
-            .clone()
-            .flat_map(|question| shared.sizes(question))
-            .collect();
-        let source = TurnSource::new(
-            shared,
-            (own, &**mailbox),
-            kept,
-            ([&sender, &caller], &starter),
-            sampler.is_paced(),
-        );
-        sources.push((source, sizes));
-    }
-    drop((caller, starter));
-    let tool_threads = shared.conversations_with_tools().min(MAX_TOOL_THREADS);
-    let senders = vec![sender.clone(); tool_threads];
-    let agent_senders = vec![sender; shared.agent_threads()];
+    let questions = Questions::new(sampler, questions, settings)?;
+    let questions = &questions;
+    let (queues, begun, known) = begin(questions, watcher.as_deref());
     if let Some(watcher) = &mut watcher {
-        watcher.begin(requests.iter().map(|request| request.samples).sum(), known);
+        watcher.begin(begun.len(), known);
     }
-    let is_attended = watcher.is_some() || shared.needs_scores();
-    let decode = move || {
+    let is_attended = watcher.is_some() || questions.needs_scores();
+    let threads = sampler.threads();
+    let decode = || {
         let before = Instant::now();
-        let sized: Vec<_> = sources
+        let mut workers: Vec<_> = queues
+            .iter()
+            .map(|(queue, _)| Worker::new(queue, QueueSize::default(), threads))
+            .collect();
+        let sized: Vec<_> = workers
             .iter_mut()
-            .map(|(source, sizes)| SizedSource::new(source, std::mem::take(sizes)))
+            .zip(&queues)
+            .map(|(worker, (_, sizes))| SizedSource::new(worker, sizes.clone()))
             .collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
-        shared
-            .has_failed
-            .fetch_or(decoded.is_err(), Ordering::Relaxed);
-        // No more answers come.
-        drop(sized);
-        drop(sources);
+        // Who still waits for a completion learns that none comes.
+        if decoded.is_err() {
+            fail(questions, &queues);
+        }
         decoded.map(|decoded| (decoded, before.elapsed().as_secs_f64()))
     };
-    let (calling, starting) = (Mutex::new(calling), Mutex::new(starting));
-    let decoded = match is_attended {
-        true => std::thread::scope(|scope| {
-            let (calling, starting) = (&calling, &starting);
-            for sender in senders {
-                let kept = kept.as_deref();
-                scope.spawn(move || shared.call_tools(calling, &sender, kept));
-            }
-            for sender in agent_senders {
-                scope.spawn(move || shared.run_agents(starting, &sender));
-            }
-            let attended = scope.spawn(|| shared.attend(ended, kept.as_deref(), watcher));
+    let queues = &queues;
+    let (held, decoded) = std::thread::scope(|scope| {
+        let hold = move || {
+            // Also where it panics.
+            let _guard = FailsAtEnd(questions, queues);
+            hold_all(questions, begun, scope, watcher)
+        };
+        if !is_attended {
             let decoded = decode();
-            // A panic of a thread continues in this one.
-            attended
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            decoded
-        }),
-        false => {
-            let decoded = decode();
-            ended
-                .try_iter()
-                .try_for_each(|ended| shared.record(ended))?;
-            decoded
+            return (hold(), decoded);
         }
+        let holding = scope.spawn(hold);
+        let decoded = decode();
+        // A panic of a thread continues in this one.
+        let held = holding.join();
+        (
+            held.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            decoded,
+        )
+    });
+    let (conversations, ((counts, gpu_fallbacks), rollout_seconds)) = match (held, decoded) {
+        (Ok(conversations), Ok(decoded)) => (conversations, decoded),
+        // What failed first has cancelled the other.
+        (Err(error), Err(decoding)) if ThreadPool::is_cancellation(&error) => return Err(decoding),
+        (Err(error), _) | (_, Err(error)) => return Err(error),
     };
-    if let Some(error) = shared.failure() {
-        return Err(error);
-    }
-    let ((counts, gpu_fallbacks), rollout_seconds) = decoded?;
-    let conversations = shared.conversations()?;
     let score_seconds = start.elapsed().as_secs_f64() - rollout_seconds;
     Ok(Conversed {
         conversations,
@@ -139,4 +105,130 @@ pub(super) fn converse(
         rollout_seconds,
         score_seconds,
     })
+}
+
+/// What is decoded together, and what it takes of the caches.
+type Part = (Arc<Queue>, Vec<RequestSize>);
+
+/// Asks for the first completions. Returns the conversations that begin, and for how many of them the first is known.
+fn begin(
+    questions: &Questions<'_>,
+    watcher: Option<&dyn Watcher>,
+) -> (Vec<Part>, Vec<(usize, Ticket)>, usize) {
+    let (sampler, settings) = (questions.sampler, questions.settings);
+    let requests: Vec<Request> = questions
+        .all
+        .iter()
+        .map(|one| one.request.clone())
+        .collect();
+    let parts = sampler.parts(settings.version, &requests);
+    let together = parts.len().min(sampler.threads().count()).max(1);
+    let agents = questions.agents.as_ref();
+    let order = Order::Conversations {
+        is_paced: sampler.is_paced(),
+        agents: agents.map_or(0, |agents| (agents.processes() / together).max(1)),
+    };
+    let kept = watcher.and_then(Watcher::kept);
+    let (mut begun, mut known, mut first) = (Vec::new(), 0, 0);
+    let mut queues = Vec::with_capacity(parts.len());
+    for part in parts {
+        let queue = Arc::new(Queue::new(order));
+        let own = first..first + part.len();
+        first = own.end;
+        let are_followed = own.clone().any(|question| questions.is_followed(question));
+        let kept = kept
+            .clone()
+            .filter(|kept| kept.serves(part.iter(), are_followed));
+        let mut sizes = Vec::with_capacity(part.len());
+        for (question, request) in own.zip(part) {
+            sizes.extend(questions.sizes(question));
+            let most = questions.most_prompt_tokens(question);
+            let line = Arc::new(Line {
+                queue: Arc::clone(&queue),
+                kept: kept.clone(),
+                first: request.clone(),
+                sampling: settings.sampling.clone(),
+                conversation: begun.len(),
+                most_prompt_tokens: questions.stays_in_cache(question).then_some(most),
+                is_compared: questions.task(question).scorer.compares_groups(),
+            });
+            known += line.known(request).map_or(0, |known| known.len());
+            let samples = 0..request.samples;
+            let tickets = if questions.agents(question).is_some() {
+                samples
+                    .map(|sample| Ticket::of_agent(&line, sample))
+                    .collect()
+            } else {
+                if questions.is_followed(question) {
+                    samples.for_each(|sample| queue.enter(line.conversation + sample));
+                }
+                line.tickets()
+            };
+            begun.extend(tickets.into_iter().map(|ticket| (question, ticket)));
+        }
+        queues.push((queue, sizes));
+    }
+    (queues, begun, known)
+}
+
+/// Holds all conversations; by question, then by sample.
+fn hold_all<'s, 'e>(
+    questions: &'e Questions<'e>,
+    begun: Vec<(usize, Ticket)>,
+    scope: &'s Scope<'s, 'e>,
+    mut watcher: Option<&mut dyn Watcher>,
+) -> Result<Vec<Vec<Conversation>>> {
+    let blocking = &Blocking::new(scope);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(Error::wrap)?;
+    let samples = questions.all.iter().map(|one| one.request.samples);
+    let mut found: Vec<Vec<Conversation>> = samples
+        .map(|samples| vec![Conversation::default(); samples])
+        .collect();
+    let (sender, messages) = unbounded_channel();
+    let scores = Scores(sender);
+    let partners = Partners {
+        questions,
+        scores: &scores,
+        blocking,
+    };
+    runtime.block_on(async {
+        let mut scoring = std::pin::pin!(score_all(questions, messages, blocking));
+        let mut held: FuturesUnordered<_> = begun
+            .into_iter()
+            .map(|(question, ticket)| partners.hold(question, ticket))
+            .collect();
+        loop {
+            tokio::select! {
+                biased;
+                ended = held.next() => match ended.transpose()? {
+                    Some((question, sample, conversation)) => {
+                        if let Some(watcher) = &mut watcher {
+                            watcher.on_end(question, sample, &conversation);
+                        }
+                        found[question][sample] = conversation;
+                    }
+                    None => return Ok(found),
+                },
+                // It ends before they do only if it fails.
+                failed = &mut scoring => failed?,
+            }
+        }
+    })
+}
+
+/// Cancels all that is asked for.
+fn fail(questions: &Questions<'_>, queues: &[Part]) {
+    questions.has_failed.store(true, Ordering::Relaxed);
+    queues.iter().for_each(|(queue, _)| queue.fail("cancelled"));
+}
+
+/// Once no conversation is held any more, whatever the reason, nothing more is decoded.
+struct FailsAtEnd<'a>(&'a Questions<'a>, &'a [Part]);
+
+impl Drop for FailsAtEnd<'_> {
+    fn drop(&mut self) {
+        fail(self.0, self.1);
+    }
 }

@@ -1,20 +1,20 @@
 //! A policy: a model with all that it needs to answer prompts. Training, evals, samples and the learnability check
 //! converse with it in the same way.
 
-mod agent_loop; // their programs, run to their ends
 mod agents; // programs that hold conversations
-mod attend; // answers scored while others are decoded, and what follows them
+mod blocking; // threads for what waits
 mod conversation; // answers with their scores
-mod converse; // prompts answered turn by turn
-mod conversing; // conversations that are sampled together, as all threads see them
+mod converse; // conversations held while what they ask is decoded
+mod hold; // one conversation, from its first prompt to its last score
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
-mod mailbox; // what follows answers
 mod prompts; // rows as the model reads them
+mod questions; // what is answered together, with tools and agents
 mod sampler; // who samples
+mod scores; // answers scored while others are decoded
 mod served; // a model that another process has loaded
-mod tool_loop; // calls of tools, their replies, and why a conversation ends
-mod tool_talk; // the tools of a conversation
-mod turn_source; // the queue of what is asked
+mod settings; // what is asked, and what is answered
+mod ticket; // the places of conversations in the queue
+mod tools; // calls of tools, their replies, and why a conversation ends
 mod watch; // the progress of an eval
 mod written; // conversations with tools that nobody samples
 
@@ -32,13 +32,14 @@ use crate::rollout::{
 };
 use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
-use attend::score_rows;
+use scores::score_rows;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
-pub use conversing::{ConverseSettings, Conversed, Question, ScoredTask};
+
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
+pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use watch::{EvalWatch, Watcher};
 pub use written::{WrittenTokens, written_conversation};
 

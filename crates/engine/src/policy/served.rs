@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use candle_core::{Error, Result};
 
-use super::conversing::{ConverseSettings, Conversed, Question};
 use super::sampler::Sampler;
+use super::settings::{ConverseSettings, Conversed, Question};
 use super::{PolicyVersion, Watcher, converse};
 use crate::hub::ModelConfig;
 use crate::rollout::{

@@ -1,19 +1,15 @@
-//! Conversations with tools: results do not depend on how long tools take, ends have their reasons, and what has ended is
-//! sampled once.
+//! Conversations with tools: results do not depend on how long tools take, and ends have their reasons.
 
 use std::path::Path;
-use std::sync::mpsc::channel;
 
 use candle_core::{DType, Device};
 
-use super::mailbox::{Mailbox, NextRequest};
-use super::turn_source::TurnSource;
 use super::*;
 use crate::dataset::load_from;
 use crate::environment::{CallOutcome, ChainEnd, RecordedConversation};
 use crate::hub::find_model;
 use crate::model::{Trainable, Weights};
-use crate::rollout::{Arrivals, RequestSource, RolloutMemory, StopReason, generate};
+use crate::rollout::{RolloutMemory, StopReason, generate};
 use crate::score::{FailureClass, Task, Trust};
 
 const OFFICE: &str = "import json, sys, time
@@ -421,83 +417,4 @@ fn replayed_conversations_are_those_that_were_recorded() {
         .iter()
         .filter(|score| score.failure != Some(FailureClass::ScorerError));
     assert!(Scorer::new(&task).unwrap().check_errors(scores).is_ok());
-}
-
-#[test]
-fn what_has_ended_before_memory_ran_out_is_sampled_once() {
-    let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
-    let task = office(folder.path(), "0", "");
-    let (scorer, sampling) = (
-        Scorer::new(&task).unwrap(),
-        Sampling::new(&policy.tokenizer, 1.0, 8, 1),
-    );
-    let row = load_from(
-        "r",
-        r#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#.as_bytes(),
-    )
-    .unwrap()
-    .remove(0);
-    let prompt = render(&task, row, &policy.tokenizer).unwrap();
-    let tasks = [ScoredTask {
-        task: &task,
-        scorer: &scorer,
-        max_prompt_tokens: 700,
-    }];
-    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let questions = [Question {
-        prompt: &prompt,
-        request: Request::new(prompt.token_ids.clone(), 0, 1, 3),
-    }];
-    let shared =
-        conversing::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
-    let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
-    let mut source = TurnSource::new(
-        &shared,
-        (0..1, &mailbox),
-        None,
-        ([&ended, &calling], &channel().0),
-        true,
-    );
-    let asked = |arrivals: Arrivals| match arrivals {
-        Arrivals::Requests(requests) => requests
-            .iter()
-            .map(|queued| (queued.id, queued.request.first_sample))
-            .collect(),
-        Arrivals::Closed => vec![(u64::MAX, 0)],
-    };
-    let completion = || Completion::new(vec![1], vec![-1.0], StopReason::Stop);
-    assert_eq!(asked(source.arrivals(9, true)), [(0, 0)]);
-    source.on_end(0, 0, completion());
-    source.on_end(0, 1, completion());
-    // The first conversation has its next turn already; the second ends.
-    let next = Request {
-        first_sample: 1 << 16,
-        ..Request::new(vec![1, 2], 0, 1, 1)
-    };
-    mailbox.deliver(
-        0,
-        Some(NextRequest {
-            request: next,
-            follows: Some(0),
-        }),
-    );
-    mailbox.deliver(1, None);
-    source.begin_again();
-    assert_eq!(
-        asked(source.arrivals(9, false)),
-        [(0, 0)],
-        "the third is asked for beside the others"
-    );
-    assert!(!source.on_token(0, 0, &completion()) && source.on_token(0, 2, &completion()));
-    source.on_end(0, 0, completion());
-    source.on_end(0, 2, completion());
-    mailbox.deliver(2, None);
-    assert_eq!(asked(source.arrivals(9, true)), [(1, 1 << 16)]);
-    source.begin_again();
-    assert_eq!(asked(source.arrivals(9, true)), [(1, 1 << 16)]);
-    source.on_end(1, 0, completion());
-    mailbox.deliver(0, None);
-    assert_eq!(asked(source.arrivals(9, true)), [(u64::MAX, 0)]);
-    let told: Vec<usize> = called.try_iter().map(|ended| ended.conversation).collect();
-    assert_eq!(told, [0, 1, 2, 0], "each completion is told once");
 }

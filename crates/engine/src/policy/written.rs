@@ -3,7 +3,7 @@
 use candle_core::{Error, Result};
 
 use super::render;
-use super::tool_talk::{TaskTools, ToolTalk};
+use super::tools::{TaskTools, ToolTalk};
 use crate::dataset::PromptRow;
 use crate::score::{AskedCalls, Task, asked_calls, turns_of};
 use crate::text::{Tokenizer, Transcript};

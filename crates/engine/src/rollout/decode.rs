@@ -13,8 +13,8 @@ use super::kv_cache::{
     joined,
 };
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
-use super::queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
 use super::thinking::RowThinking;
 use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampling, ThreadPool};
 use crate::kernels::embedding::gather_rows;

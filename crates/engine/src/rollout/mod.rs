@@ -6,8 +6,9 @@ mod decode_gpu; // a step of decoding recorded as a CUDA graph
 mod draft; // the tokens that may come next, by n-grams of prompt and history
 mod kv_cache; // limits, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
-mod queue; // where requests come from, and who learns of their tokens
+mod queue; // what is asked for until it is decoded, and who asks
 mod shaping; // draws of served requests that shape the distribution
+mod source; // where the requests of a decode come from
 mod thinking; // the limit of a think block
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
@@ -23,13 +24,14 @@ use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
 use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
-use queue::FixedRequests;
+use source::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
-pub use queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
+pub(crate) use queue::{Client, Decoding, Job, Order, Place, Queue, QueueError, Worker};
 pub use shaping::Shaping;
 pub(crate) use shaping::likeliest;
+pub use source::{Arrivals, InConversation, QueuedRequest, RequestSource};
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 
@@ -421,7 +423,7 @@ pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
 }
 
 /// Limits on what is decoded together from a [`RequestSource`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueSize {
     /// Completions.
     pub rows: usize,

@@ -1,129 +1,339 @@
-//! Where the requests of a decode come from and who learns of their tokens: a list that is there, or clients that come
-//! and go meanwhile.
+//! The queue: what is asked for waits here until a thread that decodes takes it; who asks learns of its tokens. What is
+//! taken, and when, is decided here alone, by the queue's [`Order`].
 
-use super::{Completion, Request, Sampling};
+mod conversations; // of conversations: each goes on after its answers
+mod shares; // of clients: each has its share of the rows
 
-/// A request with its sampling parameters.
-#[derive(Clone, Debug)]
-pub struct QueuedRequest {
-    /// Given by the source; no two requests that are decoded together share one.
-    pub id: u64,
-    pub request: Request,
-    pub sampling: Sampling,
-    /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
-    /// alone.
-    pub adapter: Option<u32>,
-    /// Where others follow it or it follows another.
-    pub conversation: Option<InConversation>,
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
+use super::{Completion, QueueSize, Request, Sampling, ThreadPool};
+use conversations::{Letter, Pace};
+
+/// Who asks: learns of the samples of its jobs, on the thread that decodes.
+pub(crate) trait Client: Send + Sync {
+    /// So many of its samples are decoded from now on.
+    fn on_start(&self, _samples: usize) {}
+
+    /// Learns of a completion's newest token; whether it wants more. `likeliest`: the likeliest tokens in its place with
+    /// their log-probs, where the request asks for them.
+    fn on_token(&self, sample: u32, completion: &Completion, likeliest: Vec<(u32, f32)>) -> bool;
+
+    /// Takes a completion that has ended, or of which it wanted no more.
+    fn on_end(&self, sample: u32, completion: Completion);
+
+    /// So many of its samples that are decoded, and those that wait, do not end.
+    fn on_failure(&self, _decoded: usize, _why: &str) {}
+
+    /// Whether nobody reads what it learns.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
-/// A request's place in a conversation whose prompts begin with an earlier one and its completion.
+/// A request with who asks.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    pub(crate) sampling: Sampling,
+    /// As [`QueuedRequest::adapter`].
+    pub(crate) adapter: Option<u32>,
+    pub(crate) client: Arc<dyn Client>,
+    /// The number of its first sample among those that its client asked for.
+    pub(crate) first_sample: u32,
+    /// How many completions of all jobs that share the rows are decoded now, in all threads.
+    pub(crate) decoded: Arc<AtomicUsize>,
+    /// Where it is asked in a conversation.
+    pub(crate) place: Option<Place>,
+}
+
+/// A request's place in a conversation.
 #[derive(Clone, Copy, Debug)]
-pub struct InConversation {
-    /// Request and sample of the completion that it follows.
-    pub after: Option<(u64, u32)>,
-    /// The most tokens that its prompt may grow by before the conversation ends.
-    pub later_tokens: usize,
+pub(crate) struct Place {
+    /// That of the first sample; the conversations of the others follow.
+    pub(crate) conversation: usize,
+    /// Among the requests of the conversation, from 0.
+    pub(crate) number: u32,
+    /// The request of the conversation after whose completion its prompt goes on.
+    pub(crate) follows: Option<u32>,
+    /// The most tokens that its prompt may grow by; `None`: what follows is prefilled anew.
+    pub(crate) later_tokens: Option<usize>,
+    /// The first conversation and the number of those whose answers are compared with its own: none goes on before all
+    /// that are open have theirs.
+    pub(crate) compared: Option<(usize, usize)>,
 }
 
-/// New requests of a source, or its end.
-#[derive(Debug)]
-pub enum Arrivals {
-    /// Those that have come, maybe none.
-    Requests(Vec<QueuedRequest>),
-    /// No more will come: decoding returns after the last completion.
+/// What is taken next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Each client has its share of the rows; at most so many jobs wait.
+    Shares { waiting: usize },
+    /// All that conversations ask for; `is_paced`: after a fixed number of passes, so that no clock has a part in results.
+    /// At most so many agents hold conversations at the same time.
+    Conversations { is_paced: bool, agents: usize },
+}
+
+/// Why jobs cannot be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueError {
+    Full,
+    /// Nothing more is decoded.
     Closed,
 }
 
-/// A queue that is decoded while it is filled.
-pub trait RequestSource {
-    /// Begins another attempt to decode what has not ended: the caches are new.
-    fn begin_again(&mut self) {}
+/// Jobs between those who ask and the threads that decode.
+pub(crate) struct Queue {
+    order: Order,
+    state: Mutex<State>,
+    has_changed: Condvar,
+    has_failed: AtomicBool,
+}
 
-    /// Asked between two passes for requests of about `rows` completions. Where nothing is decoded (`is_idle`) it may
-    /// wait, but returns now and then so that the work can be cancelled.
-    fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;
+#[derive(Default)]
+struct State {
+    /// In [`Order::Shares`].
+    waiting: VecDeque<Job>,
+    /// Threads that wait for a job.
+    idle: usize,
+    is_closed: bool,
+    /// In [`Order::Conversations`]: what has come of each, in the order in which it came.
+    letters: Vec<(usize, Letter)>,
+    /// Conversations that may ask for more.
+    open: BTreeSet<usize>,
+    /// Conversations that agents hold.
+    of_agents: BTreeSet<usize>,
+    /// Those whose agents wait for a start.
+    unstarted: VecDeque<(usize, oneshot::Sender<()>)>,
+}
 
-    /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool;
+impl Queue {
+    pub(crate) fn new(order: Order) -> Self {
+        Self {
+            order,
+            state: Mutex::default(),
+            has_changed: Condvar::new(),
+            has_failed: AtomicBool::new(false),
+        }
+    }
 
-    /// Learns of the likeliest tokens beside the one that it is told next, where a request asks for them.
-    fn on_alternatives(&mut self, _id: u64, _sample: u32, _alternatives: Vec<(u32, f32)>) {}
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-    /// Whether a request may follow a completion that ends: its keys and values stay in the cache.
-    fn may_go_on(&self, _id: u64, _sample: u32, _completion: &Completion) -> bool {
+    /// Has threads that wait look for errands.
+    pub(crate) fn wake(&self) {
+        // One that looks now finds them, or waits already when it is told.
+        drop(self.state());
+        self.has_changed.notify_all();
+    }
+
+    /// Whether [`Self::fail`] was called.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// Ends what waits, with a sentence, and takes no more; what is decoded ends at its next token.
+    pub(crate) fn fail(&self, why: &str) {
+        self.has_failed.store(true, Ordering::Relaxed);
+        let waiting = {
+            let mut state = self.state();
+            state.is_closed = true;
+            state.letters.clear();
+            state.unstarted.clear();
+            std::mem::take(&mut state.waiting)
+        };
+        waiting
+            .into_iter()
+            .for_each(|job| job.client.on_failure(0, why));
+        self.wake();
+    }
+}
+
+/// What a thread that decodes does besides.
+pub(crate) trait Decoding: Sync {
+    /// Whether it is to stop.
+    fn is_cancelled(&self) -> bool;
+
+    /// Whether [`Self::run_errand`] has something to do.
+    fn has_errand(&self) -> bool {
         false
     }
 
-    /// The completions that nothing follows after all, since the last call.
-    fn not_followed(&mut self) -> Vec<(u64, u32)> {
-        Vec::new()
+    /// Called between two passes.
+    fn run_errand(&self) {}
+}
+
+impl Decoding for ThreadPool {
+    fn is_cancelled(&self) -> bool {
+        self.check().is_err()
     }
-
-    /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
-    fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
-/// A source with all requests from the start; collects their completions.
-#[derive(Debug)]
-pub(super) struct FixedRequests<'a> {
-    requests: &'a [Request],
-    sampling: &'a Sampling,
-    is_taken: bool,
-    /// By request; in the order in which they ended.
-    completions: Vec<Vec<(u32, Completion)>>,
+/// A thread that decodes from a queue. It outlives an attempt to decode that runs out of memory: the next one asks for what
+/// has not ended.
+pub(crate) struct Worker<'q> {
+    queue: &'q Queue,
+    size: QueueSize,
+    decoding: &'q dyn Decoding,
+    /// By id, which no other request of this thread has.
+    running: BTreeMap<u64, Running>,
+    next_id: u64,
+    /// Asked for again.
+    again: Vec<u64>,
+    pace: Pace,
+    /// Tokens that were sampled since the last failure.
+    pub(crate) tokens: u64,
 }
 
-impl<'a> FixedRequests<'a> {
-    pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling) -> Self {
-        let completions = requests
-            .iter()
-            .map(|request| Vec::with_capacity(request.samples))
-            .collect();
+/// A job whose completions have not all ended.
+struct Running {
+    job: Arc<Job>,
+    unfinished: BTreeSet<u32>,
+    /// The completion that it follows, as the decoder knows it.
+    after: Option<(u64, u32)>,
+    /// The likeliest tokens in the next token's place, by sample.
+    likeliest: HashMap<u32, Vec<(u32, f32)>>,
+}
+
+impl<'q> Worker<'q> {
+    /// `size`: what it decodes together, in [`Order::Shares`].
+    pub(crate) fn new(queue: &'q Queue, size: QueueSize, decoding: &'q dyn Decoding) -> Self {
         Self {
-            requests,
-            sampling,
-            is_taken: false,
-            completions,
+            queue,
+            size,
+            decoding,
+            running: BTreeMap::new(),
+            next_id: 0,
+            again: Vec::new(),
+            pace: Pace::default(),
+            tokens: 0,
         }
     }
 
-    /// By request, in order.
-    pub(super) fn completions(self) -> Vec<Vec<Completion>> {
-        let in_order = |mut ended: Vec<(u32, Completion)>| {
-            ended.sort_by_key(|(sample, _)| *sample);
-            ended
-                .into_iter()
-                .map(|(_, completion)| completion)
-                .collect()
+    /// Tells all clients of this thread that their completions cannot be had.
+    pub(crate) fn fail(&mut self, why: &str) {
+        for (
+            _,
+            Running {
+                job, unfinished, ..
+            },
+        ) in std::mem::take(&mut self.running)
+        {
+            job.decoded.fetch_sub(unfinished.len(), Ordering::Relaxed);
+            job.client.on_failure(unfinished.len(), why);
+        }
+        self.tokens = 0;
+    }
+
+    /// Begins a job; returns its id.
+    fn start(&mut self, job: Job) -> u64 {
+        let (id, samples) = (self.next_id, job.request.samples);
+        self.next_id += 1;
+        job.client.on_start(samples);
+        job.decoded.fetch_add(samples, Ordering::Relaxed);
+        let after = job.place.and_then(|place| self.pace.take_followed(&place));
+        let running = Running {
+            job: Arc::new(job),
+            unfinished: (0..samples as u32).collect(),
+            after,
+            likeliest: HashMap::new(),
         };
-        self.completions.into_iter().map(in_order).collect()
+        self.running.insert(id, running);
+        id
+    }
+
+    fn queued(&self, id: u64) -> QueuedRequest {
+        let Running { job, after, .. } = &self.running[&id];
+        let conversation = job.place.and_then(|place| {
+            place.later_tokens.map(|later_tokens| InConversation {
+                after: *after,
+                later_tokens,
+            })
+        });
+        QueuedRequest {
+            id,
+            request: job.request.clone(),
+            sampling: job.sampling.clone(),
+            adapter: job.adapter,
+            conversation,
+        }
     }
 }
 
-impl RequestSource for FixedRequests<'_> {
-    fn arrivals(&mut self, _: usize, _: bool) -> Arrivals {
-        if std::mem::replace(&mut self.is_taken, true) {
-            return Arrivals::Closed;
-        }
-        let all = (0..)
-            .zip(self.requests)
-            .filter(|(_, request)| request.samples > 0);
-        let queued = |(id, request): (u64, &Request)| QueuedRequest {
-            id,
-            request: request.clone(),
-            sampling: self.sampling.clone(),
-            adapter: None,
-            conversation: None,
-        };
-        Arrivals::Requests(all.map(queued).collect())
+impl RequestSource for Worker<'_> {
+    fn begin_again(&mut self) {
+        self.again = self.running.keys().copied().collect();
+        self.pace.forget_cache();
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
-        true
+    fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals {
+        let asked = match self.queue.order {
+            Order::Shares { .. } => self.next_shares(rows, is_idle),
+            Order::Conversations { is_paced, agents } => {
+                self.next_of_conversations(is_idle, is_paced, agents)
+            }
+        };
+        asked.map_or(Arrivals::Closed, |asked| {
+            Arrivals::Requests(asked.into_iter().map(|id| self.queued(id)).collect())
+        })
+    }
+
+    /// A completion that has ended in an earlier attempt is asked for beside others of its request.
+    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
+        let Some(running) = self.running.get_mut(&id) else {
+            return false;
+        };
+        self.tokens += 1;
+        let likeliest = running.likeliest.remove(&sample).unwrap_or_default();
+        let job = &running.job;
+        running.unfinished.contains(&sample)
+            && !self.queue.has_failed()
+            && job
+                .client
+                .on_token(job.first_sample + sample, completion, likeliest)
+    }
+
+    fn on_alternatives(&mut self, id: u64, sample: u32, likeliest: Vec<(u32, f32)>) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.likeliest.insert(sample, likeliest);
+        }
+    }
+
+    fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
+        self.running
+            .get(&id)
+            .and_then(|running| running.job.place)
+            .is_some_and(|place| self.may_follow(&place, sample, completion.stop))
+    }
+
+    fn not_followed(&mut self) -> Vec<(u64, u32)> {
+        self.pace.take_not_followed()
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
-        self.completions[id as usize].push((sample, completion));
+        let Some(running) = self.running.get_mut(&id) else {
+            return;
+        };
+        if !running.unfinished.remove(&sample) {
+            return;
+        }
+        let job = Arc::clone(&running.job);
+        if running.unfinished.is_empty() {
+            self.running.remove(&id);
+        }
+        if let Some(place) = &job.place {
+            self.think(place, (id, sample));
+        }
+        // Rows are free by the time the client has its answer.
+        job.decoded.fetch_sub(1, Ordering::Relaxed);
+        job.client.on_end(job.first_sample + sample, completion);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -183,22 +183,14 @@ struct ConnectionCount(Arc<Shared>);
 
 impl ConnectionCount {
     fn new(shared: &Arc<Shared>) -> Self {
-        shared
-            .queue
-            .metrics
-            .connections
-            .fetch_add(1, Ordering::Relaxed);
+        shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0
-            .queue
-            .metrics
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,41 +1,21 @@
-//! Addresses, keys and bodies: every answer is JSON in OpenAI's shape, but for the metrics.
+//! Addresses and keys: every answer is JSON in OpenAI's shape, but for the metrics.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::activity::Activity;
-use super::generation::{generate, token_ids};
-use super::responses::{answer, busy, refusal, with_type};
+use super::generate::generate;
 use super::{ApiKey, Shared};
+use crate::generation::{GENERATE, answer, body, no_model, refusal, token_ids, with_type};
 use crate::openai::{Api, ApiError, TokenizeRequest};
-
-/// Bytes of a body: a prompt of a million tokens.
-const BODY_BYTES: usize = 4 << 20;
-/// Bytes of a too large body that are read before the connection is closed.
-const READ_BYTES: usize = 64 << 20;
-/// Bytes of a body that needs no permit: large bodies never keep out small ones.
-const SMALL_BODY_BYTES: usize = 64 << 10;
-/// KiB that all large bodies may take; a request that finds none left is refused.
-static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
-/// For a body to come.
-const BODY_TIME: Duration = Duration::from_secs(30);
-/// Between two pieces of a body.
-const PIECE_TIME: Duration = Duration::from_secs(10);
-
-/// vLLM's API of token ids.
-pub(super) const GENERATE: &str = "/inference/v1/generate";
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -103,10 +83,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     if let Some(origin) = &origin {
         allow(&mut response, origin);
     }
-    shared
-        .queue
-        .metrics
-        .count_answer(response.status().as_u16());
+    shared.metrics.count_answer(response.status().as_u16());
     response
 }
 
@@ -229,10 +206,10 @@ async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Respon
         if let Some(model) = &asked.model {
             shared.adapter_of(model)?;
         }
-        let tokens = token_ids(&shared, &asked)?;
-        let mut whole = json!({"count": tokens.len(), "max_model_len": shared.positions});
+        let tokens = token_ids(&shared.model, &asked)?;
+        let mut whole = json!({"count": tokens.len(), "max_model_len": shared.model.positions});
         if asked.token_texts {
-            let text = |id: &u32| shared.tokenizer.token(*id);
+            let text = |id: &u32| shared.model.tokenizer.token(*id);
             whole["token_strs"] = tokens.iter().map(text).collect();
         }
         whole["tokens"] = tokens.into();
@@ -266,110 +243,6 @@ async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
     }
 }
 
-fn too_large() -> ApiError {
-    let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
-    ApiError::new(
-        413,
-        "invalid_request_error",
-        Some("request_too_large"),
-        message,
-    )
-}
-
-/// The body, and the room that it takes.
-pub(super) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if !kind
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case("application/json")
-    {
-        let message = "the body is JSON: send the header `Content-Type: application/json`";
-        return Err(ApiError::new(415, "invalid_request_error", None, message));
-    }
-    // A client that waits for permission to send need not.
-    let waits = request.headers().contains_key(header::EXPECT);
-    let body = request.into_body();
-    if waits && body.size_hint().lower() > BODY_BYTES as u64 {
-        return Err(too_large());
-    }
-    let too_slow = |_| {
-        ApiError::new(
-            408,
-            "invalid_request_error",
-            None,
-            "the body took too long to come",
-        )
-    };
-    tokio::time::timeout(BODY_TIME, collect(body))
-        .await
-        .unwrap_or_else(|late| Err(too_slow(late)))
-}
-
-/// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
-/// client that still writes would not see the answer.
-async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
-    let no_room = |_| busy("too many large requests");
-    let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
-    let mut room = BODY_ROOM.try_acquire_many(0).map_err(no_room)?;
-    loop {
-        let piece = tokio::time::timeout(
-            PIECE_TIME,
-            poll_fn(|context| Pin::new(&mut body).poll_frame(context)),
-        )
-        .await;
-        let frame = match piece {
-            Ok(None) => break,
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
-                let message =
-                    "the body broke off, or its chunks are malformed; send the request again";
-                return Err(ApiError::invalid("", message));
-            }
-            Err(_) => {
-                return Err(ApiError::new(
-                    408,
-                    "invalid_request_error",
-                    None,
-                    "the body stopped coming",
-                ));
-            }
-        };
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        seen += data.len();
-        let needed = seen.saturating_sub(SMALL_BODY_BYTES).div_ceil(1 << 10);
-        if seen > BODY_BYTES {
-            refused.get_or_insert_with(too_large);
-        } else if let Some(more) = needed
-            .checked_sub(room.num_permits())
-            .filter(|more| *more > 0)
-        {
-            match BODY_ROOM.try_acquire_many(more as u32) {
-                Ok(more) => room.merge(more),
-                Err(full) => _ = refused.get_or_insert(no_room(full)),
-            }
-        }
-        if refused.is_some() {
-            bytes = Vec::new();
-            drop(room.split(room.num_permits()));
-            if seen > READ_BYTES {
-                break;
-            }
-        } else {
-            bytes.extend_from_slice(data);
-        }
-    }
-    refused.map_or_else(|| Ok((bytes.into(), room)), Err)
-}
-
 async fn models(State(shared): State<Arc<Shared>>) -> Response {
     let data: Vec<Json> = shared.names().map(|name| listed(&shared, name)).collect();
     answer(200, &json!({"object": "list", "data": data}))
@@ -388,12 +261,12 @@ async fn model(
 fn listed(shared: &Shared, name: &str) -> Json {
     json!({
         "id": name, "object": "model", "created": shared.started, "owned_by": "grpo-tui", "root": shared.names.first().map(|(name, _)| name),
-        "max_model_len": shared.positions,
+        "max_model_len": shared.model.positions,
     })
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let text = shared.queue.metrics.text(shared.queue.waiting());
+    let text = shared.metrics.text(shared.queue.waiting());
     with_type(
         200,
         "text/plain; version=0.0.4; charset=utf-8",
@@ -403,7 +276,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 
 impl Shared {
     /// Names of all models that a request can ask for.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
     }
 
@@ -414,26 +287,9 @@ impl Shared {
             .first()
             .filter(|_| self.alias.as_deref() == Some(name));
         let named = self.names.iter().find(|(known, _)| known == name);
-        let (_, adapter) = named.or(first).ok_or_else(|| self.no_model(name))?;
+        let (_, adapter) = named
+            .or(first)
+            .ok_or_else(|| no_model(name, self.names()))?;
         Ok(*adapter)
-    }
-
-    pub(super) fn no_model(&self, name: &str) -> ApiError {
-        let known = self
-            .names()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let name: String = name.chars().take(100).collect();
-        let message = format!("no model `{name}` is served; there is {known}");
-        ApiError {
-            parameter: Some("model".to_owned()),
-            ..ApiError::new(
-                404,
-                "invalid_request_error",
-                Some("model_not_found"),
-                message,
-            )
-        }
     }
 }

@@ -1,42 +1,36 @@
-//! An OpenAI-compatible server on the rollout engine's own queue: clients' prompts are decoded side by side as they come.
+//! An OpenAI-compatible server, a client of the queue: prompts are decoded side by side as they come.
 
 mod activity; // which connections wait for an answer
-mod collected; // the completions of a request as they come -> an answer, whole or in chunks
+mod body_client; // who asked for the completions of a body
 mod connections; // sockets: limits, time-outs, the end of the server
-mod constraints; // what completions may be, compiled once for all who ask the same
-mod gateway; // the conversations that agents hold
-mod generation; // a request -> prompts in the queue
-mod http; // addresses, keys, bodies
+mod generate; // a request -> prompts in the queue
+mod http; // addresses and keys
 mod metrics; // counts for Prometheus
-mod queue; // between clients and the threads that decode
-mod responses; // answers and refusals in OpenAI's shape
-mod text_stream; // tokens -> text that is final, without its think block
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::format::duration;
+use crate::generation::{AskedModel, Event, ReadPrompt, unix_seconds};
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::kernels::row_adapters::NO_ADAPTER;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{
-    DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue,
+    self, DRAFT_TOKENS, Order, Queue, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, Worker,
+    decode_queue,
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
 use crate::update::{ReadToken, pack, read_tokens};
 use connections::Listener;
-use constraints::Constraints;
-pub use gateway::{
-    Gateway, GatewayModel, Listening, MODEL_NAME, Seat, SeatAnswer, SeatRecord, SeatRequest,
-};
-use queue::{Queue, ReadPrompt, Worker};
+use metrics::Metrics;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -150,30 +144,30 @@ impl std::fmt::Debug for ApiKey {
 }
 
 /// State shared by the handlers.
-#[derive(Debug)]
 struct Shared {
     queue: Queue,
-    tokenizer: Arc<Tokenizer>,
-    constraints: Arc<Constraints>,
+    /// Requests that wait at most.
+    max_waiting: usize,
+    metrics: Arc<Metrics>,
+    model: Arc<AskedModel>,
+    /// Prompts that are read between two passes, one at a time, each with the adapter as in [`rollout::QueuedRequest`].
+    read_prompts: Mutex<VecDeque<(ReadPrompt, Option<u32>)>>,
     names: Vec<(String, Option<u32>)>,
     /// Of the first of them.
     alias: Option<String>,
-    template: TemplateOptions,
-    reasons: bool,
-    thinking_limit: Option<Arc<ThinkingLimit>>,
-    max_completion_tokens: usize,
-    /// Token ids are below it.
-    vocabulary: usize,
-    /// Tokens of a prompt and its completion together.
-    positions: usize,
-    /// Tokens of a prompt.
-    longest_prompt: usize,
     key: Option<ApiKey>,
     /// Whether only this machine reaches it.
     is_local: bool,
     origins: Vec<String>,
     /// Seconds since 1970.
     started: u64,
+}
+
+impl Shared {
+    fn read_prompts(&self) -> MutexGuard<'_, VecDeque<(ReadPrompt, Option<u32>)>> {
+        let prompts = self.read_prompts.lock();
+        prompts.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Decoding that fails so often without a token between is given up.
@@ -225,26 +219,27 @@ pub fn serve(
         ..
     } = served;
     let size = QueueSize::for_model(&model);
-    let positions = model.config().max_position_embeddings;
-    let shared = Arc::new(Shared {
-        queue: Queue::new(settings.queued),
-        tokenizer: served.tokenizer,
-        constraints: Arc::default(),
-        names: served.names,
-        alias: served.alias,
-        template: served.template,
+    let most = max_completion_tokens.min(size.completion_tokens);
+    let limits = (size.prompt_tokens, most);
+    let asked = AskedModel {
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
-        max_completion_tokens: max_completion_tokens
-            .min(size.completion_tokens)
-            .min(positions - 1),
-        vocabulary: model.config().vocab_size,
-        positions,
-        longest_prompt: size.prompt_tokens,
+        ..AskedModel::new(model.config(), served.tokenizer, served.template, limits)
+    };
+    let shared = Arc::new(Shared {
+        queue: Queue::new(Order::Shares {
+            waiting: settings.queued,
+        }),
+        max_waiting: settings.queued,
+        metrics: Arc::default(),
+        model: Arc::new(asked),
+        read_prompts: Mutex::default(),
+        names: served.names,
+        alias: served.alias,
         key: settings.key,
         is_local: address.is_none_or(|address| address.ip().is_loopback()),
         origins: settings.origins,
-        started: responses::unix_seconds(),
+        started: unix_seconds(),
     });
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
@@ -256,6 +251,7 @@ pub fn serve(
         adapter_slot,
         shared: &shared,
         report: &report,
+        cancelled: &cancelled,
     };
     // A GPU's work is launched by one thread.
     let count = if engine.device.is_cpu() {
@@ -267,7 +263,7 @@ pub fn serve(
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| {
             let should_end = |idle| {
-                let has_decoded = shared.queue.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
+                let has_decoded = shared.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
                 let why = conditions
                     .as_ref()
                     .and_then(|conditions| conditions.why_end(has_decoded, idle));
@@ -303,14 +299,43 @@ struct Decoding<'a, R> {
     adapter_slot: usize,
     shared: &'a Shared,
     report: &'a R,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl<R: Fn(&str) + Sync> rollout::Decoding for Decoding<'_, R> {
+    fn is_cancelled(&self) -> bool {
+        (self.cancelled)()
+    }
+
+    fn has_errand(&self) -> bool {
+        let mut prompts = self.shared.read_prompts();
+        prompts.retain(|(prompt, _)| !prompt.events.is_closed());
+        !prompts.is_empty()
+    }
+
+    fn run_errand(&self) {
+        let next = self.shared.read_prompts().pop_front();
+        let Some((prompt, adapter)) = next else {
+            return;
+        };
+        let event = match self.read(&prompt, adapter) {
+            Ok(tokens) => Event::PromptRead {
+                prompt: prompt.index,
+                tokens,
+            },
+            Err(why) => Event::Failed(why),
+        };
+        // Its client may be gone.
+        _ = prompt.events.try_send(event);
+    }
 }
 
 impl<R: Fn(&str) + Sync> Decoding<'_, R> {
     /// A prompt's tokens after the first, by the forward pass of training, with its adapter as when it is sampled.
-    fn read(&self, prompt: &ReadPrompt) -> Result<Vec<ReadToken>, String> {
+    fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
-        let adapter = prompt.adapter.unwrap_or(NO_ADAPTER);
+        let adapter = adapter.unwrap_or(NO_ADAPTER);
         let own = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
         let read = packed
             .iter()
@@ -332,8 +357,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
         cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static),
     ) -> Result<(), ServeError> {
         let memory = RolloutMemory::default();
-        let reader = |prompt: &ReadPrompt| self.read(prompt);
-        let mut worker = Worker::new(&self.shared.queue, self.size, &reader);
+        let mut worker = Worker::new(&self.shared.queue, self.size, self);
         let mut failures = 0;
         loop {
             let threads = ThreadPool::calling().until(cancelled.clone());
@@ -369,17 +393,5 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
                 return Err(ServeError::Decode { failures, cause });
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_recognised_and_not_shown() {
-        let key = ApiKey::new("sk-secret");
-        assert!(key.is("sk-secret") && !key.is("sk-secreT") && !key.is(""));
-        assert_eq!(format!("{key:?}"), "ApiKey");
     }
 }

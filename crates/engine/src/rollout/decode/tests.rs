@@ -6,7 +6,7 @@ use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
-use crate::rollout::queue::FixedRequests;
+use crate::rollout::source::FixedRequests;
 use crate::rollout::{RequestSize, RolloutOutput, StopReason};
 
 mod conversations;

@@ -11,9 +11,8 @@ use axum::body::Bytes;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc::Receiver;
 
-use super::Shared;
-use super::queue::Event;
 use super::text_stream::{TextStream, ThinkBlock};
+use super::{AskedModel, Event};
 use crate::constraint::Constraint;
 use crate::openai::{
     Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage,
@@ -26,25 +25,25 @@ use crate::update::ReadToken;
 /// Approximate bytes of one piece of a stream.
 const PIECE_BYTES: usize = 64 << 10;
 
-pub(super) fn server_error(why: &str) -> ApiError {
+pub(crate) fn server_error(why: &str) -> ApiError {
     ApiError::new(500, "server_error", None, why)
 }
 
 /// A completion so far.
 #[derive(Debug)]
-pub(super) struct Choice {
-    pub(super) text: TextStream,
+pub(crate) struct Choice {
+    pub(crate) text: TextStream,
     /// The think block to take out of the text; `None`: nothing.
-    pub(super) thoughts: Option<ThinkBlock>,
+    pub(crate) thoughts: Option<ThinkBlock>,
     /// `None` where there are no tools: all is text.
-    pub(super) calls: Option<CallReader>,
+    pub(crate) calls: Option<CallReader>,
     /// Where the thread that decodes looks whether to go on.
-    pub(super) stopped: (Arc<[AtomicBool]>, usize),
-    pub(super) progress: Progress,
+    pub(crate) stopped: (Arc<[AtomicBool]>, usize),
+    pub(crate) progress: Progress,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Parts not yet sent in chunks.
     parts: Vec<Part>,
     /// Text bytes already sent in chunks.
@@ -98,7 +97,7 @@ impl Choice {
         parts.extend(found.into_iter().map(Part::AnswerPart));
     }
 
-    pub(super) fn end(&mut self, finish: Finish) {
+    pub(crate) fn end(&mut self, finish: Finish) {
         // A call that a text of `stop` broke off is none to carry out.
         let calls =
             self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
@@ -108,14 +107,14 @@ impl Choice {
 
 /// A prompt whose tokens' log-probs are told.
 #[derive(Debug)]
-pub(super) struct ReadTokens {
+pub(crate) struct ReadTokens {
     token_ids: Vec<u32>,
     /// Those after the first, once it was read.
     read: Option<Vec<ReadToken>>,
 }
 
 impl ReadTokens {
-    pub(super) fn of(token_ids: &[u32]) -> Self {
+    pub(crate) fn of(token_ids: &[u32]) -> Self {
         Self {
             token_ids: token_ids.to_vec(),
             read: None,
@@ -155,31 +154,31 @@ impl ReadTokens {
 
 /// The completions of a request.
 #[derive(Debug)]
-pub(super) struct Collected {
-    pub(super) answer: Answer,
+pub(crate) struct Collected {
+    pub(crate) answer: Answer,
     /// The answer instead, of `/v1/responses`.
-    pub(super) items: Option<ResponseItems>,
-    pub(super) shared: Arc<Shared>,
+    pub(crate) items: Option<ResponseItems>,
+    pub(crate) model: Arc<AskedModel>,
     /// The constraint of the first completion.
-    pub(super) constraint: Option<Arc<Constraint>>,
-    pub(super) choices: Vec<Choice>,
-    pub(super) stop_ids: Vec<u32>,
-    pub(super) log_probs: bool,
+    pub(crate) constraint: Option<Arc<Constraint>>,
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) stop_ids: Vec<u32>,
+    pub(crate) log_probs: bool,
     /// Whether a choice has its token ids, the stop token among them.
-    pub(super) token_ids: bool,
+    pub(crate) token_ids: bool,
     /// Whether a choice has the log-probs of its prompt's tokens, as vLLM tells them.
-    pub(super) tells_prompts: bool,
+    pub(crate) tells_prompts: bool,
     /// The texts of prompts that completions repeat; empty where they do not.
-    pub(super) echoed: Vec<String>,
+    pub(crate) echoed: Vec<String>,
     /// Empty where their log-probs are not told.
-    pub(super) prompts: Vec<ReadTokens>,
+    pub(crate) prompts: Vec<ReadTokens>,
     /// Completions of each prompt.
-    pub(super) samples: usize,
-    pub(super) usage: Usage,
+    pub(crate) samples: usize,
+    pub(crate) usage: Usage,
 }
 
 impl Collected {
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.choices
             .iter()
             .all(|choice| choice.progress.finish.is_some())
@@ -187,7 +186,7 @@ impl Collected {
     }
 
     /// Takes an event; the completion that it is of, unless that had ended.
-    pub(super) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
+    pub(crate) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let failed = |error: TextError| server_error(&error.to_string());
         if let Event::PromptRead { prompt, tokens } = event {
             if let Some(read) = self.prompts.get_mut(prompt) {
@@ -207,7 +206,7 @@ impl Collected {
         };
         let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
             Ok(TokenLogProb {
-                token: self.shared.tokenizer.decode(&[token_id], false)?,
+                token: self.model.tokenizer.decode(&[token_id], false)?,
                 log_prob: Some(log_prob),
                 alternatives: Vec::new(),
             })
@@ -218,7 +217,7 @@ impl Collected {
             Event::Token {
                 token_id,
                 log_prob: value,
-                alternatives,
+                likeliest,
                 ..
             } => {
                 choice.progress.tokens += 1;
@@ -230,8 +229,8 @@ impl Collected {
                 if self.log_probs && (tells_stop || !is_stop) {
                     let mut told = log_prob(token_id, value).map_err(failed)?;
                     let text =
-                        |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
-                    told.alternatives = alternatives
+                        |(id, value)| Ok((self.model.tokenizer.decode(&[id], false)?, value));
+                    told.alternatives = likeliest
                         .into_iter()
                         .map(text)
                         .collect::<Result<_, _>>()
@@ -266,7 +265,7 @@ impl Collected {
                 };
                 self.constraint
                     .iter()
-                    .for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
+                    .for_each(|constraint| self.model.constraints.forget_constraint(constraint));
                 let message = "the grammar of a completion became too complex while it was decoded: simplify the schema";
                 return Err(ApiError::invalid(field, message));
             }
@@ -285,7 +284,7 @@ impl Collected {
                     .last()
                     .is_some_and(|id| self.stop_ids.contains(id));
                 let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
-                let mut text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
+                let mut text = self.model.tokenizer.decode(own, true).map_err(failed)?;
                 text.push_str(&choice.text.finish().map_err(failed)?);
                 if self.log_probs {
                     let told = if tells_stop { &token_ids } else { own };
@@ -321,7 +320,7 @@ impl Collected {
     }
 
     /// The answer, where no part of it was given out.
-    pub(super) fn whole(mut self) -> Json {
+    pub(crate) fn whole(mut self) -> Json {
         if self.items.is_some() {
             let last = self.item_events().pop();
             return last.map_or(Json::Null, |mut event| event["response"].take());
@@ -335,11 +334,11 @@ impl Collected {
             echoed,
             prompts,
             samples,
-            shared,
+            model,
             usage,
             ..
         } = self;
-        let decode = |id: u32| shared.tokenizer.decode(&[id], false).unwrap_or_default();
+        let decode = |id: u32| model.tokenizer.decode(&[id], false).unwrap_or_default();
         let choice = |(index, choice): (usize, Choice)| {
             let mut content = Content::default();
             for part in choice.progress.parts {
@@ -470,16 +469,16 @@ impl Collected {
 
 /// The answer as server-sent events.
 #[derive(Debug)]
-pub(super) struct Chunks {
-    pub(super) events: Receiver<Event>,
-    pub(super) collected: Collected,
-    pub(super) include_usage: bool,
+pub(crate) struct Chunks {
+    pub(crate) events: Receiver<Event>,
+    pub(crate) collected: Collected,
+    pub(crate) include_usage: bool,
     is_begun: bool,
     is_over: bool,
 }
 
 impl Chunks {
-    pub(super) fn new(events: Receiver<Event>, collected: Collected, include_usage: bool) -> Self {
+    pub(crate) fn new(events: Receiver<Event>, collected: Collected, include_usage: bool) -> Self {
         Self {
             events,
             collected,
@@ -539,7 +538,7 @@ fn send(text: &mut String, chunk: &Json) {
     _ = write!(text, "data: {chunk}\n\n");
 }
 
-impl futures_core::Stream for Chunks {
+impl futures_util::Stream for Chunks {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -1,30 +1,41 @@
-//! A request -> prompts in the queue -> an answer. An answer that is dropped, since its client is
-//! gone, closes the channel of its tokens: the rows behind it are freed.
+//! Requests of OpenAI's APIs: a body -> prompts for the queue -> an answer, whole or in chunks.
+
+mod body; // bodies within limits
+mod collected; // the completions of a request as they come -> an answer
+mod constraints; // what completions may be, compiled once for all who ask the same
+mod responses; // answers and refusals in OpenAI's shape
+mod text_stream; // tokens -> text that is final, without its think block
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use tokio::sync::mpsc::{Receiver, channel};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::Shared;
-use super::collected::{Choice, Chunks, Collected, Progress, ReadTokens, server_error};
-use super::constraints::ConstraintSpec;
-use super::queue::{BodyState, CLIENT_TOKENS, DecodeRequest, Event, QueueError, ReadPrompt};
-use super::responses::{answer, busy, unix_seconds, with_type};
-use super::text_stream::{TextStream, ThinkBlock};
+use collected::{Choice, Chunks, Progress, ReadTokens};
+use text_stream::ThinkBlock;
+
 use crate::constraint::Reasoning;
+use crate::hub::ModelConfig;
 use crate::openai::{
     Answer, Api, ApiError, Finish, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
     ResponseItems, TextPrompt, TokenizeRequest, Usage,
 };
-use crate::rollout::{Request, Sampling, Shaping, ThinkingLimit};
+use crate::rollout::{Completion, Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
-use crate::text::{TemplateOptions, TextError, Thinking};
+use crate::text::{TemplateOptions, TextError, Thinking, Tokenizer};
+use crate::update::ReadToken;
+
+pub(crate) use body::body;
+pub(crate) use collected::{Collected, server_error};
+pub(crate) use constraints::{ConstraintSpec, Constraints};
+pub(crate) use responses::{answer, busy, no_model, refusal, unix_seconds, with_type};
+pub(crate) use text_stream::TextStream;
+
+/// vLLM's API of token ids.
+pub(crate) const GENERATE: &str = "/inference/v1/generate";
 
 /// Completions of one body.
 const MAX_COMPLETIONS: usize = 1024;
@@ -32,72 +43,122 @@ const MAX_COMPLETIONS: usize = 1024;
 const JOB_SAMPLES: usize = 16;
 /// Tokens of a prompt's end, where it may open a think block.
 const PROMPT_END: usize = 32;
+/// Tokens that wait for one client at most; a client that is further behind does not read.
+const CLIENT_TOKENS: usize = 4096;
 
-/// A body above it waits until the ones before it are tokenized: many at once would take all threads and the memory.
-const LARGE_BODY_BYTES: usize = 64 << 10;
-static LARGE_BODY: Semaphore = Semaphore::const_new(1);
+/// A model as requests ask it.
+#[derive(Debug)]
+pub(crate) struct AskedModel {
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) constraints: Arc<Constraints>,
+    /// What chat prompts are rendered with, where a request does not say.
+    pub(crate) template: TemplateOptions,
+    /// Whether completions may begin with a think block, where a request does not say.
+    pub(crate) reasons: bool,
+    /// Of think blocks, where a request has no own.
+    pub(crate) thinking_limit: Option<Arc<ThinkingLimit>>,
+    /// Tokens of a completion.
+    pub(crate) max_completion_tokens: usize,
+    /// Token ids are below it.
+    pub(crate) vocabulary: usize,
+    /// Tokens of a prompt and its completion together.
+    pub(crate) positions: usize,
+    /// Tokens of a prompt.
+    pub(crate) longest_prompt: usize,
+}
 
-/// Answers a body.
-pub(super) async fn generate(
-    shared: Arc<Shared>,
-    api: Api,
-    body: Bytes,
-    room: SemaphorePermit<'static>,
-) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
-    let reading = Arc::clone(&shared);
-    let turn = if body.len() > LARGE_BODY_BYTES {
-        LARGE_BODY.acquire().await.ok()
-    } else {
-        None
-    };
-    // Dropped with this future when the client leaves.
-    let presence = Arc::new(());
-    let client = Arc::downgrade(&presence);
-    // A large prompt is tokenized for a while, and has its room until then, whether its client stays or not.
-    let prepared = tokio::task::spawn_blocking(move || {
-        let prepared = prepare(&reading, api, &body, arrived, &client);
-        drop((turn, room));
-        prepared
-    });
-    let mut prepared = prepared
-        .await
-        .map_err(|_| server_error("the request could not be prepared"))??;
-    if let Some(wanted) = prepared.wanted.take() {
-        for (job, reasoning) in &mut prepared.jobs {
-            let constraint = shared
-                .constraints
-                .compiled(&wanted, *reasoning, &shared.tokenizer)
-                .await?;
-            job.request.constraint = Some(constraint);
+impl AskedModel {
+    /// One that never begins with a think block unless it is asked to. `limits`: tokens of a prompt, and of a completion.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        tokenizer: Arc<Tokenizer>,
+        template: TemplateOptions,
+        (longest_prompt, max_completion_tokens): (usize, usize),
+    ) -> Self {
+        let positions = config.max_position_embeddings;
+        Self {
+            tokenizer,
+            constraints: Arc::default(),
+            template,
+            reasons: false,
+            thinking_limit: None,
+            max_completion_tokens: max_completion_tokens.min(positions - 1),
+            vocabulary: config.vocab_size,
+            positions,
+            longest_prompt,
         }
-        prepared.collected.constraint = prepared
-            .jobs
-            .first()
-            .and_then(|(job, _)| job.request.constraint.clone());
     }
-    let jobs = std::mem::take(&mut prepared.jobs)
-        .into_iter()
-        .map(|(job, _)| job)
-        .collect();
-    let read_prompts = std::mem::take(&mut prepared.read_prompts);
-    shared
-        .queue
-        .push(jobs, read_prompts)
-        .map_err(|refused| match refused {
-            QueueError::Full => busy(&format!(
-                "{} requests wait, as many as this server lets (--queue)",
-                shared.queue.limit
-            )),
-            QueueError::Closed => {
-                ApiError::new(503, "server_error", None, "the server is being stopped")
-            }
-        })?;
-    respond(prepared).await
+}
+
+/// A part of a client's answer; `index`: of the completion.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A prompt's tokens after the first; `prompt`: its index.
+    PromptRead {
+        prompt: usize,
+        tokens: Vec<ReadToken>,
+    },
+    Token {
+        index: usize,
+        token_id: u32,
+        log_prob: f32,
+        /// The likeliest in its place, where they were asked for.
+        likeliest: Vec<(u32, f32)>,
+    },
+    /// With all tokens, where they were not told one by one.
+    Ended {
+        index: usize,
+        completion: Completion,
+    },
+    /// All its completions failed.
+    Failed(String),
+}
+
+impl Event {
+    /// That of a completion's newest token.
+    pub(crate) fn of_newest(
+        index: usize,
+        completion: &Completion,
+        likeliest: Vec<(u32, f32)>,
+    ) -> Option<Self> {
+        Some(Self::Token {
+            index,
+            token_id: *completion.token_ids.last()?,
+            log_prob: *completion.log_probs.last()?,
+            likeliest,
+        })
+    }
+}
+
+/// A prompt with its completions to sample.
+#[derive(Debug)]
+pub(crate) struct PromptToSample {
+    pub(crate) request: Request,
+    pub(crate) sampling: Sampling,
+    /// Whether its completions may begin with a think block.
+    pub(crate) reasoning: Reasoning,
+    /// In place of sample 0 in the events: a body may have several prompts.
+    pub(crate) first_index: usize,
+    /// Whether each token is told, or only the whole completion.
+    pub(crate) by_token: bool,
+    /// By sample: its stop text has come.
+    pub(crate) stopped: Arc<[AtomicBool]>,
+    pub(crate) events: Sender<Event>,
+}
+
+/// A prompt whose tokens' log-probs are wanted.
+#[derive(Debug)]
+pub(crate) struct ReadPrompt {
+    /// Among those of its body.
+    pub(crate) index: usize,
+    pub(crate) token_ids: Vec<u32>,
+    /// Likeliest tokens that are told in each token's place.
+    pub(crate) likeliest: usize,
+    pub(crate) events: Sender<Event>,
 }
 
 /// Answers a request whose prompts are queued, as its tokens come.
-pub(super) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiError> {
+pub(crate) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiError> {
     let PreparedRequest {
         mut events,
         mut collected,
@@ -128,42 +189,23 @@ pub(super) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiEr
 }
 
 /// What a body asks for, ready to be queued.
-pub(super) struct PreparedRequest {
-    /// Each with whether its completions may begin with a think block.
-    pub(super) jobs: Vec<(DecodeRequest, Reasoning)>,
+pub(crate) struct PreparedRequest {
+    pub(crate) prompts: Vec<PromptToSample>,
     /// Those whose tokens' log-probs are told.
-    read_prompts: Vec<ReadPrompt>,
+    pub(crate) read_prompts: Vec<ReadPrompt>,
     /// What all completions may be.
-    pub(super) wanted: Option<Arc<ConstraintSpec>>,
+    pub(crate) wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
-    pub(super) collected: Collected,
+    pub(crate) collected: Collected,
     stream: bool,
     include_usage: bool,
 }
 
-/// `client`: gone when its connection is.
-fn prepare(
-    shared: &Arc<Shared>,
-    api: Api,
-    body: &[u8],
-    arrived: Instant,
-    client: &Weak<()>,
-) -> Result<PreparedRequest, ApiError> {
-    check_is_there(client)?;
-    let asked = GenerationRequest::parse(api, body)?;
-    let adapter = shared.adapter_of(&asked.model)?;
-    let add_special = asked.add_special_tokens;
-    prepare_asked(shared, api, asked, (adapter, arrived), |asked| {
-        prompts(shared, (asked, add_special), client)
-    })
-}
-
 /// `prompts`: what the model reads.
-pub(super) fn prepare_asked(
-    shared: &Arc<Shared>,
+pub(crate) fn prepare_asked(
+    model: &Arc<AskedModel>,
     api: Api,
     asked: GenerationRequest,
-    (adapter, arrived): (Option<u32>, Instant),
     prompts: impl FnOnce(&Prompt) -> Result<Vec<Vec<u32>>, ApiError>,
 ) -> Result<PreparedRequest, ApiError> {
     let tools = match &asked.prompt {
@@ -185,7 +227,7 @@ pub(super) fn prepare_asked(
     let has_value = asked.response_format != ResponseFormat::Text;
     let call_reader = |list| {
         CallReader::new(
-            shared.tokenizer.call_format(),
+            model.tokenizer.call_format(),
             list,
             wanted.is_some(),
             has_value,
@@ -201,14 +243,13 @@ pub(super) fn prepare_asked(
     let prompts = prompts(&asked.prompt)?;
     let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
-    let state = Arc::new(BodyState::default());
     let stops = Arc::new(asked.stop);
     if let Some(id) = asked
         .stop_token_ids
         .iter()
-        .find(|id| !shared.tokenizer.stop_ids().contains(id))
+        .find(|id| !model.tokenizer.stop_ids().contains(id))
     {
-        let own = shared.tokenizer.stop_ids();
+        let own = model.tokenizer.stop_ids();
         let message = format!(
             "`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`"
         );
@@ -217,7 +258,7 @@ pub(super) fn prepare_asked(
     let stop_ids = if asked.ignore_eos {
         Vec::new()
     } else {
-        shared.tokenizer.stop_ids().to_vec()
+        model.tokenizer.stop_ids().to_vec()
     };
     let shaping = Shaping {
         top_k: asked.top_k,
@@ -232,16 +273,15 @@ pub(super) fn prepare_asked(
     let shaping = (shaping != Shaping::default()).then(|| Arc::new(shaping));
     let thinking = match asked.thinking_budget {
         Some(budget) => {
-            let made = ThinkingLimit::new(&shared.tokenizer, budget);
+            let made = ThinkingLimit::new(&model.tokenizer, budget);
             Some(made.map_err(|error| server_error(&error.to_string()))?)
         }
-        None => shared.thinking_limit.clone(),
+        None => model.thinking_limit.clone(),
     };
     let read_prompt = |(index, token_ids): (usize, &Vec<u32>)| ReadPrompt {
         index,
         token_ids: token_ids.clone(),
         likeliest: if asked.echo { asked.top_log_probs } else { 0 },
-        adapter,
         events: sender.clone(),
     };
     let is_read = asked.prompt_log_probs || asked.echo && asked.log_probs;
@@ -252,18 +292,18 @@ pub(super) fn prepare_asked(
     let echoed = match &asked.prompt {
         Prompt::Texts(texts) if asked.echo => texts
             .iter()
-            .map(|text| echoed(shared, text))
+            .map(|text| echoed(model, text))
             .collect::<Result<_, _>>()?,
         Prompt::Texts(_) | Prompt::Chat { .. } => Vec::new(),
     };
     let seed = asked.seed.unwrap_or_else(random_seed);
-    let mut jobs = Vec::new();
+    let mut asked_prompts = Vec::new();
     let mut choices = Vec::with_capacity(count);
     let mut usage = Usage::default();
     for (index, prompt) in prompts.into_iter().enumerate() {
         usage.prompt_tokens += prompt.len();
-        let reasoning = reasoning(shared, &asked.prompt, &prompt)?;
-        let limit = limit(shared, &prompt, asked.max_tokens)?;
+        let reasoning = reasoning(model, &asked.prompt, &prompt)?;
+        let limit = limit(model, &prompt, asked.max_tokens)?;
         let sampling = Sampling {
             stop_ids: stop_ids.clone(),
             thinking: thinking.clone(),
@@ -273,9 +313,9 @@ pub(super) fn prepare_asked(
             let samples = JOB_SAMPLES.min(asked.samples - first);
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
-                text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
+                text: TextStream::new(Arc::clone(&model.tokenizer), Arc::clone(&stops)),
                 thoughts:
-                    ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| is_chat),
+                    ThinkBlock::new(reasoning, model.tokenizer.think_marks()).filter(|_| is_chat),
                 calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
@@ -292,22 +332,18 @@ pub(super) fn prepare_asked(
                 shaping: shaping.clone(),
                 ..Request::new(prompt.clone(), index as u32, 0, samples)
             };
-            let job = DecodeRequest {
-                body: Arc::clone(&state),
+            asked_prompts.push(PromptToSample {
                 request,
                 sampling: sampling.clone(),
-                adapter,
+                reasoning,
                 first_index: index * asked.samples + first,
                 by_token: asked.stream
                     || !stops.is_empty()
                     || asked.top_log_probs > 0
                     || api == Api::Responses,
                 stopped,
-                first_stopped: 0,
                 events: sender.clone(),
-                arrived,
-            };
-            jobs.push((job, reasoning));
+            });
         }
     }
     let (key, created) = (format!("{:016x}", random_seed()), unix_seconds());
@@ -325,7 +361,7 @@ pub(super) fn prepare_asked(
             created,
         },
         items,
-        shared: Arc::clone(shared),
+        model: Arc::clone(model),
         constraint: None,
         choices,
         stop_ids,
@@ -341,7 +377,7 @@ pub(super) fn prepare_asked(
         usage,
     };
     Ok(PreparedRequest {
-        jobs,
+        prompts: asked_prompts,
         read_prompts,
         wanted,
         events,
@@ -356,25 +392,25 @@ const EFFORT: &str = "reasoning_effort";
 
 /// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
 /// constraint leaves it no other beginning that it likes.
-fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
+fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
     let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
-    let end = shared
+    let end = model
         .tokenizer
         .decode(end, false)
         .map_err(|error| server_error(&error.to_string()))?;
     let may_reason = match asked {
-        Prompt::Chat { template, .. } => template.thinking.unwrap_or(shared.reasons),
+        Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),
         Prompt::Texts(_) => false,
     };
     Ok(
-        match Reasoning::for_prompt(Thinking::On, &end, shared.tokenizer.think_marks()) {
+        match Reasoning::for_prompt(Thinking::On, &end, model.tokenizer.think_marks()) {
             Reasoning::Allowed if !may_reason => Reasoning::Off,
             found => found,
         },
     )
 }
 
-fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
+pub(crate) fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
     match client.strong_count() {
         0 => Err(server_error("the client is gone")),
         _ => Ok(()),
@@ -382,35 +418,38 @@ fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
 }
 
 /// A prompt as a completion that repeats it has it.
-fn echoed(shared: &Shared, prompt: &TextPrompt) -> Result<String, ApiError> {
+fn echoed(model: &AskedModel, prompt: &TextPrompt) -> Result<String, ApiError> {
     match prompt {
         TextPrompt::Text(text) => Ok(text.clone()),
-        TextPrompt::Tokens(ids) => shared
+        TextPrompt::Tokens(ids) => model
             .tokenizer
             .decode(ids, false)
             .map_err(|error| server_error(&error.to_string())),
     }
 }
 
-fn prompts(
-    shared: &Shared,
+pub(crate) fn prompts(
+    model: &AskedModel,
     prompt: (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<Vec<Vec<u32>>, ApiError> {
-    prompts_with_text(shared, prompt, client)
+    prompts_with_text(model, prompt, client)
         .map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
 }
 
 /// The token ids of what a body of `/tokenize` has.
-pub(super) fn token_ids(shared: &Shared, asked: &TokenizeRequest) -> Result<Vec<u32>, ApiError> {
+pub(crate) fn token_ids(model: &AskedModel, asked: &TokenizeRequest) -> Result<Vec<u32>, ApiError> {
     let present = Arc::new(());
     let prompt = (&asked.prompt, asked.add_special_tokens);
-    let found = prompts(shared, prompt, &Arc::downgrade(&present))?;
+    let found = prompts(model, prompt, &Arc::downgrade(&present))?;
     Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// What a chat template is rendered with.
-pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) -> TemplateOptions {
+pub(crate) fn template_options(
+    model: &AskedModel,
+    template: &RequestedTemplate,
+) -> TemplateOptions {
     let (
         mut options,
         RequestedTemplate {
@@ -418,7 +457,7 @@ pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) ->
             effort,
             kwargs,
         },
-    ) = (shared.template.clone(), template);
+    ) = (model.template.clone(), template);
     if let Some(thinking) = thinking {
         options.thinking = if *thinking {
             Thinking::On
@@ -428,7 +467,7 @@ pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) ->
     }
     let effort = effort
         .as_ref()
-        .filter(|_| shared.tokenizer.template_reads(EFFORT));
+        .filter(|_| model.tokenizer.template_reads(EFFORT));
     options
         .kwargs
         .extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
@@ -438,21 +477,21 @@ pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) ->
 
 /// The token ids of prompts, each with its text, which is empty where it was given as ids. `add_special`: whether a text gets
 /// the special tokens that the tokenizer adds.
-pub(super) fn prompts_with_text(
-    shared: &Shared,
+pub(crate) fn prompts_with_text(
+    model: &AskedModel,
     (prompt, add_special): (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<Vec<(Vec<u32>, String)>, ApiError> {
-    let tokenizer = &shared.tokenizer;
+    let tokenizer = &model.tokenizer;
     let encode = |text: &str, refuse: &dyn Fn(TextError) -> ApiError| {
         check_is_there(client)?;
-        match tokenizer.longest_text_bytes(shared.positions) {
+        match tokenizer.longest_text_bytes(model.positions) {
             Some(most) if text.len() > most => Err(too_long(
-                shared,
+                model,
                 &format!(
                     "{} bytes, more than {} tokens can have",
                     text.len(),
-                    shared.positions
+                    model.positions
                 ),
             )),
             _ if add_special => tokenizer.encode_with_special_tokens(text).map_err(refuse),
@@ -465,7 +504,7 @@ pub(super) fn prompts_with_text(
             tools,
             template,
         } => {
-            let options = template_options(shared, template);
+            let options = template_options(model, template);
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => ApiError::invalid(
@@ -489,12 +528,12 @@ pub(super) fn prompts_with_text(
                     text.clone(),
                 )),
                 TextPrompt::Tokens(ids) => {
-                    match ids.iter().find(|id| **id as usize >= shared.vocabulary) {
+                    match ids.iter().find(|id| **id as usize >= model.vocabulary) {
                         Some(id) => Err(ApiError::invalid(
                             "prompt",
                             format!(
                                 "token id {id} is not in the vocabulary of {} tokens",
-                                shared.vocabulary
+                                model.vocabulary
                             ),
                         )),
                         None => Ok((ids.clone(), String::new())),
@@ -507,28 +546,28 @@ pub(super) fn prompts_with_text(
 }
 
 /// The most new tokens of a prompt's completions: what a request names, lowered to what the server has.
-fn limit(shared: &Shared, prompt: &[u32], named: Option<usize>) -> Result<usize, ApiError> {
+fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usize, ApiError> {
     if prompt.is_empty() {
         return Err(ApiError::invalid("prompt", "the prompt has no token"));
     }
-    if prompt.len() > shared.longest_prompt.min(shared.positions - 1) {
-        return Err(too_long(shared, &format!("{} tokens", prompt.len())));
+    if prompt.len() > model.longest_prompt.min(model.positions - 1) {
+        return Err(too_long(model, &format!("{} tokens", prompt.len())));
     }
-    let most = shared
+    let most = model
         .max_completion_tokens
-        .min(shared.positions - prompt.len());
+        .min(model.positions - prompt.len());
     Ok(named.map_or(most, |named| named.min(most)))
 }
 
 /// In OpenAI's words, by which clients recognise it.
-fn too_long(shared: &Shared, found: &str) -> ApiError {
-    let room = match shared.longest_prompt < shared.positions {
-        true => format!(", of a prompt {}", shared.longest_prompt),
+fn too_long(model: &AskedModel, found: &str) -> ApiError {
+    let room = match model.longest_prompt < model.positions {
+        true => format!(", of a prompt {}", model.longest_prompt),
         false => String::new(),
     };
     let message = format!(
         "This model's maximum context length is {} tokens{room}; the prompt has {found}",
-        shared.positions
+        model.positions
     );
     ApiError {
         code: Some("context_length_exceeded"),

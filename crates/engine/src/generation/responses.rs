@@ -9,14 +9,14 @@ use serde_json::Value as Json;
 
 use crate::openai::ApiError;
 
-pub(super) fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs())
 }
 
 /// To be tried again in a second.
-pub(super) fn busy(why: &str) -> ApiError {
+pub(crate) fn busy(why: &str) -> ApiError {
     let message = format!("{why}; try again soon");
     ApiError {
         retry_seconds: Some(1),
@@ -29,7 +29,7 @@ pub(super) fn busy(why: &str) -> ApiError {
     }
 }
 
-pub(super) fn refusal(error: &ApiError) -> Response {
+pub(crate) fn refusal(error: &ApiError) -> Response {
     let mut response = answer(error.status, &error.json());
     if let Some(seconds) = error.retry_seconds {
         response
@@ -39,11 +39,11 @@ pub(super) fn refusal(error: &ApiError) -> Response {
     response
 }
 
-pub(super) fn answer(status: u16, json: &Json) -> Response {
+pub(crate) fn answer(status: u16, json: &Json) -> Response {
     with_type(status, "application/json", Body::from(json.to_string()))
 }
 
-pub(super) fn with_type(status: u16, kind: &'static str, body: Body) -> Response {
+pub(crate) fn with_type(status: u16, kind: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -56,4 +56,19 @@ pub(super) fn with_type(status: u16, kind: &'static str, body: Body) -> Response
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+pub(crate) fn no_model<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> ApiError {
+    let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+    let name: String = name.chars().take(100).collect();
+    let message = format!("no model `{name}` is served; there is {}", known.join(", "));
+    ApiError {
+        parameter: Some("model".to_owned()),
+        ..ApiError::new(
+            404,
+            "invalid_request_error",
+            Some("model_not_found"),
+            message,
+        )
+    }
 }

@@ -1,45 +1,54 @@
-//! One conversation as its client and the threads that decode see it: requests, in the order in which they came, with
+//! One conversation as its program and the threads that decode see it: requests, in the order in which they came, with
 //! their answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use axum::response::Response;
 use serde_json::Value as Json;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, error::TrySendError};
+use tokio::sync::oneshot;
 
-use super::super::Shared;
-use super::super::collected::{Collected, server_error};
-use super::super::generation::{PreparedRequest, prepare_asked, respond};
-use super::super::queue::{DecodeRequest, Event};
-use super::super::text_stream::TextStream;
-use super::branches::{Answered, Asked, present, prompt_of};
+use super::MODEL_NAME;
+use super::branches::{Answered, Asked, prompt_of};
 use crate::environment::{AgentPhase, AgentRequest};
+use crate::generation::{
+    AskedModel, Collected, Event, PreparedRequest, TextStream, no_model, prepare_asked, respond,
+    server_error,
+};
 use crate::openai::{Api, ApiError, GenerationRequest, chat_message};
-use crate::rollout::{Completion, StopReason};
+use crate::rollout::{Client, Completion, StopReason};
 use crate::text::Message;
 
-/// Learns of requests; they are to be sampled with random numbers of their own.
-pub(super) type OnRequest = Box<dyn Fn(SeatRequest) + Send + Sync>;
+/// Where the requests of a conversation are decoded, with random numbers of their own.
+pub(crate) trait SeatLine: Send + Sync {
+    /// Has a request decoded, which `client` learns of.
+    fn ask(&self, request: &SeatRequest, client: Arc<dyn Client>);
+
+    /// Learns of its completion, on no thread that decodes.
+    fn on_end(&self, request: &SeatRequest, completion: &Completion);
+}
 
 /// A request that is to be sampled.
 #[derive(Debug)]
-pub struct SeatRequest {
+pub(crate) struct SeatRequest {
     /// In its conversation, from 0.
-    pub number: u32,
+    pub(crate) number: u32,
     /// The request whose prompt and completion its prompt begins with.
-    pub follows: Option<u32>,
-    pub prompt: Vec<u32>,
-    pub max_tokens: usize,
+    pub(crate) follows: Option<u32>,
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) max_tokens: usize,
 }
 
 /// The place of one conversation.
-pub struct Seat {
-    shared: Arc<Shared>,
+pub(crate) struct Seat {
+    model: Arc<AskedModel>,
     max_requests: usize,
-    on_request: OnRequest,
+    line: Box<dyn SeatLine>,
+    /// Whether its program has ended.
+    is_closed: Arc<AtomicBool>,
     /// Held while a request is read: their numbers are in their random numbers. The threads that decode do not take it.
     asked: Mutex<Vec<Asked>>,
     /// Held for moments.
@@ -48,8 +57,8 @@ pub struct Seat {
 
 #[derive(Debug, Default)]
 struct SeatState {
-    /// Those that are sampled, by number.
-    pending: BTreeMap<u32, Pending>,
+    /// Requests that are sampled.
+    pending: usize,
     /// Answers that `asked` has not yet, by number.
     answered: BTreeMap<u32, Answered>,
     has_asked: bool,
@@ -57,64 +66,108 @@ struct SeatState {
     last_refusal: Option<ApiError>,
     /// Whether a request had a sampling parameter that has no effect.
     has_ignored: bool,
-    is_closed: bool,
+    /// A completion that cannot be read.
+    failure: Option<ApiError>,
+}
+
+/// Who waits for the completion of a request.
+struct SeatClient {
+    is_closed: Arc<AtomicBool>,
+    by_token: bool,
+    events: Sender<Event>,
+    /// The text so far, where a text of `stop` ends it.
+    text: Option<Mutex<TextStream>>,
+    ended: Mutex<Option<oneshot::Sender<Completion>>>,
+}
+
+impl SeatClient {
+    fn text(&self) -> Option<MutexGuard<'_, TextStream>> {
+        let text = self.text.as_ref()?.lock();
+        Some(text.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Client for SeatClient {
+    fn on_token(&self, _: u32, completion: &Completion, _: Vec<(u32, f32)>) -> bool {
+        if self.is_gone() || !self.by_token {
+            return !self.is_gone();
+        }
+        if let (Some(mut text), Some(id)) = (self.text(), completion.token_ids.last()) {
+            // The program learns of the last token once its answer is known here: its next request may continue it.
+            if text.push(*id).is_err() || text.is_stopped() {
+                return false;
+            }
+        }
+        let event = Event::of_newest(0, completion, Vec::new());
+        let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
+        !matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)))
+    }
+
+    fn on_end(&self, _: u32, completion: Completion) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        _ = ended.take().map(|ended| ended.send(completion));
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) || self.events.is_closed()
+    }
 }
 
 /// A request that is sampled.
-#[derive(Debug)]
 struct Pending {
-    job: DecodeRequest,
+    request: SeatRequest,
+    client: Arc<SeatClient>,
+    completion: oneshot::Receiver<Completion>,
     /// What it is answered with, as a client reads it.
     reader: Collected,
-    /// Its text so far, where a text of `stop` ends it.
-    text: Option<TextStream>,
 }
 
 /// A request with its completion.
 #[derive(Debug)]
-pub struct SeatAnswer {
-    pub prompt: Vec<u32>,
-    pub completion: Completion,
+pub(crate) struct SeatAnswer {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) completion: Completion,
     /// Its content, and the names and arguments of its calls.
-    pub message: Message,
+    pub(crate) message: Message,
     /// `follows` counts those that were answered.
-    pub record: AgentRequest,
+    pub(crate) record: AgentRequest,
 }
 
 /// A conversation that has ended.
 #[derive(Debug, Default)]
-pub struct SeatRecord {
-    pub answers: Vec<SeatAnswer>,
+pub(crate) struct SeatRecord {
+    pub(crate) answers: Vec<SeatAnswer>,
     /// By OpenAI's code of the error.
-    pub refused: BTreeMap<String, usize>,
-    pub last_refusal: Option<ApiError>,
+    pub(crate) refused: BTreeMap<String, usize>,
+    pub(crate) last_refusal: Option<ApiError>,
     /// Whether a request had a sampling parameter that has no effect.
-    pub has_ignored: bool,
+    pub(crate) has_ignored: bool,
 }
 
 impl Seat {
-    pub(super) fn new(shared: Arc<Shared>, max_requests: usize, on_request: OnRequest) -> Self {
+    pub(super) fn new(
+        model: Arc<AskedModel>,
+        max_requests: usize,
+        line: Box<dyn SeatLine>,
+    ) -> Self {
         Self {
-            shared,
+            model,
             max_requests,
-            on_request,
+            line,
+            is_closed: Arc::default(),
             asked: Mutex::default(),
             state: Mutex::default(),
         }
     }
 
-    pub(super) fn model_names(&self) -> impl Iterator<Item = &str> {
-        self.shared.names()
-    }
-
     /// Tokens of a prompt and its completion.
     pub(super) fn max_model_len(&self) -> usize {
-        let Shared {
+        let AskedModel {
             longest_prompt,
             max_completion_tokens,
             positions,
             ..
-        } = *self.shared;
+        } = *self.model;
         positions.min(longest_prompt.saturating_add(max_completion_tokens))
     }
 
@@ -134,21 +187,16 @@ impl Seat {
     }
 
     /// What its program does.
-    pub fn phase(&self) -> AgentPhase {
+    pub(crate) fn phase(&self) -> AgentPhase {
         let state = self.state();
         match (
             !state.has_asked && state.refused.is_empty(),
-            state.pending.is_empty(),
+            state.pending == 0,
         ) {
             (true, _) => AgentPhase::Starting,
             (false, false) => AgentPhase::Waiting,
             (false, true) => AgentPhase::Working,
         }
-    }
-
-    /// Whether its program has ended.
-    pub fn is_closed(&self) -> bool {
-        self.state().is_closed
     }
 
     /// Answers a body.
@@ -157,11 +205,67 @@ impl Seat {
         api: Api,
         body: axum::body::Bytes,
     ) -> Result<Response, ApiError> {
-        let reading = tokio::task::spawn_blocking(move || self.prepare(api, &body));
-        let prepared = reading
+        let seat = Arc::clone(&self);
+        let reading = tokio::task::spawn_blocking(move || seat.prepare(api, &body));
+        let (prepared, pending) = reading
             .await
             .map_err(|_| server_error("the request could not be prepared"))??;
+        tokio::spawn(self.finish(pending));
         respond(prepared).await
+    }
+
+    /// Waits for the completion of a request, and answers its client.
+    async fn finish(self: Arc<Self>, pending: Pending) {
+        let Pending {
+            request,
+            client,
+            completion,
+            reader,
+        } = pending;
+        // None comes where the work has failed.
+        if let Ok(completion) = completion.await {
+            let seat = Arc::clone(&self);
+            let reading = tokio::task::spawn_blocking(move || {
+                seat.line.on_end(&request, &completion);
+                if !client.is_gone() {
+                    seat.take_answer(&request, &client, completion, reader);
+                }
+            });
+            _ = reading.await;
+        }
+        self.state().pending -= 1;
+    }
+
+    fn take_answer(
+        &self,
+        request: &SeatRequest,
+        client: &SeatClient,
+        completion: Completion,
+        reader: Collected,
+    ) {
+        let answered = match read(reader, &completion, client.by_token) {
+            Ok(answered) => answered,
+            Err(error) => {
+                _ = client.events.try_send(Event::Failed(error.message.clone()));
+                self.state().failure.get_or_insert(error);
+                return;
+            }
+        };
+        self.state().answered.insert(request.number, answered);
+        if client.text().is_some_and(|text| text.is_stopped()) {
+            let last = Event::of_newest(0, &completion, Vec::new());
+            last.map(|event| client.events.try_send(event));
+        }
+        // Its other tokens were told already.
+        let completion = match client.by_token {
+            true => Completion::new(Vec::new(), Vec::new(), completion.stop),
+            false => completion,
+        };
+        let ended = Event::Ended {
+            index: 0,
+            completion,
+        };
+        _ = client.events.try_send(ended);
     }
 
     pub(super) fn count_refusal(&self, error: &ApiError) {
@@ -173,13 +277,12 @@ impl Seat {
         state.last_refusal = Some(error.clone());
     }
 
-    fn prepare(&self, api: Api, body: &[u8]) -> Result<PreparedRequest, ApiError> {
-        let (arrived, client) = (Instant::now(), present());
+    fn prepare(&self, api: Api, body: &[u8]) -> Result<(PreparedRequest, Pending), ApiError> {
         let asked = GenerationRequest::parse(api, body)?;
-        if !self.model_names().any(|name| name == asked.model) {
-            return Err(self.shared.no_model(&asked.model));
+        if asked.model != MODEL_NAME {
+            return Err(no_model(&asked.model, [MODEL_NAME].into_iter()));
         }
-        let (asked, has_ignored) = as_policy(asked, self.shared.max_completion_tokens)?;
+        let (asked, has_ignored) = as_policy(asked, self.model.max_completion_tokens)?;
         let mut earlier = self.asked();
         if self.is_closed() {
             return Err(has_ended());
@@ -194,14 +297,10 @@ impl Seat {
                 ..ApiError::invalid("", message)
             });
         }
-        let prompt = prompt_of(
-            &self.shared,
-            &earlier,
-            (&asked.prompt, asked.add_special_tokens),
-            &Arc::downgrade(&client),
-        )?;
+        let read = (&asked.prompt, asked.add_special_tokens);
+        let prompt = prompt_of(&self.model, &earlier, read)?;
         let prepare = |api, asked| {
-            prepare_asked(&self.shared, api, asked, (None, arrived), |_| {
+            prepare_asked(&self.model, api, asked, |_| {
                 Ok(vec![prompt.token_ids.clone()])
             })
         };
@@ -209,108 +308,70 @@ impl Seat {
             Api::Completions | Api::Generate => Api::Completions,
             Api::Chat | Api::Responses => Api::Chat,
         };
-        let reader = prepare(
-            whole,
-            GenerationRequest {
-                stream: false,
-                ..asked.clone()
-            },
-        )?
-        .collected;
+        let reader = GenerationRequest {
+            stream: false,
+            ..asked.clone()
+        };
+        let reader = prepare(whole, reader)?.collected;
         let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;
         if let Some(wanted) = &prepared.wanted {
             return Err(constrained(wanted.field()));
         }
-        let (job, _) = prepared
-            .jobs
+        let sampled = prepared
+            .prompts
             .pop()
             .ok_or_else(|| server_error("the request has no prompt"))?;
-        let number = earlier.len() as u32;
-        let (prompt_ids, max_tokens) =
-            (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
-        let follows = prompt.follows.map(|number| number as u32);
-        let text =
-            (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
+        let request = SeatRequest {
+            number: earlier.len() as u32,
+            follows: prompt.follows.map(|number| number as u32),
+            prompt: prompt.token_ids.clone(),
+            max_tokens: sampled.sampling.max_completion_tokens,
+        };
+        let text = (!stops.is_empty())
+            .then(|| Mutex::new(TextStream::new(Arc::clone(&self.model.tokenizer), stops)));
+        let (ended, completion) = oneshot::channel();
+        let client = Arc::new(SeatClient {
+            is_closed: Arc::clone(&self.is_closed),
+            by_token: sampled.by_token,
+            events: sampled.events,
+            text,
+            ended: Mutex::new(Some(ended)),
+        });
+        earlier.push(Asked {
+            prompt,
+            answer: None,
+        });
         let mut state = self.state();
-        if state.is_closed {
-            return Err(has_ended());
-        }
-        let answer = None;
-        earlier.push(Asked { prompt, answer });
-        state.pending.insert(number, Pending { job, reader, text });
+        state.pending += 1;
         state.has_asked = true;
         state.has_ignored |= has_ignored;
-        (self.on_request)(SeatRequest {
-            number,
-            follows,
-            prompt: prompt_ids,
-            max_tokens,
-        });
-        Ok(prepared)
+        drop(state);
+        self.line.ask(&request, Arc::clone(&client) as _);
+        let pending = Pending {
+            request,
+            client,
+            completion,
+            reader,
+        };
+        Ok((prepared, pending))
     }
 
-    /// Learns of the newest token of a request; whether it goes on.
-    pub fn on_token(&self, number: u32, completion: &Completion) -> bool {
-        let mut state = self.state();
-        let is_closed = state.is_closed;
-        let Some(Pending { job, text, .. }) = state.pending.get_mut(&number).filter(|_| !is_closed)
-        else {
-            return false;
-        };
-        let Some(event) = newest_token(completion).filter(|_| job.by_token) else {
-            return !job.events.is_closed();
-        };
-        if let (Some(text), Some(id)) = (text, completion.token_ids.last()) {
-            // The client learns of the last token once its answer is known here: its next request may continue it.
-            if text.push(*id).is_err() || text.is_stopped() {
-                return false;
-            }
-        }
-        !matches!(
-            job.events.try_send(event),
-            Err(TrySendError::Full(_) | TrySendError::Closed(_))
-        )
-    }
-
-    /// Takes the completion of a request, and answers its client.
-    ///
-    /// # Errors
-    /// A text that the tokenizer does not decode.
-    pub fn on_end(&self, number: u32, completion: &Completion) -> Result<(), ApiError> {
-        let mut state = self.state();
-        let is_closed = state.is_closed;
-        let pending = state
-            .pending
-            .remove(&number)
-            .filter(|pending| !is_closed && !pending.job.events.is_closed());
-        let Some(Pending { job, reader, text }) = pending else {
-            return Ok(());
-        };
-        let answer = read(reader, completion, job.by_token)?;
-        state.answered.insert(number, answer);
-        if text.is_some_and(|text| text.is_stopped()) {
-            newest_token(completion).map(|event| job.events.try_send(event));
-        }
-        // Its other tokens were told already.
-        let told = if job.by_token {
-            Completion::new(Vec::new(), Vec::new(), completion.stop)
-        } else {
-            completion.clone()
-        };
-        _ = job.events.try_send(Event::Ended {
-            index: 0,
-            completion: told,
-        });
-        Ok(())
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     /// Ends the conversation: nothing more is answered.
-    pub fn close(&self) -> SeatRecord {
-        self.state().is_closed = true;
+    ///
+    /// # Errors
+    /// A completion that could not be read.
+    pub(crate) fn close(&self) -> Result<SeatRecord, ApiError> {
+        self.is_closed.store(true, Ordering::Relaxed);
         let asked = std::mem::take(&mut *self.asked());
         let mut state = self.state();
-        state.pending.clear();
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
         // Numbers among those that were answered.
         let mut places = Vec::with_capacity(asked.len());
         let mut answered = 0;
@@ -336,12 +397,12 @@ impl Seat {
                 record,
             })
         };
-        SeatRecord {
+        Ok(SeatRecord {
             answers: asked.into_iter().filter_map(answer).collect(),
             refused: std::mem::take(&mut state.refused),
             last_refusal: state.last_refusal.take(),
             has_ignored: state.has_ignored,
-        }
+        })
     }
 }
 
@@ -356,17 +417,6 @@ impl fmt::Debug for Seat {
 
 fn has_ended() -> ApiError {
     server_error("the conversation has ended")
-}
-
-/// The event of the newest token.
-fn newest_token(completion: &Completion) -> Option<Event> {
-    let (&token_id, &log_prob) = (completion.token_ids.last()?, completion.log_probs.last()?);
-    Some(Event::Token {
-        index: 0,
-        token_id,
-        log_prob,
-        alternatives: Vec::new(),
-    })
 }
 
 /// A request as the policy samples it, and whether a parameter of it has no effect.
@@ -451,7 +501,7 @@ fn read(
                 index: 0,
                 token_id,
                 log_prob,
-                alternatives: Vec::new(),
+                likeliest: Vec::new(),
             })?;
             if reader.is_complete() {
                 completion.token_ids.truncate(index + 1);

@@ -7,12 +7,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-use super::super::http::{GENERATE, body};
-use super::super::responses::{answer, refusal};
+use super::MODEL_NAME;
 use super::hub::Hub;
 use super::seat::Seat;
+use crate::generation::{GENERATE, answer, body, refusal};
 use crate::openai::{Api, ApiError};
 
 pub(super) fn router(hub: Arc<Hub>) -> Router {
@@ -74,9 +74,9 @@ async fn answered(hub: &Hub, request: Request, api: Api) -> Response {
 async fn models(State(hub): State<Arc<Hub>>, request: Request) -> Response {
     match seat_of(&hub, request.headers()) {
         Ok(seat) => {
-            let most = seat.max_model_len();
-            let listed = |name: &str| json!({"id": name, "object": "model", "created": 0, "owned_by": "grpo-tui", "max_model_len": most});
-            let data: Vec<Json> = seat.model_names().map(listed).collect();
+            let data = [
+                json!({"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "grpo-tui", "max_model_len": seat.max_model_len()}),
+            ];
             answer(200, &json!({"object": "list", "data": data}))
         }
         Err(error) => refusal(&error),

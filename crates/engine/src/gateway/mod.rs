@@ -1,5 +1,5 @@
 //! The server of the conversations that agents hold while a policy is sampled: each has a key, and what it asks is
-//! sampled by the threads that decode.
+//! decoded from the queue.
 
 mod branches; // what a request continues
 mod http; // addresses and keys
@@ -14,16 +14,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime::Runtime;
 
-use super::queue::Queue;
-use super::{Shared, responses};
 use crate::format::hex;
+use crate::generation::AskedModel;
 use crate::hub::ModelConfig;
 use crate::text::{TemplateOptions, Thinking, Tokenizer};
 use hub::Hub;
-pub use seat::{Seat, SeatAnswer, SeatRecord, SeatRequest};
+pub(crate) use seat::{Seat, SeatAnswer, SeatLine, SeatRecord, SeatRequest};
 
 /// The name of the model that is sampled.
-pub const MODEL_NAME: &str = "policy";
+pub(crate) const MODEL_NAME: &str = "policy";
 
 /// For a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
@@ -33,42 +32,27 @@ const BLOCKING_THREADS: usize = 8;
 
 /// The model as the conversations of one task ask it.
 #[derive(Clone, Debug)]
-pub struct GatewayModel(Arc<Shared>);
+pub(crate) struct GatewayModel(Arc<AskedModel>);
 
 impl GatewayModel {
     /// `limits`: tokens of a prompt, and of a completion.
-    pub fn new(
+    pub(crate) fn new(
         config: &ModelConfig,
         tokenizer: Arc<Tokenizer>,
         template: TemplateOptions,
-        (longest_prompt, max_completion_tokens): (usize, usize),
+        limits: (usize, usize),
     ) -> Self {
-        let positions = config.max_position_embeddings;
-        Self(Arc::new(Shared {
-            // Nothing is queued here: conversations have their own way to the threads that decode.
-            queue: Queue::new(0),
-            tokenizer,
-            constraints: Arc::default(),
-            names: vec![(MODEL_NAME.to_owned(), None)],
-            alias: None,
-            reasons: template.thinking == Thinking::On,
-            template,
-            thinking_limit: None,
-            max_completion_tokens: max_completion_tokens.min(positions - 1),
-            vocabulary: config.vocab_size,
-            positions,
-            longest_prompt,
-            key: None,
-            is_local: true,
-            origins: Vec::new(),
-            started: responses::unix_seconds(),
+        let reasons = template.thinking == Thinking::On;
+        Self(Arc::new(AskedModel {
+            reasons,
+            ..AskedModel::new(config, tokenizer, template, limits)
         }))
     }
 }
 
 /// The server; dropped, it listens no more.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     runtime: Option<Runtime>,
     hub: Arc<Hub>,
     address: SocketAddr,
@@ -76,7 +60,7 @@ pub struct Gateway {
 
 /// A listener besides the gateway's own; dropped, it listens no more.
 #[derive(Debug)]
-pub struct Listening(tokio::task::AbortHandle);
+pub(crate) struct Listening(tokio::task::AbortHandle);
 
 impl Drop for Listening {
     fn drop(&mut self) {
@@ -89,7 +73,7 @@ impl Gateway {
     ///
     /// # Errors
     /// No port, or no threads.
-    pub fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -107,7 +91,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -115,7 +99,7 @@ impl Gateway {
     ///
     /// # Errors
     /// A socket that cannot be waited for.
-    pub fn listen(&self, listener: TcpListener) -> std::io::Result<Listening> {
+    pub(crate) fn listen(&self, listener: TcpListener) -> std::io::Result<Listening> {
         let Some(runtime) = &self.runtime else {
             return Err(std::io::ErrorKind::NotConnected.into());
         };
@@ -142,22 +126,18 @@ impl Gateway {
         Ok(Listening(task.abort_handle()))
     }
 
-    /// Makes a place for a conversation; returns it with its key. `on_request` learns of its requests.
+    /// Makes a place for a conversation; returns it with its key. `line`: where its requests are decoded.
     ///
     /// # Errors
     /// No random numbers.
-    pub fn seat(
+    pub(crate) fn seat(
         &self,
         model: &GatewayModel,
         max_requests: usize,
-        on_request: impl Fn(SeatRequest) + Send + Sync + 'static,
+        line: Box<dyn SeatLine>,
     ) -> std::io::Result<(String, Arc<Seat>)> {
         let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
-        let seat = Arc::new(Seat::new(
-            Arc::clone(&model.0),
-            max_requests,
-            Box::new(on_request),
-        ));
+        let seat = Arc::new(Seat::new(Arc::clone(&model.0), max_requests, line));
         self.hub.insert(&key, Arc::clone(&seat));
         Ok((key, seat))
     }

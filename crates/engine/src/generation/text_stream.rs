@@ -6,7 +6,7 @@ use crate::constraint::Reasoning;
 use crate::text::{TextError, ThinkMarks, Tokenizer, unfinished};
 
 #[derive(Debug)]
-pub(super) struct TextStream {
+pub(crate) struct TextStream {
     tokenizer: Arc<Tokenizer>,
     stops: Arc<Vec<String>>,
     ids: Vec<u32>,
@@ -20,7 +20,7 @@ pub(super) struct TextStream {
 }
 
 impl TextStream {
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, stops: Arc<Vec<String>>) -> Self {
+    pub(crate) fn new(tokenizer: Arc<Tokenizer>, stops: Arc<Vec<String>>) -> Self {
         Self {
             tokenizer,
             stops,
@@ -33,7 +33,7 @@ impl TextStream {
     }
 
     /// Whether a stop text has come: what follows is not part of the completion.
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.is_stopped
     }
 
@@ -41,7 +41,7 @@ impl TextStream {
     ///
     /// # Errors
     /// Where the tokenizer's own rules fail.
-    pub(super) fn push(&mut self, id: u32) -> Result<String, TextError> {
+    pub(crate) fn push(&mut self, id: u32) -> Result<String, TextError> {
         if self.is_stopped {
             return Ok(String::new());
         }
@@ -56,7 +56,7 @@ impl TextStream {
     }
 
     /// The text that was held back; nothing comes after it.
-    pub(super) fn finish(&mut self) -> Result<String, TextError> {
+    pub(crate) fn finish(&mut self) -> Result<String, TextError> {
         if !self.is_stopped {
             let (before, text) = self.decoded()?;
             self.hold(&before, &text);
@@ -104,7 +104,7 @@ impl TextStream {
 
 /// Separates the think block from streamed text.
 #[derive(Debug)]
-pub(super) struct ThinkBlock {
+pub(crate) struct ThinkBlock {
     marks: &'static ThinkMarks,
     place: Place,
     held: String,
@@ -122,7 +122,7 @@ enum Place {
 
 impl ThinkBlock {
     /// `None` where a completion has none.
-    pub(super) fn new(reasoning: Reasoning, marks: &'static ThinkMarks) -> Option<Self> {
+    pub(crate) fn new(reasoning: Reasoning, marks: &'static ThinkMarks) -> Option<Self> {
         let place = match reasoning {
             Reasoning::Off if marks.answer.is_empty() => return None,
             Reasoning::Off => Place::Before,
@@ -137,12 +137,12 @@ impl ThinkBlock {
     }
 
     /// Whether the text so far ends in the block.
-    pub(super) fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         matches!(self.place, Place::Inside)
     }
 
     /// Returns what a piece of text adds to the block, and to the text without it.
-    pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
+    pub(crate) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
         let ThinkMarks {
             open,
             close,

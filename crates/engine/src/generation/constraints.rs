@@ -25,7 +25,7 @@ const TOOLS: &str = "tools";
 
 /// The response format and tools of a request, not yet compiled.
 #[derive(Debug)]
-pub(super) struct ConstraintSpec {
+pub(crate) struct ConstraintSpec {
     format: ResponseFormat,
     /// The field that it was named in.
     format_field: &'static str,
@@ -45,7 +45,7 @@ struct CacheEntry {
 
 /// The compiled constraints of a server.
 #[derive(Debug, Default)]
-pub(super) struct Constraints {
+pub(crate) struct Constraints {
     /// The model's tokens, read for the first request that needs them.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
@@ -54,7 +54,7 @@ pub(super) struct Constraints {
 
 impl ConstraintSpec {
     /// `None` where completions are free.
-    pub(super) fn new(
+    pub(crate) fn new(
         (format, format_field): (&ResponseFormat, &'static str),
         tools: Option<&Tools>,
     ) -> Option<Arc<Self>> {
@@ -78,7 +78,7 @@ impl ConstraintSpec {
     }
 
     /// The field that binds completions, the first where several do.
-    pub(super) fn field(&self) -> &'static str {
+    pub(crate) fn field(&self) -> &'static str {
         match &self.tools {
             _ if self.format != ResponseFormat::Text => self.format_field,
             Some(tools) if tools.choice != ToolChoice::Auto || !tools.allowed.is_empty() => {
@@ -173,7 +173,7 @@ impl ConstraintSpec {
 
 impl Constraints {
     /// Compiles what was not asked for before, on a thread of its own.
-    pub(super) async fn compiled(
+    pub(crate) async fn compiled(
         self: &Arc<Self>,
         wanted: &Arc<ConstraintSpec>,
         reasoning: Reasoning,
@@ -208,7 +208,7 @@ impl Constraints {
     }
 
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
-    pub(super) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
+    pub(crate) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
         let is_this = |compiled: &Compiled| {
             compiled
                 .as_ref()

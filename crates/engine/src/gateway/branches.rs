@@ -5,8 +5,7 @@ use std::sync::{Arc, Weak};
 
 use serde_json::{Value as Json, json};
 
-use super::super::Shared;
-use super::super::generation::{prompts_with_text, template_options};
+use crate::generation::{AskedModel, prompts_with_text, template_options};
 use crate::openai::{ApiError, Prompt};
 use crate::rollout::Completion;
 use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
@@ -58,26 +57,28 @@ impl AskedPrompt {
 
 /// The prompt of a request, spliced where it continues one of `earlier`.
 pub(super) fn prompt_of(
-    shared: &Shared,
+    model: &AskedModel,
     earlier: &[Asked],
     (prompt, add_special): (&Prompt, bool),
-    client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
+    // It is read to its end, whether the client stays or not.
+    let present = Arc::new(());
+    let client = &Arc::downgrade(&present);
     let Prompt::Chat {
         messages,
         tools,
         template,
     } = prompt
     else {
-        return text_prompt(shared, earlier, (prompt, add_special), client);
+        return text_prompt(model, earlier, (prompt, add_special), client);
     };
-    let options = template_options(shared, template);
+    let options = template_options(model, template);
     let tools = tools.as_ref().map(|tools| &tools.list);
     let key = format!("{} {options:?}", json!(tools));
     let (mut split, mut spliced) = (None, None);
     if let Some((number, continued)) = continued(earlier, messages, &key) {
         let new = &messages[continued..];
-        match splice(&shared.tokenizer, &earlier[number], (tools, &options), new) {
+        match splice(&model.tokenizer, &earlier[number], (tools, &options), new) {
             Ok(transcript) => spliced = Some((number, continued, transcript)),
             Err(why) => split = Some(why),
         }
@@ -85,7 +86,7 @@ pub(super) fn prompt_of(
     let (follows, shared_messages, transcript) = match spliced {
         Some((number, continued, transcript)) => (Some(number), continued, transcript),
         None => {
-            let (ids, text) = prompts_with_text(shared, (prompt, add_special), client)?
+            let (ids, text) = prompts_with_text(model, (prompt, add_special), client)?
                 .into_iter()
                 .next()
                 .unwrap_or_default();
@@ -107,12 +108,12 @@ pub(super) fn prompt_of(
 
 /// A prompt without a template follows one whose tokens, with those of its completion, it begins with.
 fn text_prompt(
-    shared: &Shared,
+    model: &AskedModel,
     earlier: &[Asked],
     (prompt, add_special): (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
-    let (token_ids, text) = prompts_with_text(shared, (prompt, add_special), client)?
+    let (token_ids, text) = prompts_with_text(model, (prompt, add_special), client)?
         .into_iter()
         .next()
         .unwrap_or_default();
@@ -223,9 +224,4 @@ fn splice(
     pushed
         .map(|()| transcript)
         .map_err(|error| error.to_string())
-}
-
-/// Where a request is read without a client that could leave.
-pub(super) fn present() -> Arc<()> {
-    Arc::new(())
 }

@@ -1,0 +1,130 @@
+//! The bodies of requests, within limits of size and time.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::header;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::responses::busy;
+use crate::openai::ApiError;
+
+/// Bytes of a body: a prompt of a million tokens.
+const BODY_BYTES: usize = 4 << 20;
+/// Bytes of a too large body that are read before the connection is closed.
+const READ_BYTES: usize = 64 << 20;
+/// Bytes of a body that needs no permit: large bodies never keep out small ones.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+/// KiB that all large bodies may take; a request that finds none left is refused.
+static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
+/// For a body to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// Between two pieces of a body.
+const PIECE_TIME: Duration = Duration::from_secs(10);
+
+fn too_large() -> ApiError {
+    let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
+    ApiError::new(
+        413,
+        "invalid_request_error",
+        Some("request_too_large"),
+        message,
+    )
+}
+
+/// The body, and the room that it takes.
+pub(crate) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+    {
+        let message = "the body is JSON: send the header `Content-Type: application/json`";
+        return Err(ApiError::new(415, "invalid_request_error", None, message));
+    }
+    // A client that waits for permission to send need not.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let body = request.into_body();
+    if waits && body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    let too_slow = |_| {
+        ApiError::new(
+            408,
+            "invalid_request_error",
+            None,
+            "the body took too long to come",
+        )
+    };
+    tokio::time::timeout(BODY_TIME, collect(body))
+        .await
+        .unwrap_or_else(|late| Err(too_slow(late)))
+}
+
+/// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
+/// client that still writes would not see the answer.
+async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
+    let no_room = |_| busy("too many large requests");
+    let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
+    let mut room = BODY_ROOM.try_acquire_many(0).map_err(no_room)?;
+    loop {
+        let piece = tokio::time::timeout(
+            PIECE_TIME,
+            poll_fn(|context| Pin::new(&mut body).poll_frame(context)),
+        )
+        .await;
+        let frame = match piece {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                let message =
+                    "the body broke off, or its chunks are malformed; send the request again";
+                return Err(ApiError::invalid("", message));
+            }
+            Err(_) => {
+                return Err(ApiError::new(
+                    408,
+                    "invalid_request_error",
+                    None,
+                    "the body stopped coming",
+                ));
+            }
+        };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        seen += data.len();
+        let needed = seen.saturating_sub(SMALL_BODY_BYTES).div_ceil(1 << 10);
+        if seen > BODY_BYTES {
+            refused.get_or_insert_with(too_large);
+        } else if let Some(more) = needed
+            .checked_sub(room.num_permits())
+            .filter(|more| *more > 0)
+        {
+            match BODY_ROOM.try_acquire_many(more as u32) {
+                Ok(more) => room.merge(more),
+                Err(full) => _ = refused.get_or_insert(no_room(full)),
+            }
+        }
+        if refused.is_some() {
+            bytes = Vec::new();
+            drop(room.split(room.num_permits()));
+            if seen > READ_BYTES {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(data);
+        }
+    }
+    refused.map_or_else(|| Ok((bytes.into(), room)), Err)
+}

@@ -1,0 +1,138 @@
+//! Scores of answers: those that come while others are scored are scored together.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use candle_core::Result;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+
+use super::ScoredRow;
+use super::blocking::Blocking;
+use super::questions::Questions;
+use crate::dataset::PromptRow;
+use crate::rollout::ThreadPool;
+use crate::score::Score;
+
+/// An answer that waits for its score.
+pub(super) struct Unscored<'e> {
+    pub(super) question: usize,
+    pub(super) sample: usize,
+    pub(super) text: String,
+    /// Sampled tokens.
+    pub(super) tokens: usize,
+    /// What it is scored against.
+    pub(super) row: Cow<'e, PromptRow>,
+}
+
+pub(super) enum ScoreMessage<'e> {
+    Answer(Unscored<'e>, oneshot::Sender<(String, Score)>),
+    /// A conversation about a question has ended: others are not compared with its answers.
+    Ended(usize),
+}
+
+/// Where answers are sent to be scored.
+pub(super) struct Scores<'e>(pub(super) UnboundedSender<ScoreMessage<'e>>);
+
+impl<'e> Scores<'e> {
+    /// The score of an answer, with its text.
+    pub(super) async fn score(&self, answer: Unscored<'e>) -> Result<(String, Score)> {
+        let (sender, score) = oneshot::channel();
+        _ = self.0.send(ScoreMessage::Answer(answer, sender));
+        score.await.map_err(|_| ThreadPool::cancelled())
+    }
+
+    pub(super) fn end(&self, question: usize) {
+        _ = self.0.send(ScoreMessage::Ended(question));
+    }
+}
+
+/// The answers about one question, which are compared: all conversations that go on have one.
+struct Compared<'e> {
+    conversations: usize,
+    answers: Vec<(Unscored<'e>, oneshot::Sender<(String, Score)>)>,
+}
+
+/// Scores answers until no more can come.
+pub(super) async fn score_all<'s, 'e>(
+    questions: &'e Questions<'e>,
+    mut messages: UnboundedReceiver<ScoreMessage<'e>>,
+    blocking: &Blocking<'s, 'e>,
+) -> Result<()> {
+    let mut compared: BTreeMap<usize, Compared<'e>> = BTreeMap::new();
+    while let Some(first) = messages.recv().await {
+        let (mut next, mut ready) = (Some(first), Vec::new());
+        while let Some(message) = next {
+            let question = match &message {
+                ScoreMessage::Answer(answer, _) => answer.question,
+                ScoreMessage::Ended(question) => *question,
+            };
+            let is_compared = questions.task(question).scorer.compares_groups();
+            let group = compared.entry(question).or_insert_with(|| Compared {
+                conversations: questions.all[question].request.samples,
+                answers: Vec::new(),
+            });
+            match message {
+                ScoreMessage::Answer(answer, sender) => group.answers.push((answer, sender)),
+                ScoreMessage::Ended(_) => group.conversations -= 1,
+            }
+            if !is_compared || group.answers.len() == group.conversations {
+                ready.append(&mut group.answers);
+            }
+            next = messages.try_recv().ok();
+        }
+        if ready.is_empty() {
+            continue;
+        }
+        ready.sort_by_key(|(answer, _)| (answer.question, answer.sample));
+        let (ready, scores) = blocking.run(move || scored(questions, ready)).await?;
+        let scores = scores.ok_or_else(ThreadPool::cancelled)?;
+        for ((answer, sender), mut score) in ready.into_iter().zip(scores) {
+            let scorer = questions.task(answer.question).scorer;
+            scorer.add_length(&mut score, answer.tokens);
+            _ = sender.send((answer.text, score));
+        }
+    }
+    Ok(())
+}
+
+type Waiting<'e> = Vec<(Unscored<'e>, oneshot::Sender<(String, Score)>)>;
+
+/// Answers with their scores; `None` where the work is cancelled or has failed.
+fn scored<'e>(
+    questions: &Questions<'e>,
+    answers: Waiting<'e>,
+) -> (Waiting<'e>, Option<Vec<Score>>) {
+    let asked: Vec<_> = answers
+        .iter()
+        .map(|(answer, _)| {
+            let scorer = questions.task(answer.question).scorer;
+            let row = &*answer.row;
+            (answer.text.as_str(), ScoredRow { scorer, row })
+        })
+        .collect();
+    let scores = score_rows(&asked, || !questions.is_over());
+    drop(asked);
+    (answers, scores)
+}
+
+/// The scores of texts, each by the scorer of its row; `None` once `goes_on` says no.
+pub(super) fn score_rows(
+    answers: &[(&str, ScoredRow<'_>)],
+    goes_on: impl Fn() -> bool + Sync,
+) -> Option<Vec<Score>> {
+    let mut scores: Vec<Option<Score>> = vec![None; answers.len()];
+    while let Some(first) = scores.iter().position(Option::is_none) {
+        let scorer = answers[first].1.scorer;
+        let is_its = |index: &usize| std::ptr::eq(answers[*index].1.scorer, scorer);
+        let its: Vec<usize> = (first..answers.len()).filter(is_its).collect();
+        let texts: Vec<_> = its
+            .iter()
+            .map(|index| (answers[*index].0, Some(answers[*index].1.row)))
+            .collect();
+        for (index, score) in its.into_iter().zip(scorer.score_while(&texts, &goes_on)?) {
+            scores[index] = Some(score);
+        }
+    }
+    scores.into_iter().collect()
+}

@@ -1,0 +1,260 @@
+//! What conversations ask for: each asks, thinks (its tools are called, its answer is scored), and asks again or leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::super::StopReason;
+use super::{Job, Place, Queue, Running, State, Worker};
+
+/// Where rounding depends on the rows that are decoded together, the passes between an answer and what is asked next: the
+/// same however long a conversation thinks, so that no clock has a part in results. Elsewhere what is asked joins at once.
+const PASSES_BETWEEN_REQUESTS: u64 = 8;
+
+/// How often a thread that waits looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What comes of a conversation.
+pub(super) enum Letter {
+    Asks(Job),
+    /// It asks for nothing more.
+    Leaves,
+}
+
+/// When conversations go on.
+#[derive(Default)]
+pub(super) struct Pace {
+    has_begun: bool,
+    passes: u64,
+    /// Conversations that think: the pass in which they go on, and which they are.
+    thinking: BTreeSet<(u64, usize)>,
+    /// Those that will, once others whose answers are compared with theirs have answered.
+    answered: BTreeSet<usize>,
+    /// By conversation and request: completions in the cache that nothing follows yet.
+    in_cache: BTreeMap<(usize, u32), (u64, u32)>,
+    not_followed: Vec<(u64, u32)>,
+}
+
+impl Pace {
+    /// The caches are new.
+    pub(super) fn forget_cache(&mut self) {
+        self.in_cache.clear();
+    }
+
+    pub(super) fn take_not_followed(&mut self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut self.not_followed)
+    }
+
+    /// The completion in the cache that a request follows.
+    pub(super) fn take_followed(&mut self, place: &Place) -> Option<(u64, u32)> {
+        self.in_cache.remove(&(place.conversation, place.follows?))
+    }
+}
+
+impl Queue {
+    /// A conversation that may ask more than once.
+    pub(crate) fn enter(&self, conversation: usize) {
+        self.state().open.insert(conversation);
+    }
+
+    /// The same of one that an agent will hold; `start` is told when it may.
+    pub(crate) fn enter_agent(&self, conversation: usize, start: oneshot::Sender<()>) {
+        let mut state = self.state();
+        state.open.insert(conversation);
+        state.of_agents.insert(conversation);
+        state.unstarted.push_back((conversation, start));
+    }
+
+    /// Asks in a conversation, that of the job's place. Of one that has left nothing more is wanted.
+    pub(crate) fn ask(&self, job: Job) {
+        let Some(place) = job.place else {
+            return;
+        };
+        let mut state = self.state();
+        let is_first = place.number == 0 && !state.of_agents.contains(&place.conversation);
+        let has_left = !is_first && !state.open.contains(&place.conversation);
+        if !state.is_closed && !has_left {
+            state.letters.push((place.conversation, Letter::Asks(job)));
+            self.has_changed.notify_all();
+        }
+    }
+
+    /// A conversation asks for nothing more.
+    pub(crate) fn leave(&self, conversation: usize) {
+        let mut state = self.state();
+        if state.open.remove(&conversation) && !state.is_closed {
+            state.letters.push((conversation, Letter::Leaves));
+            self.has_changed.notify_all();
+        }
+    }
+
+    fn is_of_agent(&self, conversation: usize) -> bool {
+        self.state().of_agents.contains(&conversation)
+    }
+}
+
+impl Worker<'_> {
+    /// The ids of what is asked for; `None`: nothing will be.
+    pub(super) fn next_of_conversations(
+        &mut self,
+        is_idle: bool,
+        is_paced: bool,
+        agents: usize,
+    ) -> Option<Vec<u64>> {
+        self.pace.passes += 1;
+        if self.queue.has_failed() {
+            return None;
+        }
+        let mut asked = std::mem::take(&mut self.again);
+        if !std::mem::replace(&mut self.pace.has_begun, true) {
+            self.take_letters(false, |_, _| true, &mut asked);
+            (0..agents).for_each(|_| self.start_next_agent(self.pace.passes));
+        }
+        if is_paced {
+            self.take_due(is_idle, &mut asked);
+        } else {
+            self.take_letters(is_idle && asked.is_empty(), |_, _| true, &mut asked);
+        }
+        let is_over = self.running.is_empty()
+            && match is_paced {
+                true => self.pace.thinking.is_empty(),
+                false => self.queue.state().open.is_empty(),
+            };
+        (!is_over).then_some(asked)
+    }
+
+    /// What conversations ask whose time has come, in the order of their numbers.
+    fn take_due(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
+        // What an agent asks while another request of its is answered.
+        let (has_agents, thinking) = {
+            let state = self.queue.state();
+            let thinking = self
+                .pace
+                .thinking
+                .iter()
+                .map(|(_, conversation)| *conversation);
+            (
+                !state.of_agents.is_empty(),
+                thinking.collect::<BTreeSet<_>>(),
+            )
+        };
+        if has_agents {
+            let is_beside = |state: &State, conversation: usize| {
+                state.of_agents.contains(&conversation) && !thinking.contains(&conversation)
+            };
+            self.take_letters(false, is_beside, asked);
+        }
+        while let Some(&(due, conversation)) = self.pace.thinking.first() {
+            if due > self.pace.passes && (!is_idle || !asked.is_empty()) {
+                return;
+            }
+            self.pace.passes = self.pace.passes.max(due);
+            if !self.take_letters(true, |_, other| other == conversation, asked) {
+                return;
+            }
+            self.pace.thinking.remove(&(due, conversation));
+        }
+    }
+
+    /// Takes what has come of some conversations; `must`: waits for it. Whether anything has: not where the work is
+    /// cancelled or has failed, or all have left.
+    fn take_letters(
+        &mut self,
+        must: bool,
+        is_wanted: impl Fn(&State, usize) -> bool,
+        asked: &mut Vec<u64>,
+    ) -> bool {
+        let queue = self.queue;
+        let mut state = queue.state();
+        let mut letters: Vec<_> = loop {
+            // The wanted ones are few, and of all that have come mostly all.
+            let (come, others) = std::mem::take(&mut state.letters)
+                .into_iter()
+                .partition(|(conversation, _)| is_wanted(&state, *conversation));
+            state.letters = others;
+            let may_come = || {
+                must && !state.open.is_empty()
+                    && !queue.has_failed()
+                    && !self.decoding.is_cancelled()
+            };
+            let come: Vec<(usize, Letter)> = come;
+            if !come.is_empty() || !may_come() {
+                break come;
+            }
+            let waited = queue.has_changed.wait_timeout(state, LOOK);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        drop(state);
+        letters.sort_by_key(|(conversation, _)| *conversation);
+        let has_come = !letters.is_empty();
+        for (conversation, letter) in letters {
+            match letter {
+                Letter::Asks(job) => asked.push(self.start(job)),
+                Letter::Leaves => self.forget(conversation),
+            }
+        }
+        has_come
+    }
+
+    /// Frees what a conversation that has left has in the cache, and lets the next agent start.
+    fn forget(&mut self, conversation: usize) {
+        let all = (conversation, 0)..=(conversation, u32::MAX);
+        let own = self.pace.in_cache.extract_if(all, |_, _| true);
+        self.pace.not_followed.extend(own.map(|(_, id)| id));
+        if self.queue.is_of_agent(conversation) {
+            self.start_next_agent(self.pace.passes + PASSES_BETWEEN_REQUESTS);
+        }
+    }
+
+    fn start_next_agent(&mut self, due: u64) {
+        let next = self.queue.state().unstarted.pop_front();
+        if let Some((conversation, start)) = next {
+            self.pace.thinking.insert((due, conversation));
+            // It is gone where the work has failed.
+            _ = start.send(());
+        }
+    }
+
+    /// A completion of a conversation has ended, which thinks now if it may ask more: unless its agent waits for another
+    /// answer.
+    pub(super) fn think(&mut self, place: &Place, (id, sample): (u64, u32)) {
+        let conversation = place.conversation + sample as usize;
+        let ended = (conversation, place.number);
+        self.pace.in_cache.insert(ended, (id, sample));
+        let state = self.queue.state();
+        let is_its = |running: &Running| {
+            let other = running.job.place;
+            other.is_some_and(|other| other.conversation == conversation)
+        };
+        let waits = state.of_agents.contains(&conversation) && self.running.values().any(is_its);
+        if !state.open.contains(&conversation) || waits {
+            return;
+        }
+        let (first, count) = place.compared.unwrap_or((conversation, 1));
+        let compared = (first..first + count).filter(|other| state.open.contains(other));
+        self.pace.answered.insert(conversation);
+        if compared
+            .clone()
+            .all(|other| self.pace.answered.contains(&other))
+        {
+            let due = self.pace.passes + PASSES_BETWEEN_REQUESTS;
+            for other in compared {
+                self.pace.answered.remove(&other);
+                self.pace.thinking.insert((due, other));
+            }
+        }
+    }
+
+    /// Whether a request may follow a completion of a conversation.
+    pub(super) fn may_follow(&self, place: &Place, sample: u32, stop: StopReason) -> bool {
+        let conversation = place.conversation + sample as usize;
+        let state = self.queue.state();
+        place.later_tokens.is_some()
+            && match state.of_agents.contains(&conversation) {
+                true => state.open.contains(&conversation),
+                false => stop == StopReason::Stop,
+            }
+    }
+}

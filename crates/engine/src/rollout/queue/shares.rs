@@ -1,0 +1,156 @@
+//! Shares of clients. Where several wait, each takes half at most of the rows that are free. One that waits alone takes
+//! all that it needs; one that needs more than there are leaves some, so that the next client never waits for the longest.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{Job, Order, Queue, QueueError, Worker};
+
+/// A client that waits alone and fills the rows again and again leaves one row in so many to the next.
+const LEFT_ONE_IN: usize = 8;
+
+/// How long a thread without work waits before it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Job {
+    /// Takes its first samples off.
+    fn split_off(&mut self, samples: usize) -> Self {
+        let mut taken = self.clone();
+        taken.request.samples = samples;
+        self.request.samples -= samples;
+        self.request.first_sample += samples as u32;
+        self.first_sample += samples as u32;
+        taken
+    }
+}
+
+impl Queue {
+    /// Queues all jobs, or none. A client may have more than may wait, where nothing else waits.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub(crate) fn push(&self, jobs: Vec<Job>) -> Result<(), QueueError> {
+        let most = match self.order {
+            Order::Shares { waiting } => waiting,
+            Order::Conversations { .. } => usize::MAX,
+        };
+        let mut state = self.state();
+        if state.is_closed {
+            return Err(QueueError::Closed);
+        }
+        if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > most {
+            // Those whose clients are gone make room.
+            state.waiting.retain(|job| !job.client.is_gone());
+            if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > most {
+                return Err(QueueError::Full);
+            }
+        }
+        state.waiting.extend(jobs);
+        self.has_changed.notify_all();
+        Ok(())
+    }
+
+    /// Jobs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Takes no more; what is queued is still decoded.
+    pub(crate) fn close(&self) {
+        self.state().is_closed = true;
+        self.has_changed.notify_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+}
+
+impl Worker<'_> {
+    /// The ids of what is taken for `rows` free rows; `None`: nothing will come.
+    pub(super) fn next_shares(&mut self, rows: usize, is_idle: bool) -> Option<Vec<u64>> {
+        let queue = self.queue;
+        let mut state = queue.state();
+        if is_idle {
+            state.idle += 1;
+            if state.waiting.is_empty() && !self.decoding.has_errand() && !state.is_closed {
+                let waited = queue.has_changed.wait_timeout(state, LOOK);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        } else if state.idle > 0 {
+            // A thread that has nothing to do takes it.
+            return Some(Vec::new());
+        }
+        // Shared among those that have nothing to do.
+        let share = if is_idle {
+            state.waiting.len().div_ceil(state.idle)
+        } else {
+            usize::MAX
+        };
+        let (mut left, mut taken) = (rows, Vec::new());
+        state.waiting.retain(|job| !job.client.is_gone());
+        while taken.len() < share
+            && let Some(job) = self.next_job(&mut state.waiting, left)
+        {
+            left -= job.request.samples;
+            taken.push(self.start(job));
+        }
+        let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty();
+        state.idle -= usize::from(is_idle);
+        drop(state);
+        let has_errand = self.decoding.has_errand();
+        self.decoding.run_errand();
+        (!is_over || has_errand).then_some(taken)
+    }
+
+    /// The next job that `rows` free rows have room for, or a part of one: first that of the client of which the fewest
+    /// completions are decoded.
+    fn next_job(&self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
+        let decoded = |job: &Job| job.decoded.load(Ordering::Relaxed);
+        let first = waiting.front()?;
+        let is_alone = waiting
+            .iter()
+            .all(|job| Arc::ptr_eq(&job.decoded, &first.decoded));
+        let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
+        let fits = |(at, job): (usize, &Job)| {
+            let samples = self.most_samples(job, rows, alone);
+            (samples > 0).then(|| (decoded(job), at, samples))
+        };
+        let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
+        let job = waiting.get_mut(at)?;
+        if samples < job.request.samples {
+            Some(job.split_off(samples))
+        } else {
+            waiting.remove(at)
+        }
+    }
+
+    /// How many completions of a job are taken. `alone`: those that its client waits for, where no other waits; else the
+    /// client has half at most of the rows, and of the tokens in the cache, that no other has.
+    fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
+        let (mut own, mut reserved) = (0, 0);
+        for running in self.running.values() {
+            let unfinished = running.unfinished.len();
+            reserved += unfinished * running.job.sampling.max_completion_tokens;
+            own += if Arc::ptr_eq(&running.job.decoded, &job.decoded) {
+                unfinished
+            } else {
+                0
+            };
+        }
+        let limit = job.sampling.max_completion_tokens.max(1);
+        let places = self.size.completion_tokens.saturating_sub(reserved) / limit;
+        let share = |free: usize| {
+            let all = free + own;
+            let most = match alone {
+                Some(wanted) if wanted <= free => all,
+                Some(_) => all - (all / LEFT_ONE_IN).max(1).min(all),
+                None => all / 2,
+            };
+            most.max(1).saturating_sub(own).min(free)
+        };
+        share(rows).min(share(places)).min(job.request.samples)
+    }
+}

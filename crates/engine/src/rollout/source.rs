@@ -1,0 +1,129 @@
+//! Where the requests of a decode come from and who learns of their tokens: a list that is there, or clients that come
+//! and go meanwhile.
+
+use super::{Completion, Request, Sampling};
+
+/// A request with its sampling parameters.
+#[derive(Clone, Debug)]
+pub struct QueuedRequest {
+    /// Given by the source; no two requests that are decoded together share one.
+    pub id: u64,
+    pub request: Request,
+    pub sampling: Sampling,
+    /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
+    /// alone.
+    pub adapter: Option<u32>,
+    /// Where others follow it or it follows another.
+    pub conversation: Option<InConversation>,
+}
+
+/// A request's place in a conversation whose prompts begin with an earlier one and its completion.
+#[derive(Clone, Copy, Debug)]
+pub struct InConversation {
+    /// Request and sample of the completion that it follows.
+    pub after: Option<(u64, u32)>,
+    /// The most tokens that its prompt may grow by before the conversation ends.
+    pub later_tokens: usize,
+}
+
+/// New requests of a source, or its end.
+#[derive(Debug)]
+pub enum Arrivals {
+    /// Those that have come, maybe none.
+    Requests(Vec<QueuedRequest>),
+    /// No more will come: decoding returns after the last completion.
+    Closed,
+}
+
+/// A queue that is decoded while it is filled.
+pub trait RequestSource {
+    /// Begins another attempt to decode what has not ended: the caches are new.
+    fn begin_again(&mut self) {}
+
+    /// Asked between two passes for requests of about `rows` completions. Where nothing is decoded (`is_idle`) it may
+    /// wait, but returns now and then so that the work can be cancelled.
+    fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;
+
+    /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
+    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool;
+
+    /// Learns of the likeliest tokens beside the one that it is told next, where a request asks for them.
+    fn on_alternatives(&mut self, _id: u64, _sample: u32, _alternatives: Vec<(u32, f32)>) {}
+
+    /// Whether a request may follow a completion that ends: its keys and values stay in the cache.
+    fn may_go_on(&self, _id: u64, _sample: u32, _completion: &Completion) -> bool {
+        false
+    }
+
+    /// The completions that nothing follows after all, since the last call.
+    fn not_followed(&mut self) -> Vec<(u64, u32)> {
+        Vec::new()
+    }
+
+    /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
+}
+
+/// A source with all requests from the start; collects their completions.
+#[derive(Debug)]
+pub(super) struct FixedRequests<'a> {
+    requests: &'a [Request],
+    sampling: &'a Sampling,
+    is_taken: bool,
+    /// By request; in the order in which they ended.
+    completions: Vec<Vec<(u32, Completion)>>,
+}
+
+impl<'a> FixedRequests<'a> {
+    pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling) -> Self {
+        let completions = requests
+            .iter()
+            .map(|request| Vec::with_capacity(request.samples))
+            .collect();
+        Self {
+            requests,
+            sampling,
+            is_taken: false,
+            completions,
+        }
+    }
+
+    /// By request, in order.
+    pub(super) fn completions(self) -> Vec<Vec<Completion>> {
+        let in_order = |mut ended: Vec<(u32, Completion)>| {
+            ended.sort_by_key(|(sample, _)| *sample);
+            ended
+                .into_iter()
+                .map(|(_, completion)| completion)
+                .collect()
+        };
+        self.completions.into_iter().map(in_order).collect()
+    }
+}
+
+impl RequestSource for FixedRequests<'_> {
+    fn arrivals(&mut self, _: usize, _: bool) -> Arrivals {
+        if std::mem::replace(&mut self.is_taken, true) {
+            return Arrivals::Closed;
+        }
+        let all = (0..)
+            .zip(self.requests)
+            .filter(|(_, request)| request.samples > 0);
+        let queued = |(id, request): (u64, &Request)| QueuedRequest {
+            id,
+            request: request.clone(),
+            sampling: self.sampling.clone(),
+            adapter: None,
+            conversation: None,
+        };
+        Arrivals::Requests(all.map(queued).collect())
+    }
+
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+        true
+    }
+
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        self.completions[id as usize].push((sample, completion));
+    }
+}

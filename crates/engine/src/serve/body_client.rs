@@ -1,0 +1,134 @@
+//! The client of a body in the queue. One that is gone, or does not read, is found out at its next token: its rows are freed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::metrics::Metrics;
+use crate::generation::{Event, PromptToSample};
+use crate::rollout::{Client, Completion, Job, StopReason};
+
+/// Who asked for the completions of a prompt.
+pub(super) struct BodyClient {
+    prompt_tokens: u64,
+    first_index: usize,
+    by_token: bool,
+    stopped: Arc<[AtomicBool]>,
+    events: tokio::sync::mpsc::Sender<Event>,
+    metrics: Arc<Metrics>,
+    arrived: Instant,
+    unfinished: AtomicUsize,
+    has_begun: AtomicBool,
+    is_lost: AtomicBool,
+    /// Whether the body's client is gone, and was counted.
+    is_counted: Arc<AtomicBool>,
+}
+
+impl BodyClient {
+    /// The jobs of one body.
+    pub(super) fn jobs(
+        prompts: Vec<PromptToSample>,
+        adapter: Option<u32>,
+        metrics: &Arc<Metrics>,
+        arrived: Instant,
+    ) -> Vec<Job> {
+        let (decoded, is_counted) = (Arc::default(), Arc::default());
+        let job = |prompt: PromptToSample| {
+            let client = Self {
+                prompt_tokens: prompt.request.prompt.len() as u64,
+                first_index: prompt.first_index,
+                by_token: prompt.by_token,
+                stopped: prompt.stopped,
+                events: prompt.events,
+                metrics: Arc::clone(metrics),
+                arrived,
+                unfinished: AtomicUsize::new(prompt.request.samples),
+                has_begun: AtomicBool::new(false),
+                is_lost: AtomicBool::new(false),
+                is_counted: Arc::clone(&is_counted),
+            };
+            Job {
+                request: prompt.request,
+                sampling: prompt.sampling,
+                adapter,
+                client: Arc::new(client),
+                first_sample: 0,
+                decoded: Arc::clone(&decoded),
+                place: None,
+            }
+        };
+        prompts.into_iter().map(job).collect()
+    }
+
+    fn is_stopped(&self, sample: u32) -> bool {
+        let flag = self.stopped.get(sample as usize);
+        flag.is_some_and(|stopped| stopped.load(Ordering::Relaxed))
+    }
+
+    fn lose(&self, is_lost: bool) {
+        self.is_lost.fetch_or(is_lost, Ordering::Relaxed);
+    }
+}
+
+impl Client for BodyClient {
+    fn on_start(&self, samples: usize) {
+        let (prompt, rows) = (&self.metrics.prompt_tokens, &self.metrics.rows);
+        prompt.fetch_add(self.prompt_tokens, Ordering::Relaxed);
+        rows.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    fn on_token(&self, sample: u32, completion: &Completion, likeliest: Vec<(u32, f32)>) -> bool {
+        let metrics = &self.metrics;
+        metrics.completion_tokens.fetch_add(1, Ordering::Relaxed);
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            metrics.first_token.observe(self.arrived.elapsed());
+        }
+        if self.is_stopped(sample) {
+            return false;
+        }
+        let is_lost = match self.by_token {
+            true => {
+                let index = self.first_index + sample as usize;
+                let event = Event::of_newest(index, completion, likeliest);
+                let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
+                matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)))
+            }
+            false => self.events.is_closed(),
+        };
+        self.lose(is_lost);
+        !is_lost
+    }
+
+    fn on_end(&self, sample: u32, mut completion: Completion) {
+        let metrics = &self.metrics;
+        if self.by_token {
+            completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
+        }
+        if self.is_stopped(sample) {
+            completion.stop = StopReason::Stop;
+        }
+        metrics.rows.fetch_sub(1, Ordering::Relaxed);
+        let index = self.first_index + sample as usize;
+        let sent = self.events.try_send(Event::Ended { index, completion });
+        self.lose(sent.is_err());
+        if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {
+            metrics.request.observe(self.arrived.elapsed());
+            let is_new = self.is_lost.load(Ordering::Relaxed)
+                && !self.is_counted.swap(true, Ordering::Relaxed);
+            let lost = u64::from(is_new);
+            metrics.lost_clients.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    fn on_failure(&self, decoded: usize, why: &str) {
+        let rows = &self.metrics.rows;
+        rows.fetch_sub(decoded as u64, Ordering::Relaxed);
+        _ = self.events.try_send(Event::Failed(why.to_owned()));
+    }
+
+    fn is_gone(&self) -> bool {
+        self.events.is_closed()
+    }
+}

@@ -1,0 +1,94 @@
+//! A request -> prompts in the queue -> an answer. An answer that is dropped, since its client is gone, closes the channel of
+//! its tokens: the rows behind it are freed.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::response::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Shared;
+use super::body_client::BodyClient;
+use crate::generation::{
+    PreparedRequest, busy, check_is_there, prepare_asked, prompts, respond, server_error,
+};
+use crate::openai::{Api, ApiError, GenerationRequest};
+use crate::rollout::QueueError;
+
+/// A body above it waits until the ones before it are tokenized: many at once would take all threads and the memory.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+static LARGE_BODY: Semaphore = Semaphore::const_new(1);
+
+/// Answers a body.
+pub(super) async fn generate(
+    shared: Arc<Shared>,
+    api: Api,
+    body: Bytes,
+    room: SemaphorePermit<'static>,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let reading = Arc::clone(&shared);
+    let turn = if body.len() > LARGE_BODY_BYTES {
+        LARGE_BODY.acquire().await.ok()
+    } else {
+        None
+    };
+    // Dropped with this future when the client leaves.
+    let presence = Arc::new(());
+    let client = Arc::downgrade(&presence);
+    // A large prompt is tokenized for a while, and has its room until then, whether its client stays or not.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let prepared = prepare(&reading, api, &body, &client);
+        drop((turn, room));
+        prepared
+    });
+    let mut prepared = prepared
+        .await
+        .map_err(|_| server_error("the request could not be prepared"))??;
+    let mut prompts = std::mem::take(&mut prepared.prompts);
+    if let Some(wanted) = prepared.wanted.take() {
+        let (constraints, tokenizer) = (&shared.model.constraints, &shared.model.tokenizer);
+        for prompt in &mut prompts {
+            let compiled = constraints.compiled(&wanted, prompt.reasoning, tokenizer);
+            prompt.request.constraint = Some(compiled.await?);
+        }
+        let first = prompts.first();
+        prepared.collected.constraint = first.and_then(|first| first.request.constraint.clone());
+    }
+    let adapter = shared.adapter_of(&prepared.collected.answer.model)?;
+    let read_prompts = std::mem::take(&mut prepared.read_prompts);
+    let metrics = Arc::clone(&shared.metrics);
+    let jobs = BodyClient::jobs(prompts, adapter, &metrics, arrived);
+    shared.queue.push(jobs).map_err(|refused| match refused {
+        QueueError::Full => busy(&format!(
+            "{} requests wait, as many as this server lets (--queue)",
+            shared.max_waiting
+        )),
+        QueueError::Closed => {
+            ApiError::new(503, "server_error", None, "the server is being stopped")
+        }
+    })?;
+    if !read_prompts.is_empty() {
+        let read = read_prompts.into_iter().map(|prompt| (prompt, adapter));
+        shared.read_prompts().extend(read);
+        shared.queue.wake();
+    }
+    respond(prepared).await
+}
+
+/// `client`: gone when its connection is.
+fn prepare(
+    shared: &Arc<Shared>,
+    api: Api,
+    body: &[u8],
+    client: &Weak<()>,
+) -> Result<PreparedRequest, ApiError> {
+    check_is_there(client)?;
+    let asked = GenerationRequest::parse(api, body)?;
+    shared.adapter_of(&asked.model)?;
+    let add_special = asked.add_special_tokens;
+    prepare_asked(&shared.model, api, asked, |asked| {
+        prompts(&shared.model, (asked, add_special), client)
+    })
+}
