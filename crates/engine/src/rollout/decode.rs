@@ -1,5 +1,6 @@
-//! Decoding: prompts wait in a queue, are prefilled when there are free slots, and their rows are decoded side by side, each
-//! with the tokens that are drafted for it. Rows that end free theirs.
+//! Decoding. A row is tokens and how many of them are computed; each pass computes the next ones of all rows and samples
+//! after them. New prompts are computed by a pass of their own, once for all completions (a prefill); what a conversation
+//! goes on with, the newest token, and drafted ones are computed side by side. Rows that end free their slots.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -43,10 +44,12 @@ struct Row {
     state: usize,
     /// Of the states after each drafted token.
     drafted_states: Vec<usize>,
-    /// Tokens in its KV slots that are before its completion: of its conversation, after the first prompt.
-    before: usize,
-    /// Further tokens before its completion, which the model has not read.
-    unread: Vec<u32>,
+    /// Tokens of its conversation between the prompt in the cache and its completion.
+    followed: Vec<u32>,
+    /// How many of these and of the completion's tokens are in the cache.
+    computed: usize,
+    /// How many the next pass computes, before drafted ones.
+    fed: usize,
     /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -56,7 +59,6 @@ struct Row {
     is_dropped: bool,
     /// Of its whole prompt, where that is more than the one in the cache.
     ngrams: Option<Ngrams>,
-    /// Where there are unread tokens: those that the next pass reads after the first of them.
     draft: Draft,
     /// The index of its newest token among those sampled by the last pass, where that was not read yet.
     pending: Option<usize>,
@@ -100,8 +102,8 @@ struct KeptRow {
     state: usize,
     /// Those of its prompt, and its own.
     tokens: Vec<u32>,
-    /// Whether its last token is in the cache as well: a pass that ran ahead has read it.
-    has_last: bool,
+    /// How many of them are in the cache: the last one where a pass that ran ahead has computed it.
+    computed: usize,
     experts: Option<ExpertRecord>,
 }
 
@@ -387,19 +389,17 @@ impl DecodeBatch<'_> {
         let is_ahead = self.runs_ahead();
         if !is_ahead {
             self.read(0)?;
-            let read = self.take_unread();
-            self.draft(read);
+            let others = self.feed_followed();
+            self.draft(others);
         }
-        let is_drafted = self
-            .rows
-            .iter()
-            .any(|row| row.unread.is_empty() && !row.draft.tokens.is_empty());
+        let is_drafted = self.rows.iter().any(|row| !row.draft.tokens.is_empty());
         self.undrafted = if is_drafted { 0 } else { self.undrafted + 1 };
         let is_started = self.start()?;
         self.read(usize::from(is_ahead && is_started))
     }
 
-    /// Masks and drafts need the newest tokens, and rows with unread ones are few; where there were none for some passes, they are looked for in every eighth alone.
+    /// Masks and drafts need the newest token, and rows that compute what was there before are few. After four passes
+    /// without a draft, one is looked for in every eighth pass alone.
     fn runs_ahead(&self) -> bool {
         let may_draft =
             self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
@@ -407,7 +407,7 @@ impl DecodeBatch<'_> {
             && !self
                 .rows
                 .iter()
-                .any(|row| row.needs_newest(&self.requests) || !row.unread.is_empty())
+                .any(|row| row.needs_newest(&self.requests) || row.has_followed())
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
@@ -477,25 +477,22 @@ impl DecodeBatch<'_> {
         for &row in &rows {
             let row = &mut self.rows[row];
             row.pending = Some(index);
-            index += 1 + row.draft.tokens.len();
+            row.computed += row.fed;
+            index += row.fed + row.draft.tokens.len();
         }
         self.passes
             .push_back(rows.iter().map(|&row| self.rows[row].id()).collect());
         Ok(true)
     }
 
-    /// Those of a pass of these rows, each of which feeds its newest token and the drafted ones.
+    /// Those of a pass of these rows.
     fn shaped_params_of(&self, rows: &[usize]) -> Vec<ShapedParams> {
         let mut index = 0;
         let params = |&row: &usize| {
             let row = &self.rows[row];
-            index += 1 + row.draft.tokens.len();
-            let behind = if row.unread.is_empty() {
-                row.draft.tokens.len()
-            } else {
-                0
-            };
-            self.shaped_params(row, index - 1 - behind)
+            let last = index + row.fed - 1;
+            index += row.fed + row.draft.tokens.len();
+            self.shaped_params(row, last)
         };
         rows.iter().filter_map(params).collect()
     }
@@ -535,12 +532,13 @@ impl DecodeBatch<'_> {
                 }
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
-                if !row.unread.is_empty() {
-                    let read = first..first + 1 + draft.tokens.len();
-                    let told = shaped.next_if(|shaped| shaped.index == read.end - 1);
-                    let last = sampled.by_ref().take(read.len()).last();
-                    row.record_read(experts.as_ref(), read);
-                    if let Some(token) = last.filter(|_| row.unread.is_empty()) {
+                if row.has_fed_followed() {
+                    let fed = first..first + row.fed;
+                    let told = shaped.next_if(|shaped| shaped.index == fed.end - 1);
+                    let last = sampled.by_ref().take(row.fed).last();
+                    row.record_followed(experts.as_ref(), fed);
+                    row.fed = 1;
+                    if let Some(token) = last.filter(|_| !row.has_followed()) {
                         row.notify_alternatives(told, self.source);
                         row.push(token, &self.requests, self.source);
                     }
@@ -561,7 +559,7 @@ impl DecodeBatch<'_> {
                 }
                 // None where its constraint could not go on. The newest has not been read, though it may be as drafted.
                 let accepted = (row.completion.token_ids.len() - before).saturating_sub(1);
-                row.keep_state(accepted, &mut self.free_states);
+                row.keep_drafted(accepted, &mut self.free_states);
                 self.counts.drafted += draft.tokens.len();
                 self.counts.accepted += accepted;
                 self.drafter.observe(&draft, held);
@@ -573,23 +571,17 @@ impl DecodeBatch<'_> {
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
         let prefix = self.prompts[&row.prompt].place;
-        let known = row
-            .unread
-            .first()
-            .or(row.completion.token_ids.last())
-            .copied()
-            .map(FedToken::Known);
-        let newest = row.pending.map(FedToken::Sampled).or(known);
-        let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
+        let newest = row.pending.map(FedToken::Sampled);
+        let known = row.uncomputed().chain(&row.draft.tokens).copied();
         newest
             .into_iter()
-            .chain(drafted)
+            .chain(known.map(FedToken::Known))
             .enumerate()
             .map(move |(ahead, token)| Feed {
                 row: row.fed_row(prefix, ahead),
                 token,
-                // After the last unread token the completion begins.
-                params: self.params(row, if row.unread.is_empty() { ahead } else { 0 }),
+                // Where it follows, the completion begins after the last.
+                params: self.params(row, if row.has_followed() { 0 } else { ahead }),
                 adapter: self.requests[&row.request].adapter,
             })
     }

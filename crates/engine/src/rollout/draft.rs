@@ -178,14 +178,6 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Tokens that are no guess.
-    pub(super) fn known(tokens: Vec<u32>) -> Self {
-        Self {
-            tokens,
-            ..Self::default()
-        }
-    }
-
     pub(super) fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         self.probabilities.truncate(tokens);

@@ -193,8 +193,9 @@ impl DecodeBatch<'_> {
             kv_slots,
             state,
             drafted_states: Vec::new(),
-            before: 0,
-            unread: Vec::new(),
+            followed: Vec::new(),
+            computed: 0,
+            fed: 1,
             limit: limit.min(sampling.max_completion_tokens),
             passes: 0,
             completion: Completion {
@@ -215,7 +216,7 @@ impl DecodeBatch<'_> {
 
     /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is parked.
     pub(super) fn grow(&mut self) -> Result<()> {
-        let needs = |row: &Row| row.cached() + 1 + row.draft.tokens.len();
+        let needs = |row: &Row| row.computed + row.fed + row.draft.tokens.len();
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
@@ -242,7 +243,7 @@ impl DecodeBatch<'_> {
     /// numbers.
     fn park(&mut self, mut row: Row) -> Result<()> {
         // The newest token is in no cache yet.
-        let slots = (row.kv_slots.0, row.cached());
+        let slots = (row.kv_slots.0, row.computed);
         let parked = self
             .parked
             .iter()
@@ -286,7 +287,7 @@ impl DecodeBatch<'_> {
             let (most, held, needed) = (
                 row.most_cached(&self.requests),
                 row.kv_slots.1,
-                row.cached() + 1,
+                row.computed + 1,
             );
             let count = if needed > held {
                 needed.max(2 * held).min(most)
@@ -308,7 +309,7 @@ impl DecodeBatch<'_> {
             // The tokens of a pass are read in the order of its rows.
             self.read(0)?;
             self.caches
-                .restore_row(&saved, (first, row.cached()), state)?;
+                .restore_row(&saved, (first, row.computed), state)?;
             (row.kv_slots, row.state) = ((first, count), state);
             let place = self
                 .rows

@@ -5,15 +5,15 @@ use super::DecodeBatch;
 impl DecodeBatch<'_> {
     /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
     /// and gives each row a token and each draft one with its probability.
-    /// `read`: rows of the pass that unread tokens take.
-    pub(super) fn draft(&mut self, read: usize) {
-        let (rows, balanced) = (self.rows.len() + read, self.limits.balanced_rows);
+    /// `others`: rows of the pass that are no completion's first.
+    pub(super) fn draft(&mut self, others: usize) {
+        let (rows, balanced) = (self.rows.len() + others, self.limits.balanced_rows);
         if self.capacity.draft_tokens == 0 || rows >= self.limits.drafted_rows {
             return;
         }
         // The least that a row of its own would have to give.
         let least = rows as f64 / (balanced + rows) as f64;
-        for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
+        for row in self.rows.iter_mut().filter(|row| !row.has_followed()) {
             // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
             let most = if row.needs_newest(&self.requests) {
@@ -64,7 +64,7 @@ impl DecodeBatch<'_> {
         let least = left
             .checked_sub(1)
             .map_or(f64::INFINITY, |last| gains[last]);
-        for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
+        for row in self.rows.iter_mut().filter(|row| !row.has_followed()) {
             let kept = row
                 .draft
                 .probabilities

@@ -1,23 +1,17 @@
 //! Completions whose keys and values stay in the cache while their conversation is elsewhere: where it goes on, what is new
-//! is read as tokens of passes, beside the completions of others, and nothing is prefilled.
+//! is computed beside the completions of others, and nothing is prefilled.
 
 use std::sync::Arc;
 
 use candle_core::Result;
 
-use super::super::draft::{Draft, Ngrams};
+use super::super::draft::Ngrams;
 use super::{DecodeBatch, KeptRow, Row};
 use crate::model::PassExperts;
 
 impl KeptRow {
-    /// Its tokens in the cache, and in its state.
-    fn read(&self) -> usize {
-        self.tokens.len() - usize::from(!self.has_last)
-    }
-
-    /// Takes its last token, which a pass read in vain at this row, with its experts.
+    /// Records the experts of its last token, which a pass that ran ahead computed at this row.
     pub(super) fn record_last(&mut self, experts: Option<&PassExperts>, row: usize) {
-        self.has_last = true;
         if let (Some(experts), Some(record)) = (experts, &mut self.experts) {
             experts.append(row..row + 1, Arc::make_mut(&mut record.completion));
         }
@@ -42,7 +36,7 @@ impl DecodeBatch<'_> {
             kv_slots: row.kv_slots,
             state: row.state,
             tokens: [prompt.as_slice(), &row.completion.token_ids].concat(),
-            has_last: false,
+            computed: self.prompts[&row.prompt].place.1 + row.computed,
             experts: row.completion.experts.clone(),
         });
     }
@@ -121,7 +115,7 @@ impl DecodeBatch<'_> {
     }
 
     fn follow(&mut self, request: u64, kept: KeptRow) {
-        let read = kept.read();
+        let prompt_tokens = self.prompts[&kept.prompt].place.1;
         let experts = kept.experts.map(|record| record.followed());
         let mut row = self.new_row(
             (request, 0),
@@ -129,8 +123,8 @@ impl DecodeBatch<'_> {
             experts,
         );
         let asked = &self.requests[&request];
-        row.before = read - self.prompts[&kept.prompt].place.1;
-        row.unread = asked.request.prompt[read..].to_vec();
+        row.followed = asked.request.prompt[prompt_tokens..].to_vec();
+        row.computed = kept.computed - prompt_tokens;
         row.ngrams =
             (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));
         let place = self
@@ -139,15 +133,19 @@ impl DecodeBatch<'_> {
         self.rows.insert(place, row);
     }
 
-    /// Chooses the unread tokens that the next pass reads: as many as it has rows for, of the longest waiting first. How many
-    /// rows they take beside one for each completion.
-    pub(super) fn take_unread(&mut self) -> usize {
+    /// Chooses how many tokens each row computes in the next pass: those that follow an earlier completion as many as
+    /// there are rows for, the others their newest. How many rows they take beside one for each completion.
+    pub(super) fn feed_followed(&mut self) -> usize {
         let all = self.pass_rows.saturating_sub(self.rows.len());
         let mut left = all;
-        for row in self.rows.iter_mut().filter(|row| !row.unread.is_empty()) {
-            let count = (row.unread.len() - 1).min(left);
-            row.draft = Draft::known(row.unread[1..=count].to_vec());
-            left -= count;
+        for row in &mut self.rows {
+            let others = row
+                .followed
+                .len()
+                .saturating_sub(row.computed + 1)
+                .min(left);
+            row.fed = 1 + others;
+            left -= others;
         }
         all - left
     }

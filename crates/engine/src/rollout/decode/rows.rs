@@ -20,11 +20,6 @@ impl Row {
         (self.request, self.sample)
     }
 
-    /// Tokens that it has in the cache.
-    pub(super) fn cached(&self) -> usize {
-        self.before + self.length().saturating_sub(1)
-    }
-
     /// The most tokens that it may have in the cache.
     pub(super) fn most_cached(&self, requests: &BTreeMap<u64, ActiveRequest>) -> usize {
         let ActiveRequest {
@@ -33,7 +28,23 @@ impl Row {
             ..
         } = &requests[&self.request];
         let later = conversation.map_or(0, |conversation| conversation.later_tokens);
-        self.before + self.unread.len() + sampling.max_completion_tokens + later
+        self.followed.len() + sampling.max_completion_tokens + later
+    }
+
+    /// Whether tokens before its completion are not computed.
+    pub(super) fn has_followed(&self) -> bool {
+        self.computed < self.followed.len()
+    }
+
+    /// Whether the last pass has computed some.
+    pub(super) fn has_fed_followed(&self) -> bool {
+        self.computed - self.fed < self.followed.len()
+    }
+
+    /// Those that the next pass computes, as far as they are known here.
+    pub(super) fn uncomputed(&self) -> impl Iterator<Item = &u32> {
+        let all = self.followed.iter().chain(&self.completion.token_ids);
+        all.skip(self.computed).take(self.fed)
     }
 
     /// Tokens so far, the pending one included.
@@ -43,8 +54,8 @@ impl Row {
 
     /// The fed token `ahead` tokens after the newest, which is 0; `prefix`: its prompt's place.
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
-        // What is known does not go back.
-        let is_known = !self.unread.is_empty();
+        // What is no draft does not go back.
+        let is_known = self.has_followed();
         let state = |ahead: usize| {
             if ahead == 0 || is_known {
                 self.state
@@ -56,7 +67,7 @@ impl Row {
         DecodeRow {
             first: self.kv_slots.0,
             prefix,
-            length: self.cached() + 1 + ahead,
+            length: self.computed + 1 + ahead,
             states,
         }
     }
@@ -64,7 +75,7 @@ impl Row {
     /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
     /// draft whose states find no room is shorter.
     pub(super) fn reserve_states(&mut self, free: &mut FreeSlots) {
-        if !self.unread.is_empty() {
+        if self.has_followed() {
             return;
         }
         self.drafted_states
@@ -72,8 +83,9 @@ impl Row {
         self.draft.truncate(self.drafted_states.len());
     }
 
-    /// Keeps the state after so many drafted tokens, which are what was sampled.
-    pub(super) fn keep_state(&mut self, held: usize, free: &mut FreeSlots) {
+    /// Keeps so many drafted tokens, which are what was sampled, and the state after them.
+    pub(super) fn keep_drafted(&mut self, held: usize, free: &mut FreeSlots) {
+        self.computed += held;
         if held > 0 {
             std::mem::swap(&mut self.state, &mut self.drafted_states[held - 1]);
         }
@@ -90,15 +102,16 @@ impl Row {
         if self.length() >= self.limit {
             return Vec::new();
         }
-        let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
+        let count = self.fed + self.draft.tokens.len();
+        let mut fed: Vec<_> = (0..count).map(|_| None).collect();
         let forced = self
             .thinking
             .forced(requests[&self.request].sampling.thinking.as_deref());
-        // What follows an unread token is sampled if it is the last.
-        let sampled = self.unread.len().saturating_sub(1);
-        let Some(first) = fed.get_mut(sampled) else {
+        // After a token before the completion nothing is sampled, but for the last.
+        if self.computed + self.fed < self.followed.len() {
             return fed;
-        };
+        }
+        let first = &mut fed[self.fed - 1];
         *first = forced
             .map(RowMask::Token)
             .or(self.constrained.as_mut().map(RowMask::Grammar));
@@ -152,10 +165,8 @@ impl Row {
         self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
     }
 
-    /// Takes the unread tokens that a pass has read at these rows, with their experts.
-    pub(super) fn record_read(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
-        self.before += rows.len();
-        self.unread.drain(..rows.len());
+    /// Records the experts of tokens before its completion, which a pass has computed at these rows.
+    pub(super) fn record_followed(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
         if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
             experts.append(rows, Arc::make_mut(&mut record.prompt));
         }
