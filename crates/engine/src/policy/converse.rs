@@ -17,7 +17,7 @@ use super::sampler::Sampler;
 use super::scores::{Scores, score_all};
 use super::settings::{ConverseSettings, Conversed, Question};
 use super::ticket::{Line, Ticket};
-use super::{Conversation, Policy, Watcher};
+use super::{Conversation, KeptAnswers, Policy, Watcher};
 use crate::rollout::{
     Order, Queue, QueueSize, Request, RequestSize, SizedSource, ThreadPool, Worker,
 };
@@ -54,7 +54,7 @@ pub(super) fn converse(
     let is_attended = watcher.is_some() || questions.needs_scores();
     let threads = sampler.threads();
     let decode = || {
-        let before = Instant::now();
+        let (_guard, before) = (FailsOnPanic(questions, &queues), Instant::now());
         let mut workers: Vec<_> = queues
             .iter()
             .map(|(queue, _)| Worker::new(queue, QueueSize::default(), threads))
@@ -74,9 +74,13 @@ pub(super) fn converse(
     let queues = &queues;
     let (held, decoded) = std::thread::scope(|scope| {
         let hold = move || {
-            // Also where it panics.
-            let _guard = FailsAtEnd(questions, queues);
-            hold_all(questions, begun, scope, watcher)
+            let _guard = FailsOnPanic(questions, queues);
+            let held = hold_all(questions, begun, scope, watcher);
+            // Nothing more is decoded for what is not held.
+            if held.is_err() {
+                fail(questions, queues);
+            }
+            held
         };
         if !is_attended {
             let decoded = decode();
@@ -136,9 +140,8 @@ fn begin(
         let own = first..first + part.len();
         first = own.end;
         let are_followed = own.clone().any(|question| questions.is_followed(question));
-        let kept = kept
-            .clone()
-            .filter(|kept| kept.serves(part.iter(), are_followed));
+        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part.iter(), are_followed);
+        let uses_kept = kept.as_ref().is_some_and(serves);
         let mut sizes = Vec::with_capacity(part.len());
         for (question, request) in own.zip(part) {
             sizes.extend(questions.sizes(question));
@@ -146,6 +149,7 @@ fn begin(
             let line = Arc::new(Line {
                 queue: Arc::clone(&queue),
                 kept: kept.clone(),
+                uses_kept,
                 first: request.clone(),
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
@@ -224,11 +228,13 @@ fn fail(questions: &Questions<'_>, queues: &[Part]) {
     queues.iter().for_each(|(queue, _)| queue.fail("cancelled"));
 }
 
-/// Once no conversation is held any more, whatever the reason, nothing more is decoded.
-struct FailsAtEnd<'a>(&'a Questions<'a>, &'a [Part]);
+/// Where a thread panics, nothing more is waited for.
+struct FailsOnPanic<'a>(&'a Questions<'a>, &'a [Part]);
 
-impl Drop for FailsAtEnd<'_> {
+impl Drop for FailsOnPanic<'_> {
     fn drop(&mut self) {
-        fail(self.0, self.1);
+        if std::thread::panicking() {
+            fail(self.0, self.1);
+        }
     }
 }

@@ -64,9 +64,12 @@ impl<'a> Questions<'a> {
         self.agents.as_ref().filter(|agents| agents.has(task))
     }
 
-    /// Turns of a conversation at most.
+    /// Turns of a conversation at most; an agent holds one.
     pub(super) fn max_turns(&self, question: usize) -> usize {
-        let turns = self.all[question].prompt.row.turn_count();
+        let turns = match self.agents(question) {
+            Some(_) => 1,
+            None => self.all[question].prompt.row.turn_count(),
+        };
         turns.min(self.settings.max_turns)
     }
 

@@ -14,8 +14,10 @@ const SAMPLES_OF_REQUEST: u32 = 1 << 16;
 /// What the conversations about a question ask.
 pub(super) struct Line {
     pub(super) queue: Arc<Queue>,
-    /// Answers that need not be sampled.
+    /// Where answers are stored.
     pub(super) kept: Option<Arc<KeptAnswers>>,
+    /// Whether stored ones need not be sampled.
+    pub(super) uses_kept: bool,
     /// The first, of all conversations together.
     pub(super) first: Request,
     pub(super) sampling: Sampling,
@@ -46,7 +48,8 @@ impl Line {
 
     /// The completions of a request that need not be sampled.
     pub(super) fn known(&self, request: &Request) -> Option<Vec<Completion>> {
-        self.kept.as_ref()?.completions(request)
+        let kept = self.kept.as_ref().filter(|_| self.uses_kept);
+        kept?.completions(request)
     }
 
     /// A completion that is not stored is sampled again, should this be interrupted.
