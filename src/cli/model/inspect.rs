@@ -10,10 +10,9 @@ use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
 use crate::hub::{
-    ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry,
-    find_model,
+    ExpertEntries, ModelConfig, ModelSource, ModelTensor, Quantization, RopeScaling, Scope,
+    TensorEntry, find_model,
 };
-use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
 
@@ -106,7 +105,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let mut kinds: Vec<(&'static str, u64, u64)> =
         KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
     let mut problems = Vec::new();
-    for (name, shape) in tensor_names(&config) {
+    for ModelTensor { name, shape, .. } in config.tensors() {
         let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
         problems.extend(problem(&name, &expected, &found, quantization));
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {

@@ -346,13 +346,4 @@ impl AdapterSet {
         }
         Ok(copies)
     }
-
-    /// `scale * B A` of every part, one below the other: [outputs, inputs].
-    pub(super) fn delta(&self) -> Result<Tensor> {
-        let deltas = self.parts.iter().enumerate().map(|(index, part)| {
-            let a = self.a.narrow(0, index * self.rank, self.rank)?;
-            matmul(&part.b, &a)?.affine(self.scale, 0.0)
-        });
-        Tensor::cat(&deltas.collect::<Result<Vec<_>>>()?, 0)
-    }
 }

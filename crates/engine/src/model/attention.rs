@@ -234,37 +234,6 @@ impl AttentionMixer {
         prepared.narrow(1, heads.query_width(), 2 * heads.key_width())
     }
 
-    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
-        let (query, key) = (
-            self.attention.heads.query_width(),
-            self.attention.heads.key_width(),
-        );
-        let query = if self.has_gate { 2 * query } else { query };
-        let all = [
-            ("self_attn.q_proj", query),
-            ("self_attn.k_proj", key),
-            ("self_attn.v_proj", key),
-        ];
-        all.into_iter().take(self.keys_values.products()).collect()
-    }
-
-    pub(super) fn named(&self) -> Vec<(&'static str, Tensor)> {
-        let norms = self.head_norms.iter();
-        let named = |(query, key): &(NormWeight, Option<NormWeight>)| {
-            let query = ("self_attn.q_norm.weight", query.weight.clone());
-            [
-                Some(query),
-                key.as_ref()
-                    .map(|key| ("self_attn.k_norm.weight", key.weight.clone())),
-            ]
-        };
-        let sinks = self
-            .sinks
-            .iter()
-            .map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
-        norms.flat_map(named).flatten().chain(sinks).collect()
-    }
-
     fn attention(&self) -> Attention<'_> {
         Attention {
             sinks: self.sinks.as_ref().map(|(sinks, _)| sinks),

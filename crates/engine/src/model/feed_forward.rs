@@ -1,6 +1,6 @@
 //! A layer's feed-forward block: a gated MLP, or a mixture of experts.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::AdapterUse;
 use super::beside_dense::{BesideDense, BesideProducts};
@@ -239,24 +239,6 @@ impl FeedForward {
         match self {
             Self::Experts(mixture) => mixture.experts.matrices.stacks(),
             Self::Dense(_) => Vec::new(),
-        }
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged.
-    pub(super) fn merged(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        match self {
-            Self::Dense(dense) => dense.named("mlp", dtype),
-            Self::Experts(mixture) => {
-                let shared = mixture
-                    .shared
-                    .as_ref()
-                    .map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
-                let beside = mixture
-                    .beside
-                    .as_ref()
-                    .map_or(Ok(Vec::new()), |dense| dense.named(dtype))?;
-                Ok([mixture.experts.named(dtype)?, shared, beside].concat())
-            }
         }
     }
 }

@@ -135,28 +135,6 @@ impl GatedDeltaMixer {
         ]
     }
 
-    pub(super) fn input_parts(&self) -> [(&'static str, usize); 4] {
-        let heads = self.heads;
-        [
-            ("linear_attn.in_proj_qkv", heads.row_width()),
-            ("linear_attn.in_proj_z", heads.value_width()),
-            ("linear_attn.in_proj_b", heads.value),
-            ("linear_attn.in_proj_a", heads.value),
-        ]
-    }
-
-    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
-        Ok(vec![
-            (
-                "linear_attn.conv1d.weight",
-                self.convolution.0.unsqueeze(1)?,
-            ),
-            ("linear_attn.A_log", self.decay.0.clone()),
-            ("linear_attn.dt_bias", self.bias.0.clone()),
-            ("linear_attn.norm.weight", self.norm.weight.clone()),
-        ])
-    }
-
     fn rule<'a>(&'a self, packed: &'a Tensor) -> DeltaRule<'a> {
         let column = self.heads.row_width() + self.heads.value_width();
         DeltaRule {

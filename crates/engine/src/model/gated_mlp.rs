@@ -1,6 +1,6 @@
 //! A gated MLP, `down(activation(gate x) * up x)`: a layer's own, one beside experts, and one that all rows share.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::AdapterUse;
 use super::gradients::Gradients;
@@ -62,17 +62,5 @@ impl GatedMlp {
         let room = self.gate_up.room();
         let gradient = gated_backward(&gradient, gate_up, self.activation, room)?;
         self.gate_up.backward(&gradient, x, gradients)
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged. `block`: `mlp`.
-    pub(super) fn named(&self, block: &str, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let width = self.gate_up.weight.dims2()?.0 / 2;
-        let hidden = self.down.weight.dims2()?.0;
-        let [gate, up, down] = ["gate", "up", "down"].map(|part| format!("{block}.{part}_proj"));
-        let mut named = self
-            .gate_up
-            .merged_parts(&[(&gate, width), (&up, width)], dtype)?;
-        named.extend(self.down.merged_parts(&[(&down, hidden)], dtype)?);
-        Ok(named)
     }
 }

@@ -27,15 +27,6 @@ impl KeysValues {
         !self.are_products() && self.other_layer().is_none()
     }
 
-    /// How many matrices the layer's attention has for queries, keys and values.
-    pub(super) fn products(&self) -> usize {
-        match self.source {
-            hub::KeysValues::Own => 3,
-            hub::KeysValues::AreKeys => 2,
-            hub::KeysValues::OfLayer(_) => 1,
-        }
-    }
-
     /// The earlier layer whose keys and values are read.
     pub(super) fn other_layer(&self) -> Option<usize> {
         match self.source {

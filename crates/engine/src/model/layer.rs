@@ -14,7 +14,6 @@ use super::mixed_inputs::MixedInputs;
 use super::mixer::{CacheView, CacheWidth, Mixed, Mixer, PrefilledRows};
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
-use crate::hub::NormNames;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::decode_attention::DecodeRows;
@@ -361,47 +360,6 @@ impl Layer {
     /// What decoding keeps of earlier tokens.
     pub(crate) fn cache_width(&self) -> CacheWidth {
         self.mixer.cache_width()
-    }
-
-    /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
-    pub(super) fn merged(&self, names: &NormNames) -> Result<Vec<(String, Tensor)>> {
-        let dtype = self.input_norm.weight.dtype();
-        let hidden = self.mixer_output.weight.dims2()?.0;
-        let norms = [
-            (names.input, Some(&self.input_norm)),
-            (names.attention_output, self.mixer_output_norm.as_ref()),
-            (names.middle, Some(&self.middle_norm)),
-            (names.down, self.down_norm.as_ref()),
-        ];
-        let named = |(name, norm): (&str, Option<&NormWeight>)| {
-            Some((format!("{name}.weight"), norm?.weight.clone()))
-        };
-        let mut named: Vec<(String, Tensor)> = norms.into_iter().filter_map(named).collect();
-        let own = self.mixer.named()?;
-        named.extend(
-            own.into_iter()
-                .map(|(name, tensor)| (name.to_owned(), tensor)),
-        );
-        named.extend(
-            self.mixer_input
-                .merged_parts(&self.mixer.input_parts(), dtype)?,
-        );
-        named.extend(
-            self.mixer_output
-                .merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?,
-        );
-        named.extend(self.feed_forward.merged(dtype)?);
-        named.extend(
-            self.own_input
-                .as_ref()
-                .map_or(Ok(Vec::new()), OwnInput::named)?,
-        );
-        named.extend(
-            self.factor
-                .as_ref()
-                .map(|factor| ("layer_scalar".to_owned(), factor.stored.clone())),
-        );
-        Ok(named)
     }
 
     /// `gradient`: [rows, hidden + room] of the layer's result. Adds the gradients of what is trained, returns the

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse, Adapters};
 use super::gradients::Gradients;
@@ -150,37 +150,6 @@ impl Linear {
             )?,
         };
         self.forward(&x, adapters)
-    }
-
-    /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
-    /// bias where there is one.
-    pub(super) fn merged_parts(
-        &self,
-        parts: &[(&str, usize)],
-        dtype: DType,
-    ) -> Result<Vec<(String, Tensor)>> {
-        let weight = self.merged(dtype)?;
-        let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
-        for (part, outputs) in parts {
-            named.push((format!("{part}.weight"), weight.narrow(0, row, *outputs)?));
-            if let Some(bias) = &self.bias {
-                named.push((
-                    format!("{part}.bias"),
-                    bias.vector.narrow(0, row, *outputs)?,
-                ));
-            }
-            row += outputs;
-        }
-        Ok(named)
-    }
-
-    /// `W + scale * B A`: [outputs, inputs].
-    pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
-        let weight = self.weight.numbers(dtype)?;
-        match &self.adapters {
-            Some(set) => &weight + set.delta()?.to_dtype(dtype)?,
-            None => Ok(weight),
-        }
     }
 
     /// `gradient`: [rows, outputs + room], `x`: [rows, inputs + room] as in the forward. Adds the gradients of what is

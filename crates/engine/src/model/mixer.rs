@@ -180,29 +180,6 @@ impl Mixer {
         }
     }
 
-    /// The parts of its input's matrix with their outputs, in the order of the packing.
-    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::Attention(mixer) => mixer.input_parts(),
-            Self::GatedDelta(mixer) => mixer.input_parts().to_vec(),
-        }
-    }
-
-    pub(super) fn output_part(&self) -> &'static str {
-        match self {
-            Self::Attention(_) => "self_attn.o_proj",
-            Self::GatedDelta(_) => "linear_attn.out_proj",
-        }
-    }
-
-    /// Its tensors beside the matrices.
-    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
-        match self {
-            Self::Attention(mixer) => Ok(mixer.named()),
-            Self::GatedDelta(mixer) => mixer.named(),
-        }
-    }
-
     pub(super) fn cache_width(&self) -> CacheWidth {
         match self {
             Self::Attention(mixer) => match mixer.keys_values.other_layer() {

@@ -1,6 +1,6 @@
 //! The gated MLP that every row of a mixture of experts goes through, times the sigmoid of a gate of its own.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::gated_mlp::{GatedMlp, MlpProducts};
 use super::gradients::Gradients;
@@ -73,15 +73,5 @@ impl SharedExpert {
             .gate
             .with_inner(self.gate.with_room(x)?, Adapters::On.into())?;
         own + self.gate.backward(&gate_gradient, &x, gradients)?
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged.
-    pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let mut named = self.mlp.named("mlp.shared_expert", dtype)?;
-        named.extend(
-            self.gate
-                .merged_parts(&[("mlp.shared_expert_gate", 1)], dtype)?,
-        );
-        Ok(named)
     }
 }
