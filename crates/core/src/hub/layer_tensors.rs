@@ -7,7 +7,7 @@ use super::{AttentionBias, ExpertTensors, Experts, KeysValues, Mixer, ModelConfi
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Embedding,
-    /// The part of all layers' own inputs that a token has, and the one that its embedding makes.
+    /// The layers' own inputs: a row for each token, and the projection of its embedding.
     LayerEmbedding,
     LayerProjection,
     LayerProjectionNorm,
@@ -15,7 +15,7 @@ pub enum Role {
     Head,
 
     InputNorm,
-    /// Queries, keys and values; or what the gated delta rule reads.
+    /// Queries, keys and values, or the inputs of the gated delta rule.
     MixerInput,
     QueryNorm,
     KeyNorm,
@@ -25,15 +25,17 @@ pub enum Role {
     TimeBias,
     DeltaNorm,
     MixerOutput,
-    /// Norms of what mixer and feed-forward block give, in some families.
+    /// The norm of the mixer's output, which some families have.
     MixerOutputNorm,
+    /// The norm of the feed-forward block's input.
     MiddleNorm,
+    /// The norm of the feed-forward block's output, which some families have.
     DownNorm,
-    /// Of a dense block.
+    /// Gate and up of a dense block.
     GateUp,
     Down,
     Router,
-    /// Of experts beside a dense block: before router and experts, after the dense block, after the experts.
+    /// Norms of experts beside a dense block.
     RouterNorm,
     ExpertsNorm,
     DenseOutputNorm,
@@ -41,30 +43,30 @@ pub enum Role {
     ExpertFactors,
     ExpertGateUp,
     ExpertDown,
-    /// Of the expert that every token uses.
+    /// The expert that every token uses, and its gate.
     SharedGateUp,
     SharedDown,
     SharedGate,
-    /// Of the input that a layer has besides the stream.
+    /// A layer's own input, besides the stream.
     OwnInputGate,
     OwnInputProjection,
     OwnInputNorm,
+    /// Multiplies the stream after the layer.
     LayerFactor,
 }
 
-/// What the numbers of a tensor are, and what fresh ones are.
+/// The numbers of a tensor, by how fresh weights have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Uniform, by the number of inputs.
+    /// Uniform, with a standard deviation by the number of inputs.
     Matrix,
-    /// Uniform, whatever the width.
+    /// Uniform, with a standard deviation of 0.02.
     Embedding,
-    /// Multiplies; fresh 1, with the family's offset.
+    /// The weight of a norm: 1, less the family's offset.
     Norm,
-    /// Fresh 0.
+    /// Zeros, added to the outputs of the role's matrices.
     Bias,
     Zeros,
-    /// Fresh 1.
     Ones,
     /// Logarithms of numbers between 0.01 and 16.
     Decay,
@@ -77,13 +79,13 @@ pub struct TensorSpec {
     pub kind: Kind,
     /// As transformers names it, inside its layer where it has one; `{}` is the number of an expert.
     pub name: &'static str,
-    /// llama.cpp's name, without the layer and what follows; empty: none.
+    /// llama.cpp's name, without the layer and `.weight`; empty where it has none.
     gguf: &'static str,
-    /// Zeros where it has fewer dimensions.
+    /// Fewer dimensions are followed by zeros.
     shape: [usize; 3],
-    /// How many there are: more than one of experts that have tensors of their own.
+    /// The number of experts where each has a tensor of its own, else 1.
     pub copies: usize,
-    /// Whether an adapter stands beside the matrix. Those of experts are apart ([`Experts::adapter_shapes`]).
+    /// Whether the matrix gets an adapter. Those of experts are in [`Experts::adapter_shapes`].
     pub is_adapted: bool,
 }
 
@@ -160,7 +162,7 @@ impl ModelTensor {
 }
 
 impl Experts {
-    /// [outputs, inputs] beside which an expert has adapters: gate and up together, and down.
+    /// [outputs, inputs] of an expert's adapted matrices: gate and up together, and down.
     pub fn adapter_shapes(&self, hidden: usize) -> [[usize; 2]; 2] {
         let width = self.intermediate_size;
         [[2 * width, hidden], [hidden, width]]
@@ -171,8 +173,8 @@ impl ModelConfig {
     /// Every tensor of the model, in the order in which they are trained.
     pub fn tensors(&self) -> Vec<ModelTensor> {
         let outside = self.tensors_of(None);
-        let (before, after): (Vec<TensorSpec>, Vec<TensorSpec>) = (outside.into_iter())
-            .partition(|spec| !matches!(spec.role, Role::FinalNorm | Role::Head));
+        let is_before = |spec: &&TensorSpec| spec.role != Role::FinalNorm;
+        let (before, after) = outside.split_at(outside.iter().take_while(is_before).count());
         let mut all = Vec::new();
         let mut add = |layer, specs: &[TensorSpec]| {
             // An expert's tensors are together.
@@ -187,10 +189,10 @@ impl ModelConfig {
                 }
             }
         };
-        add(None, &before);
+        add(None, before);
         (0..self.num_hidden_layers)
             .for_each(|layer| add(Some(layer), &self.tensors_of(Some(layer))));
-        add(None, &after);
+        add(None, after);
         all
     }
 
