@@ -91,7 +91,13 @@ impl BesideDense {
         } = products;
         let [own_norm, others_norm] = &self.output_norms;
         let others = others_norm.backward(gradient, others, None, 0, gradients)?;
-        let own = own_norm.backward(gradient, own, None, self.mlp.down.room(), gradients)?;
+        let own = own_norm.backward(
+            gradient,
+            own,
+            None,
+            self.mlp.down.adapter_columns(),
+            gradients,
+        )?;
         let products = (&mlp.gate_up, &mlp.activated);
         Ok([self.mlp.backward(&own, x, products, gradients)?, others])
     }

@@ -369,10 +369,10 @@ impl Decoder {
             side,
             ..
         } = activations;
-        let room = self.layers.last().map_or(0, Layer::gradient_room);
+        let columns = (self.layers.last()).map_or(0, Layer::gradient_adapter_columns);
         let mut gradient = self
             .final_norm
-            .backward(gradient, &last, None, room, gradients)?;
+            .backward(gradient, &last, None, columns, gradients)?;
         let (replayed, side_gradients) = (
             self.replayed(&placed)?,
             side.gradients(self.embedding_range.is_some())?,

@@ -97,7 +97,7 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    /// `router_x`, `x`: [rows, hidden and any room], what router and experts read -> the routing, and gate and up of its
+    /// `router_x`, `x`: [rows, hidden and any adapter columns], what router and experts read -> the routing, and gate and up of its
     /// pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
@@ -120,7 +120,7 @@ impl Experts {
         Ok((routing, gate_up))
     }
 
-    /// `x`: [rows, hidden and any room] -> [pairs, hidden].
+    /// `x`: [rows, hidden and any adapter columns] -> [pairs, hidden].
     fn rows_of_pairs(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
         routing.gather(&x.narrow(1, 0, self.gate.weight.dims2()?.1)?)
     }

@@ -50,7 +50,7 @@ impl Products {
 }
 
 impl FeedForward {
-    /// The matrix whose room is behind its input.
+    /// The matrix whose adapter columns are behind its input.
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
@@ -62,7 +62,7 @@ impl FeedForward {
         }
     }
 
-    /// `stream`: [rows, hidden], `x`: [rows, hidden + room of the input], its norm -> products, activations, and the output,
+    /// `stream`: [rows, hidden], `x`: [rows, hidden + adapter columns of the input], its norm -> products, activations, and the output,
     /// [rows, hidden].
     pub(super) fn forward(
         &self,
@@ -168,14 +168,14 @@ impl FeedForward {
     }
 
     /// Columns that rows of the output's gradient need behind them.
-    pub(super) fn gradient_room(&self) -> usize {
+    pub(super) fn gradient_adapter_columns(&self) -> usize {
         match self {
-            Self::Dense(dense) => dense.down.room(),
+            Self::Dense(dense) => dense.down.adapter_columns(),
             Self::Experts(_) => 0,
         }
     }
 
-    /// `gradient`: [rows, hidden + room] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
+    /// `gradient`: [rows, hidden + adapter_columns] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
     /// the gradients of what is trained.
     pub(super) fn backward(
         &self,

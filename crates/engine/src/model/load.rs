@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
+use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_size};
 use super::adapter_names::{adapter_tensors, peft_name};
 use super::attention::AttentionMixer;
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
@@ -371,7 +371,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// The packed matrix with room for the adapters beside it, on a GPU.
+    /// The packed matrix with the adapter columns behind it, on a GPU.
     fn join(
         &self,
         specs: &[TensorSpec],
@@ -387,7 +387,7 @@ impl TableLoader<'_> {
         } = *self.model;
         let outputs = specs.iter().map(|spec| spec.shape()[0]).sum::<usize>();
         let inputs = specs[0].shape()[1];
-        let (rows, columns) = joined_room(specs.len(), set.rank);
+        let (rows, columns) = joined_size(specs.len(), set.rank);
         let zeros = |rows, columns| Tensor::zeros((rows, columns), dtype, device);
         let b = zeros(outputs, joined_rank(set.rank))?;
         if let Some(weight) = fp8 {
