@@ -7,7 +7,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::real::vectorised;
 
 #[cfg(feature = "cuda")]
@@ -97,7 +97,7 @@ impl Segments {
 /// The output of attention, and on a GPU what its backward needs.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput {
-    /// [rows, query_width + room], the last `room` columns unwritten (see [`super::matmul`]).
+    /// [rows, query_width + adapter_columns], the last `adapter_columns` columns unwritten (see [`super::matmul`]).
     pub rows: Tensor,
     /// On a GPU, [query heads, rows], f32: the base-2 logarithm of the sum of the exponentials, for the backward.
     #[cfg(feature = "cuda")]
@@ -109,15 +109,15 @@ pub fn segment_attention<'a>(
     packed: &Tensor,
     attention: impl Into<Attention<'a>>,
     segments: &Segments,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<AttentionOutput> {
     let attention = attention.into();
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::forward(packed, attention, segments, room);
+        return gpu::forward(packed, attention, segments, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     Ok(AttentionOutput {
         rows: by_number_type!(packed, forward(packed, attention, &segments.list))?,
         #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::heads::Heads;
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
 
 /// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and gates, [rows,
@@ -28,23 +28,28 @@ pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)
     split_gate(packed, heads)
 }
 
-/// The inverse of [`split_gate`]: [rows, row_width + query_width + room].
-pub fn join_gate(rows: &Tensor, gate: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+/// The inverse of [`split_gate`]: [rows, row_width + query_width + adapter_columns].
+pub fn join_gate(
+    rows: &Tensor,
+    gate: &Tensor,
+    heads: Heads,
+    adapter_columns: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if rows.device().is_cuda() {
-        return gpu::join(rows, gate, heads, room);
+        return gpu::join(rows, gate, heads, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     by_number_type!(rows, join(rows, gate, heads))
 }
 
-/// `attended * sigmoid(gate)`, both [rows, query_width] -> [rows, query_width + room].
-pub fn gated_attention(attended: &Tensor, gate: &Tensor, room: usize) -> Result<Tensor> {
+/// `attended * sigmoid(gate)`, both [rows, query_width] -> [rows, query_width + adapter_columns].
+pub fn gated_attention(attended: &Tensor, gate: &Tensor, adapter_columns: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if attended.device().is_cuda() {
-        return gpu::forward(attended, gate, room);
+        return gpu::forward(attended, gate, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     by_number_type!(attended, forward(attended, gate))
 }
 
@@ -194,7 +199,12 @@ mod gpu {
         Ok((own, gates))
     }
 
-    pub(super) fn join(own: &Tensor, gates: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+    pub(super) fn join(
+        own: &Tensor,
+        gates: &Tensor,
+        heads: Heads,
+        adapter_columns: usize,
+    ) -> Result<Tensor> {
         let (rows, query) = gates.dims2()?;
         let (width, dtype) = (heads.row_width(), own.dtype());
         if own.dims2()? != (rows, width) || query != heads.query_width() || gates.dtype() != dtype {
@@ -206,7 +216,7 @@ mod gpu {
                 gates.shape()
             )
         }
-        let (device, stride) = (device(own)?, width + query + room);
+        let (device, stride) = (device(own)?, width + query + adapter_columns);
         let packed = empty((rows, stride), dtype, device)?;
         let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
         let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
@@ -231,18 +241,22 @@ mod gpu {
         alike[0].dims2()
     }
 
-    pub(super) fn forward(attended: &Tensor, gates: &Tensor, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(
+        attended: &Tensor,
+        gates: &Tensor,
+        adapter_columns: usize,
+    ) -> Result<Tensor> {
         let ((rows, width), device, dtype) = (
             check(&[attended, gates])?,
             device(attended)?,
             attended.dtype(),
         );
-        let output = empty((rows, width + room), dtype, device)?;
+        let output = empty((rows, width + adapter_columns), dtype, device)?;
         let arguments = [
             at(attended)?,
             at(gates)?,
             at(&output)?,
-            int(width + room),
+            int(width + adapter_columns),
             int(width),
         ];
         launch(

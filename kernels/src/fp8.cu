@@ -24,13 +24,13 @@ template <typename T> __device__ void quantize(const T *weight, uint32_t *words,
   }
 }
 
-// target: [[W, beside], [below, 0]], rows of columns + room numbers, W of `rows` rows. beside: [rows, used], below: [.., columns].
+// target: [[W, beside], [below, 0]], rows of columns + adapter_columns numbers, W of `rows` rows. beside: [rows, used], below: [.., columns].
 template <typename T>
-__device__ void widen(const uint32_t *words, const float *scales, const T *beside, const T *below, T *target, int columns, int rows, int used, int room) {
+__device__ void widen(const uint32_t *words, const float *scales, const T *beside, const T *below, T *target, int columns, int rows, int used, int adapter_columns) {
   const int row = blockIdx.x;
-  target += (size_t)row * (columns + room);
+  target += (size_t)row * (columns + adapter_columns);
   if (row >= rows) {
-    for (int i = threadIdx.x; i < columns + room; i += blockDim.x) target[i] = i < columns ? below[(size_t)(row - rows) * columns + i] : from_float<T>(0.0f);
+    for (int i = threadIdx.x; i < columns + adapter_columns; i += blockDim.x) target[i] = i < columns ? below[(size_t)(row - rows) * columns + i] : from_float<T>(0.0f);
     return;
   }
   const float scale = scales[row];
@@ -57,7 +57,7 @@ __device__ void widen(const uint32_t *words, const float *scales, const T *besid
     for (int i = lane * N; i < min(512, columns - start); i += 32 * N) store(target + start + i, load<N>(own + i / 64 * PITCH + i % 64));
     __syncwarp();
   }
-  for (int i = threadIdx.x; i < room; i += blockDim.x) target[columns + i] = i < used ? beside[(size_t)row * used + i] : from_float<T>(0.0f);
+  for (int i = threadIdx.x; i < adapter_columns; i += blockDim.x) target[columns + i] = i < used ? beside[(size_t)row * used + i] : from_float<T>(0.0f);
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
@@ -65,8 +65,8 @@ __device__ void widen(const uint32_t *words, const float *scales, const T *besid
     quantize(weight, words, scales, columns);                                                                                  \
   }                                                                                                                            \
   extern "C" __global__ void widen_##suffix(const uint32_t *words, const float *scales, const T *beside, const T *below,       \
-                                            T *target, int columns, int rows, int used, int room) {                            \
-    widen(words, scales, beside, below, target, columns, rows, used, room);                                                    \
+                                            T *target, int columns, int rows, int used, int adapter_columns) {                 \
+    widen(words, scales, beside, below, target, columns, rows, used, adapter_columns);                                         \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

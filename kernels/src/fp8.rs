@@ -138,15 +138,20 @@ impl Fp8Matrix {
         self.codes.dims2()
     }
 
-    /// `[[W, beside], [below, 0]]` in `below`'s dtype, its rows `room` longer than W's. `beside`: [outputs, at most
-    /// room], `below`: [rank, inputs].
+    /// `[[W, beside], [below, 0]]` in `below`'s dtype, its rows `adapter_columns` longer than W's. `beside`: [outputs, at most
+    /// adapter_columns], `below`: [rank, inputs].
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "the CPU has no use for it")
     )]
-    pub fn joined(&self, beside: &Tensor, below: &Tensor, room: usize) -> Result<Tensor> {
+    pub fn joined(
+        &self,
+        beside: &Tensor,
+        below: &Tensor,
+        adapter_columns: usize,
+    ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        return gpu::joined(self, beside, below, room);
+        return gpu::joined(self, beside, below, adapter_columns);
         #[cfg(not(feature = "cuda"))]
         bail!("a matrix in fp8 is for a GPU")
     }
@@ -236,20 +241,27 @@ mod gpu {
         matrix: &Fp8Matrix,
         beside: &Tensor,
         below: &Tensor,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let ((outputs, inputs), (rank, _), (_, used)) =
             (matrix.dims2()?, below.dims2()?, beside.dims2()?);
-        if used > room || beside.dims2()?.0 != outputs || (rank > 0 && below.dims2()?.1 != inputs) {
+        if used > adapter_columns
+            || beside.dims2()?.0 != outputs
+            || (rank > 0 && below.dims2()?.1 != inputs)
+        {
             bail!(
-                "{:?} and {:?} around [{outputs}, {inputs}] with room for {room}",
+                "{:?} and {:?} around [{outputs}, {inputs}] with {adapter_columns} adapter columns",
                 beside.shape(),
                 below.shape()
             )
         }
         let gpu = device(&matrix.codes)?;
-        let target = empty((outputs + rank, inputs + room), below.dtype(), gpu)?;
-        let sizes = [inputs, outputs, used, room].map(int);
+        let target = empty(
+            (outputs + rank, inputs + adapter_columns),
+            below.dtype(),
+            gpu,
+        )?;
+        let sizes = [inputs, outputs, used, adapter_columns].map(int);
         let tensors = [
             at(&matrix.codes)?,
             at(&matrix.scales)?,

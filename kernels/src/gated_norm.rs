@@ -4,23 +4,23 @@ use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
 use super::rms_norm::{Norm, inverse_rms, norm_row, norm_row_backward};
 
 /// `x`: [rows, width], heads of as many columns as the norm has weights; the gates are `width` columns of `packed` from
-/// `column` on -> [rows, width + room].
+/// `column` on -> [rows, width + adapter_columns].
 pub fn gated_norm(
     x: &Tensor,
     (packed, column): (&Tensor, usize),
     norm: Norm<'_>,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::forward(x, (packed, column), norm, room);
+        return gpu::forward(x, (packed, column), norm, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, (packed, column), norm))
 }
 
@@ -164,13 +164,13 @@ mod gpu {
         x: &Tensor,
         packed: (&Tensor, usize),
         norm: Norm<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         let (device, dtype, width) = (device(x)?, x.dtype(), heads * size);
-        let y = empty((rows, width + room), dtype, device)?;
+        let y = empty((rows, width + adapter_columns), dtype, device)?;
         let sizes = [
-            int(width + room),
+            int(width + adapter_columns),
             int(rows),
             int(heads),
             int(size),

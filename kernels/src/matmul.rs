@@ -1,7 +1,7 @@
 //! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what
 //! stands there if wanted.
 //!
-//! On a GPU the input of a matrix with adapters is allocated with more columns than are written: the `room` into which
+//! On a GPU the input of a matrix with adapters is allocated with more columns than are written: the *adapter columns*, into which
 //! [`matmul_into`] puts its product with the A's, so that one more product, over the wider rows, has the adapters in it
 //! (`model::adapter`). The operations before it take that number; on the CPU it is 0.
 
@@ -37,14 +37,14 @@ pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()>
     if left.device().is_cuda() {
         return gpu::matmul_into(target, left, right, 1.0, 0.0);
     }
-    bail!("rows with room for adapters are for a GPU")
+    bail!("rows with adapter columns are for a GPU")
 }
 
 /// # Errors
-/// On the CPU no operation leaves room behind its rows.
-pub(super) fn no_room(room: usize) -> Result<()> {
-    if room > 0 {
-        bail!("rows with room for {room} more columns are for a GPU")
+/// On the CPU no operation leaves adapter columns behind its rows.
+pub(super) fn no_adapter_columns(adapter_columns: usize) -> Result<()> {
+    if adapter_columns > 0 {
+        bail!("rows with {adapter_columns} adapter columns are for a GPU")
     } else {
         Ok(())
     }

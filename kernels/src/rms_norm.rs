@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
 
@@ -31,31 +31,31 @@ impl<'a> Norm<'a> {
     }
 }
 
-/// `x`: [rows, width] -> [rows, width + room], the last `room` columns unwritten (see
+/// `x`: [rows, width] -> [rows, width + adapter_columns], the last `adapter_columns` columns unwritten (see
 /// [`super::matmul`]). On a GPU `x` may be f32 where the weight, and so the result, is bf16.
-pub fn rms_norm(x: &Tensor, norm: Norm<'_>, room: usize) -> Result<Tensor> {
+pub fn rms_norm(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::forward(x, norm, room);
+        return gpu::forward(x, norm, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, norm))
 }
 
-/// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + room]; one pass on a GPU, where `x` and the
+/// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + adapter_columns]; one pass on a GPU, where `x` and the
 /// sum may be f32 beside bf16.
 pub fn add_rms_norm(
     x: &Tensor,
     addend: &OpenRows,
     norm: Norm<'_>,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::add_forward(x, addend, norm, room);
+        return gpu::add_forward(x, addend, norm, adapter_columns);
     }
     let sum = (x + &addend.rows)?;
-    let normed = rms_norm(&sum, norm, room)?;
+    let normed = rms_norm(&sum, norm, adapter_columns)?;
     Ok((sum, normed))
 }
 
@@ -69,19 +69,19 @@ pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
 }
 
 /// Gradient of the input, added to `residual` if there is one. `gradient`, `x`, `residual`: [rows, width] -> [rows,
-/// width + room].
+/// width + adapter_columns].
 pub fn rms_norm_backward(
     gradient: &Tensor,
     x: &Tensor,
     norm: Norm<'_>,
     residual: Option<&Tensor>,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::backward(gradient, x, norm, residual, room);
+        return gpu::backward(gradient, x, norm, residual, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     let through = by_number_type!(x, backward(gradient, x, norm))?;
     match residual {
         Some(residual) => residual + through,
@@ -276,16 +276,16 @@ mod gpu {
             offset,
             epsilon,
         }: Norm<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
-        let y = empty((rows, width + room), dtype, device)?;
+        let y = empty((rows, width + adapter_columns), dtype, device)?;
         let arguments = [
             at(x)?,
             at(weight)?,
             at(&y)?,
-            int(width + room),
+            int(width + adapter_columns),
             int(width),
             float(offset),
             float(epsilon),
@@ -310,7 +310,7 @@ mod gpu {
             offset,
             epsilon,
         }: Norm<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[], weight)?;
         let (added, is_open) = (
@@ -328,14 +328,14 @@ mod gpu {
         let (device, dtype) = (device(x)?, weight.dtype());
         let (sum, y) = (
             empty((rows, width), x.dtype(), device)?,
-            empty((rows, width + room), dtype, device)?,
+            empty((rows, width + adapter_columns), dtype, device)?,
         );
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
         arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
         // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
         let warps = width.div_ceil(8 * 64);
-        let serves = (x.dtype(), dtype, room) == (DType::F32, DType::BF16, 0)
+        let serves = (x.dtype(), dtype, adapter_columns) == (DType::F32, DType::BF16, 0)
             && width.is_multiple_of(64)
             && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
@@ -355,7 +355,12 @@ mod gpu {
             )?;
             return Ok((sum, y));
         }
-        arguments.extend([int(width + room), int(width), float(offset), float(epsilon)]);
+        arguments.extend([
+            int(width + adapter_columns),
+            int(width),
+            float(offset),
+            float(epsilon),
+        ]);
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
@@ -420,14 +425,19 @@ mod gpu {
             epsilon,
         }: Norm<'_>,
         residual: Option<&Tensor>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let (rows, width) = check(x, &[gradient, residual.unwrap_or(gradient)], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
-        let dx = empty((rows, width + room), dtype, device)?;
+        let dx = empty((rows, width + adapter_columns), dtype, device)?;
         let [residual, residual_stride] =
             residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
-        let sizes = [int(width + room), int(width), float(offset), float(epsilon)];
+        let sizes = [
+            int(width + adapter_columns),
+            int(width),
+            float(offset),
+            float(epsilon),
+        ];
         let mut arguments = vec![
             at(gradient)?,
             at(x)?,

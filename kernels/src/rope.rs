@@ -7,7 +7,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::decode_attention::{DecodeRows, append_keys_values};
 use super::heads::Heads;
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
@@ -127,18 +127,18 @@ pub fn query_key_rope_open(
 }
 
 /// Gradient of `packed` from the gradient of the operation's result, both [rows, row_width] -> [rows, row_width +
-/// room], the last `room` columns unwritten (see [`super::matmul`]).
+/// adapter_columns], the last `adapter_columns` columns unwritten (see [`super::matmul`]).
 pub fn query_key_rope_backward(
     gradient: &Tensor,
     packed: &Tensor,
     context: QueryKeyContext<'_>,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, context, room);
+        return gpu::backward(gradient, packed, context, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
@@ -506,12 +506,12 @@ mod gpu {
         gradient: &Tensor,
         packed: &Tensor,
         context: QueryKeyContext<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let (device, dtype) = (device(packed)?, packed.dtype());
         check_gradient(gradient, packed)?;
         let (rows, width) = packed.dims2()?;
-        let output = empty((rows, width + room), dtype, device)?;
+        let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (grid, count) = grid(packed, context.heads)?;
         let [query_norm, key_norm] = norms(dtype, context)?;
         let mut arguments = vec![
@@ -520,7 +520,7 @@ mod gpu {
             query_norm,
             key_norm,
             at(&output)?,
-            int(width + room),
+            int(width + adapter_columns),
         ];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);

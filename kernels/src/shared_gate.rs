@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 
 /// `sum`, `shared`: [rows, width], `gate`: [rows, 1] -> `sum + shared * sigmoid(gate)`, [rows, width].
@@ -23,19 +23,19 @@ pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Resu
     add_shared(sum, &shared.rows, &gate.rows)
 }
 
-/// `gradient`: [rows, width] of the sum -> those of `shared`, [rows, width + room], and of `gate`, [rows, 1 + gate_room], the
+/// `gradient`: [rows, width] of the sum -> those of `shared`, [rows, width + adapter_columns], and of `gate`, [rows, 1 + gate_columns], the
 /// last columns unwritten (see [`super::matmul`]).
 pub fn add_shared_backward(
     gradient: &Tensor,
     shared: &Tensor,
     gate: &Tensor,
-    [room, gate_room]: [usize; 2],
+    [adapter_columns, gate_columns]: [usize; 2],
 ) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
-        return gpu::backward(gradient, shared, gate, [room, gate_room]);
+        return gpu::backward(gradient, shared, gate, [adapter_columns, gate_columns]);
     }
-    no_room(room + gate_room)?;
+    no_adapter_columns(adapter_columns + gate_columns)?;
     let share = sigmoid(gate)?;
     let slope = (&share - share.sqr()?)?;
     Ok((
@@ -126,7 +126,7 @@ mod gpu {
         gradient: &Tensor,
         shared: &Tensor,
         gate: &Tensor,
-        [room, gate_room]: [usize; 2],
+        [adapter_columns, gate_columns]: [usize; 2],
     ) -> Result<(Tensor, Tensor)> {
         let ((rows, width), device, dtype) = (
             check(gradient, shared, gate)?,
@@ -136,7 +136,7 @@ mod gpu {
         if shared.dtype() != dtype {
             bail!("a gradient in {dtype:?} of {:?}", shared.dtype())
         }
-        let (stride, gate_stride) = (width + room, 1 + gate_room);
+        let (stride, gate_stride) = (width + adapter_columns, 1 + gate_columns);
         let (of_shared, of_gate) = (
             empty((rows, stride), dtype, device)?,
             empty((rows, gate_stride), dtype, device)?,

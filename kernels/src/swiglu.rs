@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
-use super::matmul::no_room;
+use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{sigmoid, vectorised};
 
@@ -23,14 +23,14 @@ pub enum Activation {
     },
 }
 
-/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + room], the last `room` columns unwritten
+/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + adapter_columns], the last `adapter_columns` columns unwritten
 /// (see [`super::matmul`]).
-pub fn gated(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
+pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
-        return gpu::forward(gate_up, activation, room);
+        return gpu::forward(gate_up, activation, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
         Activation::GeluTanh => by_number_type!(gate_up, forward(gate_up, gelu_argument)),
@@ -54,18 +54,18 @@ pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> R
     gated(&gate_up.rows, activation, 0)
 }
 
-/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + room].
+/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + adapter_columns].
 pub fn gated_backward(
     gradient: &Tensor,
     gate_up: &Tensor,
     activation: Activation,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
-        return gpu::backward(gradient, gate_up, activation, room);
+        return gpu::backward(gradient, gate_up, activation, adapter_columns);
     }
-    no_room(room)?;
+    no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
         Activation::GeluTanh => {
@@ -228,13 +228,23 @@ mod gpu {
         }
     }
 
-    pub(super) fn forward(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(
+        gate_up: &Tensor,
+        activation: Activation,
+        adapter_columns: usize,
+    ) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
-        let output = empty((rows, width + room), dtype, device)?;
+        let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (name, own) = named(activation, ["swiglu", "geglu", "clamped"]);
         let arguments = [
-            [at(gate_up)?, at(&output)?, int(width + room), int(width)].as_slice(),
+            [
+                at(gate_up)?,
+                at(&output)?,
+                int(width + adapter_columns),
+                int(width),
+            ]
+            .as_slice(),
             &own,
         ]
         .concat();
@@ -296,7 +306,7 @@ mod gpu {
         gradient: &Tensor,
         gate_up: &Tensor,
         activation: Activation,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
@@ -308,7 +318,7 @@ mod gpu {
                 gate_up.shape()
             )
         }
-        let output = empty((rows, double + room), dtype, device)?;
+        let output = empty((rows, double + adapter_columns), dtype, device)?;
         let (name, own) = named(
             activation,
             ["swiglu_backward", "geglu_backward", "clamped_backward"],
@@ -317,7 +327,7 @@ mod gpu {
             at(gradient)?,
             at(gate_up)?,
             at(&output)?,
-            int(double + room),
+            int(double + adapter_columns),
             int(width),
         ];
         let arguments = [sizes.as_slice(), &own].concat();

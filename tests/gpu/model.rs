@@ -101,17 +101,12 @@ fn model_in(
     } else {
         1.5
     };
-    let factors = fresh
-        .merged()
-        .unwrap()
-        .into_iter()
-        .filter(|(name, _)| name.ends_with("layer_scalar"));
     let all = fresh
         .parameters()
         .named()
         .unwrap()
         .into_iter()
-        .chain(factors);
+        .chain(fresh.untrained());
     let tensors = all.enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
         let factor = if is_embedding {

@@ -62,22 +62,22 @@ fn rms_norm_agrees() {
             )
             .unwrap();
             let residuals = [(None, None), (Some(&addend_cpu), Some(&addend))];
-            for room in [0, 5, 16] {
+            for adapter_columns in [0, 5, 16] {
                 let own = |wide: Tensor| wide.narrow(1, 0, width).unwrap().contiguous().unwrap();
-                poison(rows * (width + room));
-                let y = own(rms_norm(&x, norm_by(&weight, offset), room).unwrap());
+                poison(rows * (width + adapter_columns));
+                let y = own(rms_norm(&x, norm_by(&weight, offset), adapter_columns).unwrap());
                 assert_close(
                     "rms_norm",
                     &y,
                     &rms_norm(&x_cpu, norm_by(&weight_cpu, offset), 0).unwrap(),
                     tolerance(dtype),
                 );
-                poison(rows * (width + room));
+                poison(rows * (width + adapter_columns));
                 let (sum, normed) = add_rms_norm(
                     &x,
                     &OpenRows::complete(addend.clone()),
                     norm_by(&weight, offset),
-                    room,
+                    adapter_columns,
                 )
                 .unwrap();
                 let normed = own(normed);
@@ -86,12 +86,15 @@ fn rms_norm_agrees() {
                 let again = rms_norm(&sum, norm_by(&weight, offset), 0).unwrap();
                 assert_close("norm of the sum as it is kept", &normed, &again, 1e-4);
                 for (residual_cpu, residual) in residuals {
-                    poison(rows * (width + room));
-                    let dx =
-                        own(
-                            rms_norm_backward(&seed, &x, norm_by(&weight, offset), residual, room)
-                                .unwrap(),
-                        );
+                    poison(rows * (width + adapter_columns));
+                    let dx = own(rms_norm_backward(
+                        &seed,
+                        &x,
+                        norm_by(&weight, offset),
+                        residual,
+                        adapter_columns,
+                    )
+                    .unwrap());
                     let expected = rms_norm_backward(
                         &seed_cpu,
                         &x_cpu,
@@ -262,9 +265,10 @@ fn rotary_positions_agree() {
                 let (dx_cpu, dq_cpu, dk_cpu) =
                     query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
                 assert_close("rope backward", &dx, &dx_cpu, tolerance(dtype));
-                for room in [0, 5, 8] {
-                    poison(rows * (heads.row_width() + room));
-                    let wide = query_key_rope_backward(&seed, &packed, context, room).unwrap();
+                for adapter_columns in [0, 5, 8] {
+                    poison(rows * (heads.row_width() + adapter_columns));
+                    let wide =
+                        query_key_rope_backward(&seed, &packed, context, adapter_columns).unwrap();
                     let own = wide
                         .narrow(1, 0, heads.row_width())
                         .unwrap()
@@ -275,7 +279,11 @@ fn rotary_positions_agree() {
                         "rope backward alone",
                         &own,
                         &dx,
-                        if room == 5 { tolerance(dtype) } else { 0.0 },
+                        if adapter_columns == 5 {
+                            tolerance(dtype)
+                        } else {
+                            0.0
+                        },
                     );
                 }
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
@@ -440,9 +448,9 @@ fn the_gated_activation_agrees() {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
             let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
             let (seed_cpu, seed) = pair(2, &[rows, width], dtype);
-            for room in [0, 5, 16] {
-                poison(rows * (width + room));
-                let own = gated(&gate_up, activation, room)
+            for adapter_columns in [0, 5, 16] {
+                poison(rows * (width + adapter_columns));
+                let own = gated(&gate_up, activation, adapter_columns)
                     .unwrap()
                     .narrow(1, 0, width)
                     .unwrap()
@@ -454,8 +462,8 @@ fn the_gated_activation_agrees() {
                     &gated(&gate_up_cpu, activation, 0).unwrap(),
                     tolerance(dtype),
                 );
-                poison(rows * (2 * width + room));
-                let wide = gated_backward(&seed, &gate_up, activation, room).unwrap();
+                poison(rows * (2 * width + adapter_columns));
+                let wide = gated_backward(&seed, &gate_up, activation, adapter_columns).unwrap();
                 let own = wide.narrow(1, 0, 2 * width).unwrap().contiguous().unwrap();
                 let expected = gated_backward(&seed_cpu, &gate_up_cpu, activation, 0).unwrap();
                 assert_close(

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
-use grpo_tui::hub::ModelConfig;
+use grpo_tui::hub::{ModelConfig, ModelTensor};
 use grpo_tui::kernels::fp8;
-use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights, tensor_names};
+use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
@@ -55,7 +55,7 @@ fn with_all(config: &ModelConfig) -> Vec<(ModelConfig, Trainable)> {
 
 /// Weights with norms that are not 1 and biases that are not 0.
 fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
-    let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
+    let tensor = |(stream, ModelTensor { name, shape, .. }): (usize, ModelTensor)| {
         let noise = random(stream as u64 + 10, &shape);
         let tensor = if shape.len() == 1 {
             noise.affine(0.3, 1.0)
@@ -64,7 +64,8 @@ fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
         };
         (name, tensor.unwrap())
     };
-    tensor_names(config)
+    config
+        .tensors()
         .into_iter()
         .enumerate()
         .map(tensor)

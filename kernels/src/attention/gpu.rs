@@ -197,7 +197,7 @@ pub(super) fn forward(
     packed: &Tensor,
     attention: Attention<'_>,
     segments: &Segments,
-    room: usize,
+    adapter_columns: usize,
 ) -> Result<AttentionOutput> {
     let heads = attention.heads;
     let rows = check(packed, heads)?;
@@ -206,7 +206,7 @@ pub(super) fn forward(
         packed.dtype(),
         kernels(attention, [packed])?,
     );
-    let stride = heads.query_width() + room;
+    let stride = heads.query_width() + adapter_columns;
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;

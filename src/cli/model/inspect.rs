@@ -10,10 +10,9 @@ use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
 use crate::hub::{
-    ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry,
-    find_model,
+    ExpertEntries, Kind, ModelConfig, ModelSource, ModelTensor, Quantization, Role, RopeScaling,
+    Scope, TensorEntry, TensorSpec, find_model,
 };
-use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
 
@@ -106,10 +105,13 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let mut kinds: Vec<(&'static str, u64, u64)> =
         KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
     let mut problems = Vec::new();
-    for (name, shape) in tensor_names(&config) {
+    for ModelTensor {
+        name, shape, spec, ..
+    } in config.tensors()
+    {
         let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
         problems.extend(problem(&name, &expected, &found, quantization));
-        if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {
+        if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == group_of(&spec)) {
             kind.1 += 1;
             kind.2 += expected.iter().product::<u64>();
         }
@@ -152,17 +154,19 @@ fn problem(
         .err()
 }
 
-fn kind_of(name: &str) -> &'static str {
-    match name {
-        name if name.contains("embed_tokens") => "embedding",
-        name if name.starts_with("lm_head") => "head",
-        name if name.contains("norm") => "norm",
-        name if name.contains("per_layer") || name.ends_with(".layer_scalar") => "layer_input",
-        name if name.contains("self_attn") => "attention",
-        name if name.contains("linear_attn") => "delta_rule",
-        name if name.contains("mlp.gate.") || name.contains(".router.") => "router",
-        name if name.contains(".experts.") || name.contains("mlp.shared_expert") => "experts",
-        _ => "feed_forward",
+fn group_of(spec: &TensorSpec) -> &'static str {
+    match (spec.role, spec.kind) {
+        (Role::Embedding | Role::LayerEmbedding, _) => "embedding",
+        (Role::Head, _) => "head",
+        (Role::Router | Role::RouterNorm | Role::ExpertFactors, _) => "router",
+        (Role::DeltaNorm, _) | (_, Kind::Norm) => "norm",
+        (Role::LayerProjection | Role::LayerFactor, _) => "layer_input",
+        (Role::OwnInputGate | Role::OwnInputProjection, _) => "layer_input",
+        (Role::GateUp | Role::Down, _) => "feed_forward",
+        (Role::ExpertGateUp | Role::ExpertDown, _) => "experts",
+        (Role::SharedGateUp | Role::SharedDown | Role::SharedGate, _) => "experts",
+        _ if spec.name.starts_with("linear_attn") => "delta_rule",
+        _ => "attention",
     }
 }
 

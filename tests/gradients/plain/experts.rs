@@ -1,7 +1,7 @@
 //! Layers of experts on the tape.
 
 use candle_core::{D, Device, Tensor};
-use grpo_tui::hub::{ExpertTensors, Experts};
+use grpo_tui::hub::{ExpertTensors, Experts, Role};
 
 use super::{Plain, clamped, rms_norm, sigmoid, softmax};
 
@@ -141,7 +141,9 @@ impl Plain<'_> {
         experts: &Experts,
         replayed: &[u16],
     ) -> Tensor {
-        let probabilities = softmax(&self.linear(router_x, layer, experts.router()));
+        let table = self.config.tensors_of(Some(layer));
+        let router = table.iter().find(|spec| spec.role == Role::Router).unwrap();
+        let probabilities = softmax(&self.linear(router_x, layer, router.module()));
         let earlier = (0..layer)
             .filter(|&layer| self.config.experts(layer).is_some())
             .count();

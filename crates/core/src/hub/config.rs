@@ -18,7 +18,7 @@ mod rope;
 pub use fp8::{Fp8Scales, Quantization};
 pub use options::{
     Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, GlobalHeads,
-    KeysValues, LayerHeads, Mixer, NormNames, Scope, SharedLayers, SlidingWindow,
+    KeysValues, LayerHeads, Mixer, Scope, SharedLayers, SlidingWindow,
 };
 pub use rope::RopeScaling;
 

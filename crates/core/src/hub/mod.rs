@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod digest;
 mod embedded;
+mod layer_tensors;
 mod local;
 mod pull;
 mod python_json;
@@ -19,8 +20,11 @@ use sha2::Digest as _;
 use self::embedded::EmbeddedModel;
 pub use config::{
     Activation, Architecture, AttentionBias, ClampedGate, DecoderOptions, ExpertTensors, Experts,
-    Fp8Scales, GatedDelta, GlobalHeads, KeysValues, LayerHeads, Mixer, ModelConfig, NormNames,
-    Quantization, RopeScaling, Scope, SharedLayers, SlidingWindow,
+    Fp8Scales, GatedDelta, GlobalHeads, KeysValues, LayerHeads, Mixer, ModelConfig, Quantization,
+    RopeScaling, Scope, SharedLayers, SlidingWindow,
+};
+pub use layer_tensors::{
+    Kind, ModelTensor, Role, TensorSpec, is_rounded_in_fp8, is_trained, tensor_name,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 pub use pull::{PullError, PullProgress, PullSettings, pull};

@@ -9,7 +9,7 @@ use refusal::refusal;
 use super::memory::{Memory, MemoryPart, Phase, head_rows, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{BasePrecision, Recompute, TrainConfig};
-use crate::hub::{Mixer, ModelConfig, Scope};
+use crate::hub::{ModelConfig, Scope, TensorSpec};
 
 /// The driver's share: context, loaded kernels, cuBLAS. Depends on the driver's version.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
@@ -378,41 +378,13 @@ fn widest_matrix(model: &ModelConfig) -> usize {
 
 /// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
 fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
-    let (hidden, rank) = (model.hidden_size, config.lora_rank.next_multiple_of(8));
+    let rank = config.lora_rank.next_multiple_of(8);
     if config.lora_rank == 0 {
         return 0;
     }
-    // Outputs, inputs and adapters of what is packed together.
-    let gated = |inner| vec![(2 * inner, hidden, 2), (hidden, inner, 1)];
-    let mixer = |layer| match model.mixer(layer) {
-        Mixer::Attention(_) => {
-            let inputs = model.attention_inputs(layer);
-            let packed = inputs.iter().map(|(_, outputs)| outputs).sum();
-            vec![
-                (packed, hidden, inputs.len()),
-                (hidden, model.query_width(layer), 1),
-            ]
-        }
-        Mixer::GatedDelta(delta) => {
-            let (convolved, values) = (delta.convolved(), delta.values());
-            vec![
-                (convolved + values + 2 * delta.value_heads, hidden, 4),
-                (hidden, values, 1),
-            ]
-        }
-    };
-    // Beside experts mixers have adapters, and the expert that every token uses.
-    let feed_forward = |layer| match (&model.options.experts, model.experts(layer)) {
-        (None, _) => gated(model.inner_size(layer)),
-        (Some(_), Some(experts)) => experts.shared_size.map_or(Vec::new(), |shared| {
-            [gated(shared), vec![(1, hidden, 1)]].concat()
-        }),
-        (Some(_), None) => Vec::new(),
-    };
-    let packed =
-        (0..model.num_hidden_layers).flat_map(|layer| [mixer(layer), feed_forward(layer)].concat());
-    let added = packed.map(|(outputs, inputs, parts)| {
-        let used = parts * rank;
+    let joined = |packed: &[TensorSpec]| {
+        let outputs = packed.iter().map(|spec| spec.shape()[0]).sum::<usize>();
+        let (inputs, used) = (packed[0].shape()[1], packed.len() * rank);
         let joined = match config.base_precision {
             BasePrecision::Bf16 => {
                 (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs
@@ -420,6 +392,11 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
             BasePrecision::Fp8 => used * (inputs + outputs),
         };
         joined + rank * outputs
+    };
+    let added = (0..model.num_hidden_layers).map(|layer| {
+        let adapted = model.adapted_matrices(layer);
+        let packed = adapted.chunk_by(|one, next| one.role == next.role);
+        packed.map(joined).sum::<usize>()
     });
     // Those of experts stand once more as they are.
     let of_experts = if config.lora_experts {

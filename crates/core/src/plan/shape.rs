@@ -1,6 +1,6 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{AttentionBias, Experts, GatedDelta, KeysValues, Mixer, ModelConfig, ModelSource};
+use crate::hub::{KeysValues, Kind, Mixer, ModelConfig, ModelSource, Role, TensorSpec};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,87 +43,72 @@ pub fn parameters(model: &ModelSource) -> Option<u64> {
 impl ModelShape {
     pub fn from_config(config: &ModelConfig) -> Self {
         let (hidden, layers) = (config.hidden_size, config.num_hidden_layers);
-        let attention_layers: Vec<usize> = (0..layers)
-            .filter(|&layer| matches!(config.mixer(layer), Mixer::Attention(_)))
-            .collect();
-        let delta_layers = layers - attention_layers.len();
-        let mixers: Vec<MixerShape> = (0..layers)
-            .map(|layer| MixerShape::of_layer(config, layer))
-            .collect();
-        let feed_forward = FeedForwardShape::from_config(config);
-        let sum = |of: fn(&(usize, usize)) -> usize| {
-            mixers
-                .iter()
-                .flat_map(|mixer| &mixer.matrices)
-                .map(of)
-                .sum::<usize>()
-        };
-        let mixer_matrices = sum(|(outputs, inputs)| outputs * inputs);
-        let input = config.options.layer_input.unwrap_or(0);
-        let layer_matrices = mixer_matrices + feed_forward.matrices + layers * 2 * hidden * input;
-        let table = config.vocab_size * hidden;
-        let output_norms = if config.options.has_output_norms {
-            2 * hidden
-        } else {
-            0
-        };
-        // Of the layers' inputs their norms, the table by token and the projection of embeddings.
-        let inputs = if input > 0 {
-            (config.vocab_size + hidden) * layers * input + input
-        } else {
-            0
-        };
-        let own = 2 * hidden + output_norms + if input > 0 { hidden } else { 0 };
-        let factors = if config.options.has_layer_factors {
-            layers
-        } else {
-            0
-        };
-        let vectors =
-            layers * own + factors + mixers.iter().map(|mixer| mixer.vectors).sum::<usize>();
-        let largest = |of: fn(&MixerShape) -> usize| mixers.iter().map(of).max().unwrap_or(0);
-        Self {
-            parameters: layer_matrices
-                + vectors
-                + inputs
-                + hidden
-                + table * if config.tie_word_embeddings { 1 } else { 2 },
-            layer_matrices,
-            active_matrices: mixer_matrices
-                + feed_forward.active_matrices
-                + layers * 2 * hidden * input,
-            head: table,
-            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
-            expert_lora_per_rank: feed_forward.expert_lora_per_rank,
-            key_values_per_token: (attention_layers.iter())
-                .filter(|&&layer| !matches!(config.keys_values(layer), KeysValues::OfLayer(_)))
-                .map(|&layer| 2 * config.heads(layer).width())
-                .sum(),
-            state: delta_layers
-                * config
-                    .options
-                    .gated_delta
-                    .as_ref()
-                    .map_or(0, GatedDelta::state),
-            // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
-            layer_activations_per_token: 4 * hidden
-                + output_norms
-                + largest(|mixer| mixer.activations)
-                + feed_forward.activations
+        let (has_output_norms, own_input) =
+            (config.options.has_output_norms, config.options.layer_input);
+        let head = config.vocab_size * hidden;
+        let mut shape = Self {
+            parameters: config.tensors_of(None).iter().map(TensorSpec::count).sum(),
+            layer_matrices: 0,
+            active_matrices: 0,
+            head,
+            lora_per_rank: 0,
+            expert_lora_per_rank: 0,
+            key_values_per_token: 0,
+            state: 0,
+            // Input, two norms, the middle; what norms of outputs read.
+            layer_activations_per_token: if has_output_norms { 6 } else { 4 } * hidden
                 // What its own input is added to, the gate and the input, and what a norm reads.
-                + if input > 0 { 2 * (hidden + input) } else { 0 },
-            // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden
-                + largest(|mixer| mixer.derived)
-                + feed_forward.derived,
+                + own_input.map_or(0, |input| 2 * (hidden + input)),
+            // Two norms.
+            derived_activations_per_token: 2 * hidden,
             hidden,
             layers,
             vocabulary: config.vocab_size,
-            query_width: attention_layers
-                .iter()
-                .map(|&layer| config.query_width(layer))
-                .sum(),
+            query_width: 0,
+        };
+        let (mut mixer, mut feed_forward) = (Activations::default(), Activations::default());
+        for layer in 0..layers {
+            let mut mixer_outputs = 0;
+            for spec in config.tensors_of(Some(layer)) {
+                let count = spec.count();
+                shape.parameters += count;
+                if is_in_matrices(&spec) {
+                    shape.layer_matrices += count;
+                    shape.active_matrices += match config.experts(layer) {
+                        Some(experts) if is_of_experts(&spec) => {
+                            count / experts.count * experts.active
+                        }
+                        _ => count,
+                    };
+                }
+                if let [outputs, inputs] = spec.shape()
+                    && spec.is_adapted
+                {
+                    shape.lora_per_rank += outputs + inputs;
+                    if spec.role == Role::MixerInput {
+                        mixer_outputs += outputs;
+                    }
+                }
+            }
+            if let Some(experts) = config.experts(layer) {
+                let adapters = experts.adapter_shapes(hidden).into_iter().flatten();
+                shape.expert_lora_per_rank += experts.count * adapters.sum::<usize>();
+            }
+            match config.mixer(layer) {
+                Mixer::Attention(_) => {
+                    shape.query_width += config.query_width(layer);
+                    if !matches!(config.keys_values(layer), KeysValues::OfLayer(_)) {
+                        shape.key_values_per_token += 2 * config.heads(layer).width();
+                    }
+                }
+                Mixer::GatedDelta(delta) => shape.state += delta.state(),
+            }
+            mixer = mixer.max(Activations::of_mixer(config, layer, mixer_outputs));
+            feed_forward = feed_forward.max(Activations::of_feed_forward(config, layer));
         }
+        shape.layer_activations_per_token += mixer.all + feed_forward.all;
+        shape.derived_activations_per_token += mixer.derived + feed_forward.derived;
+        shape
     }
 
     /// All weights but the experts that a token does not use.
@@ -139,170 +124,85 @@ impl ModelShape {
     }
 }
 
-/// Counts of all layers' feed-forward blocks, biases of experts included.
-struct FeedForwardShape {
-    matrices: usize,
-    /// But for the experts that a token does not use.
-    active_matrices: usize,
-    lora_per_rank: usize,
-    expert_lora_per_rank: usize,
-    /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
-    /// the router, of the expert that each uses also its output.
-    activations: usize,
-    /// Of these, the products of gate and up, but that of the expert that each uses.
-    derived: usize,
+fn is_of_experts(spec: &TensorSpec) -> bool {
+    matches!(spec.role, Role::ExpertGateUp | Role::ExpertDown)
 }
 
-impl FeedForwardShape {
-    fn from_config(config: &ModelConfig) -> Self {
-        let (hidden, inner, layers) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-        );
-        let Some(experts) = &config.options.experts else {
-            let widths: Vec<usize> = (0..layers).map(|layer| config.inner_size(layer)).collect();
-            let (all, widest) = (
-                widths.iter().sum::<usize>(),
-                widths.into_iter().max().unwrap_or(0),
-            );
-            let (matrices, lora_per_rank) = (3 * hidden * all, 3 * (layers * hidden + all));
-            return Self {
-                matrices,
-                active_matrices: matrices,
-                lora_per_rank,
-                expert_lora_per_rank: 0,
-                activations: 3 * widest,
-                derived: widest,
-            };
-        };
-        let Experts {
-            count,
-            active,
-            intermediate_size: width,
-            ..
-        } = experts;
-        let sparse = (0..layers)
-            .filter(|&layer| config.experts(layer).is_some())
-            .count();
-        let beside = experts.is_beside_dense;
-        let dense_layers = if beside { layers } else { layers - sparse };
-        let dense = dense_layers * 3 * hidden * inner;
-        // Of experts beside a dense block: four norms, and a factor for each.
-        let norms = if beside { 4 * hidden + count } else { 0 };
-        let (router_bias, biases) = if experts.has_biases() {
-            (*count, 2 * width + hidden)
-        } else {
-            (0, 0)
-        };
-        let (shared, shared_lora, shared_activations) =
-            experts.shared_size.map_or((0, 0, 0), |size| {
-                (
-                    (3 * size + 1) * hidden,
-                    3 * (hidden + size) + hidden + 1,
-                    3 * size + hidden,
-                )
-            });
-        let router = count * hidden + router_bias;
-        let of = |experts: usize| {
-            dense + sparse * (router + norms + shared + experts * (3 * hidden * width + biases))
-        };
-        let dense_activations = if dense_layers > 0 { 3 * inner } else { 0 };
-        // What router and experts read, and the outputs before their norms.
-        let beside_activations = if beside {
-            dense_activations + 4 * hidden
-        } else {
-            0
-        };
-        Self {
-            matrices: of(*count),
-            active_matrices: of(*active),
-            lora_per_rank: sparse * shared_lora,
-            expert_lora_per_rank: sparse * count * (2 * hidden + 3 * width),
-            activations: dense_activations
-                .max(count + 3 * active * width + shared_activations + beside_activations),
-            derived: (dense_activations / 3).max(active * width),
-        }
+/// Whether the layers' matrices are counted with it: a matrix, or what else a mixture of experts has.
+fn is_in_matrices(spec: &TensorSpec) -> bool {
+    match spec.role {
+        Role::Convolution => false,
+        Role::Router | Role::RouterNorm | Role::ExpertsNorm | Role::ExpertFactors => true,
+        Role::DenseOutputNorm | Role::ExpertsOutputNorm => true,
+        _ => spec.kind == Kind::Matrix || is_of_experts(spec),
     }
 }
 
-/// Counts of one layer's mixer.
-struct MixerShape {
-    /// [outputs, inputs].
-    matrices: Vec<(usize, usize)>,
-    /// Other weights.
-    vectors: usize,
-    /// Per token, that its backward reads.
-    activations: usize,
+/// Numbers per token that the backward of a part of a layer reads.
+#[derive(Clone, Copy, Default)]
+struct Activations {
+    all: usize,
     /// Of these, what follows from the rest without a matmul.
     derived: usize,
 }
 
-impl MixerShape {
-    fn of_layer(config: &ModelConfig, layer: usize) -> Self {
+impl Activations {
+    fn max(self, other: Self) -> Self {
+        Self {
+            all: self.all.max(other.all),
+            derived: self.derived.max(other.derived),
+        }
+    }
+
+    /// `outputs`: of the product that the mixer reads.
+    fn of_mixer(config: &ModelConfig, layer: usize, outputs: usize) -> Self {
         match config.mixer(layer) {
-            Mixer::Attention(_) => Self::attention(config, layer),
-            Mixer::GatedDelta(delta) => Self::gated_delta(delta, config.hidden_size),
-        }
-    }
-
-    fn attention(config: &ModelConfig, layer: usize) -> Self {
-        let (hidden, query, heads) = (
-            config.hidden_size,
-            config.query_width(layer),
-            config.heads(layer),
-        );
-        let inputs = config.attention_inputs(layer);
-        let outputs = inputs.iter().map(|(_, outputs)| outputs).sum::<usize>();
-        let biases = match config.attention_bias {
-            AttentionBias::Absent => 0,
-            AttentionBias::QueryKeyValue => outputs,
-            AttentionBias::All => outputs + hidden,
-        };
-        let gated = if config.options.has_attention_gate {
-            query
-        } else {
-            0
-        };
-        let norms = if inputs.len() > 1 { 2 } else { 1 };
-        let prepared = query + 2 * heads.width();
-        Self {
-            matrices: inputs
-                .iter()
-                .map(|&(_, outputs)| (outputs, hidden))
-                .chain([(hidden, query)])
-                .collect(),
-            vectors: biases
-                + if config.options.has_head_norms {
-                    norms * heads.dimension
+            Mixer::Attention(_) => {
+                let query = config.query_width(layer);
+                let prepared = query + 2 * config.heads(layer).width();
+                let gated = if config.options.has_attention_gate {
+                    query
                 } else {
                     0
+                };
+                // Queries, keys and values before and after rotation; attention's result; that with its gate.
+                Self {
+                    all: outputs + prepared + query + gated,
+                    derived: prepared + gated,
                 }
-                + if config.options.has_attention_sinks {
-                    config.num_attention_heads
-                } else {
-                    0
-                },
-            // Queries, keys and values before and after rotation; attention's result; that with its gate.
-            activations: outputs + prepared + query + gated,
-            derived: prepared + gated,
+            }
+            // The product; what is convolved; the rule's result, and that with its gate.
+            Mixer::GatedDelta(delta) => Self {
+                all: outputs + delta.convolved() + 2 * delta.values(),
+                derived: delta.convolved() + delta.values(),
+            },
         }
     }
 
-    fn gated_delta(delta: &GatedDelta, hidden: usize) -> Self {
-        let (convolved, values, heads) = (delta.convolved(), delta.values(), delta.value_heads);
+    /// Gate, up and their product; of a token's experts those and the logits of the router, of the expert that each token
+    /// uses also its output.
+    fn of_feed_forward(config: &ModelConfig, layer: usize) -> Self {
+        let inner = config.inner_size(layer);
+        let Some(experts) = config.experts(layer) else {
+            return Self {
+                all: 3 * inner,
+                derived: inner,
+            };
+        };
+        let (hidden, active) = (
+            config.hidden_size,
+            experts.active * experts.intermediate_size,
+        );
+        // What router and experts read, and the outputs before their norms.
+        let beside = if experts.is_beside_dense {
+            (3 * inner + 4 * hidden, inner)
+        } else {
+            (0, 0)
+        };
+        let shared = experts.shared_size.map_or(0, |size| 3 * size + hidden);
         Self {
-            matrices: vec![
-                (convolved, hidden),
-                (values, hidden),
-                (heads, hidden),
-                (heads, hidden),
-                (hidden, values),
-            ],
-            vectors: convolved * delta.kernel + 2 * heads + delta.value_dimension,
-            // The input's product; what is convolved; the rule's result, and that with its gate.
-            activations: convolved + values + 2 * heads + convolved + 2 * values,
-            derived: convolved + values,
+            all: experts.count + 3 * active + shared + beside.0,
+            derived: active.max(beside.1),
         }
     }
 }

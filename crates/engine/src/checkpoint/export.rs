@@ -7,10 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use super::CheckpointError;
 use super::new_folder::{self, NewFolder, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
-use crate::hub::{ModelSource, find_model};
+use crate::hub::{ModelSource, ModelTensor, find_model};
 use crate::model::{
-    Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, is_trained,
-    nested_name, tensor_names,
+    Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, nested_name,
 };
 use crate::text::TokenizerFiles;
 
@@ -24,11 +23,7 @@ pub fn write_model(
 ) -> Result<(), CheckpointError> {
     write_folder(folder, |new| {
         let (config, parameters) = (model.config(), model.parameters());
-        let fixed: Vec<_> = model
-            .merged()?
-            .into_iter()
-            .filter(|(name, _)| !is_trained(name))
-            .collect();
+        let fixed = model.untrained();
         let torch_dtype = if dtype == DType::BF16 {
             "bfloat16"
         } else {
@@ -93,17 +88,15 @@ pub fn export_merged(
     base: &Weights,
     weights: &Weights,
 ) -> Result<(), CheckpointError> {
-    let described = |(name, shape): (String, Vec<usize>)| {
+    let described = |ModelTensor { name, shape, .. }: ModelTensor| {
         let dtype = base
             .dtype(&name)
             .or_else(|| weights.dtype(&name))
             .unwrap_or(DType::F32);
         TensorHeader { name, dtype, shape }
     };
-    let tensors: Vec<TensorHeader> = tensor_names(&source.config()?)
-        .into_iter()
-        .map(described)
-        .collect();
+    let tensors = source.config()?.tensors().into_iter().map(described);
+    let tensors: Vec<TensorHeader> = tensors.collect();
     write_folder(folder, |new| {
         source
             .companions()?

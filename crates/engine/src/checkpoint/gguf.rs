@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 
 use super::CheckpointError;
 use crate::files::{Access, Sync, replace_file_with};
-use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling, Scope};
-use crate::model::{Weights, tensor_names};
+use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, RopeScaling, Scope};
+use crate::model::Weights;
 use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
 /// The storage of matrices in a GGUF file; norms and biases are always f32.
@@ -104,17 +104,17 @@ pub fn export_gguf(
     ]
     .concat();
     let mut tensors = Vec::new();
-    for (name, shape) in tensor_names(&config) {
-        let tensor = weights.get(&name, &shape, DType::F32, &Device::Cpu)?;
-        let dtype = match (shape.as_slice(), stored_as.dtype()) {
+    for tensor in config.tensors() {
+        let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
+        let dtype = match (tensor.shape.as_slice(), stored_as.dtype()) {
             ([_], _) => GgmlDType::F32,
             // A row must have whole blocks.
             ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
             (_, dtype) => dtype,
         };
         tensors.push((
-            gguf_name(&config, &name),
-            QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?,
+            tensor.gguf_name(),
+            QTensor::quantize(&turned(&config, &tensor, numbers)?, dtype)?,
         ));
     }
     if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
@@ -247,60 +247,26 @@ fn described(
         .collect()
 }
 
-/// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.
-pub(super) fn gguf_name(config: &ModelConfig, name: &str) -> String {
-    const OUTPUT_NORMS: [(&str, &str); 3] = [
-        ("post_attention_layernorm", "post_attention_norm"),
-        ("pre_feedforward_layernorm", "ffn_norm"),
-        ("post_feedforward_layernorm", "post_ffw_norm"),
-    ];
-    const PARTS: [(&str, &str); 15] = [
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-        ("model.layers.", "blk."),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("input_layernorm", "attn_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ];
-    let output_norms = if config.options.has_output_norms {
-        &OUTPUT_NORMS[..]
-    } else {
-        &[]
-    };
-    output_norms
-        .iter()
-        .chain(&PARTS)
-        .fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
-}
-
 /// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries
 /// and keys change places.
-fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
-    let is_turned = matches!(
-        config.architecture,
-        Architecture::Llama | Architecture::Mistral
-    ) && (name.contains("q_proj") || name.contains("k_proj"));
-    if !is_turned {
-        return Ok(tensor);
+fn turned(
+    config: &ModelConfig,
+    tensor: &ModelTensor,
+    numbers: Tensor,
+) -> candle_core::Result<Tensor> {
+    let is_llama = [Architecture::Llama, Architecture::Mistral].contains(&config.architecture);
+    if !is_llama || !tensor.is_query_or_key() {
+        return Ok(numbers);
     }
     let (heads, rest) = (
-        tensor.dim(0)? / config.head_dim,
-        tensor.elem_count() / tensor.dim(0)?,
+        numbers.dim(0)? / config.head_dim,
+        numbers.elem_count() / numbers.dim(0)?,
     );
-    let halves = tensor.reshape((heads, 2, config.head_dim / 2, rest))?;
+    let halves = numbers.reshape((heads, 2, config.head_dim / 2, rest))?;
     halves
         .transpose(1, 2)?
         .contiguous()?
-        .reshape(tensor.shape())
+        .reshape(numbers.shape())
 }
 
 /// How Llama 3 cuts text before merging.

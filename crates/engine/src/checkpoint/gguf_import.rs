@@ -12,16 +12,14 @@ use candle_core::{DType, Device, Error, Tensor};
 
 use super::CheckpointError;
 use super::export::write_folder;
-use super::gguf::gguf_name;
 use super::gguf_metadata::Metadata;
 use super::gguf_vocabulary::{Vocabulary, vocabulary};
 use super::new_folder::write_file;
 use super::tensor_file::{TensorHeader, write_tensors};
 use crate::hub::{
-    Architecture, AttentionBias, DecoderOptions, ModelConfig, ModelSource, RopeScaling, Scope,
-    SlidingWindow, gguf_folder,
+    Architecture, AttentionBias, DecoderOptions, Kind, ModelConfig, ModelSource, ModelTensor,
+    RopeScaling, Scope, SlidingWindow, gguf_folder,
 };
-use crate::model::tensor_names;
 use crate::text::catch_panic::catch_panic;
 use crate::text::{Message, TextError, Thinking, Tokenizer};
 
@@ -139,10 +137,13 @@ impl<'a> Gguf<'a> {
         let vocabulary = self
             .vocabulary(&config)
             .map_err(|problem| self.refused(problem))?;
-        let tensors: Vec<TensorHeader> = tensor_names(&config)
-            .into_iter()
-            .map(|(name, shape)| TensorHeader { name, dtype, shape })
-            .collect();
+        let tensors = config.tensors();
+        let described = |tensor: &ModelTensor| TensorHeader {
+            name: tensor.name.clone(),
+            dtype,
+            shape: tensor.shape.clone(),
+        };
+        let headers: Vec<TensorHeader> = tensors.iter().map(described).collect();
         self.check_tensors(&config, &tensors)
             .map_err(|problem| self.refused(problem))?;
         write_folder(folder, |new| {
@@ -160,9 +161,8 @@ impl<'a> Gguf<'a> {
                 write_file(new, name, format!("{json:#}\n").as_bytes())?;
             }
             self.check_text(new.path())?;
-            write_tensors(new, "model.safetensors", &tensors, |at, write| {
-                let tensor = &tensors[at];
-                self.dequantized(&config, tensor, &mut |numbers| {
+            write_tensors(new, "model.safetensors", &headers, |at, write| {
+                self.dequantized(&config, &tensors[at], &mut |numbers| {
                     write(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
                 })
             })
@@ -376,7 +376,7 @@ impl<'a> Gguf<'a> {
     }
 
     /// Every tensor of the model must be there in its shape, and no other.
-    fn check_tensors(&self, config: &ModelConfig, tensors: &[TensorHeader]) -> Result<(), String> {
+    fn check_tensors(&self, config: &ModelConfig, tensors: &[ModelTensor]) -> Result<(), String> {
         let infos = &self.content.tensor_infos;
         let mut unused: Vec<&str> = infos
             .keys()
@@ -384,7 +384,7 @@ impl<'a> Gguf<'a> {
             .filter(|name| *name != "rope_freqs.weight")
             .collect();
         for tensor in tensors {
-            let name = gguf_name(config, &tensor.name);
+            let name = tensor.gguf_name();
             let info = infos
                 .get(&name)
                 .ok_or_else(|| format!("tensor `{name}` is missing"))?;
@@ -433,20 +433,19 @@ impl<'a> Gguf<'a> {
     fn dequantized(
         &self,
         config: &ModelConfig,
-        tensor: &TensorHeader,
+        tensor: &ModelTensor,
         write: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let is_turned = config.architecture == Architecture::Llama
-            && (tensor.name.contains("q_proj") || tensor.name.contains("k_proj"));
+        let is_turned = config.architecture == Architecture::Llama && tensor.is_query_or_key();
         let whole_rows = if is_turned { config.head_dim } else { 1 };
         // llama.cpp has the offset in the weights of norms.
-        let offset = if tensor.name.ends_with("norm.weight") {
+        let offset = if tensor.spec.kind == Kind::Norm {
             config.options.norm_offset
         } else {
             0.0
         };
         self.chunks(
-            &gguf_name(config, &tensor.name),
+            &tensor.gguf_name(),
             &tensor.shape,
             whole_rows,
             &mut |numbers| {

@@ -81,14 +81,14 @@ pub(super) struct JoinedAdapter {
 }
 
 impl JoinedAdapter {
-    /// `[[W, scale * B], [A, 0]]`, with its room.
+    /// `[[W, scale * B], [A, 0]]`, with its adapter columns.
     fn whole(&self, weight: &Matrix) -> Result<Tensor> {
         match (&self.whole, weight) {
             (Some(whole), _) => Ok(whole.clone()),
             (None, Matrix::Fp8(matrix)) => matrix.joined(
                 &self.diagonal,
                 &self.a,
-                self.diagonal.dims2()?.1.next_multiple_of(ROOM),
+                self.diagonal.dims2()?.1.next_multiple_of(COLUMN_MULTIPLE),
             ),
             (None, _) => bail!("adapters beside a matrix that they are not joined with"),
         }
@@ -113,19 +113,19 @@ pub(super) fn joined_rank(rank: usize) -> usize {
 }
 
 /// Columns behind a joined matrix's own are a multiple of it: rows of whole 128 bytes in bf16 are read faster.
-const ROOM: usize = 64;
+const COLUMN_MULTIPLE: usize = 64;
 
 /// Rows that adapters add to a joined matrix, and columns.
-pub(super) fn joined_room(parts: usize, rank: usize) -> (usize, usize) {
+pub(super) fn joined_size(parts: usize, rank: usize) -> (usize, usize) {
     let used = parts * joined_rank(rank);
-    (used, used.next_multiple_of(ROOM))
+    (used, used.next_multiple_of(COLUMN_MULTIPLE))
 }
 
 impl AdapterSet {
     /// Columns that rows of `x` and of the gradient need behind them.
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn adapter_columns(&self) -> usize {
         if self.joined.is_some() {
-            joined_room(self.parts.len(), self.rank).1
+            joined_size(self.parts.len(), self.rank).1
         } else {
             0
         }
@@ -133,7 +133,7 @@ impl AdapterSet {
 
     /// The columns that hold values.
     fn used(&self) -> usize {
-        joined_room(self.parts.len(), self.rank).0
+        joined_size(self.parts.len(), self.rank).0
     }
 
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
@@ -175,7 +175,7 @@ impl AdapterSet {
 
     /// While decoding beside a matrix in fp8: `x`: [rows, inputs] -> [rows, outputs], as [`AdapterSet::forward`]. A
     /// recorded step takes no copies of columns, so A is multiplied by itself.
-    pub(super) fn closed(
+    pub(super) fn complete(
         &self,
         x: &Tensor,
         weight: &Matrix,
@@ -190,7 +190,7 @@ impl AdapterSet {
         rows.to_dtype(x.dtype()).map(Some)
     }
 
-    /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
+    /// On a GPU writes `x A^T` behind `x`, [rows, inputs + adapter_columns].
     pub(super) fn write_inner(&self, x: &Tensor, used: AdapterUse<'_>) -> Result<()> {
         let Some(JoinedAdapter { a, .. }) = &self.joined else {
             return Ok(());
@@ -213,7 +213,7 @@ impl AdapterSet {
         })
     }
 
-    /// `x`: [rows, inputs + room] -> [rows, outputs], the matrix' and the adapters' part.
+    /// `x`: [rows, inputs + adapter_columns] -> [rows, outputs], the matrix' and the adapters' part.
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -244,7 +244,7 @@ impl AdapterSet {
         Ok(y)
     }
 
-    /// `gradient`: [rows, outputs + room], `x` as the forward left it. Adds the gradients of A and B, returns the
+    /// `gradient`: [rows, outputs + adapter_columns], `x` as the forward left it. Adds the gradients of A and B, returns the
     /// input's, [rows, inputs].
     pub(super) fn backward(
         &self,
@@ -345,14 +345,5 @@ impl AdapterSet {
             copies.extend([place, beside].map(copy));
         }
         Ok(copies)
-    }
-
-    /// `scale * B A` of every part, one below the other: [outputs, inputs].
-    pub(super) fn delta(&self) -> Result<Tensor> {
-        let deltas = self.parts.iter().enumerate().map(|(index, part)| {
-            let a = self.a.narrow(0, index * self.rank, self.rank)?;
-            matmul(&part.b, &a)?.affine(self.scale, 0.0)
-        });
-        Tensor::cat(&deltas.collect::<Result<Vec<_>>>()?, 0)
     }
 }

@@ -47,14 +47,15 @@ impl AttentionMixer {
         &self,
         packed: &Tensor,
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<(AttentionOutput, MixedInputs)> {
         let (own, gate) = self.split(packed)?;
         let prepared = self.prepared(&own, context)?;
-        // Beside a gate the room is behind its product.
-        let own_room = if self.has_gate { 0 } else { room };
-        let attended = segment_attention(&prepared, self.attention(), context.segments, own_room)?;
-        let output = gated(&attended.rows, gate.as_ref(), room)?;
+        // Beside a gate the adapter columns are behind its product.
+        let own_columns = if self.has_gate { 0 } else { adapter_columns };
+        let attended =
+            segment_attention(&prepared, self.attention(), context.segments, own_columns)?;
+        let output = gated(&attended.rows, gate.as_ref(), adapter_columns)?;
         Ok((attended, MixedInputs { prepared, output }))
     }
 
@@ -63,13 +64,13 @@ impl AttentionMixer {
         packed: &Tensor,
         attended: &AttentionOutput,
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<MixedInputs> {
         let (own, gate) = self.split(packed)?;
         let prepared = self.prepared(&own, context)?;
         Ok(MixedInputs {
             prepared,
-            output: gated(&attended.rows, gate.as_ref(), room)?,
+            output: gated(&attended.rows, gate.as_ref(), adapter_columns)?,
         })
     }
 
@@ -78,7 +79,7 @@ impl AttentionMixer {
         gradient: &Tensor,
         (packed, attended, prepared): (&Tensor, &AttentionOutput, &Tensor),
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let (own, gate) = self.split(packed)?;
@@ -114,19 +115,27 @@ impl AttentionMixer {
             }
         };
         let prepared_gradient = self.with_shared_gradient(prepared_gradient, context.beside)?;
-        let own_room = if self.has_gate || self.keys_values.are_expanded() {
+        let own_columns = if self.has_gate || self.keys_values.are_expanded() {
             0
         } else {
-            room
+            adapter_columns
         };
         let products = self.keys_values.expand(&own, self.attention.heads)?;
-        let own_gradient =
-            self.query_key_backward(&prepared_gradient, &products, context, own_room, gradients)?;
-        let own_gradient =
-            self.keys_values
-                .backward(&own_gradient, &own, self.attention.heads, room)?;
+        let own_gradient = self.query_key_backward(
+            &prepared_gradient,
+            &products,
+            context,
+            own_columns,
+            gradients,
+        )?;
+        let own_gradient = self.keys_values.backward(
+            &own_gradient,
+            &own,
+            self.attention.heads,
+            adapter_columns,
+        )?;
         match gate_gradient {
-            Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, room),
+            Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, adapter_columns),
             None => Ok(own_gradient),
         }
     }
@@ -136,7 +145,7 @@ impl AttentionMixer {
         gradient: &Tensor,
         own: &Tensor,
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let query_key = self.query_key(context.positions);
@@ -145,7 +154,7 @@ impl AttentionMixer {
             .as_ref()
             .filter(|(query, _)| query.trained.is_some())
         else {
-            return query_key_rope_backward(gradient, own, query_key, room);
+            return query_key_rope_backward(gradient, own, query_key, adapter_columns);
         };
         let (own_gradient, query_gradient, key_gradient) =
             query_key_rope_backward_all(gradient, own, query_key)?;
@@ -234,37 +243,6 @@ impl AttentionMixer {
         prepared.narrow(1, heads.query_width(), 2 * heads.key_width())
     }
 
-    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
-        let (query, key) = (
-            self.attention.heads.query_width(),
-            self.attention.heads.key_width(),
-        );
-        let query = if self.has_gate { 2 * query } else { query };
-        let all = [
-            ("self_attn.q_proj", query),
-            ("self_attn.k_proj", key),
-            ("self_attn.v_proj", key),
-        ];
-        all.into_iter().take(self.keys_values.products()).collect()
-    }
-
-    pub(super) fn named(&self) -> Vec<(&'static str, Tensor)> {
-        let norms = self.head_norms.iter();
-        let named = |(query, key): &(NormWeight, Option<NormWeight>)| {
-            let query = ("self_attn.q_norm.weight", query.weight.clone());
-            [
-                Some(query),
-                key.as_ref()
-                    .map(|key| ("self_attn.k_norm.weight", key.weight.clone())),
-            ]
-        };
-        let sinks = self
-            .sinks
-            .iter()
-            .map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
-        norms.flat_map(named).flatten().chain(sinks).collect()
-    }
-
     fn attention(&self) -> Attention<'_> {
         Attention {
             sinks: self.sinks.as_ref().map(|(sinks, _)| sinks),
@@ -311,8 +289,8 @@ impl AttentionMixer {
     }
 }
 
-fn gated(attended: &Tensor, gate: Option<&Tensor>, room: usize) -> Result<Tensor> {
+fn gated(attended: &Tensor, gate: Option<&Tensor>, adapter_columns: usize) -> Result<Tensor> {
     gate.map_or(Ok(attended.clone()), |gate| {
-        gated_attention(attended, gate, room)
+        gated_attention(attended, gate, adapter_columns)
     })
 }

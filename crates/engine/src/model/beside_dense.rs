@@ -1,6 +1,6 @@
 //! A dense feed-forward block beside a mixture of experts: both read the stream, and each has norms of its own.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::AdapterUse;
 use super::gated_mlp::{GatedMlp, MlpProducts};
@@ -91,7 +91,13 @@ impl BesideDense {
         } = products;
         let [own_norm, others_norm] = &self.output_norms;
         let others = others_norm.backward(gradient, others, None, 0, gradients)?;
-        let own = own_norm.backward(gradient, own, None, self.mlp.down.room(), gradients)?;
+        let own = own_norm.backward(
+            gradient,
+            own,
+            None,
+            self.mlp.down.adapter_columns(),
+            gradients,
+        )?;
         let products = (&mlp.gate_up, &mlp.activated);
         Ok([self.mlp.backward(&own, x, products, gradients)?, others])
     }
@@ -110,29 +116,7 @@ impl BesideDense {
         self.experts_norm
             .backward(&experts, stream, Some(&own), 0, gradients)
     }
-
-    /// Its tensors under their names inside a layer.
-    pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let mut named = self.mlp.named("mlp", dtype)?;
-        let [own, others] = &self.output_norms;
-        let norms = [&self.router_norm, &self.experts_norm, own, others];
-        named.extend(
-            NORMS
-                .iter()
-                .zip(norms)
-                .map(|(name, norm)| ((*name).to_owned(), norm.weight.clone())),
-        );
-        Ok(named)
-    }
 }
-
-/// Names of the norms inside a layer: of the router's input, of the experts', after the dense block, after the experts.
-pub(super) const NORMS: [&str; 4] = [
-    "router.scale",
-    "pre_feedforward_layernorm_2.weight",
-    "post_feedforward_layernorm_1.weight",
-    "post_feedforward_layernorm_2.weight",
-];
 
 fn router_scale(stream: &Tensor) -> Result<f64> {
     Ok(1.0 / (stream.dims2()?.1 as f64).sqrt())

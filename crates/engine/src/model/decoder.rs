@@ -8,8 +8,7 @@ use super::experts::{RouterUse, gpu_problem};
 use super::layer::{DerivedActivations, LayerActivations, NewestRows, Stream};
 use super::layer_input::LayerInputs;
 use super::linear::Linear;
-use super::load::{ModelLoader, rounded};
-use super::matrix::Matrix;
+use super::load::{ModelLoader, TableLoader, plain_linear, rounded};
 use super::norm::NormWeight;
 use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
@@ -18,7 +17,7 @@ use super::{
     AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
     Parameters, PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
-use crate::hub::{Experts, KeysValues, ModelConfig, Scope};
+use crate::hub::{Experts, KeysValues, ModelConfig, Role, Scope, is_trained};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
@@ -136,17 +135,10 @@ impl Decoder {
             device,
         };
         let mut parameters = assembly.parameters(seed)?;
-        let table_shape = [vec![config.vocab_size, config.hidden_size]];
-        let (embedding, embedding_range) = assembly.tensor(
-            &["model.embed_tokens.weight".to_owned()],
-            &table_shape,
-            &parameters,
-        )?;
-        let (head_weight, head_range) = if config.tie_word_embeddings {
-            (embedding.clone(), embedding_range.clone())
-        } else {
-            assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
-        };
+        let outside = assembly.table(None, &parameters);
+        let (embedding, embedding_range) = outside.tensor(Role::Embedding)?;
+        let head = outside.optional(Role::Head, TableLoader::tensor)?;
+        let head = head.unwrap_or_else(|| (embedding.clone(), embedding_range.clone()));
         let rope = |scope| {
             let frequencies = config.rope_frequencies(scope);
             RopeTable::from_frequencies(
@@ -169,13 +161,10 @@ impl Decoder {
             _ => everything.clone(),
         };
         let layers = (0..config.num_hidden_layers)
-            .map(|index| assembly.layer(index, table(index), &parameters))
+            .map(|index| assembly.table(Some(index), &parameters).layer(table(index)))
             .collect::<std::result::Result<Vec<_>, _>>()?;
-        let layer_inputs = config
-            .options
-            .layer_input
-            .map(|width| assembly.layer_inputs(width, &parameters))
-            .transpose()?;
+        let layer_inputs = outside.optional(Role::LayerEmbedding, TableLoader::layer_inputs)?;
+        let final_norm = outside.norm(Role::FinalNorm)?;
         parameters.copy_into(
             layers
                 .iter()
@@ -187,13 +176,8 @@ impl Decoder {
             layers,
             sources: sources(config),
             layer_inputs,
-            final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
-            head: Linear {
-                weight: Matrix::Numbers(head_weight),
-                trained: head_range,
-                bias: None,
-                adapters: None,
-            },
+            final_norm,
+            head: plain_linear(head),
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
             config: config.clone(),
             device: device.clone(),
@@ -385,10 +369,10 @@ impl Decoder {
             side,
             ..
         } = activations;
-        let room = self.layers.last().map_or(0, Layer::gradient_room);
+        let columns = (self.layers.last()).map_or(0, Layer::gradient_adapter_columns);
         let mut gradient = self
             .final_norm
-            .backward(gradient, &last, None, room, gradients)?;
+            .backward(gradient, &last, None, columns, gradients)?;
         let (replayed, side_gradients) = (
             self.replayed(&placed)?,
             side.gradients(self.embedding_range.is_some())?,
@@ -496,37 +480,15 @@ impl Decoder {
         self.logits(&self.norm(&stream)?.1)
     }
 
-    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`,
-    /// in the model's dtype.
-    pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
-        let names = self.config.norm_names();
-        let mut named = vec![(
-            "model.embed_tokens.weight".to_owned(),
-            self.embedding.clone(),
-        )];
-        for (index, layer) in self.layers.iter().enumerate() {
-            let prefix = format!("model.layers.{index}");
-            named.extend(
-                layer
-                    .merged(&names)?
-                    .into_iter()
-                    .map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)),
-            );
-        }
-        if let Some(inputs) = &self.layer_inputs {
-            named.extend(inputs.named()?);
-        }
-        named.push((
-            "model.norm.weight".to_owned(),
-            self.final_norm.weight.clone(),
-        ));
-        if !self.config.tie_word_embeddings {
-            named.push((
-                "lm_head.weight".to_owned(),
-                self.head.weight.numbers(self.dtype())?,
-            ));
-        }
-        Ok(named)
+    /// The weights that no training moves, under their names.
+    pub fn untrained(&self) -> Vec<(String, Tensor)> {
+        let names = self.config.tensors().into_iter().map(|tensor| tensor.name);
+        let factors = self.layers.iter().filter_map(|layer| layer.factor.as_ref());
+        names
+            .filter(|name| !is_trained(name))
+            .zip(factors)
+            .map(|(name, factor)| (name, factor.stored.clone()))
+            .collect()
     }
 
     /// Tells models apart.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterUse, Adapters};
 use super::gradients::Gradients;
@@ -96,26 +96,6 @@ impl Stack {
             routing.add_product(&own, &inner_gradient, a, true)?;
         }
         Ok(own)
-    }
-
-    /// As [`Stack::weights`] with the adapters added.
-    pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
-        let weights = self.weights.to_dtype(dtype)?;
-        let Some(StackAdapters { a, b, .. }) = &self.adapters else {
-            return Ok(weights);
-        };
-        let by_expert = |all: &Tensor| {
-            let (rows, columns) = all.dims2()?;
-            all.to_dtype(DType::F32)?
-                .reshape((self.count, rows / self.count, columns))
-        };
-        let delta = by_expert(b)?.matmul(&by_expert(a)?)?;
-        let delta = if self.is_transposed {
-            delta.transpose(1, 2)?.contiguous()?
-        } else {
-            delta
-        };
-        weights + delta.flatten(0, 1)?.to_dtype(dtype)?
     }
 
     /// Where the adapters stand a second time.

@@ -1,13 +1,12 @@
 //! A mixture of experts: each row goes through the few experts that the router chooses, all rows of an expert together.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::expert_stack::Stack;
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
-use super::matrix::Matrix;
 use super::{AdapterUse, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig};
@@ -71,19 +70,10 @@ pub(super) struct Expert {
 /// The matrices of all experts.
 #[derive(Clone, Debug)]
 pub(super) enum Matrices {
-    Separate(Vec<Expert>),
-    /// Parts of tensors that have all of them, which are kept under their names in the layer.
-    Fused {
-        experts: Vec<Expert>,
-        tensors: Vec<(String, Tensor)>,
-    },
+    /// Each by itself.
+    Apart(Vec<Expert>),
     /// On a GPU.
-    Stacked {
-        gate_up: Stack,
-        down: Stack,
-        /// The same under their names, where they were tensors of all experts.
-        tensors: Vec<(String, Tensor)>,
-    },
+    Stacked { gate_up: Stack, down: Stack },
 }
 
 #[derive(Clone, Copy)]
@@ -96,8 +86,6 @@ enum Part {
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
-    /// The router's name in a layer.
-    pub(super) name: &'static str,
     /// [experts, hidden].
     pub(super) gate: Linear,
     pub(super) matrices: Matrices,
@@ -108,11 +96,8 @@ pub(super) struct Experts {
     pub(super) factors: Option<MaybeTrained>,
 }
 
-/// The name of the factors in a layer.
-pub(super) const FACTORS: &str = "router.per_expert_scale";
-
 impl Experts {
-    /// `router_x`, `x`: [rows, hidden and any room], what router and experts read -> the routing, and gate and up of its
+    /// `router_x`, `x`: [rows, hidden and any adapter columns], what router and experts read -> the routing, and gate and up of its
     /// pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
@@ -135,7 +120,7 @@ impl Experts {
         Ok((routing, gate_up))
     }
 
-    /// `x`: [rows, hidden and any room] -> [pairs, hidden].
+    /// `x`: [rows, hidden and any adapter columns] -> [pairs, hidden].
     fn rows_of_pairs(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
         routing.gather(&x.narrow(1, 0, self.gate.weight.dims2()?.1)?)
     }
@@ -225,7 +210,7 @@ impl Experts {
     ) -> Result<Tensor> {
         let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
-            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
+            (Matrices::Apart(experts), _) => {
                 // By pair the adapter of its row, where several stand side by side.
                 let own = adapters
                     .own
@@ -274,13 +259,13 @@ impl Experts {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (&self.matrices, part) {
-            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
+            (Matrices::Apart(experts), _) => {
                 by_expert(experts, part, routing, |linear, pairs| match x {
                     Some(x) => linear.backward(&pairs(gradient)?, &pairs(x)?, gradients),
                     None => linear.weight.backward(&pairs(gradient)?),
                 })
             }
-            (Matrices::Stacked { gate_up, down, .. }, _) => {
+            (Matrices::Stacked { gate_up, down }, _) => {
                 let own = if matches!(part, Part::GateUp) {
                     gate_up
                 } else {
@@ -290,76 +275,11 @@ impl Experts {
             }
         }
     }
-
-    /// Its tensors under their names inside a layer.
-    pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let router = |experts| {
-            let mut named = self.gate.merged_parts(&[(self.name, experts)], dtype)?;
-            if let Some((factors, _)) = &self.factors {
-                named.push((FACTORS.to_owned(), factors.flatten_all()?));
-            }
-            Ok::<_, candle_core::Error>(named)
-        };
-        let experts = match &self.matrices {
-            Matrices::Separate(experts) => experts.clone(),
-            Matrices::Fused { experts, tensors } => {
-                let merged = tensors
-                    .iter()
-                    .map(|(name, tensor)| Ok((name.clone(), fused(experts, name, tensor, dtype)?)));
-                return Ok([router(experts.len())?, merged.collect::<Result<Vec<_>>>()?].concat());
-            }
-            Matrices::Stacked {
-                gate_up,
-                down,
-                tensors,
-            } if !tensors.is_empty() => {
-                let merged = tensors.iter().map(|(name, tensor)| {
-                    let stack = match name.rsplit_once('.') {
-                        Some((_, "gate_up_proj")) => gate_up,
-                        Some((_, "down_proj")) => down,
-                        _ => return Ok((name.clone(), tensor.clone())),
-                    };
-                    Ok((name.clone(), stack.merged(dtype)?.reshape(tensor.shape())?))
-                });
-                return Ok([router(gate_up.count)?, merged.collect::<Result<Vec<_>>>()?].concat());
-            }
-            Matrices::Stacked { gate_up, down, .. } => {
-                let all = [gate_up.merged(dtype)?, down.merged(dtype)?];
-                let part = |merged: &Tensor, index: usize| {
-                    let rows = merged.dims2()?.0 / gate_up.count;
-                    let weight = Matrix::Numbers(merged.narrow(0, index * rows, rows)?);
-                    Ok::<_, candle_core::Error>(Linear {
-                        weight,
-                        trained: None,
-                        bias: None,
-                        adapters: None,
-                    })
-                };
-                let expert = |index| {
-                    Ok(Expert {
-                        gate_up: part(&all[0], index)?,
-                        down: part(&all[1], index)?,
-                    })
-                };
-                (0..gate_up.count).map(expert).collect::<Result<_>>()?
-            }
-        };
-        let mut named = router(experts.len())?;
-        for (index, Expert { gate_up, down }) in experts.iter().enumerate() {
-            let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
-            let (width, hidden) = (gate_up.weight.dims2()?.0 / 2, down.weight.dims2()?.0);
-            named.extend(
-                gate_up.merged_parts(&[(&name("gate"), width), (&name("up"), width)], dtype)?,
-            );
-            named.extend(down.merged_parts(&[(&name("down"), hidden)], dtype)?);
-        }
-        Ok(named)
-    }
 }
 
 impl Matrices {
     pub(super) fn stacks(&self) -> Vec<&Stack> {
-        if let Self::Stacked { gate_up, down, .. } = self {
+        if let Self::Stacked { gate_up, down } = self {
             vec![gate_up, down]
         } else {
             Vec::new()
@@ -368,9 +288,7 @@ impl Matrices {
 
     fn is_trained(&self) -> bool {
         match self {
-            Self::Separate(experts) | Self::Fused { experts, .. } => {
-                experts.iter().any(|expert| expert.gate_up.is_trained())
-            }
+            Self::Apart(experts) => experts.iter().any(|expert| expert.gate_up.is_trained()),
             Self::Stacked { gate_up, .. } => gate_up.adapters.is_some(),
         }
     }
@@ -416,28 +334,6 @@ pub(super) fn gpu_problem(
         "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
             .to_owned()
     })
-}
-
-/// The tensor `name` of all experts, adapters merged.
-fn fused(experts: &[Expert], name: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
-    let linear: fn(&Expert) -> &Linear = match name.rsplit_once('.') {
-        Some((_, "gate_up_proj")) => |expert| &expert.gate_up,
-        Some((_, "down_proj")) => |expert| &expert.down,
-        _ => return Ok(tensor.clone()),
-    };
-    if experts
-        .iter()
-        .all(|expert| linear(expert).adapters.is_none())
-    {
-        return Ok(tensor.clone());
-    }
-    let merged = experts.iter().map(|expert| {
-        match (linear(expert).merged(dtype)?, &linear(expert).weight) {
-            (merged, Matrix::Transposed(_)) => merged.t(),
-            (merged, _) => Ok(merged),
-        }
-    });
-    Tensor::stack(&merged.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// What `product` gives for the matrix of each expert that has pairs, one below the other: [pairs, outputs]. It takes the

@@ -1,6 +1,6 @@
 //! A layer's feed-forward block: a gated MLP, or a mixture of experts.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::AdapterUse;
 use super::beside_dense::{BesideDense, BesideProducts};
@@ -50,7 +50,7 @@ impl Products {
 }
 
 impl FeedForward {
-    /// The matrix whose room is behind its input.
+    /// The matrix whose adapter columns are behind its input.
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
@@ -62,7 +62,7 @@ impl FeedForward {
         }
     }
 
-    /// `stream`: [rows, hidden], `x`: [rows, hidden + room of the input], its norm -> products, activations, and the output,
+    /// `stream`: [rows, hidden], `x`: [rows, hidden + adapter columns of the input], its norm -> products, activations, and the output,
     /// [rows, hidden].
     pub(super) fn forward(
         &self,
@@ -168,14 +168,14 @@ impl FeedForward {
     }
 
     /// Columns that rows of the output's gradient need behind them.
-    pub(super) fn gradient_room(&self) -> usize {
+    pub(super) fn gradient_adapter_columns(&self) -> usize {
         match self {
-            Self::Dense(dense) => dense.down.room(),
+            Self::Dense(dense) => dense.down.adapter_columns(),
             Self::Experts(_) => 0,
         }
     }
 
-    /// `gradient`: [rows, hidden + room] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
+    /// `gradient`: [rows, hidden + adapter_columns] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
     /// the gradients of what is trained.
     pub(super) fn backward(
         &self,
@@ -239,24 +239,6 @@ impl FeedForward {
         match self {
             Self::Experts(mixture) => mixture.experts.matrices.stacks(),
             Self::Dense(_) => Vec::new(),
-        }
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged.
-    pub(super) fn merged(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        match self {
-            Self::Dense(dense) => dense.named("mlp", dtype),
-            Self::Experts(mixture) => {
-                let shared = mixture
-                    .shared
-                    .as_ref()
-                    .map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
-                let beside = mixture
-                    .beside
-                    .as_ref()
-                    .map_or(Ok(Vec::new()), |dense| dense.named(dtype))?;
-                Ok([mixture.experts.named(dtype)?, shared, beside].concat())
-            }
         }
     }
 }

@@ -40,11 +40,11 @@ impl GatedDeltaMixer {
         &self,
         packed: &Tensor,
         segments: &Segments,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<(Tensor, MixedInputs)> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
         let mixed = delta_rule(&prepared, self.rule(packed), segments)?;
-        let output = self.normed(&mixed, packed, room)?;
+        let output = self.normed(&mixed, packed, adapter_columns)?;
         Ok((mixed, MixedInputs { prepared, output }))
     }
 
@@ -53,12 +53,12 @@ impl GatedDeltaMixer {
         packed: &Tensor,
         mixed: &Tensor,
         segments: &Segments,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<MixedInputs> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
         Ok(MixedInputs {
             prepared,
-            output: self.normed(mixed, packed, room)?,
+            output: self.normed(mixed, packed, adapter_columns)?,
         })
     }
 
@@ -67,7 +67,7 @@ impl GatedDeltaMixer {
         gradient: &Tensor,
         (packed, mixed, prepared): (&Tensor, &Tensor, &Tensor),
         segments: &Segments,
-        room: usize,
+        adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let gate = (packed, self.heads.row_width());
@@ -94,7 +94,11 @@ impl GatedDeltaMixer {
             }
         }
         let (rows, width) = packed.dims2()?;
-        let joined = Tensor::zeros((rows, width + room), packed.dtype(), packed.device())?;
+        let joined = Tensor::zeros(
+            (rows, width + adapter_columns),
+            packed.dtype(),
+            packed.device(),
+        )?;
         let mut column = 0;
         for part in [own, gate_gradient, gates] {
             write_columns(&joined, column, &part)?;
@@ -135,28 +139,6 @@ impl GatedDeltaMixer {
         ]
     }
 
-    pub(super) fn input_parts(&self) -> [(&'static str, usize); 4] {
-        let heads = self.heads;
-        [
-            ("linear_attn.in_proj_qkv", heads.row_width()),
-            ("linear_attn.in_proj_z", heads.value_width()),
-            ("linear_attn.in_proj_b", heads.value),
-            ("linear_attn.in_proj_a", heads.value),
-        ]
-    }
-
-    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
-        Ok(vec![
-            (
-                "linear_attn.conv1d.weight",
-                self.convolution.0.unsqueeze(1)?,
-            ),
-            ("linear_attn.A_log", self.decay.0.clone()),
-            ("linear_attn.dt_bias", self.bias.0.clone()),
-            ("linear_attn.norm.weight", self.norm.weight.clone()),
-        ])
-    }
-
     fn rule<'a>(&'a self, packed: &'a Tensor) -> DeltaRule<'a> {
         let column = self.heads.row_width() + self.heads.value_width();
         DeltaRule {
@@ -168,12 +150,12 @@ impl GatedDeltaMixer {
         }
     }
 
-    fn normed(&self, mixed: &Tensor, packed: &Tensor, room: usize) -> Result<Tensor> {
+    fn normed(&self, mixed: &Tensor, packed: &Tensor, adapter_columns: usize) -> Result<Tensor> {
         gated_norm(
             mixed,
             (packed, self.heads.row_width()),
             self.norm.norm(),
-            room,
+            adapter_columns,
         )
     }
 }

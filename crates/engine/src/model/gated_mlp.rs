@@ -1,6 +1,6 @@
 //! A gated MLP, `down(activation(gate x) * up x)`: a layer's own, one beside experts, and one that all rows share.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::AdapterUse;
 use super::gradients::Gradients;
@@ -21,12 +21,12 @@ pub(super) struct GatedMlp {
 pub(super) struct MlpProducts {
     /// [rows, 2 * width].
     pub(super) gate_up: Tensor,
-    /// [rows, width + room of `down`].
+    /// [rows, width + adapter columns of `down`].
     pub(super) activated: Tensor,
 }
 
 impl GatedMlp {
-    /// `x`: [rows, hidden + room of `gate_up`] -> products and the output, [rows, hidden].
+    /// `x`: [rows, hidden + adapter columns of `gate_up`] -> products and the output, [rows, hidden].
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -40,7 +40,7 @@ impl GatedMlp {
 
     /// The input of `down`, without what its adapters add to it.
     pub(super) fn activated(&self, gate_up: &Tensor) -> Result<Tensor> {
-        gated(gate_up, self.activation, self.down.room())
+        gated(gate_up, self.activation, self.down.adapter_columns())
     }
 
     /// As [`GatedMlp::forward`] of one new token a row: `x`: [rows, hidden].
@@ -50,7 +50,7 @@ impl GatedMlp {
         self.down.open(&activated, adapters)
     }
 
-    /// `gradient`: [rows, hidden + room of `down`] -> that of `x`. Adds the gradients of what is trained.
+    /// `gradient`: [rows, hidden + adapter columns of `down`] -> that of `x`. Adds the gradients of what is trained.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -59,20 +59,8 @@ impl GatedMlp {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let gradient = self.down.backward(gradient, activated, gradients)?;
-        let room = self.gate_up.room();
-        let gradient = gated_backward(&gradient, gate_up, self.activation, room)?;
+        let adapter_columns = self.gate_up.adapter_columns();
+        let gradient = gated_backward(&gradient, gate_up, self.activation, adapter_columns)?;
         self.gate_up.backward(&gradient, x, gradients)
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged. `block`: `mlp`.
-    pub(super) fn named(&self, block: &str, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let width = self.gate_up.weight.dims2()?.0 / 2;
-        let hidden = self.down.weight.dims2()?.0;
-        let [gate, up, down] = ["gate", "up", "down"].map(|part| format!("{block}.{part}_proj"));
-        let mut named = self
-            .gate_up
-            .merged_parts(&[(&gate, width), (&up, width)], dtype)?;
-        named.extend(self.down.merged_parts(&[(&down, hidden)], dtype)?);
-        Ok(named)
     }
 }

@@ -27,15 +27,6 @@ impl KeysValues {
         !self.are_products() && self.other_layer().is_none()
     }
 
-    /// How many matrices the layer's attention has for queries, keys and values.
-    pub(super) fn products(&self) -> usize {
-        match self.source {
-            hub::KeysValues::Own => 3,
-            hub::KeysValues::AreKeys => 2,
-            hub::KeysValues::OfLayer(_) => 1,
-        }
-    }
-
     /// The earlier layer whose keys and values are read.
     pub(super) fn other_layer(&self) -> Option<usize> {
         match self.source {
@@ -59,14 +50,14 @@ impl KeysValues {
         join_columns(&[&before, &values.reshape((rows, heads.key_width()))?])
     }
 
-    /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`, [rows, outputs + room]; where nothing was made of these,
-    /// both have the room.
+    /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`, [rows, outputs + adapter_columns]; where nothing was made of these,
+    /// both have the adapter columns.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
         products: &Tensor,
         heads: Heads,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<Tensor> {
         if !self.are_expanded() {
             return Ok(gradient.clone());
@@ -85,10 +76,13 @@ impl KeysValues {
             gradient.narrow(1, query, key)?,
         );
         let queries = gradient.narrow(1, 0, query)?;
-        let room = Tensor::zeros((rows, room), gradient.dtype(), gradient.device())?;
+        let adapter_columns =
+            Tensor::zeros((rows, adapter_columns), gradient.dtype(), gradient.device())?;
         match self.source {
-            hub::KeysValues::AreKeys => join_columns(&[&queries, &(keys + values)?, &room]),
-            _ => join_columns(&[&queries, &keys, &values, &room]),
+            hub::KeysValues::AreKeys => {
+                join_columns(&[&queries, &(keys + values)?, &adapter_columns])
+            }
+            _ => join_columns(&[&queries, &keys, &values, &adapter_columns]),
         }
     }
 

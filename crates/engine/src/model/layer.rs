@@ -14,7 +14,6 @@ use super::mixed_inputs::MixedInputs;
 use super::mixer::{CacheView, CacheWidth, Mixed, Mixer, PrefilledRows};
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
-use crate::hub::NormNames;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::decode_attention::DecodeRows;
@@ -36,11 +35,18 @@ impl Stream {
         Self { sum, addend: None }
     }
 
-    /// The whole sum, and its norm: [rows, hidden + room].
-    pub(super) fn norm(&self, weight: &NormWeight, room: usize) -> Result<(Tensor, Tensor)> {
+    /// The whole sum, and its norm: [rows, hidden + adapter_columns].
+    pub(super) fn norm(
+        &self,
+        weight: &NormWeight,
+        adapter_columns: usize,
+    ) -> Result<(Tensor, Tensor)> {
         match &self.addend {
-            Some(addend) => add_rms_norm(&self.sum, addend, weight.norm(), room),
-            None => Ok((self.sum.clone(), rms_norm(&self.sum, weight.norm(), room)?)),
+            Some(addend) => add_rms_norm(&self.sum, addend, weight.norm(), adapter_columns),
+            None => Ok((
+                self.sum.clone(),
+                rms_norm(&self.sum, weight.norm(), adapter_columns)?,
+            )),
         }
     }
 
@@ -136,18 +142,19 @@ impl Layer {
         stream: Stream,
         context: RowContext<'_>,
     ) -> Result<(Stream, LayerActivations, DerivedActivations)> {
-        let (input, normed) = stream.norm(&self.input_norm, self.mixer_input.room())?;
+        let (input, normed) = stream.norm(&self.input_norm, self.mixer_input.adapter_columns())?;
         drop(stream);
         let packed = self.mixer_input.forward(&normed, context.adapters)?;
-        let (mixed, inputs) = self
-            .mixer
-            .forward(&packed, context, self.mixer_output.room())?;
+        let (mixed, inputs) =
+            self.mixer
+                .forward(&packed, context, self.mixer_output.adapter_columns())?;
         let output = self
             .mixer_output
             .forward(&inputs.output, context.adapters)?;
         let (addend, mixer_output) = added(output, self.mixer_output_norm.as_ref())?;
-        let room = self.feed_forward.input().room();
-        let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
+        let adapter_columns = self.feed_forward.input().adapter_columns();
+        let (middle, middle_normed) =
+            add_rms_norm(&input, &addend, self.middle_norm.norm(), adapter_columns)?;
         let (products, activated, output) = self.feed_forward.forward(
             (&middle, &middle_normed),
             context.selection,
@@ -243,7 +250,7 @@ impl Layer {
     ) -> Result<DerivedActivations> {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
             linear.with_inner(
-                rms_norm(input, norm.norm(), linear.room())?,
+                rms_norm(input, norm.norm(), linear.adapter_columns())?,
                 context.adapters,
             )
         };
@@ -251,7 +258,7 @@ impl Layer {
             &saved.packed,
             &saved.mixed,
             context,
-            self.mixer_output.room(),
+            self.mixer_output.adapter_columns(),
         )?;
         if self.mixer.has_gate() {
             mixed.output = self
@@ -290,17 +297,17 @@ impl Layer {
             selection,
             adapters,
         } = newest;
-        let is_closed = self.mixer.reads_complete();
+        let reads_complete = self.mixer.reads_complete();
         let (input, normed) = stream.norm(
             &self.input_norm,
-            if is_closed {
-                self.mixer_input.closed_room()
+            if reads_complete {
+                self.mixer_input.complete_columns()
             } else {
                 0
             },
         )?;
-        let packed = match is_closed {
-            true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
+        let packed = match reads_complete {
+            true => OpenRows::complete(self.mixer_input.complete(&normed, adapters)?),
             false => self.mixer_input.open(&normed, adapters)?,
         };
         let mixed = self.mixer.decode(&packed, positions, cache, rows)?;
@@ -350,11 +357,11 @@ impl Layer {
     }
 
     /// Columns that rows of the result's gradient need behind them.
-    pub(super) fn gradient_room(&self) -> usize {
+    pub(super) fn gradient_adapter_columns(&self) -> usize {
         if self.down_norm.is_some() {
             0
         } else {
-            self.feed_forward.gradient_room()
+            self.feed_forward.gradient_adapter_columns()
         }
     }
 
@@ -363,49 +370,8 @@ impl Layer {
         self.mixer.cache_width()
     }
 
-    /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
-    pub(super) fn merged(&self, names: &NormNames) -> Result<Vec<(String, Tensor)>> {
-        let dtype = self.input_norm.weight.dtype();
-        let hidden = self.mixer_output.weight.dims2()?.0;
-        let norms = [
-            (names.input, Some(&self.input_norm)),
-            (names.attention_output, self.mixer_output_norm.as_ref()),
-            (names.middle, Some(&self.middle_norm)),
-            (names.down, self.down_norm.as_ref()),
-        ];
-        let named = |(name, norm): (&str, Option<&NormWeight>)| {
-            Some((format!("{name}.weight"), norm?.weight.clone()))
-        };
-        let mut named: Vec<(String, Tensor)> = norms.into_iter().filter_map(named).collect();
-        let own = self.mixer.named()?;
-        named.extend(
-            own.into_iter()
-                .map(|(name, tensor)| (name.to_owned(), tensor)),
-        );
-        named.extend(
-            self.mixer_input
-                .merged_parts(&self.mixer.input_parts(), dtype)?,
-        );
-        named.extend(
-            self.mixer_output
-                .merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?,
-        );
-        named.extend(self.feed_forward.merged(dtype)?);
-        named.extend(
-            self.own_input
-                .as_ref()
-                .map_or(Ok(Vec::new()), OwnInput::named)?,
-        );
-        named.extend(
-            self.factor
-                .as_ref()
-                .map(|factor| ("layer_scalar".to_owned(), factor.stored.clone())),
-        );
-        Ok(named)
-    }
-
-    /// `gradient`: [rows, hidden + room] of the layer's result. Adds the gradients of what is trained, returns the
-    /// input's, [rows, hidden + room].
+    /// `gradient`: [rows, hidden + adapter_columns] of the layer's result. Adds the gradients of what is trained, returns the
+    /// input's, [rows, hidden + adapter_columns].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -420,7 +386,7 @@ impl Layer {
         let down_gradient = output_backward(
             down_norm,
             gradient,
-            self.feed_forward.gradient_room(),
+            self.feed_forward.gradient_adapter_columns(),
             gradients,
         )?;
         let (inputs, products) = (
@@ -435,17 +401,22 @@ impl Layer {
             .mixer_output_norm
             .as_ref()
             .zip(saved.mixer_output.as_ref());
-        let output_room = self.mixer_output.room();
-        let room = if mixer_norm.is_some() { 0 } else { output_room };
+        let output_columns = self.mixer_output.adapter_columns();
+        let adapter_columns = if mixer_norm.is_some() {
+            0
+        } else {
+            output_columns
+        };
         let middle_gradient = self.middle_norm.backward(
             &normed_gradient,
             &saved.middle,
             Some(gradient),
-            room,
+            adapter_columns,
             gradients,
         )?;
 
-        let mixer_gradient = output_backward(mixer_norm, &middle_gradient, output_room, gradients)?;
+        let mixer_gradient =
+            output_backward(mixer_norm, &middle_gradient, output_columns, gradients)?;
         let mixed_gradient =
             self.mixer_output
                 .backward(&mixer_gradient, &derived.mixed.output, gradients)?;
@@ -454,15 +425,20 @@ impl Layer {
             &mixed_gradient,
             activations,
             context,
-            self.mixer_input.room(),
+            self.mixer_input.adapter_columns(),
             gradients,
         )?;
         let normed_gradient =
             self.mixer_input
                 .backward(&packed_gradient, &derived.normed, gradients)?;
-        let (around, room) = (Some(&middle_gradient), self.gradient_room());
-        self.input_norm
-            .backward(&normed_gradient, &saved.input, around, room, gradients)
+        let (around, adapter_columns) = (Some(&middle_gradient), self.gradient_adapter_columns());
+        self.input_norm.backward(
+            &normed_gradient,
+            &saved.input,
+            around,
+            adapter_columns,
+            gradients,
+        )
     }
 }
 
@@ -485,15 +461,15 @@ fn added_open(output: OpenRows, norm: Option<&NormWeight>) -> Result<OpenRows> {
     }
 }
 
-/// Through the norm of what was added, if there is one: `gradient` of the stream -> [rows, hidden + room].
+/// Through the norm of what was added, if there is one: `gradient` of the stream -> [rows, hidden + adapter_columns].
 fn output_backward(
     norm: Option<(&NormWeight, &Tensor)>,
     gradient: &Tensor,
-    room: usize,
+    adapter_columns: usize,
     gradients: &mut Gradients,
 ) -> Result<Tensor> {
     match norm {
-        Some((norm, output)) => norm.backward(gradient, output, None, room, gradients),
+        Some((norm, output)) => norm.backward(gradient, output, None, adapter_columns, gradients),
         None => Ok(gradient.clone()),
     }
 }

@@ -65,25 +65,6 @@ impl LayerInputs {
         self.projection.backward(&own, embedded, gradients)
     }
 
-    /// Its tensors under their names.
-    pub(super) fn named(&self) -> Result<[(String, Tensor); 3]> {
-        let dtype = self.dtype();
-        Ok([
-            (
-                "model.embed_tokens_per_layer.weight".to_owned(),
-                self.table.0.to_dtype(dtype)?,
-            ),
-            (
-                "model.per_layer_model_projection.weight".to_owned(),
-                self.projection.weight.numbers(dtype)?,
-            ),
-            (
-                "model.per_layer_projection_norm.weight".to_owned(),
-                self.norm.weight.clone(),
-            ),
-        ])
-    }
-
     /// In which the model computes; the stream may be f32 beside bf16.
     fn dtype(&self) -> DType {
         self.norm.weight.dtype()
@@ -175,23 +156,5 @@ impl OwnInput {
         let (gate, input) = (part(0)?, part(width)?);
         let stream_gradient = (gradient + self.gate.backward(&gate, stream, gradients)?)?;
         Ok((stream_gradient, input))
-    }
-
-    /// Its tensors under their names inside a layer.
-    pub(super) fn named(&self) -> Result<Vec<(String, Tensor)>> {
-        let dtype = self.norm.weight.dtype();
-        let (width, hidden) = self.gate.weight.dims2()?;
-        let mut named = self
-            .gate
-            .merged_parts(&[("per_layer_input_gate", width)], dtype)?;
-        named.extend(
-            self.projection
-                .merged_parts(&[("per_layer_projection", hidden)], dtype)?,
-        );
-        named.push((
-            "post_per_layer_input_norm.weight".to_owned(),
-            self.norm.weight.clone(),
-        ));
-        Ok(named)
     }
 }

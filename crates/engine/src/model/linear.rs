@@ -1,9 +1,17 @@
 //! `y = x W^T + b`, where W may be frozen, trained, or frozen with adapters beside it. What is frozen never gets a
 //! gradient computed.
+//!
+//! On a GPU, W and its adapters are one matrix, `[[W, scale * B], [A, 0]]` (`JoinedAdapter`). The rows that it reads have
+//! *adapter columns* behind them: `x A^T` is written there, and one product of the wider rows is `x W^T + scale * x A^T
+//! B^T`, rounded once. In the backward the rows of the result's gradient have as many, for its product with `scale * B`.
+//! Operations that make such rows are given the number of these columns: 0 on the CPU, and where a matrix has no adapters.
+//!
+//! A decoded row is multiplied by `[W; A]` and is *open*: the operation that reads it adds B's part (`OpenRows`). A row
+//! with all that adapters do is *complete*.
 
 use std::ops::Range;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse, Adapters};
 use super::gradients::Gradients;
@@ -40,25 +48,27 @@ impl Linear {
     }
 
     /// Columns that rows of its input, and of its result's gradient, need behind them (`kernels::matmul`).
-    pub(super) fn room(&self) -> usize {
-        self.adapters.as_ref().map_or(0, AdapterSet::room)
+    pub(super) fn adapter_columns(&self) -> usize {
+        self.adapters
+            .as_ref()
+            .map_or(0, AdapterSet::adapter_columns)
     }
 
-    /// `x`: [rows, inputs and any room] -> [rows, inputs + room], in memory of its own where there is room.
-    pub(super) fn with_room(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x`: [rows, inputs and any adapter columns] -> [rows, inputs + adapter_columns], in memory of its own where there are any.
+    pub(super) fn with_adapter_columns(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, inputs) = (x.dims2()?.0, self.weight.dims2()?.1);
         let own = x.narrow(1, 0, inputs)?;
-        match self.room() {
+        match self.adapter_columns() {
             0 => Ok(own),
-            room => {
-                let wide = Tensor::zeros((rows, inputs + room), x.dtype(), x.device())?;
+            adapter_columns => {
+                let wide = Tensor::zeros((rows, inputs + adapter_columns), x.dtype(), x.device())?;
                 write_columns(&wide, 0, &own)?;
                 Ok(wide)
             }
         }
     }
 
-    /// `x`: [rows, inputs + room] -> [rows, outputs].
+    /// `x`: [rows, inputs + adapter_columns] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         let y = match self
             .adapters
@@ -76,7 +86,7 @@ impl Linear {
         }
     }
 
-    /// `x`: [rows, inputs + room] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
+    /// `x`: [rows, inputs + adapter_columns] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
     pub(super) fn with_inner(&self, x: Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         if let Some(set) = self
             .adapters
@@ -104,23 +114,23 @@ impl Linear {
             return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
         }
         Ok(OpenRows::complete(
-            self.closed(x, adapters)?
+            self.complete(x, adapters)?
                 .to_dtype(master_dtype(x.dtype()))?,
         ))
     }
 
-    /// Columns behind the input of [`Linear::closed`] that save it a copy.
-    pub(super) fn closed_room(&self) -> usize {
+    /// Columns behind the input of [`Linear::complete`] that save it a copy.
+    pub(super) fn complete_columns(&self) -> usize {
         if matches!(self.weight, Matrix::Fp8(_)) {
             0
         } else {
-            self.room()
+            self.adapter_columns()
         }
     }
 
-    /// As [`Linear::open`], with all that adapters do: `x`: [rows, inputs and any [`Linear::closed_room`]] -> [rows, outputs],
+    /// As [`Linear::open`], with all that adapters do: `x`: [rows, inputs and any [`Linear::complete_columns`]] -> [rows, outputs],
     /// in the dtype of `x`.
-    pub(super) fn closed(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+    pub(super) fn complete(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         // Few rows are not worth widening a matrix.
         if matches!(self.weight, Matrix::Fp8(_)) {
             let set = self
@@ -128,7 +138,7 @@ impl Linear {
                 .as_ref()
                 .filter(|_| adapters.adapters == Adapters::On);
             let rows = match set {
-                Some(set) => set.closed(x, &self.weight, adapters)?,
+                Some(set) => set.complete(x, &self.weight, adapters)?,
                 None => Some(self.weight.forward_f32(x)?.to_dtype(x.dtype())?),
             };
             if let Some(rows) = rows {
@@ -138,13 +148,15 @@ impl Linear {
                 };
             }
         }
-        let x = match self.room() {
+        let x = match self.adapter_columns() {
             0 => x.clone(),
-            room if x.dims2()?.1 == self.weight.dims2()?.1 + room => x.clone(),
-            room => Tensor::cat(
+            adapter_columns if x.dims2()?.1 == self.weight.dims2()?.1 + adapter_columns => {
+                x.clone()
+            }
+            adapter_columns => Tensor::cat(
                 &[
                     x,
-                    &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?,
+                    &Tensor::zeros((x.dims2()?.0, adapter_columns), x.dtype(), x.device())?,
                 ],
                 1,
             )?,
@@ -152,38 +164,7 @@ impl Linear {
         self.forward(&x, adapters)
     }
 
-    /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
-    /// bias where there is one.
-    pub(super) fn merged_parts(
-        &self,
-        parts: &[(&str, usize)],
-        dtype: DType,
-    ) -> Result<Vec<(String, Tensor)>> {
-        let weight = self.merged(dtype)?;
-        let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
-        for (part, outputs) in parts {
-            named.push((format!("{part}.weight"), weight.narrow(0, row, *outputs)?));
-            if let Some(bias) = &self.bias {
-                named.push((
-                    format!("{part}.bias"),
-                    bias.vector.narrow(0, row, *outputs)?,
-                ));
-            }
-            row += outputs;
-        }
-        Ok(named)
-    }
-
-    /// `W + scale * B A`: [outputs, inputs].
-    pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
-        let weight = self.weight.numbers(dtype)?;
-        match &self.adapters {
-            Some(set) => &weight + set.delta()?.to_dtype(dtype)?,
-            None => Ok(weight),
-        }
-    }
-
-    /// `gradient`: [rows, outputs + room], `x`: [rows, inputs + room] as in the forward. Adds the gradients of what is
+    /// `gradient`: [rows, outputs + adapter_columns], `x`: [rows, inputs + adapter_columns] as in the forward. Adds the gradients of what is
     /// trained here, returns the input's, [rows, inputs].
     pub(super) fn backward(
         &self,

@@ -5,12 +5,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
-use super::adapter_names::{
-    adapted_parts, adapter_tensors, adapter_view, matrix_shape, mixer_parts,
-};
+use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_size};
+use super::adapter_names::{adapter_tensors, peft_name};
 use super::attention::AttentionMixer;
-use super::gated_delta::GatedDeltaMixer;
+use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
 use super::keys_values::KeysValues;
 use super::layer::{Factor, Layer};
 use super::layer_input::{LayerInputs, OwnInput};
@@ -19,10 +17,9 @@ use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
-use super::weights::{has_bias, is_trained, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::config::BasePrecision;
-use crate::hub::{self, ModelConfig, Scope};
+use crate::hub::{self, Kind, ModelConfig, ModelTensor, Role, Scope, TensorSpec};
 use crate::kernels::delta_rule::DeltaHeads;
 use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
@@ -70,14 +67,14 @@ impl ModelLoader<'_> {
     pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
         let tensors = match self.trainable {
             Trainable::Frozen => Vec::new(),
-            Trainable::Full => tensor_names(self.config)
+            Trainable::Full => self
+                .config
+                .tensors()
                 .into_iter()
-                .filter(|(name, _)| is_trained(name))
-                .map(|(name, shape)| {
-                    Ok((
-                        name.clone(),
-                        self.weights.get(&name, &shape, self.dtype, self.device)?,
-                    ))
+                .filter(|tensor| hub::is_trained(&tensor.name))
+                .map(|ModelTensor { name, shape, .. }| {
+                    let tensor = self.weights.get(&name, &shape, self.dtype, self.device)?;
+                    Ok((name, tensor))
                 })
                 .collect::<Result<_, ModelError>>()?,
             Trainable::Lora {
@@ -98,54 +95,18 @@ impl ModelLoader<'_> {
         )?)
     }
 
-    pub(super) fn layer(
-        &self,
-        index: usize,
-        rope: RopeTable,
-        parameters: &Parameters,
-    ) -> Result<Layer, ModelError> {
-        let (config, names) = (self.config, self.config.norm_names());
-        let [input, output] = mixer_parts(config, index);
-        let linear = |parts: &[&str]| self.linear(index, parts, parameters);
-        let hidden_norm = |part: &str| {
-            self.norm(
-                &format!("model.layers.{index}.{part}.weight"),
-                config.hidden_size,
-                parameters,
-            )
-        };
-        let has_output_norms = config.options.has_output_norms;
-        Ok(Layer {
-            input_norm: hidden_norm(names.input)?,
-            mixer_input: linear(input)?,
-            mixer: match config.mixer(index) {
-                hub::Mixer::Attention(_) => {
-                    Mixer::Attention(Box::new(self.attention(index, rope, parameters)?))
-                }
-                hub::Mixer::GatedDelta(delta) => {
-                    Mixer::GatedDelta(Box::new(self.gated_delta(index, delta, parameters)?))
-                }
-            },
-            mixer_output: linear(output)?,
-            mixer_output_norm: has_output_norms
-                .then(|| hidden_norm(names.attention_output))
-                .transpose()?,
-            middle_norm: hidden_norm(names.middle)?,
-            feed_forward: self.feed_forward(index, parameters)?,
-            down_norm: has_output_norms
-                .then(|| hidden_norm(names.down))
-                .transpose()?,
-            own_input: config
-                .options
-                .layer_input
-                .map(|_| self.own_input(index, parameters))
-                .transpose()?,
-            factor: config
-                .options
-                .has_layer_factors
-                .then(|| self.factor(index))
-                .transpose()?,
-        })
+    /// The tensors of a layer, or those outside of the layers.
+    pub(super) fn table<'a>(
+        &'a self,
+        layer: Option<usize>,
+        parameters: &'a Parameters,
+    ) -> TableLoader<'a> {
+        TableLoader {
+            model: self,
+            layer,
+            table: self.config.tensors_of(layer),
+            parameters,
+        }
     }
 
     pub(super) fn activation(&self) -> Activation {
@@ -155,279 +116,9 @@ impl ModelLoader<'_> {
         }
     }
 
-    fn own_input(&self, layer: usize, parameters: &Parameters) -> Result<OwnInput, ModelError> {
-        let norm = format!("model.layers.{layer}.post_per_layer_input_norm.weight");
-        Ok(OwnInput {
-            gate: self.linear(layer, &["per_layer_input_gate"], parameters)?,
-            activation: self.activation(),
-            projection: self.linear(layer, &["per_layer_projection"], parameters)?,
-            norm: self.norm(&norm, self.config.hidden_size, parameters)?,
-        })
-    }
-
-    fn factor(&self, layer: usize) -> Result<Factor, ModelError> {
-        let name = format!("model.layers.{layer}.layer_scalar");
-        let stored = self.weights.get(&name, &[1], self.dtype, self.device)?;
-        let value = stored.to_dtype(DType::F64)?.get(0)?.to_scalar()?;
-        Ok(Factor { stored, value })
-    }
-
-    /// The inputs of `width` numbers that each layer has besides the stream.
-    pub(super) fn layer_inputs(
-        &self,
-        width: usize,
-        parameters: &Parameters,
-    ) -> Result<LayerInputs, ModelError> {
-        let (config, all) = (self.config, self.config.num_hidden_layers * width);
-        let tensor = |name: &str, shape: [usize; 2]| {
-            self.tensor(
-                &[format!("model.{name}.weight")],
-                &[shape.to_vec()],
-                parameters,
-            )
-        };
-        let (weight, trained) = tensor("per_layer_model_projection", [all, config.hidden_size])?;
-        let table = [config.vocab_size, all];
-        // Half of E2B's numbers, of which each token reads one row: frozen ones stay in bf16.
-        let name = "model.embed_tokens_per_layer.weight";
-        let table = match self.weights.dtype(name) {
-            Some(DType::BF16) if self.trainable != Trainable::Full => (
-                self.weights.get(name, &table, DType::BF16, self.device)?,
-                None,
-            ),
-            _ => tensor("embed_tokens_per_layer", table)?,
-        };
-        Ok(LayerInputs {
-            table,
-            table_scale: rounded((width as f64).sqrt(), self.dtype)?,
-            projection: Linear {
-                weight: Matrix::Numbers(weight),
-                trained,
-                bias: None,
-                adapters: None,
-            },
-            norm: self.norm("model.per_layer_projection_norm.weight", width, parameters)?,
-        })
-    }
-
-    fn attention(
-        &self,
-        layer: usize,
-        rope: RopeTable,
-        parameters: &Parameters,
-    ) -> Result<AttentionMixer, ModelError> {
-        let config = self.config;
-        let (attention, source) = (attention(config, layer), config.keys_values(layer));
-        let dimension = attention.heads.dimension;
-        let head_norm = |part: &str| {
-            self.norm(
-                &format!("model.layers.{layer}.self_attn.{part}.weight"),
-                dimension,
-                parameters,
-            )
-        };
-        let has_keys = !matches!(source, hub::KeysValues::OfLayer(_));
-        let head_norms = || {
-            Ok::<_, ModelError>((
-                head_norm("q_norm")?,
-                has_keys.then(|| head_norm("k_norm")).transpose()?,
-            ))
-        };
-        let value_norm = || {
-            let (weight, epsilon) = (
-                Tensor::ones(dimension, self.dtype, self.device)?,
-                config.rms_norm_eps,
-            );
-            Ok::<_, ModelError>(NormWeight {
-                weight,
-                trained: None,
-                offset: 0.0,
-                epsilon,
-            })
-        };
-        let sinks = config.options.has_attention_sinks.then(|| {
-            let name = format!("model.layers.{layer}.self_attn.sinks");
-            self.tensor(&[name], &[vec![config.num_attention_heads]], parameters)
-        });
-        Ok(AttentionMixer {
-            attention,
-            keys_values: KeysValues {
-                source,
-                norm: (has_keys && config.options.has_value_norms)
-                    .then(value_norm)
-                    .transpose()?,
-            },
-            sinks: sinks.transpose()?,
-            rope,
-            head_norms: config.options.has_head_norms.then(head_norms).transpose()?,
-            norm_offset: config.options.norm_offset,
-            epsilon: config.rms_norm_eps,
-            has_gate: config.options.has_attention_gate,
-        })
-    }
-
-    fn gated_delta(
-        &self,
-        layer: usize,
-        delta: &hub::GatedDelta,
-        parameters: &Parameters,
-    ) -> Result<GatedDeltaMixer, ModelError> {
-        let tensor = |part: &str, shape: &[usize]| {
-            self.tensor(
-                &[format!("model.layers.{layer}.linear_attn.{part}")],
-                &[shape.to_vec()],
-                parameters,
-            )
-        };
-        let (convolution, range) = tensor("conv1d.weight", &[delta.convolved(), 1, delta.kernel])?;
-        let (weight, trained) = tensor("norm.weight", &[delta.value_dimension])?;
-        Ok(GatedDeltaMixer {
-            heads: DeltaHeads {
-                key: delta.key_heads,
-                value: delta.value_heads,
-                key_dimension: delta.key_dimension,
-                value_dimension: delta.value_dimension,
-            },
-            convolution: (
-                convolution.reshape((delta.convolved(), delta.kernel))?,
-                range,
-            ),
-            decay: tensor("A_log", &[delta.value_heads])?,
-            bias: tensor("dt_bias", &[delta.value_heads])?,
-            // Its weight is the factor itself.
-            norm: NormWeight {
-                weight,
-                trained,
-                offset: 0.0,
-                epsilon: self.config.rms_norm_eps,
-            },
-        })
-    }
-
-    pub(super) fn norm(
-        &self,
-        name: &str,
-        width: usize,
-        parameters: &Parameters,
-    ) -> Result<NormWeight, ModelError> {
-        let (weight, trained) = self.tensor(&[name.to_owned()], &[vec![width]], parameters)?;
-        let (offset, epsilon) = (self.config.options.norm_offset, self.config.rms_norm_eps);
-        Ok(NormWeight {
-            weight,
-            trained,
-            offset,
-            epsilon,
-        })
-    }
-
-    /// Tensors packed one below the other, and the range of their gradient when they are trained.
-    pub(super) fn tensor(
-        &self,
-        names: &[String],
-        shapes: &[Vec<usize>],
-        parameters: &Parameters,
-    ) -> Result<(Tensor, Option<Range<usize>>), ModelError> {
-        if let Some((view, range)) = parameters.view(names)? {
-            return Ok((view, Some(range)));
-        }
-        let parts = names
-            .iter()
-            .zip(shapes)
-            .map(|(name, shape)| self.weights.get(name, shape, self.dtype, self.device));
-        let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        Ok((
-            if let [one] = parts.as_slice() {
-                one.clone()
-            } else {
-                Tensor::cat(&parts, 0)?
-            },
-            None,
-        ))
-    }
-
-    pub(super) fn linear(
-        &self,
-        layer: usize,
-        parts: &[&str],
-        parameters: &Parameters,
-    ) -> Result<Linear, ModelError> {
-        let names: Vec<String> = parts
-            .iter()
-            .map(|part| format!("model.layers.{layer}.{part}.weight"))
-            .collect();
-        let shapes: Vec<Vec<usize>> = parts
-            .iter()
-            .map(|part| self.shape(layer, part).to_vec())
-            .collect();
-        let bias = self.bias(layer, parts, parameters)?;
-        let mut adapters = self.adapters(layer, parts, parameters)?;
-        let fp8 = self.fp8(&names, &shapes)?;
-        if let Some(set) = adapters.as_mut().filter(|_| self.joins_adapters()) {
-            let (outputs, inputs) = (
-                shapes.iter().map(|shape| shape[0]).sum::<usize>(),
-                shapes[0][1],
-            );
-            let (rows, columns) = joined_room(parts.len(), set.rank);
-            let zeros = |rows, columns| Tensor::zeros((rows, columns), self.dtype, self.device);
-            let b = zeros(outputs, joined_rank(set.rank))?;
-            if let Some(weight) = fp8 {
-                let (a, diagonal) = (zeros(rows, inputs)?, zeros(outputs, rows)?);
-                set.joined = Some(JoinedAdapter {
-                    whole: None,
-                    a,
-                    diagonal,
-                    b,
-                });
-                return Ok(Linear {
-                    weight,
-                    trained: None,
-                    bias,
-                    adapters,
-                });
-            }
-            let whole = zeros(outputs + rows, inputs + columns)?;
-            let mut row = 0;
-            for (name, shape) in names.iter().zip(&shapes) {
-                let part = self.weights.get(name, shape, self.dtype, self.device)?;
-                write_rows(&whole, row, &part)?;
-                row += shape[0];
-            }
-            let above = whole.narrow(0, 0, outputs)?;
-            let (weight, diagonal) = (above.narrow(1, 0, inputs)?, above.narrow(1, inputs, rows)?);
-            let a = whole.narrow(0, outputs, rows)?.narrow(1, 0, inputs)?;
-            set.joined = Some(JoinedAdapter {
-                a,
-                diagonal,
-                b,
-                whole: Some(whole),
-            });
-            return Ok(Linear {
-                weight: Matrix::Numbers(weight),
-                trained: None,
-                bias,
-                adapters,
-            });
-        }
-        if let Some(weight) = fp8 {
-            return Ok(Linear {
-                weight,
-                trained: None,
-                bias,
-                adapters,
-            });
-        }
-        let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Linear {
-            weight: Matrix::Numbers(weight),
-            trained,
-            bias,
-            adapters,
-        })
-    }
-
     /// On a GPU the packed matrix in fp8, where the base is kept so: one part after the other, so that little of it is in
     /// memory twice. A CPU reads rounded numbers.
-    fn fp8(&self, names: &[String], shapes: &[Vec<usize>]) -> Result<Option<Matrix>, ModelError> {
+    fn fp8(&self, names: &[String], specs: &[TensorSpec]) -> Result<Option<Matrix>, ModelError> {
         if self.weights.base_precision() == BasePrecision::Bf16 {
             return Ok(None);
         }
@@ -442,10 +133,10 @@ impl ModelLoader<'_> {
         if !self.device.is_cuda() {
             return Ok(None);
         }
-        let parts = names.iter().zip(shapes).map(|(name, shape)| {
+        let parts = names.iter().zip(specs).map(|(name, spec)| {
             let part = self
                 .weights
-                .unquantized(name, shape, self.dtype, self.device)?;
+                .unquantized(name, spec.shape(), self.dtype, self.device)?;
             Fp8Matrix::quantize(&part)
                 .map_err(|error| ModelError::Weights(format!("`{name}` in fp8: {error}")))
         });
@@ -458,47 +149,294 @@ impl ModelLoader<'_> {
     fn joins_adapters(&self) -> bool {
         self.device.is_cuda() && matches!(self.trainable, Trainable::Lora { .. })
     }
+}
 
-    /// The parts' biases, end to end; all of a packed matrix have one, or none.
-    fn bias(
-        &self,
-        layer: usize,
-        parts: &[&str],
-        parameters: &Parameters,
-    ) -> Result<Option<Bias>, ModelError> {
-        if !parts.iter().all(|part| has_bias(self.config, part)) {
-            return Ok(None);
-        }
-        let names: Vec<String> = parts
-            .iter()
-            .map(|part| format!("model.layers.{layer}.{part}.bias"))
-            .collect();
-        let shapes: Vec<Vec<usize>> = parts
-            .iter()
-            .map(|part| vec![self.shape(layer, part)[0]])
-            .collect();
-        let (vector, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Some(Bias { vector, trained }))
+/// Loads the tensors of one layer, or those outside of the layers, by their roles.
+pub(super) struct TableLoader<'a> {
+    pub(super) model: &'a ModelLoader<'a>,
+    layer: Option<usize>,
+    table: Vec<TensorSpec>,
+    pub(super) parameters: &'a Parameters,
+}
+
+impl TableLoader<'_> {
+    pub(super) fn layer(&self, rope: RopeTable) -> Result<Layer, ModelError> {
+        let (layer, config) = (self.layer.unwrap_or(0), self.model.config);
+        Ok(Layer {
+            input_norm: self.norm(Role::InputNorm)?,
+            mixer_input: self.linear(Role::MixerInput)?,
+            mixer: match config.mixer(layer) {
+                hub::Mixer::Attention(_) => {
+                    Mixer::Attention(Box::new(self.attention(layer, rope)?))
+                }
+                hub::Mixer::GatedDelta(delta) => {
+                    Mixer::GatedDelta(Box::new(self.gated_delta(delta)?))
+                }
+            },
+            mixer_output: self.linear(Role::MixerOutput)?,
+            mixer_output_norm: self.optional(Role::MixerOutputNorm, Self::norm)?,
+            middle_norm: self.norm(Role::MiddleNorm)?,
+            feed_forward: self.feed_forward(config.experts(layer))?,
+            down_norm: self.optional(Role::DownNorm, Self::norm)?,
+            own_input: self.optional(Role::OwnInputGate, Self::own_input)?,
+            factor: self.optional(Role::LayerFactor, Self::factor)?,
+        })
     }
 
-    fn adapters(
+    fn own_input(&self, gate: Role) -> Result<OwnInput, ModelError> {
+        Ok(OwnInput {
+            gate: self.linear(gate)?,
+            activation: self.model.activation(),
+            projection: self.linear(Role::OwnInputProjection)?,
+            norm: self.norm(Role::OwnInputNorm)?,
+        })
+    }
+
+    fn factor(&self, role: Role) -> Result<Factor, ModelError> {
+        let (stored, _) = self.tensor(role)?;
+        let value = stored.to_dtype(DType::F64)?.get(0)?.to_scalar()?;
+        Ok(Factor { stored, value })
+    }
+
+    /// The inputs that each layer has besides the stream, whose `table` has a row for each token.
+    pub(super) fn layer_inputs(&self, table: Role) -> Result<LayerInputs, ModelError> {
+        let (model, norm) = (self.model, self.norm(Role::LayerProjectionNorm)?);
+        let width = norm.weight.elem_count() as f64;
+        // Half of E2B's numbers, of which each token reads one row: frozen ones stay in bf16.
+        let stored = (model.weights).dtype(&self.names(&self.specs(table, false), 0)[0]);
+        let dtype = stored
+            .filter(|&stored| stored == DType::BF16 && model.trainable != Trainable::Full)
+            .unwrap_or(model.dtype);
+        Ok(LayerInputs {
+            table: self.tensor_in(table, dtype)?,
+            table_scale: rounded(width.sqrt(), model.dtype)?,
+            projection: plain_linear(self.tensor(Role::LayerProjection)?),
+            norm,
+        })
+    }
+
+    fn attention(&self, layer: usize, rope: RopeTable) -> Result<AttentionMixer, ModelError> {
+        let config = self.model.config;
+        let (attention, source) = (attention(config, layer), config.keys_values(layer));
+        let head_norms =
+            |_: &Self, query| Ok((self.norm(query)?, self.optional(Role::KeyNorm, Self::norm)?));
+        let value_norm = || {
+            let weight = Tensor::ones(
+                attention.heads.dimension,
+                self.model.dtype,
+                self.model.device,
+            )?;
+            Ok::<_, ModelError>(self.fixed_norm((weight, None)))
+        };
+        let has_value_norm =
+            config.options.has_value_norms && !matches!(source, hub::KeysValues::OfLayer(_));
+        Ok(AttentionMixer {
+            attention,
+            keys_values: KeysValues {
+                source,
+                norm: has_value_norm.then(value_norm).transpose()?,
+            },
+            sinks: self.optional(Role::Sinks, Self::tensor)?,
+            rope,
+            head_norms: self.optional(Role::QueryNorm, head_norms)?,
+            norm_offset: config.options.norm_offset,
+            epsilon: config.rms_norm_eps,
+            has_gate: config.options.has_attention_gate,
+        })
+    }
+
+    fn gated_delta(&self, delta: &hub::GatedDelta) -> Result<GatedDeltaMixer, ModelError> {
+        let (convolution, range) = self.tensor(Role::Convolution)?;
+        Ok(GatedDeltaMixer {
+            heads: DeltaHeads {
+                key: delta.key_heads,
+                value: delta.value_heads,
+                key_dimension: delta.key_dimension,
+                value_dimension: delta.value_dimension,
+            },
+            convolution: (convolution.squeeze(1)?, range),
+            decay: self.tensor(Role::Decay)?,
+            bias: self.tensor(Role::TimeBias)?,
+            norm: self.fixed_norm(self.tensor(Role::DeltaNorm)?),
+        })
+    }
+
+    /// Of a weight that is the factor itself.
+    fn fixed_norm(&self, (weight, trained): MaybeTrained) -> NormWeight {
+        NormWeight {
+            weight,
+            trained,
+            offset: 0.0,
+            epsilon: self.model.config.rms_norm_eps,
+        }
+    }
+
+    pub(super) fn norm(&self, role: Role) -> Result<NormWeight, ModelError> {
+        Ok(NormWeight {
+            offset: self.model.config.options.norm_offset,
+            ..self.fixed_norm(self.tensor(role)?)
+        })
+    }
+
+    /// What is loaded of a role that only some families have.
+    pub(super) fn optional<T>(
         &self,
-        layer: usize,
-        parts: &[&str],
-        parameters: &Parameters,
-    ) -> Result<Option<AdapterSet>, ModelError> {
-        let Trainable::Lora { rank, alpha, .. } = self.trainable else {
+        role: Role,
+        load: impl FnOnce(&Self, Role) -> Result<T, ModelError>,
+    ) -> Result<Option<T>, ModelError> {
+        let is_there = self.table.iter().any(|spec| spec.role == role);
+        is_there.then(|| load(self, role)).transpose()
+    }
+
+    /// The biases of a role, or its other tensors.
+    pub(super) fn specs(&self, role: Role, are_biases: bool) -> Vec<TensorSpec> {
+        let is_one =
+            |spec: &&TensorSpec| spec.role == role && (spec.kind == Kind::Bias) == are_biases;
+        self.table.iter().filter(is_one).copied().collect()
+    }
+
+    /// `expert`: which of several copies.
+    pub(super) fn names(&self, specs: &[TensorSpec], expert: usize) -> Vec<String> {
+        let name = |spec: &TensorSpec| spec.name.replace("{}", &expert.to_string());
+        specs
+            .iter()
+            .map(|spec| hub::tensor_name(self.layer, &name(spec)))
+            .collect()
+    }
+
+    /// The tensor of a role, in its shape, and the range of its gradient when it is trained.
+    pub(super) fn tensor(&self, role: Role) -> Result<MaybeTrained, ModelError> {
+        self.tensor_in(role, self.model.dtype)
+    }
+
+    fn tensor_in(&self, role: Role, dtype: DType) -> Result<MaybeTrained, ModelError> {
+        self.packed(&self.specs(role, false), 0, dtype)
+    }
+
+    /// Tensors one below the other.
+    fn packed(
+        &self,
+        specs: &[TensorSpec],
+        expert: usize,
+        dtype: DType,
+    ) -> Result<MaybeTrained, ModelError> {
+        let names = self.names(specs, expert);
+        let (tensor, range) = match self.parameters.view(&names)? {
+            Some((view, range)) => (view, Some(range)),
+            None => {
+                let (weights, device) = (self.model.weights, self.model.device);
+                let parts = names
+                    .iter()
+                    .zip(specs)
+                    .map(|(name, spec)| weights.get(name, spec.shape(), dtype, device));
+                let parts = parts.collect::<Result<Vec<_>, _>>()?;
+                match parts.as_slice() {
+                    [one] => (one.clone(), None),
+                    parts => (Tensor::cat(parts, 0)?, None),
+                }
+            }
+        };
+        Ok(match specs {
+            [one] => (tensor.reshape(one.shape())?, range),
+            _ => (tensor, range),
+        })
+    }
+
+    pub(super) fn linear(&self, role: Role) -> Result<Linear, ModelError> {
+        self.linear_of(role, 0)
+    }
+
+    /// `expert`: which of several copies.
+    pub(super) fn linear_of(&self, role: Role, expert: usize) -> Result<Linear, ModelError> {
+        let (model, specs) = (self.model, self.specs(role, false));
+        let bias = self.bias(role)?;
+        let bias = bias.map(|(vector, trained)| Bias { vector, trained });
+        let mut adapters = self.adapters(&specs)?;
+        let names = self.names(&specs, expert);
+        let (weight, trained) = match (model.fp8(&names, &specs)?, &mut adapters) {
+            (fp8, Some(set)) if model.joins_adapters() => {
+                (self.join(&specs, &names, fp8, set)?, None)
+            }
+            (Some(fp8), _) => (fp8, None),
+            (None, _) => {
+                let (weight, trained) = self.packed(&specs, expert, model.dtype)?;
+                (Matrix::Numbers(weight), trained)
+            }
+        };
+        Ok(Linear {
+            weight,
+            trained,
+            bias,
+            adapters,
+        })
+    }
+
+    /// The packed matrix with the adapter columns behind it, on a GPU.
+    fn join(
+        &self,
+        specs: &[TensorSpec],
+        names: &[String],
+        fp8: Option<Matrix>,
+        set: &mut AdapterSet,
+    ) -> Result<Matrix, ModelError> {
+        let ModelLoader {
+            weights,
+            dtype,
+            device,
+            ..
+        } = *self.model;
+        let outputs = specs.iter().map(|spec| spec.shape()[0]).sum::<usize>();
+        let inputs = specs[0].shape()[1];
+        let (rows, columns) = joined_size(specs.len(), set.rank);
+        let zeros = |rows, columns| Tensor::zeros((rows, columns), dtype, device);
+        let b = zeros(outputs, joined_rank(set.rank))?;
+        if let Some(weight) = fp8 {
+            set.joined = Some(JoinedAdapter {
+                whole: None,
+                a: zeros(rows, inputs)?,
+                diagonal: zeros(outputs, rows)?,
+                b,
+            });
+            return Ok(weight);
+        }
+        let whole = zeros(outputs + rows, inputs + columns)?;
+        let mut row = 0;
+        for (name, spec) in names.iter().zip(specs) {
+            let part = weights.get(name, spec.shape(), dtype, device)?;
+            write_rows(&whole, row, &part)?;
+            row += spec.shape()[0];
+        }
+        let above = whole.narrow(0, 0, outputs)?;
+        let (weight, diagonal) = (above.narrow(1, 0, inputs)?, above.narrow(1, inputs, rows)?);
+        let a = whole.narrow(0, outputs, rows)?.narrow(1, 0, inputs)?;
+        set.joined = Some(JoinedAdapter {
+            a,
+            diagonal,
+            b,
+            whole: Some(whole),
+        });
+        Ok(Matrix::Numbers(weight))
+    }
+
+    /// The biases of a role, end to end; all of a packed matrix have one, or none.
+    pub(super) fn bias(&self, role: Role) -> Result<Option<MaybeTrained>, ModelError> {
+        let specs = self.specs(role, true);
+        let load = || self.packed(&specs, 0, self.model.dtype);
+        (!specs.is_empty()).then(load).transpose()
+    }
+
+    fn adapters(&self, specs: &[TensorSpec]) -> Result<Option<AdapterSet>, ModelError> {
+        let (Trainable::Lora { rank, alpha, .. }, true) =
+            (self.model.trainable, specs[0].is_adapted)
+        else {
             return Ok(None);
         };
-        let view = |parts: &[&str], which| adapter_view(parameters, layer, parts, which);
-        if !adapted_parts(self.config, layer).any(|adapted| adapted == parts) {
-            return Ok(None);
-        }
-        let (a, a_range) = view(parts, "A")?;
+        let modules: Vec<&str> = specs.iter().map(TensorSpec::module).collect();
+        let (a, a_range) = self.adapter_view(&modules, "A")?;
         let mut column = 0;
-        let part = |part: &&str| {
-            let (b, b_range) = view(&[*part], "B")?;
-            let columns = column..column + self.shape(layer, part)[0];
+        let part = |spec: &TensorSpec| {
+            let (b, b_range) = self.adapter_view(&[spec.module()], "B")?;
+            let columns = column..column + spec.shape()[0];
             column = columns.end;
             Ok(AdapterPart {
                 columns,
@@ -507,7 +445,7 @@ impl ModelLoader<'_> {
                 expert: None,
             })
         };
-        let parts = parts
+        let parts = specs
             .iter()
             .map(part)
             .collect::<Result<Vec<_>, ModelError>>()?;
@@ -521,9 +459,27 @@ impl ModelLoader<'_> {
         }))
     }
 
-    /// [outputs, inputs] of a layer's matrix.
-    pub(super) fn shape(&self, layer: usize, part: &str) -> [usize; 2] {
-        matrix_shape(self.config, layer, part)
+    /// The A's or B's of the layer's modules as one matrix, and its numbers in the flat buffer.
+    pub(super) fn adapter_view(
+        &self,
+        modules: &[&str],
+        which: &str,
+    ) -> Result<(Tensor, Range<usize>), ModelError> {
+        let name = |module: &&str| peft_name(self.layer.unwrap_or(0), module, which);
+        let names: Vec<String> = modules.iter().map(name).collect();
+        self.parameters
+            .view(&names)?
+            .ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
+    }
+}
+
+/// A matrix without bias and adapters, never in fp8.
+pub(super) fn plain_linear((weight, trained): MaybeTrained) -> Linear {
+    Linear {
+        weight: Matrix::Numbers(weight),
+        trained,
+        bias: None,
+        adapters: None,
     }
 }
 

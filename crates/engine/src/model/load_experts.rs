@@ -4,170 +4,133 @@
 use candle_core::Tensor;
 
 use super::adapter::{AdapterPart, AdapterSet};
-use super::adapter_names::{DENSE_PARTS, SHARED_PARTS, adapter_view};
-use super::beside_dense::{self, BesideDense};
+use super::beside_dense::BesideDense;
 use super::expert_adapters::{MODULES, OneExpert};
 use super::expert_stack::{Stack, StackAdapters};
-use super::experts::{Expert, Experts, FACTORS, Matrices};
+use super::experts::{Expert, Experts, Matrices};
 use super::feed_forward::{FeedForward, Mixture};
 use super::gated_delta::MaybeTrained;
 use super::gated_mlp::GatedMlp;
 use super::linear::{Bias, Linear};
-use super::load::ModelLoader;
+use super::load::{ModelLoader, TableLoader};
 use super::matrix::Matrix;
 use super::shared_expert::SharedExpert;
-use super::weights::fused_names;
-use super::{ModelError, Parameters, Trainable};
-use crate::hub;
+use super::{ModelError, Trainable};
+use crate::hub::{self, Role};
 use crate::kernels::router::Router;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
-impl ModelLoader<'_> {
+impl TableLoader<'_> {
     pub(super) fn feed_forward(
         &self,
-        layer: usize,
-        parameters: &Parameters,
+        experts: Option<&hub::Experts>,
     ) -> Result<FeedForward, ModelError> {
-        let linear = |parts: &[&str]| self.linear(layer, parts, parameters);
-        let Some(experts) = self.config.experts(layer) else {
-            let dense = self.gated_mlp(layer, DENSE_PARTS, parameters)?;
+        let Some(experts) = experts else {
+            let dense = self.gated_mlp(Role::GateUp, Role::Down)?;
             return Ok(FeedForward::Dense(Box::new(dense)));
         };
-        let expert = |index: usize| {
-            let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
-            let own = Expert {
-                gate_up: linear(&[&name("gate"), &name("up")])?,
-                down: linear(&[&name("down")])?,
-            };
-            self.with_adapters(
-                own,
-                layer,
-                OneExpert {
-                    index,
-                    count: experts.count,
-                },
-                parameters,
-            )
-        };
-        let (matrices, output_bias) = match experts.tensors {
-            hub::ExpertTensors::Separate if self.device.is_cuda() => {
-                (self.stacked(layer, experts, parameters)?, None)
-            }
-            hub::ExpertTensors::Separate => (
-                Matrices::Separate(
-                    (0..experts.count)
-                        .map(expert)
-                        .collect::<Result<_, ModelError>>()?,
-                ),
-                None,
-            ),
-            hub::ExpertTensors::Fused | hub::ExpertTensors::FusedTransposed => {
-                self.fused(layer, experts, parameters)?
-            }
-        };
-        let shared = || {
-            let [gate_up, down, gate] = SHARED_PARTS;
-            Ok::<_, ModelError>(SharedExpert {
-                gate: linear(gate)?,
-                mlp: self.gated_mlp(layer, [gate_up, down], parameters)?,
-            })
+        let is_separate = experts.tensors == hub::ExpertTensors::Separate;
+        let (matrices, output_bias) = match (is_separate, self.model.device.is_cuda()) {
+            (true, true) => (self.stacked(experts)?, None),
+            (true, false) => (self.apart(experts.count)?, None),
+            (false, _) => self.fused(experts)?,
         };
         let clamped = experts.clamped.map(|gate| Activation::Clamped {
             slope: gate.slope,
             limit: gate.limit,
         });
-        let own = Experts {
-            router: Router {
-                active: experts.active,
-                is_renormalised: experts.is_renormalised,
-            },
-            name: experts.router(),
-            gate: linear(&[experts.router()])?,
-            matrices,
-            activation: clamped.unwrap_or(self.activation()),
-            output_bias,
-            factors: experts
-                .is_beside_dense
-                .then(|| self.factors(layer, experts.count, parameters))
-                .transpose()?,
+        let factors = |_: &Self, role| {
+            let (factors, trained) = self.tensor(role)?;
+            Ok((factors.unsqueeze(1)?, trained))
         };
-        let shared = experts.shared_size.map(|_| shared()).transpose()?;
-        let beside = experts
-            .is_beside_dense
-            .then(|| self.beside_dense(layer, parameters))
-            .transpose()?;
         Ok(FeedForward::Experts(Box::new(Mixture {
-            experts: own,
-            shared,
-            beside,
+            experts: Experts {
+                router: Router {
+                    active: experts.active,
+                    is_renormalised: experts.is_renormalised,
+                },
+                gate: self.linear(Role::Router)?,
+                matrices,
+                activation: clamped.unwrap_or(self.model.activation()),
+                output_bias,
+                factors: self.optional(Role::ExpertFactors, factors)?,
+            },
+            shared: self.optional(Role::SharedGate, Self::shared_expert)?,
+            beside: self.optional(Role::RouterNorm, Self::beside_dense)?,
         })))
     }
 
-    /// `parts`: of gate and up, and of down.
-    fn gated_mlp(
-        &self,
-        layer: usize,
-        [gate_up, down]: [&[&str]; 2],
-        parameters: &Parameters,
-    ) -> Result<GatedMlp, ModelError> {
+    fn gated_mlp(&self, gate_up: Role, down: Role) -> Result<GatedMlp, ModelError> {
         Ok(GatedMlp {
-            gate_up: self.linear(layer, gate_up, parameters)?,
-            activation: self.activation(),
-            down: self.linear(layer, down, parameters)?,
+            gate_up: self.linear(gate_up)?,
+            activation: self.model.activation(),
+            down: self.linear(down)?,
         })
     }
 
-    fn beside_dense(
-        &self,
-        layer: usize,
-        parameters: &Parameters,
-    ) -> Result<BesideDense, ModelError> {
-        let mlp = self.gated_mlp(layer, DENSE_PARTS, parameters)?;
-        let [router_norm, experts_norm, own_norm, others_norm] = beside_dense::NORMS.map(|name| {
-            self.norm(
-                &format!("model.layers.{layer}.{name}"),
-                self.config.hidden_size,
-                parameters,
-            )
-        });
+    fn shared_expert(&self, gate: Role) -> Result<SharedExpert, ModelError> {
+        Ok(SharedExpert {
+            gate: self.linear(gate)?,
+            mlp: self.gated_mlp(Role::SharedGateUp, Role::SharedDown)?,
+        })
+    }
+
+    fn beside_dense(&self, router_norm: Role) -> Result<BesideDense, ModelError> {
         Ok(BesideDense {
-            mlp,
-            router_norm: router_norm?,
-            experts_norm: experts_norm?,
-            output_norms: [own_norm?, others_norm?],
+            mlp: self.gated_mlp(Role::GateUp, Role::Down)?,
+            router_norm: self.norm(router_norm)?,
+            experts_norm: self.norm(Role::ExpertsNorm)?,
+            output_norms: [
+                self.norm(Role::DenseOutputNorm)?,
+                self.norm(Role::ExpertsOutputNorm)?,
+            ],
         })
     }
 
-    fn factors(
-        &self,
-        layer: usize,
-        experts: usize,
-        parameters: &Parameters,
-    ) -> Result<MaybeTrained, ModelError> {
-        let name = format!("model.layers.{layer}.{FACTORS}");
-        let (factors, trained) = self.tensor(&[name], &[vec![experts]], parameters)?;
-        Ok((factors.reshape((experts, 1))?, trained))
+    /// Experts that have tensors of their own.
+    fn apart(&self, count: usize) -> Result<Matrices, ModelError> {
+        let expert = |index| {
+            let own = Expert {
+                gate_up: self.linear_of(Role::ExpertGateUp, index)?,
+                down: self.linear_of(Role::ExpertDown, index)?,
+            };
+            self.with_adapters(own, OneExpert { index, count })
+        };
+        (0..count)
+            .map(expert)
+            .collect::<Result<_, _>>()
+            .map(Matrices::Apart)
     }
 
     /// Experts as parts of the tensors that have all of them, and the biases of what they give.
     fn fused(
         &self,
-        layer: usize,
         experts: &hub::Experts,
-        parameters: &Parameters,
     ) -> Result<(Matrices, Option<MaybeTrained>), ModelError> {
-        let tensor = |(name, shape): (&'static str, Vec<usize>)| {
-            let full_name = format!("model.layers.{layer}.{name}");
-            let (tensor, range) =
-                self.tensor(&[full_name], std::slice::from_ref(&shape), parameters)?;
-            Ok((name.to_owned(), (tensor.reshape(shape)?, range)))
-        };
-        let found = fused_names(experts, self.config.hidden_size)
-            .into_iter()
-            .map(tensor);
-        let found = found.collect::<Result<Vec<(String, MaybeTrained)>, ModelError>>()?;
+        let count = experts.count;
         let is_transposed = experts.tensors == hub::ExpertTensors::FusedTransposed;
+        let (gate_up, gate_up_bias) = (
+            self.tensor(Role::ExpertGateUp)?,
+            self.bias(Role::ExpertGateUp)?,
+        );
+        let (down, down_bias) = (self.tensor(Role::ExpertDown)?, self.bias(Role::ExpertDown)?);
+        if self.model.device.is_cuda() {
+            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>, module| {
+                Ok::<_, ModelError>(Stack {
+                    weights: tensor.flatten(0, 1)?,
+                    count,
+                    is_transposed,
+                    bias: bias.map(|(bias, _)| bias.clone()),
+                    adapters: self.stack_adapters(module, count)?,
+                })
+            };
+            let (gate_up, down) = (
+                stack(&gate_up, gate_up_bias.as_ref(), MODULES[0])?,
+                stack(&down, None, MODULES[1])?,
+            );
+            return Ok((Matrices::Stacked { gate_up, down }, down_bias));
+        }
         // Of one expert, with the range of its gradient.
         let part = |(tensor, range): &MaybeTrained, index: usize| {
             let own = tensor.get(index)?;
@@ -180,147 +143,72 @@ impl ModelLoader<'_> {
         let linear = |tensor: &MaybeTrained, bias: Option<&MaybeTrained>, index: usize| {
             let (weight, trained) = part(tensor, index)?;
             let bias = bias.map(|bias| part(bias, index)).transpose()?;
-            let bias = bias.map(|(vector, trained)| Bias { vector, trained });
-            let weight = if is_transposed {
-                Matrix::Transposed(weight)
-            } else {
-                Matrix::Numbers(weight)
-            };
             Ok::<_, candle_core::Error>(Linear {
-                weight,
+                weight: if is_transposed {
+                    Matrix::Transposed(weight)
+                } else {
+                    Matrix::Numbers(weight)
+                },
                 trained,
-                bias,
+                bias: bias.map(|(vector, trained)| Bias { vector, trained }),
                 adapters: None,
             })
         };
-        let (gate_up, gate_up_bias, down, down_bias) = match found.as_slice() {
-            [(_, gate_up), (_, down)] => (gate_up, None, down, None),
-            [(_, gate_up), (_, gate_up_bias), (_, down), (_, down_bias)] => {
-                (gate_up, Some(gate_up_bias), down, Some(down_bias.clone()))
-            }
-            _ => {
-                return Err(ModelError::Weights(format!(
-                    "{} tensors of experts",
-                    found.len()
-                )));
-            }
-        };
-        let tensors = found
-            .iter()
-            .map(|(name, (tensor, _))| (name.clone(), tensor.clone()))
-            .collect();
-        if self.device.is_cuda() {
-            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>, module| {
-                let (bias, count) = (bias.map(|(bias, _)| bias.clone()), experts.count);
-                let adapters = self.stack_adapters((layer, module), count, parameters)?;
-                Ok::<_, ModelError>(Stack {
-                    weights: tensor.flatten(0, 1)?,
-                    count,
-                    is_transposed,
-                    bias,
-                    adapters,
-                })
-            };
-            let (gate_up, down) = (
-                stack(gate_up, gate_up_bias, MODULES[0])?,
-                stack(down, None, MODULES[1])?,
-            );
-            return Ok((
-                Matrices::Stacked {
-                    gate_up,
-                    down,
-                    tensors,
-                },
-                down_bias,
-            ));
-        }
         let expert = |index| {
             let own = Expert {
-                gate_up: linear(gate_up, gate_up_bias, index)?,
-                down: linear(down, None, index)?,
+                gate_up: linear(&gate_up, gate_up_bias.as_ref(), index)?,
+                down: linear(&down, None, index)?,
             };
-            self.with_adapters(
-                own,
-                layer,
-                OneExpert {
-                    index,
-                    count: experts.count,
-                },
-                parameters,
-            )
+            self.with_adapters(own, OneExpert { index, count })
         };
-        let own = (0..experts.count)
-            .map(expert)
-            .collect::<Result<_, ModelError>>()?;
-        Ok((
-            Matrices::Fused {
-                experts: own,
-                tensors,
-            },
-            down_bias,
-        ))
+        let own = (0..count).map(expert).collect::<Result<_, ModelError>>()?;
+        Ok((Matrices::Apart(own), down_bias))
     }
 
     /// Experts that have tensors of their own, one below the other.
-    fn stacked(
-        &self,
-        layer: usize,
-        experts: &hub::Experts,
-        parameters: &Parameters,
-    ) -> Result<Matrices, ModelError> {
-        let stack = |parts: &[&str], module| {
-            let names = (0..experts.count).flat_map(|index| {
-                parts
-                    .iter()
-                    .map(move |part| format!("mlp.experts.{index}.{part}_proj"))
-            });
-            let [outputs, inputs] = self.shape(layer, &format!("mlp.experts.0.{}_proj", parts[0]));
-            let stack = Tensor::zeros(
-                (experts.count * parts.len() * outputs, inputs),
-                self.dtype,
-                self.device,
-            )?;
-            for (index, name) in names.enumerate() {
-                let name = format!("model.layers.{layer}.{name}.weight");
-                let part = self
-                    .weights
-                    .get(&name, &[outputs, inputs], self.dtype, self.device)?;
-                write_rows(&stack, index * outputs, &part)?;
+    fn stacked(&self, experts: &hub::Experts) -> Result<Matrices, ModelError> {
+        let (count, hidden) = (experts.count, self.model.config.hidden_size);
+        let [gate_up, down] = experts.adapter_shapes(hidden);
+        let stack = |role, [outputs, inputs]: [usize; 2], module| {
+            let ModelLoader {
+                weights,
+                dtype,
+                device,
+                ..
+            } = *self.model;
+            let (specs, mut row) = (self.specs(role, false), 0);
+            let stack = Tensor::zeros((count * outputs, inputs), dtype, device)?;
+            for index in 0..count {
+                for (name, spec) in self.names(&specs, index).iter().zip(&specs) {
+                    write_rows(
+                        &stack,
+                        row,
+                        &weights.get(name, spec.shape(), dtype, device)?,
+                    )?;
+                    row += spec.shape()[0];
+                }
             }
-            let adapters = self.stack_adapters((layer, module), experts.count, parameters)?;
-            let count = experts.count;
             Ok::<_, ModelError>(Stack {
                 weights: stack,
                 count,
                 is_transposed: false,
                 bias: None,
-                adapters,
+                adapters: self.stack_adapters(module, count)?,
             })
         };
-        let (gate_up, down) = (
-            stack(&["gate", "up"], MODULES[0])?,
-            stack(&["down"], MODULES[1])?,
-        );
         Ok(Matrices::Stacked {
-            gate_up,
-            down,
-            tensors: Vec::new(),
+            gate_up: stack(Role::ExpertGateUp, gate_up, MODULES[0])?,
+            down: stack(Role::ExpertDown, down, MODULES[1])?,
         })
     }
 
     /// The expert with adapters beside its matrices, where experts have some.
-    fn with_adapters(
-        &self,
-        mut expert: Expert,
-        layer: usize,
-        own: OneExpert,
-        parameters: &Parameters,
-    ) -> Result<Expert, ModelError> {
+    fn with_adapters(&self, mut expert: Expert, own: OneExpert) -> Result<Expert, ModelError> {
         let Trainable::Lora {
             rank,
             alpha,
             has_experts: true,
-        } = self.trainable
+        } = self.model.trainable
         else {
             return Ok(expert);
         };
@@ -328,8 +216,8 @@ impl ModelLoader<'_> {
             .into_iter()
             .zip(MODULES)
         {
-            let (a, all) = adapter_view(parameters, layer, &[module], "A")?;
-            let (b, b_range) = adapter_view(parameters, layer, &[module], "B")?;
+            let (a, all) = self.adapter_view(&[module], "A")?;
+            let (b, b_range) = self.adapter_view(&[module], "B")?;
             let (a, b) = (own.a(&a)?, own.b(&b)?);
             let start = all.start + own.index * a.elem_count();
             let (a_range, columns) = (start..start + a.elem_count(), 0..b.dims2()?.0);
@@ -354,21 +242,21 @@ impl ModelLoader<'_> {
     /// Room for the adapters of all experts of a module, where they have some; [`Parameters::copy_into`] fills it.
     fn stack_adapters(
         &self,
-        (layer, module): (usize, &'static str),
+        module: &str,
         experts: usize,
-        parameters: &Parameters,
     ) -> Result<Option<StackAdapters>, ModelError> {
         let Trainable::Lora {
             rank,
             alpha,
             has_experts: true,
-        } = self.trainable
+        } = self.model.trainable
         else {
             return Ok(None);
         };
-        let (a, a_range) = adapter_view(parameters, layer, &[module], "A")?;
-        let (b, b_range) = adapter_view(parameters, layer, &[module], "B")?;
-        let zeros = |rows, columns| Tensor::zeros((rows, columns), self.dtype, self.device);
+        let (a, a_range) = self.adapter_view(&[module], "A")?;
+        let (b, b_range) = self.adapter_view(&[module], "B")?;
+        let zeros =
+            |rows, columns| Tensor::zeros((rows, columns), self.model.dtype, self.model.device);
         let (a, b) = (
             zeros(experts * rank, a.dims2()?.1)?,
             zeros(experts * b.dims2()?.0, rank)?,

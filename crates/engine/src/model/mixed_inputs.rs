@@ -7,6 +7,6 @@ use candle_core::Tensor;
 pub(super) struct MixedInputs {
     /// What is mixed: rotated queries and keys, and values; or the convolution's output.
     pub(super) prepared: Tensor,
-    /// [rows, width + room]: what the output's matrix reads.
+    /// [rows, width + adapter_columns]: what the output's matrix reads.
     pub(super) output: Tensor,
 }

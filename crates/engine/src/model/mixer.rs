@@ -64,15 +64,15 @@ impl Mixer {
         &self,
         packed: &Tensor,
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<(Mixed, MixedInputs)> {
         match self {
             Self::Attention(mixer) => {
-                let (attended, inputs) = mixer.forward(packed, context, room)?;
+                let (attended, inputs) = mixer.forward(packed, context, adapter_columns)?;
                 Ok((Mixed::Attention(attended), inputs))
             }
             Self::GatedDelta(mixer) => {
-                let (mixed, inputs) = mixer.forward(packed, context.segments, room)?;
+                let (mixed, inputs) = mixer.forward(packed, context.segments, adapter_columns)?;
                 Ok((Mixed::GatedDelta(mixed), inputs))
             }
         }
@@ -84,14 +84,14 @@ impl Mixer {
         packed: &Tensor,
         mixed: &Mixed,
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
     ) -> Result<MixedInputs> {
         match (self, mixed) {
             (Self::Attention(mixer), Mixed::Attention(attended)) => {
-                mixer.derive(packed, attended, context, room)
+                mixer.derive(packed, attended, context, adapter_columns)
             }
             (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => {
-                mixer.derive(packed, mixed, context.segments, room)
+                mixer.derive(packed, mixed, context.segments, adapter_columns)
             }
             _ => other_mixer(),
         }
@@ -114,25 +114,25 @@ impl Mixer {
         }
     }
 
-    /// `gradient`: [rows, width] -> gradient of `packed`, [rows, inputs + room]. Adds the gradients of what is trained.
+    /// `gradient`: [rows, width] -> gradient of `packed`, [rows, inputs + adapter_columns]. Adds the gradients of what is trained.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
         (packed, mixed, inputs): (&Tensor, &Mixed, &MixedInputs),
         context: RowContext<'_>,
-        room: usize,
+        adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (self, mixed) {
             (Self::Attention(mixer), Mixed::Attention(attended)) => {
                 let activations = (packed, attended, &inputs.prepared);
-                mixer.backward(gradient, activations, context, room, gradients)
+                mixer.backward(gradient, activations, context, adapter_columns, gradients)
             }
             (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.backward(
                 gradient,
                 (packed, mixed, &inputs.prepared),
                 context.segments,
-                room,
+                adapter_columns,
                 gradients,
             ),
             _ => other_mixer(),
@@ -177,29 +177,6 @@ impl Mixer {
                 mixer.decode(&packed.rows, states, rows)
             }
             _ => other_mixer(),
-        }
-    }
-
-    /// The parts of its input's matrix with their outputs, in the order of the packing.
-    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::Attention(mixer) => mixer.input_parts(),
-            Self::GatedDelta(mixer) => mixer.input_parts().to_vec(),
-        }
-    }
-
-    pub(super) fn output_part(&self) -> &'static str {
-        match self {
-            Self::Attention(_) => "self_attn.o_proj",
-            Self::GatedDelta(_) => "linear_attn.out_proj",
-        }
-    }
-
-    /// Its tensors beside the matrices.
-    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
-        match self {
-            Self::Attention(mixer) => Ok(mixer.named()),
-            Self::GatedDelta(mixer) => mixer.named(),
         }
     }
 

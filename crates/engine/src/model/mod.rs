@@ -1,7 +1,7 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
-mod adapter_names; // a layer's matrices, and the adapters beside them in PEFT's names
+mod adapter_names; // adapters in PEFT's names
 mod attention; // the mixer of layers with attention
 mod beside_dense; // a dense block beside a mixture of experts
 mod decoder; // embedding, layers, final norm, head
@@ -44,7 +44,7 @@ pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
-pub use weights::{LoadProgress, Weights, is_trained, tensor_names, watch_loading};
+pub use weights::{LoadProgress, Weights, watch_loading};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]

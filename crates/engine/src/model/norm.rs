@@ -27,14 +27,14 @@ impl NormWeight {
         }
     }
 
-    /// Through the norm of `input`, and around it: `gradient`: [rows, width], `around`: [rows, width + any room] ->
-    /// [rows, width + room]. Adds the weight's gradient.
+    /// Through the norm of `input`, and around it: `gradient`: [rows, width], `around`: [rows, width + any adapter columns] ->
+    /// [rows, width + adapter_columns]. Adds the weight's gradient.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
         input: &Tensor,
         around: Option<&Tensor>,
-        room: usize,
+        adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         if let Some(range) = &self.trained {
@@ -47,6 +47,12 @@ impl NormWeight {
         let around = around
             .map(|around| around.narrow(1, 0, width))
             .transpose()?;
-        rms_norm_backward(gradient, input, self.norm(), around.as_ref(), room)
+        rms_norm_backward(
+            gradient,
+            input,
+            self.norm(),
+            around.as_ref(),
+            adapter_columns,
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! The gated MLP that every row of a mixture of experts goes through, times the sigmoid of a gate of its own.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::gated_mlp::{GatedMlp, MlpProducts};
 use super::gradients::Gradients;
@@ -27,14 +27,16 @@ pub(super) struct SharedProducts {
 }
 
 impl SharedExpert {
-    /// `x`: [rows, hidden + room of the MLP's input], `others`: [rows, hidden] -> products, and `others` with what it gives.
+    /// `x`: [rows, hidden + adapter columns of the MLP's input], `others`: [rows, hidden] -> products, and `others` with what it gives.
     pub(super) fn add(
         &self,
         others: &Tensor,
         x: &Tensor,
         adapters: AdapterUse<'_>,
     ) -> Result<(SharedProducts, Tensor)> {
-        let gate = self.gate.forward(&self.gate.with_room(x)?, adapters)?;
+        let gate = self
+            .gate
+            .forward(&self.gate.with_adapter_columns(x)?, adapters)?;
         let (mlp, output) = self.mlp.forward(x, adapters)?;
         let sum = add_shared(others, &output, &gate)?;
         Ok((SharedProducts { gate, mlp, output }, sum))
@@ -64,24 +66,14 @@ impl SharedExpert {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let SharedProducts { gate, mlp, output } = products;
-        let rooms = [self.mlp.down.room(), self.gate.room()];
-        let (own, gate_gradient) = add_shared_backward(gradient, output, gate, rooms)?;
+        let columns = [self.mlp.down.adapter_columns(), self.gate.adapter_columns()];
+        let (own, gate_gradient) = add_shared_backward(gradient, output, gate, columns)?;
         let products = (&mlp.gate_up, &mlp.activated);
         let own = self.mlp.backward(&own, x, products, gradients)?;
-        // Behind `x` there is room for the adapters of one product alone.
+        // Behind `x` are the adapter columns of one product alone.
         let x = self
             .gate
-            .with_inner(self.gate.with_room(x)?, Adapters::On.into())?;
+            .with_inner(self.gate.with_adapter_columns(x)?, Adapters::On.into())?;
         own + self.gate.backward(&gate_gradient, &x, gradients)?
-    }
-
-    /// Its tensors under their names inside a layer, adapters merged.
-    pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let mut named = self.mlp.named("mlp.shared_expert", dtype)?;
-        named.extend(
-            self.gate
-                .merged_parts(&[("mlp.shared_expert_gate", 1)], dtype)?,
-        );
-        Ok(named)
     }
 }

@@ -5,7 +5,6 @@ mod files;
 mod fp8_files;
 mod load_progress;
 mod mxfp4_files;
-mod names;
 mod random_init;
 
 use std::collections::HashMap;
@@ -14,16 +13,15 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
-use self::names::is_layer_matrix;
 use self::random_init::RandomInit;
 use super::{ModelError, expert_adapters};
 use crate::config::BasePrecision;
-use crate::hub::{ExpertTensors, Experts, ModelConfig, ModelSource};
+use crate::hub::{
+    ExpertTensors, Experts, ModelConfig, ModelSource, ModelTensor, is_rounded_in_fp8, is_trained,
+};
 use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
-pub(super) use self::names::{fused_names, has_bias};
-pub use self::names::{is_trained, tensor_names};
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
@@ -177,7 +175,7 @@ impl Weights {
         device: &Device,
     ) -> Result<Tensor, ModelError> {
         let tensor = self.unquantized(name, shape, dtype, device)?;
-        if self.base_precision == BasePrecision::Bf16 || !is_layer_matrix(name, shape) {
+        if self.base_precision == BasePrecision::Bf16 || !is_rounded_in_fp8(name, shape) {
             return Ok(tensor);
         }
         fp8::rounded(&tensor)
@@ -217,12 +215,12 @@ impl Weights {
 
     /// Every tensor of the model on the CPU, in the dtype that it is stored in.
     pub fn stored(&self, config: &ModelConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
-        let stored = |(name, shape): (String, Vec<usize>)| {
+        let stored = |ModelTensor { name, shape, .. }: ModelTensor| {
             let dtype = self.dtype(&name).unwrap_or(DType::F32);
             let tensor = self.get(&name, &shape, dtype, &Device::Cpu)?;
             Ok((name, tensor))
         };
-        tensor_names(config).into_iter().map(stored).collect()
+        config.tensors().into_iter().map(stored).collect()
     }
 
     fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
@@ -333,7 +331,7 @@ mod tests {
             Weights::open(&embedded).unwrap(),
             Weights::open(&folder).unwrap(),
         );
-        for (name, shape) in tensor_names(&config) {
+        for ModelTensor { name, shape, .. } in config.tensors() {
             let get = |weights: &Weights| {
                 numbers(
                     &weights

@@ -133,10 +133,7 @@ mod tests {
             (experts.count, experts.active, experts.intermediate_size),
             (128, 4, 2880)
         );
-        assert_eq!(
-            (experts.clamped, experts.router()),
-            (Some(DEFAULT_GATE), "mlp.router")
-        );
+        assert_eq!(experts.clamped, Some(DEFAULT_GATE));
         assert_eq!((window.tokens, window.rope_theta), (128, 150_000.0));
         assert_eq!(
             [0, 1, 2].map(|layer| config.scope(layer)),

@@ -173,22 +173,6 @@ pub struct Experts {
     pub is_beside_dense: bool,
 }
 
-impl Experts {
-    /// The router's name in a layer.
-    pub fn router(&self) -> &'static str {
-        match self.has_biases() {
-            true => "mlp.router",
-            false if self.is_beside_dense => "router.proj",
-            false => "mlp.gate",
-        }
-    }
-
-    /// Whether router and experts add biases.
-    pub fn has_biases(&self) -> bool {
-        self.tensors == ExpertTensors::FusedTransposed
-    }
-}
-
 /// How a layer mixes tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mixer<'a> {
@@ -279,36 +263,7 @@ impl DecoderOptions {
     }
 }
 
-/// Tensor names of a layer's norms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NormNames {
-    /// Before attention.
-    pub input: &'static str,
-    /// After attention, where there is one.
-    pub attention_output: &'static str,
-    /// Before the feed-forward block.
-    pub middle: &'static str,
-    /// After the feed-forward block, where there is one.
-    pub down: &'static str,
-}
-
 impl ModelConfig {
-    /// As transformers names them: the norm before the feed-forward block is called after attention unless there is one
-    /// of attention's output.
-    pub fn norm_names(&self) -> NormNames {
-        let after_attention = "post_attention_layernorm";
-        NormNames {
-            input: "input_layernorm",
-            attention_output: after_attention,
-            middle: if self.options.has_output_norms {
-                "pre_feedforward_layernorm"
-            } else {
-                after_attention
-            },
-            down: "post_feedforward_layernorm",
-        }
-    }
-
     /// The tokens that a layer's queries see.
     pub fn scope(&self, layer: usize) -> Scope {
         let window = self.options.window.as_ref();
@@ -388,29 +343,6 @@ impl ModelConfig {
     /// Numbers of a layer's queries.
     pub fn query_width(&self, layer: usize) -> usize {
         self.num_attention_heads * self.heads(layer).dimension
-    }
-
-    /// The matrices that a layer's attention reads its input by, with their outputs: of queries also their gates, where
-    /// attention has one.
-    pub fn attention_inputs(&self, layer: usize) -> Vec<(&'static str, usize)> {
-        let query = self.query_width(layer)
-            * if self.options.has_attention_gate {
-                2
-            } else {
-                1
-            };
-        let key = self.heads(layer).width();
-        let all = vec![
-            ("self_attn.q_proj", query),
-            ("self_attn.k_proj", key),
-            ("self_attn.v_proj", key),
-        ];
-        let count = match self.keys_values(layer) {
-            KeysValues::Own => 3,
-            KeysValues::AreKeys => 2,
-            KeysValues::OfLayer(_) => 1,
-        };
-        all.into_iter().take(count).collect()
     }
 
     /// Width inside a layer's dense feed-forward block.

@@ -91,12 +91,8 @@ mod tests {
             (256, 8, 512)
         );
         assert_eq!(
-            (
-                experts.shared_size,
-                experts.is_renormalised,
-                experts.router()
-            ),
-            (Some(512), true, "mlp.gate")
+            (experts.shared_size, experts.is_renormalised),
+            (Some(512), true)
         );
         assert_eq!(
             (

@@ -8,7 +8,6 @@ use memmap2::{Advice, Mmap};
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::mxfp4_files::Mxfp4Codes;
-use super::names::tensor_names;
 use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
@@ -64,10 +63,8 @@ impl Files {
             entries.insert(EMBEDDING.to_owned(), (number, embedding));
         }
         let tensors: Option<HashSet<String>> = config.map(|config| {
-            tensor_names(&config)
-                .into_iter()
-                .map(|(name, _)| name)
-                .collect()
+            let names = config.tensors().into_iter().map(|tensor| tensor.name);
+            names.collect()
         });
         // Parts of a tensor that has all experts belong to it.
         let taken = |name: &String| {

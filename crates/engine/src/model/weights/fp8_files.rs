@@ -75,8 +75,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::config::BasePrecision;
-    use crate::hub::{ModelConfig, ModelSource};
-    use crate::model::weights::{is_layer_matrix, tensor_names};
+    use crate::hub::{ModelConfig, ModelSource, ModelTensor, is_rounded_in_fp8};
     use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 
     type Named = (String, Tensor);
@@ -350,7 +349,7 @@ mod tests {
         let config = ModelConfig::parse(&config(&json!(null)), "x").unwrap();
         let (mut coded, mut plain) = (Vec::new(), Vec::new());
         for (name, tensor) in Weights::fresh(&config, 3).stored(&config).unwrap() {
-            if is_layer_matrix(&name, tensor.dims()) {
+            if is_rounded_in_fp8(&name, tensor.dims()) {
                 let [codes, scales, matrix] = quantize(&tensor, [128, 128]).unwrap();
                 coded.extend([(name.clone(), codes), (format!("{name}_scale_inv"), scales)]);
                 plain.push((name, matrix));
@@ -383,7 +382,7 @@ mod tests {
             };
             assert_eq!(forward(&coded), forward(&plain));
         }
-        for (name, shape) in tensor_names(&config) {
+        for ModelTensor { name, shape, .. } in config.tensors() {
             let get = |weights: &Weights| {
                 numbers(
                     &weights

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::names::tensor_names;
-use crate::hub::{ExpertTensors, ModelConfig};
+use crate::hub::{ExpertTensors, Kind, ModelConfig, ModelTensor, Role};
 use crate::kernels::philox::uniform_weights_on;
 
 /// The distribution of each tensor's initial values.
@@ -42,51 +41,37 @@ impl RandomInit {
             experts.is_some_and(|experts| experts.tensors == ExpertTensors::FusedTransposed);
         let divides_by_norm =
             config.options.has_head_norms && config.options.query_scalar == Some(1.0);
-        let draw = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
-            let deviation = match (shape.as_slice(), name.as_str()) {
-                ([_], _) => None,
-                (_, name) if name.ends_with("_proj_bias") => None,
-                ([_, inputs, _], name) if is_transposed && name.contains("mlp.experts") => {
-                    let share = if name.ends_with("down_proj") {
-                        residual
-                    } else {
-                        1.0
-                    };
-                    Some(share / (*inputs as f64).sqrt())
-                }
-                (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => {
-                    Some(0.02)
-                }
-                ([.., inputs], name)
-                    if ["o_proj", "out_proj", "down_proj"]
-                        .iter()
-                        .any(|part| name.contains(part)) =>
-                {
-                    Some(residual / (*inputs as f64).sqrt())
-                }
-                (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
+        let draw = |(stream, tensor): (usize, ModelTensor)| {
+            let ModelTensor {
+                name, shape, spec, ..
+            } = tensor;
+            let uniform = |deviation: f64| Numbers::Uniform {
+                bound: deviation * 3.0_f64.sqrt(),
             };
-            let constant = match name.as_str() {
-                name if [".bias", "_proj_bias", ".sinks"]
-                    .iter()
-                    .any(|end| name.ends_with(end)) =>
-                {
-                    0.0
-                }
-                // Not offset: the norm of the gated delta rule, and the bias of its time step.
-                name if name.contains("linear_attn") => 1.0,
+            let numbers = match (spec.kind, spec.role) {
+                (Kind::Decay, _) => Numbers::Decay,
+                (Kind::Bias | Kind::Zeros, _) => Numbers::Constant(0.0),
+                (Kind::Ones, _) => Numbers::Constant(1.0),
                 // Where norms have in them what scores are divided by elsewhere.
-                name if divides_by_norm && name.ends_with("q_norm.weight") => {
-                    1.0 / (shape[0] as f64).sqrt()
+                (Kind::Norm, Role::QueryNorm) if divides_by_norm => {
+                    Numbers::Constant(1.0 / (shape[0] as f64).sqrt())
                 }
-                _ => 1.0 - config.options.norm_offset,
-            };
-            let numbers = match deviation {
-                _ if name.ends_with(".A_log") => Numbers::Decay,
-                Some(deviation) => Numbers::Uniform {
-                    bound: deviation * 3.0_f64.sqrt(),
-                },
-                None => Numbers::Constant(constant),
+                (Kind::Norm, _) => Numbers::Constant(1.0 - config.options.norm_offset),
+                (Kind::Embedding, _) => uniform(0.02),
+                (Kind::Matrix, role) => {
+                    let feeds_stream = matches!(
+                        role,
+                        Role::MixerOutput | Role::Down | Role::ExpertDown | Role::SharedDown
+                    );
+                    let is_of_experts = matches!(role, Role::ExpertGateUp | Role::ExpertDown);
+                    let inputs = shape[if is_transposed && is_of_experts {
+                        1
+                    } else {
+                        shape.len() - 1
+                    }];
+                    let share = if feeds_stream { residual } else { 1.0 };
+                    uniform(share / (inputs as f64).sqrt())
+                }
             };
             (
                 name,
@@ -99,11 +84,7 @@ impl RandomInit {
         };
         Self {
             seed,
-            tensors: tensor_names(config)
-                .into_iter()
-                .enumerate()
-                .map(draw)
-                .collect(),
+            tensors: config.tensors().into_iter().enumerate().map(draw).collect(),
         }
     }
 

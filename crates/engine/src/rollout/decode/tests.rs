@@ -47,23 +47,11 @@ fn with_keys(name: &str, own: &str) -> Decoder {
         "linear_value_head_dim":8,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,
         "shared_expert_intermediate_size":20,"sliding_window":5,"architectures":["#;
     let config = ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
-    let fresh = Decoder::new(
-        &config,
-        &Weights::fresh(&config, 5),
-        Trainable::Full,
-        1,
-        DType::F32,
-        &Device::Cpu,
-    );
-    let tensors = fresh
-        .unwrap()
-        .merged()
-        .unwrap()
-        .into_iter()
-        .map(|(name, tensor)| {
-            let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
-            (name, tensor.affine(factor, 0.0).unwrap())
-        });
+    let fresh = Weights::fresh(&config, 5).stored(&config);
+    let tensors = fresh.unwrap().into_iter().map(|(name, tensor)| {
+        let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
+        (name, tensor.affine(factor, 0.0).unwrap())
+    });
     let weights = Weights::from_tensors(tensors, "test");
     Decoder::new(
         &config,

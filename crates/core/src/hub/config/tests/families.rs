@@ -221,7 +221,7 @@ fn qwen3_5_is_read_in_all_its_spellings() {
     assert_eq!(
         (
             config.rotary_dimension(),
-            config.attention_inputs(0)[0].1,
+            config.adapted_matrices(3)[0].shape()[0],
             config.attention_layers()
         ),
         (64, 8192, 2)

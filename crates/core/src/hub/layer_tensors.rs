@@ -1,0 +1,391 @@
+//! The tensors of a model as one table. Loading, fresh weights, adapters, exports, GGUF and the memory plan read it.
+
+use super::{AttentionBias, ExpertTensors, Experts, KeysValues, Mixer, ModelConfig};
+
+/// What a tensor is for. Matrices of one role read the same input and are packed into one, in the order of the table;
+/// likewise their biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Embedding,
+    /// The layers' own inputs: a row for each token, and the projection of its embedding.
+    LayerEmbedding,
+    LayerProjection,
+    LayerProjectionNorm,
+    FinalNorm,
+    Head,
+
+    InputNorm,
+    /// Queries, keys and values, or the inputs of the gated delta rule.
+    MixerInput,
+    QueryNorm,
+    KeyNorm,
+    Sinks,
+    Convolution,
+    Decay,
+    TimeBias,
+    DeltaNorm,
+    MixerOutput,
+    /// The norm of the mixer's output, which some families have.
+    MixerOutputNorm,
+    /// The norm of the feed-forward block's input.
+    MiddleNorm,
+    /// The norm of the feed-forward block's output, which some families have.
+    DownNorm,
+    /// Gate and up of a dense block.
+    GateUp,
+    Down,
+    Router,
+    /// Norms of experts beside a dense block.
+    RouterNorm,
+    ExpertsNorm,
+    DenseOutputNorm,
+    ExpertsOutputNorm,
+    ExpertFactors,
+    ExpertGateUp,
+    ExpertDown,
+    /// The expert that every token uses, and its gate.
+    SharedGateUp,
+    SharedDown,
+    SharedGate,
+    /// A layer's own input, besides the stream.
+    OwnInputGate,
+    OwnInputProjection,
+    OwnInputNorm,
+    /// Multiplies the stream after the layer.
+    LayerFactor,
+}
+
+/// The numbers of a tensor, by how fresh weights have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Uniform, with a standard deviation by the number of inputs.
+    Matrix,
+    /// Uniform, with a standard deviation of 0.02.
+    Embedding,
+    /// The weight of a norm: 1, less the family's offset.
+    Norm,
+    /// Zeros, added to the outputs of the role's matrices.
+    Bias,
+    Zeros,
+    Ones,
+    /// Logarithms of numbers between 0.01 and 16.
+    Decay,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub role: Role,
+    pub kind: Kind,
+    /// As transformers names it, inside its layer where it has one; `{}` is the number of an expert.
+    pub name: &'static str,
+    /// llama.cpp's name, without the layer and `.weight`; empty where it has none.
+    gguf: &'static str,
+    /// Fewer dimensions are followed by zeros.
+    shape: [usize; 3],
+    /// The number of experts where each has a tensor of its own, else 1.
+    pub copies: usize,
+    /// Whether the matrix gets an adapter. Those of experts are in [`Experts::adapter_shapes`].
+    pub is_adapted: bool,
+}
+
+/// One tensor of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelTensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub spec: TensorSpec,
+    layer: Option<usize>,
+}
+
+/// Whether full training moves the tensor.
+pub fn is_trained(name: &str) -> bool {
+    !name.ends_with(".layer_scalar")
+}
+
+/// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
+pub fn is_rounded_in_fp8(name: &str, shape: &[usize]) -> bool {
+    let gates = [
+        "mlp.gate.weight",
+        "mlp.router.weight",
+        "router.proj.weight",
+        "mlp.shared_expert_gate.weight",
+    ];
+    name.starts_with("model.layers.")
+        && shape.len() == 2
+        && !name.ends_with("_bias")
+        && !gates.iter().any(|gate| name.ends_with(gate))
+}
+
+/// The full name of what a layer calls `name`.
+pub fn tensor_name(layer: Option<usize>, name: &str) -> String {
+    match layer {
+        Some(layer) => format!("model.layers.{layer}.{name}"),
+        None => name.to_owned(),
+    }
+}
+
+impl TensorSpec {
+    pub fn shape(&self) -> &[usize] {
+        let dimensions = self.shape.iter().position(|&size| size == 0);
+        &self.shape[..dimensions.unwrap_or(3)]
+    }
+
+    /// Numbers of all copies.
+    pub fn count(&self) -> usize {
+        self.copies * self.shape().iter().product::<usize>()
+    }
+
+    /// PEFT's name of the module inside its layer.
+    pub fn module(&self) -> &'static str {
+        self.name.trim_end_matches(".weight")
+    }
+}
+
+impl ModelTensor {
+    /// llama.cpp's name.
+    pub fn gguf_name(&self) -> String {
+        let end = if self.spec.kind == Kind::Bias {
+            "bias"
+        } else {
+            "weight"
+        };
+        let own = format!("{}.{end}", self.spec.gguf);
+        self.layer
+            .map_or(own.clone(), |layer| format!("blk.{layer}.{own}"))
+    }
+
+    /// Whether its rows are those of queries or keys.
+    pub fn is_query_or_key(&self) -> bool {
+        ["attn_q", "attn_k"].contains(&self.spec.gguf)
+    }
+}
+
+impl Experts {
+    /// [outputs, inputs] of an expert's adapted matrices: gate and up together, and down.
+    pub fn adapter_shapes(&self, hidden: usize) -> [[usize; 2]; 2] {
+        let width = self.intermediate_size;
+        [[2 * width, hidden], [hidden, width]]
+    }
+}
+
+impl ModelConfig {
+    /// Every tensor of the model, in the order in which they are trained.
+    pub fn tensors(&self) -> Vec<ModelTensor> {
+        let outside = self.tensors_of(None);
+        let is_before = |spec: &&TensorSpec| spec.role != Role::FinalNorm;
+        let (before, after) = outside.split_at(outside.iter().take_while(is_before).count());
+        let mut all = Vec::new();
+        let mut add = |layer, specs: &[TensorSpec]| {
+            // An expert's tensors are together.
+            for run in specs.chunk_by(|one, next| one.copies > 1 && next.copies > 1) {
+                for index in 0..run[0].copies {
+                    all.extend(run.iter().map(|&spec| ModelTensor {
+                        name: tensor_name(layer, &spec.name.replace("{}", &index.to_string())),
+                        shape: spec.shape().to_vec(),
+                        spec,
+                        layer,
+                    }));
+                }
+            }
+        };
+        add(None, before);
+        (0..self.num_hidden_layers)
+            .for_each(|layer| add(Some(layer), &self.tensors_of(Some(layer))));
+        add(None, after);
+        all
+    }
+
+    /// The matrices of a layer that have adapters, packed ones side by side.
+    pub fn adapted_matrices(&self, layer: usize) -> Vec<TensorSpec> {
+        let mut specs = self.tensors_of(Some(layer));
+        specs.retain(|spec| spec.is_adapted);
+        specs
+    }
+
+    /// The tensors of a layer, or of what is outside of the layers.
+    pub fn tensors_of(&self, layer: Option<usize>) -> Vec<TensorSpec> {
+        layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer))
+    }
+
+    fn outer_tensors(&self) -> Vec<TensorSpec> {
+        let (vocabulary, hidden) = (self.vocab_size, self.hidden_size);
+        let width = self.options.layer_input.unwrap_or(0);
+        let (own_input, inputs) = (width > 0, self.num_hidden_layers * width);
+        #[rustfmt::skip]
+        let rows: &[Row<'_>] = &[
+            (Role::Embedding,           Kind::Embedding, "model.embed_tokens.weight",               "token_embd",  &[vocabulary, hidden], true),
+            (Role::LayerEmbedding,      Kind::Embedding, "model.embed_tokens_per_layer.weight",     "",            &[vocabulary, inputs], own_input),
+            (Role::LayerProjection,     Kind::Matrix,    "model.per_layer_model_projection.weight", "",            &[inputs, hidden],     own_input),
+            (Role::LayerProjectionNorm, Kind::Norm,      "model.per_layer_projection_norm.weight",  "",            &[width],              own_input),
+            (Role::FinalNorm,           Kind::Norm,      "model.norm.weight",                       "output_norm", &[hidden],             true),
+            (Role::Head,                Kind::Embedding, "lm_head.weight",                          "output",      &[vocabulary, hidden], !self.tie_word_embeddings),
+        ];
+        self.specs(rows, 0)
+    }
+
+    fn layer_tensors(&self, layer: usize) -> Vec<TensorSpec> {
+        let (hidden, options) = (self.hidden_size, &self.options);
+        let (mixer, source) = (self.mixer(layer), self.keys_values(layer));
+        let attention = matches!(mixer, Mixer::Attention(_));
+        let delta = !attention;
+        let keys = attention && !matches!(source, KeysValues::OfLayer(_));
+        let values = keys && source == KeysValues::Own;
+        let bias = self.attention_bias != AttentionBias::Absent;
+        let output_bias = self.attention_bias == AttentionBias::All;
+        let (heads, query_width) = (self.heads(layer), self.query_width(layer));
+        let (head, key_width) = (heads.dimension, heads.width());
+        // Each query is followed by its gate, where there is one.
+        let queries = query_width * if options.has_attention_gate { 2 } else { 1 };
+        let [convolved, kernel, delta_heads, delta_head, delta_values] = match mixer {
+            Mixer::Attention(_) => [0; 5],
+            Mixer::GatedDelta(delta) => [
+                delta.convolved(),
+                delta.kernel,
+                delta.value_heads,
+                delta.value_dimension,
+                delta.values(),
+            ],
+        };
+        let experts = self.experts(layer);
+        let stored = experts.map(|experts| experts.tensors);
+        let beside = experts.is_some_and(|experts| experts.is_beside_dense);
+        let dense = experts.is_none() || beside;
+        let separate = stored == Some(ExpertTensors::Separate);
+        let fused = stored == Some(ExpertTensors::Fused) && !beside;
+        let transposed = stored == Some(ExpertTensors::FusedTransposed);
+        let shared = experts.and_then(|experts| experts.shared_size);
+        let (shared, shared_inner) = (shared.is_some(), shared.unwrap_or(0));
+        let inner = self.inner_size(layer);
+        let (count, width) =
+            experts.map_or((0, 0), |experts| (experts.count, experts.intermediate_size));
+        let (own_input, input) = (
+            options.layer_input.is_some(),
+            options.layer_input.unwrap_or(0),
+        );
+        #[rustfmt::skip]
+        let rows: &[Row<'_>] = &[
+            (Role::InputNorm,          Kind::Norm,   "input_layernorm.weight",              "attn_norm",           &[hidden],                   true),
+
+            (Role::MixerInput,         Kind::Matrix, "self_attn.q_proj.weight",             "attn_q",              &[queries, hidden],          attention),
+            (Role::MixerInput,         Kind::Matrix, "self_attn.k_proj.weight",             "attn_k",              &[key_width, hidden],        keys),
+            (Role::MixerInput,         Kind::Matrix, "self_attn.v_proj.weight",             "attn_v",              &[key_width, hidden],        values),
+            (Role::MixerInput,         Kind::Bias,   "self_attn.q_proj.bias",               "attn_q",              &[queries],                  attention && bias),
+            (Role::MixerInput,         Kind::Bias,   "self_attn.k_proj.bias",               "attn_k",              &[key_width],                keys && bias),
+            (Role::MixerInput,         Kind::Bias,   "self_attn.v_proj.bias",               "attn_v",              &[key_width],                values && bias),
+            (Role::QueryNorm,          Kind::Norm,   "self_attn.q_norm.weight",             "attn_q_norm",         &[head],                     attention && options.has_head_norms),
+            (Role::KeyNorm,            Kind::Norm,   "self_attn.k_norm.weight",             "attn_k_norm",         &[head],                     keys && options.has_head_norms),
+            (Role::Sinks,              Kind::Zeros,  "self_attn.sinks",                     "",                    &[self.num_attention_heads], attention && options.has_attention_sinks),
+            (Role::MixerOutput,        Kind::Matrix, "self_attn.o_proj.weight",             "attn_output",         &[hidden, query_width],      attention),
+            (Role::MixerOutput,        Kind::Bias,   "self_attn.o_proj.bias",               "attn_output",         &[hidden],                   attention && output_bias),
+
+            (Role::MixerInput,         Kind::Matrix, "linear_attn.in_proj_qkv.weight",      "",                    &[convolved, hidden],        delta),
+            (Role::MixerInput,         Kind::Matrix, "linear_attn.in_proj_z.weight",        "",                    &[delta_values, hidden],     delta),
+            (Role::MixerInput,         Kind::Matrix, "linear_attn.in_proj_b.weight",        "",                    &[delta_heads, hidden],      delta),
+            (Role::MixerInput,         Kind::Matrix, "linear_attn.in_proj_a.weight",        "",                    &[delta_heads, hidden],      delta),
+            (Role::Convolution,        Kind::Matrix, "linear_attn.conv1d.weight",           "",                    &[convolved, 1, kernel],     delta),
+            (Role::Decay,              Kind::Decay,  "linear_attn.A_log",                   "",                    &[delta_heads],              delta),
+            (Role::TimeBias,           Kind::Ones,   "linear_attn.dt_bias",                 "",                    &[delta_heads],              delta),
+            (Role::DeltaNorm,          Kind::Ones,   "linear_attn.norm.weight",             "",                    &[delta_head],               delta),
+            (Role::MixerOutput,        Kind::Matrix, "linear_attn.out_proj.weight",         "",                    &[hidden, delta_values],     delta),
+
+            (Role::MixerOutputNorm,    Kind::Norm,   "post_attention_layernorm.weight",     "post_attention_norm", &[hidden],                   options.has_output_norms),
+            (Role::MiddleNorm,         Kind::Norm,   "pre_feedforward_layernorm.weight",    "ffn_norm",            &[hidden],                   options.has_output_norms),
+            (Role::MiddleNorm,         Kind::Norm,   "post_attention_layernorm.weight",     "ffn_norm",            &[hidden],                   !options.has_output_norms),
+
+            (Role::GateUp,             Kind::Matrix, "mlp.gate_proj.weight",                "ffn_gate",            &[inner, hidden],            dense),
+            (Role::GateUp,             Kind::Matrix, "mlp.up_proj.weight",                  "ffn_up",              &[inner, hidden],            dense),
+            (Role::Down,               Kind::Matrix, "mlp.down_proj.weight",                "ffn_down",            &[hidden, inner],            dense),
+
+            (Role::RouterNorm,         Kind::Norm,   "router.scale",                        "",                    &[hidden],                   beside),
+            (Role::ExpertsNorm,        Kind::Norm,   "pre_feedforward_layernorm_2.weight",  "",                    &[hidden],                   beside),
+            (Role::DenseOutputNorm,    Kind::Norm,   "post_feedforward_layernorm_1.weight", "",                    &[hidden],                   beside),
+            (Role::ExpertsOutputNorm,  Kind::Norm,   "post_feedforward_layernorm_2.weight", "",                    &[hidden],                   beside),
+            (Role::ExpertFactors,      Kind::Ones,   "router.per_expert_scale",             "",                    &[count],                    beside),
+            (Role::Router,             Kind::Matrix, "router.proj.weight",                  "",                    &[count, hidden],            beside),
+            (Role::Router,             Kind::Matrix, "mlp.gate.weight",                     "",                    &[count, hidden],            separate || fused),
+            (Role::Router,             Kind::Matrix, "mlp.router.weight",                   "",                    &[count, hidden],            transposed),
+            (Role::Router,             Kind::Bias,   "mlp.router.bias",                     "",                    &[count],                    transposed),
+
+            (Role::ExpertGateUp,       Kind::Matrix, "experts.gate_up_proj",                "",                    &[count, 2 * width, hidden], beside),
+            (Role::ExpertDown,         Kind::Matrix, "experts.down_proj",                   "",                    &[count, hidden, width],     beside),
+            (Role::ExpertGateUp,       Kind::Matrix, "mlp.experts.gate_up_proj",            "",                    &[count, 2 * width, hidden], fused),
+            (Role::ExpertDown,         Kind::Matrix, "mlp.experts.down_proj",               "",                    &[count, hidden, width],     fused),
+            (Role::ExpertGateUp,       Kind::Matrix, "mlp.experts.gate_up_proj",            "",                    &[count, hidden, 2 * width], transposed),
+            (Role::ExpertGateUp,       Kind::Bias,   "mlp.experts.gate_up_proj_bias",       "",                    &[count, 2 * width],         transposed),
+            (Role::ExpertDown,         Kind::Matrix, "mlp.experts.down_proj",               "",                    &[count, width, hidden],     transposed),
+            (Role::ExpertDown,         Kind::Bias,   "mlp.experts.down_proj_bias",          "",                    &[count, hidden],            transposed),
+            (Role::ExpertGateUp,       Kind::Matrix, "mlp.experts.{}.gate_proj.weight",     "",                    &[width, hidden],            separate),
+            (Role::ExpertGateUp,       Kind::Matrix, "mlp.experts.{}.up_proj.weight",       "",                    &[width, hidden],            separate),
+            (Role::ExpertDown,         Kind::Matrix, "mlp.experts.{}.down_proj.weight",     "",                    &[hidden, width],            separate),
+            (Role::SharedGateUp,       Kind::Matrix, "mlp.shared_expert.gate_proj.weight",  "",                    &[shared_inner, hidden],     shared),
+            (Role::SharedGateUp,       Kind::Matrix, "mlp.shared_expert.up_proj.weight",    "",                    &[shared_inner, hidden],     shared),
+            (Role::SharedDown,         Kind::Matrix, "mlp.shared_expert.down_proj.weight",  "",                    &[hidden, shared_inner],     shared),
+            (Role::SharedGate,         Kind::Matrix, "mlp.shared_expert_gate.weight",       "",                    &[1, hidden],                shared),
+
+            (Role::DownNorm,           Kind::Norm,   "post_feedforward_layernorm.weight",   "post_ffw_norm",       &[hidden],                   options.has_output_norms),
+            (Role::OwnInputGate,       Kind::Matrix, "per_layer_input_gate.weight",         "",                    &[input, hidden],            own_input),
+            (Role::OwnInputProjection, Kind::Matrix, "per_layer_projection.weight",         "",                    &[hidden, input],            own_input),
+            (Role::OwnInputNorm,       Kind::Norm,   "post_per_layer_input_norm.weight",    "",                    &[hidden],                   own_input),
+            (Role::LayerFactor,        Kind::Ones,   "layer_scalar",                        "",                    &[1],                        options.has_layer_factors),
+        ];
+        self.specs(rows, count)
+    }
+
+    /// The rows that the model has. `experts`: of a layer.
+    fn specs(&self, rows: &[Row<'_>], experts: usize) -> Vec<TensorSpec> {
+        let spec = |&(role, kind, name, gguf, sizes, _): &Row<'_>| {
+            let mut shape = [0; 3];
+            shape[..sizes.len()].copy_from_slice(sizes);
+            let is_adapted = kind == Kind::Matrix
+                && match role {
+                    Role::MixerInput | Role::MixerOutput => true,
+                    Role::SharedGateUp | Role::SharedDown | Role::SharedGate => true,
+                    // Where there are experts PEFT reads `gate_proj` as the tensor of all, in dense layers too.
+                    Role::GateUp | Role::Down => self.options.experts.is_none(),
+                    _ => false,
+                };
+            TensorSpec {
+                role,
+                kind,
+                name,
+                gguf,
+                shape,
+                copies: if name.contains("{}") { experts } else { 1 },
+                is_adapted,
+            }
+        };
+        rows.iter().filter(|row| row.5).map(spec).collect()
+    }
+}
+
+/// Role, kind, name, llama.cpp's name, shape, and whether the model has it there.
+type Row<'a> = (Role, Kind, &'static str, &'static str, &'a [usize], bool);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::{named_shape, shape_names};
+
+    /// Where only names are known, a tensor is told by its name.
+    #[test]
+    fn what_a_name_says_is_what_the_table_says() {
+        for tensor in shape_names()
+            .into_iter()
+            .flat_map(|name| named_shape(name).unwrap().tensors())
+        {
+            let ModelTensor {
+                name,
+                shape,
+                spec,
+                layer,
+            } = &tensor;
+            let is_gate = matches!(spec.role, Role::Router | Role::SharedGate);
+            let is_rounded =
+                spec.kind == Kind::Matrix && layer.is_some() && shape.len() == 2 && !is_gate;
+            assert_eq!(is_rounded_in_fp8(name, shape), is_rounded, "{name}");
+            assert_eq!(is_trained(name), spec.role != Role::LayerFactor, "{name}");
+        }
+    }
+}
