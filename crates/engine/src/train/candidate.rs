@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::guide::Guide;
+use super::prompt_sets::PromptSets;
 use super::run_task::{RunTask, TaskPart};
-use super::setup::{PromptSets, Setup};
+use super::setup::Setup;
 use super::trainer::{policy_settings, sampling, shard_for_rank};
 use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;

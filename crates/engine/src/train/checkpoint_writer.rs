@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::trainer::Trainer;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::kernels::pinned_memory::HostBuffer;

@@ -1,9 +1,9 @@
 //! A policy that has collapsed is replaced by the last checkpoint whose groups were informative, one that has diverged by
 //! the checkpoint that earned the most.
 
-use super::TrainError;
 use super::alerts::{DIVERGED, WINDOW};
 use super::checkpointing::{SaveReason, collect, save};
+use super::error::TrainError;
 use super::next_action::Next;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::setup::PromptSets;
+use super::prompt_sets::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::GroupOutcome;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::eval::GuardPrompt;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Error};
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::checkpoint::write_model;
 use crate::config::Schedule;
 use crate::dataset::generator::Generator;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::recorder::Record;
 use super::run_loop::{Ended, run_loop};
 use super::setup::Setup;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
+use super::error::TrainError;
 use super::gradient_shape::shrunk;
 use super::groups::{AnsweredTurn, Group, GroupTurn, StepRollout};
 use super::metrics::{StepUpdate, prompt_metrics, rollout_metrics, task_metrics, update_metrics};

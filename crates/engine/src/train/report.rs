@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::TrainError;
 use super::checkpointing::collect;
 use super::collapse;
 use super::early_stop::should_stop;
+use super::error::TrainError;
 use super::next_action::Next;
 use super::recorder::Recorder;
 use super::sample::sample;

@@ -1,6 +1,6 @@
 //! Which prompts the next steps take, in an order that has no end.
 
-use super::TrainError;
+use super::error::TrainError;
 use super::groups::{Group, PromptOutcome, SampledSteps, StepRollout};
 use super::trainer::Trainer;
 use crate::dataset::adaptive_order::TakenRows;

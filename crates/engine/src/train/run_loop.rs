@@ -1,10 +1,10 @@
 //! A training run from start to report: load, the loop over steps, what is due between them, and the end. All ranks run
 //! it; rank 0 decides what is next and writes the record.
 
-use super::TrainError;
 use super::checkpointing::{SaveReason, save};
 use super::collapse::recover;
 use super::early_stop::is_due;
+use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::guard::measure_guard;
 use super::memory_probe::probe_memory;

@@ -1,6 +1,6 @@
 //! The tasks of a run: one, or several whose rows are mixed by weight.
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::policy::{Lengths, Prompt, ScoredTask};

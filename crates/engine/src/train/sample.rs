@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::TrainError;
 use super::checkpointing::collect;
+use super::error::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
 use super::groups::{Group, PolicyBatch, SampledSteps, StepRollout};
 use super::guided::guide;

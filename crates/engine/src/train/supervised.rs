@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::TrainError;
 use super::checkpointing::collect;
+use super::error::TrainError;
 use super::gradient_shape::Extent;
 use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::TrainError;
 use super::endpoint_teacher::EndpointTeacher;
+use super::error::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
 use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
+use super::prompt_sets::PromptSets;
 use super::run_task::RunTask;
-use super::setup::{PromptSets, Setup};
+use super::setup::Setup;
 use crate::checkpoint::{self, CheckpointError, TrainerState};
 use crate::config::{Method, TrainConfig};
 use crate::dataset::adaptive_order::AdaptiveOrder;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::TrainError;
 use super::checkpointing::leave;
+use super::error::TrainError;
 use super::judge_models::check_judges;
 use super::rank::{Begin, load_and_train};
 use super::recorder::{Listener, Record, Recorder};
