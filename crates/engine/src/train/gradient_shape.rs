@@ -81,18 +81,20 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     if before == after {
         return None;
     }
-    Some(Alert {
-        rule: "out_of_memory".to_owned(),
-        level: "warning".to_owned(),
+    let sentence =
+        format!("GPU out of memory with {before}; the step was recomputed with {after}.");
+    let suggestion = format!(
+        "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
+        if after.recompute { "always" } else { "never" },
+        after.tokens_per_micro_batch
+    );
+    Some(Alert::new(
+        "out_of_memory",
+        "warning",
         step,
-        sentence: format!("GPU out of memory with {before}; the step was recomputed with {after}."),
-        suggestion: format!(
-            "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
-            if after.recompute { "always" } else { "never" },
-            after.tokens_per_micro_batch
-        ),
-        ..Alert::default()
-    })
+        sentence,
+        suggestion,
+    ))
 }
 
 #[cfg(test)]

@@ -70,12 +70,12 @@ impl RunAlerts {
     /// Learns of a step's answers, for the alert of a collapse.
     pub(super) fn see_answers(&mut self, trainer: &Trainer, rollout: &StepRollout) {
         let turns = rollout.sampled_turns();
-        self.run.frequent_answer = frequent_answer(&turns);
+        self.run.see_answer(frequent_answer(&turns));
         for (index, (_, alerts)) in self.tasks.iter_mut().enumerate() {
             let is_its =
                 |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
-            alerts.frequent_answer =
-                frequent_answer(&turns.iter().copied().filter(is_its).collect::<Vec<_>>());
+            let turns: Vec<_> = turns.iter().copied().filter(is_its).collect();
+            alerts.see_answer(frequent_answer(&turns));
         }
     }
 

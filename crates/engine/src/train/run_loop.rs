@@ -190,18 +190,10 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
             .iter()
             .map(|prompt| &prompt.row);
         let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
-        let (rule, level, step) = ("unguided".to_owned(), "info".to_owned(), trainer.state.step);
         let sentence =
             format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
-        let suggestion = guide.remedy().to_owned();
-        let alert = Alert {
-            rule,
-            level,
-            step,
-            sentence,
-            suggestion,
-            ..Alert::default()
-        };
+        let step = trainer.state.step;
+        let alert = Alert::new("unguided", "info", step, sentence, guide.remedy());
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
@@ -228,13 +220,8 @@ fn untaught(trainer: &Trainer) -> Option<Alert> {
     } else {
         String::new()
     };
-    (!rows.is_empty()).then(|| Alert {
-        rule: "untaught".to_owned(),
-        level: "info".to_owned(),
-        step: trainer.state.step,
-        sentence: format!("Rows without distillation: {named}{more}."),
-        suggestion: "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled."
-            .to_owned(),
-        ..Alert::default()
-    })
+    let sentence = format!("Rows without distillation: {named}{more}.");
+    let suggestion = "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled.";
+    let step = trainer.state.step;
+    (!rows.is_empty()).then(|| Alert::new("untaught", "info", step, sentence, suggestion))
 }

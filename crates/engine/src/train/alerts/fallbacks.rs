@@ -35,26 +35,17 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
                  1/{parts} of the cache."
             ),
             "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
-             there."
-                .to_owned(),
+             there.",
         ),
         GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
             format!(
                 "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
             ),
-            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
+            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.",
         ),
     };
-    let (rule, level) = (rule.to_owned(), "warning".to_owned());
-    Alert {
-        rule,
-        level,
-        step,
-        sentence,
-        suggestion,
-        ..Alert::default()
-    }
+    Alert::new(rule, "warning", step, sentence, suggestion)
 }
 
 #[cfg(test)]

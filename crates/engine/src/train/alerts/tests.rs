@@ -335,8 +335,8 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
             )
         }));
         let resumed = Alerts::resumed(TaskFacts::default(), &state, step, &config);
-        assert_eq!(resumed.standing, alerts.standing, "after step {step}");
-        let reported = |alerts: &Alerts| alerts.evals.reported.map(|level| level.exact);
+        assert_eq!(resumed.active, alerts.active, "after step {step}");
+        let reported = |alerts: &Alerts| alerts.evidence.evals.reported.map(|level| level.exact);
         assert_eq!(reported(&resumed), reported(&alerts), "after step {step}");
     }
     found
