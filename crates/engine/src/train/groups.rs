@@ -64,6 +64,8 @@ pub(super) struct StepRollout {
     pub(super) score_seconds: f64,
     /// Of all that was decoded together.
     pub(super) counts: DecodeCounts,
+    /// What a GPU refused; of steps that were sampled together all of it in the first.
+    pub(super) gpu_fallbacks: Vec<GpuFallback>,
     /// By the number of the completion in [`PolicyBatch::sequences`], if older weights sampled it than those that the
     /// step updates.
     #[serde(skip)]
@@ -74,13 +76,6 @@ pub(super) struct StepRollout {
     /// On rank 0, what the other ranks sampled.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
-}
-
-/// What one rank sampled for steps that begin with the same weights.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct SampledSteps {
-    pub(super) steps: Vec<StepRollout>,
-    pub(super) gpu_fallbacks: Vec<GpuFallback>,
 }
 
 /// How rewards become advantages.
@@ -314,6 +309,7 @@ impl StepRollout {
         self.rollout_seconds += more.rollout_seconds;
         self.score_seconds += more.score_seconds;
         self.counts += more.counts;
+        self.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
 
     /// Of all ranks, on rank 0.

@@ -197,14 +197,8 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         let rows: usize = statistics.routers.iter().map(|layer| layer.rows).sum();
         let entropy: f64 = statistics.routers.iter().map(|layer| layer.entropy).sum();
         found.add("router/entropy", entropy / rows.max(1) as f64);
-        found.add(
-            "router/load",
-            statistics
-                .routers
-                .iter()
-                .map(RouterUse::load)
-                .fold(0.0, f64::max),
-        );
+        let loads = statistics.routers.iter().map(RouterUse::load);
+        found.add("router/load", loads.fold(0.0, f64::max));
     }
     found.add("time/update", update_seconds);
     found.add("step_time", update.seconds());
@@ -236,16 +230,16 @@ fn share(conditions: impl Iterator<Item = bool>) -> f64 {
     mean(conditions.map(|condition| f64::from(u8::from(condition))))
 }
 
-fn signal_share(signals: &[GroupSignal], expected: &[GroupSignal]) -> f64 {
-    share(signals.iter().map(|signal| expected.contains(signal)))
-}
-
-fn sampled_rewards(group: &GroupTurn<'_>) -> Vec<f64> {
-    group.sampled().map(|answer| answer.score.reward).collect()
+fn sampled<'g>(groups: &[GroupTurn<'g>]) -> impl Iterator<Item = &'g Turn> {
+    groups.iter().copied().flat_map(GroupTurn::sampled)
 }
 
 fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let rewards: Vec<Vec<f64>> = groups.iter().map(sampled_rewards).collect();
+    let rewards = groups.iter().map(|group| {
+        let sampled = group.sampled();
+        sampled.map(|answer| answer.score.reward).collect()
+    });
+    let rewards: Vec<Vec<f64>> = rewards.collect();
     found.add("reward", mean_reward(rewards.iter().flatten().copied()));
     found.add(
         "reward_std",
@@ -260,28 +254,19 @@ fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
         "groups/frac_distinct",
         mean(groups.iter().map(distinct_share)),
     );
-    found.add(
-        "groups/frac_mixed",
-        signal_share(&signals, &[GroupSignal::Mixed]),
-    );
-    found.add(
-        "groups/frac_all_best",
-        signal_share(&signals, &[GroupSignal::AllMax]),
-    );
-    found.add(
-        "groups/frac_all_worst",
-        signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]),
-    );
-    found.add(
-        "frac_reward_zero_std",
-        share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)),
-    );
-    let scores: Vec<&Score> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
-        .map(|answer| &answer.score)
-        .collect();
+    use GroupSignal::{AllEqual, AllMax, AllMin, Mixed};
+    for (name, counted) in [
+        ("groups/frac_mixed", &[Mixed][..]),
+        ("groups/frac_all_best", &[AllMax]),
+        ("groups/frac_all_worst", &[AllMin, AllEqual]),
+        ("frac_reward_zero_std", &[AllMax, AllMin, AllEqual]),
+    ] {
+        found.add(
+            name,
+            share(signals.iter().map(|signal| counted.contains(signal))),
+        );
+    }
+    let scores: Vec<&Score> = sampled(groups).map(|answer| &answer.score).collect();
     let known: Vec<&Score> = scores
         .iter()
         .copied()
@@ -310,7 +295,7 @@ fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
 /// The text that most of the sampled completions have.
 pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for answer in groups.iter().copied().flat_map(GroupTurn::sampled) {
+    for answer in sampled(groups) {
         *counts.entry(&answer.text).or_default() += 1;
     }
     counts
@@ -342,10 +327,7 @@ fn means<'s>(
 
 /// Of turns with tools: calls, replies, and why they ended.
 fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let turns: Vec<&ToolTurn> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
+    let turns: Vec<&ToolTurn> = sampled(groups)
         .filter_map(|answer| answer.tools.as_ref())
         .collect();
     if turns.is_empty() {
@@ -354,16 +336,9 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
     let calls = || turns.iter().flat_map(|turn| turn.calls());
     let per_turn = |count: usize| count as f64 / turns.len() as f64;
     found.add("tools/calls", per_turn(calls().count()));
-    found.add(
-        "tools/tokens",
-        per_turn(
-            turns
-                .iter()
-                .flat_map(|turn| &turn.steps)
-                .map(|step| step.reply_tokens)
-                .sum(),
-        ),
-    );
+    let steps = turns.iter().flat_map(|turn| &turn.steps);
+    let reply_tokens = steps.map(|step| step.reply_tokens).sum();
+    found.add("tools/tokens", per_turn(reply_tokens));
     let outcome = |outcome: CallOutcome| share(calls().map(|call| call.outcome == outcome));
     if calls().next().is_some() {
         found.add("tools/frac_refused", outcome(CallOutcome::Refused));
@@ -374,15 +349,14 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
         .iter()
         .filter_map(|turn| turn.agent.as_deref())
         .collect();
-    let of_tools = (records.len() < turns.len())
-        .then_some(ChainEnd::OF_TOOLS)
-        .into_iter()
-        .flatten();
-    let of_agents = (!records.is_empty())
-        .then_some(ChainEnd::OF_AGENTS)
-        .into_iter()
-        .flatten();
-    for end in of_tools.chain(of_agents).collect::<BTreeSet<ChainEnd>>() {
+    let mut ends: BTreeSet<ChainEnd> = BTreeSet::new();
+    if records.len() < turns.len() {
+        ends.extend(ChainEnd::OF_TOOLS);
+    }
+    if !records.is_empty() {
+        ends.extend(ChainEnd::OF_AGENTS);
+    }
+    for end in ends {
         found.add(
             &format!("ends/{}", end.name()),
             share(turns.iter().map(|turn| turn.end == end)),
@@ -406,12 +380,7 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
 }
 
 fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut MetricMap) {
-    let all: Vec<&Completion> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
-        .flat_map(Turn::completions)
-        .collect();
+    let all: Vec<&Completion> = sampled(groups).flat_map(Turn::completions).collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
     let log_probs = all
         .iter()

@@ -1,7 +1,7 @@
 //! Which prompts the next steps take, in an order that has no end.
 
 use super::error::TrainError;
-use super::groups::{Group, PromptOutcome, SampledSteps, StepRollout};
+use super::groups::{Group, PromptOutcome, StepRollout};
 use super::trainer::Trainer;
 use crate::dataset::adaptive_order::TakenRows;
 use crate::policy::Question;
@@ -68,17 +68,13 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of ranks that are gone.
-    pub(super) fn observe(&mut self, sampled: &SampledSteps) -> Result<(), TrainError> {
+    pub(super) fn observe(&mut self, sampled: &[StepRollout]) -> Result<(), TrainError> {
         let Some(adaptive) = &mut self.state.adaptive else {
             return Ok(());
         };
-        let own = sampled
-            .steps
-            .iter()
-            .flat_map(StepRollout::sampled_groups)
-            .filter_map(Group::outcome);
-        let mut outcomes: Vec<PromptOutcome> =
-            self.ranks.exchange(own.collect::<Vec<_>>())?.concat();
+        let groups = sampled.iter().flat_map(StepRollout::sampled_groups);
+        let own: Vec<PromptOutcome> = groups.filter_map(Group::outcome).collect();
+        let mut outcomes = self.ranks.exchange(own)?.concat();
         outcomes.sort_by_key(|outcome| outcome.position);
         outcomes
             .into_iter()
