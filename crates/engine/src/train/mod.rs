@@ -49,4 +49,4 @@ pub use report::{Report, TaskResult, finished_report};
 pub use run_loop::Ended;
 pub use run_task::TaskPart;
 pub use setup::{Checked, check};
-pub use worker::{RankSource, stopped_after, train};
+pub use worker::{RankSource, train};

@@ -224,7 +224,7 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, St
 }
 
 /// The cause of a run that was stopped by request after a step.
-pub fn stopped_after(step: u64) -> String {
+fn stopped_after(step: u64) -> String {
     format!("stopped after step {step}, at your request")
 }
 
