@@ -150,16 +150,16 @@ struct Written {
     plain: Map<String, Value>,
     combining: Map<String, Value>,
     /// Schemas that apply as well.
-    beside: Vec<Value>,
+    also: Vec<Value>,
 }
 
 impl Written {
     /// The compiler reads keywords in order, and those that combine must find the others before them.
     fn ordered(mut self) -> Map<String, Value> {
-        if !self.beside.is_empty() {
+        if !self.also.is_empty() {
             let all = self.combining.entry("allOf").or_insert_with(|| json!([]));
             if let Some(branches) = all.as_array_mut() {
-                branches.append(&mut self.beside);
+                branches.append(&mut self.also);
             }
         }
         name_keys(&mut self.plain);
@@ -452,8 +452,8 @@ impl<'r> Walk<'_, 'r> {
                 let is_constant = members.contains_key("const") || members.contains_key("enum");
                 let pattern = checked_format(inner.as_str().unwrap_or_default(), is_constant);
                 let pattern = self.checked(&at, pattern)?;
-                let beside = pattern.map(|pattern| json!({"pattern": pattern}));
-                written.beside.extend(beside);
+                let also = pattern.map(|pattern| json!({"pattern": pattern}));
+                written.also.extend(also);
                 return Ok(());
             }
             "format" | "then" | "else" => return Ok(()),
@@ -521,8 +521,8 @@ impl<'r> Walk<'_, 'r> {
                 let needed = self.schema_in(needed, object, inside(&at, name))?;
                 json!({"required": [name], "allOf": [needed]})
             };
-            let beside = json!({"anyOf": [{"properties": {name: false}}, with]});
-            written.beside.push(beside);
+            let also = json!({"anyOf": [{"properties": {name: false}}, with]});
+            written.also.push(also);
         }
         Ok(())
     }

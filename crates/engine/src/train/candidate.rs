@@ -8,11 +8,11 @@ use super::guide::Guide;
 use super::prompt_sets::PromptSets;
 use super::run_task::{RunTask, TaskPart};
 use super::setup::Setup;
-use super::trainer::{policy_settings, sampling, shard_for_rank};
+use super::trainer::{decoder, policy_settings, sampling};
 use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
+use crate::model::{Adapters, PackedBatch, Trainable};
 use crate::plan::{
     CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory,
     ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
@@ -71,20 +71,9 @@ impl Candidate {
             fit,
             ..
         } = setup;
+        let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
-        let trained = (trainable, shard_for_rank(&config, trainable, 0));
-        let (weights, dtype) = (
-            start.weights()?.in_precision(config.base_precision),
-            engine.dtype,
-        );
-        let model = Decoder::sharded(
-            &start.config,
-            &weights,
-            trained,
-            config.seed,
-            dtype,
-            &engine.device,
-        )?;
+        let model = decoder(&start, &weights, &config, (trainable, 0), engine)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
         Ok(Self {
             tasks,
@@ -144,27 +133,14 @@ impl Candidate {
             },
             RolloutMemory::default(),
         );
+        let Policy { model, threads, .. } = &self.policy;
+        let rollout = || generate(model, Adapters::On, &requests, &sampling, &memory, threads);
         if !self.policy.engine.device.is_cpu() {
             // A GPU loads and selects kernels on first use.
-            generate(
-                &self.policy.model,
-                Adapters::On,
-                &requests,
-                &sampling,
-                &memory,
-                &self.policy.threads,
-            )?;
+            rollout()?;
         }
         let start = Instant::now();
-        let sampled = generate(
-            &self.policy.model,
-            Adapters::On,
-            &requests,
-            &sampling,
-            &memory,
-            &self.policy.threads,
-        )?
-        .completions;
+        let sampled = rollout()?.completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let groups: Vec<Vec<usize>> = sampled.iter().map(|group| token_counts(group)).collect();
         let tokens = groups.iter().flatten().sum::<usize>() as f64;

@@ -22,7 +22,7 @@ pub enum TrainError {
          prompts, lower lora_rank, or free the memory that other processes use there"
     )]
     OutOfMemory {
-        /// Of the longest prompt and completion.
+        /// Length of the longest prompt and completion together.
         tokens: usize,
         error: String,
     },

@@ -80,14 +80,14 @@ pub(super) fn run_evals(
     record: &mut Record<'_>,
     which: RunEval,
 ) -> Result<Vec<Eval>, TrainError> {
-    let mut found = Vec::with_capacity(trainer.tasks.len());
+    let mut evals = Vec::with_capacity(trainer.tasks.len());
     for task in 0..trainer.tasks.len() {
         let which = which.of_task(trainer, task);
         if !which.prompts(trainer).is_empty() {
-            found.extend(run_eval(trainer, record, &which)?);
+            evals.extend(run_eval(trainer, record, &which)?);
         }
     }
-    Ok(found)
+    Ok(evals)
 }
 
 fn run_eval(
@@ -293,7 +293,7 @@ fn watch<'t>(
         .iter()
         .all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
-    // Of a full disk the worker's own next write says so.
+    // A full disk is reported by the worker's next write.
     let watch = EvalWatch::new(progress, is_scored, kept, move |progress| {
         _ = state.eval(Some(progress.clone()))
     });

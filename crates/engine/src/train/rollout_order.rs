@@ -12,7 +12,7 @@ use crate::rollout::Request;
 #[derive(Clone, Debug)]
 pub(super) struct StepPlan {
     pub(super) step: u64,
-    /// Of the first prompt in the endless order.
+    /// Position of the first prompt in the endless order.
     position: u64,
     /// Indices of training prompts.
     pub(super) prompts: Vec<usize>,
@@ -78,7 +78,7 @@ impl Trainer {
         outcomes.sort_by_key(|outcome| outcome.position);
         outcomes
             .into_iter()
-            .for_each(|found| adaptive.observe(self.prompts.row_at(found.prompt), found.outcome));
+            .for_each(|it| adaptive.observe(self.prompts.row_at(it.prompt), it.outcome));
         Ok(())
     }
 }

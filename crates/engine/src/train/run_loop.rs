@@ -8,7 +8,7 @@ use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::guard::measure_guard;
 use super::memory_probe::probe_memory;
-use super::next_action::Next;
+use super::next_action::NextAction;
 use super::recorder::Record;
 use super::report::{Report, report};
 use super::requests::{eval_answer, next};
@@ -51,19 +51,19 @@ pub(super) fn run_loop(
     let cause = loop {
         let decided = record.on_rank_0(|recorder| next(trainer, recorder))?;
         let answer = match trainer.ranks.broadcast(decided)? {
-            Next::Steps => {
+            NextAction::Steps => {
                 take_steps(trainer, record)?;
                 None
             }
-            Next::Set(changes) => {
+            NextAction::Set(changes) => {
                 trainer.set(&changes);
                 Some(Answer::done(
                     format!("set from step {} on", trainer.state.step + 1),
                     serde_json::json!(changes),
                 ))
             }
-            Next::Eval => eval_answer(&trained_evals(trainer, record)?),
-            Next::Checkpoint => {
+            NextAction::Eval => eval_answer(&trained_evals(trainer, record)?),
+            NextAction::Checkpoint => {
                 save(trainer, record, SaveReason::Asked)?;
                 let step = trainer.state.step;
                 Some(Answer::done(
@@ -71,11 +71,11 @@ pub(super) fn run_loop(
                     serde_json::json!({"step": step}),
                 ))
             }
-            Next::Recover(collapse) => {
+            NextAction::Recover(collapse) => {
                 recover(trainer, record, &collapse)?;
                 None
             }
-            Next::Stop { with_eval } => {
+            NextAction::Stop { with_eval } => {
                 if with_eval {
                     trained_evals(trainer, record)?;
                 }
@@ -84,7 +84,7 @@ pub(super) fn run_loop(
                     step: trainer.state.step,
                 });
             }
-            Next::Finish { cause } => break cause,
+            NextAction::Finish { cause } => break cause,
         };
         record.on_rank_0(|recorder| {
             recorder.requests.answer(answer);

@@ -28,18 +28,18 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let examples = examples(trainer, &plan.share(&trainer.ranks))?;
     let lengths: Vec<usize> = examples.iter().map(Example::tokens).collect();
     update.rank.trained_tokens = lengths.iter().sum();
-    let found = trainer.ranks.exchange(Share {
+    let shares = trainer.ranks.exchange(Share {
         examples: examples.len(),
         longest: lengths.into_iter().max().unwrap_or(0),
         trained_tokens: update.rank.trained_tokens,
         loss_tokens: examples.iter().map(Example::loss_tokens).sum(),
     })?;
-    let sum = |count: fn(&Share) -> usize| found.iter().map(count).sum::<usize>();
+    let sum = |count: fn(&Share) -> usize| shares.iter().map(count).sum::<usize>();
     let all = sum(|share| share.examples);
     if all == 0 {
         return record.finish_step(trainer, update, BTreeMap::new());
     }
-    let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
+    let longest_sequence = shares.iter().map(|share| share.longest).max().unwrap_or(0);
     let extent = Extent {
         longest_sequence,
         all: longest_sequence * all,

@@ -258,14 +258,14 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
 /// The recorded evals that cannot be used from `step` on, and steps that the log has lost.
 fn lost_records(run: &Path, history: &RunState, step: u64) -> Vec<String> {
     let evals = history.evals.values().filter(|eval| eval.step <= step);
-    let mut found: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
+    let mut damage: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
     if step > history.last_step {
-        found.push(format!(
+        damage.push(format!(
             "events.jsonl ends at step {}: what it had of later steps is lost",
             history.last_step
         ));
     }
-    found
+    damage
 }
 
 /// Records the run, its memory, and what will be redone of an earlier worker's steps. `damaged`: what was not

@@ -6,7 +6,7 @@ use crate::score::Task;
 /// What a task does about values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
 pub(in crate::train) struct TaskFacts {
-    /// Of the prompts of a step, in (0, 1].
+    /// The task's share of a step's prompts, in (0, 1].
     pub(in crate::train) share: f64,
     /// Whether answers have fields.
     has_fields: bool,

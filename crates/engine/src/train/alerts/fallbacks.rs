@@ -12,10 +12,10 @@ impl Fallbacks {
     pub(in crate::train) fn alerts(
         &mut self,
         step: u64,
-        found: impl IntoIterator<Item = GpuFallback>,
+        refused: impl IntoIterator<Item = GpuFallback>,
     ) -> Vec<Alert> {
         let mut alerts = Vec::new();
-        for gpu_fallback in found {
+        for gpu_fallback in refused {
             if !self.0.contains(&gpu_fallback) {
                 alerts.push(fallback_alert(step, &gpu_fallback));
                 self.0.push(gpu_fallback);
