@@ -126,13 +126,11 @@ impl Candidate {
             .config
             .max_completion_tokens
             .min(MEASURED_TOKENS.max(2));
-        let (sampling, memory) = (
-            Sampling {
-                max_completion_tokens: limit,
-                ..self.sampling()?
-            },
-            RolloutMemory::default(),
-        );
+        let sampling = Sampling {
+            max_completion_tokens: limit,
+            ..self.sampling()?
+        };
+        let memory = RolloutMemory::default();
         let Policy { model, threads, .. } = &self.policy;
         let rollout = || generate(model, Adapters::On, &requests, &sampling, &memory, threads);
         if !self.policy.engine.device.is_cpu() {
@@ -207,10 +205,8 @@ impl Candidate {
             request,
         };
         let questions: Vec<Question<'_>> = requests.into_iter().map(question).collect();
-        let (sampling, tasks) = (
-            self.sampling()?,
-            self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>(),
-        );
+        let sampling = self.sampling()?;
+        let tasks = self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>();
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Base, &sampling);
         // A forecast of the first answers.
         let conversed = self.policy.converse(
@@ -260,10 +256,8 @@ impl Candidate {
                 .into_iter()
                 .filter(|tier| known.contains(tier))
                 .collect();
-            let (prompt_id, signal_of) = (
-                question.prompt.row.id.clone(),
-                signal_of(answers.iter(), weights),
-            );
+            let prompt_id = question.prompt.row.id.clone();
+            let signal_of = signal_of(answers.iter(), weights);
             signal.groups.push(GroupOutcome {
                 prompt_id,
                 signal: signal_of,

@@ -206,14 +206,12 @@ fn record_eval(
         PromptSet::Eval if step > 0 => against_best(trainer, recorder, set, &records)?,
         _ => None,
     };
-    let (set, target, summary) = (
-        set.clone(),
-        target.to_owned(),
-        EvalSummary {
-            has_calls: trainer.tasks[*task].task().has_calls(),
-            ..EvalSummary::from_records(&records)
-        },
-    );
+    let set = set.clone();
+    let target = target.to_owned();
+    let summary = EvalSummary {
+        has_calls: trainer.tasks[*task].task().has_calls(),
+        ..EvalSummary::from_records(&records)
+    };
     Ok(Eval {
         step,
         set,

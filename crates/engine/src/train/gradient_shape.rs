@@ -65,10 +65,8 @@ pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
     if !fails_at("gradient.memory", &rank.to_string()) {
         return Ok(());
     }
-    let (operation, cause) = (
-        format!("the gradient of rank {rank}"),
-        "a test takes its memory".to_owned(),
-    );
+    let operation = format!("the gradient of rank {rank}");
+    let cause = "a test takes its memory".to_owned();
     Err(candle_core::Error::Cuda(Box::new(GpuFailure {
         operation,
         cause,

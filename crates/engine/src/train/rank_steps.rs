@@ -15,10 +15,8 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
         .map(|rank| rank.rollout_seconds + rank.update_seconds)
         .collect();
     let mut metrics = BTreeMap::new();
-    let (most, all) = (
-        tokens.iter().copied().fold(0.0, f64::max),
-        tokens.iter().sum::<f64>(),
-    );
+    let most = tokens.iter().copied().fold(0.0, f64::max);
+    let all = tokens.iter().sum::<f64>();
     if ranks.len() > 1 && all > 0.0 {
         metrics.insert(
             "ranks/imbalance".to_owned(),

@@ -305,11 +305,11 @@ impl<'a> Recorder<'a> {
     /// Records the end, without waiting for a full disk.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
-        let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
-        let body = EventBody::from(end);
+        let body = EventBody::from(end.clone());
         let recorded = self.writer().append(body.clone());
         // The state may fit where the log does not.
-        self.state.status(status, step, Some(cause))?;
+        let status = Status::from_name(&end.status);
+        self.state.status(status, end.step, Some(end.cause))?;
         recorded?;
         (self.listener)(&body);
         Ok(())
@@ -459,16 +459,13 @@ impl<'a> Recorder<'a> {
                 String::new()
             };
             let task = trainer.task_of(prompt).part.name.clone();
-            let group = events::Group {
+            let event = events::Group {
                 step,
+                task: task.clone(),
+                prompt_id: prompt_id.clone(),
                 signal,
                 replaced,
                 ..Default::default()
-            };
-            let event = events::Group {
-                task: task.clone(),
-                prompt_id: prompt_id.clone(),
-                ..group
             };
             let record = RolloutGroup {
                 step,
@@ -491,10 +488,8 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), TrainError> {
         event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
         for answer in answers {
-            let (sampled_tokens, chain) = (
-                answer.sampled_tokens(),
-                answer.tools.as_ref().map(ToolTurn::chain),
-            );
+            let sampled_tokens = answer.sampled_tokens();
+            let chain = answer.tools.as_ref().map(ToolTurn::chain);
             let Turn {
                 prompt,
                 tools,

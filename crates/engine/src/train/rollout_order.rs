@@ -97,10 +97,8 @@ pub(super) struct PlannedPrompt {
 impl PlannedPrompt {
     /// Asks for the completions of a group.
     pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
-        let (prompt, samples) = (
-            &trainer.prompts.train[self.prompt],
-            trainer.config.completions_per_prompt,
-        );
+        let prompt = &trainer.prompts.train[self.prompt];
+        let samples = trainer.config.completions_per_prompt;
         let request = Request::new(prompt.token_ids.clone(), self.position, self.step, samples);
         Question {
             prompt,

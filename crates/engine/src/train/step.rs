@@ -50,10 +50,8 @@ fn sample_groups(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
 ) -> Result<Vec<StepRollout>, TrainError> {
-    let (first, group_count) = (
-        trainer.state.step + 1,
-        trainer.config.prompt_groups_per_step as u64,
-    );
+    let first = trainer.state.step + 1;
+    let group_count = trainer.config.prompt_groups_per_step as u64;
     let steps = first..first + trainer.next_steps();
     let plans = steps
         .map(|step| trainer.plan(step, group_count))

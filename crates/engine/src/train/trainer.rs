@@ -75,9 +75,6 @@ impl Trainer {
             prompts,
             total_steps,
             engine,
-            ..
-        } = setup;
-        let Setup {
             threads,
             resumed_from,
             ..

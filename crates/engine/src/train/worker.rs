@@ -186,11 +186,9 @@ fn record_end(
         cause = format!("{cause}; {unsaved}");
     }
     let too_late = record_requests(worker, recorder);
-    let (status, step, seconds) = (
-        status.name().to_owned(),
-        recorder.requests.last_step,
-        start.elapsed().as_secs_f64(),
-    );
+    let status = status.name().to_owned();
+    let step = recorder.requests.last_step;
+    let seconds = start.elapsed().as_secs_f64();
     too_late.and_then(|()| {
         recorder.end(End {
             status,

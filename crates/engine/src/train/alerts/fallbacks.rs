@@ -54,12 +54,10 @@ mod tests {
 
     #[test]
     fn what_hinders_rollouts_is_told_once() {
-        let (smaller, unrecorded) = (
-            GpuFallback::Smaller { parts: 4 },
-            GpuFallback::Unrecorded {
-                cause: "no memory".to_owned(),
-            },
-        );
+        let smaller = GpuFallback::Smaller { parts: 4 };
+        let unrecorded = GpuFallback::Unrecorded {
+            cause: "no memory".to_owned(),
+        };
         let mut fallbacks = Fallbacks::default();
         assert_eq!(fallbacks.alerts(1, Vec::new()), []);
         let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);

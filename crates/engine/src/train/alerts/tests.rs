@@ -292,11 +292,9 @@ fn paired(best: f64, exact: f64) -> Box<Comparison> {
 
 /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
 fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
-    let (config, mut state, mut alerts) = (
-        config(&["eval_every=1"]),
-        RunState::default(),
-        Alerts::default(),
-    );
+    let config = config(&["eval_every=1"]);
+    let mut state = RunState::default();
+    let mut alerts = Alerts::default();
     let mut found = Vec::new();
     for (step, &(valid, exact)) in (0..).zip(evals) {
         let mut now = Vec::new();
