@@ -243,10 +243,10 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// The modules of a crate, in the order in which its root lists them: each uses only those before it.
-fn order_of(source: &str) -> Vec<String> {
-    let root = read_to_string(package().join(source).join("lib.rs")).unwrap();
-    let lines = root
+/// The modules that a file lists, in order.
+fn order_of(list: &str) -> Vec<String> {
+    let list = read_to_string(package().join(list)).unwrap();
+    let lines = list
         .lines()
         .map(|line| line.strip_prefix("pub ").unwrap_or(line));
     lines
@@ -254,9 +254,10 @@ fn order_of(source: &str) -> Vec<String> {
         .collect()
 }
 
+/// Modules of the same crate that are listed after the one that uses them.
 fn wrong_modules(path: &str, module: &str, code: &str) -> Vec<String> {
     static ORDERS: LazyLock<[Vec<String>; 2]> =
-        LazyLock::new(|| ["crates/core/src", "crates/engine/src"].map(order_of));
+        LazyLock::new(|| ["crates/core/src/lib.rs", "crates/engine/src/lib.rs"].map(order_of));
     let position = |order: &[String], module: &str| order.iter().position(|other| other == module);
     let order = &ORDERS[usize::from(path.starts_with("crates/engine/"))];
     let Some(own) = position(order, module).filter(|_| path.starts_with("crates/")) else {

@@ -1,15 +1,44 @@
-// Chunks of 64 tokens of the gated delta rule on tensor cores (Yang et al. 2024): S is the state before a chunk, K, Q and V have a token a row, c is the sum of the
-// logarithms of a from the chunk's first token on, C that of its last one.
+// The gated delta rule (Yang et al. 2024, arXiv 2412.06464) by chunks of 64 tokens, on tensor cores.
 //
-//     (I + A) U = b (V - e^c K S), A_ij = b_i e^(c_i - c_j) k_i . k_j for j < i       T = (I + A)^-1
-//     outputs = e^c Q S + P U,     P_ij = e^(c_i - c_j) q_i . k_j for j <= i
-//     S' = e^C S + K^T e^(C - c) U
+// One value head, token i: q_i and k_i (normalised), v_i, a strength b_i, and a decay a_i. Its state S, [key dimension, value dimension], advances by
 //
-// T and P are computed for all chunks at once (`prepare`), the rest chunk after chunk (`forward`), for 32 columns of the state a block: no column depends on another.
-// The gradient goes backwards likewise (`backward`): E = P^T dO + e^(C - c) K dS', dV = b T^T E, dS = e^C dS' + Q^T e^c dO - K^T e^c dV.
+//     S' = a_i S,   u_i = b_i (v_i - S'^T k_i),   S <- S' + k_i u_i^T,   o_i = S^T q_i                              (token by token: delta_rule.rs)
+//
+// Within a chunk, S is the state before it; Q, K, V, U, O have a token a row; c_i is the sum of log a from the chunk's first token to token i, and C that of its last one.
+// e^c times a matrix multiplies row i by e^(c_i). Unrolled, the state after token i is e^(c_i) S + sum over j <= i of e^(c_i - c_j) k_j u_j^T. In u_i and o_i this gives
+//
+//     (I + A) U = b (V - e^c K S),   A_ij = b_i e^(c_i - c_j) k_i . k_j   for j < i,  else 0                        `system`; T = (I + A)^-1 is `inverse`
+//     O = e^c Q S + P U,             P_ij = e^(c_i - c_j) q_i . k_j       for j <= i, else 0                        `scores`
+//     S <- e^C S + K^T e^(C - c) U                                                                                  `into` is e^c, `out` e^(C - c)
+//
+// A and P need no state: `prepare` computes T and P for all chunks at once. `forward` does the rest chunk after chunk, a block for each 32 columns of the state, since no
+// column depends on another. T comes from squares of 16 tokens by substitution; two that follow each other are joined, to 32 and to 64 tokens, by
+//
+//     (I + A)^-1 = [ T11  0 ; -T22 A21 T11  T22 ]
+//
+// Backwards (`backward`, delta_rule_gradients.cu): dO is the gradient of O, dS' that of the state after the chunk. E is the gradient of U by its direct uses, T^T E that of
+// b (V - e^c K S):
+//
+//     E = P^T dO + e^(C - c) K dS'
+//     dV = b T^T E
+//     dS = e^C dS' + Q^T e^c dO - K^T e^c dV
+//
+// dQ and dK follow from the three equations above, where the gradient of A_ij is -(T^T E)_i . u_j. With N_ij = e^(c_i - c_j) do_i . u_j for j <= i and
+// M_ij = e^(c_i - c_j) dv_i . u_j for j < i (`scores` and `inner` there):
+//
+//     dQ = e^c dO S^T + N K
+//     dK = e^(C - c) U dS'^T - e^c dV S^T + N^T Q - (M + M^T) K
+//     db_i = u_i . dv_i / b_i^2                                                       of b = sigmoid(y):   dy_i = u_i . dv_i (1 - b_i) / b_i
+//
+// A decay scales the state as a whole, so the gradient of log a_i is <a_i S, d(a_i S)>, the sum over all numbers of the state times their gradients. Backwards over a token
+// this product grows by o_i . do_i - v_i . dv_i (`falls`), and at the chunk's end it is known (`along`):
+//
+//     d(log a_i) = <S, dS'> of the chunk's last state + sum over j >= i of (o_j . do_j - v_j . dv_j)
+//     log a = -exp(A) softplus(x + bias):   dx = dbias = -exp(A) sigmoid(x + bias) d(log a),   dA = log a d(log a)  (A: `decay`, not the matrix)
 //
 // Numbers are multiplied as sums of bf16 ones, so that errors are those of f32: inputs as read are one (bf16) or three (f32), what is computed two or three. Keys and
-// queries therefore stay as they are read; the factors that give them length 1 are applied to products.
+// queries therefore stay as they are read: q = f x with f = 1 / |x| (for a query over the root of the dimension, too) is a factor of products (`query`, `key`). From the
+// gradient of q, dx = f (dq - x (x . dq) / |x|^2); 1e-6 is added to |x|^2.
 #pragma once
 #include "delta_rule.cuh"
 #include "tensor_cores.cuh"

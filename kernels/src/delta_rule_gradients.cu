@@ -1,10 +1,4 @@
-// The gradients of the gated delta rule by chunks (delta_rule_chunks.cuh), from what was recorded forwards and backwards. With N_ij = e^(c_i - c_j) do_i . u_j for j <= i and
-// M_ij = e^(c_i - c_j) dv_i . u_j for j < i:
-//
-//     dQ = e^c dO S^T + N K
-//     dK = e^(C - c) U dS'^T - e^c dV S^T + N^T Q - (M + M^T) K
-//
-// The decay's gradient follows from <S, dS>, which falls by <o, do> - <v, dv> at each token.
+// The gradients of the gated delta rule by chunks, from what was recorded forwards and backwards: the formulas are in delta_rule_chunks.cuh.
 #include "delta_rule_chunks.cuh"
 
 constexpr int THREADS = 512;

@@ -237,10 +237,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             ..result(&task, &rows, &target.name, records)
         };
         result.summary.speed = speed;
-        let (valid, time) = (
-            percent(result.summary.valid),
-            duration(start.elapsed().as_secs_f64()),
-        );
+        let valid = percent(result.summary.valid);
+        let time = duration(start.elapsed().as_secs_f64());
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }

@@ -37,10 +37,8 @@ impl EvalStatus {
             progress: None,
             out: out.map(Path::to_owned),
         };
-        let (status, stopped) = (
-            Self(Arc::new(Mutex::new(shown))),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let status = Self(Arc::new(Mutex::new(shown)));
+        let stopped = Arc::new(AtomicBool::new(false));
         if is_captured() {
             return Ok(status);
         }

@@ -72,15 +72,13 @@ pub(super) fn run(
         .iter()
         .map(|signal| judge(signal, &settings(config)));
     let reports: Vec<(&str, SignalReport)> = names.zip(judged).collect();
-    let (memory, disk) = (
-        candidate.memory(),
-        disk(
-            model,
-            config,
-            &data,
-            steps,
-            free_disk_bytes(run_folders.for_new_runs()),
-        ),
+    let memory = candidate.memory();
+    let disk = disk(
+        model,
+        config,
+        &data,
+        steps,
+        free_disk_bytes(run_folders.for_new_runs()),
     );
     let facts = Facts {
         data: Some(Ok(&problems)),

@@ -37,10 +37,8 @@ impl Progress {
             first_step: None,
             total_steps: 0,
         };
-        let (lines, is_over) = (
-            Arc::new(Mutex::new(lines)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let lines = Arc::new(Mutex::new(lines));
+        let is_over = Arc::new(AtomicBool::new(false));
         let (state, controls) = (worker.state(), worker.controls().clone());
         let (shared, ends) = (Arc::clone(&lines), Arc::clone(&is_over));
         let watch = printing_here(move || watch(&state, &controls, &shared, &ends));

@@ -63,10 +63,8 @@ impl Bar {
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= SHOW_DELAY {
             let seconds = self.start.elapsed().as_secs_f64();
-            let (read, speed) = (
-                bytes(done_bytes.saturating_sub(self.skipped_bytes)),
-                bytes(self.speed(done_bytes) as u64),
-            );
+            let read = bytes(done_bytes.saturating_sub(self.skipped_bytes));
+            let speed = bytes(self.speed(done_bytes) as u64);
             self.clear();
             eprint_line(&format!(
                 "{} {}: {read} in {}, {speed}/s",

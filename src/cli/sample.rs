@@ -386,10 +386,8 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
     } else {
         format!("  {why}")
     };
-    let (tokens, steps) = (
-        scored.sampled_tokens(),
-        scored.tools.as_ref().map(tool_text).unwrap_or_default(),
-    );
+    let tokens = scored.sampled_tokens();
+    let steps = scored.tools.as_ref().map(tool_text).unwrap_or_default();
     format!(
         "[{}] {}  reward {}  {}{truncated}{why}\n{steps}{text}\n\n",
         sample + 1,

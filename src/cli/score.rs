@@ -194,12 +194,10 @@ fn table_line(item: &Item, score: &Score) -> String {
         .exact
         .map_or("", |exact| if exact { "yes" } else { "no" });
     let id = visible(item.prompt_id.as_deref().unwrap_or(""));
-    let (line, prompt, tier, reward) = (
-        item.line,
-        short(&id, 14),
-        score.outcome(),
-        score.reward_text(),
-    );
+    let line = item.line;
+    let prompt = short(&id, 14);
+    let tier = score.outcome();
+    let reward = score.reward_text();
     format!(
         "{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}",
         why(score)

@@ -79,14 +79,12 @@ fn run_audit(choice: &Choice) -> Outcome {
             json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}),
         );
     }
-    let (fewest, all) = (
-        findings
-            .iter()
-            .map(|finding| finding.rows)
-            .min()
-            .unwrap_or(0),
-        rows.len(),
-    );
+    let fewest = findings
+        .iter()
+        .map(|finding| finding.rows)
+        .min()
+        .unwrap_or(0);
+    let all = rows.len();
     let prompts = if fewest < all {
         format!("{fewest} to {all} of {all} prompts, fewer for long answers")
     } else {

@@ -11,20 +11,19 @@ use std::process::ExitCode;
 use super::device::{DeviceArguments, Gpus};
 use super::endpoints::TeacherEndpoint;
 use super::output::eprint_line;
-use super::progress::Progress;
 use super::{Failure, Outcome, preflight};
 use crate::checkpoint::ModelLocation;
 use crate::config::{ConfigFile, Method, ResolvedConfig, Source, TrainConfig, reference};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
-    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Status,
-    TO_BE_CONTINUED, Worker, check_name, damage_of, list_checkpoints, slots_folder,
+    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Slot,
+    TO_BE_CONTINUED, Worker, check_name, damage_of, list_checkpoints,
 };
 use crate::score::{CommandRules, Task};
 use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
-use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
+use crate::train::{Ended, RankSource, TrainError, check, finished_report};
 use model_names::exact_name;
 use result::show;
 pub(super) use tasks::{named_tasks, run_input};
@@ -204,34 +203,18 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         return super::worker::detach(&run, &how, "train", arguments.json)
             .map_err(|failure| remove_unstarted(&run, &arguments, failure));
     }
-    let flags = super::worker::install_signal_handlers()?;
-    let worker = Worker::begin(&run, flags.once)?;
-    worker.controls().stop_now_when(flags.twice);
-    let Some(slot) = worker.wait_for(&slots_folder()?, &devices, count, eprint_line)? else {
+    let worker = super::worker::begin_here(&run)?;
+    let begun_at = list_checkpoints(run.path())?.last().copied();
+    let source = |slot: &Slot| match started {
+        Some(ranks) => RankSource::Launched(ranks),
+        None => super::device::ranks_on(slot, arguments.ranks),
+    };
+    let devices = (&devices[..], count);
+    let trained = super::worker::train_here(&run, &run_folders, &worker, devices, source)?;
+    let name = run_argument(&run, &run_folders);
+    let Some(trained) = trained else {
         return Ok(ExitCode::from(130));
     };
-    super::device::warn_if_in_use(&slot);
-    let mut progress = Progress::new(&worker);
-    let engine = super::device::engine(&slot)?;
-    let begun_at = list_checkpoints(run.path())?.last().copied();
-    let source = started.map_or_else(
-        || super::device::ranks_on(&slot, arguments.ranks),
-        RankSource::Launched,
-    );
-    let trained = super::worker::caught(|| {
-        train(&run, &run_folders, &engine, &worker, source, &mut |event| {
-            progress.event(event)
-        })
-    });
-    drop(progress);
-    let trained = match trained {
-        Ok(trained) => trained,
-        Err(crash) => {
-            worker.end(Status::Failed, &crash.message)?;
-            return Err(crash);
-        }
-    };
-    let name = run_argument(&run, &run_folders);
     match trained {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, &name, arguments.json)?;

@@ -1,8 +1,6 @@
 //! `grpo-tui worker`, which the program starts in a session of its own: computes a run.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,10 +8,13 @@ use serde_json::json;
 
 use super::output::{eprint_line, is_captured};
 use super::{Failure, Outcome, print, print_indented};
-use crate::run::{
-    Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder,
+use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Status, Worker, launch};
+#[cfg(feature = "engine")]
+use crate::{
+    run::{RunFolders, Slot, slots_folder},
+    secrets::redact,
+    train::{Ended, RankSource, TrainError, train},
 };
-use crate::secrets::redact;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -49,9 +50,6 @@ impl Arguments {
     }
 }
 
-/// The final status, and the cause for `state.json`.
-type Ended = Result<(Status, String), Failure>;
-
 /// The devices that a run may use, and how many of them it takes.
 type UsableDevices = (Vec<Device>, usize);
 
@@ -60,9 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match begin(&arguments) {
         Ok((run, worker, (devices, count))) => {
             handshake.ready();
-            compute(&run, worker, (&devices, count), |run, worker, slot| {
-                work(run, worker, slot, arguments.ranks)
-            })
+            compute(&run, &worker, (&devices, count), arguments.ranks)
         }
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -71,19 +67,25 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
+/// This process as the worker of a run, which signals stop.
+pub(super) fn begin_here(run: &RunDirectory) -> Result<Worker, Failure> {
+    let flags = install_signal_handlers()?;
+    let worker = Worker::begin(run, flags.once)?;
+    worker.controls().stop_now_when(flags.twice);
+    for note in worker.notes() {
+        eprint_line(&format!("note: {note}"));
+    }
+    Ok(worker)
+}
+
 /// Fast checks, so that the launcher can report their failure.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices), Failure> {
     let run = RunDirectory::open(&arguments.run)?;
-    let flags = install_signal_handlers()?;
-    let worker = Worker::begin(&run, flags.once)?;
-    worker.controls().stop_now_when(flags.twice);
+    let worker = begin_here(&run)?;
     arguments
         .until
         .into_iter()
         .for_each(|step| worker.controls().stop_after(step));
-    for note in worker.notes() {
-        eprint_line(&format!("note: {note}"));
-    }
     let checked = check(&run, arguments);
     match &checked {
         Err(_) if is_finished(&RunState::read(run.path())?) => worker.exit_finished()?,
@@ -101,41 +103,50 @@ fn is_finished(history: &RunState) -> bool {
         .is_some_and(|end| end.status == Status::Finished.name())
 }
 
-/// Waits for so many of some devices, does the work on them, and records its end in any case.
-fn compute(
+/// Waits for `count` of some devices, trains a run on them, prints its progress, and records its end, also that of a
+/// crash; `None`: the run was stopped while it waited. For `train` and for a worker in the background alike.
+#[cfg(feature = "engine")]
+pub(super) fn train_here(
     run: &RunDirectory,
-    worker: Worker,
+    run_folders: &RunFolders,
+    worker: &Worker,
     (devices, count): (&[Device], usize),
-    work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
-) -> Outcome {
+    ranks: impl FnOnce(&Slot) -> RankSource,
+) -> Result<Option<Result<Ended, TrainError>>, Failure> {
     let Some(slot) = worker.wait_for(&slots_folder()?, devices, count, eprint_line)? else {
-        return Ok(ExitCode::from(130));
+        return Ok(None);
     };
-    match caught(|| work(run, &worker, &slot)).unwrap_or_else(Err) {
-        Ok((status, cause)) => {
-            worker.end(status, &cause)?;
-            Ok(ExitCode::from(if status == Status::Interrupted {
-                130
-            } else {
-                0
-            }))
-        }
-        Err(failure) => {
-            worker.end(Status::Failed, &failure.message)?;
-            Err(failure)
-        }
-    }
+    super::device::warn_if_in_use(&slot);
+    let trained = caught(|| {
+        let engine = super::device::engine(&slot)?;
+        let mut progress = super::progress::Progress::new(worker);
+        let mut listener = |event: &_| progress.event(event);
+        let ranks = ranks(&slot);
+        let trained = train(run, run_folders, &engine, worker, ranks, &mut listener);
+        Ok(trained)
+    });
+    let end = match &trained {
+        Ok(Ok(Ended::CutShort { cause, .. })) => Some((Status::Interrupted, cause.clone())),
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some((Status::Failed, error.to_string())),
+        Err(failure) => Some((Status::Failed, failure.message.clone())),
+    };
+    // A training records its own end where it can; why it failed matters more than that it cannot be written.
+    let _ = end.map(|(status, cause)| worker.end(status, &cause));
+    trained.map(Some)
 }
 
 /// What work gives, or what it says where it panics: a crash is an end with a cause, like others.
-pub(super) fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+#[cfg(feature = "engine")]
+fn caught<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         let (text, _) = redact(text.unwrap_or("no message"));
-        Failure::failed(format!(
+        Err(Failure::failed(format!(
             "grpo-tui crashed, which is a fault of the program: {text}"
-        ))
+        )))
     })
 }
 
@@ -147,7 +158,12 @@ fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<UsableDevices, F
 }
 
 #[cfg(not(feature = "engine"))]
-fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>) -> Ended {
+fn compute(
+    _run: &RunDirectory,
+    _worker: &Worker,
+    _devices: (&[Device], usize),
+    _ranks: Option<u16>,
+) -> Outcome {
     Err(Failure::failed("built without the engine"))
 }
 
@@ -177,25 +193,17 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Fai
 }
 
 #[cfg(feature = "engine")]
-fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) -> Ended {
-    use crate::train::Ended::{CutShort, Finished, Interrupted};
-    let engine = super::device::engine(slot)?;
-    let source = super::device::ranks_on(slot, ranks);
-    let mut progress = super::progress::Progress::new(worker);
-    Ok(
-        match crate::train::train(
-            run,
-            &super::device::run_folders(run),
-            &engine,
-            worker,
-            source,
-            &mut |event| progress.event(event),
-        )? {
-            Finished(report) => (Status::Finished, report.cause.clone()),
-            Interrupted { step } => (Status::Interrupted, crate::train::stopped_after(step)),
-            CutShort { cause, .. } => (Status::Interrupted, cause),
-        },
-    )
+fn compute(
+    run: &RunDirectory,
+    worker: &Worker,
+    devices: (&[Device], usize),
+    ranks: Option<u16>,
+) -> Outcome {
+    let run_folders = super::device::run_folders(run);
+    let source = |slot: &Slot| super::device::ranks_on(slot, ranks);
+    let trained = train_here(run, &run_folders, worker, devices, source)?;
+    let is_finished = matches!(trained.transpose()?, Some(Ended::Finished(_)));
+    Ok(if is_finished { 0 } else { 130_u8 }.into())
 }
 
 /// Launches a worker. `verb` is for the JSON document.

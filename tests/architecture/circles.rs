@@ -163,6 +163,23 @@ fn files_name_each_other_in_no_circle() {
     );
 }
 
+#[test]
+fn files_of_training_name_only_those_below_them_in_their_list() {
+    let order = order_of("crates/engine/src/train/mod.rs");
+    let place = |path: &str| {
+        let name = path.strip_prefix("train/")?.split(['/', '.']).next()?;
+        order.iter().position(|other| other == name)
+    };
+    let arrows = arrows(&package().join("crates/engine/src"), |path| {
+        place(path).map(|place| format!("{place:02} {}", order[place]))
+    });
+    assert!(arrows.len() > 20, "the arrows are not read: {arrows:?}");
+    for (from, to) in &arrows {
+        let above: Vec<_> = to.iter().filter(|to| *to < from).collect();
+        assert!(above.is_empty(), "{from} names {above:?}, listed above it");
+    }
+}
+
 /// A worker is started by its process, by hand or as a job, and asked by those who started it: these three are one.
 #[test]
 fn folders_of_a_run_name_each_other_in_no_circle() {

@@ -25,10 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let engine = arguments.compared.engine()?;
     let loaded = open(&arguments.compared.model)?;
     check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
-    let (count, positions) = (
-        arguments.token_ids.len(),
-        loaded.config.max_position_embeddings,
-    );
+    let count = arguments.token_ids.len();
+    let positions = loaded.config.max_position_embeddings;
     if count > positions {
         return Err(Failure::usage(format!(
             "--token-ids: {count} tokens are more than the model's {positions} positions; give fewer"

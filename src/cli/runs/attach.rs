@@ -256,10 +256,8 @@ impl StatusArea {
 }
 
 fn summary(seen: &Report) -> String {
-    let (id, task) = (
-        visible(seen.directory.id()),
-        visible(&seen.directory.file().task),
-    );
+    let id = visible(seen.directory.id());
+    let task = visible(&seen.directory.file().task);
     let mut text = format!("run {id}  {task}  {}\n", seen.progress());
     let outcome = seen.outcome();
     if outcome.is_known() {

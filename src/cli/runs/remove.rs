@@ -66,10 +66,8 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 
 fn described(removal: &Removal, seen: Option<&Report>) -> String {
     let what = seen.map_or_else(String::new, |seen| {
-        let (steps, checkpoints) = (
-            counted(seen.history.last_step as usize, "step"),
-            seen.checkpoints.len(),
-        );
+        let steps = counted(seen.history.last_step as usize, "step");
+        let checkpoints = seen.checkpoints.len();
         format!(
             ", {}, {steps}, checkpoints of {checkpoints}",
             seen.status().name()

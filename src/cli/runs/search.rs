@@ -121,18 +121,16 @@ fn line(run: &str, hit: &SearchHit) -> String {
         .collect();
     let before: String = before.chars().rev().collect();
     let after: String = hit.text[hit.at.start..].chars().take(2 * CONTEXT).collect();
-    let (begin, end) = (
-        if before.len() < hit.at.start {
-            "…"
-        } else {
-            ""
-        },
-        if hit.at.start + after.len() < hit.text.len() {
-            "…"
-        } else {
-            ""
-        },
-    );
+    let begin = if before.len() < hit.at.start {
+        "…"
+    } else {
+        ""
+    };
+    let end = if hit.at.start + after.len() < hit.text.len() {
+        "…"
+    } else {
+        ""
+    };
     let tier = if hit.tier.is_empty() {
         "n/a"
     } else {

@@ -256,10 +256,8 @@ impl<'a> Driver<'a> {
 
     fn say(&self, index: usize, text: &str) {
         let run = &self.sweep.runs[index];
-        let (name, setting) = (
-            self.sweep.run_name(index),
-            &self.sweep.settings[run.setting].label,
-        );
+        let name = self.sweep.run_name(index);
+        let setting = &self.sweep.settings[run.setting].label;
         eprint_line(&format!("{name} {setting} seed={}: {text}", run.seed));
     }
 

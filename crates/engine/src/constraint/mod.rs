@@ -311,10 +311,8 @@ impl Progress {
             why: OUTGROWN,
         };
         self.matcher.consume_token(id).map_err(fault)?;
-        let (open, end) = (
-            self.vocabulary.marks.open.as_bytes(),
-            self.vocabulary.marks.end(),
-        );
+        let open = self.vocabulary.marks.open.as_bytes();
+        let end = self.vocabulary.marks.end();
         for &byte in self.vocabulary.bytes.get(id as usize).into_iter().flatten() {
             self.matched = advance(end, self.matched, byte);
             self.block = match self.block {

@@ -40,12 +40,15 @@ pub struct SchemaFile {
     pub(super) origin: Option<Arc<MessageSchema>>,
 }
 
+/// The index of a document, and a JSON pointer.
+type Place = (usize, String);
+
 /// A schema that names a place of its source.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) schema: Value,
-    /// In the documents of all that were added, and a JSON pointer.
-    pub(super) place: (usize, String),
+    /// In the documents of all that were added.
+    pub(super) place: Place,
 }
 
 /// Referenced schemas in the form that the grammar compiler takes; several schemas share them.
@@ -122,9 +125,47 @@ struct Walk<'a, 'r> {
     /// By name, not made positive yet.
     definitions: Map<String, Value>,
     /// Places of keywords that are made positive.
-    places: Vec<(usize, String)>,
+    places: Vec<Place>,
     /// The first reference to each definition.
-    references: Vec<(String, (usize, String))>,
+    references: Vec<(String, Place)>,
+}
+
+/// An object of keywords.
+struct Object<'o, 'r> {
+    members: &'o Map<String, Value>,
+    resolver: &'o Resolver<'r>,
+    draft: Draft,
+    place: Place,
+}
+
+impl Object<'_, '_> {
+    fn at(&self, key: &str) -> Place {
+        inside(&self.place, key)
+    }
+}
+
+/// What the grammar compiler reads instead of an object's keywords.
+#[derive(Default)]
+struct Written {
+    plain: Map<String, Value>,
+    combining: Map<String, Value>,
+    /// Schemas that apply as well.
+    also: Vec<Value>,
+}
+
+impl Written {
+    /// The compiler reads keywords in order, and those that combine must find the others before them.
+    fn ordered(mut self) -> Map<String, Value> {
+        if !self.also.is_empty() {
+            let all = self.combining.entry("allOf").or_insert_with(|| json!([]));
+            if let Some(branches) = all.as_array_mut() {
+                branches.append(&mut self.also);
+            }
+        }
+        name_keys(&mut self.plain);
+        self.plain.extend(self.combining);
+        self.plain
+    }
 }
 
 impl PreparedSchemas {
@@ -220,12 +261,16 @@ impl PreparedSchemas {
 }
 
 impl<'r> Walk<'_, 'r> {
-    fn refuse(&self, (document, pointer): &(usize, String), message: String) -> ConstraintError {
+    fn refuse(&self, (document, pointer): &Place, message: String) -> ConstraintError {
         self.documents[*document].error(pointer, message)
     }
 
+    fn checked<T>(&self, at: &Place, result: Result<T, String>) -> Result<T, ConstraintError> {
+        result.map_err(|message| self.refuse(at, message))
+    }
+
     /// Where a schema that was referred to is written.
-    fn place_of(&self, value: &Value) -> (usize, String) {
+    fn place_of(&self, value: &Value) -> Place {
         let find = |(index, document): (usize, &SchemaFile)| {
             pointer_to(&document.schema, value).map(|pointer| (index, pointer))
         };
@@ -241,7 +286,7 @@ impl<'r> Walk<'_, 'r> {
         value: &Value,
         resolver: &Resolver<'r>,
         draft: Draft,
-        place: (usize, String),
+        place: Place,
     ) -> Result<Value, ConstraintError> {
         self.prepared.values += 1;
         if self.prepared.values > MAX_VALUES {
@@ -264,229 +309,262 @@ impl<'r> Walk<'_, 'r> {
         &mut self,
         (value, draft): (&Value, Draft),
         resolver: &Resolver<'r>,
-        place: (usize, String),
+        place: Place,
     ) -> Result<Value, ConstraintError> {
         let Some(members) = value.as_object() else {
             return Ok(value.clone());
         };
+        let object = Object {
+            members,
+            resolver,
+            draft,
+            place,
+        };
+        let mut written = Written::default();
         let known = known_draft(draft);
-        let (mut plain, mut combining) = (Map::new(), Map::new());
-        // Schemas that apply as well.
-        let mut others = Vec::new();
         // Until draft 7 keywords beside a reference have no effect.
-        let alone = known <= KnownDraft::D7 && members.contains_key("$ref");
-        for (key, inner) in members.iter().filter(|(key, _)| !alone || *key == "$ref") {
-            let is_silent = |keyword: &Keyword| keyword.since > known || !keyword.constrains(known);
-            // `items` takes its `additionalItems` with it.
-            if key == "additionalItems" || Keyword::named(key).is_none_or(is_silent) {
-                continue;
-            }
-            let at = (place.0, format!("{}/{}", place.1, escaped(key)));
-            match key.as_str() {
-                "required" => {
-                    for name in list(members, key).iter().filter_map(Value::as_str) {
-                        check_name(name).map_err(|message| self.refuse(&at, message))?;
-                    }
-                    plain.insert(key.clone(), inner.clone());
-                }
-                "type" if types_named(inner) == 0 => {
-                    return Err(self.refuse(
-                        &at,
-                        format!("`type` = {inner} names no type of JSON Schema"),
-                    ));
-                }
-                "type" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
-                    plain.insert(key.clone(), whole(inner));
-                }
-                "minProperties" => {
-                    check_least(members, inner).map_err(|message| self.refuse(&at, message))?;
-                    plain.insert(key.clone(), whole(inner));
-                }
-                "exclusiveMinimum" | "exclusiveMaximum" if inner.is_boolean() => {
-                    // Until draft 4 it says that the other one is excluded.
-                    let other = if key == "exclusiveMinimum" {
-                        "minimum"
-                    } else {
-                        "maximum"
-                    };
-                    let bound = members.get(other).filter(|_| *inner == Value::Bool(true));
-                    plain.extend(bound.map(|bound| (key.clone(), bound.clone())));
-                }
-                "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
-                    check_data(inner).map_err(|message| self.refuse(&at, message))?;
-                    plain.insert(key.clone(), inner.clone());
-                }
-                "pattern" => {
-                    let pattern = written_pattern(inner.as_str().unwrap_or_default());
-                    plain.insert(
-                        key.clone(),
-                        pattern.map_err(|message| self.refuse(&at, message))?.into(),
-                    );
-                }
-                "format" if self.assert_formats => {
-                    let is_constant = ["const", "enum"]
-                        .iter()
-                        .any(|key| members.contains_key(*key));
-                    let pattern = checked_format(inner.as_str().unwrap_or_default(), is_constant);
-                    let pattern = pattern.map_err(|message| self.refuse(&at, message))?;
-                    others.extend(pattern.map(|pattern| json!({"pattern": pattern})));
-                }
-                "properties" | "patternProperties" => {
-                    if key == "properties" {
-                        check_optional(members, inner)
-                            .map_err(|message| self.refuse(&at, message))?;
-                    }
-                    let mut named = Map::new();
-                    for (name, schema) in inner.as_object().into_iter().flatten() {
-                        let at = (at.0, format!("{}/{}", at.1, escaped(name)));
-                        check_name(name).map_err(|message| self.refuse(&at, message))?;
-                        let written = if key == "properties" {
-                            Ok(name.clone())
-                        } else {
-                            written_pattern(name)
-                        };
-                        let written = written.map_err(|message| self.refuse(&at, message))?;
-                        named.insert(written, self.schema(schema, resolver, draft, at)?);
-                    }
-                    plain.insert(key.clone(), named.into());
-                }
-                "additionalProperties" => {
-                    plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?);
-                }
-                // Without keywords that apply to the same value they see the same properties.
-                "unevaluatedProperties"
-                    if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
-                {
-                    let beside = members.contains_key("additionalProperties");
-                    let schema = self.schema(inner, resolver, draft, at)?;
-                    if !beside {
-                        plain.insert("additionalProperties".to_owned(), schema);
-                    }
-                }
-                "items" => match inner {
-                    Value::Array(items) => {
-                        plain.insert(
-                            "prefixItems".to_owned(),
-                            self.schemas(items, resolver, draft, &at)?,
-                        );
-                        if let Some(rest) = members.get("additionalItems") {
-                            let at = (place.0, format!("{}/additionalItems", place.1));
-                            plain.insert(
-                                "items".to_owned(),
-                                self.schema(rest, resolver, draft, at)?,
-                            );
-                        }
-                    }
-                    _ => drop(plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?)),
-                },
-                "prefixItems" => {
-                    let items = inner.as_array().map(Vec::as_slice).unwrap_or_default();
-                    plain.insert(key.clone(), self.schemas(items, resolver, draft, &at)?);
-                }
-                "allOf" | "anyOf" => {
-                    combining.insert(
-                        key.clone(),
-                        self.schemas(list(members, key), resolver, draft, &at)?,
-                    );
-                }
-                "oneOf" => {
-                    let branches = self.schemas(list(members, key), resolver, draft, &at)?;
-                    combining.insert(key.clone(), self.marked(at, branches));
-                }
-                "not" => {
-                    let inner = self.schema(inner, resolver, draft, at.clone())?;
-                    combining.insert(key.clone(), self.marked(at, json!([inner])));
-                }
-                "if" if !is_without_effect(key, inner, members) => {
-                    let mut parts = vec![self.schema(inner, resolver, draft, at.clone())?];
-                    for keyword in ["then", "else"] {
-                        let at = (place.0, format!("{}/{keyword}", place.1));
-                        let part = members
-                            .get(keyword)
-                            .map(|part| self.schema(part, resolver, draft, at));
-                        parts.push(part.unwrap_or(Ok(Value::Bool(true)))?);
-                    }
-                    combining.insert(key.clone(), self.marked(at, parts.into()));
-                }
-                "then" | "else" => {}
-                "uniqueItems" if *inner == Value::Bool(true) => {
-                    combining.insert(key.clone(), self.marked(at, json!([])));
-                }
-                "dependencies" | "dependentRequired" | "dependentSchemas" => {
-                    for (name, needed) in inner.as_object().into_iter().flatten() {
-                        let at = (at.0, format!("{}/{}", at.1, escaped(name)));
-                        let names = needed
-                            .as_array()
-                            .into_iter()
-                            .flatten()
-                            .filter(|needed| *needed != name);
-                        let with = match needed {
-                            Value::Array(_) => {
-                                json!({"required": std::iter::once(&json!(name)).chain(names).collect::<Vec<_>>()})
-                            }
-                            needed => {
-                                json!({"required": [name], "allOf": [self.schema(needed, resolver, draft, at)?]})
-                            }
-                        };
-                        others.push(json!({"anyOf": [{"properties": {name: false}}, with]}));
-                    }
-                }
-                "enum" | "const" => {
-                    check_data(inner).map_err(|message| self.refuse(&at, message))?;
-                    combining.insert(key.clone(), inner.clone());
-                }
-                "$ref" => {
-                    let reference = inner.as_str().unwrap_or_default();
-                    let found = resolver.lookup(reference).map_err(|_| {
-                        self.refuse(
-                            &at,
-                            format!("`$ref` target not found: {}", decode_path(reference)),
-                        )
-                    })?;
-                    let (target, resolver, draft) = found.into_inner();
-                    let name = self.name(target, resolver, draft, at);
-                    combining.insert(key.clone(), format!("#/$defs/{name}").into());
-                }
-                "format" => {}
-                _ if is_without_effect(key, inner, members) => {}
-                _ => return Err(self.refuse(&at, unenforced(key))),
+        let is_alone = known <= KnownDraft::D7 && members.contains_key("$ref");
+        for (key, inner) in members {
+            let has_effect =
+                |keyword: &Keyword| keyword.since <= known && keyword.constrains(known);
+            let is_read = if is_alone {
+                key == "$ref"
+            } else {
+                key != "additionalItems"
+            };
+            if is_read && Keyword::named(key).is_some_and(has_effect) {
+                self.keyword((key, inner), &object, &mut written)?;
             }
         }
-        if !others.is_empty() {
-            let own = combining.entry("allOf").or_insert_with(|| json!([]));
-            if let Some(branches) = own.as_array_mut() {
-                branches.append(&mut others);
-            }
-        }
-        name_keys(&mut plain);
-        // The compiler reads keywords in order, and those that combine must find the others before them.
-        plain.extend(combining);
-        let schema = Value::Object(plain);
+        let schema = Value::Object(written.ordered());
         let first = self.prepared.documents;
         if let Some(nodes) = &mut self.prepared.nodes {
+            let (document, pointer) = object.place;
             nodes.push(Node {
                 schema: schema.clone(),
-                place: (first + place.0, place.1),
+                place: (first + document, pointer),
             });
         }
         Ok(schema)
     }
 
+    /// One keyword of an object: what the grammar compiler is to read instead.
+    fn keyword(
+        &mut self,
+        (key, inner): (&str, &Value),
+        object: &Object<'_, 'r>,
+        written: &mut Written,
+    ) -> Result<(), ConstraintError> {
+        let (members, at) = (object.members, object.at(key));
+        let checked = |result: Result<(), String>| self.checked(&at, result);
+        let copied = match key {
+            "type" if types_named(inner) == 0 => {
+                let message = format!("`type` = {inner} names no type of JSON Schema");
+                return Err(self.refuse(&at, message));
+            }
+            "type" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
+                whole(inner)
+            }
+            "minProperties" => {
+                checked(check_least(members, inner))?;
+                whole(inner)
+            }
+            "required" => {
+                let mut names = list(members, key).iter().filter_map(Value::as_str);
+                checked(names.try_for_each(check_name))?;
+                inner.clone()
+            }
+            // Until draft 4 it says that the other one is excluded.
+            "exclusiveMinimum" | "exclusiveMaximum" if inner.is_boolean() => {
+                let other = ["minimum", "maximum"][usize::from(key == "exclusiveMaximum")];
+                match members.get(other).filter(|_| *inner == Value::Bool(true)) {
+                    Some(bound) => bound.clone(),
+                    None => return Ok(()),
+                }
+            }
+            "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                checked(check_data(inner))?;
+                inner.clone()
+            }
+            "pattern" => {
+                let pattern = written_pattern(inner.as_str().unwrap_or_default());
+                self.checked(&at, pattern)?.into()
+            }
+            "properties" | "patternProperties" => self.properties((key, inner), object)?,
+            "additionalProperties" => self.schema_in(inner, object, at)?,
+            "items" if inner.is_array() => return self.tuple(inner, object, written),
+            "items" => self.schema_in(inner, object, at)?,
+            "prefixItems" => self.schemas(inner, object, &at)?,
+            _ => return self.combining((key, inner), object, written),
+        };
+        written.plain.insert(key.to_owned(), copied);
+        Ok(())
+    }
+
+    /// As [`Self::keyword`], for those that apply other schemas to the same value, or name values.
+    fn combining(
+        &mut self,
+        (key, inner): (&str, &Value),
+        object: &Object<'_, 'r>,
+        written: &mut Written,
+    ) -> Result<(), ConstraintError> {
+        let (members, at) = (object.members, object.at(key));
+        let combined = match key {
+            "enum" | "const" => {
+                self.checked(&at, check_data(inner))?;
+                inner.clone()
+            }
+            "allOf" | "anyOf" => self.schemas(inner, object, &at)?,
+            "oneOf" => {
+                let branches = self.schemas(inner, object, &at)?;
+                self.marked(at, branches)
+            }
+            "not" => {
+                let inner = self.schema_in(inner, object, at.clone())?;
+                self.marked(at, json!([inner]))
+            }
+            "if" if !is_without_effect(key, inner, members) => {
+                let mut parts = vec![self.schema_in(inner, object, at.clone())?];
+                for keyword in ["then", "else"] {
+                    let part = members.get(keyword);
+                    let part = part.map(|part| self.schema_in(part, object, object.at(keyword)));
+                    parts.push(part.unwrap_or(Ok(Value::Bool(true)))?);
+                }
+                self.marked(at, parts.into())
+            }
+            "uniqueItems" if *inner == Value::Bool(true) => self.marked(at, json!([])),
+            "$ref" => self.reference(inner, object, at)?,
+            "dependencies" | "dependentRequired" | "dependentSchemas" => {
+                return self.dependencies(inner, object, at, written);
+            }
+            // Without keywords that apply to the same value they see the same properties.
+            "unevaluatedProperties"
+                if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
+            {
+                let schema = self.schema_in(inner, object, at)?;
+                if !members.contains_key("additionalProperties") {
+                    let plain = &mut written.plain;
+                    plain.insert("additionalProperties".to_owned(), schema);
+                }
+                return Ok(());
+            }
+            "format" if self.assert_formats => {
+                let is_constant = members.contains_key("const") || members.contains_key("enum");
+                let pattern = checked_format(inner.as_str().unwrap_or_default(), is_constant);
+                let pattern = self.checked(&at, pattern)?;
+                let also = pattern.map(|pattern| json!({"pattern": pattern}));
+                written.also.extend(also);
+                return Ok(());
+            }
+            "format" | "then" | "else" => return Ok(()),
+            _ if is_without_effect(key, inner, members) => return Ok(()),
+            _ => return Err(self.refuse(&at, unenforced(key))),
+        };
+        written.combining.insert(key.to_owned(), combined);
+        Ok(())
+    }
+
+    fn properties(
+        &mut self,
+        (key, inner): (&str, &Value),
+        object: &Object<'_, 'r>,
+    ) -> Result<Value, ConstraintError> {
+        let (at, is_named) = (object.at(key), key == "properties");
+        if is_named {
+            self.checked(&at, check_optional(object.members, inner))?;
+        }
+        let mut named = Map::new();
+        for (name, schema) in inner.as_object().into_iter().flatten() {
+            let at = inside(&at, name);
+            self.checked(&at, check_name(name))?;
+            let written = if is_named {
+                Ok(name.clone())
+            } else {
+                written_pattern(name)
+            };
+            let written = self.checked(&at, written)?;
+            named.insert(written, self.schema_in(schema, object, at)?);
+        }
+        Ok(named.into())
+    }
+
+    /// `items` of a list of schemas, which takes its `additionalItems` with it.
+    fn tuple(
+        &mut self,
+        items: &Value,
+        object: &Object<'_, 'r>,
+        written: &mut Written,
+    ) -> Result<(), ConstraintError> {
+        let items = self.schemas(items, object, &object.at("items"))?;
+        written.plain.insert("prefixItems".to_owned(), items);
+        if let Some(rest) = object.members.get("additionalItems") {
+            let rest = self.schema_in(rest, object, object.at("additionalItems"))?;
+            written.plain.insert("items".to_owned(), rest);
+        }
+        Ok(())
+    }
+
+    /// Each says: the property is missing, or what it needs holds.
+    fn dependencies(
+        &mut self,
+        inner: &Value,
+        object: &Object<'_, 'r>,
+        at: Place,
+        written: &mut Written,
+    ) -> Result<(), ConstraintError> {
+        for (name, needed) in inner.as_object().into_iter().flatten() {
+            let with = if let Value::Array(names) = needed {
+                let others = names.iter().filter(|needed| *needed != name).cloned();
+                let names: Vec<Value> = std::iter::once(json!(name)).chain(others).collect();
+                json!({"required": names})
+            } else {
+                let needed = self.schema_in(needed, object, inside(&at, name))?;
+                json!({"required": [name], "allOf": [needed]})
+            };
+            let also = json!({"anyOf": [{"properties": {name: false}}, with]});
+            written.also.push(also);
+        }
+        Ok(())
+    }
+
+    fn reference(
+        &mut self,
+        inner: &Value,
+        object: &Object<'_, 'r>,
+        at: Place,
+    ) -> Result<Value, ConstraintError> {
+        let reference = inner.as_str().unwrap_or_default();
+        let missing = |_| format!("`$ref` target not found: {}", decode_path(reference));
+        let found = object.resolver.lookup(reference).map_err(missing);
+        let (target, resolver, draft) = self.checked(&at, found)?.into_inner();
+        let name = self.name(target, resolver, draft, at);
+        Ok(format!("#/$defs/{name}").into())
+    }
+
+    /// A schema within an object.
+    fn schema_in(
+        &mut self,
+        value: &Value,
+        object: &Object<'_, 'r>,
+        at: Place,
+    ) -> Result<Value, ConstraintError> {
+        self.schema(value, object.resolver, object.draft, at)
+    }
+
+    /// The schemas of a list; none where there is no list.
     fn schemas(
         &mut self,
-        list: &[Value],
-        resolver: &Resolver<'r>,
-        draft: Draft,
-        at: &(usize, String),
+        list: &Value,
+        object: &Object<'_, 'r>,
+        at: &Place,
     ) -> Result<Value, ConstraintError> {
-        let one = |(index, schema)| {
-            self.schema(schema, resolver, draft, (at.0, format!("{}/{index}", at.1)))
-        };
-        list.iter().enumerate().map(one).collect()
+        let list = list.as_array().into_iter().flatten().enumerate();
+        list.map(|(index, schema)| self.schema_in(schema, object, inside(at, &index.to_string())))
+            .collect()
     }
 
     /// Marks a keyword's schemas with their place; they are made positive later.
-    fn marked(&mut self, at: (usize, String), parts: Value) -> Value {
+    fn marked(&mut self, at: Place, parts: Value) -> Value {
         self.places.push(at);
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
         std::iter::once(json!(self.places.len() - 1))
@@ -500,7 +578,7 @@ impl<'r> Walk<'_, 'r> {
         target: &'r Value,
         resolver: Resolver<'r>,
         draft: Draft,
-        at: (usize, String),
+        at: Place,
     ) -> String {
         if let Some(name) = self.names.get(&std::ptr::from_ref(target)) {
             return name.clone();
@@ -560,6 +638,10 @@ fn known_draft(draft: Draft) -> KnownDraft {
         Draft::Draft201909 => KnownDraft::D2019,
         _ => KnownDraft::D2020,
     }
+}
+
+fn inside((document, pointer): &Place, key: &str) -> Place {
+    (*document, format!("{pointer}/{}", escaped(key)))
 }
 
 fn escaped(key: &str) -> String {

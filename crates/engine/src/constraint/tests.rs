@@ -162,10 +162,8 @@ fn calls_are_taken_in_the_form_of_the_template() {
         }
         compile(&answer, Reasoning::Off).unwrap().0
     };
-    let (block, list) = (
-        "<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>",
-        "[{\"name\": \"list\", \"arguments\": {}}]",
-    );
+    let block = "<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>";
+    let list = "[{\"name\": \"list\", \"arguments\": {}}]";
     let value = || {
         Instead::Value(vec![SchemaFile::alone(
             "v",
@@ -315,10 +313,8 @@ fn a_pattern_is_found_in_the_answer() {
 
 /// A text of tokens drawn at random from the masks; `None` where it does not end soon.
 fn sampled(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<String> {
-    let (mut progress, mut words) = (
-        constraint.begin(),
-        vec![0; tokenizer.vocab_size().div_ceil(32)],
-    );
+    let mut progress = constraint.begin();
+    let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
     let (mut ids, mut random) = (Vec::new(), seed);
     for _ in 0..300 {
         progress.mask(&mut words).unwrap();
@@ -536,10 +532,8 @@ fn an_object_may_have_a_thousand_optional_properties() {
             "the order, or a required property"
         );
         let validator = jsonschema::validator_for(&schema).unwrap();
-        let (mut progress, mut words) = (
-            constraint.begin(),
-            vec![0; tokenizer.vocab_size().div_ceil(32)],
-        );
+        let mut progress = constraint.begin();
+        let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
         let (mut ids, mut random) = (Vec::new(), 1u64);
         let text = loop {
             progress.mask(&mut words).unwrap();

@@ -68,11 +68,9 @@ impl Link {
         let lost = Arc::<Lost>::default();
         let (sender, received) = mpsc::channel();
         let is_known = Arc::<AtomicBool>::default();
-        let (reading, because, known) = (
-            RetriedRead(stream.try_clone()?),
-            Arc::clone(&lost),
-            Arc::clone(&is_known),
-        );
+        let reading = RetriedRead(stream.try_clone()?);
+        let because = Arc::clone(&lost);
+        let known = Arc::clone(&is_known);
         thread("rank-receive", move || {
             let cause = read(reading, &sender, &known, timeout);
             let _ = because.0.set(cause);

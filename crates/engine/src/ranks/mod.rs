@@ -499,7 +499,7 @@ impl Ranks {
 
     /// Tells rank 0 why this rank cannot go on.
     pub fn fail(&self, why: &str) {
-        // Whoever is gone needs no reason. A connection that is closed at once may take it along.
+        // Waits, since closing the connection at once could drop the message.
         if self.links[0].send_failure(why).is_ok() {
             wait_until(self.loss());
         }

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::guide::Guide;
+use super::prompt_sets::PromptSets;
 use super::run_task::{RunTask, TaskPart};
-use super::setup::{PromptSets, Setup};
-use super::trainer::{policy_settings, sampling, shard_for_rank};
+use super::setup::Setup;
+use super::trainer::{decoder, policy_settings, sampling};
 use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
+use crate::model::{Adapters, PackedBatch, Trainable};
 use crate::plan::{
     CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory,
     ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
@@ -70,20 +71,9 @@ impl Candidate {
             fit,
             ..
         } = setup;
+        let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
-        let trained = (trainable, shard_for_rank(&config, trainable, 0));
-        let (weights, dtype) = (
-            start.weights()?.in_precision(config.base_precision),
-            engine.dtype,
-        );
-        let model = Decoder::sharded(
-            &start.config,
-            &weights,
-            trained,
-            config.seed,
-            dtype,
-            &engine.device,
-        )?;
+        let model = decoder(&start, &weights, &config, (trainable, 0), engine)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
         Ok(Self {
             tasks,
@@ -136,34 +126,19 @@ impl Candidate {
             .config
             .max_completion_tokens
             .min(MEASURED_TOKENS.max(2));
-        let (sampling, memory) = (
-            Sampling {
-                max_completion_tokens: limit,
-                ..self.sampling()?
-            },
-            RolloutMemory::default(),
-        );
+        let sampling = Sampling {
+            max_completion_tokens: limit,
+            ..self.sampling()?
+        };
+        let memory = RolloutMemory::default();
+        let Policy { model, threads, .. } = &self.policy;
+        let rollout = || generate(model, Adapters::On, &requests, &sampling, &memory, threads);
         if !self.policy.engine.device.is_cpu() {
             // A GPU loads and selects kernels on first use.
-            generate(
-                &self.policy.model,
-                Adapters::On,
-                &requests,
-                &sampling,
-                &memory,
-                &self.policy.threads,
-            )?;
+            rollout()?;
         }
         let start = Instant::now();
-        let sampled = generate(
-            &self.policy.model,
-            Adapters::On,
-            &requests,
-            &sampling,
-            &memory,
-            &self.policy.threads,
-        )?
-        .completions;
+        let sampled = rollout()?.completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let groups: Vec<Vec<usize>> = sampled.iter().map(|group| token_counts(group)).collect();
         let tokens = groups.iter().flatten().sum::<usize>() as f64;
@@ -230,10 +205,8 @@ impl Candidate {
             request,
         };
         let questions: Vec<Question<'_>> = requests.into_iter().map(question).collect();
-        let (sampling, tasks) = (
-            self.sampling()?,
-            self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>(),
-        );
+        let sampling = self.sampling()?;
+        let tasks = self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>();
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Base, &sampling);
         // A forecast of the first answers.
         let conversed = self.policy.converse(
@@ -283,10 +256,8 @@ impl Candidate {
                 .into_iter()
                 .filter(|tier| known.contains(tier))
                 .collect();
-            let (prompt_id, signal_of) = (
-                question.prompt.row.id.clone(),
-                signal_of(answers.iter(), weights),
-            );
+            let prompt_id = question.prompt.row.id.clone();
+            let signal_of = signal_of(answers.iter(), weights);
             signal.groups.push(GroupOutcome {
                 prompt_id,
                 signal: signal_of,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::trainer::Trainer;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::kernels::pinned_memory::HostBuffer;
@@ -25,7 +25,7 @@ const MEMORY_PARTS: u64 = 16;
 pub(super) struct CheckpointWriter {
     /// Until the first checkpoint; allocating it takes a while.
     allocating: Option<JoinHandle<HostBuffer>>,
-    /// Of the last checkpoint, for reuse. Without any buffer the training thread writes checkpoints.
+    /// The buffer of the last checkpoint, for reuse. Without a buffer the training thread writes checkpoints.
     pub(super) buffer: Option<HostBuffer>,
     writing: Option<Writing>,
 }

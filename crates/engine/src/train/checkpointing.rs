@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::TrainError;
 use super::checkpoint_writer::{Completed, PendingCheckpoint};
+use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::sharded::{parameters_and_moments, serve_pieces, stop_serving};
 use super::trainer::Trainer;

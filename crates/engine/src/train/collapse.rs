@@ -1,10 +1,10 @@
 //! A policy that has collapsed is replaced by the last checkpoint whose groups were informative, one that has diverged by
 //! the checkpoint that earned the most.
 
-use super::TrainError;
 use super::alerts::{DIVERGED, WINDOW};
 use super::checkpointing::{SaveReason, collect, save};
-use super::next_action::Next;
+use super::error::TrainError;
+use super::next_action::NextAction;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
@@ -24,7 +24,7 @@ const MAX_RECOVERIES: usize = 3;
 pub(super) fn next(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
-) -> Result<Option<Next>, TrainError> {
+) -> Result<Option<NextAction>, TrainError> {
     let (step, run, config) = (trainer.state.step, &trainer.run, &trainer.config);
     let Some(rule) = recorder
         .alerts
@@ -34,7 +34,7 @@ pub(super) fn next(
         return Ok(None);
     };
     let stopped = |why: &str| {
-        Ok(Some(Next::Finish {
+        Ok(Some(NextAction::Finish {
             cause: format!("stopped early: the policy {rule} ({why})"),
         }))
     };
@@ -80,7 +80,7 @@ pub(super) fn next(
         rule: rule.to_owned(),
     };
     recorder.event(collapse.clone())?;
-    Ok(Some(Next::Recover(collapse)))
+    Ok(Some(NextAction::Recover(collapse)))
 }
 
 /// Restores the weights of an earlier step. The step goes on counting, so that prompts and random numbers are new ones;

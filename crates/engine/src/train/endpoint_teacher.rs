@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::api_client::{FrozenEndpoint, TeacherClient};
 use crate::config::TrainConfig;
 use crate::rollout::ThreadPool;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
 use crate::eval::{greedy_questions, record as eval_record, records};
@@ -80,14 +80,14 @@ pub(super) fn run_evals(
     record: &mut Record<'_>,
     which: RunEval,
 ) -> Result<Vec<Eval>, TrainError> {
-    let mut found = Vec::with_capacity(trainer.tasks.len());
+    let mut evals = Vec::with_capacity(trainer.tasks.len());
     for task in 0..trainer.tasks.len() {
         let which = which.of_task(trainer, task);
         if !which.prompts(trainer).is_empty() {
-            found.extend(run_eval(trainer, record, &which)?);
+            evals.extend(run_eval(trainer, record, &which)?);
         }
     }
-    Ok(found)
+    Ok(evals)
 }
 
 fn run_eval(
@@ -206,14 +206,12 @@ fn record_eval(
         PromptSet::Eval if step > 0 => against_best(trainer, recorder, set, &records)?,
         _ => None,
     };
-    let (set, target, summary) = (
-        set.clone(),
-        target.to_owned(),
-        EvalSummary {
-            has_calls: trainer.tasks[*task].task().has_calls(),
-            ..EvalSummary::from_records(&records)
-        },
-    );
+    let set = set.clone();
+    let target = target.to_owned();
+    let summary = EvalSummary {
+        has_calls: trainer.tasks[*task].task().has_calls(),
+        ..EvalSummary::from_records(&records)
+    };
     Ok(Eval {
         step,
         set,
@@ -293,7 +291,7 @@ fn watch<'t>(
         .iter()
         .all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
-    // Of a full disk the worker's own next write says so.
+    // A full disk is reported by the worker's next write.
     let watch = EvalWatch::new(progress, is_scored, kept, move |progress| {
         _ = state.eval(Some(progress.clone()))
     });

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
@@ -65,10 +65,8 @@ pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
     if !fails_at("gradient.memory", &rank.to_string()) {
         return Ok(());
     }
-    let (operation, cause) = (
-        format!("the gradient of rank {rank}"),
-        "a test takes its memory".to_owned(),
-    );
+    let operation = format!("the gradient of rank {rank}");
+    let cause = "a test takes its memory".to_owned();
     Err(candle_core::Error::Cuda(Box::new(GpuFailure {
         operation,
         cause,
@@ -81,18 +79,20 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     if before == after {
         return None;
     }
-    Some(Alert {
-        rule: "out_of_memory".to_owned(),
-        level: "warning".to_owned(),
+    let sentence =
+        format!("GPU out of memory with {before}; the step was recomputed with {after}.");
+    let suggestion = format!(
+        "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
+        if after.recompute { "always" } else { "never" },
+        after.tokens_per_micro_batch
+    );
+    Some(Alert::new(
+        "out_of_memory",
+        "warning",
         step,
-        sentence: format!("GPU out of memory with {before}; the step was recomputed with {after}."),
-        suggestion: format!(
-            "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
-            if after.recompute { "always" } else { "never" },
-            after.tokens_per_micro_batch
-        ),
-        ..Alert::default()
-    })
+        sentence,
+        suggestion,
+    ))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::setup::PromptSets;
+use super::prompt_sets::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::GroupOutcome;
@@ -18,7 +18,7 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 /// The conversations of one prompt.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Group {
-    /// Of the prompt in the order of all prompts, as random numbers count it.
+    /// Position of the prompt in the endless order, as random numbers count it.
     position: u32,
     /// Index of the training prompt.
     pub(super) prompt: usize,
@@ -40,10 +40,10 @@ pub(super) struct AnsweredTurn {
     pub(super) answers: Vec<Turn>,
 }
 
-/// What a group told of its prompt.
+/// What a group says about its prompt.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct PromptOutcome {
-    /// Of the group, which no other has.
+    /// The group's position, which is unique.
     pub(super) position: u32,
     /// Index of the training prompt.
     pub(super) prompt: usize,
@@ -53,34 +53,29 @@ pub(super) struct PromptOutcome {
 /// What one rank sampled for a step.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StepRollout {
-    /// Groups that count.
+    /// Groups that the step trains on.
     pub(super) groups: Vec<Group>,
     /// Prompts that were passed over to find those of the groups, of all ranks.
     pub(super) skipped_prompts: u64,
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<Group>,
-    /// In decoding.
+    /// Seconds of decoding.
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
-    /// Of all that was decoded together.
+    /// Counts of everything that was decoded together.
     pub(super) counts: DecodeCounts,
+    /// What a GPU refused; the first of several steps that were sampled together has all of it.
+    pub(super) gpu_fallbacks: Vec<GpuFallback>,
     /// By the number of the completion in [`PolicyBatch::sequences`], if older weights sampled it than those that the
     /// step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
-    /// In computing them.
+    /// Seconds of computing them.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
     /// On rank 0, what the other ranks sampled.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
-}
-
-/// What one rank sampled for steps that begin with the same weights.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct SampledSteps {
-    pub(super) steps: Vec<StepRollout>,
-    pub(super) gpu_fallbacks: Vec<GpuFallback>,
 }
 
 /// How rewards become advantages.
@@ -177,7 +172,7 @@ impl Group {
         })
     }
 
-    /// Gives the last answer's place to one that earns more than all others. The group is one of a single turn.
+    /// Replaces the last answer by one that earns more than all others. The group has a single turn.
     pub(super) fn guide(&mut self, answer: Turn, rule: &AdvantageRule) {
         let reward = answer.score.reward;
         let mut others = self
@@ -237,7 +232,7 @@ impl Group {
 }
 
 impl<'g> GroupTurn<'g> {
-    /// Of the conversations that reached the turn, in order.
+    /// The answers of conversations that reached the turn, in order.
     pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
         self.group
             .conversations
@@ -258,7 +253,7 @@ impl<'g> GroupTurn<'g> {
             .is_some_and(|answer| answer.completion.stop == StopReason::Guided)
     }
 
-    /// Of the answers that were sampled.
+    /// How the rewards of the sampled answers compare.
     pub(super) fn signal(self) -> GroupSignal {
         self.group.signals[self.turn]
     }
@@ -314,9 +309,10 @@ impl StepRollout {
         self.rollout_seconds += more.rollout_seconds;
         self.score_seconds += more.score_seconds;
         self.counts += more.counts;
+        self.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
 
-    /// Of all ranks, on rank 0.
+    /// The rollouts of all ranks on rank 0, elsewhere this one.
     pub(super) fn all(&self) -> impl Iterator<Item = &Self> + Clone {
         std::iter::once(self).chain(&self.others)
     }

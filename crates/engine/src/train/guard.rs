@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::eval::GuardPrompt;
@@ -65,11 +65,11 @@ fn reference_log_probs(trainer: &Trainer) -> candle_core::Result<Vec<f64>> {
         .iter()
         .map(|prompt| (prompt.prompt.as_slice(), vec![prompt.reference.as_slice()]));
     let packed = pack(sequences, trainer.shape.get().tokens_per_micro_batch);
-    let found = policy.threads.map(&packed, |micro_batch| {
+    let log_probs = policy.threads.map(&packed, |micro_batch| {
         log_probs(&policy.model, micro_batch, Adapters::On, 1.0)
     })?;
     let mut means = vec![0.0; prompts.len()];
-    for (micro_batch, sequences) in packed.iter().zip(found) {
+    for (micro_batch, sequences) in packed.iter().zip(log_probs) {
         for (&(prompt, _), tokens) in micro_batch.owners.iter().zip(sequences) {
             let sum: f64 = tokens.iter().map(|token| f64::from(token.log_prob)).sum();
             means[prompt] = sum / tokens.len().max(1) as f64;

@@ -6,7 +6,7 @@
 //! 2504.14945) divides by the probability that the other policy gave them instead, which is 1 for an expected answer
 //! and starves tokens that the policy does not yet write.
 
-use super::TrainError;
+use super::error::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
 use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::run_task::RunTask;
 use crate::files::{self, Access};
 use crate::run::RunDirectory;

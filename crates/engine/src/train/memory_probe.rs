@@ -1,6 +1,6 @@
 //! A gradient at the longest shape before the first step, so that a lack of memory shows immediately.
 
-use super::TrainError;
+use super::error::TrainError;
 use super::gradient_shape::shrunk;
 use super::trainer::Trainer;
 use crate::rollout::{Completion, StopReason};

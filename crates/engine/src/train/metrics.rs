@@ -22,18 +22,18 @@ use crate::update::{PolicyStatistics, StepOutcome};
 /// The update of a step, before it is recorded.
 #[derive(Clone, Debug)]
 pub(super) struct StepUpdate {
-    /// Of this rank's groups; on rank 0 of all of them, once it is recorded.
+    /// Sums over this rank's groups; on rank 0 over all groups, once recorded.
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<StepOutcome>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
-    /// In sampling and scoring.
+    /// Time of sampling and scoring.
     pub(super) sampling_seconds: f64,
-    /// In computing old log-probs.
+    /// Time of computing old log-probs.
     pub(super) forward_seconds: f64,
-    /// In the update with these, without what is recorded of it.
+    /// Time of the update and of old log-probs, without recording.
     pub(super) update_seconds: f64,
     /// What this rank did before the update.
     pub(super) rank: RankStep,
@@ -65,7 +65,7 @@ impl StepUpdate {
         self.rank.waited_seconds += waited_seconds;
     }
 
-    /// Of the whole step.
+    /// The time of the whole step so far.
     pub(super) fn seconds(&self) -> f64 {
         self.sampling_seconds + self.forward_seconds + self.start.elapsed().as_secs_f64()
     }
@@ -76,58 +76,58 @@ pub(super) fn rollout_metrics(
     rollout: &StepRollout,
     config: &TrainConfig,
 ) -> BTreeMap<String, f64> {
-    let (mut found, groups) = (MetricMap::default(), rollout.sampled_turns());
-    rewards(&groups, &mut found);
-    completions(&groups, config.max_thinking_tokens > 0, &mut found);
-    tools(&groups, &mut found);
-    found.add("groups/replaced", rollout.replaced_turns().len() as f64);
+    let (mut metrics, groups) = (MetricMap::default(), rollout.sampled_turns());
+    rewards(&groups, &mut metrics);
+    completions(&groups, config.max_thinking_tokens > 0, &mut metrics);
+    tools(&groups, &mut metrics);
+    metrics.add("groups/replaced", rollout.replaced_turns().len() as f64);
     let answers = groups.iter().flat_map(|turn| turn.answers());
     let sampled: usize = answers.map(Turn::sampled_tokens).sum();
     let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
     let rollout_seconds = slowest(|rank| rank.rollout_seconds);
-    found.add("time/rollout", rollout_seconds);
-    found.add("time/score", slowest(|rank| rank.score_seconds));
+    metrics.add("time/rollout", rollout_seconds);
+    metrics.add("time/score", slowest(|rank| rank.score_seconds));
     let mut counts = DecodeCounts::default();
     rollout.all().for_each(|rank| counts += rank.counts);
     if counts.steps > 0 {
         // The first token of a completion comes from its prompt's prefill.
-        found.add(
+        metrics.add(
             "decode/tokens_per_row",
             (counts.rows + counts.accepted) as f64 / counts.rows as f64,
         );
-        found.add("decode/mean_rows", counts.rows as f64 / counts.steps as f64);
+        metrics.add("decode/mean_rows", counts.rows as f64 / counts.steps as f64);
     }
     if counts.drafted > 0 {
-        found.add(
+        metrics.add(
             "decode/draft_acceptance",
             counts.accepted as f64 / counts.drafted as f64,
         );
     }
-    found.add(
+    metrics.add(
         "tokens_per_second/rollout",
         sampled as f64 / rollout_seconds.max(1e-9),
     );
-    found.0
+    metrics.0
 }
 
-/// Of an adaptive order: prompts that the step passed over, and what is known of those that were sampled so far.
+/// Metrics of an adaptive order: prompts that the step skipped, and the solve rate of those that were sampled so far.
 pub(super) fn prompt_metrics(
     adaptive: &AdaptiveOrder,
     rollout: &StepRollout,
 ) -> BTreeMap<String, f64> {
     let taken = rollout.all().flat_map(StepRollout::sampled_groups).count();
     let skipped = rollout.skipped_prompts as f64;
-    let mut found = MetricMap::default();
-    found.add("prompts/frac_skipped", skipped / (skipped + taken as f64));
+    let mut metrics = MetricMap::default();
+    metrics.add("prompts/frac_skipped", skipped / (skipped + taken as f64));
     if let Some(rate) = adaptive.solve_rate() {
-        found.add("prompts/solve_rate", rate);
+        metrics.add("prompts/solve_rate", rate);
     }
-    found.0
+    metrics.0
 }
 
 /// The same by task, for a run of several, without those that are the step's alone: `task/NAME/reward`.
 pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap<String, f64> {
-    let (mut found, groups) = (BTreeMap::new(), rollout.sampled_turns());
+    let (mut all, groups) = (BTreeMap::new(), rollout.sampled_turns());
     let is_mix = trainer.tasks.len() > 1;
     for (index, task) in trainer.tasks.iter().enumerate().filter(|_| is_mix) {
         let is_its = |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
@@ -138,15 +138,15 @@ pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap
             rewards(&own, &mut metrics);
             completions(&own, trainer.config.max_thinking_tokens > 0, &mut metrics);
             tools(&own, &mut metrics);
-            let named = |(name, value)| (task_metric(&task.part.name, name), value);
-            found.extend(metrics.0.iter().map(|(name, value)| named((name, *value))));
+            let named = metrics.0.into_iter();
+            all.extend(named.map(|(name, value)| (task_metric(&task.part.name, &name), value)));
         }
     }
-    found
+    all
 }
 
 pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
-    let mut found = MetricMap::default();
+    let mut metrics = MetricMap::default();
     let StepUpdate {
         ref statistics,
         applied,
@@ -154,41 +154,41 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         ..
     } = *update;
     let update_seconds = update.update_seconds;
-    found.add("learning_rate", learning_rate);
+    metrics.add("learning_rate", learning_rate);
     match applied {
-        Some(StepOutcome::Updated { grad_norm, .. }) => found.add("grad_norm", grad_norm),
-        Some(StepOutcome::NotFinite) => found.add("grad_norm", f64::NAN),
+        Some(StepOutcome::Updated { grad_norm, .. }) => metrics.add("grad_norm", grad_norm),
+        Some(StepOutcome::NotFinite) => metrics.add("grad_norm", f64::NAN),
         None => {}
     }
     if statistics.tokens > 0 {
         let tokens = statistics.tokens as f64;
-        found.add("loss", statistics.loss);
-        found.add("entropy", statistics.entropy / tokens);
+        metrics.add("loss", statistics.loss);
+        metrics.add("entropy", statistics.entropy / tokens);
         if let Some(kl) = statistics.kl {
-            found.add("kl", kl / tokens);
+            metrics.add("kl", kl / tokens);
         }
         if statistics.distilled_tokens > 0 {
-            found.add(
+            metrics.add(
                 "distill/reverse_kl",
                 statistics.reverse_kl / statistics.distilled_tokens as f64,
             );
         }
         if statistics.teacher_errors > 0 {
-            found.add("distill/teacher_errors", statistics.teacher_errors as f64);
+            metrics.add("distill/teacher_errors", statistics.teacher_errors as f64);
         }
-        found.add(
+        metrics.add(
             "clip_ratio/low_mean",
             statistics.clipped_low as f64 / tokens,
         );
-        found.add(
+        metrics.add(
             "clip_ratio/high_mean",
             statistics.clipped_high as f64 / tokens,
         );
-        found.add(
+        metrics.add(
             "sampling/sampling_logp_difference/mean",
             statistics.sampling_difference / statistics.sampled_tokens.max(1) as f64,
         );
-        found.add(
+        metrics.add(
             "sampling/sampling_logp_difference/max",
             statistics.sampling_difference_max,
         );
@@ -196,25 +196,19 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     if !statistics.routers.is_empty() {
         let rows: usize = statistics.routers.iter().map(|layer| layer.rows).sum();
         let entropy: f64 = statistics.routers.iter().map(|layer| layer.entropy).sum();
-        found.add("router/entropy", entropy / rows.max(1) as f64);
-        found.add(
-            "router/load",
-            statistics
-                .routers
-                .iter()
-                .map(RouterUse::load)
-                .fold(0.0, f64::max),
-        );
+        metrics.add("router/entropy", entropy / rows.max(1) as f64);
+        let loads = statistics.routers.iter().map(RouterUse::load);
+        metrics.add("router/load", loads.fold(0.0, f64::max));
     }
-    found.add("time/update", update_seconds);
-    found.add("step_time", update.seconds());
+    metrics.add("time/update", update_seconds);
+    metrics.add("step_time", update.seconds());
     if statistics.rows > 0 {
-        found.add(
+        metrics.add(
             "tokens_per_second/train",
             statistics.rows as f64 / update_seconds.max(1e-9),
         );
     }
-    found.0
+    metrics.0
 }
 
 #[derive(Default)]
@@ -226,91 +220,82 @@ impl MetricMap {
     }
 }
 
-fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = numbers.fold((0.0, 0_usize), |(sum, count), x| (sum + x, count + 1));
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), x| (sum + x, count + 1));
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
 
-/// How many of them are true, over their number.
+/// The share of conditions that hold.
 fn share(conditions: impl Iterator<Item = bool>) -> f64 {
     mean(conditions.map(|condition| f64::from(u8::from(condition))))
 }
 
-fn signal_share(signals: &[GroupSignal], expected: &[GroupSignal]) -> f64 {
-    share(signals.iter().map(|signal| expected.contains(signal)))
+fn sampled<'g>(groups: &[GroupTurn<'g>]) -> impl Iterator<Item = &'g Turn> {
+    groups.iter().copied().flat_map(GroupTurn::sampled)
 }
 
-fn sampled_rewards(group: &GroupTurn<'_>) -> Vec<f64> {
-    group.sampled().map(|answer| answer.score.reward).collect()
-}
-
-fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let rewards: Vec<Vec<f64>> = groups.iter().map(sampled_rewards).collect();
-    found.add("reward", mean_reward(rewards.iter().flatten().copied()));
-    found.add(
+fn rewards(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
+    let rewards = groups.iter().map(|group| {
+        let sampled = group.sampled();
+        sampled.map(|answer| answer.score.reward).collect()
+    });
+    let rewards: Vec<Vec<f64>> = rewards.collect();
+    metrics.add("reward", mean_reward(rewards.iter().flatten().copied()));
+    metrics.add(
         "reward_std",
         mean(rewards.iter().map(|rewards| mean_and_deviation(rewards).1)),
     );
     let signals: Vec<GroupSignal> = groups.iter().copied().map(GroupTurn::signal).collect();
-    found.add(
+    metrics.add(
         "groups/frac_guided",
         share(groups.iter().copied().map(GroupTurn::is_guided)),
     );
-    found.add(
+    metrics.add(
         "groups/frac_distinct",
         mean(groups.iter().map(distinct_share)),
     );
-    found.add(
-        "groups/frac_mixed",
-        signal_share(&signals, &[GroupSignal::Mixed]),
-    );
-    found.add(
-        "groups/frac_all_best",
-        signal_share(&signals, &[GroupSignal::AllMax]),
-    );
-    found.add(
-        "groups/frac_all_worst",
-        signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]),
-    );
-    found.add(
-        "frac_reward_zero_std",
-        share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)),
-    );
-    let scores: Vec<&Score> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
-        .map(|answer| &answer.score)
-        .collect();
+    use GroupSignal::{AllEqual, AllMax, AllMin, Mixed};
+    for (name, counted) in [
+        ("groups/frac_mixed", &[Mixed][..]),
+        ("groups/frac_all_best", &[AllMax]),
+        ("groups/frac_all_worst", &[AllMin, AllEqual]),
+        ("frac_reward_zero_std", &[AllMax, AllMin, AllEqual]),
+    ] {
+        metrics.add(
+            name,
+            share(signals.iter().map(|signal| counted.contains(signal))),
+        );
+    }
+    let scores: Vec<&Score> = sampled(groups).map(|answer| &answer.score).collect();
     let known: Vec<&Score> = scores
         .iter()
         .copied()
         .filter(|score| !score.is_error())
         .collect();
     for tier in Tier::ALL {
-        found.add(
+        metrics.add(
             &format!("tiers/{}", tier.name()),
             share(known.iter().map(|score| score.tier == tier)),
         );
     }
     let classes: BTreeSet<FailureClass> = scores.iter().filter_map(|score| score.failure).collect();
     for class in classes {
-        found.add(
+        metrics.add(
             &class.metric(),
             share(scores.iter().map(|score| score.failure == Some(class))),
         );
     }
     if known.iter().any(|score| score.exact.is_some()) {
-        found.add("exact", share(known.iter().filter_map(|score| score.exact)));
+        metrics.add("exact", share(known.iter().filter_map(|score| score.exact)));
     }
-    means("rewards", scores.iter().map(|score| &score.parts), found);
-    means("scorer", scores.iter().map(|score| &score.metrics), found);
+    means("rewards", scores.iter().map(|score| &score.parts), metrics);
+    means("scorer", scores.iter().map(|score| &score.metrics), metrics);
 }
 
 /// The text that most of the sampled completions have.
 pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for answer in groups.iter().copied().flat_map(GroupTurn::sampled) {
+    for answer in sampled(groups) {
         *counts.entry(&answer.text).or_default() += 1;
     }
     counts
@@ -325,27 +310,24 @@ fn distinct_share(group: &GroupTurn<'_>) -> f64 {
     texts.len() as f64 / group.sampled().count().max(1) as f64
 }
 
-/// The mean of each number over those that have it.
+/// The mean of each named value over the scores that have it.
 fn means<'s>(
     part: &str,
-    numbers: impl Iterator<Item = &'s OrderedMap<f64>>,
-    found: &mut MetricMap,
+    named: impl Iterator<Item = &'s OrderedMap<f64>>,
+    metrics: &mut MetricMap,
 ) {
-    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for (name, value) in numbers.flat_map(OrderedMap::iter) {
-        values.entry(name).or_default().push(*value);
+    let mut by_name: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, value) in named.flat_map(OrderedMap::iter) {
+        by_name.entry(name).or_default().push(*value);
     }
-    for (name, values) in values {
-        found.add(&format!("{part}/{name}/mean"), mean(values.into_iter()));
+    for (name, values) in by_name {
+        metrics.add(&format!("{part}/{name}/mean"), mean(values.into_iter()));
     }
 }
 
-/// Of turns with tools: calls, replies, and why they ended.
-fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let turns: Vec<&ToolTurn> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
+/// Calls, replies and ends of turns with tools.
+fn tools(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
+    let turns: Vec<&ToolTurn> = sampled(groups)
         .filter_map(|answer| answer.tools.as_ref())
         .collect();
     if turns.is_empty() {
@@ -353,37 +335,29 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
     }
     let calls = || turns.iter().flat_map(|turn| turn.calls());
     let per_turn = |count: usize| count as f64 / turns.len() as f64;
-    found.add("tools/calls", per_turn(calls().count()));
-    found.add(
-        "tools/tokens",
-        per_turn(
-            turns
-                .iter()
-                .flat_map(|turn| &turn.steps)
-                .map(|step| step.reply_tokens)
-                .sum(),
-        ),
-    );
+    metrics.add("tools/calls", per_turn(calls().count()));
+    let steps = turns.iter().flat_map(|turn| &turn.steps);
+    let reply_tokens = steps.map(|step| step.reply_tokens).sum();
+    metrics.add("tools/tokens", per_turn(reply_tokens));
     let outcome = |outcome: CallOutcome| share(calls().map(|call| call.outcome == outcome));
     if calls().next().is_some() {
-        found.add("tools/frac_refused", outcome(CallOutcome::Refused));
-        found.add("tools/frac_failed", outcome(CallOutcome::Failed));
+        metrics.add("tools/frac_refused", outcome(CallOutcome::Refused));
+        metrics.add("tools/frac_failed", outcome(CallOutcome::Failed));
     }
-    found.add("time/tools", mean(turns.iter().map(|turn| turn.seconds)));
+    metrics.add("time/tools", mean(turns.iter().map(|turn| turn.seconds)));
     let records: Vec<&AgentRecord> = turns
         .iter()
         .filter_map(|turn| turn.agent.as_deref())
         .collect();
-    let of_tools = (records.len() < turns.len())
-        .then_some(ChainEnd::OF_TOOLS)
-        .into_iter()
-        .flatten();
-    let of_agents = (!records.is_empty())
-        .then_some(ChainEnd::OF_AGENTS)
-        .into_iter()
-        .flatten();
-    for end in of_tools.chain(of_agents).collect::<BTreeSet<ChainEnd>>() {
-        found.add(
+    let mut ends: BTreeSet<ChainEnd> = BTreeSet::new();
+    if records.len() < turns.len() {
+        ends.extend(ChainEnd::OF_TOOLS);
+    }
+    if !records.is_empty() {
+        ends.extend(ChainEnd::OF_AGENTS);
+    }
+    for end in ends {
+        metrics.add(
             &format!("ends/{}", end.name()),
             share(turns.iter().map(|turn| turn.end == end)),
         );
@@ -392,44 +366,39 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
         let mean_of = |count: fn(&AgentRecord) -> usize| {
             mean(records.iter().map(|record| count(record) as f64))
         };
-        found.add("agent/requests", mean_of(|record| record.requests.len()));
-        found.add("agent/branches", mean_of(AgentRecord::branches));
-        found.add(
+        metrics.add("agent/requests", mean_of(|record| record.requests.len()));
+        metrics.add("agent/branches", mean_of(AgentRecord::branches));
+        metrics.add(
             "agent/refused",
             mean_of(|record| record.refused.values().sum()),
         );
-        found.add(
+        metrics.add(
             "agent/frac_ignored",
             share(records.iter().map(|record| record.has_ignored)),
         );
     }
 }
 
-fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut MetricMap) {
-    let all: Vec<&Completion> = groups
-        .iter()
-        .copied()
-        .flat_map(GroupTurn::sampled)
-        .flat_map(Turn::completions)
-        .collect();
+fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, metrics: &mut MetricMap) {
+    let all: Vec<&Completion> = sampled(groups).flat_map(Turn::completions).collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
     let log_probs = all
         .iter()
         .flat_map(|completion| completion.sampled_log_probs());
-    found.add(
+    metrics.add(
         "completions/entropy",
         mean(log_probs.map(|log_prob| -f64::from(log_prob))),
     );
     let lengths = all
         .iter()
         .map(|completion| completion.token_ids.len() as f64);
-    found.add("completions/mean_length", mean(lengths.clone()));
-    found.add(
+    metrics.add("completions/mean_length", mean(lengths.clone()));
+    metrics.add(
         "completions/min_length",
         lengths.clone().fold(f64::INFINITY, f64::min),
     );
-    found.add("completions/max_length", lengths.fold(0.0, f64::max));
-    found.add(
+    metrics.add("completions/max_length", lengths.fold(0.0, f64::max));
+    metrics.add(
         "completions/clipped_ratio",
         share(all.iter().map(|completion| completion.stop.is_truncated())),
     );
@@ -437,6 +406,6 @@ fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut M
         let limited = all
             .iter()
             .map(|completion| completion.has_thought_to_the_limit());
-        found.add("completions/frac_thinking_limited", share(limited));
+        metrics.add("completions/frac_thinking_limited", share(limited));
     }
 }

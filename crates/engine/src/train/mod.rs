@@ -1,43 +1,47 @@
 //! The training loops: GRPO, SFT, and pretraining of small models.
 
+// From what starts a run to what everything uses: each names only those below it.
 mod worker; // rank 0: a run from its worker's start to its recorded end
+mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
+mod pretrain; // a small model from a task's generator
 mod rank; // all ranks before the loop: loading, and what another rank does
-mod run_task; // the tasks of a run, with their scorers and limits
-mod setup; // a run before its weights are read
 mod judge_models; // judges of this machine: the same for a run's whole life
-mod endpoint_teacher; // log-probs of a server
-mod teacher; // log-probs of the student's completions, to distil
-mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
-mod next_action; // what all ranks do next
 mod requests; // what users ask between two steps, from which rank 0 decides it
 mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
 mod supervised; // SFT: the same on given answers
 mod rollout_order; // the next steps' prompts
-mod groups; // the conversations of a prompt, compared
-mod guide; // the grammar of answers for rows that have none
 mod guided; // answers for groups in which none succeeds
-mod gradient_shape; // the same gradient in less memory
 mod memory_probe; // the longest gradient, tried before the first step
-mod sharded; // parameters that the ranks divide
-mod evaluation; // base and trained on held-out prompts
 mod guard; // what the model forgets
 mod report; // base against the best checkpoint
+mod evaluation; // base and trained on held-out prompts
 mod collapse; // where a run goes on once its policy writes one answer
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
-mod checkpoint_writer; // the thread that makes them durable
+mod sharded; // parameters that the ranks divide
 mod recorder; // what a run leaves behind
-mod metrics; // a step's numbers
+mod next_action; // what all ranks do next
+mod checkpoint_writer; // the thread that makes checkpoints durable
 mod rank_steps; // what each rank did in a step
-mod run_alerts; // the same for each of several tasks
-mod alerts; // what a user should look at, from the last steps' numbers
+mod run_alerts; // the alerts of a run and of each of its tasks
+mod metrics; // the metrics of a step
+mod alerts; // what a user should look at, from the metrics of the last steps
 mod device_monitor; // the condition of a rank's device
-mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
-mod pretrain; // a small model from a task's generator
+mod trainer; // a run in training
+mod groups; // the conversations of a prompt, compared
+mod setup; // a run before its weights are read
+mod prompt_sets; // the prompts of all tasks
+mod endpoint_teacher; // log-probs of a server
+mod teacher; // log-probs of the student's completions, to distil
+mod run_task; // the tasks of a run, with their scorers and limits
+mod guide; // the grammar of answers for rows that have none
+mod gradient_shape; // the same gradient in less memory
+mod error; // what ends a training early
 
 pub use candidate::Candidate;
+pub use error::TrainError;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use rank::follow;
 pub use recorder::Listener;
@@ -45,179 +49,4 @@ pub use report::{Report, TaskResult, finished_report};
 pub use run_loop::Ended;
 pub use run_task::TaskPart;
 pub use setup::{Checked, check};
-pub use worker::{RankSource, stopped_after, train};
-
-use crate::checkpoint::CheckpointError;
-use crate::config::Method;
-use crate::eval::EvalError;
-use crate::kernels::cuda_errors::explained;
-use crate::ranks::RankError;
-use crate::rollout::ThreadPool;
-use crate::run::is_full_disk;
-
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    #[error("{}", explained(&.0.to_string()))]
-    Tensor(#[from] candle_core::Error),
-    #[error("{0}")]
-    Config(#[from] crate::config::ConfigError),
-    #[error("{0}")]
-    DoesNotFit(#[from] crate::plan::DoesNotFit),
-    /// Memory ran out, and no smaller shape is left.
-    #[error(
-        "the gradient of one sequence of {tokens} tokens does not fit in GPU memory ({error}): lower max_completion_tokens, shorten the longest \
-         prompts, lower lora_rank, or free the memory that other processes use there"
-    )]
-    OutOfMemory {
-        /// Of the longest prompt and completion.
-        tokens: usize,
-        error: String,
-    },
-    #[error("{}", explained(&.0.to_string()))]
-    Model(#[from] crate::model::ModelError),
-    #[error("{0}")]
-    Text(#[from] crate::text::TextError),
-    #[error("{0}")]
-    Dataset(#[from] crate::dataset::DatasetError),
-    #[error("{0}")]
-    Task(#[from] crate::task::TaskError),
-    #[error("{0}")]
-    Score(#[from] crate::score::ScoreError),
-    #[error("{0}")]
-    Prompt(#[from] crate::policy::PromptError),
-    #[error("{}", explained(&.0.to_string()))]
-    Eval(#[from] crate::eval::EvalError),
-    #[error("{0}")]
-    Start(#[from] crate::checkpoint::StartError),
-    #[error("{0}")]
-    Run(#[from] crate::run::RunError),
-    #[error("a score or a reading of a device cannot be written or read as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("no row `{id}` in {files}")]
-    NoSuchRow { id: String, files: String },
-    #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
-    NoPrompts { task: String },
-    #[error("{0}")]
-    Scorer(#[from] crate::score::ScorerErrors),
-    /// SFT needs answers.
-    #[error(
-        "train set line {line} (`{id}`): `--method {method}` needs an `expected` value or a `completion` text in every row{}",
-        .instead.as_ref().map_or_else(String::new, |why| format!("; here the base cannot answer instead: {why}"))
-    )]
-    NoAnswer {
-        id: String,
-        line: usize,
-        method: Method,
-        /// Why a row without an answer is not answered by the base under the task's grammar, where that is possible.
-        instead: Option<String>,
-    },
-    #[error(
-        "teacher = expected: no training row of {task} has one turn and an `expected` value that fits the model: add `expected`, or set teacher to a model"
-    )]
-    NoDemonstration { task: String },
-    #[error(
-        "teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer"
-    )]
-    OtherVocabulary {
-        teacher: String,
-        id: u32,
-        found: String,
-        expected: String,
-    },
-    #[error("teacher = endpoint:{name}: {problem}")]
-    TeacherEndpoint { name: String, problem: String },
-    #[error(
-        "teacher = endpoint:{name} tokenizes otherwise: id {at} of a probe text is {found}, of the model to train {expected}; take a teacher with the same tokenizer"
-    )]
-    OtherTokenizer {
-        name: String,
-        at: usize,
-        found: String,
-        expected: String,
-    },
-    /// The teacher's server failed too often.
-    #[error(
-        "teacher = endpoint:{name} gave no log-probs for {failed} of {all} completions of a step, more than a tenth: {reason}; fix it, then resume the run"
-    )]
-    TeacherErrors {
-        name: String,
-        failed: usize,
-        all: usize,
-        reason: String,
-    },
-    /// The model under the run's name differs from the one at its start.
-    #[error(
-        "the files of `{base_model}` changed since the run started: restore them, or start a new run"
-    )]
-    OtherModel { base_model: String },
-    #[error(
-        "the model of the judge `{judge}` is another one than at the run's start: restore it, or start a new run"
-    )]
-    OtherJudge { judge: String },
-    #[error("{path}: {error}: the run's judges cannot be recorded")]
-    JudgeRecord { path: String, error: std::io::Error },
-    #[error("{0}")]
-    Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    #[error("{0}")]
-    Rank(#[from] RankError),
-    /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
-    #[error(
-        "step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run"
-    )]
-    RanksDiffer { rank: usize, step: u64 },
-    #[error("rank {rank} {what}")]
-    RankLoaded { rank: usize, what: String },
-    #[error(
-        "the last checkpoint here is {own:?}, for rank 0 it is {expected:?}: check that all hosts see the same files"
-    )]
-    OtherCheckpoint {
-        own: Option<u64>,
-        expected: Option<u64>,
-    },
-    /// A rank does not see what rank 0 sees.
-    #[error(
-        "{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model"
-    )]
-    Unshared { error: String },
-    #[error("stopped now, at your request")]
-    StoppedAtOnce,
-    /// Stopped after an eval, where another one is next.
-    #[error("stopped before the next eval (on {set}), as requested")]
-    StoppedBeforeEval { set: String },
-    /// Stopped while the disk was full during a step.
-    #[error("stopped while waiting for disk space ({error})")]
-    StoppedWithoutRoom { error: String },
-    #[error(
-        "step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint"
-    )]
-    NotFinite { step: u64, what: String },
-}
-
-impl TrainError {
-    /// Whether a write failed because of a full disk and can be retried.
-    fn is_full_disk(&self) -> bool {
-        match self {
-            Self::Run(error) => error.is_full_disk(),
-            Self::Checkpoint(CheckpointError::Write { source, .. }) => is_full_disk(source),
-            _ => false,
-        }
-    }
-
-    /// The cause of a stop that discarded the current step; `None` for other errors.
-    fn interruption(&self) -> Option<String> {
-        match self {
-            Self::StoppedWithoutRoom { .. }
-            | Self::StoppedAtOnce
-            | Self::StoppedBeforeEval { .. } => Some(self.to_string()),
-            Self::Rank(RankError::Cancelled) => Some(Self::StoppedAtOnce.to_string()),
-            Self::Tensor(error)
-            | Self::Eval(EvalError::Tensor(error))
-            | Self::Checkpoint(CheckpointError::Tensor(error))
-                if ThreadPool::is_cancellation(error) =>
-            {
-                Some(Self::StoppedAtOnce.to_string())
-            }
-            _ => None,
-        }
-    }
-}
+pub use worker::{RankSource, train};

@@ -10,16 +10,16 @@ use crate::run::{AcceptedRequest, Answer, Settings, Worker};
 
 /// What all ranks do next.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) enum Next {
+pub(super) enum NextAction {
     #[default]
     Steps,
-    /// From the next step on.
+    /// New values of keys, from the next step on.
     Set(BTreeMap<String, Value>),
     Eval,
     Checkpoint,
-    /// From a collapse, at an earlier checkpoint.
+    /// Continues from an earlier checkpoint after a collapse.
     Recover(Collapse),
-    /// Saves, to be resumed; after an eval where the step was named beforehand.
+    /// Saves a checkpoint and ends; `with_eval`: after an eval, if the step was given by `--until`.
     Stop {
         with_eval: bool,
     },

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Error};
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::checkpoint::write_model;
 use crate::config::Schedule;
 use crate::dataset::generator::Generator;
@@ -35,7 +35,7 @@ pub struct PretrainSettings {
     pub tokenizer_examples: u64,
     /// The peak, after a warmup over a fiftieth of the updates and before a cosine decay.
     pub learning_rate: f64,
-    /// Of the weights.
+    /// Seed of the initial weights.
     pub seed: u64,
     pub tokens_per_micro_batch: usize,
 }

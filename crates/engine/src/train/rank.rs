@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::recorder::Record;
 use super::run_loop::{Ended, run_loop};
 use super::setup::Setup;
@@ -22,7 +22,7 @@ pub(super) struct Begin {
     pub(super) run: PathBuf,
     /// The step of the checkpoint that the run resumes from.
     pub(super) resumed_from: Option<u64>,
-    /// From a collapse.
+    /// Whether the run recovered from a collapse.
     pub(super) has_recovered: bool,
 }
 
@@ -40,7 +40,7 @@ struct Loaded {
 impl Loaded {
     fn new(trainer: &Trainer, model_digest: String) -> Result<Self, TrainError> {
         let parameters = trainer.policy.model.parameters();
-        // Of moments that are divided, each rank has others.
+        // Divided moments differ from rank to rank.
         let moments = if parameters.shard().is_whole() {
             norm(trainer.optimizer.moments())?.to_bits()
         } else {
@@ -57,26 +57,26 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// What a rank has that rank 0, `own`, has not, with the remedy.
-    fn difference(&self, own: &Self) -> Option<String> {
+    /// The first difference to `rank_0`, with the remedy.
+    fn difference(&self, rank_0: &Self) -> Option<String> {
         let device = |on_gpu| if on_gpu { "a GPU" } else { "the CPU" };
         Some(match () {
-            () if self.config_digest != own.config_digest => {
+            () if self.config_digest != rank_0.config_digest => {
                 "has another configuration than rank 0: check that all hosts see the same folder of the run".to_owned()
             }
-            () if self.step != own.step => format!(
+            () if self.step != rank_0.step => format!(
                 "has loaded the checkpoint of step {}, rank 0 that of step {}: check that all hosts see the same folder of the run",
-                self.step, own.step
+                self.step, rank_0.step
             ),
-            () if self.model_digest != own.model_digest => {
+            () if self.model_digest != rank_0.model_digest => {
                 "has other files of the model than rank 0: give all hosts the same ones, at the same path".to_owned()
             }
-            () if self.on_gpu != own.on_gpu => format!(
+            () if self.on_gpu != rank_0.on_gpu => format!(
                 "computes on {}, rank 0 on {}: see `grpo-tui doctor` on its host, or compute with --cpu",
                 device(self.on_gpu),
-                device(own.on_gpu)
+                device(rank_0.on_gpu)
             ),
-            () if self.norms != own.norms => {
+            () if self.norms != rank_0.norms => {
                 "has loaded other weights than rank 0: compare the model's files on the hosts".to_owned()
             }
             () => return None,

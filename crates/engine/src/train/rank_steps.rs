@@ -14,13 +14,11 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
         .iter()
         .map(|rank| rank.rollout_seconds + rank.update_seconds)
         .collect();
-    let mut found = BTreeMap::new();
-    let (most, all) = (
-        tokens.iter().copied().fold(0.0, f64::max),
-        tokens.iter().sum::<f64>(),
-    );
+    let mut metrics = BTreeMap::new();
+    let most = tokens.iter().copied().fold(0.0, f64::max);
+    let all = tokens.iter().sum::<f64>();
     if ranks.len() > 1 && all > 0.0 {
-        found.insert(
+        metrics.insert(
             "ranks/imbalance".to_owned(),
             most * ranks.len() as f64 / all,
         );
@@ -36,10 +34,10 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
         .filter_map(slowdown)
         .max_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((rank, slowdown)) = slowest {
-        found.insert("ranks/slowest".to_owned(), rank as f64);
-        found.insert("ranks/slowdown".to_owned(), slowdown);
+        metrics.insert("ranks/slowest".to_owned(), rank as f64);
+        metrics.insert("ranks/slowdown".to_owned(), slowdown);
     }
-    found
+    metrics
 }
 
 /// A rank's value over the median of the others; `None` where that is 0.

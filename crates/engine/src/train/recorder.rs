@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
-use super::TrainError;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
+use super::error::TrainError;
 use super::gradient_shape::shrunk;
 use super::groups::{AnsweredTurn, Group, GroupTurn, StepRollout};
 use super::metrics::{StepUpdate, prompt_metrics, rollout_metrics, task_metrics, update_metrics};
@@ -24,7 +22,7 @@ use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup,
     RolloutWriter, RunState, StateWriter, Status, WaitOutcome, Worker,
 };
-use crate::update::{PolicyStatistics, StepOutcome};
+use crate::update::StepOutcome;
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -53,13 +51,6 @@ pub(super) struct Recorder<'a> {
 
 /// The space requested for small writes.
 const A_LITTLE_BYTES: u64 = 1 << 20;
-
-/// What a rank says of a step.
-#[derive(Serialize, Deserialize)]
-struct RankReport {
-    statistics: PolicyStatistics,
-    step: RankStep,
-}
 
 impl<'a> Record<'a> {
     /// With a recorder on rank 0.
@@ -128,7 +119,7 @@ impl<'a> Record<'a> {
             .all()
             .map(|rank| rank.rollout_seconds + rank.score_seconds)
             .fold(0.0, f64::max);
-        let trained_tokens = update.statistics.rows;
+        update.rank.trained_tokens = update.statistics.rows;
         let metrics = self.on_rank_0(|recorder| {
             let mut metrics = rollout_metrics(&rollout, &trainer.config);
             metrics.extend(task_metrics(trainer, &rollout));
@@ -143,7 +134,7 @@ impl<'a> Record<'a> {
             recorder.groups(trainer, rollout)?;
             Ok(metrics)
         })?;
-        self.finish_step(trainer, update, metrics, trained_tokens)
+        self.finish_step(trainer, update, metrics)
     }
 
     /// Adds the answers of all ranks to those that are drafted from, in the order in which they are recorded.
@@ -176,33 +167,28 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// Counts a step and records its metrics. `trained_tokens`: of this rank, prompts included.
+    /// Counts a step and records its metrics.
     pub(super) fn finish_step(
         &mut self,
         trainer: &mut Trainer,
         mut update: StepUpdate,
         metrics: BTreeMap<String, f64>,
-        trained_tokens: usize,
     ) -> Result<(), TrainError> {
         let (seconds, ranks) = (update.seconds(), &trainer.ranks);
         let step = RankStep {
             host: ranks.host(),
-            trained_tokens,
             condition: self.monitor.latest(),
             ..update.rank.clone()
         };
-        let reports = ranks.gather(RankReport {
-            statistics: update.statistics.clone(),
-            step,
-        })?;
+        let reports = ranks.gather((update.statistics.clone(), step))?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
             let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());
-            for (rank, report) in reports.into_iter().enumerate() {
+            for (rank, (statistics, step)) in reports.into_iter().enumerate() {
                 if rank > 0 {
-                    update.statistics.add(report.statistics);
+                    update.statistics.add(statistics);
                 }
-                ranks.push(report.step);
+                ranks.push(step);
             }
             if trainer.ranks.size() == 1 {
                 ranks.clear();
@@ -319,11 +305,11 @@ impl<'a> Recorder<'a> {
     /// Records the end, without waiting for a full disk.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
-        let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
-        let body = EventBody::from(end);
+        let body = EventBody::from(end.clone());
         let recorded = self.writer().append(body.clone());
         // The state may fit where the log does not.
-        self.state.status(status, step, Some(cause))?;
+        let status = Status::from_name(&end.status);
+        self.state.status(status, end.step, Some(end.cause))?;
         recorded?;
         (self.listener)(&body);
         Ok(())
@@ -473,16 +459,13 @@ impl<'a> Recorder<'a> {
                 String::new()
             };
             let task = trainer.task_of(prompt).part.name.clone();
-            let group = events::Group {
+            let event = events::Group {
                 step,
+                task: task.clone(),
+                prompt_id: prompt_id.clone(),
                 signal,
                 replaced,
                 ..Default::default()
-            };
-            let event = events::Group {
-                task: task.clone(),
-                prompt_id: prompt_id.clone(),
-                ..group
             };
             let record = RolloutGroup {
                 step,
@@ -505,10 +488,8 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), TrainError> {
         event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
         for answer in answers {
-            let (sampled_tokens, chain) = (
-                answer.sampled_tokens(),
-                answer.tools.as_ref().map(ToolTurn::chain),
-            );
+            let sampled_tokens = answer.sampled_tokens();
+            let chain = answer.tools.as_ref().map(ToolTurn::chain);
             let Turn {
                 prompt,
                 tools,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
@@ -27,7 +27,7 @@ pub struct Report {
     pub steps: u64,
     /// The step of the best checkpoint by the eval set.
     pub best_step: u64,
-    /// Of each task, usually one.
+    /// One for each task; usually one.
     pub results: Vec<TaskResult>,
 }
 
@@ -40,7 +40,7 @@ pub struct TaskResult {
     /// The set of the comparison: `test`, or `eval` if the task has no test set.
     pub set: String,
     pub base: EvalSummary,
-    /// Of the best checkpoint.
+    /// Rates of the best checkpoint.
     pub trained: EvalSummary,
     /// By `valid`.
     #[serde(flatten)]
@@ -81,7 +81,7 @@ impl Report {
 pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Report, TrainError> {
     let best_step = record.on_rank_0(|recorder| best_whole(trainer, recorder))?;
     let best_step = trainer.ranks.broadcast(best_step)?;
-    // Of step 0 there is the base's eval.
+    // Step 0 has the base's eval.
     if best_step > 0 && best_step != trainer.state.step {
         let folder = checkpoint_path(trainer.run.path(), best_step);
         checkpoint::load_parameters(&folder, trainer.policy.model.parameters())?;

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::TrainError;
 use super::checkpointing::collect;
 use super::collapse;
 use super::early_stop::should_stop;
-use super::next_action::Next;
+use super::error::TrainError;
+use super::next_action::NextAction;
 use super::recorder::Recorder;
 use super::sample::sample;
 use super::trainer::Trainer;
@@ -19,7 +19,10 @@ use crate::run::{AcceptedRequest, Answer, Status, Stop, Verb};
 ///
 /// # Errors
 /// [`TrainError::StoppedAtOnce`] for a stop without saving.
-pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Next, TrainError> {
+pub(super) fn next(
+    trainer: &Trainer,
+    recorder: &mut Recorder<'_>,
+) -> Result<NextAction, TrainError> {
     let (step, worker) = (trainer.state.step, recorder.requests.worker);
     let controls = worker.controls();
     collect(recorder, false)?;
@@ -30,7 +33,7 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
             .first_entry()
             .filter(|due| *due.key() <= step + 1)
         {
-            return Ok(Next::Set(due.remove()));
+            return Ok(NextAction::Set(due.remove()));
         }
         recorder.requests.open.extend(controls.drain());
         if let Some(accepted) = recorder.requests.open.pop_front() {
@@ -43,7 +46,7 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
         }
         match controls.stop_requested() {
             Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
-            Some(_) => return Ok(Next::Stop { with_eval: false }),
+            Some(_) => return Ok(NextAction::Stop { with_eval: false }),
             None => {}
         }
         if controls.pause_requested() {
@@ -61,21 +64,21 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
         }
         // After requests, which may have moved the end.
         if step >= trainer.total_steps {
-            return Ok(Next::Finish {
+            return Ok(NextAction::Finish {
                 cause: "all steps done".to_owned(),
             });
         }
         if let Some(cause) = should_stop(recorder.history()?, &trainer.state, &trainer.config) {
-            return Ok(Next::Finish { cause });
+            return Ok(NextAction::Finish { cause });
         }
         if let Some(next) = collapse::next(trainer, recorder)? {
             return Ok(next);
         }
         if controls.stops_after(step) {
-            return Ok(Next::Stop { with_eval: true });
+            return Ok(NextAction::Stop { with_eval: true });
         }
         if controls.compute_until(step + trainer.next_steps()) {
-            return Ok(Next::Steps);
+            return Ok(NextAction::Steps);
         }
     }
 }
@@ -85,12 +88,12 @@ fn handle(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
     accepted: AcceptedRequest,
-) -> Result<Option<Next>, TrainError> {
+) -> Result<Option<NextAction>, TrainError> {
     let controls = recorder.requests.worker.controls();
     let next = match accepted.verb {
-        Verb::Checkpoint => Next::Checkpoint,
-        Verb::Eval if !trainer.prompts.eval.is_empty() => Next::Eval,
-        Verb::Set { changes } => Next::Set(changes),
+        Verb::Checkpoint => NextAction::Checkpoint,
+        Verb::Eval if !trainer.prompts.eval.is_empty() => NextAction::Eval,
+        Verb::Set { changes } => NextAction::Set(changes),
         verb => {
             let answer = match verb {
                 Verb::Eval => Answer::refused("the task has no eval set"),

@@ -1,7 +1,7 @@
 //! Which prompts the next steps take, in an order that has no end.
 
-use super::TrainError;
-use super::groups::{Group, PromptOutcome, SampledSteps, StepRollout};
+use super::error::TrainError;
+use super::groups::{Group, PromptOutcome, StepRollout};
 use super::trainer::Trainer;
 use crate::dataset::adaptive_order::TakenRows;
 use crate::policy::Question;
@@ -12,7 +12,7 @@ use crate::rollout::Request;
 #[derive(Clone, Debug)]
 pub(super) struct StepPlan {
     pub(super) step: u64,
-    /// Of the first prompt in the endless order.
+    /// Position of the first prompt in the endless order.
     position: u64,
     /// Indices of training prompts.
     pub(super) prompts: Vec<usize>,
@@ -68,21 +68,17 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of ranks that are gone.
-    pub(super) fn observe(&mut self, sampled: &SampledSteps) -> Result<(), TrainError> {
+    pub(super) fn observe(&mut self, sampled: &[StepRollout]) -> Result<(), TrainError> {
         let Some(adaptive) = &mut self.state.adaptive else {
             return Ok(());
         };
-        let own = sampled
-            .steps
-            .iter()
-            .flat_map(StepRollout::sampled_groups)
-            .filter_map(Group::outcome);
-        let mut outcomes: Vec<PromptOutcome> =
-            self.ranks.exchange(own.collect::<Vec<_>>())?.concat();
+        let groups = sampled.iter().flat_map(StepRollout::sampled_groups);
+        let own: Vec<PromptOutcome> = groups.filter_map(Group::outcome).collect();
+        let mut outcomes = self.ranks.exchange(own)?.concat();
         outcomes.sort_by_key(|outcome| outcome.position);
         outcomes
             .into_iter()
-            .for_each(|found| adaptive.observe(self.prompts.row_at(found.prompt), found.outcome));
+            .for_each(|it| adaptive.observe(self.prompts.row_at(it.prompt), it.outcome));
         Ok(())
     }
 }
@@ -101,10 +97,8 @@ pub(super) struct PlannedPrompt {
 impl PlannedPrompt {
     /// Asks for the completions of a group.
     pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
-        let (prompt, samples) = (
-            &trainer.prompts.train[self.prompt],
-            trainer.config.completions_per_prompt,
-        );
+        let prompt = &trainer.prompts.train[self.prompt];
+        let samples = trainer.config.completions_per_prompt;
         let request = Request::new(prompt.token_ids.clone(), self.position, self.step, samples);
         Question {
             prompt,

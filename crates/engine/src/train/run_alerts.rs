@@ -15,7 +15,7 @@ use crate::task::{split_task_metric, split_task_set, task_set};
 /// The alerts of a run and of each of several tasks.
 #[derive(Debug, Default)]
 pub(super) struct RunAlerts {
-    /// Of several tasks, of what no task has by itself: the gradient, ranks, guard prompts.
+    /// In a run of several tasks, the alerts of what no task has alone: the gradient, ranks, guard prompts.
     pub(super) run: Alerts,
     /// By name; empty for one task.
     tasks: Vec<(String, Alerts)>,
@@ -70,12 +70,12 @@ impl RunAlerts {
     /// Learns of a step's answers, for the alert of a collapse.
     pub(super) fn see_answers(&mut self, trainer: &Trainer, rollout: &StepRollout) {
         let turns = rollout.sampled_turns();
-        self.run.frequent_answer = frequent_answer(&turns);
+        self.run.see_answer(frequent_answer(&turns));
         for (index, (_, alerts)) in self.tasks.iter_mut().enumerate() {
             let is_its =
                 |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
-            alerts.frequent_answer =
-                frequent_answer(&turns.iter().copied().filter(is_its).collect::<Vec<_>>());
+            let turns: Vec<_> = turns.iter().copied().filter(is_its).collect();
+            alerts.see_answer(frequent_answer(&turns));
         }
     }
 
@@ -89,7 +89,7 @@ impl RunAlerts {
         if self.tasks.is_empty() {
             return self.run.observe(step, metrics, config);
         }
-        let (mut found, mut of_run) = (Vec::new(), metrics.clone());
+        let (mut all, mut of_run) = (Vec::new(), metrics.clone());
         for (name, alerts) in &mut self.tasks {
             let own = |(key, value): (&String, &f64)| match split_task_metric(key) {
                 Some((task, metric)) if task == name => Some((metric.to_owned(), *value)),
@@ -99,11 +99,11 @@ impl RunAlerts {
             of_run.retain(|key, _| split_task_metric(key).is_none() && !own.contains_key(key));
             // A step of few groups may have none of a task.
             if !own.is_empty() {
-                found.extend(task_alerts(name, alerts.observe(step, &own, config)));
+                all.extend(task_alerts(name, alerts.observe(step, &own, config)));
             }
         }
-        found.extend(self.run.observe(step, &of_run, config));
-        found
+        all.extend(self.run.observe(step, &of_run, config));
+        all
     }
 
     /// The same for an eval.
@@ -136,10 +136,10 @@ impl RunAlerts {
 
     /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
     pub(super) fn recovered(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
-        let mut found = self.run.recovered(step, config);
+        let mut all = self.run.recovered(step, config);
         for (name, alerts) in &mut self.tasks {
-            found.extend(task_alerts(name, alerts.recovered(step, config)));
+            all.extend(task_alerts(name, alerts.recovered(step, config)));
         }
-        found
+        all
     }
 }

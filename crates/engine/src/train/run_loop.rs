@@ -1,14 +1,14 @@
 //! A training run from start to report: load, the loop over steps, what is due between them, and the end. All ranks run
 //! it; rank 0 decides what is next and writes the record.
 
-use super::TrainError;
 use super::checkpointing::{SaveReason, save};
 use super::collapse::recover;
 use super::early_stop::is_due;
+use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::guard::measure_guard;
 use super::memory_probe::probe_memory;
-use super::next_action::Next;
+use super::next_action::NextAction;
 use super::recorder::Record;
 use super::report::{Report, report};
 use super::requests::{eval_answer, next};
@@ -51,19 +51,19 @@ pub(super) fn run_loop(
     let cause = loop {
         let decided = record.on_rank_0(|recorder| next(trainer, recorder))?;
         let answer = match trainer.ranks.broadcast(decided)? {
-            Next::Steps => {
+            NextAction::Steps => {
                 take_steps(trainer, record)?;
                 None
             }
-            Next::Set(changes) => {
+            NextAction::Set(changes) => {
                 trainer.set(&changes);
                 Some(Answer::done(
                     format!("set from step {} on", trainer.state.step + 1),
                     serde_json::json!(changes),
                 ))
             }
-            Next::Eval => eval_answer(&trained_evals(trainer, record)?),
-            Next::Checkpoint => {
+            NextAction::Eval => eval_answer(&trained_evals(trainer, record)?),
+            NextAction::Checkpoint => {
                 save(trainer, record, SaveReason::Asked)?;
                 let step = trainer.state.step;
                 Some(Answer::done(
@@ -71,11 +71,11 @@ pub(super) fn run_loop(
                     serde_json::json!({"step": step}),
                 ))
             }
-            Next::Recover(collapse) => {
+            NextAction::Recover(collapse) => {
                 recover(trainer, record, &collapse)?;
                 None
             }
-            Next::Stop { with_eval } => {
+            NextAction::Stop { with_eval } => {
                 if with_eval {
                     trained_evals(trainer, record)?;
                 }
@@ -84,7 +84,7 @@ pub(super) fn run_loop(
                     step: trainer.state.step,
                 });
             }
-            Next::Finish { cause } => break cause,
+            NextAction::Finish { cause } => break cause,
         };
         record.on_rank_0(|recorder| {
             recorder.requests.answer(answer);
@@ -190,18 +190,10 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
             .iter()
             .map(|prompt| &prompt.row);
         let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
-        let (rule, level, step) = ("unguided".to_owned(), "info".to_owned(), trainer.state.step);
         let sentence =
             format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
-        let suggestion = guide.remedy().to_owned();
-        let alert = Alert {
-            rule,
-            level,
-            step,
-            sentence,
-            suggestion,
-            ..Alert::default()
-        };
+        let step = trainer.state.step;
+        let alert = Alert::new("unguided", "info", step, sentence, guide.remedy());
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
@@ -228,13 +220,8 @@ fn untaught(trainer: &Trainer) -> Option<Alert> {
     } else {
         String::new()
     };
-    (!rows.is_empty()).then(|| Alert {
-        rule: "untaught".to_owned(),
-        level: "info".to_owned(),
-        step: trainer.state.step,
-        sentence: format!("Rows without distillation: {named}{more}."),
-        suggestion: "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled."
-            .to_owned(),
-        ..Alert::default()
-    })
+    let sentence = format!("Rows without distillation: {named}{more}.");
+    let suggestion = "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled.";
+    let step = trainer.state.step;
+    (!rows.is_empty()).then(|| Alert::new("untaught", "info", step, sentence, suggestion))
 }

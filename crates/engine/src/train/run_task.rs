@@ -1,6 +1,6 @@
 //! The tasks of a run: one, or several whose rows are mixed by weight.
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::policy::{Lengths, Prompt, ScoredTask};
@@ -13,10 +13,10 @@ use crate::text::Tokenizer;
 /// A task that a run trains on, and its part of the run.
 #[derive(Clone, Debug)]
 pub struct TaskPart {
-    /// Of its sets and metrics; empty for the only task of a run.
+    /// Prefix of its sets and metrics; empty for the only task of a run.
     pub name: String,
     pub weight: usize,
-    /// Of its own rows.
+    /// The limit of completions of its rows.
     pub max_completion_tokens: usize,
     pub task: Task,
 }

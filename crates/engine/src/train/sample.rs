@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};
@@ -105,20 +105,20 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         .map(|(prompt, request)| Question { prompt, request })
         .collect();
     let conversations = policy.converse(&questions, &settings, None)?.conversations;
-    let mut found = Vec::with_capacity(request.n);
+    let mut samples = Vec::with_capacity(request.n);
     for turn in conversations
         .into_iter()
         .flatten()
         .flat_map(|conversation| conversation.turns)
     {
-        let completion = turn.into_sampled(&prompts[0].row.id, found.len())?;
-        found.push(SampledCompletion {
+        let completion = turn.into_sampled(&prompts[0].row.id, samples.len())?;
+        samples.push(SampledCompletion {
             target: target.to_owned(),
             step: Some(trainer.state.step),
             ..completion
         });
     }
-    Ok(found)
+    Ok(samples)
 }
 
 /// A row of a task, and where it comes from, for messages.

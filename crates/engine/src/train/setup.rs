@@ -1,50 +1,27 @@
 //! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
 
-use super::TrainError;
 use super::endpoint_teacher::EndpointTeacher;
-use super::guide::Guide;
-use super::run_task::{RunTask, TaskPart, of_task};
-use super::teacher::{demonstrated_prompts, teacher_model};
+use super::error::TrainError;
+use super::prompt_sets::PromptSets;
+use super::run_task::{RunTask, TaskPart};
+use super::teacher::teacher_model;
 use crate::checkpoint::{OpenModel, StartModel};
-use crate::config::{Method, TrainConfig};
-use crate::dataset::order::{PromptOrder, TaskRow, TaskRows};
-use crate::eval::{GuardPrompt, prepare_guard};
+use crate::config::TrainConfig;
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, ModelShape, StepShape,
-    cpu_memory, disk, fit, free_disk_bytes, memory_limit_bytes,
+    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory,
+    disk, fit, free_disk_bytes, memory_limit_bytes,
 };
-use crate::policy::{Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
-use crate::score::rows_without_answer;
-use crate::task::PromptSet;
 use crate::text::Tokenizer;
 
 /// The plan of GPU memory counts what the kernels reserve.
 const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
-
-#[derive(Debug)]
-pub(super) struct PromptSets {
-    /// In each set task by task. At least one of each task; at most `max_rows`.
-    pub(super) train: Vec<Prompt>,
-    /// May be empty.
-    pub(super) eval: Vec<Prompt>,
-    /// May be empty.
-    pub(super) test: Vec<Prompt>,
-    /// May be empty.
-    pub(super) guard: Vec<GuardPrompt>,
-    /// By training prompt, what a teacher reads that is shown expected answers; empty without one.
-    pub(super) demonstrated: Vec<Option<Vec<u32>>>,
-    /// Of a teacher beside the student; 0 without one.
-    pub(super) teacher_parameters: usize,
-    /// Of the prompts of `train`.
-    pub(super) order: PromptOrder,
-}
 
 /// A run without weights and optimizer.
 #[derive(Debug)]
@@ -118,7 +95,7 @@ impl Setup {
         let read_by = teacher.as_ref().map(|teacher| &teacher.config);
         let mut tasks = read_by_teacher(tasks, read_by);
         tasks.iter_mut().try_for_each(RunTask::load_judges)?;
-        let prompts = prompt_sets(&tasks, &start.tokenizer, read_by, &config)?;
+        let prompts = PromptSets::prepare(&tasks, &start.tokenizer, read_by, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
@@ -214,67 +191,6 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
     }
 }
 
-impl PromptSets {
-    /// Those of one task.
-    pub(super) fn set(&self, set: PromptSet, task: usize) -> &[Prompt] {
-        let prompts = match set {
-            PromptSet::Train => &self.train,
-            PromptSet::Eval => &self.eval,
-            PromptSet::Test => &self.test,
-        };
-        of_task(prompts, task)
-    }
-
-    /// The indices of training prompts.
-    pub(super) fn indices(&self, rows: Vec<TaskRow>) -> impl Iterator<Item = usize> {
-        rows.into_iter()
-            .map(|found| self.first_of(found.task) + found.row)
-    }
-
-    /// The task of a training prompt, and its row there.
-    pub(super) fn row_at(&self, prompt: usize) -> TaskRow {
-        let task = self.train[prompt].task;
-        TaskRow {
-            task,
-            row: prompt - self.first_of(task),
-        }
-    }
-
-    /// Index of a task's first training prompt.
-    fn first_of(&self, task: usize) -> usize {
-        self.train.partition_point(|prompt| prompt.task < task)
-    }
-
-    /// Completions are counted at the limit.
-    pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
-        // Of rows of several turns the middle of their first and their longest prompt.
-        let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
-        DataShape {
-            train_rows: self.order.epoch_len() as usize,
-            mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>()
-                / self.train.len().max(1) as f64,
-            longest_prompt_tokens: self
-                .train
-                .iter()
-                .map(|prompt| prompt.most_tokens)
-                .max()
-                .unwrap_or(0),
-            turns: self
-                .train
-                .iter()
-                .map(|prompt| prompt.most_completions)
-                .max()
-                .unwrap_or(1),
-            eval_rows: self.eval.len(),
-            test_rows: self.test.len(),
-            teacher_parameters: self.teacher_parameters,
-            mean_completion_tokens: config.max_completion_tokens as f64,
-            least_completion_tokens: 0.0,
-            most_completion_tokens: config.max_completion_tokens as f64,
-        }
-    }
-}
-
 /// A run whose task, tokenizer and prompts were read.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -329,7 +245,7 @@ pub fn check(
         run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?,
         read_by,
     );
-    let data = prompt_sets(&tasks, &tokenizer, read_by, config)?.shape(config);
+    let data = PromptSets::prepare(&tasks, &tokenizer, read_by, config)?.shape(config);
     Ok(Checked {
         model: model_config,
         data,
@@ -348,43 +264,6 @@ fn run_tasks(
         .collect()
 }
 
-/// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.
-///
-/// # Errors
-/// [`TrainError::NoAnswer`] for the first that has none.
-fn check_answers(
-    task: &RunTask,
-    tokenizer: &Tokenizer,
-    config: &TrainConfig,
-    rows: &[Prompt],
-) -> Result<(), TrainError> {
-    if matches!(config.method, Method::Grpo | Method::Distill) {
-        return Ok(());
-    }
-    let without = rows_without_answer(
-        task.task(),
-        &task.scorer,
-        rows.iter().map(|prompt| &prompt.row),
-    )?;
-    let Some(row) = without.first() else {
-        return Ok(());
-    };
-    let instead = match config.method {
-        Method::SftGrpo if !config.guided => Some("guided = false".to_owned()),
-        Method::SftGrpo => match Guide::new(task.task(), tokenizer).refusal() {
-            Some(why) => Some(why),
-            None => return Ok(()),
-        },
-        Method::Grpo | Method::Sft | Method::Distill => None,
-    };
-    Err(TrainError::NoAnswer {
-        id: row.id.clone(),
-        line: row.line,
-        method: config.method,
-        instead,
-    })
-}
-
 /// With the positions of a teacher that has fewer.
 fn read_by_teacher(mut tasks: Vec<RunTask>, teacher: Option<&ModelConfig>) -> Vec<RunTask> {
     let most = teacher.map_or(usize::MAX, |teacher| teacher.max_position_embeddings);
@@ -392,63 +271,4 @@ fn read_by_teacher(mut tasks: Vec<RunTask>, teacher: Option<&ModelConfig>) -> Ve
         .iter_mut()
         .for_each(|task| task.lengths.positions = task.lengths.positions.min(most));
     tasks
-}
-
-/// At most `max_rows` of each task's training set. `teacher`: beside the student.
-fn prompt_sets(
-    tasks: &[RunTask],
-    tokenizer: &Tokenizer,
-    teacher: Option<&ModelConfig>,
-    config: &TrainConfig,
-) -> Result<PromptSets, TrainError> {
-    let (mut train, mut eval, mut test, mut guard) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut demonstrated = Vec::new();
-    let mut rows = Vec::with_capacity(tasks.len());
-    for (index, run_task) in tasks.iter().enumerate() {
-        let task = run_task.task();
-        let set = |set| -> Result<Vec<Prompt>, TrainError> {
-            let prompts = prepare(task, set, tokenizer, run_task.lengths)?;
-            Ok(prompts
-                .into_iter()
-                .map(|prompt| Prompt {
-                    task: index,
-                    ..prompt
-                })
-                .collect())
-        };
-        let mut own = set(PromptSet::Train)?;
-        if config.max_rows > 0 {
-            own.truncate(config.max_rows);
-        }
-        if own.is_empty() {
-            return Err(TrainError::NoPrompts {
-                task: task.label("task.toml"),
-            });
-        }
-        check_answers(run_task, tokenizer, config, &own)?;
-        if config.is_self_distilled() {
-            demonstrated.extend(demonstrated_prompts(run_task, tokenizer, &own)?);
-        }
-        rows.push(TaskRows {
-            rows: own.len(),
-            weight: run_task.part.weight,
-        });
-        train.extend(own);
-        guard.extend(prepare_guard(task, tokenizer, run_task.lengths)?);
-        eval.extend(set(PromptSet::Eval)?);
-        test.extend(set(PromptSet::Test)?);
-    }
-    let order = PromptOrder::new(rows, config.seed);
-    let teacher_parameters =
-        teacher.map_or(0, |teacher| ModelShape::from_config(teacher).parameters);
-    Ok(PromptSets {
-        train,
-        eval,
-        test,
-        guard,
-        demonstrated,
-        teacher_parameters,
-        order,
-    })
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
+use super::error::TrainError;
 use super::trainer::{Trainer, tensor_error};
 use crate::checkpoint::{CheckpointError, ElementSource, STAGE_BYTES, StreamedTensor, WriteChunk};
 use crate::files::failpoint;

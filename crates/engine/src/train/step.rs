@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::TrainError;
 use super::checkpointing::collect;
+use super::error::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
-use super::groups::{Group, PolicyBatch, SampledSteps, StepRollout};
+use super::groups::{Group, PolicyBatch, StepRollout};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
@@ -50,37 +50,33 @@ fn sample_groups(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
 ) -> Result<Vec<StepRollout>, TrainError> {
-    let (first, group_count) = (
-        trainer.state.step + 1,
-        trainer.config.prompt_groups_per_step as u64,
-    );
+    let first = trainer.state.step + 1;
+    let group_count = trainer.config.prompt_groups_per_step as u64;
     let steps = first..first + trainer.next_steps();
     let plans = steps
         .map(|step| trainer.plan(step, group_count))
         .collect::<Vec<_>>();
     let mut sampled = rollout(trainer, &plans)?;
     if trainer.config.dynamic_sampling && trainer.config.learns_from_rewards() {
-        for (index, step) in (first..).take(plans.len()).enumerate() {
-            refill(trainer, step, &mut sampled, index)?;
+        for (step, rollout) in (first..).zip(&mut sampled) {
+            refill(trainer, step, rollout)?;
         }
     }
     trainer.observe(&sampled)?;
     if trainer.config.advantage == Advantage::PerPart {
         sampled
-            .steps
             .iter_mut()
             .try_for_each(|rollout| normalise(trainer, rollout))?;
     }
-    for others in trainer.ranks.gather_others(&sampled)? {
-        sampled
-            .steps
-            .iter_mut()
-            .zip(others.steps)
-            .for_each(|(own, other)| own.others.push(other));
-        sampled.gpu_fallbacks.extend(others.gpu_fallbacks);
+    let others = trainer.ranks.gather_others(&sampled)?;
+    let of_ranks = std::iter::once(&sampled).chain(&others).flatten();
+    let gpu_fallbacks = of_ranks.flat_map(|rollout| rollout.gpu_fallbacks.clone());
+    record.on_rank_0(|recorder| recorder.fallbacks(first, gpu_fallbacks))?;
+    for other in others {
+        let steps = sampled.iter_mut().zip(other);
+        steps.for_each(|(own, other)| own.others.push(other));
     }
-    record.on_rank_0(|recorder| recorder.fallbacks(first, sampled.gpu_fallbacks))?;
-    Ok(sampled.steps)
+    Ok(sampled)
 }
 
 /// The second stage of `per_part`: each task's groups by themselves, since its parts have their own scale.
@@ -94,7 +90,7 @@ fn normalise(trainer: &Trainer, rollout: &mut StepRollout) -> Result<(), TrainEr
 }
 
 /// Samples this rank's share of each step's prompts.
-fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainError> {
+fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, TrainError> {
     let own: Vec<StepPlan> = plans
         .iter()
         .map(|plan| plan.share(&trainer.ranks))
@@ -114,7 +110,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
     let Conversed {
         conversations,
         counts,
-        gpu_fallbacks,
+        mut gpu_fallbacks,
         rollout_seconds,
         score_seconds,
     } = trainer.policy.converse(&questions, &settings, None)?;
@@ -141,22 +137,14 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
         rollout_seconds: rollout_seconds / steps,
         score_seconds: score_seconds / steps,
         counts,
+        gpu_fallbacks: std::mem::take(&mut gpu_fallbacks),
         ..StepRollout::default()
     };
-    Ok(SampledSteps {
-        steps: own.iter().map(rollout).collect(),
-        gpu_fallbacks,
-    })
+    Ok(own.iter().map(rollout).collect())
 }
 
 /// Replaces zero-variance groups of a step by those of the next prompts.
-fn refill(
-    trainer: &mut Trainer,
-    step: u64,
-    sampled: &mut SampledSteps,
-    index: usize,
-) -> Result<(), TrainError> {
-    let rollout = &mut sampled.steps[index];
+fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
         rollout.set_aside();
         let missing = trainer.config.prompt_groups_per_step as u64
@@ -166,8 +154,7 @@ fn refill(
         }
         let plan = trainer.plan(step, missing);
         let more = self::rollout(trainer, &[plan])?;
-        more.steps.into_iter().for_each(|more| rollout.add(more));
-        sampled.gpu_fallbacks.extend(more.gpu_fallbacks);
+        more.into_iter().for_each(|more| rollout.add(more));
     }
     rollout.set_aside();
     Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::TrainError;
 use super::checkpointing::collect;
+use super::error::TrainError;
 use super::gradient_shape::Extent;
 use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;
@@ -27,19 +27,19 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let plan = trainer.plan(step, trainer.config.prompt_groups_per_step as u64);
     let examples = examples(trainer, &plan.share(&trainer.ranks))?;
     let lengths: Vec<usize> = examples.iter().map(Example::tokens).collect();
-    let trained_tokens = lengths.iter().sum();
-    let found = trainer.ranks.exchange(Share {
+    update.rank.trained_tokens = lengths.iter().sum();
+    let shares = trainer.ranks.exchange(Share {
         examples: examples.len(),
         longest: lengths.into_iter().max().unwrap_or(0),
-        trained_tokens,
+        trained_tokens: update.rank.trained_tokens,
         loss_tokens: examples.iter().map(Example::loss_tokens).sum(),
     })?;
-    let sum = |count: fn(&Share) -> usize| found.iter().map(count).sum::<usize>();
+    let sum = |count: fn(&Share) -> usize| shares.iter().map(count).sum::<usize>();
     let all = sum(|share| share.examples);
     if all == 0 {
-        return record.finish_step(trainer, update, BTreeMap::new(), 0);
+        return record.finish_step(trainer, update, BTreeMap::new());
     }
-    let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
+    let longest_sequence = shares.iter().map(|share| share.longest).max().unwrap_or(0);
     let extent = Extent {
         longest_sequence,
         all: longest_sequence * all,
@@ -77,7 +77,7 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
         ),
     ]);
     record.on_rank_0(|recorder| collect(recorder, false))?;
-    record.finish_step(trainer, update, metrics, trained_tokens)
+    record.finish_step(trainer, update, metrics)
 }
 
 /// What a rank has of a step.

@@ -4,7 +4,7 @@
 //! the weights that the run starts from: they need no memory beside adapters, do not drift with the student, and are the
 //! same on every rank and after a resume.
 
-use super::TrainError;
+use super::error::TrainError;
 use super::run_task::RunTask;
 use crate::checkpoint::OpenModel;
 use crate::config::TrainConfig;

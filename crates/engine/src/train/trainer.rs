@@ -5,19 +5,21 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::TrainError;
 use super::endpoint_teacher::EndpointTeacher;
+use super::error::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
 use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
+use super::prompt_sets::PromptSets;
 use super::run_task::RunTask;
-use super::setup::{PromptSets, Setup};
-use crate::checkpoint::{self, CheckpointError, TrainerState};
+use super::setup::Setup;
+use crate::checkpoint::{self, CheckpointError, StartModel, TrainerState};
 use crate::config::{Method, TrainConfig};
 use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
-use crate::model::{Decoder, Gradients, Parameters, Shard, Trainable};
+use crate::kernels::device::Engine;
+use crate::model::{Decoder, Gradients, ModelError, Parameters, Shard, Trainable, Weights};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::policy::{Policy, Prompt, ScoredTask};
 use crate::ranks::{RankError, Ranks};
@@ -73,9 +75,6 @@ impl Trainer {
             prompts,
             total_steps,
             engine,
-            ..
-        } = setup;
-        let Setup {
             threads,
             resumed_from,
             ..
@@ -84,15 +83,8 @@ impl Trainer {
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
-            let shard = shard_for_rank(&config, trainable, ranks.rank());
-            Decoder::sharded(
-                &start.config,
-                &weights,
-                (trainable, shard),
-                config.seed,
-                engine.dtype,
-                &engine.device,
-            )
+            let trained = (trainable, ranks.rank());
+            decoder(&start, &weights, &config, trained, &engine)
         };
         let model = decoder(trainable)?;
         let teacher = teacher
@@ -152,7 +144,7 @@ impl Trainer {
         Trainable::for_config(&self.config)
     }
 
-    /// Of the groups of a training prompt.
+    /// How rewards of the groups of a training prompt become advantages.
     pub(super) fn advantage_rule(&self, prompt: usize) -> AdvantageRule {
         let task = self.task_of(&self.prompts.train[prompt]);
         let is_off = !self.config.learns_from_rewards();
@@ -337,8 +329,29 @@ impl Trainer {
     }
 }
 
+/// The model with what a rank trains of it.
+pub(super) fn decoder(
+    start: &StartModel,
+    weights: &Weights,
+    config: &TrainConfig,
+    (trainable, rank): (Trainable, usize),
+    engine: &Engine,
+) -> Result<Decoder, ModelError> {
+    let shard = shard_for_rank(config, trainable, rank);
+    let trained = (trainable, shard);
+    let device = &engine.device;
+    Decoder::sharded(
+        &start.config,
+        weights,
+        trained,
+        config.seed,
+        engine.dtype,
+        device,
+    )
+}
+
 /// The parameters that `rank` updates: its part where every weight is trained; of adapters, which are small, all.
-pub(super) fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
+fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
     if trainable == Trainable::Full {
         Shard {
             rank,
@@ -441,11 +454,11 @@ fn optimizer_and_state(
     Ok((Optimizer::restored(settings, moments, state.updates), state))
 }
 
-/// `found`: in the checkpoint in `folder`, if there is one.
+/// `saved`: in the checkpoint in `folder`, if there is one.
 fn adaptive_order(
     config: &TrainConfig,
     prompts: &PromptSets,
-    found: Option<AdaptiveOrder>,
+    saved: Option<AdaptiveOrder>,
     folder: Option<&Path>,
 ) -> Result<Option<AdaptiveOrder>, CheckpointError> {
     if !config.is_adaptive() {
@@ -455,8 +468,8 @@ fn adaptive_order(
     let rows: Vec<usize> = (0..tasks)
         .map(|task| prompts.set(PromptSet::Train, task).len())
         .collect();
-    match (found, folder) {
-        (Some(found), _) if found.fits(&rows) => Ok(Some(found)),
+    match (saved, folder) {
+        (Some(saved), _) if saved.fits(&rows) => Ok(Some(saved)),
         (_, None) => Ok(Some(AdaptiveOrder::new(tasks))),
         (_, Some(folder)) => Err(CheckpointError::Read {
             path: folder.join("trainer.json"),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::TrainError;
 use super::checkpointing::leave;
+use super::error::TrainError;
 use super::judge_models::check_judges;
 use super::rank::{Begin, load_and_train};
 use super::recorder::{Listener, Record, Recorder};
@@ -186,11 +186,9 @@ fn record_end(
         cause = format!("{cause}; {unsaved}");
     }
     let too_late = record_requests(worker, recorder);
-    let (status, step, seconds) = (
-        status.name().to_owned(),
-        recorder.requests.last_step,
-        start.elapsed().as_secs_f64(),
-    );
+    let status = status.name().to_owned();
+    let step = recorder.requests.last_step;
+    let seconds = start.elapsed().as_secs_f64();
     too_late.and_then(|()| {
         recorder.end(End {
             status,
@@ -224,7 +222,7 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, St
 }
 
 /// The cause of a run that was stopped by request after a step.
-pub fn stopped_after(step: u64) -> String {
+fn stopped_after(step: u64) -> String {
     format!("stopped after step {step}, at your request")
 }
 
@@ -258,14 +256,14 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
 /// The recorded evals that cannot be used from `step` on, and steps that the log has lost.
 fn lost_records(run: &Path, history: &RunState, step: u64) -> Vec<String> {
     let evals = history.evals.values().filter(|eval| eval.step <= step);
-    let mut found: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
+    let mut damage: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
     if step > history.last_step {
-        found.push(format!(
+        damage.push(format!(
             "events.jsonl ends at step {}: what it had of later steps is lost",
             history.last_step
         ));
     }
-    found
+    damage
 }
 
 /// Records the run, its memory, and what will be redone of an earlier worker's steps. `damaged`: what was not

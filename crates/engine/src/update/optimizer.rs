@@ -148,10 +148,8 @@ impl Optimizer {
             gradient_scale,
             update: self.updates,
         };
-        let (own, working) = (
-            parameters.shard().range(parameters.count()),
-            parameters.working()?,
-        );
+        let own = parameters.shard().range(parameters.count());
+        let working = parameters.working()?;
         for (range, weight_decay) in decays(&settings, parameters) {
             let (first, end) = (range.start.max(own.start), range.end.min(own.end));
             if first < end {

@@ -76,13 +76,13 @@ impl<'a> PolicySample<'a> {
         }
     }
 
-    /// `numbers`: one a token; those of tokens that are part of the loss.
-    fn chosen<'n, T: Clone>(&self, numbers: &'n [T]) -> Cow<'n, [T]> {
-        match numbers.split_at_checked(self.forced.end) {
+    /// Drops the values of forced tokens; `values`: one for each token.
+    fn chosen<'n, T: Clone>(&self, values: &'n [T]) -> Cow<'n, [T]> {
+        match values.split_at_checked(self.forced.end) {
             Some((before, after)) if !self.forced.is_empty() => {
                 [&before[..self.forced.start], after].concat().into()
             }
-            _ => numbers.into(),
+            _ => values.into(),
         }
     }
 }

@@ -330,6 +330,26 @@ pub struct Alert {
     pub cleared: bool,
 }
 
+impl Alert {
+    /// An alert that is raised.
+    pub fn new(
+        rule: &str,
+        level: &str,
+        step: u64,
+        sentence: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) -> Self {
+        Self {
+            rule: rule.to_owned(),
+            level: level.to_owned(),
+            step,
+            sentence: sentence.into(),
+            suggestion: suggestion.into(),
+            ..Self::default()
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Control {

@@ -423,10 +423,8 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
     check(json!(false), false, &["no value is valid"]);
     let definitions = |schema: Value, own: Value| json!({"properties": {"a": {"allOf": [schema]}}, "$defs": {"x": within(own), "y": {"anyOf": [{"$ref": "#/$defs/z"}]}, "z": {"$ref": "#/$defs/y"}}});
     let node = json!({"$ref": "#/$defs/x", "required": ["a"]});
-    let (refers, large) = (
-        json!({"$ref": "#/$defs/x"}),
-        json!({"patternProperties": {"[a-z]{1,255}": {"type": "null"}}}),
-    );
+    let refers = json!({"$ref": "#/$defs/x"});
+    let large = json!({"patternProperties": {"[a-z]{1,255}": {"type": "null"}}});
     let shared =
         json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]});
     for (schema, expected) in [

@@ -6,7 +6,7 @@ use crate::score::Task;
 /// What a task does about values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
 pub(in crate::train) struct TaskFacts {
-    /// Of the prompts of a step, in (0, 1].
+    /// The task's share of a step's prompts, in (0, 1].
     pub(in crate::train) share: f64,
     /// Whether answers have fields.
     has_fields: bool,
@@ -62,11 +62,7 @@ impl TaskFacts {
     }
 
     pub(super) fn all_worst(&self) -> String {
-        let graded = if self.is_graded {
-            ""
-        } else {
-            "set graded = true, "
-        };
+        let graded = unless(self.is_graded, "set graded = true, ");
         format!(
             "Find the cause with `train --plan --sample`; raise completions_per_prompt, {graded}or improve the prompt."
         )
@@ -110,42 +106,9 @@ fn recovery(config: &TrainConfig) -> Vec<String> {
     set.into_iter().collect()
 }
 
-pub(super) fn truncated(config: &TrainConfig) -> String {
-    let mask = if config.overlong_masking {
-        ""
-    } else {
-        ", or set overlong_masking = true"
-    };
-    format!("Raise max_completion_tokens{mask}.")
-}
-
-pub(super) fn zero_variance(config: &TrainConfig) -> String {
-    let sampling = if config.dynamic_sampling {
-        ""
-    } else {
-        ", or dynamic_sampling = true"
-    };
-    format!("Set kl_beta = 0{sampling}.")
-}
-
-pub(super) fn gradient_not_finite(config: &TrainConfig) -> String {
-    let clip = if config.grad_clip_norm > 0.0 {
-        ""
-    } else {
-        " or set grad_clip_norm"
-    };
-    format!("If it happens again, lower learning_rate{clip}; three consecutive steps stop the run.")
-}
-
-pub(super) fn think_leaks(config: &TrainConfig) -> String {
-    let limit = if config.max_thinking_tokens > 0 {
-        ""
-    } else {
-        "or a limit of thinking (max_thinking_tokens, thinking_end = \"force\"), "
-    };
-    format!(
-        "Set thinking = false in task.toml, {limit}or raise max_completion_tokens until the block closes."
-    )
+/// A piece of advice that helps no more where it is followed already.
+pub(super) fn unless(is_followed: bool, advice: &str) -> &str {
+    if is_followed { "" } else { advice }
 }
 
 /// One sentence of several pieces of advice.

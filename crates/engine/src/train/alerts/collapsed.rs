@@ -1,8 +1,7 @@
 //! When a policy has collapsed: nothing that it writes differs from what it wrote before, so no reward can. A policy
 //! without any success yet writes different answers.
 
-use std::collections::BTreeMap;
-
+use super::steps::{Metrics, entropy_change, get};
 use crate::format::shortened;
 
 /// A policy has collapsed if, in each step of a window, at least this share of the groups has one equal reward below the
@@ -16,12 +15,11 @@ const RECOVERED_GROUPS: f64 = 0.5;
 
 /// Whether a step is one of a collapsed policy. `is_active`: it had collapsed before.
 pub(super) fn has_collapsed(
-    metrics: &BTreeMap<String, f64>,
+    metrics: &Metrics,
     first_entropy: Option<f64>,
     is_active: bool,
 ) -> bool {
-    let share = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
-    let worst = share("groups/frac_all_worst") - share("groups/frac_guided");
+    let worst = get(metrics, "groups/frac_all_worst") - get(metrics, "groups/frac_guided");
     let is_equal = metrics
         .get("groups/frac_distinct")
         .is_some_and(|share| *share <= COLLAPSED_ANSWERS);
@@ -34,7 +32,7 @@ pub(super) fn has_collapsed(
 /// What a collapsed policy does, by its last step: `the most frequent answer is {..}, mean reward 0.50, entropy 2.74 ->
 /// 0.12 nats/token`.
 pub(super) fn description(
-    metrics: &BTreeMap<String, f64>,
+    metrics: &Metrics,
     first_entropy: Option<f64>,
     frequent_answer: Option<&str>,
 ) -> String {
@@ -47,10 +45,7 @@ pub(super) fn description(
             )
         },
     );
-    let entropy = first_entropy.zip(metrics.get("completions/entropy"));
-    let entropy = entropy.map_or_else(String::new, |(first, now)| {
-        format!(", entropy {first:.2} -> {now:.2} nats/token")
-    });
+    let entropy = entropy_change(first_entropy, metrics);
     let reward = metrics
         .get("reward")
         .map_or_else(String::new, |reward| format!(", mean reward {reward:.2}"));

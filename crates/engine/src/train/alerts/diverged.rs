@@ -1,10 +1,8 @@
 //! When a policy has diverged: it lost nearly all of a rate that it had. Unlike one that has collapsed it may write
 //! something else each time, so its entropy may rise.
 
-use std::collections::VecDeque;
-
 use super::drift::window_interval;
-use super::steps::{Metrics, WINDOW, get, mean};
+use super::steps::{Metrics, WINDOW, entropy_change, mean};
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 
@@ -49,13 +47,7 @@ fn rate(steps: &[Metrics], name: &str) -> Option<f64> {
 }
 
 impl BestWindows {
-    pub(super) fn see(
-        &mut self,
-        history: &mut VecDeque<Metrics>,
-        share: f64,
-        config: &TrainConfig,
-    ) {
-        let steps: &[Metrics] = history.make_contiguous();
+    pub(super) fn see(&mut self, steps: &[Metrics], share: f64, config: &TrainConfig) {
         for (best, name) in self.0.iter_mut().zip(RATES) {
             let Some(rate) = rate(steps, name) else {
                 continue;
@@ -95,15 +87,9 @@ impl BestWindows {
 
 impl Loss {
     /// `parse fell from 83% to 0%, mean reward 0.27 to 0.00, entropy 0.47 -> 1.50 nats/token`.
-    pub(super) fn description(&self, history: &[Metrics], first_entropy: Option<f64>) -> String {
+    pub(super) fn description(&self, last: &Metrics, first_entropy: Option<f64>) -> String {
         let ([from, to], [reward_before, reward]) = (self.rates.map(percent_short), self.rewards);
-        let last = history.last();
-        let entropy = first_entropy
-            .zip(last.filter(|step| step.contains_key("completions/entropy")))
-            .map_or_else(String::new, |(first, step)| {
-                let now = get(step, "completions/entropy");
-                format!(", entropy {first:.2} -> {now:.2} nats/token")
-            });
+        let entropy = entropy_change(first_entropy, last);
         let name = self.name;
         format!(
             "{name} fell from {from} at its best to {to}, mean reward from {reward_before:.2} to {reward:.2}{entropy}"

@@ -12,10 +12,10 @@ impl Fallbacks {
     pub(in crate::train) fn alerts(
         &mut self,
         step: u64,
-        found: impl IntoIterator<Item = GpuFallback>,
+        refused: impl IntoIterator<Item = GpuFallback>,
     ) -> Vec<Alert> {
         let mut alerts = Vec::new();
-        for gpu_fallback in found {
+        for gpu_fallback in refused {
             if !self.0.contains(&gpu_fallback) {
                 alerts.push(fallback_alert(step, &gpu_fallback));
                 self.0.push(gpu_fallback);
@@ -35,26 +35,17 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
                  1/{parts} of the cache."
             ),
             "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
-             there."
-                .to_owned(),
+             there.",
         ),
         GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
             format!(
                 "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
             ),
-            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
+            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.",
         ),
     };
-    let (rule, level) = (rule.to_owned(), "warning".to_owned());
-    Alert {
-        rule,
-        level,
-        step,
-        sentence,
-        suggestion,
-        ..Alert::default()
-    }
+    Alert::new(rule, "warning", step, sentence, suggestion)
 }
 
 #[cfg(test)]
@@ -63,12 +54,10 @@ mod tests {
 
     #[test]
     fn what_hinders_rollouts_is_told_once() {
-        let (smaller, unrecorded) = (
-            GpuFallback::Smaller { parts: 4 },
-            GpuFallback::Unrecorded {
-                cause: "no memory".to_owned(),
-            },
-        );
+        let smaller = GpuFallback::Smaller { parts: 4 };
+        let unrecorded = GpuFallback::Unrecorded {
+            cause: "no memory".to_owned(),
+        };
         let mut fallbacks = Fallbacks::default();
         assert_eq!(fallbacks.alerts(1, Vec::new()), []);
         let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);

@@ -16,3 +16,11 @@ pub(super) fn get(metrics: &Metrics, name: &str) -> f64 {
 pub(super) fn mean(steps: &[Metrics], name: &str) -> f64 {
     steps.iter().map(|metrics| get(metrics, name)).sum::<f64>() / steps.len().max(1) as f64
 }
+
+/// `, entropy 2.74 -> 0.12 nats/token`; empty where it is unknown.
+pub(super) fn entropy_change(first: Option<f64>, last: &Metrics) -> String {
+    let entropy = first.zip(last.get("completions/entropy"));
+    entropy.map_or_else(String::new, |(first, now)| {
+        format!(", entropy {first:.2} -> {now:.2} nats/token")
+    })
+}

@@ -292,11 +292,9 @@ fn paired(best: f64, exact: f64) -> Box<Comparison> {
 
 /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
 fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
-    let (config, mut state, mut alerts) = (
-        config(&["eval_every=1"]),
-        RunState::default(),
-        Alerts::default(),
-    );
+    let config = config(&["eval_every=1"]);
+    let mut state = RunState::default();
+    let mut alerts = Alerts::default();
     let mut found = Vec::new();
     for (step, &(valid, exact)) in (0..).zip(evals) {
         let mut now = Vec::new();
@@ -335,8 +333,8 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
             )
         }));
         let resumed = Alerts::resumed(TaskFacts::default(), &state, step, &config);
-        assert_eq!(resumed.standing, alerts.standing, "after step {step}");
-        let reported = |alerts: &Alerts| alerts.evals.reported.map(|level| level.exact);
+        assert_eq!(resumed.active, alerts.active, "after step {step}");
+        let reported = |alerts: &Alerts| alerts.evidence.evals.reported.map(|level| level.exact);
         assert_eq!(reported(&resumed), reported(&alerts), "after step {step}");
     }
     found

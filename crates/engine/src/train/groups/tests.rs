@@ -273,10 +273,8 @@ fn parts_are_compared_by_themselves_and_over_the_step() {
         }
         Group::new(0, 0, conversations, &rule(kind))
     };
-    let (equal, same) = (
-        [parts(1.0, 0.0), parts(0.0, 0.5)],
-        [parts(1.0, 1.0), parts(1.0, 1.0)],
-    );
+    let equal = [parts(1.0, 0.0), parts(0.0, 0.5)];
+    let same = [parts(1.0, 1.0), parts(1.0, 1.0)];
     assert!(!group(equal.clone(), Advantage::Standardized).is_informative());
     let groups = [equal, same].map(|scores| group(scores, Advantage::PerPart));
     let mut rollout = StepRollout {

@@ -1,0 +1,70 @@
+//! What the rules read: the last steps, and what evals and guard prompts say of exact match and of forgetting.
+
+use super::advice::TaskFacts;
+use super::diverged::BestWindows;
+use super::drift::{Drift, Level};
+use super::steps::{Metrics, WINDOW};
+use crate::config::TrainConfig;
+use crate::run::events::{Eval, Guard};
+use crate::statistics::Interval;
+
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) task: TaskFacts,
+    /// At most [`WINDOW`].
+    pub(super) steps: Vec<Metrics>,
+    /// The entropy of the first step, nats/token.
+    pub(super) first_entropy: Option<f64>,
+    /// The most frequent answer of the last step.
+    pub(super) frequent_answer: Option<String>,
+    /// On the eval set, from the base on.
+    pub(super) evals: Drift,
+    /// On training completions, if no eval measures exact match during the run.
+    pub(super) windows: Drift,
+    /// On training completions, whose rates a diverged policy has lost.
+    pub(super) best_windows: BestWindows,
+    /// The guard prompts of the base.
+    guard: Option<Guard>,
+    /// Their latest change, nats/token.
+    pub(super) guard_change: Option<Interval>,
+}
+
+impl Evidence {
+    pub(super) fn add_step(&mut self, metrics: Metrics, config: &TrainConfig) {
+        self.first_entropy = self
+            .first_entropy
+            .or(metrics.get("completions/entropy").copied());
+        self.steps.push(metrics);
+        if self.steps.len() > WINDOW {
+            self.steps.remove(0);
+        }
+        let share = self.task.share;
+        self.best_windows.see(&self.steps, share, config);
+        self.windows
+            .see(Level::of_window(&self.steps, share, config));
+    }
+
+    pub(super) fn add_eval(&mut self, eval: &Eval) {
+        // At step 0, base and trained are the same weights.
+        if eval.set == "eval" && (eval.target == "trained" || eval.step == 0) {
+            self.evals.see(Level::of_eval(eval));
+        }
+    }
+
+    pub(super) fn add_guard(&mut self, guard: &Guard) {
+        match &self.guard {
+            Some(base) => self.guard_change = guard.change(base),
+            None => self.guard = Some(guard.clone()),
+        }
+    }
+
+    /// With the first eval and the last alone, the windows between them tell more, until the last one drifts.
+    pub(super) fn drift(&self, config: &TrainConfig) -> &Drift {
+        let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
+        if is_evaluated || self.evals.reported.is_some() {
+            &self.evals
+        } else {
+            &self.windows
+        }
+    }
+}
