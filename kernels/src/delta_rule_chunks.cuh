@@ -2,7 +2,7 @@
 //
 // One value head, token i: q_i and k_i (normalised), v_i, a strength b_i, and a decay a_i. Its state S, [key dimension, value dimension], advances by
 //
-//     S' = a_i S,   u_i = b_i (v_i - S'^T k_i),   S <- S' + k_i u_i^T,   o_i = S^T q_i                              (token by token: delta_rule.rs)
+//     R = a_i S,    u_i = b_i (v_i - R^T k_i),    S <- R + k_i u_i^T,    o_i = S^T q_i                              (token by token: delta_rule.rs)
 //
 // Within a chunk, S is the state before it; Q, K, V, U, O have a token a row; c_i is the sum of log a from the chunk's first token to token i, and C that of its last one.
 // e^c times a matrix multiplies row i by e^(c_i). Unrolled, the state after token i is e^(c_i) S + sum over j <= i of e^(c_i - c_j) k_j u_j^T. In u_i and o_i this gives
@@ -33,7 +33,7 @@
 // A decay scales the state as a whole, so the gradient of log a_i is <a_i S, d(a_i S)>, the sum over all numbers of the state times their gradients. Backwards over a token
 // this product grows by o_i . do_i - v_i . dv_i (`falls`), and at the chunk's end it is known (`along`):
 //
-//     d(log a_i) = <S, dS'> of the chunk's last state + sum over j >= i of (o_j . do_j - v_j . dv_j)
+//     d(log a_i) = <last S, dS'> + sum over j >= i of (o_j . do_j - v_j . dv_j)
 //     log a = -exp(A) softplus(x + bias):   dx = dbias = -exp(A) sigmoid(x + bias) d(log a),   dA = log a d(log a)  (A: `decay`, not the matrix)
 //
 // Numbers are multiplied as sums of bf16 ones, so that errors are those of f32: inputs as read are one (bf16) or three (f32), what is computed two or three. Keys and

@@ -1,9 +1,8 @@
 //! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what
 //! stands there if wanted.
 //!
-//! On a GPU the input of a matrix with adapters is allocated with more columns than are written: the *adapter columns*, into which
-//! [`matmul_into`] puts its product with the A's, so that one more product, over the wider rows, has the adapters in it
-//! (`model::adapter`). The operations before it take that number; on the CPU it is 0.
+//! On a GPU the input of a matrix with adapters is allocated with *adapter columns* behind its own (the engine's
+//! `model/linear.rs` says what for): operations before it leave them, [`matmul_into`] fills them. On the CPU there are none.
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 

@@ -67,7 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// This process as the worker of a run, which signals stop.
+/// Makes this process the worker of a run; SIGINT and SIGTERM stop it.
 pub(super) fn begin_here(run: &RunDirectory) -> Result<Worker, Failure> {
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(run, flags.once)?;
@@ -118,8 +118,8 @@ pub(super) fn train_here(
     };
     super::device::warn_if_in_use(&slot);
     let trained = caught(|| {
-        let engine = super::device::engine(&slot)?;
         let mut progress = super::progress::Progress::new(worker);
+        let engine = super::device::engine(&slot)?;
         let mut listener = |event: &_| progress.event(event);
         let ranks = ranks(&slot);
         let trained = train(run, run_folders, &engine, worker, ranks, &mut listener);
@@ -131,7 +131,7 @@ pub(super) fn train_here(
         Ok(Err(error)) => Some((Status::Failed, error.to_string())),
         Err(failure) => Some((Status::Failed, failure.message.clone())),
     };
-    // A training records its own end where it can; why it failed matters more than that it cannot be written.
+    // A training records its own end where it can. A failure is returned even if its end cannot be recorded.
     let _ = end.map(|(status, cause)| worker.end(status, &cause));
     trained.map(Some)
 }

@@ -7,8 +7,9 @@ use super::{AttentionBias, ExpertTensors, Experts, KeysValues, Mixer, ModelConfi
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Embedding,
-    /// The layers' own inputs: a row for each token, and the projection of its embedding.
+    /// A row for each token: the layers' inputs besides the stream.
     LayerEmbedding,
+    /// From a token's embedding to the same.
     LayerProjection,
     LayerProjectionNorm,
     FinalNorm,
@@ -55,10 +56,10 @@ pub enum Role {
     LayerFactor,
 }
 
-/// The numbers of a tensor, by how fresh weights have them.
+/// What a tensor holds, which decides its initial values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Uniform, with a standard deviation by the number of inputs.
+    /// Uniform, with a standard deviation of 1 / sqrt(inputs), smaller where the result is added to the stream.
     Matrix,
     /// Uniform, with a standard deviation of 0.02.
     Embedding,
@@ -211,7 +212,8 @@ impl ModelConfig {
     fn outer_tensors(&self) -> Vec<TensorSpec> {
         let (vocabulary, hidden) = (self.vocab_size, self.hidden_size);
         let width = self.options.layer_input.unwrap_or(0);
-        let (own_input, inputs) = (width > 0, self.num_hidden_layers * width);
+        let own_input = self.options.layer_input.is_some();
+        let inputs = self.num_hidden_layers * width;
         #[rustfmt::skip]
         let rows: &[Row<'_>] = &[
             (Role::Embedding,           Kind::Embedding, "model.embed_tokens.weight",               "token_embd",  &[vocabulary, hidden], true),

@@ -205,13 +205,20 @@ impl Seat {
         api: Api,
         body: axum::body::Bytes,
     ) -> Result<Response, ApiError> {
-        let seat = Arc::clone(&self);
-        let reading = tokio::task::spawn_blocking(move || seat.prepare(api, &body));
-        let (prepared, pending) = reading
+        // A request that is asked for is finished, whether its client stays or not.
+        let asking = tokio::spawn(async move {
+            let seat = Arc::clone(&self);
+            let reading = tokio::task::spawn_blocking(move || seat.prepare(api, &body));
+            let (prepared, pending) = reading
+                .await
+                .map_err(|_| server_error("the request could not be prepared"))??;
+            tokio::spawn(self.finish(pending));
+            Ok(prepared)
+        });
+        let prepared = asking
             .await
-            .map_err(|_| server_error("the request could not be prepared"))??;
-        tokio::spawn(self.finish(pending));
-        respond(prepared).await
+            .map_err(|_| server_error("the request could not be prepared"))?;
+        respond(prepared?).await
     }
 
     /// Waits for the completion of a request, and answers its client.
@@ -226,8 +233,8 @@ impl Seat {
         if let Ok(completion) = completion.await {
             let seat = Arc::clone(&self);
             let reading = tokio::task::spawn_blocking(move || {
-                seat.line.on_end(&request, &completion);
                 if !client.is_gone() {
+                    seat.line.on_end(&request, &completion);
                     seat.take_answer(&request, &client, completion, reader);
                 }
             });

@@ -76,13 +76,11 @@ impl KeysValues {
             gradient.narrow(1, query, key)?,
         );
         let queries = gradient.narrow(1, 0, query)?;
-        let adapter_columns =
-            Tensor::zeros((rows, adapter_columns), gradient.dtype(), gradient.device())?;
+        let shape = (rows, adapter_columns);
+        let empty = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;
         match self.source {
-            hub::KeysValues::AreKeys => {
-                join_columns(&[&queries, &(keys + values)?, &adapter_columns])
-            }
-            _ => join_columns(&[&queries, &keys, &values, &adapter_columns]),
+            hub::KeysValues::AreKeys => join_columns(&[&queries, &(keys + values)?, &empty]),
+            _ => join_columns(&[&queries, &keys, &values, &empty]),
         }
     }
 

@@ -239,7 +239,7 @@ impl TableLoader<'_> {
         Ok(expert)
     }
 
-    /// Room for the adapters of all experts of a module, where they have some; [`Parameters::copy_into`] fills it.
+    /// Buffers for the adapters of all experts of a module, where they have some; [`Parameters::copy_into`] fills it.
     fn stack_adapters(
         &self,
         module: &str,

@@ -119,7 +119,7 @@ impl SeatLine for AgentLine {
         let request = self.request(asked);
         let known = self.line.known(&request);
         match known.and_then(|mut known| known.pop()) {
-            Some(known) => client.on_end(0, known),
+            Some(known) => tell(&*client, known),
             None => self
                 .line
                 .ask(request, (self.sample, asked.number, asked.follows), client),
@@ -129,6 +129,20 @@ impl SeatLine for AgentLine {
     fn on_end(&self, asked: &SeatRequest, completion: &Completion) {
         self.line.store(&self.request(asked), 0, completion);
     }
+}
+
+/// Tells a client of a completion token by token, as it would have learned of it when it was sampled. Log-probs of stored
+/// ones are not known.
+fn tell(client: &dyn Client, completion: Completion) {
+    let mut told = Completion::new(Vec::new(), Vec::new(), completion.stop);
+    for token in completion.token_ids {
+        told.token_ids.push(token);
+        told.log_probs.push(f32::NAN);
+        if !client.on_token(0, &told, Vec::new()) {
+            break;
+        }
+    }
+    client.on_end(0, told);
 }
 
 impl Agents<'_> {

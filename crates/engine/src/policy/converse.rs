@@ -65,9 +65,10 @@ pub(super) fn converse(
             .map(|(worker, (_, sizes))| SizedSource::new(worker, sizes.clone()))
             .collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
-        // Who still waits for a completion learns that none comes.
-        if decoded.is_err() {
-            fail(questions, &queues);
+        // Who still waits for a completion, or asks for one, learns that none comes.
+        match &decoded {
+            Ok(_) => queues.iter().for_each(|(queue, _)| queue.close()),
+            Err(_) => fail(questions, &queues),
         }
         decoded.map(|decoded| (decoded, before.elapsed().as_secs_f64()))
     };
@@ -154,7 +155,6 @@ fn begin(
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
                 most_prompt_tokens: questions.stays_in_cache(question).then_some(most),
-                is_compared: questions.task(question).scorer.compares_groups(),
             });
             known += line.known(request).map_or(0, |known| known.len());
             let samples = 0..request.samples;

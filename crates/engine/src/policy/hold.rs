@@ -24,14 +24,6 @@ pub(super) struct Partners<'h, 's, 'e> {
     pub(super) blocking: &'h Blocking<'s, 'e>,
 }
 
-/// A turn that is asked.
-struct AskedTurn<'e> {
-    row: Cow<'e, PromptRow>,
-    /// `None` in the first turn, whose prompt is the question's.
-    prompt: Option<LaterPrompt>,
-    is_last: bool,
-}
-
 /// An answer without its score.
 struct Answer<'e> {
     completion: Completion,
@@ -53,34 +45,26 @@ impl<'s, 'e> Partners<'_, 's, 'e> {
         let mut next = Some((Cow::Borrowed(&questions.all[question].prompt.row), None));
         while let Some((row, prompt)) = next {
             let is_last = held.turns.len() + 1 >= questions.max_turns(question);
-            let turn = AskedTurn {
-                row,
-                prompt,
-                is_last,
-            };
-            let (prompt, answer) = self.answer(question, turn, &mut tools, &mut ticket).await?;
+            let asked = (question, row, prompt.as_ref(), is_last);
+            let answer = self.answer(asked, &mut tools, &mut ticket).await?;
             if is_last {
                 ticket.leave();
+            } else if questions.task(question).scorer.compares_groups() {
+                ticket.wait_for_others();
             }
-            let Answer {
-                completion,
-                text,
-                tools: tool_turn,
-                row,
-            } = answer;
-            let tokens = completion.token_ids.len();
+            let tokens = answer.completion.token_ids.len();
             let unscored = Unscored {
                 question,
                 sample: ticket.sample,
-                text,
+                text: answer.text,
                 tokens,
-                row,
+                row: answer.row,
             };
             let (text, score) = self.scores.score(unscored).await?;
             held.turns.push(Turn {
                 prompt,
-                tools: tool_turn,
-                ..Turn::new(completion, text, score)
+                tools: answer.tools,
+                ..Turn::new(answer.completion, text, score)
             });
             next = self.next_turn(question, &held, &mut tools)?;
         }
@@ -90,39 +74,32 @@ impl<'s, 'e> Partners<'_, 's, 'e> {
         Ok((question, ticket.sample, held))
     }
 
-    /// The answer of a turn, with the turn's prompt.
+    /// The answer of a turn. `prompt`: of a later turn.
     async fn answer(
         self,
-        question: usize,
-        turn: AskedTurn<'e>,
+        (question, row, prompt, is_last): (usize, Cow<'e, PromptRow>, Option<&LaterPrompt>, bool),
         own: &mut ToolTalk,
         ticket: &mut Ticket,
-    ) -> Result<(Option<LaterPrompt>, Answer<'e>)> {
+    ) -> Result<Answer<'e>> {
         let questions = self.questions;
-        let AskedTurn {
-            row,
-            prompt,
-            is_last,
-        } = turn;
         let first = &questions.all[question].prompt.token_ids;
-        let read = prompt.as_ref().map_or(first, |prompt| &prompt.token_ids);
-        let answer = if let Some(agents) = questions.agents(question) {
-            self.answer_of_agent(agents, question, row, ticket).await?
-        } else if let Some(asked) = questions.tools(question) {
+        let read = prompt.map_or(first, |prompt| &prompt.token_ids);
+        if let Some(agents) = questions.agents(question) {
+            return self.answer_of_agent(agents, question, row, ticket).await;
+        }
+        if let Some(asked) = questions.tools(question) {
             let turn = (row, read.clone(), is_last);
-            self.answer_after_calls(asked, own, turn, ticket).await?
-        } else {
-            let completion = ticket.sample(read).await?;
-            let tokenizer = questions.sampler.tokenizer();
-            let text = tokenizer.decode(&completion.token_ids, true);
-            Answer {
-                completion,
-                text: text.map_err(Error::wrap)?,
-                tools: None,
-                row,
-            }
-        };
-        Ok((prompt, answer))
+            return self.answer_after_calls(asked, own, turn, ticket).await;
+        }
+        let completion = ticket.sample(read).await?;
+        let tokenizer = questions.sampler.tokenizer();
+        let text = tokenizer.decode(&completion.token_ids, true);
+        Ok(Answer {
+            completion,
+            text: text.map_err(Error::wrap)?,
+            tools: None,
+            row,
+        })
     }
 
     /// Has the program of a conversation run to its end.

@@ -113,7 +113,7 @@ impl KeptAnswers {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
-    pub fn remove(self) -> Result<(), RunError> {
+    pub fn remove(&self) -> Result<(), RunError> {
         self.log.remove()
     }
 }

@@ -25,8 +25,6 @@ pub(super) struct Line {
     pub(super) conversation: usize,
     /// Tokens of a prompt at most, where conversations go on in the cache.
     pub(super) most_prompt_tokens: Option<usize>,
-    /// Whether answers are scored together.
-    pub(super) is_compared: bool,
 }
 
 /// A completion that was asked for.
@@ -54,7 +52,8 @@ impl Line {
 
     /// A completion that is not stored is sampled again, should this be interrupted.
     pub(super) fn store(&self, request: &Request, sample: usize, completion: &Completion) {
-        if let Some(kept) = &self.kept {
+        // Where the work has failed it may be cut off.
+        if let Some(kept) = self.kept.as_ref().filter(|_| !self.queue.has_failed()) {
             _ = kept.append(request, sample as u32, completion);
         }
     }
@@ -73,9 +72,6 @@ impl Line {
             number,
             follows,
             later_tokens: most.map(|most| most.saturating_sub(request.prompt.len())),
-            compared: self
-                .is_compared
-                .then_some((self.conversation, self.first.samples)),
         };
         self.queue.ask(Job {
             request,
@@ -172,6 +168,13 @@ impl Ticket {
             }
             None => Err(ThreadPool::cancelled()),
         }
+    }
+
+    /// It goes on once all conversations about its question have their scores, or have left.
+    pub(super) fn wait_for_others(&self) {
+        let (line, first) = (&self.line, self.line.conversation);
+        line.queue
+            .wait(first + self.sample, first, line.first.samples);
     }
 
     /// Nothing more is asked for.

@@ -73,8 +73,8 @@ impl<'w> EvalWatch<'w> {
     }
 
     /// Ends it; returns the stored answers.
-    pub fn into_kept(self) -> Option<KeptAnswers> {
-        self.kept.and_then(Arc::into_inner)
+    pub fn into_kept(self) -> Option<Arc<KeptAnswers>> {
+        self.kept
     }
 
     fn count(&mut self, score: &Score) {

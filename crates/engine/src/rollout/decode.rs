@@ -45,10 +45,10 @@ struct Row {
     /// Of the states after each drafted token.
     drafted_states: Vec<usize>,
     /// Tokens of its conversation between the prompt in the cache and its completion.
-    followed: Vec<u32>,
+    before: Vec<u32>,
     /// How many of these and of the completion's tokens are in the cache.
     computed: usize,
-    /// How many the next pass computes, before drafted ones.
+    /// How many the next pass computes, before drafted ones; once it is started, how many it did.
     fed: usize,
     /// Most tokens of the completion.
     limit: usize,
@@ -389,7 +389,7 @@ impl DecodeBatch<'_> {
         let is_ahead = self.runs_ahead();
         if !is_ahead {
             self.read(0)?;
-            let others = self.feed_followed();
+            let others = self.feed_before();
             self.draft(others);
         }
         let is_drafted = self.rows.iter().any(|row| !row.draft.tokens.is_empty());
@@ -407,7 +407,7 @@ impl DecodeBatch<'_> {
             && !self
                 .rows
                 .iter()
-                .any(|row| row.needs_newest(&self.requests) || row.has_followed())
+                .any(|row| row.needs_newest(&self.requests) || row.has_uncomputed_before())
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
@@ -438,7 +438,10 @@ impl DecodeBatch<'_> {
             .any(|&row| self.rows[row].needs_newest(&self.requests));
         let shaped = self.shaped_params_of(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
-        let fed = self.rows.iter_mut().flat_map(|row| row.fed(&self.requests));
+        let fed = self
+            .rows
+            .iter_mut()
+            .flat_map(|row| row.masks(&self.requests));
         let masks = is_masked.then_some(|| masks(fed.collect(), vocabulary, overhead));
         match &mut self.computing {
             StepBackend::Listed(unread, last) => {
@@ -532,13 +535,13 @@ impl DecodeBatch<'_> {
                 }
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
-                if row.has_fed_followed() {
+                if row.has_fed_before() {
                     let fed = first..first + row.fed;
                     let told = shaped.next_if(|shaped| shaped.index == fed.end - 1);
                     let last = sampled.by_ref().take(row.fed).last();
-                    row.record_followed(experts.as_ref(), fed);
+                    row.record_before(experts.as_ref(), fed);
                     row.fed = 1;
-                    if let Some(token) = last.filter(|_| !row.has_followed()) {
+                    if let Some(token) = last.filter(|_| !row.has_uncomputed_before()) {
                         row.notify_alternatives(told, self.source);
                         row.push(token, &self.requests, self.source);
                     }
@@ -581,7 +584,14 @@ impl DecodeBatch<'_> {
                 row: row.fed_row(prefix, ahead),
                 token,
                 // Where it follows, the completion begins after the last.
-                params: self.params(row, if row.has_followed() { 0 } else { ahead }),
+                params: self.params(
+                    row,
+                    if row.has_uncomputed_before() {
+                        0
+                    } else {
+                        ahead
+                    },
+                ),
                 adapter: self.requests[&row.request].adapter,
             })
     }

@@ -35,7 +35,7 @@ pub enum Arrivals {
     Closed,
 }
 
-/// A queue that is decoded while it is filled.
+/// Where a decode gets its requests, and who learns of their completions.
 pub trait RequestSource {
     /// Begins another attempt to decode what has not ended: the caches are new.
     fn begin_again(&mut self) {}

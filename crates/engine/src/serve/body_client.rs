@@ -67,8 +67,12 @@ impl BodyClient {
         flag.is_some_and(|stopped| stopped.load(Ordering::Relaxed))
     }
 
-    fn lose(&self, is_lost: bool) {
-        self.is_lost.fetch_or(is_lost, Ordering::Relaxed);
+    /// Notes that the client is gone, or does not read.
+    fn lose(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
+        if !self.is_counted.swap(true, Ordering::Relaxed) {
+            self.metrics.lost_clients.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -97,8 +101,10 @@ impl Client for BodyClient {
             }
             false => self.events.is_closed(),
         };
-        self.lose(is_lost);
-        !is_lost
+        if is_lost {
+            self.lose();
+        }
+        !self.is_lost.load(Ordering::Relaxed)
     }
 
     fn on_end(&self, sample: u32, mut completion: Completion) {
@@ -112,13 +118,11 @@ impl Client for BodyClient {
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         let index = self.first_index + sample as usize;
         let sent = self.events.try_send(Event::Ended { index, completion });
-        self.lose(sent.is_err());
+        if sent.is_err() {
+            self.lose();
+        }
         if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {
             metrics.request.observe(self.arrived.elapsed());
-            let is_new = self.is_lost.load(Ordering::Relaxed)
-                && !self.is_counted.swap(true, Ordering::Relaxed);
-            let lost = u64::from(is_new);
-            metrics.lost_clients.fetch_add(lost, Ordering::Relaxed);
         }
     }
 

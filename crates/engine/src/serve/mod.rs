@@ -375,6 +375,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             if ThreadPool::is_cancellation(&error) {
                 worker.fail("the server was stopped");
                 self.shared.queue.fail("the server was stopped");
+                self.shared.read_prompts().clear();
                 return Ok(());
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
@@ -390,6 +391,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
                 self.shared
                     .queue
                     .fail("decoding failed; the server's log has the cause");
+                self.shared.read_prompts().clear();
                 return Err(ServeError::Decode { failures, cause });
             }
         }

@@ -106,7 +106,7 @@ impl Alerts {
         self.changes(guard.step, config)
     }
 
-    /// Sets the most frequent answer of the next step.
+    /// Sets the most frequent answer of the step that is observed next.
     pub(super) fn see_answer(&mut self, frequent: Option<String>) {
         self.evidence.frequent_answer = frequent;
     }

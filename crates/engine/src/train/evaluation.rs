@@ -149,7 +149,7 @@ fn sample_and_record(
         // The eval has its answers; a log that stays is in nobody's way.
         let _ = watch
             .and_then(EvalWatch::into_kept)
-            .map(KeptAnswers::remove);
+            .map(|kept| kept.remove());
         Ok(Some(eval))
     })
 }

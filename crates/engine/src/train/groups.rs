@@ -64,7 +64,7 @@ pub(super) struct StepRollout {
     pub(super) score_seconds: f64,
     /// Counts of everything that was decoded together.
     pub(super) counts: DecodeCounts,
-    /// What a GPU refused; the first of several steps that were sampled together has all of it.
+    /// What a GPU refused. Steps that are sampled together record it on the first.
     pub(super) gpu_fallbacks: Vec<GpuFallback>,
     /// By the number of the completion in [`PolicyBatch::sequences`], if older weights sampled it than those that the
     /// step updates.

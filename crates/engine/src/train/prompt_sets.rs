@@ -28,7 +28,7 @@ pub(super) struct PromptSets {
     pub(super) demonstrated: Vec<Option<Vec<u32>>>,
     /// The size of a teacher beside the student; 0 without one.
     pub(super) teacher_parameters: usize,
-    /// In which steps take training prompts.
+    /// The order in which steps take training prompts.
     pub(super) order: PromptOrder,
 }
 

@@ -82,17 +82,17 @@ impl Trainer {
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
-        let decoder = |trainable| {
+        let load = |trainable| {
             let trained = (trainable, ranks.rank());
             decoder(&start, &weights, &config, trained, &engine)
         };
-        let model = decoder(trainable)?;
+        let model = load(trainable)?;
         let teacher = teacher
             .map(|teacher| teacher.decoder(None, &engine))
             .transpose()?;
         let reference = config
             .keeps_base()
-            .then(|| decoder(Trainable::Frozen))
+            .then(|| load(Trainable::Frozen))
             .transpose()?;
         let mut policy = Policy {
             reference,

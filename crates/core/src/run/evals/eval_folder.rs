@@ -203,7 +203,7 @@ impl AnswerLog {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
-    pub fn remove(self) -> Result<(), RunError> {
+    pub fn remove(&self) -> Result<(), RunError> {
         std::fs::remove_file(&self.path).map_err(RunError::io("remove", &self.path))
     }
 

@@ -193,7 +193,7 @@ impl DecodeBatch<'_> {
             kv_slots,
             state,
             drafted_states: Vec::new(),
-            followed: Vec::new(),
+            before: Vec::new(),
             computed: 0,
             fed: 1,
             limit: limit.min(sampling.max_completion_tokens),

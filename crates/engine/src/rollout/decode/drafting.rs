@@ -5,7 +5,7 @@ use super::DecodeBatch;
 impl DecodeBatch<'_> {
     /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
     /// and gives each row a token and each draft one with its probability.
-    /// `others`: rows of the pass that are no completion's first.
+    /// `others`: rows of the pass beside one for each completion.
     pub(super) fn draft(&mut self, others: usize) {
         let (rows, balanced) = (self.rows.len() + others, self.limits.balanced_rows);
         if self.capacity.draft_tokens == 0 || rows >= self.limits.drafted_rows {
@@ -13,7 +13,11 @@ impl DecodeBatch<'_> {
         }
         // The least that a row of its own would have to give.
         let least = rows as f64 / (balanced + rows) as f64;
-        for row in self.rows.iter_mut().filter(|row| !row.has_followed()) {
+        for row in self
+            .rows
+            .iter_mut()
+            .filter(|row| !row.has_uncomputed_before())
+        {
             // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
             let most = if row.needs_newest(&self.requests) {
@@ -64,7 +68,11 @@ impl DecodeBatch<'_> {
         let least = left
             .checked_sub(1)
             .map_or(f64::INFINITY, |last| gains[last]);
-        for row in self.rows.iter_mut().filter(|row| !row.has_followed()) {
+        for row in self
+            .rows
+            .iter_mut()
+            .filter(|row| !row.has_uncomputed_before())
+        {
             let kept = row
                 .draft
                 .probabilities

@@ -123,7 +123,7 @@ impl DecodeBatch<'_> {
             experts,
         );
         let asked = &self.requests[&request];
-        row.followed = asked.request.prompt[prompt_tokens..].to_vec();
+        row.before = asked.request.prompt[prompt_tokens..].to_vec();
         row.computed = kept.computed - prompt_tokens;
         row.ngrams =
             (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));
@@ -135,15 +135,11 @@ impl DecodeBatch<'_> {
 
     /// Chooses how many tokens each row computes in the next pass: those that follow an earlier completion as many as
     /// there are rows for, the others their newest. How many rows they take beside one for each completion.
-    pub(super) fn feed_followed(&mut self) -> usize {
+    pub(super) fn feed_before(&mut self) -> usize {
         let all = self.pass_rows.saturating_sub(self.rows.len());
         let mut left = all;
         for row in &mut self.rows {
-            let others = row
-                .followed
-                .len()
-                .saturating_sub(row.computed + 1)
-                .min(left);
+            let others = row.before.len().saturating_sub(row.computed + 1).min(left);
             row.fed = 1 + others;
             left -= others;
         }

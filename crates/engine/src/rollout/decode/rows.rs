@@ -28,22 +28,22 @@ impl Row {
             ..
         } = &requests[&self.request];
         let later = conversation.map_or(0, |conversation| conversation.later_tokens);
-        self.followed.len() + sampling.max_completion_tokens + later
+        self.before.len() + sampling.max_completion_tokens + later
     }
 
-    /// Whether tokens before its completion are not computed.
-    pub(super) fn has_followed(&self) -> bool {
-        self.computed < self.followed.len()
+    /// Whether some tokens before its completion are not computed.
+    pub(super) fn has_uncomputed_before(&self) -> bool {
+        self.computed < self.before.len()
     }
 
-    /// Whether the last pass has computed some.
-    pub(super) fn has_fed_followed(&self) -> bool {
-        self.computed - self.fed < self.followed.len()
+    /// Whether the last pass has computed such tokens.
+    pub(super) fn has_fed_before(&self) -> bool {
+        self.computed - self.fed < self.before.len()
     }
 
     /// Those that the next pass computes, as far as they are known here.
     pub(super) fn uncomputed(&self) -> impl Iterator<Item = &u32> {
-        let all = self.followed.iter().chain(&self.completion.token_ids);
+        let all = self.before.iter().chain(&self.completion.token_ids);
         all.skip(self.computed).take(self.fed)
     }
 
@@ -55,7 +55,7 @@ impl Row {
     /// The fed token `ahead` tokens after the newest, which is 0; `prefix`: its prompt's place.
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
         // What is no draft does not go back.
-        let is_known = self.has_followed();
+        let is_known = self.has_uncomputed_before();
         let state = |ahead: usize| {
             if ahead == 0 || is_known {
                 self.state
@@ -75,7 +75,7 @@ impl Row {
     /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
     /// draft whose states find no room is shorter.
     pub(super) fn reserve_states(&mut self, free: &mut FreeSlots) {
-        if self.has_followed() {
+        if self.has_uncomputed_before() {
             return;
         }
         self.drafted_states
@@ -95,7 +95,7 @@ impl Row {
     }
 
     /// For each token that the next pass feeds of it: what its mask comes from.
-    pub(super) fn fed(
+    pub(super) fn masks(
         &mut self,
         requests: &BTreeMap<u64, ActiveRequest>,
     ) -> Vec<Option<RowMask<'_>>> {
@@ -108,7 +108,7 @@ impl Row {
             .thinking
             .forced(requests[&self.request].sampling.thinking.as_deref());
         // After a token before the completion nothing is sampled, but for the last.
-        if self.computed + self.fed < self.followed.len() {
+        if self.computed + self.fed < self.before.len() {
             return fed;
         }
         let first = &mut fed[self.fed - 1];
@@ -166,7 +166,7 @@ impl Row {
     }
 
     /// Records the experts of tokens before its completion, which a pass has computed at these rows.
-    pub(super) fn record_followed(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
+    pub(super) fn record_before(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
         if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
             experts.append(rows, Arc::make_mut(&mut record.prompt));
         }

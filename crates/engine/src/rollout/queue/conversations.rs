@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What comes of a conversation.
 pub(super) enum Letter {
     Asks(Job),
+    /// It goes on once all of these conversations, the first and how many, wait for each other or have left.
+    Waits(usize, usize),
     /// It asks for nothing more.
     Leaves,
 }
@@ -30,8 +32,9 @@ pub(super) struct Pace {
     passes: u64,
     /// Conversations that think: the pass in which they go on, and which they are.
     thinking: BTreeSet<(u64, usize)>,
-    /// Those that will, once others whose answers are compared with theirs have answered.
-    answered: BTreeSet<usize>,
+    /// Conversations that wait for others, with these: the first and how many.
+    waiting: BTreeMap<usize, (usize, usize)>,
+    left: BTreeSet<usize>,
     /// By conversation and request: completions in the cache that nothing follows yet.
     in_cache: BTreeMap<(usize, u32), (u64, u32)>,
     not_followed: Vec<(u64, u32)>,
@@ -81,6 +84,16 @@ impl Queue {
         }
     }
 
+    /// A conversation goes on once it and others, `count` from `first` on, wait for each other or have left.
+    pub(crate) fn wait(&self, conversation: usize, first: usize, count: usize) {
+        let mut state = self.state();
+        if !state.is_closed {
+            let letter = Letter::Waits(first, count);
+            state.letters.push((conversation, letter));
+            self.has_changed.notify_all();
+        }
+    }
+
     /// A conversation asks for nothing more.
     pub(crate) fn leave(&self, conversation: usize) {
         let mut state = self.state();
@@ -119,7 +132,7 @@ impl Worker<'_> {
         }
         let is_over = self.running.is_empty()
             && match is_paced {
-                true => self.pace.thinking.is_empty(),
+                true => self.pace.thinking.is_empty() && self.pace.waiting.is_empty(),
                 false => self.queue.state().open.is_empty(),
             };
         (!is_over).then_some(asked)
@@ -128,19 +141,13 @@ impl Worker<'_> {
     /// What conversations ask whose time has come, in the order of their numbers.
     fn take_due(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
         // What an agent asks while another request of its is answered.
-        let (has_agents, thinking) = {
-            let state = self.queue.state();
+        if !self.queue.state().of_agents.is_empty() {
             let thinking = self
                 .pace
                 .thinking
                 .iter()
                 .map(|(_, conversation)| *conversation);
-            (
-                !state.of_agents.is_empty(),
-                thinking.collect::<BTreeSet<_>>(),
-            )
-        };
-        if has_agents {
+            let thinking: BTreeSet<usize> = thinking.collect();
             let is_beside = |state: &State, conversation: usize| {
                 state.of_agents.contains(&conversation) && !thinking.contains(&conversation)
             };
@@ -158,8 +165,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes what has come of some conversations; `must`: waits for it. Whether anything has: not where the work is
-    /// cancelled or has failed, or all have left.
+    /// Takes what has come of some conversations; `must`: waits for it. Returns whether something was taken: not where the
+    /// work is cancelled or has failed, or all conversations have left.
     fn take_letters(
         &mut self,
         must: bool,
@@ -169,18 +176,15 @@ impl Worker<'_> {
         let queue = self.queue;
         let mut state = queue.state();
         let mut letters: Vec<_> = loop {
-            // The wanted ones are few, and of all that have come mostly all.
-            let (come, others) = std::mem::take(&mut state.letters)
-                .into_iter()
-                .partition(|(conversation, _)| is_wanted(&state, *conversation));
-            state.letters = others;
-            let may_come = || {
-                must && !state.open.is_empty()
-                    && !queue.has_failed()
-                    && !self.decoding.is_cancelled()
-            };
-            let come: Vec<(usize, Letter)> = come;
-            if !come.is_empty() || !may_come() {
+            let mut all = std::mem::take(&mut state.letters);
+            let wanted = |(conversation, _): &mut (usize, Letter)| is_wanted(&state, *conversation);
+            let come: Vec<_> = all.extract_if(.., wanted).collect();
+            state.letters = all;
+            let may_come = must
+                && !state.open.is_empty()
+                && !queue.has_failed()
+                && !self.decoding.is_cancelled();
+            if !come.is_empty() || !may_come {
                 break come;
             }
             let waited = queue.has_changed.wait_timeout(state, LOOK);
@@ -192,10 +196,25 @@ impl Worker<'_> {
         for (conversation, letter) in letters {
             match letter {
                 Letter::Asks(job) => asked.push(self.start(job)),
+                Letter::Waits(first, count) => {
+                    self.pace.waiting.insert(conversation, (first, count));
+                    self.go_on_together(first, count);
+                }
                 Letter::Leaves => self.forget(conversation),
             }
         }
         has_come
+    }
+
+    /// Has conversations that wait for each other go on, where the others of them have left.
+    fn go_on_together(&mut self, first: usize, count: usize) {
+        let pace = &mut self.pace;
+        let mut all = first..first + count;
+        if all.all(|other| pace.waiting.contains_key(&other) || pace.left.contains(&other)) {
+            let due = pace.passes + PASSES_BETWEEN_REQUESTS;
+            let waiting = pace.waiting.extract_if(first..first + count, |_, _| true);
+            pace.thinking.extend(waiting.map(|(other, _)| (due, other)));
+        }
     }
 
     /// Frees what a conversation that has left has in the cache, and lets the next agent start.
@@ -203,6 +222,12 @@ impl Worker<'_> {
         let all = (conversation, 0)..=(conversation, u32::MAX);
         let own = self.pace.in_cache.extract_if(all, |_, _| true);
         self.pace.not_followed.extend(own.map(|(_, id)| id));
+        self.pace.left.insert(conversation);
+        let groups = self.pace.waiting.values().copied();
+        let its = |(first, count): &(usize, usize)| (*first..first + count).contains(&conversation);
+        if let Some((first, count)) = groups.clone().find(its) {
+            self.go_on_together(first, count);
+        }
         if self.queue.is_of_agent(conversation) {
             self.start_next_agent(self.pace.passes + PASSES_BETWEEN_REQUESTS);
         }
@@ -211,7 +236,9 @@ impl Worker<'_> {
     fn start_next_agent(&mut self, due: u64) {
         let next = self.queue.state().unstarted.pop_front();
         if let Some((conversation, start)) = next {
-            self.pace.thinking.insert((due, conversation));
+            if self.queue.is_paced() {
+                self.pace.thinking.insert((due, conversation));
+            }
             // It is gone where the work has failed.
             _ = start.send(());
         }
@@ -223,27 +250,19 @@ impl Worker<'_> {
         let conversation = place.conversation + sample as usize;
         let ended = (conversation, place.number);
         self.pace.in_cache.insert(ended, (id, sample));
+        if !self.queue.is_paced() {
+            return;
+        }
         let state = self.queue.state();
         let is_its = |running: &Running| {
             let other = running.job.place;
             other.is_some_and(|other| other.conversation == conversation)
         };
         let waits = state.of_agents.contains(&conversation) && self.running.values().any(is_its);
-        if !state.open.contains(&conversation) || waits {
-            return;
-        }
-        let (first, count) = place.compared.unwrap_or((conversation, 1));
-        let compared = (first..first + count).filter(|other| state.open.contains(other));
-        self.pace.answered.insert(conversation);
-        if compared
-            .clone()
-            .all(|other| self.pace.answered.contains(&other))
-        {
+        // That of a single completion never enters.
+        if state.open.contains(&conversation) && !waits {
             let due = self.pace.passes + PASSES_BETWEEN_REQUESTS;
-            for other in compared {
-                self.pace.answered.remove(&other);
-                self.pace.thinking.insert((due, other));
-            }
+            self.pace.thinking.insert((due, conversation));
         }
     }
 

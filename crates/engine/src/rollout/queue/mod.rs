@@ -62,9 +62,6 @@ pub(crate) struct Place {
     pub(crate) follows: Option<u32>,
     /// The most tokens that its prompt may grow by; `None`: what follows is prefilled anew.
     pub(crate) later_tokens: Option<usize>,
-    /// The first conversation and the number of those whose answers are compared with its own: none goes on before all
-    /// that are open have theirs.
-    pub(crate) compared: Option<(usize, usize)>,
 }
 
 /// What is taken next.
@@ -124,6 +121,10 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_paced(&self) -> bool {
+        matches!(self.order, Order::Conversations { is_paced: true, .. })
+    }
+
     /// Has threads that wait look for errands.
     pub(crate) fn wake(&self) {
         // One that looks now finds them, or waits already when it is told.
@@ -136,7 +137,7 @@ impl Queue {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Ends what waits, with a sentence, and takes no more; what is decoded ends at its next token.
+    /// Ends what waits, with a sentence, and takes no more; what conversations have decoded now ends at its next token.
     pub(crate) fn fail(&self, why: &str) {
         self.has_failed.store(true, Ordering::Relaxed);
         let waiting = {
@@ -216,15 +217,10 @@ impl<'q> Worker<'q> {
 
     /// Tells all clients of this thread that their completions cannot be had.
     pub(crate) fn fail(&mut self, why: &str) {
-        for (
-            _,
-            Running {
-                job, unfinished, ..
-            },
-        ) in std::mem::take(&mut self.running)
-        {
-            job.decoded.fetch_sub(unfinished.len(), Ordering::Relaxed);
-            job.client.on_failure(unfinished.len(), why);
+        for running in std::mem::take(&mut self.running).into_values() {
+            let (job, unfinished) = (running.job, running.unfinished.len());
+            job.decoded.fetch_sub(unfinished, Ordering::Relaxed);
+            job.client.on_failure(unfinished, why);
         }
         self.tokens = 0;
     }
@@ -288,10 +284,13 @@ impl RequestSource for Worker<'_> {
             return false;
         };
         self.tokens += 1;
-        let likeliest = running.likeliest.remove(&sample).unwrap_or_default();
+        let likeliest = match running.likeliest.is_empty() {
+            true => Vec::new(),
+            false => running.likeliest.remove(&sample).unwrap_or_default(),
+        };
         let job = &running.job;
         running.unfinished.contains(&sample)
-            && !self.queue.has_failed()
+            && (job.place.is_none() || !self.queue.has_failed())
             && job
                 .client
                 .on_token(job.first_sample + sample, completion, likeliest)

@@ -233,7 +233,6 @@ fn request(conversation: usize, number: u32, samples: usize) -> (Job, Receiver<T
         number,
         follows: number.checked_sub(1),
         later_tokens: Some(99),
-        compared: None,
     });
     (job, told)
 }
@@ -288,21 +287,29 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
 }
 
 #[test]
-fn conversations_whose_answers_are_compared_are_waited_for_together() {
+fn conversations_whose_answers_are_compared_go_on_together() {
     let (queue, pool) = (Queue::new(PACED), ThreadPool::calling());
     let mut worker = Worker::new(&queue, SIZE, &pool);
-    (0..2).for_each(|conversation| queue.enter(conversation));
-    let (mut all, _told) = request(0, 0, 2);
-    all.place.as_mut().unwrap().compared = Some((0, 2));
-    queue.ask(all);
+    (0..3).for_each(|conversation| queue.enter(conversation));
+    queue.ask(request(0, 0, 3).0);
     assert_eq!(taken(&mut worker, 9, true), [0]);
     worker.on_end(0, 0, completion(1));
+    queue.wait(0, 0, 3);
     // The first has no score yet: nothing of it is waited for, however many passes there are.
     (0..20).for_each(|_| assert!(taken(&mut worker, 9, false).is_empty()));
+    // The second calls a tool first, the third ends.
     worker.on_end(0, 1, completion(1));
-    (0..2).for_each(|conversation| queue.ask(request(conversation, 1, 1).0));
+    worker.on_end(0, 2, completion(1));
+    queue.ask(request(1, 1, 1).0);
+    queue.leave(2);
     (0..7).for_each(|_| assert!(taken(&mut worker, 9, false).is_empty()));
-    assert_eq!(taken(&mut worker, 9, false), [1, 2]);
+    assert_eq!(taken(&mut worker, 9, false), [1]);
+    worker.on_end(1, 0, completion(1));
+    queue.wait(1, 0, 3);
+    (0..8).for_each(|_| assert!(taken(&mut worker, 9, false).is_empty()));
+    (0..2).for_each(|conversation| queue.ask(request(conversation, 2, 1).0));
+    (0..7).for_each(|_| assert!(taken(&mut worker, 9, false).is_empty()));
+    assert_eq!(taken(&mut worker, 9, false), [2, 3]);
 }
 
 /// The conversations that a queue begins and goes on with in each pass, where each asks three times, thinks for `thought`

@@ -15,13 +15,13 @@ pub(super) struct Evidence {
     pub(super) steps: Vec<Metrics>,
     /// The entropy of the first step, nats/token.
     pub(super) first_entropy: Option<f64>,
-    /// The most frequent answer of the last step.
+    /// The most frequent answer of the last step, which may be observed next.
     pub(super) frequent_answer: Option<String>,
-    /// On the eval set, from the base on.
+    /// Drift of exact match on the eval set, from the base on.
     pub(super) evals: Drift,
-    /// On training completions, if no eval measures exact match during the run.
+    /// Drift on training completions, if no eval measures exact match during the run.
     pub(super) windows: Drift,
-    /// On training completions, whose rates a diverged policy has lost.
+    /// The best windows of training completions: rates that a diverged policy has lost.
     pub(super) best_windows: BestWindows,
     /// The guard prompts of the base.
     guard: Option<Guard>,
