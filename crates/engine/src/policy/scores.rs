@@ -25,8 +25,11 @@ pub(super) struct Unscored<'e> {
     pub(super) row: Cow<'e, PromptRow>,
 }
 
+/// With who waits for its score.
+type Waiting<'e> = (Unscored<'e>, oneshot::Sender<(String, Score)>);
+
 pub(super) enum ScoreMessage<'e> {
-    Answer(Unscored<'e>, oneshot::Sender<(String, Score)>),
+    Answer(Box<Waiting<'e>>),
     /// A conversation about a question has ended: others are not compared with its answers.
     Ended(usize),
 }
@@ -38,7 +41,9 @@ impl<'e> Scores<'e> {
     /// The score of an answer, with its text.
     pub(super) async fn score(&self, answer: Unscored<'e>) -> Result<(String, Score)> {
         let (sender, score) = oneshot::channel();
-        _ = self.0.send(ScoreMessage::Answer(answer, sender));
+        _ = self
+            .0
+            .send(ScoreMessage::Answer(Box::new((answer, sender))));
         score.await.map_err(|_| ThreadPool::cancelled())
     }
 
@@ -50,7 +55,7 @@ impl<'e> Scores<'e> {
 /// The answers about one question, which are compared: all conversations that go on have one.
 struct Compared<'e> {
     conversations: usize,
-    answers: Vec<(Unscored<'e>, oneshot::Sender<(String, Score)>)>,
+    answers: Vec<Waiting<'e>>,
 }
 
 /// Scores answers until no more can come.
@@ -64,7 +69,7 @@ pub(super) async fn score_all<'s, 'e>(
         let (mut next, mut ready) = (Some(first), Vec::new());
         while let Some(message) = next {
             let question = match &message {
-                ScoreMessage::Answer(answer, _) => answer.question,
+                ScoreMessage::Answer(answer) => answer.0.question,
                 ScoreMessage::Ended(question) => *question,
             };
             let is_compared = questions.task(question).scorer.compares_groups();
@@ -73,7 +78,7 @@ pub(super) async fn score_all<'s, 'e>(
                 answers: Vec::new(),
             });
             match message {
-                ScoreMessage::Answer(answer, sender) => group.answers.push((answer, sender)),
+                ScoreMessage::Answer(answer) => group.answers.push(*answer),
                 ScoreMessage::Ended(_) => group.conversations -= 1,
             }
             if !is_compared || group.answers.len() == group.conversations {
@@ -96,13 +101,11 @@ pub(super) async fn score_all<'s, 'e>(
     Ok(())
 }
 
-type Waiting<'e> = Vec<(Unscored<'e>, oneshot::Sender<(String, Score)>)>;
-
 /// Answers with their scores; `None` where the work is cancelled or has failed.
 fn scored<'e>(
     questions: &Questions<'e>,
-    answers: Waiting<'e>,
-) -> (Waiting<'e>, Option<Vec<Score>>) {
+    answers: Vec<Waiting<'e>>,
+) -> (Vec<Waiting<'e>>, Option<Vec<Score>>) {
     let asked: Vec<_> = answers
         .iter()
         .map(|(answer, _)| {

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What comes of a conversation.
 pub(super) enum Letter {
-    Asks(Job),
+    Asks(Box<Job>),
     /// It goes on once all of these conversations, the first and how many, wait for each other or have left.
     Waits(usize, usize),
     /// It asks for nothing more.
@@ -79,7 +79,9 @@ impl Queue {
         let is_first = place.number == 0 && !state.of_agents.contains(&place.conversation);
         let has_left = !is_first && !state.open.contains(&place.conversation);
         if !state.is_closed && !has_left {
-            state.letters.push((place.conversation, Letter::Asks(job)));
+            state
+                .letters
+                .push((place.conversation, Letter::Asks(Box::new(job))));
             self.has_changed.notify_all();
         }
     }
@@ -195,7 +197,7 @@ impl Worker<'_> {
         let has_come = !letters.is_empty();
         for (conversation, letter) in letters {
             match letter {
-                Letter::Asks(job) => asked.push(self.start(job)),
+                Letter::Asks(job) => asked.push(self.start(*job)),
                 Letter::Waits(first, count) => {
                     self.pace.waiting.insert(conversation, (first, count));
                     self.go_on_together(first, count);
