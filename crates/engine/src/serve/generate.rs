@@ -43,7 +43,7 @@ pub(super) async fn generate(
         drop((turn, room));
         prepared
     });
-    let mut prepared = prepared
+    let (mut prepared, adapter) = prepared
         .await
         .map_err(|_| server_error("the request could not be prepared"))??;
     let mut prompts = std::mem::take(&mut prepared.prompts);
@@ -56,24 +56,19 @@ pub(super) async fn generate(
         let first = prompts.first();
         prepared.collected.constraint = first.and_then(|first| first.request.constraint.clone());
     }
-    let adapter = shared.adapter_of(&prepared.collected.answer.model)?;
-    let read_prompts = std::mem::take(&mut prepared.read_prompts);
-    let metrics = Arc::clone(&shared.metrics);
-    let jobs = BodyClient::jobs(prompts, adapter, &metrics, arrived);
+    // Before the jobs: where those are refused, the prompts go with their client.
+    let read_prompts = std::mem::take(&mut prepared.read_prompts).into_iter();
+    let read_prompts = read_prompts.map(|prompt| (prompt, adapter));
+    shared.read_prompts().extend(read_prompts);
+    let jobs = BodyClient::jobs(prompts, adapter, &shared.metrics, arrived);
     shared.queue.push(jobs).map_err(|refused| match refused {
-        QueueError::Full => busy(&format!(
-            "{} requests wait, as many as this server lets (--queue)",
-            shared.max_waiting
+        QueueError::Full(most) => busy(&format!(
+            "{most} requests wait, as many as this server lets (--queue)"
         )),
         QueueError::Closed => {
             ApiError::new(503, "server_error", None, "the server is being stopped")
         }
     })?;
-    if !read_prompts.is_empty() {
-        let read = read_prompts.into_iter().map(|prompt| (prompt, adapter));
-        shared.read_prompts().extend(read);
-        shared.queue.wake();
-    }
     respond(prepared).await
 }
 
@@ -83,12 +78,13 @@ fn prepare(
     api: Api,
     body: &[u8],
     client: &Weak<()>,
-) -> Result<PreparedRequest, ApiError> {
+) -> Result<(PreparedRequest, Option<u32>), ApiError> {
     check_is_there(client)?;
     let asked = GenerationRequest::parse(api, body)?;
-    shared.adapter_of(&asked.model)?;
+    let adapter = shared.adapter_of(&asked.model)?;
     let add_special = asked.add_special_tokens;
-    prepare_asked(&shared.model, api, asked, |asked| {
+    let prepared = prepare_asked(&shared.model, api, asked, |asked| {
         prompts(&shared.model, (asked, add_special), client)
-    })
+    })?;
+    Ok((prepared, adapter))
 }

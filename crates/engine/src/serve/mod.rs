@@ -146,8 +146,6 @@ impl std::fmt::Debug for ApiKey {
 /// State shared by the handlers.
 struct Shared {
     queue: Queue,
-    /// Requests that wait at most.
-    max_waiting: usize,
     metrics: Arc<Metrics>,
     model: Arc<AskedModel>,
     /// Prompts that are read between two passes, one at a time, each with the adapter as in [`rollout::QueuedRequest`].
@@ -230,7 +228,6 @@ pub fn serve(
         queue: Queue::new(Order::Shares {
             waiting: settings.queued,
         }),
-        max_waiting: settings.queued,
         metrics: Arc::default(),
         model: Arc::new(asked),
         read_prompts: Mutex::default(),

@@ -77,7 +77,8 @@ pub(crate) enum Order {
 /// Why jobs cannot be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueError {
-    Full,
+    /// As many wait as may.
+    Full(usize),
     /// Nothing more is decoded.
     Closed,
 }
@@ -125,13 +126,6 @@ impl Queue {
         matches!(self.order, Order::Conversations { is_paced: true, .. })
     }
 
-    /// Has threads that wait look for errands.
-    pub(crate) fn wake(&self) {
-        // One that looks now finds them, or waits already when it is told.
-        drop(self.state());
-        self.has_changed.notify_all();
-    }
-
     /// Whether [`Self::fail`] was called.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
@@ -150,7 +144,7 @@ impl Queue {
         waiting
             .into_iter()
             .for_each(|job| job.client.on_failure(0, why));
-        self.wake();
+        self.has_changed.notify_all();
     }
 }
 

@@ -32,9 +32,8 @@ impl Queue {
     /// # Errors
     /// [`QueueError`].
     pub(crate) fn push(&self, jobs: Vec<Job>) -> Result<(), QueueError> {
-        let most = match self.order {
-            Order::Shares { waiting } => waiting,
-            Order::Conversations { .. } => usize::MAX,
+        let Order::Shares { waiting: most } = self.order else {
+            return Err(QueueError::Closed);
         };
         let mut state = self.state();
         if state.is_closed {
@@ -44,7 +43,7 @@ impl Queue {
             // Those whose clients are gone make room.
             state.waiting.retain(|job| !job.client.is_gone());
             if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > most {
-                return Err(QueueError::Full);
+                return Err(QueueError::Full(most));
             }
         }
         state.waiting.extend(jobs);

@@ -171,7 +171,7 @@ fn the_queue_is_bounded_and_ends_when_it_is_closed() {
     let ((large, told, _client), (second, _second, gone)) = (job(40), job(1));
     queue.push(vec![large, second]).unwrap();
     let push = || queue.push(vec![job(1).0]);
-    assert_eq!(push(), Err(QueueError::Full));
+    assert_eq!(push(), Err(QueueError::Full(2)));
     gone.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(push(), Ok(()), "a client that is gone made room");
     assert!(taken(&mut worker, 0, false).is_empty());
