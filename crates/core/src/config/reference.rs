@@ -7,16 +7,11 @@ use super::keys::{KEYS, Key};
 
 pub fn markdown() -> String {
     let mut text = String::from(
-        "| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n",
+        "| key | value | default | quick | seed | meaning |\n|---|---|---|---|---|---|\n",
     );
     for key in KEYS {
-        let presets: Vec<String> = Preset::ALL
-            .iter()
-            .map(|preset| {
-                key.preset(*preset)
-                    .map_or_else(|| "default".to_owned(), default_text)
-            })
-            .collect();
+        let presets = [Preset::Quick, Preset::Seed]
+            .map(|preset| key.preset(preset).map_or_else(String::new, default_text));
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} | {} |",

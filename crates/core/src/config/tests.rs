@@ -667,6 +667,7 @@ fn documentation_agrees_with_the_table() {
         (and its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
         A default that is derived from another key overrides a preset's value,\n\
         and every later layer overrides it.\n\
+        A preset keeps the default where its cell is empty; `recommended` keeps all.\n\
         `grpo-tui train TASK --plan` shows the differences from the defaults, and their source.\n\n";
     let expected = format!("{introduction}{}", reference::markdown());
     if std::env::var_os("UPDATE_DOCS").is_some() {
