@@ -339,11 +339,11 @@ const REFERENCE: [f32; 6] = [-1.0, -0.5, -4.5, -1.25, -0.8125, -1.5];
 
 #[test]
 fn weights_are_the_derivative_of_the_loss() {
-    for &policy_loss in PolicyLoss::ALL {
+    for &policy_loss in &PolicyLoss::ALL {
         for advantage in [1.25, -0.75, 0.0] {
             for length in [1, 2, 6] {
                 let cut = |numbers: &'static [f32; 6]| &numbers[..length];
-                for &kl_estimator in KlEstimator::ALL {
+                for &kl_estimator in &KlEstimator::ALL {
                     // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too
                     // much.
                     for (kl_beta, kl_importance) in [
@@ -436,7 +436,7 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
 }
 
 fn any_loss() -> impl Strategy<Value = PolicyLoss> {
-    prop::sample::select(PolicyLoss::ALL)
+    prop::sample::select(&PolicyLoss::ALL[..])
 }
 
 /// What a loss divides a token by.
@@ -596,7 +596,7 @@ fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
 fn leaving_zero_variance_groups_out_leaves_the_gradient() {
     let all = groups(&MIXED_AND_EQUAL);
     let alive = vec![all[0].clone(), all[2].clone()];
-    for &loss in PolicyLoss::ALL {
+    for &loss in &PolicyLoss::ALL {
         let with = gradient(&all, totals(&all), loss, false, 1000);
         assert_close(
             &with,
@@ -614,7 +614,7 @@ fn leaving_zero_variance_groups_out_leaves_the_gradient() {
 #[test]
 fn the_split_into_micro_batches_leaves_the_gradient() {
     let all = groups(&MIXED_AND_EQUAL);
-    for &loss in PolicyLoss::ALL {
+    for &loss in &PolicyLoss::ALL {
         for off_policy in [false, true] {
             let whole = gradient(&all, totals(&all), loss, off_policy, 1000);
             for tokens in [1, 8, 20] {

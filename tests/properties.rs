@@ -11,7 +11,7 @@ use grpo_tui::statistics::{
 use proptest::prelude::*;
 
 fn any_advantage() -> impl Strategy<Value = Advantage> {
-    prop::sample::select(Advantage::ALL)
+    prop::sample::select(&Advantage::ALL[..])
 }
 
 proptest! {

@@ -20,6 +20,7 @@ use crate::training::guided::{COLLAPSING, write_hopeless};
 use crate::training::small_task::{
     SMALL, create, create_of, fingerprint, whole_by, work_by, write,
 };
+use grpo_tui::facts::PhaseKind;
 
 /// Of a training of this task, with its runs in `home`.
 pub(crate) fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
@@ -272,7 +273,7 @@ fn a_checkpoint_resumes_with_any_number_of_ranks() {
         die_at(
             &run,
             3,
-            |event| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 5),
+            |event| matches!(event, EventBody::Phase(phase) if phase.phase == PhaseKind::Update && phase.step == 5),
         );
         assert_eq!(list_checkpoints(run.path()).unwrap().last(), Some(&4));
         let ended = work_by(&run, ranks, |_| false).unwrap();

@@ -22,6 +22,7 @@ mod slots;
 mod tensorboard;
 mod verbs;
 
+use grpo_tui::facts::Target;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -258,7 +259,7 @@ fn redone_steps_count_once() {
         EventBody::from(Eval {
             step,
             set: "eval".into(),
-            target: "trained".into(),
+            target: Target::Trained,
             summary: EvalSummary {
                 n: 1,
                 valid,
@@ -319,7 +320,11 @@ fn redone_steps_count_once() {
         [GroupSignal::AllMax]
     );
     assert_eq!(
-        silent.latest_eval("eval", "trained").unwrap().summary.valid,
+        silent
+            .latest_eval("eval", Target::Trained)
+            .unwrap()
+            .summary
+            .valid,
         0.2
     );
     // During the redo, nothing of the void steps shows.
@@ -501,7 +506,7 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
             .append(Eval {
                 step,
                 set: "eval".into(),
-                target: target.into(),
+                target: Target::from_name(target).unwrap(),
                 summary,
                 ..Eval::default()
             })
@@ -516,7 +521,7 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
         .append(Eval {
             step: 5,
             set: "test".into(),
-            target: "trained".into(),
+            target: Target::Trained,
             summary: proof,
             ..Eval::default()
         })

@@ -91,7 +91,7 @@ fn calls_of_an_earlier_turn_go_back_as_calls() {
     )
     .unwrap();
     assert_eq!(
-        (found[0].turns.len(), found[0].turns[0].tier.as_str()),
+        (found[0].turns.len(), found[0].turns[0].tier.name()),
         (2, "valid")
     );
     let messages = &server.requests()[1].1["messages"];

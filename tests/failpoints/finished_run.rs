@@ -10,6 +10,7 @@ use grpo_tui::run::{
 };
 
 use crate::program::{call_in_process as call, names, sample_data, stdout};
+use grpo_tui::facts::Target;
 
 fn recorded() -> PathBuf {
     sample_data("finished-run")
@@ -56,8 +57,8 @@ fn it_has_something_for_every_screen() {
     );
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
     let (base, trained) = (
-        state.latest_eval("test", "base").unwrap(),
-        state.latest_eval("test", "trained").unwrap(),
+        state.latest_eval("test", Target::Base).unwrap(),
+        state.latest_eval("test", Target::Trained).unwrap(),
     );
     assert!(
         trained.summary.valid > base.summary.valid + 0.2,

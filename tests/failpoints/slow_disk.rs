@@ -10,6 +10,7 @@ use grpo_tui::run::{Event, EventBody, EventReader, list_checkpoints};
 use super::evidence;
 use super::story::{Stage, log, signal};
 use crate::program::until;
+use grpo_tui::facts::{PhaseKind, SaveReason};
 
 /// Every checkpoint takes two seconds longer, between its last file and its name.
 fn slow(stage: &Stage, run: &Path) -> Command {
@@ -61,9 +62,9 @@ fn training_goes_on_while_a_checkpoint_is_written() {
             seconds >= 2.0,
             "told of before it was there: {checkpoint:?}"
         );
-        let begun = |event: &Event| matches!(&event.body, EventBody::Phase(phase) if phase.phase == "rollout" && phase.step > checkpoint.step);
+        let begun = |event: &Event| matches!(&event.body, EventBody::Phase(phase) if phase.phase == PhaseKind::Rollout && phase.step > checkpoint.step);
         // The start has no weights that could be written beside the next step.
-        if ["start", "end"].contains(&checkpoint.why.as_str()) {
+        if [SaveReason::Start, SaveReason::End].contains(&checkpoint.why) {
             assert_eq!(seconds, blocked);
         } else {
             assert!(

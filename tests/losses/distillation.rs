@@ -86,7 +86,7 @@ const TEACHER: [f32; 4] = [-1.0, -4.5, -3.0, -1.25];
 /// weights are those of GSPO-token, whose sum is the derivative along all tokens.
 #[test]
 fn weights_are_the_derivative_of_the_loss() {
-    for &policy_loss in PolicyLoss::ALL {
+    for &policy_loss in &PolicyLoss::ALL {
         // The mean of GSPO's log-ratios, -0.074, lies within these clips.
         let settings = LossSettings {
             distill_coef: 0.5,

@@ -7,6 +7,7 @@ use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter
 
 use super::{create, memory_folder, new_run, step};
 use crate::program::{call_anywhere_in_process as call_anywhere, ended, lines};
+use grpo_tui::facts::Target;
 
 /// What `grpo-tui runs` prints, with its exit code.
 pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
@@ -58,7 +59,7 @@ fn the_runs_command_tells_what_the_files_say() {
             .append(Eval {
                 step: 2,
                 set: "eval".into(),
-                target: "trained".into(),
+                target: Target::Trained,
                 summary,
                 ..Eval::default()
             })

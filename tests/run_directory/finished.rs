@@ -11,6 +11,7 @@ use grpo_tui::run::{
 
 use super::long_log::Noise;
 use super::{new_run, rollout};
+use grpo_tui::facts::{AlertLevel, SaveReason, Target, Tier};
 
 /// What one made-up run differs in from another.
 pub(crate) struct Made<'a> {
@@ -142,7 +143,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     events
         .append(Alert {
             rule: "grad".into(),
-            level: "warning".into(),
+            level: AlertLevel::Warning,
             step: 17,
             sentence,
             cleared: true,
@@ -188,7 +189,7 @@ fn write_eval(
                 prompt_id: format!("invoice-{index:03}"),
                 tags: vec![["clean", "messy"][index % 2].into()],
                 completion,
-                tier: if right { "valid" } else { "unparsable" }.into(),
+                tier: if right { Tier::Valid } else { Tier::Unparsable },
                 tolerant: right,
                 exact: Some(right && index % 5 > 0),
                 score: if right {
@@ -208,7 +209,7 @@ fn write_eval(
     let against_base = AgainstBase::between(&base, &records)
         .filter(|_| step > 0)
         .map(Box::new);
-    let (set, target) = (set.into(), target.into());
+    let (set, target) = (set.into(), Target::from_name(target).unwrap());
     events
         .append(Eval {
             step,
@@ -244,7 +245,7 @@ fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {
             step,
             path: grpo_tui::run::checkpoint_folder(step),
             bytes: 123,
-            why: "interval".into(),
+            why: SaveReason::Interval,
             ..Checkpoint::default()
         })
         .unwrap();

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use grpo_tui::facts::StopReason;
 use grpo_tui::files::seal_line;
 use grpo_tui::run::events::{Group, Note, Recovered};
 use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, Follower, RunLock, RunState};
@@ -238,12 +239,12 @@ fn a_prompt_has_the_solve_rate_of_its_latest_group_with_a_reward() {
         for (step, solved, rewards, guided) in groups {
             let stops = (0..rewards.len()).map(|at| {
                 if at < rewards.len() - guided {
-                    "stop"
+                    StopReason::Stop
                 } else {
-                    "guided"
+                    StopReason::Guided
                 }
             });
-            let stop_reasons = stops.map(str::to_owned).collect();
+            let stop_reasons = stops.collect();
             let (prompt_id, rewards) = ("p".to_owned(), rewards.to_vec());
             fold(
                 Group {

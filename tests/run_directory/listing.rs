@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use grpo_tui::facts::Target;
 use grpo_tui::run::events::{Eval, Run};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter, Status};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ fn finished(
             .append(Eval {
                 step: at,
                 set: "eval".into(),
-                target: target.into(),
+                target: Target::from_name(target).unwrap(),
                 summary,
                 ..Eval::default()
             })

@@ -1,6 +1,7 @@
 //! A long run's log, made up: the events that a training with 8 groups of 8 completions a step writes. Used by the
 //! tests and by `cargo bench --bench history`.
 
+use grpo_tui::facts::{PhaseKind, SaveReason, StopReason, Target, Tier};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -98,15 +99,8 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
         );
     }
     for step in first..=last {
-        for phase in ["rollout", "update"] {
-            add(
-                Phase {
-                    step,
-                    phase: phase.into(),
-                }
-                .into(),
-                step,
-            );
+        for phase in [PhaseKind::Rollout, PhaseKind::Update] {
+            add(Phase { step, phase }.into(), step);
         }
         for line in 1..=8 {
             add(
@@ -139,7 +133,7 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
                     step,
                     path,
                     bytes: 80_000_000,
-                    why: "eval".into(),
+                    why: SaveReason::Eval,
                     removed,
                     ..Checkpoint::default()
                 }
@@ -163,14 +157,20 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
         prompt_id: format!("invoice-{:04}", (noise.next() * 200.0) as u64),
         tiers: rewards
             .iter()
-            .map(|reward| if *reward == 1.0 { "valid" } else { "invalid" }.to_owned())
+            .map(|reward| {
+                if *reward == 1.0 {
+                    Tier::Valid
+                } else {
+                    Tier::Invalid
+                }
+            })
             .collect(),
         advantages: (0..8).map(|_| noise.next() * 2.0 - 1.0).collect(),
         call_seconds: Vec::new(),
         solved: Some(rewards.iter().filter(|reward| **reward == 1.0).count()),
         rewards,
         token_counts: (0..8).map(|_| (noise.next() * 200.0) as usize).collect(),
-        stop_reasons: vec!["stop".into(); 8],
+        stop_reasons: vec![StopReason::Stop; 8],
         signal: [
             GroupSignal::Mixed,
             GroupSignal::AllMax,
@@ -206,7 +206,7 @@ fn eval(step: u64, noise: &mut Noise) -> Eval {
     Eval {
         step,
         set: "eval".into(),
-        target: "trained".into(),
+        target: Target::Trained,
         summary,
         file,
         seconds: 3.5,

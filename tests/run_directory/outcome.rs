@@ -9,12 +9,17 @@ use grpo_tui::run::{
 };
 
 use super::created;
+use grpo_tui::facts::{Target, Tier};
 
 /// 100 answers, of which the first are valid, and of these the first exact.
 fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
     let record = |index: usize| EvalRecord {
         prompt_id: format!("p{index}"),
-        tier: if index < valid { "valid" } else { "invalid" }.to_owned(),
+        tier: if index < valid {
+            Tier::Valid
+        } else {
+            Tier::Invalid
+        },
         exact: Some(index < exact),
         ..EvalRecord::default()
     };
@@ -22,7 +27,11 @@ fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
 }
 
 fn eval(step: u64, set: &str, base: &[EvalRecord], records: &[EvalRecord]) -> Eval {
-    let target = if step == 0 { "base" } else { "trained" }.to_owned();
+    let target = if step == 0 {
+        Target::Base
+    } else {
+        Target::Trained
+    };
     let against_base = AgainstBase::between(base, records)
         .filter(|_| step > 0)
         .map(Box::new);

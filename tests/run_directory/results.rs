@@ -10,6 +10,7 @@ use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, eval_file};
 use super::command::runs_command;
 use super::finished::{Made, made};
 use super::{create, memory_folder};
+use grpo_tui::facts::Target;
 
 #[test]
 fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
@@ -34,16 +35,13 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
         let result = report.result_of("").unwrap();
         (
             result.step,
-            result.who().to_owned(),
+            result.who(),
             (100.0 * result.summary.valid).round(),
         )
     };
     assert_eq!(
         (result(&better), result(&worse)),
-        (
-            (40, "trained".to_owned(), 90.0),
-            (0, "base".to_owned(), 30.0)
-        )
+        ((40, Target::Trained, 90.0), (0, Target::Base, 30.0))
     );
     let names = |run: &RunDirectory| {
         base_and_trained(run.path())
@@ -124,7 +122,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
         .append(Eval {
             step: 0,
             set: "test".into(),
-            target: "trained".into(),
+            target: Target::Trained,
             summary,
             ..Eval::default()
         })
@@ -136,7 +134,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
             .iter()
             .all(|eval| eval.step > 0 || eval.target == "base")
     );
-    assert_eq!(result(&worse), (0, "base".to_owned(), 30.0));
+    assert_eq!(result(&worse), (0, Target::Base, 30.0));
     let (_, shown, _) = runs_command(&root, &["show", worse.id()]);
     assert!(
         shown

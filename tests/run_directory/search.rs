@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use grpo_tui::facts::TierOutcome;
 use grpo_tui::run::{
     RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunLock, SearchHit, TextSearch,
     rollout_segments, search_rollouts,
@@ -121,7 +122,7 @@ fn every_completion_is_searched_once() {
             hit.prompt_id.as_str(),
             hit.sample,
             hit.reward,
-            hit.tier.as_str()
+            hit.tier.map_or("", TierOutcome::name)
         ),
         ("b", 1, Some(0.5), "invalid")
     );

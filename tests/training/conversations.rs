@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use grpo_tui::advantage::{Advantage, group_advantages};
+use grpo_tui::facts::{Target, Tier};
 use grpo_tui::run::{
     RolloutCompletion, RolloutGroup, RunDirectory, RunState, read_evals, read_step,
 };
@@ -195,14 +196,14 @@ fn evals_count_conversations(run: &RunDirectory) {
     let eval = state
         .evals
         .values()
-        .find(|eval| eval.set == "test" && eval.target == "base")
+        .find(|eval| eval.set == "test" && eval.target == Target::Base)
         .unwrap();
     let records = read_evals(&run.path().join(&eval.file)).unwrap();
     assert_eq!((records.len(), eval.summary.n), (4, 4));
     let mut answers = 0;
     for record in &records {
         assert_eq!(record.turns.len() + record.unanswered, 3);
-        let are_valid = record.turns.iter().all(|turn| turn.tier == "valid");
+        let are_valid = record.turns.iter().all(|turn| turn.tier == Tier::Valid);
         assert_eq!(record.is_valid(), are_valid && record.unanswered == 0);
         assert_eq!(
             record.completion,
@@ -214,7 +215,7 @@ fn evals_count_conversations(run: &RunDirectory) {
     let valid = records
         .iter()
         .flat_map(|record| &record.turns)
-        .filter(|turn| turn.tier == "valid")
+        .filter(|turn| turn.tier == Tier::Valid)
         .count();
     assert_eq!(
         (of_answers.n, of_answers.valid),

@@ -10,6 +10,7 @@ use grpo_tui::train::Ended;
 use super::small_task::{create, fingerprint, whole, work, work_asked};
 use crate::program::{lines, names, until};
 use crate::small_disk::SmallDisk;
+use grpo_tui::facts::PhaseKind;
 
 const LONG: Duration = Duration::from_secs(120);
 const SET: [&str; 2] = ["eval_every=2", "max_steps=4"];
@@ -78,7 +79,7 @@ fn filled(
 fn a_full_disk_holds_a_run_wherever_it_is() {
     let (folder, disk) = small_disk();
     let expected = fingerprint(&whole(&SET));
-    let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase == name && found.step == step);
+    let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase.name() == name && found.step == step);
     let group = |event: &EventBody| matches!(event, EventBody::Group(group) if group.step == 3);
     type At = Box<dyn Fn(&EventBody) -> bool>;
     let places: [(&str, At); 5] = [
@@ -139,7 +140,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
         &folder.path().join("run"),
         &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat(),
     );
-    let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
+    let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == PhaseKind::Checkpoint && phase.step == 2);
     // Checkpoints of 0.5 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the
     // rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
@@ -167,7 +168,7 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     let expected = fingerprint(&whole(&SET));
     let run = create(&folder.path().join("run"), &SET);
     let path = run.path().to_owned();
-    let at = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 3);
+    let at = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == PhaseKind::Update && phase.step == 3);
     let ended = filled(&disk, &run, 0, at, |_| {
         ask(&path, &Verb::Stop { now: false }, LONG, &mut |_| {}).unwrap();
     });

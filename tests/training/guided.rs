@@ -9,6 +9,7 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
+use grpo_tui::facts::StopReason;
 
 /// The small task with a key that the model never writes; `expected`: the rows have answers, with that key alone.
 pub(crate) fn write_hopeless(folder: &Path, expected: bool) -> PathBuf {
@@ -62,10 +63,14 @@ fn a_group_without_success_learns_from_an_answer_that_is_right() {
         let run = create_hopeless(folder.path(), expected, &["max_steps=2", "eval_every=0"]);
         let state = finished(&run);
         for group in state.groups[&1].values() {
-            assert_eq!(group.stop_reasons.last().unwrap(), "guided", "{group:?}");
+            assert_eq!(
+                group.stop_reasons.last(),
+                Some(&StopReason::Guided),
+                "{group:?}"
+            );
             assert_eq!(
                 (
-                    group.tiers.last().unwrap().as_str(),
+                    group.tiers.last().unwrap().name(),
                     group.signal == GroupSignal::AllMax
                 ),
                 ("valid", false)

@@ -58,7 +58,12 @@ fn is_learned(name: &str, run: &Path) {
         .evals
         .into_values()
         .filter(|eval| eval.set == "test");
-    let mut summary = |target: &str| evals.find(|eval| eval.target == target).unwrap().summary;
+    let mut summary = |target: &str| {
+        evals
+            .find(|eval| eval.target.name() == target)
+            .unwrap()
+            .summary
+    };
     let (base, trained) = (summary("base"), summary("trained"));
     assert!((0.4..0.7).contains(&base.valid), "{name}: base {base:?}");
     // Where tests decide, an answer is not compared with another.
@@ -666,7 +671,7 @@ fn sft_then_grpo() {
         state
             .evals
             .into_values()
-            .find(|eval| eval.set == "test" && eval.target == target)
+            .find(|eval| eval.set == "test" && eval.target.name() == target)
             .unwrap()
             .summary
     };

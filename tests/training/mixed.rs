@@ -12,6 +12,7 @@ use grpo_tui::train::Ended;
 
 use super::small_task::{SMALL, fingerprint, finish_with_stops, work};
 use crate::program::{NANO_RUN, call, json, sample_task, stderr, stdout};
+use grpo_tui::facts::StopReason;
 
 /// The reward of a valid receipt, which no invoice has.
 const RECEIPT: f64 = 10.0;
@@ -110,7 +111,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
         );
         assert!(
             at_limit
-                .filter(|(_, stop)| *stop == "length")
+                .filter(|(_, stop)| **stop == StopReason::Length)
                 .all(|(count, _)| *count == limit),
             "{group:?}"
         );

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use grpo_tui::facts::PhaseKind;
 use grpo_tui::run::SampledCompletion;
 use grpo_tui::run::{
     EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State,
@@ -138,7 +139,7 @@ fn samples_of_a_live_run_change_nothing() {
                 (
                     completion.sample,
                     completion.prompt_id.as_str(),
-                    completion.target.as_str()
+                    completion.target.name()
                 ),
                 (index, "eval-001", "trained")
             );
@@ -190,7 +191,7 @@ fn the_base_answers_as_it_did_before_the_first_step() {
         .completion;
     for (_, completions) in &answers {
         assert_eq!(
-            (&completions[0].text, completions[0].target.as_str()),
+            (&completions[0].text, completions[0].target.name()),
             (expected, "base")
         );
     }
@@ -324,7 +325,7 @@ fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
             let work = || {
                 work_asked(run, |event, _| {
                     if !set
-                        && matches!(event, EventBody::Phase(phase) if phase.phase == "eval" && phase.step == at)
+                        && matches!(event, EventBody::Phase(phase) if phase.phase == PhaseKind::Eval && phase.step == at)
                     {
                         set = true;
                         let answered = ask(
@@ -409,7 +410,7 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
             };
             if is_asked {
                 later.push(found.clone());
-            } else if found.phase == phase && found.step == at {
+            } else if found.phase.name() == phase && found.step == at {
                 ask(run.path(), &Verb::Stop { now: true }, LONG, &mut |_| {}).unwrap();
                 is_asked = true;
             }
@@ -467,7 +468,7 @@ fn what_was_taken_before_the_end_is_recorded_and_answered() {
                 &answers,
             ));
         }
-        EventBody::Phase(phase) if (phase.phase.as_str(), phase.step) == ("eval", 2) => {
+        EventBody::Phase(phase) if (phase.phase, phase.step) == (PhaseKind::Eval, 2) => {
             ask(run.path(), &Verb::Stop { now: true }, LONG, &mut |_| {}).unwrap();
         }
         _ => {}

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
+use grpo_tui::facts::PhaseKind;
 use grpo_tui::run::{
     EvalProgress, EventBody, EventReader, RunDirectory, State, Status, answers_path,
 };
@@ -145,8 +146,7 @@ fn a_crash_is_recorded_with_its_cause() {
 fn a_stop_ends_a_run_after_its_eval() {
     let folder = tempfile::tempdir().unwrap();
     let whole = whole(&[]);
-    let is_eval =
-        |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "eval");
+    let is_eval = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == PhaseKind::Eval);
     let events = EventReader::new(&whole.events_path())
         .read()
         .unwrap()

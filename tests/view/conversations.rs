@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::harness::Stage;
 use crate::program::call_anywhere_in_process as call_anywhere;
+use grpo_tui::facts::{StopReason, Target, Tier};
 
 const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\ntest = \"test.jsonl\"\n\
                     [[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n[tools]\nmax_calls = 20\n[score]\nkind = \"text\"\n";
@@ -115,7 +116,7 @@ fn run(folder: &Path) -> PathBuf {
         RolloutCompletion {
             token_ids: vec![7; 4],
             log_probs: vec![-0.5; 4],
-            stop_reason: "stop".into(),
+            stop_reason: StopReason::Stop,
             reward: Some(score.reward).filter(|reward| reward.is_finite()),
             score: json!(score),
             text: "Five.".into(),
@@ -142,7 +143,7 @@ fn run(folder: &Path) -> PathBuf {
     let event = Group {
         step: 1,
         prompt_id: "a".into(),
-        tiers: vec!["valid".into(); 5],
+        tiers: vec![Tier::Valid; 5],
         advantages: vec![0.0; 5],
         rewards,
         ..Group::default()
@@ -155,7 +156,7 @@ fn run(folder: &Path) -> PathBuf {
         .append(Group {
             call_seconds,
             token_counts: vec![4; 5],
-            stop_reasons: vec!["stop".into(); 5],
+            stop_reasons: vec![StopReason::Stop; 5],
             file: place.file,
             line: place.line,
             ..event
@@ -187,7 +188,7 @@ fn run(folder: &Path) -> PathBuf {
             .append(Eval {
                 step: eval_step,
                 set: "test".into(),
-                target: target.into(),
+                target: Target::from_name(target).unwrap(),
                 summary,
                 file,
                 ..Eval::default()

@@ -8,6 +8,7 @@ mod single;
 
 use std::path::{Path, PathBuf};
 
+use grpo_tui::facts::{Target, Tier};
 use grpo_tui::report::{EvalId, EvalResult, Outcome, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::Message;
@@ -100,7 +101,8 @@ fn the_numbers_are_those_of_the_run() {
         .iter()
         .zip([(0, "test", "base"), (30, "test", "trained")])
     {
-        let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
+        let recorded =
+            &history.evals[&(key.0, key.1.to_owned(), Target::from_name(key.2).unwrap())].summary;
         assert_eq!(
             (eval.summary.n, eval.summary.valid, eval.summary.exact),
             (recorded.n, recorded.valid, recorded.exact)
@@ -225,10 +227,10 @@ fn both_metrics_are_judged_on_their_own() {
         .map(|id| EvalResult::read(id, false).unwrap())
         .collect::<Vec<_>>();
     for (index, record) in evals[0].records.iter_mut().enumerate() {
-        (record.tier, record.exact) = ("invalid".to_owned(), Some(index < 50));
+        (record.tier, record.exact) = (Tier::Invalid, Some(index < 50));
     }
     for (index, record) in evals[1].records.iter_mut().enumerate() {
-        (record.tier, record.exact) = ("valid".to_owned(), Some(index < 20));
+        (record.tier, record.exact) = (Tier::Valid, Some(index < 20));
     }
     for eval in &mut evals {
         eval.summary = EvalSummary::from_records(&eval.records);

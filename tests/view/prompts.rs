@@ -10,6 +10,7 @@ use grpo_tui::view::{Command, Message};
 
 use super::harness::Stage;
 use super::synthetic_run::shown;
+use grpo_tui::facts::StopReason;
 
 fn stage(columns: u16, rows: u16) -> Stage {
     let mut stage = Stage::new(columns, rows);
@@ -124,7 +125,7 @@ fn training_rows_have_the_solve_rate_of_the_open_run() {
             ("train-003", 8),
             ("eval-001", 8),
         ] {
-            let (rewards, stop_reasons) = (vec![0.0; 8], vec!["stop".to_owned(); 8]);
+            let (rewards, stop_reasons) = (vec![0.0; 8], vec![StopReason::Stop; 8]);
             let group = Group {
                 step: 7,
                 prompt_id: id.to_owned(),

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::harness::Stage;
 use crate::program::requests;
+use grpo_tui::facts::{AlertLevel, PhaseKind, StopReason};
 
 const COMPLETIONS: [&str; 4] = [
     r#"{"vendor": "Nordhaven Papier", "date": "2024-05-17", "amount": 1234.5, "currency": "EUR"}"#,
@@ -101,7 +102,7 @@ impl Written {
     pub(super) fn step(&mut self, step: u64) {
         self.append(Phase {
             step,
-            phase: "rollout".into(),
+            phase: PhaseKind::Rollout,
         });
         let mut valid = 0.0;
         for (name, texts) in [
@@ -126,7 +127,11 @@ impl Written {
                         text: COMPLETIONS[*text].into(),
                         token_ids: vec![7; 40 + *text],
                         log_probs: vec![-0.25; 40 + *text],
-                        stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
+                        stop_reason: if *text == 2 {
+                            StopReason::Length
+                        } else {
+                            StopReason::Stop
+                        },
                         reward: Some(score.reward),
                         score: serde_json::to_value(score).unwrap(),
                         advantage: *advantage,
@@ -148,14 +153,11 @@ impl Written {
                     scores.iter().all(Score::is_max),
                     scores.iter().all(Score::is_min),
                 ),
-                tiers: scores
-                    .iter()
-                    .map(|score| score.tier.name().to_owned())
-                    .collect(),
+                tiers: scores.iter().map(|score| score.tier).collect(),
                 rewards,
                 advantages,
                 token_counts: vec![40; 4],
-                stop_reasons: vec!["stop".into(); 4],
+                stop_reasons: vec![StopReason::Stop; 4],
                 file: place.file,
                 line: place.line,
                 ..Group::default()
@@ -300,7 +302,7 @@ fn a_run_grows_on_the_screen() {
     });
     written.append(Alert {
         rule: "all_worst".into(),
-        level: "warning".into(),
+        level: AlertLevel::Warning,
         step: 12,
         sentence: "Every group of the last 3 steps stayed at one reward.".into(),
         suggestion: "Begin with easier prompts.".into(),
@@ -414,7 +416,7 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     let (mut stage, mut written) = shown(80, 24);
     let alert = |step: u64| Alert {
         rule: "kl".into(),
-        level: "warning".into(),
+        level: AlertLevel::Warning,
         step,
         sentence: "KL is high.".into(),
         ..Alert::default()
@@ -488,7 +490,7 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     written.step(1);
     let alert = Alert {
         rule: "value_drift".into(),
-        level: "warning".into(),
+        level: AlertLevel::Warning,
         step: 1,
         sentence: "Values drift.".into(),
         ..Alert::default()

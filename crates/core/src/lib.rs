@@ -6,6 +6,7 @@ pub mod json_number; // a number of JSON as written, of any size
 pub mod exact_json; // JSON text -> values and back, numbers not rounded
 pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes
 pub mod config; // the table of keys: type, range, default, meaning, presets
+pub mod facts; // what records say, as closed sets of words
 pub mod secrets; // a deterministic scan of what would leave the machine
 pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes

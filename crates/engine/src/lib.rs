@@ -2,7 +2,7 @@
 
 use grpo_tui_core::openai;
 use grpo_tui_core::{
-    advantage, config, dataset, environment, files, format, hub, plan, report, run, score,
+    advantage, config, dataset, environment, facts, files, format, hub, plan, report, run, score,
     statistics, task, text,
 };
 use grpo_tui_core::{api_client, http, secrets};

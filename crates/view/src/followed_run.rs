@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::RunNews;
 use super::messages::Level;
+use crate::facts::AlertLevel;
 use crate::report::{Level as EventLevel, RunOutcome, alert_name};
 use crate::run::events::Device;
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
@@ -246,8 +247,8 @@ impl FollowedRun {
 
     fn alert(&self, event: &Event) -> Option<RunNotice> {
         match &event.body {
-            EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
-                let level = if alert.level == "error" {
+            EventBody::Alert(alert) if !alert.cleared && alert.level != AlertLevel::Info => {
+                let level = if alert.level == AlertLevel::Error {
                     Level::Complaint
                 } else {
                     Level::Warning

@@ -2,8 +2,8 @@
 //! in the background.
 
 use grpo_tui_core::{
-    advantage, config, dataset, environment, exact_json, files, format, help, hub, judge_check,
-    plan, report, run, score, secrets, statistics, study, task, text,
+    advantage, config, dataset, environment, exact_json, facts, files, format, help, hub,
+    judge_check, plan, report, run, score, secrets, statistics, study, task, text,
 };
 
 pub mod action;

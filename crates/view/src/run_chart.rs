@@ -131,7 +131,7 @@ fn held(history: &RunState, set: &str, rate: fn(&Eval) -> Option<f64>) -> Series
     let evals = history
         .evals
         .values()
-        .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0));
+        .filter(|eval| eval.set == set && eval.is_of_trained());
     let points: Vec<(u64, f64)> = evals
         .filter_map(|eval| Some((eval.step, rate(eval)?)))
         .collect();

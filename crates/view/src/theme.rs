@@ -5,6 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::colour;
 use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
+use crate::facts::{AlertLevel, TierOutcome};
 use crate::report::{Level, RunOutcome};
 use crate::run::Status;
 use crate::run::events::Alert;
@@ -87,33 +88,33 @@ impl Theme {
     }
 
     /// The mark of a tier, distinct without colour.
-    pub fn tier_glyph(&self, tier: &str) -> &'static str {
-        match tier {
-            "not scored" => "?",
-            "valid" if self.linear => "v",
-            "invalid" if self.linear => "i",
-            _ if self.linear => "u",
-            "valid" => self.glyph("█", "#"),
-            "invalid" => self.glyph("▄", "o"),
-            _ => self.glyph("·", "."),
+    pub fn tier_glyph(&self, tier: impl Into<TierOutcome>) -> &'static str {
+        match tier.into() {
+            TierOutcome::NotScored => "?",
+            TierOutcome::Valid if self.linear => "v",
+            TierOutcome::Invalid if self.linear => "i",
+            TierOutcome::Unparsable if self.linear => "u",
+            TierOutcome::Valid => self.glyph("█", "#"),
+            TierOutcome::Invalid => self.glyph("▄", "o"),
+            TierOutcome::Unparsable => self.glyph("·", "."),
         }
     }
 
-    pub fn tier_role(tier: &str) -> Role {
-        match tier {
-            "valid" => Role::Valid,
-            "invalid" => Role::Invalid,
-            "not scored" => Role::Warning,
-            _ => Role::Unparsable,
+    pub fn tier_role(tier: impl Into<TierOutcome>) -> Role {
+        match tier.into() {
+            TierOutcome::Valid => Role::Valid,
+            TierOutcome::Invalid => Role::Invalid,
+            TierOutcome::NotScored => Role::Warning,
+            TierOutcome::Unparsable => Role::Unparsable,
         }
     }
 
     /// The mark before an open alert, none for information, and its role.
     pub fn alert_mark(&self, alert: &Alert) -> (&'static str, Role) {
-        match alert.level.as_str() {
-            "error" => (self.glyph("▲ ", "! "), Role::Bad),
-            "info" => ("", Role::Text),
-            _ => (self.glyph("▲ ", "! "), Role::Warning),
+        match alert.level {
+            AlertLevel::Error => (self.glyph("▲ ", "! "), Role::Bad),
+            AlertLevel::Info => ("", Role::Text),
+            AlertLevel::Warning => (self.glyph("▲ ", "! "), Role::Warning),
         }
     }
 

@@ -332,6 +332,7 @@ fn printable(line: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::facts::AlertLevel;
     use crate::run::events::{Alert, Note, Run};
     use crate::run::{Event, EventBody};
 
@@ -344,7 +345,7 @@ mod tests {
             Note { text: text.clone() }.into(),
             Alert {
                 rule: "kl".into(),
-                level: "warning".into(),
+                level: AlertLevel::Warning,
                 sentence: text.clone(),
                 ..Alert::default()
             }

@@ -186,7 +186,7 @@ fn tools(runs: &[RunDirectory]) -> Result<usize, Failure> {
         let seen = Report::read(run.clone())?;
         super::warn(&seen);
         for (step, set, target) in seen.history.evals.keys() {
-            let records = match read_evals(&eval_path(run.path(), *step, set, target)) {
+            let records = match read_evals(&eval_path(run.path(), *step, set, target.name())) {
                 Ok(records) => records,
                 Err(error) => {
                     lost += 1;

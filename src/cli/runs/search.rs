@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, output, print, print_json_lines};
+use crate::facts::TierOutcome;
 use crate::format::{counted, grouped};
 use crate::run::{RunDirectory, RunFolders, SearchHit, TextSearch, search_rollouts};
 use crate::secrets::visible;
@@ -131,11 +132,7 @@ fn line(run: &str, hit: &SearchHit) -> String {
     } else {
         ""
     };
-    let tier = if hit.tier.is_empty() {
-        "n/a"
-    } else {
-        &hit.tier
-    };
+    let tier = hit.tier.map_or("n/a", TierOutcome::name);
     format!(
         "{run} step {:>5} {} #{} {tier:<10} {begin}{before}{after}{end}",
         hit.step, hit.prompt_id, hit.sample

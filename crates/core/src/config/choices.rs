@@ -1,6 +1,6 @@
 //! The closed sets of names a configuration key may take: losses, advantages, KL estimators, methods.
 
-/// Declare an enum whose variants have one written name each, used by the command line, TOML, JSON and messages alike.
+/// Declares an enum whose variants have one written name each, used by the command line, TOML, JSON and messages alike.
 macro_rules! choices {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -13,7 +13,7 @@ macro_rules! choices {
             /// Every written name, in the order in which help lists them.
             pub const NAMES: &'static [&'static str] = &[$($text),+];
             /// Every variant, in the order of [`Self::NAMES`].
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// The written name.
             pub fn name(self) -> &'static str {
@@ -28,11 +28,13 @@ macro_rules! choices {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str(self.name())
+                formatter.pad(self.name())
             }
         }
     };
 }
+
+pub(crate) use choices;
 
 choices! {
     /// How a model is trained.

@@ -566,7 +566,7 @@ fn survives_toml() {
 fn presets_resolve_and_steps_follow() {
     for preset in Preset::ALL {
         let config = Layers {
-            preset: Some(*preset),
+            preset: Some(preset),
             ..Layers::default()
         }
         .resolve()

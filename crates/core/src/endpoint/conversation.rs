@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{Answer, Endpoint, Question, UnansweredQuestion};
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
+use crate::facts::Tier;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 
@@ -134,7 +135,7 @@ impl Conversation {
             };
             record = EvalRecord {
                 reward: f64::NAN,
-                tier: "unparsable".to_owned(),
+                tier: Tier::Unparsable,
                 tolerant: false,
                 exact: None,
                 score: json!({"tier": "unparsable", "failure": "endpoint_error", "errors": [{"message": place + &reason}]}),

@@ -11,11 +11,9 @@ use super::significance::{MetricComparison, MetricVerdict, Verdict, verdict_line
 use super::{FailureGroups, ReportError, summary_table};
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
-use crate::score::{Scorer, Task};
+use crate::score::{Scorer, Task, Tier};
 use crate::secrets::visible;
 use crate::statistics::Interval;
-
-pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 
 /// Several evals, compared prompt by prompt.
 #[derive(Debug, Clone)]
@@ -53,7 +51,7 @@ pub struct PairedComparison {
     pub valid: MetricComparison,
     /// `None` if no prompt has an expected answer.
     pub exact: Option<MetricComparison>,
-    /// The number of answers that went from the tier of the row to that of the column, in the order of [`TIERS`].
+    /// The number of answers that went from the tier of the row to that of the column, as [`Tier`]s rise.
     pub tiers: [[usize; 3]; 3],
 }
 
@@ -385,17 +383,11 @@ impl PairedComparison {
             .filter_map(|after| Some((*before.get(&key(after))?, after)))
             .collect();
         let mut tiers = [[0; 3]; 3];
-        let tier = |record: &EvalRecord| {
-            TIERS
-                .iter()
-                .position(|tier| *tier == record.tier)
-                .unwrap_or(0)
-        };
         for (before, after) in both
             .iter()
             .filter(|(before, after)| !before.is_error() && !after.is_error())
         {
-            tiers[tier(before)][tier(after)] += 1;
+            tiers[before.tier as usize][after.tier as usize] += 1;
         }
         let (valid, exact) = MetricComparison::both(first.1, second.1, comparisons);
         Self {
@@ -479,7 +471,7 @@ impl PairedComparison {
             "first": names[0], "second": names[1], "n": n, "fixed": fixed, "broken": broken, "both": both, "neither": neither,
             "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": difference,
             "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
-            "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
+            "tiers": {"names": Tier::NAMES, "from_row_to_column": self.tiers},
             "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "adjusted_p": adjusted_p, "verdict": verdict, "exact": self.exact
         });
         if !of_samples.is_empty() {

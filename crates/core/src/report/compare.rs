@@ -9,6 +9,7 @@ use super::event_text::rates;
 use super::{
     EvalId, EvalResult, MetricComparison, Report, ReportError, RunRow, shown, verdict_lines,
 };
+use crate::facts::Target;
 use crate::format::{amount, counted, or_na};
 use crate::run::events::Eval;
 use crate::run::{Comparison, EvalRecord, HELD_OUT_SETS, RunFile, read_evals};
@@ -16,7 +17,7 @@ use crate::secrets::visible;
 use crate::task::task_set;
 
 /// Step, set and target.
-type EvalKey = (u64, String, String);
+type EvalKey = (u64, String, Target);
 
 #[derive(Debug)]
 pub struct RunComparison {
@@ -184,7 +185,7 @@ impl RunComparison {
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {
-            let _ = writeln!(text, "step {step} {} {}", visible(set), visible(target));
+            let _ = writeln!(text, "step {step} {} {}", visible(set), target);
             for eval in found {
                 let _ = writeln!(
                     text,
@@ -300,7 +301,7 @@ fn results(
                     folder: run.directory.path().to_owned(),
                     step: *step,
                     set: set.clone(),
-                    target: target.clone(),
+                    target: target.to_string(),
                 })
             };
             Some([id(first)?, id(second)?])

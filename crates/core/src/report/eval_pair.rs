@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{MetricComparison, Report, verdict_lines};
+use crate::facts::Target;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, EvalSummary, HELD_OUT_SETS, RunState, eval_path, read_evals};
 use crate::task::task_set;
@@ -56,10 +57,11 @@ impl EvalPair {
                 .history
                 .result(&set, report.best())
                 .filter(|result| result.step > 0)?;
-            let read = |step, target| {
-                read_evals(&eval_path(report.directory.path(), step, &set, target)).ok()
+            let read = |step, target: Target| {
+                let path = eval_path(report.directory.path(), step, &set, target.name());
+                read_evals(&path).ok()
             };
-            let (before, after) = (read(0, "base")?, read(result.step, &result.target)?);
+            let (before, after) = (read(0, Target::Base)?, read(result.step, result.target)?);
             Some(Self {
                 after_name: result_name(result),
                 before,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{ReportError, RunOutcome};
 use crate::dataset::{self, PromptRow};
+use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
@@ -135,7 +136,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         .collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
-        found.retain(|eval| eval.step > 0 || eval.target != "trained");
+        found.retain(|eval| eval.step > 0 || eval.target != Target::Trained.name());
     }
     let is_test = |eval: &EvalId| split_task_set(&eval.set).0 == "test";
     found.sort_by(|a, b| {
@@ -192,7 +193,7 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
     let known = history_and_best(run);
     let of_set = |set: &str| {
         let of_set = || evals.iter().filter(|eval| eval.set == set);
-        let base = of_set().find(|eval| eval.step == 0 && eval.target == "base")?;
+        let base = of_set().find(|eval| eval.step == 0 && eval.target == Target::Base.name())?;
         let chosen = match &known {
             Some((history, best)) if history.result(set, *best).is_some() => {
                 Some(choice(history, set, *best)?)
@@ -200,11 +201,13 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
             _ => None,
         };
         let is_chosen = |eval: &&EvalId| {
-            chosen.is_some_and(|chosen| (eval.step, &eval.target) == (chosen.step, &chosen.target))
+            chosen.is_some_and(|chosen| {
+                (eval.step, eval.target.as_str()) == (chosen.step, chosen.target.name())
+            })
         };
         let chosen = of_set()
             .find(is_chosen)
-            .or_else(|| of_set().rfind(|eval| eval.target == "trained"))?;
+            .or_else(|| of_set().rfind(|eval| eval.target == Target::Trained.name()))?;
         Some([base.clone(), chosen.clone()])
     };
     sets.iter()

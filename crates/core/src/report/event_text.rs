@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::shown;
+use crate::facts::{AlertLevel, PhaseKind, Target};
 use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
@@ -72,7 +73,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         EventBody::Memory(memory) => info(memory_text(memory)),
         EventBody::Step(step) => Some((Level::Step, step_text(step, total_steps))),
         EventBody::Eval(eval) => Some((
-            if eval.who() == "base" {
+            if eval.who() == Target::Base {
                 Level::Base
             } else {
                 Level::Trained
@@ -129,8 +130,8 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
                 duration(end.seconds)
             ),
         )),
-        EventBody::Phase(phase) if ["paused", "waiting"].contains(&phase.phase.as_str()) => {
-            info(phase.phase.clone())
+        EventBody::Phase(phase) if phase.phase == PhaseKind::Paused => {
+            info(phase.phase.to_string())
         }
         _ => None,
     }
@@ -197,9 +198,9 @@ pub fn control_text(control: &Control) -> String {
 }
 
 fn alert_level(alert: &Alert) -> Level {
-    match alert.level.as_str() {
+    match alert.level {
         _ if alert.cleared => Level::Good,
-        "error" => Level::Error,
+        AlertLevel::Error => Level::Error,
         _ => Level::Warning,
     }
 }
@@ -374,7 +375,7 @@ mod tests {
         );
         let alert = |cleared| Alert {
             rule: "zero_variance".into(),
-            level: "warning".into(),
+            level: AlertLevel::Warning,
             step: 3,
             sentence: "No group is mixed.".into(),
             suggestion: if cleared { "" } else { "Raise temperature." }.into(),
@@ -453,7 +454,7 @@ mod tests {
         check(
             Phase {
                 step: 1,
-                phase: "paused".into(),
+                phase: PhaseKind::Paused,
             }
             .into(),
             Some((Level::Info, "paused")),
@@ -461,7 +462,7 @@ mod tests {
         check(
             Phase {
                 step: 1,
-                phase: "rollout".into(),
+                phase: PhaseKind::Rollout,
             }
             .into(),
             None,

@@ -318,6 +318,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::facts::Tier;
 
     /// 100 prompts, every second one messy; of those the first 12 fail, truncated.
     fn eval() -> EvalResult {
@@ -327,7 +328,7 @@ mod tests {
                 "errors": [{"instance_path": "/amount/net"}]});
             EvalRecord {
                 prompt_id: format!("p{index}"),
-                tier: if fails { "invalid" } else { "valid" }.to_owned(),
+                tier: if fails { Tier::Invalid } else { Tier::Valid },
                 exact: Some(!fails),
                 tags: vec![if messy { "messy" } else { "clean" }.to_owned()],
                 tokens: Some(if fails { 64 } else { index }),

@@ -132,18 +132,19 @@ fn failure_shares(records: &[EvalRecord]) -> Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Tier;
     use crate::run::events::Step;
     use crate::run::{Event, EventBody};
     use serde_json::json;
 
-    fn record(tier: &str, failure: &str) -> EvalRecord {
+    fn record(tier: Tier, failure: &str) -> EvalRecord {
         let score = if failure.is_empty() {
             json!({})
         } else {
             json!({"failure": failure})
         };
         EvalRecord {
-            tier: tier.to_owned(),
+            tier,
             score,
             ..EvalRecord::default()
         }
@@ -204,10 +205,14 @@ mod tests {
         let pair = |after: EvalRecord| EvalPair {
             set: "test".to_owned(),
             after_name: "step 25".to_owned(),
-            before: vec![record("invalid", "missing_key"), record("valid", "")],
-            after: vec![after, record("valid", "wrong_value")],
+            before: vec![
+                record(Tier::Invalid, "missing_key"),
+                record(Tier::Valid, ""),
+            ],
+            after: vec![after, record(Tier::Valid, "wrong_value")],
         };
-        let table = failure_table(&history(), Some(&pair(record("valid", "")))).unwrap_or_default();
+        let table =
+            failure_table(&history(), Some(&pair(record(Tier::Valid, "")))).unwrap_or_default();
         let rows: Vec<String> = table.iter().map(|row| row.join("|")).collect();
         let expected = [
             "failure|training, steps 1 to 10|training, steps 16 to 25|test set, base (n = 2)|test set, step 25 (n = 2)",

@@ -165,6 +165,7 @@ pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde
 mod tests {
     use super::super::junit;
     use super::*;
+    use crate::facts::Tier;
     use crate::run::EvalSummary;
 
     #[test]
@@ -174,7 +175,11 @@ mod tests {
         let message = format!("<a> & \u{1b}[31m\u{FFFE} {token}");
         let record = |index: usize| EvalRecord {
             prompt_id: format!("p{index}"),
-            tier: if index < 40 { "valid" } else { "invalid" }.to_owned(),
+            tier: if index < 40 {
+                Tier::Valid
+            } else {
+                Tier::Invalid
+            },
             exact: Some(index < 30),
             score: json!({"errors": [{"message": message}]}),
             ..EvalRecord::default()

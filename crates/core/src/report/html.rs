@@ -11,7 +11,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
-use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
+use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
 use super::eval_pair::{EvalPair, TaskSection, columns, sentences};
 use super::event_text::{Level, alert_text, event_text};
 use super::failures::failure_table;
@@ -20,6 +20,7 @@ use super::run_row::configuration;
 use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
+use crate::facts::{Tier, TierOutcome};
 use crate::format::{or_na, percent};
 use crate::judge_check::{check_table, checks_in};
 use crate::run::events::Eval;
@@ -368,9 +369,9 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
         .as_str()
         .unwrap_or_default();
     let (tier, is_good) = match (record.outcome(), record.exact) {
-        ("valid", Some(true)) => ("valid, exact", true),
-        ("valid", Some(false)) => ("valid, not exact", false),
-        (tier, _) => (tier, record.is_valid()),
+        (TierOutcome::Valid, Some(true)) => ("valid, exact", true),
+        (TierOutcome::Valid, Some(false)) => ("valid, not exact", false),
+        (tier, _) => (tier.name(), record.is_valid()),
     };
     json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
@@ -412,7 +413,7 @@ fn happenings(report: &Report) -> Vec<String> {
 }
 
 fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
-    let tiers: Vec<_> = TIERS
+    let tiers: Vec<_> = Tier::NAMES
         .iter()
         .zip(pair.tiers)
         .map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c]))

@@ -30,7 +30,7 @@ mod tables;
 mod tensorboard;
 mod versus_text;
 
-pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
+pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
 pub use chain_text::{chain_counts, chain_text};
 pub use compare::RunComparison;
 pub use error::ReportError;

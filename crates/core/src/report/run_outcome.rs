@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::event_text::Level;
 use super::significance::{MetricVerdict, Verdict};
+use crate::facts::Target;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{HELD_OUT_SETS, RunState};
@@ -116,7 +117,7 @@ impl RunOutcome {
         let result = HELD_OUT_SETS
             .into_iter()
             .find_map(|set| history.result(set, best));
-        let latest = history.latest_eval("eval", "trained");
+        let latest = history.latest_eval("eval", Target::Trained);
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {
             base_is_best: latest.is_some() && result.is_some_and(|result| result.step == 0),

@@ -102,17 +102,17 @@ pub(super) fn all_label(samples: usize, metric: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Tier;
 
     fn eval(passed: &[usize], samples: usize) -> Vec<EvalRecord> {
         let record = |prompt: usize, sample: usize| EvalRecord {
             prompt_id: format!("p{prompt}"),
             sample,
             tier: if sample < passed[prompt] {
-                "valid"
+                Tier::Valid
             } else {
-                "invalid"
-            }
-            .to_owned(),
+                Tier::Invalid
+            },
             ..EvalRecord::default()
         };
         (0..passed.len())

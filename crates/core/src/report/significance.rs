@@ -343,6 +343,7 @@ fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Tier;
 
     fn counted(fixed: usize, broken: usize, pairs: usize) -> MetricComparison {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
@@ -393,7 +394,7 @@ mod tests {
         let record = |index: usize, sample: usize, is_valid: bool, exact: bool| EvalRecord {
             prompt_id: format!("p{index}"),
             sample,
-            tier: if is_valid { "valid" } else { "invalid" }.to_owned(),
+            tier: if is_valid { Tier::Valid } else { Tier::Invalid },
             exact: Some(exact),
             ..EvalRecord::default()
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Report;
 use super::tables::steps;
+use crate::facts::Target;
 use crate::run::events::Eval;
 use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError, write_export};
 use crate::secrets::redact;
@@ -14,7 +15,7 @@ use crate::secrets::redact;
 #[derive(Default)]
 struct Times {
     steps: BTreeMap<u64, u64>,
-    evals: BTreeMap<(u64, String, String), u64>,
+    evals: BTreeMap<(u64, String, Target), u64>,
 }
 
 /// The event file of a run below a folder: TensorBoard names a run by its folder, and the same run has the same file.
@@ -73,7 +74,7 @@ fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
     let mut evals = history
         .evals
         .iter()
-        .filter(|(_, eval)| eval.target == "trained" || eval.step == 0)
+        .filter(|(_, eval)| eval.is_of_trained())
         .map(|(key, eval)| {
             (
                 eval.step,

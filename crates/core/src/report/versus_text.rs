@@ -136,7 +136,7 @@ pub fn versus_csv(versus: &Versus) -> String {
                     .map_or_else(String::new, |tokens| tokens.to_string()),
             );
             cells.extend([
-                record.outcome().to_owned(),
+                record.outcome().to_string(),
                 exact,
                 reward,
                 tokens,

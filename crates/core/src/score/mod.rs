@@ -42,6 +42,7 @@ mod transcript;
 mod unwrap_answer;
 mod verdict;
 
+pub use crate::facts::Tier;
 pub use agent_option::AgentOptionError;
 pub use batch::{
     LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment,
@@ -73,8 +74,8 @@ pub use prompts::{
 };
 pub(crate) use result::null_is_nan;
 pub use result::{
-    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier,
-    Trial, mean_reward,
+    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Trial,
+    mean_reward,
 };
 pub use rubric::{
     Asker, Criterion, Grade, Graded, INSTRUCTION, LocalModel, ModelDevice, Question, ReadyModel,

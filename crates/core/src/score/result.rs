@@ -8,32 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::FailureClass;
 use super::json::Place;
+use crate::facts::{Tier, TierOutcome};
 use crate::task::ScoreRules;
-
-/// The tier that a completion reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tier {
-    /// Not of the answer's form: no JSON, no query, nothing.
-    Unparsable,
-    /// The right form, but not accepted.
-    Invalid,
-    Valid,
-}
-
-impl Tier {
-    /// All tiers, rising.
-    pub const ALL: [Self; 3] = [Self::Unparsable, Self::Invalid, Self::Valid];
-
-    /// Its name in files and on screens.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unparsable => "unparsable",
-            Self::Invalid => "invalid",
-            Self::Valid => "valid",
-        }
-    }
-}
 
 /// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -173,12 +149,8 @@ impl Score {
     }
 
     /// Its tier in words.
-    pub fn outcome(&self) -> &'static str {
-        if self.is_error() {
-            "not scored"
-        } else {
-            self.tier.name()
-        }
+    pub fn outcome(&self) -> TierOutcome {
+        TierOutcome::new(self.tier, self.is_error())
     }
 
     /// The reward in digits.

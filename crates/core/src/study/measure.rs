@@ -53,8 +53,13 @@ impl Metric {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
         }
-        let records = read_evals(&eval_path(run.path(), eval.step, &eval.set, &eval.target))
-            .unwrap_or_default();
+        let records = read_evals(&eval_path(
+            run.path(),
+            eval.step,
+            &eval.set,
+            eval.target.name(),
+        ))
+        .unwrap_or_default();
         let rewards: Vec<f64> = records
             .iter()
             .map(|record| record.reward)

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::advantage::{GroupSignal, group_signal, parts_differ};
 use crate::environment::{AgentRecord, AnsweredCall, ChainEnd, ToolChain, ToolStep};
+use crate::facts::Target;
 use crate::rollout::{Completion, StopReason};
 use crate::run::SampledCompletion;
 use crate::score::{PartWeights, Score};
@@ -199,9 +200,9 @@ impl Turn {
             text: self.text,
             token_ids,
             log_probs,
-            stop_reason: stop.name().to_owned(),
+            stop_reason: stop,
             score: serde_json::to_value(&self.score)?,
-            target: "trained".to_owned(),
+            target: Target::Trained,
             step: None,
         })
     }

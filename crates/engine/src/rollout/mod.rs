@@ -128,38 +128,7 @@ impl Sampling {
 /// Tokens that are drafted for a row at most, by default.
 pub const DRAFT_TOKENS: usize = 8;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StopReason {
-    /// A stop token.
-    Stop,
-    /// `max_completion_tokens` reached.
-    Length,
-    /// The think block was open after [`ThinkingLimit::max_tokens`].
-    Thinking,
-    /// The grammar of its constraint became too complex, or no token could follow.
-    Constraint,
-    /// Not sampled freely: a group's expected or constrained answer, without log-probs.
-    Guided,
-}
-
-impl StopReason {
-    /// As in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::Thinking => "thinking",
-            Self::Constraint => "constraint",
-            Self::Guided => "guided",
-        }
-    }
-
-    /// Whether a limit ended it.
-    pub fn is_truncated(self) -> bool {
-        matches!(self, Self::Length | Self::Thinking)
-    }
-}
+pub use crate::facts::StopReason;
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Completion {

@@ -20,6 +20,7 @@ use self::rules::{COLLAPSED, VALUE_DRIFT, violated};
 use self::steps::Metrics;
 pub(super) use self::steps::WINDOW;
 use crate::config::TrainConfig;
+use crate::facts::AlertLevel;
 use crate::report::alert_name;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
@@ -35,9 +36,9 @@ pub(super) struct Alerts {
 }
 
 /// What raises an open alert again if it changes: its level, and of value drift the reported exact rate.
-fn grade(alert: &Alert) -> (&str, Option<f64>) {
+fn grade(alert: &Alert) -> (AlertLevel, Option<f64>) {
     let reported = alert.value.filter(|_| alert.rule == VALUE_DRIFT);
-    (&alert.level, reported)
+    (alert.level, reported)
 }
 
 impl Alerts {
@@ -135,7 +136,7 @@ impl Alerts {
                 cleared: true,
                 ..Alert::new(
                     &rule,
-                    &alert.level,
+                    alert.level,
                     step,
                     format!("{} resolved.", alert_name(&rule)),
                     "",

@@ -9,6 +9,7 @@ use super::recorder::{Record, Recorder};
 use super::sharded::{parameters_and_moments, serve_pieces, stop_serving};
 use super::trainer::Trainer;
 use crate::checkpoint::{Contents, Snapshot};
+use crate::facts::{PhaseKind, SaveReason};
 use crate::model::Trainable;
 use crate::plan::BYTES_PER_TRAINED_NUMBER;
 use crate::run::events::Checkpoint;
@@ -20,36 +21,12 @@ use crate::run::{
 /// Names, counters, lines of the log.
 const BESIDES_BYTES: u64 = 1 << 20;
 
-/// Why a checkpoint is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SaveReason {
-    Start,
-    Interval,
-    Eval,
-    Asked,
-    Interrupted,
-    Recovered,
-    End,
-}
-
-impl SaveReason {
-    /// As in the log.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Interval => "interval",
-            Self::Eval => "eval",
-            Self::Asked => "asked",
-            Self::Interrupted => "interrupted",
-            Self::Recovered => "recovered",
-            Self::End => "end",
-        }
-    }
-
-    /// Whether training continues while it is written.
-    fn is_beside_training(self) -> bool {
-        matches!(self, Self::Start | Self::Interval | Self::Eval)
-    }
+/// Whether training continues while a checkpoint is written.
+fn is_beside_training(reason: SaveReason) -> bool {
+    matches!(
+        reason,
+        SaveReason::Start | SaveReason::Interval | SaveReason::Eval
+    )
 }
 
 /// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on return; those of an
@@ -79,9 +56,9 @@ fn save_on_rank_0(
     if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
-    recorder.phase(step, "checkpoint")?;
+    recorder.phase(step, PhaseKind::Checkpoint)?;
     recorder.sync()?;
-    let why = reason.name().to_owned();
+    let why = reason;
     let event = Checkpoint {
         step,
         path: checkpoint_folder(step),
@@ -152,7 +129,7 @@ fn save_on_rank_0(
         let result = pending.proceed();
         return complete(recorder, pending, result);
     }
-    let is_beside_training = reason.is_beside_training();
+    let is_beside_training = is_beside_training(reason);
     if is_beside_training {
         pending.blocked = (begun.elapsed().as_secs_f64(), None);
     }

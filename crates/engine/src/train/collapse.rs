@@ -2,13 +2,14 @@
 //! the checkpoint that earned the most.
 
 use super::alerts::{DIVERGED, WINDOW};
-use super::checkpointing::{SaveReason, collect, save};
+use super::checkpointing::{collect, save};
 use super::error::TrainError;
 use super::next_action::NextAction;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::config::OnCollapse;
+use crate::facts::SaveReason;
 use crate::model::Trainable;
 use crate::run::events::{Collapse, Note};
 use crate::run::{RunError, RunState, checkpoint_path, list_checkpoints, verify_checkpoint};

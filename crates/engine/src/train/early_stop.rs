@@ -97,6 +97,7 @@ mod tests {
 
     use super::*;
     use crate::config::Layers;
+    use crate::facts::Target;
     use crate::run::events::Eval;
     use crate::run::{EvalSummary, Event};
 
@@ -158,7 +159,11 @@ mod tests {
         let check = |set: &[&str], evals: &[(u64, f64)], step, seconds, expected: Option<&str>| {
             let mut history = RunState::default();
             for (seq, &(step, valid)) in (1..).zip(evals) {
-                let target = if step == 0 { "base" } else { "trained" }.to_owned();
+                let target = if step == 0 {
+                    Target::Base
+                } else {
+                    Target::Trained
+                };
                 let summary = EvalSummary {
                     n: 10,
                     valid,

@@ -6,6 +6,7 @@ use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
 use crate::eval::{greedy_questions, record as eval_record, records};
+use crate::facts::{PhaseKind, Target};
 use crate::policy::{
     ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
 };
@@ -34,10 +35,10 @@ impl RunEval {
     }
 
     /// As in the log.
-    fn target(self) -> &'static str {
+    fn target(self) -> Target {
         match self.version {
-            PolicyVersion::Base => "base",
-            PolicyVersion::Trained => "trained",
+            PolicyVersion::Base => Target::Base,
+            PolicyVersion::Trained => Target::Trained,
         }
     }
 
@@ -60,12 +61,8 @@ struct TaskEval {
 
 impl TaskEval {
     /// By which the log knows it.
-    fn key(&self) -> (u64, String, String) {
-        (
-            self.eval.step,
-            self.set_name.clone(),
-            self.eval.target().to_owned(),
-        )
+    fn key(&self) -> (u64, String, Target) {
+        (self.eval.step, self.set_name.clone(), self.eval.target())
     }
 
     fn prompts<'t>(&self, trainer: &'t Trainer) -> &'t [Prompt] {
@@ -118,7 +115,7 @@ fn sample_and_record(
     record: &mut Record<'_>,
     which: &TaskEval,
 ) -> Result<Option<Eval>, TrainError> {
-    record.phase(which.eval.step, "eval")?;
+    record.phase(which.eval.step, PhaseKind::Eval)?;
     let (start, prompts) = (Instant::now(), which.prompts(trainer));
     let task = &trainer.tasks[which.task];
     let limited = |Question { prompt, request }| Question {
@@ -183,7 +180,7 @@ fn record_eval(
         &trainer.tasks[*task].scorer,
         seconds,
     )?;
-    let file = eval_file(step, set, target);
+    let file = eval_file(step, set, target.name());
     let path = trainer.run.path().join(&file);
     recorder.write("the eval results", 1 << 20, |_| {
         write_evals(&path, &records)
@@ -191,7 +188,7 @@ fn record_eval(
     let against_base = match version {
         PolicyVersion::Base => None,
         PolicyVersion::Trained => {
-            let base = eval_path(trainer.run.path(), 0, set, "base");
+            let base = eval_path(trainer.run.path(), 0, set, Target::Base.name());
             // Without a base eval there is nothing to compare with; one that cannot be read is an error.
             let base = if base.exists() {
                 Some(read_evals(&base)?)
@@ -207,7 +204,6 @@ fn record_eval(
         _ => None,
     };
     let set = set.clone();
-    let target = target.to_owned();
     let summary = EvalSummary {
         has_calls: trainer.tasks[*task].task().has_calls(),
         ..EvalSummary::from_records(&records)
@@ -263,7 +259,7 @@ fn watch<'t>(
             trainer.run.path(),
             step,
             &which.set_name,
-            target,
+            target.name(),
         ))
         .ok(),
         false => None,
@@ -278,7 +274,7 @@ fn watch<'t>(
         }
         None => None,
     };
-    let (set_name, target) = (which.set_name.clone(), target.to_owned());
+    let (set_name, target) = (which.set_name.clone(), target.to_string());
     let progress = EvalProgress {
         step: Some(step),
         set: set_name,

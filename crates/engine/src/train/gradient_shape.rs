@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::error::TrainError;
+use crate::facts::AlertLevel;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
@@ -88,7 +89,7 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     );
     Some(Alert::new(
         "out_of_memory",
-        "warning",
+        AlertLevel::Warning,
         step,
         sentence,
         suggestion,

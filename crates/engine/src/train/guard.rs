@@ -6,6 +6,7 @@ use super::error::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::eval::GuardPrompt;
+use crate::facts::PhaseKind;
 use crate::model::Adapters;
 use crate::policy::{EVAL_STEP, PolicyVersion};
 use crate::rollout::Request;
@@ -26,7 +27,7 @@ fn measure_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<(
     let guard = match recorder.history()?.guards.get(&step) {
         Some(guard) => guard.clone(),
         None => {
-            recorder.phase(step, "eval")?;
+            recorder.phase(step, PhaseKind::Eval)?;
             let guard = measure(trainer)?;
             recorder.event(guard.clone())?;
             guard

@@ -13,6 +13,7 @@ use super::next_action::Requests;
 use super::rank_steps::rank_metrics;
 use super::run_alerts::RunAlerts;
 use super::trainer::Trainer;
+use crate::facts::PhaseKind;
 use crate::kernels::device::Engine;
 use crate::plan::CONTEXT_BYTES;
 use crate::policy::{ToolTurn, Turn};
@@ -92,7 +93,7 @@ impl<'a> Record<'a> {
         self.monitor.stop();
     }
 
-    pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
+    pub(super) fn phase(&mut self, step: u64, phase: PhaseKind) -> Result<(), TrainError> {
         self.on_rank_0(|recorder| recorder.phase(step, phase))
     }
 
@@ -266,7 +267,7 @@ impl<'a> Recorder<'a> {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
         let phase = EventBody::from(Phase {
             step: self.state.now().step,
-            phase: "paused".to_owned(),
+            phase: PhaseKind::Paused,
         });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
             // If this does not fit, `state.json` or the answer to `status` has it.
@@ -349,11 +350,8 @@ impl<'a> Recorder<'a> {
         locked(&self.events)
     }
 
-    pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
-        self.event(Phase {
-            step,
-            phase: phase.to_owned(),
-        })
+    pub(super) fn phase(&mut self, step: u64, phase: PhaseKind) -> Result<(), TrainError> {
+        self.event(Phase { step, phase })
     }
 
     pub(super) fn status(
@@ -498,11 +496,11 @@ impl<'a> Recorder<'a> {
                 score,
                 advantage,
             } = answer;
-            let stop_reason = completion.stop.name().to_owned();
+            let stop_reason = completion.stop;
             event.rewards.push(score.reward);
-            event.tiers.push(score.tier.name().to_owned());
+            event.tiers.push(score.tier);
             event.token_counts.push(sampled_tokens);
-            event.stop_reasons.push(stop_reason.clone());
+            event.stop_reasons.push(stop_reason);
             event.advantages.push(advantage);
             event
                 .call_seconds

@@ -8,6 +8,7 @@ use super::evaluation::{RunEval, run_evals, stop_before};
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
+use crate::facts::Target;
 use crate::policy::PolicyVersion;
 use crate::run::events::Note;
 use crate::run::{
@@ -149,13 +150,18 @@ fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report,
 }
 
 fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskResult, TrainError> {
-    let path = |set: &str, step, target| eval_path(run.path(), step, &task_set(set, task), target);
-    let set = if path("test", 0, "base").exists() {
+    let path = |set: &str, step, target: Target| {
+        eval_path(run.path(), step, &task_set(set, task), target.name())
+    };
+    let set = if path("test", 0, Target::Base).exists() {
         "test"
     } else {
         "eval"
     };
-    let (base, best) = (path(set, 0, "base"), path(set, best_step, "trained"));
+    let (base, best) = (
+        path(set, 0, Target::Base),
+        path(set, best_step, Target::Trained),
+    );
     // Without held-out prompts there are none.
     let before = if base.exists() {
         read_evals(&base)?

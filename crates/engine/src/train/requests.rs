@@ -11,6 +11,7 @@ use super::next_action::NextAction;
 use super::recorder::Recorder;
 use super::sample::sample;
 use super::trainer::Trainer;
+use crate::facts::PhaseKind;
 use crate::format::{or_na, percent};
 use crate::run::events::{Eval, Note};
 use crate::run::{AcceptedRequest, Answer, Status, Stop, Verb};
@@ -53,7 +54,7 @@ pub(super) fn next(
             if !std::mem::replace(&mut recorder.requests.is_paused, true) {
                 // A paused run has its checkpoint on disk.
                 collect(recorder, true)?;
-                recorder.phase(step, "paused")?;
+                recorder.phase(step, PhaseKind::Paused)?;
                 recorder.status(Status::Paused, step, Some("pause requested".to_owned()))?;
             }
             controls.wait_while_paused();

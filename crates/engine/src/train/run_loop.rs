@@ -1,7 +1,7 @@
 //! A training run from start to report: load, the loop over steps, what is due between them, and the end. All ranks run
 //! it; rank 0 decides what is next and writes the record.
 
-use super::checkpointing::{SaveReason, save};
+use super::checkpointing::save;
 use super::collapse::recover;
 use super::early_stop::is_due;
 use super::error::TrainError;
@@ -16,6 +16,7 @@ use super::run_alerts::task_alert;
 use super::step::grpo_steps;
 use super::supervised::sft_step;
 use super::trainer::Trainer;
+use crate::facts::{AlertLevel, SaveReason};
 use crate::policy::PolicyVersion;
 use crate::run::events::{Alert, Eval};
 use crate::run::{Answer, Status};
@@ -193,7 +194,7 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
         let sentence =
             format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
         let step = trainer.state.step;
-        let alert = Alert::new("unguided", "info", step, sentence, guide.remedy());
+        let alert = Alert::new("unguided", AlertLevel::Info, step, sentence, guide.remedy());
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
@@ -223,5 +224,5 @@ fn untaught(trainer: &Trainer) -> Option<Alert> {
     let sentence = format!("Rows without distillation: {named}{more}.");
     let suggestion = "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled.";
     let step = trainer.state.step;
-    (!rows.is_empty()).then(|| Alert::new("untaught", "info", step, sentence, suggestion))
+    (!rows.is_empty()).then(|| Alert::new("untaught", AlertLevel::Info, step, sentence, suggestion))
 }

@@ -9,6 +9,7 @@ use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::requests;
+use crate::facts::Target;
 use crate::format::counted;
 use crate::policy::{
     ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, prepare_rows,
@@ -85,9 +86,9 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         ..Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed)
     };
     let (version, target) = if request.base {
-        (PolicyVersion::Base, "base")
+        (PolicyVersion::Base, Target::Base)
     } else {
-        (PolicyVersion::Trained, "trained")
+        (PolicyVersion::Trained, Target::Trained)
     };
     let tasks = [ScoredTask {
         task: &task,
@@ -113,7 +114,7 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     {
         let completion = turn.into_sampled(&prompts[0].row.id, samples.len())?;
         samples.push(SampledCompletion {
-            target: target.to_owned(),
+            target,
             step: Some(trainer.state.step),
             ..completion
         });

@@ -14,6 +14,7 @@ use super::recorder::Record;
 use super::rollout_order::{PlannedPrompt, StepPlan};
 use super::trainer::Trainer;
 use crate::config::Advantage;
+use crate::facts::PhaseKind;
 use crate::files::panic_point;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
@@ -30,7 +31,7 @@ const REFILL_ROUNDS: usize = 3;
 /// of the others are computed by a training forward before any update.
 pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
-    record.phase(first, "rollout")?;
+    record.phase(first, PhaseKind::Rollout)?;
     let mut rollouts = sample_groups(trainer, record)?;
     record.on_rank_0(|recorder| recorder.check_scores(trainer, &rollouts))?;
     for rollout in rollouts.iter_mut().skip(1) {
@@ -168,7 +169,7 @@ fn grpo_step(
 ) -> Result<(), TrainError> {
     let step = trainer.state.step + 1;
     panic_point("step.update", &step.to_string());
-    record.phase(step, "update")?;
+    record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
     let PolicyBatch { groups, totals, .. } = trainer.policy_batch(&rollout, trainer.entropy_coef());
     if trainer.ranks.any(!groups.is_empty())? {

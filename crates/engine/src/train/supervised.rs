@@ -11,6 +11,7 @@ use super::recorder::Record;
 use super::rollout_order::StepPlan;
 use super::trainer::Trainer;
 use crate::config::Method;
+use crate::facts::PhaseKind;
 use crate::policy::{PolicyVersion, Prompt, render};
 use crate::score::{Tier, reference_answer};
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
@@ -22,7 +23,7 @@ use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradien
 /// [`TrainError::NoAnswer`] for a prompt without one.
 pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let step = trainer.state.step + 1;
-    record.phase(step, "update")?;
+    record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
     let plan = trainer.plan(step, trainer.config.prompt_groups_per_step as u64);
     let examples = examples(trainer, &plan.share(&trainer.ranks))?;

@@ -14,6 +14,7 @@ use super::report::Report;
 use super::run_loop::Ended;
 use super::setup::Setup;
 use crate::checkpoint;
+use crate::facts::{PhaseKind, SaveReason};
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
@@ -152,7 +153,7 @@ fn compute(
         record_start(run, &setup, damaged, recorder)
     })?;
     record.watch(setup.gpu.take());
-    record.phase(resumed_from.unwrap_or(0), "load")?;
+    record.phase(resumed_from.unwrap_or(0), PhaseKind::Load)?;
     let result = load_and_train(run, setup, &ranks, has_recovered, record);
     // Wherever it was noticed: work is cancelled when a rank is lost, too.
     if result.is_err() {
@@ -325,7 +326,7 @@ fn record_start(
                     step,
                     path,
                     bytes,
-                    why: "found".to_owned(),
+                    why: SaveReason::Found,
                     ..Checkpoint::default()
                 })?;
             }

@@ -476,7 +476,7 @@ mod tests {
         };
         let all = |numbers: &[f32]| numbers.to_vec();
         let chosen = |numbers: &[f32]| [&numbers[..2], &numbers[4..]].concat();
-        for policy_loss in PolicyLoss::ALL {
+        for policy_loss in &PolicyLoss::ALL {
             let settings = LossSettings {
                 policy_loss: *policy_loss,
                 clip_low: 0.2,

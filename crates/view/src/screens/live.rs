@@ -29,6 +29,7 @@ mod text_summary;
 use std::collections::BTreeMap;
 
 use crate::environment::ToolChain;
+use crate::facts::StopReason;
 use crate::followed_run::FollowedRun;
 use crate::score::{FailureClass, Score};
 use crate::widgets::list_cursor::Cursor;
@@ -280,7 +281,7 @@ struct Completion {
     chain: Option<ToolChain>,
     text: String,
     tokens: usize,
-    stop_reason: String,
+    stop_reason: StopReason,
     reward: Option<f64>,
     advantage: f64,
     /// `None` if it was written by an incompatible scorer.

@@ -86,7 +86,7 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
             .history
             .evals
             .values()
-            .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0))
+            .filter(|eval| eval.set == set && eval.is_of_trained())
             .collect();
         if evals.len() < 2 {
             continue;

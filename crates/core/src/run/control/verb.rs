@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Key;
 use crate::environment::ToolChain;
+use crate::facts::{StopReason, Target};
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::secrets::is_control;
@@ -81,12 +82,10 @@ pub struct SampledCompletion {
     pub token_ids: Vec<u32>,
     /// Under the sampling distribution, nats.
     pub log_probs: Vec<f32>,
-    /// `stop` or `length`.
-    pub stop_reason: String,
+    pub stop_reason: StopReason,
     /// As `score --json` prints it: `reward`, `tier`, `errors`, ...
     pub score: Value,
-    /// `base` or `trained`.
-    pub target: String,
+    pub target: Target,
     /// The step of an active run's weights; `None` for other models.
     pub step: Option<u64>,
 }

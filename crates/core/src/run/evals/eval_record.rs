@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::api_client::LogProbs;
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
+use crate::facts::{Tier, TierOutcome};
 use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
@@ -20,8 +21,7 @@ pub struct EvalRecord {
     /// NaN (`null`) where the scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
-    /// `unparsable`, `invalid` or `valid`.
-    pub tier: String,
+    pub tier: Tier,
     /// Whether it would be valid without a fence or text around it.
     pub tolerant: bool,
     /// Whether it equals the row's expected value; `None` if there is none.
@@ -80,8 +80,7 @@ pub struct EvalTurn {
     /// As [`EvalRecord::call_seconds`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
-    /// `unparsable`, `invalid` or `valid`.
-    pub tier: String,
+    pub tier: Tier,
     pub exact: Option<bool>,
     /// The stop token included; `None` if an endpoint did not count them.
     pub tokens: Option<usize>,
@@ -110,7 +109,7 @@ impl EvalRecord {
     /// A score that cannot be written as JSON.
     pub fn judge(&mut self, scores: &[Score]) -> Result<(), serde_json::Error> {
         for (turn, score) in self.turns.iter_mut().zip(scores) {
-            score.tier.name().clone_into(&mut turn.tier);
+            turn.tier = score.tier;
             (turn.exact, turn.reward) = (score.exact, score.reward);
         }
         let deciding = self.deciding_turn();
@@ -123,7 +122,7 @@ impl EvalRecord {
         // Without an answer for every turn it is neither valid nor exact.
         let is_complete = self.unanswered == 0;
         let is_known = scores.iter().any(|score| score.exact.is_some());
-        score.tier.name().clone_into(&mut self.tier);
+        self.tier = score.tier;
         self.score = serde_json::to_value(score)?;
         self.reward = mean_reward(scores.iter().map(|score| score.reward));
         self.tolerant = is_complete && scores.iter().all(|score| score.tolerant);
@@ -176,17 +175,17 @@ impl EvalRecord {
     pub fn deciding_turn(&self) -> usize {
         let first = |is_wrong: fn(&EvalTurn) -> bool| self.turns.iter().position(is_wrong);
         first(|turn| turn.reward.is_nan())
-            .or_else(|| first(|turn| turn.tier != "valid"))
+            .or_else(|| first(|turn| turn.tier != Tier::Valid))
             .or_else(|| first(|turn| turn.exact == Some(false)))
             .unwrap_or(self.turns.len().saturating_sub(1))
     }
 
     pub fn parses(&self) -> bool {
-        self.tier == "valid" || self.tier == "invalid"
+        self.tier != Tier::Unparsable
     }
 
     pub fn is_valid(&self) -> bool {
-        self.tier == "valid" && self.unanswered == 0
+        self.tier == Tier::Valid && self.unanswered == 0
     }
 
     /// `None` for a completion without a failure.
@@ -201,12 +200,8 @@ impl EvalRecord {
     }
 
     /// Its tier in words: of an error `not scored`.
-    pub fn outcome(&self) -> &str {
-        if self.is_error() {
-            "not scored"
-        } else {
-            &self.tier
-        }
+    pub fn outcome(&self) -> TierOutcome {
+        TierOutcome::new(self.tier, self.is_error())
     }
 
     pub fn is_endpoint_error(&self) -> bool {

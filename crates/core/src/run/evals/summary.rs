@@ -10,6 +10,7 @@ use super::eval_record::{EvalRecord, is_zero};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use super::tool_summary::ToolSummary;
+use crate::facts::Tier;
 use crate::files::{self, Checked};
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
@@ -95,7 +96,7 @@ impl AnswerSummary {
                 record
                     .turns
                     .iter()
-                    .filter(|turn| turn.tier == "valid")
+                    .filter(|turn| turn.tier == Tier::Valid)
                     .count(),
                 record.turns.len(),
             )
@@ -523,8 +524,8 @@ fn each_record(
 mod tests {
     use super::*;
 
-    fn record(id: &str, tier: &str, exact: Option<bool>, tag: &str) -> EvalRecord {
-        let tolerant = tier == "valid";
+    fn record(id: &str, tier: Tier, exact: Option<bool>, tag: &str) -> EvalRecord {
+        let tolerant = tier == Tier::Valid;
         EvalRecord {
             prompt_id: id.into(),
             tier: tier.into(),
@@ -540,11 +541,11 @@ mod tests {
     fn what_was_not_scored_is_in_no_rate_and_no_comparison() {
         let error = |id: &str| EvalRecord {
             score: serde_json::json!({"failure": "scorer_error"}),
-            ..record(id, "unparsable", Some(false), "clean")
+            ..record(id, Tier::Unparsable, Some(false), "clean")
         };
         let before = [
-            record("a", "valid", Some(true), "clean"),
-            record("b", "invalid", None, "clean"),
+            record("a", Tier::Valid, Some(true), "clean"),
+            record("b", Tier::Invalid, None, "clean"),
             error("c"),
         ];
         let summary = EvalSummary::from_records(&before);
@@ -560,8 +561,8 @@ mod tests {
         assert_eq!(summary.by_tag["clean"].n, 2);
         let after = [
             error("a"),
-            record("b", "valid", None, "clean"),
-            record("c", "valid", Some(true), "clean"),
+            record("b", Tier::Valid, None, "clean"),
+            record("c", Tier::Valid, Some(true), "clean"),
         ];
         let compared = Comparison::between(&before, &after);
         assert_eq!(
@@ -576,11 +577,11 @@ mod tests {
     #[test]
     fn summary_and_comparison() {
         let before = [
-            record("a", "valid", Some(true), "clean"),
-            record("b", "invalid", Some(false), "messy"),
-            record("c", "unparsable", None, "messy"),
-            record("d", "valid", Some(false), "clean"),
-            record("x", "valid", None, "clean"),
+            record("a", Tier::Valid, Some(true), "clean"),
+            record("b", Tier::Invalid, Some(false), "messy"),
+            record("c", Tier::Unparsable, None, "messy"),
+            record("d", Tier::Valid, Some(false), "clean"),
+            record("x", Tier::Valid, None, "clean"),
         ];
         let summary = EvalSummary::from_records(&before);
         assert_eq!(
@@ -599,10 +600,10 @@ mod tests {
         assert_eq!(summary.by_tag["messy"], messy);
         assert_eq!(summary.mean_tokens, 10.0);
         let after = [
-            record("a", "valid", None, ""),
-            record("b", "valid", None, ""),
-            record("c", "valid", None, ""),
-            record("d", "invalid", None, ""),
+            record("a", Tier::Valid, None, ""),
+            record("b", Tier::Valid, None, ""),
+            record("c", Tier::Valid, None, ""),
+            record("d", Tier::Invalid, None, ""),
         ];
         let compared = Comparison::between(&before, &after);
         let expected = Comparison {
@@ -637,7 +638,11 @@ mod tests {
         let records: Vec<EvalRecord> = (0..40)
             .map(|index| {
                 let (prompt, sample) = (index / 4, index % 4);
-                let tier = if prompt < 6 { "valid" } else { "invalid" };
+                let tier = if prompt < 6 {
+                    Tier::Valid
+                } else {
+                    Tier::Invalid
+                };
                 EvalRecord {
                     sample,
                     ..record(&format!("p{prompt}"), tier, Some(prompt < 3), "")

@@ -76,7 +76,7 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     let evals = history
         .evals
         .values()
-        .filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
+        .filter(|eval| eval.step == step && eval.is_of_trained());
     let task = Task::load(&run.first_task_path()).ok();
     let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,

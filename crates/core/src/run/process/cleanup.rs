@@ -20,7 +20,7 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     // A log that cannot be read is an error of what reads it next.
     let history = RunState::read(lock.run()).unwrap_or_default();
     for (step, set, target) in history.evals.keys() {
-        remove_if_there(&answers_path(lock.run(), *step, set, target))?;
+        remove_if_there(&answers_path(lock.run(), *step, set, target.name()))?;
     }
     for folder in ["", "evals", "checkpoints"] {
         let folder = lock.run().join(folder);
@@ -78,6 +78,7 @@ fn is_left_over(path: &Path, name: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::facts::Target;
     use crate::run::record::events::Eval;
     use crate::run::record::writer::EventWriter;
 
@@ -108,7 +109,7 @@ mod tests {
         let lock = RunLock::acquire(folder.path()).unwrap();
         let eval = Eval {
             set: "eval".to_owned(),
-            target: "base".to_owned(),
+            target: Target::Base,
             ..Eval::default()
         };
         EventWriter::open(&lock).unwrap().append(eval).unwrap();

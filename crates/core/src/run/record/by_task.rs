@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::events::Eval;
 use super::history::RunState;
 use crate::config::BestBy;
+use crate::facts::Target;
 use crate::task::{TASK_METRIC, split_task_metric, split_task_set};
 
 /// The evals of a checkpoint on the eval sets of all tasks.
@@ -59,9 +60,9 @@ impl RunState {
 
     /// The evals of one task under the names that the only task of a run has, with checkpoints and the end; nothing else.
     pub fn evals_of_task(&self, task: &str) -> Self {
-        let own = |((step, set, target), eval): (&(u64, String, String), &Eval)| {
+        let own = |((step, set, target), eval): (&(u64, String, Target), &Eval)| {
             let (kind, of_task) = split_task_set(set);
-            let key = (*step, kind.to_owned(), target.clone());
+            let key = (*step, kind.to_owned(), *target);
             (of_task == task).then(|| {
                 (
                     key,
@@ -120,7 +121,7 @@ impl RunState {
             .filter(|evals| candidates.contains(&evals.step))
             .collect();
         let is_test =
-            |eval: &Eval| split_task_set(&eval.set).0 == "test" && eval.target == "trained";
+            |eval: &Eval| split_task_set(&eval.set).0 == "test" && eval.target == Target::Trained;
         let is_tested = |step: u64| {
             self.evals
                 .values()
@@ -177,7 +178,7 @@ impl RunState {
         let mut found: BTreeMap<u64, Vec<&Eval>> = BTreeMap::new();
         for eval in self.evals.values() {
             // At step 0, base and trained are the same weights.
-            let is_counted = (eval.target == "trained") != (eval.step == 0);
+            let is_counted = (eval.target == Target::Trained) != (eval.step == 0);
             if is_counted && split_task_set(&eval.set).0 == "eval" {
                 found.entry(eval.step).or_default().push(eval);
             }
@@ -205,7 +206,11 @@ mod tests {
                 exact,
                 ..EvalSummary::default()
             };
-            let target = if step == 0 { "base" } else { "trained" }.to_owned();
+            let target = if step == 0 {
+                Target::Base
+            } else {
+                Target::Trained
+            };
             let body = Eval {
                 step,
                 set: set.to_owned(),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::advantage::GroupSignal;
+use crate::facts::{AlertLevel, PhaseKind, SaveReason, StopReason, Target, Tier};
 use crate::files::{self, Checked};
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::{Comparison, EvalSummary};
@@ -122,8 +123,7 @@ pub struct Memory {
 #[serde(default)]
 pub struct Phase {
     pub step: u64,
-    /// `load`, `rollout`, `update`, `eval`, `checkpoint` or `paused`.
-    pub phase: String,
+    pub phase: PhaseKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -170,14 +170,12 @@ pub struct Group {
     pub prompt_id: String,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub rewards: Vec<f64>,
-    /// `unparsable`, `invalid` or `valid`.
-    pub tiers: Vec<String>,
+    pub tiers: Vec<Tier>,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub advantages: Vec<f64>,
     /// The stop token included.
     pub token_counts: Vec<usize>,
-    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained.
-    pub stop_reasons: Vec<String>,
+    pub stop_reasons: Vec<StopReason>,
     pub signal: GroupSignal,
     /// Freely sampled completions with the full reward; `None` in runs of older programs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,8 +209,7 @@ pub struct Eval {
     /// `eval`, `test` (`proof` in older programs), or a file's name; with the name of one of several tasks, `eval:NAME`.
     #[serde(deserialize_with = "set_name")]
     pub set: String,
-    /// `base` or `trained`.
-    pub target: String,
+    pub target: Target,
     pub summary: EvalSummary,
     /// The file of the completions, relative to the run.
     pub file: String,
@@ -231,9 +228,18 @@ fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Erro
 }
 
 impl Eval {
-    /// `base` or `trained`; at step 0 always `base`.
-    pub fn who(&self) -> &str {
-        if self.step == 0 { "base" } else { &self.target }
+    /// Which weights it measured; before the first step they are the base's.
+    pub fn who(&self) -> Target {
+        if self.step == 0 {
+            Target::Base
+        } else {
+            self.target
+        }
+    }
+
+    /// Whether it is a point of the trained model's curve, which the base begins.
+    pub fn is_of_trained(&self) -> bool {
+        self.step == 0 || self.target == Target::Trained
     }
 }
 
@@ -279,8 +285,7 @@ pub struct Checkpoint {
     /// Relative to the run.
     pub path: String,
     pub bytes: u64,
-    /// `start`, `interval`, `eval`, `asked`, `interrupted`, `end` or `found`.
-    pub why: String,
+    pub why: SaveReason,
     /// Removed by the keep rules once this one was durable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<u64>,
@@ -317,8 +322,7 @@ pub struct Device {
 #[serde(default)]
 pub struct Alert {
     pub rule: String,
-    /// `info`, `warning` or `error`.
-    pub level: String,
+    pub level: AlertLevel,
     pub step: u64,
     /// The value that violates the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,14 +338,14 @@ impl Alert {
     /// An alert that is raised.
     pub fn new(
         rule: &str,
-        level: &str,
+        level: AlertLevel,
         step: u64,
         sentence: impl Into<String>,
         suggestion: impl Into<String>,
     ) -> Self {
         Self {
             rule: rule.to_owned(),
-            level: level.to_owned(),
+            level,
             step,
             sentence: sentence.into(),
             suggestion: suggestion.into(),

@@ -1,5 +1,6 @@
 //! Folds events into a run's state: one pure function for every reader.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::events::{
 };
 use super::reader::SkippedLine;
 use super::series::Series;
+use crate::facts::{StopReason, Target};
 use crate::format::counted;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
@@ -48,7 +50,7 @@ pub struct RunState {
     pub solve_rates: BTreeMap<String, SolveRate>,
     /// By step, set and target.
     #[serde(with = "listed_evals")]
-    pub evals: BTreeMap<(u64, String, String), Eval>,
+    pub evals: BTreeMap<(u64, String, Target), Eval>,
     /// By step.
     pub guards: BTreeMap<u64, Guard>,
     /// By step; the keep rules may have removed some.
@@ -99,7 +101,7 @@ impl SolveRate {
     fn from_group(group: &Group) -> Option<Self> {
         let answers = group.rewards.iter().zip(&group.stop_reasons);
         let scored = answers
-            .filter(|(reward, stop)| reward.is_finite() && *stop != "guided")
+            .filter(|(reward, stop)| reward.is_finite() && **stop != StopReason::Guided)
             .count();
         let solved = group.solved.filter(|_| scored > 0)?;
         Some(Self {
@@ -118,18 +120,12 @@ impl SolveRate {
 impl RunState {
     /// The unresolved alerts, the latest of each rule: errors, then warnings, then information.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
-        let severity = |alert: &&Alert| {
-            ["error", "warning"]
-                .iter()
-                .position(|level| *level == alert.level)
-                .unwrap_or(2)
-        };
         let mut standing: Vec<&Alert> = self
             .alerts
             .values()
             .filter(|alert| !alert.cleared)
             .collect();
-        standing.sort_by_key(severity);
+        standing.sort_by_key(|alert| Reverse(alert.level));
         standing.into_iter()
     }
 
@@ -205,8 +201,9 @@ impl RunState {
             EventBody::Collapse(collapse) => {
                 // What was measured at the step is of the weights that were replaced.
                 self.guards.remove(&collapse.step);
-                self.evals
-                    .retain(|(step, _, target), _| *step != collapse.step || target != "trained");
+                self.evals.retain(|(step, _, target), _| {
+                    *step != collapse.step || *target != Target::Trained
+                });
                 self.collapses.push(collapse);
             }
             EventBody::End(end) => self.end = Some(end),
@@ -251,15 +248,15 @@ impl RunState {
     }
 
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.
-    pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
+    pub fn latest_eval(&self, set: &str, target: Target) -> Option<&Eval> {
         self.evals.values().rev().find(|eval| {
-            eval.set == set && eval.target == target && (eval.step > 0 || target != "trained")
+            eval.set == set && eval.target == target && (eval.step > 0 || target == Target::Base)
         })
     }
 
     /// The eval of the base on `set`.
     pub fn base(&self, set: &str) -> Option<&Eval> {
-        self.evals.get(&(0, set.to_owned(), "base".to_owned()))
+        self.evals.get(&(0, set.to_owned(), Target::Base))
     }
 
     /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
@@ -269,11 +266,9 @@ impl RunState {
             .filter(|_| self.end.is_some())
             .and_then(|step| match step {
                 0 => self.base(set),
-                _ => self
-                    .evals
-                    .get(&(step, set.to_owned(), "trained".to_owned())),
+                _ => self.evals.get(&(step, set.to_owned(), Target::Trained)),
             });
-        of_best.or_else(|| self.latest_eval(set, "trained"))
+        of_best.or_else(|| self.latest_eval(set, Target::Trained))
     }
 
     /// The eval on `set` that is compared with the base's: the result; where that is the base itself, the latest on the
@@ -282,7 +277,7 @@ impl RunState {
         let result = self.result(set, best).filter(|result| result.step > 0);
         let on_eval_set = task_set("eval", split_task_set(set).1);
         result.or_else(|| {
-            self.latest_eval(&on_eval_set, "trained")
+            self.latest_eval(&on_eval_set, Target::Trained)
                 .filter(|latest| latest.set == set)
         })
     }
@@ -384,9 +379,10 @@ mod listed_evals {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
+    use super::Target;
     use crate::run::record::events::Eval;
 
-    type Evals = BTreeMap<(u64, String, String), Eval>;
+    type Evals = BTreeMap<(u64, String, Target), Eval>;
 
     pub(super) fn serialize<S: Serializer>(
         evals: &Evals,

@@ -20,7 +20,7 @@ pub use live_state::LiveState;
 pub use reader::{Batch, EventReader, LogItem, Position, SkippedLine};
 pub use rollouts::{
     GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment,
-    is_truncated, read_step, rollout_file, rollout_segments, rollouts_to_delete,
+    read_step, rollout_file, rollout_segments, rollouts_to_delete,
 };
 pub use series::Series;
 pub use writer::EventWriter;

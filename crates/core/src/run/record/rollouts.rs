@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout_zst::{compress, compressed_path, expand, open_step};
 use crate::environment::ToolChain;
+use crate::facts::StopReason;
 use crate::files::{self, Checked};
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::{RunError, is_full_disk};
@@ -56,7 +57,7 @@ pub struct RolloutCompletion {
     #[serde(default, skip_serializing_if = "Range::is_empty")]
     pub forced: Range<usize>,
     /// `stop`, `length`, `thinking` (a think block reached its limit), or `guided`: not sampled freely, but expected or constrained, and without log-probs.
-    pub stop_reason: String,
+    pub stop_reason: StopReason,
     /// Null if the completion could not be scored.
     pub reward: Option<f64>,
     /// As the scorer writes it.
@@ -79,11 +80,6 @@ impl RolloutCompletion {
     pub fn sampled_tokens(&self) -> usize {
         self.chain.as_ref().map_or(0, ToolChain::tokens) + self.token_ids.len()
     }
-}
-
-/// Whether a limit ended a completion, by its recorded `stop_reason`.
-pub fn is_truncated(stop_reason: &str) -> bool {
-    matches!(stop_reason, "length" | "thinking")
 }
 
 /// The place of a group in the rollout files, for its event.

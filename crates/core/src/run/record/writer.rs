@@ -273,6 +273,7 @@ fn seq_of(line: &[u8]) -> Option<u64> {
 mod tests {
     use super::super::events::{Note, Phase};
     use super::*;
+    use crate::facts::PhaseKind;
 
     #[test]
     fn a_last_line_is_synced_although_no_other_comes() {
@@ -282,7 +283,7 @@ mod tests {
         writer
             .append(Phase {
                 step: 1,
-                phase: "rollout".to_owned(),
+                phase: PhaseKind::Rollout,
             })
             .unwrap();
         let start = Instant::now();

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use regex::bytes::Regex as BytesRegex;
 use serde::Deserialize;
 
+use crate::facts::TierOutcome;
 use crate::files;
 use crate::run::error::RunError;
 use crate::run::record::rollout_zst::{compressed_path, frames};
@@ -45,8 +46,8 @@ pub struct SearchHit {
     /// The bytes of the first match in `text`.
     pub at: std::ops::Range<usize>,
     pub reward: Option<f64>,
-    /// `valid`, `invalid`, `unparsable` or `not scored`; empty if unknown.
-    pub tier: String,
+    /// `None` if unknown.
+    pub tier: Option<TierOutcome>,
     pub exact: Option<bool>,
     /// The scorer's reasons.
     pub errors: Vec<String>,
@@ -467,8 +468,8 @@ impl Group {
                     at: search.text.find(&text)?.range(),
                     reward,
                     tier: match reward.is_some_and(f64::is_finite) {
-                        true => score["tier"].as_str().unwrap_or_default().to_owned(),
-                        false => "not scored".to_owned(),
+                        true => score["tier"].as_str().and_then(TierOutcome::from_name),
+                        false => Some(TierOutcome::NotScored),
                     },
                     exact: score["exact"].as_bool(),
                     errors: errors.collect(),

@@ -46,7 +46,7 @@ impl Evidence {
 
     pub(super) fn add_eval(&mut self, eval: &Eval) {
         // At step 0, base and trained are the same weights.
-        if eval.set == "eval" && (eval.target == "trained" || eval.step == 0) {
+        if eval.set == "eval" && eval.is_of_trained() {
             self.evals.see(Level::of_eval(eval));
         }
     }

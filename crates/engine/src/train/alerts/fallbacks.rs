@@ -1,5 +1,6 @@
 //! What a GPU refused rollouts, each told once.
 
+use crate::facts::AlertLevel;
 use crate::rollout::GpuFallback;
 use crate::run::events::Alert;
 
@@ -45,7 +46,7 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
             "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.",
         ),
     };
-    Alert::new(rule, "warning", step, sentence, suggestion)
+    Alert::new(rule, AlertLevel::Warning, step, sentence, suggestion)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::collapsed::{description, has_collapsed};
 use super::evidence::Evidence;
 use super::steps::{Metrics, WINDOW, get, mean};
 use crate::config::{ThinkingEnd, TrainConfig};
+use crate::facts::AlertLevel;
 use crate::format::percent_short;
 use crate::run::events::Alert;
 
@@ -61,7 +62,7 @@ pub(super) fn violated(
         let described = description(last, first_entropy, seen.frequent_answer.as_deref());
         raise(
             COLLAPSED,
-            "warning",
+            AlertLevel::Warning,
             get(last, "reward"),
             format!(
                 "The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."
@@ -74,7 +75,7 @@ pub(super) fn violated(
         let described = loss.description(last, first_entropy);
         raise(
             DIVERGED,
-            "warning",
+            AlertLevel::Warning,
             mean("reward"),
             format!("The policy diverged: in the last {WINDOW} steps {described}."),
             advice::diverged(config),
@@ -95,7 +96,13 @@ pub(super) fn violated(
             ("", read.to_owned())
         };
         let sentence = format!("{name} is not finite{effect}.");
-        raise("not_finite", "error", *value, sentence, suggestion);
+        raise(
+            "not_finite",
+            AlertLevel::Error,
+            *value,
+            sentence,
+            suggestion,
+        );
     }
     let equal = mean("frac_reward_zero_std");
     if is_window && config.kl_beta > 0.0 && equal > MANY_EQUAL {
@@ -104,9 +111,9 @@ pub(super) fn violated(
         raise(
             "dead_groups_with_kl",
             if equal >= NEARLY_ALL_EQUAL {
-                "warning"
+                AlertLevel::Warning
             } else {
-                "info"
+                AlertLevel::Info
             },
             equal,
             format!(
@@ -136,7 +143,7 @@ pub(super) fn violated(
         let all = format!("All groups earn the full reward in the last {EQUAL_STEPS} steps");
         raise(
             "all_best",
-            "info",
+            AlertLevel::Info,
             1.0,
             format!("{all}: {sentence}"),
             suggestion,
@@ -148,7 +155,7 @@ pub(super) fn violated(
     {
         raise(
             "all_worst",
-            "warning",
+            AlertLevel::Warning,
             1.0,
             format!(
                 "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
@@ -168,7 +175,7 @@ pub(super) fn violated(
         let mask = unless(config.overlong_masking, ", or set overlong_masking = true");
         raise(
             "clipped_completions",
-            "warning",
+            AlertLevel::Warning,
             truncated,
             format!(
                 "{share} of the completions are truncated at {limit} tokens{thinking} and scored as they are."
@@ -185,7 +192,7 @@ pub(super) fn violated(
         );
         raise(
             "think_leak",
-            "warning",
+            AlertLevel::Warning,
             leaks,
             format!(
                 "{share} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer."
@@ -200,7 +207,7 @@ pub(super) fn violated(
         let [from, to, valid] = [best.exact, now.exact, now.valid].map(percent_short);
         raise(
             VALUE_DRIFT,
-            "warning",
+            AlertLevel::Warning,
             now.exact,
             format!(
                 "Exact match fell from {from} at its best to {to} while {valid} of completions are valid: the model learns the form at the expense of the \
@@ -213,7 +220,7 @@ pub(super) fn violated(
     if all(&|step| step.contains_key("ranks/imbalance")) && imbalance > MAX_IMBALANCE {
         raise(
             "rank_imbalance",
-            "warning",
+            AlertLevel::Warning,
             imbalance,
             format!(
                 "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it."
@@ -230,7 +237,7 @@ pub(super) fn violated(
         let slowdown = mean("ranks/slowdown");
         raise(
             "slow_rank",
-            "warning",
+            AlertLevel::Warning,
             slowdown,
             format!(
                 "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
@@ -243,7 +250,7 @@ pub(super) fn violated(
     if ignored > 0.0 {
         raise(
             "agent_sampling",
-            "info",
+            AlertLevel::Info,
             ignored,
             "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect."
                 .to_owned(),
@@ -255,7 +262,7 @@ pub(super) fn violated(
         let [lost, low, high] = [change.estimate, change.high, change.low].map(|it| -it);
         raise(
             "forgetting",
-            "warning",
+            AlertLevel::Warning,
             change.estimate,
             format!(
                 "The guard prompts lost {lost:.3} nats/token [{low:.3}, {high:.3}] since step 0: the model forgets what they ask."

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Layers;
+use crate::facts::Target;
 use crate::run::Comparison;
 use crate::statistics::mcnemar_exact;
 
@@ -16,7 +17,7 @@ fn config(set: &[&str]) -> TrainConfig {
 }
 
 /// The alerts of every step: (step, rule, level, cleared).
-fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, String, bool)> {
+fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, AlertLevel, bool)> {
     let (mut alerts, config) = (Alerts::default(), config(set));
     let mut found = Vec::new();
     for (step, metrics) in (1..).zip(steps) {
@@ -45,10 +46,10 @@ fn step_event(step: u64, metrics: Metrics) -> crate::run::EventBody {
     .into()
 }
 
-fn expect(found: &[(u64, String, String, bool)], expected: &[(u64, &str, &str, bool)]) {
+fn expect(found: &[(u64, String, AlertLevel, bool)], expected: &[(u64, &str, AlertLevel, bool)]) {
     let found: Vec<_> = found
         .iter()
-        .map(|(step, rule, level, cleared)| (*step, rule.as_str(), level.as_str(), *cleared))
+        .map(|(step, rule, level, cleared)| (*step, rule.as_str(), *level, *cleared))
         .collect();
     assert_eq!(found, expected);
 }
@@ -61,14 +62,14 @@ fn each_rule_rises_once_and_clears() {
     expect(
         &run(&[], &[best, best, best, best, mixed]),
         &[
-            (3, "all_best", "info", false),
-            (5, "all_best", "info", true),
+            (3, "all_best", AlertLevel::Info, false),
+            (5, "all_best", AlertLevel::Info, true),
         ],
     );
     let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
     expect(
         &run(&[], &[worst; 5]),
-        &[(3, "all_worst", "warning", false)],
+        &[(3, "all_worst", AlertLevel::Warning, false)],
     );
     let guided: &[(&str, f64)] = &[
         ("groups/frac_all_worst", 1.0),
@@ -79,22 +80,22 @@ fn each_rule_rises_once_and_clears() {
     expect(
         &run(&[], &[truncated, &[]]),
         &[
-            (1, "clipped_completions", "warning", false),
-            (2, "clipped_completions", "warning", true),
+            (1, "clipped_completions", AlertLevel::Warning, false),
+            (2, "clipped_completions", AlertLevel::Warning, true),
         ],
     );
     expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
     let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
     expect(
         &run(&[], &[leak, leak]),
-        &[(1, "think_leak", "warning", false)],
+        &[(1, "think_leak", AlertLevel::Warning, false)],
     );
     let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN), ("loss", f64::NAN)];
     expect(
         &run(&[], &[broken, broken, &[]]),
         &[
-            (1, "not_finite", "error", false),
-            (3, "not_finite", "error", true),
+            (1, "not_finite", AlertLevel::Error, false),
+            (3, "not_finite", AlertLevel::Error, true),
         ],
     );
 }
@@ -192,7 +193,10 @@ fn zero_variance_groups_matter_with_a_kl_and_by_grade() {
     let rule = "dead_groups_with_kl";
     expect(
         &run(&["kl_beta=0.01"], &steps),
-        &[(5, rule, "info", false), (9, rule, "warning", false)],
+        &[
+            (5, rule, AlertLevel::Info, false),
+            (9, rule, AlertLevel::Warning, false),
+        ],
     );
 }
 
@@ -205,8 +209,8 @@ fn a_rank_that_keeps_the_others_waiting_is_named() {
     expect(
         &run(&[], &[slow, slow, slow, slow, slow, slow, little]),
         &[
-            (5, "slow_rank", "warning", false),
-            (7, "slow_rank", "warning", true),
+            (5, "slow_rank", AlertLevel::Warning, false),
+            (7, "slow_rank", AlertLevel::Warning, true),
         ],
     );
     expect(&run(&[], &[slow, slow, other, slow, slow, slow, slow]), &[]);
@@ -220,8 +224,8 @@ fn a_rank_that_keeps_the_others_waiting_is_named() {
             ],
         ),
         &[
-            (5, "rank_imbalance", "warning", false),
-            (8, "rank_imbalance", "warning", true),
+            (5, "rank_imbalance", AlertLevel::Warning, false),
+            (8, "rank_imbalance", AlertLevel::Warning, true),
         ],
     );
     // A step without tokens says nothing.
@@ -249,7 +253,7 @@ fn training_completions_show_drift_without_evals() {
     let later: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.1)];
     expect(
         &run(&[], &[[early; 5], [later; 5]].concat()),
-        &[(9, "value_drift", "warning", false)],
+        &[(9, "value_drift", AlertLevel::Warning, false)],
     );
     let less: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.4)];
     expect(&run(&[], &[[early; 5], [less; 5]].concat()), &[]);
@@ -267,7 +271,11 @@ fn eval(step: u64, valid: f64, exact: f64) -> Eval {
         with_expected: 100,
         ..Default::default()
     };
-    let target = if step == 0 { "base" } else { "trained" }.to_owned();
+    let target = if step == 0 {
+        Target::Base
+    } else {
+        Target::Trained
+    };
     Eval {
         step,
         set: "eval".to_owned(),
@@ -432,8 +440,8 @@ fn sampling_that_an_agent_asks_for_in_vain_is_named() {
     expect(
         &run(&[], &[other, other, none]),
         &[
-            (1, "agent_sampling", "info", false),
-            (3, "agent_sampling", "info", true),
+            (1, "agent_sampling", AlertLevel::Info, false),
+            (3, "agent_sampling", AlertLevel::Info, true),
         ],
     );
     expect(&run(&[], &[none, &[]]), &[]);

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::{CHAT, Chat, Eval, answers, conversations};
 use crate::environment::ToolChain;
+use crate::facts::{StopReason, Tier};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
 use crate::pane::content::{Body, Content, Edited, Place};
-use crate::run::{EvalRecord, is_truncated};
+use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::subprocess::{Call, CancelToken, OutputLine, run_task_argument, trained_argument};
@@ -202,13 +203,16 @@ fn record(value: Value) -> Option<EvalRecord> {
         prompt_id: text("prompt_id")?,
         completion: text("completion")?,
         reward: value["reward"].as_f64().unwrap_or(f64::NAN),
-        tier: text("tier")?,
+        tier: Tier::from_name(value["tier"].as_str()?)?,
         tolerant: value["tolerant"] == true,
         exact: value["exact"].as_bool(),
         tokens: value["token_ids"].as_array().map(|ids| ids.len() + before),
         call_seconds: serde_json::from_value(value["call_seconds"].clone()).unwrap_or_default(),
         chain,
-        truncated: value["stop_reason"].as_str().is_some_and(is_truncated),
+        truncated: value["stop_reason"]
+            .as_str()
+            .and_then(StopReason::from_name)
+            .is_some_and(StopReason::is_truncated),
         score: value,
         ..EvalRecord::default()
     })

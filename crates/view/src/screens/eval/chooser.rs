@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Chooser, Eval};
+use crate::facts::Target;
 use crate::format::percent_short;
 use crate::message::{Command, Work};
 use crate::pane::content::{Content, List};
@@ -96,7 +97,8 @@ fn rated(folder: &Path) -> Result<Vec<(EvalId, String)>, String> {
     let result = result(folder);
     let rates = |eval: &EvalId| -> Option<String> {
         let recorded = history.as_ref().and_then(|history| {
-            let key = (eval.step, eval.set.clone(), eval.target.clone());
+            let target = Target::from_name(&eval.target)?;
+            let key = (eval.step, eval.set.clone(), target);
             Some(history.evals.get(&key)?.summary.clone())
         });
         let own = || EvalSummary::deserialize(&result["targets"][&eval.target]).ok();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Eval, EvalJob};
 use crate::command_log::CommandLine;
+use crate::facts::Target;
 use crate::format::{counted, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Ask, Confirm, Popup};
@@ -498,7 +499,7 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                     return match list_evals(&folder) {
                         // The base first, as on the command line.
                         Ok(mut evals) => {
-                            evals.sort_by_key(|eval| eval.target != "base");
+                            evals.sort_by_key(|eval| eval.target != Target::Base.name());
                             super::show(eval, shared, evals)
                         }
                         Err(error) => {

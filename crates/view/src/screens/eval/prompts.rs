@@ -3,6 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::Eval;
+use crate::facts::TierOutcome;
 use crate::pane::content::{Content, List};
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
@@ -77,7 +78,7 @@ fn row(
     ];
     for (place, _) in versus.evals.iter().enumerate() {
         let record = versus.record(prompt, place);
-        let tier = record.map_or("", EvalRecord::outcome);
+        let tier = record.map_or(TierOutcome::NotScored, EvalRecord::outcome);
         spans.push(Span::styled(
             format!(" {}", theme.tier_glyph(tier)),
             theme.style(Theme::tier_role(tier)),

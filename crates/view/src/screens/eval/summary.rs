@@ -8,11 +8,12 @@ use unicode_width::UnicodeWidthStr;
 
 use super::Eval;
 use super::{conversations, failures};
+use crate::facts::Tier;
 use crate::format::{counted, or_na, percent, percent_interval};
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
-    MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points,
-    rate_rows, tag_rows,
+    MetricComparison, Outcome, PairedComparison, Verdict, Versus, cost_rows, points, rate_rows,
+    tag_rows,
 };
 use crate::run::EvalSummary;
 use crate::shared::Shared;
@@ -172,7 +173,7 @@ impl SummaryText<'_> {
         self.pair.map_or_else(alone, |pair| pair.count(outcome))
     }
 
-    /// The answers of a single eval by tier, in the order of [`TIERS`].
+    /// The answers of a single eval by tier, as [`Tier`]s rise.
     fn tiers_alone(&self) -> [usize; 3] {
         let summary = &self.versus.evals[0].summary;
         let count = |rate: f64| (rate * summary.n as f64).round() as usize;
@@ -477,10 +478,10 @@ impl SummaryText<'_> {
     /// The number of answers that moved from one tier to another; for a single eval, the number in each.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let heading = TIERS.map(|tier| {
+        let heading = Tier::ALL.map(|tier| {
             padded(
                 &format!("{} {tier}", theme.tier_glyph(tier)),
-                if tier == "unparsable" { 13 } else { 11 },
+                if tier == Tier::Unparsable { 13 } else { 11 },
                 true,
             )
         });
@@ -489,18 +490,15 @@ impl SummaryText<'_> {
             theme.style(Role::Faint),
         )];
         let rows = match self.pair {
-            Some(pair) => TIERS.into_iter().zip(pair.tiers).collect(),
-            None => vec![("", self.tiers_alone())],
+            Some(pair) => Tier::ALL.map(Some).into_iter().zip(pair.tiers).collect(),
+            None => vec![(None, self.tiers_alone())],
         };
         for (tier, counts) in rows {
-            let glyph = if tier.is_empty() {
-                String::new()
-            } else {
-                format!("{} ", theme.tier_glyph(tier))
-            };
+            let glyph =
+                tier.map_or_else(String::new, |tier| format!("{} ", theme.tier_glyph(tier)));
             let cells: Vec<Span<'static>> = counts
                 .iter()
-                .zip(TIERS)
+                .zip(Tier::ALL)
                 .map(|(count, to)| {
                     let role = if *count == 0 {
                         Role::Faint
@@ -510,7 +508,7 @@ impl SummaryText<'_> {
                     Span::styled(
                         padded(
                             &count.to_string(),
-                            if to == "unparsable" { 13 } else { 11 },
+                            if to == Tier::Unparsable { 13 } else { 11 },
                             true,
                         ),
                         theme.style(role),
@@ -519,7 +517,7 @@ impl SummaryText<'_> {
                 .collect();
             let from = Span::styled(
                 padded(&glyph, 4, false),
-                theme.style(Theme::tier_role(tier)),
+                theme.style(tier.map_or(Role::Unparsable, Theme::tier_role)),
             );
             lines.push(Line::from([vec![from], cells].concat()));
         }

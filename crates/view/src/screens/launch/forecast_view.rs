@@ -8,6 +8,7 @@ use super::key_help::last_value;
 use super::start_run::learnability;
 use super::{Launch, value};
 use crate::config::KEYS;
+use crate::facts::Tier;
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Severity, titles};
 use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time, Verdict, unmeasured_time};
@@ -329,9 +330,9 @@ impl Text<'_> {
             percent_short(signal.all_equal)
         )));
         for (tier, share) in [
-            ("valid", signal.tiers.valid),
-            ("invalid", signal.tiers.invalid),
-            ("unparsable", signal.tiers.unparsable),
+            (Tier::Valid, signal.tiers.valid),
+            (Tier::Invalid, signal.tiers.invalid),
+            (Tier::Unparsable, signal.tiers.unparsable),
         ] {
             let theme = &self.shared.theme;
             lines.push(Line::from(vec![

@@ -7,6 +7,7 @@ use super::frame::{framed, legend};
 use super::groups::{short_name, tier_entries};
 use super::header::eval_under_way;
 use super::{GROUPS, Live, SampledGroup};
+use crate::facts::TierOutcome;
 use crate::followed_run::FollowedRun;
 use crate::pane::content::{Content, List};
 use crate::report::eval_count;
@@ -54,7 +55,7 @@ fn row(theme: &Theme, answer: &SampledGroup, width: usize) -> Line<'static> {
         return Line::default();
     };
     let score = completion.score.as_ref();
-    let tier = score.map_or("not scored", Score::outcome);
+    let tier = score.map_or(TierOutcome::NotScored, Score::outcome);
     let reward = completion
         .reward
         .map_or_else(String::new, |reward| format!(" {reward:>5.2}"));

@@ -10,6 +10,7 @@ use super::frame::framed;
 use super::group_rows::{self, Row};
 use super::state::{Change, EvalKey, EvalPair, Standing};
 use super::{CHANGES, Live, PROMPT, result};
+use crate::facts::{Target, TierOutcome};
 use crate::followed_run::FollowedRun;
 use crate::message::{Command, Work};
 use crate::pane::content::{Body, Content, Entries};
@@ -35,14 +36,14 @@ fn pair(live: &Live, run: &FollowedRun) -> Option<EvalPair> {
     let at = live.at(run);
     let of_set = |set: &String| {
         let evals = run.history.evals.iter().filter(|((step, of, target), _)| {
-            of == set && *step <= at && (target == "trained" || *step == 0 && target == "base")
+            of == set && *step <= at && (*target == Target::Trained || *step == 0)
         });
         let steps: BTreeMap<u64, &Eval> = evals.map(|((step, ..), eval)| (*step, eval)).collect();
         let (last, later) = steps.last_key_value()?;
         let (_, earlier) = steps
             .range(..*last)
             .rfind(|(step, _)| live.changes.since.is_none_or(|since| **step <= since))?;
-        let key = |eval: &Eval| (eval.step, eval.set.clone(), eval.target.clone());
+        let key = |eval: &Eval| (eval.step, eval.set.clone(), eval.target);
         Some((key(earlier), key(later), run.history.resumed))
     };
     // Of several tasks the first that has two.
@@ -83,7 +84,7 @@ pub(super) fn load(live: &mut Live, shared: &Shared) -> Vec<Command> {
 
 fn changes(run: &Path, (earlier, later, _): &EvalPair) -> Result<Vec<Change>, String> {
     let read = |(step, set, target): &EvalKey| {
-        read_evals(&eval_path(run, *step, set, target)).map_err(|error| error.to_string())
+        read_evals(&eval_path(run, *step, set, target.name())).map_err(|error| error.to_string())
     };
     Ok(between(&read(earlier)?, &read(later)?))
 }
@@ -126,7 +127,7 @@ fn groups(live: &Live, shared: &Shared, run: &FollowedRun) -> Vec<GroupChange> {
                 let group = groups
                     .values()
                     .find(|group| group.prompt_name() == row.prompt_id)?;
-                Some((*step, passing(&group.tiers)))
+                Some((*step, passing(&group_rows::from_event(group).tiers)))
             })
     };
     let change = |(index, row): (usize, &Row)| {
@@ -147,9 +148,12 @@ fn groups(live: &Live, shared: &Shared, run: &FollowedRun) -> Vec<GroupChange> {
 }
 
 /// Valid completions, and all.
-fn passing(tiers: &[String]) -> (usize, usize) {
+fn passing(tiers: &[TierOutcome]) -> (usize, usize) {
     (
-        tiers.iter().filter(|tier| *tier == "valid").count(),
+        tiers
+            .iter()
+            .filter(|tier| **tier == TierOutcome::Valid)
+            .count(),
         tiers.len(),
     )
 }
@@ -363,28 +367,29 @@ fn group_line(shared: &Shared, change: &GroupChange, step: u64) -> Line<'static>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Tier;
 
     #[test]
     fn what_got_worse_comes_first_and_samples_are_matched() {
-        let record = |prompt: &str, sample, tier: &str, exact| EvalRecord {
+        let record = |prompt: &str, sample, tier: Tier, exact| EvalRecord {
             prompt_id: prompt.to_owned(),
             sample,
-            tier: tier.to_owned(),
+            tier,
             exact,
             ..EvalRecord::default()
         };
         let before = [
-            record("a", 0, "invalid", Some(false)),
-            record("a", 1, "valid", Some(true)),
-            record("b", 0, "valid", Some(true)),
-            record("c", 0, "valid", None),
+            record("a", 0, Tier::Invalid, Some(false)),
+            record("a", 1, Tier::Valid, Some(true)),
+            record("b", 0, Tier::Valid, Some(true)),
+            record("c", 0, Tier::Valid, None),
         ];
         let after = [
-            record("a", 0, "valid", Some(true)),
-            record("a", 1, "valid", Some(true)),
-            record("b", 0, "valid", Some(false)),
-            record("c", 0, "unparsable", None),
-            record("d", 0, "valid", None),
+            record("a", 0, Tier::Valid, Some(true)),
+            record("a", 1, Tier::Valid, Some(true)),
+            record("b", 0, Tier::Valid, Some(false)),
+            record("c", 0, Tier::Unparsable, None),
+            record("d", 0, Tier::Valid, None),
         ];
         let found: Vec<_> = between(&before, &after)
             .into_iter()

@@ -8,10 +8,10 @@ use super::frame::framed;
 use super::{COMPLETION, Live, group_rows};
 use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
+use crate::facts::{StopReason, TierOutcome};
 use crate::followed_run::FollowedRun;
 use crate::format::counted;
 use crate::pane::content::Content;
-use crate::run::is_truncated;
 use crate::score::Score;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -194,15 +194,15 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion
         .score
         .as_ref()
-        .map_or("not scored", crate::score::Score::outcome);
+        .map_or(TierOutcome::NotScored, crate::score::Score::outcome);
     let reward = completion
         .reward
         .map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
-    let cut = is_truncated(&completion.stop_reason);
-    let stopped = match completion.stop_reason.as_str() {
-        "length" => "truncated".to_owned(),
-        "thinking" => "truncated while thinking".to_owned(),
-        other => one_line(other),
+    let cut = completion.stop_reason.is_truncated();
+    let stopped = match completion.stop_reason {
+        StopReason::Length => "truncated",
+        StopReason::Thinking => "truncated while thinking",
+        other => other.name(),
     };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
         Some(true) => "  exact",

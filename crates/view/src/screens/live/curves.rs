@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Subject};
 use super::frame::{framed, legend};
 use super::{CHART, Live, METRICS};
+use crate::facts::Target;
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, or_na, short_id};
 use crate::pane::content::{Content, Place};
@@ -241,7 +242,7 @@ fn chart<'a>(
             Vec::new()
         },
         levels: evals()
-            .filter(|eval| first && eval.target == "base")
+            .filter(|eval| first && eval.target == Target::Base)
             .take(1)
             .map(|eval| (eval.summary.valid, Role::Base, "base"))
             .collect(),
@@ -287,7 +288,7 @@ const EXACT: (&str, &str) = ("◇", "%");
 
 /// The rates of an eval: exact match below valid, so that valid is on top where both are equal.
 fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
-    let role = if eval.who() == "base" {
+    let role = if eval.who() == Target::Base {
         Role::Base
     } else {
         Role::Trained

@@ -64,8 +64,8 @@ fn tier_lines(
         let parts = falling().flat_map(|tier| {
             let share = or_na(series(tier).and_then(|series| series.at(at)), percent_short);
             let sign = Span::styled(
-                format!("{} ", theme.tier_glyph(tier.name())),
-                theme.style(Theme::tier_role(tier.name())),
+                format!("{} ", theme.tier_glyph(tier)),
+                theme.style(Theme::tier_role(tier)),
             );
             [sign, Span::raw(format!("{} {} ", tier.name(), share))]
         });
@@ -74,8 +74,8 @@ fn tier_lines(
     let bands: Vec<Band<'_>> = falling()
         .map(|tier| Band {
             series: series(tier),
-            sign: theme.tier_glyph(tier.name()),
-            role: Theme::tier_role(tier.name()),
+            sign: theme.tier_glyph(tier),
+            role: Theme::tier_role(tier),
         })
         .collect();
     let (first, last) = live.view.steps(live.last(run));

@@ -2,23 +2,19 @@
 
 use super::Live;
 use crate::advantage::{GroupSignal, group_signal};
+use crate::facts::{StopReason, TierOutcome};
 use crate::run::events::Group;
 use crate::score::Score;
 use crate::shared::Shared;
 
 use super::SampledGroup;
 
-/// The stop reason of an answer that was not sampled freely.
-const GUIDED: &str = "guided";
-
-const NOT_SCORED: &str = "not scored";
-
 /// One group; the lists are over its completions.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Row {
     pub(super) prompt_id: String,
     pub(super) rewards: Vec<f64>,
-    pub(super) tiers: Vec<String>,
+    pub(super) tiers: Vec<TierOutcome>,
     pub(super) advantages: Vec<f64>,
     /// With tools, of the calls of each completion; empty where the event is not kept.
     pub(super) call_seconds: Vec<Vec<f64>>,
@@ -35,17 +31,16 @@ impl Row {
         if self.guided {
             return None;
         }
-        let first = self.tiers.first().map_or("", String::as_str);
-        let why = match self.signal {
-            GroupSignal::Mixed => return None,
-            GroupSignal::AllMax => "all max".to_owned(),
-            GroupSignal::AllMin | GroupSignal::AllEqual
-                if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) =>
-            {
-                format!("all {first}")
-            }
-            GroupSignal::AllMin => "all min".to_owned(),
-            GroupSignal::AllEqual => "all equal".to_owned(),
+        let alike = self
+            .tiers
+            .first()
+            .filter(|first| self.tiers.iter().all(|tier| tier == *first));
+        let why = match (self.signal, alike) {
+            (GroupSignal::Mixed, _) => return None,
+            (GroupSignal::AllMax, _) => "all max".to_owned(),
+            (GroupSignal::AllMin | GroupSignal::AllEqual, Some(tier)) => format!("all {tier}"),
+            (GroupSignal::AllMin, None) => "all min".to_owned(),
+            (GroupSignal::AllEqual, None) => "all equal".to_owned(),
         };
         Some(if self.replaced {
             format!("replaced, {why}")
@@ -77,13 +72,7 @@ pub(super) fn from_event(group: &Group) -> Row {
             .tiers
             .iter()
             .zip(&group.rewards)
-            .map(|(tier, reward)| {
-                if reward.is_finite() {
-                    tier.clone()
-                } else {
-                    NOT_SCORED.to_owned()
-                }
-            })
+            .map(|(tier, reward)| TierOutcome::new(*tier, !reward.is_finite()))
             .collect(),
         advantages: group.advantages.clone(),
         call_seconds: group.call_seconds.clone(),
@@ -92,23 +81,27 @@ pub(super) fn from_event(group: &Group) -> Row {
         guided: group
             .stop_reasons
             .last()
-            .is_some_and(|reason| reason == GUIDED),
+            .is_some_and(|reason| *reason == StopReason::Guided),
     }
 }
 
 fn from_rollout(group: &SampledGroup) -> Row {
     let completions = || group.completions.iter();
-    let tier = |score: &Option<Score>| score.as_ref().map_or(NOT_SCORED, Score::outcome).to_owned();
+    let tier = |score: &Option<Score>| {
+        score
+            .as_ref()
+            .map_or(TierOutcome::NotScored, Score::outcome)
+    };
     let rewards: Vec<f64> = completions()
         .map(|completion| completion.reward.unwrap_or(f64::NAN))
         .collect();
-    let tiers: Vec<String> = completions()
+    let tiers: Vec<TierOutcome> = completions()
         .map(|completion| tier(&completion.score))
         .collect();
     // Completions that were sampled freely.
     let guided = completions()
         .next_back()
-        .is_some_and(|one| one.stop_reason == GUIDED);
+        .is_some_and(|one| one.stop_reason == StopReason::Guided);
     let sampled = || completions().take(rewards.len() - usize::from(guided));
     let every = |is: fn(&Score) -> bool| {
         sampled().all(|completion| completion.score.as_ref().is_some_and(is))

@@ -10,6 +10,7 @@ use super::group_rows::{self, Row};
 use super::header::eval_under_way;
 use super::{GROUPS, Live};
 use crate::advantage::mean_and_deviation;
+use crate::facts::{PhaseKind, Tier, TierOutcome};
 use crate::followed_run::FollowedRun;
 use crate::format::percent_short;
 use crate::pane::content::{Content, List};
@@ -105,18 +106,16 @@ fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<S
 
 /// Why there are no groups.
 fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
-    let phase = run
-        .history
-        .phase
-        .as_ref()
-        .map_or("", |phase| phase.phase.as_str());
+    let phase = run.history.phase.as_ref().map(|phase| phase.phase);
     match (step, live.rollouts.at_step(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
         (0, _) => match eval_under_way(run) {
             Some(eval) => format!("before step 1: {}", eval_count(eval)),
-            None if phase == "eval" => "base eval before step 1".to_owned(),
-            None if phase.is_empty() => "before step 1".to_owned(),
-            None => format!("step 1: {phase}"),
+            None if phase == Some(PhaseKind::Eval) => "base eval before step 1".to_owned(),
+            None => phase.map_or_else(
+                || "before step 1".to_owned(),
+                |phase| format!("step 1: {phase}"),
+            ),
         },
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {
@@ -258,7 +257,7 @@ impl Plan {
 /// Completions as tier marks; the selected one is reversed.
 pub(super) fn tiers(
     theme: &Theme,
-    tiers: &[String],
+    tiers: &[TierOutcome],
     each: usize,
     most: usize,
     chosen: Option<usize>,
@@ -266,13 +265,13 @@ pub(super) fn tiers(
     let blank = if each > 1 { " " } else { "" };
     let mut spans = Vec::new();
     for (index, tier) in tiers.iter().take(most).enumerate() {
-        let mut style = theme.style(Theme::tier_role(tier));
+        let mut style = theme.style(Theme::tier_role(*tier));
         if chosen == Some(index) {
             style = style.add_modifier(
                 ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD,
             );
         }
-        spans.push(Span::styled(theme.tier_glyph(tier), style));
+        spans.push(Span::styled(theme.tier_glyph(*tier), style));
         spans.push(Span::raw(blank));
     }
     spans
@@ -292,14 +291,14 @@ fn key(theme: &Theme, columns: usize) -> Line<'static> {
 pub(super) fn tier_entries(
     theme: &Theme,
 ) -> impl Iterator<Item = (&'static str, Role, String)> + use<> {
-    let tier = |tier: &'static str| {
+    let tier = |tier: Tier| {
         (
             theme.tier_glyph(tier),
             Theme::tier_role(tier),
-            tier.to_owned(),
+            tier.to_string(),
         )
     };
-    ["valid", "invalid", "unparsable"].map(tier).into_iter()
+    Tier::ALL.map(tier).into_iter().rev()
 }
 
 /// A prompt's name in so many columns; of one of several tasks the id stays whole, as far as it fits.
@@ -327,17 +326,17 @@ mod tests {
 
     #[test]
     fn a_guided_group_has_a_gradient_whatever_was_sampled() {
-        let row = |signal, guided, last: &str| Row {
+        let row = |signal, guided, last| Row {
             prompt_id: "a".to_owned(),
             rewards: vec![0.5, 0.5, 1.0],
-            tiers: ["invalid", "invalid", last].map(str::to_owned).to_vec(),
+            tiers: vec![TierOutcome::Invalid, TierOutcome::Invalid, last],
             signal,
             guided,
             ..Row::default()
         };
-        let equal = row(GroupSignal::AllEqual, false, "invalid");
-        let guided = row(GroupSignal::AllEqual, true, "valid");
-        let mixed = row(GroupSignal::Mixed, false, "valid");
+        let equal = row(GroupSignal::AllEqual, false, TierOutcome::Invalid);
+        let guided = row(GroupSignal::AllEqual, true, TierOutcome::Valid);
+        let mixed = row(GroupSignal::Mixed, false, TierOutcome::Valid);
         let check = |rows: &[&Row], expected: &str| {
             let rows: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
             assert_eq!(head_and_footer(&rows, 80, 9).1.join(" "), expected);

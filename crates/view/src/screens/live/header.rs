@@ -3,6 +3,7 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
+use crate::facts::Target;
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
 use crate::report::{Level, RunRow, eval_count, eval_pace, eval_rates};
@@ -69,7 +70,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         .filter(|_| !status.is_ended() && status != Status::Paused)
     {
         spans.push(Span::styled(
-            format!(": {}", one_line(&phase.phase)),
+            format!(": {}", phase.phase),
             theme.style(Role::Faint),
         ));
     }
@@ -266,7 +267,8 @@ fn rates(run: &FollowedRun) -> Option<String> {
             "" => history.metric_at(name, step),
             task => history.metric_at(&task_metric(task, name), step),
         };
-        let (valid, exact, of) = match history.latest_eval(&task_set("eval", task), "trained") {
+        let (valid, exact, of) = match history.latest_eval(&task_set("eval", task), Target::Trained)
+        {
             Some(eval) => (
                 eval.summary.valid,
                 eval.summary.exact,

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::frame::framed;
 use super::{Live, RESULT, log};
+use crate::facts::Target;
 use crate::followed_run::FollowedRun;
 use crate::format::percent_interval;
 use crate::message::Command;
@@ -38,12 +39,10 @@ fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
             continue;
         };
         let set = task_set(&judged.set, task);
-        let eval = |step, target: &str| {
-            run.history
-                .evals
-                .get(&(step, set.clone(), target.to_owned()))
-        };
-        if let (Some(base), Some(trained)) = (eval(0, "base"), eval(judged.step, "trained")) {
+        let eval = |step, target| run.history.evals.get(&(step, set.clone(), target));
+        if let (Some(base), Some(trained)) =
+            (eval(0, Target::Base), eval(judged.step, Target::Trained))
+        {
             found.push(ComparedEvals {
                 base,
                 trained,
@@ -82,14 +81,11 @@ pub(super) fn open_comparison(_: &mut Live, shared: &mut Shared) -> Vec<Command>
 
 /// An eval of a run as the eval screen names it.
 pub(super) fn id(run: &FollowedRun, eval: &Eval) -> EvalId {
-    let Eval {
-        step, set, target, ..
-    } = eval.clone();
     EvalId {
         folder: run.path().to_owned(),
-        step,
-        set,
-        target,
+        step: eval.step,
+        set: eval.set.clone(),
+        target: eval.target.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::header::eval_under_way;
 use super::{Completion, Live, SampledGroup};
+use crate::facts::StopReason;
 use crate::followed_run::FollowedRun;
 use crate::message::{Command, Sender, Work};
 use crate::run::{EvalRecord, RolloutGroup, read_evals, read_step};
@@ -85,7 +86,7 @@ fn load_base(live: &mut Live, shared: &Shared) -> Vec<Command> {
 fn base_evals(run: &FollowedRun) -> Vec<(String, PathBuf)> {
     let evals = run.history.evals.values();
     evals
-        .filter(|eval| eval.step == 0 && eval.who() == "base")
+        .filter(|eval| eval.step == 0)
         .map(|eval| (eval.set.clone(), run.path().join(&eval.file)))
         .collect()
 }
@@ -126,7 +127,11 @@ fn answer(set: &str, record: EvalRecord) -> SampledGroup {
             chain: record.chain.map(|chain| *chain),
             text: record.completion,
             tokens: record.tokens.unwrap_or(0),
-            stop_reason: if record.truncated { "length" } else { "stop" }.to_owned(),
+            stop_reason: if record.truncated {
+                StopReason::Length
+            } else {
+                StopReason::Stop
+            },
             reward: Some(record.reward).filter(|reward| !reward.is_nan()),
             score: serde_json::from_value(record.score).ok(),
             ..Completion::default()

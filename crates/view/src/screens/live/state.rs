@@ -1,5 +1,6 @@
 //! State of the live screen's panes: the data they have read, and the part they show.
 
+use crate::facts::{Target, Tier};
 use crate::report::Level;
 use crate::run::EvalRecord;
 use crate::widgets::list_cursor::Cursor;
@@ -17,7 +18,7 @@ pub(super) struct ChangesReading {
 
 /// The earlier and the later eval, and the number of resumes: a resumed run may have redone them.
 pub(super) type EvalPair = (EvalKey, EvalKey, usize);
-pub(super) type EvalKey = (u64, String, String);
+pub(super) type EvalKey = (u64, String, Target);
 
 /// One completion of an eval.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +41,11 @@ pub(super) enum Standing {
 
 impl Standing {
     pub(super) fn from_record(record: &EvalRecord) -> Self {
-        match record.tier.as_str() {
-            "valid" if record.exact == Some(true) => Self::Exact,
-            "valid" => Self::Valid,
-            "invalid" => Self::Invalid,
-            _ => Self::Unparsable,
+        match record.tier {
+            Tier::Valid if record.exact == Some(true) => Self::Exact,
+            Tier::Valid => Self::Valid,
+            Tier::Invalid => Self::Invalid,
+            Tier::Unparsable => Self::Unparsable,
         }
     }
 

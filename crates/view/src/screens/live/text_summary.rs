@@ -3,6 +3,7 @@
 use ratatui::text::Line;
 
 use super::{Live, header, log};
+use crate::facts::Target;
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, duration, or_na, percent_short};
 use crate::shared::Shared;
@@ -33,7 +34,7 @@ pub(super) fn lines(
         .seconds_left()
         .filter(|_| !run.status().is_ended());
     let tasks = run.history.task_names();
-    let eval = |task: &str, target: &str| {
+    let eval = |task: &str, target| {
         or_na(
             run.history.latest_eval(&task_set("eval", task), target),
             |eval| {
@@ -85,7 +86,7 @@ pub(super) fn lines(
     );
     let evals = tasks.iter().flat_map(|task| {
         let set = task_set("eval", task);
-        [("base", "base"), ("now", "trained")]
+        [("base", Target::Base), ("now", Target::Trained)]
             .map(|(word, target)| Line::raw(format!("{set} {word}: {}", eval(task, target))))
     });
     lines.splice(7..7, evals);

@@ -11,6 +11,7 @@ use ratatui::text::{Line, Span};
 use super::search_state::{Matches, News};
 use super::{LIST, MATCHES, Runs};
 use crate::command_log::CommandLine;
+use crate::facts::TierOutcome;
 use crate::format::short_id;
 use crate::message::{Command, Sender, Work};
 use crate::pane::content::{Content, List};
@@ -213,11 +214,7 @@ fn about(matches: &Matches, hit: &SearchHit) -> String {
         Some(false) => ", not exact",
         None => "",
     };
-    let tier = if hit.tier.is_empty() {
-        "n/a"
-    } else {
-        &hit.tier
-    };
+    let tier = hit.tier.map_or("n/a", TierOutcome::name);
     format!(
         "{run} step {} {} #{}: {tier}{exact}, reward {reward}",
         hit.step,
@@ -238,9 +235,14 @@ fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize) -> Line<
         padded(&hit.prompt_id, 12, false),
         hit.sample + 1
     );
-    let tier = Span::styled(
-        format!("{} ", theme.tier_glyph(&hit.tier)),
-        theme.style(Theme::tier_role(&hit.tier)),
+    let tier = hit.tier.map_or_else(
+        || Span::raw("  "),
+        |tier| {
+            Span::styled(
+                format!("{} ", theme.tier_glyph(tier)),
+                theme.style(Theme::tier_role(tier)),
+            )
+        },
     );
     let room = width.saturating_sub(head.chars().count() + 3);
     // A third of the room goes to what precedes the match.

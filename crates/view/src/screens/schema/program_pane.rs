@@ -238,7 +238,7 @@ fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
     let style = theme.style(if score.is_error() {
         Role::Bad
     } else {
-        Theme::tier_role(score.tier.name())
+        Theme::tier_role(score.tier)
     });
     let mut lines = vec![Line::from(vec![
         Span::styled(result, style),

@@ -243,7 +243,7 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     } else {
         (share * 16.0).round() as usize
     });
-    let style = theme.style(Theme::tier_role(tier.name()));
+    let style = theme.style(Theme::tier_role(tier));
     let change = effects
         .saved
         .map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
@@ -254,7 +254,7 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     };
     Line::from(vec![
         Span::styled(
-            format!("{} {:<10} ", theme.tier_glyph(tier.name()), tier.name()),
+            format!("{} {:<10} ", theme.tier_glyph(tier), tier.name()),
             style,
         ),
         Span::styled(format!("{value:>4.2} "), theme.style(Role::Faint)),
@@ -377,12 +377,12 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     }
     let most = shared.draft.task.as_deref().map_or(0.0, most);
     lines.extend(findings.iter().map(|finding| {
-        let style = theme.style(Theme::tier_role(finding.tier.name()));
+        let style = theme.style(Theme::tier_role(finding.tier));
         Line::from(vec![
             Span::styled(
                 format!(
                     "{} {:>5.2} of {:.2}  ",
-                    theme.tier_glyph(finding.tier.name()),
+                    theme.tier_glyph(finding.tier),
                     finding.reward,
                     most
                 ),

@@ -340,7 +340,9 @@ fn row(
         _ => " ".repeat(6),
     };
     // The class implies the tier, which the glyph shows.
-    let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
+    let outcome = score
+        .failure
+        .map_or(name.name(), crate::score::FailureClass::name);
     let outcome = padded(outcome, OUTCOME, false);
     let right = format!("{:>6}", score.reward_text());
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();

@@ -9,7 +9,7 @@ use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::environment::ToolChain;
 use crate::report::chain_text;
-use crate::run::{RolloutGroup, is_truncated, read_step};
+use crate::run::{RolloutGroup, read_step};
 use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
 use crate::task::PromptSet;
@@ -274,16 +274,14 @@ impl Items {
         for (number, group) in groups.into_iter().enumerate() {
             let row = rows.get(&group.prompt_id).cloned();
             for (sample, completion) in group.completions.into_iter().enumerate() {
-                let tier = completion.score["tier"]
-                    .as_str()
-                    .and_then(|name| Tier::ALL.into_iter().find(|tier| tier.name() == name));
+                let tier = completion.score["tier"].as_str().and_then(Tier::from_name);
                 let stored = Stored {
                     reward: completion.reward,
                     tier,
                     advantage: completion.advantage,
                     tokens: completion.token_ids.len(),
                     sampled: completion.sampled_tokens(),
-                    is_truncated: is_truncated(&completion.stop_reason),
+                    is_truncated: completion.stop_reason.is_truncated(),
                 };
                 items.all.push(Item {
                     text: completion.text,

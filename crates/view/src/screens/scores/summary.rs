@@ -39,12 +39,12 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         let share = count as f64 / tally.all as f64;
         lines.push(Line::from(vec![
             Span::styled(
-                format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()),
-                theme.style(Theme::tier_role(tier.name())),
+                format!("{} {:<11}", theme.tier_glyph(tier), tier.name()),
+                theme.style(Theme::tier_role(tier)),
             ),
             Span::styled(
                 gauge(theme, share, gauge_columns),
-                theme.style(Theme::tier_role(tier.name())),
+                theme.style(Theme::tier_role(tier)),
             ),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
             Span::styled(
@@ -342,14 +342,14 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         ));
         for tier in Tier::ALL.into_iter().rev() {
             let (before, now) = (all.before[tier as usize], all.after[tier as usize]);
-            let name = format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name());
+            let name = format!("{} {:<11}", theme.tier_glyph(tier), tier.name());
             let change = if before == now {
                 String::new()
             } else {
                 format!("  {:+}", now as i64 - before as i64)
             };
             lines.push(Line::from(vec![
-                Span::styled(name, theme.style(Theme::tier_role(tier.name()))),
+                Span::styled(name, theme.style(Theme::tier_role(tier))),
                 Span::raw(format!("{before:>9}{now:>9}")),
                 Span::styled(change, theme.style(Role::Accent)),
             ]));
