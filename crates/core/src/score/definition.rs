@@ -38,7 +38,7 @@ pub(crate) struct Kind {
 }
 
 /// What is known of a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,
     /// Empty for a key that is required.

@@ -40,33 +40,70 @@ const KEYS_HERE: &str = "<!-- keys -->";
 
 /// The text of docs/kinds.md.
 pub fn kinds_page() -> String {
-    let mut page = format!("{INTRODUCTION}{}\n", key_table(&[], &COMMON_KEYS));
+    let mut page = INTRODUCTION.to_owned();
+    page.push_str(KEY_HEAD);
+    page.extend(COMMON_KEYS.iter().map(|key| key_row(key, "")));
     page.push_str("\n| kind | judges |\n|---|---|\n");
     for Kind { name, about, .. } in KINDS {
         let summary = about.lines().next().unwrap_or_default();
         let _ = writeln!(page, "| [`{name}`](#{name}) | {summary} |");
     }
+    let mut shared: Vec<&KeyInfo> = Vec::new();
+    for key in KINDS.iter().flat_map(|kind| kind.score_keys) {
+        if is_shared(key) && !shared.contains(&key) {
+            shared.push(key);
+        }
+    }
+    let _ = write!(page, "\n## Keys of several kinds\n\n{KEY_HEAD}");
+    page.extend(shared.into_iter().map(|key| key_row(key, "")));
     for kind in KINDS {
-        let keys = key_table(kind.keys, kind.score_keys);
-        let about = kind.about.replacen(KEYS_HERE, &keys, 1);
+        let about = kind.about.replacen(KEYS_HERE, &keys_of(kind), 1);
         let _ = write!(page, "\n## {}\n\n{about}", kind.name);
     }
     page
 }
 
-/// `top`: those outside of all tables of `task.toml`.
-fn key_table(top: &[KeyInfo], keys: &[KeyInfo]) -> String {
-    let row = |key: &KeyInfo, place: &str| {
-        let default = if key.default.is_empty() {
-            "required"
-        } else {
-            key.default
-        };
-        format!("\n| `{}`{place} | {} | {default} |", key.name, key.meaning)
+const KEY_HEAD: &str = "| key | meaning | default |\n|---|---|---|\n";
+
+fn is_shared(key: &KeyInfo) -> bool {
+    let kinds = KINDS.iter().filter(|kind| kind.score_keys.contains(key));
+    kinds.count() > 1
+}
+
+fn key_row(key: &KeyInfo, place: &str) -> String {
+    let default = if key.default.is_empty() {
+        "required"
+    } else {
+        key.default
     };
-    let top = top.iter().map(|key| row(key, ", outside of tables"));
-    let rows: String = top.chain(keys.iter().map(|key| row(key, ""))).collect();
-    format!("| key | meaning | default |\n|---|---|---|{rows}")
+    format!("| `{}`{place} | {} | {default} |\n", key.name, key.meaning)
+}
+
+/// A table of the keys that only this kind has, and the names of the others.
+fn keys_of(kind: &Kind) -> String {
+    let (shared, own): (Vec<&KeyInfo>, Vec<&KeyInfo>) =
+        kind.score_keys.iter().partition(|key| is_shared(key));
+    let top = kind
+        .keys
+        .iter()
+        .map(|key| key_row(key, ", outside of tables"));
+    let rows: String = top
+        .chain(own.into_iter().map(|key| key_row(key, "")))
+        .collect();
+    let mut text = if rows.is_empty() {
+        String::new()
+    } else {
+        format!("{KEY_HEAD}{rows}\n")
+    };
+    if !shared.is_empty() {
+        let names: Vec<String> = shared.iter().map(|key| format!("`{}`", key.name)).collect();
+        let _ = writeln!(
+            text,
+            "[Keys of several kinds](#keys-of-several-kinds): {}.",
+            names.join(", ")
+        );
+    }
+    text.trim_end().to_owned()
 }
 
 #[cfg(test)]
