@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let label = path.display().to_string();
     let bytes = files::read(&path).map_err(|error| {
         let remedy =
-            "label answers on the Scores screen, or write one JSON object per line (docs/tasks.md)";
+            "label answers on the Scores screen, or write one JSON object per line (docs/kinds.md)";
         Failure::failed(format!("{label}: {error}; {remedy}"))
     })?;
     let labels = read_labels(&label, &bytes, &criteria)?;

@@ -71,7 +71,6 @@ const fn promise(name: &'static str, level: Level, statements: &'static str) -> 
     }
 }
 
-/// In the order of docs/tasks.md.
 pub const PROMISES: &[Promise] = &[
     promise(
         "reading a private key",
@@ -210,26 +209,6 @@ pub const PROMISES: &[Promise] = &[
         "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.5)\nraise OSError('both live')",
     ),
 ];
-
-impl Promise {
-    /// The row of docs/tasks.md.
-    pub fn row(&self) -> String {
-        let at = |level| {
-            if self.level <= level {
-                "refused"
-            } else {
-                "possible"
-            }
-        };
-        format!(
-            "| {} | {} | {} | {} |",
-            self.name,
-            at(Level::Strong),
-            at(Level::Limited),
-            at(Level::None)
-        )
-    }
-}
 
 /// A program in Python that tries what its input names: it ends with 0 where it succeeds, with 1 and the reason where it
 /// is refused. Its arguments: the folder of [`Attacked`], a port and a process of that, and `small` or `large`.

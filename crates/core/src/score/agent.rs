@@ -20,6 +20,7 @@ use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "agent",
+    about: include_str!("agent.about.md"),
     keys: &[],
     score_keys: &[KeyInfo::new(
         "mode",

@@ -26,6 +26,8 @@ use crate::text::CallFormat;
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
+    /// Its section of docs/kinds.md: what it judges, why, an example, `<!-- keys -->` for its table of keys, pitfalls.
+    pub(crate) about: &'static str,
     /// Keys that it reads outside of all tables of `task.toml`.
     pub(crate) keys: &'static [KeyInfo],
     /// Keys of `[score]` that it reads besides those of all kinds.
@@ -36,7 +38,7 @@ pub(crate) struct Kind {
 }
 
 /// What is known of a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,
     /// Empty for a key that is required.

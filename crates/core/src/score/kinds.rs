@@ -1,6 +1,8 @@
-//! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
+//! The kinds of scorer, and the page that documents them. A new one is a file or folder beside this one, and a line here.
 
-use super::definition::Kind;
+use std::fmt::Write;
+
+use super::definition::{COMMON_KEYS, KeyInfo, Kind};
 use super::{
     agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls,
 };
@@ -24,4 +26,104 @@ pub(crate) const KINDS: &[&Kind] = &[
 
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
     KINDS.iter().copied().find(|kind| kind.name == name)
+}
+
+const INTRODUCTION: &str = "# Kinds of scorer\n\n\
+    This page is generated from the `about.md` of each kind in `crates/core/src/score/`\n\
+    and its table of keys; a test compares them.\n\
+    `[score] kind` names what judges an answer, `[[reward]] kind` what judges a part of the reward.\n\
+    [Tasks](tasks.md) say what all kinds share.\n\
+    Each kind accepts the keys of its table and these:\n\n";
+
+/// Where the table of keys stands in [`Kind::about`].
+const KEYS_HERE: &str = "<!-- keys -->";
+
+/// The text of docs/kinds.md.
+pub fn kinds_page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    page.push_str(KEY_HEAD);
+    page.extend(COMMON_KEYS.iter().map(|key| key_row(key, "")));
+    page.push_str("\n| kind | judges |\n|---|---|\n");
+    for Kind { name, about, .. } in KINDS {
+        let summary = about.lines().next().unwrap_or_default();
+        let _ = writeln!(page, "| [`{name}`](#{name}) | {summary} |");
+    }
+    let mut shared: Vec<&KeyInfo> = Vec::new();
+    for key in KINDS.iter().flat_map(|kind| kind.score_keys) {
+        if is_shared(key) && !shared.contains(&key) {
+            shared.push(key);
+        }
+    }
+    let _ = write!(page, "\n## Keys of several kinds\n\n{KEY_HEAD}");
+    page.extend(shared.into_iter().map(|key| key_row(key, "")));
+    for kind in KINDS {
+        let about = kind.about.replacen(KEYS_HERE, &keys_of(kind), 1);
+        let _ = write!(page, "\n## {}\n\n{about}", kind.name);
+    }
+    page
+}
+
+const KEY_HEAD: &str = "| key | meaning | default |\n|---|---|---|\n";
+
+fn is_shared(key: &KeyInfo) -> bool {
+    let kinds = KINDS.iter().filter(|kind| kind.score_keys.contains(key));
+    kinds.count() > 1
+}
+
+fn key_row(key: &KeyInfo, place: &str) -> String {
+    let default = if key.default.is_empty() {
+        "required"
+    } else {
+        key.default
+    };
+    format!("| `{}`{place} | {} | {default} |\n", key.name, key.meaning)
+}
+
+/// A table of the keys that only this kind has, and the names of the others.
+fn keys_of(kind: &Kind) -> String {
+    let (shared, own): (Vec<&KeyInfo>, Vec<&KeyInfo>) =
+        kind.score_keys.iter().partition(|key| is_shared(key));
+    let top = kind
+        .keys
+        .iter()
+        .map(|key| key_row(key, ", outside of tables"));
+    let rows: String = top
+        .chain(own.into_iter().map(|key| key_row(key, "")))
+        .collect();
+    let mut text = if rows.is_empty() {
+        String::new()
+    } else {
+        format!("{KEY_HEAD}{rows}\n")
+    };
+    if !shared.is_empty() {
+        let names: Vec<String> = shared.iter().map(|key| format!("`{}`", key.name)).collect();
+        let _ = writeln!(
+            text,
+            "[Keys of several kinds](#keys-of-several-kinds): {}.",
+            names.join(", ")
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// UPDATE_DOCS=1 cargo test -p grpo-tui-core --lib page_of_kinds
+    #[test]
+    fn the_page_of_kinds_agrees_with_the_kinds() {
+        for kind in KINDS {
+            assert_eq!(kind.about.matches(KEYS_HERE).count(), 1, "{}", kind.name);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kinds.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, kinds_page()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == kinds_page(),
+            "docs/kinds.md is out of date; write it with: UPDATE_DOCS=1 cargo test -p grpo-tui-core --lib page_of_kinds"
+        );
+    }
 }

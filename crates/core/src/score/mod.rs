@@ -65,6 +65,7 @@ pub use json_schema::{
     DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, WordEdge,
     encode_references, engine_pattern,
 };
+pub use kinds::kinds_page;
 pub use length::{LengthAim, LengthRule, LengthUnit};
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;

@@ -19,6 +19,7 @@ use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "state",
+    about: include_str!("state.about.md"),
     keys: &[],
     score_keys: &[
         KeyInfo::new(
@@ -28,17 +29,17 @@ pub(crate) static KIND: Kind = Kind {
         ),
         KeyInfo::new(
             "query",
-            "",
+            "this, `file` or `ask`",
             "of `sqlite`: the SQL query whose result equals `expected`",
         ),
         KeyInfo::new(
             "file",
-            "",
+            "none",
             "of `files`: the file whose text equals `expected`, in place of `query`",
         ),
         KeyInfo::new(
             "ask",
-            "",
+            "none",
             "of a `run` program: a table that it answers as `state`, in place of `query`",
         ),
     ],

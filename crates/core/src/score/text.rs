@@ -21,6 +21,7 @@ use crate::task::{Home, Read, Section, TaskFiles, read_normalisations};
 
 pub(crate) static KIND: Kind = Kind {
     name: "text",
+    about: include_str!("text.about.md"),
     keys: &[],
     score_keys: &[NORMALISE],
     read,

@@ -21,6 +21,7 @@ use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "command",
+    about: include_str!("about.md"),
     keys: &[],
     score_keys: &[
         COMMAND,
@@ -44,6 +45,7 @@ pub(crate) static KIND: Kind = Kind {
 
 pub(crate) static CODE: Kind = Kind {
     name: "code",
+    about: include_str!("code.about.md"),
     keys: &[],
     score_keys: &[
         COMMAND,
@@ -70,9 +72,10 @@ pub(crate) static CODE: Kind = Kind {
 
 pub(crate) static TESTS: Kind = Kind {
     name: "tests",
+    about: include_str!("program_tests/about.md"),
     keys: &[],
     score_keys: &[
-        KeyInfo::new("language", "", "python, bash, node, c, rust; or `run`"),
+        KeyInfo::new("language", "this or `run`", "python, bash, node, c or rust"),
         KeyInfo::new(
             "run",
             "none",
@@ -87,10 +90,10 @@ pub(crate) static TESTS: Kind = Kind {
         GRADED,
         FILES,
         PROCESSES,
-        KeyInfo::new("seconds", "5", "for a case"),
+        KeyInfo::new("seconds", "5", "time limit of a case"),
         MEMORY,
         MAX_PROCESSES,
-        KeyInfo::new("output_kib", "1024", "of a case"),
+        KeyInfo::new("output_kib", "1024", "output and value of a case, KiB"),
         STRONG,
         READ,
         ERRORS,
@@ -112,18 +115,18 @@ const COMMAND: KeyInfo = KeyInfo::new(
 const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
 const PROCESSES: KeyInfo =
     KeyInfo::new("processes", "one per core, at most 8", "processes at once");
-const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "for an answer");
+const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer");
 const MEMORY: KeyInfo = KeyInfo::new(
     "memory_mib",
     "2048",
-    "address space of a process; 0: no limit",
+    "MiB of address space of a process; 0: no limit",
 );
 const MAX_PROCESSES: KeyInfo = KeyInfo::new(
     "max_processes",
     "256",
     "processes and threads of a program with all that it starts",
 );
-const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "of an answer");
+const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "size of an answer, KiB");
 const ISOLATION: KeyInfo = KeyInfo::new(
     "isolation",
     "the strongest that the machine gives",
@@ -132,12 +135,12 @@ const ISOLATION: KeyInfo = KeyInfo::new(
 const READ: KeyInfo = KeyInfo::new(
     "read",
     "none",
-    "files and folders outside the task that it may read",
+    "files and folders outside the task that it may read: absolute paths",
 );
 const ERRORS: KeyInfo = KeyInfo::new(
     "max_scorer_errors",
     "0.1",
-    "share of completions that the program may fail to score",
+    "share of a step's completions that the program may fail to score; beyond it a run stops",
 );
 
 impl CommandRules {

@@ -21,6 +21,7 @@ use crate::task::{Home, Read, Section, TaskError, TaskFiles, escaped};
 
 pub(crate) static KIND: Kind = Kind {
     name: "http_request",
+    about: include_str!("about.md"),
     keys: &[],
     score_keys: &[
         KeyInfo::new("openapi", "", "the OpenAPI document"),

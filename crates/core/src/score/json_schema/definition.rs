@@ -19,6 +19,7 @@ use crate::task::{Home, Read, Section, TaskFiles, follow_references};
 
 pub(crate) static KIND: Kind = Kind {
     name: "json_schema",
+    about: include_str!("about.md"),
     keys: &[SCHEMA],
     score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, GROUNDED, REFERENCES],
     read,

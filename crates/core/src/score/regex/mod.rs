@@ -26,6 +26,7 @@ use shortest_match::shortest_match;
 
 pub(crate) static KIND: Kind = Kind {
     name: "regex",
+    about: include_str!("about.md"),
     keys: &[],
     score_keys: &[
         KeyInfo::new(

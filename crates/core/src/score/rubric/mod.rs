@@ -35,16 +35,17 @@ use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "judge",
+    about: include_str!("about.md"),
     keys: &[],
     score_keys: &[
         KeyInfo::new(
             "endpoint",
-            "",
+            "this or `judge`",
             "the server: keys as in endpoints.toml; asked once it is trusted",
         ),
         KeyInfo::new(
             "judge",
-            "",
+            "none",
             "in place of a server: `model` of this machine, or `run`; `device`: cpu, gpu:0 ..",
         ),
         KeyInfo::new(
@@ -72,7 +73,11 @@ pub(crate) static KIND: Kind = Kind {
             "none",
             "in the currency of the prices; then no more is asked",
         ),
-        KeyInfo::new("requests_per_minute", "none", "at most"),
+        KeyInfo::new(
+            "requests_per_minute",
+            "none",
+            "at most; `endpoint.concurrency` limits requests at once",
+        ),
         KeyInfo::new(
             "allow_secrets",
             "false",

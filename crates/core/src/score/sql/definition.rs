@@ -12,7 +12,7 @@ use super::{Sql, first_table, outline};
 use crate::dataset::PromptRow;
 use crate::score::audit::BY_EXPECTED;
 use crate::score::definition::{
-    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, SCHEMA, text_digest,
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
 };
 use crate::score::{OutlineEntry, ScoreError};
 use crate::sqlite::{Clock, Settings};
@@ -20,10 +20,19 @@ use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "sql",
-    keys: &[SCHEMA],
+    about: include_str!("about.md"),
+    keys: &[KeyInfo::new(
+        "schema",
+        "those of each row",
+        "the file of statements that make and fill the tables",
+    )],
     score_keys: &[
         KeyInfo::new("dialect", "sqlite", "the grammar of queries"),
-        KeyInfo::new("now", "2024-01-01 00:00:00", "the time that queries read"),
+        KeyInfo::new(
+            "now",
+            "2024-01-01 00:00:00",
+            "the time, in UTC, that queries, defaults, views and triggers read",
+        ),
         KeyInfo::new("rows", "each", "set: equal rows count once"),
         KeyInfo::new(
             "columns",
@@ -38,8 +47,8 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new("max_steps", "5000000", "steps of SQLite's virtual machine"),
         KeyInfo::new("seconds", "5", "time limit of a query"),
         KeyInfo::new("max_rows", "10000", "rows of a result"),
-        KeyInfo::new("result_kib", "16384", "size of a result"),
-        KeyInfo::new("value_kib", "64", "size of one value"),
+        KeyInfo::new("result_kib", "16384", "size of a result, KiB"),
+        KeyInfo::new("value_kib", "64", "size of one value, KiB"),
     ],
     read,
 };

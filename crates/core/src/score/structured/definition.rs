@@ -19,6 +19,7 @@ use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "structured",
+    about: include_str!("about.md"),
     keys: &[SCHEMA],
     score_keys: &[
         KeyInfo::new(

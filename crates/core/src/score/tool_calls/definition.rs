@@ -23,6 +23,7 @@ use crate::text::{CALL_FORMATS, CallFormat};
 
 pub(crate) static KIND: Kind = Kind {
     name: "tool_calls",
+    about: include_str!("about.md"),
     keys: &[],
     score_keys: &[
         KeyInfo::new("tools", "those of each row", "the file of the functions"),
