@@ -102,19 +102,15 @@ fn two_who_ask_at_once_start_one_server_that_answers_as_the_command_does_and_giv
     );
     assert_eq!(end(tiny), "released CPU to a waiting run");
     // A run's result and what it started from are served side by side.
-    let [trained, base] = [&[][..], &["--base"]].map(|base| {
-        let asked = [&["short@last", "--runs", "runs"], base].concat();
-        let direct = sampled(folder, 2, &asked);
-        assert_eq!(
-            sampled(folder, 2, &[&asked[..], &["--worker"]].concat()),
-            direct
-        );
-        direct
-    });
-    assert_ne!(trained, base);
+    let asked =
+        [&[][..], &["--base"]].map(|base| [&["short@last", "--runs", "runs"], base].concat());
+    let direct = asked.each_ref().map(|asked| sampled(folder, 8, asked));
+    let served = asked.map(|asked| sampled(folder, 8, &[&asked[..], &["--worker"]].concat()));
+    assert_eq!(served, direct);
+    assert_ne!(direct[0], direct[1]);
     let all = servers(folder);
     assert_eq!((all.len(), starts(&all[1])), (2, 1), "{all:?}");
-    assert_eq!(end(&all[1]), "idle for 2.0 s");
+    assert_eq!(end(&all[1]), "idle for 8.0 s");
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn a_program_begins_with_a_field_of_its_row() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn the_prompt_of_a_row_lists_the_functions_that_it_names() {
     let two = "[{\"name\": \"f\"}, {\"type\": \"function\", \"function\": {\"name\": \"g\"}}]";
     let folder = folder(&[("tools.py", ""), ("tools.json", two)]);
@@ -372,6 +373,7 @@ fn a_program_does_not_outlive_its_conversation() {
 const SHOP: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT UNIQUE, stock INT);\nINSERT INTO item VALUES (1, 'nut', 5), (2, 'bolt', 0);";
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn malformed_tools_are_refused_with_their_place() {
     let folder = folder(&[
         ("tools.py", ""),
@@ -512,6 +514,7 @@ fn malformed_tools_are_refused_with_their_place() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_runs_only_as_it_was_trusted() {
     let folder = folder(&[("tools.py", "1"), ("tools.json", DEFINITIONS)]);
     let tools = toolset(folder.path(), RUN).unwrap();

@@ -15,8 +15,8 @@ mod vocabulary; // the bytes of tokens
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
@@ -32,8 +32,11 @@ pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::advance;
 
-/// The time limit for one grammar. Thousands of schemas take seconds, and most such grammars are too large then.
+/// The limit of processor time for one grammar, so that it does not depend on what else runs. Thousands of schemas take seconds, and most such grammars are too large then.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
+
+/// How often the limit is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why completions cannot be constrained.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,7 @@ pub enum ConstraintError {
     )]
     NoStopToken,
     #[error(
-        "the grammar of the answers took longer than {seconds} s to compile, the limit: simplify the schema (fewer alternatives, shorter bounds and patterns)"
+        "the grammar of the answers took longer than {seconds} s of processor time to compile, the limit: simplify the schema (fewer alternatives, shorter bounds and patterns)"
     )]
     Time { seconds: u64 },
     #[error("no constraint can be made for this tokenizer: {0}")]
@@ -189,7 +192,7 @@ impl Constraint {
     }
 }
 
-/// Does work on a thread of its own, which is left behind where it takes too long: the compiler counts what it does, so
+/// Does work on a thread of its own, which is left behind where it takes too much processor time: the compiler counts what it does, so
 /// the thread ends at some time, but not soon. At most as many are left behind as there are cores.
 fn within<R: Send + 'static>(
     limit: Duration,
@@ -220,18 +223,37 @@ fn within<R: Send + 'static>(
     *running += 1;
     drop(running);
     let (place, (sender, receiver)) = (Place, channel());
+    let id = Arc::new(OnceLock::new());
+    let started_as = Arc::clone(&id);
     // Schemas are nested, and the compiler follows them.
     let thread = std::thread::Builder::new()
         .name("constraint".to_owned())
         .stack_size(32 << 20);
     let started = thread.spawn(move || {
         let _place = place;
+        _ = started_as.set(rustix::thread::gettid());
         _ = sender.send(work());
     });
     started.map_err(|error| ConstraintError::Vocabulary(error.to_string()))?;
-    receiver
-        .recv_timeout(limit.saturating_sub(start.elapsed()))
-        .map_err(|_| too_long())
+    let has_time = || match id.get() {
+        Some(id) => processor_time(*id).unwrap_or_else(|| start.elapsed()) < limit,
+        None => limit > Duration::ZERO,
+    };
+    loop {
+        match receiver.recv_timeout(LOOK.min(limit)) {
+            Ok(result) => return Ok(result),
+            Err(RecvTimeoutError::Timeout) if has_time() => {}
+            Err(_) => return Err(too_long()),
+        }
+    }
+}
+
+/// What a thread of this process has computed; `None` where the kernel does not say.
+fn processor_time(thread: rustix::thread::Pid) -> Option<Duration> {
+    let id = thread.as_raw_nonzero();
+    let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
+    let nanoseconds = text.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// The parser's state after the tokens of one completion.

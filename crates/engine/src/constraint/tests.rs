@@ -408,7 +408,10 @@ fn a_constraint_that_takes_too_long_is_given_up() {
     let error = within(Duration::ZERO, move || receiver.recv())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("took longer than 0 s to compile"), "{error}");
+    assert!(
+        error.contains("took longer than 0 s of processor time"),
+        "{error}"
+    );
     drop(sender);
     assert_eq!(within(COMPILE_TIME, || 7).unwrap(), 7);
     let tools = json!([{"name": "f"}, {"name": "g", "parameters": {"properties": {"a": {"contains": {}}}}}]);
