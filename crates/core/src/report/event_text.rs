@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::shown;
+use super::tables::shown;
 use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};

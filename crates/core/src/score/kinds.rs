@@ -1,9 +1,18 @@
-//! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
+//! The kinds of scorer. A new one is a file or folder in `kinds/`, and two lines here.
+
+pub(super) mod agent;
+pub(super) mod command;
+pub(super) mod http_request;
+pub(super) mod json_schema;
+mod regex;
+pub(super) mod rubric;
+mod sql;
+mod state;
+mod structured;
+mod text;
+pub(super) mod tool_calls;
 
 use super::definition::Kind;
-use super::{
-    agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls,
-};
 
 /// The first is that of a task that names none.
 pub(crate) const KINDS: &[&Kind] = &[
@@ -19,7 +28,7 @@ pub(crate) const KINDS: &[&Kind] = &[
     &http_request::KIND,
     &state::KIND,
     &agent::KIND,
-    &super::rubric::KIND,
+    &rubric::KIND,
 ];
 
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {

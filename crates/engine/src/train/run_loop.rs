@@ -17,9 +17,9 @@ use super::step::grpo_steps;
 use super::supervised::sft_step;
 use super::trainer::Trainer;
 use crate::policy::PolicyVersion;
+use crate::prompts::rows_without_answer;
 use crate::run::events::{Alert, Eval};
 use crate::run::{Answer, Status};
-use crate::score::rows_without_answer;
 use crate::task::PromptSet;
 
 /// How a run ended; on ranks other than 0 with an empty report.
