@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("roxmltree", &["score"]),
     ("rusqlite", &["sqlite"]),
     ("saphyr_parser", &["score"]),
-    ("sqlparser", &["score"]),
+    ("sqlparser", &["score", "help"]),
     ("jsonschema", &["environment", "score", "constraint"]),
     ("jsonschema_regex", &["constraint"]),
     ("referencing", &["constraint"]),

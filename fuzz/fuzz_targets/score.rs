@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{FailureClass, RewardPart, Score, Scorer, Task, Tier};
+use grpo_tui::score::{FailureClass, PartValue, RewardPart, Score, Scorer, Task, Tier};
+use grpo_tui::task::{Normalisation, Normalisations};
 use grpo_tui::text::THINK_MARKS;
 use libfuzzer_sys::fuzz_target;
 
@@ -73,22 +74,31 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
     rich.score.tiers.valid = 0.6;
     rich.score.tiers.invalid = 0.25;
     rich.score.normalise = [
-        ("id", "casefold+trim+whitespace"),
-        ("date", "date"),
-        ("either", "number"),
+        (
+            "id",
+            vec![
+                Normalisation::Casefold,
+                Normalisation::Trim,
+                Normalisation::Whitespace,
+            ],
+        ),
+        ("date", vec![Normalisation::Date]),
+        ("either", vec![Normalisation::Number]),
     ]
-    .map(|(field, names)| (field.to_owned(), names.to_owned()))
+    .map(|(field, names)| (field.to_owned(), Normalisations(names)))
     .into();
-    rich.rewards = [("fields", 0.2), ("exact", 0.1), ("tolerant", 0.1)]
-        .map(|(part, weight)| RewardPart {
-            part: part.to_owned(),
-            weight,
-            scored_by: None,
-            expected: None,
-            after_valid: false,
-            length: None,
-        })
-        .into();
+    rich.rewards = [
+        ("fields", 0.2, PartValue::Fields),
+        ("exact", 0.1, PartValue::Exact),
+        ("tolerant", 0.1, PartValue::Tolerant),
+    ]
+    .map(|(part, weight, value)| RewardPart {
+        part: part.to_owned(),
+        weight,
+        after_valid: false,
+        value,
+    })
+    .into();
     vec![
         Judge::new(
             &invoice,

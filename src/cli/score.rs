@@ -12,10 +12,8 @@ use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::{counted, percent};
-use crate::score::{
-    CompletionLine, CompletionRows, FailureClass, LineWork, NoRow, Score, Scorer, Task, Tier,
-    score_stream,
-};
+use crate::prompts::{CompletionLine, CompletionRows, NoRow};
+use crate::score::{FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]

@@ -13,11 +13,12 @@ use crate::checkpoint::{ModelLocation, SharedBase};
 use crate::config::{BasePrecision, ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
+use crate::prompts::template_options;
 use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{
     PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder,
 };
-use crate::score::{ReadyModel, Task, template_options};
+use crate::score::{ReadyModel, Task};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::TEMPLATE_KWARGS;
 use crate::text::{TemplateOptions, Thinking};

@@ -10,8 +10,9 @@ use crate::dataset::order::epoch_order;
 use crate::dataset::{self, PromptRow};
 use crate::files;
 use crate::format::counted;
+use crate::prompts::reference_answer;
 use crate::run::sha256;
-use crate::score::{Scorer, Task, reference_answer};
+use crate::score::{Scorer, Task};
 use crate::task::PromptSet;
 use crate::text::Message;
 

@@ -2,7 +2,8 @@
 //! checker.
 
 use grpo_tui::hub::find_model;
-use grpo_tui::score::{Scorer, Task, prompt_text, reference_answer, tools_of};
+use grpo_tui::prompts::{prompt_text, reference_answer, tools_of};
+use grpo_tui::score::{Scorer, Task};
 use grpo_tui::text::Tokenizer;
 use serde_json::{Value, json};
 use tempfile::TempDir;

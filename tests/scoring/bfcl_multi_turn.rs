@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use grpo_tui::dataset::{PromptRow, load};
 use grpo_tui::environment::{CallOutcome, ToolCall};
-use grpo_tui::score::{HandConversation, Scorer, Task, Trust};
+use grpo_tui::prompts::HandConversation;
+use grpo_tui::score::{Scorer, Task, Trust};
 use grpo_tui::task::PromptSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};

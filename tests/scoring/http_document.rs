@@ -1,8 +1,9 @@
 //! OpenAPI documents: faults with their places, in files and while typing; what is said of them.
 
 use grpo_tui::help::diagnose;
+use grpo_tui::help::outline;
 use grpo_tui::score::audit::audit;
-use grpo_tui::score::{Scorer, Task, Tier, outline};
+use grpo_tui::score::{Scorer, Task, Tier};
 use tempfile::TempDir;
 
 use super::http_request::{API, get, scorer, task};

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use grpo_tui::score::{Score, Scorer, Task, data_problems, for_model};
+use grpo_tui::prompts::data_problems;
+use grpo_tui::score::{Score, Scorer, Task, for_model};
 use grpo_tui::task::PromptSet;
 use grpo_tui::text::{Tokenizer, train_tokenizer};
 
@@ -281,7 +282,7 @@ fn the_other_questions_about_a_task_are_answered_truthfully() {
         .unwrap();
     assert_eq!((again.name.as_str(), again.kind()), ("u", "regex"));
     assert_eq!(
-        grpo_tui::score::outline(&again)[0].text,
+        grpo_tui::help::outline(&again)[0].text,
         "a text with a match for x"
     );
 }

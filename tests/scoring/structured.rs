@@ -1,6 +1,7 @@
 //! Answers in YAML and XML: read strictly, mapped to JSON, judged by the schema, with places in their own text.
 
-use grpo_tui::score::{Scorer, Task, audit, data_problems};
+use grpo_tui::prompts::data_problems;
+use grpo_tui::score::{Scorer, Task, audit};
 use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
 
@@ -495,7 +496,7 @@ fn the_template_is_audited_and_learned_from_in_its_notation() {
     let task = Task::template("yaml-config").unwrap();
     let scorer = Scorer::new(&task).unwrap();
     let rows = grpo_tui::dataset::load(&task, PromptSet::Train).unwrap();
-    let answer = grpo_tui::score::reference_answer(&task, &scorer, &rows[0])
+    let answer = grpo_tui::prompts::reference_answer(&task, &scorer, &rows[0])
         .unwrap()
         .unwrap();
     assert_eq!(

@@ -90,7 +90,7 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
         grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
     let open = stage.model.shared.task.as_ref().unwrap();
     let row = &open.rows[&PromptSet::Train].as_ref().unwrap()[0];
-    let counted = grpo_tui::score::prompt_tokens(&open.task, &tokenizer, row).unwrap();
+    let counted = grpo_tui::prompts::prompt_tokens(&open.task, &tokenizer, row).unwrap();
     assert_eq!(prompts.tokens[0] as usize, counted);
     let chat = prompts.chat.as_ref().unwrap();
     let tokens = chat.tokens.unwrap();

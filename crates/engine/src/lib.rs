@@ -2,8 +2,8 @@
 
 use grpo_tui_core::openai;
 use grpo_tui_core::{
-    advantage, config, dataset, environment, facts, files, format, hub, plan, report, run, score,
-    statistics, task, text,
+    advantage, config, dataset, environment, facts, files, format, hub, plan, prompts, report, run,
+    schema_keywords, score, statistics, task, text,
 };
 use grpo_tui_core::{api_client, http, secrets};
 

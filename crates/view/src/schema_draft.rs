@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::drafts::files::DraftFile;
 use crate::help::Fault;
-use crate::score::{FailureClass, OutlineEntry, Scorer, Task, Trust};
+use crate::help::OutlineEntry;
+use crate::score::{FailureClass, Scorer, Task, Trust};
 use crate::task::TASK_FILE;
 
 #[derive(Debug, Default)]

@@ -25,9 +25,10 @@ use super::theme::Theme;
 use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, DatasetError, PromptRow};
+use crate::prompts::CompletionLine;
 use crate::report::{Listing, RunRow};
 use crate::run::{RunDirectory, task_folder};
-use crate::score::{CompletionLine, Scorer, Task};
+use crate::score::{Scorer, Task};
 use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of};
 
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{import, lines_of, not_valid_rows, parse_split, split, with_rows};
 use crate::files::{Access, replace_files};
 use crate::format::counted;
-use crate::score::{Scorer, Task, data_problems, load_sets};
+use crate::prompts::{data_problems, load_sets};
+use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::task::{PromptSet, TASK_FILE};
 

@@ -12,10 +12,10 @@ use crate::dataset::{self, DatasetError, PromptRow};
 use crate::environment::{FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, duration, shortened};
 use crate::hub::find_model;
-use crate::score::{
-    CompletionLine, CompletionRows, NoRow, Scorer, Task, TriedAnswers, data_problems,
-    similar_prompts,
+use crate::prompts::{
+    CompletionLine, CompletionRows, NoRow, TriedAnswers, data_problems, similar_prompts,
 };
+use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;

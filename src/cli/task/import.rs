@@ -12,7 +12,8 @@ use crate::dataset::import::parse_split;
 use crate::dataset::new_task::folder_of;
 use crate::dataset::read_rows;
 use crate::format::counted;
-use crate::score::{Scorer, Task, Tier, data_problems, load_sets};
+use crate::prompts::{data_problems, load_sets};
+use crate::score::{Scorer, Task, Tier};
 use crate::secrets::visible;
 
 /// Rows left out that are named; the rest is counted.

@@ -16,7 +16,8 @@ use crate::judge_check::{
     CHECK_FILE, CheckError, CheckSize, CriterionCheck, JudgeCheck, LABELS_FILE, MAX_LABELS,
     MIN_KAPPA, MIN_LABELS, Shift, check_judges, criteria_of, read_labels, saved_checks,
 };
-use crate::score::{Task, load_sets};
+use crate::prompts::load_sets;
+use crate::score::Task;
 use crate::secrets::visible;
 use crate::statistics::Interval;
 use crate::task::{PromptSet, TASK_FILE};

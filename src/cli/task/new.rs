@@ -9,7 +9,8 @@ use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{column_samples, columns, parse_split, read_records};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
-use crate::score::{ScoreError, Scorer, Task, data_problems, load_sets};
+use crate::prompts::{data_problems, load_sets};
+use crate::score::{ScoreError, Scorer, Task};
 use crate::secrets::{visible, visible_lines};
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::super::{Failure, Outcome, print_json};
 use crate::hub::find_model;
-use crate::score::{CompletionLine, CompletionRows, NoRow, Task, for_model, prompt_text};
+use crate::prompts::{CompletionLine, CompletionRows, NoRow, prompt_text};
+use crate::score::{Task, for_model};
 use crate::secrets::visible_lines;
 use crate::text::Tokenizer;
 

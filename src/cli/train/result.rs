@@ -3,9 +3,10 @@
 use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
+use crate::prompts::{load_sets, repeated_prompts};
 use crate::report::MetricComparison;
 use crate::run::{RunDirectory, task_folder};
-use crate::score::{Task, load_sets, repeated_prompts};
+use crate::score::Task;
 use crate::secrets::redact;
 use crate::task::{PromptSet, task_set};
 use crate::train::{Report, TaskResult};

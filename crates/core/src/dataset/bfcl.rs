@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::error::DatasetError;
 use super::messages::json_fault;
 use super::new_task::{NewTask, check_name};
-use super::{DatasetError, read_lines};
+use super::row::read_lines;
 use crate::files;
 
 /// Single-turn categories whose arguments are JSON.

@@ -3,7 +3,8 @@
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{DatasetError, Generator, Stream};
+use super::error::DatasetError;
+use super::generator::{Generator, Stream};
 use crate::files::{self, Access, Sync};
 use crate::task::{PromptSet, TASK_FILE, TaskError, TaskFiles};
 

@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use serde_json::Value;
 
-use super::DatasetError;
+use super::error::DatasetError;
 use super::row::{OnMalformed, parse, read_lines};
 use crate::task::TaskFiles;
 use crate::text::Message;

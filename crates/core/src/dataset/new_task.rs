@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::error::DatasetError;
 use super::expected::examples;
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
 use super::messages::json_fault;
-use super::{DatasetError, load_from, read_lines};
+use super::row::{load_from, read_lines};
 use crate::files::{self, Access};
 use crate::format::counted;
 use crate::task::{PromptSet, TASK_FILE, find_template};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::DatasetError;
+use super::error::DatasetError;
 use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
 use super::row_fields::RowFields;

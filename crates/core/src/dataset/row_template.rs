@@ -4,8 +4,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value, json};
 
-use super::PromptRow;
 use super::import::cells::typed_value;
+use super::row::PromptRow;
 use crate::text::{Message, json_value};
 
 /// Begins a section.
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     fn row(text: &str) -> PromptRow {
-        crate::dataset::load_from("train.jsonl", text.as_bytes())
+        crate::dataset::row::load_from("train.jsonl", text.as_bytes())
             .unwrap()
             .remove(0)
     }

@@ -82,7 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::dataset::load_from;
+    use crate::dataset::row::load_from;
 
     fn row(value: &Value) -> Result<PromptRow, String> {
         load_from("rows.jsonl", value.to_string().as_bytes())

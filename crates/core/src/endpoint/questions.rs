@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Api, Endpoint, EndpointError, ResponseFormat};
 use crate::dataset::PromptRow;
+use crate::prompts::{tools_of, turns_of};
 use crate::run::sha256;
-use crate::score::{Task, tools_of, turns_of};
+use crate::score::Task;
 use crate::secrets::scan;
 use crate::text::Message;
 

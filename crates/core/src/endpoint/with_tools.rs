@@ -11,8 +11,9 @@ use super::questions::first_secret;
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
+use crate::prompts::HandConversation;
 use crate::run::LogProbs;
-use crate::score::{HandConversation, Scorer, Task};
+use crate::score::{Scorer, Task};
 use crate::text::Message;
 
 /// Holds the conversation that each question begins. `on_new` gets each new answer, and nothing for the end of a conversation.

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::EnvironmentError;
 use super::agent_process::{AgentProcess, AgentServer};
 use super::agent_service::AgentService;
+use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::tool_program::{ProgramOwner, ToolProgram, trusted};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::ToolCall;
+use super::calls::ToolCall;
 use crate::format::{did_you_mean, shortened};
 use crate::task::functions;
 

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{AgentRecord, CallOutcome, ConversationLimits, EnvironmentError, ToolCall, ToolReply};
+use super::agent_record::AgentRecord;
+use super::calls::{CallOutcome, ConversationLimits, ToolCall, ToolReply};
+use super::error::EnvironmentError;
 use crate::dataset::PromptRow;
 
 /// The field of a row under which scorers find the conversation that they judge.

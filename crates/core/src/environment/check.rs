@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{CallOutcome, EnvironmentError, ToolCall, ToolReply, Toolset};
+use super::calls::{CallOutcome, ToolCall, ToolReply};
+use super::error::EnvironmentError;
+use super::toolset::Toolset;
 use crate::dataset::PromptRow;
 use crate::task::functions;
 

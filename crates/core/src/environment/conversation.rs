@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::calls::{CallOutcome, StateQuery, ToolCall, ToolReply};
+use super::error::EnvironmentError;
 use super::live_tool::{LiveTool, RawReply};
 use super::ready::ReadyTools;
 use super::reply_text::reply_text;
-use super::{CallOutcome, EnvironmentError, StateQuery, ToolCall, ToolReply};
 use crate::dataset::PromptRow;
 
 /// The tools of one conversation, with its state; dropped, everything that it has started has ended.

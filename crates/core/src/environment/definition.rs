@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::calls::ConversationLimits;
 use super::files_tool::FilesRules;
 use super::program_rules::{ProgramRules, read_command, read_program};
+use super::python_tool;
 use super::sqlite_tool::SqliteRules;
 use super::tool_program::ProgramOwner;
-use super::{ConversationLimits, python_tool};
 use crate::sandbox::Level;
 use crate::task::{Home, Read, Section, functions};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{CallOutcome, StateQuestion, ToolCall};
+use super::calls::{CallOutcome, StateQuestion, ToolCall};
 
 /// A tool with the state of one conversation; dropping it ends all that it has started.
 pub(super) trait LiveTool: Send + Debug {

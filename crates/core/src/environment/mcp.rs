@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ToolCall;
+use super::calls::ToolCall;
 use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use crate::format::{grouped, shortened};

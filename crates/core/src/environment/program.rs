@@ -5,9 +5,9 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::calls::{StateQuestion, ToolCall};
 use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
-use super::{StateQuestion, ToolCall};
 use crate::dataset::PromptRow;
 use crate::format::shortened;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ToolCall;
+use super::calls::ToolCall;
 use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
 use super::program_process::{LineServer, TrustedProgram};
 

@@ -6,19 +6,20 @@ use serde_json::Value;
 
 use super::arguments::Functions;
 use super::definition::{ToolKind, ToolRules};
+use super::error::EnvironmentError;
 use super::files_tool::FilesTool;
 use super::live_tool::LiveTool;
 use super::mcp::{McpOffer, McpTools, read_offer};
 use super::program::RunTool;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
+use super::python_tool;
 use super::python_tool::PythonTool;
 use super::recorded::{RecordedReplies, ReplayedTool, read_recorded};
 use super::reply_text::reply_text;
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;
 use super::warm_tool::IdleTools;
-use super::{EnvironmentError, python_tool};
 use crate::dataset::PromptRow;
 use crate::task::Home;
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::arguments::Functions;
+use super::calls::{CallOutcome, StateQuestion, ToolCall};
+use super::chain::ToolChain;
 use super::live_tool::{LiveTool, RawReply};
-use super::{CallOutcome, StateQuestion, ToolCall, ToolChain};
 use crate::dataset::{PromptRow, read_lines};
 use crate::format::{grouped, shortened};
 use crate::task::{Home, Read, TaskError};
@@ -39,7 +40,7 @@ pub struct RecordedCall {
 impl RecordedConversation {
     /// Up to the first call that a tool did not answer; `None` where nothing was called and no state asked for.
     pub fn new(row: &str, chain: &ToolChain) -> Option<Self> {
-        let has_reply = |call: &&super::AnsweredCall| {
+        let has_reply = |call: &&crate::environment::chain::AnsweredCall| {
             matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused)
                 && chain.agent.is_none()
         };

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::calls::{StateQuestion, ToolCall};
+use super::error::EnvironmentError;
 use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
-use super::{EnvironmentError, StateQuestion, ToolCall};
 use crate::dataset::PromptRow;
 use crate::format::line_column;
 use crate::sqlite::{Database, Failure, FailureKind};

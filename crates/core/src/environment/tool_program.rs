@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::EnvironmentError;
+use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use crate::sandbox::{

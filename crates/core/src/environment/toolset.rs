@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use super::calls::{ConversationLimits, ToolCall};
 use super::conversation::Environment;
 use super::definition::{ToolRules, read_limits, read_replay, read_tools};
+use super::error::EnvironmentError;
 use super::ready::ReadyTools;
 use super::tool_program::ToolProgram;
-use super::{ConversationLimits, EnvironmentError, ToolCall};
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TaskError, functions};
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ToolCall;
+use super::calls::ToolCall;
 use super::live_tool::{LiveTool, RawReply};
 
 /// Those that no conversation has now: at most as many as there were conversations at once.

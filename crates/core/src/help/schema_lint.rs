@@ -1,11 +1,10 @@
 //! Errors and warnings about a definition's text, each with its position: for the gutter of an editor.
 
+use super::outline::{OutlineEntry, outline};
 use crate::format::slip_of;
+use crate::schema_keywords::{Draft, KEYWORDS, Keyword, KeywordValue};
 use crate::score::json::{self, Kind, Places, Syntax, Value};
-use crate::score::{
-    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Task, Trust,
-    meta_problems, outline,
-};
+use crate::score::{ScoreError, Scorer, Task, Trust, meta_problems};
 use crate::task::TaskError;
 
 /// Faults that are listed.

@@ -45,7 +45,7 @@ pub fn check_judges(
             .rewards
             .iter()
             .find(|reward| Some(reward.part.as_str()) == part);
-        let expected = expected.map(|reward| reward.expected.as_deref());
+        let expected = expected.map(|reward| reward.expected());
         let answers = answers(judged, labels, rows, expected)?;
         found.push(check_judge(
             (part, judged, rules),

@@ -8,10 +8,8 @@ use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
 use crate::environment::EnvironmentError;
 use crate::format::{bytes, counted};
-use crate::score::{
-    DataProblem, DataProblemKind, ScoreError, Scorer, Task, data_problems, load_sets,
-    similar_prompts,
-};
+use crate::prompts::{DataProblem, DataProblemKind, data_problems, load_sets, similar_prompts};
+use crate::score::{ScoreError, Scorer, Task};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

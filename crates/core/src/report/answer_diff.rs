@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::error::ReportError;
 use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
+use super::failure_groups::FailureGroups;
 use super::significance::{MetricComparison, MetricVerdict, Verdict, verdict_lines};
-use super::{FailureGroups, ReportError, summary_table};
+use super::summary_table;
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::{Scorer, Task, Tier};

@@ -5,10 +5,13 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use super::error::ReportError;
+use super::eval_results::{EvalId, EvalResult};
 use super::event_text::rates;
-use super::{
-    EvalId, EvalResult, MetricComparison, Report, ReportError, RunRow, shown, verdict_lines,
-};
+use super::run_report::Report;
+use super::run_row::RunRow;
+use super::significance::{MetricComparison, verdict_lines};
+use super::tables::shown;
 use crate::facts::Target;
 use crate::format::{amount, counted, or_na};
 use crate::run::events::Eval;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{MetricComparison, Report, verdict_lines};
+use super::run_report::Report;
+use super::significance::{MetricComparison, verdict_lines};
 use crate::facts::Target;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, EvalSummary, HELD_OUT_SETS, RunState, eval_path, read_evals};

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{ReportError, RunOutcome};
+use super::error::ReportError;
+use super::run_outcome::RunOutcome;
 use crate::dataset::{self, PromptRow};
 use crate::facts::Target;
 use crate::format::short_id;

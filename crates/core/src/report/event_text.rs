@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::shown;
+use super::tables::shown;
 use crate::facts::{AlertLevel, PhaseKind, Target};
 use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
 use crate::plan::StepShape;

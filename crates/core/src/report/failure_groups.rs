@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::EvalResult;
-use super::shown;
+use super::eval_results::EvalResult;
+use super::tables::shown;
 use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::run::EvalRecord;

@@ -1,6 +1,6 @@
 //! The filter of the runs screen: words, then an expression as in `runs list --where`.
 
-use super::RunRow;
+use super::run_row::RunRow;
 use crate::run::{Query, RunError};
 
 /// `invoice valid>0.9 and tags:kept`: each word must occur in the run's id, name, task, model, status or tags, and the

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::EvalResult;
+use super::eval_results::EvalResult;
 use super::markdown::{line, table};
 use crate::format::{counted, percent, percent_interval};
 use crate::run::EvalRecord;
@@ -163,9 +163,9 @@ pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::junit;
     use super::*;
     use crate::facts::Tier;
+    use crate::report::html::junit;
     use crate::run::EvalSummary;
 
     #[test]

@@ -12,13 +12,17 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
+use super::error::ReportError;
 use super::eval_pair::{EvalPair, TaskSection, columns, sentences};
+use super::eval_results::EvalResult;
 use super::event_text::{Level, alert_text, event_text};
+use super::failure_groups::{FailureGroup, FailureGroups};
 use super::failures::failure_table;
 use super::gate::{Threshold, junit_values};
+use super::previous_run::RunChanges;
+use super::run_report::Report;
 use super::run_row::configuration;
 use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
-use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
 use crate::facts::{Tier, TierOutcome};
 use crate::format::{or_na, percent};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Report, RunRow};
+use super::run_report::Report;
+use super::run_row::RunRow;
 use crate::run::{
     RunDirectory, RunError, RunFolders, SLURM_FILE, State, Status, ask_slurm, name_path, tags_path,
 };

@@ -3,9 +3,12 @@
 use std::fmt::Write;
 
 use super::eval_pair::{EvalPair, TaskSection, columns};
+use super::event_text::alert_text;
 use super::failures::failure_table;
+use super::previous_run::RunChanges;
+use super::run_report::Report;
+use super::run_row::RunRow;
 use super::summary_table::{labelled, rate_rows};
-use super::{Report, RunChanges, RunRow, alert_text};
 use crate::judge_check::{check_table, checks_in};
 use crate::secrets::visible;
 

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::html::Page;
 use super::markdown::{changed_configuration, line, results, table};
+use super::run_report::Report;
 use super::summary_table::{labelled, rate_rows};
-use super::{Page, Report};
 use crate::config::{BasePrecision, TrainConfig};
 use crate::format::{amount, duration, or_na};
 use crate::hub::{Quantization, embedded_model_names, find_model};

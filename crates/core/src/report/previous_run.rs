@@ -1,7 +1,7 @@
 //! Changes of a run against the previous run of the same task.
 
 use super::compare::{changed_files, different_keys};
-use super::shown;
+use super::tables::shown;
 use crate::run::{RunDirectory, RunFile, RunFolders};
 
 /// Digests are shortened to this.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{RunRow, shown};
+use super::run_row::RunRow;
+use super::tables::shown;
 use crate::run::Field;
 
 /// What runs are grouped by, besides `config.KEY`.
@@ -131,7 +132,8 @@ pub fn wrong_grouping<'a>(
         .strip_prefix("config.")
         .is_some_and(|key| crate::config::Key::find(key).is_some());
     let why = format!("group by {}, or config.KEY", GROUPINGS.join(", "));
-    (!GROUPINGS.contains(&by) && !key).then(|| super::unknown_field(by, rows, false).unwrap_or(why))
+    (!GROUPINGS.contains(&by) && !key)
+        .then(|| crate::report::run_row::unknown_field(by, rows, false).unwrap_or(why))
 }
 
 impl RunGroup<'_> {

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Report, RunOutcome, alert_name, shown, spread};
+use super::event_text::alert_name;
+use super::run_outcome::RunOutcome;
+use super::run_report::Report;
+use super::tables::{shown, spread};
 use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;

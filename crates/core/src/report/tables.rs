@@ -125,6 +125,23 @@ fn field(name: &str) -> String {
     }
 }
 
+/// A configuration value without quotes.
+pub fn shown(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// At most `most` evenly spaced values, including the first and the last.
+pub fn spread(values: &[f64], most: usize) -> Vec<f64> {
+    if values.len() <= most || most < 2 {
+        return values.to_vec();
+    }
+    (0..most)
+        .map(|index| values[index * (values.len() - 1) / (most - 1)])
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Report;
+use super::run_report::Report;
 use super::tables::steps;
 use crate::facts::Target;
 use crate::run::events::Eval;

@@ -3,9 +3,12 @@
 use crate::format::counted;
 use std::fmt::Write;
 
+use super::answer_diff::{Outcome, PairedComparison, Versus};
+use super::eval_results::EvalResult;
+use super::failure_groups::{FailureGroup, FailureGroups};
 use super::markdown::{line, table};
 use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
-use super::{EvalResult, FailureGroup, FailureGroups, Outcome, PairedComparison, Versus, csv_line};
+use super::tables::csv_line;
 
 /// For a pull request: verdicts, rates, outcomes, groups of failures, comments.
 pub fn versus_markdown(versus: &Versus) -> String {

@@ -1,11 +1,20 @@
-//! The kinds of scorer, and the page that documents them. A new one is a file or folder beside this one, and a line here.
+//! The kinds of scorer, and the page that documents them. A new one is a file or folder in `kinds/`, and two lines here.
+
+pub(super) mod agent;
+pub(super) mod command;
+pub(super) mod http_request;
+pub(super) mod json_schema;
+mod regex;
+pub(super) mod rubric;
+mod sql;
+mod state;
+mod structured;
+mod text;
+pub(super) mod tool_calls;
 
 use std::fmt::Write;
 
 use super::definition::{COMMON_KEYS, KeyInfo, Kind};
-use super::{
-    agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls,
-};
 
 /// The first is that of a task that names none.
 pub(crate) const KINDS: &[&Kind] = &[
@@ -21,7 +30,7 @@ pub(crate) const KINDS: &[&Kind] = &[
     &http_request::KIND,
     &state::KIND,
     &agent::KIND,
-    &super::rubric::KIND,
+    &rubric::KIND,
 ];
 
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
@@ -29,7 +38,7 @@ pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
 }
 
 const INTRODUCTION: &str = "# Kinds of scorer\n\n\
-    This page is generated from the `about.md` of each kind in `crates/core/src/score/`\n\
+    This page is generated from the `about.md` of each kind in `crates/core/src/score/kinds/`\n\
     and its table of keys; a test compares them.\n\
     `[score] kind` names what judges an answer, `[[reward]] kind` what judges a part of the reward.\n\
     [Tasks](tasks.md) say what all kinds share.\n\

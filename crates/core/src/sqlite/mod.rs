@@ -68,6 +68,19 @@ pub(crate) enum Cell {
     Blob(Vec<u8>),
 }
 
+impl Cell {
+    /// As people read it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Null => "NULL".to_owned(),
+            Self::Integer(number) => number.to_string(),
+            Self::Real(number) => number.to_string(),
+            Self::Text(text) => format!("'{}'", text.replace(char::is_control, " ")),
+            Self::Blob(bytes) => format!("x'{}'", crate::format::hex(bytes)),
+        }
+    }
+}
+
 /// As SQL writes it.
 fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))

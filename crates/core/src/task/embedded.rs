@@ -1,6 +1,6 @@
 //! Tasks and templates of tasks compiled into the program, so that it works from any folder.
 
-use super::{Read, TaskError};
+use super::error::{Read, TaskError};
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct EmbeddedTask {

@@ -4,6 +4,8 @@ use crate::files::PathError;
 
 pub(crate) type Read<T> = Result<T, TaskError>;
 
+pub const TASK_FILE: &str = "task.toml";
+
 /// An invalid task: the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -100,7 +102,7 @@ fn outside(why: &PathError) -> String {
 
 fn remedy(label: &str, source: &std::io::Error) -> &'static str {
     match source.kind() {
-        std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => {
+        std::io::ErrorKind::NotFound if !label.ends_with(TASK_FILE) => {
             "; write the file, or name another one in task.toml"
         }
         std::io::ErrorKind::NotFound => {

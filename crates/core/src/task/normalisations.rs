@@ -1,31 +1,100 @@
 //! `normalise`: how values are changed before they are compared.
 
+use std::fmt;
+
 use toml::de::DeValue;
 
 use super::error::Read;
 use super::toml_section::Section;
 
-/// Names that `normalise` takes: `casefold` is Unicode's full case folding, `trim` white space at the ends, `whitespace` also its amount
-/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings, `bfcl` ignores case,
-/// spaces and `,./-_*^` and takes `'` for `"`, as the Berkeley Function Calling Leaderboard does.
-pub const NORMALISATIONS: [&str; 6] = ["casefold", "trim", "whitespace", "date", "number", "bfcl"];
-
 /// In `normalise`: the fields that it does not name.
 pub const ALL_FIELDS: &str = "*";
 
-/// A name, or a list of names, joined by `+`.
-pub(crate) fn read_normalisations(section: &Section<'_>, key: &str) -> Read<Option<String>> {
+/// A difference that is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Normalisation {
+    /// Unicode's full case folding.
+    Casefold,
+    /// White space at the ends.
+    Trim,
+    /// White space at the ends, and its amount inside.
+    Whitespace,
+    /// Calendar dates are compared however they are written.
+    Date,
+    /// Numbers written as strings are read.
+    Number,
+    /// Case, spaces and `,./-_*^`, and `'` for `"`, as the Berkeley Function Calling Leaderboard ignores them.
+    Bfcl,
+}
+
+impl Normalisation {
+    const ALL: [Self; 6] = [
+        Self::Casefold,
+        Self::Trim,
+        Self::Whitespace,
+        Self::Date,
+        Self::Number,
+        Self::Bfcl,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Casefold => "casefold",
+            Self::Trim => "trim",
+            Self::Whitespace => "whitespace",
+            Self::Date => "date",
+            Self::Number => "number",
+            Self::Bfcl => "bfcl",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// Those of a field, in the order written; as text joined by `+`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Normalisations(pub Vec<Normalisation>);
+
+impl Normalisations {
+    /// `, compared by casefold, trim`; nothing where values are compared as they are.
+    pub(crate) fn note(&self) -> String {
+        if self.0.is_empty() {
+            String::new()
+        } else {
+            format!(", compared by {}", self.joined(", "))
+        }
+    }
+
+    fn joined(&self, by: &str) -> String {
+        let names: Vec<&str> = self.0.iter().map(|one| one.name()).collect();
+        names.join(by)
+    }
+}
+
+impl fmt::Display for Normalisations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.joined("+"))
+    }
+}
+
+/// A name, names joined by `+`, or a list of names.
+pub(crate) fn read_normalisations(
+    section: &Section<'_>,
+    key: &str,
+) -> Read<Option<Normalisations>> {
     let Some((value, offset)) = section.get(key) else {
         return Ok(None);
     };
-    let names: Vec<String> = match value {
+    let names: Vec<&str> = match value {
         DeValue::Array(items) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
             items
                 .iter()
-                .filter_map(|item| item.get_ref().as_str().map(str::to_owned))
+                .filter_map(|item| item.get_ref().as_str())
                 .collect()
         }
-        DeValue::String(text) => text.split('+').map(|name| name.trim().to_owned()).collect(),
+        DeValue::String(text) => text.split('+').map(str::trim).collect(),
         other => {
             return Err(section.wrong_type(
                 key,
@@ -35,16 +104,14 @@ pub(crate) fn read_normalisations(section: &Section<'_>, key: &str) -> Read<Opti
             ));
         }
     };
-    if let Some(name) = names
-        .iter()
-        .find(|name| !NORMALISATIONS.contains(&name.as_str()))
-    {
-        let near = crate::format::did_you_mean(name, NORMALISATIONS);
-        return Err(section.error(
-            key,
-            offset,
-            format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", ")),
-        ));
-    }
-    Ok(Some(names.join("+")))
+    let read = |name: &str| {
+        Normalisation::named(name).ok_or_else(|| {
+            let known = Normalisation::ALL.map(Normalisation::name);
+            let near = crate::format::did_you_mean(name, known);
+            let message = format!("takes {}, not {name:?}{near}", known.join(", "));
+            section.error(key, offset, message)
+        })
+    };
+    let names: Read<_> = names.into_iter().map(read).collect();
+    Ok(Some(Normalisations(names?)))
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use toml::de::DeValue;
 
 use super::error::Read;
+use super::error::TASK_FILE;
 use super::normalisations::{ALL_FIELDS, read_normalisations};
+use super::source::Home;
+use super::task_files::{PromptFiles, ScoreRules, TaskFiles, TierValues};
 use super::template_kwargs::read_template_kwargs;
 use super::toml_section::Section;
-use super::{Home, PromptFiles, ScoreRules, TASK_FILE, TaskFiles, TierValues};
 
 impl TaskFiles {
     /// `score`: the block `[score]`. The definition is `task.toml` itself, until a kind of scorer names another file.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
-use super::TaskError;
 use super::error::Read;
+use super::error::TaskError;
 use super::source::Home;
 use crate::files::PathError;
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::embedded::{self, EmbeddedTask};
-use super::{Home, Read, TASK_FILE, TaskError};
+use super::error::{Read, TASK_FILE, TaskError};
+use super::source::Home;
 use crate::format::nearest;
 
 /// Where the task is: by path, by name in the nearest workspace above `here`, or among the embedded tasks.

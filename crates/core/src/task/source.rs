@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::embedded::EmbeddedTask;
 use super::error::Read;
+use super::error::TASK_FILE;
+use super::error::TaskError;
 use super::toml_section::Section;
-use super::{TASK_FILE, TaskError};
 use crate::files;
 
 /// For `task.toml`, schemas and generators.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 
-use super::Read;
+use super::error::Read;
 use super::toml_section::Section;
 
 /// The key of a task, and of a request to `serve`.

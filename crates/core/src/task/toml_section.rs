@@ -5,8 +5,8 @@ use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::TaskError;
 use super::error::Read;
+use super::error::TaskError;
 use crate::format::{line_column, nearest};
 
 /// A file's name and text, for errors.

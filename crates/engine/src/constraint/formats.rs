@@ -72,7 +72,7 @@ pub(super) fn pattern_within_format(name: &str) -> Option<&'static str> {
 
 /// Whether a pattern is that of a format.
 pub(super) fn is_of_format(pattern: &str) -> bool {
-    crate::score::FORMATS.iter().any(|(name, ..)| {
+    crate::schema_keywords::FORMATS.iter().any(|(name, ..)| {
         pattern_of_format(name).or_else(|| pattern_within_format(name)) == Some(pattern)
     })
 }

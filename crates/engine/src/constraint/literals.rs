@@ -47,7 +47,10 @@ pub(super) fn checked_format(
     name: &str,
     is_constant: bool,
 ) -> Result<Option<&'static str>, String> {
-    if !crate::score::FORMATS.iter().any(|known| known.0 == name) {
+    if !crate::schema_keywords::FORMATS
+        .iter()
+        .any(|known| known.0 == name)
+    {
         return Ok(None);
     }
     match (pattern_of_format(name), pattern_within_format(name)) {

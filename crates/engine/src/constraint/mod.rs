@@ -23,7 +23,8 @@ use llguidance::Matcher;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::score::{Task, for_model, thinking_of, tools_of};
+use crate::prompts::{thinking_of, tools_of};
+use crate::score::{Task, for_model};
 use crate::task::TaskError;
 use crate::text::{TextError, ThinkMarks, Thinking, Tokenizer};
 

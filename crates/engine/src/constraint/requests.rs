@@ -217,8 +217,11 @@ impl Path<'_> {
             .get("format")
             .and_then(Value::as_str)
             .filter(|_| self.assert_formats);
-        let format =
-            format.filter(|name| crate::score::FORMATS.iter().any(|known| known.0 == *name));
+        let format = format.filter(|name| {
+            crate::schema_keywords::FORMATS
+                .iter()
+                .any(|known| known.0 == *name)
+        });
         if let Some(key) = members
             .keys()
             .find(|key| !is_known(key) && !["type", "format"].contains(&key.as_str()))

@@ -15,8 +15,9 @@ use super::literals::{
 };
 use super::overlap::{Schemas, list, types_named};
 use super::positive::{Positive, Refusal};
+use crate::schema_keywords::{Draft as KnownDraft, Keyword};
 use crate::score::json::{self, Places};
-use crate::score::{Draft as KnownDraft, Keyword, MessageSchema, encode_references};
+use crate::score::{MessageSchema, encode_references};
 use crate::task::decode_path;
 
 /// Base address of files of a task.

@@ -2,7 +2,8 @@
 
 use crate::dataset::guard_rows;
 use crate::policy::{Lengths, PromptError};
-use crate::score::{Task, template_options};
+use crate::prompts::template_options;
+use crate::score::Task;
 use crate::text::Tokenizer;
 
 /// A guard prompt in tokens.

@@ -19,8 +19,9 @@ use crate::environment::{
 use crate::gateway::{
     Gateway, GatewayModel, MODEL_NAME, SeatAnswer, SeatLine, SeatRecord, SeatRequest,
 };
+use crate::prompts::template_options;
 use crate::rollout::{Client, Completion, Request, StopReason, ThreadPool};
-use crate::score::{Task, template_options};
+use crate::score::Task;
 use crate::text::{Tokenizer, conversation};
 
 /// The agents of tasks, and the server that they ask.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
-use crate::score::{Task, prompt_text, template_options, tools_of, turns_of};
+use crate::prompts::{prompt_text, template_options, tools_of, turns_of};
+use crate::score::Task;
 use crate::task::PromptSet;
 use crate::text::{TemplateInput, TextError, Tokenizer, check_continuation};
 

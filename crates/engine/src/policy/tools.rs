@@ -9,8 +9,9 @@ use crate::dataset::PromptRow;
 use crate::environment::{
     AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset,
 };
+use crate::prompts::{template_options, tools_of, turns_of};
 use crate::rollout::{Completion, StopReason};
-use crate::score::{AskedCalls, Task, asked_calls, template_options, tools_of, turns_of};
+use crate::score::{AskedCalls, Task, asked_calls};
 use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
 /// The tools of a task, and how the model is told of them.

@@ -5,7 +5,8 @@ use candle_core::{Error, Result};
 use super::render;
 use super::tools::{TaskTools, ToolTalk};
 use crate::dataset::PromptRow;
-use crate::score::{AskedCalls, Task, asked_calls, turns_of};
+use crate::prompts::turns_of;
+use crate::score::{AskedCalls, Task, asked_calls};
 use crate::text::{Tokenizer, Transcript};
 
 /// The prompt, and each completion with its stop token after the tokens that are read between the one before and it.

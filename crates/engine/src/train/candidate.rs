@@ -21,11 +21,12 @@ use crate::plan::{
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of,
 };
+use crate::prompts::rows_without_answer;
 use crate::rollout::{
     Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count,
 };
 use crate::run::RunFolders;
-use crate::score::{Tier, rows_without_answer};
+use crate::score::Tier;
 use crate::task::PromptSet;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 

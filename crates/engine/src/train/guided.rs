@@ -10,8 +10,8 @@ use super::error::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
 use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn};
+use crate::prompts::reference_answer;
 use crate::rollout::{Completion, StopReason};
-use crate::score::reference_answer;
 
 /// Gives groups of rows of one turn without the full reward an answer to learn from. `questions`: of the groups.
 ///

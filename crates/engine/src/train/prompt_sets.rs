@@ -10,7 +10,7 @@ use crate::eval::{GuardPrompt, prepare_guard};
 use crate::hub::ModelConfig;
 use crate::plan::{DataShape, ModelShape};
 use crate::policy::{Prompt, prepare};
-use crate::score::rows_without_answer;
+use crate::prompts::rows_without_answer;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
 

@@ -18,9 +18,9 @@ use super::supervised::sft_step;
 use super::trainer::Trainer;
 use crate::facts::{AlertLevel, SaveReason};
 use crate::policy::PolicyVersion;
+use crate::prompts::rows_without_answer;
 use crate::run::events::{Alert, Eval};
 use crate::run::{Answer, Status};
-use crate::score::rows_without_answer;
 use crate::task::PromptSet;
 
 /// How a run ended; on ranks other than 0 with an empty report.

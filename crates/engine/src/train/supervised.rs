@@ -13,7 +13,8 @@ use super::trainer::Trainer;
 use crate::config::Method;
 use crate::facts::PhaseKind;
 use crate::policy::{PolicyVersion, Prompt, render};
-use crate::score::{Tier, reference_answer};
+use crate::prompts::reference_answer;
+use crate::score::Tier;
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
 /// Takes one step of supervised fine-tuning on the next prompts' own answers; in `sft+grpo`, rows of one turn without

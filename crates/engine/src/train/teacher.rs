@@ -9,8 +9,8 @@ use super::run_task::RunTask;
 use crate::checkpoint::OpenModel;
 use crate::config::TrainConfig;
 use crate::policy::{Lengths, Prompt, render};
+use crate::prompts::reference_answer;
 use crate::run::RunFolders;
-use crate::score::reference_answer;
 use crate::text::Tokenizer;
 
 /// The model of a teacher beside the student; `None` without a teacher, and where it is the base itself or on an endpoint.

@@ -13,7 +13,8 @@ use serde_json::{Map, json};
 use self::specification::{Amounts, Dates, EVERY_ANSWER, Specification, Style, WordShares};
 use self::template_functions::{Draw, WordPools};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
-use super::{DatasetError, PromptRow};
+use crate::dataset::error::DatasetError;
+use crate::dataset::row::PromptRow;
 use crate::task::TaskFiles;
 use crate::text::Message;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::near_duplicates::NearIndex;
-use crate::dataset::PromptRow;
+use crate::dataset::row::PromptRow;
 use crate::task::PromptSet;
 
 /// Rows that are compared; those beyond are only read, so that the memory has a bound.
@@ -112,8 +112,8 @@ fn said_by_users(row: &PromptRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::load_from;
     use crate::dataset::random::mix;
+    use crate::dataset::row::load_from;
 
     #[test]
     fn a_million_rows_stay_below_250_megabytes() {

@@ -13,7 +13,8 @@ use self::duplicates::{Duplicates, MAX_ROWS, Repeat};
 use self::report::Place;
 pub use self::report::{Finding, FindingKind, Group, Health, Level, SetHealth};
 use super::random::text_hash;
-use super::{DatasetError, PromptRow, open, read_rows};
+use crate::dataset::error::DatasetError;
+use crate::dataset::row::{PromptRow, open, read_rows};
 use crate::secrets;
 use crate::task::{PromptSet, TaskFiles};
 

@@ -129,7 +129,7 @@ fn likeness(left: &[u8; BINS], right: &[u8; BINS]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::CounterRandom;
+    use crate::dataset::random::CounterRandom;
 
     fn words(count: usize, seed: u64) -> Vec<String> {
         let mut random = CounterRandom::new(&[seed]);

@@ -15,7 +15,7 @@ pub use mapping::{LAST_TURN, MappingText};
 pub use parquet::parquet_lines;
 pub use records::{Format, Record, column_samples, columns, read_records};
 
-use super::DatasetError;
+use crate::dataset::error::DatasetError;
 use crate::task::PromptSet;
 use mapping::Mapping;
 use survey::Survey;
@@ -188,7 +188,7 @@ pub fn with_rows(
     text: &str,
     rows: &[Map<String, Value>],
 ) -> Result<String, DatasetError> {
-    let known: HashMap<String, usize> = super::read_rows(label, text.as_bytes())
+    let known: HashMap<String, usize> = crate::dataset::row::read_rows(label, text.as_bytes())
         .filter_map(|row| row.ok().map(|row| (row.id, row.line)))
         .collect();
     let taken = rows.iter().find_map(|row| {

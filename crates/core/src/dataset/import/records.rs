@@ -10,9 +10,10 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::parquet::parquet_lines;
+use crate::dataset::error::DatasetError;
 use crate::dataset::messages::json_fault;
+use crate::dataset::row::read_lines;
 use crate::dataset::row::{NumberedLine, not_json};
-use crate::dataset::{DatasetError, read_lines};
 use crate::exact_json;
 use crate::files;
 use crate::format::{bytes as bytes_of, counted, grouped, shortened};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::cells::ColumnType;
 use super::records::Record;
-use crate::dataset::DatasetError;
+use crate::dataset::error::DatasetError;
 use crate::exact_json;
 use crate::format::shortened;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use minijinja::Value;
 
 use crate::report::failures::{Shares, by_stretch};
+use crate::report::run_report::{Report, SMOOTHING};
 use crate::report::svg::stacked::{Bar, Stacked, stacked};
 use crate::report::svg::{Chart, Line, chart};
-use crate::report::{Report, SMOOTHING};
 use crate::run::EvalSummary;
 use crate::score::FailureClass;
 use crate::statistics::smooth;

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::worker_state::{State, Status, boot_id, start_ticks};
 use crate::run::clock::now_ms;
 use crate::run::error::RunError;
-use crate::run::slurm::{JobPhase, SlurmJob};
+use crate::run::slurm::job::{JobPhase, SlurmJob};
 use crate::run::storage::directory::host_name;
 use crate::run::storage::folder::FileSystem;
 use crate::run::storage::lock::RunLock;

@@ -2,7 +2,7 @@
 
 mod ask;
 mod commands;
-mod job;
+pub(in crate::run) mod job;
 mod partitions;
 mod request;
 mod submit;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::score::field_compare::month_named;
+use crate::score::verdict::field_compare::month_named;
 
 /// Year, month and day.
 pub(super) type Day = (u32, u32, u32);

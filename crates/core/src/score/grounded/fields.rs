@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::score::Task;
-use crate::score::grammar::Grammar;
-use crate::score::http_request::message_schemas;
+use crate::score::definition::{Definition, Grammar};
+use crate::score::kinds::http_request::message_schema::message_schemas;
 use crate::task::{functions, referenced_part};
 
 /// References and combinations are followed this deep.
@@ -35,9 +34,9 @@ pub(super) struct FieldForm {
 
 impl Fields {
     /// `None` for kinds whose answers are not read as JSON.
-    pub(super) fn new(task: &Task) -> Option<Self> {
-        let schemas = match (task.schema(), task.grammar()) {
-            (Some(schema), _) => vec![(None, schema.clone())],
+    pub(super) fn new(definition: &dyn Definition) -> Option<Self> {
+        let schemas = match (definition.schema(), definition.grammar()) {
+            (Some(schema), _) => vec![(None, schema.value.clone())],
             (_, Some(Grammar::ToolCalls(rules))) => {
                 return Some(rules.tools.as_ref().map(Self::of_tools).unwrap_or_default());
             }

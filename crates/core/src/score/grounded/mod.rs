@@ -7,16 +7,16 @@ mod prompt_index;
 
 use std::collections::HashMap;
 
+use crate::dataset::PromptRow;
+use crate::score::answer::json::Places;
+use crate::score::answer::stated_value::{Leaf, StatedValue};
+use crate::score::definition::Definition;
+use crate::score::verdict::{GroundedValue, PromptPlace, Reason};
+use crate::task::TaskFiles;
 use dates::{Day, whole_date};
 use fields::{FieldForm, Fields};
 use numbers::whole_number;
 use prompt_index::{Place, PromptIndex};
-
-use super::json::Places;
-use super::result::{GroundedValue, PromptPlace, Reason};
-use super::stated_value::{Leaf, StatedValue};
-use super::task::Task;
-use crate::dataset::PromptRow;
 
 /// Values whose places are listed; all of them count.
 const MAX_LISTED: usize = 100;
@@ -55,8 +55,8 @@ enum Finding {
 
 impl Grounded {
     /// `None` for kinds whose answers are not read as JSON.
-    pub(super) fn new(task: &Task) -> Option<Self> {
-        let fields = Fields::new(task)?;
+    pub(super) fn new(definition: &dyn Definition, task: &TaskFiles) -> Option<Self> {
+        let fields = Fields::new(definition)?;
         let except = task
             .score
             .grounded_except
@@ -149,7 +149,7 @@ fn summed(
     let mut places = Places::new(completion);
     let (mut found, mut stated, mut counted) = (Grounding::default(), 0_u32, 0_u32);
     for (value, finding) in values.iter().zip(findings) {
-        let super::json::Place { line, column } = places.locate(value.at);
+        let crate::score::answer::json::Place { line, column } = places.locate(value.at);
         counted += u32::from(!matches!(finding, Finding::NotCounted));
         match finding {
             Finding::Stated(place) => {

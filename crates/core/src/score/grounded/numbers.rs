@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::score::json::{Kind, parse};
+use crate::score::answer::json::{Kind, parse};
 
 /// A number in a text: what it may be read as, in the text that equal numbers share.
 #[derive(Debug, PartialEq)]

@@ -299,7 +299,7 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
 fn strings_have_the_format_that_their_schema_names() {
     let shared = tokenizer();
     let vocabulary = Vocabulary::new(&shared).unwrap();
-    for (format, ..) in crate::score::FORMATS
+    for (format, ..) in crate::schema_keywords::FORMATS
         .iter()
         .filter(|(name, ..)| *name != "regex")
     {

@@ -1,7 +1,7 @@
 //! What an alert may advise: nothing that task or configuration already do.
 
 use crate::config::{OnCollapse, TrainConfig};
-use crate::score::Task;
+use crate::score::{RewardPart, Task};
 
 /// What a task does about values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
@@ -28,16 +28,11 @@ impl Default for TaskFacts {
 
 impl TaskFacts {
     pub(in crate::train) fn new(task: &Task, share: f64) -> Self {
-        let parts = task.rewards.iter().filter(|part| {
-            let compares = matches!(part.part.as_str(), "fields" | "exact");
-            part.weight > 0.0 && (compares || part.expected.is_some())
-        });
+        let compared = |part: &&RewardPart| part.weight > 0.0 && part.compares();
+        let parts = task.rewards.iter().filter(compared);
         Self {
             share,
-            has_fields: matches!(
-                task.kind(),
-                "json_schema" | "structured" | "tool_calls" | "http_request"
-            ),
+            has_fields: task.schema().is_some() || task.has_calls(),
             is_graded: task.score.graded,
             value_parts: parts.map(|part| (part.part.clone(), part.weight)).collect(),
         }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::form::Form;
 use crate::plan::preflight::Severity;
 use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time};
-use crate::score::DataProblem;
+use crate::prompts::DataProblem;
 use crate::subprocess::CancelToken;
 
 /// The forecast of a run.

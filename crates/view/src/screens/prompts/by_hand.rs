@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::dataset::PromptRow;
 use crate::pane::content::{Body, Content, Edited, Place};
-use crate::score::{HandChain, HandConversation, Score};
+use crate::prompts::{HandChain, HandConversation};
+use crate::score::Score;
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;

@@ -7,7 +7,7 @@ use super::Prompts;
 use super::by_hand::ByHand;
 use crate::dataset::PromptRow;
 use crate::message::{Command, Work};
-use crate::score::{HandChain, HandConversation};
+use crate::prompts::{HandChain, HandConversation};
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::widgets::editor::Editor;

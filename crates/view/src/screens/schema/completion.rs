@@ -10,7 +10,9 @@ use super::structure::{Role, Structure};
 use crate::fuzzy;
 use crate::json_reader::{Kind, Place};
 use crate::pane::content::{Content, List};
-use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
+use crate::schema_keywords::{
+    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES,
+};
 use crate::secrets::visible;
 use crate::style_role::Role as Style;
 use crate::theme::Theme;

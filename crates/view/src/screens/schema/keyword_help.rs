@@ -4,7 +4,7 @@ use ratatui::text::Line;
 
 use super::structure::{Role, Structure};
 use crate::json_reader::{Kind, Place};
-use crate::score::{Draft, FORMATS, Keyword, KeywordValue, TYPES};
+use crate::schema_keywords::{Draft, FORMATS, Keyword, KeywordValue, TYPES};
 use crate::style_role::Role as Style;
 use crate::theme::Theme;
 

@@ -3,9 +3,9 @@
 use ratatui::text::{Line, Span};
 
 use super::{OUTLINE, Schema};
+use crate::help::OutlineEntry;
 use crate::pane::content::{Body, Content, Entries};
 use crate::popup::PickEntry;
-use crate::score::OutlineEntry;
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;

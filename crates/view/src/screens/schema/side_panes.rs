@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use super::expected::Rejections;
 use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
 use crate::format::counted;
-use crate::score::{Task, Tier};
+use crate::score::{PartValue, Task, Tier};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::PromptSet;
@@ -315,9 +315,9 @@ fn reward_formula(task: &Task) -> Option<String> {
     let parts = task.rewards.iter().filter(|part| part.weight != 0.0);
     let mut terms = String::new();
     for part in parts {
-        let what = match part.part.as_str() {
-            "fields" => "share of expected fields",
-            other => other,
+        let what = match part.value {
+            PartValue::Fields => "share of expected fields",
+            _ => &part.part,
         };
         let sign = if part.weight < 0.0 { '-' } else { '+' };
         _ = write!(terms, " {sign} {} x {what}", part.weight.abs());

@@ -1,7 +1,7 @@
 //! The structure of a schema's text, which may be incomplete: the role of each value, and the targets of `$ref`.
 
 use crate::json_reader::{Kind, Node, Place, read};
-use crate::score::{Keyword, KeywordValue};
+use crate::schema_keywords::{Keyword, KeywordValue};
 use crate::task::decode_path;
 
 /// The role of a value.

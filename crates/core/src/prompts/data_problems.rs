@@ -1,0 +1,429 @@
+//! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
+//! duplicates.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rayon::prelude::*;
+
+use crate::config::TrainConfig;
+use crate::dataset::health::{Checks, FindingKind, check};
+use crate::dataset::{self, DatasetError, PromptRow};
+use crate::score::audit::shown_lines;
+use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
+use crate::task::PromptSet;
+
+/// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
+const MAX_SCORED: usize = 5_000;
+/// Where all of so many are refused, the others are not scored: a schema may take its time for each.
+const MIN_SCORED: usize = 64;
+/// Degenerate answers that are scored of a set, spread evenly over its rows: a run waits for them, and one in Python
+/// takes 15 ms of processor time.
+const MAX_WRONG: usize = 1_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataProblemKind {
+    /// The scorer rejects expected answers.
+    InvalidExpected,
+    /// Rows accept an answer that is wrong for every row.
+    AcceptsWrong,
+    /// Prompts of one set are in another, character by character or nearly.
+    Leak,
+    /// Prompts are in their set twice, character by character or nearly.
+    Duplicates,
+    /// A judge was not checked against people, or is weak.
+    Judge,
+    /// A program that scores runs with less isolation than it might need.
+    Isolation,
+    /// No problem: the isolation that a program runs in.
+    Isolated,
+}
+
+/// One problem of the prompt sets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataProblem {
+    pub kind: DataProblemKind,
+    /// The file, the count, the first line, and what to do.
+    pub message: String,
+    /// The set that it is about.
+    pub set: PromptSet,
+    /// The share of the set's expected answers that the scorer refuses; 0 where the problem is another.
+    pub refused_share: f64,
+}
+
+impl DataProblem {
+    /// Whether training refuses to start.
+    pub fn is_refused(&self, config: &TrainConfig) -> bool {
+        self.refused_share > config.max_invalid_expected
+    }
+}
+
+/// The rows of every set that the task names.
+///
+/// # Errors
+/// The first file that cannot be read, or line that is not a row.
+pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, DatasetError> {
+    let named = PromptSet::ALL
+        .into_iter()
+        .filter(|set| task.set_file(*set).is_some());
+    named
+        .map(|set| Ok((set, dataset::load(task, set)?)))
+        .collect()
+}
+
+/// The problems of the sets together, worst kind first.
+pub fn data_problems(
+    task: &Task,
+    scorer: &Scorer,
+    sets: &[(PromptSet, Vec<PromptRow>)],
+) -> Vec<DataProblem> {
+    let (mut unusable, mut refused) = (Vec::new(), Vec::new());
+    for (set, rows) in sets {
+        let later = later_turns(scorer, rows);
+        let rows: Vec<&PromptRow> = rows.iter().chain(&later).collect();
+        let problems = row_problems(scorer, &rows);
+        let lines = problems.iter().map(|(line, _)| *line).collect();
+        unusable.extend(unusable_rows(task, *set, rows.len(), &problems));
+        refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
+        refused.extend(accepted_answers(task, scorer, *set, &rows, &lines));
+    }
+    unusable.append(&mut refused);
+    unusable.append(&mut repeated_prompts(task, sets));
+    unusable
+}
+
+/// Each later turn of a conversation as a row.
+fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
+    let turns = |row: &PromptRow| {
+        row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
+    };
+    rows.iter()
+        .filter(|row| row.turn_count() > 1)
+        .flat_map(|row| turns(row).into_iter().skip(1))
+        .collect()
+}
+
+/// The lines of rows that the scorer cannot judge any answer to, each with the reason.
+fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
+    let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
+    on_every_core(|| rows.par_iter().filter_map(problem).collect())
+}
+
+fn unusable_rows(
+    task: &Task,
+    set: PromptSet,
+    count: usize,
+    problems: &[(usize, String)],
+) -> Option<DataProblem> {
+    let (line, why) = problems.first()?;
+    Some(DataProblem {
+        kind: DataProblemKind::InvalidExpected,
+        message: format!(
+            "{}: answers to {} of {count} rows cannot be scored, first on line {line}: {why}; correct the rows",
+            label(task, set),
+            problems.len(),
+        ),
+        set,
+        refused_share: problems.len() as f64 / count as f64,
+    })
+}
+
+/// Degenerate answers of which each must fail on every row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TriedAnswers {
+    /// Scored of a set.
+    pub answers: usize,
+    /// Rows that they are scored on.
+    pub rows: usize,
+    /// Rows of the set.
+    pub all_rows: usize,
+}
+
+impl TriedAnswers {
+    /// How much of a set is tried; `None` where the scorer has no such answers.
+    pub fn of(task: &Task, rows: usize) -> Option<Self> {
+        let lazy = task.definition.lazy_answers(task, &[]);
+        let kinds = lazy.iter().filter(|answer| answer.must_fail).count();
+        let step = step(rows, kinds);
+        (rows > 0 && kinds > 0).then(|| Self {
+            answers: (rows * kinds).div_ceil(step),
+            rows: rows.min((rows * kinds).div_ceil(step)),
+            all_rows: rows,
+        })
+    }
+}
+
+/// Of the answers to all rows, one after another, so many apart are scored. Without a divisor that it shares with the
+/// count of kinds, each kind has its turn, and where they suffice, each row.
+fn step(rows: usize, kinds: usize) -> usize {
+    let is_coprime = |step: &usize| {
+        (2..=*step).all(|one| !step.is_multiple_of(one) || !kinds.is_multiple_of(one))
+    };
+    let least = (rows * kinds).div_ceil(MAX_WRONG).max(1);
+    (least..).find(is_coprime).unwrap_or(least)
+}
+
+/// Rows that accept an answer that is wrong for every row.
+fn accepted_answers(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
+) -> Option<DataProblem> {
+    let lazy = task.definition.lazy_answers(task, &[]);
+    let lazy: Vec<_> = lazy.iter().filter(|answer| answer.must_fail).collect();
+    let usable: Vec<&PromptRow> = rows
+        .iter()
+        .copied()
+        .filter(|row| !unusable.contains(&row.line))
+        .collect();
+    let asked: Vec<(&str, String, &PromptRow)> = usable
+        .iter()
+        .flat_map(|row| lazy.iter().map(move |answer| (*answer, *row)))
+        .step_by(step(usable.len(), lazy.len()))
+        .map(|(answer, row)| (answer.name, answer.of(row), row))
+        .collect();
+    let scores = scores_of(scorer, asked.iter().map(|(_, text, row)| (*row, text)));
+    let accepted: Vec<_> = asked
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| score.tier == Tier::Valid)
+        .map(|((name, _, row), _)| (*name, row.line))
+        .collect();
+    let (name, line) = accepted.first()?;
+    let lines: BTreeSet<usize> = accepted.iter().map(|(_, line)| *line).collect();
+    let tried: BTreeSet<usize> = asked.iter().map(|(_, _, row)| row.line).collect();
+    let sampled = if asked.len() < usable.len() * lazy.len() {
+        format!(" tried, of {},", usable.len())
+    } else {
+        String::new()
+    };
+    Some(DataProblem {
+        kind: DataProblemKind::AcceptsWrong,
+        message: format!(
+            "{}: {} of {} rows{sampled} accept a degenerate answer: {}; on line {line}: {name}; `task audit` names all",
+            label(task, set),
+            lines.len(),
+            tried.len(),
+            shown_lines(&lines.into_iter().collect::<Vec<_>>()),
+        ),
+        set,
+        refused_share: 0.0,
+    })
+}
+
+/// Scores of answers to rows, up to their tiers.
+fn scores_of<'a>(
+    scorer: &Scorer,
+    answers: impl Iterator<Item = (&'a PromptRow, &'a String)>,
+) -> Vec<Score> {
+    let answers: Vec<_> = answers
+        .map(|(row, answer)| (answer.as_str(), Some(row)))
+        .collect();
+    scorer.tiers_while(&answers, || true).unwrap_or_default()
+}
+
+/// `unusable`: lines of rows that no answer can be judged for.
+fn refused_answers(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
+) -> Option<DataProblem> {
+    let answered: Vec<&PromptRow> = rows
+        .iter()
+        .copied()
+        .filter(|row| row.expected.is_some() && !unusable.contains(&row.line))
+        .collect();
+    let asked = answered
+        .iter()
+        .step_by(answered.len().div_ceil(MAX_SCORED).max(1));
+    let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
+    let scored: Vec<(&PromptRow, String)> =
+        asked.filter_map(|row| Some((*row, answer(row)?))).collect();
+    let score = |scored: &[(&PromptRow, String)]| {
+        scores_of(scorer, scored.iter().map(|(row, answer)| (*row, answer)))
+    };
+    let first: Vec<_> = scored
+        .iter()
+        .step_by(scored.len().div_ceil(MIN_SCORED).max(1))
+        .cloned()
+        .collect();
+    let scores = score(&first);
+    let is_hopeless = scores.iter().all(|score| score.tier != Tier::Valid);
+    let (scores, scored) = if is_hopeless {
+        (scores, first)
+    } else {
+        (score(&scored), scored)
+    };
+    let refused: Vec<_> = scored
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| score.tier != Tier::Valid)
+        .collect();
+    let ((row, _), score) = refused.first()?;
+    let why = score
+        .errors
+        .first()
+        .map(|reason| format!("{} {}", reason.instance_path, reason.message))
+        .unwrap_or_default();
+    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, score) in &refused {
+        *classes
+            .entry(score.failure.unwrap_or(FailureClass::Other).name())
+            .or_default() += 1;
+    }
+    let mut classes: Vec<(&str, usize)> = classes.into_iter().collect();
+    classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let classes: Vec<String> = classes
+        .into_iter()
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    let looked_at = if scored.len() < answered.len() {
+        format!(" looked at, of {},", answered.len())
+    } else {
+        String::new()
+    };
+    Some(DataProblem {
+        kind: DataProblemKind::InvalidExpected,
+        message: format!(
+            "{}: {} of {} expected answers{looked_at} are invalid: {}; first on line {}: {}; correct the rows or the {}",
+            label(task, set),
+            refused.len(),
+            scored.len(),
+            classes.join(", "),
+            row.line,
+            why.trim(),
+            task.definition_name()
+        ),
+        set,
+        refused_share: refused.len() as f64 / scored.len() as f64,
+    })
+}
+
+/// Prompts that are nearly those of another set, and duplicates within a set, exact and near.
+///
+/// # Errors
+/// A file that cannot be opened.
+pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let health = check(task, &Checks::default())?;
+    let problem = |group: &dataset::health::Group| {
+        let (kind, what, advice) = match group.kind {
+            FindingKind::NearLeak => (
+                DataProblemKind::Leak,
+                [
+                    "prompt is",
+                    "prompts are",
+                    "nearly the same as one of an earlier set",
+                ],
+                "keep similar prompts in one set",
+            ),
+            FindingKind::Duplicate => (
+                DataProblemKind::Duplicates,
+                ["prompt repeats", "prompts repeat", "another of the set"],
+                "remove the copies",
+            ),
+            FindingKind::NearDuplicate => (
+                DataProblemKind::Duplicates,
+                [
+                    "prompt nearly repeats",
+                    "prompts nearly repeat",
+                    "another of the set",
+                ],
+                "remove them unless they ask different things",
+            ),
+            _ => return None,
+        };
+        let (set, line) = *group.rows.first()?;
+        let example = group
+            .example
+            .split_once(": ")
+            .map_or(group.example.as_str(), |(example, _)| example);
+        let message = format!(
+            "{} {} {}; first: {} line {line}: {example}; {advice}",
+            group.count,
+            what[usize::from(group.count != 1)],
+            what[2],
+            label(task, set)
+        );
+        Some(DataProblem {
+            kind,
+            message,
+            set,
+            refused_share: 0.0,
+        })
+    };
+    Ok(health.groups.iter().filter_map(problem).collect())
+}
+
+/// Prompts that an earlier set holds character by character; `dataset check` also finds what is nearly the same.
+pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Vec<DataProblem> {
+    let mut problems = Vec::new();
+    for (later, (set, rows)) in sets.iter().enumerate() {
+        for (other, others) in &sets[..later] {
+            let lines: HashMap<u64, usize> = others
+                .iter()
+                .map(|row| (row.prompt_hash(), row.line))
+                .collect();
+            let repeated: Vec<(usize, usize)> = rows
+                .iter()
+                .filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?)))
+                .collect();
+            let Some((line, there)) = repeated.first() else {
+                continue;
+            };
+            let effect = match set {
+                PromptSet::Test => "data leak",
+                _ => "the checkpoint is chosen on training prompts",
+            };
+            problems.push(DataProblem {
+                kind: DataProblemKind::Leak,
+                message: format!(
+                    "{}: {} of {} prompts are also in {}, first line {line} (there line {there}): {effect}; keep each prompt in one set",
+                    label(task, *set),
+                    repeated.len(),
+                    rows.len(),
+                    label(task, *other)
+                ),
+                set: *set,
+                refused_share: 0.0,
+            });
+        }
+    }
+    problems
+}
+
+fn label(task: &Task, set: PromptSet) -> String {
+    task.set_file(set)
+        .map_or_else(String::new, |file| task.label(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn degenerate_answers_are_spread_over_rows_and_kinds() {
+        for (rows, kinds) in [
+            (1, 15),
+            (66, 15),
+            (67, 15),
+            (164, 15),
+            (5_000, 15),
+            (974, 3),
+        ] {
+            let step = step(rows, kinds);
+            let tried: Vec<(usize, usize)> = (0..rows * kinds)
+                .step_by(step)
+                .map(|pair| (pair / kinds, pair % kinds))
+                .collect();
+            assert!(tried.len() <= MAX_WRONG, "{rows} {kinds}");
+            let count = |of: &dyn Fn(&(usize, usize)) -> usize| {
+                tried.iter().map(of).collect::<BTreeSet<_>>().len()
+            };
+            assert_eq!(count(&|(row, _)| *row), rows.min(tried.len()), "{rows}");
+            assert_eq!(count(&|(_, kind)| *kind), kinds, "{rows} {kinds}");
+        }
+    }
+}

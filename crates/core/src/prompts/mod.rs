@@ -1,0 +1,20 @@
+//! Prompt rows at work: as a model reads them, counted in its tokens; their problems; a conversation that a person holds;
+//! completions of files, each with its row.
+
+mod completion_line;
+mod completion_rows;
+mod data_problems;
+mod hand_conversation;
+mod rendering;
+
+pub use completion_line::{CompletionLine, ForeignPrompt};
+pub use completion_rows::{CompletionRows, NoRow};
+pub use data_problems::{
+    DataProblem, DataProblemKind, TriedAnswers, data_problems, load_sets, repeated_prompts,
+    similar_prompts,
+};
+pub use hand_conversation::{HandChain, HandConversation};
+pub use rendering::{
+    check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer,
+    template_options, thinking_of, tools_of, turns_of,
+};

@@ -1,0 +1,114 @@
+//! JSON transcribed from another notation, with the way back to where its parts are written.
+
+use std::ops::Range;
+
+/// JSON, as far as it is transcribed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Transcript {
+    json: String,
+    /// In rising order of `json`.
+    pieces: Vec<Piece>,
+}
+
+/// Where a part of the JSON comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Piece {
+    /// Where it begins in the JSON, and in the completion.
+    json: usize,
+    text: usize,
+    /// Whether the bytes are the same, or all have the place of the first.
+    is_copy: bool,
+}
+
+impl Transcript {
+    pub(crate) fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// JSON that the completion does not have, for what it has at a byte offset.
+    pub(crate) fn literal(&mut self, json: &str, at: usize) {
+        self.pieces.push(Piece {
+            json: self.json.len(),
+            text: at,
+            is_copy: false,
+        });
+        self.json.push_str(json);
+    }
+
+    /// A JSON string.
+    pub(crate) fn string(&mut self, content: &str, at: usize) {
+        self.literal(&serde_json::Value::from(content).to_string(), at);
+    }
+
+    /// JSON as the completion has it.
+    pub(crate) fn copy(&mut self, text: &str, range: Range<usize>) {
+        self.pieces.push(Piece {
+            json: self.json.len(),
+            text: range.start,
+            is_copy: true,
+        });
+        self.json.push_str(&text[range]);
+    }
+
+    /// The values, with commas between, as a JSON list.
+    pub(crate) fn into_list(mut self) -> Self {
+        self.json = format!("[{}]", self.json);
+        self.pieces.iter_mut().for_each(|piece| piece.json += 1);
+        self
+    }
+
+    /// The byte offset in the completion of one in [`Self::json`].
+    fn locate(&self, offset: usize) -> usize {
+        let after = self.pieces.partition_point(|piece| piece.json <= offset);
+        let Some(piece) = self.pieces.get(after.saturating_sub(1)) else {
+            return 0;
+        };
+        piece.text
+            + if piece.is_copy {
+                offset.saturating_sub(piece.json)
+            } else {
+                0
+            }
+    }
+}
+
+/// The JSON of an answer: a part of the completion, or transcribed from it.
+#[derive(Debug)]
+pub(crate) struct AnswerText<'t> {
+    pub(crate) completion: &'t str,
+    transcript: Option<Transcript>,
+}
+
+impl<'t> AnswerText<'t> {
+    pub(crate) fn in_place(completion: &'t str) -> Self {
+        Self {
+            completion,
+            transcript: None,
+        }
+    }
+
+    pub(crate) fn transcribed(completion: &'t str, transcript: Transcript) -> Self {
+        Self {
+            completion,
+            transcript: Some(transcript),
+        }
+    }
+
+    pub(crate) fn is_transcribed(&self) -> bool {
+        self.transcript.is_some()
+    }
+
+    /// The text that the places of values count in.
+    pub(crate) fn json(&self) -> &str {
+        self.transcript
+            .as_ref()
+            .map_or(self.completion, Transcript::json)
+    }
+
+    /// A byte offset in the completion of one in [`Self::json`].
+    pub(crate) fn locate(&self, offset: usize) -> usize {
+        self.transcript
+            .as_ref()
+            .map_or(offset, |transcript| transcript.locate(offset))
+    }
+}

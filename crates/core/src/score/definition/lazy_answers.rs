@@ -1,0 +1,133 @@
+//! Answers of a model that does not read its prompt.
+
+use serde_json::Value;
+
+use crate::dataset::PromptRow;
+use crate::task::TaskFiles;
+
+/// The remedy where a valid answer earns as much as a right one.
+pub(crate) const BY_EXPECTED: &str =
+    "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
+
+/// An answer of a model that does not read its prompt.
+pub(crate) struct LazyAnswer<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) text: LazyText<'a>,
+    /// What to do where it earns much.
+    pub(crate) advice: &'static str,
+    /// A row that it is valid for is wrong, whatever the others say.
+    pub(crate) must_fail: bool,
+}
+
+pub(crate) enum LazyText<'a> {
+    Same(String),
+    ByRow(Box<dyn Fn(&PromptRow) -> String + 'a>),
+}
+
+impl<'a> LazyAnswer<'a> {
+    pub(crate) fn same(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
+        Self {
+            name,
+            text: LazyText::Same(text.into()),
+            advice,
+            must_fail: false,
+        }
+    }
+
+    pub(crate) fn by_row(
+        name: &'static str,
+        advice: &'static str,
+        text: impl Fn(&PromptRow) -> String + 'a,
+    ) -> Self {
+        Self {
+            name,
+            text: LazyText::ByRow(Box::new(text)),
+            advice,
+            must_fail: false,
+        }
+    }
+
+    pub(crate) fn must_fail(self) -> Self {
+        Self {
+            must_fail: true,
+            ..self
+        }
+    }
+
+    /// The answer to a row.
+    pub(crate) fn of(&self, row: &PromptRow) -> String {
+        match &self.text {
+            LazyText::Same(text) => text.clone(),
+            LazyText::ByRow(text) => text(row),
+        }
+    }
+}
+
+/// Where nothing says which form an answer has.
+pub(crate) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
+    let narrow = "let `[score]` ask for more, or give every row an `expected`";
+    let lazy = [
+        ("an empty answer", ""),
+        ("a word", "x"),
+        ("zero", "0"),
+        ("an empty object", "{}"),
+    ];
+    let system = task
+        .system
+        .clone()
+        .map(|system| LazyAnswer::same("the system text", system, narrow));
+    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow))
+        .into_iter()
+        .chain(system)
+        .collect()
+}
+
+/// The prompt as its own answer; none without rows.
+pub(crate) fn prompt_itself<'a>(rows: &[PromptRow]) -> Option<LazyAnswer<'a>> {
+    let advice = "an answer that repeats the prompt earns it: ask for more";
+    (!rows.is_empty()).then(|| LazyAnswer::by_row("the prompt itself", advice, prompt_of))
+}
+
+/// An `expected` as an answer is written.
+pub(crate) fn answer_text(expected: &Value) -> String {
+    expected
+        .as_str()
+        .map_or_else(|| expected.to_string(), str::to_owned)
+}
+
+/// The last user turn of a prompt.
+pub(crate) fn prompt_of(row: &PromptRow) -> String {
+    row.messages
+        .iter()
+        .rfind(|message| message.role == "user")
+        .map(|message| message.content.clone())
+        .unwrap_or_default()
+}
+
+/// The `expected` of the next row that has another one.
+pub(crate) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Option<&'a Value> {
+    let after = rows
+        .iter()
+        .position(|other| std::ptr::eq(other, row))
+        .unwrap_or(0);
+    let others = rows.iter().cycle().skip(after + 1).take(rows.len());
+    others
+        .filter_map(|other| other.expected.as_ref())
+        .find(|expected| Some(*expected) != row.expected.as_ref())
+}
+
+/// The `expected` that most rows share.
+pub(crate) fn most_common_expected(rows: &[PromptRow]) -> Option<&Value> {
+    let mut counts: Vec<(&Value, usize)> = Vec::new();
+    for expected in rows.iter().filter_map(|row| row.expected.as_ref()) {
+        match counts.iter_mut().find(|(value, _)| *value == expected) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((expected, 1)),
+        }
+    }
+    counts
+        .iter()
+        .rev()
+        .max_by_key(|(_, count)| *count)
+        .map(|(value, _)| *value)
+}

@@ -1,0 +1,426 @@
+//! `[score] kind = "command"`, `"code"` and `"tests"`: their keys, and their lazy answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::judge::CommandScorer;
+use super::program_tests::lazy_answers::lazy_programs;
+use super::suppressions::suppressed_answer;
+use crate::dataset::PromptRow;
+use crate::sandbox::{ProgramKeys, program_files};
+use crate::score::definition::lazy_answers::{
+    LazyAnswer, answer_text, most_common_expected, other_expected, plain_answers, prompt_itself,
+};
+use crate::score::definition::{Definition, GRADED, Judge, KeyInfo, Kind};
+use crate::score::error::ScoreError;
+use crate::score::needs::{
+    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, Needs, TestRules,
+};
+use crate::task::{Home, Read, Section, TaskFiles};
+
+pub(crate) static KIND: Kind = Kind {
+    name: "command",
+    about: include_str!("about.md"),
+    keys: &[],
+    score_keys: &[
+        COMMAND,
+        FILES,
+        KeyInfo::new(
+            "mode",
+            "lines",
+            "lines: JSON lines; exit_code: a process for each completion",
+        ),
+        PROCESSES,
+        SECONDS,
+        MEMORY,
+        MAX_PROCESSES,
+        OUTPUT,
+        ISOLATION,
+        READ,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read(score, home)?), None)),
+};
+
+pub(crate) static CODE: Kind = Kind {
+    name: "code",
+    about: include_str!("code.about.md"),
+    keys: &[],
+    score_keys: &[
+        COMMAND,
+        KeyInfo::new("file", "", "the name of the file with the answer"),
+        KeyInfo::new(
+            "parse",
+            "none",
+            "refuses what does not parse, before `command`",
+        ),
+        FENCE,
+        GRADED,
+        FILES,
+        PROCESSES,
+        SECONDS,
+        MEMORY,
+        MAX_PROCESSES,
+        OUTPUT,
+        STRONG,
+        READ,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read_code(score, home)?), None)),
+};
+
+pub(crate) static TESTS: Kind = Kind {
+    name: "tests",
+    about: include_str!("program_tests/about.md"),
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new("language", "this or `run`", "python, bash, node, c or rust"),
+        KeyInfo::new(
+            "run",
+            "none",
+            "program and arguments that run an answer of another language, `{file}`",
+        ),
+        KeyInfo::new(
+            "file",
+            "answer",
+            "with `run`: the name of the file with the answer",
+        ),
+        FENCE,
+        GRADED,
+        FILES,
+        PROCESSES,
+        KeyInfo::new("seconds", "5", "time limit of a case"),
+        MEMORY,
+        MAX_PROCESSES,
+        KeyInfo::new("output_kib", "1024", "output and value of a case, KiB"),
+        STRONG,
+        READ,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read_tests(score, home)?), None)),
+};
+
+const FENCE: KeyInfo = KeyInfo::new("fence", "true", "code may be in a Markdown fence");
+const STRONG: KeyInfo = KeyInfo::new(
+    "isolation",
+    "strong",
+    "the least isolation that it runs in: strong, limited, none",
+);
+const COMMAND: KeyInfo = KeyInfo::new(
+    "command",
+    "",
+    "program and arguments; runs once it is trusted",
+);
+const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
+const PROCESSES: KeyInfo =
+    KeyInfo::new("processes", "one per core, at most 8", "processes at once");
+const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer");
+const MEMORY: KeyInfo = KeyInfo::new(
+    "memory_mib",
+    "2048",
+    "MiB of address space of a process; 0: no limit",
+);
+const MAX_PROCESSES: KeyInfo = KeyInfo::new(
+    "max_processes",
+    "256",
+    "processes and threads of a program with all that it starts",
+);
+const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "size of an answer, KiB");
+const ISOLATION: KeyInfo = KeyInfo::new(
+    "isolation",
+    "the strongest that the machine gives",
+    "the least isolation that it runs in: strong, limited, none",
+);
+const READ: KeyInfo = KeyInfo::new(
+    "read",
+    "none",
+    "files and folders outside the task that it may read: absolute paths",
+);
+const ERRORS: KeyInfo = KeyInfo::new(
+    "max_scorer_errors",
+    "0.1",
+    "share of a step's completions that the program may fail to score; beyond it a run stops",
+);
+
+impl CommandRules {
+    /// Reads the keys of the kind `command`.
+    fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
+            (None | Some("lines"), _) => CommandMode::Lines,
+            (Some("exit_code"), _) => CommandMode::ExitCode,
+            (Some(other), place) => {
+                let offset = place.map_or(0, |(_, offset)| offset);
+                return Err(score.error(
+                    "mode",
+                    offset,
+                    format!("takes lines, exit_code, not {other:?}"),
+                ));
+            }
+        };
+        Self::read_as(mode, "command = [\"python3\", \"scorer.py\"]", score, home)
+    }
+
+    /// Reads the keys of the kind `code`.
+    fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let example = "file = \"answer.py\"";
+        let file = file_name(score)?.ok_or_else(|| home.missing("score.file", example))?;
+        let takes_fence = score.boolean("fence")?.unwrap_or(true);
+        let code = CodeRules {
+            file,
+            parse: score.quoted_strings("parse")?,
+            takes_fence,
+        };
+        Self::read_as(
+            CommandMode::Code(code),
+            "command = [\"ruff\", \"check\", \"{file}\"]",
+            score,
+            home,
+        )
+    }
+
+    /// Reads the keys of the kind `tests`.
+    fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let takes_fence = score.boolean("fence")?.unwrap_or(true);
+        let unknown = |name: &str, offset| {
+            let message = format!(
+                "takes {}, not {name:?}; `run` starts any other program",
+                Language::names()
+            );
+            score.error("language", offset, message)
+        };
+        let (named, run) = (
+            score.string("language")?.zip(score.get("language")),
+            score.get("run"),
+        );
+        let (tests, command) = match (named, run) {
+            (Some((name, (_, offset))), None) => {
+                let language = Language::named(&name).ok_or_else(|| unknown(&name, offset))?;
+                if let Some((_, offset)) = score.get("file") {
+                    return Err(score.error(
+                        "file",
+                        offset,
+                        "is for `run`: a language has its own",
+                    ));
+                }
+                let file = language.file.to_owned();
+                (
+                    TestRules {
+                        language: Some(language),
+                        file,
+                        takes_fence,
+                    },
+                    language.command(),
+                )
+            }
+            (None, Some((_, offset))) => {
+                let command = score.quoted_strings("run")?;
+                let takes_file = command.iter().any(|word| word.contains(FILE_ARGUMENT));
+                if command.first().is_none_or(String::is_empty) || !takes_file {
+                    let message = "names a program and `{file}`; write for example `run = [\"ruby\", \"{file}\"]`";
+                    return Err(score.error("run", offset, message));
+                }
+                let file = file_name(score)?.unwrap_or_else(|| "answer".to_owned());
+                (
+                    TestRules {
+                        language: None,
+                        file,
+                        takes_fence,
+                    },
+                    command,
+                )
+            }
+            (Some(_), Some((_, offset))) => {
+                return Err(score.error(
+                    "run",
+                    offset,
+                    "is for programs of no `language`: remove one",
+                ));
+            }
+            (None, None) => return Err(home.missing("score.language", "language = \"python\"")),
+        };
+        Self::with_command(CommandMode::Tests(tests), command, score, home)
+    }
+
+    fn read_as(
+        mode: CommandMode,
+        example: &'static str,
+        score: &Section<'_>,
+        home: &Home,
+    ) -> Read<Self> {
+        let (_, offset) = score
+            .get("command")
+            .ok_or_else(|| home.missing("score.command", example))?;
+        let command = score.quoted_strings("command")?;
+        if command.first().is_none_or(String::is_empty) {
+            return Err(score.error(
+                "command",
+                offset,
+                format!("is empty; write for example `{example}`"),
+            ));
+        }
+        Self::with_command(mode, command, score, home)
+    }
+
+    fn with_command(
+        mode: CommandMode,
+        command: Vec<String>,
+        score: &Section<'_>,
+        home: &Home,
+    ) -> Read<Self> {
+        let parse = if let CommandMode::Code(code) = &mode {
+            code.parse.as_slice()
+        } else {
+            &[]
+        };
+        let files = program_files(command.iter().chain(parse), score, home)?;
+        let seconds = if let CommandMode::Tests(_) = mode {
+            5.0
+        } else {
+            10.0
+        };
+        let ProgramKeys {
+            seconds,
+            memory_mib,
+            max_processes,
+            isolation,
+            read,
+        } = ProgramKeys::read(score, seconds)?;
+        let mut rules = Self {
+            command,
+            files,
+            processes: score.whole("processes", 0, 0..=256)? as usize,
+            seconds,
+            memory_mib,
+            max_processes,
+            output_kib: score.whole("output_kib", 1_024, 1..=1 << 20)?,
+            isolation,
+            read,
+            mode,
+        };
+        rules.isolation = rules.isolation.or(rules.default_isolation());
+        Ok(rules)
+    }
+}
+
+impl Definition for CommandRules {
+    fn kind(&self) -> &'static Kind {
+        match self.mode {
+            CommandMode::Lines | CommandMode::ExitCode => &KIND,
+            CommandMode::Code(_) => &CODE,
+            CommandMode::Tests(_) => &TESTS,
+        }
+    }
+
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(CommandScorer::new(task, self)?))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(if self.takes_code() {
+            json!({"type": "string"})
+        } else {
+            Value::Bool(true)
+        })
+    }
+
+    fn summary(&self, _task: &TaskFiles) -> String {
+        let command = self.command.join(" ");
+        match &self.mode {
+            CommandMode::Lines | CommandMode::ExitCode => format!("what `{command}` scores"),
+            CommandMode::Code(_) => format!("code that passes `{command}`"),
+            CommandMode::Tests(TestRules {
+                language: Some(language),
+                ..
+            }) => {
+                format!("{} that passes the row's tests", language.name)
+            }
+            CommandMode::Tests(_) => {
+                format!("a program for `{command}` that passes the row's tests")
+            }
+        }
+    }
+
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        if let Some(code) = self.code() {
+            return lazy_code(&code.file);
+        }
+        if let Some(tests) = self.tests() {
+            return lazy_programs(tests);
+        }
+        // Only the program knows which completion gives an `expected`; its text may.
+        let copied = most_common_expected(rows).map(|_| {
+            let advice = "the program takes another row's answer: let it compare with the row";
+            let other = move |row: &PromptRow| {
+                other_expected(row, rows)
+                    .map(answer_text)
+                    .unwrap_or_default()
+            };
+            LazyAnswer::by_row("the expected answer of another row", advice, other)
+        });
+        plain_answers(task)
+            .into_iter()
+            .chain(prompt_itself(rows))
+            .chain(copied)
+            .collect()
+    }
+
+    fn digest(&self, task: &TaskFiles) -> String {
+        task.read_files(&self.files)
+            // Where programs are is a matter of the machine.
+            .map(|files| self.program_digest(&files, &[]))
+            .unwrap_or_default()
+    }
+
+    fn other_files(&self) -> Vec<&str> {
+        self.files.iter().map(String::as_str).collect()
+    }
+
+    fn answer_names(&self, task: &TaskFiles) -> Vec<String> {
+        self.command.iter().chain(&task.system).cloned().collect()
+    }
+
+    fn needs(&self) -> Needs<'_> {
+        Needs {
+            program: Some(self),
+            ..Needs::default()
+        }
+    }
+}
+
+/// Code that does nothing, in the file of that name.
+fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
+    let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
+    let lazy = [
+        ("an empty file", "\n"),
+        ("a comment, #", "# nothing"),
+        ("a comment, //", "// nothing"),
+        ("pass", "pass"),
+        ("a colon", ":"),
+        ("a constant", "1"),
+    ];
+    let obeyed = "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
+    let suppressed =
+        suppressed_answer(file).map(|text| LazyAnswer::same("a suppressed finding", text, obeyed));
+    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow))
+        .into_iter()
+        .chain(suppressed)
+        .collect()
+}
+
+/// The name of the file with the answer.
+fn file_name(score: &Section<'_>) -> Read<Option<String>> {
+    let Some((file, (_, offset))) = score.string("file")?.zip(score.get("file")) else {
+        return Ok(None);
+    };
+    if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
+        let message = format!("is the name of a file such as answer.py, not {file:?}");
+        return Err(score.error("file", offset, message));
+    }
+    Ok(Some(file))
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+}

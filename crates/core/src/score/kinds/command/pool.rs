@@ -1,0 +1,284 @@
+//! A pool of processes that answer JSON lines, each with many lines under way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::{Answer, Classes, failed};
+use super::question::Question;
+use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
+use crate::score::needs::CommandRules;
+use crate::score::verdict::Verdict;
+
+/// Lines that a process may have before it answers the first: what it takes to keep it busy.
+const LINES_UNDER_WAY: usize = 256;
+const BYTES_UNDER_WAY: usize = 1 << 18;
+/// Fewer questions are not worth another process.
+const MIN_QUESTIONS: usize = 16;
+/// A program that fails so often without an answer between is not started again for these questions.
+const MAX_FAILURES: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    width: usize,
+    processes: Mutex<Processes>,
+    given_back: Condvar,
+    classes: Classes,
+}
+
+#[derive(Debug, Default)]
+struct Processes {
+    idle: Vec<LineProcess>,
+    /// Those in use too.
+    all: usize,
+}
+
+#[derive(Debug)]
+struct LineProcess {
+    process: Process,
+    next_id: u64,
+    has_answered: bool,
+    /// Where it runs.
+    _copies: PrivateFolder,
+}
+
+/// Questions not yet given to a process, and the answers so far.
+struct Work<'q> {
+    questions: &'q [&'q Question<'q>],
+    waiting: Mutex<Vec<usize>>,
+    verdicts: Mutex<Vec<Option<Verdict>>>,
+    /// Failures without an answer between.
+    failures: AtomicUsize,
+    keep_going: &'q (dyn Fn() -> bool + Sync),
+}
+
+/// Why a process takes no more questions, and those that it has not answered, oldest first.
+struct BrokenProcess {
+    why: String,
+    held: Vec<usize>,
+}
+
+impl Pool {
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            width,
+            processes: Mutex::default(),
+            given_back: Condvar::new(),
+            classes: Classes::default(),
+        }
+    }
+
+    /// The verdicts, in order; `None` once `keep_going` returns false.
+    pub(super) fn ask_all(
+        &self,
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        questions: &[&Question<'_>],
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let work = Work {
+            questions,
+            waiting: Mutex::new((0..questions.len()).rev().collect()),
+            verdicts: Mutex::new(vec![None; questions.len()]),
+            failures: AtomicUsize::new(0),
+            keep_going,
+        };
+        let helpers = questions
+            .len()
+            .div_ceil(MIN_QUESTIONS)
+            .min(self.width)
+            .saturating_sub(1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|| self.serve(rules, files, &work));
+            }
+            self.serve(rules, files, &work);
+        });
+        let verdicts = work
+            .verdicts
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        verdicts.into_iter().collect()
+    }
+
+    /// Asks one process after another until no question waits.
+    fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
+        while (work.keep_going)() && !lock(&work.waiting).is_empty() {
+            let broken = match self.acquire(rules, files) {
+                Err(why) => BrokenProcess {
+                    why,
+                    held: Vec::new(),
+                },
+                Ok(mut process) => match process.ask(rules, &self.classes, work) {
+                    Ok(()) => {
+                        self.give_back(Some(process));
+                        continue;
+                    }
+                    Err(broken) => broken,
+                },
+            };
+            // The process has been ended by now.
+            self.give_back(None);
+            work.note(broken);
+        }
+    }
+
+    fn acquire(&self, rules: &CommandRules, files: &ProgramFiles) -> Result<LineProcess, String> {
+        let mut processes = lock(&self.processes);
+        loop {
+            if let Some(process) = processes.idle.pop() {
+                return Ok(process);
+            }
+            if processes.all < self.width {
+                break;
+            }
+            processes = self
+                .given_back
+                .wait(processes)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        processes.all += 1;
+        drop(processes);
+        let copies = files.copies()?;
+        let process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
+        Ok(LineProcess {
+            process,
+            next_id: 1,
+            has_answered: false,
+            _copies: copies,
+        })
+    }
+
+    /// `None`: one that has ended.
+    fn give_back(&self, process: Option<LineProcess>) {
+        let mut processes = lock(&self.processes);
+        match process {
+            Some(process) => processes.idle.push(process),
+            None => processes.all -= 1,
+        }
+        drop(processes);
+        self.given_back.notify_one();
+    }
+}
+
+impl Work<'_> {
+    fn next(&self) -> Option<usize> {
+        if (self.keep_going)() {
+            lock(&self.waiting).pop()
+        } else {
+            None
+        }
+    }
+
+    fn answer(&self, place: usize, verdict: Verdict) {
+        self.failures.store(0, Ordering::Relaxed);
+        lock(&self.verdicts)[place] = Some(verdict);
+    }
+
+    /// The oldest question failed: a program answers in order, mostly. The others are asked again, unless the program
+    /// fails at once each time.
+    fn note(&self, broken: BrokenProcess) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut waiting = lock(&self.waiting);
+        let mut verdicts = lock(&self.verdicts);
+        let BrokenProcess { why, held } = broken;
+        if let Some(first) = held.first() {
+            verdicts[*first] = Some(failed(&why));
+        }
+        waiting.extend(held.into_iter().skip(1).rev());
+        if failures >= MAX_FAILURES {
+            let why = format!("{why} ({failures} failures without an answer in between)");
+            for place in waiting.drain(..) {
+                verdicts[place] = Some(failed(&why));
+            }
+        }
+    }
+}
+
+impl LineProcess {
+    /// Asks until no question waits and all are answered.
+    fn ask(
+        &mut self,
+        rules: &CommandRules,
+        classes: &Classes,
+        work: &Work<'_>,
+    ) -> Result<(), BrokenProcess> {
+        let mut held: BTreeMap<u64, usize> = BTreeMap::new();
+        let limit = Duration::from_secs_f64(rules.seconds);
+        let start = if self.has_answered {
+            Duration::ZERO
+        } else {
+            START_TIMEOUT
+        };
+        let mut until = Instant::now() + start + limit;
+        loop {
+            while held.len() < LINES_UNDER_WAY && self.process.unsent() < BYTES_UNDER_WAY {
+                let Some(place) = work.next() else { break };
+                let id = self.next_id;
+                self.next_id += 1;
+                self.process
+                    .send(format!("{{\"id\":{id},{}}}\n", work.questions[place].json).as_bytes());
+                held.insert(id, place);
+            }
+            if held.is_empty() {
+                return Ok(());
+            }
+            let moved = self.process.transfer(until, work.keep_going);
+            let before = held.len();
+            let most = rules.output_bytes();
+            let taken = self.process.lines(|line| match line.len() > most {
+                true => Err(too_long(rules)),
+                false => read_answer(line, &mut held, classes, work),
+            });
+            if held.len() < before {
+                self.has_answered = true;
+                until = Instant::now() + limit;
+            }
+            let long = self.process.unread().len() > most;
+            let why = match (taken, moved) {
+                (Err(why), _) => why,
+                _ if long => too_long(rules),
+                (Ok(()), Ok(WaitOutcome::Some)) => continue,
+                (Ok(()), Ok(WaitOutcome::Late)) => {
+                    format!("the scorer gave no answer within {} s", rules.seconds)
+                }
+                (Ok(()), Ok(WaitOutcome::Ended)) => {
+                    format!("the scorer {}", self.process.last_words_with_remedy())
+                }
+                (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
+            };
+            return Err(BrokenProcess {
+                why,
+                held: held.into_values().collect(),
+            });
+        }
+    }
+}
+
+pub(super) fn too_long(rules: &CommandRules) -> String {
+    format!(
+        "the scorer wrote a line of more than {} KiB",
+        rules.output_kib
+    )
+}
+
+/// Takes one line of output.
+fn read_answer(
+    line: &[u8],
+    held: &mut BTreeMap<u64, usize>,
+    classes: &Classes,
+    work: &Work<'_>,
+) -> Result<(), String> {
+    let answer = Answer::read(line)?;
+    let id = answer.id;
+    let place = held
+        .remove(&id)
+        .ok_or_else(|| format!("the scorer answered id {id}, which is not pending"))?;
+    work.answer(place, answer.verdict(classes));
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

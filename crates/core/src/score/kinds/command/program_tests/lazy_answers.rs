@@ -1,0 +1,159 @@
+//! Programs that do nothing that they were asked for, and what a task does about them.
+
+use serde_json::Value;
+
+use super::cases::{CaseKind, cases};
+use crate::dataset::PromptRow;
+use crate::score::definition::LazyAnswer;
+use crate::score::needs::{PYTHON, TestRules};
+
+const MORE: &str = "the row's tests accept it: add cases that it fails";
+const HIDDEN: &str =
+    "it has the results of the cases in the prompt: mark others as `\"hidden\": true`";
+
+/// Removes or overwrites all that it may write, so that no test is left.
+const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser('~'), '/tmp']:\n    for top, _, names in os.walk(folder):\n        for name in names:\n            for change in (os.remove, lambda path: open(path, 'w').close()):\n                try:\n                    change(os.path.join(top, name))\n                except OSError:\n                    pass\n";
+/// Equal to everything, true, and every number.
+const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    def __lt__(self, other): return True\n    def __gt__(self, other): return True\n    __le__ = __ge__ = __eq__\n    def __hash__(self): return 0\n    def __bool__(self): return True\n    def __call__(self, *given, **named): return self\n    def __getattr__(self, name): return self\n    def __sub__(self, other): return self\n    def __abs__(self): return self\n    def __len__(self): return 1\n    def __iter__(self): return iter([])\n    def __contains__(self, other): return True\n";
+/// Failed assertions are none any more.
+const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
+
+/// What each is called, code before its function, and what the function does.
+const RETURNS: [(&str, &str, &str); 4] = [
+    ("nothing returned", "", "return None"),
+    ("deleted tests", DELETES, "return None"),
+    ("a value equal to everything", EQUAL, "return Equal()"),
+    ("patched assertions", PATCHES, "return None"),
+];
+/// Exceptions that Python itself or a runner of tests catches.
+const RAISES: [(&str, &str, &str); 6] = [
+    ("StopIteration raised", "", "raise StopIteration"),
+    ("StopAsyncIteration raised", "", "raise StopAsyncIteration"),
+    ("GeneratorExit raised", "", "raise GeneratorExit"),
+    ("KeyboardInterrupt raised", "", "raise KeyboardInterrupt"),
+    ("SystemExit raised", "", "raise SystemExit(0)"),
+    ("AssertionError raised", "", "raise AssertionError"),
+];
+
+pub(crate) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
+    let mut lazy = vec![
+        LazyAnswer::same("an empty file", "\n", MORE).must_fail(),
+        LazyAnswer::same("a constant", "1", MORE).must_fail(),
+    ];
+    let exits = tests.language.map_or(&[][..], |language| language.exits);
+    lazy.extend(
+        exits
+            .iter()
+            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE).must_fail()),
+    );
+    let own = tests.clone();
+    lazy.push(LazyAnswer::by_row(
+        "the visible results",
+        HIDDEN,
+        move |row| visible_results(&own, row),
+    ));
+    if tests
+        .language
+        .is_some_and(|language| language.name == PYTHON)
+    {
+        let programs = RETURNS.iter().chain(&RAISES);
+        lazy.extend(programs.map(|(name, code, body)| {
+            let program = move |row: &PromptRow| match entry(row) {
+                Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
+                None => (*code).to_owned(),
+            };
+            LazyAnswer::by_row(name, MORE, program).must_fail()
+        }));
+        lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
+    }
+    lazy
+}
+
+/// Functions and classes of the names that the row's tests define, which do nothing.
+fn own_tests(row: &PromptRow) -> String {
+    let tests = row.fields.get("tests").and_then(Value::as_str);
+    let names = tests.unwrap_or_default().lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches("async ");
+        let rest = line
+            .strip_prefix("def ")
+            .or_else(|| line.strip_prefix("class "))?;
+        rest.split(['(', ':', ' ']).next()
+    });
+    entry(row)
+        .as_deref()
+        .into_iter()
+        .chain(names)
+        .map(|name| format!("def {name}(*given, **named):\n    return None\n"))
+        .collect()
+}
+
+/// The function that the row names, or its `expected` defines.
+fn entry(row: &PromptRow) -> Option<String> {
+    let named = row
+        .fields
+        .get("entry")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let defined = || {
+        let code = row.expected.as_ref()?.as_str()?;
+        let name = code
+            .lines()
+            .find_map(|line| line.strip_prefix("def "))?
+            .split('(')
+            .next()?;
+        Some(name.trim().to_owned())
+    };
+    named.or_else(defined)
+}
+
+/// A program that has a table of the visible cases, or, where its language has no table here, the first output.
+fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
+    let cases = cases(Some(row), tests.language).unwrap_or_default();
+    let visible = || cases.iter().filter(|case| !case.is_hidden);
+    let mut table = serde_json::Map::new();
+    for case in visible() {
+        match &case.test {
+            CaseKind::Call {
+                arguments, value, ..
+            } => {
+                table.insert(Value::from(*arguments).to_string(), (*value).clone());
+            }
+            CaseKind::Run { stdin, stdout, .. } => {
+                table.insert((*stdin).to_owned(), (*stdout).into());
+            }
+            CaseKind::Code { .. } => {}
+        }
+    }
+    let first = table
+        .values()
+        .next()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let (text, name) = (
+        Value::from(first).to_string(),
+        tests.language.map_or("", |language| language.name),
+    );
+    let table = Value::String(Value::Object(table).to_string()).to_string();
+    match (name, entry(row)) {
+        (PYTHON, Some(entry)) => {
+            let key = "json.dumps(given, separators=(',', ':'))";
+            format!(
+                "import json\ntable = json.loads({table})\ndef {entry}(*given):\n    return table.get({key})\n"
+            )
+        }
+        (PYTHON, None) => {
+            format!("import json, sys\nprint(json.loads({table}).get(sys.stdin.read()), end='')\n")
+        }
+        ("node", Some(entry)) => format!(
+            "const table = {table};\nfunction {entry}(...given) {{ return JSON.parse(table)[JSON.stringify(given)]; }}\n"
+        ),
+        ("node", None) => format!("console.log({text});\n"),
+        ("bash", _) => format!("printf '%b' {text}\n"),
+        ("c", _) => {
+            format!("#include <stdio.h>\nint main(void) {{ fputs({text}, stdout); return 0; }}\n")
+        }
+        ("rust", _) => format!("fn main() {{ print!(\"{{}}\", {text}); }}\n"),
+        _ => text,
+    }
+}

@@ -1,0 +1,325 @@
+//! A warm Python in a sandbox, which runs one case of one answer after another in processes of their own (`server.py`).
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::cases::{Case, CaseKind};
+use crate::exact_json;
+use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
+use crate::score::needs::CommandRules;
+
+const SCRIPT: &str = include_str!("server.py");
+/// A server notices by itself that an answer takes too long, unless the answer keeps it from that.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Server(LineProgram);
+
+/// What became of a case.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Reply {
+    /// It does not parse: why.
+    pub(super) syntax: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) value: Option<Value>,
+    pub(super) stdout: Option<String>,
+    /// The exit code of a program; below 0 the signal that ended it.
+    pub(super) code: Option<i32>,
+    /// The function raised this.
+    pub(super) raised: Option<String>,
+    /// The process ended with this code before it had answered.
+    pub(super) ended: Option<i32>,
+    #[serde(default)]
+    pub(super) late: bool,
+    #[serde(default)]
+    pub(super) long: bool,
+    /// It started too many processes.
+    #[serde(default)]
+    pub(super) many: bool,
+    #[serde(default)]
+    pub(super) passed: bool,
+    /// Tests failed.
+    pub(super) failed: Option<String>,
+    /// `exception`: by another one than a failed assertion; `ended`: the answer's process is gone.
+    pub(super) kind: Option<String>,
+    /// The tests are wrong: why.
+    pub(super) broken: Option<String>,
+    /// Of the answer, or of the tests that failed.
+    #[serde(default)]
+    pub(super) line: usize,
+    #[serde(default)]
+    pub(super) column: usize,
+    /// That line of the tests.
+    #[serde(default)]
+    pub(super) source: String,
+    /// The last call of a function of the answer's, with what became of it.
+    pub(super) last: Option<String>,
+    #[serde(default)]
+    pub(super) stderr: String,
+}
+
+impl Reply {
+    fn read(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        serde_json::from_str(&exact_json::mark(line)).ok()
+    }
+
+    /// Whether the other cases of the answer are left out.
+    pub(super) fn is_last(&self) -> bool {
+        self.syntax.is_some() || self.late || self.long || self.many
+    }
+}
+
+/// `null` is a value, too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+impl Server {
+    /// # Errors
+    /// A sentence: Python is not as it should be.
+    pub(super) fn start(
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Self, String> {
+        Self::start_script(SCRIPT, rules, files, keep_going)
+    }
+
+    fn start_script(
+        script: &str,
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Self, String> {
+        let is_warm = files.sandbox.level == Level::Strong;
+        let own = [
+            "-I",
+            "-X",
+            "utf8",
+            "-c",
+            script,
+            if is_warm { "warm" } else { "once" },
+        ];
+        let command: Vec<String> = rules
+            .command
+            .iter()
+            .cloned()
+            .chain(own.map(str::to_owned))
+            .collect();
+        let mut program = LineProgram::start(files, &command)?;
+        let interpreter = &command[0];
+        match program.line(Instant::now() + START_TIMEOUT, usize::MAX, keep_going) {
+            Ok(line) if line == b"ready" => Ok(Self(program)),
+            Ok(line) => Err(format!(
+                "{interpreter} says {:?}",
+                String::from_utf8_lossy(&line[..line.len().min(200)])
+            )),
+            Err(Lost::Ended(why)) => Err(format!("{interpreter} {why}")),
+            Err(_) => Err(format!(
+                "{interpreter} does not start within {} s",
+                START_TIMEOUT.as_secs()
+            )),
+        }
+    }
+
+    /// The replies to the first cases, of which the last may be one after which the others are left out, and whether
+    /// the server may be asked again.
+    pub(super) fn ask(
+        &mut self,
+        rules: &CommandRules,
+        source: &str,
+        cases: &[Case<'_>],
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Reply>, bool), Lost> {
+        let most = rules.output_bytes();
+        let mut head = format!("{} {} {most}", source.len(), rules.seconds);
+        let mut data = source.as_bytes().to_vec();
+        for case in cases {
+            let (kind, asked) = match &case.test {
+                CaseKind::Call {
+                    entry, arguments, ..
+                } => ("call", json!({"entry": entry, "args": arguments})),
+                CaseKind::Run {
+                    arguments, stdin, ..
+                } => ("run", json!({"args": arguments, "stdin": stdin})),
+                CaseKind::Code { tests, entry } => {
+                    ("test", json!({"tests": tests, "entry": entry}))
+                }
+            };
+            let asked = exact_json::write(&asked);
+            head += &format!(" {kind}:{}", asked.len());
+            data.extend_from_slice(asked.as_bytes());
+        }
+        self.0.send(&[head.as_bytes(), b"\n", &data].concat());
+        // As JSON a byte may take six, and what is read of an output may be one piece too much.
+        let most = most.saturating_add(1 << 17).saturating_mul(6);
+        let mut replies = Vec::new();
+        loop {
+            let until = Instant::now() + Duration::from_secs_f64(rules.seconds) + GRACE;
+            let line = self.0.line(until, most, keep_going)?;
+            match line.as_slice() {
+                b"clean" => return Ok((replies, true)),
+                b"used" => return Ok((replies, false)),
+                // What only an answer can have made unreadable: half a character, lists in lists without end.
+                line => replies.push(Reply::read(line).unwrap_or_else(|| Reply {
+                    raised: Some("it gave a value that cannot be read".to_owned()),
+                    ..Reply::default()
+                })),
+            }
+        }
+    }
+}
+
+/// Warm interpreters that wait for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct ServerPool(Mutex<Vec<Server>>);
+
+impl ServerPool {
+    /// Puts the cases of an answer to a server; once more to a new one where the first ends, since the machine may have ended it.
+    ///
+    /// # Errors
+    /// A sentence: no server starts.
+    pub(super) fn ask(
+        &self,
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        source: &str,
+        cases: &[Case<'_>],
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Result<Vec<Reply>, Lost>, String> {
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut server = match idle {
+            Some(server) => server,
+            None => Server::start(rules, files, keep_going)?,
+        };
+        let mut replied = server.ask(rules, source, cases, keep_going);
+        if matches!(replied, Err(Lost::Ended(_))) {
+            server = Server::start(rules, files, keep_going)?;
+            replied = server.ask(rules, source, cases, keep_going);
+        }
+        Ok(replied.map(|(replies, is_clean)| {
+            if is_clean {
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(server);
+            }
+            replies
+        }))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    //! What one answer may try against its own verdict or that of the next; each succeeds once its protection is taken
+    //! out of the server.
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::score::needs::{CommandMode, Language, TestRules};
+
+    /// Writes a reply into every descriptor of the processes that it sees.
+    const FORGES: &str = "import os\nfor process in os.listdir('/proc'):\n    if process.isdecimal() and process != str(os.getpid()):\n        try:\n            with open(f'/proc/{process}/fd/1', 'wb', 0) as end: end.write(b'{\"value\": 4}\\nclean\\n')\n        except OSError: pass\ndef f(x): return 5\n";
+    const READS: &str = "import os\ndef f(x):\n    for process in os.listdir('/proc'):\n        try:\n            if process.isdecimal() and process != str(os.getpid()): return len(open(f'/proc/{process}/mem', 'rb').name) and 4\n        except OSError: pass\n";
+    const LEAVES_PROCESS: &str = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\ndef f(x): return 0\n";
+    const FINDS_PROCESS: &str = "import os\ndef f(x): return 4 * (sum(name.isdecimal() for name in os.listdir('/proc')) > 4)\n";
+    const LEAVES_FILE: &str = "open('/tmp/home/left', 'w').write('4')\ndef f(x): return 0\n";
+    const FINDS_FILE: &str = "import os\ndef f(x): return 4 * os.path.exists('/tmp/home/left')\n";
+
+    fn rules() -> CommandRules {
+        let language = Language::named("python").unwrap();
+        let tests = TestRules {
+            language: Some(language),
+            file: language.file.to_owned(),
+            takes_fence: true,
+        };
+        CommandRules {
+            command: language.command(),
+            files: Vec::new(),
+            mode: CommandMode::Tests(tests),
+            processes: 1,
+            seconds: 20.0,
+            memory_mib: 1_024,
+            max_processes: None,
+            output_kib: 64,
+            isolation: None,
+            read: Vec::new(),
+        }
+    }
+
+    /// Whether answers, one after another, bring the last one the value 4, by a server with this script.
+    fn succeeds(script: &str, answers: &[&str]) -> bool {
+        let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
+        let files = ProgramFiles::new(
+            Path::new("/"),
+            Vec::new(),
+            Vec::new(),
+            rules.sandbox(Path::new("/"), Level::Strong),
+        );
+        let test = CaseKind::Call {
+            entry: "f",
+            arguments: &arguments,
+            value: &value,
+        };
+        let cases = [Case {
+            test,
+            is_hidden: false,
+        }];
+        let start = || Server::start_script(script, &rules, &files, &|| true).unwrap();
+        let (mut server, mut found) = (start(), None);
+        for answer in answers {
+            let replied = server.ask(&rules, answer, &cases, &|| true);
+            found = replied
+                .as_ref()
+                .ok()
+                .and_then(|(replies, _)| replies.first()?.value.clone());
+            if !matches!(replied, Ok((_, true))) {
+                server = start();
+            }
+        }
+        found == Some(value)
+    }
+
+    #[test]
+    #[cfg_attr(
+        not(all(has_python, can_isolate)),
+        ignore = "needs python3 in PATH and user namespaces"
+    )]
+    fn an_answer_changes_neither_its_own_verdict_nor_the_next() {
+        let dumpable = (
+            "prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0",
+            "prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0",
+        );
+        for (what, answers, (protected, open)) in [
+            ("forges its reply", &[FORGES][..], dumpable),
+            ("reads other processes", &[READS], dumpable),
+            (
+                "leaves a process",
+                &[LEAVES_PROCESS, FINDS_PROCESS],
+                ("os.kill(-1, signal.SIGKILL)", "raise ProcessLookupError"),
+            ),
+            (
+                "leaves a file",
+                &[LEAVES_FILE, FINDS_FILE],
+                ("IS_WARM and marks() == before", "True"),
+            ),
+        ] {
+            assert!(SCRIPT.contains(protected), "{protected}");
+            assert!(
+                succeeds(&SCRIPT.replace(protected, open), answers),
+                "{what}: it does not succeed unprotected"
+            );
+            assert!(!succeeds(SCRIPT, answers), "{what}: it succeeds");
+        }
+        assert!(succeeds(
+            SCRIPT,
+            &[LEAVES_FILE, LEAVES_PROCESS, "def f(x): return x * x"]
+        ));
+    }
+}

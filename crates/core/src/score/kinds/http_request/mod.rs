@@ -1,0 +1,19 @@
+//! Judges requests to an API, or its responses, by an OpenAPI document: whether an operation takes them, whether they are
+//! the expected ones.
+
+mod check;
+mod compare;
+mod definition;
+mod document;
+mod judge;
+mod message;
+pub(crate) mod message_schema;
+mod openapi;
+mod parameters;
+mod path;
+mod query;
+mod schemas;
+
+pub(super) use definition::KIND;
+pub use message_schema::{MessageSchema, message_schemas};
+pub use openapi::{Operation, operations};

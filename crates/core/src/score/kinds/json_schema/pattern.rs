@@ -1,0 +1,237 @@
+//! Patterns with look-around or back-references: the longer the string, the fewer steps they may take, so that their
+//! product is bounded.
+
+use std::borrow::Cow;
+
+use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
+use serde_json::{Value as SchemaValue, json};
+
+use super::budget::{BudgetExceeded, end};
+use super::ecma::{WordEdge, engine_pattern};
+use super::instance::Completion;
+use crate::score::answer::json::{Kind, Value};
+
+/// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole
+/// string.
+pub(super) const BACKTRACK_LIMIT: usize = 100_000;
+
+/// Bytes of a string for which [`BACKTRACK_LIMIT`] stands; ten times as many get a tenth of the steps.
+const SHORT: usize = 1_000;
+
+/// A `pattern` that needs backtracking, with a limit.
+pub(super) struct BoundedPattern {
+    pattern: String,
+    /// For strings of at most `SHORT * 10^i` bytes; the last one for all longer ones.
+    by_length: Vec<Validator<Completion>>,
+}
+
+/// Whether matching takes more than one pass over the string.
+pub(super) fn backtracks(pattern: &str) -> bool {
+    let pattern = &*engine_pattern(pattern, WordEdge::Flag);
+    if is_plain(pattern) {
+        return false;
+    }
+    // For completions, as all validators: another kind of instance would have this crate compile every keyword twice.
+    let options =
+        jsonschema::options_for::<Completion>().with_pattern_options(PatternOptions::regex());
+    options.build(&json!({ "pattern": pattern })).is_err()
+}
+
+/// Whether nothing in a pattern can ask the engine to backtrack: most patterns, told without compiling them.
+fn is_plain(pattern: &str) -> bool {
+    let mut characters = pattern.chars();
+    let mut escapes = std::iter::from_fn(|| {
+        characters
+            .find(|character| *character == '\\')
+            .and_then(|_| characters.next())
+    });
+    !pattern.contains("(?")
+        && escapes
+            .all(|escaped| "dDsSwWnrtfvux".contains(escaped) || escaped.is_ascii_punctuation())
+}
+
+/// A pattern of strings as its engine reads it, and whether that backtracks.
+pub(super) fn of_string(pattern: &str) -> (Cow<'_, str>, bool) {
+    let backtracks = backtracks(pattern);
+    let edge = if backtracks {
+        WordEdge::LookAround
+    } else {
+        WordEdge::Flag
+    };
+    (engine_pattern(pattern, edge), backtracks)
+}
+
+/// A pattern of keys as its engine reads it, which is the one that can backtrack.
+pub(super) fn of_keys(pattern: &str) -> Cow<'_, str> {
+    match backtracks(pattern) || engine_pattern(pattern, WordEdge::Flag).contains("(?-u:") {
+        true => engine_pattern(pattern, WordEdge::LookAround),
+        false => engine_pattern(pattern, WordEdge::Flag),
+    }
+}
+
+/// Whether `test` holds for a pattern of strings, or of keys, in a schema.
+pub(super) fn any_pattern(
+    schema: &SchemaValue,
+    of_keys: bool,
+    test: &impl Fn(&str) -> bool,
+) -> bool {
+    match schema {
+        SchemaValue::Array(items) => items.iter().any(|item| any_pattern(item, of_keys, test)),
+        SchemaValue::Object(members) => members.iter().any(|(key, inner)| {
+            let own = match inner {
+                SchemaValue::String(pattern) => !of_keys && key == "pattern" && test(pattern),
+                SchemaValue::Object(patterns) => {
+                    of_keys
+                        && key == "patternProperties"
+                        && patterns.keys().any(|pattern| test(pattern))
+                }
+                _ => false,
+            };
+            own || any_pattern(inner, of_keys, test)
+        }),
+        _ => false,
+    }
+}
+
+/// A key, and where it is, that is too long for patterns of keys: their limit of steps is one for all lengths.
+pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
+    match &value.kind {
+        Kind::Array(items) => items.iter().find_map(long_key),
+        Kind::Object(object) => object.members().iter().find_map(|member| {
+            if member.key.len() > SHORT {
+                Some((&*member.key, member.key_start))
+            } else {
+                long_key(&member.value)
+            }
+        }),
+        _ => None,
+    }
+}
+
+impl BoundedPattern {
+    pub(super) fn compile(pattern: &SchemaValue) -> Result<Self, ValidationError<'static>> {
+        let text = pattern.as_str().unwrap_or_default();
+        let (written, backtracks) = of_string(text);
+        let classes: u32 = if backtracks { 4 } else { 1 };
+        let build = |pattern: &SchemaValue| {
+            let of_class = |class| {
+                let limit = BACKTRACK_LIMIT / 10_usize.pow(class);
+                let options = jsonschema::options_for::<Completion>();
+                let options = match backtracks {
+                    true => options
+                        .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(limit)),
+                    false => options.with_pattern_options(PatternOptions::regex()),
+                };
+                options.build(&json!({ "pattern": pattern }))
+            };
+            (0..classes).map(of_class).collect::<Result<_, _>>()
+        };
+        let by_length = match pattern.is_string() {
+            // The error is on what the schema has.
+            true => build(&written.into()).or_else(|_| build(pattern)),
+            false => build(pattern),
+        };
+        Ok(Self {
+            pattern: text.to_owned(),
+            by_length: by_length?,
+        })
+    }
+
+    fn validator(&self, value: &Value<'_>) -> Option<&Validator<Completion>> {
+        let length = if let Kind::String(text) = &value.kind {
+            text.len()
+        } else {
+            0
+        };
+        let mut longest = SHORT;
+        let mut class = 0;
+        while length > longest && class + 1 < self.by_length.len() {
+            longest *= 10;
+            class += 1;
+        }
+        self.by_length.get(class)
+    }
+}
+
+impl<'i> Keyword<'i, Completion> for BoundedPattern {
+    fn validate(&self, value: &'i Value<'i>) -> Result<(), ValidationError<'i>> {
+        let Some(validator) = self.validator(value) else {
+            return Ok(());
+        };
+        match validator.validate(value) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    jsonschema::error::ValidationErrorKind::Pattern { .. }
+                ) =>
+            {
+                // Whether it matches is unknown, so no verdict may rest on it.
+                let found = if let Kind::String(text) = &value.kind {
+                    shorten(text)
+                } else {
+                    String::new()
+                };
+                end(BudgetExceeded::Pattern {
+                    pattern: self.pattern.clone(),
+                    found,
+                    offset: value.start,
+                })
+            }
+            found => found.map_err(ValidationError::to_owned),
+        }
+    }
+
+    fn is_valid(&self, value: &'i Value<'i>) -> bool {
+        self.validate(value).is_ok()
+    }
+}
+
+/// At most 80 characters of it, in one line.
+pub(crate) fn shorten(text: &str) -> String {
+    let mut short: String = text
+        .chars()
+        .take(80)
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_that_backtrack_are_told_from_those_that_do_not() {
+        for pattern in [
+            "",
+            "^[a-z]+$",
+            "a\\d\\.\\w*",
+            "(?:a|b)+",
+            "\\p{L}+",
+            "\\u0041",
+            "^\\S+@\\S+$",
+            "a{2,3}",
+        ] {
+            assert!(!backtracks(pattern), "{pattern}");
+        }
+        for pattern in [
+            "(?=a)",
+            "(?!a)",
+            "(?<=a)b",
+            "(?<!a)b",
+            "(a)\\1",
+            "(?<n>a)\\k<n>",
+        ] {
+            assert!(backtracks(pattern), "{pattern}");
+        }
+    }
+}

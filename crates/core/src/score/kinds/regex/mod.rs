@@ -1,0 +1,269 @@
+//! `[score] kind = "regex"`: the answer matches a pattern, whose named groups are the fields of `expected`.
+
+mod shortest_match;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::dataset::PromptRow;
+use crate::dataset::expected::{self, Expectation, alternatives};
+use crate::format::shortened;
+use crate::score::definition::lazy_answers::{
+    BY_EXPECTED, LazyAnswer, plain_answers, prompt_itself,
+};
+use crate::score::definition::{
+    Definition, FoundDefinition, Grammar, Judge, KeyInfo, Kind, NORMALISE, text_digest,
+};
+use crate::score::error::ScoreError;
+use crate::score::verdict::field_compare::{Rules, equal_text};
+use crate::score::verdict::unwrap_answer::ThinkRules;
+use crate::score::verdict::{FailureClass, OrderedMap, Tier, Verdict, judge_text};
+use crate::task::{ALL_FIELDS, Home, Normalisations, Read, Section, TaskFiles};
+use shortest_match::shortest_match;
+
+pub(crate) static KIND: Kind = Kind {
+    name: "regex",
+    about: include_str!("about.md"),
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new(
+            "pattern",
+            "",
+            "the regular expression; its named groups are the fields of `expected`",
+        ),
+        NORMALISE,
+    ],
+    read,
+};
+
+#[derive(Debug)]
+struct Pattern(regex::Regex);
+
+fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
+    let example = r"pattern = '^\d{4}-\d{2}$'";
+    let pattern = score
+        .string("pattern")?
+        .ok_or_else(|| home.missing("score.pattern", example))?;
+    let compiled = regex::Regex::new(&pattern).map_err(|error| {
+        // Its last line says what is wrong, those above show where.
+        let text = error.to_string();
+        let message = text
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        let offset = score.get("pattern").map_or(0, |(_, offset)| offset);
+        score.error(
+            "pattern",
+            offset,
+            format!("is not a valid regular expression: {message}, in {pattern:?}"),
+        )
+    })?;
+    Ok((Arc::new(Pattern(compiled)), None))
+}
+
+impl Definition for Pattern {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(Regex {
+            pattern: self.0.clone(),
+            normalise: Rules::new(&task.score.normalise),
+        }))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(Value::Bool(true))
+    }
+
+    fn summary(&self, task: &TaskFiles) -> String {
+        let group =
+            |(group, names): (&String, &Normalisations)| format!("; {group}{}", names.note());
+        format!(
+            "a text with a match for {}{}",
+            self.0,
+            task.score.normalise.iter().map(group).collect::<String>()
+        )
+    }
+
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        let shortest = shortest_match(self.0.as_str());
+        let shortest = shortest.map(|text| LazyAnswer::same("a shortest match", text, BY_EXPECTED));
+        plain_answers(task)
+            .into_iter()
+            .chain(shortest)
+            .chain(prompt_itself(rows))
+            .collect()
+    }
+
+    fn digest(&self, _task: &TaskFiles) -> String {
+        text_digest(&format!("regex\n{}", self.0))
+    }
+
+    fn grammar(&self) -> Option<Grammar<'_>> {
+        Some(Grammar::Pattern(self.0.as_str()))
+    }
+}
+
+#[derive(Debug)]
+struct Regex {
+    pattern: regex::Regex,
+    normalise: Rules,
+}
+
+impl Judge for Regex {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
+        let expected = row.and_then(|row| self.compared(row));
+        judge_text(completion, from, thoughts, expected, |offset, answer| {
+            let place = (completion, offset);
+            let Some(expected) = expected else {
+                return self.judge_answer(place, answer, None);
+            };
+            if let Err(why) = self.check_expected(expected) {
+                return Verdict::failed(why, place);
+            }
+            // The last of the nearest, from behind: the first one.
+            let all = alternatives(expected)
+                .into_iter()
+                .rev()
+                .map(|one| self.judge_answer(place, answer, Some(one)));
+            let nearness = |verdict: &Verdict| {
+                let fields = verdict.fields.iter().flat_map(|fields| fields.iter());
+                (verdict.exact, fields.filter(|(_, same)| **same).count())
+            };
+            all.max_by_key(nearness)
+                .unwrap_or_else(|| self.judge_answer(place, answer, None))
+        })
+    }
+
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        self.check_expected(self.compared(row)?).err()
+    }
+
+    /// The text that a pattern is to match, it matches alone.
+    fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
+        expected::target(expected).as_str().map(str::to_owned)
+    }
+}
+
+impl Regex {
+    /// The row's `expected`; none where it is an object, and the pattern has no group to compare with.
+    fn compared<'r>(&self, row: &'r PromptRow) -> Option<&'r Value> {
+        let expected = row.expected.as_ref()?;
+        let has_groups = || self.pattern.capture_names().flatten().next().is_some();
+        let is_object = |one: &Value| {
+            matches!(
+                Expectation::from_value(one),
+                Expectation::Plain(Value::Object(_))
+            )
+        };
+        (has_groups() || !alternatives(expected).into_iter().all(is_object)).then_some(expected)
+    }
+
+    /// # Errors
+    /// No answer can be equal to it: it names a group that the pattern does not have, or has lists.
+    fn check_expected(&self, expected: &Value) -> Result<(), String> {
+        let refuse = |why: String| Err(format!("the row's `expected`: {why}"));
+        if let Some(problem) = expected::problem(expected) {
+            return refuse(problem);
+        }
+        let is_text = |value: &Value| {
+            let all = alternatives(value);
+            !all.iter().any(|one| one.is_array() || one.is_object())
+        };
+        for one in alternatives(expected) {
+            let Expectation::Plain(Value::Object(members)) = Expectation::from_value(one) else {
+                if !is_text(one) {
+                    let shown = shortened(&one.to_string(), 60);
+                    return refuse(format!(
+                        "takes a text, or an object with the pattern's groups, not {shown}"
+                    ));
+                }
+                continue;
+            };
+            for (name, value) in members {
+                let mut groups = self.pattern.capture_names().flatten();
+                if !groups.any(|group| group == name) {
+                    let groups: Vec<&str> = self.pattern.capture_names().flatten().collect();
+                    return refuse(match groups.as_slice() {
+                        [] => {
+                            format!("no group {name:?}; the pattern has none: write (?P<NAME>..)")
+                        }
+                        groups => {
+                            format!("no group {name:?}; the pattern has {}", groups.join(", "))
+                        }
+                    });
+                }
+                let value = match Expectation::from_value(value) {
+                    Expectation::Optional(value) => value,
+                    _ => value,
+                };
+                if !is_text(value) {
+                    let shown = shortened(&value.to_string(), 60);
+                    return refuse(format!("the group {name:?} is a text, not {shown}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `answer` begins at byte `offset` of the completion and is not empty.
+    fn judge_answer(
+        &self,
+        (completion, offset): (&str, usize),
+        answer: &str,
+        expected: Option<&Value>,
+    ) -> Verdict {
+        let Some(found) = self.pattern.captures(answer) else {
+            let message = format!(
+                "no match for the pattern {}",
+                shortened(self.pattern.as_str(), 80)
+            );
+            let class = FailureClass::NoMatch;
+            let verdict = Verdict::because(Tier::Invalid, class, message, (completion, offset));
+            return Verdict {
+                exact: expected.map(|_| false),
+                ..verdict
+            };
+        };
+        let Some(expected) = expected else {
+            return Verdict::new(Tier::Valid, None);
+        };
+        let (fields, exact) = match Expectation::from_value(expected) {
+            Expectation::Plain(Value::Object(members)) => {
+                let is_equal = |name: &String, expected: &Value| {
+                    let rule = self.normalise.for_field(name);
+                    found
+                        .name(name)
+                        .is_some_and(|group| equal_text(group.as_str(), expected, rule))
+                };
+                let fields: Vec<_> = members
+                    .iter()
+                    .map(|(name, expected)| (name.clone(), is_equal(name, expected)))
+                    .collect();
+                let all = fields.iter().all(|(_, equal)| *equal);
+                (Some(OrderedMap(fields)), all)
+            }
+            _ => (
+                None,
+                equal_text(&found[0], expected, self.normalise.for_field(ALL_FIELDS)),
+            ),
+        };
+        let failure = (!exact).then_some(FailureClass::WrongValue);
+        Verdict {
+            fields,
+            exact: Some(exact),
+            ..Verdict::new(Tier::Valid, failure)
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A question to a judge as a request, and its answer as points.
+
+use serde_json::{Map, Value, json};
+
+use crate::dataset::PromptRow;
+use crate::format::shortened;
+use crate::score::needs::{Criterion, INSTRUCTIONS, RubricRules, SIDE_BY_SIDE, Scale};
+use crate::secrets::{redact, visible};
+use crate::text::conversation;
+
+/// For reasons and points of a rubric; `extra_body` of the endpoint may say another number.
+const MAX_TOKENS: usize = 2_048;
+const MAX_REASON_CHARS: usize = 300;
+
+/// What is judged in one request.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    pub row: Option<&'a PromptRow>,
+    /// One, or the different ones of a group.
+    pub answers: Vec<&'a str>,
+    /// Criteria and answers in reverse order: a judge without position bias gives the same points.
+    pub is_reversed: bool,
+}
+
+/// Points of one criterion, with the judge's reason.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Grade {
+    pub points: u8,
+    pub reason: String,
+}
+
+impl Question<'_> {
+    /// The part of the request that only this question has: the conversation and the answers as JSON.
+    pub(super) fn content(&self, rules: &RubricRules, system: Option<&str>) -> String {
+        let messages = self
+            .row
+            .map(|row| conversation(system, &row.messages))
+            .unwrap_or_default();
+        let messages: Vec<Value> = messages.iter().map(|message| json!(message)).collect();
+        let mut content = Map::new();
+        content.insert("conversation".to_owned(), json!(messages));
+        let expected = self
+            .row
+            .and_then(|row| row.expected.as_ref())
+            .filter(|_| rules.sees_expected);
+        content.extend(expected.map(|expected| ("expected".to_owned(), expected.clone())));
+        if rules.compares_group {
+            let named = self
+                .order(self.answers.len())
+                .map(|index| (answer_name(index), json!(self.answers[index])));
+            content.insert("answers".to_owned(), Value::Object(named.collect()));
+        } else {
+            content.insert("answer".to_owned(), json!(self.answers.first()));
+        }
+        Value::Object(content).to_string()
+    }
+
+    fn order(&self, count: usize) -> Box<dyn Iterator<Item = usize>> {
+        if self.is_reversed {
+            Box::new((0..count).rev())
+        } else {
+            Box::new(0..count)
+        }
+    }
+
+    fn criteria<'r>(&self, rules: &'r RubricRules) -> Vec<&'r Criterion> {
+        self.order(rules.criteria.len())
+            .map(|index| &rules.criteria[index])
+            .collect()
+    }
+
+    /// The request in OpenAI's form.
+    pub(super) fn body(&self, rules: &RubricRules, system: Option<&str>) -> String {
+        let criteria = self.criteria(rules);
+        let line = |criterion: &&Criterion| {
+            let scale = match criterion.scale {
+                Scale::YesNo => "verdict yes or no",
+                Scale::ZeroToFour => "points 0 (not at all), 1, 2 (half), 3, 4 (fully)",
+            };
+            format!("\n- `{}` ({scale}): {}", criterion.name, criterion.text)
+        };
+        let side_by_side = if rules.compares_group {
+            format!(" {SIDE_BY_SIDE}")
+        } else {
+            String::new()
+        };
+        let expected = if rules.sees_expected {
+            " `expected` is a right answer, if it is there."
+        } else {
+            ""
+        };
+        let rubric: String = criteria.iter().map(line).collect();
+        let mut instructions =
+            format!("{INSTRUCTIONS}{side_by_side}{expected}\n\nThe rubric:{rubric}");
+        let schema = if rules.compares_group {
+            instructions += "\n\nAnswer with one JSON object that has the grades of each answer under its name.";
+            object(self.order(self.answers.len()).map(|index| {
+                (
+                    answer_name(index),
+                    grades_schema(&criteria, rules.local.is_some()),
+                )
+            }))
+        } else {
+            grades_schema(&criteria, rules.local.is_some())
+        };
+        let mut body = json!({
+            "model": rules.endpoint.model,
+            "messages": [
+                {"role": "system", "content": instructions},
+                {"role": "user", "content": self.content(rules, system)},
+            ],
+            "temperature": 0.0,
+            "seed": 0,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "grades", "strict": true, "schema": schema}},
+        });
+        if let Some(fields) = body.as_object_mut() {
+            if rules.local.is_some() {
+                // The schema bounds the answer, and a small model has no room for more tokens.
+                fields.insert("reasoning_effort".to_owned(), json!("none"));
+            } else if !rules
+                .endpoint
+                .extra_body
+                .contains_key("max_completion_tokens")
+            {
+                fields.insert("max_tokens".to_owned(), json!(MAX_TOKENS));
+            }
+            fields.extend(rules.endpoint.extra_body.clone());
+        }
+        body.to_string()
+    }
+
+    /// Reads the judge's answer: for each of the answers its grades, in the order of the rules' criteria.
+    ///
+    /// # Errors
+    /// A sentence about what is not of the form that the request demands.
+    pub(super) fn read(&self, rules: &RubricRules, text: &str) -> Result<Vec<Vec<Grade>>, String> {
+        let form = |what: &str| {
+            format!(
+                "the judge's answer {what}; its server must enforce `response_format` json_schema"
+            )
+        };
+        let value: Value = serde_json::from_str(text.trim()).map_err(|_| {
+            form(&format!(
+                "is not the JSON that was asked for: {:?}",
+                shortened(text.trim(), 60)
+            ))
+        })?;
+        let grades = |value: &Value| {
+            let grade = |criterion: &Criterion| {
+                let found = &value[&criterion.name];
+                let points = match criterion.scale {
+                    Scale::YesNo => ["no", "yes"]
+                        .iter()
+                        .position(|verdict| found["verdict"] == *verdict),
+                    Scale::ZeroToFour => found["points"]
+                        .as_u64()
+                        .filter(|points| *points <= 4)
+                        .map(|points| points as usize),
+                };
+                let points = points.ok_or_else(|| {
+                    form(&format!(
+                        "has no {} for `{}`",
+                        field(criterion.scale),
+                        criterion.name
+                    ))
+                })?;
+                let reason = visible(&redact(found["reason"].as_str().unwrap_or_default()).0)
+                    .replace('\n', " ");
+                Ok(Grade {
+                    points: points as u8,
+                    reason: shortened(&reason, MAX_REASON_CHARS),
+                })
+            };
+            rules
+                .criteria
+                .iter()
+                .map(grade)
+                .collect::<Result<Vec<_>, String>>()
+        };
+        if rules.compares_group {
+            (0..self.answers.len())
+                .map(|index| grades(&value[answer_name(index)]))
+                .collect()
+        } else {
+            Ok(vec![grades(&value)?])
+        }
+    }
+}
+
+fn field(scale: Scale) -> &'static str {
+    if scale == Scale::YesNo {
+        "verdict"
+    } else {
+        "points"
+    }
+}
+
+fn answer_name(index: usize) -> String {
+    format!("answer_{}", index + 1)
+}
+
+/// `is_bounded`: a small model may write a reason without an end. OpenAI's API has no such bound.
+fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
+    let reason = match is_bounded {
+        true => json!({"type": "string", "maxLength": MAX_REASON_CHARS}),
+        false => json!({"type": "string"}),
+    };
+    object(criteria.iter().map(|criterion| {
+        let mark = match criterion.scale {
+            Scale::YesNo => json!({"type": "string", "enum": ["yes", "no"]}),
+            Scale::ZeroToFour => json!({"type": "integer", "enum": [0, 1, 2, 3, 4]}),
+        };
+        let grade = [
+            ("reason".to_owned(), reason.clone()),
+            (field(criterion.scale).to_owned(), mark),
+        ];
+        (criterion.name.clone(), object(grade.into_iter()))
+    }))
+}
+
+/// The schema of an object with exactly these members.
+fn object(members: impl Iterator<Item = (String, Value)>) -> Value {
+    let members: Map<String, Value> = members.collect();
+    let required: Vec<&String> = members.keys().collect();
+    json!({"type": "object", "required": required, "properties": members, "additionalProperties": false})
+}

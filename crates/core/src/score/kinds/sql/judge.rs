@@ -1,0 +1,554 @@
+//! A query, run in SQLite beside the expected one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlparser::dialect::{Dialect, SQLiteDialect};
+
+use super::compare::{self, CompareRules, Wanted, compare};
+use super::query::{Parsed, QueryError, dialect, parse, ranked};
+use crate::dataset::PromptRow;
+use crate::dataset::expected::{self, Expectation, alternatives};
+use crate::score::answer::json::Places;
+use crate::score::definition::Judge;
+use crate::score::error::ScoreError;
+use crate::score::verdict::unwrap_answer::ThinkRules;
+use crate::score::verdict::{FailureClass, QueryResult, Reason, Tier, Verdict, judge_text};
+use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
+use crate::task::TaskFiles;
+
+/// Databases that a thread keeps open, those used last.
+const MAX_DATABASES: usize = 16;
+/// Results of expected queries that a database keeps, of so many rows each.
+const MAX_RESULTS: usize = 1_000;
+const MAX_CACHED_ROWS: usize = 100;
+/// Rows of a result that are shown.
+const MAX_SHOWN_ROWS: usize = 20;
+
+/// How a time is written.
+pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01 00:00:00\"";
+
+#[derive(Debug)]
+pub(super) struct SqlRules {
+    /// Whether the task's definition file is the statements that make tables and data; else each row has its own.
+    pub(super) has_schema: bool,
+    /// The grammar of queries.
+    pub(super) dialect: String,
+    pub(super) settings: Settings,
+    pub(super) compare: CompareRules,
+}
+
+impl SqlRules {
+    /// The task's statements; `None` where each row has its own.
+    pub(super) fn schema<'a>(&self, task: &'a TaskFiles) -> Option<&'a str> {
+        self.has_schema.then_some(task.definition_text.as_str())
+    }
+}
+
+fn query_result(table: &Table) -> QueryResult {
+    let row = |cells: &Vec<Cell>| cells.iter().map(Cell::text).collect();
+    let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
+    QueryResult {
+        columns: table.columns.clone(),
+        rows,
+        count: table.rows.len(),
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Sql {
+    /// The task's statements; `None` where each row has its own.
+    schema: Option<String>,
+    dialect: String,
+    settings: Settings,
+    compare: CompareRules,
+}
+
+/// A thread's database, with cached results of expected queries.
+struct OpenDatabase {
+    schema: String,
+    settings: Settings,
+    database: Result<Database, Failure>,
+    /// By whether a query is ordered, and its text.
+    results: HashMap<(bool, String), Result<Arc<Wanted>, Failure>>,
+}
+
+thread_local! {
+    /// The last used first.
+    static OPEN: RefCell<Vec<OpenDatabase>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A row's expected query.
+struct ExpectedQuery<'r> {
+    query: &'r str,
+    parsed: Parsed,
+}
+
+/// What an answer to a row is judged by.
+struct Question<'r> {
+    schema: &'r str,
+    settings: Settings,
+    dialect: Box<dyn Dialect>,
+    /// Several where each is right; none where the row has no `expected`.
+    expected: Vec<ExpectedQuery<'r>>,
+}
+
+impl Sql {
+    /// Checks that the task's schema runs.
+    pub(super) fn new(task: &TaskFiles, rules: &SqlRules) -> Result<Self, ScoreError> {
+        let schema = rules.schema(task);
+        if let Some(schema) = schema
+            && let Err(failure) = Database::with_settings(schema, &rules.settings)
+        {
+            let (line, column, message) = Database::fault_place(schema, failure);
+            let label = task.label(&task.definition_file);
+            return Err(ScoreError::Statement {
+                label,
+                line,
+                column,
+                message,
+            });
+        }
+        Ok(Self {
+            schema: schema.map(str::to_owned),
+            dialect: rules.dialect.clone(),
+            settings: rules.settings.clone(),
+            compare: rules.compare,
+        })
+    }
+
+    /// # Errors
+    /// Why no answer to the row can be judged.
+    fn question<'r>(&'r self, row: Option<&'r PromptRow>) -> Result<Question<'r>, String> {
+        let schema = self
+            .schema_of(row)
+            .ok_or("no schema: name a file, `schema` of task.toml, or give the row a `schema`")?;
+        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
+        let dialect =
+            dialect(name).ok_or_else(|| format!("`dialect` {name:?} of the row is unknown"))?;
+        let expected = row.and_then(|row| row.expected.as_ref());
+        if let Some(problem) = expected.and_then(expected::problem) {
+            return Err(format!("the row's `expected`: {problem}"));
+        }
+        let queries = expected.into_iter().flat_map(alternatives).map(|one| {
+            let query = query_of(one)?;
+            match parse(&*dialect, query) {
+                Ok(parsed) => Ok(ExpectedQuery { query, parsed }),
+                Err(error) => Err(does_not_parse(&error.message)),
+            }
+        });
+        let expected = queries.collect::<Result<_, String>>()?;
+        Ok(Question {
+            schema,
+            settings: self.settings_of(row)?,
+            dialect,
+            expected,
+        })
+    }
+
+    /// Judges the answer, which is at a byte offset of the completion without white space around it.
+    fn judge_answer(
+        &self,
+        (completion, offset): (&str, usize),
+        answer: &str,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
+        let failed = |why: String| Verdict::failed(why, (completion, offset));
+        let question = match self.question(row) {
+            Ok(question) => question,
+            Err(why) => return failed(why),
+        };
+        let place = (completion, offset);
+        let verdict = with_database(question.schema, &question.settings, |open| {
+            let dialect = &*question.dialect;
+            open.judge(place, answer, dialect, &question.expected, self.compare)
+                .unwrap_or_else(|error| {
+                    let is_valid = |text: &str| {
+                        let inside = open.judge(place, text, dialect, &[], self.compare);
+                        inside.is_ok_and(|verdict| verdict.tier == Tier::Valid)
+                    };
+                    let is_valid_inside = fenced(answer).is_some_and(is_valid);
+                    not_parsed(place, answer, error, is_valid_inside)
+                })
+        });
+        let expected = row.and_then(|row| row.expected.as_ref());
+        Verdict {
+            exact: expected.map(|_| verdict.exact == Some(true)),
+            ..verdict
+        }
+    }
+
+    fn schema_of<'a>(&'a self, row: Option<&'a PromptRow>) -> Option<&'a str> {
+        text_of(row, "schema").or(self.schema.as_deref())
+    }
+
+    /// # Errors
+    /// The row's `now` is not a time.
+    fn settings_of(&self, row: Option<&PromptRow>) -> Result<Settings, String> {
+        let mut settings = self.settings.clone();
+        if let Some(now) = row.and_then(|row| row.fields.get("now")) {
+            let read = now.as_str().and_then(Clock::parse);
+            settings.now =
+                read.ok_or_else(|| format!("`now` of the row takes {TIME_FORM}, not {now}"))?;
+        }
+        Ok(settings)
+    }
+}
+
+impl Judge for Sql {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
+        let expected = row.and_then(|row| row.expected.as_ref());
+        judge_text(completion, from, thoughts, expected, |offset, answer| {
+            self.judge_answer((completion, offset), answer, row)
+        })
+    }
+
+    fn completion_of(
+        &self,
+        expected: &serde_json::Value,
+        _row: Option<&PromptRow>,
+    ) -> Option<String> {
+        expected::target(expected).as_str().map(str::to_owned)
+    }
+
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        let question = match self.question(Some(row)) {
+            Ok(question) => question,
+            Err(why) => return Some(why),
+        };
+        with_database(question.schema, &question.settings, |open| {
+            if let Err(failure) = &open.database {
+                return Some(schema_does_not_run(failure));
+            }
+            question.expected.iter().find_map(|expected| {
+                let failure = open.wanted(expected, &*question.dialect).err()?;
+                Some(expected_does_not_run(&failure))
+            })
+        })
+    }
+
+    /// The results of an answer and of the expected query; `None` unless both run.
+    fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+        let expected = self.completion_of(row.expected.as_ref()?, Some(row))?;
+        let settings = self.settings_of(Some(row)).ok()?;
+        with_database(self.schema_of(Some(row))?, &settings, |open| {
+            let database = open.database.as_ref().ok()?;
+            let result = |query: &str| database.query(query).ok().as_ref().map(query_result);
+            Some([result(answer)?, result(&expected)?])
+        })
+    }
+}
+
+/// # Errors
+/// It is not a text.
+fn query_of(expected: &serde_json::Value) -> Result<&str, String> {
+    match Expectation::from_value(expected) {
+        Expectation::Plain(serde_json::Value::String(query)) => Ok(query),
+        _ => Err(format!(
+            "the row's `expected` is not a query in quotes: {}",
+            crate::format::shortened(&expected.to_string(), 60)
+        )),
+    }
+}
+
+fn does_not_parse(message: &str) -> String {
+    format!("the row's `expected` does not parse: {message}")
+}
+
+fn expected_does_not_run(failure: &Failure) -> String {
+    let message = &failure.message;
+    match failure.is_syntax() {
+        true => does_not_parse(message),
+        false => format!("the row's `expected` does not run: {message}"),
+    }
+}
+
+fn schema_does_not_run(failure: &Failure) -> String {
+    format!("the schema does not run: {}", failure.message)
+}
+
+/// A field of a row, where that is a text.
+fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
+    row?.fields.get(name)?.as_str()
+}
+
+impl OpenDatabase {
+    fn new(schema: &str, settings: &Settings) -> Self {
+        Self {
+            schema: schema.to_owned(),
+            settings: settings.clone(),
+            database: Database::with_settings(schema, settings),
+            results: HashMap::new(),
+        }
+    }
+
+    /// Judges a query that is at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
+    /// syntax. Of the others, only the parser's grammar is known, which lacks some of what they have: what it refuses
+    /// without being certain is judged as if it were understood, by whether SQLite runs it.
+    ///
+    /// # Errors
+    /// The text is not a query.
+    fn judge(
+        &mut self,
+        place: (&str, usize),
+        text: &str,
+        dialect: &dyn Dialect,
+        expected: &[ExpectedQuery<'_>],
+        rules: CompareRules,
+    ) -> Result<Verdict, QueryError> {
+        let parsed = parse(dialect, text)?;
+        let is_sqlite = dialect.is::<SQLiteDialect>();
+        let refused = match parsed.refused {
+            Some(why) if why.is_certain && !is_sqlite => return Err(why),
+            refused => refused,
+        };
+        let database = match &self.database {
+            Ok(database) => database,
+            Err(failure) => return Ok(Verdict::failed(schema_does_not_run(failure), place)),
+        };
+        let found = match parsed.is_query {
+            true => database.query(text),
+            false => Err(database
+                .refusal(text)
+                .filter(Failure::is_syntax)
+                .unwrap_or_else(Failure::no_query)),
+        };
+        let found = match (found, refused) {
+            (Err(failure), refused) if is_sqlite && failure.is_syntax() => {
+                let at = failure.offset.unwrap_or(text.len());
+                // The grammar says more, unless it stumbles over what SQLite takes.
+                let same = refused.filter(|why| why.offset(text) == at);
+                return Err(same.unwrap_or_else(|| {
+                    QueryError::by_sqlite(failure.message, text, failure.offset)
+                }));
+            }
+            (found, Some(why)) if !is_sqlite => {
+                return Ok(not_understood(place, text, &why, found.err()));
+            }
+            (found, _) => found,
+        };
+        let wanted = expected
+            .iter()
+            .map(|expected| self.wanted(expected, dialect))
+            .collect::<Result<Vec<_>, _>>();
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(failure) => return Ok(Verdict::failed(expected_does_not_run(&failure), place)),
+        };
+        Ok(match found {
+            Ok(table) => compared(place, &table, &wanted, rules),
+            Err(failure) => {
+                let of_none = |wanted: &Arc<Wanted>| {
+                    let counts = wanted.ranks.is_some() && !rules.ignores_order;
+                    compare::fields(false, false, counts.then_some(false))
+                };
+                Verdict {
+                    fields: wanted.first().map(of_none),
+                    ..invalid(place, text, failure)
+                }
+            }
+        })
+    }
+
+    /// The result of an expected query.
+    fn wanted(
+        &mut self,
+        expected: &ExpectedQuery<'_>,
+        dialect: &dyn Dialect,
+    ) -> Result<Arc<Wanted>, Failure> {
+        let key = (expected.parsed.is_ordered, expected.query.to_owned());
+        if let Some(known) = self.results.get(&key) {
+            return known.clone();
+        }
+        let database = self.database.as_ref().map_err(Clone::clone)?;
+        let result = database.query(expected.query).map(|table| {
+            let ranks = expected
+                .parsed
+                .is_ordered
+                .then(|| ranks(database, dialect, expected.query, &table));
+            Arc::new(Wanted { table, ranks })
+        });
+        if result
+            .as_ref()
+            .map_or(true, |wanted| wanted.table.rows.len() <= MAX_CACHED_ROWS)
+        {
+            if self.results.len() == MAX_RESULTS {
+                self.results.clear();
+            }
+            self.results.insert(key, result.clone());
+        }
+        result
+    }
+}
+
+/// A number for each row of an ordered query, equal for rows that its `ORDER BY` leaves in any order; where they cannot
+/// be told, none is.
+fn ranks(database: &Database, dialect: &dyn Dialect, query: &str, table: &Table) -> Vec<usize> {
+    let rank = |row: &[Cell], found: &[Cell]| match found.split_last()? {
+        (Cell::Integer(rank), cells) if cells == row => usize::try_from(*rank).ok(),
+        _ => None,
+    };
+    let of_all = |text: &String| {
+        let found = database.query(text).ok()?;
+        let pairs = table.rows.iter().zip(&found.rows);
+        let ranks: Vec<usize> = pairs
+            .map(|(row, found)| rank(row, found))
+            .collect::<Option<_>>()?;
+        (found.rows.len() == table.rows.len() && ranks.is_sorted()).then_some(ranks)
+    };
+    ranked(dialect, query, &table.columns)
+        .iter()
+        .find_map(of_all)
+        .unwrap_or_else(|| (0..table.rows.len()).collect())
+}
+
+/// The verdict on a query that has a result: by the expected one that it is nearest to.
+fn compared(
+    (completion, offset): (&str, usize),
+    found: &Table,
+    wanted: &[Arc<Wanted>],
+    rules: CompareRules,
+) -> Verdict {
+    // The last of the nearest, from behind: the first one.
+    let all = wanted.iter().rev();
+    let nearness = |compared: &compare::Comparison| {
+        let same = compared.fields.iter().filter(|(_, same)| **same).count();
+        (compared.differences.is_empty(), same)
+    };
+    let compared = all.map(|wanted| compare(found, wanted, rules));
+    let Some(compared) = compared.max_by_key(nearness) else {
+        return Verdict::new(Tier::Valid, None);
+    };
+    let start = Places::new(completion).locate(offset);
+    let errors: Vec<_> = compared
+        .differences
+        .into_iter()
+        .map(|why| Reason::at(why, start))
+        .collect();
+    let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
+    let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
+    Verdict {
+        exact,
+        fields,
+        errors,
+        ..Verdict::new(Tier::Valid, failure)
+    }
+}
+
+/// The verdict on a query that does not run.
+fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) -> Verdict {
+    let class = match failure.kind {
+        FailureKind::UnknownTable => FailureClass::UnknownTable,
+        FailureKind::UnknownColumn => FailureClass::UnknownColumn,
+        FailureKind::Syntax | FailureKind::Denied | FailureKind::Other => FailureClass::Other,
+    };
+    let at = failure
+        .offset
+        .or_else(|| named_place(text, &failure.message))
+        .unwrap_or(0);
+    Verdict::because(
+        Tier::Invalid,
+        class,
+        failure.message,
+        (completion, offset + at),
+    )
+}
+
+/// The verdict on a query that the dialect may have and the parser's grammar does not: as any other, it is invalid where
+/// SQLite does not run it either. Where SQLite does, nobody knows whether the dialect would: there is no score.
+fn not_understood(
+    (completion, offset): (&str, usize),
+    text: &str,
+    why: &QueryError,
+    failure: Option<Failure>,
+) -> Verdict {
+    let place = (completion, offset + why.offset(text));
+    let message = &why.message;
+    match failure {
+        Some(failure) => {
+            let message = format!(
+                "not understood: {message}; nor does it run in SQLite: {}",
+                failure.message
+            );
+            Verdict::because(Tier::Invalid, FailureClass::NotUnderstood, message, place)
+        }
+        None => {
+            let message = format!(
+                "not understood: {message}; it runs in SQLite, so whether the dialect has it is unknown"
+            );
+            Verdict::failed(message, place)
+        }
+    }
+}
+
+/// The first table of the database that a row's queries run on: the row's own, else that of the task's `schema`.
+pub(super) fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
+    let schema = text_of(row, "schema").or(schema)?;
+    with_database(schema, &Settings::default(), |open| {
+        let tables = open.database.as_mut().ok()?.tables(1).ok()?;
+        tables.into_iter().next().map(|table| table.name)
+    })
+}
+
+/// Runs work on this thread's database of a schema.
+fn with_database<R>(
+    schema: &str,
+    settings: &Settings,
+    work: impl FnOnce(&mut OpenDatabase) -> R,
+) -> R {
+    OPEN.with_borrow_mut(|all| {
+        let is_same = |open: &OpenDatabase| open.schema == schema && open.settings == *settings;
+        match all.iter().position(is_same) {
+            Some(0) => {}
+            Some(place) => all[..=place].rotate_right(1),
+            None => {
+                all.truncate(MAX_DATABASES - 1);
+                all.insert(0, OpenDatabase::new(schema, settings));
+            }
+        }
+        work(&mut all[0])
+    })
+}
+
+/// The verdict on a text that is not a query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
+fn not_parsed(
+    (completion, offset): (&str, usize),
+    answer: &str,
+    error: QueryError,
+    is_valid_inside: bool,
+) -> Verdict {
+    let class = match &error {
+        _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,
+        error if error.is_truncated => FailureClass::Truncated,
+        // Its first word begins no statement.
+        error if (error.line, error.column) == (1, 1) => FailureClass::Prose,
+        _ => FailureClass::Syntax,
+    };
+    let place = (completion, offset + error.offset(answer));
+    let verdict = Verdict::because(Tier::Unparsable, class, error.message, place);
+    Verdict {
+        tolerant: is_valid_inside,
+        ..verdict
+    }
+}
+
+/// The content of the first Markdown fence.
+fn fenced(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("```")?;
+    let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    Some(rest.get(word..)?.split("```").next()?.trim())
+}
+
+/// Where a query names what SQLite does not find: `no such table: NAME`.
+fn named_place(text: &str, message: &str) -> Option<usize> {
+    let name = message.strip_prefix("no such ")?.split_once(": ")?.1;
+    let name = name.rsplit('.').next()?.to_ascii_lowercase();
+    text.to_ascii_lowercase().find(&name)
+}

@@ -1,0 +1,256 @@
+//! `[score] kind = "state"`: what the tools of a conversation hold at its end equals `expected`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::dataset::PromptRow;
+use crate::environment::{ScoredChain, StateQuery, StateQuestion};
+use crate::exact_json::marked_number;
+use crate::format::shortened;
+use crate::score::definition::{
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
+};
+use crate::score::error::ScoreError;
+use crate::score::needs::Needs;
+use crate::score::verdict::unwrap_answer::ThinkRules;
+use crate::score::verdict::{FailureClass, Tier, Verdict};
+use crate::task::{Home, Read, Section, TaskFiles};
+
+pub(crate) static KIND: Kind = Kind {
+    name: "state",
+    about: include_str!("state.about.md"),
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new(
+            "tool",
+            "the first that answers",
+            "`name` of the `[[tool]]` whose final state is judged",
+        ),
+        KeyInfo::new(
+            "query",
+            "this, `file` or `ask`",
+            "of `sqlite`: the SQL query whose result equals `expected`",
+        ),
+        KeyInfo::new(
+            "file",
+            "none",
+            "of `files`: the file whose text equals `expected`, in place of `query`",
+        ),
+        KeyInfo::new(
+            "ask",
+            "none",
+            "of a `run` program: a table that it answers as `state`, in place of `query`",
+        ),
+    ],
+    read,
+};
+
+const SHOWN_CHARS: usize = 200;
+
+#[derive(Debug)]
+struct StateRules {
+    query: StateQuery,
+    key: String,
+}
+
+fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
+    let ask = score
+        .get("ask")
+        .is_some()
+        .then(|| score.json_object("ask"))
+        .transpose()?;
+    let questions = [
+        score.string("query")?.map(StateQuestion::Sql),
+        score.string("file")?.map(StateQuestion::File),
+        ask.map(|ask| StateQuestion::Program(ask.into())),
+    ];
+    let mut questions = questions.into_iter().flatten();
+    let (Some(question), None) = (questions.next(), questions.next()) else {
+        return Err(home.missing(
+            "score.query",
+            "query = \"SELECT id, status FROM orders ORDER BY id\"",
+        ));
+    };
+    let query = StateQuery {
+        tool: score.string("tool")?,
+        question,
+    };
+    let key = json!(query).to_string();
+    Ok((Arc::new(StateRules { query, key }), None))
+}
+
+impl Definition for StateRules {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(State {
+            key: self.key.clone(),
+        }))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(Value::Bool(true))
+    }
+
+    fn summary(&self, _task: &TaskFiles) -> String {
+        let what = match &self.query.question {
+            StateQuestion::Sql(query) => shortened(query, 80),
+            StateQuestion::File(path) => format!("the file {path}"),
+            StateQuestion::Program(ask) => shortened(&ask.to_string(), 80),
+        };
+        format!("at the end of the conversation, `{what}` gives the row's `expected`")
+    }
+
+    /// A conversation is not an answer: without its calls every text leaves the state as it was.
+    fn lazy_answers<'a>(
+        &self,
+        _task: &'a TaskFiles,
+        _rows: &'a [PromptRow],
+    ) -> Vec<LazyAnswer<'a>> {
+        Vec::new()
+    }
+
+    fn digest(&self, _task: &TaskFiles) -> String {
+        text_digest(&format!("state\n{}", self.key))
+    }
+
+    fn needs(&self) -> Needs<'_> {
+        Needs {
+            state: Some((&self.key, &self.query)),
+            ..Needs::default()
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    key: String,
+}
+
+impl Judge for State {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        _: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
+        let failed = |why: &str| Verdict::failed(why.to_owned(), (completion, from));
+        let Some(expected) = row.and_then(|row| row.expected.as_ref()) else {
+            return failed("the row has no `expected`, which the final state is compared with");
+        };
+        if row
+            .and_then(ScoredChain::of_row)
+            .is_some_and(ScoredChain::is_truncated)
+        {
+            let (message, class) = (
+                "the conversation ended without an answer: truncated",
+                FailureClass::Truncated,
+            );
+            let verdict = Verdict::because(
+                Tier::Unparsable,
+                class,
+                message.to_owned(),
+                (completion, from),
+            );
+            return Verdict {
+                exact: Some(false),
+                ..verdict
+            };
+        }
+        let Some(found) = row
+            .and_then(ScoredChain::of_row)
+            .and_then(|chain| chain.state(&self.key))
+        else {
+            return failed(
+                "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
+            );
+        };
+        if is_state(found, expected) {
+            return Verdict {
+                exact: Some(true),
+                ..Verdict::new(Tier::Valid, None)
+            };
+        }
+        let [expected, found] =
+            [expected, found].map(|value| shortened(&value.to_string(), SHOWN_CHARS));
+        let message = format!("the final state is {found}, expected {expected}");
+        let class = FailureClass::WrongValue;
+        Verdict {
+            exact: Some(false),
+            ..Verdict::because(Tier::Invalid, class, message, (completion, from))
+        }
+    }
+
+    fn completion_of(&self, _expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
+        None
+    }
+}
+
+/// Whether a state is the expected one: of a query its rows, or its only value.
+fn is_state(found: &Value, expected: &Value) -> bool {
+    let rows = found.get("rows").filter(|_| found.get("columns").is_some());
+    match (rows, expected) {
+        (Some(_), Value::Object(_)) | (None, _) => is_equal(found, expected),
+        (Some(rows), Value::Array(_)) => is_equal(rows, expected),
+        (Some(rows), _) => is_equal(rows, &json!([[expected]])),
+    }
+}
+
+/// 1 equals 1.0.
+fn is_equal(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        // A database has 64-bit integers and floats.
+        (Value::Number(found), _) if let Some(expected) = marked_number(expected) => {
+            !expected.is_written_as_integer() && found.as_f64() == expected.as_f64()
+        }
+        (Value::Number(found), Value::Number(expected)) => {
+            found == expected || found.as_f64() == expected.as_f64()
+        }
+        (Value::Array(found), Value::Array(expected)) => {
+            found.len() == expected.len()
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, expected)| is_equal(found, expected))
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            let is_same = |(key, value)| found.get(key).is_some_and(|found| is_equal(found, value));
+            found.len() == expected.len() && expected.iter().all(is_same)
+        }
+        _ => found == expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_compared_as_rows_or_as_the_only_value() {
+        let table = |rows: Value| json!({"columns": ["a", "b"], "rows": rows});
+        for (found, expected, is_right) in [
+            (table(json!([[1, "x"]])), json!([[1.0, "x"]]), true),
+            (table(json!([[1, "x"]])), json!([[1, "y"]]), false),
+            (table(json!([[1, "x"], [2, "y"]])), json!([[1, "x"]]), false),
+            (table(json!([[3]])), json!(3), true),
+            (table(json!([[3], [3]])), json!(3), false),
+            (table(json!([])), json!([]), true),
+            (table(json!([[1]])), table(json!([[1]])), true),
+            (json!("text"), json!("text"), true),
+            (Value::Null, json!("text"), false),
+            (
+                json!({"a": [1, {"b": null}]}),
+                json!({"a": [1, {"b": null}]}),
+                true,
+            ),
+            (json!({"a": 1, "b": 2}), json!({"a": 1}), false),
+        ] {
+            assert_eq!(is_state(&found, &expected), is_right, "{found} {expected}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! An answer in its notation, judged as the JSON that it stands for.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::notation::{Notation, StructuredRules};
+use crate::dataset::{PromptRow, expected};
+use crate::score::answer::json;
+use crate::score::answer::stated_value::{StatedValue, state};
+use crate::score::answer::transcript::AnswerText;
+use crate::score::definition::Judge;
+use crate::score::kinds::json_schema::judge::SchemaJudge;
+use crate::score::verdict::unwrap_answer::{Read, ThinkRules, Unreadable, Wrapping, is_fenced};
+use crate::score::verdict::{Verdict, think_leak, unreadable_expected};
+
+#[derive(Debug)]
+pub(super) struct Structured {
+    pub(super) values: SchemaJudge,
+    pub(super) rules: StructuredRules,
+}
+
+impl Structured {
+    fn read<'t>(&self, notation: Notation, text: &'t str, from: usize) -> Read<AnswerText<'t>> {
+        notation.read(
+            text,
+            from,
+            &self.rules.files.schema,
+            self.rules.root.as_deref(),
+        )
+    }
+
+    /// Looks for a valid answer in a fence or between prose. `open`: where an open think block hides what follows.
+    fn wrapping(
+        &self,
+        completion: &str,
+        from: usize,
+        open: usize,
+        notation: Notation,
+    ) -> Option<Wrapping> {
+        let mut budget = self.values.budget(completion);
+        let mut is_answer = |text: &str, start: usize| {
+            let read = if start < open {
+                self.read(notation, text, start).ok()
+            } else {
+                None
+            };
+            read.is_some_and(|answer| {
+                json::parse(answer.json(), 0)
+                    .is_ok_and(|document| self.values.accepts(&document.root, &mut budget))
+            })
+        };
+        if is_fenced(completion, from, &mut is_answer) {
+            return Some(Wrapping::Fence);
+        }
+        let (start, end) = notation.span(completion, from)?;
+        is_answer(completion.get(..end)?, start).then_some(Wrapping::Prose)
+    }
+}
+
+impl Judge for Structured {
+    fn can_read(&self, completion: &str, from: usize) -> bool {
+        match self.rules.notation {
+            Some(Notation::Json) => self.values.can_read(completion, from),
+            Some(notation) => self.read(notation, completion, from).is_ok(),
+            None => true,
+        }
+    }
+
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
+        let notation = match self.rules.notation_of(row) {
+            Ok(Notation::Json) => return self.values.judge(completion, from, thoughts, row),
+            Ok(notation) => notation,
+            Err(problem) => return Verdict::failed(problem, (completion, from)),
+        };
+        let expected = row.and_then(|row| row.expected.as_ref());
+        let early = unreadable_expected((completion, from), expected);
+        if let Some(verdict) = early.or_else(|| think_leak(completion, from, thoughts, expected)) {
+            return verdict;
+        }
+        let unparsable = |why: Unreadable| Verdict {
+            exact: expected.is_some().then_some(false),
+            ..Verdict::unparsable(completion, from, thoughts, why, |open| {
+                self.wrapping(completion, from, open, notation)
+            })
+        };
+        let answer = match self.read(notation, completion, from) {
+            Ok(answer) => answer,
+            Err(why) => return unparsable(why),
+        };
+        match json::parse(answer.json(), 0) {
+            Ok(document) => self.values.judge_value(&answer, &document, expected),
+            Err(error) => {
+                let why = Unreadable::json(answer.json(), &error);
+                unparsable(Unreadable {
+                    offset: answer.locate(why.offset),
+                    ..why
+                })
+            }
+        }
+    }
+
+    fn stated_values(
+        &self,
+        completion: &str,
+        from: usize,
+        row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
+        let mut found = Vec::new();
+        let answer = match self.rules.notation_of(row) {
+            Ok(Notation::Json) => return self.values.stated_values(completion, from, row),
+            Ok(notation) => self.read(notation, completion, from).ok(),
+            Err(_) => None,
+        };
+        let document = answer
+            .as_ref()
+            .and_then(|answer| Some((answer, json::parse(answer.json(), 0).ok()?)));
+        if let Some((answer, document)) = document {
+            state(
+                &document.root,
+                (&[], ""),
+                &mut |offset| answer.locate(offset),
+                &mut found,
+            );
+        }
+        found
+    }
+
+    fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String> {
+        self.rules
+            .notation_of(row)
+            .ok()?
+            .write(&expected::target(expected), self.rules.root_name())
+    }
+
+    fn unknown_formats(&self) -> BTreeSet<String> {
+        self.values.unknown_formats()
+    }
+}

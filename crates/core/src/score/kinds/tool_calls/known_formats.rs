@@ -1,0 +1,130 @@
+//! All formats of calls: the one of a name, and which of them a text is in.
+
+use super::attempts::attempt;
+use super::calls::Answer;
+use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
+use super::syntax::{
+    ArgumentLayout, ArgumentTypes, CallLayout, CallList, CallSyntax, Syntax, after_white_space,
+};
+use super::tools::Tools;
+use crate::score::verdict::unwrap_answer::think_opening;
+use crate::text::{CallFormat, THINK_MARKS};
+
+/// One for each of [`crate::text::CALL_FORMATS`].
+static SYNTAXES: [Syntax; 9] = [
+    &hermes::HERMES,
+    &hermes::JSON,
+    &qwen_xml::QWEN_XML,
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &mistral::MISTRAL_ARGS,
+    &functiongemma::FUNCTIONGEMMA,
+    &functiongemma::GEMMA4,
+    &harmony::HARMONY,
+];
+
+pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
+    SYNTAXES
+        .into_iter()
+        .find(|syntax| syntax.name() == format.name)
+        .unwrap_or(&hermes::HERMES)
+}
+
+/// How calls of a format are put together; `None` where they cannot be enforced.
+pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
+    syntax_of(format).layout()
+}
+
+/// The name of the other format whose calls are the whole answer.
+pub(super) fn foreign_calls(
+    own: Syntax,
+    text: &str,
+    from: usize,
+    types: &ArgumentTypes,
+) -> Option<&'static str> {
+    let reads = |other: &Syntax| {
+        let Ok(list) = other.transcribe(text, from, types).map(CallList::into_list) else {
+            return false;
+        };
+        Answer::read(list.json(), 0).is_ok_and(|answer| answer.has_calls(list.json()))
+    };
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| !other.is_in_place() && other.name() != own.name());
+    let found = others.into_iter().find(reads).map(|other| other.name());
+    let in_place = || {
+        Answer::read(text, from)
+            .ok()
+            .filter(|answer| !own.is_in_place() && answer.has_calls(text))
+    };
+    found.or_else(|| {
+        in_place().map(|answer| {
+            if answer.are_blocks() {
+                hermes::HERMES.name()
+            } else {
+                hermes::JSON.name()
+            }
+        })
+    })
+}
+
+/// The name of the other format that the answer begins in.
+pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
+    let begins = |other: &Syntax| {
+        other
+            .openings()
+            .iter()
+            .any(|opening| answer.starts_with(opening))
+    };
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| !own.opens(answer) && other.name() != own.name());
+    others.into_iter().find(begins).map(|other| other.name())
+}
+
+/// What a completion that calls functions says before its first call, in whatever format that is; all of it in `harmony`,
+/// whose marks are around all text.
+pub fn text_before_calls(completion: &str) -> &str {
+    if completion.trim_start().starts_with(['{', '[']) {
+        return "";
+    }
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| other.name() != "harmony");
+    let first = others
+        .filter_map(|other| other.next_opening(completion))
+        .min();
+    completion
+        .get(..first.unwrap_or(completion.len()))
+        .unwrap_or(completion)
+        .trim_end()
+}
+
+/// Whether the arguments of a call are one JSON object.
+pub fn has_json_arguments(format: &CallFormat) -> bool {
+    let arguments = |layout| {
+        if let CallLayout::Named { arguments, .. } = layout {
+            Some(arguments)
+        } else {
+            None
+        }
+    };
+    call_layout(format)
+        .and_then(arguments)
+        .is_none_or(|arguments| arguments == ArgumentLayout::Json)
+}
+
+/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and attempts none.
+pub(super) fn is_decline(completion: &str, from: usize, tools: &Tools) -> bool {
+    let answer = completion
+        .get(after_white_space(completion, from)..)
+        .unwrap_or_default();
+    !answer.is_empty()
+        && !["{", "[", "```"]
+            .iter()
+            .any(|start| answer.starts_with(start))
+        && !harmony::has_messages(answer)
+        && !harmony::has_call(completion)
+        && think_opening(answer, &THINK_MARKS).is_none()
+        && attempt(completion, from, tools).is_none()
+}

@@ -1,0 +1,336 @@
+//! A completion as it comes -> text, given out once it cannot become a call any more, and calls: each once it is
+//! complete, or piece by piece where a constraint sees to it that what begins as a call is one.
+
+use super::calls::{Call, calls_of};
+use super::partial_json::{CallHead, Scan, first_from, first_key};
+use super::syntax::{CLOSE, OPEN};
+use crate::score::answer::json;
+use crate::text::unfinished;
+
+/// First keys of calls and of messages with calls: JSON that begins with another key is text.
+const KEYS: [&str; 10] = [
+    "name",
+    "arguments",
+    "function",
+    "id",
+    "type",
+    "index",
+    "tool_calls",
+    "role",
+    "content",
+    "refusal",
+];
+
+/// A part of a completion: text, or a piece of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerPart {
+    Text(String),
+    /// A call begins: its function.
+    Name(String),
+    /// More of the arguments of the call that began last, as the model wrote them: a JSON object in all, unless the call
+    /// broke off.
+    Arguments(String),
+}
+
+/// Reads `<tool_call>` blocks anywhere in a completion, or a completion that begins as JSON.
+#[derive(Debug)]
+pub(super) struct JsonReader {
+    /// Whether calls may stand without a block.
+    takes_json: bool,
+    /// Whether what begins as a call can only go on as one.
+    is_enforced: bool,
+    place: Place,
+    /// Buffered text.
+    held: String,
+    has_called: bool,
+    scan: Scan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// There was only white space.
+    Start,
+    Text,
+    /// In a block; `held` begins with it.
+    Block,
+    /// In an object without a block.
+    Json {
+        in_list: bool,
+    },
+    /// At the beginning of a list, or after one of its calls.
+    List,
+    /// In the arguments of a call that is given out piece by piece.
+    Arguments {
+        in_list: bool,
+    },
+    /// After them, up to the end of the call.
+    Closing {
+        in_list: bool,
+    },
+}
+
+/// The interpretation of the buffered text so far.
+enum ReadState {
+    /// It may be a call: more must come.
+    Open,
+    /// Calls, and where they end.
+    Calls(Vec<AnswerPart>, usize),
+    /// No call, whatever comes.
+    Text,
+}
+
+impl JsonReader {
+    /// `takes_json`: whether calls may stand without a block. `is_enforced`: whether what begins as a call can only go
+    /// on as one; then calls are given out piece by piece.
+    pub(super) fn new(takes_json: bool, is_enforced: bool) -> Self {
+        Self {
+            takes_json,
+            is_enforced,
+            place: Place::Start,
+            held: String::new(),
+            has_called: false,
+            scan: Scan::default(),
+        }
+    }
+
+    /// Whether a call has begun whose arguments are not complete.
+    pub(super) fn is_within_call(&self) -> bool {
+        matches!(self.place, Place::Arguments { .. })
+    }
+
+    /// Returns the parts that a piece of text completes.
+    pub(super) fn push(&mut self, text: &str) -> Vec<AnswerPart> {
+        self.held.push_str(text);
+        let mut said = Vec::new();
+        while self.step(&mut said) {}
+        said
+    }
+
+    /// Returns the buffered rest; nothing comes after it.
+    pub(super) fn finish(&mut self) -> Vec<AnswerPart> {
+        let rest = std::mem::take(&mut self.held);
+        // The closing of a call is not text, even if it breaks off.
+        if matches!(self.place, Place::Closing { .. }) {
+            return Vec::new();
+        }
+        let text = if self.has_called {
+            rest.trim_end()
+        } else {
+            &rest
+        };
+        let said = (!text.is_empty()).then(|| AnswerPart::Text(text.to_owned()));
+        said.into_iter().collect()
+    }
+
+    /// Whether there may be more to give out.
+    fn step(&mut self, said: &mut Vec<AnswerPart>) -> bool {
+        if self.is_enforced
+            && let Some(is_more) = self.piece(said)
+        {
+            return is_more;
+        }
+        let found = match self.place {
+            Place::Start => {
+                let first = self.held.trim_start().chars().next();
+                self.place = match first {
+                    None => return false,
+                    Some('{') if self.takes_json => Place::Json { in_list: false },
+                    Some('[') if self.takes_json => Place::List,
+                    Some(_) => Place::Text,
+                };
+                return true;
+            }
+            Place::Text => return self.text(said),
+            Place::List => match self.list() {
+                Some(found) => found,
+                None => return true,
+            },
+            Place::Block => self.block(),
+            Place::Json { .. } => self.json(),
+            // Only enforced calls get here.
+            Place::Arguments { .. } | Place::Closing { .. } => ReadState::Text,
+        };
+        match found {
+            ReadState::Open => return false,
+            ReadState::Calls(calls, end) => {
+                said.extend(calls);
+                self.has_called = true;
+                self.cut(end);
+                let in_list = self.place == Place::Json { in_list: true };
+                self.place = if in_list { Place::List } else { Place::Text };
+            }
+            ReadState::Text => {
+                // A block that is not a call may contain one.
+                let end = if self.place == Place::Block {
+                    OPEN.len()
+                } else {
+                    0
+                };
+                let text = self.cut(end);
+                said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
+                self.place = Place::Text;
+            }
+        }
+        true
+    }
+
+    /// As [`Self::step`], of a call that is enforced; `None` where the text is none so far.
+    fn piece(&mut self, said: &mut Vec<AnswerPart>) -> Option<bool> {
+        let (start, in_list) = match self.place {
+            Place::Block => (OPEN.len(), false),
+            Place::Json { in_list: true } => (self.scan.start, true),
+            Place::Arguments { in_list } => {
+                let end = self.scan.end_of(&self.held, 0);
+                let text = match end {
+                    Some(end) => self.cut(end),
+                    None => std::mem::take(&mut self.held),
+                };
+                self.scan.rebase();
+                if end.is_some() {
+                    self.place = Place::Closing { in_list };
+                }
+                said.extend((!text.is_empty()).then_some(AnswerPart::Arguments(text)));
+                return Some(end.is_some());
+            }
+            Place::Closing { in_list } => return self.closing(in_list),
+            _ => return None,
+        };
+        match CallHead::read(&self.held[start..]) {
+            CallHead::Partial => Some(false),
+            CallHead::Whole { name, arguments } => {
+                self.cut(start + arguments);
+                self.place = Place::Arguments { in_list };
+                self.has_called = true;
+                said.push(AnswerPart::Name(name));
+                Some(true)
+            }
+            CallHead::Other => None,
+        }
+    }
+
+    fn closing(&mut self, in_list: bool) -> Option<bool> {
+        let rest = self.held.trim_start();
+        let close = if in_list { "" } else { CLOSE };
+        let after = rest
+            .strip_prefix('}')
+            .map(|rest| if in_list { rest } else { rest.trim_start() });
+        match after {
+            Some(after) if after.starts_with(close) => {
+                self.cut(self.held.len() - after.len() + close.len());
+                self.place = if in_list { Place::List } else { Place::Text };
+                Some(true)
+            }
+            Some(after) if close.starts_with(after) => Some(false),
+            None if rest.is_empty() => Some(false),
+            _ => None,
+        }
+    }
+
+    fn cut(&mut self, end: usize) -> String {
+        let rest = self.held.split_off(end);
+        self.scan = Scan::default();
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// Gives out text up to a block, or to what may become one.
+    fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
+        let block = self.held.find(OPEN);
+        let end = block.unwrap_or_else(|| unfinished(&self.held, OPEN));
+        // White space before a call is no text.
+        let end_of_text = self.held[..end].trim_end().len();
+        let text = self.held[..end_of_text].to_owned();
+        self.cut(if block.is_some() { end } else { end_of_text });
+        said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
+        if block.is_some() {
+            self.place = Place::Block;
+        }
+        block.is_some()
+    }
+
+    fn block(&mut self) -> ReadState {
+        let Some(start) = first_from(&self.held, OPEN.len()) else {
+            return ReadState::Open;
+        };
+        if !self.held[start..].starts_with('{') {
+            return ReadState::Text;
+        }
+        let Some(end) = self.scan.end_of(&self.held, start) else {
+            return ReadState::Open;
+        };
+        let after = self.held[end..].trim_start();
+        match after.starts_with(CLOSE) {
+            true => self.calls(self.held.len() - after.len() + CLOSE.len()),
+            false if CLOSE.starts_with(after) => ReadState::Open,
+            false => ReadState::Text,
+        }
+    }
+
+    fn json(&mut self) -> ReadState {
+        let start = self
+            .scan
+            .start
+            .max(first_from(&self.held, 0).unwrap_or_default());
+        let end = self.scan.end_of(&self.held, start);
+        match (end, first_key(&self.held[start..])) {
+            (_, Some(key)) if !KEYS.contains(&key) => ReadState::Text,
+            (None, _) => ReadState::Open,
+            (Some(end), _) => self.calls(end),
+        }
+    }
+
+    /// Up to the next object of a list, or past its end; `None` there.
+    fn list(&mut self) -> Option<ReadState> {
+        let Some(start) = first_from(&self.held, 0) else {
+            return Some(ReadState::Open);
+        };
+        let before = if self.has_called { ',' } else { '[' };
+        if self.held[start..].starts_with(before) {
+            let Some(item) = first_from(&self.held, start + 1) else {
+                return Some(ReadState::Open);
+            };
+            if self.held[item..].starts_with('{') {
+                self.place = Place::Json { in_list: true };
+                self.scan = Scan::from(item);
+                return None;
+            }
+        } else if self.has_called && self.held[start..].starts_with(']') {
+            self.cut(start + 1);
+            self.place = Place::Text;
+            return None;
+        }
+        Some(ReadState::Text)
+    }
+
+    /// The calls of the object that was scanned; `end`: of what is taken with it.
+    fn calls(&self, end: usize) -> ReadState {
+        let text = &self.held[self.scan.start..self.scan.end.unwrap_or(self.held.len())];
+        let read = || {
+            let document = json::parse(text, 0).ok()?;
+            let calls = calls_of(text, &document.root).ok()?;
+            let said = |call: &Call<'_>| {
+                let value = call.arguments.value();
+                let arguments = call
+                    .arguments
+                    .text(text)
+                    .get(value.start..value.end)?
+                    .to_owned();
+                call.extra_key.is_none().then(|| {
+                    [
+                        AnswerPart::Name(call.name.to_owned()),
+                        AnswerPart::Arguments(arguments),
+                    ]
+                })
+            };
+            let said = calls
+                .iter()
+                .map(said)
+                .collect::<Option<Vec<_>>>()
+                .filter(|calls| !calls.is_empty());
+            said.map(|calls| calls.into_iter().flatten().collect())
+        };
+        read().map_or(ReadState::Text, |calls| ReadState::Calls(calls, end))
+    }
+}
+
+#[cfg(test)]
+mod tests;

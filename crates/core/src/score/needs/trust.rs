@@ -1,0 +1,282 @@
+//! Which programs the user has allowed to run, by the content of the command and of its files; and which judges may be
+//! asked, by server and task.
+
+use std::path::{Path, PathBuf};
+
+use super::command_rules::CommandRules;
+use crate::environment::ToolProgram;
+use crate::files::{self, Access};
+use crate::format::counted;
+use crate::sandbox::{FoundProgram, installation_problem, is_trusted as is_noted, trust_folder};
+use crate::score::error::ScoreError;
+use crate::task::{TaskError, TaskFiles};
+
+/// Notes that are searched, and bytes of one.
+const MAX_NOTES: usize = 4_096;
+const MAX_NOTE_BYTES: u64 = 1 << 20;
+
+/// A program, a tool or a judge that a task names, and whether it may run or be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Empty for a judge.
+    pub commands: Vec<Vec<String>>,
+    /// The model, address and key variable of a judge or a teacher, to which prompts and answers are sent.
+    pub server: Option<String>,
+    /// Whether that server teaches.
+    pub is_teacher: bool,
+    /// The program of a tool or an agent.
+    pub tool: Option<ToolProgram>,
+    /// Files of the task's folder that belong to it.
+    pub files: Vec<String>,
+    /// The files outside that start, each with where its links lead, and what interprets them.
+    pub programs: Vec<String>,
+    /// SHA-256 in hex over the command, the programs that it starts, the names and the bytes of the files; of a judge
+    /// over server and task.
+    pub digest: String,
+    pub is_trusted: bool,
+    /// A program that this machine lacks, and how to install it.
+    pub missing: Option<String>,
+    /// Not trusted, but a program of this task's folder was: it has changed since.
+    pub has_changed: bool,
+    /// The task's folder.
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    #[error("no folder for what is trusted: set HOME or XDG_STATE_HOME")]
+    NoFolder,
+    #[error("{path}: {source}; nothing is trusted", path = path.display())]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+impl Trust {
+    /// The endpoint that `[train]` of a task names to teach, by its whole definition.
+    pub fn for_teacher(task: &TaskFiles, definition: &str) -> Self {
+        let key = format!("teacher\n{}\n{definition}", task.name);
+        let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
+        Self {
+            is_teacher: true,
+            ..Self::for_judge(task, digest, definition.to_owned())
+        }
+    }
+
+    pub(crate) fn for_judge(task: &TaskFiles, digest: String, server: String) -> Self {
+        Self {
+            commands: Vec::new(),
+            server: Some(server),
+            is_teacher: false,
+            tool: None,
+            files: Vec::new(),
+            programs: Vec::new(),
+            is_trusted: is_noted(&digest),
+            digest,
+            missing: None,
+            has_changed: false,
+            folder: task.folder().map(real),
+        }
+    }
+
+    pub(crate) fn for_tool(task: &TaskFiles, tool: ToolProgram) -> Self {
+        Self {
+            commands: vec![tool.command.clone()],
+            server: None,
+            is_teacher: false,
+            files: tool.files.clone(),
+            programs: tool.programs.clone(),
+            digest: tool.digest.clone(),
+            is_trusted: tool.is_trusted,
+            missing: tool.missing.clone(),
+            has_changed: false,
+            folder: task.folder().map(real),
+            tool: Some(tool),
+        }
+    }
+
+    pub(crate) fn for_scorer(
+        task: &TaskFiles,
+        rules: &CommandRules,
+        files: &[(String, Vec<u8>)],
+    ) -> (Self, Vec<FoundProgram>) {
+        let place = task.folder().unwrap_or(Path::new(""));
+        let programs = rules.programs(place, files);
+        let digest = rules.program_digest(files, &programs);
+        let is_trusted = is_noted(&digest);
+        let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
+        let missing = commands.iter().filter_map(|command| command.first());
+        let missing = missing.filter_map(|program| installation_problem(program, place));
+        let mut shown: Vec<String> = programs.iter().flat_map(FoundProgram::lines).collect();
+        shown.dedup();
+        let trust = Self {
+            missing: missing.reduce(|all, next| format!("{all}; {next}")),
+            commands,
+            server: None,
+            is_teacher: false,
+            tool: None,
+            files: rules.files.clone(),
+            programs: shown,
+            digest,
+            is_trusted,
+            has_changed: false,
+            folder: task.folder().map(real),
+        };
+        (trust, programs)
+    }
+
+    /// What is trusted, in a few words.
+    pub fn subject(&self) -> &'static str {
+        match (&self.server, &self.tool) {
+            (Some(_), _) if self.is_teacher => "teacher",
+            (Some(_), _) => "judge",
+            (None, Some(program)) => program.word,
+            (None, None) => "command",
+        }
+    }
+
+    /// Whether it is the program that holds the conversations.
+    pub(crate) fn is_agent(&self) -> bool {
+        self.tool
+            .as_ref()
+            .is_some_and(|program| program.word == "agent")
+    }
+
+    /// How many of each there are, and their files: `1 command, 2 tools, 3 files`.
+    pub fn counts(all: &[Self]) -> String {
+        let mut subjects: Vec<(&str, usize)> = Vec::new();
+        for subject in all.iter().map(Self::subject) {
+            match subjects.iter_mut().find(|(known, _)| *known == subject) {
+                Some((_, count)) => *count += 1,
+                None => subjects.push((subject, 1)),
+            }
+        }
+        let mut files: Vec<&String> = all.iter().flat_map(|trust| &trust.files).collect();
+        files.sort_unstable();
+        files.dedup();
+        let files = (!files.is_empty()).then_some(("file", files.len()));
+        let counts = subjects.into_iter().chain(files);
+        counts
+            .map(|(what, count)| counted(count, what))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// The commands as one would type them.
+    pub fn command_lines(&self) -> impl Iterator<Item = String> {
+        self.commands.iter().map(|command| command.join(" "))
+    }
+
+    /// Remembers, or forgets, that the program may run.
+    pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
+        let folder = trust_folder().ok_or(TrustError::NoFolder)?;
+        let path = folder.join(&self.digest);
+        let failed = |source| TrustError::Write {
+            path: path.clone(),
+            source,
+        };
+        if is_trusted {
+            files::ensure_folder(&folder, Access::Private).map_err(failed)?;
+            let of = self.folder.as_deref().map(record).unwrap_or_default();
+            let what = self
+                .server
+                .clone()
+                .unwrap_or_else(|| format!("{:?}", self.commands));
+            let text = format!("{what}\n{}\n{of}\n", self.files.join("\n"));
+            return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+}
+
+/// The last line of a note: the folder that a program was trusted in.
+fn record(folder: &Path) -> String {
+    format!("in {:?}", folder.display().to_string())
+}
+
+/// Digests of the programs that were trusted in a task's folder.
+pub(crate) fn trusted_of(of: &Path) -> Vec<String> {
+    let last = record(&real(of));
+    let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());
+    let is_of = |path: &Path| {
+        let text = files::read_at_most(path, MAX_NOTE_BYTES).ok();
+        text.is_some_and(|text| {
+            String::from_utf8_lossy(&text).lines().last() == Some(last.as_str())
+        })
+    };
+    let notes = notes
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(MAX_NOTES)
+        .filter(|note| is_of(&note.path()));
+    notes
+        .map(|note| note.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A scorer's files with their content, and the programs that its commands start.
+type TrustedFiles = (Vec<(String, Vec<u8>)>, Vec<FoundProgram>);
+
+/// The files of a scorer's program, and the programs that its commands start, as they were when they were found to be
+/// trusted.
+///
+/// # Errors
+/// Refuses a program that may not run, or is not there.
+pub(crate) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<TrustedFiles, ScoreError> {
+    let files = task.read_files(&rules.files)?;
+    let (trust, programs) = Trust::for_scorer(task, rules, &files);
+    match trust {
+        trust if !trust.is_trusted => Err(ScoreError::Untrusted {
+            task: task.name.clone(),
+            commands: trust
+                .command_lines()
+                .map(|line| format!("`{line}`"))
+                .collect::<Vec<_>>()
+                .join(" and "),
+            place: task
+                .folder()
+                .map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
+            missing: trust
+                .missing
+                .map_or_else(String::new, |missing| format!("; {missing}")),
+        }),
+        Trust {
+            missing: Some(missing),
+            ..
+        } => Err(ScoreError::NotInstalled {
+            task: task.name.clone(),
+            missing,
+        }),
+        _ => Ok((files, programs)),
+    }
+}
+
+/// Refuses a judge that the user has not allowed to ask; `digest` and `server`: of its rules.
+pub(crate) fn check_judge_trust(
+    task: &TaskFiles,
+    digest: &str,
+    server: String,
+) -> Result<(), ScoreError> {
+    if is_noted(digest) {
+        return Ok(());
+    }
+    let place = task
+        .folder()
+        .map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
+    Err(ScoreError::UntrustedJudge {
+        task: task.name.clone(),
+        server,
+        place,
+    })
+}

@@ -1,0 +1,283 @@
+//! Rewards of degenerate answers: a model trained with a schema that accepts `{}` learns to write `{}`.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::dataset::PromptRow;
+use crate::score::answer::json::parse_prefix;
+use crate::score::definition::degenerate_answers::{self, FillStyle};
+use crate::score::definition::lazy_answers::{
+    LazyText, answer_text, most_common_expected, prompt_of,
+};
+use crate::score::scorer::Scorer;
+use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
+use crate::score::verdict::{Tier, mean_reward};
+use crate::task::functions;
+
+/// Rows that are asked; more would not change the answer.
+const MAX_ROWS: usize = 500;
+/// Fewer where a judge scores: its answers cost.
+const MAX_JUDGED_ROWS: usize = 20;
+/// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
+const MAX_BYTES: usize = 4 << 20;
+
+/// A degenerate answer and its reward.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// The kind of answer.
+    pub name: String,
+    /// The answer, shortened.
+    pub completion: String,
+    pub tier: Tier,
+    /// Rows that were asked: of a long answer or schema, not all.
+    pub rows: usize,
+    /// Mean reward over them.
+    pub reward: f64,
+    /// Whether training would be drawn to it.
+    pub weak: bool,
+    pub sentence: String,
+}
+
+/// Scores degenerate answers against the task's rows (against none, if there are none).
+pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
+    // A short answer may miss as many keys as the schema has.
+    let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
+    let most = if scorer.asks_judge() {
+        MAX_JUDGED_ROWS
+    } else {
+        MAX_ROWS
+    };
+    let rows = &rows[..rows.len().min(most).min(affordable)];
+    // Without a tokenizer nobody earns a length in tokens.
+    let is_earned = |part: &&RewardPart| !matches!(part.value, PartValue::Length(length) if length.unit == LengthUnit::Tokens);
+    let parts = task
+        .rewards
+        .iter()
+        .filter(is_earned)
+        .map(|part| part.weight.max(0.0));
+    let best = task.score.tiers.valid + parts.sum::<f64>();
+    let mut findings: Vec<Finding> = Vec::new();
+    let has_schema = task.schema().is_some();
+    let probe = |name: &str,
+                 answer: &dyn Fn(Option<&PromptRow>) -> String,
+                 advice: &str,
+                 must_fail: bool| {
+        let asked = (scorer, has_schema, must_fail);
+        finding(asked, rows, best, name, answer, advice)
+    };
+    let finding = |name: &str, answer: &dyn Fn(Option<&PromptRow>) -> String, advice: &str| {
+        probe(name, answer, advice, false)
+    };
+    let mut seen = HashSet::new();
+    for lazy in task.definition.lazy_answers(task, rows) {
+        let (name, advice, must_fail) = (lazy.name, lazy.advice, lazy.must_fail);
+        match lazy.text {
+            LazyText::Same(text) if seen.contains(&text) => {}
+            LazyText::Same(text) => {
+                findings.push(probe(name, &|_| text.clone(), advice, must_fail));
+                seen.insert(text);
+            }
+            LazyText::ByRow(text) => {
+                let answer = |row: Option<&PromptRow>| row.map(&text).unwrap_or_default();
+                findings.push(probe(name, &answer, advice, must_fail));
+            }
+        }
+    }
+    if rows.iter().any(|row| example_in(row).is_some()) {
+        let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
+        let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
+        findings.push(finding("the prompt's own example", &example, advice));
+    }
+    if task
+        .rewards
+        .iter()
+        .any(|part| matches!(part.value, PartValue::Grounded))
+    {
+        let advice = "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
+        let copied = |row: Option<&PromptRow>| copied_answer(task, scorer, row).unwrap_or_default();
+        findings.push(finding(
+            "one value of the prompt in every field",
+            &copied,
+            advice,
+        ));
+    }
+    // Only a program knows which completion gives an `expected`; its text may.
+    let is_program = task.command().is_some_and(|rules| !rules.takes_code());
+    let completion_of = |expected: &Value, row: Option<&PromptRow>| {
+        let known = scorer.expected_completion(expected, row);
+        known
+            .or_else(|| is_program.then(|| answer_text(expected)))
+            .unwrap_or_default()
+    };
+    if let Some(constant) = most_common_expected(rows)
+        .filter(|expected| !completion_of(expected, rows.first()).is_empty())
+    {
+        let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
+        findings.push(finding(
+            "one answer for every prompt",
+            &|row| completion_of(constant, row),
+            advice,
+        ));
+    }
+    findings
+}
+
+/// An answer whose texts are the most frequent word of the prompt, and whose numbers its most frequent number.
+fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Option<String> {
+    let prompt = row.map(prompt_of)?;
+    let most_frequent = |is_sought: fn(&str) -> bool| {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for word in prompt
+            .split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| is_sought(word))
+        {
+            *counts.entry(word).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .max_by_key(|(word, count)| (*count, std::cmp::Reverse(*word)))
+            .map(|(word, _)| word)
+    };
+    let word = most_frequent(|word| word.starts_with(char::is_alphabetic)).unwrap_or("x");
+    let number = most_frequent(|word| word.parse::<u32>().is_ok())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0_u32);
+    let copied = |schema: &Value| {
+        let mut answer = degenerate_answers::answer(schema, FillStyle::Least);
+        replace_leaves(&mut answer, word, number);
+        answer
+    };
+    if let Some(schema) = task.schema() {
+        return scorer.expected_completion(&copied(schema), row);
+    }
+    let function = functions(row.and_then(PromptRow::tools).or(task.tools())?)
+        .ok()?
+        .into_iter()
+        .next()?;
+    let arguments = function
+        .parameters
+        .map_or_else(|| serde_json::json!({}), copied);
+    scorer.expected_completion(
+        &serde_json::json!([{"name": function.name, "arguments": arguments}]),
+        row,
+    )
+}
+
+/// Of least values; those of an `enum` stay.
+fn replace_leaves(value: &mut Value, word: &str, number: u32) {
+    match value {
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| replace_leaves(item, word, number)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| replace_leaves(member, word, number)),
+        Value::String(text) if text.bytes().all(|letter| letter == b'x') => *text = word.to_owned(),
+        Value::Number(_) => *value = number.into(),
+        _ => {}
+    }
+}
+
+fn finding(
+    (scorer, has_schema, must_fail): (&Scorer, bool, bool),
+    rows: &[PromptRow],
+    best: f64,
+    name: &str,
+    answer: &dyn Fn(Option<&PromptRow>) -> String,
+    advice: &str,
+) -> Finding {
+    let first = rows
+        .iter()
+        .map(Some)
+        .find(|row| !answer(*row).is_empty())
+        .unwrap_or(rows.first());
+    let shown = answer(first);
+    let tier = scorer.score(&shown, first).tier;
+    let rows = &rows[..rows.len().min((MAX_BYTES / shown.len().max(1)).max(1))];
+    let texts: Vec<(String, &PromptRow)> =
+        rows.iter().map(|row| (answer(Some(row)), row)).collect();
+    let scores = scorer.score_all(
+        &texts
+            .iter()
+            .map(|(text, row)| (text.as_str(), Some(*row)))
+            .collect::<Vec<_>>(),
+    );
+    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+    let reward = if rewards.is_empty() {
+        scorer.score(&shown, None).reward
+    } else {
+        mean_reward(rewards.into_iter())
+    };
+    let short: String = crate::format::shortened(&shown, 60);
+    let accepting: Vec<usize> = rows
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| must_fail && score.tier == Tier::Valid)
+        .map(|(row, _)| row.line)
+        .collect();
+    // Nine tenths of the best reward leave nothing to learn from.
+    let weak = tier == Tier::Valid && reward >= 0.9 * best || !accepting.is_empty();
+    let sentence = match tier {
+        _ if !accepting.is_empty() => format!(
+            "`{short}` is valid for {} of {}, {}: {advice}",
+            accepting.len(),
+            crate::format::counted(rows.len(), "row"),
+            shown_lines(&accepting)
+        ),
+        Tier::Valid if weak => {
+            format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")
+        }
+        Tier::Valid if has_schema => {
+            format!(
+                "`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it"
+            )
+        }
+        Tier::Invalid if has_schema => {
+            format!("`{short}` earns {reward:.2}: the schema rejects it")
+        }
+        Tier::Unparsable if has_schema => format!("`{short}` earns {reward:.2}: it cannot be read"),
+        _ => format!("`{short}` earns {reward:.2} of {best:.2}"),
+    };
+    Finding {
+        name: name.to_owned(),
+        completion: short,
+        tier,
+        rows: rows.len(),
+        reward,
+        weak,
+        sentence,
+    }
+}
+
+/// The first of some lines, in words.
+pub(crate) fn shown_lines(lines: &[usize]) -> String {
+    const MAX_SHOWN: usize = 5;
+    let shown: Vec<String> = lines.iter().take(MAX_SHOWN).map(usize::to_string).collect();
+    let more = if lines.len() > MAX_SHOWN { ".." } else { "" };
+    let word = if lines.len() == 1 { "line" } else { "lines" };
+    format!("{word} {}{more}", shown.join(", "))
+}
+
+/// The first JSON object or list written in the prompt.
+fn example_in(row: &PromptRow) -> Option<String> {
+    let first_value = |text: &String| {
+        let starts = text
+            .match_indices(['{', '['])
+            .map(|(start, _)| start)
+            .take(16);
+        starts
+            .filter_map(|start| parse_prefix(text, start).ok())
+            .map(|document| document.root)
+            .find_map(|value| {
+                text.get(value.start..value.end)
+                    .filter(|example| example.len() > 2)
+                    .map(str::to_owned)
+            })
+    };
+    row.messages
+        .iter()
+        .map(|message| &message.content)
+        .find_map(first_value)
+}

@@ -1,0 +1,706 @@
+//! The scorer of a task: compiled once, then asked for every completion.
+
+pub mod audit;
+pub(super) mod batch;
+
+use crate::dataset::PromptRow;
+use crate::environment::ScoredChain;
+use crate::score::answer::json::Place;
+use crate::score::definition::Judge;
+use crate::score::error::ScoreError;
+use crate::score::grounded::Grounded;
+use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
+use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
+use crate::score::verdict::{
+    CriterionGrade, FailureClass, OrderedMap, PartName, QueryResult, Reason, Score, Tier, Trial,
+    Verdict,
+};
+use crate::task::TierValues;
+
+/// The scorer failed more often than `max_scorer_errors` allows.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{who} failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui {command}`, then start again"
+)]
+pub struct ScorerErrors {
+    /// What may have failed.
+    pub who: &'static str,
+    /// What tries it.
+    pub command: &'static str,
+    pub failed: usize,
+    pub all: u32,
+    /// Why the first one failed.
+    pub reason: String,
+}
+
+/// Scores completions of one task. Shared by threads; a score is a function of completion and row.
+#[derive(Debug)]
+pub struct Scorer {
+    own: Rules,
+    tiers: TierValues,
+    parts: Vec<Part>,
+    most_errors: f64,
+    /// As in [`ScorerErrors`].
+    may_fail: (&'static str, &'static str),
+}
+
+/// A judge, and the rewards of its verdicts.
+#[derive(Debug)]
+struct Rules {
+    judge: Box<dyn Judge>,
+    thoughts: ThinkRules,
+    /// Whether invalid completions get credit for what they meet.
+    graded: bool,
+    /// Whether it puts prompt and answer to a model, which costs.
+    asks_model: bool,
+    are_asked_together: bool,
+    compares_group: bool,
+}
+
+/// A reward part that is added to the tier's value.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    weight: f64,
+    /// Whether it is 0 for answers that are not valid.
+    after_valid: bool,
+    worth: Worth,
+}
+
+/// [`PartValue`], compiled.
+#[derive(Debug)]
+enum Worth {
+    Fields,
+    Exact,
+    Tolerant,
+    Chain,
+    Grounded(Option<Grounded>),
+    Length(LengthRule),
+    Scored { by: Rules, expected: Option<String> },
+}
+
+/// The parts of a reward with their weights, the tier first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartWeights(pub Vec<(String, f64)>);
+
+impl Part {
+    /// Whether it counts for an answer of a tier.
+    fn counts(&self, tier: Tier) -> bool {
+        !self.after_valid || tier == Tier::Valid
+    }
+
+    /// Whether there is nothing to compare with: it then adds nothing, and has no value.
+    fn is_unknown(&self, score: &Score, row: Option<&PromptRow>) -> bool {
+        match &self.worth {
+            Worth::Fields => score.fields.is_none() && score.exact.is_none(),
+            Worth::Exact => score.exact.is_none(),
+            Worth::Grounded(_) => row.is_none(),
+            Worth::Length(length) => length.unit == LengthUnit::Tokens,
+            Worth::Tolerant | Worth::Chain | Worth::Scored { .. } => false,
+        }
+    }
+
+    fn scored_by(&self) -> Option<&Rules> {
+        match &self.worth {
+            Worth::Scored { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+
+    /// The rule of a length in tokens, which a text alone does not tell.
+    fn token_length(&self) -> Option<LengthRule> {
+        match self.worth {
+            Worth::Length(length) if length.unit == LengthUnit::Tokens => Some(length),
+            _ => None,
+        }
+    }
+
+    /// A row as the part's own scorer sees it.
+    fn row(&self, row: &PromptRow) -> PromptRow {
+        let (reads_prompt, expected) = match &self.worth {
+            Worth::Scored { by, expected } => (by.asks_model, expected.as_deref()),
+            _ => (false, None),
+        };
+        PromptRow {
+            id: row.id.clone(),
+            messages: if reads_prompt {
+                row.messages.clone()
+            } else {
+                Vec::new()
+            },
+            expected: expected.and_then(|field| row.fields.value(field)),
+            tags: Vec::new(),
+            fields: row.fields.clone(),
+            line: row.line,
+        }
+    }
+}
+
+impl Rules {
+    fn new(task: &Task) -> Result<Self, ScoreError> {
+        let needs = task.definition.needs();
+        Ok(Self {
+            judge: task.definition.judge(task)?,
+            thoughts: task.think_rules(),
+            graded: task.score.graded,
+            asks_model: needs.judge.is_some(),
+            are_asked_together: needs.are_asked_together(),
+            compares_group: needs.compare_group(),
+        })
+    }
+
+    /// Where the answer begins.
+    fn start(&self, completion: &str) -> usize {
+        answer_start(completion, self.thoughts, |from| {
+            self.judge.can_read(completion, from)
+        })
+    }
+
+    fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
+        if let Some(verdict) = without_answer(completion, row) {
+            return verdict;
+        }
+        self.judge
+            .judge(completion, self.start(completion), self.thoughts, row)
+    }
+
+    /// Verdicts in order; `None` once `keep_going` returns false.
+    fn judge_all(
+        &self,
+        completions: &[(&str, Option<&PromptRow>)],
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let known: Vec<_> = completions
+            .iter()
+            .map(|(text, row)| without_answer(text, *row))
+            .collect();
+        let asked = completions
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let placed: Vec<_> = asked
+            .map(|((text, row), _)| (*text, self.start(text), *row))
+            .collect();
+        let mut judged = self
+            .judge
+            .judge_together(&placed, self.thoughts, keep_going)?
+            .into_iter();
+        known
+            .into_iter()
+            .map(|known| known.or_else(|| judged.next()))
+            .collect()
+    }
+
+    fn try_program(
+        &self,
+        completion: &str,
+        row: Option<&PromptRow>,
+        part: Option<&str>,
+    ) -> Option<Trial> {
+        let answer = completion.get(self.start(completion)..).unwrap_or_default();
+        let score = |verdict: Verdict| {
+            let value = self.value(&verdict);
+            alone(verdict, value)
+        };
+        let trial = self.judge.try_out(answer, row, &score)?;
+        Some(Trial {
+            part: part.map(str::to_owned),
+            ..trial
+        })
+    }
+
+    /// In [0, 1].
+    fn value(&self, verdict: &Verdict) -> f64 {
+        let of_tier = match verdict.tier {
+            Tier::Unparsable => 0.0,
+            Tier::Invalid => {
+                0.5 + verdict
+                    .credit
+                    .filter(|_| self.graded)
+                    .map_or(0.0, |credit| 0.5 * credit)
+            }
+            Tier::Valid => 1.0,
+        };
+        verdict.reward.unwrap_or(of_tier)
+    }
+}
+
+impl Scorer {
+    /// Checks and compiles what defines the task's right answers.
+    pub fn new(task: &Task) -> Result<Self, ScoreError> {
+        let part = |part: &RewardPart| {
+            let worth = match &part.value {
+                PartValue::Fields => Worth::Fields,
+                PartValue::Exact => Worth::Exact,
+                PartValue::Tolerant => Worth::Tolerant,
+                PartValue::Chain => Worth::Chain,
+                PartValue::Grounded => Worth::Grounded(Grounded::new(&*task.definition, task)),
+                PartValue::Length(length) => Worth::Length(*length),
+                PartValue::Scored { task, expected } => Worth::Scored {
+                    by: Rules::new(task)?,
+                    expected: expected.clone(),
+                },
+            };
+            Ok::<_, ScoreError>(Part {
+                name: part.part.clone(),
+                weight: part.weight,
+                after_valid: part.after_valid,
+                worth,
+            })
+        };
+        let parts = task
+            .rewards
+            .iter()
+            .filter(|part| part.weight != 0.0)
+            .map(part)
+            .collect::<Result<_, _>>()?;
+        let most_errors = task
+            .scorers()
+            .map(|task| task.score.max_scorer_errors)
+            .fold(1.0, f64::min);
+        let may_fail = match (task.toolset(), task.agent()) {
+            (Some(_), _) => ("a tool or the scorer", "task check"),
+            (None, Some(_)) => ("the agent or the scorer", "sample"),
+            (None, None) => ("the scorer", "score"),
+        };
+        Ok(Self {
+            own: Rules::new(task)?,
+            tiers: task.score.tiers,
+            parts,
+            most_errors,
+            may_fail,
+        })
+    }
+
+    /// Loads the judges that are models of this machine, so that the first answer need not wait; the digest of each by the
+    /// name of its part, which is empty for `[score]`.
+    ///
+    /// # Errors
+    /// Why one cannot be loaded.
+    pub fn load_judges(&self) -> Result<Vec<(String, String)>, String> {
+        let parts = self
+            .parts
+            .iter()
+            .filter_map(|part| Some((part.name.as_str(), part.scored_by()?)));
+        let all = std::iter::once(("", &self.own)).chain(parts);
+        let loaded = all
+            .map(|(name, rules)| Ok(rules.judge.load()?.map(|digest| (name.to_owned(), digest))));
+        loaded.filter_map(Result::transpose).collect()
+    }
+
+    /// Refuses scores of which too many are errors of the scorer: what remains says little about the model.
+    pub fn check_errors<'s>(
+        &self,
+        scores: impl Iterator<Item = &'s Score>,
+    ) -> Result<(), ScorerErrors> {
+        let (mut all, mut failed) = (0, Vec::new());
+        for score in scores {
+            all += 1;
+            failed.extend((score.failure == Some(FailureClass::ScorerError)).then_some(score));
+        }
+        match failed.first() {
+            Some(first) if failed.len() as f64 > self.most_errors * f64::from(all) => {
+                let reason = first
+                    .errors
+                    .first()
+                    .map_or_else(String::new, |reason| reason.message.clone());
+                let (who, command) = self.may_fail;
+                Err(ScorerErrors {
+                    who,
+                    command,
+                    failed: failed.len(),
+                    all,
+                    reason,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names under a schema's `format` that `assert_formats` does not check, because the validator does not know them.
+    pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
+        self.own.judge.unknown_formats().into_iter()
+    }
+
+    /// The completion that gives an `expected` of a row, for checking it and for learning from it; `None` where many may.
+    pub fn expected_completion(
+        &self,
+        expected: &serde_json::Value,
+        row: Option<&PromptRow>,
+    ) -> Option<String> {
+        self.own.judge.completion_of(expected, row)
+    }
+
+    /// What keeps every answer to a row from having a score, in its scorer or in that of a part.
+    pub fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        self.rules().find_map(|rules| rules.judge.row_problem(row))
+    }
+
+    /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
+    pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+        let answer = completion.get(self.own.start(completion)..)?;
+        self.own.judge.results(answer.trim(), row)
+    }
+
+    /// Scores a completion as the model wrote it. The row supplies `expected`, and what else the kind of scorer reads.
+    pub fn score(&self, completion: &str, row: Option<&PromptRow>) -> Score {
+        let own = self.own.judge(completion, row);
+        let tier = own.tier;
+        let of_part = |part: &Part| {
+            let rules = part.scored_by().filter(|_| part.counts(tier))?;
+            Some(rules.judge(completion, row.map(|row| part.row(row)).as_ref()))
+        };
+        self.score_of((completion, row), own, self.parts.iter().map(of_part))
+    }
+
+    /// Gives the part `chain` of all answers of a conversation the value of the worst one. If one of them has no score,
+    /// none has a reward.
+    pub fn join(&self, answers: &mut [&mut Score]) {
+        let Some(part) = self
+            .parts
+            .iter()
+            .find(|part| matches!(part.worth, Worth::Chain))
+        else {
+            return;
+        };
+        if answers.iter().any(|score| score.is_error()) {
+            for score in answers.iter_mut().filter(|score| !score.is_error()) {
+                let start = Place { line: 1, column: 1 };
+                score.errors.push(Reason::at(
+                    "another answer of the conversation is not scored".to_owned(),
+                    start,
+                ));
+                (score.reward, score.failure) = (f64::NAN, Some(FailureClass::ScorerError));
+                score.parts = OrderedMap::default();
+            }
+            return;
+        }
+        let worst = answers
+            .iter()
+            .map(|score| own_value(score))
+            .fold(f64::INFINITY, f64::min);
+        for score in answers.iter_mut().filter(|score| part.counts(score.tier)) {
+            if let Some((_, value)) = score
+                .parts
+                .0
+                .iter_mut()
+                .find(|(name, _)| *name == part.name)
+            {
+                score.reward += part.weight * (worst - *value);
+                *value = worst;
+            }
+        }
+    }
+
+    /// Adds the part `length` where it counts tokens, which a text alone does not tell. `tokens`: as sampled.
+    pub fn add_length(&self, score: &mut Score, tokens: usize) {
+        let counted = |part| Some((part, Part::token_length(part)?));
+        let Some((part, length)) = self.parts.iter().find_map(counted) else {
+            return;
+        };
+        if !score.is_error() && score.part(PartName::Length).is_none() {
+            let value = if part.counts(score.tier) {
+                length.value(tokens)
+            } else {
+                0.0
+            };
+            score.reward += part.weight * value;
+            score.parts.0.push((part.name.clone(), value));
+        }
+    }
+
+    /// Whether a part counts tokens, so that a text alone does not have the whole reward.
+    pub fn counts_tokens(&self) -> bool {
+        self.parts.iter().any(|part| part.token_length().is_some())
+    }
+
+    /// The parts of a reward, as [`Score::parts`] names them, with their weights.
+    pub fn part_weights(&self) -> PartWeights {
+        let graded = self.own.graded.then(|| {
+            (
+                PartName::Graded.text().to_owned(),
+                self.tiers.valid - self.tiers.invalid,
+            )
+        });
+        let parts = self
+            .parts
+            .iter()
+            .map(|part| (part.name.clone(), part.weight));
+        PartWeights(
+            std::iter::once((PartName::Tier.text().to_owned(), 1.0))
+                .chain(graded)
+                .chain(parts)
+                .collect(),
+        )
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rules> {
+        std::iter::once(&self.own).chain(self.parts.iter().filter_map(Part::scored_by))
+    }
+
+    /// Whether programs score: they take long, many completions are asked together, and answers are remembered.
+    pub fn runs_programs(&self) -> bool {
+        self.rules().any(|rules| rules.are_asked_together)
+    }
+
+    /// Whether a judge scores: what is not needed is not scored.
+    pub fn asks_judge(&self) -> bool {
+        self.rules().any(|rules| rules.asks_model)
+    }
+
+    /// The score of a completion without the weighted parts.
+    pub(crate) fn score_alone(&self, (completion, row): (&str, Option<&PromptRow>)) -> Score {
+        let verdict = self.own.judge(completion, row);
+        let value = self.own.value(&verdict);
+        alone(verdict, value)
+    }
+
+    /// Whether a score depends on the other completions of its prompt, so that they are scored together only.
+    pub fn compares_groups(&self) -> bool {
+        self.rules().any(|rules| rules.compares_group)
+    }
+
+    /// Scores in order, of each judge's verdicts on all completions; `None` once `keep_going` returns false.
+    pub(crate) fn score_together(
+        &self,
+        completions: &[(&str, Option<&PromptRow>)],
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Score>> {
+        let own = self.own.judge_all(completions, keep_going)?;
+        let of_part = |part: &Part| {
+            let Some(rules) = part.scored_by() else {
+                return Some(None);
+            };
+            let counts = completions
+                .iter()
+                .zip(&own)
+                .filter(|(_, own)| part.counts(own.tier));
+            let rows: Vec<_> = counts
+                .map(|((text, row), _)| (*text, row.map(|row| part.row(row))))
+                .collect();
+            let asked: Vec<_> = rows
+                .iter()
+                .map(|(text, row)| (*text, row.as_ref()))
+                .collect();
+            rules
+                .judge_all(&asked, keep_going)
+                .map(|verdicts| Some(verdicts.into_iter()))
+        };
+        let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
+        let score = |(own, completion): (Verdict, &(&str, Option<&PromptRow>))| {
+            let tier = own.tier;
+            let verdicts = of_parts.iter_mut().zip(&self.parts);
+            let verdicts = verdicts
+                .map(|(verdicts, part)| verdicts.as_mut().filter(|_| part.counts(tier))?.next());
+            self.score_of(*completion, own, verdicts)
+        };
+        Some(own.into_iter().zip(completions).map(score).collect())
+    }
+
+    /// `of_parts`: for each part the verdict of its own scorer, if it has one.
+    fn score_of(
+        &self,
+        completion: (&str, Option<&PromptRow>),
+        found: Verdict,
+        of_parts: impl Iterator<Item = Option<Verdict>>,
+    ) -> Score {
+        let value = match found.tier {
+            Tier::Unparsable => self.tiers.unparsable,
+            Tier::Invalid => self.tiers.invalid,
+            Tier::Valid => self.tiers.valid,
+        };
+        let (credit, given) = (found.credit, found.reward);
+        let mut score = alone(found, given.unwrap_or(value));
+        if !score.is_error() {
+            given
+                .into_iter()
+                .for_each(|reward| score.add_part(PartName::Score, reward));
+            self.add_parts(&mut score, completion, credit, of_parts);
+        }
+        score
+    }
+
+    /// Puts a completion to each program that scores the task, in a process of its own.
+    pub fn try_programs(&self, completion: &str, row: Option<&PromptRow>) -> Vec<Trial> {
+        let of_part = |part: &Part| {
+            let row = row.map(|row| part.row(row));
+            part.scored_by()
+                .and_then(|rules| rules.try_program(completion, row.as_ref(), Some(&part.name)))
+        };
+        let own = self.own.try_program(completion, row, None);
+        own.into_iter()
+            .chain(self.parts.iter().filter_map(of_part))
+            .collect()
+    }
+
+    /// Graded credit stays below the next tier; weighted parts come on top.
+    fn add_parts(
+        &self,
+        score: &mut Score,
+        (completion, row): (&str, Option<&PromptRow>),
+        credit: Option<f64>,
+        of_parts: impl Iterator<Item = Option<Verdict>>,
+    ) {
+        if self.parts.is_empty() && !self.own.graded {
+            return;
+        }
+        score.add_part(PartName::Tier, score.reward);
+        if let Some(credit) = credit.filter(|_| self.own.graded) {
+            score.reward += (self.tiers.valid - self.tiers.invalid) * credit;
+            score.add_part(PartName::Graded, credit);
+        }
+        for (part, verdict) in self.parts.iter().zip(of_parts) {
+            // What is not known of the row stays unknown; the rest is 0 before the answer is valid.
+            if part.is_unknown(score, row) {
+                continue;
+            }
+            let value = match &part.worth {
+                _ if !part.counts(score.tier) => 0.0,
+                Worth::Scored { by, .. } => {
+                    let Some(verdict) = verdict else { continue };
+                    let value = by.value(&verdict);
+                    take_part(score, &part.name, verdict);
+                    if score.is_error() {
+                        (score.reward, score.parts) = (f64::NAN, OrderedMap::default());
+                        return;
+                    }
+                    value
+                }
+                Worth::Chain => own_value(score),
+                Worth::Grounded(grounded) => match grounded.as_ref().zip(row) {
+                    Some(sought) => self.ground(sought, score, completion),
+                    None => 0.0,
+                },
+                Worth::Length(length) => length.value(completion.len()),
+                Worth::Fields => score.fields.as_ref().map_or(0.0, share_equal),
+                Worth::Exact => f64::from(u8::from(score.exact == Some(true))),
+                Worth::Tolerant => f64::from(u8::from(score.tolerant)),
+            };
+            score.reward += part.weight * value;
+            score.parts.0.push((part.name.clone(), value));
+        }
+    }
+
+    /// The share of the answer's values that the prompt states; puts their places into the score.
+    fn ground(
+        &self,
+        (grounded, row): (&Grounded, &PromptRow),
+        score: &mut Score,
+        completion: &str,
+    ) -> f64 {
+        let values =
+            self.own
+                .judge
+                .stated_values(completion, self.own.start(completion), Some(row));
+        let grounding = grounded.ground(completion, &values, row);
+        score.errors.extend(grounding.missing);
+        score.grounded = grounding.values;
+        grounding.share
+    }
+}
+
+/// The verdict on a conversation that has no answer to be judged.
+fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
+    let chain = ScoredChain::of_row(row?)?;
+    if let Some(failure) = chain.failure() {
+        let class = if chain.is_not_recorded() {
+            FailureClass::NotRecorded
+        } else {
+            FailureClass::ScorerError
+        };
+        return Some(Verdict::because(
+            Tier::Unparsable,
+            class,
+            failure.to_owned(),
+            (completion, 0),
+        ));
+    }
+    let end = chain.missing_answer()?;
+    let message = format!("the conversation ended without an answer: {end}");
+    let exact = row
+        .is_some_and(|row| row.expected.is_some())
+        .then_some(false);
+    Some(Verdict {
+        exact,
+        ..Verdict::because(
+            Tier::Unparsable,
+            FailureClass::NoAnswer,
+            message,
+            (completion, 0),
+        )
+    })
+}
+
+/// The score of one verdict, without weighted parts.
+fn alone(found: Verdict, reward: f64) -> Score {
+    Score {
+        reward: if found.is_error() { f64::NAN } else { reward },
+        tier: found.tier,
+        tolerant: found.tolerant,
+        warnings: found.warnings,
+        errors: found.errors,
+        fields: found.fields,
+        exact: found.exact,
+        failure: found.failure,
+        parts: OrderedMap::default(),
+        metrics: found.metrics,
+        grounded: Vec::new(),
+        criteria: found.criteria,
+    }
+}
+
+/// An answer's value for its conversation, in [0, 1]: by its tier, or its program's number.
+fn own_value(score: &Score) -> f64 {
+    let of_tier = match score.tier {
+        Tier::Unparsable => 0.0,
+        Tier::Invalid => 0.5,
+        Tier::Valid => 1.0,
+    };
+    score.part(PartName::Score).unwrap_or(of_tier)
+}
+
+/// Adds to a score why a part of it is not right: reasons and metrics with the part's name before them, and a failure
+/// class where the score has none. Without the part the reward is not known.
+fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
+    if verdict.is_error() {
+        (score.failure, score.errors) = (Some(FailureClass::ScorerError), Vec::new());
+    } else if score.failure.is_none()
+        && let Some(class) = verdict.failure
+    {
+        score.failure =
+            Some(FailureClass::from_key(&format!("{name}-{}", class.key())).unwrap_or(class));
+    }
+    let graded = verdict.criteria.into_iter();
+    score.criteria.extend(graded.map(|grade| CriterionGrade {
+        name: format!("{name}-{}", grade.name),
+        ..grade
+    }));
+    let named = |reason: Reason| Reason {
+        message: format!("{name}: {}", reason.message),
+        ..reason
+    };
+    score.errors.extend(verdict.errors.into_iter().map(named));
+    score.warnings.extend(
+        verdict
+            .warnings
+            .into_iter()
+            .map(|warning| format!("{name}: {warning}")),
+    );
+    score.metrics.0.extend(
+        verdict
+            .metrics
+            .0
+            .into_iter()
+            .map(|(metric, value)| (format!("{name}-{metric}"), value)),
+    );
+}
+
+/// The share of expected fields that are equal, in [0, 1].
+fn share_equal(fields: &OrderedMap<bool>) -> f64 {
+    let equal = fields.iter().filter(|(_, equal)| **equal).count();
+    if fields.is_empty() {
+        0.0
+    } else {
+        equal as f64 / fields.len() as f64
+    }
+}

@@ -1,0 +1,412 @@
+//! A task: its files, with the definition of right answers that a kind of scorer has read from them.
+
+pub(super) mod agent_option;
+pub(super) mod load_task;
+mod score_blocks;
+pub(super) mod score_keys;
+pub(super) mod trust;
+
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::environment::{Agent, StateQuery, Toolset};
+use crate::sandbox::PrivateFolder;
+use crate::score::definition::{Definition, Grammar};
+use crate::score::needs::{CommandRules, RubricRules};
+use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
+use crate::task::{TASK_FILE, TaskError, TaskFiles};
+use crate::text::{ThinkMarks, Tokenizer};
+
+/// A checked task.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub(crate) files: TaskFiles,
+    pub(crate) definition: Arc<dyn Definition>,
+    /// Of the think blocks of the model whose answers it judges; all known ones where that is not known.
+    pub(crate) think_marks: &'static [ThinkMarks],
+    /// Added to the tier's value.
+    pub rewards: Vec<RewardPart>,
+    pub(crate) toolset: Option<Toolset>,
+    pub(crate) agent: Option<Agent>,
+    /// The folder of a copy that ends with the task.
+    pub(crate) _copy: Option<Arc<PrivateFolder>>,
+}
+
+impl Deref for Task {
+    type Target = TaskFiles;
+
+    fn deref(&self) -> &TaskFiles {
+        &self.files
+    }
+}
+
+impl DerefMut for Task {
+    fn deref_mut(&mut self) -> &mut TaskFiles {
+        &mut self.files
+    }
+}
+
+/// `[[reward]]`: a part added to the tier's value.
+#[derive(Debug, Clone)]
+pub struct RewardPart {
+    /// Its name in metrics: an own one, or that of the part with a scorer of its own.
+    pub part: String,
+    /// Multiplies the part, which is in [0, 1].
+    pub weight: f64,
+    /// Whether it is 0 for answers that are not valid.
+    pub after_valid: bool,
+    pub value: PartValue,
+}
+
+/// What a part of the reward is worth.
+#[derive(Debug, Clone)]
+pub enum PartValue {
+    /// The share of fields that are equal to `expected`.
+    Fields,
+    /// Whether all are, and no other is there.
+    Exact,
+    /// Whether the completion would be valid without a fence or prose around the answer.
+    Tolerant,
+    /// The worst answer of the row's turns.
+    Chain,
+    /// The share of values that the prompt states.
+    Grounded,
+    Length(LengthRule),
+    Scored {
+        /// The task as that scorer sees it: with its definition and rules, and no parts.
+        task: Box<Task>,
+        /// The field of a row that is `expected` of that scorer; `None` for nothing.
+        expected: Option<String>,
+    },
+}
+
+impl RewardPart {
+    /// The task as the part's own scorer sees it.
+    pub fn scored_by(&self) -> Option<&Task> {
+        match &self.value {
+            PartValue::Scored { task, .. } => Some(task),
+            _ => None,
+        }
+    }
+
+    /// The field of a row that is `expected` of the part's own scorer.
+    pub fn expected(&self) -> Option<&str> {
+        match &self.value {
+            PartValue::Scored { expected, .. } => expected.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it compares answers with something expected.
+    pub fn compares(&self) -> bool {
+        matches!(self.value, PartValue::Fields | PartValue::Exact) || self.expected().is_some()
+    }
+}
+
+/// How a completion's length is worth something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LengthRule {
+    pub aim: LengthAim,
+    pub unit: LengthUnit,
+    /// Units over which the value falls from 1 to 0.
+    pub buffer: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LengthAim {
+    /// No more than that.
+    Max(f64),
+    /// As near as possible.
+    Target(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LengthUnit {
+    /// As sampled, the stop token included; not known of a text alone.
+    Tokens,
+    /// Of the text in UTF-8.
+    Bytes,
+}
+
+impl LengthRule {
+    /// In [0, 1]. With a maximum it is DAPO's punishment (arXiv 2503.14476, equation 13) plus 1, which changes no
+    /// advantage.
+    pub(crate) fn value(&self, length: usize) -> f64 {
+        let length = length as f64;
+        match self.aim {
+            LengthAim::Max(most) if length > most => 0.0,
+            LengthAim::Max(most) if length <= most - self.buffer => 1.0,
+            LengthAim::Max(most) => (most - length) / self.buffer,
+            LengthAim::Target(target) => (1.0 - (length - target).abs() / self.buffer).max(0.0),
+        }
+    }
+}
+
+impl Task {
+    /// The grammar of right answers; `None` where decoding cannot be constrained to them.
+    pub fn grammar(&self) -> Option<Grammar<'_>> {
+        self.definition.grammar()
+    }
+
+    /// The JSON Schema of right answers, where that defines them.
+    pub fn schema(&self) -> Option<&Value> {
+        self.definition.schema().map(|schema| schema.value)
+    }
+
+    /// Whether answers call functions.
+    pub fn calls_functions(&self) -> bool {
+        matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
+    }
+
+    /// The tools of every row without its own.
+    pub fn tools(&self) -> Option<&Value> {
+        if let Some(Grammar::ToolCalls(rules)) = self.grammar() {
+            rules.tools.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// `[score] call_format`.
+    pub fn call_format(&self) -> Option<&'static str> {
+        let Some(Grammar::ToolCalls(rules)) = self.grammar() else {
+            return None;
+        };
+        rules.named_call_format().map(|format| format.name)
+    }
+
+    /// Whether text may be before the first call of functions.
+    pub fn takes_prose(&self) -> bool {
+        matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
+    }
+
+    /// The tools that a model calls while it converses.
+    pub fn toolset(&self) -> Option<&Toolset> {
+        self.toolset.as_ref()
+    }
+
+    /// The program that holds the conversations.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// Whether tools or an agent make a conversation more than a prompt and its answers: no answer to its prompt is known.
+    pub fn has_partner(&self) -> bool {
+        self.toolset.is_some() || self.agent.is_some()
+    }
+
+    /// Whether the exit code of its agent is a verdict.
+    pub fn reads_exit_code(&self) -> bool {
+        self.scorers().any(|task| task.definition.needs().exit_code)
+    }
+
+    /// What is asked of the tools at the end of a conversation, each with the key of its answer.
+    pub fn state_queries(&self) -> impl Iterator<Item = (&str, &StateQuery)> {
+        self.scorers()
+            .filter_map(|task| task.definition.needs().state)
+    }
+
+    /// Whether answers are calls, of functions or of an HTTP API.
+    pub fn has_calls(&self) -> bool {
+        matches!(
+            self.grammar(),
+            Some(Grammar::ToolCalls(_) | Grammar::HttpMessage(_))
+        )
+    }
+
+    /// `[score] kind`.
+    pub fn kind(&self) -> &'static str {
+        self.definition.kind().name
+    }
+
+    /// Whether the task, or a part of its reward, is scored by a program.
+    pub fn runs_programs(&self) -> bool {
+        self.scorers().any(|task| task.command().is_some())
+    }
+
+    /// The answer of a completion: without its reasoning where the task strips that, and without white space around it.
+    pub fn answer_of<'t>(&self, completion: &'t str) -> &'t str {
+        let start = answer_start(completion, self.think_rules(), |_| true);
+        completion.get(start..).unwrap_or_default().trim()
+    }
+
+    pub(crate) fn think_rules(&self) -> ThinkRules {
+        ThinkRules {
+            is_stripped: self.score.strip_thinking,
+            marks: self.think_marks,
+        }
+    }
+
+    /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
+    pub fn needs_trust(&self) -> bool {
+        if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
+            return true;
+        }
+        self.runs_programs()
+            || self.agent.is_some()
+            || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
+    }
+
+    /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
+    pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
+        let parts = self
+            .rewards
+            .iter()
+            .filter_map(|part| Some((Some(part.part.as_str()), part.scored_by()?)));
+        let all = std::iter::once((None, self)).chain(parts);
+        all.filter_map(|(part, task)| Some((part, task, task.definition.needs().judge?)))
+    }
+
+    /// The task, and as which its weighted parts see it that have a scorer of their own.
+    pub fn scorers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.rewards.iter().filter_map(RewardPart::scored_by))
+    }
+
+    /// The program that scores, where one does.
+    pub fn command(&self) -> Option<&CommandRules> {
+        self.definition.needs().program
+    }
+
+    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    pub fn expected_schema(&self) -> Cow<'_, Value> {
+        self.definition.expected_schema()
+    }
+
+    /// The name of the [`TaskFiles::definition_file`] in messages.
+    pub fn definition_name(&self) -> &'static str {
+        self.definition.file_name()
+    }
+
+    /// Names the judge of an answer, with the [`Self::definition_digest`].
+    pub fn judge_name(&self) -> &'static str {
+        if self.schema().is_some() {
+            "schema"
+        } else {
+            "scorer"
+        }
+    }
+
+    /// SHA-256 in hex of what defines right answers.
+    pub fn definition_digest(&self) -> String {
+        self.definition.digest(self)
+    }
+
+    /// The kind with the names that answers may use, sorted.
+    pub(crate) fn answer_names(&self) -> (&'static str, Vec<String>) {
+        let mut names = self.definition.answer_names(self);
+        names.sort_unstable();
+        (self.kind(), names)
+    }
+
+    /// The files that say what the task is: `task.toml`, and those that define right answers.
+    pub fn definition_files(&self) -> Vec<&str> {
+        let mut names = vec![TASK_FILE, &self.definition_file];
+        names.extend(self.definition.other_files());
+        names.extend(self.toolset.iter().flat_map(Toolset::files));
+        names.extend(self.agent.iter().flat_map(Agent::files));
+        names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
+        names
+    }
+
+    /// All files of the task: those that define it, sets, samples and generator.
+    pub fn file_names(&self) -> Vec<&str> {
+        let prompts = &self.prompts;
+        let mut names = self.definition_files();
+        names.extend(
+            [
+                &prompts.train,
+                &prompts.eval,
+                &prompts.test,
+                &prompts.guard,
+                &prompts.completions,
+                &prompts.generator,
+            ]
+            .into_iter()
+            .filter_map(Option::as_deref),
+        );
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        names
+    }
+
+    /// All files of the task, for a frozen copy.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+        self.read_files(&self.file_names())
+    }
+
+    /// SHA-256 in hex over names and bytes of all files; a missing file counts as such.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for name in self.file_names() {
+            let bytes = self.read(name).ok();
+            hash.update(name.as_bytes());
+            hash.update(
+                bytes
+                    .as_ref()
+                    .map_or(u64::MAX, |bytes| bytes.len() as u64)
+                    .to_le_bytes(),
+            );
+            hash.update(bytes.as_deref().unwrap_or_default());
+        }
+        crate::format::hex(&hash.finalize())
+    }
+}
+
+/// The task as it judges the answers of a model: think blocks and calls are as its chat template writes them, calls unless
+/// the task names another format.
+#[must_use]
+pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
+    let mut found = task.clone();
+    found.think_marks = std::slice::from_ref(tokenizer.think_marks());
+    if task.calls_functions()
+        && let Some(definition) = task.definition.with_model(
+            tokenizer.call_format(),
+            tokenizer.writes_prose_before_calls(),
+        )
+    {
+        found.definition = definition;
+    }
+    for part in &mut found.rewards {
+        if let PartValue::Scored { task, .. } = &mut part.value {
+            **task = for_model(task, tokenizer);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fall_over_the_buffer() {
+        let rule = |aim, buffer| LengthRule {
+            aim,
+            unit: LengthUnit::Tokens,
+            buffer,
+        };
+        for (rule, length, value) in [
+            // As TRL's get_soft_overlong_punishment(100, 20), plus 1.
+            (rule(LengthAim::Max(100.0), 20.0), 0, 1.0),
+            (rule(LengthAim::Max(100.0), 20.0), 80, 1.0),
+            (rule(LengthAim::Max(100.0), 20.0), 85, 0.75),
+            (rule(LengthAim::Max(100.0), 20.0), 90, 0.5),
+            (rule(LengthAim::Max(100.0), 20.0), 100, 0.0),
+            (rule(LengthAim::Max(100.0), 20.0), 101, 0.0),
+            // Without a buffer the limit itself is still free.
+            (rule(LengthAim::Max(100.0), 0.0), 100, 1.0),
+            (rule(LengthAim::Max(100.0), 0.0), 101, 0.0),
+            (rule(LengthAim::Target(40.0), 40.0), 40, 1.0),
+            (rule(LengthAim::Target(40.0), 40.0), 30, 0.75),
+            (rule(LengthAim::Target(40.0), 40.0), 50, 0.75),
+            (rule(LengthAim::Target(40.0), 10.0), 45, 0.5),
+            (rule(LengthAim::Target(40.0), 10.0), 60, 0.0),
+        ] {
+            assert_eq!(rule.value(length), value, "{rule:?} {length}");
+        }
+    }
+}

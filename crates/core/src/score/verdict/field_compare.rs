@@ -1,0 +1,419 @@
+//! A completion's values against the expected ones, field by field, under the task's normalisations.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::Map;
+
+use super::result::OrderedMap;
+use crate::dataset::bfcl::standard_text;
+use crate::dataset::expected::Expectation;
+use crate::exact_json::marked_number;
+use crate::json_number::Number;
+use crate::score::answer::json::{Kind, Object, Value, parse};
+use crate::task::{ALL_FIELDS, Normalisation, Normalisations};
+
+/// Differences of a field that are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ignored {
+    casefold: bool,
+    trim: bool,
+    whitespace: bool,
+    date: bool,
+    number: bool,
+    bfcl: bool,
+}
+
+impl From<&Normalisations> for Ignored {
+    fn from(normalisations: &Normalisations) -> Self {
+        let has = |one| normalisations.0.contains(&one);
+        Self {
+            casefold: has(Normalisation::Casefold),
+            trim: has(Normalisation::Trim),
+            whitespace: has(Normalisation::Whitespace),
+            date: has(Normalisation::Date),
+            number: has(Normalisation::Number),
+            bfcl: has(Normalisation::Bfcl),
+        }
+    }
+}
+
+/// The normalisation of each field.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules(BTreeMap<String, Ignored>);
+
+impl Rules {
+    /// From `[score] normalise`.
+    pub(crate) fn new(normalise: &BTreeMap<String, Normalisations>) -> Self {
+        let ignored = |(field, names): (&String, _)| (field.clone(), Ignored::from(names));
+        Self(normalise.iter().map(ignored).collect())
+    }
+
+    /// The field's own, else that of all others.
+    pub(crate) fn for_field(&self, field: &str) -> Ignored {
+        self.0
+            .get(field)
+            .or_else(|| self.0.get(ALL_FIELDS))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is
+/// there.
+///
+/// Compares with the expected answer that has most fields in common, where there are several.
+pub(crate) fn compare(
+    root: &Value<'_>,
+    expected: &serde_json::Value,
+    rules: &Rules,
+) -> (Option<OrderedMap<bool>>, bool) {
+    match Expectation::from_value(expected) {
+        Expectation::Any(answers) => {
+            let compared = answers.iter().map(|answer| compare(root, answer, rules));
+            let in_common = |(fields, same): &(Option<OrderedMap<bool>>, bool)| {
+                (
+                    *same,
+                    fields
+                        .iter()
+                        .flat_map(OrderedMap::iter)
+                        .filter(|(_, same)| **same)
+                        .count(),
+                )
+            };
+            // Ties go to the first, which `max_by_key` finds from behind.
+            compared.rev().max_by_key(in_common).unwrap_or_default()
+        }
+        Expectation::Plain(serde_json::Value::Object(members)) => {
+            let (fields, same) = compare_members(root, members, rules);
+            (Some(fields), same)
+        }
+        _ => (None, equal(root, expected, rules.for_field(ALL_FIELDS))),
+    }
+}
+
+/// [`compare`] with the members of an object. A field that may be missing, and is, has no entry.
+pub(crate) fn compare_members(
+    root: &Value<'_>,
+    members: &Map<String, serde_json::Value>,
+    rules: &Rules,
+) -> (OrderedMap<bool>, bool) {
+    let found = root.as_object();
+    let mut fields = Vec::with_capacity(members.len());
+    for (name, value) in members {
+        let member = found.and_then(|object| object.get(name));
+        let same = match (member, Expectation::from_value(value)) {
+            (None, Expectation::Optional(_)) if found.is_some() => continue,
+            (None, _) => false,
+            (Some(member), _) => equal(&member.value, value, rules.for_field(name)),
+        };
+        fields.push((name.clone(), same));
+    }
+    let is_expected = |object: &Object<'_>| {
+        object
+            .members()
+            .iter()
+            .all(|member| members.contains_key(&*member.key))
+    };
+    let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(is_expected);
+    (OrderedMap(fields), exact)
+}
+
+/// Whether a plain text is the expected value. A number may be written in any way that JSON has.
+pub(crate) fn equal_text(found: &str, expected: &serde_json::Value, rule: Ignored) -> bool {
+    let rule = Ignored {
+        number: rule.number || expected.is_number() || marked_number(expected).is_some(),
+        ..rule
+    };
+    let value = Value {
+        start: 0,
+        end: found.len(),
+        kind: Kind::String(Cow::Borrowed(found)),
+    };
+    match expected {
+        serde_json::Value::Bool(expected) => found.parse() == Ok(*expected),
+        serde_json::Value::Null => found == "null",
+        _ => equal(&value, expected, rule),
+    }
+}
+
+fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -> bool {
+    match Expectation::from_value(expected) {
+        Expectation::Any(values) => values.iter().any(|value| equal(found, value, rule)),
+        Expectation::Optional(value) => equal(found, value, rule),
+        Expectation::Number(expected) => match &found.kind {
+            Kind::Number(found) => found.equals(&expected),
+            Kind::String(found) if rule.number => {
+                written_number(found).is_some_and(|found| found.equals(&expected))
+            }
+            _ => false,
+        },
+        Expectation::Plain(value) => equal_plain(found, value, rule),
+    }
+}
+
+fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -> bool {
+    use serde_json::Value as Expected;
+    match (&found.kind, expected) {
+        (Kind::String(found), Expected::String(expected)) => {
+            found == expected
+                || (rule != Ignored::default() && normal(found, rule) == normal(expected, rule))
+        }
+        (Kind::Number(found), Expected::Number(expected)) => found.equals_serde(expected),
+        (Kind::String(found), Expected::Number(expected)) if rule.number => {
+            written_number(found).is_some_and(|found| found.equals_serde(expected))
+        }
+        (Kind::Number(found), Expected::String(expected)) if rule.number => {
+            written_number(expected).is_some_and(|expected| expected.equals(found))
+        }
+        (Kind::Bool(found), Expected::Bool(expected)) => found == expected,
+        (Kind::Null, Expected::Null) => true,
+        (Kind::Array(found), Expected::Array(expected)) => {
+            found.len() == expected.len()
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, expected)| equal(found, expected, rule))
+        }
+        (Kind::Object(found), Expected::Object(members)) => {
+            let same = |(key, value): (&String, &Expected)| match found.get(key) {
+                Some(member) => equal(&member.value, value, rule),
+                None => matches!(Expectation::from_value(value), Expectation::Optional(_)),
+            };
+            members.iter().all(same)
+                && found
+                    .members()
+                    .iter()
+                    .all(|member| members.contains_key(&*member.key))
+        }
+        _ => false,
+    }
+}
+
+/// A text that all spellings of one value share.
+fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
+    let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace {
+        text.trim()
+    } else {
+        text
+    });
+    if rule.date
+        && let Some((year, month, day)) = date(text)
+    {
+        return Cow::Owned(format!("{year:04}-{month:02}-{day:02}"));
+    }
+    if rule.number
+        && let Some(number) = written_number(text)
+    {
+        let mut canonical = String::new();
+        number.write_canonical(&mut canonical);
+        return Cow::Owned(canonical);
+    }
+    if rule.bfcl {
+        normal = Cow::Owned(standard_text(&normal));
+    }
+    if rule.whitespace {
+        normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    if rule.casefold {
+        normal = Cow::Owned(case_folded(&normal));
+    }
+    normal
+}
+
+/// Unicode's full case folding, as Python's `str.casefold`. It is that of the capital letters, but for dotless i, which
+/// has one without its distinction, and Cherokee, which folds to capitals.
+fn case_folded(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            'ı' => folded.push(letter),
+            '\u{13a0}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => {
+                folded.extend(letter.to_uppercase());
+            }
+            _ => {
+                let capitals = letter.to_lowercase().flat_map(char::to_uppercase);
+                folded.extend(capitals.flat_map(char::to_lowercase));
+            }
+        }
+    }
+    folded
+}
+
+/// A number in JSON's own grammar, white space around it aside.
+fn written_number(text: &str) -> Option<Number<'_>> {
+    match parse(text, 0).ok()?.root.kind {
+        Kind::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11
+/// March 2024`, `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
+fn date(text: &str) -> Option<(u32, u32, u32)> {
+    let parts: Vec<&str> = text
+        .split([' ', '-', '/', '.', ','])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let [first, second, third] = parts.as_slice() else {
+        return None;
+    };
+    let number = |part: &str| {
+        part.trim_end_matches(|letter: char| letter.is_ascii_alphabetic())
+            .parse::<u32>()
+            .ok()
+    };
+    let (year, month, day) = match (month_named(first), month_named(second)) {
+        (Some(month), _) => (number(third)?, month, number(second)?),
+        (_, Some(month)) if first.len() == 4 => (number(first)?, month, number(third)?),
+        (_, Some(month)) => (number(third)?, month, number(first)?),
+        _ if first.len() == 4 => (
+            first.parse().ok()?,
+            second.parse().ok()?,
+            third.parse().ok()?,
+        ),
+        _ => {
+            let (left, right, year): (u32, u32, u32) = (
+                first.parse().ok()?,
+                second.parse().ok()?,
+                third.parse().ok()?,
+            );
+            match (text.contains('.'), left > 12, right > 12) {
+                (true, _, false) | (false, true, false) => (year, right, left),
+                (false, false, true) => (year, left, right),
+                (false, false, false) if left == right => (year, left, right),
+                _ => return None,
+            }
+        }
+    };
+    ((1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day))
+        .then_some((year, month, day))
+}
+
+/// January is 1; three letters are enough.
+pub(crate) fn month_named(part: &str) -> Option<u32> {
+    const NAMES: [&str; 12] = [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ];
+    let part = part.to_lowercase();
+    let found = NAMES.iter().position(|name| {
+        part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september"))
+    })?;
+    u32::try_from(found + 1).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(rule: &str, found: &str, expected: &str, same: bool) {
+        let document = parse(found, 0).unwrap();
+        let expected_value = serde_json::from_str(expected).unwrap();
+        let names = rule.split('+').filter_map(Normalisation::named).collect();
+        let ignored = Ignored::from(&Normalisations(names));
+        assert_eq!(
+            equal(&document.root, &expected_value, ignored),
+            same,
+            "{rule}: {found} against {expected}"
+        );
+    }
+
+    #[test]
+    fn values_are_compared_as_the_rule_says() {
+        for (rule, found, expected, same) in [
+            ("", "1.0", "1", true),
+            ("", "1e2", "100", true),
+            ("", "\"1\"", "1", false),
+            ("", "1e400", "1", false),
+            ("", "0.1", "0.1", true),
+            ("", "1249.50", "1249.5", true),
+            ("", "-0", "0", true),
+            ("", "0.30000000000000004", "0.3", false),
+            ("", "\"a\"", "\"A\"", false),
+            ("casefold", "\"ÄB\"", "\"äb\"", true),
+            ("casefold", "\"Hauptstraße\"", "\"HAUPTSTRASSE\"", true),
+            ("casefold", "\"STRAẞE\"", "\"strasse\"", true),
+            ("casefold", "\"ΟΔΟΣ οδος\"", "\"οδοσ οδοσ\"", true),
+            ("casefold", "\"ﬁx ŉ ῼ\"", "\"FIX ʼN ωι\"", true),
+            ("casefold", "\"µ ſ K\"", "\"μ s k\"", true),
+            ("casefold", "\"İ\"", "\"i\u{307}\"", true),
+            ("casefold", "\"ı\"", "\"i\"", false),
+            ("casefold", "\"é\"", "\"e\u{301}\"", false),
+            ("", "\"a \"", "\"a\"", false),
+            ("trim", "\" a\"", "\"a\"", true),
+            ("trim", "\"a  b\"", "\"a b\"", false),
+            ("whitespace", "\" a \\n b\"", "\"a b\"", true),
+            ("casefold+whitespace", "\" A  b\"", "\"a B\"", true),
+            ("number", "\"12.50\"", "12.5", true),
+            ("number", "12.5", "\" 12.50\"", true),
+            ("number", "\"12.5\"", "\"12.50\"", true),
+            ("number", "\"1,249\"", "1249", false),
+            ("number", "\"abc\"", "\"abc\"", true),
+            ("", "[1,2]", "[1,2.0]", true),
+            ("", "[1,2]", "[2,1]", false),
+            ("", "{\"a\":1,\"b\":2}", "{\"b\":2,\"a\":1}", true),
+            ("", "{\"a\":1}", "{\"a\":1,\"b\":null}", false),
+            ("", "null", "null", true),
+            ("", "true", "false", false),
+            ("", "null", "false", false),
+        ] {
+            check(rule, found, expected, same);
+        }
+    }
+
+    /// Letters that fold otherwise than in small letters, with what Python's `str.casefold` makes of them.
+    #[test]
+    fn case_folding_is_that_of_unicode() {
+        for (letters, folded) in [
+            (
+                "ßſŉǰΐΰςϐϑϕϖϰϱϵև",
+                "sssʼnj\u{30c}ι\u{308}\u{301}υ\u{308}\u{301}σβθφπκρεեւ",
+            ),
+            ("Ꭰꭰᏸ", "ᎠᎠᏰ"),
+            (
+                "ᲀẖẚẛẞὐᾀᾈᾳᾶᾷιιῼ",
+                "вh\u{331}aʾṡssυ\u{313}ἀιἀιαια\u{342}α\u{342}ιιιωι",
+            ),
+            ("ﬀﬃﬅﬓ", "ffffistմն"),
+            ("ǅΣĲ𐐀ı", "ǆσĳ𐐨ı"),
+        ] {
+            assert_eq!(case_folded(letters), folded);
+        }
+    }
+
+    #[test]
+    fn dates_are_the_same_day_or_not_dates() {
+        for (found, same) in [
+            ("2024-03-11", true),
+            ("2024/3/11", true),
+            ("11.03.2024", true),
+            ("11 March 2024", true),
+            ("11 Mar 2024", true),
+            ("March 11, 2024", true),
+            ("Mar 11th, 2024", true),
+            ("2024-Mar-11", true),
+            ("11/03/2024", false),
+            ("2024-03-12", false),
+            ("2024-11-03", false),
+            ("March 2024", false),
+            ("", false),
+            ("11.03.24", false),
+        ] {
+            check("date", &format!("{found:?}"), "\"2024-03-11\"", same);
+        }
+        check("date", "\"13/03/2024\"", "\"2024-03-13\"", true);
+        check("date", "\"03/13/2024\"", "\"2024-03-13\"", true);
+        check("date", "\"unknown\"", "\"unknown\"", true);
+    }
+}

@@ -1,0 +1,428 @@
+//! A score as it is written into files and onto the terminal, and what is shown beside it.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::failure_class::FailureClass;
+use crate::facts::{Tier, TierOutcome};
+use crate::score::answer::json::Place;
+use crate::task::ScoreRules;
+
+/// The parts of a reward that the program names itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PartName {
+    Tier,
+    Graded,
+    /// What a scorer gave in place of the tier's value.
+    Score,
+    Fields,
+    Exact,
+    Tolerant,
+    Chain,
+    Grounded,
+    Length,
+}
+
+impl PartName {
+    /// Those that `[[reward]]` asks for.
+    pub(crate) const ASKED: [Self; 6] = [
+        Self::Fields,
+        Self::Exact,
+        Self::Tolerant,
+        Self::Chain,
+        Self::Grounded,
+        Self::Length,
+    ];
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Tier, Self::Graded, Self::Score]
+            .into_iter()
+            .chain(Self::ASKED)
+            .find(|part| part.text() == name)
+    }
+
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Tier => "tier",
+            Self::Graded => "graded",
+            Self::Score => "score",
+            Self::Fields => "fields",
+            Self::Exact => "exact",
+            Self::Tolerant => "tolerant",
+            Self::Chain => "chain",
+            Self::Grounded => "grounded",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// The score of a completion, with reasons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
+    /// the scorer failed.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub reward: f64,
+    pub tier: Tier,
+    /// Valid, or it would be without a fence or prose around it.
+    pub tolerant: bool,
+    /// Oddities that are not errors: duplicate keys.
+    pub warnings: Vec<String>,
+    /// Why it is not valid; of calls and queries that are, how they differ from `expected`.
+    pub errors: Vec<Reason>,
+    /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without `expected`.
+    pub fields: Option<OrderedMap<bool>>,
+    /// Valid and equal to `expected` in every field, with no other; `None` without `expected`.
+    pub exact: Option<bool>,
+    /// The kind of failure, if it is one.
+    pub failure: Option<FailureClass>,
+    /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
+    pub parts: OrderedMap<f64>,
+    /// Further metrics of a scorer.
+    #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
+    pub metrics: OrderedMap<f64>,
+    /// Values of the answer that the prompt states (part `grounded`), with the place of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grounded: Vec<GroundedValue>,
+    /// Of a judge: the points by each criterion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<CriterionGrade>,
+}
+
+/// What a judge says of an answer by one criterion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CriterionGrade {
+    /// With the part's name before it, where a part of the reward is judged.
+    pub name: String,
+    /// From 0 to `max_points`.
+    pub points: u8,
+    /// 1 (yes or no) or 4.
+    pub max_points: u8,
+    pub reason: String,
+}
+
+/// A value of an answer, and where the prompt states it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroundedValue {
+    /// JSON pointer to the value.
+    pub instance_path: String,
+    /// 1-based line of the value in the raw completion.
+    pub line: usize,
+    /// 1-based column in Unicode scalars of the raw completion.
+    pub column: usize,
+    pub prompt: PromptPlace,
+}
+
+/// A place in a message of the row, with the line around it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptPlace {
+    /// Index of the message among the row's, from 0.
+    pub message: usize,
+    /// 1-based line in the message.
+    pub line: usize,
+    /// 1-based column in Unicode scalars.
+    pub column: usize,
+    /// What is written there, with some of its line.
+    pub excerpt: String,
+    /// Where the value begins in the excerpt, in Unicode scalars.
+    pub start: usize,
+    /// Unicode scalars of the value.
+    pub length: usize,
+}
+
+/// A query's result, for display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryResult {
+    pub columns: Vec<String>,
+    /// The first ones.
+    pub rows: Vec<Vec<String>>,
+    /// Rows, shown or not.
+    pub count: usize,
+}
+
+/// A question to a program, and its result.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The `[[reward]]` that it scores; `None` for `[score]`.
+    pub part: Option<String>,
+    /// Its input.
+    pub asked: String,
+    /// Its standard output; of a checker of code also standard error.
+    pub output: String,
+    /// The end of what it wrote on standard error.
+    pub complaint: String,
+    pub seconds: f64,
+    /// The score by this program alone.
+    pub score: Score,
+}
+
+/// The mean reward of those that have one; NaN where none has.
+pub fn mean_reward(rewards: impl Iterator<Item = f64>) -> f64 {
+    let scored = rewards.filter(|reward| reward.is_finite());
+    let (sum, count) = scored.fold((0.0, 0.0), |(sum, count), reward| {
+        (sum + reward, count + 1.0)
+    });
+    sum / count
+}
+
+/// A missing number is none, not zero.
+pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+impl Score {
+    /// Whether there is no reward: the scorer failed, or a result is not recorded.
+    pub fn is_error(&self) -> bool {
+        self.failure.is_some_and(FailureClass::is_unscored)
+    }
+
+    /// Whether a conversation continues after this answer.
+    pub fn goes_on(&self, rules: &ScoreRules) -> bool {
+        !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
+    }
+
+    /// Says of a completion that its constraint cut off after `tokens` why it is not valid, if it is not.
+    pub fn name_failed_constraint(&mut self, tokens: usize) {
+        if self.tier == Tier::Valid || self.is_error() {
+            return;
+        }
+        self.failure = Some(FailureClass::Constraint);
+        let message =
+            format!("the constraint failed after {tokens} tokens: simplify the schema or pattern");
+        self.errors
+            .insert(0, Reason::at(message, Place { line: 1, column: 1 }));
+    }
+
+    /// Its tier in words.
+    pub fn outcome(&self) -> TierOutcome {
+        TierOutcome::new(self.tier, self.is_error())
+    }
+
+    /// The reward in digits.
+    pub fn reward_text(&self) -> String {
+        if self.reward.is_nan() {
+            "n/a".to_owned()
+        } else {
+            format!("{:.3}", self.reward)
+        }
+    }
+
+    /// The value of one of the program's own parts, where it has one.
+    pub(crate) fn part(&self, name: PartName) -> Option<f64> {
+        self.parts.get(name.text()).copied()
+    }
+
+    pub(crate) fn add_part(&mut self, name: PartName, value: f64) {
+        self.parts.0.push((name.text().to_owned(), value));
+    }
+
+    /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
+    /// compare with `expected` are not asked of a row without it. A completion without a reward stays out of its group.
+    pub fn is_max(&self) -> bool {
+        if self.is_error() {
+            return true;
+        }
+        let has_fields = self
+            .fields
+            .as_ref()
+            .is_some_and(|fields| !fields.is_empty());
+        self.tier == Tier::Valid
+            && self
+                .parts
+                .iter()
+                .all(|(name, value)| match PartName::named(name) {
+                    Some(PartName::Fields) => !has_fields || *value >= 1.0,
+                    Some(PartName::Exact) => self.exact != Some(false),
+                    Some(PartName::Tier | PartName::Graded | PartName::Tolerant) => true,
+                    _ => *value >= 1.0,
+                })
+    }
+
+    /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part but for its length.
+    pub fn is_min(&self) -> bool {
+        self.is_error()
+            || (self.tier == Tier::Unparsable || self.part(PartName::Score) == Some(0.0))
+                && self.parts.iter().all(|(name, value)| {
+                    let own = PartName::named(name);
+                    matches!(own, Some(PartName::Tier | PartName::Length)) || *value == 0.0
+                })
+    }
+}
+
+/// A reason for a score, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// In words.
+    pub message: String,
+    /// JSON pointer to the value at fault; empty for the whole.
+    pub instance_path: String,
+    /// JSON pointer to the schema's keyword; empty when the text is not JSON, and of other scorers.
+    pub schema_path: String,
+    /// 1-based line in the raw completion.
+    pub line: usize,
+    /// 1-based column in Unicode scalars of the raw completion.
+    pub column: usize,
+}
+
+impl Reason {
+    /// Moves a place of a text to where the text begins at `start`.
+    pub(crate) fn move_to(&mut self, start: Place) {
+        if self.line == 1 {
+            self.column += start.column - 1;
+        }
+        self.line += start.line - 1;
+    }
+
+    /// A sentence about a place of the completion.
+    pub(crate) fn at(message: String, Place { line, column }: Place) -> Self {
+        Self {
+            message,
+            instance_path: String::new(),
+            schema_path: String::new(),
+            line,
+            column,
+        }
+    }
+}
+
+/// Named values in the order given; a JSON object in files.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct OrderedMap<T>(pub Vec<(String, T)>);
+
+impl<T> OrderedMap<T> {
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: Serialize> Serialize for OrderedMap<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedMap<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = OrderedMap<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(OrderedMap(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_the_top_tier_with_every_part_that_can_be_earned() {
+        let check = |tier, exact, fields: Option<&[bool]>, parts: &[(&str, f64)], expected| {
+            let named = |equal: &[bool]| {
+                OrderedMap(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect())
+            };
+            let score = Score {
+                reward: 0.9,
+                tier,
+                tolerant: true,
+                warnings: Vec::new(),
+                errors: Vec::new(),
+                fields: fields.map(named),
+                exact,
+                failure: None,
+                parts: OrderedMap(
+                    parts
+                        .iter()
+                        .map(|(name, value)| ((*name).to_owned(), *value))
+                        .collect(),
+                ),
+                metrics: OrderedMap::default(),
+                grounded: Vec::new(),
+                criteria: Vec::new(),
+            };
+            assert_eq!(score.is_max(), expected, "{score:?}");
+            assert_eq!(
+                score.is_min(),
+                tier == Tier::Unparsable && parts.iter().all(|(_, value)| *value == 0.0),
+                "{score:?}"
+            );
+        };
+        check(Tier::Valid, None, None, &[], true);
+        check(Tier::Invalid, None, None, &[], false);
+        // Without a part for values, wrong ones cost nothing.
+        check(Tier::Valid, Some(false), Some(&[true, false]), &[], true);
+        check(
+            Tier::Valid,
+            Some(false),
+            Some(&[true, false]),
+            &[("tier", 1.0), ("fields", 0.5)],
+            false,
+        );
+        check(
+            Tier::Valid,
+            Some(true),
+            Some(&[true, true]),
+            &[("tier", 1.0), ("fields", 1.0), ("exact", 1.0)],
+            true,
+        );
+        check(
+            Tier::Valid,
+            Some(false),
+            Some(&[true, true]),
+            &[("tier", 1.0), ("exact", 0.0)],
+            false,
+        );
+        // A row without `expected` cannot earn them.
+        check(
+            Tier::Valid,
+            None,
+            None,
+            &[("tier", 1.0), ("fields", 0.0), ("exact", 0.0)],
+            true,
+        );
+        check(
+            Tier::Invalid,
+            Some(false),
+            Some(&[true]),
+            &[("tier", 0.5), ("fields", 1.0)],
+            false,
+        );
+        check(Tier::Unparsable, None, None, &[("tolerant", 0.0)], false);
+        check(Tier::Unparsable, None, None, &[("tolerant", 1.0)], false);
+    }
+}
