@@ -243,7 +243,7 @@ impl RequestSource for Conversations {
         Arrivals::Requests(due.into_iter().map(|(_, id)| self.queued(id)).collect())
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 

@@ -1,11 +1,9 @@
 //! What the requests of a conversation continue: a prompt that extends an earlier request and our answer to it is that
 //! prompt, the sampled tokens and new text, never the same text tokenized again.
 
-use std::sync::{Arc, Weak};
-
 use serde_json::{Value as Json, json};
 
-use crate::generation::{AskedModel, prompts_with_text, template_options};
+use crate::generation::{AskedModel, prompts, template_options};
 use crate::openai::{ApiError, Prompt};
 use crate::rollout::Completion;
 use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
@@ -59,18 +57,20 @@ impl AskedPrompt {
 pub(super) fn prompt_of(
     model: &AskedModel,
     earlier: &[Asked],
-    (prompt, add_special): (&Prompt, bool),
+    prompt: &Prompt,
+    add_special: bool,
 ) -> Result<AskedPrompt, ApiError> {
     // It is read to its end, whether the client stays or not.
-    let present = Arc::new(());
-    let client = &Arc::downgrade(&present);
+    let whole = || prompts(model, prompt, add_special, &|| Ok(()));
+    let read = || whole().map(|prompts| prompts.into_iter().next().unwrap_or_default());
     let Prompt::Chat {
         messages,
         tools,
         template,
     } = prompt
     else {
-        return text_prompt(model, earlier, (prompt, add_special), client);
+        let (ids, text) = read()?;
+        return Ok(text_prompt(earlier, ids, text));
     };
     let options = template_options(model, template);
     let tools = tools.as_ref().map(|tools| &tools.list);
@@ -86,10 +86,7 @@ pub(super) fn prompt_of(
     let (follows, shared_messages, transcript) = match spliced {
         Some((number, continued, transcript)) => (Some(number), continued, transcript),
         None => {
-            let (ids, text) = prompts_with_text(model, (prompt, add_special), client)?
-                .into_iter()
-                .next()
-                .unwrap_or_default();
+            let (ids, text) = read()?;
             (None, 0, Transcript::new(messages.clone(), text, ids))
         }
     };
@@ -107,51 +104,34 @@ pub(super) fn prompt_of(
 }
 
 /// A prompt without a template follows one whose tokens, with those of its completion, it begins with.
-fn text_prompt(
-    model: &AskedModel,
-    earlier: &[Asked],
-    (prompt, add_special): (&Prompt, bool),
-    client: &Weak<()>,
-) -> Result<AskedPrompt, ApiError> {
-    let (token_ids, text) = prompts_with_text(model, (prompt, add_special), client)?
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+fn text_prompt(earlier: &[Asked], token_ids: Vec<u32>, text: String) -> AskedPrompt {
     let begins = |asked: &Asked| {
         let sampled = asked.answer.as_ref()?.completion.token_ids.as_slice();
         token_ids
             .strip_prefix(asked.prompt.token_ids.as_slice())?
             .strip_prefix(sampled)
     };
-    let found = earlier
-        .iter()
-        .enumerate()
-        .filter(|(_, asked)| begins(asked).is_some());
-    let follows = found
-        .max_by_key(|(_, asked)| length_after(asked))
-        .map(|(number, _)| number);
-    let shared_ids = follows.map_or(0, |number| length_after(&earlier[number]));
-    let (messages, key) = (Vec::new(), String::new());
-    Ok(AskedPrompt {
+    let all = earlier.iter().enumerate();
+    let found = all.filter(|(_, asked)| begins(asked).is_some());
+    let longest = found.max_by_key(|(_, asked)| length_after(asked));
+    AskedPrompt {
         token_ids,
-        follows,
+        follows: longest.map(|(number, _)| number),
         split: None,
-        shared_ids,
-        messages,
+        shared_ids: longest.map_or(0, |(_, asked)| length_after(asked)),
+        messages: Vec::new(),
         shared_messages: 0,
         text,
-        key,
+        key: String::new(),
         transcript: None,
-    })
+    }
 }
 
 /// Tokens of a prompt with its completion.
 fn length_after(asked: &Asked) -> usize {
-    asked.prompt.token_ids.len()
-        + asked
-            .answer
-            .as_ref()
-            .map_or(0, |answer| answer.completion.token_ids.len())
+    let sampled = asked.answer.as_ref();
+    let sampled = sampled.map_or(0, |answer| answer.completion.token_ids.len());
+    asked.prompt.token_ids.len() + sampled
 }
 
 /// The request that these messages continue the furthest, and how many of them it and its answer are.
@@ -164,14 +144,12 @@ fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usiz
             && own
                 .iter()
                 .zip(messages)
-                .all(|(own, other)| is_same(own, other))
+                .all(|(one, other)| is_same(one, other))
             && is_same(&answer.message, &messages[own.len()]);
         is_continued.then_some(own.len() + 1)
     };
-    let lengths = earlier
-        .iter()
-        .enumerate()
-        .filter_map(|(number, asked)| Some((length(asked)?, number)));
+    let all = earlier.iter().enumerate();
+    let lengths = all.filter_map(|(number, asked)| Some((length(asked)?, number)));
     lengths.max().map(|(length, number)| (number, length))
 }
 
@@ -202,26 +180,16 @@ fn splice(
         return Err("it has no messages".to_owned());
     };
     let mut sampled = answer.completion.token_ids.clone();
-    if !sampled
-        .last()
-        .is_some_and(|id| tokenizer.stop_ids().contains(id))
-    {
+    let stop_ids = tokenizer.stop_ids();
+    if !sampled.last().is_some_and(|id| stop_ids.contains(id)) {
         // A limit or a text of `stop` ended it: the model reads the end of its turn without having sampled it.
-        sampled.push(
-            tokenizer
-                .turn_end_id()
-                .ok_or("the model has no token that ends a turn")?,
-        );
+        let end = tokenizer.turn_end_id();
+        sampled.push(end.ok_or("the model has no token that ends a turn")?);
     }
     let functions: Vec<&str> = calls(&answer.message).map(|(name, _)| name).collect();
     let mut transcript = transcript.clone();
-    let pushed = transcript.push(
-        tokenizer,
-        TemplateInput { tools, options },
-        (&sampled, &functions),
-        new,
-    );
-    pushed
-        .map(|()| transcript)
-        .map_err(|error| error.to_string())
+    let input = TemplateInput { tools, options };
+    let pushed = transcript.push(tokenizer, input, (&sampled, &functions), new);
+    pushed.map_err(|error| error.to_string())?;
+    Ok(transcript)
 }

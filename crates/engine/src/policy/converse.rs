@@ -11,15 +11,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::blocking::Blocking;
-use super::hold::Partners;
+use super::hold::Context;
 use super::questions::Questions;
 use super::sampler::Sampler;
 use super::scores::{Scores, score_all};
 use super::settings::{ConverseSettings, Conversed, Question};
-use super::ticket::{Line, Ticket};
 use super::{Conversation, KeptAnswers, Policy, Watcher};
 use crate::rollout::{
-    Order, Queue, QueueSize, Request, RequestSize, SizedSource, ThreadPool, Worker,
+    Order, Queue, QueueSize, QueuedConversation, QueuedQuestion, Request, RequestSize, SizedSource,
+    ThreadPool, Worker,
 };
 
 impl Policy {
@@ -115,17 +115,14 @@ pub(super) fn converse(
 /// What is decoded together, and what it takes of the caches.
 type Part = (Arc<Queue>, Vec<RequestSize>);
 
+/// Conversations that begin, each with its question.
+type Begun = Vec<(usize, QueuedConversation)>;
+
 /// Asks for the first completions. Returns the conversations that begin, and for how many of them the first is known.
-fn begin(
-    questions: &Questions<'_>,
-    watcher: Option<&dyn Watcher>,
-) -> (Vec<Part>, Vec<(usize, Ticket)>, usize) {
+fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>, Begun, usize) {
     let (sampler, settings) = (questions.sampler, questions.settings);
-    let requests: Vec<Request> = questions
-        .all
-        .iter()
-        .map(|one| one.request.clone())
-        .collect();
+    let requests = questions.all.iter().map(|one| one.request.clone());
+    let requests: Vec<Request> = requests.collect();
     let parts = sampler.parts(settings.version, &requests);
     let together = parts.len().min(sampler.threads().count()).max(1);
     let agents = questions.agents.as_ref();
@@ -138,37 +135,30 @@ fn begin(
     let mut queues = Vec::with_capacity(parts.len());
     for part in parts {
         let queue = Arc::new(Queue::new(order));
-        let own = first..first + part.len();
-        first = own.end;
-        let are_followed = own.clone().any(|question| questions.is_followed(question));
-        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part.iter(), are_followed);
+        let all = first..first + part.len();
+        first = all.end;
+        let are_followed = all.clone().any(|question| questions.is_followed(question));
+        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part, are_followed);
         let uses_kept = kept.as_ref().is_some_and(serves);
         let mut sizes = Vec::with_capacity(part.len());
-        for (question, request) in own.zip(part) {
+        for (question, request) in all.zip(part) {
             sizes.extend(questions.sizes(question));
-            let most = questions.most_prompt_tokens(question);
-            let line = Arc::new(Line {
+            let most = questions.max_prompt_tokens(question);
+            let queued = Arc::new(QueuedQuestion {
                 queue: Arc::clone(&queue),
                 kept: kept.clone(),
                 uses_kept,
                 first: request.clone(),
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
-                most_prompt_tokens: questions.stays_in_cache(question).then_some(most),
+                max_prompt_tokens: questions.stays_in_cache(question).then_some(most),
             });
-            known += line.known(request).map_or(0, |known| known.len());
-            let samples = 0..request.samples;
-            let tickets = if questions.agents(question).is_some() {
-                samples
-                    .map(|sample| Ticket::of_agent(&line, sample))
-                    .collect()
-            } else {
-                if questions.is_followed(question) {
-                    samples.for_each(|sample| queue.enter(line.conversation + sample));
-                }
-                line.tickets()
+            let (conversations, are_known) = match questions.agent(question) {
+                Some(_) => (queued.begin_of_agents(), 0),
+                None => queued.begin(questions.is_followed(question)),
             };
-            begun.extend(tickets.into_iter().map(|ticket| (question, ticket)));
+            known += are_known;
+            begun.extend(conversations.into_iter().map(|one| (question, one)));
         }
         queues.push((queue, sizes));
     }
@@ -178,7 +168,7 @@ fn begin(
 /// Holds all conversations; by question, then by sample.
 fn hold_all<'s, 'e>(
     questions: &'e Questions<'e>,
-    begun: Vec<(usize, Ticket)>,
+    begun: Begun,
     scope: &'s Scope<'s, 'e>,
     mut watcher: Option<&mut dyn Watcher>,
 ) -> Result<Vec<Vec<Conversation>>> {
@@ -192,7 +182,7 @@ fn hold_all<'s, 'e>(
         .collect();
     let (sender, messages) = unbounded_channel();
     let scores = Scores(sender);
-    let partners = Partners {
+    let context = Context {
         questions,
         scores: &scores,
         blocking,
@@ -201,7 +191,7 @@ fn hold_all<'s, 'e>(
         let mut scoring = std::pin::pin!(score_all(questions, messages, blocking));
         let mut held: FuturesUnordered<_> = begun
             .into_iter()
-            .map(|(question, ticket)| partners.hold(question, ticket))
+            .map(|(question, queued)| context.hold(question, queued))
             .collect();
         loop {
             tokio::select! {

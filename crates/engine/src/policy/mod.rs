@@ -6,14 +6,12 @@ mod blocking; // threads for what waits
 mod conversation; // answers with their scores
 mod converse; // conversations held while what they ask is decoded
 mod hold; // one conversation, from its first prompt to its last score
-mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
 mod questions; // what is answered together, with tools and agents
 mod sampler; // who samples
 mod scores; // answers scored while others are decoded
 mod served; // a model that another process has loaded
 mod settings; // what is asked, and what is answered
-mod ticket; // the places of conversations in the queue
 mod tools; // calls of tools, their replies, and why a conversation ends
 mod watch; // the progress of an eval
 mod written; // conversations with tools that nobody samples
@@ -36,7 +34,7 @@ use scores::score_rows;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 
-pub use kept_answers::KeptAnswers;
+pub use crate::rollout::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};

@@ -13,8 +13,8 @@ use super::settings::{ConverseSettings, Conversed, Question};
 use super::{PolicyVersion, Watcher, converse};
 use crate::hub::ModelConfig;
 use crate::rollout::{
-    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, RequestSource,
-    Sampling, SizedSource, ThreadPool,
+    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, Sampling, SizedSource,
+    ThreadPool,
 };
 use crate::text::Tokenizer;
 
@@ -114,22 +114,11 @@ impl Sampler for ServedModel<'_> {
                 };
                 running -= 1;
                 for (sample, completion) in (0..).zip(completions.map_err(Error::msg)?) {
-                    tell(&mut **source, (id, sample), completion);
+                    let told =
+                        completion.replay(|told| source.on_token(id, sample, told, Vec::new()));
+                    source.on_end(id, sample, told);
                 }
             }
         })
     }
-}
-
-/// Tells a source of a completion token by token, as it would have learned of it here.
-fn tell(source: &mut dyn RequestSource, (id, sample): (u64, u32), completion: Completion) {
-    let mut told = Completion::new(Vec::new(), Vec::new(), completion.stop);
-    for (token, log_prob) in completion.token_ids.into_iter().zip(completion.log_probs) {
-        told.token_ids.push(token);
-        told.log_probs.push(log_prob);
-        if !source.on_token(id, sample, &told) {
-            break;
-        }
-    }
-    source.on_end(id, sample, told);
 }

@@ -5,8 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Conversation;
-use super::kept_answers::KeptAnswers;
+use super::{Conversation, KeptAnswers};
 use crate::run::{EvalProgress, EvalRecord};
 use crate::score::{Score, Tier};
 

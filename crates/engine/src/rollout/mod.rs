@@ -28,7 +28,10 @@ use source::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
-pub(crate) use queue::{Client, Decoding, Job, Order, Place, Queue, QueueError, Worker};
+pub use queue::KeptAnswers;
+pub(crate) use queue::{
+    Client, Decoding, Job, Order, Queue, QueueError, QueuedConversation, QueuedQuestion, Worker,
+};
 pub use shaping::Shaping;
 pub(crate) use shaping::likeliest;
 pub use source::{Arrivals, InConversation, QueuedRequest, RequestSource};
@@ -186,6 +189,24 @@ impl Completion {
             forced: 0..0,
             experts: None,
         }
+    }
+
+    /// Tells of its tokens one by one, as it would have been told while it was sampled; returns what was told, which ends
+    /// where `on_token` says no. The log-probs of a stored one are not known.
+    pub(crate) fn replay(self, mut on_token: impl FnMut(&Self) -> bool) -> Self {
+        let mut told = Self::new(Vec::new(), Vec::new(), self.stop);
+        let log_probs = self
+            .log_probs
+            .into_iter()
+            .chain(std::iter::repeat(f32::NAN));
+        for (token, log_prob) in self.token_ids.into_iter().zip(log_probs) {
+            told.token_ids.push(token);
+            told.log_probs.push(log_prob);
+            if !on_token(&told) {
+                break;
+            }
+        }
+        told
     }
 
     /// Without those of forced tokens.

@@ -7,7 +7,7 @@ use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
 use crate::rollout::source::FixedRequests;
-use crate::rollout::{RequestSize, RolloutOutput, StopReason};
+use crate::rollout::{Request, RequestSize, RolloutOutput, Sampling, StopReason};
 
 mod conversations;
 
@@ -467,7 +467,13 @@ impl RequestSource for Trickle {
         })
     }
 
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
+    fn on_token(
+        &mut self,
+        id: u64,
+        sample: u32,
+        completion: &Completion,
+        _: Vec<(u32, f32)>,
+    ) -> bool {
         let told = self.told.entry((id, sample)).or_default();
         told.extend(completion.token_ids.last());
         assert_eq!(*told, completion.token_ids, "every token is told once");

@@ -17,7 +17,7 @@ const PASSES_BETWEEN_REQUESTS: u64 = 8;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What comes of a conversation.
-pub(super) enum Letter {
+pub(super) enum Message {
     Asks(Box<Job>),
     /// It goes on once all of these conversations, the first and how many, wait for each other or have left.
     Waits(usize, usize),
@@ -80,8 +80,8 @@ impl Queue {
         let has_left = !is_first && !state.open.contains(&place.conversation);
         if !state.is_closed && !has_left {
             state
-                .letters
-                .push((place.conversation, Letter::Asks(Box::new(job))));
+                .messages
+                .push((place.conversation, Message::Asks(Box::new(job))));
             self.has_changed.notify_all();
         }
     }
@@ -90,8 +90,8 @@ impl Queue {
     pub(crate) fn wait(&self, conversation: usize, first: usize, count: usize) {
         let mut state = self.state();
         if !state.is_closed {
-            let letter = Letter::Waits(first, count);
-            state.letters.push((conversation, letter));
+            let message = Message::Waits(first, count);
+            state.messages.push((conversation, message));
             self.has_changed.notify_all();
         }
     }
@@ -100,7 +100,7 @@ impl Queue {
     pub(crate) fn leave(&self, conversation: usize) {
         let mut state = self.state();
         if state.open.remove(&conversation) && !state.is_closed {
-            state.letters.push((conversation, Letter::Leaves));
+            state.messages.push((conversation, Message::Leaves));
             self.has_changed.notify_all();
         }
     }
@@ -124,13 +124,13 @@ impl Worker<'_> {
         }
         let mut asked = std::mem::take(&mut self.again);
         if !std::mem::replace(&mut self.pace.has_begun, true) {
-            self.take_letters(false, |_, _| true, &mut asked);
+            self.take_messages(false, |_, _| true, &mut asked);
             (0..agents).for_each(|_| self.start_next_agent(self.pace.passes));
         }
         if is_paced {
             self.take_due(is_idle, &mut asked);
         } else {
-            self.take_letters(is_idle && asked.is_empty(), |_, _| true, &mut asked);
+            self.take_messages(is_idle && asked.is_empty(), |_, _| true, &mut asked);
         }
         let is_over = self.running.is_empty()
             && match is_paced {
@@ -153,14 +153,14 @@ impl Worker<'_> {
             let is_beside = |state: &State, conversation: usize| {
                 state.of_agents.contains(&conversation) && !thinking.contains(&conversation)
             };
-            self.take_letters(false, is_beside, asked);
+            self.take_messages(false, is_beside, asked);
         }
         while let Some(&(due, conversation)) = self.pace.thinking.first() {
             if due > self.pace.passes && (!is_idle || !asked.is_empty()) {
                 return;
             }
             self.pace.passes = self.pace.passes.max(due);
-            if !self.take_letters(true, |_, other| other == conversation, asked) {
+            if !self.take_messages(true, |_, other| other == conversation, asked) {
                 return;
             }
             self.pace.thinking.remove(&(due, conversation));
@@ -169,7 +169,7 @@ impl Worker<'_> {
 
     /// Takes what has come of some conversations; `must`: waits for it. Returns whether something was taken: not where the
     /// work is cancelled or has failed, or all conversations have left.
-    fn take_letters(
+    fn take_messages(
         &mut self,
         must: bool,
         is_wanted: impl Fn(&State, usize) -> bool,
@@ -177,11 +177,12 @@ impl Worker<'_> {
     ) -> bool {
         let queue = self.queue;
         let mut state = queue.state();
-        let mut letters: Vec<_> = loop {
-            let mut all = std::mem::take(&mut state.letters);
-            let wanted = |(conversation, _): &mut (usize, Letter)| is_wanted(&state, *conversation);
+        let mut messages: Vec<_> = loop {
+            let mut all = std::mem::take(&mut state.messages);
+            let wanted =
+                |(conversation, _): &mut (usize, Message)| is_wanted(&state, *conversation);
             let come: Vec<_> = all.extract_if(.., wanted).collect();
-            state.letters = all;
+            state.messages = all;
             let may_come = must
                 && !state.open.is_empty()
                 && !queue.has_failed()
@@ -193,16 +194,16 @@ impl Worker<'_> {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         };
         drop(state);
-        letters.sort_by_key(|(conversation, _)| *conversation);
-        let has_come = !letters.is_empty();
-        for (conversation, letter) in letters {
-            match letter {
-                Letter::Asks(job) => asked.push(self.start(*job)),
-                Letter::Waits(first, count) => {
+        messages.sort_by_key(|(conversation, _)| *conversation);
+        let has_come = !messages.is_empty();
+        for (conversation, message) in messages {
+            match message {
+                Message::Asks(job) => asked.push(self.start(*job)),
+                Message::Waits(first, count) => {
                     self.pace.waiting.insert(conversation, (first, count));
                     self.go_on_together(first, count);
                 }
-                Letter::Leaves => self.forget(conversation),
+                Message::Leaves => self.forget(conversation),
             }
         }
         has_come

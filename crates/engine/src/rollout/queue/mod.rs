@@ -2,9 +2,11 @@
 //! taken, and when, is decided here alone, by the queue's [`Order`].
 
 mod conversations; // of conversations: each goes on after its answers
+mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
+mod question; // what the conversations about a question ask for
 mod shares; // of clients: each has its share of the rows
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +14,9 @@ use tokio::sync::oneshot;
 
 use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
 use super::{Completion, QueueSize, Request, Sampling, ThreadPool};
-use conversations::{Letter, Pace};
+use conversations::{Message, Pace};
+pub use kept_answers::KeptAnswers;
+pub(crate) use question::{QueuedConversation, QueuedQuestion};
 
 /// Who asks: learns of the samples of its jobs, on the thread that decodes.
 pub(crate) trait Client: Send + Sync {
@@ -49,6 +53,21 @@ pub(crate) struct Job {
     pub(crate) decoded: Arc<AtomicUsize>,
     /// Where it is asked in a conversation.
     pub(crate) place: Option<Place>,
+}
+
+impl Job {
+    /// All that a client asks for, of the base alone.
+    pub(crate) fn new(request: Request, sampling: Sampling, client: Arc<dyn Client>) -> Self {
+        Self {
+            request,
+            sampling,
+            adapter: None,
+            client,
+            first_sample: 0,
+            decoded: Arc::default(),
+            place: None,
+        }
+    }
 }
 
 /// A request's place in a conversation.
@@ -99,7 +118,7 @@ struct State {
     idle: usize,
     is_closed: bool,
     /// In [`Order::Conversations`]: what has come of each, in the order in which it came.
-    letters: Vec<(usize, Letter)>,
+    messages: Vec<(usize, Message)>,
     /// Conversations that may ask for more.
     open: BTreeSet<usize>,
     /// Conversations that agents hold.
@@ -137,7 +156,7 @@ impl Queue {
         let waiting = {
             let mut state = self.state();
             state.is_closed = true;
-            state.letters.clear();
+            state.messages.clear();
             state.unstarted.clear();
             std::mem::take(&mut state.waiting)
         };
@@ -190,8 +209,6 @@ struct Running {
     unfinished: BTreeSet<u32>,
     /// The completion that it follows, as the decoder knows it.
     after: Option<(u64, u32)>,
-    /// The likeliest tokens in the next token's place, by sample.
-    likeliest: HashMap<u32, Vec<(u32, f32)>>,
 }
 
 impl<'q> Worker<'q> {
@@ -230,7 +247,6 @@ impl<'q> Worker<'q> {
             job: Arc::new(job),
             unfinished: (0..samples as u32).collect(),
             after,
-            likeliest: HashMap::new(),
         };
         self.running.insert(id, running);
         id
@@ -238,11 +254,10 @@ impl<'q> Worker<'q> {
 
     fn queued(&self, id: u64) -> QueuedRequest {
         let Running { job, after, .. } = &self.running[&id];
-        let conversation = job.place.and_then(|place| {
-            place.later_tokens.map(|later_tokens| InConversation {
-                after: *after,
-                later_tokens,
-            })
+        let later_tokens = job.place.and_then(|place| place.later_tokens);
+        let conversation = later_tokens.map(|later_tokens| InConversation {
+            after: *after,
+            later_tokens,
         });
         QueuedRequest {
             id,
@@ -273,34 +288,29 @@ impl RequestSource for Worker<'_> {
     }
 
     /// A completion that has ended in an earlier attempt is asked for beside others of its request.
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let Some(running) = self.running.get_mut(&id) else {
+    fn on_token(
+        &mut self,
+        id: u64,
+        sample: u32,
+        completion: &Completion,
+        likeliest: Vec<(u32, f32)>,
+    ) -> bool {
+        let Some(Running {
+            job, unfinished, ..
+        }) = self.running.get(&id)
+        else {
             return false;
         };
         self.tokens += 1;
-        let likeliest = match running.likeliest.is_empty() {
-            true => Vec::new(),
-            false => running.likeliest.remove(&sample).unwrap_or_default(),
-        };
-        let job = &running.job;
-        running.unfinished.contains(&sample)
+        let sample_of_client = job.first_sample + sample;
+        unfinished.contains(&sample)
             && (job.place.is_none() || !self.queue.has_failed())
-            && job
-                .client
-                .on_token(job.first_sample + sample, completion, likeliest)
-    }
-
-    fn on_alternatives(&mut self, id: u64, sample: u32, likeliest: Vec<(u32, f32)>) {
-        if let Some(running) = self.running.get_mut(&id) {
-            running.likeliest.insert(sample, likeliest);
-        }
+            && job.client.on_token(sample_of_client, completion, likeliest)
     }
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
-        self.running
-            .get(&id)
-            .and_then(|running| running.job.place)
-            .is_some_and(|place| self.may_follow(&place, sample, completion.stop))
+        let place = self.running.get(&id).and_then(|running| running.job.place);
+        place.is_some_and(|place| self.may_follow(&place, sample, completion.stop))
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {

@@ -56,15 +56,11 @@ fn job(samples: usize) -> (Job, Receiver<Told>, Arc<Listener>) {
         told: Mutex::new(told),
         is_gone: AtomicBool::new(false),
     });
-    let job = Job {
-        request: Request::new(vec![1, 2], 0, 0, samples),
-        sampling: Sampling::plain(1.0, 9, 1),
-        adapter: None,
-        client: Arc::clone(&client) as _,
-        first_sample: 0,
-        decoded: Arc::default(),
-        place: None,
-    };
+    let (request, sampling) = (
+        Request::new(vec![1, 2], 0, 0, samples),
+        Sampling::plain(1.0, 9, 1),
+    );
+    let job = Job::new(request, sampling, Arc::clone(&client) as _);
     (job, receiver, client)
 }
 
@@ -91,11 +87,14 @@ fn a_client_that_is_gone_loses_its_rows_and_its_place() {
     queue.push(vec![first, second]).unwrap();
     waits.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(taken(&mut worker, 32, true), [0]);
-    assert!(worker.on_token(0, 1, &completion(1)));
+    assert!(worker.on_token(0, 1, &completion(1), Vec::new()));
     client.is_gone.store(true, Ordering::Relaxed);
-    assert!(!worker.on_token(0, 1, &completion(2)));
+    assert!(!worker.on_token(0, 1, &completion(2), Vec::new()));
     (0..2).for_each(|sample| worker.on_end(0, sample, completion(2)));
-    assert!(!worker.on_token(0, 1, &completion(3)), "it has ended");
+    assert!(
+        !worker.on_token(0, 1, &completion(3), Vec::new()),
+        "it has ended"
+    );
     let told: Vec<_> = told.try_iter().collect();
     let expected = [
         Told::Token(1),
@@ -264,7 +263,10 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
         [(0, 0)],
         "the third is asked for beside the others"
     );
-    assert!(!worker.on_token(0, 0, &completion(1)) && worker.on_token(0, 2, &completion(1)));
+    assert!(
+        !worker.on_token(0, 0, &completion(1), Vec::new())
+            && worker.on_token(0, 2, &completion(1), Vec::new())
+    );
     worker.on_end(0, 0, completion(1));
     worker.on_end(0, 2, completion(1));
     queue.leave(2);

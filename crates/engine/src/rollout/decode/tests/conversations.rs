@@ -1,6 +1,7 @@
 //! Conversations that go on in the cache.
 
 use super::*;
+use crate::rollout::InConversation;
 
 /// Conversations of three completions each, of which the next follows after some passes.
 struct Talks {
@@ -75,7 +76,7 @@ impl RequestSource for Talks {
         Arrivals::Requests(due.into_iter().map(queued).collect())
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 
