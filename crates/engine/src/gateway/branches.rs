@@ -8,14 +8,12 @@ use crate::openai::{ApiError, Prompt};
 use crate::rollout::Completion;
 use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
-/// A request of a conversation.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) prompt: AskedPrompt,
     pub(super) answer: Option<Answered>,
 }
 
-/// Its answer.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) completion: Completion,
@@ -32,13 +30,11 @@ pub(super) struct AskedPrompt {
     pub(super) split: Option<String>,
     /// How many of the tokens are those of the request that it follows.
     pub(super) shared_ids: usize,
-    /// All of them; empty for a text API.
+    /// All of them; of a text API one that has the text.
     messages: Vec<Message>,
     /// How many the request that it follows has, its answer among them.
     shared_messages: usize,
-    /// Of a text API.
-    text: String,
-    /// Tools and template: others begin a branch.
+    /// Tools and template: others begin a branch. Empty of a text API.
     key: String,
     transcript: Option<Transcript>,
 }
@@ -46,10 +42,7 @@ pub(super) struct AskedPrompt {
 impl AskedPrompt {
     /// Those that the request that it follows has not.
     pub(super) fn new_messages(&self) -> Vec<Message> {
-        match self.messages.is_empty() {
-            true => vec![Message::new("user", self.text.as_str())],
-            false => self.messages[self.shared_messages..].to_vec(),
-        }
+        self.messages[self.shared_messages..].to_vec()
     }
 }
 
@@ -97,7 +90,6 @@ pub(super) fn prompt_of(
         shared_ids: follows.map_or(0, |number| length_after(&earlier[number])),
         messages: messages.clone(),
         shared_messages,
-        text: String::new(),
         key,
         transcript: Some(transcript),
     })
@@ -112,16 +104,15 @@ fn text_prompt(earlier: &[Asked], token_ids: Vec<u32>, text: String) -> AskedPro
             .strip_prefix(sampled)
     };
     let all = earlier.iter().enumerate();
-    let found = all.filter(|(_, asked)| begins(asked).is_some());
-    let longest = found.max_by_key(|(_, asked)| length_after(asked));
+    let followed = all.filter(|(_, asked)| begins(asked).is_some());
+    let longest = followed.max_by_key(|(_, asked)| length_after(asked));
     AskedPrompt {
         token_ids,
         follows: longest.map(|(number, _)| number),
         split: None,
         shared_ids: longest.map_or(0, |(_, asked)| length_after(asked)),
-        messages: Vec::new(),
+        messages: vec![Message::new("user", text)],
         shared_messages: 0,
-        text,
         key: String::new(),
         transcript: None,
     }
@@ -137,16 +128,16 @@ fn length_after(asked: &Asked) -> usize {
 /// The request that these messages continue the furthest, and how many of them it and its answer are.
 fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usize, usize)> {
     let length = |asked: &Asked| {
-        let (own, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
+        let (asked_before, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
         let is_continued = asked.prompt.key == key
-            && !own.is_empty()
-            && messages.len() > own.len()
-            && own
+            && !asked_before.is_empty()
+            && messages.len() > asked_before.len()
+            && asked_before
                 .iter()
                 .zip(messages)
                 .all(|(one, other)| is_same(one, other))
-            && is_same(&answer.message, &messages[own.len()]);
-        is_continued.then_some(own.len() + 1)
+            && is_same(&answer.message, &messages[asked_before.len()]);
+        is_continued.then_some(asked_before.len() + 1)
     };
     let all = earlier.iter().enumerate();
     let lengths = all.filter_map(|(number, asked)| Some((length(asked)?, number)));
@@ -154,11 +145,10 @@ fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usiz
 }
 
 /// Whether a client repeats a message. It may leave out what only we know of: reasoning, the ids of calls.
-fn is_same(own: &Message, other: &Message) -> bool {
-    own.role == other.role && own.content == other.content && calls(own).eq(calls(other))
+fn is_same(known: &Message, other: &Message) -> bool {
+    known.role == other.role && known.content == other.content && calls(known).eq(calls(other))
 }
 
-/// Names and arguments of calls.
 fn calls(message: &Message) -> impl Iterator<Item = (&str, &Json)> {
     message.tool_calls().iter().filter_map(|call| {
         let function = call.get("function")?;

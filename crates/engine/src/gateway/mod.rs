@@ -37,7 +37,6 @@ fn hash(key: &str) -> [u8; 32] {
 }
 
 /// The server; dropped, it listens no more.
-#[derive(Debug)]
 pub(crate) struct Gateway {
     runtime: Option<Runtime>,
     sessions: Arc<Sessions>,
@@ -45,7 +44,6 @@ pub(crate) struct Gateway {
 }
 
 /// A listener besides the gateway's own; dropped, it listens no more.
-#[derive(Debug)]
 pub(crate) struct Listening(tokio::task::AbortHandle);
 
 impl Drop for Listening {

@@ -2,7 +2,6 @@
 //! their answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +22,6 @@ use crate::openai::{Api, ApiError, GenerationRequest, chat_message};
 use crate::rollout::{Client, Completion, QueuedQuestion, Request, StopReason};
 use crate::text::Message;
 
-/// One conversation.
 pub(crate) struct Session {
     model: Arc<AskedModel>,
     max_requests: usize,
@@ -44,10 +42,8 @@ struct SessionState {
     /// Answers that `asked` has not yet, by number.
     answered: BTreeMap<u32, Answered>,
     has_asked: bool,
-    refused: BTreeMap<String, usize>,
-    last_refusal: Option<ApiError>,
-    /// Whether a request had a sampling parameter that has no effect.
-    has_ignored: bool,
+    /// Without the answers.
+    record: SessionRecord,
     /// A completion that cannot be read.
     failure: Option<ApiError>,
 }
@@ -107,7 +103,6 @@ struct Pending {
     reader: Collected,
 }
 
-/// A request with its completion.
 #[derive(Debug)]
 pub(crate) struct SessionAnswer {
     pub(crate) prompt: Vec<u32>,
@@ -173,11 +168,10 @@ impl Session {
         asked
     }
 
-    /// What its program does.
     pub(crate) fn phase(&self) -> AgentPhase {
         let state = self.state();
         match (
-            !state.has_asked && state.refused.is_empty(),
+            !state.has_asked && state.record.refused.is_empty(),
             state.pending == 0,
         ) {
             (true, _) => AgentPhase::Starting,
@@ -186,7 +180,6 @@ impl Session {
         }
     }
 
-    /// Answers a body.
     pub(super) async fn answer(
         self: Arc<Self>,
         api: Api,
@@ -239,12 +232,10 @@ impl Session {
     }
 
     pub(super) fn count_refusal(&self, error: &ApiError) {
-        let mut state = self.state();
-        *state
-            .refused
-            .entry(error.code.unwrap_or(error.kind).to_owned())
-            .or_default() += 1;
-        state.last_refusal = Some(error.clone());
+        let record = &mut self.state().record;
+        let code = error.code.unwrap_or(error.kind).to_owned();
+        *record.refused.entry(code).or_default() += 1;
+        record.last_refusal = Some(error.clone());
     }
 
     fn prepare(&self, api: Api, body: &[u8]) -> Result<(PreparedRequest, Pending), ApiError> {
@@ -316,7 +307,7 @@ impl Session {
         let mut state = self.state();
         state.pending += 1;
         state.has_asked = true;
-        state.has_ignored |= has_ignored;
+        state.record.has_ignored |= has_ignored;
         drop(state);
         let digest = question.digest(&request);
         let known = question.known(digest.as_deref(), 1);
@@ -380,19 +371,8 @@ impl Session {
         };
         Ok(SessionRecord {
             answers: asked.into_iter().filter_map(answer).collect(),
-            refused: std::mem::take(&mut state.refused),
-            last_refusal: state.last_refusal.take(),
-            has_ignored: state.has_ignored,
+            ..std::mem::take(&mut state.record)
         })
-    }
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Session")
-            .field("state", &self.state)
-            .finish_non_exhaustive()
     }
 }
 

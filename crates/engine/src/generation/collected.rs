@@ -81,14 +81,14 @@ impl Choice {
             parts.extend((!said.is_empty()).then_some(Part::Answer(Text(said))));
             return;
         };
-        let mut found = reader.push(&said);
+        let mut answered = reader.push(&said);
         if is_end {
-            found.extend(reader.finish());
+            answered.extend(reader.finish());
         }
-        let names = found.iter().filter(|part| matches!(part, Name(_)));
+        let names = answered.iter().filter(|part| matches!(part, Name(_)));
         progress.called += names.count();
         progress.is_within_call = reader.is_within_call();
-        parts.extend(found.into_iter().map(Part::Answer));
+        parts.extend(answered.into_iter().map(Part::Answer));
     }
 
     pub(crate) fn end(&mut self, finish: Finish) {
@@ -161,7 +161,6 @@ fn told(
     })
 }
 
-/// The completions of a request.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) answer: Answer,
@@ -264,11 +263,11 @@ impl Collected {
                 progress.tokens += token_ids.len();
                 let last = token_ids.last();
                 let is_stop = last.is_some_and(|id| self.stop_ids.contains(id));
-                let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
-                let mut text = tokenizer.decode(own, true).map_err(server_error)?;
+                let answered = &token_ids[..token_ids.len() - usize::from(is_stop)];
+                let mut text = tokenizer.decode(answered, true).map_err(server_error)?;
                 text.push_str(&choice.text.finish().map_err(server_error)?);
                 if self.log_probs {
-                    let shown = if tells_stop { &token_ids } else { own };
+                    let shown = if tells_stop { &token_ids } else { answered };
                     for (id, log_prob) in shown.iter().zip(log_probs) {
                         let told = told(tokenizer, *id, log_prob, Vec::new())?;
                         progress.log_probs.push(told);

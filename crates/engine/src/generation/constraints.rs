@@ -185,13 +185,13 @@ impl Constraints {
             let compiled = tokio::task::spawn_blocking(compile).await;
             compiled.unwrap_or_else(|_| Err(server_error("the constraint could not be compiled")))
         };
-        let found = cell.get_or_init(|| compile).await.clone();
+        let compiled = cell.get_or_init(|| compile).await.clone();
         // Another time the machine may be less busy.
         let timed_out = |error: &ApiError| error.code == Some(TIMED_OUT);
-        if found.as_ref().is_err_and(timed_out) {
+        if compiled.as_ref().is_err_and(timed_out) {
             self.forget(|held| Arc::ptr_eq(held, &cell));
         }
-        found
+        compiled
     }
 
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
@@ -211,13 +211,13 @@ impl Constraints {
     fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
         let mut held = self.held();
         let at = held.iter().position(|known| known.key == key);
-        let found = at.and_then(|at| held.remove(at));
-        let found = found.unwrap_or_else(|| CacheEntry {
+        let entry = at.and_then(|at| held.remove(at));
+        let entry = entry.unwrap_or_else(|| CacheEntry {
             key,
             cell: Arc::default(),
         });
-        let cell = Arc::clone(&found.cell);
-        held.push_back(found);
+        let cell = Arc::clone(&entry.cell);
+        held.push_back(entry);
         let is_full = |held: &VecDeque<CacheEntry>| {
             let bytes = held.iter().map(|held| held.key.0.len());
             held.len() > MAX_CACHED || bytes.sum::<usize>() > MAX_CACHED_BYTES

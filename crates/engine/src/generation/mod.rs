@@ -62,7 +62,7 @@ pub(crate) struct AskedModel {
     pub(crate) template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
     pub(crate) reasons: bool,
-    /// Of think blocks, where a request has no own.
+    /// Of think blocks, where a request names none.
     pub(crate) thinking_limit: Option<Arc<ThinkingLimit>>,
     /// Tokens of a completion.
     pub(crate) max_completion_tokens: usize,
@@ -252,16 +252,16 @@ pub(crate) fn prepare_asked(
     let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
     let stops = Arc::new(asked.stop);
-    let own = tokenizer.stop_ids();
-    if let Some(id) = asked.stop_token_ids.iter().find(|id| !own.contains(id)) {
+    let ends = tokenizer.stop_ids();
+    if let Some(id) = asked.stop_token_ids.iter().find(|id| !ends.contains(id)) {
         let message = format!(
-            "`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`"
+            "`stop_token_ids`: completions end with the model's own, {ends:?}, and not with {id}: use `stop`"
         );
         return Err(ApiError::invalid("stop_token_ids", message));
     }
     let stop_ids = match asked.ignore_eos {
         true => Vec::new(),
-        false => own.to_vec(),
+        false => ends.to_vec(),
     };
     let shaping = Shaping {
         top_k: asked.top_k,
@@ -397,10 +397,10 @@ fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasonin
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),
         Prompt::Texts(_) => false,
     };
-    let found = Reasoning::for_prompt(Thinking::On, &end, tokenizer.think_marks());
-    Ok(match found {
+    let reasoning = Reasoning::for_prompt(Thinking::On, &end, tokenizer.think_marks());
+    Ok(match reasoning {
         Reasoning::Allowed if !may_reason => Reasoning::Off,
-        found => found,
+        reasoning => reasoning,
     })
 }
 
@@ -447,8 +447,8 @@ pub(crate) fn prompts(
         match tokenizer.longest_text_bytes(positions) {
             Some(most) if text.len() > most => {
                 let bytes = text.len();
-                let found = format!("{bytes} bytes, more than {positions} tokens can have");
-                Err(too_long(model, &found))
+                let length = format!("{bytes} bytes, more than {positions} tokens can have");
+                Err(too_long(model, &length))
             }
             _ if add_special => tokenizer.encode_with_special_tokens(text).map_err(refuse),
             _ => tokenizer.encode(text).map_err(refuse),
@@ -507,13 +507,13 @@ fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usi
 }
 
 /// In OpenAI's words, by which clients recognise it.
-fn too_long(model: &AskedModel, found: &str) -> ApiError {
+fn too_long(model: &AskedModel, length: &str) -> ApiError {
     let room = match model.longest_prompt < model.positions {
         true => format!(", of a prompt {}", model.longest_prompt),
         false => String::new(),
     };
     let message = format!(
-        "This model's maximum context length is {} tokens{room}; the prompt has {found}",
+        "This model's maximum context length is {} tokens{room}; the prompt has {length}",
         model.positions
     );
     ApiError {

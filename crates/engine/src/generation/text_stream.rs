@@ -76,8 +76,8 @@ impl TextStream {
         let held = &mut self.held;
         held.push_str(text.strip_prefix(before).unwrap_or_default());
         // The earliest; of several there the one that is named first makes no difference.
-        let found = self.stops.iter().filter_map(|stop| held.find(stop));
-        if let Some(at) = found.min() {
+        let stops = self.stops.iter().filter_map(|stop| held.find(stop));
+        if let Some(at) = stops.min() {
             self.held.truncate(at);
             self.is_stopped = true;
         }
@@ -161,13 +161,13 @@ impl ThinkBlock {
                     }
                 }
                 Place::Inside => {
-                    let found = self.held.find(close);
+                    let closed = self.held.find(close);
                     let end = match is_end {
                         true => self.held.len(),
                         false => unfinished(&self.held, close),
                     };
-                    thought.extend(self.held.drain(..found.unwrap_or(end)));
-                    if found.is_none() {
+                    thought.extend(self.held.drain(..closed.unwrap_or(end)));
+                    if closed.is_none() {
                         return (thought, String::new());
                     }
                     self.held.drain(..close.len());

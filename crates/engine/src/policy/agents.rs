@@ -28,7 +28,6 @@ pub(super) struct Agents<'a> {
     of_tasks: Vec<Option<TaskAgent<'a>>>,
 }
 
-/// The agent of a task.
 pub(super) struct TaskAgent<'a> {
     task: &'a Task,
     agent: &'a Agent,
@@ -38,7 +37,7 @@ pub(super) struct TaskAgent<'a> {
 impl<'a> Agents<'a> {
     /// `None` where no task has an agent.
     pub(super) fn of_tasks(
-        sampler: &dyn Sampler,
+        sampler: Sampler<'_>,
         settings: &ConverseSettings<'a>,
     ) -> Result<Option<Self>> {
         let of_task = |asked: &ScoredTask<'a>| {
@@ -104,7 +103,7 @@ impl TaskAgent<'_> {
         let mut exit = match self.agent.start(server) {
             Ok(mut process) => {
                 let listener = process.take_listener();
-                let _listening = listener.map(|own| gateway.listen(own)).transpose()?;
+                let _listening = listener.map(|one| gateway.listen(one)).transpose()?;
                 let row = row_line(self.task, &prompt.row);
                 let phase = || session.phase();
                 process.run(&row, limits.time_limit_seconds, &phase, keep_going)

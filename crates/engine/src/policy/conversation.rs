@@ -107,7 +107,6 @@ pub struct CallStep {
 }
 
 impl ToolTurn {
-    /// In order.
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> {
         self.steps
             .iter()
@@ -159,7 +158,6 @@ impl Turn {
         steps.chain(std::iter::once(&self.completion))
     }
 
-    /// The tokens of these.
     pub fn sampled_tokens(&self) -> usize {
         self.completions()
             .map(|completion| completion.token_ids.len())
@@ -171,12 +169,12 @@ impl Turn {
         &'t self,
         first: &'t [u32],
     ) -> impl Iterator<Item = (&'t [u32], &'t Completion)> {
-        let own = self
+        let read = self
             .prompt
             .as_ref()
             .map_or(first, |prompt| &prompt.token_ids);
         let steps = self.tools.iter().flat_map(|tools| &tools.steps);
-        let last = self.tools.as_ref().map_or(own, |tools| &tools.prompt);
+        let last = self.tools.as_ref().map_or(read, |tools| &tools.prompt);
         let all = steps
             .map(|step| (step.prompt.as_slice(), &step.completion))
             .chain([(last, &self.completion)]);

@@ -1,5 +1,6 @@
 //! Prompts are answered: conversations are held on one thread while what they ask is decoded on others.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Scope;
@@ -16,9 +17,9 @@ use super::questions::Questions;
 use super::sampler::Sampler;
 use super::scores::{Scores, score_all};
 use super::settings::{ConverseSettings, Conversed, Question};
-use super::{Conversation, KeptAnswers, Policy, Watcher};
+use super::{Conversation, KeptAnswers, Policy, ServedModel, Watcher};
 use crate::rollout::{
-    Order, Queue, QueueSize, QueuedConversation, QueuedQuestion, Request, RequestSize, SizedSource,
+    Order, Queue, QueuedConversation, QueuedQuestion, Request, RequestSize, SizedSource,
     ThreadPool, Worker,
 };
 
@@ -33,13 +34,27 @@ impl Policy {
         settings: &ConverseSettings<'_>,
         watcher: Option<&mut dyn Watcher>,
     ) -> Result<Conversed> {
-        converse(self, questions, settings, watcher)
+        converse(Sampler::Policy(self), questions, settings, watcher)
     }
 }
 
-/// As [`Policy::converse`], with what `sampler` samples.
-pub(super) fn converse(
-    sampler: &dyn Sampler,
+impl ServedModel<'_> {
+    /// As [`Policy::converse`].
+    ///
+    /// # Errors
+    /// The same, and those of [`ServedModel::ask`].
+    pub fn converse(
+        &self,
+        questions: &[Question<'_>],
+        settings: &ConverseSettings<'_>,
+        watcher: Option<&mut dyn Watcher>,
+    ) -> Result<Conversed> {
+        converse(Sampler::Served(self), questions, settings, watcher)
+    }
+}
+
+fn converse(
+    sampler: Sampler<'_>,
     questions: &[Question<'_>],
     settings: &ConverseSettings<'_>,
     mut watcher: Option<&mut dyn Watcher>,
@@ -55,15 +70,10 @@ pub(super) fn converse(
     let threads = sampler.threads();
     let decode = || {
         let (_guard, before) = (FailsOnPanic(questions, &queues), Instant::now());
-        let mut workers: Vec<_> = queues
-            .iter()
-            .map(|(queue, _)| Worker::new(queue, QueueSize::default(), threads))
-            .collect();
-        let sized: Vec<_> = workers
-            .iter_mut()
-            .zip(&queues)
-            .map(|(worker, (_, sizes))| SizedSource::new(worker, sizes.clone()))
-            .collect();
+        let workers = queues.iter().map(|(queue, _)| Worker::new(queue, threads));
+        let mut workers: Vec<_> = workers.collect();
+        let sized = |(worker, (_, sizes)): (_, &Part)| SizedSource::new(worker, sizes.clone());
+        let sized: Vec<_> = workers.iter_mut().zip(&queues).map(sized).collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
         // Who still waits for a completion, or asks for one, learns that none comes.
         match &decoded {
@@ -90,11 +100,8 @@ pub(super) fn converse(
         let holding = scope.spawn(hold);
         let decoded = decode();
         // A panic of a thread continues in this one.
-        let held = holding.join();
-        (
-            held.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            decoded,
-        )
+        let held = holding.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (held, decoded)
     });
     let (conversations, ((counts, gpu_fallbacks), rollout_seconds)) = match (held, decoded) {
         (Ok(conversations), Ok(decoded)) => (conversations, decoded),
@@ -115,7 +122,6 @@ pub(super) fn converse(
 /// What is decoded together, and what it takes of the caches.
 type Part = (Arc<Queue>, Vec<RequestSize>);
 
-/// Conversations that begin, each with its question.
 type Begun = Vec<(usize, QueuedConversation)>;
 
 /// Asks for the first completions. Returns the conversations that begin, and for how many of them the first is known.
@@ -176,10 +182,9 @@ fn hold_all<'s, 'e>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(Error::wrap)?;
-    let samples = questions.all.iter().map(|one| one.request.samples);
-    let mut found: Vec<Vec<Conversation>> = samples
-        .map(|samples| vec![Conversation::default(); samples])
-        .collect();
+    let all = questions.all.iter().map(|one| one.request.samples);
+    let empty = |samples| vec![Conversation::default(); samples];
+    let mut conversations: Vec<_> = all.map(empty).collect();
     let (sender, messages) = unbounded_channel();
     let scores = Scores(sender);
     let context = Context {
@@ -189,10 +194,9 @@ fn hold_all<'s, 'e>(
     };
     runtime.block_on(async {
         let mut scoring = std::pin::pin!(score_all(questions, messages, blocking));
-        let mut held: FuturesUnordered<_> = begun
-            .into_iter()
-            .map(|(question, queued)| context.hold(question, queued))
-            .collect();
+        let begun = begun.into_iter();
+        let held = begun.map(|(question, queued)| context.hold(question, queued));
+        let mut held: FuturesUnordered<_> = held.collect();
         loop {
             tokio::select! {
                 biased;
@@ -201,9 +205,9 @@ fn hold_all<'s, 'e>(
                         if let Some(watcher) = &mut watcher {
                             watcher.on_end(question, sample, &conversation);
                         }
-                        found[question][sample] = conversation;
+                        conversations[question][sample] = conversation;
                     }
-                    None => return Ok(found),
+                    None => return Ok(conversations),
                 },
                 // It ends before they do only if it fails.
                 failed = &mut scoring => failed?,

@@ -113,13 +113,13 @@ impl<'s, 'e> Context<'_, 's, 'e> {
         session: &mut ToolSession,
         sampled: Sampled<'e>,
     ) -> Result<ControlFlow<Answer<'e>, Vec<u32>>> {
-        let mut own = std::mem::take(session);
+        let mut taken = std::mem::take(session);
         let follow = move || {
-            let followed = tools.follow(asked, &mut own, sampled);
-            (own, followed)
+            let followed = tools.follow(asked, &mut taken, sampled);
+            (taken, followed)
         };
-        let (own, followed) = self.blocking.run_tools(follow).await?;
-        *session = own;
+        let (taken, followed) = self.blocking.run_tools(follow).await?;
+        *session = taken;
         followed
     }
 

@@ -14,7 +14,7 @@ use crate::score::Scorer;
 
 /// Questions that are answered together.
 pub(super) struct Questions<'a> {
-    pub(super) sampler: &'a dyn Sampler,
+    pub(super) sampler: Sampler<'a>,
     pub(super) all: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
     /// By task; `None` where it has no tools.
@@ -26,7 +26,7 @@ pub(super) struct Questions<'a> {
 
 impl<'a> Questions<'a> {
     pub(super) fn new(
-        sampler: &'a dyn Sampler,
+        sampler: Sampler<'a>,
         all: &'a [Question<'a>],
         settings: &'a ConverseSettings<'a>,
     ) -> Result<Self> {

@@ -88,7 +88,7 @@ struct KeptRow {
     prompt: usize,
     kv_slots: (usize, usize),
     state: usize,
-    /// Those of its prompt, and its own.
+    /// Of its prompt and completion.
     tokens: Vec<u32>,
     /// How many of them are in the cache: the last one where a pass that ran ahead has computed it.
     computed: usize,
@@ -221,11 +221,11 @@ pub(super) fn decode_from(
 impl DecodeBatch<'_> {
     fn prefill(&mut self, taken: Vec<AdmittedRequest>) -> Result<()> {
         let mut batch = PackedBatch::default();
-        let (mut last_rows, mut own) = (Vec::with_capacity(taken.len()), Vec::new());
+        let (mut last_rows, mut row_adapters) = (Vec::with_capacity(taken.len()), Vec::new());
         for AdmittedRequest { asked, .. } in &taken {
             let prompt = batch.push_prompt(&asked.request.prompt);
             let end = prompt.start + prompt.length;
-            own.resize(end, asked.adapter());
+            row_adapters.resize(end, asked.adapter());
             last_rows.push((end - 1) as u32);
         }
         self.counts.prefilled += batch.rows();
@@ -234,14 +234,14 @@ impl DecodeBatch<'_> {
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
-        let own = (slot > 0)
-            .then(|| Tensor::from_slice(&own, own.len(), device))
+        let row_adapters = (slot > 0)
+            .then(|| Tensor::from_slice(&row_adapters, row_adapters.len(), device))
             .transpose()?;
         let record = self
             .recorded_experts
             .map(|experts| experts.room(batch.rows(), device))
             .transpose()?;
-        let adapters = AdapterUse::for_rows(self.adapters, own.as_ref(), slot);
+        let adapters = AdapterUse::for_rows(self.adapters, row_adapters.as_ref(), slot);
         let record_to = record.as_ref();
         let normed = self.model.prefill(&batch, record_to, adapters, store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
@@ -520,9 +520,9 @@ impl DecodeBatch<'_> {
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
                 let cause = steps.unrecorded();
-                let found = cause.map(|cause| GpuFallback::Unrecorded { cause });
+                let unrecorded = cause.map(|cause| GpuFallback::Unrecorded { cause });
                 self.memory.buffers.keep(self.model, self.caches, *steps);
-                found.into_iter().collect()
+                unrecorded.into_iter().collect()
             }
         };
         (self.counts, gpu_fallbacks)

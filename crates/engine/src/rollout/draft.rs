@@ -78,8 +78,8 @@ impl DraftHistory {
     }
 
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
-        let found = self.newer.after(context);
-        found.or_else(|| self.older.after(context))
+        let newest = self.newer.after(context);
+        newest.or_else(|| self.older.after(context))
     }
 }
 
@@ -102,9 +102,9 @@ pub(super) struct Ngrams {
 
 impl Ngrams {
     pub(super) fn from_text(text: &[u32]) -> Self {
-        let mut found = Self::with_room(text.len());
-        found.learn(text);
-        found
+        let mut ngrams = Self::with_room(text.len());
+        ngrams.learn(text);
+        ngrams
     }
 
     /// For about so many tokens; of more, more n-grams are lost.
@@ -236,7 +236,7 @@ impl Drafter {
         end: &[u32],
     ) -> Option<(f64, u32, (usize, usize))> {
         let contexts = CONTEXTS.iter().enumerate();
-        let found = contexts.filter_map(|(context, &(source, length))| {
+        let candidates = contexts.filter_map(|(context, &(source, length))| {
             let last = &end[end.len().checked_sub(length)?..];
             let (token, level) = match source {
                 Source::History => history.after(last)?,
@@ -246,7 +246,7 @@ impl Drafter {
             Some((held / compared, token, (context, level)))
         });
         // Of equals the first, which has the longest context.
-        found.reduce(|best, other| if other.0 > best.0 { other } else { best })
+        candidates.reduce(|best, other| if other.0 > best.0 { other } else { best })
     }
 
     /// Learns from a draft whose first `held` tokens were drawn.

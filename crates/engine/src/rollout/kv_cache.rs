@@ -345,7 +345,7 @@ impl KvCache {
     pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
         let read = |layer| match layer {
             &LayerCache::OfLayer(source) => &self.layers[source],
-            own => own,
+            layer => layer,
         };
         let layers = self.layers.iter().map(read);
         layers.filter_map(|layer| match layer {

@@ -147,8 +147,8 @@ pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f
     };
     let of_row = |row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]);
     let rows = (0..logits.dims2()?.0).map(of_row);
-    let found = sample_shaped(logits, &rows.collect::<Vec<_>>(), None)?;
-    Ok(found.into_iter().map(|row| row.alternatives).collect())
+    let rows = sample_shaped(logits, &rows.collect::<Vec<_>>(), None)?;
+    Ok(rows.into_iter().map(|row| row.alternatives).collect())
 }
 
 /// A candidate for the next token.
@@ -199,13 +199,13 @@ impl ShapedParams {
                 sum > target
             });
             let likeliest = || candidates.iter().min_by(|a, b| a.likelier(b));
-            let found = match is_greedy {
+            let candidate = match is_greedy {
                 true => likeliest(),
                 false => passed.or_else(|| candidates.last()),
             };
-            found.map(|found| SampledToken {
-                token_id: found.id,
-                log_prob: log_prob(found),
+            candidate.map(|candidate| SampledToken {
+                token_id: candidate.id,
+                log_prob: log_prob(candidate),
             })
         };
         let token = shaping.changes_distribution().then(sampled).flatten();

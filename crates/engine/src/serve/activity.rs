@@ -53,7 +53,6 @@ impl Activity {
     }
 }
 
-/// An answer under way.
 #[derive(Debug)]
 pub(super) struct ActiveAnswer(Activity);
 

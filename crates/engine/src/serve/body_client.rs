@@ -8,7 +8,6 @@ use super::metrics::Metrics;
 use crate::generation::{Event, PromptToSample};
 use crate::rollout::{Client, Completion, Job, StopReason};
 
-/// Who asked for the completions of a prompt.
 pub(super) struct BodyClient {
     prompt_tokens: u64,
     first_index: usize,
@@ -25,7 +24,6 @@ pub(super) struct BodyClient {
 }
 
 impl BodyClient {
-    /// The jobs of one body.
     pub(super) fn jobs(
         prompts: Vec<PromptToSample>,
         adapter: Option<u32>,

@@ -107,7 +107,6 @@ pub(super) async fn listen(
     }
 }
 
-/// Where clients connect.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -143,11 +142,10 @@ fn connection_limit() -> usize {
     };
     let is_raised = current < wanted && setrlimit(Resource::Nofile, raised).is_ok();
     let descriptors = if is_raised { wanted } else { current } as usize;
-    let own = descriptors.saturating_sub(OWN_DESCRIPTORS);
-    own.clamp(1, MAX_CONNECTIONS)
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
+    left.clamp(1, MAX_CONNECTIONS)
 }
 
-/// An open connection.
 struct OpenConnection {
     activity: Activity,
     task: AbortHandle,

@@ -18,7 +18,6 @@ use crate::rollout::QueueError;
 const LARGE_BODY_BYTES: usize = 64 << 10;
 static LARGE_BODY: Semaphore = Semaphore::const_new(1);
 
-/// Answers a body.
 pub(super) async fn generate(
     shared: Arc<Shared>,
     api: Api,

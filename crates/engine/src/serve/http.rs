@@ -195,7 +195,6 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Shared {
-    /// Names of all models that a request can ask for.
     fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
     }

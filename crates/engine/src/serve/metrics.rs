@@ -29,8 +29,8 @@ impl Histogram {
 
     fn write(&self, text: &mut String, name: &str) {
         let mut count = 0;
-        for (bucket, own) in self.counts.iter().enumerate() {
-            count += own.load(Ordering::Relaxed);
+        for (bucket, observed) in self.counts.iter().enumerate() {
+            count += observed.load(Ordering::Relaxed);
             let end = BUCKETS
                 .get(bucket)
                 .map_or_else(|| "+Inf".to_owned(), f64::to_string);

@@ -53,7 +53,7 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Parameters per adapter rank where several adapters stand side by side, else 0.
     pub adapter_slot: usize,
-    /// As clients name them, each with its adapter; the first is what others stand beside.
+    /// As clients name them, each with its adapter; the first is the base of the others.
     pub names: Vec<(String, Option<u32>)>,
     /// Another name of the first, such as the path of a folder that is listed by its own name.
     pub alias: Option<String>,
@@ -61,7 +61,7 @@ pub struct ServedModel {
     pub template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
-    /// Of think blocks, where a request has no own.
+    /// Of think blocks, where a request names none.
     pub thinking_limit: Option<Arc<ThinkingLimit>>,
     /// The default of a request, and its maximum.
     pub max_completion_tokens: usize,
@@ -220,6 +220,7 @@ pub fn serve(
     let shared = Arc::new(Shared {
         queue: Queue::new(Order::Shares {
             waiting: settings.queued,
+            completion_tokens: size.completion_tokens,
         }),
         metrics: Arc::default(),
         model: Arc::new(asked),
@@ -322,14 +323,14 @@ impl Decoding<'_> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
         let adapter = adapter.unwrap_or(NO_ADAPTER);
-        let own = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
-        let read = |all| read_tokens(self.model, all, own, prompt.likeliest);
-        let found = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
-        let found = found.map_err(|error| {
+        let adapter = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
+        let read = |all| read_tokens(self.model, all, adapter, prompt.likeliest);
+        let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let tokens = tokens.map_err(|error| {
             self.fail("reading a prompt failed", &error);
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
-        Ok(found.concat())
+        Ok(tokens.concat())
     }
 
     /// Reports a failure; returns its cause.
@@ -345,7 +346,7 @@ impl Decoding<'_> {
     /// Decodes until the queue is closed and empty.
     fn run(&self) -> Result<(), ServeError> {
         let (queue, memory) = (&self.shared.queue, RolloutMemory::default());
-        let mut worker = Worker::new(queue, self.size, self);
+        let mut worker = Worker::new(queue, self);
         let settings = (self.size, DRAFT_TOKENS, self.adapter_slot);
         let (mut failures, adapters) = (0, Adapters::On);
         let end = |why: &str| {

@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
-use super::{Completion, QueueSize, Request, Sampling, ThreadPool};
-use conversations::{Message, Pace};
+use super::{Completion, Request, Sampling, ThreadPool};
+use conversations::{Message, Schedule};
 pub use kept_answers::KeptAnswers;
 pub(crate) use question::{QueuedConversation, QueuedQuestion};
 
@@ -86,8 +86,12 @@ pub(crate) struct Place {
 /// What is taken next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Each client has its share of the rows; at most so many jobs wait.
-    Shares { waiting: usize },
+    /// Each client has its share of the rows, and of the tokens in the cache of each thread, so many; at most so many jobs
+    /// wait.
+    Shares {
+        waiting: usize,
+        completion_tokens: usize,
+    },
     /// All that conversations ask for; `is_paced`: after a fixed number of passes, so that no clock has a part in results.
     /// At most so many agents hold conversations at the same time.
     Conversations { is_paced: bool, agents: usize },
@@ -191,14 +195,13 @@ impl Decoding for ThreadPool {
 /// has not ended.
 pub(crate) struct Worker<'q> {
     queue: &'q Queue,
-    size: QueueSize,
     decoding: &'q dyn Decoding,
     /// By id, which no other request of this thread has.
     running: BTreeMap<u64, Running>,
     next_id: u64,
     /// Asked for again.
     again: Vec<u64>,
-    pace: Pace,
+    schedule: Schedule,
     /// Tokens that were sampled since the last failure.
     pub(crate) tokens: u64,
 }
@@ -212,16 +215,14 @@ struct Running {
 }
 
 impl<'q> Worker<'q> {
-    /// `size`: what it decodes together, in [`Order::Shares`].
-    pub(crate) fn new(queue: &'q Queue, size: QueueSize, decoding: &'q dyn Decoding) -> Self {
+    pub(crate) fn new(queue: &'q Queue, decoding: &'q dyn Decoding) -> Self {
         Self {
             queue,
-            size,
             decoding,
             running: BTreeMap::new(),
             next_id: 0,
             again: Vec::new(),
-            pace: Pace::default(),
+            schedule: Schedule::default(),
             tokens: 0,
         }
     }
@@ -242,7 +243,9 @@ impl<'q> Worker<'q> {
         self.next_id += 1;
         job.client.on_start(samples);
         job.decoded.fetch_add(samples, Ordering::Relaxed);
-        let after = job.place.and_then(|place| self.pace.take_followed(&place));
+        let after = job
+            .place
+            .and_then(|place| self.schedule.take_followed(&place));
         let running = Running {
             job: Arc::new(job),
             unfinished: (0..samples as u32).collect(),
@@ -272,12 +275,14 @@ impl<'q> Worker<'q> {
 impl RequestSource for Worker<'_> {
     fn begin_again(&mut self) {
         self.again = self.running.keys().copied().collect();
-        self.pace.forget_cache();
+        self.schedule.forget_cache();
     }
 
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals {
         let asked = match self.queue.order {
-            Order::Shares { .. } => self.next_shares(rows, is_idle),
+            Order::Shares {
+                completion_tokens, ..
+            } => self.next_shares(rows, completion_tokens, is_idle),
             Order::Conversations { is_paced, agents } => {
                 self.next_of_conversations(is_idle, is_paced, agents)
             }
@@ -314,7 +319,7 @@ impl RequestSource for Worker<'_> {
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {
-        self.pace.take_not_followed()
+        self.schedule.take_not_followed()
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
