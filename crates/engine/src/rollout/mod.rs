@@ -34,7 +34,7 @@ pub(crate) use queue::{
 };
 pub use shaping::Shaping;
 pub(crate) use shaping::likeliest;
-pub use source::{Arrivals, InConversation, QueuedRequest, RequestSource};
+pub use source::{Arrivals, QueuedRequest, RequestSource};
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 
@@ -341,7 +341,7 @@ pub fn generate(
 pub(crate) struct RequestSize {
     /// At most.
     pub(crate) prompt_tokens: usize,
-    /// As in [`InConversation`].
+    /// As in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
     /// Whether its conversation may ask with prompts that follow none of its own.
     pub(crate) has_branches: bool,

@@ -14,8 +14,10 @@ pub struct QueuedRequest {
     /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
     /// alone.
     pub adapter: Option<u32>,
-    /// Where others follow it or it follows another.
-    pub conversation: Option<InConversation>,
+    /// Request and sample of the completion that it goes on from in the cache: its prompt begins with that one's and it.
+    pub follows: Option<(u64, u32)>,
+    /// The most tokens that its prompt may grow by in the cache before its conversation ends.
+    pub later_tokens: usize,
 }
 
 impl QueuedRequest {
@@ -23,20 +25,6 @@ impl QueuedRequest {
     pub(super) fn adapter(&self) -> u32 {
         self.adapter.unwrap_or(NO_ADAPTER)
     }
-
-    /// Tokens that its prompt may grow by before its conversation ends.
-    pub(super) fn later_tokens(&self) -> usize {
-        self.conversation.map_or(0, |place| place.later_tokens)
-    }
-}
-
-/// A request's place in a conversation whose prompts begin with an earlier one and its completion.
-#[derive(Clone, Copy, Debug)]
-pub struct InConversation {
-    /// Request and sample of the completion that it follows.
-    pub after: Option<(u64, u32)>,
-    /// The most tokens that its prompt may grow by before the conversation ends.
-    pub later_tokens: usize,
 }
 
 /// New requests of a source, or its end.
@@ -125,7 +113,8 @@ impl RequestSource for FixedRequests<'_> {
             request: request.clone(),
             sampling: self.sampling.clone(),
             adapter: None,
-            conversation: None,
+            follows: None,
+            later_tokens: 0,
         };
         Arrivals::Requests(all.map(queued).collect())
     }

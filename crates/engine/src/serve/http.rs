@@ -29,14 +29,15 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(healthy))
-        .route("/metrics", get(metrics))
-        .fallback(async move || refusal(&no_address()))
-        .method_not_allowed_fallback(async move || refusal(&no_method()));
+        .route("/metrics", get(metrics));
     for (address, api) in GENERATION_ADDRESSES {
         let answer = move |shared, request| answered(shared, request, api);
         router = router.route(address, post(answer));
     }
     router
+        .fallback(async move || refusal(&no_address()))
+        // Of the addresses so far.
+        .method_not_allowed_fallback(async move || refusal(&no_method()))
         .layer(from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
 }

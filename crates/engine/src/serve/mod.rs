@@ -327,17 +327,18 @@ impl Decoding<'_> {
         let read = |all| read_tokens(self.model, all, adapter, prompt.likeliest);
         let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
         let tokens = tokens.map_err(|error| {
-            self.fail("reading a prompt failed", &error);
+            let what = "reading a prompt failed";
+            self.fail(what, &error.to_string(), is_out_of_memory(&error));
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
         Ok(tokens.concat())
     }
 
     /// Reports a failure; returns its cause.
-    fn fail(&self, what: &str, error: &candle_core::Error) -> String {
-        let cause = explained(&error.to_string());
+    fn fail(&self, what: &str, error: &str, is_out_of_memory: bool) -> String {
+        let cause = explained(error);
         (self.report)(&format!("{what}: {cause}"));
-        if is_out_of_memory(error) {
+        if is_out_of_memory {
             _ = self.engine.trim_memory();
         }
         cause
@@ -373,7 +374,8 @@ impl Decoding<'_> {
                 return Ok(());
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
-            let cause = self.fail("decoding failed, and its requests with it", &error);
+            let what = "decoding failed, and its requests with it";
+            let cause = self.fail(what, &error.to_string(), is_out_of_memory(&error));
             worker.fail(FAILED);
             if failures >= MAX_FAILURES {
                 end(FAILED);

@@ -78,7 +78,7 @@ impl DecodeBatch<'_> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
         while let Some((asked, samples)) = self.waiting.front_mut() {
             let length = asked.request.prompt.len();
-            let most = asked.sampling.max_completion_tokens + asked.later_tokens();
+            let most = asked.sampling.max_completion_tokens + asked.later_tokens;
             let initial_slots = self.capacity.initial_slots.min(most);
             // Those that are decoded can double theirs at least once.
             let kept = match initial_slots < most {

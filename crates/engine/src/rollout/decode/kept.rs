@@ -101,7 +101,7 @@ impl DecodeBatch<'_> {
 
     /// What is kept of the completion that a request follows.
     fn kept_before(&self, asked: &QueuedRequest) -> Option<(u64, u32)> {
-        let after = asked.conversation?.after?;
+        let after = asked.follows?;
         let is_kept = self.kept.iter().any(|kept| kept.id == after);
         is_kept.then_some(after)
     }

@@ -27,7 +27,7 @@ impl Row {
     /// The most tokens that it may have in the cache.
     pub(super) fn most_cached(&self) -> usize {
         let new = self.asked.sampling.max_completion_tokens;
-        self.before.len() + new + self.asked.later_tokens()
+        self.before.len() + new + self.asked.later_tokens
     }
 
     /// Its sampling parameters, `ahead` tokens after the next.

@@ -517,7 +517,8 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         request: request.clone(),
         sampling: sampling(index),
         adapter: None,
-        conversation: None,
+        follows: None,
+        later_tokens: 0,
     };
     // Drafts of the model with states need theirs before the next pass.
     for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {

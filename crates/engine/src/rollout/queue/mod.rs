@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
+use super::source::{Arrivals, QueuedRequest, RequestSource};
 use super::{Completion, Request, Sampling, ThreadPool};
 use conversations::{Message, Schedule};
 pub use kept_answers::KeptAnswers;
@@ -258,16 +258,13 @@ impl<'q> Worker<'q> {
     fn queued(&self, id: u64) -> QueuedRequest {
         let Running { job, after, .. } = &self.running[&id];
         let later_tokens = job.place.and_then(|place| place.later_tokens);
-        let conversation = later_tokens.map(|later_tokens| InConversation {
-            after: *after,
-            later_tokens,
-        });
         QueuedRequest {
             id,
             request: job.request.clone(),
             sampling: job.sampling.clone(),
             adapter: job.adapter,
-            conversation,
+            follows: after.filter(|_| later_tokens.is_some()),
+            later_tokens: later_tokens.unwrap_or(0),
         }
     }
 }
