@@ -57,6 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("seccompiler", &["sandbox"]),
     ("axum", &["generation", "gateway", "serve"]),
     ("futures_util", &["generation", "policy"]),
+    ("http_body_util", &["generation", "serve"]),
     ("hyper", &["gateway", "serve"]),
     ("hyper_util", &["gateway", "serve"]),
     ("sha1", &["hub"]),

@@ -11,8 +11,8 @@ use super::{Measurement, random_tokens, sampling};
 use crate::kernels::philox::philox;
 use crate::model::Adapters;
 use crate::rollout::{
-    Arrivals, Completion, InConversation, QueuedRequest, Request, RequestSize, RequestSource,
-    RolloutMemory, SizedSource, generate_from,
+    Arrivals, Completion, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
+    SizedSource, generate_from,
 };
 
 /// When a conversation goes on.
@@ -145,16 +145,14 @@ impl Conversations {
             after,
             ..
         } = &self.active[&id];
-        let place = InConversation {
-            after: *after,
-            later_tokens: self.later_tokens(*turn),
-        };
+        let is_kept = self.going_on == GoingOn::Kept;
         QueuedRequest {
             id,
             request: request.clone(),
             sampling: sampling(Self::most_new_tokens(self.new_tokens)),
             adapter: None,
-            conversation: (self.going_on == GoingOn::Kept).then_some(place),
+            follows: after.filter(|_| is_kept),
+            later_tokens: if is_kept { self.later_tokens(*turn) } else { 0 },
         }
     }
 }
@@ -243,7 +241,7 @@ impl RequestSource for Conversations {
         Arrivals::Requests(due.into_iter().map(|(_, id)| self.queued(id)).collect())
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 

@@ -1,23 +1,19 @@
 //! What the requests of a conversation continue: a prompt that extends an earlier request and our answer to it is that
 //! prompt, the sampled tokens and new text, never the same text tokenized again.
 
-use std::sync::{Arc, Weak};
-
 use serde_json::{Value as Json, json};
 
-use crate::generation::{AskedModel, prompts_with_text, template_options};
+use crate::generation::{AskedModel, prompts, template_options};
 use crate::openai::{ApiError, Prompt};
 use crate::rollout::Completion;
 use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
-/// A request of a conversation.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) prompt: AskedPrompt,
     pub(super) answer: Option<Answered>,
 }
 
-/// Its answer.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) completion: Completion,
@@ -34,13 +30,11 @@ pub(super) struct AskedPrompt {
     pub(super) split: Option<String>,
     /// How many of the tokens are those of the request that it follows.
     pub(super) shared_ids: usize,
-    /// All of them; empty for a text API.
+    /// All of them; of a text API one that has the text.
     messages: Vec<Message>,
     /// How many the request that it follows has, its answer among them.
     shared_messages: usize,
-    /// Of a text API.
-    text: String,
-    /// Tools and template: others begin a branch.
+    /// Tools and template: others begin a branch. Empty of a text API.
     key: String,
     transcript: Option<Transcript>,
 }
@@ -48,10 +42,7 @@ pub(super) struct AskedPrompt {
 impl AskedPrompt {
     /// Those that the request that it follows has not.
     pub(super) fn new_messages(&self) -> Vec<Message> {
-        match self.messages.is_empty() {
-            true => vec![Message::new("user", self.text.as_str())],
-            false => self.messages[self.shared_messages..].to_vec(),
-        }
+        self.messages[self.shared_messages..].to_vec()
     }
 }
 
@@ -59,18 +50,20 @@ impl AskedPrompt {
 pub(super) fn prompt_of(
     model: &AskedModel,
     earlier: &[Asked],
-    (prompt, add_special): (&Prompt, bool),
+    prompt: &Prompt,
+    add_special: bool,
 ) -> Result<AskedPrompt, ApiError> {
     // It is read to its end, whether the client stays or not.
-    let present = Arc::new(());
-    let client = &Arc::downgrade(&present);
+    let whole = || prompts(model, prompt, add_special, &|| Ok(()));
+    let read = || whole().map(|prompts| prompts.into_iter().next().unwrap_or_default());
     let Prompt::Chat {
         messages,
         tools,
         template,
     } = prompt
     else {
-        return text_prompt(model, earlier, (prompt, add_special), client);
+        let (ids, text) = read()?;
+        return Ok(text_prompt(earlier, ids, text));
     };
     let options = template_options(model, template);
     let tools = tools.as_ref().map(|tools| &tools.list);
@@ -86,10 +79,7 @@ pub(super) fn prompt_of(
     let (follows, shared_messages, transcript) = match spliced {
         Some((number, continued, transcript)) => (Some(number), continued, transcript),
         None => {
-            let (ids, text) = prompts_with_text(model, (prompt, add_special), client)?
-                .into_iter()
-                .next()
-                .unwrap_or_default();
+            let (ids, text) = read()?;
             (None, 0, Transcript::new(messages.clone(), text, ids))
         }
     };
@@ -100,87 +90,65 @@ pub(super) fn prompt_of(
         shared_ids: follows.map_or(0, |number| length_after(&earlier[number])),
         messages: messages.clone(),
         shared_messages,
-        text: String::new(),
         key,
         transcript: Some(transcript),
     })
 }
 
 /// A prompt without a template follows one whose tokens, with those of its completion, it begins with.
-fn text_prompt(
-    model: &AskedModel,
-    earlier: &[Asked],
-    (prompt, add_special): (&Prompt, bool),
-    client: &Weak<()>,
-) -> Result<AskedPrompt, ApiError> {
-    let (token_ids, text) = prompts_with_text(model, (prompt, add_special), client)?
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+fn text_prompt(earlier: &[Asked], token_ids: Vec<u32>, text: String) -> AskedPrompt {
     let begins = |asked: &Asked| {
         let sampled = asked.answer.as_ref()?.completion.token_ids.as_slice();
         token_ids
             .strip_prefix(asked.prompt.token_ids.as_slice())?
             .strip_prefix(sampled)
     };
-    let found = earlier
-        .iter()
-        .enumerate()
-        .filter(|(_, asked)| begins(asked).is_some());
-    let follows = found
-        .max_by_key(|(_, asked)| length_after(asked))
-        .map(|(number, _)| number);
-    let shared_ids = follows.map_or(0, |number| length_after(&earlier[number]));
-    let (messages, key) = (Vec::new(), String::new());
-    Ok(AskedPrompt {
+    let all = earlier.iter().enumerate();
+    let followed = all.filter(|(_, asked)| begins(asked).is_some());
+    let longest = followed.max_by_key(|(_, asked)| length_after(asked));
+    AskedPrompt {
         token_ids,
-        follows,
+        follows: longest.map(|(number, _)| number),
         split: None,
-        shared_ids,
-        messages,
+        shared_ids: longest.map_or(0, |(_, asked)| length_after(asked)),
+        messages: vec![Message::new("user", text)],
         shared_messages: 0,
-        text,
-        key,
+        key: String::new(),
         transcript: None,
-    })
+    }
 }
 
 /// Tokens of a prompt with its completion.
 fn length_after(asked: &Asked) -> usize {
-    asked.prompt.token_ids.len()
-        + asked
-            .answer
-            .as_ref()
-            .map_or(0, |answer| answer.completion.token_ids.len())
+    let sampled = asked.answer.as_ref();
+    let sampled = sampled.map_or(0, |answer| answer.completion.token_ids.len());
+    asked.prompt.token_ids.len() + sampled
 }
 
 /// The request that these messages continue the furthest, and how many of them it and its answer are.
 fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usize, usize)> {
     let length = |asked: &Asked| {
-        let (own, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
+        let (asked_before, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
         let is_continued = asked.prompt.key == key
-            && !own.is_empty()
-            && messages.len() > own.len()
-            && own
+            && !asked_before.is_empty()
+            && messages.len() > asked_before.len()
+            && asked_before
                 .iter()
                 .zip(messages)
-                .all(|(own, other)| is_same(own, other))
-            && is_same(&answer.message, &messages[own.len()]);
-        is_continued.then_some(own.len() + 1)
+                .all(|(one, other)| is_same(one, other))
+            && is_same(&answer.message, &messages[asked_before.len()]);
+        is_continued.then_some(asked_before.len() + 1)
     };
-    let lengths = earlier
-        .iter()
-        .enumerate()
-        .filter_map(|(number, asked)| Some((length(asked)?, number)));
+    let all = earlier.iter().enumerate();
+    let lengths = all.filter_map(|(number, asked)| Some((length(asked)?, number)));
     lengths.max().map(|(length, number)| (number, length))
 }
 
 /// Whether a client repeats a message. It may leave out what only we know of: reasoning, the ids of calls.
-fn is_same(own: &Message, other: &Message) -> bool {
-    own.role == other.role && own.content == other.content && calls(own).eq(calls(other))
+fn is_same(known: &Message, other: &Message) -> bool {
+    known.role == other.role && known.content == other.content && calls(known).eq(calls(other))
 }
 
-/// Names and arguments of calls.
 fn calls(message: &Message) -> impl Iterator<Item = (&str, &Json)> {
     message.tool_calls().iter().filter_map(|call| {
         let function = call.get("function")?;
@@ -202,26 +170,16 @@ fn splice(
         return Err("it has no messages".to_owned());
     };
     let mut sampled = answer.completion.token_ids.clone();
-    if !sampled
-        .last()
-        .is_some_and(|id| tokenizer.stop_ids().contains(id))
-    {
+    let stop_ids = tokenizer.stop_ids();
+    if !sampled.last().is_some_and(|id| stop_ids.contains(id)) {
         // A limit or a text of `stop` ended it: the model reads the end of its turn without having sampled it.
-        sampled.push(
-            tokenizer
-                .turn_end_id()
-                .ok_or("the model has no token that ends a turn")?,
-        );
+        let end = tokenizer.turn_end_id();
+        sampled.push(end.ok_or("the model has no token that ends a turn")?);
     }
     let functions: Vec<&str> = calls(&answer.message).map(|(name, _)| name).collect();
     let mut transcript = transcript.clone();
-    let pushed = transcript.push(
-        tokenizer,
-        TemplateInput { tools, options },
-        (&sampled, &functions),
-        new,
-    );
-    pushed
-        .map(|()| transcript)
-        .map_err(|error| error.to_string())
+    let input = TemplateInput { tools, options };
+    let pushed = transcript.push(tokenizer, input, (&sampled, &functions), new);
+    pushed.map_err(|error| error.to_string())?;
+    Ok(transcript)
 }

@@ -3,23 +3,22 @@
 
 mod branches; // what a request continues
 mod http; // addresses and keys
-mod hub; // conversations by their keys
-mod seat; // one conversation
+mod session; // one conversation
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::format::hex;
 use crate::generation::AskedModel;
-use crate::hub::ModelConfig;
-use crate::text::{TemplateOptions, Thinking, Tokenizer};
-use hub::Hub;
-pub(crate) use seat::{Seat, SeatAnswer, SeatLine, SeatRecord, SeatRequest};
+use crate::rollout::QueuedQuestion;
+pub(crate) use session::{Session, SessionAnswer, SessionRecord};
 
 /// The name of the model that is sampled.
 pub(crate) const MODEL_NAME: &str = "policy";
@@ -30,36 +29,21 @@ const HEAD_TIME: Duration = Duration::from_secs(15);
 const THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 8;
 
-/// The model as the conversations of one task ask it.
-#[derive(Clone, Debug)]
-pub(crate) struct GatewayModel(Arc<AskedModel>);
+/// Conversations by the hashes of their keys: comparing these leaks nothing by timing.
+type Sessions = Mutex<HashMap<[u8; 32], Arc<Session>>>;
 
-impl GatewayModel {
-    /// `limits`: tokens of a prompt, and of a completion.
-    pub(crate) fn new(
-        config: &ModelConfig,
-        tokenizer: Arc<Tokenizer>,
-        template: TemplateOptions,
-        limits: (usize, usize),
-    ) -> Self {
-        let reasons = template.thinking == Thinking::On;
-        Self(Arc::new(AskedModel {
-            reasons,
-            ..AskedModel::new(config, tokenizer, template, limits)
-        }))
-    }
+fn hash(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
 }
 
 /// The server; dropped, it listens no more.
-#[derive(Debug)]
 pub(crate) struct Gateway {
     runtime: Option<Runtime>,
-    hub: Arc<Hub>,
+    sessions: Arc<Sessions>,
     address: SocketAddr,
 }
 
 /// A listener besides the gateway's own; dropped, it listens no more.
-#[derive(Debug)]
 pub(crate) struct Listening(tokio::task::AbortHandle);
 
 impl Drop for Listening {
@@ -83,7 +67,7 @@ impl Gateway {
         let address = listener.local_addr()?;
         let gateway = Self {
             runtime: Some(runtime),
-            hub: Arc::default(),
+            sessions: Arc::default(),
             address,
         };
         // It listens as long as the runtime lives.
@@ -106,7 +90,7 @@ impl Gateway {
         listener.set_nonblocking(true)?;
         let _inside = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router = http::router(Arc::clone(&self.hub));
+        let router = http::router(Arc::clone(&self.sessions));
         let task = runtime.spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else {
@@ -126,20 +110,23 @@ impl Gateway {
         Ok(Listening(task.abort_handle()))
     }
 
-    /// Makes a place for a conversation; returns it with its key. `line`: where its requests are decoded.
+    /// Opens the conversation of a sample; returns it with its key.
     ///
     /// # Errors
     /// No random numbers.
-    pub(crate) fn seat(
+    pub(crate) fn open(
         &self,
-        model: &GatewayModel,
+        model: &Arc<AskedModel>,
         max_requests: usize,
-        line: Box<dyn SeatLine>,
-    ) -> std::io::Result<(String, Arc<Seat>)> {
+        question: &Arc<QueuedQuestion>,
+        sample: usize,
+    ) -> std::io::Result<(String, Arc<Session>)> {
         let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
-        let seat = Arc::new(Seat::new(Arc::clone(&model.0), max_requests, line));
-        self.hub.insert(&key, Arc::clone(&seat));
-        Ok((key, seat))
+        let (model, question) = (Arc::clone(model), Arc::clone(question));
+        let session = Arc::new(Session::new(model, max_requests, question, sample));
+        let mut all = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(hash(&key), Arc::clone(&session));
+        Ok((key, session))
     }
 }
 

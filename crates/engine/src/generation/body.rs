@@ -1,12 +1,11 @@
 //! The bodies of requests, within limits of size and time.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header;
+use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::responses::busy;
@@ -27,30 +26,20 @@ const PIECE_TIME: Duration = Duration::from_secs(10);
 
 fn too_large() -> ApiError {
     let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
-    ApiError::new(
-        413,
-        "invalid_request_error",
-        Some("request_too_large"),
-        message,
-    )
+    ApiError {
+        code: Some("request_too_large"),
+        ..body_error(413, &message)
+    }
 }
 
 /// The body, and the room that it takes.
 pub(crate) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if !kind
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case("application/json")
-    {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|value| value.to_str().ok()?.split(';').next());
+    let is_json = |kind: &str| kind.trim().eq_ignore_ascii_case("application/json");
+    if !kind.is_some_and(is_json) {
         let message = "the body is JSON: send the header `Content-Type: application/json`";
-        return Err(ApiError::new(415, "invalid_request_error", None, message));
+        return Err(body_error(415, message));
     }
     // A client that waits for permission to send need not.
     let waits = request.headers().contains_key(header::EXPECT);
@@ -58,17 +47,12 @@ pub(crate) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'st
     if waits && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
-    let too_slow = |_| {
-        ApiError::new(
-            408,
-            "invalid_request_error",
-            None,
-            "the body took too long to come",
-        )
-    };
-    tokio::time::timeout(BODY_TIME, collect(body))
-        .await
-        .unwrap_or_else(|late| Err(too_slow(late)))
+    let collected = tokio::time::timeout(BODY_TIME, collect(body)).await;
+    collected.unwrap_or_else(|_| Err(body_error(408, "the body took too long to come")))
+}
+
+fn body_error(status: u16, message: &str) -> ApiError {
+    ApiError::new(status, "invalid_request_error", None, message)
 }
 
 /// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
@@ -78,12 +62,7 @@ async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), Ap
     let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
     let mut room = BODY_ROOM.try_acquire_many(0).map_err(no_room)?;
     loop {
-        let piece = tokio::time::timeout(
-            PIECE_TIME,
-            poll_fn(|context| Pin::new(&mut body).poll_frame(context)),
-        )
-        .await;
-        let frame = match piece {
+        let frame = match tokio::time::timeout(PIECE_TIME, body.frame()).await {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
@@ -91,14 +70,7 @@ async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), Ap
                     "the body broke off, or its chunks are malformed; send the request again";
                 return Err(ApiError::invalid("", message));
             }
-            Err(_) => {
-                return Err(ApiError::new(
-                    408,
-                    "invalid_request_error",
-                    None,
-                    "the body stopped coming",
-                ));
-            }
+            Err(_) => return Err(body_error(408, "the body stopped coming")),
         };
         let Some(data) = frame.data_ref() else {
             continue;
@@ -107,11 +79,8 @@ async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), Ap
         let needed = seen.saturating_sub(SMALL_BODY_BYTES).div_ceil(1 << 10);
         if seen > BODY_BYTES {
             refused.get_or_insert_with(too_large);
-        } else if let Some(more) = needed
-            .checked_sub(room.num_permits())
-            .filter(|more| *more > 0)
-        {
-            match BODY_ROOM.try_acquire_many(more as u32) {
+        } else if needed > room.num_permits() {
+            match BODY_ROOM.try_acquire_many((needed - room.num_permits()) as u32) {
                 Ok(more) => room.merge(more),
                 Err(full) => _ = refused.get_or_insert(no_room(full)),
             }

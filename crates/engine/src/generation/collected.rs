@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc::Receiver;
 
+use super::responses::server_error;
 use super::text_stream::{TextStream, ThinkBlock};
 use super::{AskedModel, Event};
 use crate::constraint::Constraint;
@@ -18,16 +19,13 @@ use crate::openai::{
     Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage,
 };
 use crate::rollout::{Completion, StopReason};
+use crate::score::AnswerPart::{Arguments, Name, Text};
 use crate::score::{AnswerPart, CallReader};
-use crate::text::TextError;
+use crate::text::Tokenizer;
 use crate::update::ReadToken;
 
 /// Approximate bytes of one piece of a stream.
 const PIECE_BYTES: usize = 64 << 10;
-
-pub(crate) fn server_error(why: &str) -> ApiError {
-    ApiError::new(500, "server_error", None, why)
-}
 
 /// A completion so far.
 #[derive(Debug)]
@@ -66,42 +64,41 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 enum Part {
     Thought(String),
-    AnswerPart(AnswerPart),
+    Answer(AnswerPart),
 }
 
 impl Choice {
     /// Takes more of the text, or its end.
     fn push_text(&mut self, text: String, is_end: bool) {
-        let (thought, mut said) = match &mut self.thoughts {
+        let (thought, said) = match &mut self.thoughts {
             Some(block) => block.push(&text, is_end),
             None => (String::new(), text),
         };
-        let parts = &mut self.progress.parts;
+        let progress = &mut self.progress;
+        let parts = &mut progress.parts;
         parts.extend((!thought.is_empty()).then_some(Part::Thought(thought)));
         let Some(reader) = &mut self.calls else {
-            parts.extend(
-                (!said.is_empty())
-                    .then(|| Part::AnswerPart(AnswerPart::Text(std::mem::take(&mut said)))),
-            );
+            parts.extend((!said.is_empty()).then_some(Part::Answer(Text(said))));
             return;
         };
-        let mut found = reader.push(&said);
+        let mut answered = reader.push(&said);
         if is_end {
-            found.extend(reader.finish());
+            answered.extend(reader.finish());
         }
-        self.progress.called += found
-            .iter()
-            .filter(|said| matches!(said, AnswerPart::Name(_)))
-            .count();
-        self.progress.is_within_call = reader.is_within_call();
-        parts.extend(found.into_iter().map(Part::AnswerPart));
+        let names = answered.iter().filter(|part| matches!(part, Name(_)));
+        progress.called += names.count();
+        progress.is_within_call = reader.is_within_call();
+        parts.extend(answered.into_iter().map(Part::Answer));
     }
 
     pub(crate) fn end(&mut self, finish: Finish) {
+        let progress = &mut self.progress;
         // A call that a text of `stop` broke off is none to carry out.
-        let calls =
-            self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
-        self.progress.finish = Some(if calls { Finish::ToolCalls } else { finish });
+        let has_calls = progress.called > 0 && !progress.is_within_call;
+        progress.finish = Some(match has_calls && finish == Finish::Stop {
+            true => Finish::ToolCalls,
+            false => finish,
+        });
     }
 }
 
@@ -138,21 +135,32 @@ impl ReadTokens {
 
     /// In vLLM's form: the first token has none.
     fn json(&self, decode: impl Fn(u32) -> String) -> Json {
-        let told = self
-            .token_ids
-            .iter()
-            .skip(1)
-            .zip(self.read.iter().flatten());
-        let told = told.map(|(id, read)| {
+        let ids = self.token_ids.iter().skip(1);
+        let told = ids.zip(self.read.iter().flatten()).map(|(id, read)| {
             let of_token =
                 json!({"logprob": read.log_prob, "rank": null, "decoded_token": decode(*id)});
-            Json::Object(std::iter::once((id.to_string(), of_token)).collect())
+            json!({id.to_string(): of_token})
         });
         std::iter::once(Json::Null).chain(told).collect()
     }
 }
 
-/// The completions of a request.
+/// A sampled token with its log-prob and the likeliest tokens in its place.
+fn told(
+    tokenizer: &Tokenizer,
+    id: u32,
+    log_prob: f32,
+    likeliest: Vec<(u32, f32)>,
+) -> Result<TokenLogProb, ApiError> {
+    let decode = |id: u32| tokenizer.decode(&[id], false).map_err(server_error);
+    let text = |(id, value)| Ok((decode(id)?, value));
+    Ok(TokenLogProb {
+        token: decode(id)?,
+        log_prob: Some(log_prob),
+        alternatives: likeliest.into_iter().map(text).collect::<Result<_, _>>()?,
+    })
+}
+
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) answer: Answer,
@@ -179,68 +187,51 @@ pub(crate) struct Collected {
 
 impl Collected {
     pub(crate) fn is_complete(&self) -> bool {
-        self.choices
-            .iter()
-            .all(|choice| choice.progress.finish.is_some())
+        let mut choices = self.choices.iter();
+        choices.all(|choice| choice.progress.finish.is_some())
             && self.prompts.iter().all(|prompt| prompt.read.is_some())
     }
 
     /// Takes an event; the completion that it is of, unless that had ended.
     pub(crate) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
-        let failed = |error: TextError| server_error(&error.to_string());
-        if let Event::PromptRead { prompt, tokens } = event {
-            if let Some(read) = self.prompts.get_mut(prompt) {
-                read.read = Some(tokens);
+        let index = match event {
+            Event::Token { index, .. } | Event::Ended { index, .. } => index,
+            Event::PromptRead { prompt, tokens } => {
+                if let Some(read) = self.prompts.get_mut(prompt) {
+                    read.read = Some(tokens);
+                }
+                return Ok(None);
             }
-            return Ok(None);
-        }
-        let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else {
-            return Ok(None);
+            Event::Failed(_) => return Ok(None),
         };
-        let choice = self
-            .choices
-            .get_mut(index)
-            .filter(|choice| choice.progress.finish.is_none());
-        let Some(choice) = choice else {
+        let choice = self.choices.get_mut(index);
+        let Some(choice) = choice.filter(|choice| choice.progress.finish.is_none()) else {
             return Ok(None);
         };
-        let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
-            Ok(TokenLogProb {
-                token: self.model.tokenizer.decode(&[token_id], false)?,
-                log_prob: Some(log_prob),
-                alternatives: Vec::new(),
-            })
-        };
+        let tokenizer = &self.model.tokenizer;
         // As elsewhere where a client counts them.
         let tells_stop = self.token_ids || !self.echoed.is_empty();
         match event {
             Event::Token {
                 token_id,
-                log_prob: value,
+                log_prob,
                 likeliest,
                 ..
             } => {
-                choice.progress.tokens += 1;
-                choice
-                    .progress
+                let progress = &mut choice.progress;
+                progress.tokens += 1;
+                progress
                     .token_ids
                     .extend(self.token_ids.then_some(token_id));
                 let is_stop = self.stop_ids.contains(&token_id);
                 if self.log_probs && (tells_stop || !is_stop) {
-                    let mut told = log_prob(token_id, value).map_err(failed)?;
-                    let text =
-                        |(id, value)| Ok((self.model.tokenizer.decode(&[id], false)?, value));
-                    told.alternatives = likeliest
-                        .into_iter()
-                        .map(text)
-                        .collect::<Result<_, _>>()
-                        .map_err(failed)?;
-                    choice.progress.log_probs.push(told);
+                    let told = told(tokenizer, token_id, log_prob, likeliest)?;
+                    progress.log_probs.push(told);
                 }
                 if is_stop {
                     return Ok(None);
                 }
-                let text = choice.text.push(token_id).map_err(failed)?;
+                let text = choice.text.push(token_id).map_err(server_error)?;
                 let is_stopped = choice.text.is_stopped();
                 choice.push_text(text, is_stopped);
                 let is_thought = choice.thoughts.as_ref().is_some_and(ThinkBlock::is_inside);
@@ -250,72 +241,50 @@ impl Collected {
                     choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
                 }
             }
-            Event::Ended {
-                completion:
-                    Completion {
-                        stop: StopReason::Constraint,
-                        ..
-                    },
-                ..
-            } => {
-                let field = if choice.calls.is_some() {
-                    "tools"
-                } else {
-                    "response_format"
+            Event::Ended { completion, .. } if completion.stop == StopReason::Constraint => {
+                let field = match choice.calls {
+                    Some(_) => "tools",
+                    None => "response_format",
                 };
-                self.constraint
-                    .iter()
-                    .for_each(|constraint| self.model.constraints.forget_constraint(constraint));
+                let constraints = &self.model.constraints;
+                let failed = self.constraint.iter();
+                failed.for_each(|constraint| constraints.forget_constraint(constraint));
                 let message = "the grammar of a completion became too complex while it was decoded: simplify the schema";
                 return Err(ApiError::invalid(field, message));
             }
-            Event::Ended {
-                completion:
-                    Completion {
-                        token_ids,
-                        log_probs,
-                        stop,
-                        ..
-                    },
-                ..
-            } => {
-                choice.progress.tokens += token_ids.len();
-                let is_stop = token_ids
-                    .last()
-                    .is_some_and(|id| self.stop_ids.contains(id));
-                let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
-                let mut text = self.model.tokenizer.decode(own, true).map_err(failed)?;
-                text.push_str(&choice.text.finish().map_err(failed)?);
+            Event::Ended { completion, .. } => {
+                let Completion {
+                    token_ids,
+                    log_probs,
+                    stop,
+                    ..
+                } = completion;
+                let progress = &mut choice.progress;
+                progress.tokens += token_ids.len();
+                let last = token_ids.last();
+                let is_stop = last.is_some_and(|id| self.stop_ids.contains(id));
+                let answered = &token_ids[..token_ids.len() - usize::from(is_stop)];
+                let mut text = tokenizer.decode(answered, true).map_err(server_error)?;
+                text.push_str(&choice.text.finish().map_err(server_error)?);
                 if self.log_probs {
-                    let told = if tells_stop { &token_ids } else { own };
-                    let tokens = told
-                        .iter()
-                        .zip(log_probs)
-                        .map(|(id, value)| log_prob(*id, value));
-                    choice
-                        .progress
-                        .log_probs
-                        .extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+                    let shown = if tells_stop { &token_ids } else { answered };
+                    for (id, log_prob) in shown.iter().zip(log_probs) {
+                        let told = told(tokenizer, *id, log_prob, Vec::new())?;
+                        progress.log_probs.push(told);
+                    }
                 }
-                choice
-                    .progress
-                    .token_ids
-                    .extend(token_ids.iter().filter(|_| self.token_ids));
+                let shown = token_ids.iter().filter(|_| self.token_ids);
+                progress.token_ids.extend(shown);
                 choice.push_text(text, true);
-                let by_text = choice.text.is_stopped();
-                choice.end(if stop == StopReason::Stop || by_text {
-                    Finish::Stop
-                } else {
-                    Finish::Length
+                choice.end(match stop == StopReason::Stop || choice.text.is_stopped() {
+                    true => Finish::Stop,
+                    false => Finish::Length,
                 });
             }
             Event::Failed(_) | Event::PromptRead { .. } => {}
         }
-        self.usage.completion_tokens = self
-            .choices
-            .iter()
-            .map(|choice| choice.progress.tokens)
-            .sum();
+        let tokens = self.choices.iter().map(|choice| choice.progress.tokens);
+        self.usage.completion_tokens = tokens.sum();
         Ok(Some(index))
     }
 
@@ -344,17 +313,14 @@ impl Collected {
             for part in choice.progress.parts {
                 match part {
                     Part::Thought(thought) => content.reasoning.push_str(&thought),
-                    Part::AnswerPart(AnswerPart::Text(text)) => content.text.push_str(&text),
-                    Part::AnswerPart(AnswerPart::Name(name)) => content.calls.push(ToolCall {
+                    Part::Answer(Text(text)) => content.text.push_str(&text),
+                    Part::Answer(Name(name)) => content.calls.push(ToolCall {
                         name,
                         arguments: String::new(),
                     }),
-                    Part::AnswerPart(AnswerPart::Arguments(text)) => {
-                        content
-                            .calls
-                            .iter_mut()
-                            .last()
-                            .into_iter()
+                    Part::Answer(Arguments(text)) => {
+                        let call = content.calls.last_mut();
+                        call.into_iter()
                             .for_each(|call| call.arguments.push_str(&text));
                     }
                 }
@@ -368,12 +334,8 @@ impl Collected {
                 }
             }
             let log_probs = log_probs.then_some(told.as_slice());
-            let mut whole = answer.choice(
-                index,
-                &content,
-                log_probs,
-                choice.progress.finish.unwrap_or(Finish::Length),
-            );
+            let finish = choice.progress.finish.unwrap_or(Finish::Length);
+            let mut whole = answer.choice(index, &content, log_probs, finish);
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
             }
@@ -397,21 +359,16 @@ impl Collected {
         for part in std::mem::take(&mut progress.parts) {
             events.extend(match part {
                 Part::Thought(thought) => items.thought(&thought),
-                Part::AnswerPart(AnswerPart::Text(text)) => {
-                    items.text(&text, &std::mem::take(&mut log_probs))
-                }
-                Part::AnswerPart(AnswerPart::Name(name)) => items.call(&name),
-                Part::AnswerPart(AnswerPart::Arguments(text)) => items.arguments(&text),
+                Part::Answer(Text(text)) => items.text(&text, &std::mem::take(&mut log_probs)),
+                Part::Answer(Name(name)) => items.call(&name),
+                Part::Answer(Arguments(text)) => items.arguments(&text),
             });
         }
         // Log-probs of text that is held back.
         progress.log_probs = log_probs;
         if let Some(finish) = progress.finish {
-            events.extend(items.end(
-                finish,
-                progress.is_within_call,
-                (self.usage, progress.thought_tokens),
-            ));
+            let counts = (self.usage, progress.thought_tokens);
+            events.extend(items.end(finish, progress.is_within_call, counts));
         }
         events
     }
@@ -424,42 +381,32 @@ impl Collected {
         let (answer, progress) = (&self.answer, &mut self.choices[index].progress);
         let mut chunks = Vec::new();
         let parts = std::mem::take(&mut progress.parts);
-        let mut log_probs =
-            Some(std::mem::take(&mut progress.log_probs)).filter(|_| self.log_probs);
+        let log_probs = std::mem::take(&mut progress.log_probs);
+        let mut log_probs = self.log_probs.then_some(log_probs);
         for part in parts {
-            match part {
-                Part::Thought(thought) => chunks.push(answer.reasoning_chunk(index, &thought)),
-                Part::AnswerPart(AnswerPart::Text(text)) => {
+            chunks.push(match part {
+                Part::Thought(thought) => answer.reasoning_chunk(index, &thought),
+                Part::Answer(Text(text)) => {
                     let log_probs = log_probs.as_mut().map(std::mem::take);
-                    chunks.push(answer.text_chunk(
-                        index,
-                        &text,
-                        log_probs.as_deref(),
-                        progress.given_bytes,
-                    ));
+                    let given_bytes = progress.given_bytes;
                     progress.given_bytes += text.len();
+                    answer.text_chunk(index, &text, log_probs.as_deref(), given_bytes)
                 }
-                Part::AnswerPart(AnswerPart::Name(name)) => {
-                    chunks.push(answer.call_chunk(index, progress.given_calls, &name));
+                Part::Answer(Name(name)) => {
                     progress.given_calls += 1;
+                    answer.call_chunk(index, progress.given_calls - 1, &name)
                 }
-                Part::AnswerPart(AnswerPart::Arguments(text)) => {
-                    chunks.push(answer.arguments_chunk(
-                        index,
-                        progress.given_calls.saturating_sub(1),
-                        &text,
-                    ));
+                Part::Answer(Arguments(text)) => {
+                    let number = progress.given_calls.saturating_sub(1);
+                    answer.arguments_chunk(index, number, &text)
                 }
-            }
+            });
         }
         if let Some(left) = log_probs.filter(|left| !left.is_empty()) {
             chunks.push(answer.text_chunk(index, "", Some(&left), progress.given_bytes));
         }
-        chunks.extend(
-            progress
-                .finish
-                .map(|finish| answer.last_chunk(index, finish)),
-        );
+        let finish = progress.finish;
+        chunks.extend(finish.map(|finish| answer.last_chunk(index, finish)));
         if let Some(first) = chunks.first_mut().filter(|_| self.token_ids) {
             first["choices"][0]["token_ids"] = std::mem::take(&mut progress.token_ids).into();
         }
@@ -470,9 +417,9 @@ impl Collected {
 /// The answer as server-sent events.
 #[derive(Debug)]
 pub(crate) struct Chunks {
-    pub(crate) events: Receiver<Event>,
-    pub(crate) collected: Collected,
-    pub(crate) include_usage: bool,
+    events: Receiver<Event>,
+    collected: Collected,
+    include_usage: bool,
     is_begun: bool,
     is_over: bool,
 }
@@ -490,40 +437,34 @@ impl Chunks {
 
     /// Adds what an event brings; whether more comes.
     fn write(&mut self, event: Option<Event>, text: &mut String) -> bool {
-        let failed = match event {
-            Some(Event::Failed(why)) => Some(server_error(&why)),
-            None => Some(server_error("the server was stopped")),
-            Some(event) => match self.collected.apply(event) {
-                Ok(Some(index)) => {
-                    self.collected
-                        .chunks(index)
-                        .iter()
-                        .for_each(|chunk| send(text, chunk));
-                    None
-                }
-                Ok(None) => None,
-                Err(error) => Some(error),
-            },
+        let collected = &mut self.collected;
+        let applied = match event {
+            Some(Event::Failed(why)) => Err(server_error(why)),
+            None => Err(server_error("the server was stopped")),
+            Some(event) => collected.apply(event),
         };
-        if let Some(error) = failed {
-            match &mut self.collected.items {
-                Some(items) => send(text, &items.failed(&error.message)),
-                None => send(text, &error.json()),
+        match applied {
+            Ok(news) => {
+                let news = news.map_or_else(Vec::new, |index| collected.chunks(index));
+                news.iter().for_each(|chunk| send(text, chunk));
             }
-            return false;
+            Err(error) => {
+                match &mut collected.items {
+                    Some(items) => send(text, &items.failed(&error.message)),
+                    None => send(text, &error.json()),
+                }
+                return false;
+            }
         }
-        if !self.collected.is_complete() {
+        if !collected.is_complete() {
             return true;
         }
         // Its last event says that it is over.
-        if self.collected.items.is_some() {
+        if collected.items.is_some() {
             return false;
         }
         if self.include_usage {
-            send(
-                text,
-                &self.collected.answer.usage_chunk(self.collected.usage),
-            );
+            send(text, &collected.answer.usage_chunk(collected.usage));
         }
         text.push_str("data: [DONE]\n\n");
         false
@@ -544,15 +485,16 @@ impl futures_util::Stream for Chunks {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut text = String::new();
         if !std::mem::replace(&mut self.is_begun, true) {
-            let begun = self.collected.items.as_mut().map(ResponseItems::begin);
-            begun
-                .iter()
-                .flatten()
-                .for_each(|event| send(&mut text, event));
-            let answer = &self.collected.answer;
-            (0..self.collected.choices.len())
-                .filter_map(|index| answer.first_chunk(index))
-                .for_each(|chunk| send(&mut text, &chunk));
+            let Collected {
+                items,
+                answer,
+                choices,
+                ..
+            } = &mut self.collected;
+            let begun = items.as_mut().map_or_else(Vec::new, ResponseItems::begin);
+            let chunks = (0..choices.len()).filter_map(|index| answer.first_chunk(index));
+            let all = begun.into_iter().chain(chunks);
+            all.for_each(|event| send(&mut text, &event));
         }
         while !self.is_over && text.len() < PIECE_BYTES {
             match self.events.poll_recv(context) {

@@ -1,11 +1,12 @@
 //! The constraint of a request: its format or its tools, compiled once for all clients that ask for the same.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::json;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::responses::server_error;
 use crate::constraint::{
     Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary,
 };
@@ -150,11 +151,8 @@ impl ConstraintSpec {
                     (FORMAT, field) => (field, field),
                     _ => (TOOLS, TOOLS),
                 };
-                let at = if pointer.starts_with('/') {
-                    pointer.as_str()
-                } else {
-                    ""
-                };
+                let at = Some(pointer.as_str()).filter(|at| at.starts_with('/'));
+                let at = at.unwrap_or_default();
                 ApiError::invalid(field, format!("`{place}`{at}: {message}"))
             }
             ConstraintError::Tools { message, .. } => {
@@ -182,62 +180,47 @@ impl Constraints {
         let cell = self.cell((wanted.key.clone(), reasoning));
         let compile = async {
             let _turn = COMPILING.acquire().await;
-            let (all, wanted, tokenizer) =
-                (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
-            let compiled =
-                tokio::task::spawn_blocking(move || all.compile(&wanted, reasoning, &tokenizer))
-                    .await;
-            compiled.unwrap_or_else(|_| {
-                Err(ApiError::new(
-                    500,
-                    "server_error",
-                    None,
-                    "the constraint could not be compiled",
-                ))
-            })
+            let all = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
+            let compile = move || all.0.compile(&all.1, reasoning, &all.2);
+            let compiled = tokio::task::spawn_blocking(compile).await;
+            compiled.unwrap_or_else(|_| Err(server_error("the constraint could not be compiled")))
         };
-        let found = cell.get_or_init(|| compile).await.clone();
+        let compiled = cell.get_or_init(|| compile).await.clone();
         // Another time the machine may be less busy.
-        if found
-            .as_ref()
-            .is_err_and(|error| error.code == Some(TIMED_OUT))
-        {
+        let timed_out = |error: &ApiError| error.code == Some(TIMED_OUT);
+        if compiled.as_ref().is_err_and(timed_out) {
             self.forget(|held| Arc::ptr_eq(held, &cell));
         }
-        found
+        compiled
     }
 
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
     pub(crate) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
-        let is_this = |compiled: &Compiled| {
-            compiled
-                .as_ref()
-                .is_ok_and(|held| Arc::ptr_eq(held, constraint))
-        };
-        self.forget(|held| held.get().is_some_and(is_this));
+        let is_this = |held: &Arc<Constraint>| Arc::ptr_eq(held, constraint);
+        self.forget(|held| matches!(held.get(), Some(Ok(held)) if is_this(held)));
+    }
+
+    fn held(&self) -> MutexGuard<'_, VecDeque<CacheEntry>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, which: impl Fn(&Arc<OnceCell<Compiled>>) -> bool) {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|held| !which(&held.cell));
+        self.held().retain(|held| !which(&held.cell));
     }
 
     fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
         let at = held.iter().position(|known| known.key == key);
-        let found = at
-            .and_then(|at| held.remove(at))
-            .unwrap_or_else(|| CacheEntry {
-                key,
-                cell: Arc::default(),
-            });
-        let cell = Arc::clone(&found.cell);
-        held.push_back(found);
+        let entry = at.and_then(|at| held.remove(at));
+        let entry = entry.unwrap_or_else(|| CacheEntry {
+            key,
+            cell: Arc::default(),
+        });
+        let cell = Arc::clone(&entry.cell);
+        held.push_back(entry);
         let is_full = |held: &VecDeque<CacheEntry>| {
-            held.len() > MAX_CACHED
-                || held.iter().map(|held| held.key.0.len()).sum::<usize>() > MAX_CACHED_BYTES
+            let bytes = held.iter().map(|held| held.key.0.len());
+            held.len() > MAX_CACHED || bytes.sum::<usize>() > MAX_CACHED_BYTES
         };
         while held.len() > 1 && is_full(&held) {
             held.pop_front();
@@ -252,26 +235,19 @@ impl Constraints {
         tokenizer: &Tokenizer,
     ) -> Compiled {
         let of_tokenizer = || {
-            Vocabulary::new(tokenizer)
-                .map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")))
+            let refuse = |error| ApiError::invalid(FORMAT, format!("constraints: {error}"));
+            Vocabulary::new(tokenizer).map_err(refuse)
         };
-        let vocabulary = self
-            .vocabulary
-            .get_or_init(of_tokenizer)
-            .as_ref()
-            .map_err(Clone::clone)?;
-        let answer = wanted
-            .answer(tokenizer.call_format())
-            .map_err(|error| wanted.refusal(&error))?;
-        Constraint::compile(vocabulary, &answer, reasoning)
-            .map(Arc::new)
-            .map_err(|error| {
-                let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
-                ApiError {
-                    code,
-                    ..wanted.refusal(&error)
-                }
-            })
+        let vocabulary = self.vocabulary.get_or_init(of_tokenizer);
+        let vocabulary = vocabulary.as_ref().map_err(Clone::clone)?;
+        let refuse = |error: &ConstraintError| wanted.refusal(error);
+        let answer = wanted.answer(tokenizer.call_format());
+        let answer = answer.map_err(|error| refuse(&error))?;
+        let compiled = Constraint::compile(vocabulary, &answer, reasoning);
+        compiled.map(Arc::new).map_err(|error| ApiError {
+            code: matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT),
+            ..refuse(&error)
+        })
     }
 }
 

@@ -6,8 +6,8 @@ mod constraints; // what completions may be, compiled once for all who ask the s
 mod responses; // answers and refusals in OpenAI's shape
 mod text_stream; // tokens -> text that is final, without its think block
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -21,7 +21,7 @@ use crate::constraint::Reasoning;
 use crate::hub::ModelConfig;
 use crate::openai::{
     Answer, Api, ApiError, Finish, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
-    ResponseItems, TextPrompt, TokenizeRequest, Usage,
+    ResponseItems, TextPrompt, Usage,
 };
 use crate::rollout::{Completion, Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
@@ -29,13 +29,20 @@ use crate::text::{TemplateOptions, TextError, Thinking, Tokenizer};
 use crate::update::ReadToken;
 
 pub(crate) use body::body;
-pub(crate) use collected::{Collected, server_error};
+pub(crate) use collected::Collected;
 pub(crate) use constraints::{ConstraintSpec, Constraints};
-pub(crate) use responses::{answer, busy, no_model, refusal, unix_seconds, with_type};
+pub(crate) use responses::{
+    answer, busy, no_model, refusal, refusal_of_body, server_error, unix_seconds, with_type,
+};
 pub(crate) use text_stream::TextStream;
 
-/// vLLM's API of token ids.
-pub(crate) const GENERATE: &str = "/inference/v1/generate";
+/// The addresses that sample.
+pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 4] = [
+    ("/v1/chat/completions", Api::Chat),
+    ("/v1/completions", Api::Completions),
+    ("/v1/responses", Api::Responses),
+    ("/inference/v1/generate", Api::Generate),
+];
 
 /// Completions of one body.
 const MAX_COMPLETIONS: usize = 1024;
@@ -55,7 +62,7 @@ pub(crate) struct AskedModel {
     pub(crate) template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
     pub(crate) reasons: bool,
-    /// Of think blocks, where a request has no own.
+    /// Of think blocks, where a request names none.
     pub(crate) thinking_limit: Option<Arc<ThinkingLimit>>,
     /// Tokens of a completion.
     pub(crate) max_completion_tokens: usize,
@@ -128,6 +135,14 @@ impl Event {
             likeliest,
         })
     }
+
+    /// That of its end, without its tokens where each was told.
+    pub(crate) fn of_end(index: usize, mut completion: Completion, by_token: bool) -> Self {
+        if by_token {
+            completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
+        }
+        Self::Ended { index, completion }
+    }
 }
 
 /// A prompt with its completions to sample.
@@ -168,19 +183,17 @@ pub(crate) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiEr
     } = prepared;
     if stream {
         let chunks = Chunks::new(events, collected, include_usage);
-        let mut response = with_type(
-            200,
-            "text/event-stream; charset=utf-8",
-            Body::from_stream(chunks),
-        );
+        let body = Body::from_stream(chunks);
+        let mut response = with_type(200, "text/event-stream; charset=utf-8", body);
+        let no_cache = HeaderValue::from_static("no-cache");
         response
             .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            .insert(header::CACHE_CONTROL, no_cache);
         return Ok(response);
     }
     while !collected.is_complete() {
         match events.recv().await {
-            Some(Event::Failed(why)) => return Err(server_error(&why)),
+            Some(Event::Failed(why)) => return Err(server_error(why)),
             Some(event) => _ = collected.apply(event)?,
             None => return Err(server_error("the server was stopped")),
         }
@@ -225,14 +238,9 @@ pub(crate) fn prepare_asked(
         return Err(ApiError::invalid(field, message));
     }
     let has_value = asked.response_format != ResponseFormat::Text;
-    let call_reader = |list| {
-        CallReader::new(
-            model.tokenizer.call_format(),
-            list,
-            wanted.is_some(),
-            has_value,
-        )
-    };
+    let (tokenizer, is_constrained) = (&model.tokenizer, wanted.is_some());
+    let call_reader =
+        |list| CallReader::new(tokenizer.call_format(), list, is_constrained, has_value);
     let count = asked.prompt.count() * asked.samples;
     if count > MAX_COMPLETIONS {
         let message = format!(
@@ -244,21 +252,16 @@ pub(crate) fn prepare_asked(
     let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
     let stops = Arc::new(asked.stop);
-    if let Some(id) = asked
-        .stop_token_ids
-        .iter()
-        .find(|id| !model.tokenizer.stop_ids().contains(id))
-    {
-        let own = model.tokenizer.stop_ids();
+    let ends = tokenizer.stop_ids();
+    if let Some(id) = asked.stop_token_ids.iter().find(|id| !ends.contains(id)) {
         let message = format!(
-            "`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`"
+            "`stop_token_ids`: completions end with the model's own, {ends:?}, and not with {id}: use `stop`"
         );
         return Err(ApiError::invalid("stop_token_ids", message));
     }
-    let stop_ids = if asked.ignore_eos {
-        Vec::new()
-    } else {
-        model.tokenizer.stop_ids().to_vec()
+    let stop_ids = match asked.ignore_eos {
+        true => Vec::new(),
+        false => ends.to_vec(),
     };
     let shaping = Shaping {
         top_k: asked.top_k,
@@ -272,10 +275,7 @@ pub(crate) fn prepare_asked(
     };
     let shaping = (shaping != Shaping::default()).then(|| Arc::new(shaping));
     let thinking = match asked.thinking_budget {
-        Some(budget) => {
-            let made = ThinkingLimit::new(&model.tokenizer, budget);
-            Some(made.map_err(|error| server_error(&error.to_string()))?)
-        }
+        Some(budget) => Some(ThinkingLimit::new(tokenizer, budget).map_err(server_error)?),
         None => model.thinking_limit.clone(),
     };
     let read_prompt = |(index, token_ids): (usize, &Vec<u32>)| ReadPrompt {
@@ -290,15 +290,16 @@ pub(crate) fn prepare_asked(
         false => Vec::new(),
     };
     let echoed = match &asked.prompt {
-        Prompt::Texts(texts) if asked.echo => texts
-            .iter()
-            .map(|text| echoed(model, text))
-            .collect::<Result<_, _>>()?,
+        Prompt::Texts(texts) if asked.echo => {
+            let echoed = texts.iter().map(|text| echoed(model, text));
+            echoed.collect::<Result<_, _>>()?
+        }
         Prompt::Texts(_) | Prompt::Chat { .. } => Vec::new(),
     };
     let seed = asked.seed.unwrap_or_else(random_seed);
-    let mut asked_prompts = Vec::new();
-    let mut choices = Vec::with_capacity(count);
+    let (mut sampled, mut choices) = (Vec::new(), Vec::with_capacity(count));
+    let by_token =
+        asked.stream || !stops.is_empty() || asked.top_log_probs > 0 || api == Api::Responses;
     let mut usage = Usage::default();
     for (index, prompt) in prompts.into_iter().enumerate() {
         usage.prompt_tokens += prompt.len();
@@ -313,18 +314,16 @@ pub(crate) fn prepare_asked(
             let samples = JOB_SAMPLES.min(asked.samples - first);
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
-                text: TextStream::new(Arc::clone(&model.tokenizer), Arc::clone(&stops)),
-                thoughts:
-                    ThinkBlock::new(reasoning, model.tokenizer.think_marks()).filter(|_| is_chat),
+                text: TextStream::new(Arc::clone(tokenizer), Arc::clone(&stops)),
+                thoughts: ThinkBlock::new(reasoning, tokenizer.think_marks()).filter(|_| is_chat),
                 calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));
             // Only the prompt is asked for.
             if asked.max_tokens == Some(0) {
-                choices
-                    .iter_mut()
-                    .for_each(|choice| choice.end(Finish::Length));
+                let all = choices.iter_mut();
+                all.for_each(|choice| choice.end(Finish::Length));
                 continue;
             }
             let request = Request {
@@ -332,27 +331,26 @@ pub(crate) fn prepare_asked(
                 shaping: shaping.clone(),
                 ..Request::new(prompt.clone(), index as u32, 0, samples)
             };
-            asked_prompts.push(PromptToSample {
+            sampled.push(PromptToSample {
                 request,
                 sampling: sampling.clone(),
                 reasoning,
                 first_index: index * asked.samples + first,
-                by_token: asked.stream
-                    || !stops.is_empty()
-                    || asked.top_log_probs > 0
-                    || api == Api::Responses,
+                by_token,
                 stopped,
                 events: sender.clone(),
             });
         }
     }
     let (key, created) = (format!("{:016x}", random_seed()), unix_seconds());
-    let id = format!(
-        "{}-{key}",
-        if api == Api::Chat { "chatcmpl" } else { "cmpl" }
-    );
+    let id = match api {
+        Api::Chat => format!("chatcmpl-{key}"),
+        _ => format!("cmpl-{key}"),
+    };
     let items = (api == Api::Responses)
         .then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
+    let told = read_prompts.iter();
+    let told = told.map(|prompt| ReadTokens::of(&prompt.token_ids));
     let collected = Collected {
         answer: Answer {
             api,
@@ -369,15 +367,12 @@ pub(crate) fn prepare_asked(
         token_ids: asked.token_ids,
         tells_prompts: asked.prompt_log_probs,
         echoed,
-        prompts: read_prompts
-            .iter()
-            .map(|prompt| ReadTokens::of(&prompt.token_ids))
-            .collect(),
+        prompts: told.collect(),
         samples: asked.samples,
         usage,
     };
     Ok(PreparedRequest {
-        prompts: asked_prompts,
+        prompts: sampled,
         read_prompts,
         wanted,
         events,
@@ -393,56 +388,28 @@ const EFFORT: &str = "reasoning_effort";
 /// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
 /// constraint leaves it no other beginning that it likes.
 fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
-    let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
-    let end = model
-        .tokenizer
-        .decode(end, false)
-        .map_err(|error| server_error(&error.to_string()))?;
+    let (end, tokenizer) = (
+        &ids[ids.len().saturating_sub(PROMPT_END)..],
+        &model.tokenizer,
+    );
+    let end = tokenizer.decode(end, false).map_err(server_error)?;
     let may_reason = match asked {
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),
         Prompt::Texts(_) => false,
     };
-    Ok(
-        match Reasoning::for_prompt(Thinking::On, &end, model.tokenizer.think_marks()) {
-            Reasoning::Allowed if !may_reason => Reasoning::Off,
-            found => found,
-        },
-    )
-}
-
-pub(crate) fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
-    match client.strong_count() {
-        0 => Err(server_error("the client is gone")),
-        _ => Ok(()),
-    }
+    let reasoning = Reasoning::for_prompt(Thinking::On, &end, tokenizer.think_marks());
+    Ok(match reasoning {
+        Reasoning::Allowed if !may_reason => Reasoning::Off,
+        reasoning => reasoning,
+    })
 }
 
 /// A prompt as a completion that repeats it has it.
 fn echoed(model: &AskedModel, prompt: &TextPrompt) -> Result<String, ApiError> {
     match prompt {
         TextPrompt::Text(text) => Ok(text.clone()),
-        TextPrompt::Tokens(ids) => model
-            .tokenizer
-            .decode(ids, false)
-            .map_err(|error| server_error(&error.to_string())),
+        TextPrompt::Tokens(ids) => model.tokenizer.decode(ids, false).map_err(server_error),
     }
-}
-
-pub(crate) fn prompts(
-    model: &AskedModel,
-    prompt: (&Prompt, bool),
-    client: &Weak<()>,
-) -> Result<Vec<Vec<u32>>, ApiError> {
-    prompts_with_text(model, prompt, client)
-        .map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
-}
-
-/// The token ids of what a body of `/tokenize` has.
-pub(crate) fn token_ids(model: &AskedModel, asked: &TokenizeRequest) -> Result<Vec<u32>, ApiError> {
-    let present = Arc::new(());
-    let prompt = (&asked.prompt, asked.add_special_tokens);
-    let found = prompts(model, prompt, &Arc::downgrade(&present))?;
-    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// What a chat template is rendered with.
@@ -450,50 +417,39 @@ pub(crate) fn template_options(
     model: &AskedModel,
     template: &RequestedTemplate,
 ) -> TemplateOptions {
-    let (
-        mut options,
-        RequestedTemplate {
-            thinking,
-            effort,
-            kwargs,
-        },
-    ) = (model.template.clone(), template);
-    if let Some(thinking) = thinking {
-        options.thinking = if *thinking {
-            Thinking::On
-        } else {
-            Thinking::Off
+    let mut options = model.template.clone();
+    if let Some(thinking) = template.thinking {
+        options.thinking = match thinking {
+            true => Thinking::On,
+            false => Thinking::Off,
         };
     }
-    let effort = effort
-        .as_ref()
-        .filter(|_| model.tokenizer.template_reads(EFFORT));
-    options
-        .kwargs
-        .extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
-    options.kwargs.extend(kwargs.clone());
+    let reads_effort = || model.tokenizer.template_reads(EFFORT);
+    if let Some(effort) = template.effort.as_ref().filter(|_| reads_effort()) {
+        let effort = effort.as_str().into();
+        options.kwargs.insert(EFFORT.to_owned(), effort);
+    }
+    options.kwargs.extend(template.kwargs.clone());
     options
 }
 
-/// The token ids of prompts, each with its text, which is empty where it was given as ids. `add_special`: whether a text gets
-/// the special tokens that the tokenizer adds.
-pub(crate) fn prompts_with_text(
+/// The token ids of a prompt, each with its text, which is empty where it was given as ids. `add_special`: whether a text gets
+/// the special tokens that the tokenizer adds; `is_wanted`: asked before each.
+pub(crate) fn prompts(
     model: &AskedModel,
-    (prompt, add_special): (&Prompt, bool),
-    client: &Weak<()>,
+    prompt: &Prompt,
+    add_special: bool,
+    is_wanted: &dyn Fn() -> Result<(), ApiError>,
 ) -> Result<Vec<(Vec<u32>, String)>, ApiError> {
-    let tokenizer = &model.tokenizer;
+    let (tokenizer, positions) = (&model.tokenizer, model.positions);
     let encode = |text: &str, refuse: &dyn Fn(TextError) -> ApiError| {
-        check_is_there(client)?;
-        match tokenizer.longest_text_bytes(model.positions) {
-            Some(most) if text.len() > most => Err(too_long(
-                model,
-                &format!(
-                    "{} bytes, more than {} tokens can have",
-                    text.len(),
-                    model.positions
-                ),
-            )),
+        is_wanted()?;
+        match tokenizer.longest_text_bytes(positions) {
+            Some(most) if text.len() > most => {
+                let bytes = text.len();
+                let length = format!("{bytes} bytes, more than {positions} tokens can have");
+                Err(too_long(model, &length))
+            }
             _ if add_special => tokenizer.encode_with_special_tokens(text).map_err(refuse),
             _ => tokenizer.encode(text).map_err(refuse),
         }
@@ -514,31 +470,23 @@ pub(crate) fn prompts_with_text(
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            let text = tokenizer
-                .prompt(messages, tools, &options)
-                .map_err(refuse)?;
+            let text = tokenizer.prompt(messages, tools, &options);
+            let text = text.map_err(refuse)?;
             Ok(vec![(encode(&text, &refuse)?, text)])
         }
         Prompt::Texts(prompts) => {
+            let refuse = |error: TextError| ApiError::invalid("prompt", error.to_string());
+            let size = model.vocabulary;
             let ids = |prompt: &TextPrompt| match prompt {
-                TextPrompt::Text(text) => Ok((
-                    encode(text, &|error| {
-                        ApiError::invalid("prompt", error.to_string())
-                    })?,
-                    text.clone(),
-                )),
-                TextPrompt::Tokens(ids) => {
-                    match ids.iter().find(|id| **id as usize >= model.vocabulary) {
-                        Some(id) => Err(ApiError::invalid(
-                            "prompt",
-                            format!(
-                                "token id {id} is not in the vocabulary of {} tokens",
-                                model.vocabulary
-                            ),
-                        )),
-                        None => Ok((ids.clone(), String::new())),
+                TextPrompt::Text(text) => Ok((encode(text, &refuse)?, text.clone())),
+                TextPrompt::Tokens(ids) => match ids.iter().find(|id| **id as usize >= size) {
+                    Some(id) => {
+                        let message =
+                            format!("token id {id} is not in the vocabulary of {size} tokens");
+                        Err(ApiError::invalid("prompt", message))
                     }
-                }
+                    None => Ok((ids.clone(), String::new())),
+                },
             };
             prompts.iter().map(ids).collect()
         }
@@ -553,20 +501,19 @@ fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usi
     if prompt.len() > model.longest_prompt.min(model.positions - 1) {
         return Err(too_long(model, &format!("{} tokens", prompt.len())));
     }
-    let most = model
-        .max_completion_tokens
-        .min(model.positions - prompt.len());
+    let left = model.positions - prompt.len();
+    let most = model.max_completion_tokens.min(left);
     Ok(named.map_or(most, |named| named.min(most)))
 }
 
 /// In OpenAI's words, by which clients recognise it.
-fn too_long(model: &AskedModel, found: &str) -> ApiError {
+fn too_long(model: &AskedModel, length: &str) -> ApiError {
     let room = match model.longest_prompt < model.positions {
         true => format!(", of a prompt {}", model.longest_prompt),
         false => String::new(),
     };
     let message = format!(
-        "This model's maximum context length is {} tokens{room}; the prompt has {found}",
+        "This model's maximum context length is {} tokens{room}; the prompt has {length}",
         model.positions
     );
     ApiError {

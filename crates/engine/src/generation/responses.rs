@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 
 use crate::openai::ApiError;
@@ -29,14 +29,22 @@ pub(crate) fn busy(why: &str) -> ApiError {
     }
 }
 
+pub(crate) fn server_error(why: impl ToString) -> ApiError {
+    ApiError::new(500, "server_error", None, why.to_string())
+}
+
 pub(crate) fn refusal(error: &ApiError) -> Response {
     let mut response = answer(error.status, &error.json());
     if let Some(seconds) = error.retry_seconds {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// The refusal of a body: its unread bytes would be taken for the next request.
+pub(crate) fn refusal_of_body(error: &ApiError) -> Response {
+    ([(header::CONNECTION, "close")], refusal(error)).into_response()
 }
 
 pub(crate) fn answer(status: u16, json: &Json) -> Response {
@@ -44,18 +52,10 @@ pub(crate) fn answer(status: u16, json: &Json) -> Response {
 }
 
 pub(crate) fn with_type(status: u16, kind: &'static str, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // A browser is not to guess that text from a model is a page.
-    response.headers_mut().insert(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
-    response
+    let nosniff = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    (status, [(header::CONTENT_TYPE, kind), nosniff], body).into_response()
 }
 
 pub(crate) fn no_model<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> ApiError {
@@ -64,11 +64,7 @@ pub(crate) fn no_model<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> 
     let message = format!("no model `{name}` is served; there is {}", known.join(", "));
     ApiError {
         parameter: Some("model".to_owned()),
-        ..ApiError::new(
-            404,
-            "invalid_request_error",
-            Some("model_not_found"),
-            message,
-        )
+        code: Some("model_not_found"),
+        ..ApiError::new(404, "invalid_request_error", None, message)
     }
 }

@@ -67,25 +67,17 @@ impl TextStream {
 
     /// The text of the last tokens, without the newest and with them.
     fn decoded(&self) -> Result<(String, String), TextError> {
-        let before = self
-            .tokenizer
-            .decode(&self.ids[self.context..self.read], true)?;
-        Ok((
-            before,
-            self.tokenizer.decode(&self.ids[self.context..], true)?,
-        ))
+        let text = |ids| self.tokenizer.decode(ids, true);
+        let (context, read) = (self.context, self.read);
+        Ok((text(&self.ids[context..read])?, text(&self.ids[context..])?))
     }
 
     fn hold(&mut self, before: &str, text: &str) {
-        self.held
-            .push_str(text.strip_prefix(before).unwrap_or_default());
+        let held = &mut self.held;
+        held.push_str(text.strip_prefix(before).unwrap_or_default());
         // The earliest; of several there the one that is named first makes no difference.
-        if let Some(at) = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min()
-        {
+        let stops = self.stops.iter().filter_map(|stop| held.find(stop));
+        if let Some(at) = stops.min() {
             self.held.truncate(at);
             self.is_stopped = true;
         }
@@ -158,8 +150,8 @@ impl ThinkBlock {
                     let begun = self.held.trim_start();
                     if let Some(rest) = begun.strip_prefix(open) {
                         (self.place, self.held) = (Place::Inside, rest.to_owned());
-                    } else if let Some(rest) =
-                        begun.strip_prefix(answer).filter(|_| !answer.is_empty())
+                    } else if !answer.is_empty()
+                        && let Some(rest) = begun.strip_prefix(answer)
                     {
                         (self.place, self.held) = (Place::After, rest.to_owned());
                     } else if is_end || ![open, answer].iter().any(|mark| mark.starts_with(begun)) {
@@ -169,22 +161,20 @@ impl ThinkBlock {
                     }
                 }
                 Place::Inside => {
-                    let found = self.held.find(close);
-                    let end = if is_end {
-                        self.held.len()
-                    } else {
-                        unfinished(&self.held, close)
+                    let closed = self.held.find(close);
+                    let end = match is_end {
+                        true => self.held.len(),
+                        false => unfinished(&self.held, close),
                     };
-                    thought.extend(self.held.drain(..found.unwrap_or(end)));
-                    if found.is_none() {
+                    thought.extend(self.held.drain(..closed.unwrap_or(end)));
+                    if closed.is_none() {
                         return (thought, String::new());
                     }
                     self.held.drain(..close.len());
                     self.place = Place::Gap;
                 }
                 Place::Gap => {
-                    self.held
-                        .drain(..self.held.len() - self.held.trim_start().len());
+                    self.held = self.held.trim_start().to_owned();
                     match self.held.strip_prefix(turn).filter(|_| !turn.is_empty()) {
                         Some(rest) => (self.place, self.held) = (Place::Before, rest.to_owned()),
                         None if self.held.is_empty() || !is_end && turn.starts_with(&self.held) => {

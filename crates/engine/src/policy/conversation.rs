@@ -1,9 +1,12 @@
 //! What a policy says: conversations of one or more turns, each an answer with its score.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::advantage::{GroupSignal, group_signal, parts_differ};
+use crate::dataset::PromptRow;
 use crate::environment::{AgentRecord, AnsweredCall, ChainEnd, ToolChain, ToolStep};
 use crate::facts::Target;
 use crate::rollout::{Completion, StopReason};
@@ -29,6 +32,33 @@ pub struct Turn {
     pub score: Score,
     /// What training weighs it with; 0 elsewhere.
     pub advantage: f64,
+}
+
+/// An answer without its score.
+pub(super) struct Answer<'e> {
+    pub(super) completion: Completion,
+    pub(super) text: String,
+    /// As in [`Turn::tools`].
+    pub(super) tools: Option<ToolTurn>,
+    /// What it is scored against.
+    pub(super) row: Cow<'e, PromptRow>,
+}
+
+impl Answer<'_> {
+    /// One that ends a turn with tools or an agent.
+    pub(super) fn after(
+        turn: ToolTurn,
+        completion: Completion,
+        text: String,
+        row: &PromptRow,
+    ) -> Self {
+        Self {
+            row: Cow::Owned(turn.chain().scored_row(row)),
+            completion,
+            text,
+            tools: Some(turn),
+        }
+    }
 }
 
 /// The prompt of a later turn, which contains the answers before it.
@@ -78,7 +108,6 @@ pub struct CallStep {
 }
 
 impl ToolTurn {
-    /// In order.
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> {
         self.steps
             .iter()
@@ -88,28 +117,20 @@ impl ToolTurn {
 
     /// As it is recorded.
     pub fn chain(&self) -> ToolChain {
-        let step = |CallStep {
-                        completion,
-                        text,
-                        calls,
-                        reply_tokens,
-                        ..
-                    }: &CallStep| ToolStep {
-            text: text.clone(),
-            tokens: completion.token_ids.len(),
-            reply_tokens: *reply_tokens,
-            token_ids: completion.token_ids.clone(),
-            log_probs: completion.log_probs.clone(),
-            calls: calls.clone(),
+        let step = |step: &CallStep| ToolStep {
+            text: step.text.clone(),
+            tokens: step.completion.token_ids.len(),
+            reply_tokens: step.reply_tokens,
+            token_ids: step.completion.token_ids.clone(),
+            log_probs: step.completion.log_probs.clone(),
+            calls: step.calls.clone(),
         };
-        let (steps, states) = (self.steps.iter().map(step).collect(), self.states.clone());
-        let (last_calls, failure) = (self.last_calls.clone(), self.failure.clone());
         ToolChain {
-            steps,
-            last_calls,
+            steps: self.steps.iter().map(step).collect(),
+            last_calls: self.last_calls.clone(),
             end: self.end,
-            failure,
-            states,
+            failure: self.failure.clone(),
+            states: self.states.clone(),
             agent: self.agent.clone(),
         }
     }
@@ -138,7 +159,6 @@ impl Turn {
         steps.chain(std::iter::once(&self.completion))
     }
 
-    /// The tokens of these.
     pub fn sampled_tokens(&self) -> usize {
         self.completions()
             .map(|completion| completion.token_ids.len())
@@ -150,12 +170,12 @@ impl Turn {
         &'t self,
         first: &'t [u32],
     ) -> impl Iterator<Item = (&'t [u32], &'t Completion)> {
-        let own = self
+        let read = self
             .prompt
             .as_ref()
             .map_or(first, |prompt| &prompt.token_ids);
         let steps = self.tools.iter().flat_map(|tools| &tools.steps);
-        let last = self.tools.as_ref().map_or(own, |tools| &tools.prompt);
+        let last = self.tools.as_ref().map_or(read, |tools| &tools.prompt);
         let all = steps
             .map(|step| (step.prompt.as_slice(), &step.completion))
             .chain([(last, &self.completion)]);
@@ -186,21 +206,15 @@ impl Turn {
             Some(tools) => (Some(tools.chain()), tools.call_seconds),
             None => (None, Vec::new()),
         };
-        let Completion {
-            token_ids,
-            log_probs,
-            stop,
-            ..
-        } = self.completion;
         Ok(SampledCompletion {
             chain,
             call_seconds,
             prompt_id: prompt_id.to_owned(),
             sample,
             text: self.text,
-            token_ids,
-            log_probs,
-            stop_reason: stop,
+            stop_reason: self.completion.stop,
+            token_ids: self.completion.token_ids,
+            log_probs: self.completion.log_probs,
             score: serde_json::to_value(&self.score)?,
             target: Target::Trained,
             step: None,
@@ -211,17 +225,15 @@ impl Turn {
 /// Whether the rewards of answers to one prompt differ, and if not, where they are. `weights`: of `per_part`, where each
 /// part is judged by itself.
 pub fn signal_of<'t>(
-    turns: impl Iterator<Item = &'t Turn> + Clone,
+    turns: impl Iterator<Item = &'t Turn>,
     weights: Option<&PartWeights>,
 ) -> GroupSignal {
-    let scores: Vec<&Score> = turns.clone().map(|turn| &turn.score).collect();
+    let scores: Vec<&Score> = turns.map(|turn| &turn.score).collect();
     if weights.is_some_and(|weights| parts_differ(&scores, weights)) {
         return GroupSignal::Mixed;
     }
-    let rewards: Vec<f64> = turns.clone().map(|turn| turn.score.reward).collect();
-    let (all_max, all_min) = (
-        turns.clone().all(|turn| turn.score.is_max()),
-        turns.clone().all(|turn| turn.score.is_min()),
-    );
+    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+    let all_max = scores.iter().all(|score| score.is_max());
+    let all_min = scores.iter().all(|score| score.is_min());
     group_signal(&rewards, all_max, all_min)
 }

@@ -1,5 +1,6 @@
 //! Prompts are answered: conversations are held on one thread while what they ask is decoded on others.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Scope;
@@ -11,15 +12,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::blocking::Blocking;
-use super::hold::Partners;
+use super::hold::Context;
 use super::questions::Questions;
 use super::sampler::Sampler;
 use super::scores::{Scores, score_all};
 use super::settings::{ConverseSettings, Conversed, Question};
-use super::ticket::{Line, Ticket};
-use super::{Conversation, KeptAnswers, Policy, Watcher};
+use super::{Conversation, KeptAnswers, Policy, ServedModel, Watcher};
 use crate::rollout::{
-    Order, Queue, QueueSize, Request, RequestSize, SizedSource, ThreadPool, Worker,
+    Order, Queue, QueuedConversation, QueuedQuestion, Request, RequestSize, SizedSource,
+    ThreadPool, Worker,
 };
 
 impl Policy {
@@ -33,13 +34,27 @@ impl Policy {
         settings: &ConverseSettings<'_>,
         watcher: Option<&mut dyn Watcher>,
     ) -> Result<Conversed> {
-        converse(self, questions, settings, watcher)
+        converse(Sampler::Policy(self), questions, settings, watcher)
     }
 }
 
-/// As [`Policy::converse`], with what `sampler` samples.
-pub(super) fn converse(
-    sampler: &dyn Sampler,
+impl ServedModel<'_> {
+    /// As [`Policy::converse`].
+    ///
+    /// # Errors
+    /// The same, and those of [`ServedModel::ask`].
+    pub fn converse(
+        &self,
+        questions: &[Question<'_>],
+        settings: &ConverseSettings<'_>,
+        watcher: Option<&mut dyn Watcher>,
+    ) -> Result<Conversed> {
+        converse(Sampler::Served(self), questions, settings, watcher)
+    }
+}
+
+fn converse(
+    sampler: Sampler<'_>,
     questions: &[Question<'_>],
     settings: &ConverseSettings<'_>,
     mut watcher: Option<&mut dyn Watcher>,
@@ -55,15 +70,10 @@ pub(super) fn converse(
     let threads = sampler.threads();
     let decode = || {
         let (_guard, before) = (FailsOnPanic(questions, &queues), Instant::now());
-        let mut workers: Vec<_> = queues
-            .iter()
-            .map(|(queue, _)| Worker::new(queue, QueueSize::default(), threads))
-            .collect();
-        let sized: Vec<_> = workers
-            .iter_mut()
-            .zip(&queues)
-            .map(|(worker, (_, sizes))| SizedSource::new(worker, sizes.clone()))
-            .collect();
+        let workers = queues.iter().map(|(queue, _)| Worker::new(queue, threads));
+        let mut workers: Vec<_> = workers.collect();
+        let sized = |(worker, (_, sizes)): (_, &Part)| SizedSource::new(worker, sizes.clone());
+        let sized: Vec<_> = workers.iter_mut().zip(&queues).map(sized).collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
         // Who still waits for a completion, or asks for one, learns that none comes.
         match &decoded {
@@ -90,11 +100,8 @@ pub(super) fn converse(
         let holding = scope.spawn(hold);
         let decoded = decode();
         // A panic of a thread continues in this one.
-        let held = holding.join();
-        (
-            held.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            decoded,
-        )
+        let held = holding.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (held, decoded)
     });
     let (conversations, ((counts, gpu_fallbacks), rollout_seconds)) = match (held, decoded) {
         (Ok(conversations), Ok(decoded)) => (conversations, decoded),
@@ -115,17 +122,13 @@ pub(super) fn converse(
 /// What is decoded together, and what it takes of the caches.
 type Part = (Arc<Queue>, Vec<RequestSize>);
 
+type Begun = Vec<(usize, QueuedConversation)>;
+
 /// Asks for the first completions. Returns the conversations that begin, and for how many of them the first is known.
-fn begin(
-    questions: &Questions<'_>,
-    watcher: Option<&dyn Watcher>,
-) -> (Vec<Part>, Vec<(usize, Ticket)>, usize) {
+fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>, Begun, usize) {
     let (sampler, settings) = (questions.sampler, questions.settings);
-    let requests: Vec<Request> = questions
-        .all
-        .iter()
-        .map(|one| one.request.clone())
-        .collect();
+    let requests = questions.all.iter().map(|one| one.request.clone());
+    let requests: Vec<Request> = requests.collect();
     let parts = sampler.parts(settings.version, &requests);
     let together = parts.len().min(sampler.threads().count()).max(1);
     let agents = questions.agents.as_ref();
@@ -138,37 +141,30 @@ fn begin(
     let mut queues = Vec::with_capacity(parts.len());
     for part in parts {
         let queue = Arc::new(Queue::new(order));
-        let own = first..first + part.len();
-        first = own.end;
-        let are_followed = own.clone().any(|question| questions.is_followed(question));
-        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part.iter(), are_followed);
+        let all = first..first + part.len();
+        first = all.end;
+        let are_followed = all.clone().any(|question| questions.is_followed(question));
+        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part, are_followed);
         let uses_kept = kept.as_ref().is_some_and(serves);
         let mut sizes = Vec::with_capacity(part.len());
-        for (question, request) in own.zip(part) {
+        for (question, request) in all.zip(part) {
             sizes.extend(questions.sizes(question));
-            let most = questions.most_prompt_tokens(question);
-            let line = Arc::new(Line {
+            let most = questions.max_prompt_tokens(question);
+            let queued = Arc::new(QueuedQuestion {
                 queue: Arc::clone(&queue),
                 kept: kept.clone(),
                 uses_kept,
                 first: request.clone(),
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
-                most_prompt_tokens: questions.stays_in_cache(question).then_some(most),
+                max_prompt_tokens: questions.stays_in_cache(question).then_some(most),
             });
-            known += line.known(request).map_or(0, |known| known.len());
-            let samples = 0..request.samples;
-            let tickets = if questions.agents(question).is_some() {
-                samples
-                    .map(|sample| Ticket::of_agent(&line, sample))
-                    .collect()
-            } else {
-                if questions.is_followed(question) {
-                    samples.for_each(|sample| queue.enter(line.conversation + sample));
-                }
-                line.tickets()
+            let (conversations, are_known) = match questions.agent(question) {
+                Some(_) => (queued.begin_of_agents(), 0),
+                None => queued.begin(questions.is_followed(question)),
             };
-            begun.extend(tickets.into_iter().map(|ticket| (question, ticket)));
+            known += are_known;
+            begun.extend(conversations.into_iter().map(|one| (question, one)));
         }
         queues.push((queue, sizes));
     }
@@ -178,7 +174,7 @@ fn begin(
 /// Holds all conversations; by question, then by sample.
 fn hold_all<'s, 'e>(
     questions: &'e Questions<'e>,
-    begun: Vec<(usize, Ticket)>,
+    begun: Begun,
     scope: &'s Scope<'s, 'e>,
     mut watcher: Option<&mut dyn Watcher>,
 ) -> Result<Vec<Vec<Conversation>>> {
@@ -186,23 +182,21 @@ fn hold_all<'s, 'e>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(Error::wrap)?;
-    let samples = questions.all.iter().map(|one| one.request.samples);
-    let mut found: Vec<Vec<Conversation>> = samples
-        .map(|samples| vec![Conversation::default(); samples])
-        .collect();
+    let all = questions.all.iter().map(|one| one.request.samples);
+    let empty = |samples| vec![Conversation::default(); samples];
+    let mut conversations: Vec<_> = all.map(empty).collect();
     let (sender, messages) = unbounded_channel();
     let scores = Scores(sender);
-    let partners = Partners {
+    let context = Context {
         questions,
         scores: &scores,
         blocking,
     };
     runtime.block_on(async {
         let mut scoring = std::pin::pin!(score_all(questions, messages, blocking));
-        let mut held: FuturesUnordered<_> = begun
-            .into_iter()
-            .map(|(question, ticket)| partners.hold(question, ticket))
-            .collect();
+        let begun = begun.into_iter();
+        let held = begun.map(|(question, queued)| context.hold(question, queued));
+        let mut held: FuturesUnordered<_> = held.collect();
         loop {
             tokio::select! {
                 biased;
@@ -211,9 +205,9 @@ fn hold_all<'s, 'e>(
                         if let Some(watcher) = &mut watcher {
                             watcher.on_end(question, sample, &conversation);
                         }
-                        found[question][sample] = conversation;
+                        conversations[question][sample] = conversation;
                     }
-                    None => return Ok(found),
+                    None => return Ok(conversations),
                 },
                 // It ends before they do only if it fails.
                 failed = &mut scoring => failed?,

@@ -1,210 +1,163 @@
 //! One conversation, from its first prompt to its last score.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use candle_core::{Error, Result};
 
-use super::agents::Agents;
+use super::agents::TaskAgent;
 use super::blocking::Blocking;
-use super::prompts::render;
+use super::conversation::{Answer, Conversation, LaterPrompt, Turn};
+use super::prompts::{Prompt, render};
 use super::questions::Questions;
-use super::scores::{Scores, Unscored};
-use super::ticket::Ticket;
-use super::tools::{AskedWithTools, Followed, Sampled, ToolTalk};
-use super::{Conversation, LaterPrompt, ToolTurn, Turn};
+use super::scores::Scores;
+use super::tools::{Sampled, TaskTools, ToolSession};
 use crate::dataset::PromptRow;
-use crate::rollout::Completion;
+use crate::gateway::Gateway;
+use crate::rollout::QueuedConversation;
 
 /// What conversations are held with.
 #[derive(Clone, Copy)]
-pub(super) struct Partners<'h, 's, 'e> {
+pub(super) struct Context<'h, 's, 'e> {
     pub(super) questions: &'e Questions<'e>,
     pub(super) scores: &'h Scores<'e>,
     pub(super) blocking: &'h Blocking<'s, 'e>,
 }
 
-/// An answer without its score.
-struct Answer<'e> {
-    completion: Completion,
-    text: String,
-    tools: Option<ToolTurn>,
-    /// What it is scored against.
-    row: Cow<'e, PromptRow>,
-}
+/// The row of a turn, and its prompt where it is not the first.
+type NextTurn<'e> = (Cow<'e, PromptRow>, Option<LaterPrompt>);
 
-impl<'s, 'e> Partners<'_, 's, 'e> {
+impl<'s, 'e> Context<'_, 's, 'e> {
     /// Turn by turn: asks, has tools or an agent answer until there is an answer to score, and scores it.
     pub(super) async fn hold(
         self,
         question: usize,
-        mut ticket: Ticket,
+        mut queued: QueuedConversation,
     ) -> Result<(usize, usize, Conversation)> {
-        let questions = self.questions;
-        let (mut held, mut tools) = (Conversation::default(), ToolTalk::default());
-        let mut next = Some((Cow::Borrowed(&questions.all[question].prompt.row), None));
+        let (questions, sample) = (self.questions, queued.sample);
+        let (mut held, mut session) = (Conversation::default(), ToolSession::default());
+        let asked = questions.all[question].prompt;
+        let mut next: Option<NextTurn<'e>> = Some((Cow::Borrowed(&asked.row), None));
         while let Some((row, prompt)) = next {
             let is_last = held.turns.len() + 1 >= questions.max_turns(question);
-            let asked = (question, row, prompt.as_ref(), is_last);
-            let answer = self.answer(asked, &mut tools, &mut ticket).await?;
-            if is_last {
-                ticket.leave();
-            } else if questions.task(question).scorer.compares_groups() {
-                ticket.wait_for_others();
-            }
-            let tokens = answer.completion.token_ids.len();
-            let unscored = Unscored {
-                question,
-                sample: ticket.sample,
-                text: answer.text,
-                tokens,
-                row: answer.row,
+            let first = &asked.token_ids;
+            let read = prompt.as_ref().map_or(first, |prompt| &prompt.token_ids);
+            let answer = if let Some((agent, gateway)) = questions.agent(question) {
+                self.run_agent(agent, gateway, asked, &mut queued).await?
+            } else if let Some(tools) = questions.tools(question) {
+                let (mut prompt, row) = (read.clone(), &row);
+                loop {
+                    let sampled = Sampled {
+                        completion: queued.sample(&prompt).await?,
+                        row: row.clone(),
+                        prompt,
+                        count: queued.asked,
+                        is_last,
+                    };
+                    match self.call_tools(tools, asked, &mut session, sampled).await? {
+                        ControlFlow::Continue(next) => prompt = next,
+                        ControlFlow::Break(answer) => break answer,
+                    }
+                }
+            } else {
+                let completion = queued.sample(read).await?;
+                let tokenizer = questions.sampler.tokenizer();
+                let text = tokenizer.decode(&completion.token_ids, true);
+                Answer {
+                    completion,
+                    text: text.map_err(Error::wrap)?,
+                    tools: None,
+                    row,
+                }
             };
-            let (text, score) = self.scores.score(unscored).await?;
+            if is_last {
+                queued.leave();
+            } else if questions.task(question).scorer.compares_groups() {
+                queued.wait_for_others();
+            }
+            let (answer, score) = self.scores.score(question, sample, answer).await?;
             held.turns.push(Turn {
                 prompt,
                 tools: answer.tools,
-                ..Turn::new(answer.completion, text, score)
+                ..Turn::new(answer.completion, answer.text, score)
             });
-            next = self.next_turn(question, &held, &mut tools)?;
+            next = self.next_turn(question, &held, &mut session)?;
         }
         self.scores.end(question);
         let mut scores: Vec<_> = held.turns.iter_mut().map(|turn| &mut turn.score).collect();
         questions.task(question).scorer.join(&mut scores);
-        Ok((question, ticket.sample, held))
-    }
-
-    /// The answer of a turn. `prompt`: of a later turn.
-    async fn answer(
-        self,
-        (question, row, prompt, is_last): (usize, Cow<'e, PromptRow>, Option<&LaterPrompt>, bool),
-        own: &mut ToolTalk,
-        ticket: &mut Ticket,
-    ) -> Result<Answer<'e>> {
-        let questions = self.questions;
-        let first = &questions.all[question].prompt.token_ids;
-        let read = prompt.map_or(first, |prompt| &prompt.token_ids);
-        if let Some(agents) = questions.agents(question) {
-            return self.answer_of_agent(agents, question, row, ticket).await;
-        }
-        if let Some(asked) = questions.tools(question) {
-            let turn = (row, read.clone(), is_last);
-            return self.answer_after_calls(asked, own, turn, ticket).await;
-        }
-        let completion = ticket.sample(read).await?;
-        let tokenizer = questions.sampler.tokenizer();
-        let text = tokenizer.decode(&completion.token_ids, true);
-        Ok(Answer {
-            completion,
-            text: text.map_err(Error::wrap)?,
-            tools: None,
-            row,
-        })
+        Ok((question, sample, held))
     }
 
     /// Has the program of a conversation run to its end.
-    async fn answer_of_agent(
+    async fn run_agent(
         self,
-        agents: &'e Agents<'e>,
-        question: usize,
-        row: Cow<'e, PromptRow>,
-        ticket: &mut Ticket,
+        agent: &'e TaskAgent<'e>,
+        gateway: &'e Gateway,
+        asked: &'e Prompt,
+        queued: &mut QueuedConversation,
     ) -> Result<Answer<'e>> {
-        ticket.start().await?;
-        let (questions, line, sample) = (self.questions, Arc::clone(&ticket.line), ticket.sample);
-        let run = move || {
-            let tokenizer = questions.sampler.tokenizer();
-            let keep_going = || !questions.is_over();
-            let prompt = questions.all[question].prompt;
-            agents.run(prompt, tokenizer, (&line, sample), &keep_going)
+        queued.start().await?;
+        let (question, sample) = (Arc::clone(&queued.question), queued.sample);
+        let keep_going = || !self.questions.is_over();
+        let run = move || agent.run(gateway, asked, &question, sample, &keep_going);
+        self.blocking.run(run).await?
+    }
+
+    /// Has the calls of a completion answered: the next prompt, or the answer.
+    async fn call_tools(
+        self,
+        tools: &'e TaskTools<'e>,
+        asked: &'e Prompt,
+        session: &mut ToolSession,
+        sampled: Sampled<'e>,
+    ) -> Result<ControlFlow<Answer<'e>, Vec<u32>>> {
+        let mut taken = std::mem::take(session);
+        let follow = move || {
+            let followed = tools.follow(asked, &mut taken, sampled);
+            (taken, followed)
         };
-        let (turn, completion, text) = self.blocking.run(run).await??;
-        Ok(Answer {
-            completion,
-            text,
-            row: Cow::Owned(turn.chain().scored_row(&row)),
-            tools: Some(turn),
-        })
+        let (taken, followed) = self.blocking.run_tools(follow).await?;
+        *session = taken;
+        followed
     }
 
-    /// Samples and has calls answered, until a completion is the answer.
-    async fn answer_after_calls(
-        self,
-        asked: AskedWithTools<'e>,
-        own: &mut ToolTalk,
-        (row, mut prompt, is_last): (Cow<'e, PromptRow>, Vec<u32>, bool),
-        ticket: &mut Ticket,
-    ) -> Result<Answer<'e>> {
-        loop {
-            let completion = ticket.sample(&prompt).await?;
-            let (mut talk, row, count) = (std::mem::take(own), row.clone(), ticket.asked);
-            let follow = move || {
-                let sampled = Sampled {
-                    row: &row,
-                    prompt: &prompt,
-                    completion: &completion,
-                    count,
-                    is_last,
-                };
-                let followed = asked.follow(&mut talk, &sampled);
-                let followed = followed.map(|followed| match followed {
-                    Followed::Prompt(prompt) => Err(prompt),
-                    Followed::Answer(turn, text) => Ok(Answer {
-                        row: Cow::Owned(turn.chain().scored_row(&row)),
-                        completion,
-                        text,
-                        tools: Some(*turn),
-                    }),
-                });
-                (talk, followed)
-            };
-            let (talk, followed) = self.blocking.run_tools(follow).await?;
-            *own = talk;
-            match followed? {
-                Ok(answer) => return Ok(answer),
-                Err(next) => prompt = next,
-            }
-        }
-    }
-
-    /// The row and the prompt of the next turn, unless the conversation ends.
+    /// The next turn, unless the conversation ends.
     fn next_turn(
         self,
         question: usize,
         held: &Conversation,
-        own: &mut ToolTalk,
-    ) -> Result<Option<(Cow<'e, PromptRow>, Option<LaterPrompt>)>> {
+        session: &mut ToolSession,
+    ) -> Result<Option<NextTurn<'e>>> {
         let (questions, turns) = (self.questions, &held.turns);
-        let (first, asked) = (
-            &questions.all[question].prompt.row,
-            questions.task(question),
-        );
-        let goes_on = |last: &&Turn| last.score.goes_on(&asked.task.score);
+        let (asked, task) = (questions.all[question].prompt, questions.task(question));
+        let goes_on = |last: &&Turn| last.score.goes_on(&task.task.score);
         let is_over = turns.len() >= questions.max_turns(question);
         let Some(last) = turns.last().filter(goes_on).filter(|_| !is_over) else {
             return Ok(None);
         };
         let answers: Vec<&str> = turns.iter().map(|turn| turn.text.as_str()).collect();
-        let Some(mut row) = first.after(&answers) else {
+        let Some(mut row) = asked.row.after(&answers) else {
             return Ok(None);
         };
-        let (text, token_ids) = if let Some(asked) = questions.tools(question) {
-            let earlier = first.after(&answers[..answers.len() - 1]);
+        let (text, token_ids) = if let Some(tools) = questions.tools(question) {
+            let earlier = asked.row.after(&answers[..answers.len() - 1]);
             let read = earlier.map_or(0, |row| row.messages.len()) + 1;
             let new = row.messages.get(read..).unwrap_or_default();
             let answer = &last.completion.token_ids;
-            match asked.next_prompt(own, answer, new)? {
+            match tools.next_prompt(asked, session, answer, new)? {
                 Some(next) => next,
                 None => return Ok(None),
             }
         } else {
-            let rendered = render(asked.task, row, questions.sampler.tokenizer());
+            let rendered = render(task.task, row, questions.sampler.tokenizer());
             let rendered = rendered.map_err(Error::wrap)?;
             row = rendered.row;
             (rendered.text, rendered.token_ids)
         };
         // Planned for, unless the template writes more around an answer than around none.
-        if token_ids.len() > asked.max_prompt_tokens {
+        if token_ids.len() > task.max_prompt_tokens {
             return Ok(None);
         }
         let prompt = LaterPrompt {

@@ -6,14 +6,12 @@ mod blocking; // threads for what waits
 mod conversation; // answers with their scores
 mod converse; // conversations held while what they ask is decoded
 mod hold; // one conversation, from its first prompt to its last score
-mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
 mod questions; // what is answered together, with tools and agents
 mod sampler; // who samples
 mod scores; // answers scored while others are decoded
 mod served; // a model that another process has loaded
 mod settings; // what is asked, and what is answered
-mod ticket; // the places of conversations in the queue
 mod tools; // calls of tools, their replies, and why a conversation ends
 mod watch; // the progress of an eval
 mod written; // conversations with tools that nobody samples
@@ -36,7 +34,7 @@ use scores::score_rows;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 
-pub use kept_answers::KeptAnswers;
+pub use crate::rollout::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
@@ -80,12 +78,11 @@ pub enum PolicyVersion {
 impl Policy {
     /// Nothing to draft from, and no copy of the base.
     pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
-        let tokenizer = Arc::new(tokenizer);
         Self {
             engine,
             model,
             reference: None,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             threads,
             memory: RolloutMemory::default(),
         }
@@ -109,16 +106,8 @@ impl Policy {
     ) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
         let completions = requests.iter().map(|request| request.samples).sum();
-        let sample = || {
-            generate(
-                model,
-                adapters,
-                requests,
-                sampling,
-                &self.memory,
-                &self.threads,
-            )
-        };
+        let (memory, threads) = (&self.memory, &self.threads);
+        let sample = || generate(model, adapters, requests, sampling, memory, threads);
         let (mut generated, fallback) = self.in_less_memory(completions, sample)?;
         generated.gpu_fallbacks.extend(fallback);
         Ok(generated)
@@ -131,26 +120,15 @@ impl Policy {
         sources: &[SizedSource<'_>],
         sampling: &Sampling,
     ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-        let completions = sources
-            .iter()
-            .flat_map(|sized| &sized.sizes)
-            .map(|size| size.samples)
-            .sum();
+        let sizes = sources.iter().flat_map(|sized| &sized.sizes);
+        let completions = sizes.map(|size| size.samples).sum();
+        let (model, memory, threads) = (self.model_of(version), &self.memory, &self.threads);
         let sample = || {
             for sized in sources {
-                sized
-                    .source
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .begin_again();
+                let source = sized.source.lock();
+                source.unwrap_or_else(PoisonError::into_inner).begin_again();
             }
-            generate_from(
-                self.model_of(version),
-                sources,
-                sampling,
-                &self.memory,
-                &self.threads,
-            )
+            generate_from(model, sources, sampling, memory, threads)
         };
         let ((counts, mut fallbacks), fallback) = self.in_less_memory(completions, sample)?;
         fallbacks.extend(fallback);
@@ -164,19 +142,13 @@ impl Policy {
         all: usize,
         sample: impl Fn() -> Result<R>,
     ) -> Result<(R, Option<GpuFallback>)> {
-        let before = self.memory.halvings();
-        let generated = retry(
-            || _ = self.engine.trim_memory(),
-            || self.memory.halve(all),
-            sample,
-        )?;
-        let halvings = self.memory.halvings();
-        Ok((
-            generated,
-            (halvings > before).then_some(GpuFallback::Smaller {
-                parts: 1 << halvings,
-            }),
-        ))
+        let (memory, before) = (&self.memory, self.memory.halvings());
+        let free = || _ = self.engine.trim_memory();
+        let generated = retry(free, || memory.halve(all), sample)?;
+        let halvings = memory.halvings();
+        let parts = 1 << halvings;
+        let fallback = (halvings > before).then_some(GpuFallback::Smaller { parts });
+        Ok((generated, fallback))
     }
 
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group, with its scorer.
@@ -189,34 +161,27 @@ impl Policy {
         rows: impl IntoIterator<Item = ScoredRow<'r>>,
     ) -> Result<Vec<Vec<Turn>>> {
         let decode = |completion: &Completion| {
-            self.tokenizer
-                .decode(&completion.token_ids, true)
-                .map_err(Error::wrap)
+            let text = self.tokenizer.decode(&completion.token_ids, true);
+            text.map_err(Error::wrap)
         };
-        let texts = groups
-            .iter()
-            .flatten()
-            .map(decode)
-            .collect::<Result<Vec<_>>>()?;
+        let texts = groups.iter().flatten().map(decode);
+        let texts = texts.collect::<Result<Vec<_>>>()?;
         let rows: Vec<ScoredRow<'_>> = rows.into_iter().collect();
-        let all = groups
-            .iter()
-            .zip(&rows)
-            .flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
+        let all = groups.iter().zip(&rows);
+        let all = all.flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
         let answers: Vec<_> = texts.iter().map(String::as_str).zip(all).collect();
-        let scores = score_rows(&answers, || self.threads.check().is_ok())
-            .ok_or_else(ThreadPool::cancelled)?;
+        let scores = score_rows(&answers, || self.threads.check().is_ok());
+        let scores = scores.ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);
-        let mut found = Vec::with_capacity(groups.len());
-        for (group, row) in groups.into_iter().zip(rows) {
-            let score = |(completion, (text, mut score)): (Completion, (String, Score))| {
-                row.scorer
-                    .add_length(&mut score, completion.token_ids.len());
+        let turns = |(group, row): (Vec<Completion>, ScoredRow<'_>)| {
+            let turn = |(completion, (text, mut score)): (Completion, (String, Score))| {
+                let tokens = completion.token_ids.len();
+                row.scorer.add_length(&mut score, tokens);
                 Turn::new(completion, text, score)
             };
-            found.push(group.into_iter().zip(scored.by_ref()).map(score).collect());
-        }
-        Ok(found)
+            group.into_iter().zip(scored.by_ref()).map(turn).collect()
+        };
+        Ok(groups.into_iter().zip(rows).map(turns).collect())
     }
 }
 

@@ -55,10 +55,8 @@ pub struct Lengths {
 
 impl Lengths {
     pub fn prompt_limit(&self) -> usize {
-        self.max_seq_len
-            .unwrap_or(usize::MAX)
-            .min(self.positions)
-            .saturating_sub(self.max_completion_tokens)
+        let both = self.max_seq_len.unwrap_or(usize::MAX).min(self.positions);
+        both.saturating_sub(self.max_completion_tokens)
     }
 
     fn remedy(&self) -> &'static str {
@@ -75,11 +73,8 @@ impl fmt::Display for Lengths {
             Some(limit) if limit < self.positions => write!(formatter, "max_seq_len {limit}")?,
             _ => write!(formatter, "the model's {} positions", self.positions)?,
         }
-        write!(
-            formatter,
-            " less max_completion_tokens {}",
-            self.max_completion_tokens
-        )
+        let most = self.max_completion_tokens;
+        write!(formatter, " less max_completion_tokens {most}")
     }
 }
 
@@ -96,13 +91,8 @@ pub fn prepare(
     let Some(file) = task.set_file(set) else {
         return Ok(Vec::new());
     };
-    prepare_rows(
-        task,
-        &task.label(file),
-        load(task, set)?,
-        tokenizer,
-        lengths,
-    )
+    let (label, rows) = (task.label(file), load(task, set)?);
+    prepare_rows(task, &label, rows, tokenizer, lengths)
 }
 
 /// Prepares rows that were read from `label`.
@@ -114,6 +104,12 @@ pub fn prepare_rows(
     lengths: Lengths,
 ) -> Result<Vec<Prompt>, PromptError> {
     let mut prompts = Vec::with_capacity(rows.len());
+    let limit = lengths.prompt_limit();
+    let too_long = |place: String, tokens: usize| PromptError::TooLong {
+        place,
+        tokens,
+        lengths,
+    };
     for row in rows {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
         let failed = |source| PromptError::Text {
@@ -121,40 +117,28 @@ pub fn prepare_rows(
             source,
         };
         let prompt = render(task, row, tokenizer).map_err(failed)?;
-        if prompt.token_ids.len() > lengths.prompt_limit() {
-            return Err(PromptError::TooLong {
-                place,
-                tokens: prompt.token_ids.len(),
-                lengths,
-            });
+        let (tokens, turns) = (prompt.token_ids.len(), prompt.row.turn_count());
+        if tokens > limit {
+            return Err(too_long(place, tokens));
         }
-        if task.agent().is_some() && prompt.row.turn_count() > 1 {
+        if task.agent().is_some() && turns > 1 {
             let problem = "an agent holds the conversation itself: rows have no `turns`".to_owned();
             return Err(failed(TextError::Tools(problem)));
         }
         let of_tools = task
             .toolset()
             .map(|tools| tools.limits().max_context_tokens);
-        let most_tokens =
-            match of_tools.or(task.agent().map(|agent| agent.limits().max_context_tokens)) {
-                // A conversation ends where its prompt would be longer.
-                Some(most) => most
-                    .unwrap_or(usize::MAX)
-                    .min(lengths.prompt_limit())
-                    .max(prompt.token_ids.len()),
-                None => most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens)
-                    .map_err(failed)?,
-            };
-        if most_tokens > lengths.prompt_limit() {
-            let place = format!(
-                "{place}, with {} answers of max_completion_tokens",
-                prompt.row.turn_count() - 1
-            );
-            return Err(PromptError::TooLong {
-                place,
-                tokens: most_tokens,
-                lengths,
-            });
+        let of_agent = task.agent().map(|agent| agent.limits().max_context_tokens);
+        let most_tokens = match of_tools.or(of_agent) {
+            // A conversation ends where its prompt would be longer.
+            Some(most) => most.unwrap_or(usize::MAX).min(limit).max(tokens),
+            None => most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens)
+                .map_err(failed)?,
+        };
+        if most_tokens > limit {
+            let answers = turns - 1;
+            let place = format!("{place}, with {answers} answers of max_completion_tokens");
+            return Err(too_long(place, most_tokens));
         }
         let most_completions = most_completions(task, &prompt.row);
         prompts.push(Prompt {
@@ -170,12 +154,8 @@ pub fn prepare_rows(
                 tools: tools.as_ref(),
                 options: &options,
             };
-            check_continuation(
-                tokenizer,
-                input,
-                &turns_of(task, Some(tokenizer), &prompt.row.messages)?,
-                task.thinking,
-            )
+            let turns = turns_of(task, Some(tokenizer), &prompt.row.messages)?;
+            check_continuation(tokenizer, input, &turns, task.thinking)
         });
         checked.map_err(|source| PromptError::Text {
             place: label.to_owned(),
@@ -193,22 +173,21 @@ fn most_tokens(
     answer_tokens: usize,
 ) -> Result<usize, TextError> {
     let answers = vec![""; prompt.row.turn_count() - 1];
-    match prompt.row.after(&answers).filter(|_| !answers.is_empty()) {
-        Some(last) => {
-            Ok(render(task, last, tokenizer)?.token_ids.len() + answers.len() * answer_tokens)
-        }
-        None => Ok(prompt.token_ids.len()),
-    }
+    let last = prompt.row.after(&answers).filter(|_| !answers.is_empty());
+    let tokens = match last {
+        Some(last) => render(task, last, tokenizer)?.token_ids.len(),
+        None => prompt.token_ids.len(),
+    };
+    Ok(tokens + answers.len() * answer_tokens)
 }
 
 /// Of a conversation about a row.
 fn most_completions(task: &Task, row: &PromptRow) -> usize {
-    let of_agent = || {
-        task.agent()
-            .map_or(row.turn_count(), |agent| agent.limits().max_requests)
-    };
-    task.toolset()
-        .map_or_else(of_agent, |tools| tools.limits().max_turns)
+    match (task.toolset(), task.agent()) {
+        (Some(tools), _) => tools.limits().max_turns,
+        (None, Some(agent)) => agent.limits().max_requests,
+        (None, None) => row.turn_count(),
+    }
 }
 
 /// A row as the model reads it.
@@ -218,10 +197,9 @@ fn most_completions(task: &Task, row: &PromptRow) -> usize {
 pub fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
     let token_ids = tokenizer.encode(&text)?;
-    let (most_tokens, most_completions) = (token_ids.len(), most_completions(task, &row));
     Ok(Prompt {
-        most_tokens,
-        most_completions,
+        most_tokens: token_ids.len(),
+        most_completions: most_completions(task, &row),
         token_ids,
         text,
         row,

@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Result;
 
-use super::agents::Agents;
+use super::agents::{Agents, TaskAgent};
 use super::sampler::Sampler;
 use super::settings::{ConverseSettings, Question, ScoredTask};
-use super::tools::{AskedWithTools, TaskTools};
+use super::tools::TaskTools;
+use crate::gateway::Gateway;
 use crate::rollout::RequestSize;
 use crate::score::Scorer;
 
 /// Questions that are answered together.
 pub(super) struct Questions<'a> {
-    pub(super) sampler: &'a dyn Sampler,
+    pub(super) sampler: Sampler<'a>,
     pub(super) all: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
     /// By task; `None` where it has no tools.
@@ -25,14 +26,13 @@ pub(super) struct Questions<'a> {
 
 impl<'a> Questions<'a> {
     pub(super) fn new(
-        sampler: &'a dyn Sampler,
+        sampler: Sampler<'a>,
         all: &'a [Question<'a>],
         settings: &'a ConverseSettings<'a>,
     ) -> Result<Self> {
-        let tools = settings
-            .tasks
-            .iter()
-            .map(|asked| TaskTools::of_task(asked.task, sampler.tokenizer()));
+        let tools = settings.tasks.iter().map(|asked| {
+            TaskTools::of_task(asked.task, sampler.tokenizer(), asked.max_prompt_tokens)
+        });
         Ok(Self {
             sampler,
             all,
@@ -48,25 +48,19 @@ impl<'a> Questions<'a> {
     }
 
     /// `None` where its task has no tools.
-    pub(super) fn tools(&self, question: usize) -> Option<AskedWithTools<'_>> {
-        let asked = self.all[question].prompt;
-        Some(AskedWithTools {
-            tools: self.tools[asked.task].as_ref()?,
-            tokenizer: self.sampler.tokenizer(),
-            asked,
-            max_prompt_tokens: self.task(question).max_prompt_tokens,
-        })
+    pub(super) fn tools(&self, question: usize) -> Option<&TaskTools<'a>> {
+        self.tools[self.all[question].prompt.task].as_ref()
     }
 
-    /// The agents, where one holds the conversations about a question.
-    pub(super) fn agents(&self, question: usize) -> Option<&Agents<'a>> {
+    /// The agent that holds the conversations about a question, with its server.
+    pub(super) fn agent(&self, question: usize) -> Option<(&TaskAgent<'a>, &Gateway)> {
         let task = self.all[question].prompt.task;
-        self.agents.as_ref().filter(|agents| agents.has(task))
+        self.agents.as_ref()?.of_task(task)
     }
 
     /// Turns of a conversation at most; an agent holds one.
     pub(super) fn max_turns(&self, question: usize) -> usize {
-        let turns = match self.agents(question) {
+        let turns = match self.agent(question) {
             Some(_) => 1,
             None => self.all[question].prompt.row.turn_count(),
         };
@@ -76,7 +70,7 @@ impl<'a> Questions<'a> {
     /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before, and
     /// most prompts of an agent do.
     pub(super) fn stays_in_cache(&self, question: usize) -> bool {
-        self.tools(question).is_some() || self.agents(question).is_some()
+        self.tools(question).is_some() || self.agent(question).is_some()
     }
 
     /// Whether more than one completion may be sampled in its conversations.
@@ -85,7 +79,7 @@ impl<'a> Questions<'a> {
     }
 
     /// Tokens of a prompt in a conversation, at most.
-    pub(super) fn most_prompt_tokens(&self, question: usize) -> usize {
+    pub(super) fn max_prompt_tokens(&self, question: usize) -> usize {
         let most = self.task(question).max_prompt_tokens;
         most.min(self.all[question].prompt.most_tokens)
     }
@@ -93,16 +87,15 @@ impl<'a> Questions<'a> {
     /// What a question takes of the caches.
     pub(super) fn sizes(&self, question: usize) -> Vec<RequestSize> {
         let request = &self.all[question].request;
+        let max_prompt_tokens = self.max_prompt_tokens(question);
+        let later_tokens = max_prompt_tokens.saturating_sub(request.prompt.len());
         let size = RequestSize::of(request);
-        let later_tokens = self
-            .most_prompt_tokens(question)
-            .saturating_sub(request.prompt.len());
-        if self.agents(question).is_some() {
+        let each = RequestSize { samples: 1, ..size };
+        if self.agent(question).is_some() {
             let each = RequestSize {
                 later_tokens,
                 has_branches: true,
-                samples: 1,
-                ..size
+                ..each
             };
             vec![each; request.samples]
         } else if self.tools(question).is_some() {
@@ -114,8 +107,7 @@ impl<'a> Questions<'a> {
             // Prompts that are prefilled anew.
             let each = RequestSize {
                 prompt_tokens: size.prompt_tokens + later_tokens,
-                samples: 1,
-                ..size
+                ..each
             };
             vec![each; request.samples]
         } else {

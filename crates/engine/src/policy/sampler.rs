@@ -4,63 +4,64 @@ use std::sync::Arc;
 
 use candle_core::Result;
 
-use super::{Policy, PolicyVersion};
+use super::{Policy, PolicyVersion, ServedModel};
 use crate::hub::ModelConfig;
 use crate::rollout::{
     DecodeCounts, GpuFallback, Request, Sampling, SizedSource, ThreadPool, decoded_together,
 };
 use crate::text::Tokenizer;
 
-/// Samples completions.
-pub(super) trait Sampler: Sync {
-    fn tokenizer(&self) -> &Arc<Tokenizer>;
-
-    fn threads(&self) -> &ThreadPool;
-
-    fn config(&self) -> &ModelConfig;
-
-    /// The requests that are decoded together, in order.
-    fn parts<'r>(&self, version: PolicyVersion, requests: &'r [Request]) -> Vec<&'r [Request]>;
-
-    /// Whether rounding depends on what is decoded together.
-    fn is_paced(&self) -> bool;
-
-    /// Decodes what sources have; there is one for each part.
-    fn decode(
-        &self,
-        version: PolicyVersion,
-        sources: &[SizedSource<'_>],
-        sampling: &Sampling,
-    ) -> Result<(DecodeCounts, Vec<GpuFallback>)>;
+#[derive(Clone, Copy)]
+pub(super) enum Sampler<'a> {
+    Policy(&'a Policy),
+    Served(&'a ServedModel<'a>),
 }
 
-impl Sampler for Policy {
-    fn tokenizer(&self) -> &Arc<Tokenizer> {
-        &self.tokenizer
+impl<'a> Sampler<'a> {
+    pub(super) fn tokenizer(self) -> &'a Arc<Tokenizer> {
+        match self {
+            Self::Policy(policy) => &policy.tokenizer,
+            Self::Served(served) => &served.tokenizer,
+        }
     }
 
-    fn threads(&self) -> &ThreadPool {
-        &self.threads
+    pub(super) fn threads(self) -> &'a ThreadPool {
+        match self {
+            Self::Policy(policy) => &policy.threads,
+            Self::Served(served) => &served.threads,
+        }
     }
 
-    fn config(&self) -> &ModelConfig {
-        self.model.config()
+    pub(super) fn config(self) -> &'a ModelConfig {
+        match self {
+            Self::Policy(policy) => policy.model.config(),
+            Self::Served(served) => &served.config,
+        }
     }
 
-    fn parts<'r>(&self, version: PolicyVersion, requests: &'r [Request]) -> Vec<&'r [Request]> {
-        decoded_together(self.model_of(version).0, requests)
+    /// The requests that are decoded together, in order.
+    pub(super) fn parts(self, version: PolicyVersion, requests: &[Request]) -> Vec<&[Request]> {
+        match self {
+            Self::Policy(policy) => decoded_together(policy.model_of(version).0, requests),
+            Self::Served(_) => vec![requests],
+        }
     }
 
-    fn is_paced(&self) -> bool {
-        self.engine.device.is_cpu()
+    /// Whether rounding depends on what is decoded together.
+    pub(super) fn is_paced(self) -> bool {
+        matches!(self, Self::Policy(policy) if policy.engine.device.is_cpu())
     }
 
-    fn decode(
-        &self,
+    /// Decodes what sources have; there is one for each part.
+    pub(super) fn decode(
+        self,
         version: PolicyVersion,
         sources: &[SizedSource<'_>],
         sampling: &Sampling,
     ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-        self.rollout_from(version, sources, sampling)
+        match self {
+            Self::Policy(policy) => policy.rollout_from(version, sources, sampling),
+            Self::Served(served) => served.decode(sources).map(|()| Default::default()),
+        }
     }
 }

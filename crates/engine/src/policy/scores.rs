@@ -1,6 +1,5 @@
 //! Scores of answers: those that come while others are scored are scored together.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use candle_core::Result;
@@ -9,27 +8,21 @@ use tokio::sync::oneshot;
 
 use super::ScoredRow;
 use super::blocking::Blocking;
+use super::conversation::Answer;
 use super::questions::Questions;
-use crate::dataset::PromptRow;
 use crate::rollout::ThreadPool;
 use crate::score::Score;
 
 /// An answer that waits for its score.
 pub(super) struct Unscored<'e> {
-    pub(super) question: usize,
-    pub(super) sample: usize,
-    pub(super) text: String,
-    /// Sampled tokens.
-    pub(super) tokens: usize,
-    /// What it is scored against.
-    pub(super) row: Cow<'e, PromptRow>,
+    question: usize,
+    sample: usize,
+    answer: Answer<'e>,
+    scored: oneshot::Sender<(Answer<'e>, Score)>,
 }
 
-/// With who waits for its score.
-type Waiting<'e> = (Unscored<'e>, oneshot::Sender<(String, Score)>);
-
 pub(super) enum ScoreMessage<'e> {
-    Answer(Box<Waiting<'e>>),
+    Answer(Box<Unscored<'e>>),
     /// A conversation about a question has ended: others are not compared with its answers.
     Ended(usize),
 }
@@ -38,12 +31,21 @@ pub(super) enum ScoreMessage<'e> {
 pub(super) struct Scores<'e>(pub(super) UnboundedSender<ScoreMessage<'e>>);
 
 impl<'e> Scores<'e> {
-    /// The score of an answer, with its text.
-    pub(super) async fn score(&self, answer: Unscored<'e>) -> Result<(String, Score)> {
-        let (sender, score) = oneshot::channel();
-        _ = self
-            .0
-            .send(ScoreMessage::Answer(Box::new((answer, sender))));
+    /// An answer with its score.
+    pub(super) async fn score(
+        &self,
+        question: usize,
+        sample: usize,
+        answer: Answer<'e>,
+    ) -> Result<(Answer<'e>, Score)> {
+        let (scored, score) = oneshot::channel();
+        let unscored = Unscored {
+            question,
+            sample,
+            answer,
+            scored,
+        };
+        _ = self.0.send(ScoreMessage::Answer(Box::new(unscored)));
         score.await.map_err(|_| ThreadPool::cancelled())
     }
 
@@ -55,7 +57,7 @@ impl<'e> Scores<'e> {
 /// The answers about one question, which are compared: all conversations that go on have one.
 struct Compared<'e> {
     conversations: usize,
-    answers: Vec<Waiting<'e>>,
+    answers: Vec<Unscored<'e>>,
 }
 
 /// Scores answers until no more can come.
@@ -69,7 +71,7 @@ pub(super) async fn score_all<'s, 'e>(
         let (mut next, mut ready) = (Some(first), Vec::new());
         while let Some(message) = next {
             let question = match &message {
-                ScoreMessage::Answer(answer) => answer.0.question,
+                ScoreMessage::Answer(answer) => answer.question,
                 ScoreMessage::Ended(question) => *question,
             };
             let is_compared = questions.task(question).scorer.compares_groups();
@@ -89,13 +91,13 @@ pub(super) async fn score_all<'s, 'e>(
         if ready.is_empty() {
             continue;
         }
-        ready.sort_by_key(|(answer, _)| (answer.question, answer.sample));
+        ready.sort_by_key(|one| (one.question, one.sample));
         let (ready, scores) = blocking.run(move || scored(questions, ready)).await?;
         let scores = scores.ok_or_else(ThreadPool::cancelled)?;
-        for ((answer, sender), mut score) in ready.into_iter().zip(scores) {
-            let scorer = questions.task(answer.question).scorer;
-            scorer.add_length(&mut score, answer.tokens);
-            _ = sender.send((answer.text, score));
+        for (one, mut score) in ready.into_iter().zip(scores) {
+            let scorer = questions.task(one.question).scorer;
+            scorer.add_length(&mut score, one.answer.completion.token_ids.len());
+            _ = one.scored.send((one.answer, score));
         }
     }
     Ok(())
@@ -104,18 +106,14 @@ pub(super) async fn score_all<'s, 'e>(
 /// Answers with their scores; `None` where the work is cancelled or has failed.
 fn scored<'e>(
     questions: &Questions<'e>,
-    answers: Vec<Waiting<'e>>,
-) -> (Vec<Waiting<'e>>, Option<Vec<Score>>) {
-    let asked: Vec<_> = answers
-        .iter()
-        .map(|(answer, _)| {
-            let scorer = questions.task(answer.question).scorer;
-            let row = &*answer.row;
-            (answer.text.as_str(), ScoredRow { scorer, row })
-        })
-        .collect();
-    let scores = score_rows(&asked, || !questions.is_over());
-    drop(asked);
+    answers: Vec<Unscored<'e>>,
+) -> (Vec<Unscored<'e>>, Option<Vec<Score>>) {
+    let asked = answers.iter().map(|one| {
+        let scorer = questions.task(one.question).scorer;
+        let row = &*one.answer.row;
+        (one.answer.text.as_str(), ScoredRow { scorer, row })
+    });
+    let scores = score_rows(&asked.collect::<Vec<_>>(), || !questions.is_over());
     (answers, scores)
 }
 

@@ -8,14 +8,8 @@ use std::time::Duration;
 
 use candle_core::{Error, Result};
 
-use super::sampler::Sampler;
-use super::settings::{ConverseSettings, Conversed, Question};
-use super::{PolicyVersion, Watcher, converse};
 use crate::hub::ModelConfig;
-use crate::rollout::{
-    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, RequestSource,
-    Sampling, SizedSource, ThreadPool,
-};
+use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, SizedSource, ThreadPool};
 use crate::text::Tokenizer;
 
 /// Requests at once, each with a thread that waits; the server has a queue of its own for more rows than it decodes.
@@ -43,49 +37,10 @@ impl fmt::Debug for ServedModel<'_> {
 }
 
 impl ServedModel<'_> {
-    /// As [`super::Policy::converse`].
-    ///
-    /// # Errors
-    /// The same, and those of [`ServedModel::ask`].
-    pub fn converse(
-        &self,
-        questions: &[Question<'_>],
-        settings: &ConverseSettings<'_>,
-        watcher: Option<&mut dyn Watcher>,
-    ) -> Result<Conversed> {
-        converse::converse(self, questions, settings, watcher)
-    }
-}
-
-impl Sampler for ServedModel<'_> {
-    fn tokenizer(&self) -> &Arc<Tokenizer> {
-        &self.tokenizer
-    }
-
-    fn threads(&self) -> &ThreadPool {
-        &self.threads
-    }
-
-    fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    fn parts<'r>(&self, _: PolicyVersion, requests: &'r [Request]) -> Vec<&'r [Request]> {
-        vec![requests]
-    }
-
-    fn is_paced(&self) -> bool {
-        false
-    }
-
-    fn decode(
-        &self,
-        _: PolicyVersion,
-        sources: &[SizedSource<'_>],
-        _: &Sampling,
-    ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    /// Has what a source asks for sampled; there is one.
+    pub(super) fn decode(&self, sources: &[SizedSource<'_>]) -> Result<()> {
         let [SizedSource { source, .. }] = sources else {
-            return Ok(Default::default());
+            return Ok(());
         };
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, answers) = channel();
@@ -95,7 +50,7 @@ impl Sampler for ServedModel<'_> {
                 self.threads.check()?;
                 let is_idle = running == 0 && waiting.is_empty();
                 match source.arrivals(usize::MAX, is_idle) {
-                    Arrivals::Closed if is_idle => return Ok(Default::default()),
+                    Arrivals::Closed if is_idle => return Ok(()),
                     Arrivals::Closed => {}
                     Arrivals::Requests(queued) => waiting.extend(queued),
                 }
@@ -114,22 +69,11 @@ impl Sampler for ServedModel<'_> {
                 };
                 running -= 1;
                 for (sample, completion) in (0..).zip(completions.map_err(Error::msg)?) {
-                    tell(&mut **source, (id, sample), completion);
+                    let told =
+                        completion.replay(|told| source.on_token(id, sample, told, Vec::new()));
+                    source.on_end(id, sample, told);
                 }
             }
         })
     }
-}
-
-/// Tells a source of a completion token by token, as it would have learned of it here.
-fn tell(source: &mut dyn RequestSource, (id, sample): (u64, u32), completion: Completion) {
-    let mut told = Completion::new(Vec::new(), Vec::new(), completion.stop);
-    for (token, log_prob) in completion.token_ids.into_iter().zip(completion.log_probs) {
-        told.token_ids.push(token);
-        told.log_probs.push(log_prob);
-        if !source.on_token(id, sample, &told) {
-            break;
-        }
-    }
-    source.on_end(id, sample, told);
 }

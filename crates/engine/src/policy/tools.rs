@@ -1,10 +1,14 @@
 //! Conversations with tools: an answer's calls are read and answered, and the replies are what the model reads next, until
 //! it answers without a call or a limit ends it.
 
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
 use candle_core::{Error, Result};
 use serde_json::{Map, Value};
 
-use super::{CallStep, Prompt, ToolTurn};
+use super::Prompt;
+use super::conversation::{Answer, CallStep, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{
     AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset,
@@ -16,17 +20,20 @@ use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer
 
 /// The tools of a task, and how the model is told of them.
 pub(super) struct TaskTools<'a> {
-    pub(super) task: &'a Task,
+    task: &'a Task,
     toolset: &'a Toolset,
+    tokenizer: &'a Tokenizer,
     pub(super) format: &'static CallFormat,
     /// All of them: a call may name one that its prompt does not list.
     pub(super) definitions: Value,
     options: TemplateOptions,
+    /// Tokens of a later prompt.
+    max_prompt_tokens: usize,
 }
 
 /// The tools of a conversation under way.
 #[derive(Default)]
-pub(super) struct ToolTalk {
+pub(super) struct ToolSession {
     /// From the first call on, or from when its state is asked for.
     environment: Option<Environment>,
     /// From the first answer on.
@@ -43,85 +50,205 @@ pub(super) struct ToolTalk {
     call_seconds: Vec<f64>,
 }
 
+/// The definitions that the prompt of a row lists; without a row, all.
+fn listed(task: &Task, row: Option<&PromptRow>) -> Result<Value> {
+    let listed = tools_of(task, row).map_err(Error::wrap)?;
+    Ok(listed.unwrap_or_default())
+}
+
+/// Why a turn ended, and what failed.
+type TurnEnd = (ChainEnd, Option<String>);
+
+/// A completion of a conversation with tools.
+pub(super) struct Sampled<'e> {
+    /// Of its turn.
+    pub(super) row: Cow<'e, PromptRow>,
+    pub(super) prompt: Vec<u32>,
+    pub(super) completion: Completion,
+    /// Completions of its conversation so far.
+    pub(super) count: u32,
+    /// Whether its turn is the last.
+    pub(super) is_last: bool,
+}
+
 impl<'a> TaskTools<'a> {
-    /// `None` where it has none.
-    pub(super) fn of_task(task: &'a Task, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+    /// `None` where it has none. `max_prompt_tokens`: of the task.
+    pub(super) fn of_task(
+        task: &'a Task,
+        tokenizer: &'a Tokenizer,
+        max_prompt_tokens: usize,
+    ) -> Result<Option<Self>> {
         let Some(toolset) = task.toolset() else {
             return Ok(None);
         };
-        let definitions = tools_of(task, None)
-            .map_err(Error::wrap)?
-            .unwrap_or_default();
-        let format = task
-            .call_format()
-            .and_then(CallFormat::named)
-            .unwrap_or(tokenizer.call_format());
+        let format = task.call_format().and_then(CallFormat::named);
+        let most = toolset.limits().max_context_tokens.unwrap_or(usize::MAX);
         Ok(Some(Self {
             task,
             toolset,
-            format,
-            definitions,
+            tokenizer,
+            format: format.unwrap_or(tokenizer.call_format()),
+            definitions: listed(task, None)?,
             options: template_options(task),
+            max_prompt_tokens: most.min(max_prompt_tokens),
         }))
     }
 
-    /// Those that the prompt of a row lists.
-    fn listed(&self, row: &PromptRow) -> Result<Value> {
-        Ok(tools_of(self.task, Some(row))
-            .map_err(Error::wrap)?
-            .unwrap_or_default())
-    }
-
-    fn input<'t>(&'t self, listed: &'t Value) -> TemplateInput<'t> {
-        TemplateInput {
-            tools: Some(listed),
+    /// Has a transcript go on with a completion, which calls these functions, and what follows it.
+    fn push(
+        &self,
+        transcript: &mut Transcript,
+        row: &PromptRow,
+        completion: (&[u32], &[&str]),
+        following: &[Message],
+    ) -> Result<()> {
+        let listed = listed(self.task, Some(row))?;
+        let input = TemplateInput {
+            tools: Some(&listed),
             options: &self.options,
-        }
+        };
+        let pushed = transcript.push(self.tokenizer, input, completion, following);
+        pushed.map_err(Error::wrap)
     }
 
     /// Has a transcript go on with a completion and the replies to its calls.
     pub(super) fn push_replies(
         &self,
         transcript: &mut Transcript,
-        tokenizer: &Tokenizer,
         row: &PromptRow,
-        (completion, answered): (&[u32], &[AnsweredCall]),
+        completion: &[u32],
+        answered: &[AnsweredCall],
     ) -> Result<()> {
-        let replies: Vec<Message> = answered
-            .iter()
-            .map(|call| Message::new("tool", call.reply.as_str()))
-            .collect();
+        let reply = |call: &AnsweredCall| Message::new("tool", call.reply.as_str());
+        let replies: Vec<Message> = answered.iter().map(reply).collect();
         let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
-        let listed = self.listed(row)?;
-        transcript
-            .push(
-                tokenizer,
-                self.input(&listed),
-                (completion, &functions),
-                &replies,
-            )
-            .map_err(Error::wrap)
+        self.push(transcript, row, (completion, &functions), &replies)
+    }
+
+    /// The next prompt after the calls of a completion; else it is the answer to `asked`.
+    pub(super) fn follow<'e>(
+        &self,
+        asked: &Prompt,
+        session: &mut ToolSession,
+        sampled: Sampled<'e>,
+    ) -> Result<ControlFlow<Answer<'e>, Vec<u32>>> {
+        let ids = &sampled.completion.token_ids;
+        let text = self.tokenizer.decode(ids, true).map_err(Error::wrap)?;
+        let (end, failure) = match self.answer_calls(asked, session, &sampled, &text)? {
+            ControlFlow::Continue(prompt) => return Ok(ControlFlow::Continue(prompt)),
+            ControlFlow::Break(end) => end,
+        };
+        let row = &sampled.row;
+        let mut turn = ToolTurn {
+            steps: std::mem::take(&mut session.steps),
+            last_calls: std::mem::take(&mut session.last_calls),
+            prompt: sampled.prompt,
+            end,
+            failure,
+            states: Map::new(),
+            agent: None,
+            seconds: std::mem::take(&mut session.step_seconds),
+            call_seconds: std::mem::take(&mut session.call_seconds),
+        };
+        if let Err(error) = session.ask_states(self, row, &mut turn) {
+            turn.end = error.end();
+            turn.failure = Some(error.to_string());
+        }
+        if sampled.is_last {
+            session.environment = None;
+        }
+        let answer = Answer::after(turn, sampled.completion, text, row);
+        Ok(ControlFlow::Break(answer))
+    }
+
+    fn answer_calls(
+        &self,
+        asked: &Prompt,
+        session: &mut ToolSession,
+        sampled: &Sampled<'_>,
+        text: &str,
+    ) -> Result<ControlFlow<TurnEnd, Vec<u32>>> {
+        let end = |end| Ok(ControlFlow::Break((end, None)));
+        let (prompt, completion) = (&sampled.prompt, &sampled.completion);
+        let limits = self.toolset.limits();
+        if completion.stop != StopReason::Stop {
+            return end(ChainEnd::Truncated);
+        }
+        let answer = self.task.answer_of(text);
+        let calls = match asked_calls(self.format, &self.definitions, answer) {
+            AskedCalls::None => return end(ChainEnd::Answer),
+            AskedCalls::Unreadable => return end(ChainEnd::Unreadable),
+            AskedCalls::Calls(calls) => calls,
+        };
+        if let Some(limit) = limits.end(session.calls + calls.len(), sampled.count as usize) {
+            return end(limit);
+        }
+        let answered = match session.call(self, &sampled.row, calls) {
+            Ok(answered) => answered,
+            Err(error) => {
+                let failure = Some(error.to_string());
+                return Ok(ControlFlow::Break((ChainEnd::ToolFailed, failure)));
+            }
+        };
+        // A fault that is not the model's.
+        let failed = |call: &AnsweredCall| Some((call.outcome.end()?, Some(call.reply.clone())));
+        let failure = answered.iter().find_map(failed);
+        if failure.is_some() || session.seconds > limits.time_limit_seconds {
+            session.last_calls = answered;
+            let ended = failure.unwrap_or((ChainEnd::TimeLimit, None));
+            return Ok(ControlFlow::Break(ended));
+        }
+        let transcript = session.transcript(self, asked, prompt)?;
+        self.push_replies(transcript, &asked.row, &completion.token_ids, &answered)?;
+        let next = transcript.token_ids().to_vec();
+        if next.len() > self.max_prompt_tokens {
+            session.last_calls = answered;
+            return end(ChainEnd::MaxContextTokens);
+        }
+        session.steps.push(CallStep {
+            prompt: prompt.clone(),
+            completion: completion.clone(),
+            text: text.to_owned(),
+            reply_tokens: next.len() - prompt.len() - completion.token_ids.len(),
+            calls: answered,
+        });
+        Ok(ControlFlow::Continue(next))
+    }
+
+    /// The text and tokens of the next turn's prompt; `None`: it is too long. `answer`: as it was sampled; `new`: the
+    /// messages of the row that follow it.
+    pub(super) fn next_prompt(
+        &self,
+        asked: &Prompt,
+        session: &mut ToolSession,
+        answer: &[u32],
+        new: &[Message],
+    ) -> Result<Option<(String, Vec<u32>)>> {
+        let transcript = session.transcript(self, asked, &asked.token_ids)?;
+        self.push(transcript, &asked.row, (answer, &[]), new)?;
+        let ids = transcript.token_ids().to_vec();
+        if ids.len() > self.max_prompt_tokens {
+            return Ok(None);
+        }
+        let text = self.tokenizer.decode(&ids, false).map_err(Error::wrap)?;
+        Ok(Some((text, ids)))
     }
 }
 
-impl ToolTalk {
+impl ToolSession {
     /// The transcript; the first time it begins with the prompt, of these tokens.
-    fn begun(
+    fn transcript(
         &mut self,
         tools: &TaskTools<'_>,
-        tokenizer: &Tokenizer,
-        (asked, token_ids): (&Prompt, &[u32]),
+        asked: &Prompt,
+        token_ids: &[u32],
     ) -> Result<&mut Transcript> {
         Ok(match &mut self.transcript {
             Some(begun) => begun,
             none => {
-                let turns = turns_of(tools.task, Some(tokenizer), &asked.row.messages)
-                    .map_err(Error::wrap)?;
-                none.insert(Transcript::new(
-                    turns,
-                    asked.text.clone(),
-                    token_ids.to_vec(),
-                ))
+                let turns = turns_of(tools.task, Some(tools.tokenizer), &asked.row.messages);
+                let (turns, text) = (turns.map_err(Error::wrap)?, asked.text.clone());
+                none.insert(Transcript::new(turns, text, token_ids.to_vec()))
             }
         })
     }
@@ -144,10 +271,8 @@ impl ToolTalk {
         tools: &TaskTools<'_>,
         row: &PromptRow,
         calls: Vec<ToolCall>,
-    ) -> std::result::Result<Vec<AnsweredCall>, String> {
-        let environment = self
-            .environment(tools, row)
-            .map_err(|error| error.to_string())?;
+    ) -> std::result::Result<Vec<AnsweredCall>, EnvironmentError> {
+        let environment = self.environment(tools, row)?;
         let begun = std::time::Instant::now();
         let replies = environment.call(&calls);
         self.calls += calls.len();
@@ -157,9 +282,8 @@ impl ToolTalk {
         self.step_seconds += seconds;
         self.call_seconds
             .extend(replies.iter().map(|reply| reply.seconds));
-        Ok(calls
-            .into_iter()
-            .zip(replies)
+        let answered = calls.into_iter().zip(replies);
+        Ok(answered
             .map(|(call, reply)| AnsweredCall::new(call, reply))
             .collect())
     }
@@ -179,155 +303,5 @@ impl ToolTalk {
             turn.states.insert(key.to_owned(), state);
         }
         Ok(())
-    }
-}
-
-/// What follows a completion of a conversation with tools.
-pub(super) enum Followed {
-    Prompt(Vec<u32>),
-    /// It is the answer, with its text.
-    Answer(Box<ToolTurn>, String),
-}
-
-/// What follows the calls of a completion.
-enum Next {
-    Prompt(Vec<u32>),
-    End(ChainEnd),
-    /// A fault that is not the model's.
-    Failed(ChainEnd, String),
-}
-
-/// A completion of a conversation with tools.
-pub(super) struct Sampled<'t> {
-    /// Of its turn.
-    pub(super) row: &'t PromptRow,
-    pub(super) prompt: &'t [u32],
-    pub(super) completion: &'t Completion,
-    /// Completions of its conversation so far.
-    pub(super) count: u32,
-    /// Whether its turn is the last.
-    pub(super) is_last: bool,
-}
-
-/// A question whose answers may call tools.
-#[derive(Clone, Copy)]
-pub(super) struct AskedWithTools<'q> {
-    pub(super) tools: &'q TaskTools<'q>,
-    pub(super) tokenizer: &'q Tokenizer,
-    pub(super) asked: &'q Prompt,
-    /// Of the task.
-    pub(super) max_prompt_tokens: usize,
-}
-
-impl AskedWithTools<'_> {
-    /// Has the calls of a completion answered.
-    pub(super) fn follow(&self, own: &mut ToolTalk, sampled: &Sampled<'_>) -> Result<Followed> {
-        let ids = &sampled.completion.token_ids;
-        let text = self.tokenizer.decode(ids, true).map_err(Error::wrap)?;
-        let (end, failure) = match self.answer_calls(own, sampled, &text)? {
-            Next::Prompt(prompt) => return Ok(Followed::Prompt(prompt)),
-            Next::End(end) => (end, None),
-            Next::Failed(end, failure) => (end, Some(failure)),
-        };
-        let mut turn = ToolTurn {
-            steps: std::mem::take(&mut own.steps),
-            last_calls: std::mem::take(&mut own.last_calls),
-            prompt: sampled.prompt.to_vec(),
-            end,
-            failure,
-            states: Map::new(),
-            agent: None,
-            seconds: std::mem::take(&mut own.step_seconds),
-            call_seconds: std::mem::take(&mut own.call_seconds),
-        };
-        if let Err(error) = own.ask_states(self.tools, sampled.row, &mut turn) {
-            turn.end = error.end();
-            turn.failure = Some(error.to_string());
-        }
-        if sampled.is_last {
-            own.environment = None;
-        }
-        Ok(Followed::Answer(Box::new(turn), text))
-    }
-
-    fn answer_calls(&self, own: &mut ToolTalk, sampled: &Sampled<'_>, text: &str) -> Result<Next> {
-        let Self {
-            tools,
-            tokenizer,
-            asked,
-            ..
-        } = *self;
-        let Sampled {
-            prompt, completion, ..
-        } = *sampled;
-        let limits = tools.toolset.limits();
-        if completion.stop != StopReason::Stop {
-            return Ok(Next::End(ChainEnd::Truncated));
-        }
-        let calls = match asked_calls(tools.format, &tools.definitions, tools.task.answer_of(text))
-        {
-            AskedCalls::None => return Ok(Next::End(ChainEnd::Answer)),
-            AskedCalls::Unreadable => return Ok(Next::End(ChainEnd::Unreadable)),
-            AskedCalls::Calls(calls) => calls,
-        };
-        if let Some(end) = limits.end(own.calls + calls.len(), sampled.count as usize) {
-            return Ok(Next::End(end));
-        }
-        let answered = match own.call(tools, sampled.row, calls) {
-            Ok(answered) => answered,
-            Err(failure) => return Ok(Next::Failed(ChainEnd::ToolFailed, failure)),
-        };
-        let failed =
-            |call: &AnsweredCall| Some(Next::Failed(call.outcome.end()?, call.reply.clone()));
-        let failure = answered.iter().find_map(failed);
-        if failure.is_some() || own.seconds > limits.time_limit_seconds {
-            own.last_calls = answered;
-            return Ok(failure.unwrap_or(Next::End(ChainEnd::TimeLimit)));
-        }
-        let transcript = own.begun(tools, tokenizer, (asked, prompt))?;
-        let answers = (completion.token_ids.as_slice(), answered.as_slice());
-        tools.push_replies(transcript, tokenizer, &asked.row, answers)?;
-        let next = transcript.token_ids().to_vec();
-        if next.len() > self.max_tokens() {
-            own.last_calls = answered;
-            return Ok(Next::End(ChainEnd::MaxContextTokens));
-        }
-        own.steps.push(CallStep {
-            prompt: prompt.to_vec(),
-            completion: completion.clone(),
-            text: text.to_owned(),
-            reply_tokens: next.len() - prompt.len() - completion.token_ids.len(),
-            calls: answered,
-        });
-        Ok(Next::Prompt(next))
-    }
-
-    /// Tokens of a later prompt.
-    fn max_tokens(&self) -> usize {
-        let most = self.tools.toolset.limits().max_context_tokens;
-        most.unwrap_or(usize::MAX).min(self.max_prompt_tokens)
-    }
-
-    /// The text and tokens of the next turn's prompt; `None`: it is too long. `answer`: as it was sampled; `new`: the
-    /// messages of the row that follow it.
-    pub(super) fn next_prompt(
-        &self,
-        own: &mut ToolTalk,
-        answer: &[u32],
-        new: &[Message],
-    ) -> Result<Option<(String, Vec<u32>)>> {
-        let first = (self.asked, self.asked.token_ids.as_slice());
-        let transcript = own.begun(self.tools, self.tokenizer, first)?;
-        let listed = self.tools.listed(&self.asked.row)?;
-        let input = self.tools.input(&listed);
-        transcript
-            .push(self.tokenizer, input, (answer, &[]), new)
-            .map_err(Error::wrap)?;
-        let ids = transcript.token_ids().to_vec();
-        if ids.len() > self.max_tokens() {
-            return Ok(None);
-        }
-        let text = self.tokenizer.decode(&ids, false).map_err(Error::wrap)?;
-        Ok(Some((text, ids)))
     }
 }

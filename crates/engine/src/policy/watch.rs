@@ -5,8 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Conversation;
-use super::kept_answers::KeptAnswers;
+use super::{Conversation, KeptAnswers};
 use crate::run::{EvalProgress, EvalRecord};
 use crate::score::{Score, Tier};
 
@@ -101,13 +100,9 @@ impl Watcher for EvalWatch<'_> {
     }
 
     fn on_end(&mut self, question: usize, _: usize, conversation: &Conversation) {
-        let record = self
-            .record_of
-            .as_ref()
-            .and_then(|record_of| record_of(question, conversation));
-        if let Some(record) = record {
-            self.progress.show(record);
-        }
+        let record_of = self.record_of.as_ref();
+        let record = record_of.and_then(|record_of| record_of(question, conversation));
+        record.into_iter().for_each(|one| self.progress.show(one));
         if let [turn] = &conversation.turns[..] {
             self.count(&turn.score);
         }

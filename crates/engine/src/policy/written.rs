@@ -3,7 +3,7 @@
 use candle_core::{Error, Result};
 
 use super::render;
-use super::tools::{TaskTools, ToolTalk};
+use super::tools::{TaskTools, ToolSession};
 use crate::dataset::PromptRow;
 use crate::prompts::turns_of;
 use crate::score::{AskedCalls, Task, asked_calls};
@@ -23,8 +23,8 @@ pub fn written_conversation(
     completions: &[&str],
 ) -> Result<WrittenTokens> {
     let prompt = render(task, row.clone(), tokenizer).map_err(Error::wrap)?;
-    let tools = TaskTools::of_task(task, tokenizer)?;
-    let mut own = ToolTalk::default();
+    let tools = TaskTools::of_task(task, tokenizer, usize::MAX)?;
+    let mut session = ToolSession::default();
     let mut transcript = Transcript::new(
         turns_of(task, Some(tokenizer), &row.messages).map_err(Error::wrap)?,
         prompt.text,
@@ -44,8 +44,8 @@ pub fn written_conversation(
             AskedCalls::Calls(calls) if number + 1 < completions.len() => calls,
             _ => break,
         };
-        let answered = own.call(tools, row, calls).map_err(Error::msg)?;
-        tools.push_replies(&mut transcript, tokenizer, row, (sampled, &answered))?;
+        let answered = session.call(tools, row, calls).map_err(Error::msg)?;
+        tools.push_replies(&mut transcript, row, sampled, &answered)?;
     }
     Ok((prompt.token_ids, written))
 }

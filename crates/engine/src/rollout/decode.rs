@@ -2,8 +2,7 @@
 //! after them. New prompts are computed by a pass of their own, once for all completions (a prefill); what a conversation
 //! goes on with, the newest token, and drafted ones are computed side by side. Rows that end free their slots.
 
-use std::collections::VecDeque;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
@@ -15,12 +14,11 @@ use super::kv_cache::{
 };
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
-use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
+use super::source::{Arrivals, QueuedRequest, RequestSource};
 use super::thinking::RowThinking;
-use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampling, ThreadPool};
+use super::{Completion, DecodeCounts, GpuFallback, RolloutMemory, ThreadPool};
 use crate::kernels::embedding::gather_rows;
-use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{LIKELIEST, SampleParams};
+use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::model::{
     AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts,
 };
@@ -34,7 +32,7 @@ mod rows; // a completion's tokens, its end, and what its next pass needs
 
 /// A completion under way.
 struct Row {
-    request: u64,
+    asked: Arc<QueuedRequest>,
     sample: u32,
     /// In `DecodeBatch::prompts`.
     prompt: usize,
@@ -74,19 +72,9 @@ struct Prompt {
     ngrams: Ngrams,
 }
 
-/// A request with unfinished completions.
-struct ActiveRequest {
-    request: Request,
-    sampling: Sampling,
-    adapter: u32,
-    conversation: Option<InConversation>,
-    /// Their number.
-    unfinished: usize,
-}
-
 /// A request that was given KV slots, with all or some of its samples.
 struct AdmittedRequest {
-    request: u64,
+    asked: Arc<QueuedRequest>,
     /// First row and number of rows in the cache.
     prompt: (usize, usize),
     /// Samples with their KV slots.
@@ -100,7 +88,7 @@ struct KeptRow {
     prompt: usize,
     kv_slots: (usize, usize),
     state: usize,
-    /// Those of its prompt, and its own.
+    /// Of its prompt and completion.
     tokens: Vec<u32>,
     /// How many of them are in the cache: the last one where a pass that ran ahead has computed it.
     computed: usize,
@@ -128,9 +116,8 @@ struct DecodeBatch<'a> {
     free_rows: FreeSlots,
     /// States of completions, and those after their drafted tokens.
     free_states: FreeSlots,
-    requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
-    waiting: VecDeque<(u64, VecDeque<u32>)>,
+    waiting: VecDeque<(Arc<QueuedRequest>, VecDeque<u32>)>,
     /// In the order in which they came.
     prompts: BTreeMap<usize, Prompt>,
     /// Prompts so far.
@@ -168,11 +155,12 @@ pub(super) fn decode_from(
         states,
     };
     let has_longer_rows = capacity.draft_tokens > 0 || capacity.is_conversing;
-    let pass_rows = capacity.rows.max(if has_longer_rows {
+    let longer_rows = if has_longer_rows {
         limits.drafted_rows
     } else {
         0
-    });
+    };
+    let pass_rows = capacity.rows.max(longer_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
@@ -190,10 +178,9 @@ pub(super) fn decode_from(
             ..limits
         },
         drafter: Drafter::new(capacity.draft_tokens),
-        lanes: Lanes::new(if model.device().is_cpu() {
-            1
-        } else {
-            ThreadPool::count_of(0)
+        lanes: Lanes::new(match model.device().is_cpu() {
+            true => 1,
+            false => ThreadPool::count_of(0),
         }),
         free_slots: FreeSlots::all(capacity.kv_slots),
         free_rows: FreeSlots::all(capacity.prompt_rows),
@@ -208,7 +195,6 @@ pub(super) fn decode_from(
         capacity,
         pass_rows,
         recorded_experts: model.expert_layers().filter(|_| capacity.records_experts),
-        requests: BTreeMap::new(),
         waiting: VecDeque::new(),
         prompts: BTreeMap::new(),
         prefilled: 0,
@@ -235,14 +221,12 @@ pub(super) fn decode_from(
 impl DecodeBatch<'_> {
     fn prefill(&mut self, taken: Vec<AdmittedRequest>) -> Result<()> {
         let mut batch = PackedBatch::default();
-        let (mut last_rows, mut own) = (Vec::with_capacity(taken.len()), Vec::new());
-        for admitted in &taken {
-            let ActiveRequest {
-                request, adapter, ..
-            } = &self.requests[&admitted.request];
-            let prompt = batch.push_prompt(&request.prompt);
-            own.resize(prompt.start + prompt.length, *adapter);
-            last_rows.push((prompt.start + prompt.length - 1) as u32);
+        let (mut last_rows, mut row_adapters) = (Vec::with_capacity(taken.len()), Vec::new());
+        for AdmittedRequest { asked, .. } in &taken {
+            let prompt = batch.push_prompt(&asked.request.prompt);
+            let end = prompt.start + prompt.length;
+            row_adapters.resize(end, asked.adapter());
+            last_rows.push((end - 1) as u32);
         }
         self.counts.prefilled += batch.rows();
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
@@ -250,23 +234,19 @@ impl DecodeBatch<'_> {
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
-        let own = (slot > 0)
-            .then(|| Tensor::from_slice(&own, own.len(), device))
+        let row_adapters = (slot > 0)
+            .then(|| Tensor::from_slice(&row_adapters, row_adapters.len(), device))
             .transpose()?;
         let record = self
             .recorded_experts
             .map(|experts| experts.room(batch.rows(), device))
             .transpose()?;
-        let adapters = AdapterUse::for_rows(self.adapters, own.as_ref(), slot);
-        let normed = self
-            .model
-            .prefill(&batch, record.as_ref(), adapters, store)?;
+        let adapters = AdapterUse::for_rows(self.adapters, row_adapters.as_ref(), slot);
+        let record_to = record.as_ref();
+        let normed = self.model.prefill(&batch, record_to, adapters, store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
-            gather_rows(
-                table,
-                &Tensor::from_slice(rows, rows.len(), device)?,
-                table.dtype(),
-            )
+            let rows = Tensor::from_slice(rows, rows.len(), device)?;
+            gather_rows(table, &rows, table.dtype())
         };
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let experts = record.zip(self.recorded_experts);
@@ -277,23 +257,17 @@ impl DecodeBatch<'_> {
         let mut prompt_of = Vec::new();
         for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
             let AdmittedRequest {
-                request,
+                asked,
                 prompt: place,
                 samples,
             } = admitted;
-            let ActiveRequest {
-                request: asked,
-                sampling,
-                ..
-            } = &self.requests[&request];
-            let ngrams = if sampling.draft_tokens > 0 {
-                Ngrams::from_text(&asked.prompt)
-            } else {
-                Ngrams::default()
+            let ngrams = match asked.sampling.draft_tokens {
+                0 => Ngrams::default(),
+                _ => Ngrams::from_text(&asked.request.prompt),
             };
             let experts = experts.as_ref().map(|experts| {
                 let (end, mut prompt) = (last_rows[index] as usize + 1, Vec::new());
-                experts.append(end - asked.prompt.len()..end, &mut prompt);
+                experts.append(end - place.1..end, &mut prompt);
                 ExpertRecord {
                     prompt: Arc::new(prompt),
                     ..ExpertRecord::default()
@@ -303,84 +277,35 @@ impl DecodeBatch<'_> {
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
             for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
-                let row = self.new_row(
-                    (request, sample),
-                    (prompt, kv_slots, state),
-                    experts.clone(),
-                );
+                let (asked, place) = (Arc::clone(&asked), (prompt, kv_slots, state));
+                let row = self.new_row(asked, sample, place, experts.clone());
                 self.rows.push(row);
                 prompt_of.push(index as u32);
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
-        let params: Vec<SampleParams> = self.rows[first..]
-            .iter()
-            .map(|row| self.params(row, 0))
-            .collect();
-        let fed: Vec<_> = self.rows[first..]
-            .iter_mut()
-            .map(|row| row.constrained.as_mut().map(RowMask::Grammar))
-            .collect();
-        let masks = fed
-            .iter()
-            .any(Option::is_some)
-            .then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
+        let rows = &mut self.rows[first..];
+        let params: Vec<SampleParams> = rows.iter().map(|row| row.params(0)).collect();
+        let shaped = rows.iter().enumerate();
+        let shaped = shaped.filter_map(|(index, row)| row.shaped_params(index));
+        let shaped: Vec<ShapedParams> = shaped.collect();
+        let fed = rows.iter_mut();
+        let fed = fed.map(|row| row.constrained.as_mut().map(RowMask::Grammar));
+        let fed: Vec<_> = fed.collect();
+        let (vocabulary, overhead) = (logits.dims()[1], &self.memory.mask_overhead);
+        let is_masked = fed.iter().any(Option::is_some);
+        let masks = is_masked.then(|| masks(fed, vocabulary, overhead));
         let mut sampled = sample(&logits, &params, masks.as_deref())?;
-        let shaped = (first..self.rows.len())
-            .filter_map(|row| self.shaped_params(&self.rows[row], row - first));
-        let shaped = sample_shaped(&logits, &shaped.collect::<Vec<_>>(), masks.as_deref())?;
-        shaped.iter().for_each(|shaped| {
-            sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index])
-        });
-        let mut shaped = shaped.into_iter().peekable();
-        for (index, (row, token)) in self.rows[first..].iter_mut().zip(sampled).enumerate() {
-            let told = shaped.next_if(|shaped| shaped.index == index);
-            if !row.has_ended(&self.requests) {
-                row.notify_alternatives(told, self.source);
-                row.push(token, &self.requests, self.source);
+        let shaped = sample_shaped(&logits, &shaped, masks.as_deref())?;
+        let mut likeliest = replace_shaped(&mut sampled, shaped);
+        for (index, (row, token)) in rows.iter_mut().zip(sampled).enumerate() {
+            if !row.has_ended() {
+                let likeliest = likeliest.remove(&index).unwrap_or_default();
+                row.push(token, likeliest, self.source);
             }
         }
         self.retire();
         Ok(())
-    }
-
-    /// A row's sampling parameters, `ahead` tokens after the next.
-    fn params(&self, row: &Row, ahead: usize) -> SampleParams {
-        let ActiveRequest {
-            request, sampling, ..
-        } = &self.requests[&row.request];
-        let position = (row.length() + ahead) as u32;
-        let sample = request.first_sample + row.sample;
-        let key = SampleKey {
-            step: request.step,
-            prompt: request.prompt_number,
-            sample,
-            position,
-        };
-        let uniform = if request.greedy {
-            LIKELIEST
-        } else {
-            uniform(sampling.seed, key)
-        };
-        SampleParams {
-            uniform,
-            temperature: sampling.temperature,
-        }
-    }
-
-    /// The parameters of a row that is sampled on the host; `index`: in the pass.
-    fn shaped_params(&self, row: &Row, index: usize) -> Option<ShapedParams> {
-        let ActiveRequest {
-            request, sampling, ..
-        } = &self.requests[&row.request];
-        let shaping = request.shaping.as_ref()?;
-        Some(ShapedParams::new(
-            index,
-            shaping,
-            self.params(row, 0),
-            (&request.prompt, &row.completion.token_ids),
-            &sampling.stop_ids,
-        ))
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
@@ -403,64 +328,46 @@ impl DecodeBatch<'_> {
     fn runs_ahead(&self) -> bool {
         let may_draft =
             self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
+        let needs_newest = |row: &Row| row.needs_newest() || row.has_uncomputed_before();
         self.limits.runs_ahead
-            && !self
-                .rows
-                .iter()
-                .any(|row| row.needs_newest(&self.requests) || row.has_uncomputed_before())
+            && !self.rows.iter().any(needs_newest)
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
     fn start(&mut self) -> Result<bool> {
         self.grow()?;
-        self.rows
-            .iter_mut()
-            .for_each(|row| row.reserve_states(&mut self.free_states));
-        let rows: Vec<usize> = (0..self.rows.len())
-            .filter(|&row| self.rows[row].length() < self.rows[row].limit)
-            .collect();
-        let feeds: Vec<Feed> = rows
-            .iter()
-            .flat_map(|&row| self.feeds(&self.rows[row]))
-            .collect();
+        for row in &mut self.rows {
+            row.reserve_states(&mut self.free_states);
+        }
+        let goes_on = |row: &usize| self.rows[*row].length() < self.rows[*row].limit;
+        let rows: Vec<usize> = (0..self.rows.len()).filter(goes_on).collect();
+        let feeds = rows.iter().flat_map(|&row| self.feeds(&self.rows[row]));
+        let feeds: Vec<Feed> = feeds.collect();
         if feeds.is_empty() {
             return Ok(false);
         }
-        let drafted = feeds.len() > rows.len();
-        let padded = if drafted {
-            self.limits.padded_drafted
-        } else {
-            self.limits.padded
+        let padded = match feeds.len() > rows.len() {
+            true => self.limits.padded_drafted,
+            false => self.limits.padded,
         }(feeds.len());
-        let is_masked = rows
-            .iter()
-            .any(|&row| self.rows[row].needs_newest(&self.requests));
+        let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest());
         let shaped = self.shaped_params_of(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
-        let fed = self
-            .rows
-            .iter_mut()
-            .flat_map(|row| row.masks(&self.requests));
+        let fed = self.rows.iter_mut().flat_map(Row::masks);
         let masks = is_masked.then_some(|| masks(fed.collect(), vocabulary, overhead));
+        let adapters = (self.adapters, self.capacity.adapter_slot);
         match &mut self.computing {
             StepBackend::Listed(unread, last) => {
-                let adapters = (self.adapters, self.capacity.adapter_slot);
                 let caches = (&self.caches, self.recorded_experts);
-                let (pass, shaped) = sample_after(
-                    &feeds,
-                    last,
-                    (self.model, adapters),
-                    caches,
-                    (masks, &shaped),
-                )?;
+                let model = (self.model, adapters);
+                let (pass, shaped) = sample_after(&feeds, last, model, caches, (masks, &shaped))?;
                 self.shaped = shaped;
                 last.clone_from(&pass.tokens);
                 unread.push_back(pass);
             }
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
-                let adapters = (self.adapters, self.capacity.adapter_slot);
                 let (is_hidden, sampled) = steps.start(
                     self.model,
                     adapters,
@@ -495,7 +402,7 @@ impl DecodeBatch<'_> {
             let row = &self.rows[row];
             let last = index + row.fed - 1;
             index += row.fed + row.draft.tokens.len();
-            self.shaped_params(row, last)
+            row.shaped_params(last)
         };
         rows.iter().filter_map(params).collect()
     }
@@ -515,10 +422,9 @@ impl DecodeBatch<'_> {
                 experts,
             } = sampled.unwrap_or_default();
             let shaped = std::mem::take(&mut self.shaped);
-            shaped.iter().for_each(|shaped| {
-                sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index])
-            });
-            let (mut shaped, count) = (shaped.into_iter().peekable(), sampled.len());
+            let mut likeliest = replace_shaped(&mut sampled, shaped);
+            let mut likeliest = |index: usize| likeliest.remove(&index).unwrap_or_default();
+            let count = sampled.len();
             let mut sampled = sampled.into_iter();
             let mut rows = self.rows.iter_mut().peekable(); // some may have ended since, and new ones stand behind
             for id in fed {
@@ -537,25 +443,20 @@ impl DecodeBatch<'_> {
                 let (mut held, before) = (0, row.completion.token_ids.len());
                 if row.has_fed_before() {
                     let fed = first..first + row.fed;
-                    let told = shaped.next_if(|shaped| shaped.index == fed.end - 1);
+                    let likeliest = likeliest(fed.end - 1);
                     let last = sampled.by_ref().take(row.fed).last();
                     row.record_before(experts.as_ref(), fed);
                     row.fed = 1;
                     if let Some(token) = last.filter(|_| !row.has_uncomputed_before()) {
-                        row.notify_alternatives(told, self.source);
-                        row.push(token, &self.requests, self.source);
+                        row.push(token, likeliest, self.source);
                     }
                     continue;
                 }
                 row.passes += 1;
                 self.counts.rows += 1;
-                row.notify_alternatives(
-                    shaped.next_if(|shaped| shaped.index == first),
-                    self.source,
-                );
                 for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
-                    if index == held && !row.has_ended(&self.requests) {
-                        row.push(token, &self.requests, self.source);
+                    if index == held && !row.has_ended() {
+                        row.push(token, likeliest(first + index), self.source);
                         row.record(experts.as_ref(), first + index);
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
@@ -584,36 +485,24 @@ impl DecodeBatch<'_> {
                 row: row.fed_row(prefix, ahead),
                 token,
                 // Where it follows, the completion begins after the last.
-                params: self.params(
-                    row,
-                    if row.has_uncomputed_before() {
-                        0
-                    } else {
-                        ahead
-                    },
-                ),
-                adapter: self.requests[&row.request].adapter,
+                params: row.params(match row.has_uncomputed_before() {
+                    true => 0,
+                    false => ahead,
+                }),
+                adapter: row.asked.adapter(),
             })
     }
 
-    /// Gives the rows that have ended to the source, and forgets a request and a prompt after the last of theirs.
+    /// Gives the rows that have ended to the source, and forgets a prompt after the last of its.
     fn retire(&mut self) {
-        let ended: Vec<Row> = self
-            .rows
-            .extract_if(.., |row| row.has_ended(&self.requests))
-            .collect();
+        let ended: Vec<Row> = self.rows.extract_if(.., Row::has_ended).collect();
         if ended.is_empty() {
             return;
         }
         for row in ended {
             self.keep_or_free(&row);
-            if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
-                accepted.get_mut().unfinished -= 1;
-                if accepted.get().unfinished == 0 {
-                    accepted.remove();
-                }
-            }
-            self.source.on_end(row.request, row.sample, row.completion);
+            let (id, sample) = row.id();
+            self.source.on_end(id, sample, row.completion);
         }
         self.forget_prompts();
     }
@@ -630,15 +519,27 @@ impl DecodeBatch<'_> {
             StepBackend::Listed(..) => Vec::new(),
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
-                let found = steps
-                    .unrecorded()
-                    .map(|cause| GpuFallback::Unrecorded { cause });
+                let cause = steps.unrecorded();
+                let unrecorded = cause.map(|cause| GpuFallback::Unrecorded { cause });
                 self.memory.buffers.keep(self.model, self.caches, *steps);
-                found.into_iter().collect()
+                unrecorded.into_iter().collect()
             }
         };
         (self.counts, gpu_fallbacks)
     }
+}
+
+/// Puts the tokens that were sampled on the host in their places; returns the likeliest ones there, by index.
+fn replace_shaped(
+    sampled: &mut [SampledToken],
+    shaped: Vec<ShapedToken>,
+) -> BTreeMap<usize, Vec<(u32, f32)>> {
+    let replaced = shaped.into_iter().map(|shaped| {
+        let place = &mut sampled[shaped.index];
+        *place = shaped.token.unwrap_or(*place);
+        (shaped.index, shaped.alternatives)
+    });
+    replaced.collect()
 }
 
 #[cfg(test)]

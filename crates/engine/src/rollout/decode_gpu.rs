@@ -396,9 +396,9 @@ impl Steps {
             [row.first, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
         });
         let states = (0..rows).flat_map(|index| {
-            let (before, own) = feed(index).row.states;
+            let (before, after) = feed(index).row.states;
             if index < feeds.len() {
-                [before as u32, own as u32]
+                [before as u32, after as u32]
             } else {
                 [NO_STATE; 2]
             }
@@ -438,8 +438,8 @@ impl Steps {
             longest,
         };
         let tokens = gather_sampled(&part(10, 1)?, &self.sampled)?;
-        let own = (slot > 0).then(|| part(12, 1)).transpose()?;
-        let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
+        let row_adapters = (slot > 0).then(|| part(12, 1)).transpose()?;
+        let adapters = AdapterUse::for_rows(adapters, row_adapters.as_ref(), slot);
         let record = self
             .experts
             .as_ref()

@@ -78,18 +78,16 @@ impl DraftHistory {
     }
 
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
-        self.newer
-            .after(context)
-            .or_else(|| self.older.after(context))
+        let newest = self.newer.after(context);
+        newest.or_else(|| self.older.after(context))
     }
 }
 
 /// Two generations are never more steps than are kept; 0: none is.
 fn generation_steps(kept: u64) -> u64 {
-    if kept == 0 {
-        GENERATION_STEPS
-    } else {
-        GENERATION_STEPS.min(kept / 2)
+    match kept {
+        0 => GENERATION_STEPS,
+        _ => GENERATION_STEPS.min(kept / 2),
     }
 }
 
@@ -99,21 +97,21 @@ pub(super) struct Ngrams {
     /// Texts, each after a [`START`].
     tokens: Vec<u32>,
     /// By hash of an n-gram: the index of the token that follows it, 0 for none, and how often in a row it was that.
-    kv_slots: Vec<(u32, u8)>,
+    following: Vec<(u32, u8)>,
 }
 
 impl Ngrams {
     pub(super) fn from_text(text: &[u32]) -> Self {
-        let mut found = Self::with_room(text.len());
-        found.learn(text);
-        found
+        let mut ngrams = Self::with_room(text.len());
+        ngrams.learn(text);
+        ngrams
     }
 
     /// For about so many tokens; of more, more n-grams are lost.
     fn with_room(tokens: usize) -> Self {
         Self {
             tokens: Vec::new(),
-            kv_slots: vec![(0, 0); (2 * MAX_NGRAM * tokens).next_power_of_two()],
+            following: vec![(0, 0); (2 * MAX_NGRAM * tokens).next_power_of_two()],
         }
     }
 
@@ -130,8 +128,8 @@ impl Ngrams {
     fn learn_one(&mut self, end: usize, length: usize) {
         let context = &self.tokens[end - length..end];
         let place = self.place(context);
-        let (known, streak) = self.kv_slots[place];
-        self.kv_slots[place] = match self.follows(known, context) {
+        let (known, streak) = self.following[place];
+        self.following[place] = match self.follows(known, context) {
             Some(token) if token == self.tokens[end] => (end as u32, (streak + 1).min(MAX_STREAK)),
             Some(_) if streak > 1 => (known, streak / 2),
             _ => (end as u32, 0),
@@ -139,14 +137,12 @@ impl Ngrams {
     }
 
     fn place(&self, context: &[u32]) -> usize {
-        let hash = context.iter().fold(
-            0xCBF2_9CE4_8422_2325 + context.len() as u64,
-            |hash, &token| {
-                let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                mixed ^ (mixed >> 32)
-            },
-        );
-        hash as usize & (self.kv_slots.len().max(1) - 1)
+        let start = 0xCBF2_9CE4_8422_2325 + context.len() as u64;
+        let hash = context.iter().fold(start, |hash, &token| {
+            let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed ^ (mixed >> 32)
+        });
+        hash as usize & (self.following.len().max(1) - 1)
     }
 
     /// The token at `end` if `context` stands before it: another may have the same hash.
@@ -158,12 +154,9 @@ impl Ngrams {
 
     /// What follows `context`, and the level of how often it did.
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
-        let &(end, streak) = self.kv_slots.get(self.place(context))?;
-        let level = LEVELS
-            .iter()
-            .rposition(|least| streak >= *least)
-            .unwrap_or(0);
-        Some((self.follows(end, context)?, level))
+        let &(end, streak) = self.following.get(self.place(context))?;
+        let level = LEVELS.iter().rposition(|least| streak >= *least);
+        Some((self.follows(end, context)?, level.unwrap_or(0)))
     }
 }
 
@@ -213,10 +206,9 @@ impl Drafter {
     ) -> Draft {
         let mut draft = Draft::default();
         // The end of the completion and its draft, after the start if it is near.
-        let mut end: Vec<u32> = if tokens.len() < MAX_NGRAM {
-            vec![START]
-        } else {
-            Vec::new()
+        let mut end = match tokens.len() < MAX_NGRAM {
+            true => vec![START],
+            false => Vec::new(),
         };
         end.extend_from_slice(&tokens[tokens.len().saturating_sub(MAX_NGRAM)..]);
         let mut probability = 1.0;
@@ -243,20 +235,18 @@ impl Drafter {
         prompt: &Ngrams,
         end: &[u32],
     ) -> Option<(f64, u32, (usize, usize))> {
-        let found = CONTEXTS
-            .iter()
-            .enumerate()
-            .filter_map(|(context, &(source, length))| {
-                let last = &end[end.len().checked_sub(length)?..];
-                let (token, level) = match source {
-                    Source::History => history.after(last)?,
-                    Source::Prompt => prompt.after(last)?,
-                };
-                let (held, compared) = self.seen[context][level];
-                Some((held / compared, token, (context, level)))
-            });
+        let contexts = CONTEXTS.iter().enumerate();
+        let candidates = contexts.filter_map(|(context, &(source, length))| {
+            let last = &end[end.len().checked_sub(length)?..];
+            let (token, level) = match source {
+                Source::History => history.after(last)?,
+                Source::Prompt => prompt.after(last)?,
+            };
+            let (held, compared) = self.seen[context][level];
+            Some((held / compared, token, (context, level)))
+        });
         // Of equals the first, which has the longest context.
-        found.reduce(|best, other| if other.0 > best.0 { other } else { best })
+        candidates.reduce(|best, other| if other.0 > best.0 { other } else { best })
     }
 
     /// Learns from a draft whose first `held` tokens were drawn.

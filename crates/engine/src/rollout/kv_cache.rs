@@ -71,10 +71,8 @@ impl Capacity {
     ) -> Self {
         let most = |of: fn(&RequestSize) -> usize| requests.iter().map(of).max().unwrap_or(0);
         let sum = |of: fn(&RequestSize) -> usize| requests.iter().map(of).sum::<usize>();
-        let (later, longest) = (
-            most(|request| request.later_tokens),
-            most(|request| request.prompt_tokens + request.later_tokens),
-        );
+        let later = most(|request| request.later_tokens);
+        let longest = most(|request| request.prompt_tokens + request.later_tokens);
         let limit = sampling.max_completion_tokens + later;
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(sum(|request| request.samples));
@@ -88,41 +86,32 @@ impl Capacity {
             false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
         };
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
-        let initial_slots = if fits {
-            limit
-        } else {
-            sampling.max_completion_tokens.min(limits.initial_slots)
+        let initial_slots = match fits {
+            true => limit,
+            false => sampling.max_completion_tokens.min(limits.initial_slots),
         };
-        let Sampling {
-            draft_tokens,
-            records_experts,
-            ..
-        } = *sampling;
-        let (longest, is_conversing) = (longest + sampling.max_completion_tokens, later > 0);
         Self {
             rows,
             kv_slots,
             prompt_rows,
             initial_slots,
-            longest,
-            draft_tokens,
+            longest: longest + sampling.max_completion_tokens,
+            draft_tokens: sampling.draft_tokens,
             adapter_slot: 0,
-            records_experts,
-            is_conversing,
+            records_experts: sampling.records_experts,
+            is_conversing: later > 0,
         }
     }
 
     /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
     pub(super) fn states(&self, limits: DecodeLimits) -> usize {
-        let drafted = if self.draft_tokens > 0 {
-            limits.drafted_rows
-        } else {
-            0
+        let drafted = match self.draft_tokens {
+            0 => 0,
+            _ => limits.drafted_rows,
         };
-        let most = if limits.runs_ahead {
-            limits.rows.max(self.rows)
-        } else {
-            usize::MAX
+        let most = match limits.runs_ahead {
+            true => limits.rows.max(self.rows),
+            false => usize::MAX,
         };
         (self.rows + drafted).min(most)
     }
@@ -130,15 +119,10 @@ impl Capacity {
     /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
-        let QueueSize {
-            rows,
-            completion_tokens: kv_slots,
-            prompt_tokens: prompt_rows,
-        } = size;
         Self {
-            rows,
-            kv_slots,
-            prompt_rows,
+            rows: size.rows,
+            kv_slots: size.completion_tokens,
+            prompt_rows: size.prompt_tokens,
             initial_slots: usize::MAX,
             longest: 0,
             draft_tokens,
@@ -163,7 +147,7 @@ pub(super) struct Feed {
     pub(super) row: DecodeRow,
     pub(super) token: FedToken,
     pub(super) params: SampleParams,
-    /// Which of several it uses.
+    /// Index of its adapter, as the kernels take it.
     pub(super) adapter: u32,
 }
 
@@ -187,7 +171,6 @@ pub(super) struct SampledPass {
 #[derive(Debug)]
 pub(super) struct KvCache {
     layers: Vec<LayerCache>,
-    /// As [`KvCache::new`] takes them.
     size: CacheSize,
 }
 
@@ -215,29 +198,24 @@ enum LayerCache {
 
 impl KvCache {
     pub(super) fn new(model: &Decoder, size: CacheSize) -> Result<Self> {
-        let CacheSize {
-            kv_slots,
-            prompt_rows,
-            states,
-        } = size;
         let (dtype, device) = (model.dtype(), model.device());
         let zeros = |rows: usize, width: usize| Tensor::zeros((rows, width), dtype, device);
         // Every token rounds the rule's states.
         let rule_dtype = if device.is_cpu() { dtype } else { DType::F32 };
         let layer = |width| match width {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
-                written: zeros(kv_slots, width)?,
+                written: zeros(size.kv_slots, width)?,
                 // Recorded passes read them always at the same address.
-                prompts: if device.is_cpu() {
-                    None
-                } else {
-                    Some(zeros(prompt_rows, width)?)
+                prompts: match device.is_cpu() {
+                    true => None,
+                    false => Some(zeros(size.prompt_rows, width)?),
                 },
             }),
             CacheWidth::OfLayer(layer) => Ok(LayerCache::OfLayer(layer)),
             CacheWidth::Sequence([convolution, rule]) => {
-                let rule = Tensor::zeros((states, rule), rule_dtype, device)?;
-                Ok(LayerCache::States([zeros(states, convolution)?, rule]))
+                let rule = Tensor::zeros((size.states, rule), rule_dtype, device)?;
+                let convolution = zeros(size.states, convolution)?;
+                Ok(LayerCache::States([convolution, rule]))
             }
         };
         Ok(Self {
@@ -264,9 +242,8 @@ impl KvCache {
                 for (cache, prefilled) in caches.iter().zip(prefilled) {
                     for (prompt, copies) in states.iter().enumerate() {
                         let state = prefilled.narrow(0, prompt, 1)?;
-                        copies
-                            .iter()
-                            .try_for_each(|&copy| write_rows(cache, copy, &state))?;
+                        let mut copies = copies.iter();
+                        copies.try_for_each(|&copy| write_rows(cache, copy, &state))?;
                     }
                 }
                 Ok(())
@@ -280,7 +257,8 @@ impl KvCache {
         self.layers.iter().try_for_each(|layer| match layer {
             // Old and new slots may overlap.
             LayerCache::KeysValues { written, .. } => {
-                written.slice_set(&written.narrow(0, from, count)?.force_contiguous()?, 0, to)
+                let row = written.narrow(0, from, count)?.force_contiguous()?;
+                written.slice_set(&row, 0, to)
             }
             LayerCache::OfLayer(_) | LayerCache::States(_) => Ok(()),
         })
@@ -306,10 +284,8 @@ impl KvCache {
             copy_to_host(&rows, &mut bytes)?;
             Ok(bytes)
         };
-        self.places((first, count), state)
-            .map(copy)
-            .collect::<Result<_>>()
-            .map(SavedRow)
+        let places = self.places((first, count), state);
+        places.map(copy).collect::<Result<_>>().map(SavedRow)
     }
 
     /// Writes as many tokens to other slots, and the state to another.
@@ -319,16 +295,12 @@ impl KvCache {
         slots: (usize, usize),
         state: usize,
     ) -> Result<()> {
-        self.places(slots, state)
-            .zip(&saved.0)
-            .try_for_each(|((cache, first, count), bytes)| {
-                let shape = [count, cache.dim(1)?];
-                write_rows(
-                    cache,
-                    first,
-                    &Tensor::from_raw_buffer(bytes, cache.dtype(), &shape, cache.device())?,
-                )
-            })
+        for ((cache, first, count), bytes) in self.places(slots, state).zip(&saved.0) {
+            let (shape, dtype) = ([count, cache.dim(1)?], cache.dtype());
+            let rows = Tensor::from_raw_buffer(bytes, dtype, &shape, cache.device())?;
+            write_rows(cache, first, &rows)?;
+        }
+        Ok(())
     }
 
     /// Where a row's tokens and its state are: a cache, the first row and their number.
@@ -373,19 +345,17 @@ impl KvCache {
     pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
         let read = |layer| match layer {
             &LayerCache::OfLayer(source) => &self.layers[source],
-            own => own,
+            layer => layer,
         };
-        self.layers
-            .iter()
-            .map(read)
-            .filter_map(|layer| match layer {
-                LayerCache::KeysValues { prompts, written } => Some(CacheView::KeysValues(
-                    prompts.as_ref().unwrap_or(written),
-                    written,
-                )),
-                LayerCache::States(states) => Some(CacheView::States(states)),
-                LayerCache::OfLayer(_) => None,
-            })
+        let layers = self.layers.iter().map(read);
+        layers.filter_map(|layer| match layer {
+            LayerCache::KeysValues { prompts, written } => {
+                let prompts = prompts.as_ref().unwrap_or(written);
+                Some(CacheView::KeysValues(prompts, written))
+            }
+            LayerCache::States(states) => Some(CacheView::States(states)),
+            LayerCache::OfLayer(_) => None,
+        })
     }
 }
 
@@ -412,11 +382,10 @@ fn store_rows(
             *cache = Some(prefilled.contiguous()?);
             return Ok(());
         }
-        None => cache.insert(Tensor::zeros(
-            (size, prefilled.dim(1)?),
-            prefilled.dtype(),
-            prefilled.device(),
-        )?),
+        None => {
+            let (width, device) = (prefilled.dim(1)?, prefilled.device());
+            cache.insert(Tensor::zeros((size, width), prefilled.dtype(), device)?)
+        }
     };
     let mut first = 0;
     for &(start, rows) in ranges {
@@ -427,9 +396,9 @@ fn store_rows(
 }
 
 /// Joins adjacent ranges, each a first row and a number of rows.
-pub(super) fn joined(kv_slots: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
+pub(super) fn joined(all: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for (start, rows) in kv_slots {
+    for (start, rows) in all {
         match ranges.last_mut() {
             Some((first, length)) if *first + *length == start => *length += rows,
             _ => ranges.push((start, rows)),

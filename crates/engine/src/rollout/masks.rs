@@ -48,12 +48,11 @@ impl Lanes {
         let lane = self.rows % self.count;
         self.rows += 1;
         // Constraints that no request names any more.
+        let is_named = |constraint: &Arc<Constraint>| Arc::strong_count(constraint) > 1;
         self.copies
-            .retain(|_, (constraint, _)| Arc::strong_count(constraint) > 1);
-        let (_, copies) = self
-            .copies
-            .entry(Arc::as_ptr(constraint))
-            .or_insert_with(|| (Arc::clone(constraint), Vec::new()));
+            .retain(|_, (constraint, _)| is_named(constraint));
+        let copies = self.copies.entry(Arc::as_ptr(constraint));
+        let (_, copies) = copies.or_insert_with(|| (Arc::clone(constraint), Vec::new()));
         while copies.len() <= lane {
             copies.push(constraint.independent());
         }
@@ -133,10 +132,10 @@ pub(super) fn sample(
     params: &[SampleParams],
     masks: Option<&[u32]>,
 ) -> Result<Vec<SampledToken>> {
-    masks.map_or_else(
-        || sample_tokens(logits, params),
-        |masks| sample_masked(logits, params, masks),
-    )
+    match masks {
+        Some(masks) => sample_masked(logits, params, masks),
+        None => sample_tokens(logits, params),
+    }
 }
 
 /// The time spent on masks.

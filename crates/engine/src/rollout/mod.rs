@@ -28,10 +28,13 @@ use source::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
-pub(crate) use queue::{Client, Decoding, Job, Order, Place, Queue, QueueError, Worker};
+pub use queue::KeptAnswers;
+pub(crate) use queue::{
+    Client, Decoding, Job, Order, Queue, QueueError, QueuedConversation, QueuedQuestion, Worker,
+};
 pub use shaping::Shaping;
 pub(crate) use shaping::likeliest;
-pub use source::{Arrivals, InConversation, QueuedRequest, RequestSource};
+pub use source::{Arrivals, QueuedRequest, RequestSource};
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 
@@ -103,23 +106,21 @@ impl Sampling {
         max_completion_tokens: usize,
         seed: u64,
     ) -> Self {
-        let stop_ids = tokenizer.stop_ids().to_vec();
         Self {
-            stop_ids,
+            stop_ids: tokenizer.stop_ids().to_vec(),
             ..Self::plain(temperature, max_completion_tokens, seed)
         }
     }
 
     /// Without stop tokens, with drafts as long as by default.
     pub fn plain(temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
-        let (stop_ids, draft_tokens, thinking) = (Vec::new(), DRAFT_TOKENS, None);
         Self {
             temperature,
             max_completion_tokens,
-            stop_ids,
+            stop_ids: Vec::new(),
             seed,
-            draft_tokens,
-            thinking,
+            draft_tokens: DRAFT_TOKENS,
+            thinking: None,
             records_experts: false,
         }
     }
@@ -157,6 +158,24 @@ impl Completion {
         }
     }
 
+    /// Tells of its tokens one by one, as it would have been told while it was sampled; returns what was told, which ends
+    /// where `on_token` says no. The log-probs of a stored one are not known.
+    pub(crate) fn replay(self, mut on_token: impl FnMut(&Self) -> bool) -> Self {
+        let mut told = Self::new(Vec::new(), Vec::new(), self.stop);
+        let log_probs = self
+            .log_probs
+            .into_iter()
+            .chain(std::iter::repeat(f32::NAN));
+        for (token, log_prob) in self.token_ids.into_iter().zip(log_probs) {
+            told.token_ids.push(token);
+            told.log_probs.push(log_prob);
+            if !on_token(&told) {
+                break;
+            }
+        }
+        told
+    }
+
     /// Without those of forced tokens.
     pub fn sampled_log_probs(&self) -> impl Iterator<Item = f32> {
         let all = self.log_probs.iter().copied().enumerate();
@@ -181,11 +200,8 @@ pub struct RolloutOutput {
 
 /// The tokens of all of them.
 pub fn token_count(completions: &[Vec<Completion>]) -> usize {
-    completions
-        .iter()
-        .flatten()
-        .map(|completion| completion.token_ids.len())
-        .sum()
+    let completions = completions.iter().flatten();
+    completions.map(|one| one.token_ids.len()).sum()
 }
 
 /// A slower path that a rollout took because the GPU refused the usual one.
@@ -272,22 +288,18 @@ pub fn generate(
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
     let parts = decoded_together(model, requests);
-    let mut fixed: Vec<_> = parts
-        .iter()
-        .map(|part| FixedRequests::new(part, sampling))
-        .collect();
-    let sized = |(part, own): (&&[Request], _)| {
-        SizedSource::new(own, part.iter().map(RequestSize::of).collect())
+    let fixed = parts.iter().map(|part| FixedRequests::new(part, sampling));
+    let mut fixed: Vec<_> = fixed.collect();
+    let sized = |(part, source): (&&[Request], _)| {
+        SizedSource::new(source, part.iter().map(RequestSize::of).collect())
     };
     let sources: Vec<_> = parts.iter().zip(&mut fixed).map(sized).collect();
-    let (counts, gpu_fallbacks) =
-        generate_from((model, adapters), &sources, sampling, memory, threads)?;
+    let model = (model, adapters);
+    let (counts, gpu_fallbacks) = generate_from(model, &sources, sampling, memory, threads)?;
     drop(sources);
+    let completions = fixed.into_iter().flat_map(FixedRequests::completions);
     Ok(RolloutOutput {
-        completions: fixed
-            .into_iter()
-            .flat_map(FixedRequests::completions)
-            .collect(),
+        completions: completions.collect(),
         counts,
         gpu_fallbacks,
     })
@@ -298,7 +310,7 @@ pub fn generate(
 pub(crate) struct RequestSize {
     /// At most.
     pub(crate) prompt_tokens: usize,
-    /// As in [`InConversation`].
+    /// As in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
     /// Whether its conversation may ask with prompts that follow none of its own.
     pub(crate) has_branches: bool,
@@ -307,12 +319,11 @@ pub(crate) struct RequestSize {
 
 impl RequestSize {
     pub(crate) fn of(request: &Request) -> Self {
-        let (prompt_tokens, samples) = (request.prompt.len(), request.samples);
         Self {
-            prompt_tokens,
+            prompt_tokens: request.prompt.len(),
             later_tokens: 0,
             has_branches: false,
-            samples,
+            samples: request.samples,
         }
     }
 }
@@ -344,17 +355,9 @@ pub(crate) fn generate_from(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-    #[cfg(not(feature = "cuda"))]
-    let limits = CPU_LIMITS;
-    #[cfg(feature = "cuda")]
-    let limits = match gpu_places(model) {
-        Some(kv_slots) => DecodeLimits {
-            kv_slots,
-            ..decode_gpu::limits(model)
-        },
-        None => CPU_LIMITS,
-    };
-    let mut found = (DecodeCounts::default(), Vec::new());
+    let mut limits = limits(model);
+    limits.kv_slots = gpu_places(model).unwrap_or(limits.kv_slots);
+    let mut totals = (DecodeCounts::default(), Vec::new());
     let decode = |sized: &SizedSource<'_>| {
         // A tensor on a GPU cannot be empty.
         if sized.sizes.iter().all(|size| size.samples == 0) {
@@ -362,37 +365,26 @@ pub(crate) fn generate_from(
         }
         let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
         let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
-        decode::decode_from(
-            model,
-            adapters,
-            &mut **source,
-            memory,
-            (limits, capacity),
-            threads,
-        )
+        let capacity = (limits, capacity);
+        decode::decode_from(model, adapters, &mut **source, memory, capacity, threads)
     };
     for (counts, fallbacks) in threads.map(sources, decode)? {
-        found.0 += counts;
-        found.1.extend(fallbacks);
+        totals.0 += counts;
+        totals.1.extend(fallbacks);
     }
-    Ok(found)
+    Ok(totals)
 }
 
 /// The number of completion tokens whose keys and values a rollout keeps on a GPU, of which it may have most; `None` on the
 /// CPU.
 pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
     let (_, all) = memory(model.device())?;
-    let trained = model.parameters().count();
-    Some(gpu_rollout_places(
-        model.config(),
-        model.dtype().size_in_bytes(),
-        trained,
-        all,
-    ))
+    let (trained, bytes) = (model.parameters().count(), model.dtype().size_in_bytes());
+    Some(gpu_rollout_places(model.config(), bytes, trained, all))
 }
 
 /// Limits on what is decoded together from a [`RequestSource`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
     /// Completions.
     pub rows: usize,
@@ -405,29 +397,20 @@ pub struct QueueSize {
 impl QueueSize {
     /// On a GPU what a rollout has; on the CPU that of one thread of several, which share the model.
     pub fn for_model(model: &Decoder) -> Self {
-        #[cfg(feature = "cuda")]
-        if model.device().is_cuda() {
-            let DecodeLimits {
-                rows,
-                kv_slots,
-                prompt_rows,
-                ..
-            } = decode_gpu::limits(model);
+        if !model.device().is_cpu() {
+            let limits = limits(model);
             return Self {
-                rows,
-                completion_tokens: kv_slots,
-                prompt_tokens: prompt_rows,
+                rows: limits.rows,
+                completion_tokens: limits.kv_slots,
+                prompt_tokens: limits.prompt_rows,
             };
         }
-        let token = |width| {
-            if let CacheWidth::Token(width) = width {
-                width
-            } else {
-                0
-            }
+        let token = |width| match width {
+            CacheWidth::Token(width) => width,
+            _ => 0,
         };
-        let token_bytes =
-            model.cache_widths().map(token).sum::<usize>() * model.dtype().size_in_bytes();
+        let token_width = model.cache_widths().map(token).sum::<usize>();
+        let token_bytes = token_width * model.dtype().size_in_bytes();
         let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
         let tokens = (CPU_QUEUE_BYTES / token_bytes.max(1)).min(longest);
         Self {
@@ -455,13 +438,17 @@ pub fn decode_queue(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-    let limits = match model.device() {
+    let capacity = Capacity::for_queue(size, draft_tokens, adapter_slot);
+    let capacity = (limits(model), capacity);
+    decode::decode_from(model, adapters, source, memory, capacity, threads)
+}
+
+fn limits(model: &Decoder) -> DecodeLimits {
+    match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => decode_gpu::limits(model),
         _ => CPU_LIMITS,
-    };
-    let capacity = Capacity::for_queue(size, draft_tokens, adapter_slot);
-    decode::decode_from(model, adapters, source, memory, (limits, capacity), threads)
+    }
 }
 
 /// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.

@@ -1,6 +1,6 @@
 //! Sampling with penalties, top-k, top-p, min-p and the likeliest alternatives, for served requests, in the order and by the
-//! definitions of transformers. Such tokens are
-//! sampled on the host, from logits that are copied there for each token: serving alone asks for them, never training.
+//! definitions of transformers. Such tokens are sampled on the host, from logits that are copied there for each token:
+//! serving alone asks for them, never training.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -129,13 +129,8 @@ pub(super) fn sample_shaped(
     let width = mask_words(vocabulary);
     let shaped = |params: &ShapedParams| {
         let mask = masks.and_then(|masks| masks.get(params.index * width..)?.get(..width));
-        params.sample_from(
-            &logits
-                .get(params.index)?
-                .to_dtype(DType::F32)?
-                .to_vec1::<f32>()?,
-            mask,
-        )
+        let row = logits.get(params.index)?.to_dtype(DType::F32)?;
+        params.sample_from(&row.to_vec1::<f32>()?, mask)
     };
     params.iter().map(shaped).collect()
 }
@@ -150,11 +145,10 @@ pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f
         uniform: LIKELIEST,
         temperature: 1.0,
     };
-    let rows: Vec<ShapedParams> = (0..logits.dims2()?.0)
-        .map(|row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]))
-        .collect();
-    let found = sample_shaped(logits, &rows, None)?;
-    Ok(found.into_iter().map(|row| row.alternatives).collect())
+    let of_row = |row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]);
+    let rows = (0..logits.dims2()?.0).map(of_row);
+    let rows = sample_shaped(logits, &rows.collect::<Vec<_>>(), None)?;
+    Ok(rows.into_iter().map(|row| row.alternatives).collect())
 }
 
 /// A candidate for the next token.
@@ -168,10 +162,8 @@ struct Candidate {
 
 impl Candidate {
     fn likelier(&self, other: &Self) -> Ordering {
-        other
-            .scaled
-            .total_cmp(&self.scaled)
-            .then(self.id.cmp(&other.id))
+        let by_logit = other.scaled.total_cmp(&self.scaled);
+        by_logit.then(self.id.cmp(&other.id))
     }
 }
 
@@ -184,11 +176,8 @@ impl ShapedParams {
             ..
         } = self;
         let is_greedy = params.temperature == 0.0 || params.uniform < 0.0;
-        let mut candidates = self.candidates(
-            logits,
-            mask,
-            if is_greedy { 1.0 } else { params.temperature },
-        )?;
+        let temperature = if is_greedy { 1.0 } else { params.temperature };
+        let mut candidates = self.candidates(logits, mask, temperature)?;
         if shaping.top_k > 0 {
             keep_first(&mut candidates, shaping.top_k);
         }
@@ -210,14 +199,13 @@ impl ShapedParams {
                 sum > target
             });
             let likeliest = || candidates.iter().min_by(|a, b| a.likelier(b));
-            let found = if is_greedy {
-                likeliest()
-            } else {
-                passed.or_else(|| candidates.last())
+            let candidate = match is_greedy {
+                true => likeliest(),
+                false => passed.or_else(|| candidates.last()),
             };
-            found.map(|found| SampledToken {
-                token_id: found.id,
-                log_prob: log_prob(found),
+            candidate.map(|candidate| SampledToken {
+                token_id: candidate.id,
+                log_prob: log_prob(candidate),
             })
         };
         let token = shaping.changes_distribution().then(sampled).flatten();
@@ -227,14 +215,11 @@ impl ShapedParams {
             likeliest.truncate(shaping.alternatives);
         }
         likeliest.sort_unstable_by(Candidate::likelier);
-        let alternatives = likeliest
-            .iter()
-            .map(|candidate| (candidate.id, log_prob(candidate)))
-            .collect();
+        let alternatives = likeliest.iter().map(|one| (one.id, log_prob(one)));
         Ok(ShapedToken {
             index: *index,
             token,
-            alternatives,
+            alternatives: alternatives.collect(),
         })
     }
 
@@ -261,33 +246,25 @@ impl ShapedParams {
             false => logit,
         };
         let candidate = |(id, &logit): (usize, &f32)| {
-            let count = self
-                .counts
-                .get(&(id as u32))
-                .map_or(0.0, |count| f64::from(*count));
-            let penalty = if count > 0.0 {
-                presence_penalty + frequency_penalty * count
-            } else {
-                0.0
-            };
+            let id = id as u32;
+            let penalty = self.counts.get(&id).map_or(0.0, |count| {
+                presence_penalty + frequency_penalty * f64::from(*count)
+            });
             Candidate {
-                id: id as u32,
-                scaled: (repeated(id as u32, f64::from(logit)) - penalty) / temperature,
+                id,
+                scaled: (repeated(id, f64::from(logit)) - penalty) / temperature,
                 weight: 0.0,
             }
         };
         let allowed = logits.iter().enumerate().filter(|(id, _)| is_allowed(*id));
         let mut candidates: Vec<Candidate> = allowed.map(candidate).collect();
-        let largest = candidates
-            .iter()
-            .map(|candidate| candidate.scaled)
-            .max_by(f64::total_cmp);
-        let Some(largest) = largest else {
+        let scaled = candidates.iter().map(|candidate| candidate.scaled);
+        let Some(largest) = scaled.max_by(f64::total_cmp) else {
             bail!("a mask allows no token")
         };
-        candidates
-            .iter_mut()
-            .for_each(|candidate| candidate.weight = (candidate.scaled - largest).exp());
+        for candidate in &mut candidates {
+            candidate.weight = (candidate.scaled - largest).exp();
+        }
         candidates.retain(|candidate| candidate.weight != 0.0);
         Ok(candidates)
     }
@@ -307,10 +284,8 @@ fn keep_likeliest(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
     // All that are less likely have less than 1 - top_p together, so that they need not be sorted.
     let least = (1.0 - top_p) * total / candidates.len() as f64;
-    let largest = candidates
-        .iter()
-        .map(|candidate| candidate.weight)
-        .fold(0.0, f64::max);
+    let weights = candidates.iter().map(|candidate| candidate.weight);
+    let largest = weights.fold(0.0, f64::max);
     candidates.retain(|candidate| candidate.weight >= least.min(largest));
     candidates.sort_unstable_by(Candidate::likelier);
     let mut sum = 0.0;

@@ -2,6 +2,7 @@
 //! and go meanwhile.
 
 use super::{Completion, Request, Sampling};
+use crate::kernels::row_adapters::NO_ADAPTER;
 
 /// A request with its sampling parameters.
 #[derive(Clone, Debug)]
@@ -13,17 +14,17 @@ pub struct QueuedRequest {
     /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
     /// alone.
     pub adapter: Option<u32>,
-    /// Where others follow it or it follows another.
-    pub conversation: Option<InConversation>,
+    /// Request and sample of the completion that it goes on from in the cache: its prompt begins with that one's and it.
+    pub follows: Option<(u64, u32)>,
+    /// The most tokens that its prompt may grow by in the cache before its conversation ends.
+    pub later_tokens: usize,
 }
 
-/// A request's place in a conversation whose prompts begin with an earlier one and its completion.
-#[derive(Clone, Copy, Debug)]
-pub struct InConversation {
-    /// Request and sample of the completion that it follows.
-    pub after: Option<(u64, u32)>,
-    /// The most tokens that its prompt may grow by before the conversation ends.
-    pub later_tokens: usize,
+impl QueuedRequest {
+    /// As the kernels take it.
+    pub(super) fn adapter(&self) -> u32 {
+        self.adapter.unwrap_or(NO_ADAPTER)
+    }
 }
 
 /// New requests of a source, or its end.
@@ -45,10 +46,14 @@ pub trait RequestSource {
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;
 
     /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool;
-
-    /// Learns of the likeliest tokens beside the one that it is told next, where a request asks for them.
-    fn on_alternatives(&mut self, _id: u64, _sample: u32, _alternatives: Vec<(u32, f32)>) {}
+    /// `likeliest`: the likeliest tokens in its place with their log-probs, where the request asks for them.
+    fn on_token(
+        &mut self,
+        id: u64,
+        sample: u32,
+        completion: &Completion,
+        likeliest: Vec<(u32, f32)>,
+    ) -> bool;
 
     /// Whether a request may follow a completion that ends: its keys and values stay in the cache.
     fn may_go_on(&self, _id: u64, _sample: u32, _completion: &Completion) -> bool {
@@ -76,15 +81,12 @@ pub(super) struct FixedRequests<'a> {
 
 impl<'a> FixedRequests<'a> {
     pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling) -> Self {
-        let completions = requests
-            .iter()
-            .map(|request| Vec::with_capacity(request.samples))
-            .collect();
+        let empty = |request: &Request| Vec::with_capacity(request.samples);
         Self {
             requests,
             sampling,
             is_taken: false,
-            completions,
+            completions: requests.iter().map(empty).collect(),
         }
     }
 
@@ -92,10 +94,8 @@ impl<'a> FixedRequests<'a> {
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);
-            ended
-                .into_iter()
-                .map(|(_, completion)| completion)
-                .collect()
+            let ended = ended.into_iter();
+            ended.map(|(_, completion)| completion).collect()
         };
         self.completions.into_iter().map(in_order).collect()
     }
@@ -106,20 +106,20 @@ impl RequestSource for FixedRequests<'_> {
         if std::mem::replace(&mut self.is_taken, true) {
             return Arrivals::Closed;
         }
-        let all = (0..)
-            .zip(self.requests)
-            .filter(|(_, request)| request.samples > 0);
+        let all = (0..).zip(self.requests);
+        let all = all.filter(|(_, request)| request.samples > 0);
         let queued = |(id, request): (u64, &Request)| QueuedRequest {
             id,
             request: request.clone(),
             sampling: self.sampling.clone(),
             adapter: None,
-            conversation: None,
+            follows: None,
+            later_tokens: 0,
         };
         Arrivals::Requests(all.map(queued).collect())
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 

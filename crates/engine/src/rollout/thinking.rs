@@ -19,11 +19,10 @@ pub struct ThinkingLimit {
 
 impl std::fmt::Debug for ThinkingLimit {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (max_tokens, closing) = (&self.max_tokens, &self.closing);
-        let mut shown = formatter.debug_struct("ThinkingLimit");
-        shown
-            .field("max_tokens", max_tokens)
-            .field("closing", closing)
+        formatter
+            .debug_struct("ThinkingLimit")
+            .field("max_tokens", &self.max_tokens)
+            .field("closing", &self.closing)
             .finish_non_exhaustive()
     }
 }
@@ -50,38 +49,38 @@ impl ThinkingLimit {
     }
 
     /// What a row does after `completion`, which has [`Self::max_tokens`].
-    fn decide(&self, prompt: &[u32], completion: &[u32]) -> RowThinking {
+    fn decide(&self, prompt: &[u32], completion: &[u32]) -> ThinkBlock {
         // Tokens without a text have closed the block: scoring names what is wrong with them.
         let text = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
-        let (start, answer) = (
-            text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]),
-            text(completion),
-        );
-        let marks = self.tokenizer.think_marks();
+        let start = text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]);
+        let (answer, marks) = (text(completion), self.tokenizer.think_marks());
         let is_opened = marks.is_opened_by(&start) || answer.trim_start().starts_with(marks.open);
         if !is_opened || answer.is_empty() || answer.contains(marks.close) {
-            return RowThinking::Free;
+            return ThinkBlock::Free;
         }
         if self.closing.is_empty() {
-            return RowThinking::Ended;
+            return ThinkBlock::Ended;
         }
         // A character of several tokens is written to its end.
-        match answer.ends_with(char::REPLACEMENT_CHARACTER)
-            && completion.len() < self.max_tokens + 3
-        {
-            true => RowThinking::Below(completion.len() + 1),
-            false => RowThinking::Closing(0..self.closing.len()),
+        let is_whole = !answer.ends_with(char::REPLACEMENT_CHARACTER);
+        match is_whole || completion.len() >= self.max_tokens + 3 {
+            true => ThinkBlock::Closing(0..self.closing.len()),
+            false => ThinkBlock::Below(completion.len() + 1),
         }
     }
 }
 
-/// How far a row is with its think block.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum RowThinking {
+/// How far a row is with its think block, and its limit.
+pub(super) struct RowThinking {
+    limit: Option<Arc<ThinkingLimit>>,
+    block: ThinkBlock,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ThinkBlock {
     /// Without a limit, or past it.
-    #[default]
     Free,
-    /// It may think for so many tokens.
+    /// It may have so many tokens.
     Below(usize),
     /// The next tokens of [`ThinkingLimit::closing`] are put there, not sampled.
     Closing(Range<usize>),
@@ -90,41 +89,44 @@ pub(super) enum RowThinking {
 }
 
 impl RowThinking {
-    pub(super) fn new(limit: Option<&ThinkingLimit>) -> Self {
-        limit.map_or(Self::Free, |limit| Self::Below(limit.max_tokens))
+    pub(super) fn new(limit: Option<&Arc<ThinkingLimit>>) -> Self {
+        let block = |limit: &Arc<ThinkingLimit>| ThinkBlock::Below(limit.max_tokens);
+        Self {
+            limit: limit.cloned(),
+            block: limit.map_or(ThinkBlock::Free, block),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.block == ThinkBlock::Ended
     }
 
     /// The tokens that may be sampled from `length` on before the block's end is decided.
     pub(super) fn free_tokens(&self, length: usize) -> usize {
-        match self {
-            Self::Free => usize::MAX,
-            Self::Below(most) => most.saturating_sub(length),
-            Self::Closing(_) | Self::Ended => 0,
+        match self.block {
+            ThinkBlock::Free => usize::MAX,
+            ThinkBlock::Below(most) => most.saturating_sub(length),
+            ThinkBlock::Closing(_) | ThinkBlock::Ended => 0,
         }
     }
 
     /// The token that is next, whatever the model would sample.
-    pub(super) fn forced(&self, limit: Option<&ThinkingLimit>) -> Option<u32> {
-        match self {
-            Self::Closing(left) => limit?.closing.get(left.start).copied(),
+    pub(super) fn forced(&self) -> Option<u32> {
+        match &self.block {
+            ThinkBlock::Closing(left) => self.limit.as_ref()?.closing.get(left.start).copied(),
             _ => None,
         }
     }
 
     /// After another token of the completion.
-    pub(super) fn advance(
-        &mut self,
-        limit: Option<&ThinkingLimit>,
-        prompt: &[u32],
-        completion: &[u32],
-    ) {
-        let Some(limit) = limit else { return };
-        match self {
-            Self::Below(most) if completion.len() >= *most => {
-                *self = limit.decide(prompt, completion)
+    pub(super) fn advance(&mut self, prompt: &[u32], completion: &[u32]) {
+        let Some(limit) = &self.limit else { return };
+        match &mut self.block {
+            ThinkBlock::Below(most) if completion.len() >= *most => {
+                self.block = limit.decide(prompt, completion)
             }
-            Self::Closing(left) if left.len() == 1 => *self = Self::Free,
-            Self::Closing(left) => left.start += 1,
+            ThinkBlock::Closing(left) if left.len() == 1 => self.block = ThinkBlock::Free,
+            ThinkBlock::Closing(left) => left.start += 1,
             _ => {}
         }
     }
@@ -178,7 +180,7 @@ mod tests {
             let limit = ThinkingLimit::new(&tokenizer, budget).unwrap();
             let ids = |text| tokenizer.encode(text).unwrap();
             let found = limit.decide(&ids(prompt), &ids(completion));
-            let closed = (found == RowThinking::Closing(0..limit.closing.len()))
+            let closed = (found == ThinkBlock::Closing(0..limit.closing.len()))
                 .then(|| tokenizer.decode(&limit.closing, false).unwrap());
             assert_eq!(
                 closed.as_deref(),

@@ -41,19 +41,17 @@ impl ThreadPool {
 
     /// The threads of a pool of `count`; 0: as many as the process may use.
     pub fn count_of(count: usize) -> usize {
-        if count == 0 {
-            std::thread::available_parallelism().map_or(1, usize::from)
-        } else {
-            count
+        match count {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            _ => count,
         }
     }
 
     /// On a GPU one: its work is launched by the calling thread alone.
     pub fn for_engine(engine: &Engine, count: usize) -> Result<Self> {
-        if engine.device.is_cpu() {
-            Self::new(count)
-        } else {
-            Ok(Self::calling())
+        match engine.device.is_cpu() {
+            true => Self::new(count),
+            false => Ok(Self::calling()),
         }
     }
 
@@ -77,9 +75,10 @@ impl ThreadPool {
     /// Whether an error is from cancelled work.
     pub fn is_cancellation(error: &Error) -> bool {
         match error {
-            Error::Io(error) => error
-                .get_ref()
-                .is_some_and(|cause| cause.is::<CancelledError>()),
+            Error::Io(error) => {
+                let cause = error.get_ref();
+                cause.is_some_and(|cause| cause.is::<CancelledError>())
+            }
             Error::Context { inner, .. } | Error::WithBacktrace { inner, .. } => {
                 Self::is_cancellation(inner)
             }
@@ -89,14 +88,10 @@ impl ThreadPool {
 
     /// An error once the work is cancelled, to be checked between its parts.
     pub(crate) fn check(&self) -> Result<()> {
-        if self
-            .is_cancelled
-            .as_ref()
-            .is_some_and(|is_cancelled| is_cancelled())
-        {
-            return Err(Self::cancelled());
+        match &self.is_cancelled {
+            Some(is_cancelled) if is_cancelled() => Err(Self::cancelled()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The error of cancelled work.
@@ -106,9 +101,8 @@ impl ThreadPool {
     }
 
     pub fn count(&self) -> usize {
-        self.pool
-            .as_ref()
-            .map_or(1, rayon::ThreadPool::current_num_threads)
+        let threads = rayon::ThreadPool::current_num_threads;
+        self.pool.as_ref().map_or(1, threads)
     }
 
     /// Maps items; returns the results in order, or the first error.
@@ -127,12 +121,8 @@ impl ThreadPool {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "Threads({}, cancellable: {})",
-            self.count(),
-            self.is_cancelled.is_some()
-        )
+        let (count, is_cancellable) = (self.count(), self.is_cancelled.is_some());
+        write!(formatter, "Threads({count}, cancellable: {is_cancellable})")
     }
 }
 

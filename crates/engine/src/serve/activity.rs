@@ -1,15 +1,13 @@
-//! Whether a connection's client waits for an answer: an idle connection may be closed for another.
+//! Which connections are idle.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use hyper::body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 
 /// Whether a connection's client waits for an answer; an idle connection may be closed for another.
 #[derive(Clone, Debug)]
@@ -44,11 +42,8 @@ impl Activity {
 
     /// The activity of the connection that brought the request.
     pub(super) fn for_request(request: &Request) -> Self {
-        request
-            .extensions()
-            .get::<Self>()
-            .cloned()
-            .unwrap_or_default()
+        let known = request.extensions().get::<Self>();
+        known.cloned().unwrap_or_default()
     }
 
     /// A whole request has come: until its answer was sent.
@@ -58,19 +53,14 @@ impl Activity {
     }
 }
 
-/// An answer under way.
 #[derive(Debug)]
 pub(super) struct ActiveAnswer(Activity);
 
 impl ActiveAnswer {
     /// Until the body was sent.
     pub(super) fn with(self, response: Response) -> Response {
-        response.map(|body| {
-            Body::new(ActiveAnswerBody {
-                body,
-                _answering: self,
-            })
-        })
+        // Dropped with the body.
+        response.map(|body| Body::new(body.inspect_err(move |_| _ = &self)))
     }
 }
 
@@ -79,30 +69,5 @@ impl Drop for ActiveAnswer {
         let Activity(state) = &self.0;
         state.since.store(milliseconds(), Ordering::Relaxed);
         state.answering.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-struct ActiveAnswerBody {
-    body: Body,
-    _answering: ActiveAnswer,
-}
-
-impl HttpBody for ActiveAnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

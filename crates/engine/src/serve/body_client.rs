@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc::error::TrySendError;
-
 use super::metrics::Metrics;
 use crate::generation::{Event, PromptToSample};
 use crate::rollout::{Client, Completion, Job, StopReason};
 
-/// Who asked for the completions of a prompt.
 pub(super) struct BodyClient {
     prompt_tokens: u64,
     first_index: usize,
@@ -27,7 +24,6 @@ pub(super) struct BodyClient {
 }
 
 impl BodyClient {
-    /// The jobs of one body.
     pub(super) fn jobs(
         prompts: Vec<PromptToSample>,
         adapter: Option<u32>,
@@ -50,13 +46,9 @@ impl BodyClient {
                 is_counted: Arc::clone(&is_counted),
             };
             Job {
-                request: prompt.request,
-                sampling: prompt.sampling,
                 adapter,
-                client: Arc::new(client),
-                first_sample: 0,
                 decoded: Arc::clone(&decoded),
-                place: None,
+                ..Job::new(prompt.request, prompt.sampling, Arc::new(client))
             }
         };
         prompts.into_iter().map(job).collect()
@@ -97,7 +89,7 @@ impl Client for BodyClient {
                 let index = self.first_index + sample as usize;
                 let event = Event::of_newest(index, completion, likeliest);
                 let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
-                matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)))
+                sent.is_err()
             }
             false => self.events.is_closed(),
         };
@@ -109,16 +101,13 @@ impl Client for BodyClient {
 
     fn on_end(&self, sample: u32, mut completion: Completion) {
         let metrics = &self.metrics;
-        if self.by_token {
-            completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
-        }
         if self.is_stopped(sample) {
             completion.stop = StopReason::Stop;
         }
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         let index = self.first_index + sample as usize;
-        let sent = self.events.try_send(Event::Ended { index, completion });
-        if sent.is_err() {
+        let event = Event::of_end(index, completion, self.by_token);
+        if self.events.try_send(event).is_err() {
             self.lose();
         }
         if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {

@@ -48,12 +48,9 @@ pub(super) async fn listen(
     shared: Arc<Shared>,
     should_end: impl Fn(Duration) -> bool,
 ) -> Result<(), ForcedShutdown> {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return Err(ForcedShutdown);
-    };
+    let signal = |kind| signal(kind).map_err(|_| ForcedShutdown);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
     let router = http::router(Arc::clone(&shared));
@@ -110,7 +107,6 @@ pub(super) async fn listen(
     }
 }
 
-/// Where clients connect.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -140,22 +136,16 @@ fn connection_limit() -> usize {
     let wanted = (MAX_CONNECTIONS + OWN_DESCRIPTORS) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
     let current = limit.current.unwrap_or(wanted);
-    let raised = current < wanted
-        && setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(wanted),
-                ..limit
-            },
-        )
-        .is_ok();
-    let descriptors = if raised { wanted } else { current };
-    (descriptors as usize)
-        .saturating_sub(OWN_DESCRIPTORS)
-        .clamp(1, MAX_CONNECTIONS)
+    let raised = Rlimit {
+        current: Some(wanted),
+        ..limit
+    };
+    let is_raised = current < wanted && setrlimit(Resource::Nofile, raised).is_ok();
+    let descriptors = if is_raised { wanted } else { current } as usize;
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
+    left.clamp(1, MAX_CONNECTIONS)
 }
 
-/// An open connection.
 struct OpenConnection {
     activity: Activity,
     task: AbortHandle,
@@ -166,10 +156,8 @@ struct OpenConnection {
 async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     while open.len() >= most {
         open.retain(|connection| !connection.task.is_finished());
-        let idle = open
-            .iter()
-            .enumerate()
-            .filter_map(|(index, connection)| Some((connection.activity.idle_since()?, index)));
+        let all = open.iter().enumerate();
+        let idle = all.filter_map(|(index, one)| Some((one.activity.idle_since()?, index)));
         match idle.min().filter(|_| open.len() >= most) {
             Some((_, index)) => open.swap_remove(index).task.abort(),
             None if open.len() >= most => sleep(Duration::from_millis(10)).await,
@@ -215,9 +203,8 @@ impl TimedWrites {
             self.patience = None;
             return Poll::Ready(written);
         }
-        let patience = self
-            .patience
-            .get_or_insert_with(|| Box::pin(sleep(WRITE_TIME)));
+        let begin = || Box::pin(sleep(WRITE_TIME));
+        let patience = self.patience.get_or_insert_with(begin);
         ready!(patience.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -10,9 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Shared;
 use super::body_client::BodyClient;
-use crate::generation::{
-    PreparedRequest, busy, check_is_there, prepare_asked, prompts, respond, server_error,
-};
+use crate::generation::{PreparedRequest, busy, prepare_asked, prompts, respond, server_error};
 use crate::openai::{Api, ApiError, GenerationRequest};
 use crate::rollout::QueueError;
 
@@ -20,7 +18,6 @@ use crate::rollout::QueueError;
 const LARGE_BODY_BYTES: usize = 64 << 10;
 static LARGE_BODY: Semaphore = Semaphore::const_new(1);
 
-/// Answers a body.
 pub(super) async fn generate(
     shared: Arc<Shared>,
     api: Api,
@@ -29,10 +26,9 @@ pub(super) async fn generate(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let reading = Arc::clone(&shared);
-    let turn = if body.len() > LARGE_BODY_BYTES {
-        LARGE_BODY.acquire().await.ok()
-    } else {
-        None
+    let turn = match body.len() > LARGE_BODY_BYTES {
+        true => LARGE_BODY.acquire().await.ok(),
+        false => None,
     };
     // Dropped with this future when the client leaves.
     let presence = Arc::new(());
@@ -79,12 +75,17 @@ fn prepare(
     body: &[u8],
     client: &Weak<()>,
 ) -> Result<(PreparedRequest, Option<u32>), ApiError> {
-    check_is_there(client)?;
+    let is_there = || match client.strong_count() {
+        0 => Err(server_error("the client is gone")),
+        _ => Ok(()),
+    };
+    is_there()?;
     let asked = GenerationRequest::parse(api, body)?;
     let adapter = shared.adapter_of(&asked.model)?;
     let add_special = asked.add_special_tokens;
     let prepared = prepare_asked(&shared.model, api, asked, |asked| {
-        prompts(&shared.model, (asked, add_special), client)
+        let prompts = prompts(&shared.model, asked, add_special, &is_there)?;
+        Ok(prompts.into_iter().map(|(ids, _)| ids).collect())
     })?;
     Ok((prepared, adapter))
 }

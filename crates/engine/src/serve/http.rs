@@ -4,49 +4,40 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
 use super::activity::Activity;
 use super::generate::generate;
 use super::{ApiKey, Shared};
-use crate::generation::{GENERATE, answer, body, no_model, refusal, token_ids, with_type};
+use crate::generation::{
+    GENERATION_ADDRESSES, answer, body, no_model, prompts, refusal, refusal_of_body, with_type,
+};
 use crate::openai::{Api, ApiError, TokenizeRequest};
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/completions", post(completions))
-        .route("/v1/responses", post(responses))
-        .route(GENERATE, post(tokens))
+    let kind = "invalid_request_error";
+    let no_address = move || ApiError::new(404, kind, Some("not_found"), NO_ADDRESS);
+    let no_method = move || ApiError::new(405, kind, None, NO_METHOD);
+    let healthy = async || answer(200, &json!({"status": "ok"}));
+    let mut router = Router::new()
         .route("/tokenize", post(tokenize))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
-        .route(
-            "/health",
-            get(async || answer(200, &json!({"status": "ok"}))),
-        )
-        .route("/metrics", get(metrics))
-        .fallback(async || {
-            refusal(&ApiError::new(
-                404,
-                "invalid_request_error",
-                Some("not_found"),
-                NO_ADDRESS,
-            ))
-        })
-        .method_not_allowed_fallback(async || {
-            refusal(&ApiError::new(
-                405,
-                "invalid_request_error",
-                None,
-                NO_METHOD,
-            ))
-        })
+        .route("/health", get(healthy))
+        .route("/metrics", get(metrics));
+    for (address, api) in GENERATION_ADDRESSES {
+        let answer = move |shared, request| answered(shared, request, api);
+        router = router.route(address, post(answer));
+    }
+    router
+        .fallback(async move || refusal(&no_address()))
+        // Of the addresses so far.
+        .method_not_allowed_fallback(async move || refusal(&no_method()))
         .layer(from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
 }
@@ -57,23 +48,19 @@ const NO_METHOD: &str =
 
 /// Checks who asks, and counts the answer.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let origin = request
-        .headers()
-        .get(header::ORIGIN)
-        .filter(|origin| shared.origins.iter().any(|known| *known == **origin))
-        .cloned();
+    let headers = request.headers();
+    let is_known = |origin: &&HeaderValue| shared.origins.iter().any(|known| *known == **origin);
+    let origin = headers.get(header::ORIGIN).filter(is_known).cloned();
     let is_preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if let (Some(origin), true) = (&origin, is_preflight) {
-        return preflight(origin, request.headers());
+        return preflight(origin, headers);
     }
     let refused = match &shared.key {
         // Whether the server is alive is not a secret.
         _ if request.uri().path() == "/health" => Ok(()),
-        Some(key) => authorized(key, request.headers()),
-        None if shared.is_local => local(request.headers(), origin.is_some()),
+        Some(key) => authorized(key, headers),
+        None if shared.is_local => local(headers, origin.is_some()),
         None => Ok(()),
     };
     let mut response = match refused {
@@ -89,29 +76,21 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
 
 /// A browser may give the answer to pages of this origin.
 fn allow(response: &mut Response, origin: &HeaderValue) {
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after"),
-    );
-    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    let text = HeaderValue::from_static;
+    response.headers_mut().extend([
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, text("retry-after")),
+        (header::VARY, text("origin")),
+    ]);
 }
 
 /// A browser's question before it sends a page's request, without a key.
 fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = StatusCode::NO_CONTENT.into_response();
     allow(&mut response, origin);
-    let headers = response.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_MAX_AGE,
-        HeaderValue::from_static("600"),
-    );
+    let (headers, text) = (response.headers_mut(), HeaderValue::from_static);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, text("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, text("600"));
     // Clients send headers of their own, which have no effect.
     if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
@@ -120,34 +99,17 @@ fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
 }
 
 fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let given = headers.get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok()?.split_once(' '));
     // The name of a scheme is written in any case.
-    let bearer = |value: &str| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme
-            .eq_ignore_ascii_case("bearer")
-            .then(|| key.trim_start().to_owned())
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let message = match given {
+        Some((_, given)) if key.is(given.trim_start()) => return Ok(()),
+        Some(_) => "the API key is wrong",
+        None => "an API key is needed: send the header `Authorization: Bearer KEY`",
     };
-    match given.and_then(bearer).as_deref() {
-        Some(given) if key.is(given) => Ok(()),
-        Some(_) => Err(ApiError::new(
-            401,
-            "authentication_error",
-            Some("invalid_api_key"),
-            "the API key is wrong",
-        )),
-        None => {
-            let message = "an API key is needed: send the header `Authorization: Bearer KEY`";
-            Err(ApiError::new(
-                401,
-                "authentication_error",
-                Some("invalid_api_key"),
-                message,
-            ))
-        }
-    }
+    let (kind, code) = ("authentication_error", Some("invalid_api_key"));
+    Err(ApiError::new(401, kind, code, message))
 }
 
 /// Without a key a browser must not be led here by another site, whose name is then in the request. `is_named`: the site is
@@ -155,47 +117,23 @@ fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
 fn local(headers: &HeaderMap, is_named: bool) -> Result<(), ApiError> {
     let is_local = |host: &str| {
         let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => host.split(':').next().unwrap_or_default(),
+            Some(rest) => rest.split(']').next(),
+            None => host.split(':').next(),
         };
-        name == "localhost"
-            || name
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+        let name = name.unwrap_or_default();
+        let address = name.parse::<std::net::IpAddr>();
+        name == "localhost" || address.is_ok_and(|address| address.is_loopback())
     };
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.to_str().unwrap_or("?"))
-    };
-    let origin = text(header::ORIGIN).map(|origin| origin.split("://").last().unwrap_or_default());
-    match [text(header::HOST), origin.filter(|_| !is_named)]
-        .into_iter()
-        .flatten()
-        .all(is_local)
-    {
-        true => Ok(()),
-        false => {
-            let message = "the request is not for this machine: it names another host; start the server with a key to serve others, or with --cors-origin for pages of a site";
-            Err(ApiError::new(403, "permission_error", None, message))
-        }
+    let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
+    let host = headers.get(header::HOST).map(text);
+    let origin = headers.get(header::ORIGIN).map(text);
+    let site = origin.filter(|_| !is_named);
+    let site = site.map(|origin| origin.split("://").last().unwrap_or_default().to_owned());
+    if host.iter().chain(&site).all(|name| is_local(name)) {
+        return Ok(());
     }
-}
-
-async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    answered(shared, request, Api::Chat).await
-}
-
-async fn completions(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    answered(shared, request, Api::Completions).await
-}
-
-async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    answered(shared, request, Api::Responses).await
-}
-
-async fn tokens(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    answered(shared, request, Api::Generate).await
+    let message = "the request is not for this machine: it names another host; start the server with a key to serve others, or with --cors-origin for pages of a site";
+    Err(ApiError::new(403, "permission_error", None, message))
 }
 
 /// The token ids of a text or of a chat, in vLLM's form.
@@ -206,40 +144,29 @@ async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Respon
         if let Some(model) = &asked.model {
             shared.adapter_of(model)?;
         }
-        let tokens = token_ids(&shared.model, &asked)?;
+        let add_special = asked.add_special_tokens;
+        let prompts = prompts(&shared.model, &asked.prompt, add_special, &|| Ok(()))?;
+        let (tokens, _) = prompts.into_iter().next().unwrap_or_default();
         let mut whole = json!({"count": tokens.len(), "max_model_len": shared.model.positions});
         if asked.token_texts {
             let text = |id: &u32| shared.model.tokenizer.token(*id);
             whole["token_strs"] = tokens.iter().map(text).collect();
         }
         whole["tokens"] = tokens.into();
-        Ok(whole)
+        Ok(answer(200, &whole))
     };
-    match read.await {
-        Ok(whole) => answer(200, &whole),
-        Err(error) => refusal(&error),
-    }
+    read.await.unwrap_or_else(|error| refusal(&error))
 }
 
-async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
+async fn answered(shared: State<Arc<Shared>>, request: Request, api: Api) -> Response {
     let activity = Activity::for_request(&request);
     match body(request).await {
         Ok((body, room)) => {
             let answering = activity.answering();
-            answering.with(
-                generate(shared, api, body, room)
-                    .await
-                    .unwrap_or_else(|error| refusal(&error)),
-            )
+            let answer = generate(shared.0, api, body, room).await;
+            answering.with(answer.unwrap_or_else(|error| refusal(&error)))
         }
-        Err(error) => {
-            let mut response = refusal(&error);
-            // Unread bytes of the body would be taken for the next request.
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+        Err(error) => refusal_of_body(&error),
     }
 }
 
@@ -248,10 +175,7 @@ async fn models(State(shared): State<Arc<Shared>>) -> Response {
     answer(200, &json!({"object": "list", "data": data}))
 }
 
-async fn model(
-    State(shared): State<Arc<Shared>>,
-    axum::extract::Path(name): axum::extract::Path<String>,
-) -> Response {
+async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.adapter_of(&name) {
         Ok(_) => answer(200, &listed(&shared, &name)),
         Err(error) => refusal(&error),
@@ -267,29 +191,21 @@ fn listed(shared: &Shared, name: &str) -> Json {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let text = shared.metrics.text(shared.queue.waiting());
-    with_type(
-        200,
-        "text/plain; version=0.0.4; charset=utf-8",
-        Body::from(text),
-    )
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    with_type(200, kind, Body::from(text))
 }
 
 impl Shared {
-    /// Names of all models that a request can ask for.
     fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
     }
 
     /// The adapter of a model by the name that a request has.
     pub(super) fn adapter_of(&self, name: &str) -> Result<Option<u32>, ApiError> {
-        let first = self
-            .names
-            .first()
-            .filter(|_| self.alias.as_deref() == Some(name));
+        let is_alias = self.alias.as_deref() == Some(name);
         let named = self.names.iter().find(|(known, _)| known == name);
-        let (_, adapter) = named
-            .or(first)
-            .ok_or_else(|| no_model(name, self.names()))?;
+        let named = named.or(self.names.first().filter(|_| is_alias));
+        let (_, adapter) = named.ok_or_else(|| no_model(name, self.names()))?;
         Ok(*adapter)
     }
 }

@@ -29,8 +29,8 @@ impl Histogram {
 
     fn write(&self, text: &mut String, name: &str) {
         let mut count = 0;
-        for (bucket, own) in self.counts.iter().enumerate() {
-            count += own.load(Ordering::Relaxed);
+        for (bucket, observed) in self.counts.iter().enumerate() {
+            count += observed.load(Ordering::Relaxed);
             let end = BUCKETS
                 .get(bucket)
                 .map_or_else(|| "+Inf".to_owned(), f64::to_string);
@@ -44,7 +44,7 @@ impl Histogram {
 /// Answers by the class of their status, from 2xx on.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Metrics {
     pub(super) answers: [AtomicU64; CLASSES.len()],
     /// How many were refused with 429.
@@ -58,24 +58,16 @@ pub(super) struct Metrics {
     pub(super) connections: AtomicU64,
     pub(super) first_token: Histogram,
     pub(super) request: Histogram,
-    /// When tokens were counted last for the speed, how many there were, and the speed then.
-    speed: Mutex<(Instant, u64, f64)>,
+    speed: Mutex<Speed>,
 }
 
-impl Default for Metrics {
+/// When tokens were counted last for the speed, how many there were, and the speed then.
+#[derive(Debug)]
+struct Speed(Instant, u64, f64);
+
+impl Default for Speed {
     fn default() -> Self {
-        Self {
-            answers: Default::default(),
-            refused: AtomicU64::default(),
-            lost_clients: AtomicU64::default(),
-            prompt_tokens: AtomicU64::default(),
-            completion_tokens: AtomicU64::default(),
-            rows: AtomicU64::default(),
-            connections: AtomicU64::default(),
-            first_token: Histogram::default(),
-            request: Histogram::default(),
-            speed: Mutex::new((Instant::now(), 0, 0.0)),
-        }
+        Self(Instant::now(), 0, 0.0)
     }
 }
 
@@ -89,12 +81,10 @@ impl Metrics {
     /// New tokens a second since the last question, or the one before where that is not long ago.
     fn tokens_per_second(&self) -> f64 {
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tokens, seconds) = (
-            self.completion_tokens.load(Ordering::Relaxed),
-            speed.0.elapsed().as_secs_f64(),
-        );
+        let tokens = self.completion_tokens.load(Ordering::Relaxed);
+        let seconds = speed.0.elapsed().as_secs_f64();
         if seconds >= SPEED_SECONDS {
-            *speed = (Instant::now(), tokens, (tokens - speed.1) as f64 / seconds);
+            *speed = Speed(Instant::now(), tokens, (tokens - speed.1) as f64 / seconds);
         }
         speed.2
     }
@@ -102,97 +92,76 @@ impl Metrics {
     /// In Prometheus' text format. `waiting`: requests in the queue.
     pub(super) fn text(&self, waiting: usize) -> String {
         let mut text = String::new();
-        let head = |text: &mut String, name: &str, kind: &str, help: &str| {
-            _ = write!(
-                text,
-                "# HELP grpo_tui_{name} {help}\n# TYPE grpo_tui_{name} {kind}\n"
-            );
+        let head = |text: &mut String, name: &str, kind_and_help: &str| {
+            let (kind, help) = kind_and_help.split_once(": ").unwrap_or_default();
+            _ = writeln!(text, "# HELP grpo_tui_{name} {help}");
+            _ = writeln!(text, "# TYPE grpo_tui_{name} {kind}");
         };
-        head(
-            &mut text,
-            "responses_total",
-            "counter",
-            "Responses by class of status.",
-        );
+        let name = "responses_total";
+        head(&mut text, name, "counter: Responses by class of status.");
         for (class, count) in CLASSES.iter().zip(&self.answers) {
-            _ = writeln!(
-                text,
-                "grpo_tui_responses_total{{code=\"{class}\"}} {}",
-                count.load(Ordering::Relaxed)
-            );
+            let count = count.load(Ordering::Relaxed);
+            _ = writeln!(text, "grpo_tui_{name}{{code=\"{class}\"}} {count}");
         }
-        for (name, kind, help, value) in [
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed).to_string();
+        for (name, kind_and_help, value) in [
             (
                 "refused_total",
-                "counter",
-                "Requests refused with 429 because the queue was full.",
-                &self.refused,
+                "counter: Requests refused with 429 because the queue was full.",
+                count(&self.refused),
             ),
             (
                 "lost_clients_total",
-                "counter",
-                "Clients that left or did not read before their answer was complete.",
-                &self.lost_clients,
+                "counter: Clients that left or did not read before their answer was complete.",
+                count(&self.lost_clients),
             ),
             (
                 "prompt_tokens_total",
-                "counter",
-                "Prompt tokens that were prefilled.",
-                &self.prompt_tokens,
+                "counter: Prompt tokens that were prefilled.",
+                count(&self.prompt_tokens),
             ),
             (
                 "generation_tokens_total",
-                "counter",
-                "Tokens that were sampled.",
-                &self.completion_tokens,
+                "counter: Tokens that were sampled.",
+                count(&self.completion_tokens),
             ),
             (
                 "running_rows",
-                "gauge",
-                "Completions that are decoded now.",
-                &self.rows,
+                "gauge: Completions that are decoded now.",
+                count(&self.rows),
             ),
             (
                 "connections",
-                "gauge",
-                "Open connections.",
-                &self.connections,
+                "gauge: Open connections.",
+                count(&self.connections),
+            ),
+            (
+                "waiting_requests",
+                "gauge: Requests in the queue.",
+                waiting.to_string(),
+            ),
+            (
+                "generation_tokens_per_second",
+                "gauge: Sampled tokens a second since the last scrape.",
+                format!("{:.1}", self.tokens_per_second()),
             ),
         ] {
-            head(&mut text, name, kind, help);
-            _ = writeln!(text, "grpo_tui_{name} {}", value.load(Ordering::Relaxed));
+            head(&mut text, name, kind_and_help);
+            _ = writeln!(text, "grpo_tui_{name} {value}");
         }
-        head(
-            &mut text,
-            "waiting_requests",
-            "gauge",
-            "Requests in the queue.",
-        );
-        _ = writeln!(text, "grpo_tui_waiting_requests {waiting}");
-        head(
-            &mut text,
-            "generation_tokens_per_second",
-            "gauge",
-            "Sampled tokens a second since the last scrape.",
-        );
-        _ = writeln!(
-            text,
-            "grpo_tui_generation_tokens_per_second {:.1}",
-            self.tokens_per_second()
-        );
-        for (name, help, histogram) in [
+        for (name, kind_and_help, histogram) in [
             (
                 "time_to_first_token_seconds",
-                "From a request's arrival to its first token.",
+                "histogram: From a request's arrival to its first token.",
                 &self.first_token,
             ),
             (
                 "request_seconds",
-                "From a request's arrival to its last token.",
+                "histogram: From a request's arrival to its last token.",
                 &self.request,
             ),
         ] {
-            head(&mut text, name, "histogram", help);
+            head(&mut text, name, kind_and_help);
             histogram.write(&mut text, &format!("grpo_tui_{name}"));
         }
         text

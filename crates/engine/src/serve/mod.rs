@@ -53,7 +53,7 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Parameters per adapter rank where several adapters stand side by side, else 0.
     pub adapter_slot: usize,
-    /// As clients name them, each with its adapter; the first is what others stand beside.
+    /// As clients name them, each with its adapter; the first is the base of the others.
     pub names: Vec<(String, Option<u32>)>,
     /// Another name of the first, such as the path of a folder that is listed by its own name.
     pub alias: Option<String>,
@@ -61,7 +61,7 @@ pub struct ServedModel {
     pub template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
-    /// Of think blocks, where a request has no own.
+    /// Of think blocks, where a request names none.
     pub thinking_limit: Option<Arc<ThinkingLimit>>,
     /// The default of a request, and its maximum.
     pub max_completion_tokens: usize,
@@ -92,11 +92,8 @@ impl Conditions {
     /// Why the server ends, if so. `idle`: since the last request.
     fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
         let may_end = has_decoded || idle >= Self::FIRST_REQUEST;
-        if let Some(slot) = self
-            .slot
-            .as_ref()
-            .filter(|slot| may_end && slot.is_wanted())
-        {
+        let is_wanted = |slot: &&Slot| may_end && slot.is_wanted();
+        if let Some(slot) = self.slot.as_ref().filter(is_wanted) {
             let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
             return Some(format!("released {} to a waiting run", devices.join(", ")));
         }
@@ -128,12 +125,8 @@ impl ApiKey {
     }
 
     fn is(&self, key: &str) -> bool {
-        let other = Self::new(key).0;
-        self.0
-            .iter()
-            .zip(other)
-            .fold(0, |difference, (a, b)| difference | (a ^ b))
-            == 0
+        let pairs = self.0.iter().zip(Self::new(key).0);
+        pairs.fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
     }
 }
 
@@ -203,8 +196,8 @@ pub fn serve(
         }
         Place::Socket(listener, conditions) => {
             listener.set_nonblocking(true).map_err(ServeError::Start)?;
-            let listener =
-                tokio::net::UnixListener::from_std(listener).map_err(ServeError::Start)?;
+            let listener = tokio::net::UnixListener::from_std(listener);
+            let listener = listener.map_err(ServeError::Start)?;
             (Listener::Unix(listener), None, Some(conditions))
         }
     };
@@ -227,6 +220,7 @@ pub fn serve(
     let shared = Arc::new(Shared {
         queue: Queue::new(Order::Shares {
             waiting: settings.queued,
+            completion_tokens: size.completion_tokens,
         }),
         metrics: Arc::default(),
         model: Arc::new(asked),
@@ -239,48 +233,40 @@ pub fn serve(
         started: unix_seconds(),
     });
     let is_stopped = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&is_stopped);
-    let cancelled = move || stopped.load(Ordering::Relaxed);
-    let decoding = Decoding {
+    let decoding = &Decoding {
         engine: &engine,
         model: &model,
         size,
         adapter_slot,
         shared: &shared,
         report: &report,
-        cancelled: &cancelled,
+        is_stopped: &is_stopped,
     };
     // A GPU's work is launched by one thread.
-    let count = if engine.device.is_cpu() {
-        threads.count()
-    } else {
-        1
+    let count = match engine.device.is_cpu() {
+        true => threads.count(),
+        false => 1,
     };
     on_listening(address);
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| {
             let should_end = |idle| {
                 let has_decoded = shared.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
-                let why = conditions
-                    .as_ref()
-                    .and_then(|conditions| conditions.why_end(has_decoded, idle));
+                let conditions = conditions.as_ref();
+                let why = conditions.and_then(|all| all.why_end(has_decoded, idle));
                 why.iter().for_each(|why| report(why));
                 why.is_some() || shared.queue.is_closed()
             };
-            let outcome = runtime.block_on(connections::listen(
-                listener,
-                Arc::clone(&shared),
-                should_end,
-            ));
+            let listening = connections::listen(listener, Arc::clone(&shared), should_end);
+            let outcome = runtime.block_on(listening);
             shared.queue.close();
             // A second signal, or clients that do not end.
             is_stopped.store(outcome.is_err(), Ordering::Relaxed);
             runtime.shutdown_background();
         });
-        let others: Vec<_> = (1..count)
-            .map(|_| scope.spawn(|| decoding.run(&cancelled)))
-            .collect();
-        let mut outcome = decoding.run(&cancelled);
+        let others = (1..count).map(|_| scope.spawn(|| decoding.run()));
+        let others: Vec<_> = others.collect();
+        let mut outcome = decoding.run();
         for other in others {
             outcome = outcome.and(other.join().unwrap_or(Ok(())));
         }
@@ -289,19 +275,23 @@ pub fn serve(
     })
 }
 
-struct Decoding<'a, R> {
+/// Of an answer that is not given; the log has more.
+const FAILED: &str = "decoding failed; the server's log has the cause";
+const STOPPED: &str = "the server was stopped";
+
+struct Decoding<'a> {
     engine: &'a Engine,
     model: &'a Decoder,
     size: QueueSize,
     adapter_slot: usize,
     shared: &'a Shared,
-    report: &'a R,
-    cancelled: &'a (dyn Fn() -> bool + Sync),
+    report: &'a (dyn Fn(&str) + Sync),
+    is_stopped: &'a Arc<AtomicBool>,
 }
 
-impl<R: Fn(&str) + Sync> rollout::Decoding for Decoding<'_, R> {
+impl rollout::Decoding for Decoding<'_> {
     fn is_cancelled(&self) -> bool {
-        (self.cancelled)()
+        self.is_stopped.load(Ordering::Relaxed)
     }
 
     fn has_errand(&self) -> bool {
@@ -327,68 +317,68 @@ impl<R: Fn(&str) + Sync> rollout::Decoding for Decoding<'_, R> {
     }
 }
 
-impl<R: Fn(&str) + Sync> Decoding<'_, R> {
+impl Decoding<'_> {
     /// A prompt's tokens after the first, by the forward pass of training, with its adapter as when it is sampled.
     fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
         let adapter = adapter.unwrap_or(NO_ADAPTER);
-        let own = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
-        let read = packed
-            .iter()
-            .map(|all| read_tokens(self.model, all, own, prompt.likeliest));
-        let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| {
-            let cause = explained(&error.to_string());
-            (self.report)(&format!("reading a prompt failed: {cause}"));
-            if is_out_of_memory(&error) {
-                _ = self.engine.trim_memory();
-            }
+        let adapter = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
+        let read = |all| read_tokens(self.model, all, adapter, prompt.likeliest);
+        let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let tokens = tokens.map_err(|error| {
+            let what = "reading a prompt failed";
+            self.fail(what, &error.to_string(), is_out_of_memory(&error));
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
-        Ok(found.concat())
+        Ok(tokens.concat())
+    }
+
+    /// Reports a failure; returns its cause.
+    fn fail(&self, what: &str, error: &str, is_out_of_memory: bool) -> String {
+        let cause = explained(error);
+        (self.report)(&format!("{what}: {cause}"));
+        if is_out_of_memory {
+            _ = self.engine.trim_memory();
+        }
+        cause
     }
 
     /// Decodes until the queue is closed and empty.
-    fn run(
-        &self,
-        cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static),
-    ) -> Result<(), ServeError> {
-        let memory = RolloutMemory::default();
-        let mut worker = Worker::new(&self.shared.queue, self.size, self);
-        let mut failures = 0;
+    fn run(&self) -> Result<(), ServeError> {
+        let (queue, memory) = (&self.shared.queue, RolloutMemory::default());
+        let mut worker = Worker::new(queue, self);
+        let settings = (self.size, DRAFT_TOKENS, self.adapter_slot);
+        let (mut failures, adapters) = (0, Adapters::On);
+        let end = |why: &str| {
+            queue.fail(why);
+            self.shared.read_prompts().clear();
+        };
         loop {
-            let threads = ThreadPool::calling().until(cancelled.clone());
-            let settings = (self.size, DRAFT_TOKENS, self.adapter_slot);
-            let Err(error) = decode_queue(
+            let is_stopped = Arc::clone(self.is_stopped);
+            let threads = ThreadPool::calling().until(move || is_stopped.load(Ordering::Relaxed));
+            let decoded = decode_queue(
                 self.model,
-                Adapters::On,
+                adapters,
                 &mut worker,
                 settings,
                 &memory,
                 &threads,
-            ) else {
+            );
+            let Err(error) = decoded else {
                 return Ok(());
             };
             if ThreadPool::is_cancellation(&error) {
-                worker.fail("the server was stopped");
-                self.shared.queue.fail("the server was stopped");
-                self.shared.read_prompts().clear();
+                worker.fail(STOPPED);
+                end(STOPPED);
                 return Ok(());
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
-            let cause = explained(&error.to_string());
-            (self.report)(&format!(
-                "decoding failed, and its requests with it: {cause}"
-            ));
-            worker.fail("decoding failed; the server's log has the cause");
-            if is_out_of_memory(&error) {
-                _ = self.engine.trim_memory();
-            }
+            let what = "decoding failed, and its requests with it";
+            let cause = self.fail(what, &error.to_string(), is_out_of_memory(&error));
+            worker.fail(FAILED);
             if failures >= MAX_FAILURES {
-                self.shared
-                    .queue
-                    .fail("decoding failed; the server's log has the cause");
-                self.shared.read_prompts().clear();
+                end(FAILED);
                 return Err(ServeError::Decode { failures, cause });
             }
         }

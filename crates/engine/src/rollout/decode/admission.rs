@@ -2,15 +2,13 @@
 //! left the youngest is parked in the host's memory.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use candle_core::{Result, bail};
 
 use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
-use super::{
-    ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row,
-};
-use crate::kernels::row_adapters::NO_ADAPTER;
+use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
 
 impl DecodeBatch<'_> {
     /// Takes the requests that have come.
@@ -19,34 +17,20 @@ impl DecodeBatch<'_> {
             return Ok(());
         }
         self.free_not_followed();
-        let waiting = self.parked.len()
-            + self
-                .waiting
-                .iter()
-                .map(|(_, samples)| samples.len())
-                .sum::<usize>();
-        match self.source.arrivals(
-            self.limits.rows.saturating_sub(self.rows.len() + waiting),
-            self.is_idle(),
-        ) {
+        let waiting = self.waiting.iter().map(|(_, samples)| samples.len());
+        let taken = self.rows.len() + self.parked.len() + waiting.sum::<usize>();
+        let free = self.limits.rows.saturating_sub(taken);
+        match self.source.arrivals(free, self.is_idle()) {
             Arrivals::Closed => self.is_closed = true,
-            Arrivals::Requests(queued) => queued
-                .into_iter()
-                .try_for_each(|queued| self.accept(queued))?,
+            Arrivals::Requests(all) => all.into_iter().try_for_each(|one| self.accept(one))?,
         }
         Ok(())
     }
 
-    fn accept(&mut self, queued: QueuedRequest) -> Result<()> {
-        let QueuedRequest {
-            id,
-            request,
-            sampling,
-            adapter,
-            conversation,
-        } = queued;
+    fn accept(&mut self, asked: QueuedRequest) -> Result<()> {
         let limit = self.model.config().max_position_embeddings;
-        let (prompt, new) = (request.prompt.len(), sampling.max_completion_tokens);
+        let prompt = asked.request.prompt.len();
+        let new = asked.sampling.max_completion_tokens;
         if prompt == 0 || prompt + new > limit {
             bail!(
                 "a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions"
@@ -58,19 +42,8 @@ impl DecodeBatch<'_> {
                 self.capacity
             )
         }
-        self.waiting
-            .push_back((id, (0..request.samples as u32).collect()));
-        let (unfinished, adapter) = (request.samples, adapter.unwrap_or(NO_ADAPTER));
-        self.requests.insert(
-            id,
-            ActiveRequest {
-                request,
-                sampling,
-                adapter,
-                conversation,
-                unfinished,
-            },
-        );
+        let samples = (0..asked.request.samples as u32).collect();
+        self.waiting.push_back((Arc::new(asked), samples));
         Ok(())
     }
 
@@ -83,9 +56,8 @@ impl DecodeBatch<'_> {
         }
         self.go_on()?;
         // A prefill reads all weights once more: it waits for several rows.
-        if !self.rows.is_empty()
-            && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8)
-        {
+        let (rows, most) = (self.rows.len(), self.limits.rows);
+        if rows > 0 && most - rows < most.div_ceil(8) {
             return Ok(());
         }
         loop {
@@ -104,26 +76,18 @@ impl DecodeBatch<'_> {
     /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
     fn next_requests(&mut self) -> Vec<AdmittedRequest> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
-        while let Some((request, samples)) = self.waiting.front_mut() {
-            let ActiveRequest {
-                request: asked,
-                sampling,
-                conversation,
-                ..
-            } = &self.requests[request];
-            let later = conversation.map_or(0, |conversation| conversation.later_tokens);
-            let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens + later);
+        while let Some((asked, samples)) = self.waiting.front_mut() {
+            let length = asked.request.prompt.len();
+            let most = asked.sampling.max_completion_tokens + asked.later_tokens;
             let initial_slots = self.capacity.initial_slots.min(most);
             // Those that are decoded can double theirs at least once.
-            let kept = if initial_slots < most {
-                initial_slots
-            } else {
-                0
+            let kept = match initial_slots < most {
+                true => initial_slots * count,
+                false => 0,
             };
             let is_first = count == 0;
             let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
-                && (is_first
-                    || self.free_slots.count() >= initial_slots * samples.len() + kept * count)
+                && (is_first || self.free_slots.count() >= initial_slots * samples.len() + kept)
                 && (is_first || count + samples.len() <= self.limits.rows);
             let Some(start) = fits.then(|| self.free_rows.allocate(length)).flatten() else {
                 break;
@@ -136,18 +100,17 @@ impl DecodeBatch<'_> {
                 kv_slots.push((first, initial_slots));
             }
             if kv_slots.len() < samples.len() && !is_first {
-                kv_slots
-                    .iter()
-                    .for_each(|(first, count)| self.free_slots.give_back(*first, *count));
+                for (first, count) in kv_slots {
+                    self.free_slots.give_back(first, count);
+                }
                 self.free_rows.give_back(start, length);
                 break;
             }
             (prompt_rows, count) = (prompt_rows + length, count + kv_slots.len());
-            let samples_taken = samples.drain(..kv_slots.len()).zip(kv_slots).collect();
             taken.push(AdmittedRequest {
-                request: *request,
+                asked: Arc::clone(asked),
                 prompt: (start, length),
-                samples: samples_taken,
+                samples: samples.drain(..kv_slots.len()).zip(kv_slots).collect(),
             });
             if samples.is_empty() {
                 self.waiting.pop_front();
@@ -172,22 +135,20 @@ impl DecodeBatch<'_> {
     /// A completion that begins after its prompt. Its prompt, KV slots and state are given.
     pub(super) fn new_row(
         &mut self,
-        (request, sample): (u64, u32),
+        asked: Arc<QueuedRequest>,
+        sample: u32,
         (prompt, kv_slots, state): (usize, (usize, usize), usize),
         experts: Option<ExpertRecord>,
     ) -> Row {
-        let ActiveRequest {
-            request: asked,
-            sampling,
-            ..
-        } = &self.requests[&request];
-        let limit = asked
-            .lengths
-            .get(sample as usize)
-            .copied()
-            .unwrap_or(usize::MAX);
+        let (request, sampling) = (&asked.request, &asked.sampling);
+        let limit = request.lengths.get(sample as usize).copied();
+        let most = sampling.max_completion_tokens;
+        let constraint = request.constraint.as_ref();
         Row {
-            request,
+            limit: limit.unwrap_or(usize::MAX).min(most),
+            constrained: constraint.map(|constraint| self.lanes.row(constraint)),
+            thinking: RowThinking::new(sampling.thinking.as_ref()),
+            asked,
             sample,
             prompt,
             kv_slots,
@@ -196,7 +157,6 @@ impl DecodeBatch<'_> {
             before: Vec::new(),
             computed: 0,
             fed: 1,
-            limit: limit.min(sampling.max_completion_tokens),
             passes: 0,
             completion: Completion {
                 experts,
@@ -206,11 +166,6 @@ impl DecodeBatch<'_> {
             ngrams: None,
             draft: Draft::default(),
             pending: None,
-            constrained: asked
-                .constraint
-                .as_ref()
-                .map(|constraint| self.lanes.row(constraint)),
-            thinking: RowThinking::new(sampling.thinking.as_deref()),
         }
     }
 
@@ -220,7 +175,7 @@ impl DecodeBatch<'_> {
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
-            let most = row.most_cached(&self.requests);
+            let most = row.most_cached();
             let (old, count) = (row.kv_slots, needs(row).max(2 * row.kv_slots.1).min(most));
             if let Some(first) = self.free_slots.exchange(old, count) {
                 row.kv_slots = (first, count);
@@ -244,12 +199,9 @@ impl DecodeBatch<'_> {
     fn park(&mut self, mut row: Row) -> Result<()> {
         // The newest token is in no cache yet.
         let slots = (row.kv_slots.0, row.computed);
-        let parked = self
-            .parked
-            .iter()
-            .map(|(_, saved)| saved.bytes())
-            .sum::<usize>();
-        let fits = parked + self.caches.row_bytes(slots) <= self.limits.parked_bytes;
+        let parked = self.parked.iter().map(|(_, saved)| saved.bytes());
+        let bytes = parked.sum::<usize>() + self.caches.row_bytes(slots);
+        let fits = bytes <= self.limits.parked_bytes;
         let saved = fits
             .then(|| self.caches.save_row(slots, row.state))
             .transpose()?;
@@ -263,15 +215,12 @@ impl DecodeBatch<'_> {
         // Counted is what completions consist of.
         self.counts.rows -= row.passes;
         self.counts.accepted -= row.completion.token_ids.len().saturating_sub(1) - row.passes;
-        match self
-            .waiting
-            .front_mut()
-            .filter(|(request, _)| *request == row.request)
-        {
-            Some((_, samples)) => samples.push_front(row.sample),
-            None => self
-                .waiting
-                .push_front((row.request, VecDeque::from([row.sample]))),
+        match self.waiting.front_mut() {
+            Some((asked, samples)) if asked.id == row.asked.id => samples.push_front(row.sample),
+            _ => {
+                let samples = VecDeque::from([row.sample]);
+                self.waiting.push_front((row.asked, samples));
+            }
         }
         self.forget_prompts();
         Ok(())
@@ -279,20 +228,13 @@ impl DecodeBatch<'_> {
 
     /// Lets parked rows go on, the oldest first, as far as there are slots with room for the next token.
     fn unpark(&mut self) -> Result<()> {
-        while let Some((row, _)) = self
-            .parked
-            .last()
-            .filter(|_| self.rows.len() < self.limits.rows)
+        while self.rows.len() < self.limits.rows
+            && let Some((row, _)) = self.parked.last()
         {
-            let (most, held, needed) = (
-                row.most_cached(&self.requests),
-                row.kv_slots.1,
-                row.computed + 1,
-            );
-            let count = if needed > held {
-                needed.max(2 * held).min(most)
-            } else {
-                held
+            let (held, needed) = (row.kv_slots.1, row.computed + 1);
+            let count = match needed > held {
+                true => needed.max(2 * held).min(row.most_cached()),
+                false => held,
             };
             let Some(first) = self.free_slots.allocate(count) else {
                 match self.free_kept() {
@@ -308,31 +250,22 @@ impl DecodeBatch<'_> {
             };
             // The tokens of a pass are read in the order of its rows.
             self.read(0)?;
-            self.caches
-                .restore_row(&saved, (first, row.computed), state)?;
+            let slots = (first, row.computed);
+            self.caches.restore_row(&saved, slots, state)?;
             (row.kv_slots, row.state) = ((first, count), state);
-            let place = self
-                .rows
-                .partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
-            self.rows.insert(place, row);
+            self.insert(row);
         }
         Ok(())
     }
 
     /// Those without rows.
     pub(super) fn forget_prompts(&mut self) {
-        let rows = self
-            .rows
-            .iter()
-            .chain(self.parked.iter().map(|(row, _)| row))
-            .map(|row| row.prompt);
-        let used: BTreeSet<usize> = rows
-            .chain(self.kept.iter().map(|kept| kept.prompt))
-            .collect();
-        for (_, prompt) in self
-            .prompts
-            .extract_if(.., |prompt, _| !used.contains(prompt))
-        {
+        let parked = self.parked.iter().map(|(row, _)| row);
+        let rows = self.rows.iter().chain(parked).map(|row| row.prompt);
+        let kept = self.kept.iter().map(|kept| kept.prompt);
+        let used: BTreeSet<usize> = rows.chain(kept).collect();
+        let unused = |prompt: &usize, _: &mut _| !used.contains(prompt);
+        for (_, prompt) in self.prompts.extract_if(.., unused) {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
         }
     }

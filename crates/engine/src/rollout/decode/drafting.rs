@@ -1,6 +1,6 @@
 //! How many tokens are drafted for a pass, and for which rows.
 
-use super::DecodeBatch;
+use super::{DecodeBatch, Row};
 
 impl DecodeBatch<'_> {
     /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
@@ -13,46 +13,29 @@ impl DecodeBatch<'_> {
         }
         // The least that a row of its own would have to give.
         let least = rows as f64 / (balanced + rows) as f64;
-        for row in self
-            .rows
-            .iter_mut()
-            .filter(|row| !row.has_uncomputed_before())
-        {
+        let is_drafted = |row: &&mut Row| !row.has_uncomputed_before();
+        for row in self.rows.iter_mut().filter(is_drafted) {
+            let (tokens, sampling) = (&row.completion.token_ids, &row.asked.sampling);
             // The last token of a completion is sampled and not fed.
-            let most = row.limit - row.completion.token_ids.len() - 1;
-            let most = if row.needs_newest(&self.requests) {
-                0
-            } else {
-                most
+            let left = match row.needs_newest() {
+                true => 0,
+                false => row.limit - tokens.len() - 1,
             };
-            let most = most.min(
-                row.thinking
-                    .free_tokens(row.completion.token_ids.len())
-                    .saturating_sub(1),
-            );
-            let most = most.min(self.requests[&row.request].sampling.draft_tokens);
-            let ngrams = row
-                .ngrams
-                .as_ref()
-                .unwrap_or(&self.prompts[&row.prompt].ngrams);
+            let free = row.thinking.free_tokens(tokens.len()).saturating_sub(1);
+            let most = left.min(free).min(sampling.draft_tokens);
+            let of_prompt = &self.prompts[&row.prompt].ngrams;
+            let ngrams = row.ngrams.as_ref().unwrap_or(of_prompt);
             let sources = (&self.memory.history, ngrams);
-            row.draft = self
-                .drafter
-                .draft(sources, &row.completion.token_ids, most, least);
+            row.draft = self.drafter.draft(sources, tokens, most, least);
         }
-        let mut gains: Vec<f64> = self
-            .rows
-            .iter()
-            .flat_map(|row| &row.draft.probabilities)
-            .copied()
-            .collect();
+        let gains = self.rows.iter().flat_map(|row| &row.draft.probabilities);
+        let mut gains: Vec<f64> = gains.copied().collect();
         gains.sort_by(|a, b| b.total_cmp(a));
         gains.truncate(self.limits.drafted_rows.saturating_sub(rows));
         let rate = |tokens: f64, count: usize| {
-            let padded = if count == 0 {
-                self.limits.padded
-            } else {
-                self.limits.padded_drafted
+            let padded = match count {
+                0 => self.limits.padded,
+                _ => self.limits.padded_drafted,
             };
             tokens / (balanced + padded(rows + count)) as f64
         };
@@ -65,19 +48,12 @@ impl DecodeBatch<'_> {
             }
         }
         let mut left = best.1;
-        let least = left
-            .checked_sub(1)
-            .map_or(f64::INFINITY, |last| gains[last]);
-        for row in self
-            .rows
-            .iter_mut()
-            .filter(|row| !row.has_uncomputed_before())
-        {
-            let kept = row
-                .draft
-                .probabilities
-                .iter()
-                .take_while(|probability| **probability >= least)
+        let last = left.checked_sub(1);
+        let least = last.map_or(f64::INFINITY, |last| gains[last]);
+        for row in self.rows.iter_mut().filter(is_drafted) {
+            let probabilities = row.draft.probabilities.iter();
+            let kept = probabilities
+                .take_while(|one| **one >= least)
                 .count()
                 .min(left);
             row.draft.truncate(kept);

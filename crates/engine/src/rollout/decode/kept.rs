@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 
 use super::super::draft::Ngrams;
-use super::{DecodeBatch, KeptRow, Row};
+use super::{DecodeBatch, KeptRow, QueuedRequest, Row};
 use crate::model::PassExperts;
 
 impl KeptRow {
@@ -21,15 +21,13 @@ impl KeptRow {
 impl DecodeBatch<'_> {
     /// Gives back what a completion that has ended has in the cache, or keeps it for its conversation.
     pub(super) fn keep_or_free(&mut self, row: &Row) {
-        if !self
-            .source
-            .may_go_on(row.request, row.sample, &row.completion)
-        {
+        let (id, sample) = row.id();
+        if !self.source.may_go_on(id, sample, &row.completion) {
             self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
             self.free_states.give_back(row.state, 1);
             return;
         }
-        let prompt = &self.requests[&row.request].request.prompt;
+        let prompt = &row.asked.request.prompt;
         self.kept.push_back(KeptRow {
             id: row.id(),
             prompt: row.prompt,
@@ -75,62 +73,60 @@ impl DecodeBatch<'_> {
 
     /// Lets requests go on from the kept completions that they follow.
     pub(super) fn go_on(&mut self) -> Result<()> {
-        if self
-            .waiting
-            .iter()
-            .all(|(request, _)| self.kept_before(*request).is_none())
-        {
+        let mut waiting = self.waiting.iter();
+        if waiting.all(|(asked, _)| self.kept_before(asked).is_none()) {
             return Ok(());
         }
         // The tokens of a pass are read in the order of its rows.
         self.read(0)?;
         let mut index = 0;
-        while let Some(&(request, _)) = self
-            .waiting
-            .get(index)
-            .filter(|_| self.rows.len() < self.limits.rows)
+        while self.rows.len() < self.limits.rows
+            && let Some((asked, _)) = self.waiting.get(index)
         {
-            let Some(kept) = self.kept_before(request).and_then(|id| self.take_kept(id)) else {
+            let asked = Arc::clone(asked);
+            let Some(kept) = self.kept_before(&asked).and_then(|id| self.take_kept(id)) else {
                 index += 1;
                 continue;
             };
-            let prompt = &self.requests[&request].request.prompt;
+            let prompt = &asked.request.prompt;
             if prompt.len() <= kept.tokens.len() || !prompt.starts_with(&kept.tokens) {
                 self.free(&kept);
                 continue;
             }
             self.waiting.remove(index);
-            self.follow(request, kept);
+            self.follow(asked, kept);
         }
         Ok(())
     }
 
     /// What is kept of the completion that a request follows.
-    fn kept_before(&self, request: u64) -> Option<(u64, u32)> {
-        let after = self.requests[&request].conversation?.after?;
-        self.kept
-            .iter()
-            .any(|kept| kept.id == after)
-            .then_some(after)
+    fn kept_before(&self, asked: &QueuedRequest) -> Option<(u64, u32)> {
+        let after = asked.follows?;
+        let is_kept = self.kept.iter().any(|kept| kept.id == after);
+        is_kept.then_some(after)
     }
 
-    fn follow(&mut self, request: u64, kept: KeptRow) {
+    fn follow(&mut self, asked: Arc<QueuedRequest>, kept: KeptRow) {
         let prompt_tokens = self.prompts[&kept.prompt].place.1;
+        let prompt = &asked.request.prompt;
+        let before = prompt[prompt_tokens..].to_vec();
+        let is_drafted = asked.sampling.draft_tokens > 0;
+        let ngrams = is_drafted.then(|| Ngrams::from_text(prompt));
         let experts = kept.experts.map(|record| record.followed());
-        let mut row = self.new_row(
-            (request, 0),
-            (kept.prompt, kept.kv_slots, kept.state),
-            experts,
-        );
-        let asked = &self.requests[&request];
-        row.before = asked.request.prompt[prompt_tokens..].to_vec();
-        row.computed = kept.computed - prompt_tokens;
-        row.ngrams =
-            (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));
-        let place = self
-            .rows
-            .partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
-        self.rows.insert(place, row);
+        let place = (kept.prompt, kept.kv_slots, kept.state);
+        let row = Row {
+            before,
+            computed: kept.computed - prompt_tokens,
+            ngrams,
+            ..self.new_row(asked, 0, place, experts)
+        };
+        self.insert(row);
+    }
+
+    /// Puts a row to the others of its prompt.
+    pub(super) fn insert(&mut self, row: Row) {
+        let is_before = |other: &Row| other.place() < row.place();
+        self.rows.insert(self.rows.partition_point(is_before), row);
     }
 
     /// Chooses how many tokens each row computes in the next pass: those that follow an earlier completion as many as

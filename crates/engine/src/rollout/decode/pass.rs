@@ -35,10 +35,10 @@ pub(super) fn sample_after(
         |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
     let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
-    let own = (slot > 0)
+    let row_adapters = (slot > 0)
         .then(|| column(&|feed| feed.adapter))
         .transpose()?;
-    let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
+    let adapters = AdapterUse::for_rows(adapters, row_adapters.as_ref(), slot);
     let record = recorded
         .map(|experts| experts.room(feeds.len(), model.device()))
         .transpose()?;

@@ -1,34 +1,63 @@
 //! A completion that is being decoded: its tokens, why it ends, and what its next pass needs.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::StopReason;
 use super::super::kv_cache::FreeSlots;
 use super::super::masks::RowMask;
-use super::super::shaping::ShapedToken;
+use super::super::shaping::ShapedParams;
 use super::super::source::RequestSource;
-use super::super::thinking::RowThinking;
-use super::{ActiveRequest, Row};
+use super::Row;
 use crate::kernels::decode_attention::DecodeRow;
-use crate::kernels::sampler::SampledToken;
+use crate::kernels::philox::{SampleKey, uniform};
+use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
 use crate::model::PassExperts;
 
 impl Row {
     pub(super) fn id(&self) -> (u64, u32) {
-        (self.request, self.sample)
+        (self.asked.id, self.sample)
+    }
+
+    /// Its order among the rows: those of one prompt stand side by side.
+    pub(super) fn place(&self) -> (usize, u32) {
+        (self.prompt, self.sample)
     }
 
     /// The most tokens that it may have in the cache.
-    pub(super) fn most_cached(&self, requests: &BTreeMap<u64, ActiveRequest>) -> usize {
-        let ActiveRequest {
-            sampling,
-            conversation,
-            ..
-        } = &requests[&self.request];
-        let later = conversation.map_or(0, |conversation| conversation.later_tokens);
-        self.before.len() + sampling.max_completion_tokens + later
+    pub(super) fn most_cached(&self) -> usize {
+        let new = self.asked.sampling.max_completion_tokens;
+        self.before.len() + new + self.asked.later_tokens
+    }
+
+    /// Its sampling parameters, `ahead` tokens after the next.
+    pub(super) fn params(&self, ahead: usize) -> SampleParams {
+        let (request, sampling) = (&self.asked.request, &self.asked.sampling);
+        let key = SampleKey {
+            step: request.step,
+            prompt: request.prompt_number,
+            sample: request.first_sample + self.sample,
+            position: (self.length() + ahead) as u32,
+        };
+        SampleParams {
+            uniform: match request.greedy {
+                true => LIKELIEST,
+                false => uniform(sampling.seed, key),
+            },
+            temperature: sampling.temperature,
+        }
+    }
+
+    /// Those of the next token, where it is sampled on the host; `index`: in the pass.
+    pub(super) fn shaped_params(&self, index: usize) -> Option<ShapedParams> {
+        let (request, sampling) = (&self.asked.request, &self.asked.sampling);
+        let context = (
+            request.prompt.as_slice(),
+            self.completion.token_ids.as_slice(),
+        );
+        let (shaping, params) = (request.shaping.as_ref()?, self.params(0));
+        let stop_ids = &sampling.stop_ids;
+        Some(ShapedParams::new(index, shaping, params, context, stop_ids))
     }
 
     /// Whether some tokens before its completion are not computed.
@@ -56,12 +85,10 @@ impl Row {
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
         // What is no draft does not go back.
         let is_known = self.has_uncomputed_before();
-        let state = |ahead: usize| {
-            if ahead == 0 || is_known {
-                self.state
-            } else {
-                self.drafted_states[ahead - 1]
-            }
+        let state = |ahead: usize| match ahead {
+            0 => self.state,
+            _ if is_known => self.state,
+            _ => self.drafted_states[ahead - 1],
         };
         let states = (state(ahead.saturating_sub(1)), state(ahead));
         DecodeRow {
@@ -78,8 +105,8 @@ impl Row {
         if self.has_uncomputed_before() {
             return;
         }
-        self.drafted_states
-            .extend((0..self.draft.tokens.len()).map_while(|_| free.allocate(1)));
+        let states = (0..self.draft.tokens.len()).map_while(|_| free.allocate(1));
+        self.drafted_states.extend(states);
         self.draft.truncate(self.drafted_states.len());
     }
 
@@ -89,80 +116,55 @@ impl Row {
         if held > 0 {
             std::mem::swap(&mut self.state, &mut self.drafted_states[held - 1]);
         }
-        self.drafted_states
-            .drain(..)
-            .for_each(|state| free.give_back(state, 1));
+        let states = self.drafted_states.drain(..);
+        states.for_each(|state| free.give_back(state, 1));
     }
 
     /// For each token that the next pass feeds of it: what its mask comes from.
-    pub(super) fn masks(
-        &mut self,
-        requests: &BTreeMap<u64, ActiveRequest>,
-    ) -> Vec<Option<RowMask<'_>>> {
+    pub(super) fn masks(&mut self) -> Vec<Option<RowMask<'_>>> {
         if self.length() >= self.limit {
             return Vec::new();
         }
         let count = self.fed + self.draft.tokens.len();
         let mut fed: Vec<_> = (0..count).map(|_| None).collect();
-        let forced = self
-            .thinking
-            .forced(requests[&self.request].sampling.thinking.as_deref());
         // After a token before the completion nothing is sampled, but for the last.
-        if self.computed + self.fed < self.before.len() {
-            return fed;
+        if self.computed + self.fed >= self.before.len() {
+            let forced = self.thinking.forced().map(RowMask::Token);
+            let grammar = self.constrained.as_mut().map(RowMask::Grammar);
+            fed[self.fed - 1] = forced.or(grammar);
         }
-        let first = &mut fed[self.fed - 1];
-        *first = forced
-            .map(RowMask::Token)
-            .or(self.constrained.as_mut().map(RowMask::Grammar));
         fed
     }
 
     /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is sampled here.
-    pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
+    pub(super) fn needs_newest(&self) -> bool {
         self.constrained.is_some()
-            || requests[&self.request].request.shaping.is_some()
+            || self.asked.request.shaping.is_some()
             || self.thinking.free_tokens(self.length()) == 0
     }
 
-    pub(super) fn notify_alternatives(
-        &self,
-        shaped: Option<ShapedToken>,
-        source: &mut dyn RequestSource,
-    ) {
-        if let Some(ShapedToken { alternatives, .. }) =
-            shaped.filter(|shaped| !shaped.alternatives.is_empty())
-        {
-            source.on_alternatives(self.request, self.sample, alternatives);
-        }
-    }
-
+    /// Takes its next token, and tells of it with the likeliest in its place.
     pub(super) fn push(
         &mut self,
         token: SampledToken,
-        requests: &BTreeMap<u64, ActiveRequest>,
+        likeliest: Vec<(u32, f32)>,
         source: &mut dyn RequestSource,
     ) {
-        let ActiveRequest {
-            request, sampling, ..
-        } = &requests[&self.request];
-        let (limit, completion) = (sampling.thinking.as_deref(), &mut self.completion);
-        let (length, forced) = (completion.token_ids.len(), self.thinking.forced(limit));
+        let (forced, completion) = (self.thinking.forced(), &mut self.completion);
+        let length = completion.token_ids.len();
         if forced.is_some() {
-            completion.forced = if completion.forced.is_empty() {
-                length
-            } else {
-                completion.forced.start
-            }..length + 1;
+            let first = Some(completion.forced.start).filter(|_| !completion.forced.is_empty());
+            completion.forced = first.unwrap_or(length)..length + 1;
         }
         completion.token_ids.push(token.token_id);
         completion.log_probs.push(token.log_prob);
-        self.thinking
-            .advance(limit, &request.prompt, &completion.token_ids);
+        let prompt = &self.asked.request.prompt;
+        self.thinking.advance(prompt, &completion.token_ids);
         if let Some(constrained) = &mut self.constrained {
             constrained.push(token.token_id);
         }
-        self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
+        let completion = &self.completion;
+        self.is_dropped = !source.on_token(self.asked.id, self.sample, completion, likeliest);
     }
 
     /// Records the experts of tokens before its completion, which a pass has computed at these rows.
@@ -180,31 +182,19 @@ impl Row {
     }
 
     /// Whether the newest token ends the row; notes why.
-    pub(super) fn has_ended(&mut self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
-        let stop_ids = &requests[&self.request].sampling.stop_ids;
-        let stopped = self
-            .completion
-            .token_ids
-            .last()
-            .is_some_and(|id| stop_ids.contains(id));
-        if stopped {
-            self.completion.stop = StopReason::Stop;
-        }
-        let is_over = self.thinking == RowThinking::Ended;
-        if is_over && !stopped {
-            self.completion.stop = StopReason::Thinking;
-        }
-        let is_stuck = self
-            .constrained
-            .as_ref()
-            .is_some_and(|constrained| constrained.failure.is_some());
-        if is_stuck && !stopped {
-            self.completion.stop = StopReason::Constraint;
-        }
-        stopped
-            || is_over
-            || is_stuck
-            || self.is_dropped
-            || self.completion.token_ids.len() >= self.limit
+    pub(super) fn has_ended(&mut self) -> bool {
+        let (stop_ids, completion) = (&self.asked.sampling.stop_ids, &mut self.completion);
+        let constrained = self.constrained.as_ref();
+        let newest = completion.token_ids.last();
+        let why = if newest.is_some_and(|id| stop_ids.contains(id)) {
+            Some(StopReason::Stop)
+        } else if constrained.is_some_and(|row| row.failure.is_some()) {
+            Some(StopReason::Constraint)
+        } else {
+            let is_over = self.thinking.has_ended();
+            is_over.then_some(StopReason::Thinking)
+        };
+        completion.stop = why.unwrap_or(completion.stop);
+        why.is_some() || self.is_dropped || completion.token_ids.len() >= self.limit
     }
 }

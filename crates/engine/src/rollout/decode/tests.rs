@@ -7,7 +7,7 @@ use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
 use crate::rollout::source::FixedRequests;
-use crate::rollout::{RequestSize, RolloutOutput, StopReason};
+use crate::rollout::{Request, RequestSize, RolloutOutput, Sampling, StopReason};
 
 mod conversations;
 
@@ -467,7 +467,13 @@ impl RequestSource for Trickle {
         })
     }
 
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
+    fn on_token(
+        &mut self,
+        id: u64,
+        sample: u32,
+        completion: &Completion,
+        _: Vec<(u32, f32)>,
+    ) -> bool {
         let told = self.told.entry((id, sample)).or_default();
         told.extend(completion.token_ids.last());
         assert_eq!(*told, completion.token_ids, "every token is told once");
@@ -511,7 +517,8 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         request: request.clone(),
         sampling: sampling(index),
         adapter: None,
-        conversation: None,
+        follows: None,
+        later_tokens: 0,
     };
     // Drafts of the model with states need theirs before the next pass.
     for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {

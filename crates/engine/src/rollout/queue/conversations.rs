@@ -17,7 +17,7 @@ const PASSES_BETWEEN_REQUESTS: u64 = 8;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What comes of a conversation.
-pub(super) enum Letter {
+pub(super) enum Message {
     Asks(Box<Job>),
     /// It goes on once all of these conversations, the first and how many, wait for each other or have left.
     Waits(usize, usize),
@@ -27,7 +27,7 @@ pub(super) enum Letter {
 
 /// When conversations go on.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct Schedule {
     has_begun: bool,
     passes: u64,
     /// Conversations that think: the pass in which they go on, and which they are.
@@ -40,7 +40,7 @@ pub(super) struct Pace {
     not_followed: Vec<(u64, u32)>,
 }
 
-impl Pace {
+impl Schedule {
     /// The caches are new.
     pub(super) fn forget_cache(&mut self) {
         self.in_cache.clear();
@@ -79,9 +79,8 @@ impl Queue {
         let is_first = place.number == 0 && !state.of_agents.contains(&place.conversation);
         let has_left = !is_first && !state.open.contains(&place.conversation);
         if !state.is_closed && !has_left {
-            state
-                .letters
-                .push((place.conversation, Letter::Asks(Box::new(job))));
+            let message = Message::Asks(Box::new(job));
+            state.messages.push((place.conversation, message));
             self.has_changed.notify_all();
         }
     }
@@ -90,8 +89,8 @@ impl Queue {
     pub(crate) fn wait(&self, conversation: usize, first: usize, count: usize) {
         let mut state = self.state();
         if !state.is_closed {
-            let letter = Letter::Waits(first, count);
-            state.letters.push((conversation, letter));
+            let message = Message::Waits(first, count);
+            state.messages.push((conversation, message));
             self.has_changed.notify_all();
         }
     }
@@ -100,13 +99,9 @@ impl Queue {
     pub(crate) fn leave(&self, conversation: usize) {
         let mut state = self.state();
         if state.open.remove(&conversation) && !state.is_closed {
-            state.letters.push((conversation, Letter::Leaves));
+            state.messages.push((conversation, Message::Leaves));
             self.has_changed.notify_all();
         }
-    }
-
-    fn is_of_agent(&self, conversation: usize) -> bool {
-        self.state().of_agents.contains(&conversation)
     }
 }
 
@@ -118,23 +113,23 @@ impl Worker<'_> {
         is_paced: bool,
         agents: usize,
     ) -> Option<Vec<u64>> {
-        self.pace.passes += 1;
+        self.schedule.passes += 1;
         if self.queue.has_failed() {
             return None;
         }
         let mut asked = std::mem::take(&mut self.again);
-        if !std::mem::replace(&mut self.pace.has_begun, true) {
-            self.take_letters(false, |_, _| true, &mut asked);
-            (0..agents).for_each(|_| self.start_next_agent(self.pace.passes));
+        if !std::mem::replace(&mut self.schedule.has_begun, true) {
+            self.take_messages(false, |_, _| true, &mut asked);
+            (0..agents).for_each(|_| self.start_next_agent(self.schedule.passes));
         }
         if is_paced {
             self.take_due(is_idle, &mut asked);
         } else {
-            self.take_letters(is_idle && asked.is_empty(), |_, _| true, &mut asked);
+            self.take_messages(is_idle && asked.is_empty(), |_, _| true, &mut asked);
         }
         let is_over = self.running.is_empty()
             && match is_paced {
-                true => self.pace.thinking.is_empty() && self.pace.waiting.is_empty(),
+                true => self.schedule.thinking.is_empty() && self.schedule.waiting.is_empty(),
                 false => self.queue.state().open.is_empty(),
             };
         (!is_over).then_some(asked)
@@ -144,32 +139,28 @@ impl Worker<'_> {
     fn take_due(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
         // What an agent asks while another request of its is answered.
         if !self.queue.state().of_agents.is_empty() {
-            let thinking = self
-                .pace
-                .thinking
-                .iter()
-                .map(|(_, conversation)| *conversation);
+            let thinking = self.schedule.thinking.iter().map(|(_, which)| *which);
             let thinking: BTreeSet<usize> = thinking.collect();
             let is_beside = |state: &State, conversation: usize| {
                 state.of_agents.contains(&conversation) && !thinking.contains(&conversation)
             };
-            self.take_letters(false, is_beside, asked);
+            self.take_messages(false, is_beside, asked);
         }
-        while let Some(&(due, conversation)) = self.pace.thinking.first() {
-            if due > self.pace.passes && (!is_idle || !asked.is_empty()) {
+        while let Some(&(due, conversation)) = self.schedule.thinking.first() {
+            if due > self.schedule.passes && (!is_idle || !asked.is_empty()) {
                 return;
             }
-            self.pace.passes = self.pace.passes.max(due);
-            if !self.take_letters(true, |_, other| other == conversation, asked) {
+            self.schedule.passes = self.schedule.passes.max(due);
+            if !self.take_messages(true, |_, other| other == conversation, asked) {
                 return;
             }
-            self.pace.thinking.remove(&(due, conversation));
+            self.schedule.thinking.remove(&(due, conversation));
         }
     }
 
     /// Takes what has come of some conversations; `must`: waits for it. Returns whether something was taken: not where the
     /// work is cancelled or has failed, or all conversations have left.
-    fn take_letters(
+    fn take_messages(
         &mut self,
         must: bool,
         is_wanted: impl Fn(&State, usize) -> bool,
@@ -177,11 +168,12 @@ impl Worker<'_> {
     ) -> bool {
         let queue = self.queue;
         let mut state = queue.state();
-        let mut letters: Vec<_> = loop {
-            let mut all = std::mem::take(&mut state.letters);
-            let wanted = |(conversation, _): &mut (usize, Letter)| is_wanted(&state, *conversation);
+        let mut messages: Vec<_> = loop {
+            let mut all = std::mem::take(&mut state.messages);
+            let wanted =
+                |(conversation, _): &mut (usize, Message)| is_wanted(&state, *conversation);
             let come: Vec<_> = all.extract_if(.., wanted).collect();
-            state.letters = all;
+            state.messages = all;
             let may_come = must
                 && !state.open.is_empty()
                 && !queue.has_failed()
@@ -193,16 +185,16 @@ impl Worker<'_> {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         };
         drop(state);
-        letters.sort_by_key(|(conversation, _)| *conversation);
-        let has_come = !letters.is_empty();
-        for (conversation, letter) in letters {
-            match letter {
-                Letter::Asks(job) => asked.push(self.start(*job)),
-                Letter::Waits(first, count) => {
-                    self.pace.waiting.insert(conversation, (first, count));
+        messages.sort_by_key(|(conversation, _)| *conversation);
+        let has_come = !messages.is_empty();
+        for (conversation, message) in messages {
+            match message {
+                Message::Asks(job) => asked.push(self.start(*job)),
+                Message::Waits(first, count) => {
+                    self.schedule.waiting.insert(conversation, (first, count));
                     self.go_on_together(first, count);
                 }
-                Letter::Leaves => self.forget(conversation),
+                Message::Leaves => self.forget(conversation),
             }
         }
         has_come
@@ -210,28 +202,34 @@ impl Worker<'_> {
 
     /// Has conversations that wait for each other go on, where the others of them have left.
     fn go_on_together(&mut self, first: usize, count: usize) {
-        let pace = &mut self.pace;
+        let schedule = &mut self.schedule;
         let mut all = first..first + count;
-        if all.all(|other| pace.waiting.contains_key(&other) || pace.left.contains(&other)) {
-            let due = pace.passes + PASSES_BETWEEN_REQUESTS;
-            let waiting = pace.waiting.extract_if(first..first + count, |_, _| true);
-            pace.thinking.extend(waiting.map(|(other, _)| (due, other)));
+        if all.all(|other| schedule.waiting.contains_key(&other) || schedule.left.contains(&other))
+        {
+            let due = schedule.passes + PASSES_BETWEEN_REQUESTS;
+            let waiting = schedule
+                .waiting
+                .extract_if(first..first + count, |_, _| true);
+            schedule
+                .thinking
+                .extend(waiting.map(|(other, _)| (due, other)));
         }
     }
 
     /// Frees what a conversation that has left has in the cache, and lets the next agent start.
     fn forget(&mut self, conversation: usize) {
         let all = (conversation, 0)..=(conversation, u32::MAX);
-        let own = self.pace.in_cache.extract_if(all, |_, _| true);
-        self.pace.not_followed.extend(own.map(|(_, id)| id));
-        self.pace.left.insert(conversation);
-        let groups = self.pace.waiting.values().copied();
+        let its = self.schedule.in_cache.extract_if(all, |_, _| true);
+        self.schedule.not_followed.extend(its.map(|(_, id)| id));
+        self.schedule.left.insert(conversation);
+        let groups = self.schedule.waiting.values().copied();
         let its = |(first, count): &(usize, usize)| (*first..first + count).contains(&conversation);
         if let Some((first, count)) = groups.clone().find(its) {
             self.go_on_together(first, count);
         }
-        if self.queue.is_of_agent(conversation) {
-            self.start_next_agent(self.pace.passes + PASSES_BETWEEN_REQUESTS);
+        let is_of_agent = self.queue.state().of_agents.contains(&conversation);
+        if is_of_agent {
+            self.start_next_agent(self.schedule.passes + PASSES_BETWEEN_REQUESTS);
         }
     }
 
@@ -239,7 +237,7 @@ impl Worker<'_> {
         let next = self.queue.state().unstarted.pop_front();
         if let Some((conversation, start)) = next {
             if self.queue.is_paced() {
-                self.pace.thinking.insert((due, conversation));
+                self.schedule.thinking.insert((due, conversation));
             }
             // It is gone where the work has failed.
             _ = start.send(());
@@ -251,7 +249,7 @@ impl Worker<'_> {
     pub(super) fn think(&mut self, place: &Place, (id, sample): (u64, u32)) {
         let conversation = place.conversation + sample as usize;
         let ended = (conversation, place.number);
-        self.pace.in_cache.insert(ended, (id, sample));
+        self.schedule.in_cache.insert(ended, (id, sample));
         if !self.queue.is_paced() {
             return;
         }
@@ -263,8 +261,8 @@ impl Worker<'_> {
         let waits = state.of_agents.contains(&conversation) && self.running.values().any(is_its);
         // That of a single completion never enters.
         if state.open.contains(&conversation) && !waits {
-            let due = self.pace.passes + PASSES_BETWEEN_REQUESTS;
-            self.pace.thinking.insert((due, conversation));
+            let due = self.schedule.passes + PASSES_BETWEEN_REQUESTS;
+            self.schedule.thinking.insert((due, conversation));
         }
     }
 

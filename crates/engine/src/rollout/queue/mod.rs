@@ -2,17 +2,21 @@
 //! taken, and when, is decided here alone, by the queue's [`Order`].
 
 mod conversations; // of conversations: each goes on after its answers
+mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
+mod question; // what the conversations about a question ask for
 mod shares; // of clients: each has its share of the rows
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::source::{Arrivals, InConversation, QueuedRequest, RequestSource};
-use super::{Completion, QueueSize, Request, Sampling, ThreadPool};
-use conversations::{Letter, Pace};
+use super::source::{Arrivals, QueuedRequest, RequestSource};
+use super::{Completion, Request, Sampling, ThreadPool};
+use conversations::{Message, Schedule};
+pub use kept_answers::KeptAnswers;
+pub(crate) use question::{QueuedConversation, QueuedQuestion};
 
 /// Who asks: learns of the samples of its jobs, on the thread that decodes.
 pub(crate) trait Client: Send + Sync {
@@ -51,6 +55,21 @@ pub(crate) struct Job {
     pub(crate) place: Option<Place>,
 }
 
+impl Job {
+    /// All that a client asks for, of the base alone.
+    pub(crate) fn new(request: Request, sampling: Sampling, client: Arc<dyn Client>) -> Self {
+        Self {
+            request,
+            sampling,
+            adapter: None,
+            client,
+            first_sample: 0,
+            decoded: Arc::default(),
+            place: None,
+        }
+    }
+}
+
 /// A request's place in a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -67,8 +86,12 @@ pub(crate) struct Place {
 /// What is taken next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Each client has its share of the rows; at most so many jobs wait.
-    Shares { waiting: usize },
+    /// Each client has its share of the rows, and of the tokens in the cache of each thread, so many; at most so many jobs
+    /// wait.
+    Shares {
+        waiting: usize,
+        completion_tokens: usize,
+    },
     /// All that conversations ask for; `is_paced`: after a fixed number of passes, so that no clock has a part in results.
     /// At most so many agents hold conversations at the same time.
     Conversations { is_paced: bool, agents: usize },
@@ -99,7 +122,7 @@ struct State {
     idle: usize,
     is_closed: bool,
     /// In [`Order::Conversations`]: what has come of each, in the order in which it came.
-    letters: Vec<(usize, Letter)>,
+    messages: Vec<(usize, Message)>,
     /// Conversations that may ask for more.
     open: BTreeSet<usize>,
     /// Conversations that agents hold.
@@ -137,7 +160,7 @@ impl Queue {
         let waiting = {
             let mut state = self.state();
             state.is_closed = true;
-            state.letters.clear();
+            state.messages.clear();
             state.unstarted.clear();
             std::mem::take(&mut state.waiting)
         };
@@ -172,14 +195,13 @@ impl Decoding for ThreadPool {
 /// has not ended.
 pub(crate) struct Worker<'q> {
     queue: &'q Queue,
-    size: QueueSize,
     decoding: &'q dyn Decoding,
     /// By id, which no other request of this thread has.
     running: BTreeMap<u64, Running>,
     next_id: u64,
     /// Asked for again.
     again: Vec<u64>,
-    pace: Pace,
+    schedule: Schedule,
     /// Tokens that were sampled since the last failure.
     pub(crate) tokens: u64,
 }
@@ -190,21 +212,17 @@ struct Running {
     unfinished: BTreeSet<u32>,
     /// The completion that it follows, as the decoder knows it.
     after: Option<(u64, u32)>,
-    /// The likeliest tokens in the next token's place, by sample.
-    likeliest: HashMap<u32, Vec<(u32, f32)>>,
 }
 
 impl<'q> Worker<'q> {
-    /// `size`: what it decodes together, in [`Order::Shares`].
-    pub(crate) fn new(queue: &'q Queue, size: QueueSize, decoding: &'q dyn Decoding) -> Self {
+    pub(crate) fn new(queue: &'q Queue, decoding: &'q dyn Decoding) -> Self {
         Self {
             queue,
-            size,
             decoding,
             running: BTreeMap::new(),
             next_id: 0,
             again: Vec::new(),
-            pace: Pace::default(),
+            schedule: Schedule::default(),
             tokens: 0,
         }
     }
@@ -225,12 +243,13 @@ impl<'q> Worker<'q> {
         self.next_id += 1;
         job.client.on_start(samples);
         job.decoded.fetch_add(samples, Ordering::Relaxed);
-        let after = job.place.and_then(|place| self.pace.take_followed(&place));
+        let after = job
+            .place
+            .and_then(|place| self.schedule.take_followed(&place));
         let running = Running {
             job: Arc::new(job),
             unfinished: (0..samples as u32).collect(),
             after,
-            likeliest: HashMap::new(),
         };
         self.running.insert(id, running);
         id
@@ -238,18 +257,14 @@ impl<'q> Worker<'q> {
 
     fn queued(&self, id: u64) -> QueuedRequest {
         let Running { job, after, .. } = &self.running[&id];
-        let conversation = job.place.and_then(|place| {
-            place.later_tokens.map(|later_tokens| InConversation {
-                after: *after,
-                later_tokens,
-            })
-        });
+        let later_tokens = job.place.and_then(|place| place.later_tokens);
         QueuedRequest {
             id,
             request: job.request.clone(),
             sampling: job.sampling.clone(),
             adapter: job.adapter,
-            conversation,
+            follows: after.filter(|_| later_tokens.is_some()),
+            later_tokens: later_tokens.unwrap_or(0),
         }
     }
 }
@@ -257,12 +272,14 @@ impl<'q> Worker<'q> {
 impl RequestSource for Worker<'_> {
     fn begin_again(&mut self) {
         self.again = self.running.keys().copied().collect();
-        self.pace.forget_cache();
+        self.schedule.forget_cache();
     }
 
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals {
         let asked = match self.queue.order {
-            Order::Shares { .. } => self.next_shares(rows, is_idle),
+            Order::Shares {
+                completion_tokens, ..
+            } => self.next_shares(rows, completion_tokens, is_idle),
             Order::Conversations { is_paced, agents } => {
                 self.next_of_conversations(is_idle, is_paced, agents)
             }
@@ -273,38 +290,33 @@ impl RequestSource for Worker<'_> {
     }
 
     /// A completion that has ended in an earlier attempt is asked for beside others of its request.
-    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let Some(running) = self.running.get_mut(&id) else {
+    fn on_token(
+        &mut self,
+        id: u64,
+        sample: u32,
+        completion: &Completion,
+        likeliest: Vec<(u32, f32)>,
+    ) -> bool {
+        let Some(Running {
+            job, unfinished, ..
+        }) = self.running.get(&id)
+        else {
             return false;
         };
         self.tokens += 1;
-        let likeliest = match running.likeliest.is_empty() {
-            true => Vec::new(),
-            false => running.likeliest.remove(&sample).unwrap_or_default(),
-        };
-        let job = &running.job;
-        running.unfinished.contains(&sample)
+        let sample_of_client = job.first_sample + sample;
+        unfinished.contains(&sample)
             && (job.place.is_none() || !self.queue.has_failed())
-            && job
-                .client
-                .on_token(job.first_sample + sample, completion, likeliest)
-    }
-
-    fn on_alternatives(&mut self, id: u64, sample: u32, likeliest: Vec<(u32, f32)>) {
-        if let Some(running) = self.running.get_mut(&id) {
-            running.likeliest.insert(sample, likeliest);
-        }
+            && job.client.on_token(sample_of_client, completion, likeliest)
     }
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
-        self.running
-            .get(&id)
-            .and_then(|running| running.job.place)
-            .is_some_and(|place| self.may_follow(&place, sample, completion.stop))
+        let place = self.running.get(&id).and_then(|running| running.job.place);
+        place.is_some_and(|place| self.may_follow(&place, sample, completion.stop))
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {
-        self.pace.take_not_followed()
+        self.schedule.take_not_followed()
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {

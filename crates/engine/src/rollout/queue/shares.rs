@@ -32,7 +32,7 @@ impl Queue {
     /// # Errors
     /// [`QueueError`].
     pub(crate) fn push(&self, jobs: Vec<Job>) -> Result<(), QueueError> {
-        let Order::Shares { waiting: most } = self.order else {
+        let Order::Shares { waiting: most, .. } = self.order else {
             return Err(QueueError::Closed);
         };
         let mut state = self.state();
@@ -68,8 +68,13 @@ impl Queue {
 }
 
 impl Worker<'_> {
-    /// The ids of what is taken for `rows` free rows; `None`: nothing will come.
-    pub(super) fn next_shares(&mut self, rows: usize, is_idle: bool) -> Option<Vec<u64>> {
+    /// The ids of what is taken for `rows` free rows, of a thread whose cache has so many tokens; `None`: nothing will come.
+    pub(super) fn next_shares(
+        &mut self,
+        rows: usize,
+        cached_tokens: usize,
+        is_idle: bool,
+    ) -> Option<Vec<u64>> {
         let queue = self.queue;
         let mut state = queue.state();
         if is_idle {
@@ -83,15 +88,14 @@ impl Worker<'_> {
             return Some(Vec::new());
         }
         // Shared among those that have nothing to do.
-        let share = if is_idle {
-            state.waiting.len().div_ceil(state.idle)
-        } else {
-            usize::MAX
+        let share = match is_idle {
+            true => state.waiting.len().div_ceil(state.idle),
+            false => usize::MAX,
         };
         let (mut left, mut taken) = (rows, Vec::new());
         state.waiting.retain(|job| !job.client.is_gone());
         while taken.len() < share
-            && let Some(job) = self.next_job(&mut state.waiting, left)
+            && let Some(job) = self.next_job(&mut state.waiting, left, cached_tokens)
         {
             left -= job.request.samples;
             taken.push(self.start(job));
@@ -106,49 +110,56 @@ impl Worker<'_> {
 
     /// The next job that `rows` free rows have room for, or a part of one: first that of the client of which the fewest
     /// completions are decoded.
-    fn next_job(&self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
+    fn next_job(
+        &self,
+        waiting: &mut VecDeque<Job>,
+        rows: usize,
+        cached_tokens: usize,
+    ) -> Option<Job> {
         let decoded = |job: &Job| job.decoded.load(Ordering::Relaxed);
         let first = waiting.front()?;
-        let is_alone = waiting
-            .iter()
-            .all(|job| Arc::ptr_eq(&job.decoded, &first.decoded));
+        let is_its = |job: &Job| Arc::ptr_eq(&job.decoded, &first.decoded);
+        let is_alone = waiting.iter().all(is_its);
         let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
         let fits = |(at, job): (usize, &Job)| {
-            let samples = self.most_samples(job, rows, alone);
+            let samples = self.most_samples(job, rows, cached_tokens, alone);
             (samples > 0).then(|| (decoded(job), at, samples))
         };
         let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
         let job = waiting.get_mut(at)?;
-        if samples < job.request.samples {
-            Some(job.split_off(samples))
-        } else {
-            waiting.remove(at)
+        match samples < job.request.samples {
+            true => Some(job.split_off(samples)),
+            false => waiting.remove(at),
         }
     }
 
     /// How many completions of a job are taken. `alone`: those that its client waits for, where no other waits; else the
     /// client has half at most of the rows, and of the tokens in the cache, that no other has.
-    fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
-        let (mut own, mut reserved) = (0, 0);
+    fn most_samples(
+        &self,
+        job: &Job,
+        rows: usize,
+        cached_tokens: usize,
+        alone: Option<usize>,
+    ) -> usize {
+        let (mut of_client, mut reserved) = (0, 0);
         for running in self.running.values() {
             let unfinished = running.unfinished.len();
             reserved += unfinished * running.job.sampling.max_completion_tokens;
-            own += if Arc::ptr_eq(&running.job.decoded, &job.decoded) {
-                unfinished
-            } else {
-                0
-            };
+            if Arc::ptr_eq(&running.job.decoded, &job.decoded) {
+                of_client += unfinished;
+            }
         }
         let limit = job.sampling.max_completion_tokens.max(1);
-        let places = self.size.completion_tokens.saturating_sub(reserved) / limit;
+        let places = cached_tokens.saturating_sub(reserved) / limit;
         let share = |free: usize| {
-            let all = free + own;
+            let all = free + of_client;
             let most = match alone {
                 Some(wanted) if wanted <= free => all,
                 Some(_) => all - (all / LEFT_ONE_IN).max(1).min(all),
                 None => all / 2,
             };
-            most.max(1).saturating_sub(own).min(free)
+            most.max(1).saturating_sub(of_client).min(free)
         };
         share(rows).min(share(places)).min(job.request.samples)
     }

@@ -6,12 +6,6 @@ use super::*;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::rollout::StopReason;
 
-const SIZE: QueueSize = QueueSize {
-    rows: 32,
-    completion_tokens: 9 * 32,
-    prompt_tokens: 100,
-};
-
 /// What clients have learned of.
 #[derive(Debug, PartialEq)]
 enum Told {
@@ -56,20 +50,19 @@ fn job(samples: usize) -> (Job, Receiver<Told>, Arc<Listener>) {
         told: Mutex::new(told),
         is_gone: AtomicBool::new(false),
     });
-    let job = Job {
-        request: Request::new(vec![1, 2], 0, 0, samples),
-        sampling: Sampling::plain(1.0, 9, 1),
-        adapter: None,
-        client: Arc::clone(&client) as _,
-        first_sample: 0,
-        decoded: Arc::default(),
-        place: None,
-    };
+    let (request, sampling) = (
+        Request::new(vec![1, 2], 0, 0, samples),
+        Sampling::plain(1.0, 9, 1),
+    );
+    let job = Job::new(request, sampling, Arc::clone(&client) as _);
     (job, receiver, client)
 }
 
 fn shares(waiting: usize) -> Queue {
-    Queue::new(Order::Shares { waiting })
+    Queue::new(Order::Shares {
+        waiting,
+        completion_tokens: 9 * 32,
+    })
 }
 
 fn taken(worker: &mut Worker<'_>, rows: usize, is_idle: bool) -> Vec<u64> {
@@ -86,16 +79,19 @@ fn completion(tokens: usize) -> Completion {
 #[test]
 fn a_client_that_is_gone_loses_its_rows_and_its_place() {
     let (queue, pool) = (shares(9), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     let ((first, told, client), (second, _told, waits)) = (job(2), job(1));
     queue.push(vec![first, second]).unwrap();
     waits.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(taken(&mut worker, 32, true), [0]);
-    assert!(worker.on_token(0, 1, &completion(1)));
+    assert!(worker.on_token(0, 1, &completion(1), Vec::new()));
     client.is_gone.store(true, Ordering::Relaxed);
-    assert!(!worker.on_token(0, 1, &completion(2)));
+    assert!(!worker.on_token(0, 1, &completion(2), Vec::new()));
     (0..2).for_each(|sample| worker.on_end(0, sample, completion(2)));
-    assert!(!worker.on_token(0, 1, &completion(3)), "it has ended");
+    assert!(
+        !worker.on_token(0, 1, &completion(3), Vec::new()),
+        "it has ended"
+    );
     let told: Vec<_> = told.try_iter().collect();
     let expected = [
         Told::Token(1),
@@ -110,7 +106,7 @@ fn a_client_that_is_gone_loses_its_rows_and_its_place() {
 fn a_client_that_waits_alone_takes_what_it_needs_and_leaves_some_where_that_is_too_much() {
     let check = |samples: usize, limit: usize, expected: (usize, usize)| {
         let (queue, pool) = (shares(99), ThreadPool::calling());
-        let mut worker = Worker::new(&queue, SIZE, &pool);
+        let mut worker = Worker::new(&queue, &pool);
         let mut alone = job(samples).0;
         alone.sampling.max_completion_tokens = limit;
         queue.push(vec![alone]).unwrap();
@@ -132,7 +128,7 @@ fn a_client_that_waits_alone_takes_what_it_needs_and_leaves_some_where_that_is_t
 #[test]
 fn a_client_of_many_completions_leaves_rows_to_others() {
     let (queue, pool) = (shares(99), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     let (first, (mut more, ..)) = (job(16).0, job(16));
     more.decoded = Arc::clone(&first.decoded);
     more.request.first_sample = 16;
@@ -159,7 +155,7 @@ fn a_client_of_many_completions_leaves_rows_to_others() {
     let mut long = job(16).0;
     long.sampling.max_completion_tokens = 90;
     queue.push(vec![long]).unwrap();
-    let mut idle = Worker::new(&queue, SIZE, &pool);
+    let mut idle = Worker::new(&queue, &pool);
     assert_eq!(taken(&mut idle, 32, true), [0, 1]);
     assert_eq!((rows(0, &idle), rows(1, &idle)), (1, 8));
 }
@@ -167,7 +163,7 @@ fn a_client_of_many_completions_leaves_rows_to_others() {
 #[test]
 fn the_queue_is_bounded_and_ends_when_it_is_closed() {
     let (queue, pool) = (shares(2), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     let ((large, told, _client), (second, _second, gone)) = (job(40), job(1));
     queue.push(vec![large, second]).unwrap();
     let push = || queue.push(vec![job(1).0]);
@@ -211,7 +207,7 @@ impl Decoding for Errands {
 #[test]
 fn errands_are_run_between_two_passes_and_before_the_end() {
     let (queue, errands) = (shares(9), Errands(Mutex::new(2)));
-    let mut worker = Worker::new(&queue, SIZE, &errands);
+    let mut worker = Worker::new(&queue, &errands);
     queue.push(vec![job(1).0]).unwrap();
     queue.close();
     assert_eq!(taken(&mut worker, 32, true), [0]);
@@ -240,7 +236,7 @@ fn request(conversation: usize, number: u32, samples: usize) -> (Job, Receiver<T
 #[test]
 fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let (queue, pool) = (Queue::new(PACED), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     (0..3).for_each(|conversation| queue.enter(conversation));
     let (all, told) = request(0, 0, 3);
     queue.ask(all);
@@ -264,7 +260,10 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
         [(0, 0)],
         "the third is asked for beside the others"
     );
-    assert!(!worker.on_token(0, 0, &completion(1)) && worker.on_token(0, 2, &completion(1)));
+    assert!(
+        !worker.on_token(0, 0, &completion(1), Vec::new())
+            && worker.on_token(0, 2, &completion(1), Vec::new())
+    );
     worker.on_end(0, 0, completion(1));
     worker.on_end(0, 2, completion(1));
     queue.leave(2);
@@ -289,7 +288,7 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
 #[test]
 fn conversations_whose_answers_are_compared_go_on_together() {
     let (queue, pool) = (Queue::new(PACED), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     (0..3).for_each(|conversation| queue.enter(conversation));
     queue.ask(request(0, 0, 3).0);
     assert_eq!(taken(&mut worker, 9, true), [0]);
@@ -317,7 +316,7 @@ fn conversations_whose_answers_are_compared_go_on_together() {
 fn passes(thought: impl Fn() -> usize + Send + Clone) -> Vec<Vec<(usize, u32)>> {
     const CONVERSATIONS: usize = 6;
     let (queue, pool) = (Queue::new(PACED), ThreadPool::calling());
-    let mut worker = Worker::new(&queue, SIZE, &pool);
+    let mut worker = Worker::new(&queue, &pool);
     let told: Vec<_> = (0..CONVERSATIONS)
         .map(|conversation| {
             queue.enter(conversation);

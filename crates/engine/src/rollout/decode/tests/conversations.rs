@@ -38,13 +38,6 @@ impl Talks {
             .map(|index| ((index * 5 + id) % 61) as u32)
             .collect()
     }
-
-    fn conversation(&self, tokens: usize, after: Option<(u64, u32)>) -> Option<InConversation> {
-        self.keeps.then_some(InConversation {
-            after,
-            later_tokens: 110 - tokens,
-        })
-    }
 }
 
 impl RequestSource for Talks {
@@ -62,20 +55,21 @@ impl RequestSource for Talks {
             .collect();
         let queued = |(id, after): (u64, Option<(u64, u32)>)| {
             let prompt = self.active[&id].0.clone();
-            let conversation = self.conversation(prompt.len(), after);
+            let later_tokens = if self.keeps { 110 - prompt.len() } else { 0 };
             let request = Request::new(prompt, id as u32, 4, if after.is_none() { 2 } else { 1 });
             QueuedRequest {
                 id,
                 request,
                 sampling: self.sampling.clone(),
                 adapter: None,
-                conversation,
+                follows: after.filter(|_| self.keeps),
+                later_tokens,
             }
         };
         Arrivals::Requests(due.into_iter().map(queued).collect())
     }
 
-    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 

@@ -2,14 +2,14 @@
 //! their answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::response::Response;
 use serde_json::Value as Json;
-use tokio::sync::mpsc::{Sender, error::TrySendError};
+use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 use super::MODEL_NAME;
 use super::branches::{Answered, Asked, prompt_of};
@@ -19,59 +19,37 @@ use crate::generation::{
     server_error,
 };
 use crate::openai::{Api, ApiError, GenerationRequest, chat_message};
-use crate::rollout::{Client, Completion, StopReason};
+use crate::rollout::{Client, Completion, QueuedQuestion, Request, StopReason};
 use crate::text::Message;
 
-/// Where the requests of a conversation are decoded, with random numbers of their own.
-pub(crate) trait SeatLine: Send + Sync {
-    /// Has a request decoded, which `client` learns of.
-    fn ask(&self, request: &SeatRequest, client: Arc<dyn Client>);
-
-    /// Learns of its completion, on no thread that decodes.
-    fn on_end(&self, request: &SeatRequest, completion: &Completion);
-}
-
-/// A request that is to be sampled.
-#[derive(Debug)]
-pub(crate) struct SeatRequest {
-    /// In its conversation, from 0.
-    pub(crate) number: u32,
-    /// The request whose prompt and completion its prompt begins with.
-    pub(crate) follows: Option<u32>,
-    pub(crate) prompt: Vec<u32>,
-    pub(crate) max_tokens: usize,
-}
-
-/// The place of one conversation.
-pub(crate) struct Seat {
+pub(crate) struct Session {
     model: Arc<AskedModel>,
     max_requests: usize,
-    line: Box<dyn SeatLine>,
+    question: Arc<QueuedQuestion>,
+    sample: usize,
     /// Whether its program has ended.
     is_closed: Arc<AtomicBool>,
     /// Held while a request is read: their numbers are in their random numbers. The threads that decode do not take it.
     asked: Mutex<Vec<Asked>>,
     /// Held for moments.
-    state: Mutex<SeatState>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Debug, Default)]
-struct SeatState {
+struct SessionState {
     /// Requests that are sampled.
     pending: usize,
     /// Answers that `asked` has not yet, by number.
     answered: BTreeMap<u32, Answered>,
     has_asked: bool,
-    refused: BTreeMap<String, usize>,
-    last_refusal: Option<ApiError>,
-    /// Whether a request had a sampling parameter that has no effect.
-    has_ignored: bool,
+    /// Without the answers.
+    record: SessionRecord,
     /// A completion that cannot be read.
     failure: Option<ApiError>,
 }
 
 /// Who waits for the completion of a request.
-struct SeatClient {
+struct SessionClient {
     is_closed: Arc<AtomicBool>,
     by_token: bool,
     events: Sender<Event>,
@@ -80,14 +58,14 @@ struct SeatClient {
     ended: Mutex<Option<oneshot::Sender<Completion>>>,
 }
 
-impl SeatClient {
+impl SessionClient {
     fn text(&self) -> Option<MutexGuard<'_, TextStream>> {
         let text = self.text.as_ref()?.lock();
         Some(text.unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Client for SeatClient {
+impl Client for SessionClient {
     fn on_token(&self, _: u32, completion: &Completion, _: Vec<(u32, f32)>) -> bool {
         if self.is_gone() || !self.by_token {
             return !self.is_gone();
@@ -100,7 +78,7 @@ impl Client for SeatClient {
         }
         let event = Event::of_newest(0, completion, Vec::new());
         let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
-        !matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)))
+        sent.is_ok()
     }
 
     fn on_end(&self, _: u32, completion: Completion) {
@@ -115,16 +93,18 @@ impl Client for SeatClient {
 
 /// A request that is sampled.
 struct Pending {
-    request: SeatRequest,
-    client: Arc<SeatClient>,
+    /// Among those of its conversation, from 0.
+    number: u32,
+    /// What its answer is stored by; `None` where it is already.
+    digest: Option<String>,
+    client: Arc<SessionClient>,
     completion: oneshot::Receiver<Completion>,
     /// What it is answered with, as a client reads it.
     reader: Collected,
 }
 
-/// A request with its completion.
 #[derive(Debug)]
-pub(crate) struct SeatAnswer {
+pub(crate) struct SessionAnswer {
     pub(crate) prompt: Vec<u32>,
     pub(crate) completion: Completion,
     /// Its content, and the names and arguments of its calls.
@@ -135,8 +115,8 @@ pub(crate) struct SeatAnswer {
 
 /// A conversation that has ended.
 #[derive(Debug, Default)]
-pub(crate) struct SeatRecord {
-    pub(crate) answers: Vec<SeatAnswer>,
+pub(crate) struct SessionRecord {
+    pub(crate) answers: Vec<SessionAnswer>,
     /// By OpenAI's code of the error.
     pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) last_refusal: Option<ApiError>,
@@ -144,16 +124,18 @@ pub(crate) struct SeatRecord {
     pub(crate) has_ignored: bool,
 }
 
-impl Seat {
+impl Session {
     pub(super) fn new(
         model: Arc<AskedModel>,
         max_requests: usize,
-        line: Box<dyn SeatLine>,
+        question: Arc<QueuedQuestion>,
+        sample: usize,
     ) -> Self {
         Self {
             model,
             max_requests,
-            line,
+            question,
+            sample,
             is_closed: Arc::default(),
             asked: Mutex::default(),
             state: Mutex::default(),
@@ -171,7 +153,7 @@ impl Seat {
         positions.min(longest_prompt.saturating_add(max_completion_tokens))
     }
 
-    fn state(&self) -> MutexGuard<'_, SeatState> {
+    fn state(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -186,11 +168,10 @@ impl Seat {
         asked
     }
 
-    /// What its program does.
     pub(crate) fn phase(&self) -> AgentPhase {
         let state = self.state();
         match (
-            !state.has_asked && state.refused.is_empty(),
+            !state.has_asked && state.record.refused.is_empty(),
             state.pending == 0,
         ) {
             (true, _) => AgentPhase::Starting,
@@ -199,7 +180,6 @@ impl Seat {
         }
     }
 
-    /// Answers a body.
     pub(super) async fn answer(
         self: Arc<Self>,
         api: Api,
@@ -207,35 +187,23 @@ impl Seat {
     ) -> Result<Response, ApiError> {
         // A request that is asked for is finished, whether its client stays or not.
         let asking = tokio::spawn(async move {
-            let seat = Arc::clone(&self);
-            let reading = tokio::task::spawn_blocking(move || seat.prepare(api, &body));
-            let (prepared, pending) = reading
-                .await
-                .map_err(|_| server_error("the request could not be prepared"))??;
+            let session = Arc::clone(&self);
+            let reading = tokio::task::spawn_blocking(move || session.prepare(api, &body));
+            let (prepared, pending) = reading.await.map_err(not_prepared)??;
             tokio::spawn(self.finish(pending));
             Ok(prepared)
         });
-        let prepared = asking
-            .await
-            .map_err(|_| server_error("the request could not be prepared"))?;
-        respond(prepared?).await
+        respond(asking.await.map_err(not_prepared)??).await
     }
 
     /// Waits for the completion of a request, and answers its client.
-    async fn finish(self: Arc<Self>, pending: Pending) {
-        let Pending {
-            request,
-            client,
-            completion,
-            reader,
-        } = pending;
+    async fn finish(self: Arc<Self>, mut pending: Pending) {
         // None comes where the work has failed.
-        if let Ok(completion) = completion.await {
-            let seat = Arc::clone(&self);
+        if let Ok(completion) = (&mut pending.completion).await {
+            let session = Arc::clone(&self);
             let reading = tokio::task::spawn_blocking(move || {
-                if !client.is_gone() {
-                    seat.line.on_end(&request, &completion);
-                    seat.take_answer(&request, &client, completion, reader);
+                if !pending.client.is_gone() {
+                    session.take_answer(pending, completion);
                 }
             });
             _ = reading.await;
@@ -243,14 +211,10 @@ impl Seat {
         self.state().pending -= 1;
     }
 
-    fn take_answer(
-        &self,
-        request: &SeatRequest,
-        client: &SeatClient,
-        completion: Completion,
-        reader: Collected,
-    ) {
-        let answered = match read(reader, &completion, client.by_token) {
+    fn take_answer(&self, pending: Pending, completion: Completion) {
+        let client = pending.client;
+        self.question.store(pending.digest, 0, &completion);
+        let answered = match read(pending.reader, &completion, client.by_token) {
             Ok(answered) => answered,
             Err(error) => {
                 _ = client.events.try_send(Event::Failed(error.message.clone()));
@@ -258,30 +222,20 @@ impl Seat {
                 return;
             }
         };
-        self.state().answered.insert(request.number, answered);
+        self.state().answered.insert(pending.number, answered);
         if client.text().is_some_and(|text| text.is_stopped()) {
             let last = Event::of_newest(0, &completion, Vec::new());
             last.map(|event| client.events.try_send(event));
         }
-        // Its other tokens were told already.
-        let completion = match client.by_token {
-            true => Completion::new(Vec::new(), Vec::new(), completion.stop),
-            false => completion,
-        };
-        let ended = Event::Ended {
-            index: 0,
-            completion,
-        };
+        let ended = Event::of_end(0, completion, client.by_token);
         _ = client.events.try_send(ended);
     }
 
     pub(super) fn count_refusal(&self, error: &ApiError) {
-        let mut state = self.state();
-        *state
-            .refused
-            .entry(error.code.unwrap_or(error.kind).to_owned())
-            .or_default() += 1;
-        state.last_refusal = Some(error.clone());
+        let record = &mut self.state().record;
+        let code = error.code.unwrap_or(error.kind).to_owned();
+        *record.refused.entry(code).or_default() += 1;
+        record.last_refusal = Some(error.clone());
     }
 
     fn prepare(&self, api: Api, body: &[u8]) -> Result<(PreparedRequest, Pending), ApiError> {
@@ -292,7 +246,7 @@ impl Seat {
         let (asked, has_ignored) = as_policy(asked, self.model.max_completion_tokens)?;
         let mut earlier = self.asked();
         if self.is_closed() {
-            return Err(has_ended());
+            return Err(server_error("the conversation has ended"));
         }
         if earlier.len() >= self.max_requests {
             let message = format!(
@@ -304,8 +258,8 @@ impl Seat {
                 ..ApiError::invalid("", message)
             });
         }
-        let read = (&asked.prompt, asked.add_special_tokens);
-        let prompt = prompt_of(&self.model, &earlier, read)?;
+        let add_special = asked.add_special_tokens;
+        let prompt = prompt_of(&self.model, &earlier, &asked.prompt, add_special)?;
         let prepare = |api, asked| {
             prepare_asked(&self.model, api, asked, |_| {
                 Ok(vec![prompt.token_ids.clone()])
@@ -329,16 +283,17 @@ impl Seat {
             .prompts
             .pop()
             .ok_or_else(|| server_error("the request has no prompt"))?;
-        let request = SeatRequest {
-            number: earlier.len() as u32,
-            follows: prompt.follows.map(|number| number as u32),
-            prompt: prompt.token_ids.clone(),
-            max_tokens: sampled.sampling.max_completion_tokens,
+        let number = earlier.len() as u32;
+        let follows = prompt.follows.map(|number| number as u32);
+        let (question, sample) = (&self.question, self.sample);
+        let request = Request {
+            lengths: vec![sampled.sampling.max_completion_tokens],
+            ..question.later_request(sample, number, &prompt.token_ids)
         };
         let text = (!stops.is_empty())
             .then(|| Mutex::new(TextStream::new(Arc::clone(&self.model.tokenizer), stops)));
         let (ended, completion) = oneshot::channel();
-        let client = Arc::new(SeatClient {
+        let client = Arc::new(SessionClient {
             is_closed: Arc::clone(&self.is_closed),
             by_token: sampled.by_token,
             events: sampled.events,
@@ -352,11 +307,21 @@ impl Seat {
         let mut state = self.state();
         state.pending += 1;
         state.has_asked = true;
-        state.has_ignored |= has_ignored;
+        state.record.has_ignored |= has_ignored;
         drop(state);
-        self.line.ask(&request, Arc::clone(&client) as _);
+        let digest = question.digest(&request);
+        let known = question.known(digest.as_deref(), 1);
+        let is_known = known.is_some();
+        match known.and_then(|mut known| known.pop()) {
+            Some(known) => {
+                let told = known.replay(|told| client.on_token(0, told, Vec::new()));
+                client.on_end(0, told);
+            }
+            None => question.ask(request, sample, number, follows, Arc::clone(&client) as _),
+        }
         let pending = Pending {
-            request,
+            number,
+            digest: digest.filter(|_| !is_known),
             client,
             completion,
             reader,
@@ -372,7 +337,7 @@ impl Seat {
     ///
     /// # Errors
     /// A completion that could not be read.
-    pub(crate) fn close(&self) -> Result<SeatRecord, ApiError> {
+    pub(crate) fn close(&self) -> Result<SessionRecord, ApiError> {
         self.is_closed.store(true, Ordering::Relaxed);
         let asked = std::mem::take(&mut *self.asked());
         let mut state = self.state();
@@ -397,33 +362,22 @@ impl Seat {
                 messages: asked.prompt.new_messages(),
                 prompt_ids: asked.prompt.token_ids[asked.prompt.shared_ids..].to_vec(),
             };
-            Some(SeatAnswer {
+            Some(SessionAnswer {
                 prompt: asked.prompt.token_ids,
                 completion,
                 message,
                 record,
             })
         };
-        Ok(SeatRecord {
+        Ok(SessionRecord {
             answers: asked.into_iter().filter_map(answer).collect(),
-            refused: std::mem::take(&mut state.refused),
-            last_refusal: state.last_refusal.take(),
-            has_ignored: state.has_ignored,
+            ..std::mem::take(&mut state.record)
         })
     }
 }
 
-impl fmt::Debug for Seat {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Seat")
-            .field("state", &self.state)
-            .finish_non_exhaustive()
-    }
-}
-
-fn has_ended() -> ApiError {
-    server_error("the conversation has ended")
+fn not_prepared(_: JoinError) -> ApiError {
+    server_error("the request could not be prepared")
 }
 
 /// A request as the policy samples it, and whether a parameter of it has no effect.
@@ -496,38 +450,26 @@ fn read(
     by_token: bool,
 ) -> Result<Answered, ApiError> {
     let mut completion = completion.clone();
-    if by_token {
-        let tokens: Vec<_> = completion
-            .token_ids
-            .iter()
-            .copied()
-            .zip(completion.log_probs.iter().copied())
-            .collect();
-        for (index, (token_id, log_prob)) in tokens.into_iter().enumerate() {
-            reader.apply(Event::Token {
-                index: 0,
-                token_id,
-                log_prob,
-                likeliest: Vec::new(),
-            })?;
-            if reader.is_complete() {
-                completion.token_ids.truncate(index + 1);
-                completion.log_probs.truncate(index + 1);
-                completion.stop = StopReason::Stop;
-                break;
-            }
-        }
-        let ended = Completion::new(Vec::new(), Vec::new(), completion.stop);
-        reader.apply(Event::Ended {
-            index: 0,
-            completion: ended,
-        })?;
+    let tokens = if by_token {
+        completion.token_ids.len()
     } else {
-        reader.apply(Event::Ended {
+        0
+    };
+    for index in 0..tokens {
+        reader.apply(Event::Token {
             index: 0,
-            completion: completion.clone(),
+            token_id: completion.token_ids[index],
+            log_prob: completion.log_probs[index],
+            likeliest: Vec::new(),
         })?;
+        if reader.is_complete() {
+            completion.token_ids.truncate(index + 1);
+            completion.log_probs.truncate(index + 1);
+            completion.stop = StopReason::Stop;
+            break;
+        }
     }
+    reader.apply(Event::of_end(0, completion.clone(), by_token))?;
     let choice = reader.whole()["choices"][0].take();
     let message = match &choice["message"] {
         Json::Null => Message::new("assistant", choice["text"].as_str().unwrap_or_default()),

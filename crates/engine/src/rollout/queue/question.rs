@@ -1,0 +1,233 @@
+//! The conversations about a question in the queue: what they ask for, with random numbers that no other request has, and
+//! their answers, some of which are stored already.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Result;
+use tokio::sync::oneshot;
+
+use super::super::{Completion, Request, Sampling, ThreadPool};
+use super::{Client, Job, KeptAnswers, Place, Queue};
+
+/// Numbers of samples in the random numbers of each completion of a conversation.
+const SAMPLES_OF_REQUEST: u32 = 1 << 16;
+
+/// A question with its conversations, one a sample.
+pub(crate) struct QueuedQuestion {
+    pub(crate) queue: Arc<Queue>,
+    /// Where answers are stored.
+    pub(crate) kept: Option<Arc<KeptAnswers>>,
+    /// Whether stored ones need not be sampled.
+    pub(crate) uses_kept: bool,
+    /// The first request, of all conversations together.
+    pub(crate) first: Request,
+    pub(crate) sampling: Sampling,
+    /// The number of the first conversation in the queue; those of the others follow.
+    pub(crate) conversation: usize,
+    /// Tokens of a prompt at most, where conversations go on in the cache.
+    pub(crate) max_prompt_tokens: Option<usize>,
+}
+
+impl QueuedQuestion {
+    /// Another request of a conversation; `number`: among those of the conversation.
+    pub(crate) fn later_request(&self, sample: usize, number: u32, prompt: &[u32]) -> Request {
+        let first = &self.first;
+        Request {
+            first_sample: number * SAMPLES_OF_REQUEST + sample as u32,
+            greedy: first.greedy,
+            constraint: first.constraint.clone(),
+            shaping: first.shaping.clone(),
+            ..Request::new(prompt.to_vec(), first.prompt_number, first.step, 1)
+        }
+    }
+
+    /// What a request is stored by, where answers are stored.
+    pub(crate) fn digest(&self, request: &Request) -> Option<String> {
+        self.kept.as_ref().map(|kept| kept.digest(request))
+    }
+
+    /// The completions of a request that need not be sampled.
+    pub(crate) fn known(&self, digest: Option<&str>, samples: usize) -> Option<Vec<Completion>> {
+        let kept = self.kept.as_ref().filter(|_| self.uses_kept);
+        kept?.completions(digest?, samples)
+    }
+
+    /// A completion that is not stored is sampled again, should this be interrupted.
+    pub(crate) fn store(&self, digest: Option<String>, sample: u32, completion: &Completion) {
+        // Where the work has failed it may be cut off.
+        let kept = self.kept.as_ref().filter(|_| !self.queue.has_failed());
+        if let (Some(kept), Some(digest)) = (kept, digest) {
+            _ = kept.append(digest, sample, completion);
+        }
+    }
+
+    /// Has a request sampled, of the conversation of `sample` and, for its other samples, of those after it. `follows`: the
+    /// request after whose completion its prompt goes on.
+    pub(crate) fn ask(
+        &self,
+        request: Request,
+        sample: usize,
+        number: u32,
+        follows: Option<u32>,
+        client: Arc<dyn Client>,
+    ) {
+        let most = self.max_prompt_tokens;
+        let place = Place {
+            conversation: self.conversation + sample,
+            number,
+            follows,
+            later_tokens: most.map(|most| most.saturating_sub(request.prompt.len())),
+        };
+        self.queue.ask(Job {
+            place: Some(place),
+            ..Job::new(request, self.sampling.clone(), client)
+        });
+    }
+
+    /// The same, with each completion to be awaited.
+    fn completions(&self, request: Request, sample: usize, number: u32) -> Vec<Pending> {
+        let digest = self.digest(&request);
+        let known = self.known(digest.as_deref(), request.samples);
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..request.samples).map(|_| oneshot::channel()).unzip();
+        let is_known = known.is_some();
+        match known {
+            // The receivers are below.
+            Some(known) => senders
+                .into_iter()
+                .zip(known)
+                .for_each(|(to, one)| _ = to.send(one)),
+            None => {
+                let senders = senders.into_iter().map(Some).collect();
+                let client = Arc::new(Awaited(Mutex::new(senders)));
+                self.ask(request, sample, number, number.checked_sub(1), client);
+            }
+        }
+        let pending = |(sample, completion)| Pending {
+            completion,
+            sample,
+            digest: digest.clone().filter(|_| !is_known),
+        };
+        (0..).zip(receivers).map(pending).collect()
+    }
+
+    /// Asks for the first completions; `may_ask_again`: its conversations may have more. How many are known already.
+    pub(crate) fn begin(self: &Arc<Self>, may_ask_again: bool) -> (Vec<QueuedConversation>, usize) {
+        let samples = self.first.samples;
+        if may_ask_again {
+            (0..samples).for_each(|sample| self.queue.enter(self.conversation + sample));
+        }
+        let first = match samples {
+            0 => Vec::new(),
+            _ => self.completions(self.first.clone(), 0, 0),
+        };
+        let is_known = |first: &&Pending| self.kept.is_some() && first.digest.is_none();
+        let known = first.iter().filter(is_known).count();
+        let begun = |(sample, first)| QueuedConversation {
+            question: Arc::clone(self),
+            sample,
+            asked: 0,
+            first: Some(first),
+            start: None,
+        };
+        (first.into_iter().enumerate().map(begun).collect(), known)
+    }
+
+    /// Conversations that agents will hold.
+    pub(crate) fn begin_of_agents(self: &Arc<Self>) -> Vec<QueuedConversation> {
+        let begun = |sample| {
+            let (start, started) = oneshot::channel();
+            self.queue.enter_agent(self.conversation + sample, start);
+            QueuedConversation {
+                question: Arc::clone(self),
+                sample,
+                asked: 0,
+                first: None,
+                start: Some(started),
+            }
+        };
+        (0..self.first.samples).map(begun).collect()
+    }
+}
+
+/// One conversation in the queue; dropped, it asks for nothing more.
+pub(crate) struct QueuedConversation {
+    pub(crate) question: Arc<QueuedQuestion>,
+    pub(crate) sample: usize,
+    /// Completions that it has asked for.
+    pub(crate) asked: u32,
+    first: Option<Pending>,
+    /// Told when its agent may start.
+    start: Option<oneshot::Receiver<()>>,
+}
+
+/// A completion that was asked for.
+struct Pending {
+    completion: oneshot::Receiver<Completion>,
+    sample: u32,
+    /// What it is stored by; `None` where it is already.
+    digest: Option<String>,
+}
+
+impl QueuedConversation {
+    /// Waits until its agent may start.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        match self.start.take() {
+            Some(start) => start.await.map_err(|_| ThreadPool::cancelled()),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the next completion sampled. `prompt`: all that was read and sampled before, and what is new.
+    pub(crate) async fn sample(&mut self, prompt: &[u32]) -> Result<Completion> {
+        let (question, sample, number) = (&self.question, self.sample, self.asked);
+        self.asked += 1;
+        let pending = self.first.take().or_else(|| {
+            let request = question.later_request(sample, number, prompt);
+            question.completions(request, sample, number).pop()
+        });
+        let pending = pending.ok_or_else(ThreadPool::cancelled)?;
+        let completion = pending
+            .completion
+            .await
+            .map_err(|_| ThreadPool::cancelled())?;
+        question.store(pending.digest, pending.sample, &completion);
+        Ok(completion)
+    }
+
+    /// It goes on once all conversations about its question have their scores, or have left.
+    pub(crate) fn wait_for_others(&self) {
+        let (question, first) = (&self.question, self.question.conversation);
+        let queue = &question.queue;
+        queue.wait(first + self.sample, first, question.first.samples);
+    }
+
+    /// Nothing more is asked for.
+    pub(crate) fn leave(&self) {
+        let question = &self.question;
+        question.queue.leave(question.conversation + self.sample);
+    }
+}
+
+impl Drop for QueuedConversation {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Those who wait for the completions of a request.
+struct Awaited(Mutex<Vec<Option<oneshot::Sender<Completion>>>>);
+
+impl Client for Awaited {
+    fn on_token(&self, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
+        true
+    }
+
+    fn on_end(&self, sample: u32, completion: Completion) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waits) = all.get_mut(sample as usize).and_then(Option::take) {
+            // Nobody waits any more where the work has failed.
+            _ = waits.send(completion);
+        }
+    }
+}
