@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::drafts::files::DraftFile;
-use crate::help::Fault;
-use crate::help::OutlineEntry;
+use crate::help::{Fault, OutlineEntry};
 use crate::score::{FailureClass, Scorer, Task, Trust};
 use crate::task::TASK_FILE;
 

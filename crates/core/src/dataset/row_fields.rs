@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::exact_json;
 
-/// What [`crate::dataset::row::PromptRow`] has of its own.
+/// What [`super::row::PromptRow`] has of its own.
 const TYPED: [&str; 4] = ["id", "messages", "expected", "tags"];
 
-/// The fields of a row: values of those that a [`crate::dataset::row::PromptRow`] does not have itself, and the whole row as text. As
+/// The fields of a row: values of those that a [`super::row::PromptRow`] does not have itself, and the whole row as text. As
 /// values it would take ten times the memory.
 #[derive(Clone, Debug)]
 pub struct RowFields {

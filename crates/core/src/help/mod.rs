@@ -1,4 +1,5 @@
-//! Help for reading and writing a task's definition: its outline, and the problems of a text under edit. No score depends on it.
+//! A task's definition for those who read and write it: its outline, and the problems of a text under edit. No score
+//! depends on it.
 
 mod outline;
 mod schema_lint;

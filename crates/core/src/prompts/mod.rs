@@ -1,5 +1,5 @@
-//! Prompt rows at work: as a model reads them, counted in its tokens; their problems; a conversation that a person holds;
-//! completions of files, each with its row.
+//! Prompt rows in use: rendered for a model and counted in its tokens, checked for problems, answered by hand, joined with
+//! the completions of a file.
 
 mod completion_line;
 mod completion_rows;

@@ -1,5 +1,4 @@
-//! Completions as what they state: the answer within what is around it, JSON and what is transcribed to it, and where each
-//! value is written.
+//! What an answer states: JSON, and what is transcribed to it, with the place of each value.
 
 pub mod json;
 pub(super) mod schema_types;

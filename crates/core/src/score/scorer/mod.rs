@@ -4,7 +4,6 @@ pub mod audit;
 pub(super) mod batch;
 
 use crate::dataset::PromptRow;
-use crate::environment::ScoredChain;
 use crate::score::answer::json::Place;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
@@ -13,7 +12,7 @@ use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
     CriterionGrade, FailureClass, OrderedMap, PartName, QueryResult, Reason, Score, Tier, Trial,
-    Verdict,
+    Verdict, without_answer,
 };
 use crate::task::TierValues;
 
@@ -597,38 +596,6 @@ impl Scorer {
         score.grounded = grounding.values;
         grounding.share
     }
-}
-
-/// The verdict on a conversation that has no answer to be judged.
-fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
-    let chain = ScoredChain::of_row(row?)?;
-    if let Some(failure) = chain.failure() {
-        let class = if chain.is_not_recorded() {
-            FailureClass::NotRecorded
-        } else {
-            FailureClass::ScorerError
-        };
-        return Some(Verdict::because(
-            Tier::Unparsable,
-            class,
-            failure.to_owned(),
-            (completion, 0),
-        ));
-    }
-    let end = chain.missing_answer()?;
-    let message = format!("the conversation ended without an answer: {end}");
-    let exact = row
-        .is_some_and(|row| row.expected.is_some())
-        .then_some(false);
-    Some(Verdict {
-        exact,
-        ..Verdict::because(
-            Tier::Unparsable,
-            FailureClass::NoAnswer,
-            message,
-            (completion, 0),
-        )
-    })
 }
 
 /// The score of one verdict, without weighted parts.

@@ -15,7 +15,8 @@ pub(crate) use result::{PartName, null_is_nan};
 
 use serde_json::Value;
 
-use crate::dataset::expected;
+use crate::dataset::{PromptRow, expected};
+use crate::environment::ScoredChain;
 use crate::score::answer::json::Places;
 use unwrap_answer::{ThinkRules, Unreadable, Wrapping, open_think, unclosed_think};
 
@@ -177,4 +178,36 @@ fn unparsable(
         exact: expected.map(|_| false),
         ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place)
     }
+}
+
+/// The verdict on a conversation that has no answer to be judged.
+pub(crate) fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
+    let chain = ScoredChain::of_row(row?)?;
+    if let Some(failure) = chain.failure() {
+        let class = if chain.is_not_recorded() {
+            FailureClass::NotRecorded
+        } else {
+            FailureClass::ScorerError
+        };
+        return Some(Verdict::because(
+            Tier::Unparsable,
+            class,
+            failure.to_owned(),
+            (completion, 0),
+        ));
+    }
+    let end = chain.missing_answer()?;
+    let message = format!("the conversation ended without an answer: {end}");
+    let exact = row
+        .is_some_and(|row| row.expected.is_some())
+        .then_some(false);
+    Some(Verdict {
+        exact,
+        ..Verdict::because(
+            Tier::Unparsable,
+            FailureClass::NoAnswer,
+            message,
+            (completion, 0),
+        )
+    })
 }
