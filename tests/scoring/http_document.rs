@@ -1,7 +1,6 @@
 //! OpenAPI documents: faults with their places, in files and while typing; what is said of them.
 
-use grpo_tui::help::diagnose;
-use grpo_tui::help::outline;
+use grpo_tui::help::{diagnose, outline};
 use grpo_tui::score::audit::audit;
 use grpo_tui::score::{Scorer, Task, Tier};
 use tempfile::TempDir;
@@ -245,4 +244,49 @@ fn what_is_accepted_is_described_and_lazy_messages_are_audited() {
         "{:?}",
         found(&response)
     );
+}
+
+/// Beyond what 64 bits hold, in bodies and queries, in both dialects.
+#[test]
+fn numbers_of_schemas_are_exact() {
+    let of_31 = r#"{"type":"number","exclusiveMinimum":100000000000000000001,"multipleOf":0.1}"#;
+    let of_30 = r#"{"type":"number","minimum":100000000000000000001,"exclusiveMinimum":true}"#;
+    let listed = r#"{"type":"number","enum":[0.12345678901234567891],"nullable":true}"#;
+    for (version, schema, value, tier) in [
+        ("3.1.0", of_31, "100000000000000000001", "invalid"),
+        ("3.1.0", of_31, "100000000000000000001.1", "valid"),
+        ("3.1.0", of_31, "100000000000000000001.15", "invalid"),
+        ("3.0.3", of_30, "100000000000000000001", "invalid"),
+        ("3.0.3", of_30, "100000000000000000002", "valid"),
+        ("3.0.3", listed, "0.12345678901234567891", "valid"),
+        ("3.0.3", listed, "0.12345678901234567892", "invalid"),
+    ] {
+        let api = format!(
+            r#"{{"openapi":"{version}","paths":{{"/a":{{"post":{{"parameters":[{{"name":"n","in":"query","schema":{schema}}}],"requestBody":{{"content":{{"application/json":{{"schema":{schema}}}}}}}}}}}}}}}"#
+        );
+        let scorer = scorer(&api, "").unwrap();
+        for request in [
+            format!(r#"{{"method":"POST","path":"/a?n={value}"}}"#),
+            format!(r#"{{"method":"POST","path":"/a","body":{value}}}"#),
+        ] {
+            let score = scorer.score(&request, None);
+            assert_eq!(
+                score.tier.name(),
+                tier,
+                "{schema} {request}: {}",
+                shown(&score)
+            );
+        }
+    }
+    let scorer = scorer(API, "").unwrap();
+    let expected = row_of(
+        r#","expected":{"method":"GET","path":"/invoices","query":{"q":100000000000000000001}}"#,
+    );
+    let exact = |q: &str| {
+        scorer
+            .score(&get(&format!("/invoices?q={q}")), Some(&expected))
+            .exact
+    };
+    assert_eq!(exact("100000000000000000001"), Some(true));
+    assert_eq!(exact("100000000000000000002"), Some(false));
 }

@@ -259,6 +259,25 @@ impl Checker<'_> {
         });
     }
 
+    fn missing(&mut self, what: &str, name: &str, (at, place): (usize, String)) {
+        let message = format!("missing {what} {name:?}");
+        let class = FailureClass::MissingParameter;
+        self.add(message, place, "/parameters", at, class);
+    }
+
+    fn not_allowed(
+        &mut self,
+        (what, name): (&str, &str),
+        known: &[Parameter],
+        (at, place): (usize, String),
+    ) {
+        let short = shorten(name);
+        let near = did_you_mean(&short, known.iter().map(|known| known.name.as_str()));
+        let message = format!("{what} not allowed: {short:?}{near}");
+        let class = FailureClass::ExtraParameter;
+        self.add(message, place, "/parameters", at, class);
+    }
+
     fn path(&mut self, parts: &Parts, path: Part<'_, &str>, routed: &Route<'_>) -> Checked<()> {
         let mut places = StringPlaces::new(self.completion, path.at);
         for parameter in &parts.path {
@@ -310,16 +329,10 @@ impl Checker<'_> {
             let name = &parameter.name;
             match take_parameter(parameter, &mut query) {
                 None if parameter.required => {
-                    let at = message.query.as_ref().map_or(path.at, |query| query.at);
-                    let place = message.query.as_ref().map_or(path.key, |query| query.key);
-                    let message = format!("missing query parameter {name:?}");
-                    self.add(
-                        message,
-                        format!("/{place}"),
-                        "/parameters",
-                        at,
-                        FailureClass::MissingParameter,
-                    );
+                    let query = message.query.as_ref();
+                    let (key, at) =
+                        query.map_or((path.key, path.at), |query| (query.key, query.at));
+                    self.missing("query parameter", name, (at, format!("/{key}")));
                 }
                 None => {}
                 Some((Err(times), at, place)) => {
@@ -341,18 +354,10 @@ impl Checker<'_> {
             let Some(entry) = entries.first().filter(|_| !self.api.keys.contains(name)) else {
                 continue;
             };
-            let short = shorten(name);
-            let near = did_you_mean(
-                &short,
-                parts.query.iter().map(|parameter| parameter.name.as_str()),
-            );
-            let message = format!("query parameter not allowed: {short:?}{near}");
-            self.add(
-                message,
-                entry.place.clone(),
-                "/parameters",
-                entry.at,
-                FailureClass::ExtraParameter,
+            self.not_allowed(
+                ("query parameter", name),
+                &parts.query,
+                (entry.at, entry.place.clone()),
             );
         }
         Ok(())
@@ -400,19 +405,8 @@ impl Checker<'_> {
                 }
                 (None, json::Kind::String(text)) if name == "content-type" => media = Some(&**text),
                 (None, _) if is_request && !is_usual(self.api, &name) => {
-                    let short = shorten(&member.key);
-                    let near = did_you_mean(
-                        &short,
-                        wanted.iter().map(|parameter| parameter.name.as_str()),
-                    );
-                    let message = format!("header not allowed: {short:?}{near}");
-                    self.add(
-                        message,
-                        place,
-                        "/parameters",
-                        member.key_start,
-                        FailureClass::ExtraParameter,
-                    );
+                    let place = (member.key_start, place);
+                    self.not_allowed(("header", &member.key), wanted, place);
                 }
                 (None, _) => {}
             }
@@ -421,17 +415,10 @@ impl Checker<'_> {
             .iter()
             .filter(|parameter| parameter.required && !seen.contains(&parameter.name.as_str()))
         {
-            let at = message
-                .headers
-                .as_ref()
-                .map_or_else(|| start(message), |headers| headers.at);
-            let text = format!("missing header {:?}", parameter.name);
-            self.add(
-                text,
-                String::new(),
-                "/parameters",
-                at,
-                FailureClass::MissingParameter,
+            self.missing(
+                "header",
+                &parameter.name,
+                (headers_start(message), String::new()),
             );
         }
         Ok(media)
@@ -496,15 +483,11 @@ impl Checker<'_> {
                 shorten(media.unwrap_or_default()),
                 all.join(", ")
             );
-            let at = message
-                .headers
-                .as_ref()
-                .map_or_else(|| start(message), |headers| headers.at);
             self.add(
                 text,
                 "/headers".to_owned(),
                 "/requestBody",
-                at,
+                headers_start(message),
                 FailureClass::Other,
             );
             return Ok(());
@@ -582,7 +565,12 @@ impl Checker<'_> {
     }
 }
 
-fn start(message: &Message<'_>) -> usize {
+fn headers_start(message: &Message<'_>) -> usize {
+    let headers = message.headers.as_ref();
+    headers.map_or_else(|| start(message), |headers| headers.at)
+}
+
+pub(super) fn start(message: &Message<'_>) -> usize {
     match &message.start {
         Start::Request { path, .. } => path.at,
         Start::Response { status } => status.at,

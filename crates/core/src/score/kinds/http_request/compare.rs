@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::check::{Route, is_usual};
+use super::check::{Route, is_usual, start};
 use super::document::Api;
 use super::message::{Message, Part, Start};
 use super::parameters::{ParameterValue, Reading};
 use super::query::{Entry, Query, query, split_path, take_parameter};
 use crate::dataset::expected::Expectation;
+use crate::exact_json::{self, marked_number};
 use crate::score::answer::json;
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
@@ -100,12 +101,10 @@ fn path_of(api: &Api, side: Side<'_>, path: &Part<'_, &str>) -> String {
 
 /// Whether two scalars are equal under a rule; numbers are compared by their value.
 fn equal(found: &str, expected: &str, rule: Ignored) -> bool {
-    let number = serde_json::from_str::<serde_json::Number>(expected).ok();
-    let expected = number.map_or_else(
-        || serde_json::Value::from(expected),
-        serde_json::Value::Number,
-    );
-    equal_text(found, &expected, rule)
+    let number = exact_json::parse(expected)
+        .ok()
+        .filter(|value| value.is_number() || marked_number(value).is_some());
+    equal_text(found, &number.unwrap_or_else(|| expected.into()), rule)
 }
 
 impl Comparison {
@@ -211,7 +210,7 @@ impl Comparison {
                     || "none".to_owned(),
                     |given| shown(&ParameterValue::from_json(&given.value)),
                 );
-                let at = given.map_or_else(|| start_of(found), |given| given.value.start);
+                let at = given.map_or_else(|| start(found), |given| given.value.start);
                 let message = format!(
                     "header {:?}: expected {}, found {found_value}",
                     member.key,
@@ -262,7 +261,7 @@ impl Comparison {
         let (fields, same) = compare(given.map_or(&nothing, |body| body.value), expected, rules);
         let object = given.and_then(|body| body.value.as_object());
         let (key, at) = given.map_or_else(
-            || ("body", start_of(found.message)),
+            || ("body", start(found.message)),
             |body| (body.key, body.at),
         );
         let Some(fields) = fields.filter(|_| object.is_some() || given.is_none()) else {
@@ -300,13 +299,6 @@ impl Comparison {
                 );
             }
         }
-    }
-}
-
-fn start_of(message: &Message<'_>) -> usize {
-    match &message.start {
-        Start::Request { path, .. } => path.at,
-        Start::Response { status } => status.at,
     }
 }
 

@@ -5,10 +5,12 @@ use super::compare::{Comparison, Side, compare_messages};
 use super::document::Api;
 use super::message::{Message, Start, read};
 use crate::dataset::{PromptRow, expected};
+use crate::exact_json;
 use crate::score::answer::json::{self, Document, Value};
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::definition::{HttpRules, Judge, MessagePart};
 use crate::score::error::ScoreError;
+use crate::score::kinds::json_schema::exact_numbers;
 use crate::score::kinds::json_schema::judge::{duplicate_keys, reasons};
 use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::kinds::json_schema::schema_faults::Written;
@@ -53,9 +55,7 @@ impl Judge for HttpRequest {
             Ok(operation) => operation,
             Err(message) => return failed(message),
         };
-        let expected_text = expected
-            .map(serde_json::Value::to_string)
-            .unwrap_or_default();
+        let expected_text = expected.map(exact_json::write).unwrap_or_default();
         let expected_document = expected
             .map(|_| json::parse(&expected_text, 0))
             .and_then(Result::ok);
@@ -140,7 +140,7 @@ impl Judge for HttpRequest {
         expected: &serde_json::Value,
         _row: Option<&PromptRow>,
     ) -> Option<String> {
-        Some(crate::exact_json::write(&expected::target(expected)))
+        Some(exact_json::write(&expected::target(expected)))
     }
 }
 
@@ -154,7 +154,12 @@ impl HttpRequest {
             text: &task.definition_text,
             pointer: "",
         };
-        let api = Api::new(written, own, rules.assert_formats)?;
+        let exact = HttpRules {
+            document: exact_numbers::parse(&task.definition_text)
+                .unwrap_or_else(|_| own.document.clone()),
+            ..own.clone()
+        };
+        let api = Api::new(written, &exact, rules.assert_formats)?;
         Ok(Self {
             operation: own.operation.as_deref().and_then(|name| api.named(name)),
             api,

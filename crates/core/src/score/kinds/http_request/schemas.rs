@@ -10,6 +10,7 @@ use super::openapi::{OpenApiError, resolved, target};
 use crate::schema_keywords::{Draft, Keyword, KeywordValue};
 use crate::score::definition::MessagePart;
 use crate::score::error::ScoreError;
+use crate::score::kinds::json_schema::exact_numbers::LITERAL;
 use crate::score::kinds::json_schema::schema::Schema;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::escaped;
@@ -187,6 +188,9 @@ impl Schemas {
             let Some(keyword) =
                 Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020))
             else {
+                if key.starts_with(LITERAL) {
+                    out.insert(key.clone(), inner.clone());
+                }
                 continue;
             };
             if keyword.holds == KeywordValue::Reference {
@@ -437,11 +441,10 @@ fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked:
     ] {
         if let Some(is_exclusive) = members.get(exclusive).and_then(Value::as_bool) {
             out.remove(exclusive);
-            if let Some(bound) = out.remove(limit) {
-                out.insert(
-                    if is_exclusive { exclusive } else { limit }.to_owned(),
-                    bound,
-                );
+            for literal in ["", LITERAL].into_iter().filter(|_| is_exclusive) {
+                if let Some(bound) = out.remove(&format!("{literal}{limit}")) {
+                    out.insert(format!("{literal}{exclusive}"), bound);
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) const BOUNDS: [&str; 5] = [
 /// Values that are allowed.
 pub(super) const VALUES: [&str; 2] = ["const", "enum"];
 /// Before the name of a bound: its literal, where the bound itself is rounded.
-const LITERAL: &str = "$exact ";
+pub(crate) const LITERAL: &str = "$exact ";
 /// Digits of a divisor without the zeros at its ends: a remainder times ten has to fit 128 bits.
 const MAX_DIVISOR_DIGITS: usize = 37;
 
@@ -30,7 +30,7 @@ type Rule = Box<dyn for<'i> Keyword<'i, Completion>>;
 
 /// Parses a schema: bounds are rounded, with their literals beside them; allowed values are marked as [`exact_json`]
 /// marks them.
-pub(super) fn parse(text: &str) -> serde_json::Result<Value> {
+pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut schema = exact_json::parse(text)?;
     round(&mut schema);
     Ok(schema)

@@ -3,7 +3,7 @@
 pub(super) mod budget;
 mod definition;
 mod ecma;
-mod exact_numbers;
+pub(super) mod exact_numbers;
 mod instance;
 pub(super) mod judge;
 mod partial_credit;
