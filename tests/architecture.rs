@@ -45,7 +45,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rmp_serde", &["ranks"]),
     (
         "rustix",
-        &["files", "sandbox", "plan", "ranks", "run", "serve", "view"],
+        &[
+            "files",
+            "sandbox",
+            "plan",
+            "ranks",
+            "run",
+            "constraint",
+            "serve",
+            "view",
+        ],
     ),
     // close_range for launched programs, clone for sandboxes, _exit where a loop or a lost terminal will not let go,
     // dlopen of NVIDIA's libraries.

@@ -278,6 +278,18 @@ fn numbers_of_schemas_are_exact() {
             );
         }
     }
+    // `default` is the name of a response and of a property here, and no keyword.
+    let api = r#"{"openapi":"3.1.0","paths":{"/a":{"get":{"responses":{"default":{"content":{"application/json":{"schema":
+        {"properties":{"default":{"type":"integer","maximum":18446744073709552000}}}}}}}}}}}"#;
+    let answers = scorer(api, "part = \"response\"").unwrap();
+    for (value, tier) in [
+        ("18446744073709552000", "valid"),
+        ("18446744073709552001", "invalid"),
+    ] {
+        let answer = format!(r#"{{"status":200,"body":{{"default":{value}}}}}"#);
+        let score = answers.score(&answer, None);
+        assert_eq!(score.tier.name(), tier, "{}", shown(&score));
+    }
     let scorer = scorer(API, "").unwrap();
     let expected = row_of(
         r#","expected":{"method":"GET","path":"/invoices","query":{"q":100000000000000000001}}"#,

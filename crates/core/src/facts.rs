@@ -1,4 +1,5 @@
-//! What records say: closed sets of words, as files, screens and reports write them.
+//! What records say: closed sets of words, as files, screens and reports write them. A record with another word is
+//! damaged to this program: a new word needs a new version of what holds it.
 
 use crate::config::choices;
 

@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 fn document(run: &str, hit: &SearchHit) -> Value {
     json!({
         "run": run, "step": hit.step, "prompt_id": hit.prompt_id, "sample": hit.sample, "completion": hit.text,
-        "match": [hit.at.start, hit.at.end], "reward": hit.reward, "tier": hit.tier, "exact": hit.exact, "errors": hit.errors,
+        "match": [hit.at.start, hit.at.end], "reward": hit.reward, "tier": hit.tier.map_or("", TierOutcome::name), "exact": hit.exact, "errors": hit.errors,
     })
 }
 

@@ -53,6 +53,8 @@ struct SessionClient {
     is_closed: Arc<AtomicBool>,
     by_token: bool,
     events: Sender<Event>,
+    /// Whether the completion ended because its client reads too slowly.
+    is_cut_off: AtomicBool,
     /// The text so far, where a text of `stop` ends it.
     text: Option<Mutex<TextStream>>,
     ended: Mutex<Option<oneshot::Sender<Completion>>>,
@@ -78,6 +80,7 @@ impl Client for SessionClient {
         }
         let event = Event::of_newest(0, completion, Vec::new());
         let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
+        self.is_cut_off.store(sent.is_err(), Ordering::Relaxed);
         sent.is_ok()
     }
 
@@ -213,7 +216,9 @@ impl Session {
 
     fn take_answer(&self, pending: Pending, completion: Completion) {
         let client = pending.client;
-        self.question.store(pending.digest, 0, &completion);
+        if !client.is_cut_off.load(Ordering::Relaxed) {
+            self.question.store(pending.digest, 0, &completion);
+        }
         let answered = match read(pending.reader, &completion, client.by_token) {
             Ok(answered) => answered,
             Err(error) => {
@@ -286,9 +291,11 @@ impl Session {
         let number = earlier.len() as u32;
         let follows = prompt.follows.map(|number| number as u32);
         let (question, sample) = (&self.question, self.sample);
+        let later = question.later_request(sample, number, &prompt.token_ids);
+        let own_limit = later.lengths.first().copied().unwrap_or(usize::MAX);
         let request = Request {
-            lengths: vec![sampled.sampling.max_completion_tokens],
-            ..question.later_request(sample, number, &prompt.token_ids)
+            lengths: vec![own_limit.min(sampled.sampling.max_completion_tokens)],
+            ..later
         };
         let text = (!stops.is_empty())
             .then(|| Mutex::new(TextStream::new(Arc::clone(&self.model.tokenizer), stops)));
@@ -297,6 +304,7 @@ impl Session {
             is_closed: Arc::clone(&self.is_closed),
             by_token: sampled.by_token,
             events: sampled.events,
+            is_cut_off: AtomicBool::new(false),
             text,
             ended: Mutex::new(Some(ended)),
         });

@@ -145,7 +145,12 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
         first = all.end;
         let are_followed = all.clone().any(|question| questions.is_followed(question));
         let serves = |kept: &Arc<KeptAnswers>| kept.serves(part, are_followed);
-        let uses_kept = kept.as_ref().is_some_and(serves);
+        // The pace waits for what conversations decode: one whose first answer is stored decodes none. Agents are waited
+        // for from their start.
+        let is_waited_for =
+            |question| questions.is_followed(question) && questions.agent(question).is_none();
+        let waits = sampler.is_paced() && all.clone().any(is_waited_for);
+        let uses_kept = !waits && kept.as_ref().is_some_and(serves);
         let mut sizes = Vec::with_capacity(part.len());
         for (question, request) in all.zip(part) {
             sizes.extend(questions.sizes(question));
@@ -160,7 +165,13 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
                 max_prompt_tokens: questions.stays_in_cache(question).then_some(most),
             });
             let (conversations, are_known) = match questions.agent(question) {
-                Some(_) => (queued.begin_of_agents(), 0),
+                Some(_) => {
+                    let stored = queued.known(queued.digest(request).as_deref(), request.samples);
+                    (
+                        queued.begin_of_agents(),
+                        stored.map_or(0, |stored| stored.len()),
+                    )
+                }
                 None => queued.begin(questions.is_followed(question)),
             };
             known += are_known;

@@ -52,8 +52,8 @@ pub struct Request {
     pub first_sample: u32,
     /// The likeliest tokens, at any temperature, as in evals.
     pub greedy: bool,
-    /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
-    /// benchmark. Empty: no other limit.
+    /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: the limit of one of several tasks, or
+    /// recorded lengths, replayed by a benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
     /// The constraint on its completions.
     pub constraint: Option<Arc<Constraint>>,

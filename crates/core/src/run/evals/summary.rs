@@ -528,7 +528,7 @@ mod tests {
         let tolerant = tier == Tier::Valid;
         EvalRecord {
             prompt_id: id.into(),
-            tier: tier.into(),
+            tier,
             tolerant,
             exact,
             tags: vec![tag.into()],

@@ -164,7 +164,7 @@ impl RunState {
             EventBody::Group(group) => self.group(group),
             EventBody::Eval(eval) => {
                 self.evals
-                    .insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
+                    .insert((eval.step, eval.set.clone(), eval.target), eval);
             }
             EventBody::Guard(guard) => {
                 self.series("guard/log_prob")
@@ -379,7 +379,7 @@ mod listed_evals {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::Target;
+    use crate::facts::Target;
     use crate::run::record::events::Eval;
 
     type Evals = BTreeMap<(u64, String, Target), Eval>;
@@ -397,7 +397,7 @@ mod listed_evals {
         let evals = Vec::<Eval>::deserialize(deserializer)?;
         Ok(evals
             .into_iter()
-            .map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval))
+            .map(|eval| ((eval.step, eval.set.clone(), eval.target), eval))
             .collect())
     }
 }

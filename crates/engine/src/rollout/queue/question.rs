@@ -35,6 +35,7 @@ impl QueuedQuestion {
         Request {
             first_sample: number * SAMPLES_OF_REQUEST + sample as u32,
             greedy: first.greedy,
+            lengths: first.lengths.get(sample).copied().into_iter().collect(),
             constraint: first.constraint.clone(),
             shaping: first.shaping.clone(),
             ..Request::new(prompt.to_vec(), first.prompt_number, first.step, 1)

@@ -56,9 +56,13 @@ impl Queue {
         self.state().waiting.len()
     }
 
-    /// Takes no more; what is queued is still decoded.
+    /// Takes no more; what is queued is still decoded. Who waits for what was never taken learns that nothing comes.
     pub(crate) fn close(&self) {
-        self.state().is_closed = true;
+        let mut state = self.state();
+        state.is_closed = true;
+        state.messages.clear();
+        state.unstarted.clear();
+        drop(state);
         self.has_changed.notify_all();
     }
 

@@ -382,3 +382,25 @@ fn conversations_go_on_in_the_same_passes_however_long_they_think() {
         assert_eq!(passes(thought), at_once, "seed {seed}");
     }
 }
+
+#[test]
+fn later_requests_keep_the_limit_of_their_task() {
+    let order = Order::Conversations {
+        is_paced: true,
+        agents: 0,
+    };
+    let question = QueuedQuestion {
+        queue: Arc::new(Queue::new(order)),
+        kept: None,
+        uses_kept: false,
+        first: Request {
+            lengths: vec![3, 4],
+            ..Request::new(vec![1], 0, 0, 2)
+        },
+        sampling: Sampling::plain(1.0, 9, 0),
+        conversation: 0,
+        max_prompt_tokens: None,
+    };
+    let later = question.later_request(1, 2, &[1, 2]);
+    assert_eq!((later.samples, later.lengths), (1, vec![4]));
+}

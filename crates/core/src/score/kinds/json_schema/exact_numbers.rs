@@ -6,7 +6,7 @@ use jsonschema::{Keyword, ValidationError};
 use serde_json::{Map, Value};
 
 use super::instance::{Completion, equals};
-use super::schema_rewrite::DATA;
+use super::schema_rewrite::{DATA, NAMED};
 use crate::exact_json::{self, marked_number};
 use crate::json_number::Number;
 use crate::score::answer::json;
@@ -32,28 +32,36 @@ type Rule = Box<dyn for<'i> Keyword<'i, Completion>>;
 /// marks them.
 pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut schema = exact_json::parse(text)?;
-    round(&mut schema);
+    round(&mut schema, false);
     Ok(schema)
 }
 
-fn round(schema: &mut Value) {
+/// Where an OpenAPI document has names of its author, besides [`NAMED`].
+const NAMED_IN_DOCUMENTS: [&str; 3] = ["responses", "schemas", "headers"];
+
+/// `are_names`: the keys are names, such as those of properties, and no keywords.
+fn round(schema: &mut Value, are_names: bool) {
     match schema {
-        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Array(items) => items.iter_mut().for_each(|item| round(item, false)),
         Value::Object(members) => {
             let mut literals = Vec::new();
             for (key, inner) in members.iter_mut() {
-                if DATA.contains(&key.as_str()) {
+                let key = key.as_str();
+                if !are_names && DATA.contains(&key) {
                     continue;
                 }
                 match marked_number(inner) {
                     Some(number) => {
                         let literal = number.text().to_owned();
                         *inner = serde_json::from_str(&literal).unwrap_or_default();
-                        if BOUNDS.contains(&key.as_str()) {
+                        if BOUNDS.contains(&key) {
                             literals.push((format!("{LITERAL}{key}"), literal.into()));
                         }
                     }
-                    None => round(inner),
+                    None => {
+                        let named = NAMED.contains(&key) || NAMED_IN_DOCUMENTS.contains(&key);
+                        round(inner, named && !are_names);
+                    }
                 }
             }
             members.extend(literals);

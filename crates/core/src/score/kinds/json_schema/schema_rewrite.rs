@@ -17,7 +17,7 @@ pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dep
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Members of these are schemas, whatever their keys.
-const NAMED: [&str; 6] = [
+pub(super) const NAMED: [&str; 6] = [
     "properties",
     "patternProperties",
     "$defs",
