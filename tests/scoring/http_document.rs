@@ -279,9 +279,9 @@ fn numbers_of_schemas_are_exact() {
         }
     }
     // `default` is the name of a response and of a property here, and no keyword.
-    let api = r#"{"openapi":"3.1.0","paths":{"/a":{"get":{"responses":{"default":{"content":{"application/json":{"schema":
+    let api = r#"{"openapi":"3.1.0","paths":{"/a":{"get":{"operationId":"a","responses":{"default":{"content":{"application/json":{"schema":
         {"properties":{"default":{"type":"integer","maximum":18446744073709552000}}}}}}}}}}}"#;
-    let answers = scorer(api, "part = \"response\"").unwrap();
+    let answers = scorer(api, "part = \"response\"\noperation = \"a\"\n").unwrap();
     for (value, tier) in [
         ("18446744073709552000", "valid"),
         ("18446744073709552001", "invalid"),
