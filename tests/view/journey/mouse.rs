@@ -39,7 +39,7 @@ fn a_run_is_started_by_clicks() {
     user.sees_in_time(["step 2 of 2", "result: finished"])
         .clicks("7 Eval")
         .sees(["[7 Eval]", "improvements"]);
-    user.clicks("eval-003")
+    user.clicks("x eval-003")
         .sees(["▸x eval-003"])
         .clicks("1 Runs")
         .sees(["Runs 3"]);
