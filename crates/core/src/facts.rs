@@ -123,3 +123,31 @@ choices! {
         Found = "found",
     }
 }
+
+choices! {
+    /// The parts of a reward that the program names itself.
+    PartName {
+        Tier = "tier",
+        Graded = "graded",
+        /// What a scorer gave in place of the tier's value.
+        Score = "score",
+        Fields = "fields",
+        Exact = "exact",
+        Tolerant = "tolerant",
+        Chain = "chain",
+        Grounded = "grounded",
+        Length = "length",
+    }
+}
+
+impl PartName {
+    /// Those that `[[reward]]` asks for.
+    pub const ASKED: [Self; 6] = [
+        Self::Fields,
+        Self::Exact,
+        Self::Tolerant,
+        Self::Chain,
+        Self::Grounded,
+        Self::Length,
+    ];
+}

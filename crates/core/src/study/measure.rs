@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Target;
 use crate::format::percent;
 use crate::report::Report;
 use crate::run::events::Eval;
@@ -189,9 +190,9 @@ impl MeasuredRun {
     pub(super) fn test_records(&self, is_base: bool) -> Option<Vec<EvalRecord>> {
         let step = self.test.as_ref()?.step;
         let (step, target) = if is_base || step == 0 {
-            (0, "base")
+            (0, Target::Base)
         } else {
-            (step, "trained")
+            (step, Target::Trained)
         };
         let mut all = Vec::new();
         for task in &self.tasks {
@@ -199,7 +200,7 @@ impl MeasuredRun {
                 &self.path,
                 step,
                 &task_set("test", task),
-                target,
+                target.name(),
             ))
             .ok()?;
             let named = |record: EvalRecord| EvalRecord {

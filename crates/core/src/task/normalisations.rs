@@ -6,50 +6,26 @@ use toml::de::DeValue;
 
 use super::error::Read;
 use super::toml_section::Section;
+use crate::config::choices;
 
 /// In `normalise`: the fields that it does not name.
 pub const ALL_FIELDS: &str = "*";
 
-/// A difference that is ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Normalisation {
-    /// Unicode's full case folding.
-    Casefold,
-    /// White space at the ends.
-    Trim,
-    /// White space at the ends, and its amount inside.
-    Whitespace,
-    /// Calendar dates are compared however they are written.
-    Date,
-    /// Numbers written as strings are read.
-    Number,
-    /// Case, spaces and `,./-_*^`, and `'` for `"`, as the Berkeley Function Calling Leaderboard ignores them.
-    Bfcl,
-}
-
-impl Normalisation {
-    const ALL: [Self; 6] = [
-        Self::Casefold,
-        Self::Trim,
-        Self::Whitespace,
-        Self::Date,
-        Self::Number,
-        Self::Bfcl,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Casefold => "casefold",
-            Self::Trim => "trim",
-            Self::Whitespace => "whitespace",
-            Self::Date => "date",
-            Self::Number => "number",
-            Self::Bfcl => "bfcl",
-        }
-    }
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
+choices! {
+    /// A difference that is ignored.
+    Normalisation {
+        /// Unicode's full case folding.
+        Casefold = "casefold",
+        /// White space at the ends.
+        Trim = "trim",
+        /// White space at the ends, and its amount inside.
+        Whitespace = "whitespace",
+        /// Calendar dates are compared however they are written.
+        Date = "date",
+        /// Numbers written as strings are read.
+        Number = "number",
+        /// Case, spaces and `,./-_*^`, and `'` for `"`, as the Berkeley Function Calling Leaderboard ignores them.
+        Bfcl = "bfcl",
     }
 }
 
@@ -105,7 +81,7 @@ pub(crate) fn read_normalisations(
         }
     };
     let read = |name: &str| {
-        Normalisation::named(name).ok_or_else(|| {
+        Normalisation::from_name(name).ok_or_else(|| {
             let known = Normalisation::ALL.map(Normalisation::name);
             let near = crate::format::did_you_mean(name, known);
             let message = format!("takes {}, not {name:?}{near}", known.join(", "));

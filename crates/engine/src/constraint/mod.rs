@@ -33,7 +33,8 @@ pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::advance;
 
-/// The limit of processor time for one grammar, so that it does not depend on what else runs. Thousands of schemas take seconds, and most such grammars are too large then.
+/// The limit of processor time for one grammar, so that it does not depend on what else runs. Thousands of schemas take
+/// seconds, and most such grammars are too large then.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 
 /// How often the limit is looked at.
@@ -193,8 +194,8 @@ impl Constraint {
     }
 }
 
-/// Does work on a thread of its own, which is left behind where it takes too much processor time: the compiler counts what it does, so
-/// the thread ends at some time, but not soon. At most as many are left behind as there are cores.
+/// Does work on a thread of its own, which is left behind where it takes too much processor time: the compiler counts
+/// what it does, so the thread ends at some time, but not soon. At most as many are left behind as there are cores.
 fn within<R: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> R + Send + 'static,

@@ -4,6 +4,7 @@ pub mod audit;
 pub(super) mod batch;
 
 use crate::dataset::PromptRow;
+use crate::facts::PartName;
 use crate::score::answer::json::Place;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
@@ -11,8 +12,8 @@ use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
-    CriterionGrade, FailureClass, OrderedMap, PartName, QueryResult, Reason, Score, Tier, Trial,
-    Verdict, without_answer,
+    CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial, Verdict,
+    without_answer,
 };
 use crate::task::TierValues;
 
@@ -417,7 +418,7 @@ impl Scorer {
     pub fn part_weights(&self) -> PartWeights {
         let graded = self.own.graded.then(|| {
             (
-                PartName::Graded.text().to_owned(),
+                PartName::Graded.name().to_owned(),
                 self.tiers.valid - self.tiers.invalid,
             )
         });
@@ -426,7 +427,7 @@ impl Scorer {
             .iter()
             .map(|part| (part.name.clone(), part.weight));
         PartWeights(
-            std::iter::once((PartName::Tier.text().to_owned(), 1.0))
+            std::iter::once((PartName::Tier.name().to_owned(), 1.0))
                 .chain(graded)
                 .chain(parts)
                 .collect(),

@@ -3,10 +3,10 @@
 use toml::de::{DeTable, DeValue};
 
 use super::{LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task};
+use crate::facts::PartName;
 use crate::score::definition::{GROUNDED, KeyInfo, Kind};
 use crate::score::grounded::Grounded;
 use crate::score::kinds::{KINDS, kind_named};
-use crate::score::verdict::PartName;
 use crate::task::{
     Read, Section, Source, TASK_FILE, TaskError, TaskFiles, read_reward, read_rules,
 };
@@ -55,7 +55,7 @@ pub(super) fn read_rewards(
             (block, Some(task))
         } else {
             let part = table.get("part").and_then(|part| part.get_ref().as_str());
-            let is_length = part.and_then(PartName::named) == Some(PartName::Length);
+            let is_length = part.and_then(PartName::from_name) == Some(PartName::Length);
             let own = if is_length { &LENGTH_KEYS[..] } else { &[] };
             let known = [&["part", "weight", "after"], own].concat();
             (Section::new(source, "reward.", table, &known)?, None)
@@ -94,7 +94,7 @@ pub(super) fn read_rewards(
 
 /// A part without a scorer of its own; `at`: of its name.
 fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, PartValue)> {
-    let names = || PartName::ASKED.map(PartName::text).join(", ");
+    let names = || PartName::ASKED.map(PartName::name).join(", ");
     let Some(name) = block.string("part")? else {
         let message = format!(
             "is missing; it is one of {}, or give the block a `kind`",
@@ -102,7 +102,7 @@ fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, P
         );
         return Err(block.error("part", at, message));
     };
-    let value = match PartName::named(&name) {
+    let value = match PartName::from_name(&name) {
         Some(PartName::Fields) => PartValue::Fields,
         Some(PartName::Exact) => PartValue::Exact,
         Some(PartName::Tolerant) => PartValue::Tolerant,
@@ -222,7 +222,7 @@ fn part_name(block: &Section<'_>, offset: usize, name: String) -> Read<String> {
             format!("takes 1 to {MAX_NAME_LEN} letters, digits, `_` and `-`, not {name:?}");
         return Err(block.error("name", offset, message));
     }
-    if PartName::named(&name).is_some() {
+    if PartName::from_name(&name).is_some() {
         return Err(block.error(
             "name",
             offset,

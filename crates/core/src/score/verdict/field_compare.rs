@@ -320,7 +320,10 @@ mod tests {
     fn check(rule: &str, found: &str, expected: &str, same: bool) {
         let document = parse(found, 0).unwrap();
         let expected_value = serde_json::from_str(expected).unwrap();
-        let names = rule.split('+').filter_map(Normalisation::named).collect();
+        let names = rule
+            .split('+')
+            .filter_map(Normalisation::from_name)
+            .collect();
         let ignored = Ignored::from(&Normalisations(names));
         assert_eq!(
             equal(&document.root, &expected_value, ignored),

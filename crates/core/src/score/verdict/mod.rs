@@ -7,11 +7,11 @@ pub(super) mod unwrap_answer;
 
 pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
+pub(crate) use result::null_is_nan;
 pub use result::{
     CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Trial,
     mean_reward,
 };
-pub(crate) use result::{PartName, null_is_nan};
 
 use serde_json::Value;
 

@@ -7,57 +7,9 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::failure_class::FailureClass;
-use crate::facts::{Tier, TierOutcome};
+use crate::facts::{PartName, Tier, TierOutcome};
 use crate::score::answer::json::Place;
 use crate::task::ScoreRules;
-
-/// The parts of a reward that the program names itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PartName {
-    Tier,
-    Graded,
-    /// What a scorer gave in place of the tier's value.
-    Score,
-    Fields,
-    Exact,
-    Tolerant,
-    Chain,
-    Grounded,
-    Length,
-}
-
-impl PartName {
-    /// Those that `[[reward]]` asks for.
-    pub(crate) const ASKED: [Self; 6] = [
-        Self::Fields,
-        Self::Exact,
-        Self::Tolerant,
-        Self::Chain,
-        Self::Grounded,
-        Self::Length,
-    ];
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Tier, Self::Graded, Self::Score]
-            .into_iter()
-            .chain(Self::ASKED)
-            .find(|part| part.text() == name)
-    }
-
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Tier => "tier",
-            Self::Graded => "graded",
-            Self::Score => "score",
-            Self::Fields => "fields",
-            Self::Exact => "exact",
-            Self::Tolerant => "tolerant",
-            Self::Chain => "chain",
-            Self::Grounded => "grounded",
-            Self::Length => "length",
-        }
-    }
-}
 
 /// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,11 +164,11 @@ impl Score {
 
     /// The value of one of the program's own parts, where it has one.
     pub(crate) fn part(&self, name: PartName) -> Option<f64> {
-        self.parts.get(name.text()).copied()
+        self.parts.get(name.name()).copied()
     }
 
     pub(crate) fn add_part(&mut self, name: PartName, value: f64) {
-        self.parts.0.push((name.text().to_owned(), value));
+        self.parts.0.push((name.name().to_owned(), value));
     }
 
     /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
@@ -233,7 +185,7 @@ impl Score {
             && self
                 .parts
                 .iter()
-                .all(|(name, value)| match PartName::named(name) {
+                .all(|(name, value)| match PartName::from_name(name) {
                     Some(PartName::Fields) => !has_fields || *value >= 1.0,
                     Some(PartName::Exact) => self.exact != Some(false),
                     Some(PartName::Tier | PartName::Graded | PartName::Tolerant) => true,
@@ -246,7 +198,7 @@ impl Score {
         self.is_error()
             || (self.tier == Tier::Unparsable || self.part(PartName::Score) == Some(0.0))
                 && self.parts.iter().all(|(name, value)| {
-                    let own = PartName::named(name);
+                    let own = PartName::from_name(name);
                     matches!(own, Some(PartName::Tier | PartName::Length)) || *value == 0.0
                 })
     }
