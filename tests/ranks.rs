@@ -313,7 +313,7 @@ fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
         });
         let end = RunState::read(run.path()).unwrap().end.unwrap();
         assert!(
-            end.status == "failed" && end.cause.contains("rank 2"),
+            end.status == grpo_tui::run::Status::Failed && end.cause.contains("rank 2"),
             "{end:?}"
         );
         let checkpoints = list_checkpoints(run.path()).unwrap();

@@ -47,7 +47,7 @@ fn memory_folder() -> tempfile::TempDir {
 fn new_run(task: &str) -> NewRun {
     let resolved = Layers::default().resolve().unwrap();
     NewRun {
-        job: "train".into(),
+        job: grpo_tui::facts::Job::Train,
         name: String::new(),
         task: task.into(),
         task_origin: format!("tasks/{task}"),

@@ -14,6 +14,7 @@ use super::output::eprint_line;
 use super::{Failure, Outcome, preflight};
 use crate::checkpoint::ModelLocation;
 use crate::config::{ConfigFile, Method, ResolvedConfig, Source, TrainConfig, reference};
+use crate::facts::Job;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
@@ -355,11 +356,10 @@ pub(super) fn create(
     )?;
     let new = NewRun {
         job: if config.method == Method::Sft {
-            "sft"
+            Job::Sft
         } else {
-            "train"
-        }
-        .to_owned(),
+            Job::Train
+        },
         name: arguments.name.clone().unwrap_or_default(),
         task: input.name(),
         task_origin: arguments.task.join(" "),

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::output::{eprint_line, is_captured};
 use super::{Failure, Outcome, print, print_indented};
+use crate::facts::Cause;
 use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Status, Worker, launch};
 #[cfg(feature = "engine")]
 use crate::{
@@ -89,7 +90,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices),
     let checked = check(&run, arguments);
     match &checked {
         Err(_) if is_finished(&RunState::read(run.path())?) => worker.exit_finished()?,
-        Err(failure) => worker.end(Status::Failed, &failure.message)?,
+        Err(failure) => worker.end(Status::Failed, failure.message.as_str())?,
         Ok(_) => {}
     }
     checked.map(|devices| (run, worker, devices))
@@ -100,7 +101,7 @@ fn is_finished(history: &RunState) -> bool {
     history
         .end
         .as_ref()
-        .is_some_and(|end| end.status == Status::Finished.name())
+        .is_some_and(|end| end.status == Status::Finished)
 }
 
 /// Waits for `count` of some devices, trains a run on them, prints its progress, and records its end, also that of a
@@ -126,13 +127,15 @@ pub(super) fn train_here(
         Ok(trained)
     });
     let end = match &trained {
-        Ok(Ok(Ended::CutShort { cause, .. })) => Some((Status::Interrupted, cause.clone())),
+        Ok(Ok(Ended::CutShort { cause, .. })) => {
+            Some((Status::Interrupted, Cause::requested(cause.clone())))
+        }
         Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some((Status::Failed, error.to_string())),
-        Err(failure) => Some((Status::Failed, failure.message.clone())),
+        Ok(Err(error)) => Some((Status::Failed, error.to_string().into())),
+        Err(failure) => Some((Status::Failed, failure.message.clone().into())),
     };
     // A training records its own end where it can. A failure is returned even if its end cannot be recorded.
-    let _ = end.map(|(status, cause)| worker.end(status, &cause));
+    let _ = end.map(|(status, cause)| worker.end(status, cause));
     trained.map(Some)
 }
 

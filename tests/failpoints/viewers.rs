@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use grpo_tui::run::events::{End, Note};
-use grpo_tui::run::{EventReader, EventWriter, RunLock, RunState};
+use grpo_tui::run::{EventReader, EventWriter, RunLock, RunState, Status};
 
 use super::evidence;
 use super::story::{Stage, log};
@@ -139,7 +139,7 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
             .unwrap()
     });
     log.append(End {
-        status: "finished".into(),
+        status: Status::Finished,
         cause: "all steps done".into(),
         ..End::default()
     })

@@ -40,7 +40,7 @@ fn the_runs_command_tells_what_the_files_say() {
         writer
             .append(Run {
                 id: run.id().into(),
-                job: "train".into(),
+                job: grpo_tui::facts::Job::Train,
                 total_steps: 5,
                 ..Run::default()
             })
@@ -141,8 +141,8 @@ fn attached(root: &Path, run: &RunDirectory) -> (i32, String) {
 fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
-    let end = |status: &str| End {
-        status: status.into(),
+    let end = |status| End {
+        status,
         cause: "because".into(),
         step: 1,
         seconds: 1.0,
@@ -162,8 +162,8 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
     ];
     for (number, spoil) in spoilt.into_iter().enumerate() {
         for (word, code, expected) in [
-            (Some("finished"), 0, "finished: because"),
-            (Some("failed"), 1, "failed: because"),
+            (Some(Status::Finished), 0, "finished: because"),
+            (Some(Status::Failed), 1, "failed: because"),
             (
                 None,
                 130,
@@ -176,11 +176,11 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
                 StateWriter::start(&lock).unwrap();
                 let mut writer = EventWriter::open(&lock).unwrap();
                 // The end of an earlier worker is not this one's.
-                writer.append(end("interrupted")).unwrap();
+                writer.append(end(Status::Interrupted)).unwrap();
                 writer
                     .append(Run {
                         id: run.id().into(),
-                        job: "train".into(),
+                        job: grpo_tui::facts::Job::Train,
                         total_steps: 5,
                         ..Run::default()
                     })

@@ -6,7 +6,7 @@ use std::io::Write;
 use grpo_tui::advantage::GroupSignal;
 use grpo_tui::files::sum;
 use grpo_tui::run::events::{End, Note, Run, Step};
-use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, RunLock};
+use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, RunLock, Status};
 
 use super::{created, group, memory_folder, step};
 
@@ -190,7 +190,7 @@ fn lines_have_the_documented_shape() {
     assert_eq!(
         line(
             End {
-                status: "finished".into(),
+                status: Status::Finished,
                 cause: "all steps done".into(),
                 step: 3,
                 seconds: 9.0

@@ -151,10 +151,9 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
         })
         .unwrap();
     if made.status.is_ended() {
-        let status = made.status.name().to_owned();
         events
             .append(End {
-                status,
+                status: made.status,
                 cause: "all steps done".into(),
                 step: 40,
                 seconds: 60.0,

@@ -28,7 +28,7 @@ fn finished(
     writer
         .append(Run {
             id: run.id().into(),
-            job: "train".into(),
+            job: grpo_tui::facts::Job::Train,
             total_steps: 2,
             ..Run::default()
         })

@@ -90,7 +90,7 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
         add(
             Run {
                 id: "long".into(),
-                job: "train".into(),
+                job: grpo_tui::facts::Job::Train,
                 total_steps: last,
                 ..Run::default()
             }

@@ -204,7 +204,7 @@ fn a_resumed_run_does_not_say_why_the_worker_before_ended() {
     let lock = RunLock::acquire(run.path()).unwrap();
     let cause = "stopped after step 3, at your request";
     let end = End {
-        status: "interrupted".into(),
+        status: Status::Interrupted,
         cause: cause.into(),
         step: 3,
         seconds: 1.0,

@@ -528,7 +528,7 @@ fn attach_follows_to_the_end() {
 
     events
         .append(End {
-            status: "failed".into(),
+            status: Status::Failed,
             cause: "no space".into(),
             step: 1,
             seconds: 1.0,

@@ -94,7 +94,9 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         let run = create(&parent, &SET);
         let seen = std::sync::Mutex::new(String::new());
         let ended = filled(&disk, &run, 0, &at, |state| {
-            seen.lock().unwrap().clone_from(&state.cause.unwrap());
+            seen.lock()
+                .unwrap()
+                .clone_from(&state.cause.unwrap().sentence);
             disk.free().unwrap();
         });
         let cause = seen.into_inner().unwrap();
@@ -146,7 +148,10 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     let seen = std::sync::Mutex::new(String::new());
     let (path, cause) = (run.path().to_owned(), &seen);
     let ended = filled(&disk, &run, 2_600_000, before, |state| {
-        cause.lock().unwrap().clone_from(&state.cause.unwrap());
+        cause
+            .lock()
+            .unwrap()
+            .clone_from(&state.cause.unwrap().sentence);
         let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
         assert_eq!(answered.text, "resumes");
         // Whatever is held afterwards finds room.

@@ -263,7 +263,7 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
             .collect::<Vec<_>>()
     };
     let new = NewRun {
-        job: "train".to_owned(),
+        job: grpo_tui::facts::Job::Train,
         name: String::new(),
         task: "invoice+receipts".to_owned(),
         task_origin: String::new(),

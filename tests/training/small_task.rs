@@ -57,7 +57,7 @@ pub(super) fn create_with(task: &Path, folder: &Path, set: &[&str]) -> RunDirect
     };
     let resolved = layers.resolve().unwrap();
     let new = NewRun {
-        job: "train".to_owned(),
+        job: grpo_tui::facts::Job::Train,
         name: String::new(),
         task: "small".to_owned(),
         task_origin: String::new(),

@@ -82,7 +82,7 @@ fn run(folder: &Path) -> PathBuf {
     let scorer = Scorer::new(&task).unwrap();
     let resolved = Layers::default().resolve().unwrap();
     let new = NewRun {
-        job: "train".into(),
+        job: grpo_tui::facts::Job::Train,
         name: "with tools".into(),
         task: "shop".into(),
         task_origin: task
@@ -101,7 +101,7 @@ fn run(folder: &Path) -> PathBuf {
     let mut events = EventWriter::open(worker.lock()).unwrap();
     let begun = Run {
         id: run.id().into(),
-        job: "train".into(),
+        job: grpo_tui::facts::Job::Train,
         device: "cpu".into(),
         total_steps: 1,
         ..Run::default()
@@ -207,7 +207,7 @@ fn run(folder: &Path) -> PathBuf {
     events
         .append(End {
             step: 1,
-            status: "finished".into(),
+            status: Status::Finished,
             cause: "all steps done".into(),
             ..End::default()
         })

@@ -81,7 +81,7 @@ impl LiveRun {
     /// The run comes to its end.
     pub(crate) fn end(&mut self) {
         self.state
-            .status(Status::Finished, 40, Some("all steps done".to_owned()))
+            .status(Status::Finished, 40, Some("all steps done".into()))
             .unwrap();
     }
 }

@@ -582,7 +582,10 @@ fn a_stop_that_was_asked_for_is_no_warning() {
         );
         change(
             &run.join("state.json"),
-            &[("all steps done", "stopped after step 1, at your request")],
+            &[(
+                r#""all steps done""#,
+                r#""stopped after step 1, at your request","requested":true"#,
+            )],
         );
         copy_run(
             &folder.join("runs"),

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::harness::Stage;
 use crate::program::requests;
-use grpo_tui::facts::{AlertLevel, PhaseKind, StopReason};
+use grpo_tui::facts::{AlertLevel, Cause, PhaseKind, StopReason};
 
 const COMPLETIONS: [&str; 4] = [
     r#"{"vendor": "Nordhaven Papier", "date": "2024-05-17", "amount": 1234.5, "currency": "EUR"}"#,
@@ -50,7 +50,7 @@ impl Written {
         .resolve()
         .unwrap();
         let new = NewRun {
-            job: "train".into(),
+            job: grpo_tui::facts::Job::Train,
             name: "written by a test".into(),
             task: "invoice".into(),
             task_origin: "invoice".into(),
@@ -68,7 +68,7 @@ impl Written {
         let (id, device) = (run.id().into(), "NVIDIA H200".into());
         let begun = Run {
             id,
-            job: "train".into(),
+            job: grpo_tui::facts::Job::Train,
             device,
             total_steps: 50,
             ..Run::default()
@@ -508,7 +508,7 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     written
         .worker
         .state()
-        .status(Status::Interrupted, 1, Some(cause.into()))
+        .status(Status::Interrupted, 1, Some(Cause::requested(cause)))
         .unwrap();
     written.send(&mut stage);
     let line = bottom(&stage);

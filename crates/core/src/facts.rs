@@ -1,6 +1,8 @@
 //! What records say: closed sets of words, as files, screens and reports write them. A record with another word is
 //! damaged to this program: a new word needs a new version of what holds it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::choices;
 
 choices! {
@@ -150,4 +152,95 @@ impl PartName {
         Self::Grounded,
         Self::Length,
     ];
+}
+
+choices! {
+    /// What a run trains by.
+    #[derive(Default)]
+    Job {
+        /// The task's score.
+        #[default]
+        Train = "train",
+        /// Expected answers.
+        Sft = "sft",
+    }
+}
+
+choices! {
+    /// What a run's worker does, or how it ended.
+    #[derive(Default)]
+    Status {
+        /// No worker has started yet.
+        #[default]
+        Created = "created",
+        /// Waits for its device.
+        Waiting = "waiting",
+        /// Loads model and data.
+        Starting = "starting",
+        Running = "running",
+        /// Between two steps, or where its disk is full.
+        Paused = "paused",
+        /// Finishes its step, then ends.
+        Stopping = "stopping",
+        Finished = "finished",
+        /// Ended by an error.
+        Failed = "failed",
+        /// Stopped early, or its worker died; can be resumed.
+        Interrupted = "interrupted",
+    }
+}
+
+impl Status {
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
+    }
+
+    /// Whether a request or a signal ended the run.
+    pub fn is_stopped(self, cause: Option<&Cause>) -> bool {
+        self == Self::Interrupted && cause.is_some_and(|cause| cause.requested)
+    }
+}
+
+/// Why a run ended or waits; written as the keys `cause` and `requested` of what holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cause {
+    /// A sentence.
+    #[serde(rename = "cause")]
+    pub sentence: String,
+    /// A request or a signal asked for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
+}
+
+impl Cause {
+    /// The cause of a stop that was asked for.
+    pub fn requested(sentence: impl Into<String>) -> Self {
+        Self {
+            sentence: sentence.into(),
+            requested: true,
+        }
+    }
+}
+
+impl<S: Into<String>> From<S> for Cause {
+    fn from(sentence: S) -> Self {
+        Self {
+            sentence: sentence.into(),
+            requested: false,
+        }
+    }
+}
+
+impl std::ops::Deref for Cause {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.sentence
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(&self.sentence)
+    }
 }

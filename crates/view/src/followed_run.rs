@@ -191,7 +191,7 @@ impl FollowedRun {
                 .unwrap_or_default();
             let level = match now {
                 Status::Failed => Level::Complaint,
-                Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
+                Status::Interrupted if !now.is_stopped(Some(&cause)) => Level::Warning,
                 _ if self.outcome.level() == EventLevel::Warning => Level::Warning,
                 _ => Level::Done,
             };
@@ -199,7 +199,7 @@ impl FollowedRun {
             let text = if self.outcome.is_known() {
                 format!("{}; {cause}", self.outcome.label())
             } else {
-                cause
+                cause.sentence
             };
             return vec![RunNotice {
                 level,

@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::colour;
 use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
-use crate::facts::{AlertLevel, TierOutcome};
+use crate::facts::{AlertLevel, Cause, TierOutcome};
 use crate::report::{Level, RunOutcome};
 use crate::run::Status;
 use crate::run::events::Alert;
@@ -122,11 +122,11 @@ impl Theme {
     pub fn status_mark(
         &self,
         status: Status,
-        cause: Option<&str>,
+        cause: Option<&Cause>,
         outcome: &RunOutcome,
     ) -> (&'static str, Role) {
         match status {
-            status if status.was_asked_for(cause) => (self.glyph("■", "#"), Role::Text),
+            status if status.is_stopped(cause) => (self.glyph("■", "#"), Role::Text),
             Status::Created => (self.glyph("○", "o"), Role::Faint),
             Status::Waiting => (self.glyph("◌", "~"), Role::Warning),
             Status::Starting => (self.glyph("◐", "+"), Role::Accent),

@@ -154,7 +154,7 @@ fn watch(
                     )
                 };
                 let cause = cause
-                    .or_else(|| has_none.then(none))
+                    .or_else(|| has_none.then(|| none().into()))
                     .map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", printable(&format!("{}{cause}", status.name())))?;
                 let outcome = Report::read(run.clone()).map_err(Failure::from)?.outcome();

@@ -132,7 +132,7 @@ pub(super) fn page(seen: &Report) -> String {
     line("launched", format!("{} on {}", file.created, file.host));
     line("status", seen.progress());
     if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
-        line("cause", cause.clone());
+        line("cause", cause.to_string());
     }
     if let Some(job) = &seen.slurm {
         line("slurm", job.described());

@@ -188,7 +188,7 @@ fn a_run_that_has_ended_takes_a_note() {
         .join("runs/20261120-143041-invoice-6sx3dn");
     let state = grpo_tui::run::RunState::read(&run).unwrap();
     assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
-    assert_eq!(state.end.unwrap().status, "finished");
+    assert_eq!(state.end.unwrap().status, Status::Finished);
     stage.tick_after(2_000);
     assert!(
         stage.shows("quit; delete") && stage.shows("✓ finished"),

@@ -206,11 +206,11 @@ fn alert_level(alert: &Alert) -> Level {
 }
 
 fn end_level(end: &End) -> Level {
-    match Status::from_name(&end.status) {
+    match end.status {
         // All steps done is no success yet: the outcome is beside it.
         Status::Finished => Level::Info,
         Status::Failed => Level::Error,
-        status if status.was_asked_for(Some(&end.cause)) => Level::Info,
+        status if status.is_stopped(Some(&end.cause)) => Level::Info,
         _ => Level::Warning,
     }
 }
@@ -468,7 +468,7 @@ mod tests {
             None,
         );
         let end = End {
-            status: "failed".into(),
+            status: Status::Failed,
             cause: "out of memory".into(),
             step: 3,
             seconds: 4.0,

@@ -1,6 +1,7 @@
 //! A run as read from its files.
 
 use super::run_outcome::RunOutcome;
+use crate::facts::Cause;
 use crate::format::counted;
 use crate::run::events::Eval;
 use crate::run::{
@@ -96,7 +97,7 @@ impl Report {
     }
 
     /// Why the run ended or waits.
-    pub fn cause(&self) -> Option<String> {
+    pub fn cause(&self) -> Option<Cause> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
         // Until the worker of a resumed run writes, the log has the end of the one before.
         let is_over = self

@@ -10,6 +10,7 @@ use super::run_outcome::RunOutcome;
 use super::run_report::Report;
 use super::tables::{shown, spread};
 use crate::config::{Source, TrainConfig};
+use crate::facts::Cause;
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
@@ -82,7 +83,7 @@ pub struct RunRow {
     pub directory: RunDirectory,
     pub status: Status,
     /// Why the run ended or waits.
-    pub cause: Option<String>,
+    pub cause: Option<Cause>,
     /// The process that has the device for which the run waits.
     holder: Option<u32>,
     /// The eval that the worker is sampling.
@@ -344,7 +345,7 @@ impl RunRow {
             "id" | "run" => text(&file.id),
             "name" => text(self.directory.name()),
             "task" => text(&file.task),
-            "job" => text(&file.job),
+            "job" => text(file.job.name()),
             "status" => text(self.status.name()),
             "model" | "base_model" => text(&file.config.base_model),
             "host" => text(&file.host),
@@ -401,7 +402,7 @@ impl RunRow {
             "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
             "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
             "reward": self.metric("reward", false), "alerts": self.alerts,
-            "notes": self.notes, "cause": self.cause, "slurm": self.slurm,
+            "notes": self.notes, "cause": self.cause.as_deref(), "slurm": self.slurm,
             "outcome": self.outcome.document(),
         })
     }

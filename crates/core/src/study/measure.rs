@@ -169,7 +169,7 @@ impl MeasuredRun {
                 .map(str::to_owned)
                 .collect(),
             status: report.status(),
-            cause: report.cause(),
+            cause: report.cause().map(|cause| cause.sentence),
             step: history.last_step,
             total_steps: history
                 .run
@@ -223,7 +223,7 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
     history
         .end
         .as_ref()
-        .filter(|end| end.status == Status::Finished.name())?;
+        .filter(|end| end.status == Status::Finished)?;
     let (mut base, mut evals) = (Vec::new(), Vec::new());
     for task in history.task_names() {
         let set = task_set("test", task);

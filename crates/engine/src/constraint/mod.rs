@@ -75,6 +75,8 @@ pub enum ConstraintError {
         "the grammar of the answers took longer than {seconds} s of processor time to compile, the limit: simplify the schema (fewer alternatives, shorter bounds and patterns)"
     )]
     Time { seconds: u64 },
+    #[error("every thread that compiles grammars was occupied for {seconds} s")]
+    Busy { seconds: u64 },
     #[error("no constraint can be made for this tokenizer: {0}")]
     Vocabulary(String),
     /// The tokens of one completion.
@@ -144,8 +146,8 @@ impl Constraint {
         reasoning: Reasoning,
     ) -> Result<Self, ConstraintError> {
         let (own, answer) = (Arc::clone(vocabulary), answer.clone());
-        let until = Instant::now() + COMPILE_TIME / 2;
         let start = within(COMPILE_TIME, move || {
+            let until = Instant::now() + COMPILE_TIME / 2;
             grammar::compile(&own, &answer, reasoning, until)
         })??;
         Ok(Self {
@@ -220,7 +222,8 @@ fn within<R: Send + 'static>(
         .wait_timeout_while(running, limit, |running| *running >= most);
     let (mut running, waited) = waited.unwrap_or_else(PoisonError::into_inner);
     if waited.timed_out() {
-        return Err(too_long());
+        let seconds = limit.as_secs();
+        return Err(ConstraintError::Busy { seconds });
     }
     *running += 1;
     drop(running);

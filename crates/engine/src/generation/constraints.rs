@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use serde_json::json;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::responses::server_error;
+use super::responses::{busy, server_error};
 use crate::constraint::{
     Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary,
 };
@@ -187,7 +187,8 @@ impl Constraints {
         };
         let compiled = cell.get_or_init(|| compile).await.clone();
         // Another time the machine may be less busy.
-        let timed_out = |error: &ApiError| error.code == Some(TIMED_OUT);
+        let timed_out =
+            |error: &ApiError| error.code == Some(TIMED_OUT) || error.retry_seconds.is_some();
         if compiled.as_ref().is_err_and(timed_out) {
             self.forget(|held| Arc::ptr_eq(held, &cell));
         }
@@ -244,9 +245,13 @@ impl Constraints {
         let answer = wanted.answer(tokenizer.call_format());
         let answer = answer.map_err(|error| refuse(&error))?;
         let compiled = Constraint::compile(vocabulary, &answer, reasoning);
-        compiled.map(Arc::new).map_err(|error| ApiError {
-            code: matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT),
-            ..refuse(&error)
+        compiled.map(Arc::new).map_err(|error| match error {
+            ConstraintError::Busy { .. } => busy(&error.to_string()),
+            ConstraintError::Time { .. } => ApiError {
+                code: Some(TIMED_OUT),
+                ..refuse(&error)
+            },
+            _ => refuse(&error),
         })
     }
 }

@@ -309,8 +309,7 @@ impl<'a> Recorder<'a> {
         let body = EventBody::from(end.clone());
         let recorded = self.writer().append(body.clone());
         // The state may fit where the log does not.
-        let status = Status::from_name(&end.status);
-        self.state.status(status, end.step, Some(end.cause))?;
+        self.state.status(end.status, end.step, Some(end.cause))?;
         recorded?;
         (self.listener)(&body);
         Ok(())
@@ -361,7 +360,9 @@ impl<'a> Recorder<'a> {
         cause: Option<String>,
     ) -> Result<(), TrainError> {
         self.write("state.json", A_LITTLE_BYTES, |recorder| {
-            recorder.state.status(status, step, cause.clone())
+            recorder
+                .state
+                .status(status, step, cause.clone().map(Into::into))
         })
     }
 

@@ -121,14 +121,14 @@ fn best_whole(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<u64, Tra
 pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
     let Some(end) = RunState::read(run.path())?
         .end
-        .filter(|end| end.status == Status::Finished.name())
+        .filter(|end| end.status == Status::Finished)
     else {
         return Ok(None);
     };
     let report = read_report(run, resolve_checkpoint(run, At::Best)?, end.step)?;
     Ok(Some(Report {
         seconds: end.seconds,
-        cause: end.cause,
+        cause: end.cause.sentence,
         ..report
     }))
 }

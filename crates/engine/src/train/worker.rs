@@ -14,7 +14,7 @@ use super::report::Report;
 use super::run_loop::Ended;
 use super::setup::Setup;
 use crate::checkpoint;
-use crate::facts::{PhaseKind, SaveReason};
+use crate::facts::{Cause, PhaseKind, SaveReason};
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
@@ -184,10 +184,9 @@ fn record_end(
     let unsaved = leave(recorder);
     let (status, mut cause) = last_word(result, worker);
     if let Some(unsaved) = unsaved {
-        cause = format!("{cause}; {unsaved}");
+        cause.sentence = format!("{cause}; {unsaved}");
     }
     let too_late = record_requests(worker, recorder);
-    let status = status.name().to_owned();
     let step = recorder.requests.last_step;
     let seconds = start.elapsed().as_secs_f64();
     too_late.and_then(|()| {
@@ -200,14 +199,17 @@ fn record_end(
     })
 }
 
-fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, String) {
+fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, Cause) {
     match result {
-        Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
+        Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone().into()),
         Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => (
             Status::Interrupted,
-            "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned(),
+            "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".into(),
         ),
-        Ok(Ended::Interrupted { step }) => (Status::Interrupted, stopped_after(*step)),
+        Ok(Ended::Interrupted { step }) => (
+            Status::Interrupted,
+            Cause::requested(format!("stopped after step {step}, at your request")),
+        ),
         Ok(Ended::CutShort {
             resumes_from,
             cause,
@@ -216,15 +218,13 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, St
                 || "resume starts from step 0".to_owned(),
                 |step| format!("resume continues from the checkpoint of step {step}"),
             );
-            (Status::Interrupted, format!("{cause}; {step}"))
+            (
+                Status::Interrupted,
+                Cause::requested(format!("{cause}; {step}")),
+            )
         }
-        Err(error) => (Status::Failed, error.to_string()),
+        Err(error) => (Status::Failed, error.to_string().into()),
     }
-}
-
-/// The cause of a run that was stopped by request after a step.
-fn stopped_after(step: u64) -> String {
-    format!("stopped after step {step}, at your request")
 }
 
 /// What a resume from an earlier step than the last one discards; empty where it discards nothing.
@@ -282,7 +282,7 @@ fn record_start(
     }
     recorder.event(Run {
         id: run.id().to_owned(),
-        job: run.file().job.clone(),
+        job: run.file().job,
         config_digest: run.file().config_digest.clone(),
         model_digest: setup.start.digest.clone(),
         device: setup.device.clone(),

@@ -15,9 +15,10 @@ use super::protocol::{
     Answer, AnswerLine, FOLDER, PROTOCOL_VERSION, Request, Stage, answers_file, request_file,
 };
 use super::verb::Verb;
+use crate::facts::Status;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::process::liveness::{Liveness, signal_worker};
-use crate::run::process::worker_state::{State, Status};
+use crate::run::process::worker_state::State;
 use crate::run::slurm::cancel_job;
 use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::storage::pulled::Pulled;

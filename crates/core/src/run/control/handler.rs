@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::protocol::{Answer, Request};
 use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
+use crate::facts::Status;
 use crate::format::counted;
-use crate::run::process::worker_state::{StateWriter, Status};
+use crate::run::process::worker_state::StateWriter;
 use crate::run::storage::folder::user_name;
 
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ impl RequestHandler {
                     // If the disk cannot take the state, the run stops all the same.
                     let _ = self.state.turn(
                         Status::Stopping,
-                        Some(format!("stop requested by {}", user_name(user_id))),
+                        Some(format!("stop requested by {}", user_name(user_id)).into()),
                     );
                 }
                 reply(&Answer::accepted(promise));

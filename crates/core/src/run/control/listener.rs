@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use super::handler::RequestHandler;
 use super::queue::{RequestQueue, Stop};
 use super::request_folder::RequestFolder;
+use crate::facts::{Cause, Status};
 use crate::run::error::RunError;
 use crate::run::process::liveness::HEARTBEAT;
-use crate::run::process::worker_state::{StateWriter, Status};
+use crate::run::process::worker_state::StateWriter;
 use crate::run::record::writer::{is_gone, lost_log};
 use crate::run::storage::lock::{FolderIdentity, RunLock};
 
@@ -135,7 +136,10 @@ impl ListenerThread {
         if !matches!(state.now().status, Status::Stopping) {
             let _ = state.turn(
                 Status::Stopping,
-                Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())),
+                Some(
+                    lost.clone()
+                        .map_or_else(|| "stop requested".into(), Cause::from),
+                ),
             );
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE
@@ -146,9 +150,14 @@ impl ListenerThread {
                 state.follow(why);
             }
             // Accepted requests are on disk; the next worker records them.
-            let why = lost.unwrap_or_else(|| {
-                "stopped now, at your request; resume continues from the last checkpoint".to_owned()
-            });
+            let why = lost.map_or_else(
+                || {
+                    Cause::requested(
+                        "stopped now, at your request; resume continues from the last checkpoint",
+                    )
+                },
+                Cause::from,
+            );
             let _ = state.turn(Status::Interrupted, Some(why));
             // SAFETY: `_exit` runs no more code of the process; everything that must survive is on disk at any time,
             // and the kernel releases the run's lock. `std::process::exit` would run a driver's exit handlers while the

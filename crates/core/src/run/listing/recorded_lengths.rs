@@ -2,8 +2,8 @@
 
 use super::lookup::RunFolders;
 use crate::config::TrainConfig;
+use crate::facts::{Job, Status};
 use crate::plan::CompletionLengths;
-use crate::run::process::worker_state::Status;
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::RunDirectory;
 
@@ -66,7 +66,7 @@ pub fn recorded_pace(
         let is_finished = state
             .end
             .as_ref()
-            .is_some_and(|end| end.status == Status::Finished.name());
+            .is_some_and(|end| end.status == Status::Finished);
         let is_alike = state
             .run
             .as_ref()
@@ -94,7 +94,7 @@ fn latest_first<'a>(
 ) -> impl Iterator<Item = RunDirectory> + use<'a> {
     let of_job = move |run: &RunDirectory| {
         let file = run.file();
-        file.job == "train" && file.task == task && file.model_digest == model_digest
+        file.job == Job::Train && file.task == task && file.model_digest == model_digest
     };
     run_folders
         .list()

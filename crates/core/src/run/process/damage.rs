@@ -3,7 +3,8 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::worker_state::{State, Status, is_state_damaged};
+use super::worker_state::{State, is_state_damaged};
+use crate::facts::Status;
 use crate::files::Checked;
 use crate::run::checkpoints::{CHECKPOINT_MARK, checkpoint_folder, list_checkpoints};
 use crate::run::record::history::RunState;

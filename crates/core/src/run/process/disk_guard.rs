@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::cleanup::RESERVE;
 use super::worker::Worker;
-use super::worker_state::{StateWriter, Status};
+use super::worker_state::StateWriter;
+use crate::facts::Status;
 use crate::format::bytes;
 use crate::plan::{free_disk_bytes, has_no_free_files};
 use crate::run::control::RequestQueue;
@@ -69,7 +70,7 @@ impl DiskGuard {
         // If this cannot be written, the answer to `status` still has it.
         let _ = self.state.turn(
             Status::Paused,
-            Some(cause(&self.run, what, needed_bytes, at_first)),
+            Some(cause(&self.run, what, needed_bytes, at_first).into()),
         );
         on_wait();
         let fits = |free: Option<u64>| match free {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::worker_state::{State, Status, boot_id, start_ticks};
+use super::worker_state::{State, boot_id, start_ticks};
+use crate::facts::Status;
 use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::slurm::job::{JobPhase, SlurmJob};

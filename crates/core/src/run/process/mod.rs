@@ -11,6 +11,7 @@ mod server_folder;
 pub(super) mod worker;
 pub(super) mod worker_state;
 
+pub use crate::facts::Status;
 pub use damage::damage_of;
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
@@ -18,4 +19,4 @@ pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
 pub use liveness::{Liveness, signal_worker};
 pub use server_folder::ServerFolder;
 pub use worker::Worker;
-pub use worker_state::{State, StateWriter, Status};
+pub use worker_state::{State, StateWriter};

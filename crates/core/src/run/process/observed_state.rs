@@ -4,7 +4,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::liveness::{SILENCE, remote_heartbeat};
-use super::worker_state::{State, Status};
+use super::worker_state::State;
+use crate::facts::Status;
 use crate::run::record::events::{End, Event, EventBody};
 use crate::run::slurm::SlurmJob;
 use crate::run::storage::folder::FileSystem;
@@ -29,17 +30,17 @@ impl State {
         };
         let mut died = false;
         if let Some(copy) = Pulled::for_run(run).filter(|_| !state.status.is_ended()) {
-            state.cause = Some(copy.standing());
+            state.cause = Some(copy.standing().into());
             return Some(state);
         }
         if !locked && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
                 // The worker died between its end event and the state. Such a run is never resumed.
-                LastEvent::End(end) if end.status == Status::Finished.name() => {
+                LastEvent::End(end) if end.status == Status::Finished => {
                     (Status::Finished, end.step, Some(end.cause))
                 }
-                _ => (Status::Interrupted, state.step, Some(gone())),
+                _ => (Status::Interrupted, state.step, Some(gone().into())),
             };
             died = state.status == Status::Interrupted;
             state.eval = None;
@@ -64,11 +65,11 @@ fn slurm_state(run: &Path, state: Option<State>, died: bool) -> Option<State> {
 fn from_log(run: &Path) -> Option<State> {
     let (status, step, cause) = match last_word(run) {
         LastEvent::Nothing => return None,
-        LastEvent::End(end) => (Status::from_name(&end.status), end.step, end.cause),
+        LastEvent::End(end) => (end.status, end.step, end.cause),
         LastEvent::Other(_) if is_written_from_afar(run) => return None,
         LastEvent::Other(step) => {
             let cause = "the worker died, and its state.json is missing or unreadable";
-            (Status::Interrupted, step, cause.to_owned())
+            (Status::Interrupted, step, cause.into())
         }
     };
     Some(State {

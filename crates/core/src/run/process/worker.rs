@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::cleanup;
 use super::damage::damage_of;
-use super::worker_state::{State, StateWriter, Status};
+use super::worker_state::{State, StateWriter};
+use crate::facts::{Cause, Status};
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::control::{RequestListener, RequestQueue, record_left_over};
 use crate::run::devices::device_slots::{Device, Slot};
@@ -126,8 +127,11 @@ impl Worker {
         });
         match &slot {
             Ok(Some(_)) => drop(self.state.turn(Status::Starting, None)?),
-            Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
-            Err(error) => self.end(Status::Failed, &error.to_string())?,
+            Ok(None) => self.end(
+                Status::Interrupted,
+                Cause::requested("stopped while waiting for a device"),
+            )?,
+            Err(error) => self.end(Status::Failed, error.to_string())?,
         }
         slot
     }
@@ -148,7 +152,9 @@ impl Worker {
         self.controls.mark_lost(lost.to_string());
         self.state.follow(&lost.to_string());
         // If the folder still exists.
-        let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
+        let _ = self
+            .state
+            .turn(Status::Failed, Some(lost.to_string().into()));
         Err(lost)
     }
 
@@ -157,14 +163,15 @@ impl Worker {
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
-    pub fn end(&self, status: Status, cause: &str) -> Result<(), RunError> {
+    pub fn end(&self, status: Status, cause: impl Into<Cause>) -> Result<(), RunError> {
         self.check()?;
         let state = self.state.now();
         if state.status.is_ended() {
             return Ok(());
         }
-        let recorded = self.record_end(status, cause, state.step);
-        self.state.turn(status, Some(cause.to_owned()))?;
+        let cause = cause.into();
+        let recorded = self.record_end(status, cause.clone(), state.step);
+        self.state.turn(status, Some(cause))?;
         recorded
     }
 
@@ -194,7 +201,7 @@ impl Worker {
         // The state may lag: the worker may have been killed after its end event.
         let end = RunState::read(self.lock.run())?.end;
         let (step, cause) = end.map_or_else(
-            || (self.state.now().step, "all steps done".to_owned()),
+            || (self.state.now().step, "all steps done".into()),
             |end| (end.step, end.cause),
         );
         cleanup::clear_answers(&self.lock)?;
@@ -214,12 +221,12 @@ impl Worker {
         Ok(())
     }
 
-    fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
+    fn record_end(&self, status: Status, cause: Cause, step: u64) -> Result<(), RunError> {
         let mut events = EventWriter::open(&self.lock)?;
         self.record_requests(&mut events, step)?;
         events.append(End {
-            status: status.name().to_owned(),
-            cause: cause.to_owned(),
+            status,
+            cause,
             step,
             seconds: 0.0,
         })?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::{Cause, Status};
 use crate::files::Checked;
 use crate::run::devices::device_slots::Waiting;
 use crate::run::error::RunError;
@@ -13,58 +14,6 @@ use crate::run::evals::eval_progress::EvalProgress;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_sealed_json;
 use crate::run::storage::lock::{FolderIdentity, RunLock};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// No worker has started yet.
-    Created,
-    /// Waits for its device.
-    Waiting,
-    /// Loads model and data.
-    Starting,
-    Running,
-    /// Between two steps, or where its disk is full.
-    Paused,
-    /// Finishes its step, then ends.
-    Stopping,
-    Finished,
-    /// Ended by an error.
-    Failed,
-    /// Stopped early, or its worker died; can be resumed.
-    Interrupted,
-}
-
-impl Status {
-    /// As serialized.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Waiting => "waiting",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopping => "stopping",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-        }
-    }
-
-    /// The inverse of [`Self::name`]; `Failed` for unknown names.
-    pub fn from_name(name: &str) -> Self {
-        serde_json::from_value(name.into()).unwrap_or(Self::Failed)
-    }
-
-    /// Whether a run was stopped by request, judging by the worker's cause.
-    pub fn was_asked_for(self, cause: Option<&str>) -> bool {
-        self == Self::Interrupted && cause.is_some_and(|cause| cause.starts_with("stopped "))
-    }
-
-    pub fn is_ended(self) -> bool {
-        matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -79,9 +28,8 @@ pub struct State {
     pub host: String,
     /// Complete steps.
     pub step: u64,
-    /// Why the run ended or waits, as a sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
+    #[serde(flatten)]
+    pub cause: Option<Cause>,
     /// The process that has the device for which the run waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u32>,
@@ -174,7 +122,7 @@ impl StateWriter {
         Ok(writer)
     }
 
-    /// Sets the status and the step, durably. `cause` is a sentence.
+    /// Sets the status and the step, durably.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -182,7 +130,7 @@ impl StateWriter {
         &mut self,
         status: Status,
         step: u64,
-        cause: Option<String>,
+        cause: Option<Cause>,
     ) -> Result<(), RunError> {
         let mut shared = self.shared();
         (shared.state.status, shared.state.step, shared.state.cause) = (status, step, cause);
@@ -193,7 +141,7 @@ impl StateWriter {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
-    pub fn turn(&self, status: Status, cause: Option<String>) -> Result<bool, RunError> {
+    pub fn turn(&self, status: Status, cause: Option<Cause>) -> Result<bool, RunError> {
         self.shared().turn(status, cause, None)
     }
 
@@ -204,7 +152,7 @@ impl StateWriter {
     pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
         self.shared()
-            .turn(Status::Waiting, Some(waiting.described()), holder)
+            .turn(Status::Waiting, Some(waiting.described().into()), holder)
     }
 
     /// Sets the last complete step.
@@ -256,8 +204,7 @@ impl StateWriter {
             return;
         }
         if let Some(folder) = shared.identity.moved_to() {
-            (shared.state.status, shared.state.cause) =
-                (Status::Interrupted, Some(cause.to_owned()));
+            (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.into()));
             shared.path = folder.join("state.json");
             shared.identity.release_to(folder);
             // If it cannot be written, `worker.log` has it.
@@ -279,7 +226,7 @@ impl StateFile {
     fn turn(
         &mut self,
         status: Status,
-        cause: Option<String>,
+        cause: Option<Cause>,
         holder: Option<u32>,
     ) -> Result<bool, RunError> {
         let state = &mut self.state;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::advantage::GroupSignal;
-use crate::facts::{AlertLevel, PhaseKind, SaveReason, StopReason, Target, Tier};
+use crate::facts::{
+    AlertLevel, Cause, Job, PhaseKind, SaveReason, Status, StopReason, Target, Tier,
+};
 use crate::files::{self, Checked};
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::{Comparison, EvalSummary};
@@ -92,8 +94,7 @@ bodies! {
 #[serde(default)]
 pub struct Run {
     pub id: String,
-    /// `train` or `sft`.
-    pub job: String,
+    pub job: Job,
     pub config_digest: String,
     pub model_digest: String,
     /// For people.
@@ -405,10 +406,9 @@ pub struct Collapse {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct End {
-    /// `finished`, `failed` or `interrupted`.
-    pub status: String,
-    /// A sentence.
-    pub cause: String,
+    pub status: Status,
+    #[serde(flatten)]
+    pub cause: Cause,
     /// Complete steps.
     pub step: u64,
     /// Wall-clock time of this worker.
@@ -446,8 +446,11 @@ struct ReadHead<'a> {
 /// Why a line is not an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BadLine {
-    /// The reason.
-    Malformed(String),
+    Malformed {
+        reason: String,
+        /// Of which kind the line says it is, where it does not match its checksum.
+        kind: Option<String>,
+    },
     /// From a newer program, with its version.
     Newer(u64),
 }
@@ -479,9 +482,9 @@ impl Event {
     /// [`BadLine`].
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
         if files::check(line.as_bytes()) == Checked::Damaged {
-            return Err(BadLine::Malformed(mismatch(line)));
+            return Err(mismatch(line));
         }
-        let malformed = |error: serde_json::Error| BadLine::Malformed(error.to_string());
+        let malformed = |error: serde_json::Error| BadLine::malformed(error.to_string());
         let head: ReadHead<'_> = serde_json::from_str(line).map_err(malformed)?;
         if head.v > EVENT_VERSION {
             return Err(BadLine::Newer(head.v));
@@ -495,17 +498,28 @@ impl Event {
     }
 }
 
+impl BadLine {
+    pub(super) fn malformed(reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            reason: reason.into(),
+            kind: None,
+        }
+    }
+}
+
 /// What is known of an event whose line does not match its checksum.
-fn mismatch(line: &str) -> String {
-    let lost: Option<serde_json::Value> = serde_json::from_str(line).ok();
-    let kind = lost.as_ref().and_then(|lost| lost["kind"].as_str());
-    let step = lost.as_ref().and_then(|lost| lost["step"].as_u64());
+fn mismatch(line: &str) -> BadLine {
+    let lost: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    let (kind, step) = (lost["kind"].as_str(), lost["step"].as_u64());
     let lost = match (kind, step) {
         (Some(kind), Some(step)) => format!(": it seems to be `{kind}` of step {step}"),
         (Some(kind), None) => format!(": it seems to be `{kind}`"),
         _ => String::new(),
     };
-    format!("the line does not match its checksum{lost}")
+    BadLine::Malformed {
+        reason: format!("the line does not match its checksum{lost}"),
+        kind: kind.map(str::to_owned),
+    }
 }
 
 impl EventBody {

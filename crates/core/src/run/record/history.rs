@@ -237,11 +237,8 @@ impl RunState {
         const OTHERS: [&str; 7] = [
             "step", "group", "phase", "device", "note", "control", "memory",
         ];
-        let is_other = |line: &&SkippedLine| {
-            let mut kinds = OTHERS.iter();
-            kinds.any(|kind| line.reason.contains(&format!("it seems to be `{kind}`")))
-        };
-        let others = self.skipped_lines.iter().filter(is_other).count();
+        let kinds = self.skipped_lines.iter().map(|line| line.kind.as_deref());
+        let others = kinds.flatten().filter(|kind| OTHERS.contains(kind)).count();
         // The gap after each skipped line is its own.
         let is_whole = others == self.skipped && self.gaps <= self.skipped as u64;
         self.damage().next().filter(|_| !is_whole)

@@ -67,6 +67,9 @@ pub struct SkippedLine {
     /// From 1.
     pub line: usize,
     pub reason: String,
+    /// Of which kind the line says it is, where it does not match its checksum.
+    #[serde(default)]
+    pub kind: Option<String>,
 }
 
 impl EventReader {
@@ -171,6 +174,7 @@ impl EventReader {
                 take(LogItem::SkippedLine(SkippedLine {
                     line: self.position.line + 1,
                     reason,
+                    kind: None,
                 }));
             } else {
                 self.line(&pending[done..end], take)?;
@@ -188,19 +192,17 @@ impl EventReader {
 
     fn line(&mut self, line: &[u8], take: &mut impl FnMut(LogItem)) -> Result<(), RunError> {
         let parsed = match std::str::from_utf8(line) {
-            Ok(text) if text.trim().is_empty() => {
-                Err(BadLine::Malformed("an empty line".to_owned()))
-            }
+            Ok(text) if text.trim().is_empty() => Err(BadLine::malformed("an empty line")),
             Ok(text) => Event::from_line(text),
-            Err(error) => Err(BadLine::Malformed(error.to_string())),
+            Err(error) => Err(BadLine::malformed(error.to_string())),
         };
         let (is_checked, before) = (check(line) == Checked::Intact, self.position);
         self.position.has_checksums |= is_checked;
         let parsed = parsed.and_then(|event| match () {
-            () if before.has_checksums && !is_checked => Err(BadLine::Malformed(
-                "the line has no checksum, though earlier ones have one".to_owned(),
+            () if before.has_checksums && !is_checked => Err(BadLine::malformed(
+                "the line has no checksum, though earlier ones have one",
             )),
-            () if is_checked && event.seq <= before.last_seq => Err(BadLine::Malformed(format!(
+            () if is_checked && event.seq <= before.last_seq => Err(BadLine::malformed(format!(
                 "the line repeats event {} or is out of order",
                 event.seq
             ))),
@@ -225,9 +227,10 @@ impl EventReader {
                     known: EVENT_VERSION,
                 });
             }
-            Err(BadLine::Malformed(reason)) => take(LogItem::SkippedLine(SkippedLine {
+            Err(BadLine::Malformed { reason, kind }) => take(LogItem::SkippedLine(SkippedLine {
                 line: self.position.line + 1,
                 reason,
+                kind,
             })),
         }
         Ok(())

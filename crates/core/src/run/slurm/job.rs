@@ -5,10 +5,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::request::JobRequest;
+use crate::facts::{Cause, Status};
 use crate::format::clock;
 use crate::run::clock::now_ms;
 use crate::run::error::RunError;
-use crate::run::process::worker_state::{State, Status};
+use crate::run::process::worker_state::State;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_file;
 
@@ -167,12 +168,8 @@ impl SlurmJob {
             ),
             JobPhase::Over if died => {
                 let state = worker?;
-                let cause = format!(
-                    "{}; {} is {}",
-                    state.cause.unwrap_or_default(),
-                    self.name(),
-                    self.state
-                );
+                let mut cause = state.cause.unwrap_or_default();
+                cause.sentence = format!("{cause}; {} is {}", self.name(), self.state);
                 return Some(State {
                     cause: Some(cause),
                     ..state
@@ -196,7 +193,10 @@ impl SlurmJob {
         });
         Some(State {
             status,
-            cause: Some(cause),
+            cause: Some(Cause {
+                sentence: cause,
+                requested: status == Status::Interrupted && self.stopped,
+            }),
             ..worker
         })
     }
@@ -340,7 +340,7 @@ mod tests {
             boot_id: String::new(),
             host: "n1".to_owned(),
             step: 3,
-            cause: Some("its own words".to_owned()),
+            cause: Some("its own words".into()),
             holder: None,
             eval: None,
             updated_ms,
@@ -455,7 +455,7 @@ mod tests {
             .observed(worker(Status::Interrupted, 4000), true)
             .unwrap();
         assert_eq!(
-            died.cause.unwrap(),
+            &*died.cause.unwrap(),
             "its own words; Slurm job 17 is OUT_OF_MEMORY"
         );
         let queued = job("PENDING", "BeginTime", Some(2000))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::display_name::read_display_name;
 use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
 use crate::config::{KEYS, Source, TrainConfig};
+use crate::facts::Job;
 use crate::files::{self, Access, CHECKSUM_FIELD, Checked};
 use crate::format::{hex, line_column};
 use crate::run::clock::local_now;
@@ -27,8 +28,7 @@ pub struct RunFile {
     pub checksum: Option<String>,
     /// Also the folder's name.
     pub id: String,
-    /// `train` or `sft`.
-    pub job: String,
+    pub job: Job,
     /// Given by the user, or empty.
     #[serde(default)]
     pub name: String,
@@ -85,8 +85,7 @@ impl RunFile {
 /// The contents of a new run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// `train` or `sft`.
-    pub job: String,
+    pub job: Job,
     /// Given by the user, or empty.
     pub name: String,
     /// Also a part of the run's id.

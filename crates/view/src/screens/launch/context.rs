@@ -204,9 +204,7 @@ fn described(source: &ModelSource) -> (String, bool) {
 }
 
 pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
-    let trains = |run: &RunDirectory| {
-        run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft")
-    };
+    let trains = |run: &RunDirectory| run.file().task == task.name;
     let runs = places
         .list()
         .into_iter()

@@ -31,7 +31,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     let theme = &shared.theme;
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
-    let (sign, role) = theme.status_mark(status, cause.as_deref(), &run.outcome);
+    let (sign, role) = theme.status_mark(status, cause.as_ref(), &run.outcome);
     let mut spans = vec![Span::styled(
         format!(" {sign} {}", status.name()),
         theme.style(role),

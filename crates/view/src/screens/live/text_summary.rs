@@ -26,7 +26,7 @@ pub(super) fn lines(
     };
     let number = |name: &str| or_na(value(name), amount);
     let share = |name: &str| or_na(value(name), percent_short);
-    let cause = run.state.as_ref().and_then(|state| state.cause.as_deref());
+    let cause = run.state.as_ref().and_then(|state| state.cause.as_ref());
     let (_, role) = shared.theme.status_mark(run.status(), cause, &run.outcome);
     let total = or_na(run.history.planned_steps(), |total| total.to_string());
     let left = run

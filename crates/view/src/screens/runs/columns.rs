@@ -219,7 +219,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         "status" => {
             let (glyph, role) =
                 look.theme
-                    .status_mark(row.status, row.cause.as_deref(), &row.outcome);
+                    .status_mark(row.status, row.cause.as_ref(), &row.outcome);
             (format!("{glyph} {}", row.status.name()), role)
         }
         "run" => (short_id(row.directory.id()).to_owned(), Role::Accent),

@@ -151,12 +151,12 @@ impl<'a> Facts<'a> {
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
         let (glyph, role) = self
             .theme
-            .status_mark(row.status, row.cause.as_deref(), &row.outcome);
+            .status_mark(row.status, row.cause.as_ref(), &row.outcome);
         let eval = row.eval.as_ref().map(eval_progress_text);
         let cause = row
             .cause
             .clone()
-            .or(eval)
+            .or(eval.map(Into::into))
             .map_or_else(String::new, |text| format!(": {text}"));
         let key = self.shared.key_of("runs.resume");
         let holder = row.holder(rows_of(&self.shared.runs.listing));

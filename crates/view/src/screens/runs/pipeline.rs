@@ -276,7 +276,7 @@ fn watch(shared: &Shared) -> Vec<Part> {
     };
     let (_, role) = shared
         .theme
-        .status_mark(row.status, row.cause.as_deref(), &row.outcome);
+        .status_mark(row.status, row.cause.as_ref(), &row.outcome);
     let total = row
         .total_steps
         .map_or_else(String::new, |total| format!(" of {total}"));
