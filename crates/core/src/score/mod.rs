@@ -1,5 +1,5 @@
-//! Completion and row to score: tier, reward, and every reason with its place. The rooms, in the order in which they build
-//! on each other; a room uses only rooms above it.
+//! Completion and row to score: tier, reward, and every reason with its position. Modules in order
+//! of dependency: each uses only those above it.
 
 mod error; // why a task cannot score
 mod threads; // every core

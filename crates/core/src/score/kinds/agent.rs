@@ -1,5 +1,5 @@
-//! `[score] kind = "agent"`: the program that held the conversation says what it is worth, by its last line or its exit
-//! code.
+//! `[score] kind = "agent"`: the program that held the conversation scores it by its last line or
+//! exit code.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) static KIND: Kind = Kind {
     read,
 };
 
-/// Characters of the program's last line in a reason.
+/// Of the program's last line in a reason.
 const SHOWN_CHARS: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
