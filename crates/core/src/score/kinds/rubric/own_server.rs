@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 static REPORT: OnceLock<fn(&str)> = OnceLock::new();
 
-/// Sets a callback for the log path when a judge is loaded.
+/// Sets a callback for the message that a judge is being loaded, with the path of its log.
 pub fn report_loading(report: fn(&str)) {
     // The first reporter wins.
     _ = REPORT.set(report);
