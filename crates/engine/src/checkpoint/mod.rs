@@ -1,4 +1,4 @@
-//! Weights and trainer state on disk, written atomically and bit-exact.
+//! Weights and trainer state on disk, atomic and bit-exact.
 
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod gguf; // a model as llama.cpp's one file
@@ -44,22 +44,17 @@ pub enum CheckpointError {
     #[error("{path}: {problem}")]
     Adapter {
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// Problem and remedy.
         problem: String,
     },
-    /// A damaged file.
     #[error("{0}: use another checkpoint (RUN@STEP)")]
     Damaged(#[from] crate::run::RunError),
-    /// A model that GGUF cannot hold.
     #[error("{label}: {problem}")]
     Gguf { label: String, problem: String },
-    /// A GGUF file that cannot be imported.
     #[error("{path}: {problem}")]
     GgufFile { path: PathBuf, problem: String },
-    /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    /// A tensor of the base is missing or has another shape.
     #[error("{0}")]
     Model(#[from] crate::model::ModelError),
     #[error("{0}")]
