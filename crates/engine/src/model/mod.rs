@@ -46,15 +46,12 @@ pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
 pub use weights::{LoadProgress, Weights, watch_loading};
 
-/// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
-    /// A file of the model is missing or wrong.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    /// The weights do not fit the configuration.
     #[error("{0}")]
     Weights(String),
 }
