@@ -18,7 +18,7 @@ pub struct AdamWStep {
     pub weight_decay: f64,
     /// Gradient clipping factor; 1: none.
     pub gradient_scale: f64,
-    /// From 1.
+    /// 1-based.
     pub update: u64,
 }
 

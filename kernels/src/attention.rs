@@ -43,7 +43,7 @@ impl Segment {
 #[derive(Clone, Debug)]
 pub struct Segments {
     list: Vec<Segment>,
-    /// On a GPU.
+    /// Tables on a GPU.
     #[cfg(feature = "cuda")]
     tables: Option<gpu::DeviceSegments>,
 }
@@ -69,12 +69,12 @@ impl Segments {
         })
     }
 
-    /// In batch order.
+    /// Segments in batch order.
     pub fn list(&self) -> &[Segment] {
         &self.list
     }
 
-    /// On a GPU: [segments, 5] as in `tiles.rs`, and the segment of each row.
+    /// Returns [segments, 5] as in `tiles.rs`, and the segment of each row, on a GPU.
     #[cfg(feature = "cuda")]
     pub(super) fn tables(&self) -> Result<[&Tensor; 2]> {
         match &self.tables {
@@ -83,8 +83,8 @@ impl Segments {
         }
     }
 
-    /// On a GPU, chunks of 64 rows: [chunks, 2] of segment and first row in it, and the first chunk
-    /// per segment.
+    /// Returns chunks of 64 rows on a GPU: [chunks, 2] of segment and first row in it, and the
+    /// first chunk per segment.
     #[cfg(feature = "cuda")]
     pub(super) fn chunks(&self) -> Result<[&Tensor; 2]> {
         match &self.tables {
@@ -100,7 +100,7 @@ pub struct AttentionOutput {
     /// [rows, query_width + adapter_columns], last `adapter_columns` columns unwritten (see
     /// [`super::matmul`]).
     pub rows: Tensor,
-    /// On a GPU, [query heads, rows], f32: base-2 log-sum-exp of the scores.
+    /// Base-2 log-sum-exp of the scores on a GPU: [query heads, rows], f32.
     #[cfg(feature = "cuda")]
     log_sums: Option<Tensor>,
 }

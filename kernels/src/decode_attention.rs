@@ -22,7 +22,7 @@ pub struct DecodeRow {
     pub prefix: (usize, usize),
     /// Own tokens in the suffix cache, including the newest.
     pub length: usize,
-    /// In a model with recurrent states: state slots before and after its token.
+    /// State slots before and after its token, in a model with recurrent states.
     pub states: (usize, usize),
 }
 
@@ -33,7 +33,7 @@ pub const NO_STATE: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub enum DecodeRows {
     Listed(Vec<DecodeRow>),
-    /// On a GPU.
+    /// A table on a GPU.
     Table {
         /// [rows, 4] of u32: first index, prefix start, prefix length, length.
         rows: Tensor,

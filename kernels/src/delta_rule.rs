@@ -26,9 +26,9 @@ pub struct DeltaHeads {
     /// Number of key heads, and of query heads; each serves `value / key` adjacent value heads.
     pub key: usize,
     pub value: usize,
-    /// Of a query or key head.
+    /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Of a value head.
+    /// Dimension of a value head.
     pub value_dimension: usize,
 }
 
@@ -163,7 +163,7 @@ struct Prepared<T> {
     heads: DeltaHeads,
     /// Queries and keys of unit length, queries divided by the root of their dimension; values.
     rows: Vec<T>,
-    /// By row and value head.
+    /// Gates by row and value head.
     gates: Vec<Gate<T>>,
 }
 

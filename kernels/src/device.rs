@@ -7,15 +7,15 @@ use super::cuda_errors::explained;
 #[cfg(not(feature = "cuda"))]
 use super::cuda_libraries::CudaLibraries;
 
-/// As recommended for Hopper.
+/// Workspace size recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 
 /// Device and dtype of a computation.
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub device: Device,
-    /// Of weights and activations: f32 on the CPU, bf16 on a GPU. Trained parameters have an f32
-    /// copy.
+    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. Trained parameters have an
+    /// f32 copy.
     pub dtype: DType,
 }
 
@@ -75,7 +75,7 @@ impl Engine {
         Self::usable_gpus().unwrap_or(0)
     }
 
-    /// For comparisons.
+    /// The same device in f32, for comparisons.
     #[must_use]
     pub fn in_f32(self) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// As shown in a run's record.
+    /// Name in a run's record.
     pub fn name(&self) -> String {
         match &self.device {
             Device::Cpu => "cpu".to_owned(),
@@ -308,8 +308,8 @@ mod cuda {
             .map_err(|error| failed("the context", error))
     }
 
-    /// By default the pool returns freed memory to the driver at every synchronisation, and
-    /// allocating it again costs far more than a kernel.
+    /// Keeps freed memory in the pool. By default it is returned to the driver at every
+    /// synchronisation, and allocating it again costs far more than a kernel.
     fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
         let stream = device.cuda_stream();
         let context = stream.context();

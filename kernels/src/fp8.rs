@@ -103,7 +103,7 @@ pub fn problem(device: &candle_core::Device) -> Option<String> {
     None
 }
 
-/// On a GPU.
+/// A matrix on a GPU.
 #[derive(Clone, Debug)]
 pub struct Fp8Matrix {
     /// [outputs, inputs], a byte each, in the layout read by the decode kernel (`fp8.cu`).

@@ -14,7 +14,7 @@ pub struct Heads {
     pub query: usize,
     /// Number of key heads, and of value heads; each serves `query / key_value` query heads.
     pub key_value: usize,
-    /// Of a head.
+    /// Dimension of a head.
     pub dimension: usize,
 }
 

@@ -12,7 +12,7 @@ use super::real::vectorised;
 pub struct TokenLogProb {
     /// Nats, at most 0.
     pub log_prob: f32,
-    /// Of the whole distribution, nats.
+    /// Entropy of the whole distribution, nats.
     pub entropy: f32,
 }
 
@@ -41,7 +41,7 @@ pub struct TokenWeight {
 }
 
 impl TokenWeight {
-    /// For a loss independent of the entropy.
+    /// Weight of a loss independent of the entropy.
     pub fn for_log_prob(log_prob: f64) -> Self {
         Self {
             log_prob,

@@ -344,7 +344,7 @@ mod gpu {
             Ok(handle)
         }
 
-        /// In place; returns this process's result.
+        /// Runs in place; returns this process's result.
         pub(super) fn call(
             &self,
             collective: Collective,

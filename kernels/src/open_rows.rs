@@ -14,7 +14,7 @@ pub struct OpenRows {
     /// [rows, outputs], then the A products of each part; f32 with adapters, so that the sum is
     /// rounded once, as in training.
     pub rows: Tensor,
-    /// On a GPU.
+    /// Set on a GPU.
     pub adapters: Option<OpenAdapters>,
 }
 
@@ -35,7 +35,7 @@ impl OpenRows {
         }
     }
 
-    /// Without A products: [rows, outputs].
+    /// Rows without A products: [rows, outputs].
     #[cfg(feature = "cuda")]
     pub(super) fn own(&self) -> Result<Tensor> {
         match &self.adapters {

@@ -20,7 +20,7 @@ pub struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
-    /// Without offset.
+    /// A norm without offset.
     pub fn plain(weight: &'a Tensor, epsilon: f64) -> Self {
         Self {
             weight,
@@ -58,7 +58,7 @@ pub fn add_rms_norm(
     Ok((sum, normed))
 }
 
-/// For decoding, adding the adapters' part: [rows, width] in the weight's dtype.
+/// Norm for decoding, adding the adapters' part: [rows, width] in the weight's dtype.
 pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if rows.rows.device().is_cuda() {

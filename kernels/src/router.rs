@@ -43,9 +43,9 @@ pub const NOT_RECORDED: u32 = u32::MAX;
 /// (Row, expert) pairs, sorted by expert, then by row.
 #[derive(Clone, Debug)]
 pub enum Routing {
-    /// On the CPU.
+    /// Listed on the CPU.
     Listed(ListedPairs),
-    /// On a GPU, unknown to the host.
+    /// Sorted on a GPU, unknown to the host.
     #[cfg(feature = "cuda")]
     Sorted(gpu::SortedPairs),
 }

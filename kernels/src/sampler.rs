@@ -7,20 +7,20 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
-/// In place of a random number: selects the most likely token at any temperature.
+/// Replaces a random number: selects the most likely token at any temperature.
 pub const LIKELIEST: f64 = -1.0;
 
 /// Random number and temperature of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleParams {
-    /// In [0, 1), or [`LIKELIEST`].
+    /// Number in [0, 1), or [`LIKELIEST`].
     pub uniform: f64,
     /// 0: greedy.
     pub temperature: f64,
 }
 
 impl SampleParams {
-    /// For [`sample_into`]: halves of both numbers, low first.
+    /// Words for [`sample_into`]: halves of both numbers, low first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
         [
@@ -80,7 +80,7 @@ pub fn sample_masked(
     by_number_type!(logits, sample_rows_masked(logits, params, masks))
 }
 
-/// Per row.
+/// Words per row.
 pub fn mask_words(vocabulary: usize) -> usize {
     vocabulary.div_ceil(u32::BITS as usize)
 }
@@ -328,7 +328,7 @@ mod gpu {
 
     static MODULE: Module = module!("sampler");
 
-    /// As in the kernels.
+    /// Tile size of the kernels.
     const TILE: usize = 1024;
 
     /// Vocabularies from which a row gets four blocks.

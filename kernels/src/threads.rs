@@ -49,7 +49,7 @@ pub unsafe fn configure_candle() {
 mod tests {
     use super::*;
 
-    /// In a separate process, since tests of this one share the environment.
+    /// Runs in a separate process, since tests of this one share the environment.
     #[test]
     fn candle_has_no_threads_and_no_backtraces_and_the_environment_is_the_users() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());

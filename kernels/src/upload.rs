@@ -48,9 +48,9 @@ mod gpu {
 
     /// Below this, threads cost more than they save.
     pub(super) const MIN_BYTES: usize = 1 << 20;
-    /// Per thread and copy.
+    /// Bytes per thread and copy.
     const PIECE_BYTES: usize = 4 << 20;
-    /// With more threads the bus is the limit: 53 GB/s on an H200.
+    /// Thread limit; with more the bus is the limit: 53 GB/s on an H200.
     const MAX_THREADS: usize = 12;
     /// A thread fills one while the GPU reads the other.
     const STAGES_A_THREAD: usize = 2;

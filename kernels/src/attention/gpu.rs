@@ -65,7 +65,7 @@ struct Kernels {
     backward_keys_values: &'static str,
     /// Rows of a block's tile.
     tile: usize,
-    /// For each of the three: threads per block,
+    /// Threads per block, for each of the three,
     threads: [usize; 3],
     /// query heads per block, sharing a key head,
     heads: [usize; 2],

@@ -5,7 +5,7 @@ use candle_core::{Result, bail};
 
 use super::Segment;
 
-/// As in attention.cuh.
+/// Rows per tile, as in attention.cuh.
 pub(super) const TILE: usize = 64;
 
 /// Tile tables read by the attention kernels.

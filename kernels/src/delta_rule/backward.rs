@@ -104,13 +104,13 @@ struct Work<'a, T> {
     prepared: &'a Prepared<T>,
     /// [rows, value_width].
     gradient: &'a [T],
-    /// Of the prepared rows, [rows, row_width].
+    /// Gradients of the prepared rows, [rows, row_width].
     rows: Vec<T>,
     /// `u` times its gradient, which is `b` times b's: [rows, value heads].
     corrections: Vec<T>,
     /// Likewise of the logarithm of `a`.
     log_decays: Vec<T>,
-    /// Of u, for one token: [value dimension].
+    /// Gradient of u for one token: [value dimension].
     inner: Vec<T>,
 }
 

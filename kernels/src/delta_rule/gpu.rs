@@ -18,8 +18,8 @@ const SLICE: usize = 32;
 const MOST: usize = 128;
 /// Tokens per chunk.
 const CHUNK: usize = 64;
-/// As in `delta_rule_chunks.cuh`: elements of a chunk's keys, of its token-by-token matrix, of 32
-/// state columns and their values, and of the record of 32 columns.
+/// Sizes as in `delta_rule_chunks.cuh`: elements of a chunk's keys, of its token-by-token matrix,
+/// of 32 state columns and their values, and of the record of 32 columns.
 const TILE: usize = CHUNK * MOST;
 const SQUARE: usize = CHUNK * CHUNK;
 const STATE: usize = MOST * SLICE;

@@ -26,7 +26,7 @@ pub struct SortedPairs {
     pub(super) experts: Tensor,
     /// Sorted position of each pair in `selected`.
     places: Tensor,
-    /// Per pair, f32.
+    /// Weight per pair, f32.
     weights: Tensor,
     /// [rows, experts], f32.
     probabilities: Tensor,

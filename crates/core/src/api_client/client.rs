@@ -25,15 +25,15 @@ const MAX_REASON_CHARS: usize = 300;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// As the scorer reads it; tool calls in OpenAI's message form.
+    /// The text that the scorer reads; tool calls in OpenAI's message form.
     pub text: String,
-    /// As reported by the server.
+    /// Count reported by the server.
     pub prompt_tokens: Option<usize>,
     /// Including reasoning, as reported by the server.
     pub tokens: Option<usize>,
-    /// By the token limit.
+    /// Whether the token limit ended it.
     pub truncated: bool,
-    /// Of the successful attempt.
+    /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
     /// Start of the successful attempt, Unix time in seconds.
@@ -45,7 +45,7 @@ pub struct Answer {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnansweredQuestion {
-    /// Of the last attempt.
+    /// Error of the last attempt.
     pub reason: String,
     pub attempts: u32,
     /// Whether every other question would fail alike: a wrong key, model or address.

@@ -40,18 +40,18 @@ const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream",
 #[derive(Clone)]
 pub struct Endpoint {
     pub name: String,
-    /// Without a trailing slash; `unix:PATH` for a Unix socket.
+    /// URL without trailing slash; `unix:PATH` for a Unix socket.
     pub base_url: String,
     pub model: String,
     pub api: Api,
     pub prices: Prices,
     /// Parallel requests.
     pub concurrency: usize,
-    /// Of a request including its answer.
+    /// Limit of a request including its answer.
     pub timeout: Duration,
-    /// After the first attempt.
+    /// Attempts after the first.
     pub retries: u32,
-    /// Before the second attempt; doubled for each further one.
+    /// Pause before the second attempt; doubled for each further one.
     pub pause: Duration,
     pub format: ResponseFormat,
     /// Whether to request log-probs of the answer's tokens.
@@ -79,7 +79,7 @@ pub enum ResponseFormat {
     Schema,
 }
 
-/// Per million tokens, in any currency.
+/// Prices per million tokens, in any currency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prices {
     pub input: Option<f64>,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{ApiError, Endpoint};
 
-/// In messages, in place of a file.
+/// Label in messages, in place of a file.
 const LABEL: &str = "the run's teacher";
 
 /// Contains the name of the key's variable, not the key.

@@ -13,7 +13,7 @@ macro_rules! choices {
         impl $name {
             /// Names in the order of help.
             pub const NAMES: &'static [&'static str] = &[$($text),+];
-            /// In the order of [`Self::NAMES`].
+            /// All variants, in the order of [`Self::NAMES`].
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             pub fn name(self) -> &'static str {
@@ -59,7 +59,7 @@ choices! {
         DrGrpo = "dr_grpo",
         /// Sum over all tokens / all tokens of the step, symmetric clip.
         Bnpo = "bnpo",
-        /// As `bnpo` with clip 0.2 / 0.28, dynamic sampling and overlong masking (arXiv 2503.14476).
+        /// `bnpo` with clip 0.2 / 0.28, dynamic sampling and overlong masking (arXiv 2503.14476).
         Dapo = "dapo",
         /// One ratio a sequence, clips 3e-4 / 4e-4 (arXiv 2507.18071).
         Gspo = "gspo",
@@ -130,7 +130,7 @@ choices! {
 choices! {
     /// Activation checkpointing: whether the backward pass recomputes activations.
     Recompute {
-        /// On a GPU whose memory is too small to store them; never on a CPU.
+        /// Recomputes on a GPU whose memory is too small; never on a CPU.
         Auto = "auto",
         /// Every layer: least memory.
         Always = "always",
@@ -170,7 +170,7 @@ choices! {
         /// guided groups; at most three times, then stops.
         Recover = "recover",
         Stop = "stop",
-        /// Only raises the alert.
+        /// Raises the alert only.
         Continue = "continue",
     }
 }

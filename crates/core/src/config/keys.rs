@@ -34,7 +34,7 @@ pub type Rule = fn(&KnownValues<'_>) -> Option<String>;
 
 #[derive(Debug)]
 pub struct DerivedDefault {
-    /// As shown in help.
+    /// The rule in words, shown in help.
     pub rule: &'static str,
     pub value: Rule,
 }
@@ -146,7 +146,7 @@ fn rate_of_adapters(parameters: u64) -> f64 {
     5e-4 * (135e6 / parameters.max(1) as f64).powf(0.6).min(1.0)
 }
 
-/// In display order. A derived default reads only keys above its own.
+/// The keys in display order. A derived default reads only keys above its own.
 pub static KEYS: &[Key] = &[
     // Model, data, duration.
     key(

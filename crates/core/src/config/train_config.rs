@@ -100,7 +100,7 @@ pub struct TrainConfig {
 /// Limit of a think block, and how one still open there ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThinkingBudget {
-    /// At least 1.
+    /// Positive.
     pub max_tokens: usize,
     pub end: ThinkingEnd,
 }

@@ -127,7 +127,7 @@ pub struct StopCondition {
     pub metric: String,
     /// `>=`, `>`, `<=` or `<`.
     pub comparison: &'static str,
-    /// In [0, 1].
+    /// Within [0, 1].
     pub threshold: f64,
 }
 

@@ -53,7 +53,7 @@ pub struct TakenRows {
 }
 
 impl AdaptiveOrder {
-    /// Without outcomes: the plain order.
+    /// Starts with the plain order.
     pub fn new(tasks: usize) -> Self {
         Self {
             tasks: vec![TaskWalk::default(); tasks],

@@ -225,7 +225,7 @@ fn row(
 
 struct Function {
     name: String,
-    /// Only letters, digits, `_` and `-`, as OpenAI's API requires.
+    /// Name reduced to letters, digits, `_` and `-`, as OpenAI's API requires.
     legal_name: String,
     description: Value,
     /// JSON Schema.

@@ -17,7 +17,7 @@ pub struct Builder {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltSet {
-    /// In the task's folder.
+    /// Name in the task's folder.
     pub file: String,
     pub stream: Stream,
     pub rows: u64,

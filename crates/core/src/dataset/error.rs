@@ -7,7 +7,7 @@ pub enum DatasetError {
     #[error("{label} line {line}: {problem}")]
     Line {
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
         /// Problem, value and remedy.
         problem: String,

@@ -33,7 +33,7 @@ impl<'e> Expectation<'e> {
         }
     }
 
-    /// In words: `"km" or "kilometers"`.
+    /// Words it: `"km" or "kilometers"`.
     pub(crate) fn describe(expected: &'e Value) -> String {
         match Self::from_value(expected) {
             Self::Any(values) => values
@@ -115,7 +115,7 @@ fn member_answers(
         .collect()
 }
 
-/// At least 1.
+/// Positive.
 fn most_alternatives(expected: &Value) -> usize {
     let most =
         |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);

@@ -17,7 +17,7 @@ pub struct GuardRow {
     pub messages: Vec<Message>,
     /// The answer, or the text.
     pub reference: String,
-    /// From 1.
+    /// 1-based.
     pub line: usize,
 }
 

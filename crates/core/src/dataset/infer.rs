@@ -60,7 +60,7 @@ struct Shape {
     arrays: usize,
     items: Option<Box<Shape>>,
     objects: usize,
-    /// In order of first appearance.
+    /// Fields in order of first appearance.
     fields: Vec<(String, Shape)>,
     /// Index in `fields` by name.
     places: HashMap<String, usize>,

@@ -176,7 +176,7 @@ pub(super) fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 
-/// At most 60 characters, in backticks.
+/// Truncates to 60 characters, in backticks.
 pub(super) fn clip(text: &str) -> String {
     format!("`{}`", crate::format::shortened(text, 60))
 }

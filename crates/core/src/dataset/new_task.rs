@@ -29,7 +29,7 @@ pub const MAX_RECORDS: usize = 200;
 /// Examples are few; bounds a wrong file.
 const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 
-/// Without a template, a schema, examples or data are required.
+/// Inputs of a new task. Without a template it needs a schema, examples or data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     pub name: String,
@@ -74,7 +74,7 @@ pub struct NewTask {
     pub notes: Vec<String>,
     /// Rows of each set with a file.
     pub rows: Vec<(PromptSet, usize)>,
-    /// With guessed parts.
+    /// The mapping with guessed parts.
     pub mapping: MappingText,
     /// Malformed records: line and reason.
     pub problems: Vec<(usize, String)>,

@@ -16,9 +16,9 @@ pub fn epoch_order(rows: usize, epoch: u64, seed: u64) -> Vec<usize> {
 /// Number of rows and weight of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskRows {
-    /// At least 1.
+    /// Positive.
     pub rows: usize,
-    /// At least 1.
+    /// Positive.
     pub weight: usize,
 }
 

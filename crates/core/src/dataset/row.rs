@@ -33,7 +33,7 @@ pub struct PromptRow {
     pub tags: Vec<String>,
     /// The row as written.
     pub fields: RowFields,
-    /// From 1.
+    /// 1-based.
     pub line: usize,
 }
 

@@ -16,7 +16,7 @@ pub struct RowFields {
 }
 
 impl RowFields {
-    /// Of a parsed line.
+    /// Wraps a parsed line.
     pub(super) fn new(text: &str, fields: Map<String, Value>) -> Self {
         // Collecting leaves no spare capacity.
         let other = fields

@@ -18,7 +18,7 @@ pub(super) type Ask<'a> = &'a mut dyn FnMut(&Question) -> Result<Answer, Unanswe
 
 /// Sent by the asking threads.
 enum Event<T> {
-    /// With the conversation's index; only when the question is first asked.
+    /// A new answer with its conversation's index; not sent for repeated questions.
     Answer(usize, Question, Answer),
     End(usize, Result<Result<T, UnansweredQuestion>, EndpointError>),
 }

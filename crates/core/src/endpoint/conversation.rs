@@ -17,7 +17,7 @@ pub(super) struct Conversation {
     pub(super) sample: usize,
     /// One per turn; with tools, everything said in the turn joined.
     pub(super) answers: Vec<Answer>,
-    /// With tools, one per answer: the chain and the seconds of its calls.
+    /// One per answer with tools: the chain and the seconds of its calls.
     pub(super) chains: Vec<(ToolChain, Vec<f64>)>,
     /// One per answer.
     pub(super) scores: Vec<Score>,

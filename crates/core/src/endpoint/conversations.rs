@@ -13,13 +13,13 @@ use crate::score::{Scorer, Task};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// From 1.
+    /// 1-based.
     Turn {
         turn: usize,
         questions: usize,
         known: usize,
     },
-    /// With tools, a question may have several.
+    /// A question may have several with tools.
     Answer(&'a Question, &'a Answer),
     /// A question received its last answer, which is new.
     Answered,

@@ -14,7 +14,7 @@ use crate::text::Message;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
-    /// Per prompt, one request each.
+    /// Requests per prompt.
     pub samples: usize,
     pub max_completion_tokens: usize,
     pub temperature: f64,
@@ -23,11 +23,11 @@ pub struct Sampling {
 #[derive(Debug, Clone)]
 pub struct Question {
     pub row: usize,
-    /// Among the prompt's samples, from 0.
+    /// Index among the prompt's samples, from 0.
     pub sample: usize,
     /// JSON.
     pub body: String,
-    /// Of server, request and sample.
+    /// Digest of server, request and sample.
     pub digest: String,
     /// Whether it is sent even with secrets.
     pub(super) may_hold_secrets: bool,
@@ -257,7 +257,7 @@ fn openai_messages(messages: &[Message]) -> Value {
     Value::Array(messages.collect())
 }
 
-/// Without a chat template a model continues the text of the messages.
+/// The messages' text, which a model without chat template continues.
 fn plain_prompt(messages: &[Message]) -> String {
     messages
         .iter()

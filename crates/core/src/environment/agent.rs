@@ -44,9 +44,9 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
 pub struct AgentLimits {
     /// Requests answered.
     pub max_requests: usize,
-    /// Per prompt; `None`: the run's limit.
+    /// Limit per prompt; `None`: the run's limit.
     pub max_context_tokens: Option<usize>,
-    /// Of the program itself, excluding waits for completions.
+    /// Time of the program itself, excluding waits for completions.
     pub time_limit_seconds: f64,
     /// Maximum in parallel.
     pub processes: usize,

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The server that answers the program.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentServer<'a> {
-    /// For a program that shares the machine's network.
+    /// Address for a program that shares the machine's network.
     pub address: SocketAddr,
     /// Identifies the conversation.
     pub key: &'a str,
@@ -57,7 +57,7 @@ pub enum AgentPhase {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
-    /// By itself, or by a limit of the sandbox.
+    /// Ended by itself, or by a limit of the sandbox.
     Ended,
     /// Killed: its time was up.
     TimeLimit,

@@ -43,7 +43,7 @@ pub struct AgentRequest {
 }
 
 impl AgentRecord {
-    /// As passed to scoring programs.
+    /// The record as passed to scoring programs.
     #[must_use]
     pub fn without_ids(&self) -> Self {
         let without = |request: &AgentRequest| AgentRequest {

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Kernel limit of a Unix socket's path.
 const MAX_PATH_BYTES: usize = 107;
 
-/// At most one process at a time.
+/// Runs at most one process at a time.
 #[derive(Debug)]
 pub(super) struct AgentService {
     program: TrustedProgram,

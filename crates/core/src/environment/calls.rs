@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// A call written by a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
-    /// Of the function.
+    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
 }
@@ -15,13 +15,13 @@ pub struct ToolCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallOutcome {
-    /// By the tool, possibly with an error such as SQLite's.
+    /// The tool answered, possibly with an error such as SQLite's.
     Answered,
     /// Rejected before reaching a tool: unknown function or wrong arguments, the model's fault.
     Refused,
     /// Failed in the environment: the conversation has no reward.
     Failed,
-    /// In replay, a call that is not recorded. The conversation has no reward.
+    /// A call that is not recorded, in replay. The conversation has no reward.
     NotRecorded,
 }
 
@@ -35,14 +35,14 @@ pub enum CallOutcome {
 pub struct ToolReply {
     pub text: String,
     pub outcome: CallOutcome,
-    /// From call to answer; calls of one answer may overlap.
+    /// Time from call to answer; calls of one answer may overlap.
     pub seconds: f64,
 }
 
 /// Limits in `[tools]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConversationLimits {
-    /// Over all turns.
+    /// Limit over all turns.
     pub max_calls: usize,
     /// Answers of the model.
     pub max_turns: usize,
@@ -50,7 +50,7 @@ pub struct ConversationLimits {
     pub max_context_tokens: Option<usize>,
     /// Total time of calls, by [`ToolReply::seconds`].
     pub time_limit_seconds: f64,
-    /// Per result; longer ones are truncated with a note.
+    /// Limit per result; longer ones are truncated with a note.
     pub max_result_bytes: usize,
 }
 

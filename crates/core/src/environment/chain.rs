@@ -27,7 +27,7 @@ pub enum ChainEnd {
     TimeLimit,
     /// A tool failed: no reward.
     ToolFailed,
-    /// In replay, a call or final state that is not recorded: no reward.
+    /// A call or final state is not recorded, in replay: no reward.
     NotRecorded,
     /// The agent exceeded its requests and ended because of it.
     MaxRequests,
@@ -61,7 +61,7 @@ impl ChainEnd {
         Self::AgentFailed,
     ];
 
-    /// As in records.
+    /// Name in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -79,7 +79,7 @@ impl ChainEnd {
         }
     }
 
-    /// In a sentence.
+    /// Wording in a sentence.
     pub fn described(self) -> &'static str {
         match self {
             Self::Answer => "the model answered without a call",

@@ -33,7 +33,7 @@ pub enum EnvironmentError {
     Row { row: String, why: String },
     #[error("the final state: {why}")]
     State { why: String },
-    /// In replay, a final state that is not recorded.
+    /// A final state that is not recorded, in replay.
     #[error("{why}")]
     NotRecorded { why: String },
 }

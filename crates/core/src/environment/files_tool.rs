@@ -21,7 +21,7 @@ pub(super) struct FilesRules {
     pub(super) files: Vec<String>,
     /// Row field with further files, by path.
     field: String,
-    /// Of all files together.
+    /// Limit of all files together.
     max_bytes: usize,
     /// Prefix of its functions' names.
     prefix: String,

@@ -25,7 +25,7 @@ const LATE_GRACE: Duration = Duration::from_secs(1);
 /// JSON-RPC.
 const METHOD_NOT_FOUND: i32 = -32601;
 
-/// From the server.
+/// A message from the server.
 #[derive(Debug, Deserialize)]
 struct Message {
     id: Option<Value>,

@@ -39,8 +39,8 @@ impl PythonTool {
         })
     }
 
-    /// Once the interpreter is ready, a crash is caused by the submitted code and counts as its
-    /// answer.
+    /// Runs the code. Once the interpreter is ready, a crash is caused by the submitted code and
+    /// counts as its answer.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
         if !self.is_ready {
             self.server.start()?;

@@ -31,14 +31,14 @@ pub struct RecordedConversation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedCall {
-    /// Of the function.
+    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
     pub reply: String,
 }
 
 impl RecordedConversation {
-    /// Up to the first unanswered call; `None` without calls and questions.
+    /// Records the turn up to the first unanswered call; `None` without calls and questions.
     pub fn new(row: &str, chain: &ToolChain) -> Option<Self> {
         let has_reply = |call: &&crate::environment::chain::AnsweredCall| {
             matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused)
@@ -80,9 +80,8 @@ pub(super) struct RecordedReplies {
 /// State of a program after some calls.
 #[derive(Debug, Default)]
 struct RecordedState {
-    /// By next call: reply and next state.
+    /// Reply and next state, by next call.
     replies: BTreeMap<String, (String, usize)>,
-    /// By question.
     answers: BTreeMap<String, Value>,
 }
 

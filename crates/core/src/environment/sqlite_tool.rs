@@ -22,7 +22,7 @@ pub(super) struct SqliteRules {
     /// OpenAI's list.
     pub(super) definitions: Value,
     statements: Arc<Statements>,
-    /// Of the task.
+    /// Task files.
     pub(super) files: Vec<String>,
 }
 

@@ -15,12 +15,12 @@ use crate::task::{Home, Read};
 /// What runs a program.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
-    /// In messages.
+    /// Name in messages.
     pub(super) name: &'a str,
     /// The program's protocol, for digests.
     pub(super) key: &'a str,
     pub(super) word: &'static str,
-    /// Of `task.toml`.
+    /// Block of `task.toml`.
     pub(super) block: &'static str,
 }
 
@@ -31,7 +31,7 @@ pub struct ToolProgram {
     pub name: String,
     /// `tool` or `agent`.
     pub word: &'static str,
-    /// Of `task.toml`.
+    /// Block of `task.toml`.
     block: &'static str,
     pub command: Vec<String>,
     /// Task files that belong to it.

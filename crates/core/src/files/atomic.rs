@@ -13,7 +13,7 @@ use super::failpoint::{failpoint, torn_write};
 pub enum Access {
     /// This user alone.
     Private,
-    /// By the umask.
+    /// Permissions by the umask.
     Umask,
 }
 

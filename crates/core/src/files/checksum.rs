@@ -13,7 +13,7 @@ pub const CHECKSUM_FIELD: &str = "xxh3";
 /// Size of one read.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Before and after the 16 hex digits of a line's checksum; for an indented document likewise.
+/// Text around the 16 hex digits of a line's checksum; for an indented document likewise.
 const LINE_ENDS: [&str; 2] = [r#","xxh3":""#, r#""}"#];
 const DOCUMENT_ENDS: [&str; 2] = [",\n  \"xxh3\": \"", "\"\n}"];
 /// As [`LINE_ENDS`], for a TOML file: a comment.

@@ -25,7 +25,7 @@ pub struct Fault {
 
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// In text order.
+    /// Faults in text order.
     pub faults: Vec<Fault>,
     /// Or why there is none.
     pub scorer: Result<Scorer, String>,

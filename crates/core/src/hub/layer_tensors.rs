@@ -33,7 +33,7 @@ pub enum Role {
     MiddleNorm,
     /// Norm of the feed-forward output, in some families.
     DownNorm,
-    /// Of a dense block.
+    /// Gate and up of a dense block.
     GateUp,
     Down,
     Router,

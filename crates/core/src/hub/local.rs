@@ -17,10 +17,10 @@ pub struct LocalModel {
 /// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
-    /// In the binary.
+    /// Compiled into the binary.
     Embedded,
     Folder,
-    /// In the Hugging Face cache.
+    /// Stored in the Hugging Face cache.
     Cache,
 }
 

@@ -89,7 +89,7 @@ pub struct PullSettings {
     pub stall: Duration,
     /// Minimum average over any `stall`, in bytes per second.
     pub lowest_rate: u64,
-    /// Before the second attempt; doubled for each further one.
+    /// Pause before the second attempt; doubled for each further one.
     pub pause: Duration,
     /// PEM file that replaces the built-in CAs (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,

@@ -34,7 +34,7 @@ const TOKENIZER_FILES: &[&str] = COMPANIONS.split_at(2).1;
 /// A located model; files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
-    /// As requested.
+    /// Name as requested.
     pub name: String,
     files: Files,
     /// Folder of an adapter with its own tokenizer or template.
@@ -237,13 +237,13 @@ impl ModelSource {
         Quantization::parse(&keys, &self.label("config.json"))
     }
 
-    /// Of a model in a folder.
+    /// Opens a file of a model in a folder.
     pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
         files::open(&self.folder().unwrap_or(Path::new("")).join(file))
             .map_err(|source| self.refused(file, source))
     }
 
-    /// With its size in bytes.
+    /// Opens a file; also returns its size in bytes.
     pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
         match &self.files {
             Files::Folder(_) => {

@@ -31,11 +31,11 @@ pub const ELEMENT_TYPES: [(&str, u64); 15] = [
 pub struct TensorEntry {
     /// Such as `model.layers.0.mlp.up_proj.weight`.
     pub name: String,
-    /// As written: `F32`, `BF16`, …
+    /// Type as written: `F32`, `BF16`, …
     pub element_type: String,
     /// Outermost first.
     pub shape: Vec<u64>,
-    /// From the start of the file.
+    /// Offset from the start of the file.
     pub offset_bytes: u64,
     pub size_bytes: u64,
 }
@@ -94,7 +94,7 @@ impl TensorEntry {
 /// Entries that form a tensor of all experts, such as `model.layers.0.mlp.experts.gate_up_proj`.
 #[derive(Debug, Clone)]
 pub enum ExpertEntries<'a> {
-    /// As in gpt-oss.
+    /// Layout of gpt-oss.
     Mxfp4 {
         /// U8, [experts, outputs, blocks, 16]: two codes per byte, the first in the low half.
         blocks: &'a TensorEntry,

@@ -10,7 +10,7 @@ use crate::files::{self, Access};
 use crate::format::did_you_mean;
 use crate::score::Task;
 
-/// In a task's folder.
+/// File in a task's folder.
 pub const LABELS_FILE: &str = "judge-labels.jsonl";
 /// Minimum for a check: below, kappa's interval says nothing.
 pub const MIN_LABELS: usize = 20;

@@ -316,7 +316,7 @@ fn share(rules: &RubricRules, grades: &[Grade]) -> f64 {
     rules.share(grades.iter().map(|grade| grade.points))
 }
 
-/// Over answers with a label for every criterion.
+/// Measures length bias over answers with a label for every criterion.
 fn length_bias(
     part: Option<&str>,
     rules: &RubricRules,

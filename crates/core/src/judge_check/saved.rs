@@ -9,7 +9,7 @@ use crate::score::Task;
 use crate::statistics::Interval;
 use crate::task::TaskError;
 
-/// In a task's folder and in a run's copy of it.
+/// File in a task's folder and in a run's copy of it.
 pub const CHECK_FILE: &str = "judge-check.json";
 /// Warn below: agreement is at most moderate (Landis and Koch 1977).
 pub const MIN_KAPPA: f64 = 0.6;
@@ -26,29 +26,29 @@ pub struct JudgeCheck {
     pub part: Option<String>,
     pub model: String,
     pub base_url: String,
-    /// Of a local model.
+    /// Digest of a local model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_digest: Option<String>,
-    /// Of server, model and criteria; a change makes another judge.
+    /// Digest of server, model and criteria; a change makes another judge.
     pub rubric_digest: String,
     /// RFC 3339.
     pub date: String,
-    /// With label and grade.
+    /// Answers with label and grade.
     pub answers: usize,
-    /// With a label, without a grade.
+    /// Answers with a label, without a grade.
     pub unanswered: usize,
     pub criteria: Vec<CriterionCheck>,
     /// Share of marks equal in all repetitions; `None` without repetitions.
     pub repeated: Option<Interval>,
     /// Repetitions of each question.
     pub repeats: usize,
-    /// With criteria and compared answers in reverse order.
+    /// Effect of reversing criteria and compared answers.
     pub order: Option<Shift>,
-    /// With an instruction to the judge appended to each answer.
+    /// Effect of an instruction to the judge appended to each answer.
     pub instruction: Option<Shift>,
     /// Correlation of (judge - human) share with the answer's length in characters.
     pub length: Option<Interval>,
-    /// In the currency of the endpoint's prices; `None` if prices or token counts are unknown.
+    /// Cost in the currency of the endpoint's prices; `None` if prices or token counts are unknown.
     pub cost_per_request: Option<f64>,
     pub tokens_per_request: Option<f64>,
     pub seconds: f64,

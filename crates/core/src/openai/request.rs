@@ -21,11 +21,11 @@ use crate::task::{TEMPLATE_KWARGS, refused_kwarg};
 use crate::text::Message;
 pub use tokenize::TokenizeRequest;
 
-/// Per prompt.
+/// Limit per prompt.
 const MAX_SAMPLES: u64 = 128;
-/// Per request.
+/// Limit per request.
 const MAX_PROMPTS: usize = 128;
-/// Per conversation.
+/// Limit per conversation.
 const MAX_MESSAGES: usize = 4096;
 /// OpenAI's limit.
 const MAX_TOP_LOG_PROBS: u64 = 20;
@@ -37,7 +37,7 @@ const MAX_REPETITION_PENALTY: f64 = 100.0;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
-    /// As in `/v1/models`.
+    /// Name in `/v1/models`.
     pub model: String,
     pub prompt: Prompt,
     /// Completions per prompt.
@@ -51,7 +51,7 @@ pub struct GenerationRequest {
     pub stop_token_ids: Vec<u32>,
     /// 0 only with `echo`.
     pub max_tokens: Option<usize>,
-    /// Of a think block (vLLM's `thinking_token_budget`, always forced).
+    /// Limit of a think block (vLLM's `thinking_token_budget`, always forced).
     pub thinking_budget: Option<ThinkingBudget>,
     /// 0 is greedy.
     pub temperature: f64,
@@ -70,9 +70,9 @@ pub struct GenerationRequest {
     pub top_k: usize,
     /// Minimum probability relative to the most likely token; 0: off.
     pub min_p: f64,
-    /// For tokens in prompt or completion; 1: off.
+    /// Penalty for tokens in prompt or completion; 1: off.
     pub repetition_penalty: f64,
-    /// Before a stop token.
+    /// Minimum before a stop token.
     pub min_tokens: usize,
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
@@ -125,7 +125,7 @@ impl Prompt {
 /// Functions the model may call; not empty.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Tools {
-    /// In OpenAI's schema, without `strict`, which no chat template knows.
+    /// List in OpenAI's schema, without `strict`, which no chat template knows.
     pub list: Json,
     /// Functions whose arguments must match their schema.
     pub strict: Vec<String>,
@@ -139,7 +139,7 @@ pub struct Tools {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
-    /// At least one call.
+    /// Requires a call.
     Required,
     /// One call of this function.
     Function(String),

@@ -35,7 +35,7 @@ pub struct CompletionRows<'t> {
 struct Index {
     rows: Vec<Row>,
     by_id: HashMap<String, Vec<usize>>,
-    /// By trimmed last message.
+    /// Indices by trimmed last message.
     by_last: HashMap<String, Vec<usize>>,
 }
 
@@ -48,7 +48,7 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    /// With sets already read.
+    /// Uses sets already read.
     pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
         Self {
             index: OnceLock::from(Ok(Index::new(sets))),

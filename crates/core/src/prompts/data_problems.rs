@@ -13,7 +13,8 @@ use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
 const MAX_SCORED: usize = 5_000;
-/// If this many are all rejected, the rest is not scored: a schema may be slow.
+/// Number of answers that must be scored; if all are rejected, the rest is not scored, as a schema
+/// may be slow.
 const MIN_SCORED: usize = 64;
 /// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
 /// Python takes 15 ms of CPU time.

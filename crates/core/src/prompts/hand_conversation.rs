@@ -41,7 +41,7 @@ pub struct HandChain {
     pub chain: ToolChain,
     pub call_seconds: Vec<f64>,
     pub answer: String,
-    /// Once the turn has ended.
+    /// Set once the turn has ended.
     pub score: Option<Score>,
 }
 

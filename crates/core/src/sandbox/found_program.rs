@@ -22,7 +22,7 @@ const PIECE: usize = 1 << 20;
 /// A program named by a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundProgram {
-    /// As in the task.
+    /// Name in the task.
     pub(super) name: String,
     /// The program, unless it is a task file, then its interpreters.
     pub(super) files: Vec<FoundFile>,
@@ -33,7 +33,7 @@ pub(crate) struct FoundProgram {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FoundFile {
     pub(super) path: PathBuf,
-    /// With links resolved.
+    /// Path with links resolved.
     pub(super) real: PathBuf,
     pub(super) is_script: bool,
     /// SHA-256 in hex.

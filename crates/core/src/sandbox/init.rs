@@ -32,9 +32,9 @@ use super::{landlock, loopback, priority, root, seccomp};
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
-/// Per process. Descriptors sent but not received count for the user: leaves room for others.
+/// Limit per process. Descriptors sent but not received count for the user: leaves room for others.
 const MAX_DESCRIPTORS: u64 = 512;
-/// Per file written by the program.
+/// Limit per file written by the program.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Wait after a kill before looking for further processes.
 const KILL_LOOK: Duration = Duration::from_millis(1);
@@ -146,7 +146,7 @@ fn keep_ids(ids: &[(&str, u32)]) -> Result<()> {
 
 struct Init {
     control: UnixStream,
-    /// Of the programs.
+    /// Nice value of the programs.
     nice: i32,
 }
 

@@ -12,9 +12,9 @@ use crate::files;
 
 /// Links and interpreters followed per program.
 const MAX_HOPS: usize = 16;
-/// Of a program's first line, and of a virtual environment's description.
+/// Size limit of a program's first line, and of a virtual environment's description.
 const MAX_BYTES: u64 = 4_096;
-/// Of an installation in a folder with other content.
+/// Library folders of an installation that shares its folder.
 const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
 
 /// Install commands of checkers whose package names differ.

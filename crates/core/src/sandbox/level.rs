@@ -13,7 +13,7 @@ pub enum Level {
     None,
     /// Landlock and seccomp: no network, no other files.
     Limited,
-    /// Also namespaces: no other processes; limited folder and memory.
+    /// Adds namespaces: no other processes; limited folder and memory.
     Strong,
 }
 

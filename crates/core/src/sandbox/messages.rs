@@ -54,7 +54,7 @@ pub(super) enum Limit {
     Processes,
 }
 
-/// From an init.
+/// A message from an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Started,

@@ -20,11 +20,11 @@ use super::root::{HOME, RESERVED_PROCESSES};
 use super::scratch::PrivateFolder;
 use crate::format::shortened;
 
-/// Per read.
+/// Bytes per read.
 const PIECE: usize = 1 << 16;
 /// Tail of standard error that is kept.
 const MAX_STDERR_BYTES: usize = 4_096;
-/// Per line shown.
+/// Limit per line shown.
 const MAX_LINE_CHARS: usize = 500;
 /// Default limit of processes and threads.
 const MAX_PROCESSES: u64 = 256;
@@ -47,7 +47,7 @@ pub(crate) struct Process {
     complaint: Vec<u8>,
     closes_input: bool,
     sandbox: Sandbox,
-    /// If it has none in a namespace.
+    /// Home folder, unless the namespace has one.
     _home: Option<PrivateFolder>,
 }
 

@@ -17,7 +17,7 @@ use super::level::Level;
 use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
 
-/// For starting a program on a busy machine, and for killed processes to end.
+/// Time to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running program with its children; dropping it kills them.

@@ -11,7 +11,7 @@ use super::process::{Program, ProgramPath, Sandbox};
 use super::scratch::PrivateFolder;
 use crate::files::{self, Access};
 
-/// For this user.
+/// Read, write and execute for this user.
 const OWNER_MODE: u32 = 0o700;
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::task::{Home, Read, Section};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ProgramKeys {
-    /// Per answer.
+    /// Limit per answer.
     pub(crate) seconds: f64,
     /// Address space per process; 0: no limit.
     pub(crate) memory_mib: u64,

@@ -238,7 +238,7 @@ pub struct Attacked {
 }
 
 impl Attacked {
-    /// In an empty folder without links in its path.
+    /// Creates the targets in an empty folder without links in its path.
     ///
     /// # Errors
     /// The system's.

@@ -9,7 +9,7 @@ use std::sync::Once;
 
 use crate::files::{self, Access};
 
-/// In a private folder; locked while its process lives.
+/// File in a private folder; locked while its process lives.
 const LOCK: &str = "lock";
 const WORK: &str = "work";
 

@@ -254,7 +254,7 @@ impl<'a> Usage<'a> {
         (kib("RssAnon:") + kib("VmSwap:") + shared, kib("VmPTE:"))
     }
 
-    /// If a process's first thread has ended, another one reports it.
+    /// The process's `status`; if its first thread has ended, another's.
     fn status(&self, process: u32) -> Option<String> {
         let status = self.processes.text(&format!("{process}/status"))?;
         if field(&status, "RssAnon:").is_some() || self.processes.thread_count(process) <= 1 {

@@ -11,9 +11,9 @@ pub enum ScoreError {
     Schema {
         /// File.
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based, in characters.
         column: usize,
         /// JSON pointer into the schema.
         pointer: String,
@@ -24,9 +24,9 @@ pub enum ScoreError {
     #[error("{label} line {line} column {column}: {message}")]
     Statement {
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based, in characters.
         column: usize,
         message: String,
     },
@@ -35,7 +35,7 @@ pub enum ScoreError {
     )]
     Untrusted {
         task: String,
-        /// In backticks.
+        /// Commands in backticks.
         commands: String,
         place: String,
         /// Continues the sentence if the program is also missing.

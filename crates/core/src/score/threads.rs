@@ -8,7 +8,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// Obeyed by all programs that use rayon.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
 
-/// As the main thread's: schemas recurse.
+/// Size of the main thread's stack: schemas recurse.
 const STACK_BYTES: usize = 8 << 20;
 
 static USER_THREADS: OnceLock<OsString> = OnceLock::new();
@@ -62,7 +62,7 @@ pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 mod tests {
     use super::*;
 
-    /// In a separate process, since tests of this one share the environment.
+    /// Runs in a separate process, since tests of this one share the environment.
     #[test]
     fn the_threads_of_the_user_are_taken_out_and_kept() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());

@@ -17,10 +17,11 @@ const NAMES: [&str; 9] = [
     "credential",
 ];
 
-/// Of a value.
+/// Length of a value.
 const MIN_CHARS: usize = 16;
 
-/// In bits per character: English words have about 3, random base64 of this length above 3.5.
+/// Entropy in bits per character: English words have about 3, random base64 of this length above
+/// 3.5.
 const MIN_ENTROPY: f64 = 3.5;
 
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {

@@ -137,7 +137,7 @@ fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     found.collect()
 }
 
-/// From `-----BEGIN … PRIVATE KEY-----` to its end line, or the end of the text.
+/// Finds keys from `-----BEGIN … PRIVATE KEY-----` to the end line, or the end of the text.
 fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("-----BEGIN ")
         .filter_map(|(start, begin)| {

@@ -49,7 +49,7 @@ type Rule = (
     usize,
 );
 
-/// Of rules with the same prefix the first wins.
+/// The first rule of a prefix wins.
 const RULES: &[Rule] = &[
     (
         "1Password service account token",

@@ -17,14 +17,14 @@ use serde_json::{Map, Value, json};
 pub(crate) use clock::Clock;
 use clock::ClockVfs;
 
-/// For the schema and its data.
+/// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
 /// VM steps between two checks.
 const STEPS_PER_LOOK: i32 = 1_000;
-/// For all databases of the process, across threads.
+/// Limit for all databases of the process, across threads.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
-/// Of 4 KiB.
+/// Limit in pages of 4 KiB.
 const MAX_PAGES: u64 = 16_384;
 
 /// The fixed time and the limits of a query.
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     pub(crate) now: Clock,
     /// SQLite VM steps; a scan takes a few per row.
     pub(crate) max_steps: u64,
-    /// For steps that take long; far above the time of `max_steps` usual ones.
+    /// Limit for slow steps; far above the time of `max_steps` usual ones.
     pub(crate) seconds: f64,
     pub(crate) max_rows: usize,
     /// All values of a result.
@@ -67,7 +67,7 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    /// For people.
+    /// Display text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -79,7 +79,7 @@ impl Cell {
     }
 }
 
-/// In SQL notation.
+/// Serialises in SQL notation.
 fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))
 }
@@ -130,7 +130,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// For a statement that is not a query.
+    /// Error for a statement that is not a query.
     pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self {
@@ -373,7 +373,7 @@ impl Database {
         connection.authorizer(Some(in_query))
     }
 
-    /// At most `most` tables and views in order of creation.
+    /// Lists at most `most` tables and views in order of creation.
     pub(crate) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
         // Descriptions of tables do not count as a completion's query.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {

@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// From scikit-learn and statsmodels: `scripts/golden/kappa.py` prints the tables.
+    /// Tables from scikit-learn and statsmodels, printed by `scripts/golden/kappa.py`.
     #[rustfmt::skip]
     const KAPPA: &[(&str, &str, u8, bool, [f64; 3])] = &[
         ("11111001010011110011", "11111001000010110000", 1, false, [0.6116504854368932, 0.29797041686633474, 0.925330554007452]),

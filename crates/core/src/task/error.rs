@@ -24,15 +24,15 @@ pub enum TaskError {
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
-        /// Of the first invalid byte.
+        /// Offset of the first invalid byte.
         offset: usize,
     },
     #[error("{label} line {line} column {column}: {message}")]
     Place {
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based, in characters.
         column: usize,
         /// Problem and remedy.
         message: String,
@@ -40,7 +40,7 @@ pub enum TaskError {
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
         label: String,
-        /// With its table.
+        /// Key with its table.
         key: String,
         example: &'static str,
     },
@@ -48,7 +48,7 @@ pub enum TaskError {
     Outside {
         label: String,
         file: String,
-        /// By path or by a link.
+        /// Outside by its path or by a link.
         why: PathError,
     },
 }

@@ -30,7 +30,7 @@ choices! {
     }
 }
 
-/// Of a field, in order; as text joined by `+`.
+/// Normalisations of a field, in order; as text joined by `+`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Normalisations(pub Vec<Normalisation>);
 

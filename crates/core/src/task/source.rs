@@ -13,7 +13,7 @@ use super::error::TaskError;
 use super::toml_section::Section;
 use crate::files;
 
-/// Of `task.toml`, schemas and generators.
+/// Limit of `task.toml`, schemas and generators.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// Location of a task's files.

@@ -13,9 +13,9 @@ use crate::config::{Assignments, Layers};
 /// A task without the scorer-specific part of its definition. Prompt sets are read on demand.
 #[derive(Debug, Clone)]
 pub struct TaskFiles {
-    /// For command lines and run folders.
+    /// Name in command lines and run folders.
     pub name: String,
-    /// For display.
+    /// Display name.
     pub title: String,
     /// The schema, or `task.toml` itself.
     pub definition_file: String,
@@ -92,7 +92,7 @@ pub struct ScoreRules {
     pub max_scorer_errors: f64,
     /// Whether a conversation continues after an invalid answer.
     pub continue_after_failure: bool,
-    /// By field, for comparison with `expected`.
+    /// Rules by field, for comparison with `expected`.
     pub normalise: BTreeMap<String, Normalisations>,
     /// `[score.grounded] except`: dotted paths of fields that the part `grounded` ignores.
     pub grounded_except: Vec<String>,
@@ -134,12 +134,12 @@ impl TaskFiles {
         }
     }
 
-    /// At most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`TaskFiles::path`].
+    /// Reads at most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`TaskFiles::path`].
     pub fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
         self.home.read(file, crate::files::MAX_WHOLE_FILE_BYTES)
     }
 
-    /// Of any length; see [`TaskFiles::path`].
+    /// Opens a file of any length; see [`TaskFiles::path`].
     pub fn open(&self, file: &str) -> Result<Box<dyn BufRead>, TaskError> {
         self.home.open(file)
     }

@@ -9,7 +9,7 @@ pub struct Function<'a> {
     pub name: &'a str,
     /// JSON Schema; `None`: no arguments.
     pub parameters: Option<&'a Value>,
-    /// From 0.
+    /// 0-based.
     pub index: usize,
     /// Whether it is nested under `function`, as in OpenAI's form.
     pub is_wrapped: bool,
@@ -100,7 +100,7 @@ pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
     Ok(found)
 }
 
-/// At most 60 characters.
+/// Truncates to 60 characters.
 fn shown(value: &Value) -> String {
     crate::format::shortened(&value.to_string(), 60)
 }

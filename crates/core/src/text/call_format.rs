@@ -3,7 +3,7 @@
 /// A call format. `score` reads, writes and constrains it under the same name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CallFormat {
-    /// As in `[score] call_format`.
+    /// Name in `[score] call_format`.
     pub name: &'static str,
     /// All of them occur in chat templates of this format.
     markers: &'static [&'static str],
@@ -11,7 +11,7 @@ pub struct CallFormat {
     pub tokens: &'static [&'static str],
 }
 
-/// In order of comparison; the last has no marker.
+/// Formats in order of comparison; the last has no marker.
 pub static CALL_FORMATS: [CallFormat; 9] = [
     CallFormat {
         name: "qwen-xml",

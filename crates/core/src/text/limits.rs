@@ -403,7 +403,7 @@ impl<'n> Bounds<'n> {
     }
 }
 
-/// As in Jinja: keeps a trailing line break and accepts text as `width`.
+/// Jinja's `indent`: keeps a trailing line break and accepts text as `width`.
 fn indent(
     text: StringInput<'_>,
     width: Option<Value>,

@@ -90,7 +90,7 @@ impl Message {
         self
     }
 
-    /// In OpenAI's form or as `{"name", "arguments"}`.
+    /// Calls in OpenAI's form or as `{"name", "arguments"}`.
     pub fn tool_calls(&self) -> &[serde_json::Value] {
         self.other
             .get("tool_calls")

@@ -80,7 +80,8 @@ pub(super) fn call(
     }
 }
 
-/// At most `limit` splits, from the end if `from_end`; without a separator at runs of white space.
+/// Splits at most `limit` times, from the end if `from_end`; without a separator at runs of white
+/// space.
 fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_end: bool) -> Vec<&'t str> {
     let mut parts: Vec<&str> = match separator {
         Some(separator) if from_end => text.rsplitn(limit.saturating_add(1), separator).collect(),

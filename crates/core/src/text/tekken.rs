@@ -20,7 +20,7 @@ pub(super) const NAMED_TOKENS: [(&str, &str); 4] = [
     ("pad_token", "<pad>"),
 ];
 
-/// For folders without a chat template, which Mistral's own code would write.
+/// Remedy for folders without a chat template, which Mistral's own code would write.
 pub(super) const TEMPLATE_REMEDY: &str = "its chat template is a file of its own, `chat_template.jinja`: copy that of the model's \
     repository into the folder, or write it with mistral-common (`print(convert_tokenizer_to_chat_template(\"tekken.json\"))` \
     of mistral_common.integrations.chat_templates.chat_templates)";

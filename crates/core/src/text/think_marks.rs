@@ -16,7 +16,7 @@ pub struct ThinkMarks {
     pub tokens: &'static [&'static str],
 }
 
-/// In order of comparison; the last is the default.
+/// Marks in order of comparison; the last is the default.
 pub static THINK_MARKS: [ThinkMarks; 4] = [
     // Gemma 4
     ThinkMarks {

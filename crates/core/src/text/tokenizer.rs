@@ -452,7 +452,7 @@ impl Tokenizer {
         matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
     }
 
-    /// Without support, tools go into the system message.
+    /// Whether the template supports tools; otherwise they go into the system message.
     pub fn takes_tools(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.takes_tools())
     }
@@ -513,7 +513,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// As spelled in the vocabulary; `None` for an unused id.
+    /// Spelling in the vocabulary; `None` for an unused id.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }

@@ -18,7 +18,7 @@ use crate::hub::ModelSource;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFiles {
     pub tokenizer_json: String,
-    /// With the chat template.
+    /// Contains the chat template.
     pub tokenizer_config_json: String,
 }
 

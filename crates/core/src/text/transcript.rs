@@ -26,7 +26,7 @@ pub struct TemplateInput<'a> {
 /// A conversation as its model has read it, up to where an answer begins.
 #[derive(Clone, Debug)]
 pub struct Transcript {
-    /// With placeholders for answers and results.
+    /// Messages with placeholders for answers and results.
     messages: Vec<Message>,
     /// The rendered messages.
     rendered: String,

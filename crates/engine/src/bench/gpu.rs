@@ -28,13 +28,13 @@ use crate::update::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
     pub prompt_tokens: usize,
-    /// Per completion.
+    /// Tokens per completion.
     pub new_tokens: usize,
-    /// Of adapters on all linear layers.
+    /// Rank of adapters on all linear layers.
     pub lora_rank: usize,
     /// Whether experts have adapters too.
     pub lora_experts: bool,
-    /// Of the frozen matrices.
+    /// Precision of the frozen matrices.
     pub base_precision: BasePrecision,
     /// Batch sizes for decode.
     pub decode_batches: Vec<usize>,
@@ -53,7 +53,7 @@ pub struct GpuBench {
 /// Tool calls of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolCalls {
-    /// Per conversation, which has one more completion.
+    /// Calls per conversation, which has one more completion.
     pub calls: usize,
     /// Duration of a call.
     pub milliseconds: u64,
@@ -62,7 +62,7 @@ pub struct ToolCalls {
 }
 
 impl Default for GpuBench {
-    /// As for the peers in `docs/measurements`.
+    /// Shapes measured for the peers in `docs/measurements`.
     fn default() -> Self {
         Self {
             prompt_tokens: 100,

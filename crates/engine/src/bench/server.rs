@@ -15,12 +15,12 @@ use crate::http::{Origin, agent_config, problem_of};
 /// The load of a test.
 #[derive(Clone, Debug)]
 pub struct ServerLoad {
-    /// Before `/completions`, such as `http://127.0.0.1:8000/v1`.
+    /// URL before `/completions`, such as `http://127.0.0.1:8000/v1`.
     pub url: String,
     pub model: String,
     /// Parallel requests.
     pub clients: usize,
-    /// In total, besides one warm-up request per client.
+    /// Total, besides one warm-up request per client.
     pub requests: usize,
     pub prompt_tokens: usize,
     pub new_tokens: usize,
@@ -54,7 +54,7 @@ struct Timed {
     tokens: usize,
 }
 
-/// Per answer.
+/// Limit per answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Runs the load and measures total tokens per second, time to first token, and latency.

@@ -179,7 +179,7 @@ pub fn export_adapter(
     })
 }
 
-/// Also creates missing parents.
+/// Writes a folder, creating missing parents.
 pub(super) fn write_folder(
     target: &Path,
     fill: impl FnOnce(&NewFolder<'_>) -> Result<(), CheckpointError>,

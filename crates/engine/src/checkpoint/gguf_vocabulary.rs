@@ -11,7 +11,7 @@ use crate::text::QWEN2_WORDS;
 
 /// A GGUF file's tokenizer, from its metadata below `tokenizer.`.
 pub(super) struct Vocabulary {
-    /// By name.
+    /// Contents by file name.
     pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
     /// An assumption about missing metadata.
@@ -112,7 +112,7 @@ struct Token<'a> {
     kind: i32,
 }
 
-/// Without embedding padding.
+/// Tokens without embedding padding.
 fn tokens<'a>(metadata: &'a Metadata<'_>, rows: usize) -> Result<Vec<Token<'a>>, String> {
     let texts = metadata.list("tokenizer.ggml.tokens")?;
     let kinds = metadata.list("tokenizer.ggml.token_type")?;

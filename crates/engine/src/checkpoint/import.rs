@@ -23,7 +23,7 @@ pub struct PeftAdapter {
     alpha: f64,
     base_model: Option<String>,
     targets: Targets,
-    /// By the names of [`Parameters`]' slots.
+    /// Tensors by the names of [`Parameters`]' slots.
     tensors: HashMap<String, Tensor>,
     weights_path: PathBuf,
 }

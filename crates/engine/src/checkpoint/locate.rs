@@ -102,7 +102,7 @@ impl ModelLocation {
         }
     }
 
-    /// As in [`StartModel`](super::StartModel).
+    /// Digest as in [`StartModel`](super::StartModel).
     ///
     /// # Errors
     /// As [`ModelLocation::find`], and missing or truncated weights.

@@ -15,7 +15,7 @@ pub type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 #[derive(Debug)]
 pub(super) struct NewFolder<'a> {
     path: &'a Path,
-    /// By file name.
+    /// Digests by file name.
     digests: RefCell<BTreeMap<String, String>>,
 }
 

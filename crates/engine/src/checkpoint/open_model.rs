@@ -19,13 +19,13 @@ pub struct OpenModel {
     pub config: ModelConfig,
     /// Configuration and tokenizer.
     pub source: ModelSource,
-    /// In the element types of their files.
+    /// Weights in the element types of their files.
     weights: Weights,
     /// Element types of an export: of the weights, or of the base after full fine-tuning
     /// (checkpoints are f32).
     stored_as: Weights,
     adapter: Option<PeftAdapter>,
-    /// For messages.
+    /// Name in messages.
     label: String,
 }
 

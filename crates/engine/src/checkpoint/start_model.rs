@@ -11,7 +11,7 @@ use crate::text::Tokenizer;
 #[derive(Debug)]
 pub struct StartModel {
     pub config: ModelConfig,
-    /// With its chat template.
+    /// Tokenizer with its chat template.
     pub tokenizer: Tokenizer,
     /// SHA-256 of its files.
     pub digest: String,

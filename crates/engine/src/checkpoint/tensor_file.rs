@@ -93,7 +93,7 @@ pub trait ElementSource {
     }
 }
 
-/// In host memory.
+/// A tensor in host memory.
 pub(super) struct TensorBytes<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) number_bytes: usize,

@@ -25,7 +25,7 @@ pub(super) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// `trainer.json`: with the tensors, all that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Of this folder's format.
+    /// Version of this folder's format.
     pub version: u32,
     /// Optimizer steps, including skipped ones.
     pub step: u64,
@@ -37,7 +37,7 @@ pub struct TrainerState {
     pub skipped_in_a_row: u64,
     /// Training time, for the time limit.
     pub seconds: f64,
-    /// With `prompt_sampling = "adaptive"`.
+    /// Set with `prompt_sampling = "adaptive"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveOrder>,
     /// Adaptive weight of the entropy bonus.
@@ -66,7 +66,7 @@ struct Document<'a> {
 }
 
 impl TrainerState {
-    /// Before the first step.
+    /// State before the first step.
     pub fn start() -> Self {
         Self {
             version: VERSION,
@@ -420,7 +420,7 @@ mod tests {
     use crate::model::Shard;
     use crate::update::{Optimizer, OptimizerSettings};
 
-    /// As many slots as Qwen3-8B's adapters, small, in another order than their names.
+    /// Has as many slots as Qwen3-8B's adapters, small, in another order than their names.
     fn trained() -> (Parameters, Optimizer) {
         let tensors = (0..504).map(|at| {
             let numbers: Vec<f32> = (0..6)
@@ -521,7 +521,7 @@ mod tests {
         );
     }
 
-    /// In f32 and bf16; the last rank's part is padded.
+    /// Covers f32 and bf16; the last rank's part is padded.
     #[test]
     fn a_rank_loads_its_part_and_all_weights() {
         let (parameters, optimizer) = trained();

@@ -30,7 +30,7 @@ pub enum Answer {
         functions: Vec<(String, SchemaFile)>,
         format: &'static CallFormat,
         instead: Instead,
-        /// At most one call.
+        /// Whether at most one call is allowed.
         is_single: bool,
         assert_formats: bool,
     },
@@ -68,8 +68,8 @@ impl Answer {
         }
     }
 
-    /// At least one call of the tools, in OpenAI's schema. `text`: the tools' source, for positions
-    /// in errors.
+    /// Requires at least one call of the tools, in OpenAI's schema. `text`: the tools' source, for
+    /// positions in errors.
     ///
     /// # Errors
     /// [`ConstraintError::Tools`].

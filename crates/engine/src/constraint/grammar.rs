@@ -18,7 +18,7 @@ use crate::score::call_layout;
 use crate::text::ThinkMarks;
 use crate::text::catch_panic::catch_panic;
 
-/// Between JSON tokens: nothing, a space, or a line break with indentation.
+/// White space between JSON tokens: nothing, a space, or a line break with indentation.
 const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\x09]{0,40}";
 /// Around a call's JSON, and after a think block.
 const GAP: &str = r"[\x20\n]{1,4}";

@@ -50,9 +50,9 @@ pub enum ConstraintError {
     #[error("{label} line {line} column {column} ({pointer}): {message}")]
     Schema {
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based, in characters.
         column: usize,
         /// JSON pointer into the file, or words.
         pointer: String,
@@ -76,7 +76,7 @@ pub enum ConstraintError {
     Time { seconds: u64 },
     #[error("no constraint can be made for this tokenizer: {0}")]
     Vocabulary(String),
-    /// After some tokens of a completion.
+    /// A failure after some tokens of a completion.
     #[error("the constraint failed after {tokens} tokens: {why}; simplify the schema or pattern")]
     Mask { tokens: usize, why: &'static str },
     #[error(transparent)]
@@ -277,7 +277,7 @@ enum Block {
     Answer,
 }
 
-/// For compiler errors after allowed tokens.
+/// Message for compiler errors after allowed tokens.
 const OUTGROWN: &str = "the grammar has too many ways to continue the text";
 
 impl std::fmt::Debug for Progress {
@@ -360,7 +360,7 @@ pub struct TaskConstraints {
     compiled: Mutex<CompiledConstraints>,
 }
 
-/// By a row's own tools and whether its prompt opens a think block.
+/// Constraints by a row's own tools and whether its prompt opens a think block.
 type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {

@@ -30,7 +30,7 @@ const MAX_VALUES: usize = 50_000;
 /// A schema and the name of its file.
 #[derive(Clone, Debug)]
 pub struct SchemaFile {
-    /// For display.
+    /// Display name.
     pub label: String,
     pub text: Arc<str>,
     /// JSON pointer to the schema in the text.
@@ -49,7 +49,7 @@ type Place = (usize, String);
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) schema: Value,
-    /// Among all added documents.
+    /// Place among all added documents.
     pub(super) place: Place,
 }
 
@@ -124,7 +124,7 @@ struct Walk<'a, 'r> {
     names: HashMap<*const Value, String>,
     /// Named schemas still to be prepared.
     waiting: VecDeque<(String, &'r Value, Resolver<'r>, Draft)>,
-    /// By name, not yet in positive form.
+    /// Definitions by name, not yet in positive form.
     definitions: Map<String, Value>,
     /// Places of keywords that need positive form.
     places: Vec<Place>,

@@ -12,16 +12,16 @@ use crate::text::{ThinkMarks, Tokenizer};
 /// Parser items at one position: 1,000 optional properties take up to 5,000, several alternatives
 /// add up.
 const MAX_ROW_ITEMS: usize = 10_000;
-/// Over all positions reached by the tokens of one mask.
+/// Limit over all positions reached by the tokens of one mask.
 const MAX_STEP_ITEMS: usize = 200_000;
 
 /// A tokenizer's vocabulary, prepared once for all grammars.
 pub struct Vocabulary {
     pub(super) factory: ParserFactory,
-    /// By id; empty for tokens without text.
+    /// Bytes by id; empty for tokens without text.
     pub(super) bytes: Vec<Vec<u8>>,
     pub(super) marks: &'static ThinkMarks,
-    /// By the number of bytes of an end mark that the text ends with: tokens that complete it.
+    /// Tokens that complete an end mark, by the number of its bytes that the text ends with.
     pub(super) ending: Vec<Vec<u32>>,
     pub(super) stop_ids: Vec<u32>,
 }

@@ -10,7 +10,7 @@ use crate::text::Tokenizer;
 pub struct GuardPrompt {
     /// Not empty.
     pub prompt: Vec<u32>,
-    /// Of an answer, including the end of turn.
+    /// Tokens of an answer, including the end of turn.
     pub reference: Vec<u32>,
     /// Text of an answer; `None` for plain text.
     pub answer: Option<String>,

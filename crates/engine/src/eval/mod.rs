@@ -116,7 +116,7 @@ pub fn records(
     Ok(records)
 }
 
-/// Without tokens, which eval records lack.
+/// The chain without tokens, which eval records lack.
 fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
     Some(Box::new(turn.tools.as_ref()?.chain().without_ids()))
 }

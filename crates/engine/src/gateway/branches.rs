@@ -17,7 +17,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) completion: Completion,
-    /// As sent to the client: a message, or for a text API the text.
+    /// Message sent to the client; for a text API the text.
     pub(super) message: Message,
 }
 

@@ -23,7 +23,7 @@ pub(crate) use session::{Session, SessionAnswer, SessionRecord};
 /// Name of the sampled model.
 pub(crate) const MODEL_NAME: &str = "policy";
 
-/// For a request's head.
+/// Limit for a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Threads for answering, and for tokenizing.
 const THREADS: usize = 2;
@@ -79,7 +79,7 @@ impl Gateway {
         self.address
     }
 
-    /// Also listens there: the port of a program with its own network.
+    /// Adds a listener: the port of a program with its own network.
     ///
     /// # Errors
     /// A socket that cannot be polled.

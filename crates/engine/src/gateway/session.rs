@@ -43,7 +43,7 @@ struct SessionState {
     /// Answers not yet in `asked`, by index.
     answered: BTreeMap<u32, Answered>,
     has_asked: bool,
-    /// Without the answers.
+    /// The record without the answers.
     record: SessionRecord,
     /// An unreadable completion.
     failure: Option<ApiError>,
@@ -122,7 +122,7 @@ pub(crate) struct SessionAnswer {
 #[derive(Debug, Default)]
 pub(crate) struct SessionRecord {
     pub(crate) answers: Vec<SessionAnswer>,
-    /// By OpenAI's error code.
+    /// Counts by OpenAI's error code.
     pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) last_refusal: Option<ApiError>,
     /// Whether a request had an ignored sampling parameter.

@@ -19,9 +19,9 @@ const READ_BYTES: usize = 64 << 20;
 const SMALL_BODY_BYTES: usize = 64 << 10;
 /// KiB for all large bodies; requests beyond are refused.
 static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
-/// For the whole body.
+/// Limit for the whole body.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// Between two pieces.
+/// Limit between two pieces.
 const PIECE_TIME: Duration = Duration::from_secs(10);
 
 fn too_large() -> ApiError {

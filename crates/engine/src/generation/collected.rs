@@ -119,7 +119,7 @@ impl ReadTokens {
         }
     }
 
-    /// In an echoed completion's form: the first has no log-prob.
+    /// Log-probs in an echoed completion's form: the first has none.
     fn log_probs(&self, decode: impl Fn(u32) -> String) -> Vec<TokenLogProb> {
         let read = self.read.iter().flatten().map(Some);
         let told = |(id, read): (&u32, Option<&ReadToken>)| TokenLogProb {
@@ -134,7 +134,7 @@ impl ReadTokens {
         self.token_ids.iter().zip(read).map(told).collect()
     }
 
-    /// In vLLM's form: the first token has none.
+    /// Log-probs in vLLM's form: the first token has none.
     fn json(&self, decode: impl Fn(u32) -> String) -> Json {
         let ids = self.token_ids.iter().skip(1);
         let told = ids.zip(self.read.iter().flatten()).map(|(id, read)| {
@@ -168,7 +168,7 @@ pub(crate) struct Collected {
     /// Replaces the answer for `/v1/responses`.
     pub(crate) items: Option<ResponseItems>,
     pub(crate) model: Arc<AskedModel>,
-    /// Of the first completion.
+    /// Constraint of the first completion.
     pub(crate) constraint: Option<Arc<Constraint>>,
     pub(crate) choices: Vec<Choice>,
     pub(crate) stop_ids: Vec<u32>,
@@ -181,7 +181,7 @@ pub(crate) struct Collected {
     pub(crate) echoed: Vec<String>,
     /// Empty without requested prompt log-probs.
     pub(crate) prompts: Vec<ReadTokens>,
-    /// Per prompt.
+    /// Samples per prompt.
     pub(crate) samples: usize,
     pub(crate) usage: Usage,
 }

@@ -44,7 +44,7 @@ pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 4] = [
     ("/inference/v1/generate", Api::Generate),
 ];
 
-/// Per request.
+/// Limit per request.
 const MAX_COMPLETIONS: usize = 1024;
 /// Completions of a prompt per decoding thread.
 const JOB_SAMPLES: usize = 16;
@@ -64,18 +64,18 @@ pub(crate) struct AskedModel {
     pub(crate) reasons: bool,
     /// Default limit of think blocks.
     pub(crate) thinking_limit: Option<Arc<ThinkingLimit>>,
-    /// Of a completion.
+    /// Limit of a completion.
     pub(crate) max_completion_tokens: usize,
     /// Upper bound of token ids.
     pub(crate) vocabulary: usize,
     /// Prompt + completion.
     pub(crate) positions: usize,
-    /// Of a prompt.
+    /// Limit of a prompt.
     pub(crate) longest_prompt: usize,
 }
 
 impl AskedModel {
-    /// Without think blocks by default. `limits`: tokens of a prompt, and of a completion.
+    /// Has no think blocks by default. `limits`: tokens of a prompt, and of a completion.
     pub(crate) fn new(
         config: &ModelConfig,
         tokenizer: Arc<Tokenizer>,
@@ -112,7 +112,7 @@ pub(crate) enum Event {
         /// Alternatives, if requested.
         likeliest: Vec<(u32, f32)>,
     },
-    /// With all tokens unless sent individually.
+    /// The end, with all tokens unless sent individually.
     Ended {
         index: usize,
         completion: Completion,
@@ -156,7 +156,7 @@ pub(crate) struct PromptToSample {
     pub(crate) first_index: usize,
     /// Whether to send tokens individually.
     pub(crate) by_token: bool,
-    /// By sample: whether a stop string has occurred.
+    /// Whether a stop string has occurred, by sample.
     pub(crate) stopped: Arc<[AtomicBool]>,
     pub(crate) events: Sender<Event>,
 }
@@ -164,7 +164,7 @@ pub(crate) struct PromptToSample {
 /// A prompt whose log-probs are requested.
 #[derive(Debug)]
 pub(crate) struct ReadPrompt {
-    /// In its request.
+    /// Index in its request.
     pub(crate) index: usize,
     pub(crate) token_ids: Vec<u32>,
     /// Number of alternatives per token.
@@ -506,7 +506,7 @@ fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usi
     Ok(named.map_or(most, |named| named.min(most)))
 }
 
-/// In OpenAI's words, recognised by clients.
+/// OpenAI's wording, recognised by clients.
 fn too_long(model: &AskedModel, length: &str) -> ApiError {
     let room = match model.longest_prompt < model.positions {
         true => format!(", of a prompt {}", model.longest_prompt),

@@ -58,7 +58,7 @@ pub(super) struct AdapterSet {
     pub(super) a: Tensor,
     pub(super) a_range: Range<usize>,
     pub(super) parts: Vec<AdapterPart>,
-    /// Per part.
+    /// Rank per part.
     pub(super) rank: usize,
     /// `lora_alpha / rank`.
     pub(super) scale: f64,
@@ -103,7 +103,7 @@ pub(super) struct AdapterPart {
     /// [outputs, rank]; initially zeros, so that the model equals the base.
     pub(super) b: Tensor,
     pub(super) b_range: Range<usize>,
-    /// For an expert's matrix: `b_range` covers the B of all experts.
+    /// Set for an expert's matrix: `b_range` covers the B of all experts.
     pub(super) expert: Option<OneExpert>,
 }
 
@@ -192,7 +192,7 @@ impl AdapterSet {
         rows.to_dtype(x.dtype()).map(Some)
     }
 
-    /// On a GPU writes `x A^T` after `x`, [rows, inputs + adapter_columns].
+    /// Writes `x A^T` after `x`, [rows, inputs + adapter_columns], on a GPU.
     pub(super) fn write_inner(&self, x: &Tensor, used: AdapterUse<'_>) -> Result<()> {
         let Some(JoinedAdapter { a, .. }) = &self.joined else {
             return Ok(());

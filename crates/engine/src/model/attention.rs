@@ -28,7 +28,7 @@ use crate::kernels::write_rows::join_columns;
 
 #[derive(Clone, Debug)]
 pub(super) struct AttentionMixer {
-    /// Without its sinks.
+    /// Parameters without sinks.
     pub(super) attention: Attention<'static>,
     pub(super) keys_values: KeysValues,
     /// `[query heads]`, in some families.
@@ -192,7 +192,7 @@ impl AttentionMixer {
         }
     }
 
-    /// Also writes keys and values to `written`; attends to these and the prompt's.
+    /// Decodes and writes keys and values to `written`; attends to these and the prompt's.
     pub(super) fn decode(
         &self,
         packed: &OpenRows,

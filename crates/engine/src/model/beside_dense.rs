@@ -13,11 +13,11 @@ use crate::kernels::rms_norm::{rms_norm, rms_norm_open};
 #[derive(Clone, Debug)]
 pub(super) struct BesideDense {
     pub(super) mlp: GatedMlp,
-    /// Before the router; its output is divided by the root of the width.
+    /// Norm before the router; its output is divided by the root of the width.
     pub(super) router_norm: NormWeight,
-    /// Before the experts.
+    /// Norm before the experts.
     pub(super) experts_norm: NormWeight,
-    /// After the block, and after the experts.
+    /// Norms after the block, and after the experts.
     pub(super) output_norms: [NormWeight; 2],
 }
 
@@ -27,7 +27,7 @@ pub(super) struct BesideProducts {
     /// Inputs of router and experts, [rows, hidden] each.
     pub(super) inputs: [Tensor; 2],
     mlp: MlpProducts,
-    /// Before the norms, [rows, hidden] each.
+    /// Outputs before the norms, [rows, hidden] each.
     outputs: [Tensor; 2],
 }
 

@@ -33,7 +33,7 @@ pub struct Decoder {
     embedding: Tensor,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
-    /// By layer the one whose keys and values it reads; itself if it shares its own.
+    /// Layer whose keys and values each layer reads; itself if it shares its own.
     sources: Vec<Option<usize>>,
     layer_inputs: Option<LayerInputs>,
     final_norm: NormWeight,
@@ -221,7 +221,7 @@ impl Decoder {
         })
     }
 
-    /// Of weights and activations; trained parameters are f32 in a bf16 model.
+    /// Dtype of weights and activations; trained parameters are f32 in a bf16 model.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }
@@ -539,7 +539,7 @@ fn replay(experts: Option<&Tensor>) -> Selection<'_> {
     experts.map_or(Selection::Free, Selection::Replayed)
 }
 
-/// By layer the one whose keys and values it reads; itself if it shares its own.
+/// Layer whose keys and values each layer reads; itself if it shares its own.
 fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
     let mut sources = vec![None; config.num_hidden_layers];
     for layer in 0..config.num_hidden_layers {

@@ -11,14 +11,14 @@ use crate::kernels::router::NOT_RECORDED;
 /// Experts of a sequence: token by token, for each layer with experts in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpertRecord {
-    /// Of prompt tokens, shared by completions.
+    /// Experts of prompt tokens, shared by completions.
     pub prompt: Arc<Vec<u16>>,
-    /// Of completion tokens except the last, which the model does not read.
+    /// Experts of completion tokens except the last, which the model does not read.
     pub completion: Arc<Vec<u16>>,
 }
 
 impl ExpertRecord {
-    /// For a sequence that continues after this completion: everything read so far.
+    /// The record of everything read, for a sequence that continues after this completion.
     pub(crate) fn followed(self) -> Self {
         Self {
             prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()),
@@ -30,9 +30,9 @@ impl ExpertRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertLayers {
     pub(crate) layers: usize,
-    /// Per layer.
+    /// Experts per layer.
     pub(crate) count: usize,
-    /// Per token and layer.
+    /// Experts per token and layer.
     pub(crate) active: usize,
 }
 

@@ -73,7 +73,7 @@ pub(super) struct Expert {
 pub(super) enum Matrices {
     /// Separate.
     Apart(Vec<Expert>),
-    /// On a GPU.
+    /// Stacked on a GPU.
     Stacked { gate_up: Stack, down: Stack },
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Mixture {
 pub(super) struct Products {
     /// [rows, 2 * width]; for experts [pairs, 2 * width].
     gate_up: Tensor,
-    /// For experts.
+    /// Set for experts.
     routing: Option<Routing>,
     shared: Option<SharedProducts>,
     beside: Option<BesideProducts>,

@@ -73,7 +73,7 @@ impl Gradients {
         accumulate(&self.flat, &other.flat)
     }
 
-    /// From all gradients, `[n]`, such as the sum over ranks.
+    /// Wraps all gradients, `[n]`, such as the sum over ranks.
     pub fn from_flat(flat: Tensor) -> Self {
         Self { flat }
     }

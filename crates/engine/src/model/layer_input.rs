@@ -22,7 +22,7 @@ pub(super) struct LayerInputs {
     pub(super) table_scale: f64,
     /// [layers * width, hidden].
     pub(super) projection: Linear,
-    /// Of each layer's part.
+    /// Norm of each layer's part.
     pub(super) norm: NormWeight,
 }
 
@@ -82,7 +82,7 @@ impl LayerInputs {
     }
 }
 
-/// Of two parts with unit variance.
+/// Scale of the sum of two parts with unit variance.
 const MEAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 fn projection_scale(embedded: &Tensor) -> Result<f64> {

@@ -261,7 +261,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// For a weight without offset.
+    /// A norm whose weight has no offset.
     fn fixed_norm(&self, (weight, trained): MaybeTrained) -> NormWeight {
         NormWeight {
             weight,

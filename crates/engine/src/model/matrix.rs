@@ -8,7 +8,8 @@ use crate::kernels::matmul::{matmul, matmul_f32};
 /// [outputs, inputs].
 #[derive(Clone, Debug)]
 pub(super) enum Matrix {
-    /// With adapters on a GPU, part of [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
+    /// Plain weights; with adapters on a GPU, part of
+    /// [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
     Numbers(Tensor),
     /// [inputs, outputs], on the CPU.
     Transposed(Tensor),

@@ -14,7 +14,7 @@ use crate::kernels::router::Selection;
 /// A micro-batch: one row per token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedBatch {
-    /// By row.
+    /// One per row.
     pub token_ids: Vec<u32>,
     /// Position of each row in its sequence, from 0.
     pub positions: Vec<u32>,

@@ -13,7 +13,7 @@ pub enum Trainable {
     Full,
     /// Adapters on every linear layer; in a mixture of experts on mixers and shared experts.
     Lora {
-        /// Of A and B.
+        /// Rank of A and B.
         rank: usize,
         /// The delta is scaled by `alpha / rank`.
         alpha: f64,
@@ -51,13 +51,13 @@ pub(super) fn master_dtype(dtype: DType) -> DType {
 pub struct ParameterSlot {
     /// Name in a checkpoint: Hugging Face's for full training, PEFT's for adapters.
     pub name: String,
-    /// In elements.
+    /// First element.
     pub offset: usize,
     pub shape: Vec<usize>,
 }
 
 impl ParameterSlot {
-    /// In the flat buffer.
+    /// Range in the flat buffer.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.shape.iter().product::<usize>()
     }
@@ -142,7 +142,7 @@ impl Parameters {
         self.restore_each(|slot| flat.narrow(0, slot.offset, slot.range().len()))
     }
 
-    /// Also maintains these copies from now on.
+    /// Maintains these copies from now on.
     pub(super) fn copy_into(&mut self, copies: Vec<MatrixCopy>) -> Result<()> {
         self.copies = MatrixCopies::new(copies)?;
         self.refresh_copies()
@@ -196,7 +196,6 @@ impl Parameters {
         self.is_copied().then(part).transpose()
     }
 
-    /// In order.
     pub fn slots(&self) -> &[ParameterSlot] {
         &self.slots
     }

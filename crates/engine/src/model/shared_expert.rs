@@ -22,7 +22,7 @@ pub(super) struct SharedProducts {
     /// [rows, 1].
     gate: Tensor,
     mlp: MlpProducts,
-    /// Before gating, [rows, hidden].
+    /// Output before gating, [rows, hidden].
     output: Tensor,
 }
 

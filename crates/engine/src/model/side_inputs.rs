@@ -6,20 +6,20 @@ use candle_core::{Result, Tensor, bail};
 use super::parameters::master_dtype;
 use crate::kernels::write_rows::join_columns;
 
-/// Of one layer's rows.
+/// Side inputs of one layer's rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Beside<'a> {
     /// [rows, 2 * key_width], for a layer that uses another's.
     pub keys_values: Option<&'a Tensor>,
-    /// In a backward, the sum of their gradients: for both the using and the owning layer.
+    /// Sum of their gradients in a backward: for both the using and the owning layer.
     pub keys_values_gradient: Option<&'a Tensor>,
     /// [rows, width].
     pub input: Option<&'a Tensor>,
-    /// In a backward, the sum of its gradients; `None` if nothing it depends on is trained.
+    /// Sum of its gradients in a backward; `None` if nothing it depends on is trained.
     pub input_gradient: Option<&'a Tensor>,
 }
 
-/// By layer; also holds their gradients.
+/// Side inputs by layer; also holds their gradients.
 #[derive(Debug, Default)]
 pub(super) struct SideInputs {
     /// [rows, width] each; empty if layers have none.

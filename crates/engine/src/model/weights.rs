@@ -26,11 +26,11 @@ pub use self::load_progress::{LoadProgress, watch_loading};
 #[derive(Clone, Debug)]
 pub struct Weights {
     origin: Origin,
-    /// For messages.
+    /// Name in messages.
     source: String,
     /// Whether layer matrices are rounded to fp8.
     base_precision: BasePrecision,
-    /// After full training: the base, for untrained tensors.
+    /// The base, for untrained tensors, after full training.
     untrained: Option<Arc<Weights>>,
 }
 
@@ -56,7 +56,7 @@ impl Weights {
         ))
     }
 
-    /// In memory.
+    /// Wraps tensors in memory.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, source: &str) -> Self {
         Self::new(
             Origin::Memory(Arc::new(tensors.into_iter().collect())),
@@ -554,7 +554,7 @@ mod tests {
         assert!(message.starts_with(&expected), "{message}");
     }
 
-    /// As transformers writes its own mixture: a tensor per matrix and expert.
+    /// transformers writes its own mixture with a tensor per matrix and expert.
     #[test]
     fn separate_experts_are_read_as_fused_ones() {
         let work = tempfile::tempdir().unwrap();

@@ -25,7 +25,7 @@ use crate::text::{Thinking, conversation};
 /// Agents of tasks, and their server.
 pub(super) struct Agents<'a> {
     gateway: Gateway,
-    /// By task; `None` without an agent.
+    /// One per task; `None` without an agent.
     of_tasks: Vec<Option<TaskAgent<'a>>>,
 }
 

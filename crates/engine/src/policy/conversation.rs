@@ -29,7 +29,7 @@ pub struct Turn {
     pub completion: Completion,
     pub text: String,
     pub score: Score,
-    /// For training; 0 elsewhere.
+    /// Set for training; 0 elsewhere.
     pub advantage: f64,
 }
 
@@ -37,14 +37,14 @@ pub struct Turn {
 pub(super) struct Answer<'e> {
     pub(super) completion: Completion,
     pub(super) text: String,
-    /// As in [`Turn::tools`].
+    /// Turn as in [`Turn::tools`].
     pub(super) tools: Option<ToolTurn>,
     /// Row for scoring.
     pub(super) row: Cow<'e, PromptRow>,
 }
 
 impl Answer<'_> {
-    /// For a turn with tools or an agent.
+    /// An answer of a turn with tools or an agent.
     pub(super) fn after(
         turn: ToolTurn,
         completion: Completion,
@@ -63,7 +63,7 @@ impl Answer<'_> {
 /// Prompt of a later turn, including earlier answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaterPrompt {
-    /// Of the row, with the turn's number.
+    /// Id of the row, with the turn's number.
     pub id: String,
     /// Including special tokens.
     pub text: String,
@@ -78,7 +78,7 @@ pub struct ToolTurn {
     pub steps: Vec<CallStep>,
     /// Calls of the answer itself, whose replies were not read because of a limit or failure.
     pub last_calls: Vec<AnsweredCall>,
-    /// Of the answer.
+    /// Prompt of the answer.
     #[serde(skip)]
     pub prompt: Vec<u32>,
     pub end: ChainEnd,
@@ -87,9 +87,9 @@ pub struct ToolTurn {
     pub states: Map<String, Value>,
     /// Requests of an agent; all but the last are steps.
     pub agent: Option<Box<AgentRecord>>,
-    /// Of calls; of an agent's program.
+    /// Time of calls; of an agent's program.
     pub seconds: f64,
-    /// By call, as in [`Self::calls`]; empty for an agent, which calls tools itself.
+    /// Time per call, as in [`Self::calls`]; empty for an agent, which calls tools itself.
     pub call_seconds: Vec<f64>,
 }
 
@@ -114,7 +114,7 @@ impl ToolTurn {
             .chain(&self.last_calls)
     }
 
-    /// For records.
+    /// The chain for records.
     pub fn chain(&self) -> ToolChain {
         let step = |step: &CallStep| ToolStep {
             text: step.text.clone(),
@@ -192,7 +192,7 @@ impl Turn {
         self.is_scored() && self.score.is_max()
     }
 
-    /// For files and API answers, as of the trained model.
+    /// Converts for files and API answers, as of the trained model.
     ///
     /// # Errors
     /// A score that cannot be written as JSON.

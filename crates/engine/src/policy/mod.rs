@@ -76,7 +76,7 @@ pub enum PolicyVersion {
 }
 
 impl Policy {
-    /// With empty draft history, and no copy of the base.
+    /// Starts with an empty draft history, and no copy of the base.
     pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
         Self {
             engine,

@@ -43,13 +43,13 @@ pub enum PromptError {
     },
 }
 
-/// In tokens.
+/// Limits in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
     /// Configured limit of prompt + completion; `None`: only the model's.
     pub max_seq_len: Option<usize>,
     pub max_completion_tokens: usize,
-    /// Of the model.
+    /// Context length of the model.
     pub positions: usize,
 }
 
@@ -181,7 +181,7 @@ fn most_tokens(
     Ok(tokens + answers.len() * answer_tokens)
 }
 
-/// Per conversation about a row.
+/// Completions per conversation about a row.
 fn most_completions(task: &Task, row: &PromptRow) -> usize {
     match (task.toolset(), task.agent()) {
         (Some(tools), _) => tools.limits().max_turns,

@@ -16,7 +16,7 @@ pub(super) struct Questions<'a> {
     pub(super) sampler: Sampler<'a>,
     pub(super) all: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
-    /// By task; `None` without tools.
+    /// One per task; `None` without tools.
     tools: Vec<Option<TaskTools<'a>>>,
     /// `None` if no task has an agent.
     pub(super) agents: Option<Agents<'a>>,

@@ -7,7 +7,7 @@ use crate::score::{Scorer, Task};
 
 #[derive(Clone, Copy, Debug)]
 pub struct ConverseSettings<'a> {
-    /// By [`Prompt::task`].
+    /// Tasks indexed by [`Prompt::task`].
     pub tasks: &'a [ScoredTask<'a>],
     pub version: PolicyVersion,
     pub sampling: &'a Sampling,
@@ -16,7 +16,7 @@ pub struct ConverseSettings<'a> {
 }
 
 impl<'a> ConverseSettings<'a> {
-    /// Of whole conversations.
+    /// Settings of whole conversations.
     pub fn new(
         tasks: &'a [ScoredTask<'a>],
         version: PolicyVersion,
@@ -50,7 +50,7 @@ pub struct Question<'a> {
 /// Conversations with timings.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Conversed {
-    /// By question, then by sample.
+    /// Conversations by question, then by sample.
     pub conversations: Vec<Vec<Conversation>>,
     pub counts: DecodeCounts,
     pub gpu_fallbacks: Vec<GpuFallback>,

@@ -34,19 +34,19 @@ pub(super) struct TaskTools<'a> {
 /// Tools of one conversation.
 #[derive(Default)]
 pub(super) struct ToolSession {
-    /// From the first call or state question on.
+    /// Set from the first call or state question on.
     environment: Option<Environment>,
-    /// From the first answer on.
+    /// Set from the first answer on.
     transcript: Option<Transcript>,
     calls: usize,
     /// Time of calls in all turns.
     seconds: f64,
-    /// Of the current turn.
+    /// Steps of the current turn.
     steps: Vec<CallStep>,
-    /// Of the answer, if their replies were not read.
+    /// Calls of the answer, if their replies were not read.
     last_calls: Vec<AnsweredCall>,
     step_seconds: f64,
-    /// By call of the current turn.
+    /// Time per call of the current turn.
     call_seconds: Vec<f64>,
 }
 
@@ -61,7 +61,7 @@ type TurnEnd = (ChainEnd, Option<String>);
 
 /// A completion of a conversation with tools.
 pub(super) struct Sampled<'e> {
-    /// Of its turn.
+    /// Row of its turn.
     pub(super) row: Cow<'e, PromptRow>,
     pub(super) prompt: Vec<u32>,
     pub(super) completion: Completion,

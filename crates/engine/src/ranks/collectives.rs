@@ -135,7 +135,7 @@ impl Ranks {
     }
 }
 
-/// Of f32.
+/// Bytes of an f32 tensor.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
     let mut bytes = vec![0; tensor.elem_count() * DType::F32.size_in_bytes()];
     copy_to_host(tensor, &mut bytes)?;

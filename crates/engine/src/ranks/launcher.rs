@@ -258,7 +258,7 @@ fn parsed<N: std::str::FromStr>(name: &str, value: Option<String>) -> Result<N, 
         .map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
 }
 
-/// For a file name.
+/// A job's name for a file.
 fn job_name(parts: impl Iterator<Item = String>) -> String {
     let name = parts.collect::<Vec<_>>().join(".");
     name.replace(

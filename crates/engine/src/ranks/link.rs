@@ -59,7 +59,7 @@ impl Lost {
 }
 
 impl Link {
-    /// Over a connection to `peer`, lost after `timeout` without a heartbeat.
+    /// Wraps a connection to `peer`, lost after `timeout` without a heartbeat.
     pub(super) fn over(stream: TcpStream, peer: String, timeout: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         // Half, as two timeouts in a row count: a process suspended with its peers sees a jump in
@@ -101,7 +101,7 @@ impl Link {
         &self.peer
     }
 
-    /// After authentication messages may be of any length.
+    /// Names the authenticated peer, whose messages may then be of any length.
     pub(super) fn named(mut self, peer: String) -> Self {
         self.is_known.store(true, Ordering::Relaxed);
         self.peer = peer;

@@ -24,17 +24,17 @@ use processes::Processes;
 
 pub use launcher::Placement;
 
-/// Without a heartbeat.
+/// Time without a heartbeat.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
-/// For a process started here to connect, before loading anything.
+/// Time for a process started here to connect, before loading anything.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// For rank 0 to learn why a rank ends, and for a rank that it has ended.
+/// Time for rank 0 to learn why a rank ends, and for a rank that it has ended.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a rank to end once rank 0 is gone.
+/// Time for a rank to end once rank 0 is gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For rank 0 to answer at its address.
+/// Time for rank 0 to answer at its address.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a launcher's ranks: a network file system may show a new file after 30 s.
+/// Time for a launcher's ranks: a network file system may show a new file after 30 s.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -67,15 +67,15 @@ pub enum RankError {
 /// All ranks call the same collective methods in the same order; equal numbers of ranks give equal
 /// bits. Waiting fails with [`RankError::Lost`], [`RankError::Failed`] or [`RankError::Cancelled`].
 pub struct Ranks {
-    /// Of this process.
+    /// Number of this process.
     rank: usize,
     size: usize,
     /// Rank 0 has links to ranks 1, 2, ...; others to rank 0. Dropped first: a rank ends with its
     /// connection.
     links: Vec<Link>,
-    /// By rank, on rank 0.
+    /// Locations by rank, on rank 0.
     locations: Vec<Location>,
-    /// On GPUs.
+    /// Set on GPUs.
     communicator: OnceCell<Communicator>,
     is_cancelled: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     waited_seconds: Cell<f64>,
@@ -118,7 +118,7 @@ struct Location {
 }
 
 impl Location {
-    /// Of this process.
+    /// Location of this process.
     fn own(gpu: &str) -> Self {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
         let may_run = |number: &u32| set.is_set(*number as usize);

@@ -14,7 +14,7 @@ use crate::score::given_threads;
 #[derive(Debug, Default)]
 pub(super) struct Processes(Vec<Child>);
 
-/// For a rank to end by itself.
+/// Time for a rank to end by itself.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Processes {

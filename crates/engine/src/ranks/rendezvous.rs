@@ -9,7 +9,7 @@ use super::{Hello, Peer, RankError, SILENCE_TIMEOUT};
 use crate::files::random_bytes;
 use crate::format::hex;
 
-/// For a connection to identify itself.
+/// Time for a connection to identify itself.
 const TO_GREET: Duration = Duration::from_secs(2);
 
 /// Waits for ranks 1 to `size - 1`; `check` may fail earlier. `remedy`: for a rank that is late.

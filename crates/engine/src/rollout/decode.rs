@@ -35,7 +35,7 @@ mod rows; // state of a completion
 struct Row {
     asked: Arc<QueuedRequest>,
     sample: u32,
-    /// In `DecodeBatch::prompts`.
+    /// Key in `DecodeBatch::prompts`.
     prompt: usize,
     /// First slot in the KV cache, and number of slots.
     kv_slots: (usize, usize),
@@ -56,7 +56,7 @@ struct Row {
     completion: Completion,
     /// Cancelled by the source.
     is_dropped: bool,
-    /// Of the whole prompt, if longer than the cached one.
+    /// N-grams of the whole prompt, if longer than the cached one.
     ngrams: Option<Ngrams>,
     draft: Draft,
     /// Index of its newest token among the last pass's samples, if not yet read.
@@ -86,11 +86,11 @@ struct AdmittedRequest {
 /// A completed row in the cache.
 struct KeptRow {
     id: (u64, u32),
-    /// In `DecodeBatch::prompts`.
+    /// Key in `DecodeBatch::prompts`.
     prompt: usize,
     kv_slots: (usize, usize),
     state: usize,
-    /// Of prompt and completion.
+    /// Tokens of prompt and completion.
     tokens: Vec<u32>,
     /// Number of cached tokens: includes the last one if a pass that ran ahead computed it.
     computed: usize,
@@ -120,11 +120,11 @@ struct DecodeBatch<'a> {
     free_states: FreeSlots,
     /// Waiting requests with their samples.
     waiting: VecDeque<(Arc<QueuedRequest>, VecDeque<u32>)>,
-    /// In order of arrival.
+    /// Prompts in order of arrival.
     prompts: BTreeMap<usize, Prompt>,
     /// Number of prompts so far.
     prefilled: usize,
-    /// In order of arrival, with rows of one prompt adjacent.
+    /// Rows in order of arrival, with those of one prompt adjacent.
     rows: Vec<Row>,
     /// Rows moved to host memory for lack of slots, youngest first.
     parked: Vec<(Row, SavedRow)>,

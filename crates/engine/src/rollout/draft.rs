@@ -39,7 +39,7 @@ enum Source {
 pub struct DraftHistory {
     older: Ngrams,
     newer: Ngrams,
-    /// Of the newer completions, by steps; `None` before the first.
+    /// Generation of the newer completions, by steps; `None` before the first.
     generation: Option<u64>,
 }
 
@@ -96,7 +96,7 @@ fn generation_steps(kept: u64) -> u64 {
 pub(super) struct Ngrams {
     /// Texts, each after a [`START`].
     tokens: Vec<u32>,
-    /// By n-gram hash: index of the following token (0: none), and its streak.
+    /// Index of the following token (0: none) and its streak, by n-gram hash.
     following: Vec<(u32, u8)>,
 }
 
@@ -164,9 +164,9 @@ impl Ngrams {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub(super) tokens: Vec<u32>,
-    /// By token: estimated probability that it and those before are accepted.
+    /// Estimated probability that a token and those before are accepted.
     pub(super) probabilities: Vec<f64>,
-    /// By token: index of its context in [`CONTEXTS`], level.
+    /// Index in [`CONTEXTS`] and level, by token.
     kinds: Vec<(usize, usize)>,
 }
 
@@ -180,9 +180,9 @@ impl Draft {
 
 /// Drafts for the rows of one rollout, trusting contexts by their acceptance rates.
 pub(super) struct Drafter {
-    /// Per draft.
+    /// Limit per draft.
     most_tokens: usize,
-    /// By context and level: accepted and compared tokens.
+    /// Accepted and compared tokens, by context and level.
     seen: [[(f64, f64); LEVELS.len()]; CONTEXTS.len()],
 }
 
@@ -195,8 +195,8 @@ impl Drafter {
         }
     }
 
-    /// At most `most` tokens likely to follow `tokens`, while their joint probability is at least
-    /// `least`.
+    /// Drafts at most `most` tokens likely to follow `tokens`, while their joint probability is at
+    /// least `least`.
     pub(super) fn draft(
         &self,
         (history, prompt): (&DraftHistory, &Ngrams),

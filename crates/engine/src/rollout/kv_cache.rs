@@ -62,7 +62,7 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    /// For exactly these requests; `halvings`: after running out of memory.
+    /// Capacity for exactly these requests; `halvings`: after running out of memory.
     pub(super) fn for_list(
         requests: &[RequestSize],
         sampling: &Sampling,
@@ -116,8 +116,8 @@ impl Capacity {
         (self.rows + drafted).min(most)
     }
 
-    /// For future requests. A completion has all slots from the start, so that none restarts: its
-    /// client has read the beginning.
+    /// Capacity for future requests. A completion has all slots from the start, so that none
+    /// restarts: its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         Self {
             rows: size.rows,
@@ -152,7 +152,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// In the sequence.
+    /// Position in the sequence.
     pub(super) fn position(&self) -> usize {
         self.row.prefix.1 + self.row.length - 1
     }
@@ -161,9 +161,9 @@ impl Feed {
 /// Result of a pass.
 #[derive(Debug, Default)]
 pub(super) struct SampledPass {
-    /// After each fed token.
+    /// Samples after each fed token.
     pub(super) tokens: Vec<SampledToken>,
-    /// Of the fed tokens, if recorded.
+    /// Experts of the fed tokens, if recorded.
     pub(super) experts: Option<PassExperts>,
 }
 
@@ -341,7 +341,7 @@ impl KvCache {
         })
     }
 
-    /// By layer.
+    /// Views by layer.
     pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
         let read = |layer| match layer {
             &LayerCache::OfLayer(source) => &self.layers[source],

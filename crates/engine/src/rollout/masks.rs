@@ -28,8 +28,8 @@ pub(super) struct ConstrainedRow {
 #[derive(Debug)]
 pub(super) struct Lanes {
     count: usize,
-    /// By identity of the request's constraint, which is kept alive so that its address stays
-    /// unique.
+    /// Copies by identity of the request's constraint, which is kept alive so that its address
+    /// stays unique.
     copies: HashMap<*const Constraint, (Arc<Constraint>, Vec<Constraint>)>,
     rows: usize,
 }
@@ -72,7 +72,7 @@ impl ConstrainedRow {
         }
     }
 
-    /// On failure all tokens are allowed, and the row will be ended.
+    /// Computes the mask. After a failure all tokens are allowed, and the row will be ended.
     fn mask(&mut self, words: &mut [u32]) {
         if let Err(error) = self.progress.mask(words) {
             self.failure.get_or_insert(error);
@@ -85,7 +85,7 @@ impl ConstrainedRow {
 #[derive(Debug)]
 pub(super) enum RowMask<'r> {
     Grammar(&'r mut ConstrainedRow),
-    /// Only this one.
+    /// This token only.
     Token(u32),
 }
 
@@ -170,7 +170,7 @@ impl MaskOverhead {
         self.masks.load(Ordering::Relaxed)
     }
 
-    /// From a pass's first to last mask, summed over passes and threads.
+    /// Time from a pass's first to last mask, summed over passes and threads.
     pub fn seconds(&self) -> f64 {
         self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
     }

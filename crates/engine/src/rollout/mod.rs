@@ -62,7 +62,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// At the rollout's temperature, of any length.
+    /// Samples at the rollout's temperature, to any length.
     pub fn new(prompt: Vec<u32>, prompt_number: u32, step: u32, samples: usize) -> Self {
         Self {
             prompt,
@@ -99,7 +99,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// With the tokenizer's stop tokens and default drafts.
+    /// Uses the tokenizer's stop tokens and default drafts.
     pub fn new(
         tokenizer: &Tokenizer,
         temperature: f64,
@@ -112,7 +112,7 @@ impl Sampling {
         }
     }
 
-    /// Without stop tokens, with default drafts.
+    /// Uses default drafts and no stop tokens.
     pub fn plain(temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         Self {
             temperature,
@@ -135,7 +135,7 @@ pub use crate::facts::StopReason;
 pub struct Completion {
     /// Including the stop token.
     pub token_ids: Vec<u32>,
-    /// By token, under the sampling distribution (among allowed tokens, if constrained), nats.
+    /// Log-probs under the sampling distribution (among allowed tokens, if constrained), nats.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
     /// Tokens that were forced to close a think block.
@@ -147,7 +147,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Without forced tokens.
+    /// A completion without forced tokens.
     pub fn new(token_ids: Vec<u32>, log_probs: Vec<f32>, stop: StopReason) -> Self {
         Self {
             token_ids,
@@ -176,7 +176,7 @@ impl Completion {
         told
     }
 
-    /// Without forced tokens.
+    /// Log-probs without those of forced tokens.
     pub fn sampled_log_probs(&self) -> impl Iterator<Item = f32> {
         let all = self.log_probs.iter().copied().enumerate();
         all.filter(|(token, _)| !self.forced.contains(token))
@@ -192,7 +192,7 @@ impl Completion {
 /// Completions of a rollout, with counts and warnings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolloutOutput {
-    /// By request.
+    /// Completions by request.
     pub completions: Vec<Vec<Completion>>,
     pub counts: DecodeCounts,
     pub gpu_fallbacks: Vec<GpuFallback>,
@@ -254,7 +254,7 @@ pub struct RolloutMemory {
 }
 
 impl RolloutMemory {
-    /// With completions of earlier rollouts.
+    /// Starts with completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
         Self {
             history,
@@ -311,7 +311,7 @@ pub fn generate(
 pub(crate) struct RequestSize {
     /// Maximum.
     pub(crate) prompt_tokens: usize,
-    /// As in [`QueuedRequest`].
+    /// Growth as in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
     /// Whether its conversation may use prompts that extend none of its own.
     pub(crate) has_branches: bool,
@@ -395,7 +395,7 @@ pub struct QueueSize {
 }
 
 impl QueueSize {
-    /// On a GPU as for rollouts; on the CPU per thread, sharing the model.
+    /// Sizes of a rollout on a GPU; on the CPU per thread, sharing the model.
     pub fn for_model(model: &Decoder) -> Self {
         if !model.device().is_cpu() {
             let limits = limits(model);

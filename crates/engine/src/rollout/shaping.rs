@@ -17,11 +17,11 @@ pub struct Shaping {
     pub top_k: usize,
     /// Nucleus: most likely tokens with this total probability, at least one; 1: all.
     pub top_p: f64,
-    /// After top-k and top-p: minimum probability relative to the most likely; 0: all.
+    /// Minimum probability relative to the most likely, after top-k and top-p; 0: all.
     pub min_p: f64,
     /// Divides positive and multiplies negative logits of tokens in prompt and completion; 1: off.
     pub repetition_penalty: f64,
-    /// Before a stop token.
+    /// Minimum before a stop token.
     pub min_tokens: usize,
     /// Subtracted from logits of tokens in the completion.
     pub presence_penalty: f64,
@@ -66,7 +66,7 @@ impl Shaping {
 /// Parameters of a row sampled on the host.
 #[derive(Debug)]
 pub(super) struct ShapedParams {
-    /// In the pass.
+    /// Index in the pass.
     index: usize,
     shaping: Arc<Shaping>,
     params: SampleParams,
@@ -222,7 +222,7 @@ impl ShapedParams {
         })
     }
 
-    /// In id order.
+    /// Candidates in id order.
     fn candidates(
         &self,
         logits: &[f32],

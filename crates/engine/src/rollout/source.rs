@@ -19,7 +19,7 @@ pub struct QueuedRequest {
 }
 
 impl QueuedRequest {
-    /// In the kernels' encoding.
+    /// Index in the kernels' encoding.
     pub(super) fn adapter(&self) -> u32 {
         self.adapter.unwrap_or(NO_ADAPTER)
     }
@@ -73,7 +73,7 @@ pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
     sampling: &'a Sampling,
     is_taken: bool,
-    /// By request, in order of completion.
+    /// Completions by request, in order of completion.
     completions: Vec<Vec<(u32, Completion)>>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> FixedRequests<'a> {
         }
     }
 
-    /// By request, in order.
+    /// Completions by request, in order.
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);

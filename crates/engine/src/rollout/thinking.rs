@@ -78,7 +78,7 @@ pub(super) struct RowThinking {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ThinkBlock {
-    /// Without a limit, or past it.
+    /// No limit, or past it.
     Free,
     /// Token limit.
     Below(usize),
@@ -118,7 +118,7 @@ impl RowThinking {
         }
     }
 
-    /// After another token of the completion.
+    /// Updates the state after another token.
     pub(super) fn advance(&mut self, prompt: &[u32], completion: &[u32]) {
         let Some(limit) = &self.limit else { return };
         match &mut self.block {

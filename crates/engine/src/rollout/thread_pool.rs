@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::kernels::device::Engine;
 
-/// For shards of a rollout and micro-batches of an update: one thread per item, cancellable.
+/// Runs shards of a rollout and micro-batches of an update: one thread per item, cancellable.
 pub struct ThreadPool {
     /// `None`: the calling thread.
     pool: Option<rayon::ThreadPool>,

@@ -57,7 +57,7 @@ impl Activity {
 pub(super) struct ActiveAnswer(Activity);
 
 impl ActiveAnswer {
-    /// Until the body was sent.
+    /// Keeps the connection busy until the body was sent.
     pub(super) fn with(self, response: Response) -> Response {
         // Dropped with the body.
         response.map(|body| Body::new(body.inspect_err(move |_| _ = &self)))

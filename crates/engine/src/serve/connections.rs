@@ -25,13 +25,13 @@ use super::{Shared, http};
 const MAX_CONNECTIONS: usize = 4096;
 /// Descriptors reserved for other uses.
 const OWN_DESCRIPTORS: usize = 64;
-/// For a request's head.
+/// Time for a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Of a request line with headers.
+/// Size of a request line with headers.
 const HEAD_BYTES: usize = 64 << 10;
 /// A client that reads nothing for this long is dropped.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// For running requests at shutdown.
+/// Time for running requests at shutdown.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Interval of checks for shutdown.
@@ -189,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// A socket whose writes fail once the client reads nothing for [`WRITE_TIME`].
 struct TimedWrites {
     socket: Box<dyn Socket>,
-    /// Since when a write waits.
+    /// Set while a write waits.
     patience: Option<Pin<Box<Sleep>>>,
 }
 

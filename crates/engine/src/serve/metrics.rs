@@ -14,7 +14,7 @@ const SPEED_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// By bucket (not cumulative); the last has all slower ones.
+    /// Counts per bucket (not cumulative); the last has all slower ones.
     counts: [AtomicU64; BUCKETS.len() + 1],
     microseconds: AtomicU64,
 }

@@ -71,7 +71,7 @@ pub struct ServedModel {
 #[derive(Debug)]
 pub enum Place {
     Address(SocketAddr),
-    /// For this user's programs, while the conditions hold.
+    /// A socket for this user's programs, while the conditions hold.
     Socket(UnixListener, Conditions),
 }
 
@@ -146,7 +146,7 @@ struct Shared {
     /// [`rollout::QueuedRequest`].
     read_prompts: Mutex<VecDeque<(ReadPrompt, Option<u32>)>>,
     names: Vec<(String, Option<u32>)>,
-    /// Of the first name.
+    /// Alias of the first name.
     alias: Option<String>,
     key: Option<ApiKey>,
     /// Whether only this machine can reach it.

@@ -37,17 +37,17 @@ pub struct Candidate {
     config: TrainConfig,
     prompts: PromptSets,
     policy: Policy,
-    /// Of the start model.
+    /// Digest of the start model.
     pub model_digest: String,
-    /// For display.
+    /// Display name.
     pub device: String,
     /// `None` on a CPU.
     fit: Option<GpuPlan>,
 }
 
-/// Of a speed measurement: two shards of 32 completions in groups of 8.
+/// Prompts of a speed measurement: two shards of 32 completions in groups of 8.
 const MEASURED_PROMPTS: usize = 8;
-/// Of a measurement.
+/// Token limit of a measurement.
 const MEASURED_TOKENS: usize = 64;
 
 impl Candidate {

@@ -24,7 +24,7 @@ const MEMORY_PARTS: u64 = 16;
 /// Buffer for a checkpoint copy, and the writing thread.
 #[derive(Debug, Default)]
 pub(super) struct CheckpointWriter {
-    /// Until the first checkpoint; allocation is slow.
+    /// Set until the first checkpoint; allocation is slow.
     allocating: Option<JoinHandle<HostBuffer>>,
     /// Reused. Without a buffer the training thread writes checkpoints.
     pub(super) buffer: Option<HostBuffer>,
@@ -56,7 +56,7 @@ pub(super) struct PendingCheckpoint {
     pub(super) run: PathBuf,
     /// `None` if the files were written from the device.
     pub(super) snapshot: Option<Snapshot>,
-    /// Without a size until the files are written.
+    /// Has no size until the files are written.
     pub(super) event: Checkpoint,
     pub(super) is_logged: bool,
     pub(super) to_remove: Vec<u64>,
@@ -129,7 +129,7 @@ impl PendingCheckpoint {
         checkpoint_path(&self.run, self.event.step)
     }
 
-    /// For messages.
+    /// Name in messages.
     pub(super) fn label(&self) -> String {
         format!("the checkpoint of step {}", self.event.step)
     }

@@ -18,7 +18,7 @@ use crate::run::{
     list_checkpoints,
 };
 
-/// For names, counters and log lines.
+/// Space for names, counters and log lines.
 const BESIDES_BYTES: u64 = 1 << 20;
 
 /// Whether training continues while a checkpoint is written.

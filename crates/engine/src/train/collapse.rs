@@ -15,10 +15,10 @@ use crate::run::events::{Collapse, Note};
 use crate::run::{RunError, RunState, checkpoint_path, list_checkpoints, verify_checkpoint};
 use crate::update::Optimizer;
 
-/// Per run.
+/// Limit per run.
 const MAX_RECOVERIES: usize = 3;
 
-/// On rank 0: the recovery from a collapse, or the end of the run.
+/// Returns the recovery from a collapse, or the end of the run, on rank 0.
 ///
 /// Removes the checkpoint of the collapsed weights at the same step before recording anything, so
 /// that a worker that dies in between collapses and recovers again.

@@ -6,7 +6,7 @@ use crate::config::{StopCondition, TrainConfig};
 use crate::format::{counted, percent_short};
 use crate::run::RunState;
 
-/// For `stop_when_solved`: steps whose groups are counted, and the share that counts as all.
+/// Steps whose groups `stop_when_solved` counts, and the share that counts as all.
 const SOLVED_STEPS: u64 = 10;
 const SOLVED_SHARE: f64 = 0.99;
 

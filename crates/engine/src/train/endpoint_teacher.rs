@@ -33,7 +33,7 @@ pub(super) struct EndpointTeacher {
 struct Reading {
     group: usize,
     sample: usize,
-    /// With its prompt.
+    /// Tokens of prompt and completion.
     token_ids: Vec<u32>,
     prompt_tokens: usize,
 }
@@ -163,7 +163,7 @@ impl EndpointTeacher {
         Ok(failures.len())
     }
 
-    /// By reading: log-probs of its completion, or why there are none.
+    /// Log-probs per reading's completion, or why there are none.
     fn ask_all(
         &self,
         readings: &[Reading],

@@ -35,7 +35,7 @@ impl RunEval {
         }
     }
 
-    /// As in the log.
+    /// Target in the log.
     fn target(self) -> Target {
         match self.version {
             PolicyVersion::Base => Target::Base,
@@ -56,7 +56,7 @@ impl RunEval {
 struct TaskEval {
     eval: RunEval,
     task: usize,
-    /// As in the log.
+    /// Name in the log.
     set_name: String,
 }
 

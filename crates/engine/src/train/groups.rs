@@ -20,10 +20,10 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 pub(super) struct Group {
     /// Position in the endless prompt order, as in random numbers.
     position: u32,
-    /// Of the training prompt.
+    /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) conversations: Vec<Conversation>,
-    /// By turn: compares the rewards of sampled answers.
+    /// Signals by turn: compare the rewards of sampled answers.
     signals: Vec<GroupSignal>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct AnsweredTurn {
 pub(super) struct PromptOutcome {
     /// Unique position of the group.
     pub(super) position: u32,
-    /// Of the training prompt.
+    /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) outcome: GroupOutcome,
 }
@@ -62,12 +62,12 @@ pub(super) struct StepRollout {
     /// Decoding time.
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
-    /// Of everything decoded together.
+    /// Counts of everything decoded together.
     pub(super) counts: DecodeCounts,
     /// GPU fallbacks. Steps sampled together record them in the first.
     pub(super) gpu_fallbacks: Vec<GpuFallback>,
-    /// By completion number in [`PolicyBatch::sequences`], if sampled by older weights than the
-    /// step updates.
+    /// Log-probs by completion number in [`PolicyBatch::sequences`], if sampled by older weights
+    /// than the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
     /// Time of computing them.
@@ -317,7 +317,7 @@ impl StepRollout {
         std::iter::once(self).chain(&self.others)
     }
 
-    /// With groups of all ranks, in prompt order.
+    /// Adds the groups of all ranks, in prompt order.
     pub(super) fn merged(mut self) -> Self {
         for other in std::mem::take(&mut self.others) {
             self.groups.extend(other.groups);

@@ -22,7 +22,7 @@ use crate::update::{PolicyStatistics, StepOutcome};
 /// A step's update, before recording.
 #[derive(Clone, Debug)]
 pub(super) struct StepUpdate {
-    /// Over this rank's groups; on rank 0 over all, once recorded.
+    /// Sums over this rank's groups; on rank 0 over all, once recorded.
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<StepOutcome>,

@@ -30,12 +30,12 @@ pub struct PretrainSettings {
     /// Half the size.
     pub in_bf16: bool,
     pub updates: u64,
-    /// Per update.
+    /// Examples per update.
     pub examples: usize,
     pub tokenizer_examples: u64,
     /// Peak, after warm-up over a fiftieth of the updates and before a cosine decay.
     pub learning_rate: f64,
-    /// Of the initial weights.
+    /// Seed of the initial weights.
     pub seed: u64,
     pub tokens_per_micro_batch: usize,
 }

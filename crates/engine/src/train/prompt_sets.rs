@@ -16,7 +16,7 @@ use crate::text::Tokenizer;
 
 #[derive(Debug)]
 pub(super) struct PromptSets {
-    /// At least one per task; at most `max_rows` each.
+    /// Training prompts: at least one per task, at most `max_rows` each.
     pub(super) train: Vec<Prompt>,
     /// May be empty.
     pub(super) eval: Vec<Prompt>,
@@ -24,10 +24,9 @@ pub(super) struct PromptSets {
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
-    /// By training prompt: the prompt of a teacher that is shown expected answers; empty without
-    /// one.
+    /// Prompts of a teacher that is shown expected answers, by training prompt; empty without one.
     pub(super) demonstrated: Vec<Option<Vec<u32>>>,
-    /// Of a separate teacher; 0 without one.
+    /// Size of a separate teacher; 0 without one.
     pub(super) teacher_parameters: usize,
     /// Order of training prompts.
     pub(super) order: PromptOrder,

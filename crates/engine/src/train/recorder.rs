@@ -54,7 +54,7 @@ pub(super) struct Recorder<'a> {
 const A_LITTLE_BYTES: u64 = 1 << 20;
 
 impl<'a> Record<'a> {
-    /// With a recorder on rank 0.
+    /// Has a recorder on rank 0.
     pub(super) fn new(recorder: Option<Recorder<'a>>, engine: &Engine) -> Self {
         Self {
             recorder,
@@ -222,7 +222,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// For threads that append to the log.
+    /// The log, for threads that append to it.
     pub(super) fn log(&self) -> Arc<Mutex<EventWriter>> {
         Arc::clone(&self.events)
     }

@@ -40,17 +40,17 @@ pub struct TaskResult {
     /// Set of the comparison: `test`, or `eval` without a test set.
     pub set: String,
     pub base: EvalSummary,
-    /// Of the best checkpoint.
+    /// Rates of the best checkpoint.
     pub trained: EvalSummary,
-    /// By `valid`.
+    /// Comparison by `valid`.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// By `exact`; `None` without expected answers.
+    /// Comparison by `exact`; `None` without expected answers.
     pub exact_comparison: Option<Comparison>,
 }
 
 impl Report {
-    /// As JSON: the only task's result, or `tasks`.
+    /// The report as JSON: the only task's result, or `tasks`.
     ///
     /// # Errors
     /// Never for these numbers.

@@ -14,7 +14,7 @@ pub(super) struct StepPlan {
     pub(super) step: u64,
     /// Position of the first prompt in the endless order.
     position: u64,
-    /// Of training prompts.
+    /// Indices of training prompts.
     pub(super) prompts: Vec<usize>,
     /// Prompts skipped to find them.
     pub(super) skipped: u64,
@@ -90,7 +90,7 @@ impl Trainer {
 pub(super) struct PlannedPrompt {
     pub(super) step: u32,
     pub(super) position: u32,
-    /// Of the training prompt.
+    /// Index of the training prompt.
     pub(super) prompt: usize,
 }
 

@@ -15,9 +15,9 @@ use crate::task::{split_task_metric, split_task_set, task_set};
 /// Alerts of a run and its tasks.
 #[derive(Debug, Default)]
 pub(super) struct RunAlerts {
-    /// With several tasks, alerts about what they share: gradient, ranks, guard prompts.
+    /// Alerts about what several tasks share: gradient, ranks, guard prompts.
     pub(super) run: Alerts,
-    /// By name; empty for one task.
+    /// Alerts by task name; empty for one task.
     tasks: Vec<(String, Alerts)>,
 }
 

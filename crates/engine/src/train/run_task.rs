@@ -114,7 +114,7 @@ impl RunTask {
         &self.part.task
     }
 
-    /// As in file names and the log.
+    /// Name in file names and the log.
     pub(super) fn set_name(&self, set: PromptSet) -> String {
         task_set(set.name(), &self.part.name)
     }

@@ -36,7 +36,7 @@ pub(super) struct Setup {
     pub(super) prompts: PromptSets,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
-    /// For display.
+    /// Display name.
     pub(super) device: String,
     /// `None` on a CPU.
     pub(super) gpu: Option<Gpu>,
@@ -146,7 +146,7 @@ impl Setup {
         }
     }
 
-    /// For the log; `None` on a CPU.
+    /// The memory plan for the log; `None` on a CPU.
     pub(super) fn memory(&self) -> Option<events::Memory> {
         let GpuPlan { shape, memory, gpu } = self.fit.as_ref()?;
         Some(events::Memory {

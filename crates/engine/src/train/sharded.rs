@@ -61,7 +61,7 @@ fn is_whole(trainer: &Trainer) -> bool {
     trainer.policy.model.parameters().shard().is_whole()
 }
 
-/// As f32.
+/// The range as f32 bytes.
 fn bytes(trainer: &Trainer, of: Sharded, range: Range<usize>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; range.len() * DType::F32.size_in_bytes()];
     copy_to_host(

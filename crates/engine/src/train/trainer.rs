@@ -43,7 +43,7 @@ pub(super) struct Trainer {
     pub(super) total_steps: u64,
     /// Shape of gradients, shrunk on out-of-memory; equal on all ranks.
     pub(super) shape: Cell<StepShape>,
-    /// By task, with `guided` or after recovering from a collapse; else empty.
+    /// Guides by task, with `guided` or after recovering from a collapse; else empty.
     pub(super) guides: Vec<Guide>,
     /// A separate teacher.
     pub(super) teacher: Option<Decoder>,

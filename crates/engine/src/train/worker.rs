@@ -26,7 +26,7 @@ use crate::run::{
 /// Processes that compute a run.
 #[derive(Debug, Default)]
 pub enum RankSource {
-    /// As configured, started here.
+    /// Started here as configured.
     #[default]
     Configured,
     /// This many, started here.

@@ -117,7 +117,7 @@ struct HeadPart<'a> {
     micro_batch: &'a MicroBatch,
     temperature: f64,
     sequences: Range<usize>,
-    /// In the batch, of each token.
+    /// Batch row of each token.
     rows: Vec<u32>,
     targets: Vec<u32>,
 }
@@ -155,7 +155,7 @@ impl<'a> HeadPart<'a> {
         })
     }
 
-    /// By sequence; and the logits if there is one chunk.
+    /// Log-probs by sequence; and the logits if there is one chunk.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
         self.each_chunk(|logits, targets| {

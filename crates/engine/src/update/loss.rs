@@ -21,7 +21,7 @@ pub struct LossSettings {
     pub clip_low: f64,
     /// Upper clip. `bnpo` clips symmetrically by `clip_low`; `cispo` uses `cispo_cap` instead.
     pub clip_high: f64,
-    /// Of `cispo`.
+    /// Ratio cap of `cispo`.
     pub cispo_cap: f64,
     /// Weight of the KL to the reference.
     pub kl_beta: f64,
@@ -50,20 +50,20 @@ pub struct StepTotals {
 /// Log-probs and advantage of a completion of length T.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceTerms<'a> {
-    /// Under the trained weights, nats.
+    /// Log-probs under the trained weights, nats.
     pub log_probs: &'a [f32],
-    /// Under the weights that sampled it, if older; `None`: the ratio is exactly 1.
+    /// Log-probs under the weights that sampled it, if older; `None`: the ratio is exactly 1.
     pub old: Option<&'a [f32]>,
-    /// Under the reference, with `kl_beta` > 0.
+    /// Log-probs under the reference, with `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
-    /// Under the teacher, for a distilled completion.
+    /// Log-probs under the teacher, for a distilled completion.
     pub teacher: Option<&'a [f32]>,
-    /// Of all tokens, without the teacher's part.
+    /// Advantage of all tokens, without the teacher's part.
     pub advantage: f64,
 }
 
 impl<'a> SequenceTerms<'a> {
-    /// Under the weights that sampled it, nats; constants if these are the current ones.
+    /// Log-probs under the weights that sampled it, nats; constants if these are the current ones.
     pub(super) fn sampled(self) -> &'a [f32] {
         self.old.unwrap_or(self.log_probs)
     }

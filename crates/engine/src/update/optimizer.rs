@@ -12,13 +12,13 @@ use crate::model::{Gradients, ParameterSlot, Parameters};
 /// norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerSettings {
-    /// After warm-up.
+    /// Rate after warm-up.
     pub learning_rate: f64,
     /// Updates of the linear warm-up from 0; the first update already moves.
     pub warmup_steps: u64,
-    /// After warm-up.
+    /// Schedule after warm-up.
     pub schedule: Schedule,
-    /// Of the schedule, including warm-up; the last one has the floor.
+    /// Steps of the schedule, including warm-up; the last one has the floor.
     pub total_steps: u64,
     /// Final rate as a share of `learning_rate`, in [0, 1].
     pub floor: f64,
@@ -53,9 +53,9 @@ impl OptimizerSettings {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepOutcome {
     Updated {
-        /// Before clipping.
+        /// Norm before clipping.
         grad_norm: f64,
-        /// Of this update.
+        /// Rate of this update.
         learning_rate: f64,
     },
     /// The gradient's norm was not finite; nothing changed.
@@ -74,7 +74,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Before the first update.
+    /// State before the first update.
     pub fn new(
         settings: OptimizerSettings,
         parameters: &Parameters,
@@ -266,7 +266,7 @@ mod tests {
         check(Schedule::Cosine, 0.1, [0.5, 1.0, 1.0, 0.55, 0.1, 0.1]);
     }
 
-    /// In f32 and bf16, partly with weight decay: sharded updates equal the whole.
+    /// Sharded updates equal the whole, in f32 and bf16, partly with weight decay.
     #[test]
     fn parts_move_as_the_whole_does() {
         const RANKS: usize = 3;

@@ -23,16 +23,17 @@ pub struct PolicySample<'a> {
     /// Tokens read between the previous sample, which this one continues, and this one; `None`: it
     /// continues the group's prompt.
     pub follows: Option<Cow<'a, [u32]>>,
-    /// As sampled, including the stop token.
+    /// Tokens as sampled, including the stop token.
     pub token_ids: Cow<'a, [u32]>,
     /// The sampler's, nats; empty for a guiding answer.
     pub sampled_log_probs: Cow<'a, [f32]>,
-    /// By a training forward of the weights that sampled it; `None` if these are the current ones:
-    /// the ratio is exactly 1. The sampler's own round differently, which exceeds `gspo`'s clips.
+    /// Log-probs by a training forward of the weights that sampled it; `None` if these are the
+    /// current ones: the ratio is exactly 1. The sampler's own round differently, which exceeds
+    /// `gspo`'s clips.
     pub old_log_probs: Option<Cow<'a, [f32]>>,
-    /// With `kl_beta` > 0.
+    /// Set with `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
-    /// For a distilled completion.
+    /// Set for a distilled completion.
     pub teacher_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
     /// Tokens not chosen by the policy: read, but not part of the loss.
@@ -159,7 +160,7 @@ impl<'a> PolicyGroup<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySettings {
     pub loss: LossSettings,
-    /// As in the rollout.
+    /// Temperature of the rollout.
     pub temperature: f64,
     pub tokens_per_micro_batch: usize,
     /// Whether to keep only layer inputs and recompute the rest.

@@ -11,7 +11,7 @@ use crate::rollout::ThreadPool;
 /// A prompt and its target completion, with stop token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
-    /// Without loss.
+    /// Tokens without loss.
     pub prompt: Vec<u32>,
     /// Averaged by the loss.
     pub completion: Vec<u32>,

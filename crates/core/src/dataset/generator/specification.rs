@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, de};
 
-/// In `row_fields`: applies to all rows.
+/// Key in `row_fields` that applies to all rows.
 pub(crate) const EVERY_ANSWER: &str = "*";
 
 #[derive(Clone, Debug, Deserialize)]
@@ -26,9 +26,7 @@ pub(crate) struct Specification {
     /// here overrides the common one.
     #[serde(default)]
     pub(crate) row_fields: BTreeMap<String, BTreeMap<String, String>>,
-    /// In file order.
     pub(crate) styles: Vec<Style>,
-    /// Per written set.
     pub(crate) rows: Rows,
     /// Wrong answers of an unaligned model, by habit.
     #[serde(default)]
@@ -41,9 +39,9 @@ pub(crate) struct Specification {
     pub(crate) words: BTreeMap<String, Vec<String>>,
     /// Each set's share of the words; required with `words`.
     pub(crate) word_shares: Option<WordShares>,
-    /// Without it templates have no dates.
+    /// Dates; templates have none without it.
     pub(crate) dates: Option<Dates>,
-    /// For styles that name a format.
+    /// Amounts, for styles that name a format.
     pub(crate) amounts: Option<Amounts>,
     /// Symbol by code; required with `amounts`.
     #[serde(default)]
@@ -94,7 +92,7 @@ impl Style {
     }
 }
 
-/// Per written set.
+/// Rows per written set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rows {
@@ -116,7 +114,7 @@ pub(crate) struct WordShares {
 }
 
 impl WordShares {
-    /// In the order of `Stream`.
+    /// Returns the shares in the order of `Stream`.
     pub(crate) fn by_stream(&self) -> [u32; 4] {
         [self.train, self.eval, self.test, self.pretrain]
     }

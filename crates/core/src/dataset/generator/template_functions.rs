@@ -18,7 +18,7 @@ const WORD_ATTEMPTS: usize = 10_000;
 pub(super) struct WordPools {
     pub(super) pools: BTreeMap<String, Vec<String>>,
     pub(super) words: BTreeMap<String, Vec<String>>,
-    /// In the order of `Stream`.
+    /// Shares in the order of `Stream`.
     pub(super) word_shares: [u32; 4],
 }
 

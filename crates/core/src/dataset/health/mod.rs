@@ -32,7 +32,7 @@ pub struct Checks<'a> {
     pub definition: &'a str,
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
     pub count_tokens: Option<&'a CountTokens<'a>>,
-    /// In tokens, leaving room for an answer.
+    /// Longest prompt, in tokens, that leaves room for an answer.
     pub most_prompt_tokens: Option<usize>,
 }
 

@@ -46,7 +46,7 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// For lists.
+    /// Title in lists.
     pub fn title(self) -> &'static str {
         match self {
             Self::BadLine => "bad line",
@@ -78,7 +78,7 @@ impl FindingKind {
 pub struct Finding {
     pub kind: FindingKind,
     pub level: Level,
-    /// As shown to the user.
+    /// Path as shown to the user.
     pub file: String,
     /// 1-based; `None`: the whole file.
     pub line: Option<usize>,
@@ -106,7 +106,7 @@ pub struct Group {
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
     pub set: &'static str,
-    /// As shown to the user.
+    /// Path as shown to the user.
     pub file: String,
     /// Valid rows.
     pub rows: usize,
@@ -118,10 +118,10 @@ pub struct SetHealth {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    /// As shown to the user.
+    /// Path as shown to the user.
     pub(super) file: &'a str,
     pub(super) set: Option<PromptSet>,
-    /// From 1; `None`: the whole file.
+    /// 1-based; `None`: the whole file.
     pub(super) line: Option<usize>,
 }
 
@@ -133,7 +133,7 @@ pub struct Health {
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
-    /// In order of their first finding.
+    /// Groups in order of their first finding.
     pub groups: Vec<Group>,
     #[serde(skip)]
     listed: BTreeMap<(FindingKind, String), usize>,

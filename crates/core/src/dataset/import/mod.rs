@@ -23,7 +23,7 @@ use survey::Survey;
 /// Imported rows, and malformed records by line.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedRows {
-    /// With guessed parts.
+    /// The mapping with guessed parts.
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
     /// Line and reason.

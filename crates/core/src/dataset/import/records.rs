@@ -35,7 +35,7 @@ pub enum Format {
 impl Format {
     pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
-    /// By file extension.
+    /// Determines the format by file extension.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
@@ -57,7 +57,7 @@ pub struct Record {
 
 type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
-/// Per import.
+/// Limit per import.
 const MAX_RECORDS: usize = 1_000_000;
 /// Approximate memory limit: a small file can decode to any size.
 const MAX_RECORD_BYTES: usize = 1 << 30;
@@ -174,7 +174,7 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     })
 }
 
-/// In order of first appearance.
+/// Lists columns in order of first appearance.
 pub fn columns(records: &[Record]) -> Vec<String> {
     let mut known = std::collections::HashSet::new();
     let keys = records.iter().flat_map(|record| record.fields.keys());
@@ -379,7 +379,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
 /// Start of a quoted cell.
 #[derive(Debug, Clone, Copy)]
 struct Quote {
-    /// From 1.
+    /// 1-based.
     line: usize,
     column: usize,
 }
@@ -407,7 +407,7 @@ enum CellState {
     CellStart,
     Plain,
     Quoted,
-    /// After a quote in a quoted cell: its end, or an escaped quote.
+    /// A quote was read in a quoted cell: its end, or an escape.
     Closing,
 }
 
@@ -601,7 +601,7 @@ fn csv_error(error: &csv::Error) -> String {
     }
 }
 
-/// At most 60 characters.
+/// Truncates to 60 characters.
 pub(super) fn clip(text: &str) -> String {
     shortened(text, 60)
 }

@@ -21,7 +21,7 @@ const MAX_SAMPLE_CHARS: usize = 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// In order of first appearance.
+    /// Columns in order of first appearance.
     pub(super) columns: Vec<String>,
     pub(super) first: Vec<Record>,
     known: HashSet<String>,

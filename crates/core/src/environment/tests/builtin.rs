@@ -3,7 +3,7 @@
 use super::*;
 use crate::sandbox::machine;
 
-/// At the machine's isolation level.
+/// An interpreter at the machine's isolation level.
 fn interpreter(folder: &Path) -> Environment {
     let level = machine().level.name();
     let toml = format!(

@@ -6,7 +6,7 @@ use crate::score::json::{self, Kind, Place, Places};
 pub struct OutlineEntry {
     /// Nesting level.
     pub depth: usize,
-    /// Of a field, function, table or key, or a topic.
+    /// Name of a field, function, table or key, or a topic.
     pub name: String,
     /// `None` if the line is not a field.
     pub required: Option<bool>,

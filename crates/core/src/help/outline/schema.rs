@@ -47,7 +47,7 @@ const SPOKEN: [&str; 29] = [
     "$ref",
 ];
 
-/// In any draft.
+/// Whether a keyword constrains values in any draft.
 fn may_constrain(key: &str) -> bool {
     // A keyword that rejects a value in any draft does so in this one, or does not exist in it.
     Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))

@@ -111,7 +111,7 @@ impl Reader<'_> {
         })
     }
 
-    /// For published files, and those of transformers 5.24, which list the global layers.
+    /// Handles published files, and those of transformers 5.24, which list the global layers.
     fn global_heads(&self, scopes: &[Scope]) -> Result<GlobalHeads, HubError> {
         let values_are_keys = self.flag("attention_k_eq_v")?;
         let own = self.count("num_key_value_heads")?;
@@ -329,7 +329,7 @@ mod tests {
     const PLAIN: &str =
         r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12"#;
 
-    /// As in transformers' `Gemma4TextConfig`.
+    /// Compares with transformers' `Gemma4TextConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {

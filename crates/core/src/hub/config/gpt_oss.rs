@@ -110,7 +110,7 @@ mod tests {
     const PLAIN: &str =
         r#""model_type":"gpt_oss","vocab_size":100,"hidden_size":64,"num_hidden_layers":3"#;
 
-    /// As in transformers' `GptOssConfig`.
+    /// Compares with transformers' `GptOssConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {

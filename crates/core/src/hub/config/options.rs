@@ -2,7 +2,7 @@
 
 use super::{Architecture, ModelConfig, RopeScaling};
 
-/// Of the feed-forward block.
+/// Activation function of the feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     Silu,
@@ -37,7 +37,7 @@ pub enum Scope {
 pub struct SlidingWindow {
     /// Tokens attended to, including the query's own.
     pub tokens: usize,
-    /// By layer.
+    /// One per layer.
     pub scopes: Vec<Scope>,
     /// Base of the rotary wavelengths of these layers.
     pub rope_theta: f64,
@@ -96,13 +96,13 @@ pub struct GatedDelta {
     /// Number of key heads, and of query heads; divides the value heads.
     pub key_heads: usize,
     pub value_heads: usize,
-    /// Of a query or key head.
+    /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Of a value head.
+    /// Dimension of a value head.
     pub value_dimension: usize,
     /// Tokens seen by the causal convolution, including the current one.
     pub kernel: usize,
-    /// By layer.
+    /// One per layer.
     pub layers: Vec<bool>,
 }
 
@@ -154,7 +154,7 @@ pub struct ClampedGate {
 /// Mixture-of-experts layers (Shazeer et al. 2017, arXiv 1701.06538).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
-    /// Per layer.
+    /// Experts per layer.
     pub count: usize,
     /// Experts per token.
     pub active: usize,
@@ -162,7 +162,7 @@ pub struct Experts {
     pub intermediate_size: usize,
     /// Whether a token's expert weights are normalised to sum 1.
     pub is_renormalised: bool,
-    /// By layer; the others are dense.
+    /// One per layer; the others are dense.
     pub layers: Vec<bool>,
     pub tensors: ExpertTensors,
     /// `None`: the decoder's activation.
@@ -397,7 +397,7 @@ impl ModelConfig {
 }
 
 impl Architecture {
-    /// For display.
+    /// Display name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3",

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::hub::config::copied_config;
 
-    /// As in transformers' `Qwen3_5MoeTextConfig`.
+    /// Compares with transformers' `Qwen3_5MoeTextConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let keys = r#""vocab_size":100,"hidden_size":64,"num_hidden_layers":4"#;

@@ -14,7 +14,7 @@ pub enum RopeScaling {
         /// At least 1.
         factor: f64,
     },
-    /// Only the first pairs, a share of the head, rotate, with the wavelengths of a whole head; all
+    /// Rotates only the first pairs, a share of the head, with the wavelengths of a whole head; all
     /// divided by `factor`.
     Proportional {
         /// `partial_rotary_factor`, in (0, 1].
@@ -68,7 +68,8 @@ impl RopeScaling {
         }
     }
 
-    /// As in `rope_scaling` of `config.json`; families with several layer types write their own.
+    /// The form of `rope_scaling` in `config.json`; families with several layer types write their
+    /// own.
     pub(super) fn to_json(self) -> Value {
         match self {
             Self::Unscaled | Self::Proportional { .. } => Value::Null,

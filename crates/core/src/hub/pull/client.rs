@@ -8,7 +8,7 @@ use ureq::{Agent, Body, http};
 use super::{PullError, PullSettings};
 use crate::http::{Origin, agent_config, problem_of};
 
-/// Per request.
+/// Limit per request.
 const MAX_REDIRECTS: usize = 10;
 
 pub(super) struct Client {

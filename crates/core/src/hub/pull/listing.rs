@@ -12,13 +12,13 @@ use crate::files;
 
 /// Lists a sharded model's files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// Of a listing.
+/// Size limit of a listing.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// Expected hash in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// For files in large file storage.
+    /// Hash of files in large file storage.
     Sha256(String),
     /// SHA-1 of `blob SIZE\0` and the bytes, as in git.
     GitBlob(String),

@@ -136,7 +136,7 @@ impl<'s> SchemaParts<'s> {
 }
 
 impl Types {
-    /// Only lists.
+    /// Allows lists only.
     pub(crate) const LIST: Self = Self {
         array: true,
         ..NONE

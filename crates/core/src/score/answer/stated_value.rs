@@ -20,7 +20,7 @@ pub(crate) enum Leaf {
     /// `null`, `""`, `[]` or `{}`.
     Nothing,
     Boolean,
-    /// In canonical text, shared by equal numbers.
+    /// Canonical text, shared by equal numbers.
     Number(String),
     Text(String),
 }

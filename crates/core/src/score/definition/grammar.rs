@@ -11,7 +11,7 @@ pub enum Grammar<'a> {
     JsonSchema(&'a SchemaFiles),
     ToolCalls(&'a ToolRules),
     HttpMessage(&'a HttpRules),
-    /// In the syntax of the `regex` crate.
+    /// A pattern in the syntax of the `regex` crate.
     Pattern(&'a str),
 }
 
@@ -28,7 +28,7 @@ pub struct SchemaFiles {
 /// Functions that may be called.
 #[derive(Debug, Clone)]
 pub struct ToolRules {
-    /// In OpenAI's schema; `None` if each row has its own.
+    /// Tools in OpenAI's schema; `None` if each row has its own.
     pub tools: Option<Value>,
     /// Whether calls must be in the expected order.
     pub in_order: bool,

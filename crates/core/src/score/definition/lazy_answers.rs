@@ -62,7 +62,7 @@ impl<'a> LazyAnswer<'a> {
     }
 }
 
-/// For unspecified answer formats.
+/// Answers for unspecified formats.
 pub(crate) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
     let narrow = "let `[score]` ask for more, or give every row an `expected`";
     let lazy = [

@@ -48,7 +48,7 @@ impl Fields {
         Some(Self { schemas })
     }
 
-    /// From tools in OpenAI's schema.
+    /// Reads tools in OpenAI's schema.
     pub(super) fn of_tools(tools: &Value) -> Self {
         let functions = functions(tools).unwrap_or_default().into_iter();
         let named = |function: crate::task::Function<'_>| {

@@ -37,7 +37,7 @@ pub(super) struct Grounded {
 /// Result for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Grounding {
-    /// In [0, 1].
+    /// Within [0, 1].
     pub(super) share: f64,
     pub(super) values: Vec<GroundedValue>,
     /// Values that the prompt does not state.
@@ -202,7 +202,7 @@ impl Left {
 /// Search state for one prompt.
 struct Search<'r> {
     prompt: PromptIndex<'r>,
-    /// By value: fields that state it, and its number of mentions.
+    /// Fields that state a value, and its number of mentions.
     stated: HashMap<String, (Vec<Vec<String>>, usize)>,
     taken: Vec<Place>,
 }

@@ -31,7 +31,7 @@ pub(crate) static KIND: Kind = Kind {
     read,
 };
 
-/// Of the program's last line in a reason.
+/// Characters of the program's last line in a reason.
 const SHOWN_CHARS: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

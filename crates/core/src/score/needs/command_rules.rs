@@ -22,7 +22,7 @@ pub struct CommandRules {
     pub mode: CommandMode,
     /// 0: one per core, at most eight.
     pub processes: usize,
-    /// Per answer.
+    /// Limit per answer.
     pub seconds: f64,
     /// Address space; 0: no limit.
     pub memory_mib: u64,

@@ -12,7 +12,7 @@ use crate::task::{Home, Read, Section};
 
 /// Keys of endpoints.toml that `[score.endpoint]` lacks, since the judge sets them.
 const NOT_OF_JUDGES: [&str; 4] = ["json_mode", "strict_schema", "logprobs", "kind"];
-/// In place of the address of a local model.
+/// Stands for the address of a local model.
 pub(crate) const LOCAL: &str = "this machine";
 const MAX_CRITERIA: usize = 20;
 const MAX_NAME_LEN: usize = 24;
@@ -26,7 +26,7 @@ pub(crate) const SIDE_BY_SIDE: &str = "There are several answers to the same con
 /// `[score]` or `[[reward]]` of `kind = "judge"`.
 #[derive(Debug, Clone)]
 pub struct RubricRules {
-    /// For a local model without an address, which its server has once running.
+    /// Server of the judge; a local model's has an address once it runs.
     pub endpoint: Endpoint,
     pub local: Option<LocalModel>,
     /// Environment variable with the server's key.
@@ -38,7 +38,7 @@ pub struct RubricRules {
     pub sees_expected: bool,
     /// Minimum share of all points of a valid answer, above 0.
     pub pass_at: f64,
-    /// In the currency of the endpoint's prices, per process.
+    /// Limit in the currency of the endpoint's prices, per process.
     pub max_cost: Option<f64>,
     pub requests_per_minute: Option<f64>,
     /// Whether text that looks like a secret may be sent.

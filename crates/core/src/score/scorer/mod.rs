@@ -28,7 +28,7 @@ pub struct ScorerErrors {
     pub command: &'static str,
     pub failed: usize,
     pub all: u32,
-    /// Of the first failure.
+    /// Reason of the first failure.
     pub reason: String,
 }
 
@@ -39,7 +39,7 @@ pub struct Scorer {
     tiers: TierValues,
     parts: Vec<Part>,
     most_errors: f64,
-    /// As in [`ScorerErrors`].
+    /// Subject and command of [`ScorerErrors`].
     may_fail: (&'static str, &'static str),
 }
 
@@ -208,7 +208,7 @@ impl Rules {
         })
     }
 
-    /// In [0, 1].
+    /// Value in [0, 1].
     fn value(&self, verdict: &Verdict) -> f64 {
         let of_tier = match verdict.tier {
             Tier::Unparsable => 0.0,

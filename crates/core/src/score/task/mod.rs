@@ -117,23 +117,23 @@ pub struct LengthRule {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LengthAim {
-    /// At most.
+    /// The length should be at most this.
     Max(f64),
-    /// As near as possible.
+    /// The length should be near this.
     Target(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LengthUnit {
-    /// As sampled, with stop token; text does not show it.
+    /// Tokens as sampled, with stop token; text does not show them.
     Tokens,
     /// UTF-8.
     Bytes,
 }
 
 impl LengthRule {
-    /// In [0, 1]. With a maximum it is DAPO's overlong penalty (arXiv 2503.14476, equation 13) plus
-    /// 1, which changes no advantage.
+    /// Value in [0, 1]. With a maximum it is DAPO's overlong penalty (arXiv 2503.14476,
+    /// equation 13) plus 1, which changes no advantage.
     pub(crate) fn value(&self, length: usize) -> f64 {
         let length = length as f64;
         match self.aim {

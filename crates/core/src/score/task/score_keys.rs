@@ -9,9 +9,9 @@ use crate::score::kinds::{KINDS, kind_named};
 /// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScoreKey {
-    /// Without the block's name.
+    /// Key without the block's name.
     pub name: String,
-    /// As written; `None` if unset.
+    /// Value as written; `None` if unset.
     pub value: Option<String>,
     /// Byte offset of the value.
     pub offset: Option<usize>,

@@ -61,7 +61,7 @@ pub enum FailureClass {
     Constraint,
     /// The scorer failed: no reward.
     ScorerError,
-    /// In replay, a result is not recorded: no reward.
+    /// A result is not recorded, in replay: no reward.
     NotRecorded,
     /// An endpoint gave no completion.
     EndpointError,
@@ -79,7 +79,7 @@ const MAX_NAMES: usize = 1_024;
 const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
-    /// In display order.
+    /// All built-in classes in display order.
     pub const ALL: [Self; 31] = [
         Self::Fence,
         Self::Prose,
@@ -145,7 +145,7 @@ impl FailureClass {
         format!("failures/{}", self.key())
     }
 
-    /// In words.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fence => "fence",

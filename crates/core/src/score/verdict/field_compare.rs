@@ -39,12 +39,12 @@ impl From<&Normalisations> for Ignored {
     }
 }
 
-/// By field.
+/// Rules by field.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules(BTreeMap<String, Ignored>);
 
 impl Rules {
-    /// From `[score] normalise`.
+    /// Reads `[score] normalise`.
     pub(crate) fn new(normalise: &BTreeMap<String, Normalisations>) -> Self {
         let ignored = |(field, names): (&String, _)| (field.clone(), Ignored::from(names));
         Self(normalise.iter().map(ignored).collect())

@@ -28,7 +28,7 @@ pub(crate) struct Verdict {
     pub(crate) tolerant: bool,
     /// Equal to the row's `expected`.
     pub(crate) exact: Option<bool>,
-    /// By field of `expected`: equal or not.
+    /// Equality by field of `expected`.
     pub(crate) fields: Option<OrderedMap<bool>>,
     /// Always set unless the tier is valid.
     pub(crate) failure: Option<FailureClass>,
@@ -36,10 +36,10 @@ pub(crate) struct Verdict {
     pub(crate) warnings: Vec<String>,
     /// Share of validity that an invalid answer has, in [0, 1); `None` if not graded.
     pub(crate) credit: Option<f64>,
-    /// In [0, 1]; replaces the tier's value.
+    /// Replaces the tier's value; in [0, 1].
     pub(crate) reward: Option<f64>,
     pub(crate) metrics: OrderedMap<f64>,
-    /// By a judge.
+    /// Grades of a judge.
     pub(crate) criteria: Vec<CriterionGrade>,
 }
 

@@ -107,7 +107,7 @@ pub struct Trial {
     /// Tail of its standard error.
     pub complaint: String,
     pub seconds: f64,
-    /// By this program alone.
+    /// Score by this program alone.
     pub score: Score,
 }
 
@@ -251,7 +251,6 @@ impl<T> OrderedMap<T> {
             .map(|(_, value)| value)
     }
 
-    /// In order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }

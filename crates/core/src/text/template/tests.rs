@@ -430,7 +430,7 @@ fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
     }
 }
 
-/// As transformers passes them: field order kept, no null fields.
+/// transformers passes fields in order, without nulls.
 #[test]
 fn messages_have_the_fields_that_they_were_written_with() {
     for (written, expected) in [

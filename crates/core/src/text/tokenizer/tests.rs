@@ -188,7 +188,7 @@ fn turns_end_as_the_template_ends_them() {
     }
 }
 
-/// As gpt-oss: calls end with another token than answers.
+/// gpt-oss ends calls with another token than answers.
 #[test]
 fn calls_that_are_messages_of_their_own_end_as_the_template_ends_them() {
     let template = "{% for m in messages %}{% if m.tool_calls %}<|channel|>commentary to=functions.{{ m.tool_calls[0].function.name }}\

@@ -4,7 +4,7 @@
 use super::*;
 use crate::text::{CHAT_TEMPLATE, Thinking, TokenizerFiles, train_tokenizer};
 
-/// As Qwen3 writes calls and results, with an empty think block only in the generation prompt.
+/// Calls and results of Qwen3, with an empty think block only in the generation prompt.
 const QWEN: &str = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}\
 {% for m in messages %}{% if m.role == 'tool' %}\
 {% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user{% endif %}{{ '\n<tool_response>\n' + m.content + '\n</tool_response>' }}\

@@ -18,10 +18,10 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 /// All weight files of a model.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// With file names for messages.
+    /// Contents with file names for messages.
     bytes: Vec<(String, Bytes)>,
     quantization: Option<Quantization>,
-    /// By name: index in `bytes`, and header entry.
+    /// Index in `bytes` and header entry, by name.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
     uploader: Uploader,

@@ -9,7 +9,7 @@ pub struct LoadProgress<'a> {
     pub model: &'a str,
     /// Loaded so far.
     pub done_bytes: u64,
-    /// Of all tensors; not reached if a model is loaded partially.
+    /// Bytes of all tensors; not reached if a model is loaded partially.
     pub total_bytes: u64,
 }
 

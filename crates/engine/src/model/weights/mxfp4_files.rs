@@ -10,13 +10,13 @@ pub(super) struct Mxfp4Codes<'a> {
     /// [experts, outputs, blocks]: exponents + 127.
     pub(super) scales: &'a [u8],
     pub(super) outputs: usize,
-    /// Per output.
+    /// Blocks per output.
     pub(super) blocks_a_row: usize,
 }
 
 /// Elements per block.
 const BLOCK: usize = 32;
-/// By code without sign.
+/// Values by code without sign.
 const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 /// Six times a greater power of two exceeds bf16; 255 is e8m0's NaN.
 const MAX_SCALE: u8 = 252;

@@ -448,7 +448,7 @@ fn rows_that_end_make_room_for_the_next_prompts() {
 /// Yields one request at a time, and drops some completions midway.
 struct Trickle {
     left: Vec<QueuedRequest>,
-    /// By request: the length at which its completions are dropped.
+    /// Length at which a request's completions are dropped.
     dropped_at: BTreeMap<u64, usize>,
     told: BTreeMap<(u64, u32), Vec<u32>>,
     ended: BTreeMap<(u64, u32), Completion>,

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::super::StopReason;
 use super::{Job, Place, Queue, Running, State, Worker};
 
-/// If rounding depends on batch composition: passes between an answer and the next request,
-/// independent of thinking time, for deterministic results. Otherwise requests join at once.
+/// Passes between an answer and the next request, independent of thinking time, for deterministic
+/// results where rounding depends on batch composition. Otherwise requests join at once.
 const PASSES_BETWEEN_REQUESTS: u64 = 8;
 
 /// Interval of checks for cancellation while waiting.
@@ -36,7 +36,7 @@ pub(super) struct Schedule {
     /// Waiting conversations, with the group (first, count) they wait for.
     waiting: BTreeMap<usize, (usize, usize)>,
     left: BTreeSet<usize>,
-    /// By conversation and request: cached completions not yet followed.
+    /// Cached completions not yet followed, by conversation and request.
     in_cache: BTreeMap<(usize, u32), (u64, u32)>,
     not_followed: Vec<(u64, u32)>,
 }

@@ -13,7 +13,7 @@ pub struct KeptAnswers {
     log: AnswerLog,
     /// What answers depend on besides requests: weights, sampling, program.
     key: String,
-    /// By request digest, then by sample.
+    /// Answers by request digest, then by sample.
     known: HashMap<String, BTreeMap<u32, Completion>>,
     /// Whether groups decoded together are either fully known or sampled together: results then
     /// equal an uninterrupted eval's bit for bit.

@@ -50,7 +50,7 @@ pub(crate) struct Job {
     pub(crate) first_sample: u32,
     /// Completions being decoded for all jobs in the same share, over all threads.
     pub(crate) decoded: Arc<AtomicUsize>,
-    /// In a conversation.
+    /// Place in a conversation.
     pub(crate) place: Option<Place>,
 }
 
@@ -72,7 +72,7 @@ impl Job {
 /// A request's place in a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// Of the first sample; the other samples' conversations follow.
+    /// Conversation of the first sample; the other samples' conversations follow.
     pub(crate) conversation: usize,
     /// Index in the conversation.
     pub(crate) number: u32,
@@ -104,7 +104,7 @@ pub(crate) enum QueueError {
     Closed,
 }
 
-/// Between clients and decoding threads.
+/// Connects clients and decoding threads.
 pub(crate) struct Queue {
     order: Order,
     state: Mutex<State>,
@@ -114,12 +114,12 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// In [`Order::Shares`].
+    /// Used by [`Order::Shares`].
     waiting: VecDeque<Job>,
     /// Threads waiting for a job.
     idle: usize,
     is_closed: bool,
-    /// In [`Order::Conversations`]: messages in order of arrival.
+    /// Messages in order of arrival, used by [`Order::Conversations`].
     messages: Vec<(usize, Message)>,
     /// Conversations with possible further requests.
     open: BTreeSet<usize>,
@@ -195,10 +195,10 @@ impl Decoding for ThreadPool {
 pub(crate) struct Worker<'q> {
     queue: &'q Queue,
     decoding: &'q dyn Decoding,
-    /// By id, unique in this thread.
+    /// Jobs by id, unique in this thread.
     running: BTreeMap<u64, Running>,
     next_id: u64,
-    /// To restart.
+    /// Jobs to restart.
     again: Vec<u64>,
     schedule: Schedule,
     /// Tokens sampled since the last failure.

@@ -6,7 +6,7 @@ use crate::score::{RewardPart, Task};
 /// How a task rewards values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
 pub(in crate::train) struct TaskFacts {
-    /// In (0, 1].
+    /// Share in (0, 1].
     pub(in crate::train) share: f64,
     /// Whether answers have fields.
     has_fields: bool,
@@ -51,7 +51,7 @@ impl TaskFacts {
         }
     }
 
-    /// For valid answers with wrong values.
+    /// Advice for valid answers with wrong values.
     pub(super) fn all_max(&self) -> String {
         sentence(&[self.weigh_values()])
     }

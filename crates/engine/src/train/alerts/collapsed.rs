@@ -56,7 +56,7 @@ pub(super) fn description(
 mod tests {
     use super::*;
 
-    /// As Gemma 3 270M at 3.3e-4: a guided answer in every group, and entropy at a quarter of the
+    /// Gemma 3 270M at 3.3e-4: a guided answer in every group, and entropy at a quarter of the
     /// first step's.
     #[test]
     fn a_policy_that_guided_answers_still_move_has_not_collapsed() {

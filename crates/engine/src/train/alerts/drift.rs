@@ -37,7 +37,7 @@ pub(super) struct Drift {
 }
 
 impl Level {
-    /// From a greedy eval of the same prompts each time.
+    /// Reads a greedy eval of the same prompts each time.
     pub(super) fn of_eval(eval: &Eval) -> Option<Self> {
         let [low, high] = eval.summary.interval("exact");
         let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
@@ -54,7 +54,7 @@ impl Level {
         })
     }
 
-    /// From a full window of steps with different prompts; counts prompts, as a prompt's
+    /// Reads a full window of steps with different prompts; counts prompts, as a prompt's
     /// completions are correlated. `share`: the task's share of a step's prompts.
     pub(super) fn of_window(steps: &[Metrics], share: f64, config: &TrainConfig) -> Option<Self> {
         if steps.len() < WINDOW || steps.iter().any(|metrics| !metrics.contains_key("exact")) {

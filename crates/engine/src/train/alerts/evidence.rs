@@ -11,7 +11,7 @@ use crate::statistics::Interval;
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     pub(super) task: TaskFacts,
-    /// At most [`WINDOW`].
+    /// Last steps, at most [`WINDOW`].
     pub(super) steps: Vec<Metrics>,
     /// Entropy of the first step, nats/token.
     pub(super) first_entropy: Option<f64>,
@@ -23,7 +23,7 @@ pub(super) struct Evidence {
     pub(super) windows: Drift,
     /// Best windows of training completions, for divergence.
     pub(super) best_windows: BestWindows,
-    /// Of the base.
+    /// Guard prompts of the base.
     guard: Option<Guard>,
     /// Latest change of guard prompts, nats/token.
     pub(super) guard_change: Option<Interval>,
@@ -58,8 +58,8 @@ impl Evidence {
         }
     }
 
-    /// With only a first and a last eval, the windows between are more informative, until the last
-    /// eval drifts.
+    /// Selects the evidence: with only a first and a last eval, the windows between are more
+    /// informative, until the last eval drifts.
     pub(super) fn drift(&self, config: &TrainConfig) -> &Drift {
         let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
         if is_evaluated || self.evals.reported.is_some() {

@@ -287,7 +287,7 @@ fn eval(step: u64, valid: f64, exact: f64) -> Eval {
     }
 }
 
-/// With as few changed prompts of 100 as possible.
+/// A comparison with as few changed prompts of 100 as possible.
 fn paired(best: f64, exact: f64) -> Box<Comparison> {
     let change = ((exact - best) * 100.0).round();
     let (fixed, broken) = (change.max(0.0) as usize, (-change).max(0.0) as usize);

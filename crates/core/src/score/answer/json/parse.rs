@@ -211,7 +211,7 @@ impl<'t> Parser<'t> {
         Ok(Number::new(self.text.get(start..self.at).unwrap_or("0")))
     }
 
-    /// At least one digit.
+    /// Reads at least one digit.
     #[inline]
     fn digits(&mut self) -> Parsed<()> {
         let start = self.at;
@@ -341,7 +341,8 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// After an item or member: whether another follows, which then begins at the next character.
+    /// Ends an item or member; returns whether another follows, which then begins at the next
+    /// character.
     fn another(&mut self, close: u8) -> Parsed<bool> {
         self.skip_white_space();
         let comma = self.at;

@@ -14,7 +14,7 @@ pub struct SyntaxError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
-    /// Only white space.
+    /// The text is only white space.
     Empty,
     ByteOrderMark,
     /// A Markdown fence before the value.
@@ -45,9 +45,9 @@ pub enum Syntax {
     MissingComma,
     /// A bracket closed by the other kind.
     WrongBracket,
-    /// As in `01`.
+    /// A number such as `01`.
     LeadingZero,
-    /// As in `+1`.
+    /// A number such as `+1`.
     PlusSign,
     /// A number that begins or ends with its point, or lacks digits after `e` or `-`.
     IncompleteNumber,

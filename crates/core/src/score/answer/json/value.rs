@@ -18,7 +18,7 @@ pub struct Value<'t> {
 pub enum Kind<'t> {
     Null,
     Bool(bool),
-    /// As written, of any magnitude.
+    /// A number as written, of any magnitude.
     Number(Number<'t>),
     /// Unescaped.
     String(Cow<'t, str>),
@@ -47,7 +47,7 @@ pub struct Member<'t> {
 pub(super) const SMALL_OBJECT: usize = 16;
 
 impl<'t> Object<'t> {
-    /// In the order written.
+    /// Members in the order written.
     pub fn members(&self) -> &[Member<'t>] {
         &self.members
     }

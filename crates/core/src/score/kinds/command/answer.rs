@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
-/// Per answer; more are dropped.
+/// Limit per answer; more are dropped.
 const MAX_REASONS: usize = 100;
 const MAX_METRICS: usize = 16;
 const MAX_TEXT_CHARS: usize = 2_000;

@@ -10,9 +10,9 @@ use crate::score::verdict::Reason;
 
 /// Output lines used as reasons.
 const MAX_REASONS: usize = 20;
-/// Of an output.
+/// Limit of a shown output.
 pub(super) const MAX_SHOWN_BYTES: usize = 16 << 10;
-/// Of an environment variable.
+/// Limit of an environment variable.
 const MAX_VARIABLE_BYTES: usize = 100_000;
 
 /// Output lines as reasons without position.

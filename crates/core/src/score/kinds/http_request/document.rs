@@ -46,7 +46,7 @@ pub(super) struct Parts {
     pub(super) query: Vec<Parameter>,
     pub(super) headers: Vec<Parameter>,
     pub(super) body: Option<Body>,
-    /// By `200`, `2XX` or `default`.
+    /// Responses by `200`, `2XX` or `default`.
     pub(super) responses: BTreeMap<String, Response>,
 }
 
@@ -161,7 +161,7 @@ impl Api {
         Ok(api)
     }
 
-    /// By `operationId` or route.
+    /// Finds an operation by `operationId` or route.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
         let route = || {
             let (method, path) = name.split_once(' ')?;

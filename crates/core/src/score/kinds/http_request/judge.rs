@@ -30,7 +30,7 @@ pub(super) struct HttpRequest {
     part: MessagePart,
     /// The task's.
     operation: Option<usize>,
-    /// By parameter, header or body field.
+    /// Rules by parameter, header or body field.
     normalise: Rules,
 }
 

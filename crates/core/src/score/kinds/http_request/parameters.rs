@@ -35,7 +35,7 @@ pub(super) enum Reading {
     Strings,
     /// Text like numbers, `true`, `false` or `null` is parsed as such.
     Scalars,
-    /// As in JSON: text stays text.
+    /// Parses as JSON: text stays text.
     Json,
 }
 

@@ -125,7 +125,7 @@ fn pieces(text: &str) -> Vec<Piece> {
 /// Server URLs in `servers`.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
-    /// With scheme and host, and without.
+    /// URLs with scheme and host, and without.
     absolute: Vec<Vec<Piece>>,
     /// Path prefixes.
     prefixes: Vec<Vec<Piece>>,

@@ -26,7 +26,7 @@ pub(super) struct Entry<'m> {
 
 #[derive(Debug, Clone, Copy)]
 enum EntryValue<'m> {
-    /// From the query string, undecoded.
+    /// Text of the query string, undecoded.
     Text(&'m str),
     Json(&'m Value<'m>),
 }

@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 
 use crate::text::catch_panic::catch_panic;
 
-/// Of a listed key besides its text.
+/// Cost of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
 /// What a validation may still use.

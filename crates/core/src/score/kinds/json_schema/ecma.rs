@@ -26,9 +26,9 @@ const LAST: u32 = 0x10_FFFF;
 /// How an engine writes an ASCII word boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordEdge {
-    /// For the engine without backtracking.
+    /// A flag, for the engine without backtracking.
     Flag,
-    /// By look-around, for the other one.
+    /// Look-around, for the other engine.
     LookAround,
 }
 
@@ -205,7 +205,7 @@ impl Writer<'_> {
         (Escape::Class(ranges, kind.is_ascii_uppercase()), 2)
     }
 
-    /// From the opening bracket on.
+    /// Reads a class from its opening bracket on.
     fn class(&mut self) {
         let start = self.at;
         self.at += 1;

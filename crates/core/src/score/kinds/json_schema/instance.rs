@@ -139,7 +139,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 }
 
-/// In order.
+/// Iterates in order.
 #[derive(Debug)]
 pub(super) struct Members<'a>(std::slice::Iter<'a, Member<'a>>);
 
@@ -153,7 +153,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// In order.
+/// Iterates in order.
 #[derive(Debug)]
 pub(super) struct Elements<'a>(std::slice::Iter<'a, Value<'a>>);
 

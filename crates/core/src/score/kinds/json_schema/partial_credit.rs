@@ -82,7 +82,7 @@ impl Constraints {
 
 struct Walk<'s> {
     root_schema: &'s SchemaValue,
-    /// By instance path.
+    /// Sorted by instance path.
     violations: Vec<&'s Violation>,
     /// Tallies of references by addresses of target and value and depth: otherwise the work would
     /// double with each level.

@@ -20,7 +20,7 @@ const SHORT: usize = 1_000;
 /// A `pattern` that needs backtracking, with a limit.
 pub(super) struct BoundedPattern {
     pattern: String,
-    /// For strings of at most `SHORT * 10^i` bytes; the last for all longer ones.
+    /// Validators for strings of at most `SHORT * 10^i` bytes; the last for all longer ones.
     by_length: Vec<Validator<Completion>>,
 }
 
@@ -185,7 +185,7 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
     }
 }
 
-/// At most 80 characters on one line.
+/// Truncates to 80 characters on one line.
 pub(crate) fn shorten(text: &str) -> String {
     let mut short: String = text
         .chars()

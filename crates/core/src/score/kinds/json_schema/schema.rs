@@ -21,7 +21,7 @@ use crate::score::error::ScoreError;
 use crate::score::verdict::FailureClass;
 use crate::task::{TaskFiles, encode_path, encode_reference, escaped};
 
-/// Per byte of completion and value of schema.
+/// Steps per byte of completion and value of schema.
 const STEPS_PER_PAIR: u64 = 4;
 /// Lower and upper bound of a validation's steps.
 const MIN_STEPS: u64 = 1_000_000;
@@ -30,7 +30,7 @@ const MAX_STEPS: u64 = 500_000_000;
 /// Bytes of errors of one completion, and of one error besides its paths.
 const ERRORS_BYTES: u64 = 128 << 20;
 const ERROR_BYTES: u64 = 1_024;
-/// Of an enum's values in a reason.
+/// Characters of an enum's values in a reason.
 const MAX_ENUM_CHARS: usize = 60;
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Schema {
 struct Documents {
     root: serde_json::Value,
     base: String,
-    /// By address.
+    /// Documents by address.
     others: HashMap<String, serde_json::Value>,
     assert_formats: bool,
     /// Whether some `pattern` backtracks.

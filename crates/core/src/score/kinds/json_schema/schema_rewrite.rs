@@ -41,7 +41,7 @@ const SAME_VALUE: [&str; 8] = [
 /// budget.
 const STEP: &str = "minProperties";
 
-/// For deciding validity.
+/// The form for deciding validity.
 pub(super) fn for_verdict(schema: &Value) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -49,7 +49,7 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
     schema
 }
 
-/// For explaining invalidity.
+/// The form for explaining invalidity.
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);

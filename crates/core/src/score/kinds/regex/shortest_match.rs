@@ -2,7 +2,7 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Of a text; a pattern that needs more has no degenerate answer.
+/// Length limit; a pattern that needs more has no degenerate answer.
 const MAX_CHARS: usize = 4_096;
 /// Preferred characters of a degenerate answer.
 const USUAL: [char; 5] = ['x', 'X', '0', ' ', '-'];

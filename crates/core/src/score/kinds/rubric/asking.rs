@@ -34,7 +34,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// In the currency of the prices; `None` if any answer's is unknown.
+    /// Cost in the currency of the prices; `None` if any answer's is unknown.
     pub fn known_cost(&self) -> Option<f64> {
         (self.uncounted == 0).then_some(self.cost)
     }

@@ -19,7 +19,7 @@ const MAX_FILE_BYTES: u64 = 512 << 20;
 struct Line {
     /// SHA-256 in hex of server and request.
     question: String,
-    /// By answer, then by criterion.
+    /// Grades by answer, then by criterion.
     grades: Vec<Vec<Grade>>,
 }
 

@@ -19,7 +19,7 @@ use crate::score::needs::rubric_rules::digest;
 use crate::score::threads::given_threads;
 use crate::secrets::visible;
 
-/// In the folder.
+/// File names in the folder.
 const SOCKET: &str = "socket";
 const LOG: &str = "server.log";
 const OWNER: &str = "owner.lock";
@@ -38,7 +38,7 @@ pub fn report_loading(report: fn(&str)) {
 /// A server's model once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadyModel {
-    /// Of the weights, or of the run's checkpoint.
+    /// Digest of the weights, or of the run's checkpoint.
     pub digest: String,
 }
 

@@ -8,7 +8,7 @@ use crate::score::needs::{Criterion, INSTRUCTIONS, RubricRules, SIDE_BY_SIDE, Sc
 use crate::secrets::{redact, visible};
 use crate::text::conversation;
 
-/// For reasons and points; overridable in the endpoint's `extra_body`.
+/// Limit for reasons and points; overridable in the endpoint's `extra_body`.
 const MAX_TOKENS: usize = 2_048;
 const MAX_REASON_CHARS: usize = 300;
 

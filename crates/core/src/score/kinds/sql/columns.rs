@@ -13,7 +13,7 @@ const MAX_TRIES: usize = 2_000;
 /// Cells of a column as hashes.
 struct Column {
     has_real: bool,
-    /// As integers compare among themselves, and with reals.
+    /// Hashes for comparing integers among themselves, and with reals.
     exact: Vec<u64>,
     rounded: Vec<u64>,
 }
@@ -51,8 +51,8 @@ struct Search<'t> {
     tries: usize,
 }
 
-/// For each column of `expected` one of `found`, so that rows are equal; `None` if impossible or
-/// too many to try.
+/// Finds for each column of `expected` one of `found`, so that rows are equal; `None` if impossible
+/// or too many to try.
 pub(super) fn same_columns(
     found: &Table,
     expected: &Table,

@@ -26,7 +26,7 @@ pub(super) struct CompareRules {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) table: Table,
-    /// If order is relevant, a rank per row; rows of equal rank may be in any order.
+    /// Rank per row if order is relevant; rows of equal rank may be in any order.
     pub(super) ranks: Option<Vec<usize>>,
 }
 

@@ -26,7 +26,7 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows shown per result.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// In messages.
+/// Expected form, in messages.
 pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01 00:00:00\"";
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ struct OpenDatabase {
     schema: String,
     settings: Settings,
     database: Result<Database, Failure>,
-    /// By whether order is relevant, and query.
+    /// Results by whether order is relevant, and query.
     results: HashMap<(bool, String), Result<Arc<Wanted>, Failure>>,
 }
 

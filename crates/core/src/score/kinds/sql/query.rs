@@ -8,9 +8,9 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-/// Per query. Bounds the stack, as the syntax tree is dropped recursively.
+/// Limit per query. Bounds the stack, as the syntax tree is dropped recursively.
 const MAX_TOKENS: usize = 4_000;
-/// Per query.
+/// Limit per query.
 const MAX_BYTES: usize = 64 << 10;
 
 /// First keywords of queries in some dialect.
@@ -28,9 +28,9 @@ const QUERY_STARTS: [Keyword; 7] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QueryError {
     pub(super) message: String,
-    /// From 1, within the text.
+    /// 1-based, within the text.
     pub(super) line: usize,
-    /// From 1, in characters.
+    /// 1-based, in characters.
     pub(super) column: usize,
     /// Whether the text ends too early.
     pub(super) is_truncated: bool,

@@ -202,7 +202,7 @@ impl<'t> Reader<'t> {
         self.start + node.range().start
     }
 
-    /// With prefix, as written.
+    /// Name with prefix, as written.
     fn name(&self, element: Node<'_, '_>) -> &'t str {
         let written = &self.source[element.range().start + 1..];
         written

@@ -264,7 +264,7 @@ fn duplicate(text: &str, key: &str, earlier: usize, at: usize) -> Unreadable {
 
 /// A plain scalar resolved by the core schema.
 enum Scalar {
-    /// As JSON: null, boolean or number.
+    /// JSON text: null, boolean or number.
     Json(String),
     Text,
     /// Not expressible in JSON.

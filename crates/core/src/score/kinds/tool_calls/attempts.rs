@@ -73,7 +73,7 @@ const CALL_KEYS: [&str; 6] = [
     "action",
 ];
 const MAX_MARK_BYTES: usize = 64;
-/// Up to the closing parenthesis of a Python-style call.
+/// Length up to the closing parenthesis of a Python-style call.
 const MAX_PYTHON_CALL: usize = 4_000;
 
 #[derive(Debug, PartialEq)]

@@ -123,7 +123,7 @@ impl<'t> Answer<'t> {
         self.calls(text).is_ok_and(|calls| !calls.is_empty())
     }
 
-    /// In the order written.
+    /// Calls in the order written.
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
         match self.documents.as_slice() {
             [document] if !self.are_blocks => calls_of(completion, &document.root),

@@ -98,7 +98,7 @@ fn format_named(score: &Section<'_>, name: &str) -> Read<&'static CallFormat> {
 }
 
 impl ToolRules {
-    /// For reading, writing and enforcing calls.
+    /// Format for reading, writing and enforcing calls.
     pub fn call_format(&self) -> &'static CallFormat {
         self.named_format.unwrap_or(self.model_format)
     }

@@ -41,7 +41,7 @@ pub(super) struct ToolCalls {
     allows_none: bool,
     /// Whether text is allowed before the first call.
     takes_prose: bool,
-    /// By argument.
+    /// Rules by argument.
     normalise: Rules,
 }
 

@@ -46,22 +46,22 @@ pub(super) struct JsonReader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Only white space so far.
+    /// Nothing but white space so far.
     Start,
     Text,
-    /// In a block; `held` begins with it.
+    /// Inside a block; `held` begins with it.
     Block,
-    /// In an object without a block.
+    /// Inside an object without a block.
     Json {
         in_list: bool,
     },
-    /// At the beginning of a list, or after one of its calls.
+    /// Start of a list, or after one of its calls.
     List,
-    /// In arguments that are emitted piecewise.
+    /// Inside arguments that are emitted piecewise.
     Arguments {
         in_list: bool,
     },
-    /// After them, up to the end of the call.
+    /// Past the arguments, up to the end of the call.
     Closing {
         in_list: bool,
     },

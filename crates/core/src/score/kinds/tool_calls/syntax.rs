@@ -15,7 +15,7 @@ use crate::text::THINK_MARKS;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
 
-/// Of Hermes and Qwen.
+/// Opening of Hermes and Qwen.
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
 
@@ -59,7 +59,7 @@ pub enum ArgumentLayout {
 /// A call format: a file in `formats`, a line in `known_formats.rs`, and one in
 /// [`crate::text::CALL_FORMATS`].
 pub(super) trait CallSyntax: Debug + Sync {
-    /// Of its [`crate::text::CallFormat`].
+    /// Name of its [`crate::text::CallFormat`].
     fn name(&self) -> &'static str;
 
     /// Texts that begin calls anywhere in an answer.

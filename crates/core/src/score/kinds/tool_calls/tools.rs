@@ -13,10 +13,9 @@ use crate::score::kinds::json_schema::schema::Schema;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::functions;
 
-/// Of a task or a row.
+/// Tools of a task or a row.
 #[derive(Debug)]
 pub(super) struct Tools {
-    /// By name.
     functions: Vec<Function>,
     types: ArgumentTypes,
 }
@@ -100,7 +99,7 @@ impl Tools {
         self.functions.len()
     }
 
-    /// For all calls of a completion together.
+    /// Budget for all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
         let of_each = self
             .functions

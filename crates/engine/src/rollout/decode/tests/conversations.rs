@@ -4,7 +4,7 @@ use super::*;
 
 /// Conversations of three completions, each following after some passes.
 struct Talks {
-    /// By request: tokens, and passes until the next request.
+    /// Tokens and passes until the next request, by request.
     active: BTreeMap<u64, (Vec<u32>, u64)>,
     asked: Vec<(u64, Option<(u64, u32)>)>,
     ended: BTreeMap<(u64, u32), Completion>,

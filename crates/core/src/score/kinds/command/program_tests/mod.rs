@@ -24,7 +24,7 @@ struct Failure {
     tier: Tier,
     class: FailureClass,
     message: String,
-    /// In the answer's code.
+    /// Place in the answer's code.
     place: Place,
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Reply {
     pub(super) kind: Option<String>,
     /// Error in the tests themselves.
     pub(super) broken: Option<String>,
-    /// Of the answer, or of the failed tests.
+    /// Line of the answer, or of the failed tests.
     #[serde(default)]
     pub(super) line: usize,
     #[serde(default)]

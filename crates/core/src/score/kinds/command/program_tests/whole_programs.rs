@@ -9,7 +9,7 @@ use crate::score::kinds::command::code::findings;
 use crate::score::kinds::command::whole_run::last_line;
 use crate::score::needs::{BINARY, CommandRules, FILE_ARGUMENT, Language, TestRules};
 
-/// For a compiler.
+/// Time limit of a compiler.
 const COMPILE_SECONDS: f64 = 60.0;
 /// Size of a compiled answer.
 const MAX_BINARY_BYTES: usize = 64 << 20;

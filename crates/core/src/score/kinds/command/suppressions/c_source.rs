@@ -34,7 +34,7 @@ struct Reading {
     has_header_names: bool,
 }
 
-/// Of a raw string's delimiter; compilers reject longer ones.
+/// Length of a raw string's delimiter; compilers reject longer ones.
 const MAX_DELIMITER: usize = 16;
 
 pub(super) fn find(text: &[char]) -> Vec<Edit> {
@@ -81,7 +81,7 @@ struct Lexer<'t> {
     reading: Reading,
     /// Characters after trigraphs and splices, each with its start in the source.
     letters: &'t [(char, usize)],
-    /// In `letters`.
+    /// Index in `letters`.
     at: usize,
     source_length: usize,
     /// Whether `<` begins a header's name.
@@ -215,7 +215,7 @@ impl<'t> Lexer<'t> {
             .collect()
     }
 
-    /// Up to the closing quote, at most to the end of the line.
+    /// Reads up to the closing quote, at most to the end of the line.
     fn literal(&mut self, close: char) -> Token {
         self.at += 1;
         while let Some(letter) = self.peek(0) {
@@ -233,7 +233,7 @@ impl<'t> Lexer<'t> {
         Token::Literal
     }
 
-    /// From `"` on: `"x( .. )x"`.
+    /// Reads from `"` on: `"x( .. )x"`.
     fn raw_string(&mut self) -> Token {
         let start = self.at;
         let mut end = start + 1;
@@ -273,7 +273,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// After `#` at the start of a line.
+    /// Reads after `#` at the start of a line.
     fn directive(&mut self, start: usize) {
         self.takes_header = self.reading.has_header_names;
         self.skip_space();

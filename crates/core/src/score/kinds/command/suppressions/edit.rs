@@ -12,7 +12,7 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// For code that is not needed.
+    /// Blanks code that is not needed.
     pub(super) fn blank(range: Range<usize>) -> Self {
         Self { range, fill: ' ' }
     }

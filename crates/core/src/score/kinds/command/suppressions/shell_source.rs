@@ -221,7 +221,7 @@ fn place(text: &mut [char], decoded: &[(char, usize)]) {
     }
 }
 
-/// In order.
+/// Parses the simple commands in order.
 fn commands(text: &[char]) -> Vec<Command> {
     let mut commands = vec![Command::default()];
     let mut waiting: Vec<(HereDocument, usize)> = Vec::new();

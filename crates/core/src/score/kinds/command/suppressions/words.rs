@@ -31,7 +31,7 @@ const ANYWHERE: &str = r"(?ix)
   | <(auto-?generated)
   | \{-\#\s*(OPTIONS\w*|ANN)\b
 ";
-/// After `#` on the same line.
+/// Words after `#` on the same line.
 const AFTER_HASH: &str = r"(?ix)
     (shellcheck|pyre-(?:ignore|fixme|unsafe|strict)|hadolint|yamllint|ansible-lint)
   | (pylint|pyright|mypy)[S]*:
