@@ -341,7 +341,7 @@ mod gpu {
         let block = block_outputs(room);
         let tiles = outputs.div_ceil(block);
         let splits = splits(room, tiles, inputs / CHUNK);
-        // Of activations, then of sums; of the warps' A products.
+        // Activations, later reused for sums or the warps' A products.
         let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
         let shared_bytes = (STAGES * room * CHUNK * 2).max(sums);
         let (beside, rank) = match a {

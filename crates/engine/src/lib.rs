@@ -9,7 +9,7 @@ use grpo_tui_core::{api_client, http, secrets};
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml
 pub mod model; // tokens -> logits: the decoder, adapters, weights
-pub mod ranks; // processes that compute one run together
+pub mod ranks; // processes of one run
 pub mod constraint; // a task's answers -> allowed next tokens
 pub mod rollout; // prompts -> groups of completions
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
@@ -18,8 +18,8 @@ mod gateway; // server for agents' conversations
 pub mod policy; // prompts -> scored conversations
 pub mod checkpoint; // atomic save and exact resume
 pub mod eval; // evals on held-out prompts
-pub mod train; // the loops
-pub mod serve; // OpenAI-compatible server of a model
+pub mod train; // training loops
+pub mod serve; // OpenAI-compatible server
 pub mod bench; // benchmarks
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Gradient of the gated delta rule. Recomputes states from checkpoints at chunk starts.
+//! Gradient of the gated delta rule. Keeps only states at chunk starts, and recomputes the others.
 
 use super::*;
 

@@ -1,9 +1,9 @@
 //! An OpenAI-compatible server: its definition with key and prices, and one request with retries, usage and latency.
 
-mod client; // one question: retries, and what an answer is
-mod definition; // a table of a TOML file
-mod frozen; // a definition as a run records it
-mod log_probs; // where the server gives them
+mod client; // one request with retries
+mod definition; // an endpoint from a TOML table
+mod frozen; // an endpoint as recorded in a run
+mod log_probs; // log-probs of an answer
 mod teacher; // log-probs of given tokens
 
 use serde_json::Value;

@@ -118,7 +118,7 @@ choices! {
 }
 
 choices! {
-    /// What follows a think block that is still open after `max_thinking_tokens`.
+    /// What follows a think block still open after `max_thinking_tokens`.
     ThinkingEnd {
         /// The completion is truncated.
         Truncate = "truncate",

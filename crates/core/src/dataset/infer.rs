@@ -48,7 +48,7 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// What all values at one place have in common.
+/// Statistics of all values at one place.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,

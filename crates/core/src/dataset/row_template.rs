@@ -15,7 +15,7 @@ const MARK: &str = "===";
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// What a section sets.
+/// Target of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     /// The last turn of a role, added if missing.

@@ -1,11 +1,11 @@
 //! Prompts -> answers of an OpenAI-compatible server: checks before sending, and records. Nothing
 //! is sent unless a target names the endpoint.
 
-mod answers; // many questions, so many at once
-mod conversation; // what was said about a row, and its record
-mod conversations; // turn by turn
+mod answers; // questions in parallel
+mod conversation; // conversation about a row, and its record
+mod conversations; // rows turn by turn
 mod questions; // rows as requests
-mod with_tools; // the task's tools answer what the endpoint calls
+mod with_tools; // calls answered by the task's tools
 
 use crate::api_client::ApiError;
 use crate::environment::EnvironmentError;

@@ -12,7 +12,7 @@ use crate::sandbox::{
 };
 use crate::task::{Home, Read};
 
-/// What runs a program.
+/// What a program belongs to, for messages and digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
     /// Name in messages.

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-mod formats; // formats of completions
+mod formats; // response formats
 mod generate; // bodies of `/inference/v1/generate`
 mod responses; // bodies of `/v1/responses`
 mod texts; // prompts of `/v1/completions`
 mod tokenize; // bodies of `/tokenize`
-mod tools; // tools, and how they may be called
+mod tools; // tools and `tool_choice`
 
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;

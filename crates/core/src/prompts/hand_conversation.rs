@@ -37,7 +37,7 @@ pub struct HandChain {
     /// Read before it: the prompt, or what follows the last answer.
     pub messages: Vec<Message>,
     pub expected: Option<Value>,
-    /// Has no tokens; `end` is set when scored.
+    /// Has no tokens; `end` is only valid with a score.
     pub chain: ToolChain,
     pub call_seconds: Vec<f64>,
     pub answer: String,

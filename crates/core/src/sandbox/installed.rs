@@ -105,8 +105,8 @@ fn visible(found: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     all.iter().filter(|path| !is_shown(path)).cloned().collect()
 }
 
-/// The first path in a "file not found" line that exists on the host but is hidden by a sandbox
-/// showing `visible`.
+/// The first path in a "not found" or "permission denied" line that exists on the host but is
+/// hidden by a sandbox showing `visible`.
 pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
     if !["No such file", "ot found", "ermission denied", "annot open"]
         .iter()

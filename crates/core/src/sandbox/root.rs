@@ -93,7 +93,7 @@ struct Tree {
     folder: Option<OwnedFd>,
 }
 
-/// What the new root takes from the old one.
+/// Mounts and links carried over from the old root.
 struct OldRoot {
     trees: Vec<Tree>,
     /// Targets, and names in the new root.

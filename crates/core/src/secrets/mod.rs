@@ -92,7 +92,7 @@ pub fn redact_json(value: &mut Value) -> usize {
     }
 }
 
-/// Masks the secrets found in `before` + `text`.
+/// Masks the secrets of `text`, found with `before` in front of it.
 fn replace(text: &mut String, before: &str) -> usize {
     let whole = format!("{before}{text}");
     let mut secrets = scan(&whole);

@@ -14,12 +14,12 @@ pub(super) const TEXT: &str = "__text";
 const MAX_SOURCE_BYTES: usize = 1 << 18;
 /// Most code in one tag, without strings: the engine recurses for each operator.
 const MAX_TAG_BYTES: usize = 1 << 13;
-/// Most `+` and `~`, and most `*`, in one tag: each may double the longest value, unmeasured.
+/// Most `+` and `~`, and most `*`, in one tag: each may create a text as long as the longest one,
+/// unmeasured.
 const MAX_CONCATENATIONS: usize = 64;
 const MAX_MULTIPLICATIONS: usize = 4;
 
-/// Returns the engine's source with unchanged line numbers; lines end in `
-/// `, as in Jinja.
+/// Returns the engine's source with unchanged line numbers; lines end in `\n`, as in Jinja.
 ///
 /// # Errors
 /// Names the part that is too long.

@@ -30,7 +30,7 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 const CHUNK_NUMBERS: usize = 4 << 20;
 
 /// Writes a GGUF file's model (version 2 or 3, little endian) as a new folder, in bf16 or f32.
-/// Memory: header and one chunk of 4 M elements. Returns an assumption about missing metadata.
+/// Memory: header and one chunk of 4 M elements. Returns a note if missing metadata was assumed.
 ///
 /// # Errors
 /// [`CheckpointError::GgufFile`] for a damaged or unsupported file; nothing is written then.

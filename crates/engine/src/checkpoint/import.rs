@@ -87,7 +87,7 @@ impl PeftAdapter {
         // Checked before it determines allocations.
         let has_rank =
             |(name, tensor): &(&String, &Tensor)| match (is_of_experts(name), tensor.dims()) {
-                // Of all experts of a layer.
+                // All experts of a layer in one matrix.
                 (true, [rows, columns]) => {
                     (if is_a(name) { rows } else { columns }).is_multiple_of(adapter.rank)
                 }

@@ -1,17 +1,17 @@
 //! Constrained decoding: a task's answers as grammars, and the tokens that may follow a text.
 
-mod answer; // what a task, or a row's tools, take as an answer
-mod bounds; // bounds of numbers that the compiler takes for wider than they are
-mod calls; // calls of functions in the format of a model family
+mod answer; // answers that a task or a row's tools accept
+mod bounds; // numeric bounds that the compiler widens
+mod calls; // function calls in a model family's format
 mod finite_patterns; // patterns of a few keys as properties
-mod formats; // formats of strings as patterns
+mod formats; // string formats as patterns
 mod grammar; // answers and think blocks as grammars
-mod literals; // names, values and patterns that answers can have
-mod overlap; // whether schemas accept no value in common
-mod positive; // `not`, `if`, `oneOf` and `uniqueItems` in other keywords
-mod requests; // the requests that an API takes as schemas
-mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
-mod vocabulary; // the bytes of tokens
+mod literals; // expressible names, values and patterns
+mod overlap; // disjoint schemas
+mod positive; // rewrites `not`, `if`, `oneOf` and `uniqueItems`
+mod requests; // API requests as schemas
+mod schema; // bundles a schema, or reports an unenforceable keyword
+mod vocabulary; // bytes of tokens
 
 use std::collections::HashMap;
 use std::num::NonZero;

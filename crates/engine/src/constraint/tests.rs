@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::text::{CHAT_TEMPLATE, CallFormat, train_tokenizer};
 
-mod call_formats; // calls as model families write them
-mod keywords; // those that are said in others, and those that are refused
+mod call_formats; // call formats of model families
+mod keywords; // rewritten and rejected keywords
 mod think_blocks;
 
 fn hermes() -> &'static CallFormat {

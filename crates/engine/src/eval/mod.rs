@@ -1,8 +1,8 @@
 //! Evals: samples and scores completions of held-out prompts, one record each.
 
 #[cfg(feature = "parity")]
-mod candle_parity; // the same log-probs by another implementation
-mod guard; // what a model should not forget
+mod candle_parity; // log-probs compared with candle-transformers
+mod guard; // tokenized guard prompts
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;

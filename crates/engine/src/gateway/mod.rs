@@ -1,8 +1,8 @@
 //! Server for agents' conversations during sampling: each has a key, and its requests are decoded
 //! from the queue.
 
-mod branches; // what a request continues
-mod http; // addresses and keys
+mod branches; // matches a request with earlier ones
+mod http; // routes and keys
 mod session; // one conversation
 
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! Requests of OpenAI's APIs: body -> queued prompts -> answer, whole or in chunks.
 
-mod body; // bodies within limits
-mod collected; // the completions of a request as they come -> an answer
-mod constraints; // what completions may be, compiled once for all who ask the same
-mod responses; // answers and refusals in OpenAI's shape
-mod text_stream; // tokens -> text that is final, without its think block
+mod body; // request bodies, limited in size and time
+mod collected; // tokens of completions -> an answer
+mod constraints; // constraints of requests, compiled once
+mod responses; // answers and errors in OpenAI's form
+mod text_stream; // tokens -> final text without think block
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

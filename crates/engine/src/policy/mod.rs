@@ -1,20 +1,20 @@
 //! A policy: a model with everything needed to answer prompts, used alike by training, evals,
 //! samples and learnability checks.
 
-mod agents; // programs that hold conversations
-mod blocking; // threads for what waits
-mod conversation; // answers with their scores
-mod converse; // conversations held while what they ask is decoded
-mod hold; // one conversation, from its first prompt to its last score
-mod prompts; // rows as the model reads them
-mod questions; // what is answered together, with tools and agents
-mod sampler; // who samples
-mod scores; // answers scored while others are decoded
-mod served; // a model that another process has loaded
-mod settings; // what is asked, and what is answered
-mod tools; // calls of tools, their replies, and why a conversation ends
-mod watch; // the progress of an eval
-mod written; // conversations with tools that nobody samples
+mod agents; // agents' conversations
+mod blocking; // threads for blocking work
+mod conversation; // answers with scores
+mod converse; // runs conversations during decoding
+mod hold; // one conversation, from first prompt to last score
+mod prompts; // rendered rows
+mod questions; // questions answered together
+mod sampler; // a policy, or a served model
+mod scores; // scores answers in batches
+mod served; // a model loaded by another process
+mod settings; // questions and results
+mod tools; // tool calls, replies, ends of conversations
+mod watch; // progress of an eval
+mod written; // prepared conversations with tools
 
 use std::sync::{Arc, PoisonError};
 

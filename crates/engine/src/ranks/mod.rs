@@ -2,11 +2,11 @@
 //! through rank 0, which alone reads requests and writes the record; tensors on GPUs are summed by
 //! NCCL.
 
-mod collectives; // tensors summed and gathered over all
-mod launcher; // ranks that torchrun, mpirun or srun started
-mod link; // messages between two ranks, and signs of life
+mod collectives; // sums and gathers over ranks
+mod launcher; // ranks of torchrun, mpirun or srun
+mod link; // messages and heartbeats between two ranks
 mod rendezvous; // how ranks connect to rank 0
-mod processes; // the other ranks as processes of this machine
+mod processes; // ranks as local processes
 
 use std::cell::{Cell, OnceCell};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -26,7 +26,7 @@ use crate::plan::{
 /// 4.5 ms, plus as much again per 187 rows.
 const BALANCED_ROWS: usize = 187;
 
-/// Parked completions may take one in so many bytes of host memory.
+/// Host memory is divided by this for parked completions.
 const PARKED_SHARE: usize = 4;
 
 pub(super) fn limits(model: &Decoder) -> DecodeLimits {

@@ -3,14 +3,14 @@
 
 mod decode; // continuous batching from a queue
 #[cfg(feature = "cuda")]
-mod decode_gpu; // a step of decoding recorded as a CUDA graph
+mod decode_gpu; // decode steps as CUDA graphs
 mod draft; // n-gram drafts from prompt and history
-mod kv_cache; // limits, caches, and the rows of a pass
+mod kv_cache; // limits, caches, rows of a pass
 mod masks; // masks of constrained rows
 mod queue; // requests and clients
 mod shaping; // sampling options of served requests
 mod source; // sources of requests
-mod thinking; // the limit of a think block
+mod thinking; // limit of think blocks
 mod thread_pool; // ordered parallel work
 
 use std::ops::Range;

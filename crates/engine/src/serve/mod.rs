@@ -2,11 +2,11 @@
 //! arrive.
 
 mod activity; // idle connections
-mod body_client; // the client of a request
-mod connections; // sockets: limits, time-outs, shutdown
+mod body_client; // the queue's client of a request
+mod connections; // limits, time-outs and shutdown of sockets
 mod generate; // a request -> queued prompts
 mod http; // routes and keys
-mod metrics; // counts for Prometheus
+mod metrics; // Prometheus metrics
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};

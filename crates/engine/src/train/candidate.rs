@@ -30,7 +30,7 @@ use crate::score::Tier;
 use crate::task::PromptSet;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
-/// What a configuration would train, in memory only.
+/// A configuration's would-be run, in memory only.
 #[derive(Debug)]
 pub struct Candidate {
     tasks: Vec<RunTask>,

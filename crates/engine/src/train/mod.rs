@@ -2,43 +2,43 @@
 
 // From the worker down to shared parts: each names only those below it.
 mod worker; // rank 0: a run from start to recorded end
-mod candidate; // a run before it exists: its speed, and whether its groups would be informative
+mod candidate; // a run before its creation
 mod pretrain; // a small model from a task's generator
-mod rank; // all ranks before the loop: loading; the other ranks
+mod rank; // start of every rank before the loop
 mod judge_models; // local judges, fixed for a run's life
-mod run_loop; // the loop of every rank
+mod run_loop; // loop of every rank
 mod requests; // user requests between steps, decided by rank 0
 mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
 mod supervised; // SFT on given answers
 mod rollout_order; // the next steps' prompts
 mod guided; // answers for groups without success
-mod memory_probe; // the longest gradient, before the first step
-mod guard; // forgetting
-mod report; // base against the best checkpoint
+mod memory_probe; // longest gradient, before the first step
+mod guard; // forgetting of guard prompts
+mod report; // base against best checkpoint
 mod evaluation; // base and trained on held-out prompts
 mod collapse; // recovery of a collapsed policy
 mod early_stop; // early stopping
 mod checkpointing; // checkpoints and their disk space
 mod sharded; // parameters sharded over ranks
-mod recorder; // the record of a run
-mod next_action; // what all ranks do next
+mod recorder; // record of a run
+mod next_action; // next action of all ranks
 mod checkpoint_writer; // makes checkpoints durable
 mod rank_steps; // metrics of ranks
 mod run_alerts; // alerts of a run and its tasks
 mod metrics; // metrics of a step
 mod alerts; // alert rules
-mod device_monitor; // the condition of a rank's device
-mod trainer; // a run in training
-mod groups; // a prompt's conversations, compared
-mod setup; // a run before its weights are read
-mod prompt_sets; // the prompts of all tasks
+mod device_monitor; // condition of a rank's device
+mod trainer; // state of a run
+mod groups; // a prompt's compared conversations
+mod setup; // a run before its weights are loaded
+mod prompt_sets; // prompts of all tasks
 mod endpoint_teacher; // log-probs from a server
 mod teacher; // log-probs for distillation
-mod run_task; // the tasks of a run, with their scorers and limits
+mod run_task; // tasks of a run, with scorers and limits
 mod guide; // grammar for rows without an answer
 mod gradient_shape; // smaller gradients on out-of-memory
-mod error; // errors that end a training
+mod error; // errors that end training
 
 pub use candidate::Candidate;
 pub use error::TrainError;

@@ -278,8 +278,8 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
     micro_batches
 }
 
-/// Replays recorded experts; a prompt uses its first completion's record, as repeated prefills may
-/// differ in the last bits.
+/// Replays recorded experts; a prompt uses the record of its first completion with one. If it was
+/// prefilled more than once, the last bits of its rows may differ.
 fn replay_experts(
     MicroBatch {
         batch,

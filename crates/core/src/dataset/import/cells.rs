@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 8;
 /// allowed.
 ///
 /// # Errors
-/// The text has none of the types.
+/// A text of another type.
 pub(super) fn value_of(
     text: &str,
     schema: &Value,

@@ -104,7 +104,7 @@ impl Reader<'_> {
         Ok((theta, scaling))
     }
 
-    /// `layer_types`, or in older files the pattern: one in so many layers is global.
+    /// `layer_types`, or in older files the pattern's length: each last layer is global.
     pub(super) fn scopes(&self, default_pattern: usize) -> Result<Vec<Scope>, HubError> {
         let layers = self.count("num_hidden_layers")?;
         let Some(types) = self

@@ -215,7 +215,7 @@ pub struct DecoderOptions {
     pub experts: Option<Experts>,
     /// Width of the per-layer input; `None`: none.
     pub layer_input: Option<usize>,
-    /// Each layer's output is scaled by a number of the checkpoint, which is not trained.
+    /// Each layer's output is multiplied by an untrained scalar of the checkpoint.
     pub has_layer_factors: bool,
     /// Logits are `cap * tanh(logits / cap)`.
     pub logit_cap: Option<f64>,

@@ -25,7 +25,7 @@ impl Transcript {
         &self.json
     }
 
-    /// Adds JSON that stands for something at byte `at` of the completion.
+    /// Adds JSON transcribed from byte `at` of the completion.
     pub(crate) fn literal(&mut self, json: &str, at: usize) {
         self.pieces.push(Piece {
             json: self.json.len(),

@@ -107,7 +107,7 @@ pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that def
 /// A definition, with name and text of its file unless that is `task.toml`.
 pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>);
 
-/// What is right in a task, as one scorer kind reads it.
+/// A kind's parsed definition of right answers.
 pub(crate) trait Definition: Debug + Send + Sync {
     fn kind(&self) -> &'static Kind;
 

@@ -66,7 +66,7 @@ pub struct RewardPart {
 pub enum PartValue {
     /// Share of fields equal to `expected`.
     Fields,
-    /// Whether all are equal, and there are no others.
+    /// Whether all fields are equal, without additional ones.
     Exact,
     /// Whether the completion would be valid without a surrounding fence or prose.
     Tolerant,

@@ -29,7 +29,7 @@ pub(crate) trait Client: Send + Sync {
     /// A completion that has ended or was cancelled.
     fn on_end(&self, sample: u32, completion: Completion);
 
-    /// `decoded` running samples, and those that wait, have failed.
+    /// `decoded` running samples and the waiting ones have failed.
     fn on_failure(&self, _decoded: usize, _why: &str) {}
 
     /// Whether the receiver is gone.
@@ -48,7 +48,7 @@ pub(crate) struct Job {
     pub(crate) client: Arc<dyn Client>,
     /// Index of its first sample among its client's.
     pub(crate) first_sample: u32,
-    /// Completions being decoded for all jobs in the same share, over all threads.
+    /// Completions being decoded for the client, over all threads; its jobs share the counter.
     pub(crate) decoded: Arc<AtomicUsize>,
     /// Place in a conversation.
     pub(crate) place: Option<Place>,

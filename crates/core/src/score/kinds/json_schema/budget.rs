@@ -9,7 +9,7 @@ use crate::text::catch_panic::catch_panic;
 /// Cost of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
-/// What a validation may still use.
+/// Remaining budget of a validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Budget {
     /// Visits of values, and characters of long strings.

@@ -36,7 +36,7 @@ pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     Ok(schema)
 }
 
-/// Where an OpenAPI document has user-defined names, besides [`NAMED`].
+/// Objects of an OpenAPI document with user-defined keys, besides [`NAMED`].
 const NAMED_IN_DOCUMENTS: [&str; 3] = ["responses", "schemas", "headers"];
 
 /// `are_names`: keys are names, such as of properties, not keywords.

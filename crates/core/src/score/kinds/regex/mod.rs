@@ -133,7 +133,7 @@ impl Judge for Regex {
             if let Err(why) = self.check_expected(expected) {
                 return Verdict::failed(why, place);
             }
-            // Of the nearest, the first.
+            // The first of the nearest.
             let all = alternatives(expected)
                 .into_iter()
                 .rev()

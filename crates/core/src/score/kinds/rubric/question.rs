@@ -12,7 +12,7 @@ use crate::text::conversation;
 const MAX_TOKENS: usize = 2_048;
 const MAX_REASON_CHARS: usize = 300;
 
-/// What is judged in one request.
+/// Answers judged in one request.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
     pub row: Option<&'a PromptRow>,

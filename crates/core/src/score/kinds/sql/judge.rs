@@ -84,7 +84,7 @@ struct ExpectedQuery<'r> {
     parsed: Parsed,
 }
 
-/// What judges answers to a row.
+/// A row, prepared for judging.
 struct Question<'r> {
     schema: &'r str,
     settings: Settings,
@@ -415,7 +415,7 @@ fn compared(
     wanted: &[Arc<Wanted>],
     rules: CompareRules,
 ) -> Verdict {
-    // Of the nearest, the first.
+    // The first of the nearest.
     let all = wanted.iter().rev();
     let nearness = |compared: &compare::Comparison| {
         let same = compared.fields.iter().filter(|(_, same)| **same).count();

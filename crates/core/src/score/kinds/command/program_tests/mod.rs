@@ -28,7 +28,7 @@ struct Failure {
     place: Place,
 }
 
-/// What a row lacks.
+/// Describes what the row lacks.
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
     let cases = cases(Some(row), tests.language).err();
     cases.or_else(|| code_before(row).err())
