@@ -1,4 +1,4 @@
-//! Conversations with tools whose completions are written beforehand, as pretraining learns them.
+//! Conversations with tools and prepared completions, for pretraining.
 
 use candle_core::{Error, Result};
 
@@ -9,13 +9,14 @@ use crate::prompts::turns_of;
 use crate::score::{AskedCalls, Task, asked_calls};
 use crate::text::{Tokenizer, Transcript};
 
-/// The prompt, and each completion with its stop token after the tokens that are read between the one before and it.
+/// The prompt, and each completion with its stop token, preceded by the tokens read since the
+/// previous one.
 pub type WrittenTokens = (Vec<u32>, Vec<(Vec<u32>, Vec<u32>)>);
 
-/// Has the tools answer the calls of a row's completions, but for those of the last.
+/// Answers the calls of a row's completions, except the last one's.
 ///
 /// # Errors
-/// Tools that cannot be opened; a chat template that refuses the conversation.
+/// Tools that cannot be opened; a chat template that rejects the conversation.
 pub fn written_conversation(
     task: &Task,
     tokenizer: &Tokenizer,
