@@ -1,4 +1,4 @@
-//! Errors of prompt rows and generators.
+//! Errors of prompt rows.
 
 use crate::task::TaskError;
 
@@ -22,16 +22,6 @@ pub enum DatasetError {
     NoSuchSet {
         /// The key under `[prompts]`.
         set: &'static str,
-    },
-    #[error(
-        "task.toml has no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand"
-    )]
-    NoGenerator,
-    #[error("{label}: {problem}")]
-    Generator {
-        label: String,
-        /// What is wrong, the value, and what to do.
-        problem: String,
     },
     /// A file to import from.
     #[error("{label}: {problem}")]

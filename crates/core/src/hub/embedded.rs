@@ -1,6 +1,6 @@
 //! The models compiled into the binary, so that a first run needs no download and works from any folder.
 
-/// A model by name, its files as (name, bytes). Made by `grpo-tui model pretrain`, each on its sample task.
+/// A model by name, its files as (name, bytes). Made by `lab pretrain`, each on its sample task.
 pub(super) type EmbeddedModel = (&'static str, &'static [(&'static str, &'static [u8])]);
 
 macro_rules! model {

@@ -1,9 +1,8 @@
-//! The training loops: GRPO, SFT, and pretraining of small models.
+//! The training loops: GRPO and SFT.
 
 // From what starts a run to what everything uses: each names only those below it.
 mod worker; // rank 0: a run from its worker's start to its recorded end
 mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
-mod pretrain; // a small model from a task's generator
 mod rank; // all ranks before the loop: loading, and what another rank does
 mod judge_models; // judges of this machine: the same for a run's whole life
 mod run_loop; // the loop, which every rank runs
@@ -42,7 +41,6 @@ mod error; // what ends a training early
 
 pub use candidate::Candidate;
 pub use error::TrainError;
-pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use rank::follow;
 pub use recorder::Listener;
 pub use report::{Report, TaskResult, finished_report};

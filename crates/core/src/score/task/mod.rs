@@ -312,7 +312,7 @@ impl Task {
         names
     }
 
-    /// All files of the task: those that define it, sets, samples and generator.
+    /// All files of the task: those that define it, sets and samples.
     pub fn file_names(&self) -> Vec<&str> {
         let prompts = &self.prompts;
         let mut names = self.definition_files();
@@ -323,7 +323,6 @@ impl Task {
                 &prompts.test,
                 &prompts.guard,
                 &prompts.completions,
-                &prompts.generator,
             ]
             .into_iter()
             .filter_map(Option::as_deref),
