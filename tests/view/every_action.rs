@@ -26,11 +26,11 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "",
         Outcome::Done,
         "runs.pipeline.open runs.open runs.filter runs.mark runs.mark_all runs.compare runs.versus \
-         runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename runs.search \
+         runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename \
          runs.group runs.sweeps runs.columns runs.sort_next runs.sort_previous runs.sort_turn runs.sort_by \
          runs.smoothed runs.html runs.csv runs.tensorboard runs.table runs.promote runs.remove runs.copy \
          runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
-         runs.match.again runs.match.close schema.type schema.find schema.line schema.faults schema.outline \
+         schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
          schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
          schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
@@ -136,11 +136,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
     ("v enter", Outcome::Done, "prompts.format"),
-    (
-        "esc f v enter",
-        Outcome::Done,
-        "runs.match.open runs.match.copy",
-    ),
     (
         "o g enter space j space esc G enter j space c",
         Outcome::Done,

@@ -132,7 +132,6 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::Shown if shared.current.is_none() => shared.look_for_runs(),
         Change::Shown => look(live, shared),
         Change::CurrentRun => {
-            let step = shared.step_to_show.take();
             let (metrics, log) = (
                 std::mem::take(&mut live.metrics),
                 std::mem::take(&mut live.log),
@@ -141,7 +140,6 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
                 pane: live.pane,
                 view: live.view.for_other_run(),
                 metrics,
-                step,
                 ..Live::default()
             };
             live.log = LogView { back: 0, ..log };

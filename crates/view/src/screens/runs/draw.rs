@@ -1,11 +1,11 @@
-//! The panes of the runs screen: the pipeline, the list of runs, and beside it details, columns or matches.
+//! The panes of the runs screen: the pipeline, the list of runs, and beside it details or columns.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{COLUMNS, DETAIL, Group, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, detail, pipeline};
+use super::{COLUMNS, DETAIL, Group, LIST, PIPELINE, Row, Runs, detail, pipeline};
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::report::Entry;
 use crate::shared::Shared;
@@ -15,11 +15,6 @@ use crate::widgets::text_width::fitted;
 /// The places of the panes: on a small screen the focused one only; without runs the pipeline, or the chooser of
 /// columns. A longer list hides the pipeline, unless that has the focus, and has what the details leave free.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
-    if runs.pane == MATCHES {
-        let [list, text] =
-            Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area);
-        return vec![Place::new(MATCHES, list), Place::new(MATCH, text)];
-    }
     let entries = shared.runs.listing.entries().len();
     if entries == 0 && runs.pane != COLUMNS {
         return vec![Place::new(PIPELINE, area)];
