@@ -283,7 +283,7 @@ fn swept(folder: &Path) {
         ],
         pairs: Vec::new(),
     };
-    SweepFolder::create(&runs, &sweep, &[]).unwrap();
+    SweepFolder::create(&runs, &sweep).unwrap();
 }
 
 #[test]
