@@ -35,7 +35,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
          schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
          prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
-         prompts.filter prompts.messages prompts.expected prompts.system prompts.compare prompts.sort \
+         prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \
          prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
          prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.hand prompts.results \
          prompts.model prompts.health scores.open scores.grade scores.grades.yes scores.grades.no \
@@ -56,7 +56,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          eval.read eval.prompt.next eval.fixed eval.broken eval.neither eval.both eval.failures \
          eval.failures_first eval.filter eval.sort eval.choose eval.comment eval.sides eval.copy \
          eval.copy_first eval.export eval.start eval.baseline eval.rescore eval.chat eval.results \
-         eval.prompts move.down move.page_down move.last help palette screen.runs screen.schema \
+         move.down move.page_down move.last help palette screen.runs screen.schema \
          screen.prompts screen.scores screen.launch screen.eval pane.next pane.previous pane.zoom editor.wrap \
          notices commands theme settings redraw suspend quit",
     ),
