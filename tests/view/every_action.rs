@@ -45,10 +45,10 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          scores.draw scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
          scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
          launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
-         launch.sections launch.only_different live.chart.in live.chart.next live.chart.previous \
+         launch.sections launch.only_different live.chart.in \
          live.member.next live.group.open live.text.next live.text.prompt live.prompt.completion \
-         live.prompt.next live.small.next live.small.previous live.small.enlarge live.result.open live.log.up \
-         live.log.page_up live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
+         live.small.next live.small.previous live.small.enlarge live.result.open \
+         live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
          live.step.first live.cursor live.smooth live.log_axis live.metrics.filter live.metrics.choose \
          live.changes.since live.freeze live.overlay live.copy live.results live.resume live.stop \
          live.stop_now live.annotate live.set live.pane.chart live.pane.completion live.pane.prompt \
@@ -64,13 +64,8 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "j",
         Outcome::Done,
         "runs.columns.left schema.complete schema.left schema.line.start schema.first launch.open \
-         launch.next_value launch.previous_value live.prompt.previous eval.prompt.previous move.up \
+         launch.next_value launch.previous_value eval.prompt.previous move.up \
          move.page_up move.first",
-    ),
-    (
-        "k",
-        Outcome::Done,
-        "live.log.down live.log.page_down live.log.latest",
     ),
     ("G", Outcome::Done, "schema.back launch.section"),
     (

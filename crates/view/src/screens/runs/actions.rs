@@ -6,7 +6,7 @@ use super::{
 };
 use crate::action::Scope;
 use crate::message::Command;
-use crate::run_control::{self, Controls, Target};
+use crate::run_control::{self, ActionIds, Controls, Target};
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
@@ -167,10 +167,10 @@ const ACTIONS: &[Action] = &[
         })
     }),
     run_control::pause(),
-    run_control::resume(),
+    run_control::resume().hint("resume"),
     run_control::checkpoint(),
     run_control::eval(),
-    run_control::stop(),
+    run_control::stop().hint("stop"),
     run_control::kill(),
     run_control::note(),
     Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
@@ -427,15 +427,15 @@ const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
 
 impl Controls for Runs {
     const SCREEN: Screen = Screen::Runs;
-    const ACTIONS: [(&'static str, &'static str); 7] = [
-        ("runs.pause", "pause"),
-        ("runs.resume", "resume"),
-        ("runs.checkpoint", ""),
-        ("runs.eval", ""),
-        ("runs.stop", "stop"),
-        ("runs.stop_now", ""),
-        ("runs.annotate", ""),
-    ];
+    const IDS: ActionIds = ActionIds {
+        pause: "runs.pause",
+        resume: "runs.resume",
+        checkpoint: "runs.checkpoint",
+        eval: "runs.eval",
+        stop: "runs.stop",
+        kill: "runs.stop_now",
+        note: "runs.annotate",
+    };
 
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let why = || no_readable(self, shared).unwrap_or_default();
