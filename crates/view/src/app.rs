@@ -291,7 +291,7 @@ impl Model {
         };
         let rows: Vec<HelpRow> = self.keys_here().into_iter().map(row).collect();
         let About { title, help, .. } = about(self.shared.screen);
-        Help::new(&self.shared.theme, self.shared.size.0, (title, help), &rows)
+        Help::new(&self.shared.theme, self.shared.size.0, title, help, &rows)
     }
 }
 

@@ -151,7 +151,8 @@ impl Client {
     /// The answer of another address of the server, as `read` takes it: as [`Self::ask`].
     pub(super) fn ask_at<T>(
         &self,
-        (index, url): (usize, &str),
+        index: usize,
+        url: &str,
         body: &str,
         read: impl Fn(&str) -> Result<T, String>,
         pause: impl Fn(Duration) -> bool,

@@ -39,8 +39,8 @@ pub struct Question {
 /// Builds an endpoint's requests from rows.
 #[derive(Debug)]
 pub struct RequestForm<'a> {
-    endpoint: &'a Endpoint,
-    task: &'a Task,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) task: &'a Task,
     sampling: Sampling,
     response_format: Option<Value>,
 }
@@ -68,7 +68,8 @@ impl<'a> RequestForm<'a> {
     /// [`EndpointError`] naming the row; what does not suit the endpoint.
     pub fn first(
         &self,
-        (label, rows): (&str, &[PromptRow]),
+        label: &str,
+        rows: &[PromptRow],
         allowed: &[String],
     ) -> Result<Vec<Question>, EndpointError> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
@@ -97,24 +98,25 @@ impl<'a> RequestForm<'a> {
             let may_hold_secrets = allowed.contains(&row.id);
             let question = |sample| Question {
                 may_hold_secrets,
-                ..self.question((index, sample), body.clone())
+                ..self.question(index, sample, body.clone())
             };
             found.extend(samples.map(question));
         }
         Ok(found)
     }
 
-    /// The request for a later turn of `row`, with the conversation so far.
+    /// The request for a later turn of `row`, which is that of `index`, with the conversation so far.
     pub(super) fn later(
         &self,
-        place: (usize, usize),
+        index: usize,
+        sample: usize,
         turn: &PromptRow,
         row: &PromptRow,
     ) -> Result<Question, EndpointError> {
-        Ok(self.question(place, self.body(turn, row)?))
+        Ok(self.question(index, sample, self.body(turn, row)?))
     }
 
-    fn question(&self, (row, sample): (usize, usize), body: String) -> Question {
+    fn question(&self, row: usize, sample: usize, body: String) -> Question {
         let Endpoint { base_url, api, .. } = self.endpoint;
         let digest = sha256(format!("{base_url}\n{api:?}\n{sample}\n{body}").as_bytes());
         Question {

@@ -91,7 +91,8 @@ struct RecordedState {
 /// # Errors
 /// A line that is not a conversation, or that calls a function that no tool has.
 pub(super) fn read_recorded(
-    (home, file): (&Home, &str),
+    home: &Home,
+    file: &str,
     functions: &Functions,
     replayed: BTreeMap<usize, bool>,
 ) -> Read<BTreeMap<usize, RecordedReplies>> {

@@ -57,7 +57,7 @@ pub(super) fn content<'a>(
     };
     let lines = match found {
         Some((_, completion, member)) => {
-            lines(live, shared, run, (completion, member), inside.width.into())
+            lines(live, shared, run, completion, member, inside.width.into())
         }
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
@@ -77,7 +77,8 @@ fn lines(
     live: &Live,
     shared: &Shared,
     run: &FollowedRun,
-    (completion, member): (&Completion, usize),
+    completion: &Completion,
+    member: usize,
     width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;

@@ -25,7 +25,7 @@ pub(super) fn content<'a>(prompts: &'a Prompts, shared: &'a Shared, place: &Plac
         } else {
             Role::Faint
         };
-        return Content::saying(&shared.theme, "prompts", (role, &why), inside);
+        return Content::saying(&shared.theme, "prompts", role, &why, inside);
     }
     match place.id {
         choice::QUESTION => choice::content(prompts, shared),

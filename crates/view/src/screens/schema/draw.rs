@@ -26,7 +26,7 @@ pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place)
         } else {
             Role::Faint
         };
-        return Content::saying(&shared.theme, "schema", (role, &why), place.inside());
+        return Content::saying(&shared.theme, "schema", role, &why, place.inside());
     }
     match place.id {
         choice::QUESTION => choice::content(schema, shared),
