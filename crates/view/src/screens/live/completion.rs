@@ -163,10 +163,8 @@ fn reasons(theme: &Theme, score: &Score) -> Vec<Line<'static>> {
         };
         let message = one_line(&reason.message);
         let text = format!(
-            "{} line {}, column {}: {place}{message}",
-            theme.glyph("✗", "x"),
-            reason.line,
-            reason.column
+            "✗ line {}, column {}: {place}{message}",
+            reason.line, reason.column
         );
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }

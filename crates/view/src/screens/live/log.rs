@@ -84,11 +84,7 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
                 .into_iter()
                 .map(|text| Line::styled(text, theme.style(role))),
         );
-        let what = format!(
-            "  {} {}",
-            theme.glyph("→", "->"),
-            one_line(&alert.suggestion)
-        );
+        let what = format!("  → {}", one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
             lines.extend(
                 wrapped(&what, columns)

@@ -158,10 +158,7 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
             crate::format::counted(runs.groups.len(), "group")
         )
     });
-    let full = format!(
-        "{count}{groups}{marked}{reading}{}{sort}",
-        shared.theme.glyph(" · ", ", ")
-    );
+    let full = format!("{count}{groups}{marked}{reading}{}{sort}", " · ");
     let by = runs
         .group_by
         .as_ref()
@@ -197,11 +194,7 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Vec<Line<'static>> {
     let (sort, theme) = (&runs.sort, &shared.theme);
     // A letter stands apart.
-    let arrow = if sort.descending {
-        theme.glyph("▾", " v")
-    } else {
-        theme.glyph("▴", " ^")
-    };
+    let arrow = if sort.descending { "▾" } else { "▴" };
     let title = |(at, column): (usize, &Column)| {
         let is_sort = column.field == sort.field;
         let text = match is_sort {
@@ -252,8 +245,7 @@ fn row(
         Err(error) => {
             let error = error.replace(&format!("{}/", entry.path.display()), "");
             let text = format!(
-                "{} unreadable  {} {error}",
-                theme.glyph("✗", "x"),
+                "✗ unreadable  {} {error}",
                 crate::format::short_id(&entry.id())
             );
             let room = columns
@@ -268,11 +260,7 @@ fn row(
 }
 
 fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
-    let mark = if is_marked {
-        shared.theme.glyph("◆", "+")
-    } else {
-        " "
-    };
+    let mark = if is_marked { "◆" } else { " " };
     Span::styled(mark, shared.theme.style(Role::Marked))
 }
 
@@ -297,11 +285,7 @@ fn group_row(
         group.paths(shared).all(|path| runs.marked.contains(path)),
     );
     let is_open = runs.expanded.contains(&group.value);
-    let fold = if is_open {
-        theme.glyph("▾", "-")
-    } else {
-        theme.glyph("▸", "+")
-    };
+    let fold = if is_open { "▾" } else { "▸" };
     let texts = columns
         .iter()
         .take_while(|column| !column.right)
