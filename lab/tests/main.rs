@@ -1,4 +1,5 @@
 //! Tests of what makes the sample data, and of benchmarks as tasks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bfcl;
 mod generator;

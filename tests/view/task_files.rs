@@ -94,7 +94,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
             stage.model.shared.notices.total(),
             stage.model.shared.draft.faults[0].line
         ),
-        (told + 1, 18)
+        (told + 1, 17)
     );
     change(&folder, "task.toml", "graded = maybe", "graded = true");
     stage.tick_after(1000);
