@@ -32,7 +32,7 @@ pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
             )
         };
         Line::from(vec![
-            Span::styled(format!("✓ "), theme.style(Role::Good)),
+            Span::styled("✓ ", theme.style(Role::Good)),
             Span::styled(one_line(instance_path), theme.style(Role::JsonKey)),
             Span::styled(format!("  prompt line {line}: "), theme.style(Role::Faint)),
             Span::raw(part(0, *start)),

@@ -108,7 +108,7 @@ fn lines(
         } else {
             rows.retain(|row| !row.trim().is_empty());
             rows.truncate(most);
-            rows.push(format!("… the whole prompt is below"));
+            rows.push("… the whole prompt is below".to_owned());
         }
         lines.extend(
             rows.into_iter()

@@ -572,14 +572,14 @@ impl SummaryText<'_> {
                 .iter()
                 .map(|summary| of(summary))
                 .collect::<Vec<_>>()
-                .join(&format!(" → "))
+                .join(" → ")
         };
         let valid = sides
             .iter()
             .zip([Role::Base, Role::Trained])
             .enumerate()
             .flat_map(|(place, (summary, role))| {
-                let arrow = (place > 0).then(|| Span::raw(format!(" → ")));
+                let arrow = (place > 0).then(|| Span::raw(" → "));
                 arrow
                     .into_iter()
                     .chain([Span::styled(percent(summary.valid), theme.style(role))])

@@ -408,7 +408,7 @@ impl Text<'_> {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
                 Span::styled(then, self.shared.theme.style(Role::Removed)),
-                Span::styled(format!(" → "), self.shared.theme.style(Role::Faint)),
+                Span::styled(" → ", self.shared.theme.style(Role::Faint)),
                 Span::styled(now, self.shared.theme.style(Role::Added)),
             ]));
         }

@@ -238,9 +238,9 @@ impl Plan {
         if let Some(why) = row.zero_variance_reason() {
             let text = [
                 format!(" ∅ {why}: zero variance"),
-                format!(" ∅ zero variance"),
+                " ∅ zero variance".to_owned(),
                 format!(" ∅ {why}"),
-                format!(" ∅"),
+                " ∅".to_owned(),
             ];
             let text = text
                 .into_iter()

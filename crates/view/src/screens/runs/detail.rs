@@ -344,7 +344,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
             theme.style(Role::Base),
         ));
         if let Some(trained) = trained {
-            spans.push(Span::raw(format!("→ ")));
+            spans.push(Span::raw("→ "));
             spans.push(Span::styled(trained, theme.style(Role::Trained)));
         }
         let line = Line::from(spans);

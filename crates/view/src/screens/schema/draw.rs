@@ -127,7 +127,7 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
 /// The note that the schema compiles, with the number of expected answers that it rejects.
 fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
-        0 => Span::styled(format!(" ✓ compiles "), theme.style(Role::Good)),
+        0 => Span::styled(" ✓ compiles ", theme.style(Role::Good)),
         rejected => {
             let what = counted(rejected, "answer");
             Span::styled(format!(" ▲ rejects {what} "), theme.style(Role::Warning))
