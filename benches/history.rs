@@ -1,5 +1,5 @@
-//! Opening and following a run of 100,000 steps with 8 x 8 groups, and text search through 1,000,000 completions: `cargo
-//! bench --no-default-features --features view --bench history [-- STEPS | search COMPLETIONS]`.
+//! Opening and following a run of 100,000 steps with 8 x 8 groups:
+//! `cargo bench --no-default-features --features view --bench history [-- STEPS]`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,12 +9,9 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use grpo_tui::run::{
-    Follower, RolloutWriter, RunLock, RunState, TextSearch, read_step, search_rollouts,
-};
+use grpo_tui::run::{Follower, RunState};
 
 #[allow(dead_code)]
 #[path = "../tests/run_directory/long_log.rs"]
@@ -33,72 +30,7 @@ fn main() {
     {
         ["open", run] => open(Path::new(run)),
         ["follow", run, seconds] => follow(Path::new(run), seconds.parse().unwrap()),
-        ["search", completions] => search(completions.parse().unwrap()),
-        rest => {
-            measure(rest.first().map_or(100_000, |steps| steps.parse().unwrap()));
-            search(1_000_000);
-        }
-    }
-}
-
-/// Copies of the 40 steps of the recorded run, 1.3 kB a completion, compressed.
-fn search(completions: usize) {
-    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
-    let steps: Vec<_> = (1..=40)
-        .map(|step| read_step(&recorded, step).unwrap())
-        .collect();
-    let folder = tempfile::tempdir().unwrap();
-    let lock = RunLock::acquire(folder.path()).unwrap();
-    let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
-    let (mut written, mut step) = (0, 0);
-    while written < completions {
-        step += 1;
-        for group in &steps[step % steps.len()] {
-            let mut group = group.clone();
-            (group.step, written) = (step as u64, written + group.completions.len());
-            if written >= completions {
-                group.completions[0].text.push_str("the very last");
-            }
-            writer.append(&group).unwrap();
-        }
-    }
-    writer.finish().unwrap();
-    for text in [
-        "the very last",
-        "ostkaland",
-        "vendor",
-        "\"vendor\": \"",
-        "e",
-        "not there",
-        "THE VERY",
-    ] {
-        for most in [100, 2000] {
-            let (matches, hits, bytes) = (
-                AtomicUsize::new(0),
-                AtomicUsize::new(0),
-                AtomicUsize::new(0),
-            );
-            let start = Instant::now();
-            search_rollouts(
-                &[folder.path().to_owned()],
-                &TextSearch::new(text).unwrap(),
-                most,
-                &|batch| {
-                    matches.fetch_add(batch.matches, Ordering::Relaxed);
-                    hits.fetch_add(batch.hits.len(), Ordering::Relaxed);
-                    bytes.fetch_add(batch.decompressed_bytes as usize, Ordering::Relaxed);
-                    true
-                },
-            )
-            .unwrap();
-            println!(
-                "{text:?} in {written} completions, {:.1} MB: {} matches, {} parsed for {most}, {:.2} s",
-                bytes.into_inner() as f64 / 1e6,
-                matches.into_inner(),
-                hits.into_inner(),
-                start.elapsed().as_secs_f64()
-            );
-        }
+        rest => measure(rest.first().map_or(100_000, |steps| steps.parse().unwrap())),
     }
 }
 

@@ -22,7 +22,8 @@ def call(*words):
     return subprocess.run([program, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-call("dataset", "build", given.folder)
+lab = ["cargo", "run", "--quiet", "--release", "--package", "grpo-tui-lab", "--", "prompts"]
+subprocess.run([*lab, given.folder.resolve()], check=True, cwd=pathlib.Path(__file__).parent)
 with tempfile.TemporaryDirectory() as work:
     # Without the sets that would be read first.
     alone, runs = pathlib.Path(work, "task"), pathlib.Path(work, "runs")

@@ -192,25 +192,25 @@ fn a_task_with_something_wrong_in_it() {
             "task.toml",
             Replaced("max_steps = 40", "max_step = 40"),
             1,
-            &["task/task.toml line 36: unknown key `max_step`; did you mean `max_steps`?"],
+            &["task/task.toml line 35: unknown key `max_step`; did you mean `max_steps`?"],
         ),
         (
             "task.toml",
             Replaced("max_steps = 40", "max_steps = \"x\""),
             1,
-            &["task/task.toml line 36: `max_steps` is string `x`; it must be"],
+            &["task/task.toml line 35: `max_steps` is string `x`; it must be"],
         ),
         (
             "task.toml",
             Replaced("strip_thinking", "strip_thinkin"),
             1,
-            &["task/task.toml line 18", "did you mean `strip_thinking`?"],
+            &["task/task.toml line 17", "did you mean `strip_thinking`?"],
         ),
         (
             "task.toml",
             Replaced("unparsable = 0.0", "unparsable = 2.0"),
             1,
-            &["task/task.toml line 16", "must rise"],
+            &["task/task.toml line 15", "must rise"],
         ),
     ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));

@@ -171,8 +171,11 @@ fn asked(
     task: &str,
     rows: &[PromptRow],
 ) -> Result<Vec<Question>, EndpointError> {
-    RequestForm::new(endpoint, &Task::embedded(task).unwrap(), GREEDY)?
-        .first(("rows.jsonl", rows), &[])
+    RequestForm::new(endpoint, &Task::embedded(task).unwrap(), GREEDY)?.first(
+        "rows.jsonl",
+        rows,
+        &[],
+    )
 }
 
 /// The records of an eval on these rows of the invoice task.
@@ -185,15 +188,8 @@ fn recorded(
         RequestForm::new(endpoint, task, GREEDY)?,
         Scorer::new(task).unwrap(),
     );
-    let questions = form.first(("rows.jsonl", rows), &[])?;
-    records(
-        (endpoint, &form),
-        (task, &scorer),
-        rows,
-        questions,
-        HashMap::new(),
-        |_| Ok(()),
-    )
+    let questions = form.first("rows.jsonl", rows, &[])?;
+    records(&form, &scorer, rows, questions, HashMap::new(), |_| Ok(()))
 }
 
 fn outcomes(
@@ -566,9 +562,7 @@ fn a_prompt_with_a_secret_is_not_sent_unless_it_is_allowed() {
     let allowed = ["leaky".to_owned()];
     let form = RequestForm::new(&endpoint, &task, GREEDY).unwrap();
     assert_eq!(
-        form.first(("rows.jsonl", &prompts), &allowed)
-            .unwrap()
-            .len(),
+        form.first("rows.jsonl", &prompts, &allowed).unwrap().len(),
         2
     );
     let later = conversation("c", &format!("token {secret}"));

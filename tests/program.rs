@@ -82,6 +82,25 @@ pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]
     command
 }
 
+/// A model of a sample task's generator in `out`, as `pretrain` of the lab makes it.
+#[cfg(feature = "engine")]
+pub(crate) fn pretrain(task: &str, out: &Path, more: &[&str]) {
+    let task = sample_data(task);
+    let words = [
+        "lab",
+        "pretrain",
+        task.to_str().unwrap(),
+        "--examples",
+        "2",
+        "--out",
+    ];
+    let words = words.iter().map(OsString::from);
+    let words = words
+        .chain([out.into()])
+        .chain(more.iter().map(OsString::from));
+    grpo_tui_lab::run(words).unwrap();
+}
+
 /// A server on this machine that answers each connection on a thread of its own; returns its host and port.
 pub(crate) fn serve<S: Send + Sync + 'static>(
     state: std::sync::Arc<S>,

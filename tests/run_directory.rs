@@ -16,7 +16,6 @@ mod outcome;
 mod pull;
 mod results;
 mod rollouts;
-mod search;
 mod server_folder;
 mod slots;
 mod tensorboard;

@@ -508,7 +508,7 @@ fn wrong_requests_start_nothing() {
         &["base.toml line 2: `learning_rate` is integer `20`; it must be a number from 0 to 10"],
     );
     check(
-        "study group-size task --config base.toml",
+        "study sft-vs-grpo task --config base.toml",
         &["base.toml line 2: `learning_rate`"],
     );
     file("max_steps = \n");
@@ -532,13 +532,13 @@ fn wrong_requests_start_nothing() {
         "sweep --resume nothing",
         &["no sweep `nothing`", "start one with"],
     );
-    check("study group-size task --set seed=1", &["--seeds N"]);
+    check("study sft-vs-grpo task --set seed=1", &["--seeds N"]);
     check(
-        "study sync-interval task --set weight_sync_interval=2",
+        "study sft-vs-grpo task --set patience=2",
         &["sets this key itself"],
     );
     check(
-        "study group-size task --set learning_rate=1e-5,1e-4",
+        "study sft-vs-grpo task --set learning_rate=1e-5,1e-4",
         &["one value per key"],
     );
     let plan = "sweep task --runs runs --plan --set learning_rate=1e-6,1e-5,1e-4 --set seed=0..1 --random 2";
@@ -649,9 +649,8 @@ fn settings_are_compared_on_all_tasks_of_a_mix() {
         text.replace(name, "name = \"other\""),
     )
     .unwrap();
-    let command = started(
-        "study binary-vs-tiered task other --mix 2:1 --runs runs --seeds 1 --set max_steps=1",
-    );
+    let command =
+        started("sweep task other --mix 2:1 --runs runs --set seed=0,1 --set max_steps=1");
     let document = json(&call(folder.path(), &command));
     assert_eq!(states(&document), ["finished"; 2]);
     // The prompts of both test sets are compared.

@@ -54,11 +54,6 @@ fn a_task_cannot_lead_out_of_its_folder() {
         ),
         (
             "task.toml",
-            Replaced("\"generator.toml\"", "\"../secret\""),
-            &["\"../secret\"", path],
-        ),
-        (
-            "task.toml",
             Replaced("\"schema.json\"", "\"../secret\""),
             &["\"../secret\"", path],
         ),
@@ -93,7 +88,6 @@ fn a_task_cannot_lead_out_of_its_folder() {
         for arguments in [
             &["score", "task"][..],
             &["task", "check", "task"],
-            &["dataset", "build", "task"],
             &["dataset", "check", "task"],
             &train,
         ] {
@@ -106,54 +100,6 @@ fn a_task_cannot_lead_out_of_its_folder() {
         );
         assert!(!folder.path().join("runs").exists(), "a run was made of it");
     }
-}
-
-#[test]
-fn a_set_is_built_inside_and_never_over_another_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let task = small_task(folder.path());
-    let text = fs::read_to_string(task.join("task.toml")).unwrap();
-    for file in ["task.toml", "schema.json", "./generator.toml", "eval.jsonl"] {
-        fs::write(
-            task.join("task.toml"),
-            text.replacen("\"train.jsonl\"", &format!("{file:?}"), 1),
-        )
-        .unwrap();
-        let before = fs::read(task.join(file)).unwrap();
-        refused(
-            &call_in_process(folder.path(), &["dataset", "build", "task"]),
-            &["is named twice", "its own file"],
-        );
-        assert_eq!(fs::read(task.join(file)).unwrap(), before);
-    }
-    fs::write(task.join("task.toml"), text).unwrap();
-    // A folder of its own is held to the same rule.
-    let out = folder.path().join("out");
-    fs::create_dir(&out).unwrap();
-    fs::write(folder.path().join("secret"), "root-only").unwrap();
-    symlink("../secret", out.join("train.jsonl")).unwrap();
-    refused(
-        &call_in_process(folder.path(), &["dataset", "build", "task", "--out", "out"]),
-        &["\"train.jsonl\"", "is a link to "],
-    );
-    refused(
-        &call_in_process(
-            folder.path(),
-            &["dataset", "build", "task", "--out", "out", "--check"],
-        ),
-        &["\"train.jsonl\"", "is a link to "],
-    );
-    assert_eq!(
-        fs::read_to_string(folder.path().join("secret")).unwrap(),
-        "root-only"
-    );
-    fs::remove_file(out.join("train.jsonl")).unwrap();
-    let built = call_in_process(folder.path(), &["dataset", "build", "task", "--out", "out"]);
-    assert!(
-        built.status.success() && out.join("train.jsonl").is_file(),
-        "{}",
-        stderr(&built)
-    );
 }
 
 #[test]

@@ -309,7 +309,6 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["dataset", "check", task],
         &["dataset", "check", task, "--json"],
         &["dataset", "check", task, "--model", model],
-        &["dataset", "build", task, "--check"],
         &["score", task],
         &["score", task, "--json"],
         &["score", task, "--completions", HOSTILE],

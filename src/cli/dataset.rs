@@ -1,18 +1,14 @@
-//! `grpo-tui dataset import|build|check`: make a task's prompt files, or say what is wrong with them.
+//! `grpo-tui dataset import|check`: adds rows to a task's prompt files, or says what is wrong with them.
 
 mod import;
 
 pub(super) use import::{MappingArguments, print_problems};
 
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, preset, print_json};
 use crate::config::{Assignments, Layers};
-use crate::dataset::Builder;
 use crate::dataset::health::{Health, Level};
-use crate::files;
 use crate::format::counted;
 use crate::hub::find_model;
 use crate::prompts::check_prompts;
@@ -31,22 +27,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Add rows of a CSV, JSON or JSONL file to a set
     Import(import::Arguments),
-    /// Generate the task's prompt files (deterministic)
-    Build(Build),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
-}
-
-#[derive(Debug, clap::Args)]
-struct Build {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
-    task: String,
-    /// Write into this folder instead of the task's own
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Write nothing; fail if a file differs from the generator's output
-    #[arg(long)]
-    check: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,57 +52,8 @@ struct Check {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Import(arguments) => import::run(&arguments),
-        Command::Build(arguments) => build(&arguments),
         Command::Check(arguments) => check(&arguments),
     }
-}
-
-fn build(arguments: &Build) -> Outcome {
-    let task = Task::resolve(&arguments.task)?;
-    let builder = Builder::new(&task, &task.definition_files())?;
-    let folder = match (&arguments.out, task.folder()) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(folder)) => folder.to_path_buf(),
-        (None, None) => {
-            return Err(Failure::usage(format!(
-                "{} is embedded in the program; add --out DIR",
-                arguments.task
-            )));
-        }
-    };
-    if arguments.check {
-        return check_built(&folder, &builder, &arguments.task);
-    }
-    for set in &builder.sets {
-        let path = builder.write(set, &folder)?;
-        println!("{}: {}", path.display(), counted(set.rows as usize, "row"));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
-    for set in &builder.sets {
-        let path = folder.join(&set.file);
-        let stored = files::open(&set.path(folder)?).map_err(|error| {
-            Failure::failed(format!(
-                "{}: {error}; write it with `grpo-tui dataset build {task}`",
-                path.display()
-            ))
-        })?;
-        if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
-            let message = format!(
-                "{} line {line} differs from the generator's output; run `grpo-tui dataset build {task}` to rewrite it",
-                path.display()
-            );
-            return Err(Failure::failed(message));
-        }
-        println!(
-            "{}: {}, up to date",
-            path.display(),
-            counted(set.rows as usize, "row")
-        );
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn check(arguments: &Check) -> Outcome {

@@ -147,7 +147,7 @@ mod asking {
             asked: &TargetInput<'_>,
         ) -> Result<Vec<Question>, Failure> {
             let Rows { label, rows, .. } = asked.rows;
-            Ok(form.first((label, rows), asked.allowed_secrets)?)
+            Ok(form.first(label, rows, asked.allowed_secrets)?)
         }
 
         /// Asks what the eval's folder has no answer to, and scores.
@@ -231,8 +231,7 @@ mod asking {
                 asked.status.show(&shown);
                 Ok::<(), EndpointError>(())
             };
-            let of = (asked.task, scorer);
-            let records = endpoint::records((&self.0, &form), of, rows, questions, known, show)?;
+            let records = endpoint::records(&form, scorer, rows, questions, known, show)?;
             asked.status.end();
             let unanswered: Vec<_> = records
                 .iter()

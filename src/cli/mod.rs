@@ -106,7 +106,7 @@ enum Command {
     Task(task::Arguments),
     /// Import, build or check a task's prompt sets
     Dataset(dataset::Arguments),
-    /// Fetch, inspect, check, pretrain and export models
+    /// Fetch, inspect, check and export models
     #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs

@@ -16,7 +16,7 @@ use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
     FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder,
-    SweepTable, SweepTask, TaskVariant, curves, grid, random, rungs,
+    SweepTable, SweepTask, curves, grid, random, rungs,
 };
 use crate::task::{PromptSet, TASK_FILE};
 use driver::Driver;
@@ -383,9 +383,8 @@ pub(super) fn begin(
     if common.plan {
         return plan(common, &sweep, tasks, run_folders);
     }
-    let variants = variants(&sweep, tasks)?;
-    let folder = SweepFolder::create(runs, &sweep, &variants)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let folder =
+        SweepFolder::create(runs, &sweep).map_err(|error| Failure::usage(error.to_string()))?;
     eprintln!(
         "{}: {}; resume it with `grpo-tui sweep --resume {0}`",
         sweep.name,
@@ -406,42 +405,9 @@ fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
     resolve_tasks(&sweep.tasks())
 }
 
-/// The name of a task with other rewards, by the places of setting and task.
-fn variant_name(setting: usize, task: usize) -> String {
-    if task == 0 {
-        setting.to_string()
-    } else {
-        format!("{setting}-{task}")
-    }
-}
-
-/// Tasks whose tiers have other rewards.
-fn variants(sweep: &Sweep, tasks: &[Task]) -> Result<Vec<TaskVariant>, Failure> {
-    let mut variants = Vec::new();
-    let each = |(place, setting): (usize, _)| {
-        tasks
-            .iter()
-            .enumerate()
-            .map(move |task| (place, setting, task))
-    };
-    for (place, setting, (index, task)) in sweep.settings.iter().enumerate().flat_map(each) {
-        let setting: &Setting = setting;
-        let Some(tiers) = setting.tiers else { continue };
-        let mut files = task.files()?;
-        for (name, bytes) in files.iter_mut().filter(|(name, _)| name == TASK_FILE) {
-            let text = crate::study::with_tiers(&String::from_utf8_lossy(bytes), tiers);
-            *bytes = text
-                .map_err(|problem| Failure::failed(format!("{name}: {problem}")))?
-                .into_bytes();
-        }
-        variants.push((variant_name(place, index), files));
-    }
-    Ok(variants)
-}
-
 /// After study and task, with the first free number.
 fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
-    let kind = sweep.study.map_or("sweep", |study| study.name());
+    let kind = sweep.study.as_deref().unwrap_or("sweep");
     let letters = task.name.chars().map(|letter| {
         if letter.is_ascii_alphanumeric() {
             letter

@@ -1,7 +1,6 @@
 //! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
 
 mod check;
-mod import;
 mod judge_check;
 mod new;
 mod render;
@@ -28,8 +27,6 @@ pub(super) struct Arguments {
 enum Command {
     /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
     New(Box<new::Arguments>),
-    /// Create a task from the data of a benchmark: the Berkeley Function Calling Leaderboard
-    Import(import::Arguments),
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
@@ -55,7 +52,6 @@ struct Choice {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::New(arguments) => new::run(&arguments),
-        Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(choice) => run_audit(&choice),
         Command::Render(arguments) => render::run(&arguments),

@@ -137,7 +137,7 @@ fn empty_and_missing_files_are_told_apart() {
     std::fs::remove_file(folder.path().join("eval.jsonl")).unwrap();
     let message = load(&task, PromptSet::Eval).unwrap_err().to_string();
     assert!(
-        message.contains("eval.jsonl: No such file") && message.contains("grpo-tui dataset build"),
+        message.contains("eval.jsonl: No such file") && message.contains("write the file"),
         "{message}"
     );
 }

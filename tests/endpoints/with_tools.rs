@@ -68,26 +68,19 @@ fn asked(
     );
     let rows = rows(lines);
     let questions = form
-        .first(("rows.jsonl", &rows), &["open".to_owned()])
+        .first("rows.jsonl", &rows, &["open".to_owned()])
         .unwrap();
     let (mut answers, mut ended) = (HashMap::new(), 0);
-    let found = records(
-        (endpoint, &form),
-        (task, &scorer),
-        &rows,
-        questions,
-        known,
-        |progress| {
-            match progress {
-                Progress::Turn { .. } => {}
-                Progress::Answer(question, answer) => {
-                    _ = answers.insert(question.digest.clone(), answer.clone())
-                }
-                Progress::Answered => ended += 1,
+    let found = records(&form, &scorer, &rows, questions, known, |progress| {
+        match progress {
+            Progress::Turn { .. } => {}
+            Progress::Answer(question, answer) => {
+                _ = answers.insert(question.digest.clone(), answer.clone())
             }
-            Ok(())
-        },
-    );
+            Progress::Answered => ended += 1,
+        }
+        Ok(())
+    });
     (found, answers, ended)
 }
 

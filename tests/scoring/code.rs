@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use grpo_tui::dataset::{Generator, Stream};
 use grpo_tui::sandbox::machine;
+use grpo_tui_lab::{Generator, Stream};
 
 use crate::program::{checkers, json_lines, program, stderr, stdout};
 
@@ -331,7 +331,7 @@ fn sample_scripts_are_right_until_a_habit_spoils_them_with_checkers() {
     let folder = tempfile::tempdir().unwrap();
     let task = folder.path().join("shell-lint");
     crate::program::sample_task_named("shell-lint", &task, crate::program::ALL);
-    let generator = Generator::load(&grpo_tui::score::Task::load(&task).unwrap()).unwrap();
+    let generator = Generator::load(&crate::program::sample_data("shell-lint")).unwrap();
     let mut expected = Vec::new();
     let mut lines = String::new();
     for stream in [Stream::Train, Stream::Eval, Stream::Test] {

@@ -34,27 +34,11 @@ fn adapters_of_experts_are_decoded_side_by_side() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
         "tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = [
-        "model",
-        "pretrain",
-        "invoice",
-        "--config",
-        "config.json",
-        "--updates",
-        "1",
-        "--examples",
-        "2",
-    ];
-    let made = super::super::program::call(
-        folder.path(),
-        &[&pretrain[..], &["--out", "sparse"]].concat(),
-    );
-    assert!(
-        made.status.success(),
-        "{}",
-        super::super::program::stderr(&made)
-    );
-    check_side_by_side(folder.path().join("sparse").to_str().unwrap());
+    let config = folder.path().join("config.json");
+    let sparse = folder.path().join("sparse");
+    let more = ["--config", config.to_str().unwrap(), "--updates", "1"];
+    super::super::program::pretrain("invoice", &sparse, &more);
+    check_side_by_side(sparse.to_str().unwrap());
 }
 
 fn check_side_by_side(base: &str) {

@@ -5,7 +5,7 @@ use grpo_tui::train::Ended;
 
 use super::guided::write_hopeless;
 use super::small_task::{create, create_of, work};
-use crate::program::{NANO, call, sample_data, stderr, stdout};
+use crate::program::{NANO, call, sample_data, stderr};
 
 const DISTILL: [&str; 3] = ["method=distill", "lora_rank=4", "learning_rate=5e-3"];
 
@@ -100,20 +100,8 @@ fn what_cannot_teach_is_refused() {
         "{error}"
     );
     // The test model with two tokens exchanged.
-    let pretrain = [
-        "model",
-        "pretrain",
-        "invoice",
-        "--from",
-        NANO,
-        "--examples",
-        "2",
-        "--updates",
-        "0",
-        "--out",
-        "other",
-    ];
-    stdout(&call(folder.path(), &pretrain));
+    let other = folder.path().join("other");
+    crate::program::pretrain("invoice", &other, &["--from", NANO, "--updates", "0"]);
     let file = folder.path().join("other/tokenizer.json");
     let text = std::fs::read_to_string(sample_data("models/tiny/tokenizer.json")).unwrap();
     let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();

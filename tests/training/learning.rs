@@ -174,47 +174,6 @@ fn the_embedded_model_of_the_assistant_calls_functions() {
     );
 }
 
-/// Its shape and tokenizer stay, its weights move, and in bf16 its file is half as large.
-#[test]
-fn pretraining_continues_a_model() {
-    let folder = tempfile::tempdir().unwrap();
-    let pretrain = |out: &str, more: &[&str]| {
-        let arguments = [
-            "model",
-            "pretrain",
-            "sql",
-            "--from",
-            NANO,
-            "--examples",
-            "2",
-            "--out",
-            out,
-        ];
-        crate::program::call(folder.path(), &[&arguments[..], more].concat())
-    };
-    let file = |out: &str, name: &str| std::fs::read(folder.path().join(out).join(name)).unwrap();
-    let tokenizer =
-        std::fs::read(crate::program::sample_data("models/tiny/tokenizer.json")).unwrap();
-    for (out, more) in [
-        ("same", &["--updates", "0"][..]),
-        ("moved", &["--updates", "2"]),
-        ("small", &["--updates", "0", "--bf16"]),
-    ] {
-        crate::program::stdout(&pretrain(out, more));
-        assert!(file(out, "tokenizer.json") == tokenizer, "{out}");
-    }
-    let weights = |out: &str| file(out, "model.safetensors");
-    assert!(weights("same") != weights("moved") && weights("same").len() == weights("moved").len());
-    assert!((0.49..0.51).contains(&(weights("small").len() as f64 / weights("same").len() as f64)));
-    let refused = pretrain("x", &["--hidden", "64"]);
-    assert_eq!(
-        refused.status.code(),
-        Some(2),
-        "{}",
-        crate::program::stderr(&refused)
-    );
-}
-
 /// An eval between two steps is decoded beside the next rollout: both are what they are alone.
 #[test]
 fn an_eval_changes_nothing_and_is_not_changed() {

@@ -152,7 +152,7 @@ fn stopping_changes_nothing_with_a_teacher() {
     );
 }
 
-/// With adapters and with all weights, of a model that `model pretrain` makes of a `config.json`.
+/// With adapters and with all weights, of a model that is pretrained of a `config.json`.
 #[test]
 fn stopping_changes_nothing_with_the_gated_delta_rule() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,21 +160,9 @@ fn stopping_changes_nothing_with_the_gated_delta_rule() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"layer_types":["linear_attention","full_attention"],"linear_num_key_heads":1,
         "linear_num_value_heads":3,"linear_key_head_dim":16,"linear_value_head_dim":8,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = [
-        "model",
-        "pretrain",
-        "invoice",
-        "--config",
-        "config.json",
-        "--updates",
-        "1",
-        "--examples",
-        "2",
-    ];
-    stdout(&call(
-        folder.path(),
-        &[&pretrain[..], &["--out", "hybrid"]].concat(),
-    ));
+    let config = folder.path().join("config.json");
+    let more = ["--config", config.to_str().unwrap(), "--updates", "1"];
+    crate::program::pretrain("invoice", &folder.path().join("hybrid"), &more);
     let base = format!("base_model={}", folder.path().join("hybrid").display());
     for method in [["method=sft", "lora_rank=4"], ["method=sft", "lora_rank=0"]] {
         stopped_after(

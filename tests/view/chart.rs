@@ -1,6 +1,7 @@
 //! The chart: what is drawn where, at every size, and that nothing that matters is lost on the way.
 
 use grpo_tui::run::Series;
+use grpo_tui::view::draw::symbols_in_ascii;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;
 use grpo_tui::view::widgets::chart::{Chart, Curve, Dot};
@@ -50,13 +51,16 @@ fn pictures() {
         value: 0.7,
         role: Role::Trained,
         label: "eval",
-        sign: ("◆", "@"),
+        sign: "◆",
     }];
     plain.cursor = Some(20);
     insta::assert_snapshot!("chart_linear", rendered(&plain, &theme, 60, 12));
     insta::assert_snapshot!(
         "chart_ascii",
-        rendered(&plain, &Theme::default().in_ascii(), 60, 12)
+        symbols_in_ascii(
+            &rendered(&plain, &Theme::default().in_ascii(), 60, 12),
+            true
+        )
     );
     let wide = series([0.001, 0.01, 0.1, 1.0, 10.0, 0.0, -1.0, 100.0]);
     insta::assert_snapshot!(

@@ -26,16 +26,16 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "",
         Outcome::Done,
         "runs.pipeline.open runs.open runs.filter runs.mark runs.mark_all runs.compare runs.versus \
-         runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename runs.search \
+         runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename \
          runs.group runs.sweeps runs.columns runs.sort_next runs.sort_previous runs.sort_turn runs.sort_by \
          runs.smoothed runs.html runs.csv runs.tensorboard runs.table runs.promote runs.remove runs.copy \
          runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
-         runs.match.again runs.match.close schema.type schema.find schema.line schema.faults schema.outline \
+         schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
          schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
          schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
          prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
-         prompts.filter prompts.messages prompts.expected prompts.system prompts.compare prompts.sort \
+         prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \
          prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
          prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.hand prompts.results \
          prompts.model prompts.health scores.open scores.grade scores.grades.yes scores.grades.no \
@@ -45,10 +45,10 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          scores.draw scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
          scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
          launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
-         launch.sections launch.only_different live.chart.in live.chart.next live.chart.previous \
+         launch.sections launch.only_different live.chart.in \
          live.member.next live.group.open live.text.next live.text.prompt live.prompt.completion \
-         live.prompt.next live.small.next live.small.previous live.small.enlarge live.result.open live.log.up \
-         live.log.page_up live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
+         live.small.next live.small.previous live.small.enlarge live.result.open \
+         live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
          live.step.first live.cursor live.smooth live.log_axis live.metrics.filter live.metrics.choose \
          live.changes.since live.freeze live.overlay live.copy live.results live.resume live.stop \
          live.stop_now live.annotate live.set live.pane.chart live.pane.completion live.pane.prompt \
@@ -56,7 +56,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          eval.read eval.prompt.next eval.fixed eval.broken eval.neither eval.both eval.failures \
          eval.failures_first eval.filter eval.sort eval.choose eval.comment eval.sides eval.copy \
          eval.copy_first eval.export eval.start eval.baseline eval.rescore eval.chat eval.results \
-         eval.prompts move.down move.page_down move.last help palette screen.runs screen.schema \
+         move.down move.page_down move.last help palette screen.runs screen.schema \
          screen.prompts screen.scores screen.launch screen.eval pane.next pane.previous pane.zoom editor.wrap \
          notices commands theme settings redraw suspend quit",
     ),
@@ -64,13 +64,8 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "j",
         Outcome::Done,
         "runs.columns.left schema.complete schema.left schema.line.start schema.first launch.open \
-         launch.next_value launch.previous_value live.prompt.previous eval.prompt.previous move.up \
+         launch.next_value launch.previous_value eval.prompt.previous move.up \
          move.page_up move.first",
-    ),
-    (
-        "k",
-        Outcome::Done,
-        "live.log.down live.log.page_down live.log.latest",
     ),
     ("G", Outcome::Done, "schema.back launch.section"),
     (
@@ -136,11 +131,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
     ("v enter", Outcome::Done, "prompts.format"),
-    (
-        "esc f v enter",
-        Outcome::Done,
-        "runs.match.open runs.match.copy",
-    ),
     (
         "o g enter space j space esc G enter j space c",
         Outcome::Done,

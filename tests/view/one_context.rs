@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use grpo_tui::run::{RunState, Status};
+use grpo_tui::view::Command;
 use grpo_tui::view::screens::scores::Source;
-use grpo_tui::view::{Command, Screen};
 
 use super::harness::{Stage, script};
 use super::runs::{change, copy_run};
@@ -286,29 +286,6 @@ fn the_task_that_was_opened_is_open_in_the_next_session() {
         options.data = workspace.path().join("data")
     });
     assert_eq!(task(&elsewhere), "invoice");
-}
-
-#[test]
-fn a_question_about_prompts_is_asked_on_prompts() {
-    let mut stage = stage(120, 36);
-    let run = run_folder(&stage);
-    stage.act(|_| vec![Command::ShowRun(run)]);
-    stage.keys("3 A");
-    assert!(
-        stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("esc");
-    assert_eq!(stage.model.shared.screen, Screen::Prompts);
-    stage.keys("A enter");
-    assert!(
-        stage.shows("tiny answers 1 eval prompt of tickets"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("y");
-    assert_eq!(stage.model.shared.screen, Screen::Eval);
 }
 
 #[test]

@@ -135,11 +135,6 @@ fn the_palette_knows_the_usual_words() {
     check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
     check(&others, &["columns"], "Choose columns");
     check(&every, &["group by", "seeds"], "Group runs");
-    check(
-        &every,
-        &["search rollouts", "search completions"],
-        "Search completions",
-    );
     check(&every, &["redo"], "Redo");
     check(&every, &["import", "csv"], "Import rows");
     check(&every, &["new task", "init"], "New task");

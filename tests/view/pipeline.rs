@@ -280,7 +280,7 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
         "{}",
         stage.screen()
     );
-    assert!(stage.shows("1 error in line 19"), "{}", stage.screen());
+    assert!(stage.shows("1 error in line 18"), "{}", stage.screen());
     stage.keys("enter").types("# mine\n").keys("ctrl-o esc");
     let saved =
         std::fs::read_to_string(stage.folder.path().join("tasks/shell-lint/task.toml")).unwrap();

@@ -51,23 +51,6 @@ fn selected_id(stage: &Stage) -> String {
 }
 
 #[test]
-fn system_prompts_are_compared_from_here() {
-    let mut stage = Stage::new(120, 36);
-    stage.keys("3 A");
-    assert!(
-        stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"),
-        "{}",
-        stage.screen()
-    );
-    stage.types("tiny").keys("enter");
-    assert!(
-        stage.shows("write `MODEL SET VARIANT`"),
-        "{}",
-        stage.screen()
-    );
-}
-
-#[test]
 fn pictures() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);

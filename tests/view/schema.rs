@@ -152,7 +152,7 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
             .files()
             .unwrap()
             .len(),
-        7
+        6
     );
     // A second save stays in the copy, and the next start opens it.
     stage.keys("enter").types(" ").keys("esc w");

@@ -39,7 +39,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
     let (mut stage, folder) =
         stage(|folder| change(folder, "task.toml", "graded = false", "graded = maybe"));
     assert!(
-        stage.model.shared.task.is_none() && last_notice(&stage).contains("task.toml line 17"),
+        stage.model.shared.task.is_none() && last_notice(&stage).contains("task.toml line 16"),
         "{}",
         last_notice(&stage)
     );
@@ -54,7 +54,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
     for key in ["f3", "f4"] {
         stage.keys(key);
         assert!(
-            stage.shows("task.toml line 17"),
+            stage.shows("task.toml line 16"),
             "{key}: {}",
             stage.screen()
         );
@@ -65,12 +65,12 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
             .commands
             .last()
             .unwrap()
-            .contains("tasks/invoice/task.toml\", line: 17"),
+            .contains("tasks/invoice/task.toml\", line: 16"),
         "{:?}",
         stage.commands
     );
     stage.keys("f2");
-    assert_eq!(stage.model.shared.draft.faults[0].line, 17);
+    assert_eq!(stage.model.shared.draft.faults[0].line, 16);
     assert!(
         !stage.model.shared.draft.faults[0]
             .message
@@ -94,7 +94,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
             stage.model.shared.notices.total(),
             stage.model.shared.draft.faults[0].line
         ),
-        (told + 1, 18)
+        (told + 1, 17)
     );
     change(&folder, "task.toml", "graded = maybe", "graded = true");
     stage.tick_after(1000);
@@ -117,7 +117,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
     );
     stage.keys("f5 L");
     assert!(
-        stage.shows("task.toml line 18"),
+        stage.shows("task.toml line 17"),
         "a run reads the disk: {}",
         stage.screen()
     );
@@ -187,7 +187,6 @@ fn every_file_of_the_task_is_read_again_once_it_changes() {
         ("train.jsonl", "train-002", "train-two"),
         ("eval.jsonl", "eval-002", "eval-two"),
         ("completions.jsonl", "train-001", "train-003"),
-        ("generator.toml", "\n", "\n\n"),
     ] {
         let before = stage.model.shared.task.clone().unwrap();
         stage.tick_after(1000);

@@ -12,7 +12,7 @@ pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers
 pub mod text; // tokenizer, chat template, stop ids
-pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod dataset; // prompt rows: reading, health, order
 pub mod api_client; // an OpenAI-compatible server: its definition, one request
 pub mod sandbox; // a program apart from the user's files, processes and network, with limits
 mod sqlite; // a database in memory, with bounds on what statements take

@@ -291,7 +291,7 @@ impl Model {
         };
         let rows: Vec<HelpRow> = self.keys_here().into_iter().map(row).collect();
         let About { title, help, .. } = about(self.shared.screen);
-        Help::new(&self.shared.theme, self.shared.size.0, (title, help), &rows)
+        Help::new(&self.shared.theme, self.shared.size.0, title, help, &rows)
     }
 }
 
@@ -507,7 +507,7 @@ const GLOBAL: &[Global] = &[
         &["alt-n"],
         &["messages", "notifications", "log", "errors"],
         |model| {
-            let popup = messages::log("Messages", &model.shared.theme, &model.shared.notices);
+            let popup = messages::log("Messages", &model.shared.notices);
             model.shared.popup = Some(Popup::Pick(popup));
             Vec::new()
         },
@@ -519,7 +519,7 @@ const GLOBAL: &[Global] = &[
         &["alt-m"],
         &["command log", "cli", "shell", "history"],
         |model| {
-            let popup = messages::log("Command log", &model.shared.theme, &model.shared.commands);
+            let popup = messages::log("Command log", &model.shared.commands);
             model.shared.popup = Some(Popup::Pick(popup));
             Vec::new()
         },

@@ -69,7 +69,8 @@ pub trait Drafted: Part<Shared = Shared> {
 /// The file of a text whose editor opens now.
 pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     let file = DraftFile::new(
-        (T::STEM, T::extension(task)),
+        T::STEM,
+        T::extension(task),
         shared.now_ms,
         &shared.options.data,
         task,

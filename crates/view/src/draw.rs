@@ -298,7 +298,7 @@ fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
 /// The latest notice; if it is too long or others came with it, with the key that shows all of them.
 fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     let theme = &model.shared.theme;
-    let (mark, role) = notice.level.look(theme);
+    let (mark, role) = notice.level.look();
     let mark = format!(" {mark} ");
     let style = theme.style(Role::Bar).patch(theme.style(role));
     let text = notice.text.replace(['\n', '\r', '\t'], " ");
@@ -327,20 +327,47 @@ fn in_ascii(buffer: &mut Buffer) {
         .iter_mut()
         .filter(|cell| !cell.symbol().is_ascii())
     {
-        let plain = ascii_of(cell.symbol());
+        let plain = ascii_of(cell.symbol()).unwrap_or("?");
         cell.set_symbol(plain);
     }
 }
 
-/// The ASCII replacement of a character.
-pub fn ascii_of(symbol: &str) -> &'static str {
-    match symbol {
+/// A text with its symbols in ASCII; `all`: and every other character as `?`.
+pub fn symbols_in_ascii(text: &str, all: bool) -> String {
+    text.split("")
+        .map(|letter| match ascii_of(letter) {
+            Some(plain) => plain,
+            None if all && !letter.is_ascii() => "?",
+            None => letter,
+        })
+        .collect()
+}
+
+/// The ASCII character for a symbol that the view draws, also where it is read aloud; none for other text.
+fn ascii_of(symbol: &str) -> Option<&'static str> {
+    Some(match symbol {
+        "✗" | "≠" => "x",
+        "✓" | "▾" | "▼" | "↓" => "v",
+        "▲" => "!",
+        "▸" | "›" | "→" | "▶" => ">",
+        "‹" | "←" | "◂" | "↔" => "<",
+        "▴" | "↑" => "^",
         "…" => "~",
-        "→" => ">",
-        "←" => "<",
-        "·" => ".",
-        _ => "?",
-    }
+        "·" | "↪" => ".",
+        "●" | "★" => "*",
+        "○" | "▄" => "o",
+        "◆" => "@",
+        "◇" => "%",
+        "░" => ":",
+        "◐" | "┬" | "└" | "┤" => "+",
+        "◑" | "┄" | "─" => "-",
+        "◌" => "~",
+        "■" | "█" | "┃" | "✎" => "#",
+        "│" | "┊" => "|",
+        "‖" | "≡" | "▆" | "▓" => "=",
+        "∅" => "0",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

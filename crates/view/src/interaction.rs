@@ -23,6 +23,9 @@ pub fn go(
     pane: &'static str,
     motion: Motion,
 ) -> Vec<Command> {
+    if let Some(commands) = screen.on_motion(shared, pane, motion) {
+        return commands;
+    }
     if editor_area(screen, shared, pane).is_some() {
         let code = match motion {
             Motion::Down => KeyCode::Down,

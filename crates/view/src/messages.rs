@@ -4,7 +4,6 @@
 use super::message::Command;
 use super::popup::{Pick, PickEntry};
 use super::style_role::Role;
-use super::theme::Theme;
 
 /// How long a notice stays in the bottom line, milliseconds; a warning or an error stays until the next key.
 const SHOWN_MS: u64 = 5_000;
@@ -19,11 +18,11 @@ pub enum Level {
 
 impl Level {
     /// The mark and the style.
-    pub fn look(self, theme: &Theme) -> (&'static str, Role) {
+    pub fn look(self) -> (&'static str, Role) {
         match self {
-            Self::Done => (theme.glyph("✓", "."), Role::Good),
-            Self::Warning => (theme.glyph("▲", "!"), Role::Warning),
-            Self::Complaint => (theme.glyph("✗", "x"), Role::Bad),
+            Self::Done => ("✓", Role::Good),
+            Self::Warning => ("▲", Role::Warning),
+            Self::Complaint => ("✗", Role::Bad),
         }
     }
 }
@@ -97,11 +96,11 @@ impl Notices {
 }
 
 /// The notices as a list, latest first, from which one is copied.
-pub fn log(title: &str, theme: &Theme, notices: &Notices) -> Pick {
+pub fn log(title: &str, notices: &Notices) -> Pick {
     let entry = |notice: &Notice| {
         let (mark, role) = match notice.level {
             Level::Done => (String::new(), Role::Text),
-            level => (format!("{} ", level.look(theme).0), level.look(theme).1),
+            level => (format!("{} ", level.look().0), level.look().1),
         };
         let time = crate::format::clock(notice.time_ms);
         let (label, detail) = (

@@ -30,7 +30,7 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     } else {
         Role::Border
     };
-    let mark = if focused { theme.glyph("▸", ">") } else { "" };
+    let mark = if focused { "▸" } else { "" };
     let set = if theme.ascii {
         ASCII_BORDER
     } else {

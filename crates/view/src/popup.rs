@@ -20,7 +20,7 @@ pub use window::PopupOutcome;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect, Size};
 
 use super::pane::content::{Content, Place};
 use super::pane::draw::draw;
@@ -39,12 +39,7 @@ pub enum Popup {
 
 impl Popup {
     /// Handles a key, which may be one that moves; `size`: of the terminal.
-    pub fn key(
-        &mut self,
-        event: KeyEvent,
-        motion: Option<Motion>,
-        size: (u16, u16),
-    ) -> PopupOutcome {
+    pub fn key(&mut self, event: KeyEvent, motion: Option<Motion>, size: Size) -> PopupOutcome {
         match self {
             Self::Help(Help { page }) | Self::Page(page) if motion.is_some() => {
                 page.follow(motion, size)
@@ -68,7 +63,7 @@ impl Popup {
     }
 
     /// The key that a click stands for: enter on a row of a list, to which it moves the cursor; an answer of a question.
-    pub fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> Option<KeyEvent> {
+    pub fn click(&mut self, theme: &Theme, size: Size, at: Position) -> Option<KeyEvent> {
         match self {
             Self::Pick(pick) => pick
                 .click(theme, size, at)
@@ -78,7 +73,7 @@ impl Popup {
         }
     }
 
-    pub fn wheel(&mut self, event: MouseEvent, size: (u16, u16)) {
+    pub fn wheel(&mut self, event: MouseEvent, size: Size) {
         let rows: isize = match event.kind {
             MouseEventKind::ScrollDown => 3,
             MouseEventKind::ScrollUp => -3,

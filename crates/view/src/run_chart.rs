@@ -5,6 +5,7 @@ use ratatui::backend::IntoCrossterm;
 use ratatui::text::{Line, Span};
 
 use super::appearance::Appearance;
+use super::draw::symbols_in_ascii;
 use super::options::AppearanceInput;
 use super::style_role::Role;
 use super::terminal;
@@ -116,7 +117,9 @@ impl RunChart {
         let width = columns.saturating_sub(1).min(MAX_COLUMNS);
         let legend = chart.legend(&self.theme, width);
         let lines = std::iter::once(legend).chain(chart.lines(&self.theme, width, ROWS - 1));
-        lines.map(|line| with_colours(&line)).collect()
+        lines
+            .map(|line| with_colours(&line, self.theme.ascii))
+            .collect()
     }
 }
 
@@ -147,10 +150,15 @@ fn held(history: &RunState, set: &str, rate: fn(&Eval) -> Option<f64>) -> Series
         .collect()
 }
 
-fn with_colours(line: &Line<'_>) -> String {
+fn with_colours(line: &Line<'_>, ascii: bool) -> String {
     let span = |span: &Span<'_>| {
         let style: ContentStyle = line.style.patch(span.style).into_crossterm();
-        style.apply(&span.content).to_string()
+        let text = if ascii {
+            symbols_in_ascii(&span.content, true).into()
+        } else {
+            span.content.clone()
+        };
+        style.apply(text).to_string()
     };
     line.spans
         .iter()

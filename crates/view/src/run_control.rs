@@ -27,14 +27,25 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// A screen with a run that can be controlled.
 pub trait Controls: Part<Shared = Shared> {
     const SCREEN: Screen;
-    /// Ids and hints of the actions: pause, resume, checkpoint, eval, stop, kill, note.
-    const ACTIONS: [(&'static str, &'static str); 7];
+    const IDS: ActionIds;
 
     /// The run that the actions apply to.
     ///
     /// # Errors
     /// Why there is none.
     fn target(&self, shared: &Shared) -> Result<Target, String>;
+}
+
+/// The ids of the actions on a screen.
+#[derive(Debug)]
+pub struct ActionIds {
+    pub pause: &'static str,
+    pub resume: &'static str,
+    pub checkpoint: &'static str,
+    pub eval: &'static str,
+    pub stop: &'static str,
+    pub kill: &'static str,
+    pub note: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -47,26 +58,31 @@ pub struct Target {
 }
 
 const fn action<T: Controls>(
-    number: usize,
+    id: &'static str,
     title: &'static str,
     keys: &'static [&'static str],
     perform: fn(&mut T, &mut Shared) -> Vec<Command>,
 ) -> Action<T> {
-    let (id, hint) = T::ACTIONS[number];
-    Action::new(id, title, hint, keys, Scope::Screen(T::SCREEN), perform)
+    Action::new(id, title, "", keys, Scope::Screen(T::SCREEN), perform)
 }
 
 pub const fn pause<T: Controls>() -> Action<T> {
-    action(0, "Toggle pause", &["p"], |screen: &mut T, shared| {
-        let is_paused = screen
-            .target(shared)
-            .is_ok_and(|run| run.status == Status::Paused);
-        ask_worker(
-            screen,
-            shared,
-            if is_paused { Verb::Resume } else { Verb::Pause },
-        )
-    })
+    action(
+        T::IDS.pause,
+        "Toggle pause",
+        &["p"],
+        |screen: &mut T, shared| {
+            let is_paused = screen
+                .target(shared)
+                .is_ok_and(|run| run.status == Status::Paused);
+            ask_worker(
+                screen,
+                shared,
+                if is_paused { Verb::Resume } else { Verb::Pause },
+            )
+        },
+    )
+    .hint("pause")
     .also(&["pause", "hold"])
     .hinting(|screen, shared| {
         screen
@@ -79,13 +95,18 @@ pub const fn pause<T: Controls>() -> Action<T> {
 
 /// Resumed by the run's worker if it is alive, else by a new one.
 pub const fn resume<T: Controls>() -> Action<T> {
-    action(1, "Resume run", &["r"], |screen: &mut T, shared| {
-        screen
-            .target(shared)
-            .map(|run| resume_run(shared, &run.path))
-            .into_iter()
-            .collect()
-    })
+    action(
+        T::IDS.resume,
+        "Resume run",
+        &["r"],
+        |screen: &mut T, shared| {
+            screen
+                .target(shared)
+                .map(|run| resume_run(shared, &run.path))
+                .into_iter()
+                .collect()
+        },
+    )
     .also(&["continue", "unpause", "restart"])
     // The hint of the key that pauses says it of a paused run.
     .hinting(|screen, shared| {
@@ -102,15 +123,18 @@ pub const fn resume<T: Controls>() -> Action<T> {
 }
 
 pub const fn checkpoint<T: Controls>() -> Action<T> {
-    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| {
-        ask_worker(screen, shared, Verb::Checkpoint)
-    })
+    action(
+        T::IDS.checkpoint,
+        "Save checkpoint",
+        &["C"],
+        |screen: &mut T, shared| ask_worker(screen, shared, Verb::Checkpoint),
+    )
     .also(&["checkpoint", "snapshot"])
     .unless(|screen, shared| no_worker(screen, shared, &Verb::Checkpoint))
 }
 
 pub const fn eval<T: Controls>() -> Action<T> {
-    action(3, "Run eval", &["E"], |screen: &mut T, shared| {
+    action(T::IDS.eval, "Run eval", &["E"], |screen: &mut T, shared| {
         ask_worker(screen, shared, Verb::Eval)
     })
     .also(&["evaluate"])
@@ -118,7 +142,7 @@ pub const fn eval<T: Controls>() -> Action<T> {
 }
 
 pub const fn stop<T: Controls>() -> Action<T> {
-    action(4, "Stop run", &["x"], |screen: &mut T, shared| {
+    action(T::IDS.stop, "Stop run", &["x"], |screen: &mut T, shared| {
         confirm_stop(screen, shared, false)
     })
     .also(&["end", "cancel", "terminate"])
@@ -126,7 +150,7 @@ pub const fn stop<T: Controls>() -> Action<T> {
 }
 
 pub const fn kill<T: Controls>() -> Action<T> {
-    action(5, "Kill run", &["X"], |screen: &mut T, shared| {
+    action(T::IDS.kill, "Kill run", &["X"], |screen: &mut T, shared| {
         confirm_stop(screen, shared, true)
     })
     .also(&["kill", "abort"])
@@ -135,7 +159,7 @@ pub const fn kill<T: Controls>() -> Action<T> {
 
 /// A note needs no worker: it is appended to the log before the first and after the last one, too.
 pub const fn note<T: Controls>() -> Action<T> {
-    action(6, "Add note", &["a"], |screen: &mut T, shared| {
+    action(T::IDS.note, "Add note", &["a"], |screen: &mut T, shared| {
         let run = screen.target(shared).map(|run| run.path);
         shared.popup = run.map(|run| Popup::Ask(ask_note(run))).ok();
         Vec::new()
@@ -156,7 +180,7 @@ pub fn no_worker<T: Controls>(screen: &T, shared: &Shared, verb: &Verb) -> Optio
         Status::Failed | Status::Interrupted => Some(format!(
             "{name} is {}: resume it first ({})",
             status.name(),
-            shared.key_of(T::ACTIONS[1].0)
+            shared.key_of(T::IDS.resume)
         )),
         _ => None,
     })

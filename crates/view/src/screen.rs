@@ -12,7 +12,7 @@ use super::pane::lines::{PaneLines, lines};
 use super::shared::Shared;
 use super::widgets::editor::{Editor, Effect};
 use super::widgets::filter::TextField;
-use super::widgets::list_cursor::Cursor;
+use super::widgets::list_cursor::{Cursor, Motion};
 
 /// An action on a screen with the state `X`.
 #[derive(Debug)]
@@ -48,6 +48,14 @@ impl<X> Action<X> {
             blocked: |_, _| None,
             hint: |_, _| None,
             perform,
+        }
+    }
+
+    /// With a hint in the bottom line.
+    pub const fn hint(self, hint: &'static str) -> Self {
+        Self {
+            info: ActionInfo { hint, ..self.info },
+            ..self
         }
     }
 
@@ -160,6 +168,11 @@ pub trait Screen: Actions {
 
     /// The cursor of a list, or the first visible line of a text.
     fn cursor(&mut self, _: &str) -> Option<&mut Cursor> {
+        None
+    }
+
+    /// A movement in a pane where it does something else than to move a cursor.
+    fn on_motion(&mut self, _: &mut Shared, _: &str, _: Motion) -> Option<Vec<Command>> {
         None
     }
 

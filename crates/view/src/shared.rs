@@ -82,8 +82,6 @@ pub struct Shared {
     pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
-    /// The step at which the next current run is shown; else its latest.
-    pub step_to_show: Option<u64>,
     /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
@@ -205,7 +203,6 @@ impl Shared {
             new_run: NewRun::default(),
             followed: BTreeMap::new(),
             current: None,
-            step_to_show: None,
             overlay: Vec::new(),
             options,
         }

@@ -94,9 +94,9 @@ impl Theme {
             TierOutcome::Valid if self.linear => "v",
             TierOutcome::Invalid if self.linear => "i",
             TierOutcome::Unparsable if self.linear => "u",
-            TierOutcome::Valid => self.glyph("█", "#"),
-            TierOutcome::Invalid => self.glyph("▄", "o"),
-            TierOutcome::Unparsable => self.glyph("·", "."),
+            TierOutcome::Valid => "█",
+            TierOutcome::Invalid => "▄",
+            TierOutcome::Unparsable => "·",
         }
     }
 
@@ -112,9 +112,9 @@ impl Theme {
     /// The mark before an open alert, none for information, and its role.
     pub fn alert_mark(&self, alert: &Alert) -> (&'static str, Role) {
         match alert.level {
-            AlertLevel::Error => (self.glyph("▲ ", "! "), Role::Bad),
+            AlertLevel::Error => ("▲ ", Role::Bad),
             AlertLevel::Info => ("", Role::Text),
-            AlertLevel::Warning => (self.glyph("▲ ", "! "), Role::Warning),
+            AlertLevel::Warning => ("▲ ", Role::Warning),
         }
     }
 
@@ -126,19 +126,17 @@ impl Theme {
         outcome: &RunOutcome,
     ) -> (&'static str, Role) {
         match status {
-            status if status.is_stopped(cause) => (self.glyph("■", "#"), Role::Text),
-            Status::Created => (self.glyph("○", "o"), Role::Faint),
-            Status::Waiting => (self.glyph("◌", "~"), Role::Warning),
-            Status::Starting => (self.glyph("◐", "+"), Role::Accent),
-            Status::Running => (self.glyph("●", "*"), Role::Accent),
-            Status::Paused => (self.glyph("‖", "="), Role::Warning),
-            Status::Stopping => (self.glyph("◑", "-"), Role::Accent),
-            Status::Finished if outcome.level() == Level::Warning => {
-                (self.glyph("▲", "!"), Role::Warning)
-            }
-            Status::Finished => (self.glyph("✓", "v"), outcome.level().into()),
-            Status::Failed => (self.glyph("✗", "x"), Role::Bad),
-            Status::Interrupted => (self.glyph("▲", "!"), Role::Warning),
+            status if status.is_stopped(cause) => ("■", Role::Text),
+            Status::Created => ("○", Role::Faint),
+            Status::Waiting => ("◌", Role::Warning),
+            Status::Starting => ("◐", Role::Accent),
+            Status::Running => ("●", Role::Accent),
+            Status::Paused => ("‖", Role::Warning),
+            Status::Stopping => ("◑", Role::Accent),
+            Status::Finished if outcome.level() == Level::Warning => ("▲", Role::Warning),
+            Status::Finished => ("✓", outcome.level().into()),
+            Status::Failed => ("✗", Role::Bad),
+            Status::Interrupted => ("▲", Role::Warning),
         }
     }
 }

@@ -227,7 +227,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let Some(mut popup) = model.shared.popup.take() else {
         return Vec::new();
     };
-    match popup.key(event, motion, model.shared.size) {
+    match popup.key(event, motion, model.shared.size.into()) {
         PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
             Vec::new()
@@ -257,13 +257,13 @@ fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         return Vec::new();
     };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
-        popup.wheel(event, size);
+        popup.wheel(event, size.into());
         return Vec::new();
     }
     let key = if is_hint {
         popup_hint_at(popup, event.column)
     } else {
-        popup.click(theme, size, (event.column, event.row))
+        popup.click(theme, size.into(), (event.column, event.row).into())
     };
     key.map_or_else(Vec::new, |key| popup_key(model, key))
 }

@@ -14,7 +14,6 @@ use crate::hub::local_models;
 use crate::report::FIELDS;
 use crate::run::{RunFolders, SETTABLE, list_checkpoints};
 use crate::secrets::{is_control, redact, visible};
-use crate::study::Study;
 use crate::task::{PromptSet, known_names};
 
 /// Candidates for what was typed so far: value, and help or nothing.
@@ -41,7 +40,6 @@ fn candidates_of(argument: &Arg) -> Option<Candidates> {
         ("run" | "first" | "others", _) | (_, "RUN" | "RUN[,RUN...]" | "RUN[@STEP]") => runs,
         (_, "NAME=M") => named_models,
         (_, "M") | ("model", _) => models,
-        ("study", _) => |_| named(&Study::ALL.map(Study::name)),
         ("set", _) => assignments,
         ("assignments", _) => requested_assignments,
         ("method", _) => |_| named(Method::NAMES),

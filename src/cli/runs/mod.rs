@@ -11,7 +11,6 @@ mod promote;
 mod published_base;
 mod remove;
 mod rename;
-mod search;
 mod show;
 mod tag;
 mod versus;
@@ -82,8 +81,6 @@ enum Command {
     Tag(tag::Arguments),
     /// Change a run's display name; its id stays
     Rename(rename::Arguments),
-    /// Find text in all completions of runs
-    Search(search::Arguments),
     /// Delete runs that have ended
     Remove(remove::Arguments),
     #[command(flatten)]
@@ -130,7 +127,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Promote(arguments) => promote::run(&arguments, &run_folders),
         Command::Tag(arguments) => tag::run(&arguments, &run_folders),
         Command::Rename(arguments) => rename::run(&arguments, &run_folders),
-        Command::Search(arguments) => search::run(&arguments, &run_folders),
         Command::Remove(arguments) => remove::run(&arguments, &run_folders),
         Command::Control(command) => control::run(command, &run_folders),
     }

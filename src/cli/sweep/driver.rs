@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{exit_code, named_tasks, resolve, variant_name};
+use super::{exit_code, named_tasks, resolve};
 use crate::cli::output::eprint_line;
 use crate::cli::worker::{SignalFlags, install_signal_handlers};
 use crate::cli::{Failure, device, train};
@@ -16,7 +16,6 @@ use crate::run::{
     Device, Launch, LiveState, Liveness, RunDirectory, RunFolders, RunLock, RunState, State,
     Status, change_tags, launch, stop_worker,
 };
-use crate::score::Task;
 use crate::study::{
     Halving, LatestRates, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors,
 };
@@ -336,17 +335,7 @@ impl<'a> Driver<'a> {
 
     fn create(&self, index: usize) -> Result<String, Failure> {
         let run = &self.sweep.runs[index];
-        let setting = &self.sweep.settings[run.setting];
-        let tasks = match setting.tiers {
-            Some(_) => {
-                let folders = (0..self.sweep.tasks().len())
-                    .map(|task| self.folder.variant(&variant_name(run.setting, task)));
-                folders
-                    .map(|folder| Task::load(&folder))
-                    .collect::<Result<Vec<_>, _>>()?
-            }
-            None => named_tasks(&self.sweep)?,
-        };
+        let tasks = named_tasks(&self.sweep)?;
         let mut set = self.sweep.assignments(run);
         if let Some(before) = self
             .sweep

@@ -123,13 +123,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .map_or_else(String::new, |file| task.label(file)),
         malformed,
     );
-    found.problems.extend(
-        task.prompts
-            .generator
-            .iter()
-            .filter_map(|file| task.open(file).err())
-            .map(|error| error.to_string()),
-    );
     let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
     let sets: Vec<_> = loaded
         .iter()

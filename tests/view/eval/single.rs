@@ -29,13 +29,13 @@ fn a_base_model_is_evaluated_without_any_run() {
         );
         stage.keys("E");
         assert!(
-            stage.shows("Run baseline eval") && stage.shows("tiny test"),
+            stage.shows("Run baseline eval") && stage.shows("Prompt set that tiny answers"),
             "{}",
             stage.screen()
         );
-        stage.keys("ctrl-u").types("tiny");
-        assert!(stage.shows("write `MODEL SET`"), "{}", stage.screen());
-        stage.types(" test").keys("enter");
+        stage.keys("ctrl-u");
+        assert!(stage.shows("enter a set or a file"), "{}", stage.screen());
+        stage.types("test").keys("enter");
         assert!(
             stage.shows("tiny answers 500 test prompts of invoice, greedy"),
             "{}",

@@ -148,7 +148,8 @@ impl Client {
     /// As [`Self::ask`] for another path of the server, parsed by `read`.
     pub(super) fn ask_at<T>(
         &self,
-        (index, url): (usize, &str),
+        index: usize,
+        url: &str,
         body: &str,
         read: impl Fn(&str) -> Result<T, String>,
         pause: impl Fn(Duration) -> bool,

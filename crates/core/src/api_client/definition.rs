@@ -121,7 +121,8 @@ impl Endpoint {
     pub(crate) fn at_socket(
         socket: &Path,
         model: &str,
-        (concurrency, timeout): (usize, Duration),
+        concurrency: usize,
+        timeout: Duration,
     ) -> Self {
         Self {
             name: "endpoint".to_owned(),

@@ -56,7 +56,8 @@ impl TeacherClient {
             .for_each(|body| body.extend(endpoint.extra_body.clone()));
         let url = format!("{}/completions", endpoint.request_url());
         self.0.ask_at(
-            (index, &url),
+            index,
+            &url,
             &body.to_string(),
             |text| read_log_probs(text, token_ids, from),
             pause,
@@ -77,7 +78,7 @@ impl TeacherClient {
         let url = format!("{}/tokenize", url.strip_suffix("/v1").unwrap_or(url));
         let body = json!({"model": endpoint.model, "prompt": text, "add_special_tokens": false});
         self.0
-            .ask_at((0, &url), &body.to_string(), read_tokens, pause)
+            .ask_at(0, &url, &body.to_string(), read_tokens, pause)
     }
 }
 

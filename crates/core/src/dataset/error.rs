@@ -1,4 +1,4 @@
-//! Errors of prompt rows and generators.
+//! Errors of prompt rows.
 
 use crate::task::TaskError;
 
@@ -21,16 +21,7 @@ pub enum DatasetError {
         /// Key under `[prompts]`.
         set: &'static str,
     },
-    #[error(
-        "task.toml has no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand"
-    )]
-    NoGenerator,
-    #[error("{label}: {problem}")]
-    Generator {
-        label: String,
-        /// Problem, value and remedy.
-        problem: String,
-    },
+    /// A file to import from.
     #[error("{label}: {problem}")]
     Import {
         label: String,

@@ -1,11 +1,8 @@
-//! Prompt rows: reading, importing, editing, order in training, health, generation.
+//! Prompt rows: reading, importing, editing, order in training, health.
 
 pub mod adaptive_order;
-pub mod bfcl;
-mod build;
 mod error;
 pub(crate) mod expected;
-pub mod generator;
 mod guard;
 pub mod health;
 pub mod import;
@@ -19,14 +16,11 @@ mod row_fields;
 mod row_template;
 mod turns;
 
-pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use expected::target as expected_target;
-pub use generator::{GeneratedRow, Generator, Stream};
 pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{InferredSchema, infer};
-pub use random::CounterRandom;
-pub(crate) use random::{GOLDEN, mix};
+pub use random::{CounterRandom, GOLDEN, mix, scale, text_hash};
 pub use row::{
     NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows,
 };

@@ -205,11 +205,8 @@ impl NewTask {
         (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
-    pub(super) fn from_rows(
-        task_toml: String,
-        rows: Vec<Map<String, Value>>,
-        split: [usize; 3],
-    ) -> Self {
+    /// A task of rows that are there already.
+    pub fn from_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
         let mut new = Self {
             files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())],
             ..Self::default()
@@ -353,7 +350,7 @@ pub fn write_files<B: AsRef<[u8]>>(
     })
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), DatasetError> {
+fn check_name(name: &str) -> Result<(), DatasetError> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if !name.is_empty() && name.chars().all(fits) && !name.starts_with('.') {
         return Ok(());

@@ -2,7 +2,7 @@
 //! recomputed alone.
 
 /// The odd constant of SplitMix64 (Steele, Lea and Flood 2014): 2^64 divided by the golden ratio.
-pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+pub const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A stream of random numbers determined by its key.
 #[derive(Clone, Debug)]
@@ -44,20 +44,20 @@ impl CounterRandom {
     }
 }
 
-/// Scales 64 bits to `0..limit`.
-pub(crate) fn scale(bits: u64, limit: u64) -> u64 {
+/// `bits` of 64, scaled to `0..limit`.
+pub fn scale(bits: u64, limit: u64) -> u64 {
     ((u128::from(bits) * u128::from(limit)) >> 64) as u64
 }
 
-/// 64-bit hash, equal on all machines (FNV-1a, then mixed).
-pub(crate) fn text_hash(text: &str) -> u64 {
+/// A 64-bit hash of a text, the same on every machine (FNV-1a, then mixed).
+pub fn text_hash(text: &str) -> u64 {
     mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))
 }
 
-/// SplitMix64's finalizer: a bijection in which each input bit flips about half of the output bits.
-pub(crate) fn mix(mut bits: u64) -> u64 {
+/// SplitMix64's finalizer: a bijection in which each input bit moves about half of the output bits.
+pub fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)

@@ -135,9 +135,12 @@ pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead
         .ok_or(DatasetError::NoSuchSet { set: set.name() })?;
     let reader = task.open(file).map_err(|error| match error {
         TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {
-            let remedy =
-                "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml";
-            DatasetError::File { path: label, source, remedy }
+            let remedy = "write the file, or name another one under [prompts] in task.toml";
+            DatasetError::File {
+                path: label,
+                source,
+                remedy,
+            }
         }
         other => DatasetError::Task(other),
     })?;

@@ -38,7 +38,8 @@ pub fn ask(
     let hold = |index: usize, ask: Ask<'_>| Ok(ask(&questions[index]));
     converse(
         endpoint,
-        (questions.len(), known),
+        questions.len(),
+        known,
         &hold,
         |index, new| match new {
             Some((_, answer)) => on_answer(index, answer),
@@ -55,7 +56,8 @@ pub fn ask(
 /// As [`ask`], and those of `hold`.
 pub(super) fn converse<T: Send>(
     endpoint: &Endpoint,
-    (count, known): (usize, &HashMap<String, Answer>),
+    count: usize,
+    known: &HashMap<String, Answer>,
     hold: &(impl Fn(usize, Ask<'_>) -> Result<Result<T, UnansweredQuestion>, EndpointError> + Sync),
     mut on_new: impl FnMut(usize, Option<(&Question, &Answer)>) -> Result<(), EndpointError>,
 ) -> Result<Vec<Result<T, UnansweredQuestion>>, EndpointError> {

@@ -9,7 +9,7 @@ use super::with_tools::with_tools;
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm};
 use crate::dataset::PromptRow;
 use crate::run::EvalRecord;
-use crate::score::{Scorer, Task};
+use crate::score::Scorer;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
@@ -32,26 +32,26 @@ pub enum Progress<'a> {
 /// # Errors
 /// As [`ask`] and `on_progress`; [`EndpointError::Scorer`] if the scorer failed too often.
 pub fn records(
-    (endpoint, form): (&Endpoint, &RequestForm<'_>),
-    (task, scorer): (&Task, &Scorer),
+    form: &RequestForm<'_>,
+    scorer: &Scorer,
     rows: &[PromptRow],
     mut questions: Vec<Question>,
     mut known: HashMap<String, Answer>,
     mut on_progress: impl FnMut(Progress<'_>) -> Result<(), EndpointError>,
 ) -> Result<Vec<EvalRecord>, EndpointError> {
+    let RequestForm { endpoint, task, .. } = form;
     if task.toolset().is_some() {
         on_progress(Progress::Turn {
             turn: 1,
             questions: questions.len(),
             known: 0,
         })?;
-        let place = (endpoint, form, task, scorer);
-        let conversations = with_tools(place, rows, &questions, &known, |new| {
+        let conversations = with_tools(form, scorer, rows, &questions, &known, |new| {
             on_progress(new.map_or(Progress::Answered, |(question, answer)| {
                 Progress::Answer(question, answer)
             }))
         })?;
-        return finished(conversations, (endpoint, scorer), rows);
+        return finished(conversations, endpoint, scorer, rows);
     }
     let mut conversations: Vec<Conversation> = questions.iter().map(Conversation::begin).collect();
     let first = questions
@@ -96,7 +96,8 @@ pub fn records(
                     let row = &rows[conversation.row];
                     if goes_on && let Some(next) = row.after(&conversation.texts()) {
                         later.push(form.later(
-                            (conversation.row, conversation.sample),
+                            conversation.row,
+                            conversation.sample,
                             &next,
                             row,
                         )?);
@@ -108,12 +109,13 @@ pub fn records(
         }
         (questions, turns) = (later, later_turns);
     }
-    finished(conversations, (endpoint, scorer), rows)
+    finished(conversations, endpoint, scorer, rows)
 }
 
 fn finished(
     conversations: Vec<Conversation>,
-    (endpoint, scorer): (&Endpoint, &Scorer),
+    endpoint: &Endpoint,
+    scorer: &Scorer,
     rows: &[PromptRow],
 ) -> Result<Vec<EvalRecord>, EndpointError> {
     scorer.check_errors(

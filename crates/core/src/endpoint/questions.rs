@@ -35,8 +35,8 @@ pub struct Question {
 
 #[derive(Debug)]
 pub struct RequestForm<'a> {
-    endpoint: &'a Endpoint,
-    task: &'a Task,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) task: &'a Task,
     sampling: Sampling,
     response_format: Option<Value>,
 }
@@ -64,7 +64,8 @@ impl<'a> RequestForm<'a> {
     /// [`EndpointError`] naming the row and what the endpoint cannot take.
     pub fn first(
         &self,
-        (label, rows): (&str, &[PromptRow]),
+        label: &str,
+        rows: &[PromptRow],
         allowed: &[String],
     ) -> Result<Vec<Question>, EndpointError> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
@@ -93,7 +94,7 @@ impl<'a> RequestForm<'a> {
             let may_hold_secrets = allowed.contains(&row.id);
             let question = |sample| Question {
                 may_hold_secrets,
-                ..self.question((index, sample), body.clone())
+                ..self.question(index, sample, body.clone())
             };
             found.extend(samples.map(question));
         }
@@ -103,14 +104,15 @@ impl<'a> RequestForm<'a> {
     /// Request for a later turn of `row`.
     pub(super) fn later(
         &self,
-        place: (usize, usize),
+        index: usize,
+        sample: usize,
         turn: &PromptRow,
         row: &PromptRow,
     ) -> Result<Question, EndpointError> {
-        Ok(self.question(place, self.body(turn, row)?))
+        Ok(self.question(index, sample, self.body(turn, row)?))
     }
 
-    fn question(&self, (row, sample): (usize, usize), body: String) -> Question {
+    fn question(&self, row: usize, sample: usize, body: String) -> Question {
         let Endpoint { base_url, api, .. } = self.endpoint;
         let digest = sha256(format!("{base_url}\n{api:?}\n{sample}\n{body}").as_bytes());
         Question {

@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::answers::{Ask, converse};
 use super::conversation::Conversation;
 use super::questions::first_secret;
-use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
+use super::{Answer, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::prompts::HandConversation;
 use crate::run::LogProbs;
-use crate::score::{Scorer, Task};
+use crate::score::Scorer;
 use crate::text::Message;
 
 /// Runs the conversation of each question. `on_new` gets each new answer, and nothing at the end of
@@ -22,15 +22,15 @@ use crate::text::Message;
 /// # Errors
 /// As [`super::ask`], and [`EndpointError::Tools`].
 pub(super) fn with_tools(
-    (endpoint, form, task, scorer): (&Endpoint, &RequestForm<'_>, &Task, &Scorer),
+    form: &RequestForm<'_>,
+    scorer: &Scorer,
     rows: &[PromptRow],
     questions: &[Question],
     known: &HashMap<String, Answer>,
     mut on_new: impl FnMut(Option<(&Question, &Answer)>) -> Result<(), EndpointError>,
 ) -> Result<Vec<Conversation>, EndpointError> {
-    let hold =
-        |index: usize, ask: Ask<'_>| hold((form, task, scorer), rows, &questions[index], ask);
-    let found = converse(endpoint, (questions.len(), known), &hold, |_, new| {
+    let hold = |index: usize, ask: Ask<'_>| hold(form, scorer, rows, &questions[index], ask);
+    let found = converse(form.endpoint, questions.len(), known, &hold, |_, new| {
         on_new(new)
     })?;
     let without = |question, failed| Conversation {
@@ -44,14 +44,15 @@ pub(super) fn with_tools(
 }
 
 fn hold(
-    (form, task, scorer): (&RequestForm<'_>, &Task, &Scorer),
+    form: &RequestForm<'_>,
+    scorer: &Scorer,
     rows: &[PromptRow],
     first: &Question,
     ask: Ask<'_>,
 ) -> Result<Result<Conversation, UnansweredQuestion>, EndpointError> {
     let row = &rows[first.row];
     let mut held = Conversation::begin(first);
-    let mut talk = HandConversation::open(task, scorer, row)
+    let mut talk = HandConversation::open(form.task, scorer, row)
         .map_err(|error| EndpointError::Tools(Box::new(error)))?;
     // The conversation so far, and the current turn.
     let (mut sent, mut said) = (row.clone(), Vec::<Answer>::new());
@@ -105,7 +106,7 @@ fn hold(
             });
         }
         sent.messages.extend(later);
-        question = Cow::Owned(form.later((first.row, first.sample), &sent, row)?);
+        question = Cow::Owned(form.later(first.row, first.sample, &sent, row)?);
     }
     held.unfinished = as_one(&said);
     held.scores = talk.turns().filter_map(|turn| turn.score.clone()).collect();

@@ -50,9 +50,11 @@ impl ReadyTools {
     /// `recorded`: the file with the replies of programs, which are then not started. `most_bytes`:
     /// limit of a server's instructions.
     pub(super) fn new(
-        (task, rules): (&str, &[ToolRules]),
+        task: &str,
+        rules: &[ToolRules],
         home: &Home,
-        (recorded, most_bytes): (Option<&str>, usize),
+        recorded: Option<&str>,
+        most_bytes: usize,
     ) -> Result<Self, EnvironmentError> {
         let mut ready = Self {
             tools: Vec::new(),
@@ -154,7 +156,7 @@ impl ReadyTools {
             let replayed = replayed
                 .map(|(index, program)| (index, program.is_stateless))
                 .collect();
-            for (tool, found) in read_recorded((home, file), &ready.functions, replayed)? {
+            for (tool, found) in read_recorded(home, file, &ready.functions, replayed)? {
                 if let ReadyTool::Replayed(replies, _) = &mut ready.tools[tool].1 {
                     *replies = Arc::new(found);
                 }

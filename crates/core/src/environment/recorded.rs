@@ -91,7 +91,8 @@ struct RecordedState {
 /// # Errors
 /// A malformed line, or a call of an unknown function.
 pub(super) fn read_recorded(
-    (home, file): (&Home, &str),
+    home: &Home,
+    file: &str,
     functions: &Functions,
     replayed: BTreeMap<usize, bool>,
 ) -> Read<BTreeMap<usize, RecordedReplies>> {

@@ -177,8 +177,8 @@ impl Toolset {
             limits,
             ..
         } = &*self.0;
-        let replayed = (recorded.as_deref(), limits.max_result_bytes);
-        let ready = ReadyTools::new((task, rules), home, replayed)?;
+        let most_bytes = limits.max_result_bytes;
+        let ready = ReadyTools::new(task, rules, home, recorded.as_deref(), most_bytes)?;
         Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
     }
 }

@@ -48,7 +48,9 @@ pub fn check_judges(
         let expected = expected.map(|reward| reward.expected());
         let answers = answers(judged, labels, rows, expected)?;
         found.push(check_judge(
-            (part, judged, rules),
+            part,
+            judged,
+            rules,
             &answers,
             size,
             &mut on_pass,
@@ -95,7 +97,9 @@ fn answers<'a>(
 type Pass = Vec<Result<Vec<Grade>, String>>;
 
 fn check_judge(
-    (part, judged, rules): (Option<&str>, &Task, &RubricRules),
+    part: Option<&str>,
+    judged: &Task,
+    rules: &RubricRules,
     answers: &[Labelled<'_>],
     size: CheckSize,
     on_pass: &mut impl FnMut(&str),

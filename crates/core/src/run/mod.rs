@@ -10,7 +10,7 @@ mod devices; // which run computes on which device; GPUs and their price
 mod process; // the worker's process: started, its state, its disk, whether it lives
 mod control; // requests to a worker, and its answers
 mod slurm; // runs as jobs of a Slurm cluster
-mod search; // runs by a filter expression, texts in rollouts
+mod query; // runs by a filter expression
 mod check; // what is damaged in a run's folder
 mod listing; // runs found by reference, tagged, copied, removed
 
@@ -28,8 +28,8 @@ pub use error::{RunError, is_full_disk};
 pub use evals::*;
 pub use listing::*;
 pub use process::*;
+pub use query::{Comparison as QueryComparison, Field, Query};
 pub use record::*;
-pub use search::*;
 pub use slurm::{
     JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions,
     submit,

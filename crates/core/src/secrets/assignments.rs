@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::{MAX_BYTES, is_placeholder};
 
-/// Endings of secret names, lower case without `_` and `-`.
-const NAMES: [&str; 9] = [
+/// Endings of names (lower case, without `_` and `-`) whose value is meant to be secret.
+const NAMES: [&str; 10] = [
+    "authorization",
     "secret",
     "token",
     "password",
@@ -50,8 +51,14 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     if !NAMES.iter().any(|ending| name.ends_with(ending)) {
         return None;
     }
-    let after = &text[sign + 1..];
-    let value = after.trim_start_matches([' ', '\t', '"', '\'', '`', '\\']);
+    let quotes = [' ', '\t', '"', '\'', '`', '\\'];
+    let after = text[sign + 1..].trim_start_matches(quotes);
+    // The scheme of an `Authorization` header.
+    let value = ["Bearer ", "bearer ", "Basic ", "Token "]
+        .into_iter()
+        .find_map(|scheme| after.strip_prefix(scheme))
+        .unwrap_or(after)
+        .trim_start();
     let start = text.len() - value.len();
     let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=_-.~!#%^*".contains(byte);
     let length = value.bytes().take(MAX_BYTES).take_while(may_stand).count();

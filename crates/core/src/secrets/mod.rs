@@ -3,7 +3,6 @@
 
 mod assignments;
 mod control_chars;
-mod structured;
 mod tokens;
 
 use std::borrow::Cow;
@@ -33,7 +32,6 @@ pub fn scan(text: &str) -> Vec<Secret> {
     let mut found: BTreeMap<usize, Secret> = BTreeMap::new();
     for (rule, place) in tokens::find(text)
         .into_iter()
-        .chain(structured::find(text))
         .chain(assignments::find(text))
     {
         let before = found.range(..place.end).next_back();

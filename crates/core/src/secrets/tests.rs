@@ -64,170 +64,26 @@ fn secrets_are_found_with_their_rule_and_place() {
         "AWS access key id",
         &format!("AKIA{}", random("ABCDEFGH234567", 16)),
     );
-    check(
-        "Anthropic key",
-        &format!("sk-ant-{}-{}", "api03", letters(93)),
-    );
-    check("crates.io token", &format!("cio{}", letters(32)));
-    check("DigitalOcean token", &format!("dop_v1_{}", hex(64)));
-    check("Docker Hub token", &format!("dckr_pat_{}", letters(27)));
     check("GitHub token", &format!("ghp_{}", letters(36)));
     check(
-        "GitHub fine-grained token",
+        "GitHub token",
         &format!("github_pat_{}_{}", letters(22), letters(59)),
     );
     check("GitLab token", &format!("glpat-{}", letters(20)));
     check("Google API key", &format!("AIza{}", letters(35)));
-    check("Google OAuth secret", &format!("GOCSPX-{}", letters(28)));
     check("Hugging Face token", &format!("hf_{}", letters(34)));
-    check("npm token", &format!("npm_{}", letters(36)));
-    check("OpenAI key", &format!("sk-{}", letters(48)));
-    check("OpenAI key", &format!("sk-proj-{}", letters(120)));
+    check("NVIDIA key", &format!("nvapi-{}", letters(64)));
+    check("API key", &format!("sk-{}", letters(48)));
+    check("API key", &format!("sk-{}", hex(32)));
+    check("API key", &format!("sk-proj-{}", letters(120)));
+    check("API key", &format!("sk-ant-api03-{}", letters(93)));
     check("PyPI token", &format!("pypi-AgE{}", letters(150)));
-    check(
-        "SendGrid key",
-        &format!("SG.{}.{}", letters(22), letters(43)),
-    );
     check(
         "Slack token",
         &format!("xoxb-{}-{}", random("123456789", 12), letters(24)),
     );
-    check(
-        "Slack webhook",
-        &format!(
-            "hooks.slack.com/services/T{}/B{}/{}",
-            random("A1B2C3", 8),
-            random("D4E5F6", 10),
-            letters(24)
-        ),
-    );
     check("Stripe key", &format!("sk_live_{}", letters(24)));
     check("JSON Web Token", &web_token());
-}
-
-/// Formats of the providers, with made-up characters.
-#[test]
-fn tokens_of_every_provider_are_found_and_masked() {
-    let upper = |length| random("ABCDEFGH234567", length);
-    let digits = |length| random("7130592468", length);
-    let check = |rule: &str, secret: String| {
-        for (before, after) in [
-            ("", ""),
-            ("use ", " now"),
-            ("\"", "\","),
-            ("url=https://x/", "?a=b"),
-            ("ä ", "\n"),
-            ("(", ")."),
-        ] {
-            let text = format!("{before}{secret}{after}");
-            let found = scan(&text);
-            assert_eq!(
-                found.iter().map(|found| found.rule).collect::<Vec<_>>(),
-                [rule],
-                "{text}"
-            );
-            let (masked, count) = redact(&text);
-            let shown = secret.chars().skip(4).collect::<String>();
-            assert!(
-                count == 1 && !masked.contains(&shown[..8]) && masked.contains("characters)"),
-                "{masked}"
-            );
-        }
-    };
-    check(
-        "1Password service account token",
-        format!("ops_{}{}", "eyJ", letters(300)),
-    );
-    check(
-        "age secret key",
-        format!("AGE-{}-KEY-1{}", "SECRET", upper(58)),
-    );
-    check(
-        "Alibaba Cloud access key id",
-        format!("LTAI{}", letters(20)),
-    );
-    check("Amazon Bedrock key", format!("ABSK{}", letters(128)));
-    check("Atlassian token", format!("ATATT3{}", letters(186)));
-    check(
-        "Azure AD client secret",
-        format!("a1B8{}{}", "Q~", letters(34)),
-    );
-    check("Bitbucket app password", format!("ATBB{}", letters(32)));
-    check("Brevo key", format!("xkeysib-{}-{}", hex(64), letters(16)));
-    check("Contentful token", format!("CFPAT-{}", letters(43)));
-    check("Databricks token", format!("dapi{}", hex(32)));
-    check(
-        "Discord bot token",
-        format!("MTIzNDU2Nzg5MDEyMzQ1Njc4.{}.{}", letters(6), letters(38)),
-    );
-    check(
-        "Discord webhook",
-        format!("discord.com/api/webhooks/{}/{}", digits(18), letters(68)),
-    );
-    check("Doppler token", format!("dp.pt.{}", letters(43)));
-    check("Dropbox token", format!("sl.{}", letters(140)));
-    check(
-        "Dynatrace token",
-        format!("dt0c01.{}.{}", upper(24), upper(64)),
-    );
-    check("ElevenLabs key", format!("sk_{}", hex(48)));
-    check("Facebook token", format!("EAAC{}", letters(150)));
-    check("Figma token", format!("figd_{}", letters(40)));
-    check("Fly.io token", format!("fo1_{}", letters(43)));
-    check("Google OAuth token", format!("ya29.{}", letters(120)));
-    check("Google OAuth token", format!("1//0{}", letters(80)));
-    check("Grafana token", format!("glsa_{}_{}", letters(32), hex(8)));
-    check("Grafana token", format!("glc_{}", letters(120)));
-    check("Groq key", format!("gsk_{}", letters(52)));
-    check("Heroku key", format!("HRKU-AA{}", letters(58)));
-    check("LangSmith key", format!("lsv2_pt_{}_{}", hex(32), hex(10)));
-    check("Linear key", format!("lin_api_{}", letters(40)));
-    check("Mailgun key", format!("key-{}", hex(32)));
-    check("Mailgun key", format!("{}-{}-{}", hex(32), hex(8), hex(8)));
-    check("New Relic key", format!("NRAK-{}", upper(27)));
-    check("Notion token", format!("ntn_{}{}", digits(11), letters(35)));
-    check("Notion token", format!("secret_{}", letters(43)));
-    check("NVIDIA key", format!("nvapi-{}", letters(64)));
-    check("OpenAI key", format!("sk-{}", hex(32)));
-    check("OpenShift token", format!("sha256~{}", letters(43)));
-    check("Perplexity key", format!("pplx-{}", letters(48)));
-    check("Pinecone key", format!("pcsk_{}", letters(70)));
-    check("PlanetScale token", format!("pscale_tkn_{}", letters(43)));
-    check("Postman key", format!("PMAK-{}-{}", hex(24), hex(34)));
-    check("Prefect key", format!("pnu_{}", letters(36)));
-    check("Pulumi token", format!("pul-{}", hex(40)));
-    check("ReadMe key", format!("rdme_{}", letters(70)));
-    check("Replicate token", format!("r8_{}", letters(37)));
-    check("RubyGems key", format!("rubygems_{}", hex(48)));
-    check("Sentry token", format!("sntryu_{}", hex(64)));
-    check("Shopify token", format!("shpat_{}", hex(32)));
-    check("Square token", format!("sq0atp-{}", letters(22)));
-    check("Square token", format!("sq0csp-{}", letters(43)));
-    check("Square token", format!("EAAA{}", letters(60)));
-    check("Supabase key", format!("sbp_{}", hex(40)));
-    check(
-        "Supabase key",
-        format!("sb_secret_{}_{}", letters(22), letters(8)),
-    );
-    check(
-        "Tailscale key",
-        format!("tskey-auth-{}-{}", letters(12), letters(32)),
-    );
-    check(
-        "Telegram bot token",
-        format!("{}:A{}", digits(10), letters(34)),
-    );
-    check("Together key", format!("tgp_v1_{}", letters(43)));
-    check("Twilio key", format!("SK{}", hex(32)));
-    check("Vault token", format!("hvs.{}", letters(95)));
-    check("xAI key", format!("xai-{}", letters(80)));
-    // A bot's token in its URL.
-    let token = format!("{}:A{}", digits(9), letters(34));
-    assert!(
-        !redact(&format!("https://api.telegram.org/bot{token}/getMe"))
-            .0
-            .contains(&token)
-    );
 }
 
 #[test]
@@ -249,11 +105,9 @@ fn authorization_headers_are_masked() {
         "authorization:bearer ",
         "-H 'Authorization: Basic ",
         "\"Authorization\": \"Token ",
-        "Bearer ",
     ] {
         check(&format!("{before}{value}\""), &value);
     }
-    check("Authorization: Bearer short-one", "short-one");
     for text in [
         "Authorization: Bearer $TOKEN",
         "Authorization: Bearer <token>",
@@ -297,7 +151,7 @@ fn documents_are_masked_in_names_and_texts() {
 }
 
 #[test]
-fn private_keys_passwords_and_assignments_are_found() {
+fn private_keys_and_assignments_are_found() {
     let check = |text: &str, rule: &str, secret: &str| {
         let found = scan(text);
         assert_eq!(found.len(), 1, "{text}: {found:?}");
@@ -315,26 +169,6 @@ fn private_keys_passwords_and_assignments_are_found() {
         &format!("a {body}-----END OPENSSH PRIVATE KEY----- b"),
         "private key",
         &body,
-    );
-    check(
-        "postgres://app:hunter2x@db.local:5432/shop",
-        "connection string password",
-        "hunter2x",
-    );
-    check(
-        "mongodb+srv://u:p%40ss9w@c0.mongodb.net",
-        "connection string password",
-        "p%40ss9w",
-    );
-    check(
-        "redis://:s3cr3t-9@cache:6379",
-        "connection string password",
-        "s3cr3t-9",
-    );
-    check(
-        "https://bob:tr0ub4dor@example.org/x",
-        "connection string password",
-        "tr0ub4dor",
     );
     let value = letters(24);
     for text in [
@@ -395,14 +229,8 @@ fn look_alikes_are_left_alone() {
 
 #[test]
 fn at_most_four_characters_of_a_secret_are_shown() {
-    let text = format!("a ghp_{} b redis://:s3cr3t-9@cache c", letters(36));
-    assert_eq!(
-        redact(&text),
-        (
-            "a ghp_…(40 characters) b redis://:…(8 characters)@cache c".into(),
-            2
-        )
-    );
+    let text = format!("a ghp_{} b", letters(36));
+    assert_eq!(redact(&text), ("a ghp_…(40 characters) b".into(), 1));
     assert!(matches!(
         redact("nothing here"),
         (Cow::Borrowed("nothing here"), 0)

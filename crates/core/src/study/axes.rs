@@ -15,9 +15,6 @@ pub struct Setting {
     /// In a study: the chart that shows the setting.
     #[serde(default)]
     pub group: String,
-    /// Rewards of the tiers, other than the task's.
-    #[serde(default)]
-    pub tiers: Option<[f64; 3]>,
     /// The setting of whose run with the same seed this one continues the result.
     #[serde(default)]
     pub after: Option<usize>,

@@ -11,7 +11,7 @@ mod schedule;
 mod sweep;
 mod table;
 
-pub use arms::{Study, with_tiers};
+pub use arms::{SFT_VS_GRPO, sft_vs_grpo};
 pub use axes::{Axis, Setting, Space, grid, random};
 pub use comparison::ArmComparison;
 pub use error::StudyError;
@@ -19,5 +19,5 @@ pub use halving::{Halving, rungs, survivors};
 pub use measure::{LatestRates, MeasuredRun, Metric};
 pub use picture::curves;
 pub use schedule::{Next, next};
-pub use sweep::{FORMAT_VERSION, MAX_RUNS, Sweep, SweepFolder, SweepRun, SweepTask, TaskVariant};
+pub use sweep::{FORMAT_VERSION, MAX_RUNS, Sweep, SweepFolder, SweepRun, SweepTask};
 pub use table::{LAST_RATES, RunPhase, SettingRow, SweepTable};

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::arms::Study;
 use super::axes::Setting;
 use super::error::StudyError;
 use super::halving::Halving;
@@ -30,9 +29,9 @@ pub struct Sweep {
     pub version: u64,
     /// Also the tag of its runs, and the beginning of their names.
     pub name: String,
-    /// `None` for a sweep.
+    /// The study's name; `None` for a sweep.
     #[serde(default)]
-    pub study: Option<Study>,
+    pub study: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: u64,
     /// A folder, absolute, or an embedded task's name.
@@ -158,12 +157,10 @@ impl Sweep {
             .map_or(setting, |after| self.origin(after))
     }
 
-    /// `sweep` or `study group-size`.
+    /// `sweep` or `study sft-vs-grpo`.
     pub fn kind(&self) -> String {
-        self.study.map_or_else(
-            || "sweep".to_owned(),
-            |study| format!("study {}", study.name()),
-        )
+        let study = self.study.as_ref();
+        study.map_or_else(|| "sweep".to_owned(), |study| format!("study {study}"))
     }
 
     /// `KEY=VALUE` of a run, in the order in which later ones override.
@@ -178,9 +175,6 @@ impl Sweep {
     }
 }
 
-/// A variant of the task: its name and files.
-pub type TaskVariant = (String, Vec<(String, Vec<u8>)>);
-
 /// The folder of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweepFolder {
@@ -188,15 +182,11 @@ pub struct SweepFolder {
 }
 
 impl SweepFolder {
-    /// Creates it in a folder of runs, with variants of the task: name, and the files of each.
+    /// Creates it in a folder of runs.
     ///
     /// # Errors
     /// [`StudyError::Name`], [`StudyError::Exists`], or what could not be written.
-    pub fn create(
-        runs: &Path,
-        sweep: &Sweep,
-        variants: &[TaskVariant],
-    ) -> Result<Self, StudyError> {
+    pub fn create(runs: &Path, sweep: &Sweep) -> Result<Self, StudyError> {
         if check_tag(&sweep.name).is_some() {
             return Err(StudyError::Name {
                 name: sweep
@@ -225,20 +215,9 @@ impl SweepFolder {
             });
         }
         files::create_folder_with(&path, Access::Private, io, |building| {
-            let write = |path: &Path, bytes: &[u8]| {
-                path.parent().map_or(Ok(()), |parent| {
-                    files::ensure_folder(parent, Access::Private)
-                })?;
-                files::create_file(path, bytes, Access::Private)
-            };
-            for (variant, files) in variants {
-                for (file, bytes) in files {
-                    let path = building.join("tasks").join(variant).join(file);
-                    write(&path, bytes).map_err(|source| io(&path, source))?;
-                }
-            }
             let file = building.join(FILE);
-            write(&file, &text(sweep)).map_err(|source| io(&file, source))
+            files::create_file(&file, &text(sweep), Access::Private)
+                .map_err(|source| io(&file, source))
         })?;
         Ok(Self { path })
     }
@@ -293,11 +272,6 @@ impl SweepFolder {
             .parent()
             .and_then(Path::parent)
             .unwrap_or(&self.path)
-    }
-
-    /// A variant of the task.
-    pub fn variant(&self, name: &str) -> PathBuf {
-        self.path.join("tasks").join(name)
     }
 
     /// Removes a sweep of which nothing was started.
@@ -462,15 +436,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run_folders = RunFolders::discover(Some(folder.path()), folder.path());
         let sweep = sweep(&["a"], &[0]);
-        let variants = [(
-            "binary".to_owned(),
-            vec![("task.toml".to_owned(), b"x".to_vec())],
-        )];
-        let made = SweepFolder::create(folder.path(), &sweep, &variants).unwrap();
-        assert_eq!(
-            std::fs::read(made.variant("binary").join("task.toml")).unwrap(),
-            b"x"
-        );
+        let made = SweepFolder::create(folder.path(), &sweep).unwrap();
         assert_eq!(
             SweepFolder::find(&run_folders, "lr").unwrap(),
             (made.clone(), sweep.clone())
@@ -483,7 +449,7 @@ pub(super) mod tests {
                 .to_string()
         };
         assert!(
-            SweepFolder::create(folder.path(), &sweep, &[])
+            SweepFolder::create(folder.path(), &sweep)
                 .unwrap_err()
                 .to_string()
                 .contains("--resume lr")
@@ -496,7 +462,7 @@ pub(super) mod tests {
             };
             assert!(
                 matches!(
-                    SweepFolder::create(folder.path(), &named, &[]),
+                    SweepFolder::create(folder.path(), &named),
                     Err(StudyError::Name { .. })
                 ),
                 "{wrong}"
@@ -530,7 +496,7 @@ pub(super) mod tests {
     #[test]
     fn one_process_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let made = SweepFolder::create(folder.path(), &sweep(&["a"], &[0]), &[]).unwrap();
+        let made = SweepFolder::create(folder.path(), &sweep(&["a"], &[0])).unwrap();
         let lock = made.lock().unwrap();
         assert!(made.is_active());
         drop(lock);

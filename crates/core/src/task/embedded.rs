@@ -22,7 +22,7 @@ macro_rules! template {
 
 macro_rules! sample {
     ($folder:literal $(, $definition:literal)?) => {
-        files!($folder: "task.toml", $($definition,)? "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl", "generator.toml")
+        files!($folder: "task.toml", $($definition,)? "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl")
     };
 }
 
@@ -30,7 +30,7 @@ macro_rules! sample {
 static EMBEDDED: &[EmbeddedTask] = &[
     EmbeddedTask {
         name: "invoice",
-        files: files!("invoice": "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "eval-large.jsonl", "completions.jsonl", "generator.toml"),
+        files: files!("invoice": "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "eval-large.jsonl", "completions.jsonl"),
     },
     EmbeddedTask {
         name: "sql",
@@ -50,7 +50,7 @@ static EMBEDDED: &[EmbeddedTask] = &[
     },
     EmbeddedTask {
         name: "assistant",
-        files: files!("assistant": "task.toml", "tools.json", "invoices.sql", "train.jsonl", "eval.jsonl", "test.jsonl", "generator.toml"),
+        files: files!("assistant": "task.toml", "tools.json", "invoices.sql", "train.jsonl", "eval.jsonl", "test.jsonl"),
     },
 ];
 

@@ -59,6 +59,7 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
             "proof",
             "guard",
             "completions",
+            // Of older tasks; nothing reads it.
             "generator",
         ],
     )?
@@ -79,7 +80,6 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
         test: file("test")?.or(file("proof")?),
         guard: file("guard")?,
         completions: file("completions")?,
-        generator: file("generator")?,
     })
 }
 

@@ -75,7 +75,6 @@ pub struct PromptFiles {
     pub guard: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
-    pub generator: Option<String>,
 }
 
 /// `[score]`.

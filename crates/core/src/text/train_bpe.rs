@@ -123,7 +123,7 @@ impl TokenizerFiles {
             Some((token, _)) => Err(TextError::Tokenizer {
                 path: source.label("tokenizer.json"),
                 problem: format!(
-                    "has no token {token:?}; take the tokenizer of `tiny` or of a model made by `grpo-tui model pretrain`"
+                    "has no token {token:?}; take the tokenizer of `tiny` or of a model that it was pretrained from"
                 ),
             }),
             None => Ok(files),

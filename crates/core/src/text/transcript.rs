@@ -68,7 +68,8 @@ impl Transcript {
         &mut self,
         tokenizer: &Tokenizer,
         input: TemplateInput<'_>,
-        (sampled, functions): (&[u32], &[&str]),
+        sampled: &[u32],
+        functions: &[&str],
         following: &[Message],
     ) -> Result<(), TextError> {
         let refuse = |problem: String| tokenizer.refused_template(problem);
@@ -229,7 +230,7 @@ pub fn check_continuation(
     let mut transcript = Transcript::new(messages.to_vec(), rendered, Vec::new());
     for _ in 0..2 {
         let result = Message::new("tool", "{\"rows\": 1}");
-        transcript.push(tokenizer, input, (&sampled, &["probe"]), &[result])?;
+        transcript.push(tokenizer, input, &sampled, &["probe"], &[result])?;
     }
     let mut thinking = messages.to_vec();
     let marks = tokenizer.think_marks();

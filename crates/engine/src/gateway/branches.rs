@@ -180,7 +180,7 @@ fn splice(
     let functions: Vec<&str> = calls(&answer.message).map(|(name, _)| name).collect();
     let mut transcript = transcript.clone();
     let input = TemplateInput { tools, options };
-    let pushed = transcript.push(tokenizer, input, (&sampled, &functions), new);
+    let pushed = transcript.push(tokenizer, input, &sampled, &functions, new);
     pushed.map_err(|error| error.to_string())?;
     Ok(transcript)
 }

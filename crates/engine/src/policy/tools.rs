@@ -107,7 +107,7 @@ impl<'a> TaskTools<'a> {
             tools: Some(&listed),
             options: &self.options,
         };
-        let pushed = transcript.push(self.tokenizer, input, completion, following);
+        let pushed = transcript.push(self.tokenizer, input, completion.0, completion.1, following);
         pushed.map_err(Error::wrap)
     }
 

@@ -1,9 +1,8 @@
-//! Training loops: GRPO, SFT, pretraining of small models.
+//! Training loops: GRPO and SFT.
 
 // From the worker down to shared parts: each names only those below it.
 mod worker; // rank 0: a run from start to recorded end
 mod candidate; // a run before its creation
-mod pretrain; // a small model from a task's generator
 mod rank; // start of every rank before the loop
 mod judge_models; // local judges, fixed for a run's life
 mod run_loop; // loop of every rank
@@ -42,7 +41,6 @@ mod error; // errors that end training
 
 pub use candidate::Candidate;
 pub use error::TrainError;
-pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use rank::follow;
 pub use recorder::Listener;
 pub use report::{Report, TaskResult, finished_report};

@@ -142,7 +142,7 @@ pub fn content<'a, T: Drafted>(screen: &T, shared: &Shared) -> Content<'a> {
         ]);
     }
     let mut lines = vec![Line::styled(
-        format!("{} {what}", theme.glyph("▲", "!")),
+        format!("▲ {what}"),
         theme.style(Role::Warning),
     )];
     lines.extend(note.map(|note| Line::raw(format!("  {note}"))));

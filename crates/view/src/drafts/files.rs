@@ -68,12 +68,7 @@ pub struct Drafts {
 
 impl DraftFile {
     /// A name that no other text and no other session has.
-    pub(super) fn new(
-        (stem, extension): (&str, &str),
-        now_ms: u64,
-        data: &Path,
-        task: &Task,
-    ) -> Self {
+    pub(super) fn new(stem: &str, extension: &str, now_ms: u64, data: &Path, task: &Task) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (mark, count) = (mark(task, TASK_FILE), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = folder(data).join(format!(

@@ -327,7 +327,7 @@ impl<'a> Content<'a> {
     }
 
     /// A pane that says one thing.
-    pub fn saying(theme: &Theme, title: &str, (role, text): (Role, &str), inside: Rect) -> Self {
+    pub fn saying(theme: &Theme, title: &str, role: Role, text: &str, inside: Rect) -> Self {
         let lines = text
             .lines()
             .map(|line| Line::styled(line.to_owned(), theme.style(role)))

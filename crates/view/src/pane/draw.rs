@@ -135,11 +135,7 @@ fn selected(theme: &Theme) -> Style {
 }
 
 fn mark(theme: &Theme, columns: u16) -> Line<'static> {
-    let mark = format!(
-        "{:<width$}",
-        theme.glyph("▸", ">"),
-        width = usize::from(columns)
-    );
+    let mark = format!("{:<width$}", "▸", width = usize::from(columns));
     Line::styled(mark, theme.style(Role::Accent))
 }
 
@@ -239,7 +235,7 @@ fn scroll_bar(theme: &Theme, frame: &mut Frame<'_>, area: Rect, (above, visible,
         .begin_symbol(None)
         .end_symbol(None)
         .track_symbol(None)
-        .thumb_symbol(theme.glyph("┃", "#"))
+        .thumb_symbol("┃")
         .thumb_style(theme.style(Role::Border));
     frame.render_stateful_widget(bar, area.inner(Margin::new(0, 1)), &mut state);
 }

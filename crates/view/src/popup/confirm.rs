@@ -1,7 +1,7 @@
 //! A yes/no question, mostly a confirmation before something that cannot be undone.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect, Size};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
@@ -81,11 +81,11 @@ impl Confirm {
     }
 
     /// The key that a click stands for: that of the answer under it.
-    pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
-        let inside = place(body(size), COLUMNS, self.rows(size.0)).inside();
-        let column = column
-            .checked_sub(inside.x)
-            .filter(|_| row + 1 == inside.bottom())? as usize;
+    pub(super) fn click(&self, size: Size, at: Position) -> Option<KeyEvent> {
+        let inside = place(body(size), COLUMNS, self.rows(size.width)).inside();
+        let column =
+            at.x.checked_sub(inside.x)
+                .filter(|_| at.y + 1 == inside.bottom())? as usize;
         let yes = YES.len() + 1 + self.yes.width();
         let key = match column {
             _ if column < yes => YES,
@@ -146,7 +146,7 @@ mod tests {
         let (left, answers) = ((120 - 62) / 2, 1 + (34 - 7) / 3 + 5);
         let check = |column: u16, row: u16, expected: Option<char>| {
             let found = confirm
-                .click((120, 36), (column, row))
+                .click((120, 36).into(), (column, row).into())
                 .map(|event| event.code);
             assert_eq!(found, expected.map(KeyCode::Char), "{column} {row}");
         };

@@ -30,12 +30,7 @@ pub struct HelpRow {
 
 impl Help {
     /// The help of a screen for a terminal of so many columns; `rows`: the actions, nearest scope first.
-    pub fn new(
-        theme: &Theme,
-        columns: u16,
-        (title, about): (&str, &str),
-        rows: &[HelpRow],
-    ) -> Self {
+    pub fn new(theme: &Theme, columns: u16, title: &str, about: &str, rows: &[HelpRow]) -> Self {
         let columns = (columns as usize).saturating_sub(4).clamp(10, MAX_WIDTH);
         let mut lines: Vec<Line<'static>> = wrapped(about, columns)
             .into_iter()
@@ -70,7 +65,7 @@ impl Help {
                 };
                 lines.extend(
                     rows.iter()
-                        .flat_map(|action| row(theme, (action, role), of_keys, columns)),
+                        .flat_map(|action| row(theme, action, role, of_keys, columns)),
                 );
             }
         }
@@ -132,7 +127,8 @@ fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(Option<&'a str>, Vec<&'a HelpRow>
 /// One action: its keys and its title, wrapped if too long.
 fn row(
     theme: &Theme,
-    (action, role): (&HelpRow, Role),
+    action: &HelpRow,
+    role: Role,
     of_keys: usize,
     columns: usize,
 ) -> Vec<Line<'static>> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect, Size};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -273,9 +273,9 @@ impl Pick {
     }
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
-    pub(super) fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> bool {
+    pub(super) fn click(&mut self, theme: &Theme, size: Size, at: Position) -> bool {
         let (place, content) = self.pane(theme, body(size));
-        let Spot::Item(row) = content.spot(place.inside(), at.into()) else {
+        let Spot::Item(row) = content.spot(place.inside(), at) else {
             return false;
         };
         drop(content);
@@ -459,8 +459,11 @@ mod tests {
         let mut pick = Pick::new("List", entries, 0, |_: &mut (), _, _| Vec::new());
         let theme = Theme::default();
         // The window of 30 rows begins in row 2: frame, field and a gap come first.
-        assert!(pick.click(&theme, (120, 36), (20, 7)));
+        assert!(pick.click(&theme, (120, 36).into(), (20, 7).into()));
         assert_eq!(pick.cursor.index, 2);
-        assert!(!pick.click(&theme, (120, 36), (20, 3)) && !pick.click(&theme, (120, 36), (2, 7)));
+        assert!(
+            !pick.click(&theme, (120, 36).into(), (20, 3).into())
+                && !pick.click(&theme, (120, 36).into(), (2, 7).into())
+        );
     }
 }

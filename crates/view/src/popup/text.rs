@@ -1,7 +1,7 @@
 //! A page of text with a scroll position.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::layout::Rect;
+use ratatui::layout::{Rect, Size};
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
@@ -27,18 +27,18 @@ impl Page {
     }
 
     /// Scrolls by rows. `size`: of the terminal.
-    pub(super) fn scroll(&mut self, rows: isize, size: (u16, u16)) {
+    pub(super) fn scroll(&mut self, rows: isize, size: Size) {
         let (_, length) = self.extent(size);
         self.top.go(rows, length);
     }
 
     /// Rows of a page, and positions that it can be scrolled to.
-    fn extent(&self, size: (u16, u16)) -> (usize, usize) {
+    fn extent(&self, size: Size) -> (usize, usize) {
         let (place, content) = self.pane(body(size));
         content.extent(place.inside())
     }
 
-    pub(super) fn follow(&mut self, motion: Option<Motion>, size: (u16, u16)) -> PopupOutcome {
+    pub(super) fn follow(&mut self, motion: Option<Motion>, size: Size) -> PopupOutcome {
         let (page, length) = self.extent(size);
         motion
             .into_iter()
@@ -66,7 +66,7 @@ impl Page {
         (place, content)
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
+    pub(super) fn key(&mut self, event: KeyEvent, size: Size) -> PopupOutcome {
         match event.code {
             KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return PopupOutcome::Close,
             KeyCode::Char(' ') => self.scroll(10, size),

@@ -1,6 +1,6 @@
 //! The box of a popup, and the result of a key in it.
 
-use ratatui::layout::Rect;
+use ratatui::layout::{Rect, Size};
 
 use crate::action::ActionInfo;
 use crate::message::Update;
@@ -34,11 +34,11 @@ pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
 }
 
 /// The area of the screen on a terminal of this size.
-pub(super) fn body((width, height): (u16, u16)) -> Rect {
+pub(super) fn body(size: Size) -> Rect {
     Rect {
         x: 0,
         y: 1,
-        width,
-        height: height.saturating_sub(2),
+        width: size.width,
+        height: size.height.saturating_sub(2),
     }
 }

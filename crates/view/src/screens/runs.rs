@@ -9,17 +9,13 @@ mod export;
 mod group_detail;
 mod interaction;
 mod list_actions;
-mod matches;
 mod pipeline;
 mod removal;
-mod search_state;
 mod sweep_detail;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use search_state::Matches;
 
 use crate::message::{Command, Work};
 use crate::report::{
@@ -36,10 +32,6 @@ const LIST: &str = "runs";
 const DETAIL: &str = "details";
 /// Replaces the details while columns are chosen; not in tab order.
 const COLUMNS: &str = "columns";
-/// Replaces the list while the matches of a search are shown; not in tab order.
-const MATCHES: &str = "matches";
-/// The text of a match, below them.
-const MATCH: &str = "match";
 
 #[derive(Debug)]
 pub struct Runs {
@@ -73,7 +65,6 @@ pub struct Runs {
     /// The table of the sweep whose runs are the group under the cursor, by its tag.
     sweep: Option<(String, SweepTable)>,
     chooser: Chooser,
-    matches: Matches,
 }
 
 /// The cursor and the filter of the list of columns.
@@ -142,7 +133,6 @@ impl Default for Runs {
             disk: None,
             sweep: None,
             chooser: Chooser::default(),
-            matches: Matches::default(),
         }
     }
 }
@@ -150,9 +140,6 @@ impl Default for Runs {
 impl Runs {
     /// If there are no runs, the pipeline replaces list and details.
     fn go_to_pane(&mut self, shared: &Shared, pane: &'static str) {
-        if pane == MATCH {
-            return;
-        }
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) {
             PIPELINE
@@ -161,13 +148,8 @@ impl Runs {
         };
     }
 
-    /// The row under the cursor; none while the matches of a search stand in place of the list.
     fn row_under(&self) -> Option<Row> {
-        let at = self
-            .cursor
-            .at(self.shown.len())
-            .filter(|_| self.pane != MATCHES)?;
-        self.shown.get(at).copied()
+        self.shown.get(self.cursor.at(self.shown.len())?).copied()
     }
 
     /// The run under the cursor.
@@ -211,10 +193,10 @@ impl Runs {
             .map(|entry| &entry.path)
             .filter(|path| self.marked.contains(*path));
         let marked: Vec<PathBuf> = marked.cloned().collect();
-        match () {
-            () if self.pane == MATCHES => Vec::new(),
-            () if marked.is_empty() => self.under_marks(shared),
-            () => marked,
+        if marked.is_empty() {
+            self.under_marks(shared)
+        } else {
+            marked
         }
     }
 
@@ -444,10 +426,6 @@ fn read_sweep(tag: String, places: RunFolders) -> Command {
 fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     match () {
         () if runs.entry(shared).is_some() => None,
-        () if runs.pane == MATCHES => Some(format!(
-            "close the matches first ({})",
-            shared.key_of("runs.match.close")
-        )),
         () if runs.group().is_some() => Some(format!(
             "a group is selected, not a run: {} shows its runs",
             shared.key_of("runs.open")

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use regex::Regex;
 
 use crate::app::{self, Model};
-use crate::draw::{ascii_of, hints, places};
+use crate::draw::{hints, places, symbols_in_ascii};
 use crate::messages::Level;
 use crate::pane::lines::{PaneLines, TextLine, lines};
 use crate::screens::Screen;
@@ -256,21 +256,9 @@ fn without_times(text: &str) -> String {
     )
 }
 
-/// One line without control characters, in ASCII if nothing else can be shown.
+/// One line without control characters and symbols, in ASCII if nothing else can be shown.
 fn printable(line: &str, ascii: bool) -> String {
     let line = one_line(line);
     let letters = visible(&line);
-    match ascii {
-        true => letters
-            .split("")
-            .map(|letter| {
-                if letter.is_ascii() {
-                    letter
-                } else {
-                    ascii_of(letter)
-                }
-            })
-            .collect(),
-        false => letters.into_owned(),
-    }
+    symbols_in_ascii(&letters, ascii)
 }

@@ -72,14 +72,19 @@ pub fn sparkline(
 }
 
 /// Counts values in `bins` of equal width; values outside of the range count in the nearest bin, NaN in none.
-pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usize) -> Vec<usize> {
+pub fn counts(
+    values: impl IntoIterator<Item = f64>,
+    low: f64,
+    high: f64,
+    bins: usize,
+) -> Vec<usize> {
     let mut counts = vec![0; bins];
-    let width = ends.1 - ends.0;
+    let width = high - low;
     if bins == 0 || width <= 0.0 || !width.is_finite() {
         return counts;
     }
     for value in values.into_iter().filter(|value| !value.is_nan()) {
-        let bin = ((value - ends.0) / width * bins as f64)
+        let bin = ((value - low) / width * bins as f64)
             .floor()
             .clamp(0.0, (bins - 1) as f64);
         counts[bin as usize] += 1;
@@ -179,7 +184,7 @@ mod tests {
     fn values_are_counted_where_they_lie() {
         let check = |values: &[f64], bins, expected: &[usize]| {
             assert_eq!(
-                counts(values.iter().copied(), (-2.0, 2.0), bins),
+                counts(values.iter().copied(), -2.0, 2.0, bins),
                 expected,
                 "{values:?}"
             );
@@ -189,7 +194,7 @@ mod tests {
         check(&[f64::NAN], 2, &[0, 0]);
         check(&[], 3, &[0, 0, 0]);
         check(&[1.0], 0, &[]);
-        assert_eq!(counts([1.0], (1.0, 1.0), 2), [0, 0]);
+        assert_eq!(counts([1.0], 1.0, 1.0, 2), [0, 0]);
     }
 
     #[test]

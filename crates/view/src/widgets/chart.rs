@@ -58,8 +58,7 @@ pub struct Dot {
     pub role: Role,
     /// The text in the legend, which shows the last dot of each label.
     pub label: &'static str,
-    /// The character, and its ASCII replacement.
-    pub sign: (&'static str, &'static str),
+    pub sign: &'static str,
 }
 
 /// The columns and rows of a chart's parts.
@@ -132,8 +131,8 @@ impl Chart<'_> {
             let labels: std::collections::BTreeMap<usize, &str> = labels.collect();
             for (row, line) in lines.iter_mut().enumerate() {
                 let (label, edge) = match labels.get(&row) {
-                    Some(label) => (*label, theme.glyph("┤", "+")),
-                    None => ("", theme.glyph("│", "|")),
+                    Some(label) => (*label, "┤"),
+                    None => ("", "│"),
                 };
                 line.spans.insert(
                     0,
@@ -254,12 +253,12 @@ impl Chart<'_> {
                 continue;
             }
             labels.push(dot.label);
-            let sign = theme.glyph(dot.sign.0, dot.sign.1);
+            let sign = dot.sign;
             let text = format!("{} {}", dot.label, amount(dot.value));
             entry(theme, &mut spans, &mut used, columns, sign, dot.role, text);
         }
         for (value, role, word) in &self.levels {
-            let (sign, text) = (theme.glyph("┄", "-"), format!("{word} {}", amount(*value)));
+            let (sign, text) = ("┄", format!("{word} {}", amount(*value)));
             entry(theme, &mut spans, &mut used, columns, sign, *role, text);
         }
         Line::from(spans)
@@ -366,14 +365,9 @@ impl Chart<'_> {
             .filter_map(|(x, b)| Some((x, b.as_ref()?)))
         {
             if bucket.not_finite {
-                raster.put(raster.column_of(x), 0, theme.glyph("▲", "^"), Role::Bad);
+                raster.put(raster.column_of(x), 0, "▲", Role::Bad);
             } else if axis.log && bucket.has_unfit {
-                raster.put(
-                    raster.column_of(x),
-                    rows,
-                    theme.glyph("▼", "v"),
-                    Role::Faint,
-                );
+                raster.put(raster.column_of(x), rows, "▼", Role::Faint);
             }
         }
         for dot in self
@@ -385,20 +379,15 @@ impl Chart<'_> {
                 raster.column_of(self.x(raster, dot.step)),
                 raster.row_of(dot_of(axis, dot.value, down)),
             );
-            raster.put(column, row, theme.glyph(dot.sign.0, dot.sign.1), dot.role);
+            raster.put(column, row, dot.sign, dot.role);
         }
         let columns = raster.column_of(raster.size().0);
         for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {
             let row = raster.row_of(dot_of(axis, *value, down));
-            (0..columns)
-                .for_each(|column| raster.put_under(column, row, theme.glyph("┄", "-"), *role));
+            (0..columns).for_each(|column| raster.put_under(column, row, "┄", *role));
         }
         if let Some(step) = self.cursor.filter(|step| self.is_shown(*step)) {
-            raster.mark_column(
-                raster.column_of(self.x(raster, step)),
-                theme.glyph("┊", "|"),
-                Role::Crosshair,
-            );
+            raster.mark_column(raster.column_of(self.x(raster, step)), "┊", Role::Crosshair);
         }
     }
 
@@ -410,7 +399,7 @@ impl Chart<'_> {
     fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
         let style = theme.style(Role::Axis);
         let mut numbers = vec![' '; wide];
-        let mut edge = vec![theme.glyph("─", "-"); wide];
+        let mut edge = vec!["─"; wide];
         let column = |step: u64| buckets::place(step, self.steps, wide);
         let step = (axis::round_step((self.steps.1 - self.steps.0) as f64, (wide / 10).max(1))
             as u64)
@@ -426,7 +415,7 @@ impl Chart<'_> {
                 text.chars()
                     .enumerate()
                     .for_each(|(index, digit)| numbers[start + index] = digit);
-                edge[at] = theme.glyph("┬", "+");
+                edge[at] = "┬";
                 free = start + text.len() + 2;
             }
             tick = tick.saturating_add(step);
@@ -438,11 +427,7 @@ impl Chart<'_> {
             format!(
                 "{}{}",
                 " ".repeat(left.saturating_sub(1)),
-                if left > 0 {
-                    theme.glyph("└", "+")
-                } else {
-                    ""
-                }
+                if left > 0 { "└" } else { "" }
             ),
             style,
         )];

@@ -184,9 +184,7 @@ impl Conversation<'_> {
             .and_then(|request| place_of(number, request))
             .map_or_else(String::new, |place| format!(", {place}"));
         let text = format!("{name}{place}{tokens}");
-        let rule = theme
-            .glyph("─", "-")
-            .repeat(self.width.saturating_sub(text.width() + 1));
+        let rule = "─".repeat(self.width.saturating_sub(text.width() + 1));
         let heading = Line::from(vec![
             Span::styled(text, theme.style(Role::Special)),
             Span::styled(format!(" {rule}"), theme.style(Role::Border)),
@@ -235,7 +233,7 @@ impl Conversation<'_> {
         let arguments = Value::Object(short.collect()).to_string();
         let (shown, rest) = clipped(&arguments, self.extent());
         let mut spans = vec![
-            Span::styled(theme.glyph("→ ", "-> "), theme.style(Role::Accent)),
+            Span::styled("→ ", theme.style(Role::Accent)),
             Span::styled(visible(&call.name).into_owned(), theme.style(Role::Accent)),
             Span::raw(" "),
         ];
@@ -244,12 +242,11 @@ impl Conversation<'_> {
                 .into_iter()
                 .flat_map(|line| line.spans),
         );
-        spans.extend(rest.map(|rest| {
-            Span::styled(
-                format!(" {}", self.note(theme, rest)),
-                theme.style(Role::Faint),
-            )
-        }));
+        spans.extend(
+            rest.map(|rest| {
+                Span::styled(format!(" {}", self.note(rest)), theme.style(Role::Faint))
+            }),
+        );
         spans.push(Span::styled(
             format!("  {outcome}{time}{note}"),
             theme.style(role),
@@ -272,9 +269,7 @@ impl Conversation<'_> {
         }
         let (shown, rest) = clipped(text, self.extent());
         let mut lines = json::lines(theme, shown, &[]);
-        lines.extend(
-            rest.map(|rest| Line::styled(self.note(theme, rest), theme.style(Role::Faint))),
-        );
+        lines.extend(rest.map(|rest| Line::styled(self.note(rest), theme.style(Role::Faint))));
         let rows = lines
             .into_iter()
             .flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
@@ -290,14 +285,13 @@ impl Conversation<'_> {
     }
 
     /// `… 1,047,776 more bytes; W shows more`
-    fn note(&self, theme: &Theme, rest: usize) -> String {
-        let mark = theme.glyph("…", "...");
+    fn note(&self, rest: usize) -> String {
         let more = if self.is_whole {
             String::new()
         } else {
             format!("; {} shows more", self.whole_key)
         };
-        format!("{mark} {} more bytes{more}", grouped(rest as u64))
+        format!("… {} more bytes{more}", grouped(rest as u64))
     }
 }
 

@@ -241,7 +241,7 @@ pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'stat
     let mut lines = Vec::new();
     for row in rows {
         let (mark, role) = match row.kind {
-            Kind::Same => (theme.glyph("│", "|"), Role::Faint),
+            Kind::Same => ("│", Role::Faint),
             Kind::Changed => ("~", Role::Warning),
             Kind::Missing => ("-", Role::Removed),
             Kind::Extra => ("+", Role::Added),

@@ -10,7 +10,6 @@ use crate::theme::Theme;
 
 /// `✓ /amount  prompt line 7: | Total | 58.463,87 |`
 pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
-    let mark = theme.glyph("✓", "+");
     let line = |GroundedValue {
                     instance_path,
                     prompt,
@@ -33,7 +32,7 @@ pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
             )
         };
         Line::from(vec![
-            Span::styled(format!("{mark} "), theme.style(Role::Good)),
+            Span::styled("✓ ", theme.style(Role::Good)),
             Span::styled(one_line(instance_path), theme.style(Role::JsonKey)),
             Span::styled(format!("  prompt line {line}: "), theme.style(Role::Faint)),
             Span::raw(part(0, *start)),

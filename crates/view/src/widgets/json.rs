@@ -57,10 +57,7 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
         column += length;
     }
     if faults.iter().any(|fault| *fault >= column) {
-        spans.push(Span::styled(
-            theme.glyph("◂", "<"),
-            theme.style(Role::Fault),
-        ));
+        spans.push(Span::styled("◂", theme.style(Role::Fault)));
     }
     Line::from(spans)
 }

@@ -54,17 +54,17 @@ pub fn stack(
                 _ => spans.extend(
                     before
                         .replace((sign.to_owned(), role))
-                        .map(|run| span(theme, run)),
+                        .map(|(text, role)| span(theme, text, role)),
                 ),
             }
         }
-        spans.extend(before.map(|run| span(theme, run)));
+        spans.extend(before.map(|(text, role)| span(theme, text, role)));
         Line::from(spans)
     };
     (0..rows).map(line).collect()
 }
 
-fn span(theme: &Theme, (text, role): (String, Option<Role>)) -> Span<'static> {
+fn span(theme: &Theme, text: String, role: Option<Role>) -> Span<'static> {
     role.map_or_else(
         || Span::raw(text.clone()),
         |role| Span::styled(text.clone(), theme.style(role)),

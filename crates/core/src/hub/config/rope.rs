@@ -245,7 +245,7 @@ impl Reader<'_> {
     }
 
     fn yarn_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let number = |name, default| self.rope_number((key, parameters), name, default);
+        let number = |name, default| self.rope_number(key, parameters, name, default);
         let (fast_turns, slow_turns) = (
             number("beta_fast", Some(32.0))?,
             number("beta_slow", Some(1.0))?,
@@ -283,7 +283,7 @@ impl Reader<'_> {
     }
 
     fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let number = |name| self.rope_number((key, parameters), name, None);
+        let number = |name| self.rope_number(key, parameters, name, None);
         let (factor, low, high) = (
             number("factor")?,
             number("low_freq_factor")?,
@@ -306,7 +306,8 @@ impl Reader<'_> {
     /// A number above 0 of the rotary parameters in `key`.
     fn rope_number(
         &self,
-        (key, parameters): (&str, &Value),
+        key: &str,
+        parameters: &Value,
         name: &str,
         default: Option<f64>,
     ) -> Result<f64, HubError> {

@@ -206,7 +206,7 @@ fn read_model(
                 timeout,
                 extra_body,
             } = JudgeTable::read(&section, place("judge"), home)?;
-            let endpoint = Endpoint::at_socket(Path::new(""), &model.name, (concurrency, timeout));
+            let endpoint = Endpoint::at_socket(Path::new(""), &model.name, concurrency, timeout);
             let endpoint = Endpoint {
                 base_url: LOCAL.to_owned(),
                 extra_body,

@@ -310,7 +310,7 @@ impl Task {
         names
     }
 
-    /// All task files: definition, sets, samples, generator.
+    /// All task files: definition, sets, samples.
     pub fn file_names(&self) -> Vec<&str> {
         let prompts = &self.prompts;
         let mut names = self.definition_files();
@@ -321,7 +321,6 @@ impl Task {
                 &prompts.test,
                 &prompts.guard,
                 &prompts.completions,
-                &prompts.generator,
             ]
             .into_iter()
             .filter_map(Option::as_deref),

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use serde_json::Map;
 
 use super::result::OrderedMap;
-use crate::dataset::bfcl::standard_text;
 use crate::dataset::expected::Expectation;
 use crate::exact_json::marked_number;
 use crate::json_number::Number;
@@ -220,8 +219,17 @@ fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
     normal
 }
 
-/// Unicode's full case folding, as Python's `str.casefold`: lower case of the upper case, except
-/// dotless i, whose upper case loses the distinction, and Cherokee, which folds to upper case.
+/// A text without what the Berkeley Function Calling Leaderboard ignores when it compares texts.
+pub fn standard_text(text: &str) -> String {
+    let kept: String = text
+        .chars()
+        .filter(|letter| !" ,./-_*^".contains(*letter))
+        .collect();
+    kept.to_lowercase().replace('\'', "\"")
+}
+
+/// Unicode's full case folding, as Python's `str.casefold`. It is that of the capital letters, but for dotless i, which
+/// has one without its distinction, and Cherokee, which folds to capitals.
 fn case_folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for letter in text.chars() {

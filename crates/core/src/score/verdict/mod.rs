@@ -7,6 +7,7 @@ pub(super) mod unwrap_answer;
 
 pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
+pub use field_compare::standard_text;
 pub(crate) use result::null_is_nan;
 pub use result::{
     CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Trial,

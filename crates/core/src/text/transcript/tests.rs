@@ -63,7 +63,7 @@ fn pushed(
         .iter()
         .map(|text| Message::new("tool", *text))
         .collect();
-    transcript.push(tokenizer, input, (&sampled, &functions), &results)?;
+    transcript.push(tokenizer, input, &sampled, &functions, &results)?;
     Ok((transcript, prompt, sampled))
 }
 

@@ -484,16 +484,6 @@ const ACTIONS: &[Action] = &[
     .asking(),
     whole_action("eval.results", Screen::Eval),
     Action::new("eval.again", "Reload", "", &["u"], HERE, read),
-    Action::new(
-        "eval.prompts",
-        "Compare system prompts",
-        "compare",
-        &["A"],
-        HERE,
-        eval_job::ask_variants,
-    )
-    .asking()
-    .unless(eval_job::no_baseline),
 ];
 
 /// Why the evals cannot be re-scored.

@@ -108,10 +108,7 @@ fn lines(
         } else {
             rows.retain(|row| !row.trim().is_empty());
             rows.truncate(most);
-            rows.push(format!(
-                "{} the whole prompt is below",
-                theme.glyph("…", "...")
-            ));
+            rows.push("… the whole prompt is below".to_owned());
         }
         lines.extend(
             rows.into_iter()
@@ -313,8 +310,8 @@ fn expected(
         return Vec::new();
     };
     let mark = |record: &EvalRecord, field: &str| match record.score["fields"][field].as_bool() {
-        Some(true) => (theme.glyph("✓", "v"), Role::Good),
-        Some(false) => (theme.glyph("✗", "x"), Role::Bad),
+        Some(true) => ("✓", Role::Good),
+        Some(false) => ("✗", Role::Bad),
         None => (" ", Role::Faint),
     };
     let names = sides

@@ -263,11 +263,7 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
         format!("Selected: {}", picked.join(", "))
     };
     let row = move |text: &str, is_picked: bool| {
-        let mark = if is_picked {
-            theme.glyph("◆", "+")
-        } else {
-            " "
-        };
+        let mark = if is_picked { "◆" } else { " " };
         Line::from(vec![
             Span::styled(format!("{mark} "), theme.style(Role::Accent)),
             Span::raw(fitted(text, width.saturating_sub(3))),

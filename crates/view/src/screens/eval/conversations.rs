@@ -95,10 +95,7 @@ fn beside(
         let mut spans = left.get(at).map_or_else(Vec::new, |line| spans_of(line));
         let used: usize = spans.iter().map(Span::width).sum();
         spans.push(Span::raw(" ".repeat(columns.saturating_sub(used))));
-        spans.push(Span::styled(
-            theme.glyph(" │ ", " | "),
-            theme.style(Role::Faint),
-        ));
+        spans.push(Span::styled(" │ ", theme.style(Role::Faint)));
         spans.extend(right.get(at).map_or_else(Vec::new, |line| spans_of(line)));
         Line::from(spans)
     };

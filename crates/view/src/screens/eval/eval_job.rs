@@ -72,12 +72,41 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(shared);
     }
+    let label = "Prompt set: test, eval, train, or a file".to_owned();
+    ask_set(shared, "Run eval", label, PromptSet::Test, confirm);
+    Vec::new()
+}
+
+/// Asks for a prompt set of the open task, which the base model of Launch answers; no run is needed.
+pub(super) fn ask_baseline(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    let set = [PromptSet::Test, PromptSet::Eval]
+        .into_iter()
+        .find(|set| open.rows.contains_key(set));
+    let label = format!(
+        "Prompt set that {} answers (base_model on Launch): test, eval, train, or a file",
+        shared.new_run.base_model
+    );
+    let set = set.unwrap_or(PromptSet::Train);
+    ask_set(shared, "Run baseline eval", label, set, confirm_baseline);
+    Vec::new()
+}
+
+fn ask_set(
+    shared: &mut Shared,
+    title: &'static str,
+    label: String,
+    proposed: PromptSet,
+    then: fn(&mut Shared, String),
+) {
     let question = Ask::new(
-        "Run eval",
-        "Prompt set: test, eval, train, or a file",
-        "test",
-        |_: &mut Eval, shared, on| {
-            confirm(shared, on.trim().to_owned());
+        title,
+        label,
+        proposed.name(),
+        move |_: &mut Eval, shared, on| {
+            then(shared, on.trim().to_owned());
             Vec::new()
         },
     );
@@ -86,112 +115,10 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             .is_empty()
             .then(|| "enter a set or a file".to_owned())
     })));
-    Vec::new()
-}
-
-/// Asks for a model and a prompt set of the open task; no run is needed.
-pub(super) fn ask_baseline(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else {
-        return Vec::new();
-    };
-    let set = [PromptSet::Test, PromptSet::Eval]
-        .into_iter()
-        .find(|set| open.rows.contains_key(set));
-    let proposed = format!(
-        "{} {}",
-        shared.new_run.base_model,
-        set.unwrap_or(PromptSet::Train).name()
-    );
-    let label = "Model (folder, Hugging Face name, tiny, RUN@best), then the set (test, eval, train, or a file):";
-    let question = Ask::new(
-        "Run baseline eval",
-        label,
-        &proposed,
-        |_: &mut Eval, shared, text| {
-            if let Some((model, on)) = model_and_set(&text) {
-                confirm_baseline(shared, model.to_owned(), on.to_owned());
-            }
-            Vec::new()
-        },
-    );
-    let wrong = |text: &str| {
-        model_and_set(text)
-            .is_none()
-            .then(|| "write `MODEL SET`, such as `tiny test`".to_owned())
-    };
-    shared.popup = Some(Popup::Ask(question.checked(wrong)));
-    Vec::new()
-}
-
-fn model_and_set(text: &str) -> Option<(&str, &str)> {
-    text.trim()
-        .rsplit_once(' ')
-        .map(|(model, on)| (model.trim(), on))
-        .filter(|(model, _)| !model.is_empty())
-}
-
-/// Asks for a model and for the prompts that it answers beside the task's own.
-pub(super) fn ask_variants(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else {
-        return Vec::new();
-    };
-    let set = [PromptSet::Eval, PromptSet::Test]
-        .into_iter()
-        .find(|set| open.rows.contains_key(set));
-    let proposed = format!(
-        "{} {} few:3",
-        shared.new_run.base_model,
-        set.unwrap_or(PromptSet::Train).name()
-    );
-    let label = "Model, set, then one or two variants of the task's prompt: a file with a system prompt, few:N (train rows as examples), or FILE,few:N";
-    let question = Ask::new(
-        "Compare system prompts",
-        label,
-        &proposed,
-        |_: &mut Eval, shared, text| {
-            if let Some((model, on, variants)) = prompt_variants(&text) {
-                confirm_targets(shared, model, on.to_owned(), &variants);
-            }
-            Vec::new()
-        },
-    );
-    let wrong = |text: &str| {
-        prompt_variants(text)
-            .is_none()
-            .then(|| "write `MODEL SET VARIANT`, such as `tiny eval few:3`".to_owned())
-    };
-    shared.popup = Some(Popup::Ask(question.checked(wrong)));
-    Vec::new()
-}
-
-/// Model, set, and the flags of `eval` for each variant.
-fn prompt_variants(text: &str) -> Option<(&str, &str, Vec<Vec<String>>)> {
-    let mut words = text.split_whitespace();
-    let (model, on) = (words.next()?, words.next()?);
-    let variants: Vec<Vec<String>> = words
-        .zip(["B", "C", "D"])
-        .map(|(variant, name)| {
-            let flags = variant
-                .split(',')
-                .map(|part| match part.strip_prefix("few:") {
-                    Some(count) => ["--few-shot".to_owned(), format!("{name}={count}")],
-                    None => ["--system".to_owned(), format!("{name}={part}")],
-                });
-            flags.flatten().collect()
-        })
-        .collect();
-    (1..=2)
-        .contains(&variants.len())
-        .then_some((model, on, variants))
 }
 
 /// Says what is evaluated, and asks for confirmation.
-fn confirm_baseline(shared: &mut Shared, model: String, on: String) {
-    confirm_targets(shared, &model, on, &[]);
-}
-
-/// The same of the base, and of the base with other prompts.
-fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec<String>]) {
+fn confirm_baseline(shared: &mut Shared, on: String) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
         return;
     };
@@ -201,20 +128,7 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
         || format!("the prompts of {on}"),
         |rows| counted(rows, &format!("{on} prompt")),
     );
-    let with = match variants.len() {
-        0 => String::new(),
-        count => format!(" with the task's prompt and {}", counted(count, "variant")),
-    };
-    // The task's own prompt first, as A.
-    let names = if variants.is_empty() {
-        &["base"][..]
-    } else {
-        &["A", "B", "C"][..=variants.len()]
-    };
-    let targets = names
-        .iter()
-        .flat_map(|name| ["--model".to_owned(), format!("{name}={model}")]);
-    let targets: Vec<String> = targets.chain(variants.iter().flatten().cloned()).collect();
+    let model = shared.new_run.base_model.clone();
     let unsaved = match shared.draft.is_changed() {
         true => format!(
             " Unsaved edits of the {} are not used.",
@@ -223,7 +137,7 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
         false => String::new(),
     };
     let text = format!(
-        "{model} answers {prompts} of {}{with}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
+        "{model} answers {prompts} of {}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
         open.task.name,
         evals_folder(&shared.options.data).display()
     );
@@ -243,8 +157,8 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
                 .display()
                 .to_string();
             let mut arguments = vec![task];
-            arguments.extend(targets);
-            arguments.extend(["--on".to_owned(), on, "--runs".to_owned(), runs]);
+            let model = format!("base={model}");
+            arguments.extend(["--model", &model, "--on", &on, "--runs", &runs].map(str::to_owned));
             arguments.extend(shared.new_run.device.clone());
             let mut commands = begin(shared, &name, move || Ok(arguments));
             commands.push(Command::GoTo(Screen::Eval));

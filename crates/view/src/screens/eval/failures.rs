@@ -53,11 +53,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
         "Failures of {}: {} of {}",
         versus.evals[side].name, found.failures, found.completions
     );
-    let entries = found
-        .groups
-        .iter()
-        .map(|group| entry(shared, group))
-        .collect();
+    let entries = found.groups.iter().map(entry).collect();
     let groups = found.groups.clone();
     shared.popup = Some(Popup::Pick(Pick::new(
         title,
@@ -73,7 +69,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
     Vec::new()
 }
 
-fn entry(shared: &Shared, group: &FailureGroup) -> PickEntry {
+fn entry(group: &FailureGroup) -> PickEntry {
     let FailureGroup {
         failures,
         completions,
@@ -84,11 +80,7 @@ fn entry(shared: &Shared, group: &FailureGroup) -> PickEntry {
         percent(group.share_of_failures),
         percent(group.share_of_set),
     );
-    let mark = if *over_represented {
-        shared.theme.glyph("▲", "!")
-    } else {
-        " "
-    };
+    let mark = if *over_represented { "▲" } else { " " };
     let detail = match over_represented {
         true => "over-represented (p < 0.05, Fisher, corrected for the number of groups)",
         false => "",

@@ -85,7 +85,7 @@ fn row(
         ));
         let exact = match record.and_then(|record| record.exact) {
             Some(true) => "=",
-            Some(false) => theme.glyph("≠", "x"),
+            Some(false) => "≠",
             None => " ",
         };
         spans.push(Span::styled(exact, theme.style(Role::Faint)));
@@ -98,7 +98,7 @@ fn row(
     let (text, role) = if comment.is_empty() {
         (tags, Role::Faint)
     } else {
-        (format!("{} {comment}", theme.glyph("✎", "#")), Role::Marked)
+        (format!("✎ {comment}"), Role::Marked)
     };
     spans.push(Span::styled(
         format!(" {}", fitted(&text, width.saturating_sub(used + 2))),

@@ -84,12 +84,7 @@ pub(super) fn content<'a>(
             top,
         }),
         links,
-        ..Content::titled(title(
-            eval,
-            &shared.theme,
-            versus,
-            usize::from(inside.width) + 2,
-        ))
+        ..Content::titled(title(eval, versus, usize::from(inside.width) + 2))
     }
 }
 
@@ -110,24 +105,23 @@ fn plain(lines: Vec<Line<'static>>) -> Vec<Linked> {
     lines.into_iter().map(|line| (line, Vec::new())).collect()
 }
 
-fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
+fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
-    let (gap, arrow) = (theme.glyph(" · ", ", "), theme.glyph(" → ", " -> "));
     let started =
-        super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
+        super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
     let run = versus.evals[0].id.short_folder();
     let (names, prompts, schema) = (
-        names.join(arrow),
+        names.join(" → "),
         counted(versus.prompts.len(), "prompt"),
         versus.schema(),
     );
     let text = match versus.is_rescored {
         true => {
-            format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts}{started}")
+            format!("{names} · {schema} · {run} · {task}, {set}, {prompts}{started}")
         }
         false => {
-            format!("{names}{gap}{run}{gap}{task}, {set}, {prompts}{started}{gap}{schema}")
+            format!("{names} · {run} · {task}, {set}, {prompts}{started} · {schema}")
         }
     };
     fitted(&text, width.saturating_sub(6))
@@ -380,10 +374,9 @@ impl SummaryText<'_> {
             );
         };
         let names = [pair.first, pair.second].map(|eval| self.versus.evals[eval].name.as_str());
-        let arrow = self.shared.theme.glyph("→", "->");
         let several = self.versus.pairs.len() > 1;
         let which = if several {
-            format!("{} {arrow} {}: ", names[0], names[1])
+            format!("{} → {}: ", names[0], names[1])
         } else {
             String::new()
         };
@@ -439,7 +432,7 @@ impl SummaryText<'_> {
     /// The text of a cell: `▸fixed 40`.
     fn cell_text(&self, outcome: Outcome) -> String {
         let mark = if self.eval.only == Some(outcome) {
-            self.shared.theme.glyph("▸", ">")
+            "▸"
         } else {
             " "
         };
@@ -532,7 +525,6 @@ impl SummaryText<'_> {
             .sides(self.versus)
             .into_iter()
             .map(|place| &self.versus.evals[place].summary);
-        let arrow = theme.glyph("→", "->");
         let mut texts: Vec<String> = Vec::new();
         for row in tag_rows(&sides.collect::<Vec<_>>()) {
             // Many tags fit without their intervals, which the exports have.
@@ -540,7 +532,7 @@ impl SummaryText<'_> {
                 .cells
                 .iter()
                 .map(|cell| cell.split(" [").next().unwrap_or_default());
-            let rates = rates.collect::<Vec<_>>().join(arrow);
+            let rates = rates.collect::<Vec<_>>().join("→");
             match texts.last_mut().filter(|_| row.metric == "exact") {
                 Some(text) => text.push_str(&format!(", exact {rates}")),
                 None => texts.push(format!("{} ({}) {rates}", row.tag, row.n)),
@@ -569,7 +561,6 @@ impl SummaryText<'_> {
     /// The five most important lines.
     fn short(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
-        let arrow = theme.glyph("→", "->");
         let sides: Vec<_> = self
             .eval
             .sides(self.versus)
@@ -581,14 +572,14 @@ impl SummaryText<'_> {
                 .iter()
                 .map(|summary| of(summary))
                 .collect::<Vec<_>>()
-                .join(&format!(" {arrow} "))
+                .join(" → ")
         };
         let valid = sides
             .iter()
             .zip([Role::Base, Role::Trained])
             .enumerate()
             .flat_map(|(place, (summary, role))| {
-                let arrow = (place > 0).then(|| Span::raw(format!(" {arrow} ")));
+                let arrow = (place > 0).then(|| Span::raw(" → "));
                 arrow
                     .into_iter()
                     .chain([Span::styled(percent(summary.valid), theme.style(role))])

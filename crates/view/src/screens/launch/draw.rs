@@ -152,7 +152,6 @@ fn row_line(
         Row::Start => start_line(launch, shared, columns),
         Row::Key(key) => key_line(launch, shared, key, is_here, columns),
         Row::Preset => plain_line(
-            shared,
             row,
             is_here,
             columns,
@@ -165,10 +164,9 @@ fn row_line(
                 (None, Some(_)) => "cannot be read".to_owned(),
                 (None, None) => "loading ...".to_owned(),
             };
-            plain_line(shared, row, is_here, columns, &name, false)
+            plain_line(row, is_here, columns, &name, false)
         }
         Row::Nodes => plain_line(
-            shared,
             row,
             is_here,
             columns,
@@ -182,7 +180,7 @@ fn row_line(
                     if cluster.on_cpus { "rank" } else { "GPU" },
                 )
             });
-            plain_line(shared, row, is_here, columns, &each, true)
+            plain_line(row, is_here, columns, &each, true)
         }
         Row::Name | Row::TimeLimit | Row::Others => {
             if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
@@ -204,10 +202,10 @@ fn row_line(
                     _ => (launch.form.name.clone(), "none"),
                 };
                 let text = if text.is_empty() { empty } else { &text };
-                plain_line(shared, row, is_here, columns, text, false)
+                plain_line(row, is_here, columns, text, false)
             }
         }
-        Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch), true),
+        Row::Device => plain_line(row, is_here, columns, &chosen_device(launch), true),
         Row::Section(section) => section_line(launch, shared, section),
     }
 }
@@ -228,7 +226,7 @@ fn start_line(launch: &Launch, shared: &Shared, columns: usize) -> Line<'static>
     } else {
         (start_run::in_words(launch, shared), Role::Text)
     };
-    let button = theme.glyph("▶ START ", "=> START ");
+    let button = "▶ START ";
     let room = columns.saturating_sub(button.width() + 3);
     Line::from(vec![
         Span::styled(button, theme.style(Role::Good)),
@@ -236,23 +234,11 @@ fn start_line(launch: &Launch, shared: &Shared, columns: usize) -> Line<'static>
     ])
 }
 
-fn plain_line(
-    shared: &Shared,
-    row: Row,
-    is_here: bool,
-    columns: usize,
-    value: &str,
-    cycles: bool,
-) -> Line<'static> {
-    let theme = &shared.theme;
+fn plain_line(row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
     let value = clip_start(value, room);
     let value = if cycles && is_here {
-        format!(
-            "{} {value} {}",
-            theme.glyph("‹", "<"),
-            theme.glyph("›", ">")
-        )
+        format!("‹ {value} ›")
     } else {
         value
     };
@@ -267,11 +253,7 @@ fn section_line(launch: &Launch, shared: &Shared, section: &'static Section) -> 
     let theme = &shared.theme;
     let (advanced, changed) = hidden(launch, section);
     let is_open = launch.unfolded.contains(section.title);
-    let fold = if is_open {
-        theme.glyph("▾", "-")
-    } else {
-        theme.glyph("▸", "+")
-    };
+    let fold = if is_open { "▾" } else { "▸" };
     let changed = if changed == 0 {
         String::new()
     } else {
@@ -301,11 +283,7 @@ fn key_line(
     if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
         let wrong = complaint(launch, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
-        let mark = if wrong {
-            theme.glyph(" ✗ invalid", " ! invalid")
-        } else {
-            theme.glyph(" ✓", " ok")
-        };
+        let mark = if wrong { " ✗ invalid" } else { " ✓" };
         spans.push(Span::styled(
             mark,
             theme.style(if wrong { Role::Bad } else { Role::Good }),
@@ -335,11 +313,7 @@ fn key_line(
         _ => super::context::short_name(&value),
     };
     let shown = if cycles {
-        format!(
-            "{} {shown} {}",
-            theme.glyph("‹", "<"),
-            theme.glyph("›", ">")
-        )
+        format!("‹ {shown} ›")
     } else {
         shown
     };
@@ -371,10 +345,7 @@ fn key_line(
         }),
     ));
     if differs && word.width() < SOURCE_COLUMNS {
-        spans.push(Span::styled(
-            theme.glyph("≠", "!"),
-            theme.style(Role::Warning),
-        ));
+        spans.push(Span::styled("≠", theme.style(Role::Warning)));
     }
     Line::from(spans)
 }

@@ -76,9 +76,9 @@ impl<T> ForecastResult<T> {
 }
 
 /// The mark of a finding, and its ASCII replacement.
-pub(super) fn mark_of(severity: Severity) -> (&'static str, &'static str) {
+pub(super) fn mark_of(severity: Severity) -> &'static str {
     match severity {
-        Severity::Error => ("✗ ", "! "),
-        Severity::Warning => ("▲ ", "! "),
+        Severity::Error => "✗ ",
+        Severity::Warning => "▲ ",
     }
 }

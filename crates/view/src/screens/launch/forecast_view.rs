@@ -25,10 +25,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     };
     let (mut lines, mut details) = (Vec::new(), Vec::new());
     if let Some(failure) = &launch.failure {
-        lines.extend([
-            text.marked(failure, Role::Bad, ("✗ ", "! ")),
-            Line::default(),
-        ]);
+        lines.extend([text.marked(failure, Role::Bad, "✗ "), Line::default()]);
     }
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
@@ -41,7 +38,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
             "{what}, {seconds} s; {} cancels",
             shared.key_of("launch.cancel")
         );
-        lines.push(text.marked(&state, Role::Accent, ("◌ ", ". ")));
+        lines.push(text.marked(&state, Role::Accent, "◌ "));
         if !job.progress.is_empty() {
             lines.push(text.faint(&job.progress));
         }
@@ -117,16 +114,12 @@ impl Text<'_> {
         }
         lines.extend(found.notes.iter().map(|note| self.faint(note)));
         if shared.is_busy("launch.data") {
-            lines.push(self.marked("checking prompt sets ...", Role::Accent, ("◌ ", ". ")));
+            lines.push(self.marked("checking prompt sets ...", Role::Accent, "◌ "));
         } else if found.findings.is_empty() && found.not_checked.is_empty() {
-            lines.push(self.marked("preflight: all checks passed", Role::Good, ("✓ ", "+ ")));
+            lines.push(self.marked("preflight: all checks passed", Role::Good, "✓ "));
         } else {
             if !passed.is_empty() {
-                lines.push(self.marked(
-                    &format!("preflight passed: {passed}"),
-                    Role::Good,
-                    ("✓ ", "+ "),
-                ));
+                lines.push(self.marked(&format!("preflight passed: {passed}"), Role::Good, "✓ "));
             }
             let keys = format!(
                 "{} or {}",
@@ -148,7 +141,7 @@ impl Text<'_> {
         details: &mut Vec<Line<'static>>,
     ) {
         if let Some(why) = &forecast.why {
-            lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
+            lines.push(self.marked(why, Role::Bad, "✗ "));
         } else {
             let share = percent(forecast.trainable as f64 / forecast.parameters.max(1) as f64);
             lines.push(Line::from(format!(
@@ -310,9 +303,9 @@ impl Text<'_> {
 
     fn verdict(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
         let (role, marks) = match signal.advice.verdict {
-            Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
-            Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
-            Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
+            Verdict::CanLearn => (Role::Good, "✓ "),
+            Verdict::NothingToLearn => (Role::Warning, "▲ "),
+            Verdict::CannotLearn => (Role::Bad, "✗ "),
         };
         lines.push(self.marked(&learnability(signal), role, marks));
     }
@@ -415,10 +408,7 @@ impl Text<'_> {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
                 Span::styled(then, self.shared.theme.style(Role::Removed)),
-                Span::styled(
-                    format!(" {} ", self.shared.theme.glyph("→", "->")),
-                    self.shared.theme.style(Role::Faint),
-                ),
+                Span::styled(" → ", self.shared.theme.style(Role::Faint)),
                 Span::styled(now, self.shared.theme.style(Role::Added)),
             ]));
         }
@@ -429,7 +419,7 @@ impl Text<'_> {
                     self.shared.draft.name()
                 ),
                 Role::Warning,
-                ("▲ ", "! "),
+                "▲ ",
             ));
         }
     }
@@ -459,7 +449,7 @@ impl Text<'_> {
         let blanks = columns.saturating_sub(full + usize::from(!rest.is_empty()));
         format!(
             "{}{rest}{}",
-            theme.glyph("█", "#").repeat(full),
+            "█".repeat(full),
             theme.glyph(" ", ".").repeat(blanks)
         )
     }
@@ -472,11 +462,8 @@ impl Text<'_> {
         Line::styled(text.to_owned(), self.shared.theme.style(Role::Faint))
     }
 
-    fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
-        Line::styled(
-            format!("{}{text}", self.shared.theme.glyph(marks.0, marks.1)),
-            self.shared.theme.style(role),
-        )
+    fn marked(&self, text: &str, role: Role, mark: &'static str) -> Line<'static> {
+        Line::styled(format!("{mark}{text}"), self.shared.theme.style(role))
     }
 
     fn stale(&self, id: &str) -> Line<'static> {
@@ -484,7 +471,7 @@ impl Text<'_> {
             "stale: settings changed; {} updates",
             self.shared.key_of(id)
         );
-        self.marked(&text, Role::Warning, ("▲ ", "! "))
+        self.marked(&text, Role::Warning, "▲ ")
     }
 
     fn keyed(&self, id: &str, text: &str) -> Line<'static> {

@@ -86,11 +86,7 @@ fn about_presets(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
     };
     for preset in std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)) {
         let is_it = preset == launch.form.preset;
-        let mark = if is_it {
-            shared.theme.glyph("● ", "* ")
-        } else {
-            "  "
-        };
+        let mark = if is_it { "● " } else { "  " };
         let role = if is_it { Role::Text } else { Role::Faint };
         lines.push(Line::styled(
             format!("{mark}{}", description(&preset)),
@@ -246,11 +242,7 @@ fn about_cluster(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
 }
 
 fn chosen_line(shared: &Shared, is_it: bool, title: &str, more: &str) -> Line<'static> {
-    let mark = if is_it {
-        shared.theme.glyph("● ", "* ")
-    } else {
-        "  "
-    };
+    let mark = if is_it { "● " } else { "  " };
     let more = if more.is_empty() {
         String::new()
     } else {
@@ -379,8 +371,5 @@ fn faint(shared: &Shared, text: &str) -> Line<'static> {
 }
 
 fn bad(shared: &Shared, text: &str) -> Line<'static> {
-    Line::styled(
-        format!("{}{text}", shared.theme.glyph("✗ ", "! ")),
-        shared.theme.style(Role::Bad),
-    )
+    Line::styled(format!("✗ {text}"), shared.theme.style(Role::Bad))
 }

@@ -132,10 +132,9 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         .take(MAX_FINDINGS)
         .map(|finding| {
             let mark = mark_of(finding.severity);
-            let mark = shared.theme.glyph(mark.0, mark.1);
             let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
             let more = if text.len() < finding.message.len() {
-                shared.theme.glyph("…", "...")
+                "…"
             } else {
                 ""
             };

@@ -6,7 +6,7 @@ use super::{
     CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
     RESULT, SIGNAL,
 };
-use super::{changes, chart_chooser, charts, completion, log, navigation, overlay, result};
+use super::{changes, chart_chooser, charts, completion, navigation, overlay, result};
 
 use crate::action::Scope;
 use crate::message::Command;
@@ -118,21 +118,6 @@ const ACTIONS: &[Action] = &[
         },
     ),
     action(
-        "live.chart.next",
-        "Next chart",
-        "curves",
-        &["j", "down"],
-        within(CHART),
-        |live, shared| turn_large(live, shared, 1),
-    ),
-    quiet(
-        "live.chart.previous",
-        "Previous chart",
-        &["k", "up"],
-        within(CHART),
-        |live, shared| turn_large(live, shared, -1),
-    ),
-    action(
         "live.overlay.toggle",
         "Toggle overlay",
         "overlay",
@@ -214,34 +199,20 @@ const ACTIONS: &[Action] = &[
         within(PROMPT),
         |live, _| focus(live, COMPLETION),
     ),
-    quiet(
-        "live.prompt.next",
-        "Next group",
-        &["j", "down"],
-        within(PROMPT),
-        |live, shared| navigation::by_groups(live, shared, 1),
-    ),
-    quiet(
-        "live.prompt.previous",
-        "Previous group",
-        &["k", "up"],
-        within(PROMPT),
-        |live, shared| navigation::by_groups(live, shared, -1),
-    ),
     action(
         "live.small.next",
         "Next small charts",
         "charts",
-        &["l", "right", "j", "down"],
+        &["l", "right"],
         within(METRICS),
-        |live, shared| turn_small(live, shared, 1),
+        |live, shared| charts::turn_small(live, shared, 1),
     ),
     quiet(
         "live.small.previous",
         "Previous small charts",
-        &["h", "left", "k", "up"],
+        &["h", "left"],
         within(METRICS),
-        |live, shared| turn_small(live, shared, -1),
+        |live, shared| charts::turn_small(live, shared, -1),
     ),
     action(
         "live.small.enlarge",
@@ -270,41 +241,6 @@ const ACTIONS: &[Action] = &[
         result::open_comparison,
     )
     .unless(result::no_comparison),
-    quiet(
-        "live.log.down",
-        "Scroll down",
-        &["j", "down"],
-        within(LOG),
-        |live, shared| scroll_log(live, shared, 1),
-    ),
-    quiet(
-        "live.log.up",
-        "Scroll up",
-        &["k", "up"],
-        within(LOG),
-        |live, shared| scroll_log(live, shared, -1),
-    ),
-    quiet(
-        "live.log.page_down",
-        "Page down",
-        &["pagedown"],
-        within(LOG),
-        |live, shared| scroll_log(live, shared, 10),
-    ),
-    quiet(
-        "live.log.page_up",
-        "Page up",
-        &["pageup"],
-        within(LOG),
-        |live, shared| scroll_log(live, shared, -10),
-    ),
-    quiet(
-        "live.log.latest",
-        "Go to latest event",
-        &["G"],
-        within(LOG),
-        |live, shared| scroll_log(live, shared, isize::MAX),
-    ),
     action(
         "live.log.level",
         "Cycle log level",
@@ -488,7 +424,7 @@ const ACTIONS: &[Action] = &[
     run_control::eval(),
     run_control::stop(),
     run_control::kill(),
-    run_control::note(),
+    run_control::note().hint("note"),
     quiet("live.set", "Set parameters", &["="], HERE, set)
         .also(&["learning rate", "lr", "temperature", "max_steps"])
         .asking()
@@ -592,21 +528,6 @@ fn back(live: &mut Live, _: &mut Shared) -> Vec<Command> {
 
 fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
     live.go_to_pane(pane);
-    Vec::new()
-}
-
-fn scroll_log(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
-    log::scroll(live, shared, by);
-    Vec::new()
-}
-
-fn turn_large(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
-    charts::turn_large(live, shared, by);
-    Vec::new()
-}
-
-fn turn_small(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
-    charts::turn_small(live, shared, by);
     Vec::new()
 }
 

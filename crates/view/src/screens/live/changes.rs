@@ -316,12 +316,7 @@ fn eval_line(shared: &Shared, change: &Change) -> Line<'static> {
         Span::styled(format!("{sign} "), theme.style(role)),
         Span::raw(format!("{}{sample}  ", one_line(prompt_id))),
         Span::styled(
-            format!(
-                "{} {} {}{words}",
-                before.name(),
-                theme.glyph("→", "->"),
-                now.name()
-            ),
+            format!("{} {} {}{words}", before.name(), "→", now.name()),
             theme.style(role),
         ),
     ])
@@ -347,18 +342,14 @@ fn group_line(shared: &Shared, change: &GroupChange, step: u64) -> Line<'static>
         (1.., 0) => "  newly fails",
         _ => "",
     };
-    let arrow = theme.glyph("→", "->");
     Line::from(vec![
         Span::styled(format!("{sign} "), theme.style(role)),
         Span::raw(format!(
-            "{}  step {earlier} {arrow} {step}  ",
+            "{}  step {earlier} → {step}  ",
             one_line(prompt_id)
         )),
         Span::styled(
-            format!(
-                "{}/{} {arrow} {}/{}{words}",
-                before.0, before.1, now.0, now.1
-            ),
+            format!("{}/{} → {}/{}{words}", before.0, before.1, now.0, now.1),
             theme.style(role),
         ),
     ])

@@ -2,6 +2,7 @@
 
 use super::Live;
 use crate::followed_run::FollowedRun;
+use crate::message::Command;
 use crate::shared::Shared;
 
 /// Curves that share a chart.
@@ -199,9 +200,9 @@ pub(super) fn large<'a>(live: &Live, run: &'a FollowedRun) -> Subject<'a> {
 }
 
 /// Makes the next chart large: the first one, then the small ones.
-pub(super) fn turn_large(live: &mut Live, shared: &Shared, by: isize) {
+pub(super) fn turn_large(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
     let Some(run) = shared.current_run() else {
-        return;
+        return Vec::new();
     };
     let first = SUBJECTS[0].title;
     let others = small(live, shared, run)
@@ -213,16 +214,18 @@ pub(super) fn turn_large(live: &mut Live, shared: &Shared, by: isize) {
     let at = titles.iter().position(|title| *title == now).unwrap_or(0);
     let next = (at as isize + by).rem_euclid(titles.len() as isize) as usize;
     live.view.large = Some(titles[next].to_owned());
+    Vec::new()
 }
 
 /// Begins the small charts with the next one.
-pub(super) fn turn_small(live: &mut Live, shared: &Shared, by: isize) {
+pub(super) fn turn_small(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
     let count = shared
         .current_run()
         .map_or(0, |run| small(live, shared, run).len());
     if count > 0 {
         live.view.small = (live.view.small as isize + by).rem_euclid(count as isize) as usize;
     }
+    Vec::new()
 }
 
 /// Makes the first small chart large.

@@ -57,7 +57,7 @@ pub(super) fn content<'a>(
     };
     let lines = match found {
         Some((_, completion, member)) => {
-            lines(live, shared, run, (completion, member), inside.width.into())
+            lines(live, shared, run, completion, member, inside.width.into())
         }
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
@@ -77,7 +77,8 @@ fn lines(
     live: &Live,
     shared: &Shared,
     run: &FollowedRun,
-    (completion, member): (&Completion, usize),
+    completion: &Completion,
+    member: usize,
     width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;
@@ -162,10 +163,8 @@ fn reasons(theme: &Theme, score: &Score) -> Vec<Line<'static>> {
         };
         let message = one_line(&reason.message);
         let text = format!(
-            "{} line {}, column {}: {place}{message}",
-            theme.glyph("✗", "x"),
-            reason.line,
-            reason.column
+            "✗ line {}, column {}: {place}{message}",
+            reason.line, reason.column
         );
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }

@@ -88,21 +88,14 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .iter()
         .flat_map(|curve| curve.series.between(first, last));
     if values.any(|(_, value)| !value.is_finite()) {
-        entries.insert(
-            0,
-            (theme.glyph("▲", "^"), Role::Bad, "not finite".to_owned()),
-        );
+        entries.insert(0, ("▲", Role::Bad, "not finite".to_owned()));
     }
     if chart
         .dots
         .iter()
         .any(|dot| dot.sign == EXACT && is_shown(&dot.step))
     {
-        entries.push((
-            theme.glyph(EXACT.0, EXACT.1),
-            Role::Trained,
-            "eval exact".to_owned(),
-        ));
+        entries.push((EXACT, Role::Trained, "eval exact".to_owned()));
     }
     if let Some(weight) = chart
         .curves
@@ -110,11 +103,7 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .map(|curve| curve.smoothing)
         .filter(|weight| *weight > 0.0)
     {
-        entries.push((
-            theme.glyph("·", "."),
-            Role::Raw,
-            format!("raw under EMA {weight}"),
-        ));
+        entries.push(("·", Role::Raw, format!("raw under EMA {weight}")));
     }
     legend(theme, entries, columns)
 }
@@ -283,8 +272,8 @@ fn own_curves<'r>(
         .collect()
 }
 
-/// The sign of an eval's exact match, also without Unicode.
-const EXACT: (&str, &str) = ("◇", "%");
+/// The sign of an eval's exact match.
+const EXACT: &str = "◇";
 
 /// The rates of an eval: exact match below valid, so that valid is on top where both are equal.
 fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
@@ -294,7 +283,7 @@ fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
         Role::Trained
     };
     let exact = eval.summary.exact.map(|value| ("exact", value, EXACT));
-    let valid = ("eval", eval.summary.valid, ("◆", "@"));
+    let valid = ("eval", eval.summary.valid, "◆");
     let step = eval.step;
     exact
         .into_iter()
@@ -390,10 +379,7 @@ fn readout_parts(
         } else {
             String::new()
         };
-        let sign = Span::styled(
-            format!("{} ", theme.glyph(dot.sign.0, dot.sign.1)),
-            theme.style(dot.role),
-        );
+        let sign = Span::styled(format!("{} ", dot.sign), theme.style(dot.role));
         parts.push(vec![
             sign,
             Span::raw(format!("{label}{}", amount(dot.value))),

@@ -18,15 +18,15 @@ use crate::widgets::bars::{gauge, sparkline};
 use crate::widgets::stacked_bar::{Band, stack};
 use crate::widgets::text_width::one_line;
 
-/// By metric: the name, the sign and its ASCII replacement, the role.
-const PHASES: [(&str, &str, &str, &str, Role); 3] = [
-    ("time/rollout", "rollout", "█", "#", Role::SeriesOne),
-    ("time/score", "score", "░", ":", Role::SeriesThree),
-    ("time/update", "update", "▓", "=", Role::SeriesTwo),
+/// By metric: the name, the sign, the role.
+const PHASES: [(&str, &str, &str, Role); 3] = [
+    ("time/rollout", "rollout", "█", Role::SeriesOne),
+    ("time/score", "score", "░", Role::SeriesThree),
+    ("time/update", "update", "▓", Role::SeriesTwo),
 ];
 
 /// The rest of a step's time.
-const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
+const OTHER: (&str, Role) = ("·", Role::Faint);
 
 pub(super) fn content<'a>(
     live: &Live,
@@ -46,7 +46,7 @@ pub(super) fn content<'a>(
         (Some(seconds), last) => format!("{seconds}; ranks of step {last}"),
         (None, _) => "time and device".to_owned(),
     };
-    let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
+    let signs = step.iter().flat_map(|step| step.legend());
     let legend = legend(&shared.theme, signs, columns);
     let device = match ranks.is_empty() {
         true => device(shared, run, columns),
@@ -125,26 +125,18 @@ impl Step {
         };
         let phases = PHASES.iter().zip(self.shares);
         let mut spans: Vec<Span<'static>> = phases
-            .map(|((.., rich, plain, role), share)| {
-                part(share.unwrap_or(0.0), theme.glyph(rich, plain), *role)
-            })
+            .map(|((.., sign, role), share)| part(share.unwrap_or(0.0), sign, *role))
             .collect();
-        spans.push(part(1.0, theme.glyph(OTHER.0, OTHER.1), OTHER.2));
+        spans.push(part(1.0, OTHER.0, OTHER.1));
         Line::from(spans)
     }
 
     /// The phases, longest first.
-    fn legend(&self, theme: &Theme) -> Vec<(&'static str, Role, String)> {
+    fn legend(&self) -> Vec<(&'static str, Role, String)> {
         let phases = PHASES.iter().zip(self.shares);
-        let phases = phases.filter_map(|((_, name, rich, plain, role), share)| {
-            Some((share?, theme.glyph(rich, plain), *role, *name))
-        });
-        let other = (
-            self.other(),
-            theme.glyph(OTHER.0, OTHER.1),
-            OTHER.2,
-            "other",
-        );
+        let phases =
+            phases.filter_map(|((_, name, sign, role), share)| Some((share?, *sign, *role, *name)));
+        let other = (self.other(), OTHER.0, OTHER.1, "other");
         let mut all: Vec<_> = phases
             .chain((self.other() >= 0.005).then_some(other))
             .collect();
@@ -192,12 +184,11 @@ fn over_steps(
             )
         })
         .collect();
-    let band =
-        |((.., rich, plain, role), series): (&(_, _, &'static str, &'static str, Role), _)| Band {
-            series,
-            sign: theme.glyph(rich, plain),
-            role: *role,
-        };
+    let band = |((.., sign, role), series): (&(_, _, &'static str, Role), _)| Band {
+        series,
+        sign,
+        role: *role,
+    };
     let bands: Vec<Band<'_>> = PHASES
         .iter()
         .zip(shares.iter().map(Option::as_ref))

@@ -159,7 +159,7 @@ fn part_lines(
     let bins = columns.saturating_sub(23).clamp(3, 31);
     let line = |(name, values): (&str, Vec<f64>)| {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let bar = bars(theme, &counts(values, (0.0, 1.0), bins), 1).concat();
+        let bar = bars(theme, &counts(values, 0.0, 1.0, bins), 1).concat();
         Line::from(vec![
             Span::raw(format!("{} ", shortened(&format!("{name:<11}"), 11))),
             Span::styled(bar, theme.style(Role::SeriesTwo)),
@@ -201,7 +201,7 @@ fn advantage_lines(
     );
     let range = format!(" {low:+.2} to {high:+.2}");
     let bins = columns.saturating_sub(12 + range.len()).clamp(3, 31) | 1;
-    let bars = bars(theme, &counts(all, (-widest, widest), bins), rows);
+    let bars = bars(theme, &counts(all, -widest, widest, bins), rows);
     let count = bars.len();
     let line = |(index, bar): (usize, String)| {
         let (before, after) = if index + 1 == count {

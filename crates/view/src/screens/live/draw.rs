@@ -51,7 +51,7 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> 
     let columns = usize::from(inside.width);
     let run = match run(shared) {
         Ok(run) => run,
-        Err((role, text)) => return Content::saying(&shared.theme, "live", (role, &text), inside),
+        Err((role, text)) => return Content::saying(&shared.theme, "live", role, &text, inside),
     };
     match place.id {
         TOP => Content::default().fixed(header::lines(shared, run, columns)),

@@ -192,7 +192,7 @@ impl Plan {
             marks = format!(
                 "{}{}{}",
                 " ".repeat(at),
-                theme.glyph("▾", "v"),
+                "▾",
                 " ".repeat((self.members * self.each).saturating_sub(at + 1))
             );
         }
@@ -236,12 +236,11 @@ impl Plan {
                 .push(Span::styled(text, theme.style(Role::Accent)));
         }
         if let Some(why) = row.zero_variance_reason() {
-            let sign = theme.glyph("∅", "0");
             let text = [
-                format!(" {sign} {why}: zero variance"),
-                format!(" {sign} zero variance"),
-                format!(" {sign} {why}"),
-                format!(" {sign}"),
+                format!(" ∅ {why}: zero variance"),
+                " ∅ zero variance".to_owned(),
+                format!(" ∅ {why}"),
+                " ∅".to_owned(),
             ];
             let text = text
                 .into_iter()
@@ -279,11 +278,7 @@ pub(super) fn tiers(
 
 /// The marks of the tiers, and of groups without a gradient.
 fn key(theme: &Theme, columns: usize) -> Line<'static> {
-    let zero_variance = (
-        theme.glyph("∅", "0"),
-        Role::Warning,
-        "zero variance".to_owned(),
-    );
+    let zero_variance = ("∅", Role::Warning, "zero variance".to_owned());
     legend(theme, tier_entries(theme).chain([zero_variance]), columns)
 }
 

@@ -79,11 +79,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     }
     if let Some(silent) = silent_seconds(shared, run) {
         spans.push(Span::styled(
-            format!(
-                "  {} no update for {}",
-                theme.glyph("▲", "!"),
-                duration(silent)
-            ),
+            format!("  ▲ no update for {}", duration(silent)),
             theme.style(Role::Warning),
         ));
     }

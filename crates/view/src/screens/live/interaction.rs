@@ -12,12 +12,12 @@ use super::{
 use crate::followed_run::latest_events;
 use crate::message::{Change, Command, Work};
 use crate::pane::content::{Content, Hit, Place};
-use crate::run_control::{Controls, Target};
+use crate::run_control::{ActionIds, Controls, Target};
 use crate::screen::{self, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::filter::TextField;
-use crate::widgets::list_cursor::Cursor;
+use crate::widgets::list_cursor::{Cursor, Motion};
 
 impl screen::Screen for Live {
     fn pane(&self) -> &'static str {
@@ -61,6 +61,15 @@ impl screen::Screen for Live {
         }
     }
 
+    fn on_motion(
+        &mut self,
+        shared: &mut Shared,
+        pane: &str,
+        motion: Motion,
+    ) -> Option<Vec<Command>> {
+        navigation::on_motion(self, shared, pane, motion)
+    }
+
     fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
         if pane == GROUPS {
             (self.completion_top, self.is_browsing) = (Cursor::default(), true);
@@ -97,15 +106,15 @@ impl screen::Screen for Live {
 
 impl Controls for Live {
     const SCREEN: Screen = Screen::Live;
-    const ACTIONS: [(&'static str, &'static str); 7] = [
-        ("live.pause", "pause"),
-        ("live.resume", ""),
-        ("live.checkpoint", ""),
-        ("live.eval", ""),
-        ("live.stop", ""),
-        ("live.stop_now", ""),
-        ("live.annotate", "note"),
-    ];
+    const IDS: ActionIds = ActionIds {
+        pause: "live.pause",
+        resume: "live.resume",
+        checkpoint: "live.checkpoint",
+        eval: "live.eval",
+        stop: "live.stop",
+        kill: "live.stop_now",
+        note: "live.annotate",
+    };
 
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
@@ -132,7 +141,6 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::Shown if shared.current.is_none() => shared.look_for_runs(),
         Change::Shown => look(live, shared),
         Change::CurrentRun => {
-            let step = shared.step_to_show.take();
             let (metrics, log) = (
                 std::mem::take(&mut live.metrics),
                 std::mem::take(&mut live.log),
@@ -141,7 +149,6 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
                 pane: live.pane,
                 view: live.view.for_other_run(),
                 metrics,
-                step,
                 ..Live::default()
             };
             live.log = LogView { back: 0, ..log };

@@ -7,6 +7,7 @@ use super::frame::framed;
 use super::state::{LogView, MinLevel};
 use super::{LOG, Live};
 use crate::followed_run::FollowedRun;
+use crate::message::Command;
 use crate::pane::content::Content;
 use crate::report::{Level, alert_name, event_text};
 use crate::run::Event;
@@ -27,11 +28,12 @@ fn shown<'a>(
 }
 
 /// Scrolls; up is back in time.
-pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) {
+pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
     let most = shared
         .current_run()
         .map_or(0, |run| shown(live, run).count().saturating_sub(1));
     live.log.back = live.log.back.saturating_add_signed(-by).min(most);
+    Vec::new()
 }
 
 pub(super) fn content<'a>(
@@ -82,11 +84,7 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
                 .into_iter()
                 .map(|text| Line::styled(text, theme.style(role))),
         );
-        let what = format!(
-            "  {} {}",
-            theme.glyph("→", "->"),
-            one_line(&alert.suggestion)
-        );
+        let what = format!("  → {}", one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
             lines.extend(
                 wrapped(&what, columns)

@@ -2,12 +2,16 @@
 
 use crossterm::event::{MouseEvent, MouseEventKind};
 
-use super::{CHART, LOG, Live, changes, curves, failures, group_rows, log, rollouts};
+use super::{
+    CHART, LOG, Live, METRICS, PROMPT, changes, charts, curves, failures, group_rows, log, rollouts,
+};
 use crate::message::Command;
 use crate::pane::content::Hit;
 use crate::shared::Shared;
-use crate::widgets::list_cursor::Cursor;
+use crate::widgets::list_cursor::{Cursor, Motion};
 
+/// Events of a page of the log.
+const PAGE: isize = 10;
 /// Rows per step of the wheel.
 const WHEEL: isize = 3;
 
@@ -34,7 +38,32 @@ pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -
     look(live, shared)
 }
 
-pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
+/// Up and down turn charts and groups; the log is scrolled, up is back in time.
+pub(super) fn on_motion(
+    live: &mut Live,
+    shared: &mut Shared,
+    pane: &str,
+    motion: Motion,
+) -> Option<Vec<Command>> {
+    let by = match motion {
+        Motion::Down => 1,
+        Motion::Up => -1,
+        Motion::PageDown => PAGE,
+        Motion::PageUp => -PAGE,
+        Motion::First => -isize::MAX,
+        Motion::Last => isize::MAX,
+    };
+    let is_line = by.abs() == 1;
+    match pane {
+        LOG => Some(log::scroll(live, shared, by)),
+        CHART if is_line => Some(charts::turn_large(live, shared, by)),
+        METRICS if is_line => Some(charts::turn_small(live, shared, by)),
+        PROMPT if is_line => Some(by_groups(live, shared, by)),
+        _ => None,
+    }
+}
+
+fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let count = groups(live, shared).len();
     live.group.go(by, count);
     (live.completion_top, live.is_browsing) = (Cursor::default(), true);
@@ -119,10 +148,7 @@ pub(super) fn pointed(
     };
     match hit.place.id {
         CHART => Some(zoom(live, shared, by < 0)),
-        LOG => {
-            log::scroll(live, shared, by);
-            Some(Vec::new())
-        }
+        LOG => Some(log::scroll(live, shared, by)),
         _ => None,
     }
 }

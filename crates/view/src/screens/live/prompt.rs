@@ -35,11 +35,7 @@ pub(super) fn content<'a>(
     let room = (inside.height as usize).saturating_sub(4).max(1);
     for (step, rows_of_step) in found.iter().rev().take(room).rev() {
         let (mean, _) = mean_and_deviation(&rows_of_step.rewards);
-        let here = if *step == live.at(run) {
-            theme.glyph("▸", ">")
-        } else {
-            " "
-        };
+        let here = if *step == live.at(run) { "▸" } else { " " };
         let mut spans = vec![Span::raw(format!("{here}step {step:>5} "))];
         spans.extend(groups::tiers(
             theme,

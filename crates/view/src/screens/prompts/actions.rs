@@ -244,17 +244,6 @@ const ACTIONS: &[Action] = &[
     .asking()
     .unless(no_task),
     Action::new(
-        "prompts.compare",
-        "Compare system prompts",
-        "",
-        &["A"],
-        HERE,
-        |_, _| vec![Command::Perform("eval.prompts")],
-    )
-    .also(&["a/b test", "prompt variants", "few-shot"])
-    .asking()
-    .unless(no_task),
-    Action::new(
         "prompts.sort",
         "Sort by next column",
         "sort",

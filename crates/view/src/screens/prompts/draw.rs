@@ -25,7 +25,7 @@ pub(super) fn content<'a>(prompts: &'a Prompts, shared: &'a Shared, place: &Plac
         } else {
             Role::Faint
         };
-        return Content::saying(&shared.theme, "prompts", (role, &why), inside);
+        return Content::saying(&shared.theme, "prompts", role, &why, inside);
     }
     match place.id {
         choice::QUESTION => choice::content(prompts, shared),
@@ -52,16 +52,12 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
             format!(
                 " by {} {}",
                 column.name(),
-                if backwards {
-                    theme.glyph("↓", "v")
-                } else {
-                    theme.glyph("↑", "^")
-                }
+                if backwards { "↓" } else { "↑" }
             )
         }
     };
     let busy = if shared.is_busy("prompts.rows") {
-        theme.glyph(" …", " ...")
+        " …"
     } else {
         ""
     };
@@ -126,10 +122,10 @@ fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
         return Content::default();
     };
     let (text, role) = match &editing.validity {
-        Validity::Invalid(text) => (format!(" {} {text} ", theme.glyph("✗", "x")), Role::Bad),
-        Validity::Warning(text) => (format!(" {} {text} ", theme.glyph("▲", "!")), Role::Warning),
+        Validity::Invalid(text) => (format!(" ✗ {text} "), Role::Bad),
+        Validity::Warning(text) => (format!(" ▲ {text} "), Role::Warning),
         Validity::Valid(text) if text.is_empty() => (String::new(), Role::Good),
-        Validity::Valid(text) => (format!(" {} {text} ", theme.glyph("✓", "ok:")), Role::Good),
+        Validity::Valid(text) => (format!(" ✓ {text} "), Role::Good),
     };
     let unsaved = match editing.what {
         EditTarget::Template => format!(": {}", row_templates::targets_in_words(prompts)),

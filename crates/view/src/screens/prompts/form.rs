@@ -104,22 +104,15 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         )
     };
     let (mark, role, text) = match &form.problem {
-        Some(problem) if form.is_tried => (theme.glyph("✗ ", "x "), Role::Bad, problem.clone()),
+        Some(problem) if form.is_tried => ("✗ ", Role::Bad, problem.clone()),
         Some(_) => ("", Role::Faint, submit()),
-        None => (theme.glyph("✓ ", "ok: "), Role::Good, submit()),
+        None => ("✓ ", Role::Good, submit()),
     };
     let columns = usize::from(place.inside().width).saturating_sub(LABEL_COLUMNS + 3);
     let field = |(index, field): (usize, &FormField)| {
         let here = index == form.cursor.index;
         let mut spans = vec![
-            Span::styled(
-                if here {
-                    theme.glyph("▸ ", "> ")
-                } else {
-                    "  "
-                },
-                theme.style(Role::Accent),
-            ),
+            Span::styled(if here { "▸ " } else { "  " }, theme.style(Role::Accent)),
             Span::styled(
                 format!("{:<LABEL_COLUMNS$} ", field.label),
                 theme.style(if here { Role::Title } else { Role::Text }),

@@ -192,7 +192,7 @@ fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec
             prompts.select_next = prompts.selected_place(shared);
             shared::open_task(shared, folder)
         }
-        Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
+        Change::PromptRow(set, line) => rows::show_line(prompts, shared, *set, *line),
         Change::Schema => {
             row_editor::check(prompts, shared);
             Vec::new()

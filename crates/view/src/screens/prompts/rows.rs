@@ -64,7 +64,8 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
 pub(super) fn show_line(
     prompts: &mut Prompts,
     shared: &mut Shared,
-    (set, line): (PromptSet, usize),
+    set: PromptSet,
+    line: usize,
 ) -> Vec<Command> {
     let Some(open) = &shared.task else {
         return Vec::new();

@@ -59,8 +59,7 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     for (set, error) in bad_sets(shared) {
         lines.push(Line::styled(
             format!(
-                "{} {}: {error} ({} opens it)",
-                theme.glyph("✗", "x"),
+                "✗ {}: {error} ({} opens it)",
                 set.name(),
                 shared.key_of("prompts.outside")
             ),
@@ -136,7 +135,7 @@ pub(super) fn cells(
         return Vec::new();
     };
     let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
-        UNCOUNTED => theme.glyph("…", "-").to_owned(),
+        UNCOUNTED => "…".to_owned(),
         UNCOUNTABLE => "?".to_owned(),
         counted => counted.to_string(),
     };
@@ -147,13 +146,13 @@ pub(super) fn cells(
         .copied()
         .unwrap_or_default()
     {
-        Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
-        Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
-        Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
-        _ => (theme.glyph("·", "-"), Role::Faint),
+        Expected::Unchecked if row.expected.is_some() => ("…", Role::Faint),
+        Expected::Valid => ("✓", Role::Good),
+        Expected::Invalid(_) => ("✗", Role::Bad),
+        _ => ("·", Role::Faint),
     };
     let mark = if prompts.marked.contains(&(index as u32)) {
-        theme.glyph("●", "*")
+        "●"
     } else {
         " "
     };
@@ -253,7 +252,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
         && let Some(note) = &counter.note
     {
         lines.push(Line::styled(
-            format!("{} {note}", theme.glyph("▲", "!")),
+            format!("▲ {note}"),
             theme.style(Role::Warning),
         ));
     }
@@ -264,9 +263,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| preview::line_of(theme, pieces))),
         Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
     }
-    lines.push(faint(
-        theme.glyph("▸ answer starts here", "> answer starts here"),
-    ));
+    lines.push(faint("▸ answer starts here"));
     lines.push(Line::default());
     match &chat.expected {
         Some(expected) => {
@@ -292,7 +289,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
 fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let line = |level: Level, text: String| {
-        let (mark, role) = sign_of(theme, level);
+        let (mark, role) = sign_of(level);
         Line::styled(format!("{mark} {text}"), theme.style(role))
     };
     let invalid = chat
@@ -521,16 +518,16 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     lines
 }
 
-fn sign_of(theme: &Theme, level: Level) -> (&'static str, Role) {
+fn sign_of(level: Level) -> (&'static str, Role) {
     match level {
-        Level::Error => (theme.glyph("✗", "x"), Role::Bad),
-        Level::Warning => (theme.glyph("▲", "!"), Role::Warning),
+        Level::Error => ("✗", Role::Bad),
+        Level::Warning => ("▲", Role::Warning),
     }
 }
 
 /// `✗ expected answer: enum: 478 rows  /status "done" is not one of ...`
 pub(super) fn group_line(theme: &Theme, group: &Group) -> Line<'static> {
-    let (mark, role) = sign_of(theme, group.level);
+    let (mark, role) = sign_of(group.level);
     let rows = if group.rows.is_empty() {
         "finding"
     } else {

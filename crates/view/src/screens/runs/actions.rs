@@ -1,12 +1,12 @@
 //! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
 use super::{
-    COLUMNS, DETAIL, LIST, MATCHES, PIPELINE, Runs, column_chooser, export, list_actions, matches,
-    no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
+    COLUMNS, DETAIL, LIST, PIPELINE, Runs, column_chooser, export, list_actions, no_readable,
+    no_run, none_chosen, pipeline, removal, under_cursor,
 };
 use crate::action::Scope;
 use crate::message::Command;
-use crate::run_control::{self, Controls, Target};
+use crate::run_control::{self, ActionIds, Controls, Target};
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
@@ -115,9 +115,7 @@ const ACTIONS: &[Action] = &[
         list_actions::mark_all,
     )
     .also(&["select all", "unmark all"])
-    .unless(|runs, _| {
-        (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
-    }),
+    .unless(|runs, _| (runs.filtered == 0).then(|| "no runs in the list".to_owned())),
     Action::new(
         "runs.compare",
         "Compare marked runs",
@@ -169,10 +167,10 @@ const ACTIONS: &[Action] = &[
         })
     }),
     run_control::pause(),
-    run_control::resume(),
+    run_control::resume().hint("resume"),
     run_control::checkpoint(),
     run_control::eval(),
-    run_control::stop(),
+    run_control::stop().hint("stop"),
     run_control::kill(),
     run_control::note(),
     Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
@@ -191,17 +189,6 @@ const ACTIONS: &[Action] = &[
     .asking()
     .unless(no_readable),
     Action::new(
-        "runs.search",
-        "Search completions",
-        "search",
-        &["f"],
-        HERE,
-        matches::ask,
-    )
-    .also(&["search completions", "grep", "find text", "search rollouts"])
-    .asking()
-    .unless(none_chosen),
-    Action::new(
         "runs.group",
         "Group runs",
         "group",
@@ -211,8 +198,8 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["group by", "seeds", "mean", "aggregate"])
     .asking()
-    .unless(|runs, shared| {
-        let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+    .unless(|_, shared| {
+        let none = shared.runs.listing.entries().is_empty();
         none.then(|| "no runs in the list".to_owned())
     }),
     Action::new(
@@ -224,8 +211,8 @@ const ACTIONS: &[Action] = &[
         list_actions::toggle_sweeps,
     )
     .also(&["sweep", "study", "group by tags", "grid"])
-    .unless(|runs, shared| {
-        let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+    .unless(|_, shared| {
+        let none = shared.runs.listing.entries().is_empty();
         none.then(|| "no runs in the list".to_owned())
     }),
     Action::new(
@@ -236,8 +223,7 @@ const ACTIONS: &[Action] = &[
         HERE,
         column_chooser::open,
     )
-    .also(&["columns", "fields", "wide"])
-    .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
+    .also(&["columns", "fields", "wide"]),
     Action::new(
         "runs.sort_next",
         "Sort by next column",
@@ -324,9 +310,7 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["export table", "export list"])
     .asking()
-    .unless(|runs, _| {
-        (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
-    }),
+    .unless(|runs, _| (runs.filtered == 0).then(|| "no runs in the list".to_owned())),
     Action::new(
         "runs.promote",
         "Export checkpoint",
@@ -436,58 +420,22 @@ const ACTIONS: &[Action] = &[
         CHOOSER,
         column_chooser::leave,
     ),
-    Action::new(
-        "runs.match.open",
-        "Open step of match",
-        "open",
-        &["enter"],
-        FOUND,
-        matches::open,
-    )
-    .unless(matches::none),
-    Action::new(
-        "runs.match.copy",
-        "Copy completion",
-        "copy",
-        &["y"],
-        FOUND,
-        matches::copy,
-    )
-    .unless(matches::none),
-    Action::new(
-        "runs.match.again",
-        "Search again",
-        "search",
-        &["f", "/"],
-        FOUND,
-        matches::again,
-    )
-    .asking(),
-    Action::new(
-        "runs.match.close",
-        "Close matches",
-        "close",
-        &["esc"],
-        FOUND,
-        matches::close,
-    ),
 ];
 
 const STAGES: Scope = Scope::Pane(Screen::Runs, PIPELINE);
 const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
-const FOUND: Scope = Scope::Pane(Screen::Runs, MATCHES);
 
 impl Controls for Runs {
     const SCREEN: Screen = Screen::Runs;
-    const ACTIONS: [(&'static str, &'static str); 7] = [
-        ("runs.pause", "pause"),
-        ("runs.resume", "resume"),
-        ("runs.checkpoint", ""),
-        ("runs.eval", ""),
-        ("runs.stop", "stop"),
-        ("runs.stop_now", ""),
-        ("runs.annotate", ""),
-    ];
+    const IDS: ActionIds = ActionIds {
+        pause: "runs.pause",
+        resume: "runs.resume",
+        checkpoint: "runs.checkpoint",
+        eval: "runs.eval",
+        stop: "runs.stop",
+        kill: "runs.stop_now",
+        note: "runs.annotate",
+    };
 
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let why = || no_readable(self, shared).unwrap_or_default();
@@ -523,11 +471,10 @@ fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     under_cursor(runs, shared)
 }
 
-/// Why an action whose key has another meaning there is blocked: columns or matches have the focus.
+/// Why an action whose key has another meaning there is blocked: the columns have the focus.
 fn over_list(runs: &Runs) -> Option<String> {
     match runs.pane {
         COLUMNS => Some("close the columns first".to_owned()),
-        MATCHES => Some("close the matches first".to_owned()),
         _ => None,
     }
 }

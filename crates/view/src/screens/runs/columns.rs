@@ -267,12 +267,10 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         ),
         "of" => match row.measured_on() {
             // The base's rates, where no checkpoint is better.
-            Some((set, 0)) if set != "train" => {
-                (format!("base{}", look.theme.glyph("★", "*")), Role::Faint)
-            }
+            Some((set, 0)) if set != "train" => ("base★".to_owned(), Role::Faint),
             Some((set, step)) => {
                 let best = if row.best == Some(step) && set != "train" {
-                    look.theme.glyph("★", "*")
+                    "★"
                 } else {
                     ""
                 };

@@ -203,7 +203,7 @@ impl<'a> Facts<'a> {
         let steps: Vec<String> = row
             .checkpoints
             .iter()
-            .map(|step| mark_best(self.theme, *step, row.best))
+            .map(|step| mark_best(*step, row.best))
             .collect();
         let steps = if steps.is_empty() {
             "none yet".to_owned()
@@ -315,9 +315,9 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
+fn mark_best(step: u64, best: Option<u64>) -> String {
     if best == Some(step) {
-        format!("{step}{}", theme.glyph("★", "(best)"))
+        format!("{step}★")
     } else {
         step.to_string()
     }
@@ -335,7 +335,6 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
         held_out.trained.as_ref().filter(|_| !is_base),
     );
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
-        let arrow = theme.glyph("→", "->");
         let mut spans = vec![Span::styled(
             format!("{name:<NAME$} "),
             theme.style(Role::Faint),
@@ -345,7 +344,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
             theme.style(Role::Base),
         ));
         if let Some(trained) = trained {
-            spans.push(Span::raw(format!("{arrow} ")));
+            spans.push(Span::raw("→ "));
             spans.push(Span::styled(trained, theme.style(Role::Trained)));
         }
         let line = Line::from(spans);

@@ -1,11 +1,11 @@
-//! The panes of the runs screen: the pipeline, the list of runs, and beside it details, columns or matches.
+//! The panes of the runs screen: the pipeline, the list of runs, and beside it details or columns.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{COLUMNS, DETAIL, Group, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, detail, pipeline};
+use super::{COLUMNS, DETAIL, Group, LIST, PIPELINE, Row, Runs, detail, pipeline};
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::report::Entry;
 use crate::shared::Shared;
@@ -15,11 +15,6 @@ use crate::widgets::text_width::fitted;
 /// The places of the panes: on a small screen the focused one only; without runs the pipeline, or the chooser of
 /// columns. A longer list hides the pipeline, unless that has the focus, and has what the details leave free.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
-    if runs.pane == MATCHES {
-        let [list, text] =
-            Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area);
-        return vec![Place::new(MATCHES, list), Place::new(MATCH, text)];
-    }
     let entries = shared.runs.listing.entries().len();
     if entries == 0 && runs.pane != COLUMNS {
         return vec![Place::new(PIPELINE, area)];
@@ -163,10 +158,7 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
             crate::format::counted(runs.groups.len(), "group")
         )
     });
-    let full = format!(
-        "{count}{groups}{marked}{reading}{}{sort}",
-        shared.theme.glyph(" · ", ", ")
-    );
+    let full = format!("{count}{groups}{marked}{reading}{}{sort}", " · ");
     let by = runs
         .group_by
         .as_ref()
@@ -202,11 +194,7 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Vec<Line<'static>> {
     let (sort, theme) = (&runs.sort, &shared.theme);
     // A letter stands apart.
-    let arrow = if sort.descending {
-        theme.glyph("▾", " v")
-    } else {
-        theme.glyph("▴", " ^")
-    };
+    let arrow = if sort.descending { "▾" } else { "▴" };
     let title = |(at, column): (usize, &Column)| {
         let is_sort = column.field == sort.field;
         let text = match is_sort {
@@ -257,8 +245,7 @@ fn row(
         Err(error) => {
             let error = error.replace(&format!("{}/", entry.path.display()), "");
             let text = format!(
-                "{} unreadable  {} {error}",
-                theme.glyph("✗", "x"),
+                "✗ unreadable  {} {error}",
                 crate::format::short_id(&entry.id())
             );
             let room = columns
@@ -273,11 +260,7 @@ fn row(
 }
 
 fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
-    let mark = if is_marked {
-        shared.theme.glyph("◆", "+")
-    } else {
-        " "
-    };
+    let mark = if is_marked { "◆" } else { " " };
     Span::styled(mark, shared.theme.style(Role::Marked))
 }
 
@@ -302,11 +285,7 @@ fn group_row(
         group.paths(shared).all(|path| runs.marked.contains(path)),
     );
     let is_open = runs.expanded.contains(&group.value);
-    let fold = if is_open {
-        theme.glyph("▾", "-")
-    } else {
-        theme.glyph("▸", "+")
-    };
+    let fold = if is_open { "▾" } else { "▸" };
     let texts = columns
         .iter()
         .take_while(|column| !column.right)

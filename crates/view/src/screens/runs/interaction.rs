@@ -4,8 +4,8 @@ use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    COLUMNS, DETAIL, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, column_chooser, detail, draw,
-    list_actions, matches, measure, pipeline, under_cursor,
+    COLUMNS, DETAIL, LIST, PIPELINE, Row, Runs, column_chooser, detail, draw, list_actions,
+    measure, pipeline, under_cursor,
 };
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place, Spot};
@@ -48,8 +48,6 @@ impl screen::Screen for Runs {
             PIPELINE => pipeline::content(self, shared, inside.width),
             LIST => draw::list(self, shared, place),
             COLUMNS => column_chooser::content(self, shared, inside.width.into()),
-            MATCHES => matches::list(self, shared, inside),
-            MATCH => matches::text(self, shared, inside),
             _ => detail::content(self, shared, inside),
         }
     }
@@ -60,7 +58,6 @@ impl screen::Screen for Runs {
             LIST => Some(&mut self.cursor),
             DETAIL => Some(&mut self.detail_top),
             COLUMNS => Some(&mut self.chooser.cursor),
-            MATCHES => Some(&mut self.matches.cursor),
             _ => None,
         }
     }

@@ -104,22 +104,14 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'
         .collect();
     for (index, stage) in STAGES.iter().enumerate() {
         let is_here = runs.pane == PIPELINE && runs.stage.at(STAGES.len()) == Some(index);
-        let mark = if is_here {
-            theme.glyph("▸ ", "> ")
-        } else {
-            "  "
-        };
+        let mark = if is_here { "▸ " } else { "  " };
         let mut line = Line::from(vec![
             Span::styled(mark, theme.style(Role::Accent)),
             key(stage.key),
             Span::styled(format!(" {:<NAME$} ", stage.name), theme.style(Role::Title)),
         ]);
         for (role, text) in (stage.state)(shared) {
-            let gap = if line.spans.len() > 3 {
-                theme.glyph(" · ", ", ")
-            } else {
-                ""
-            };
+            let gap = if line.spans.len() > 3 { " · " } else { "" };
             if line.spans.len() == 3 || line.width() + gap.width() + text.width() <= width.into() {
                 line.spans.extend([
                     Span::styled(gap, theme.style(Role::Faint)),
@@ -308,10 +300,9 @@ fn compare(shared: &Shared) -> Vec<Part> {
     let rates = judged.map(|judged| {
         let [valid_base, valid] = judged.valid_rates.map(percent_short);
         let [exact_base, exact] = judged.exact_rates.map(|rate| or_na(rate, percent_short));
-        let arrow = shared.theme.glyph("→", "->");
         (
             Role::Text,
-            format!("valid {valid_base} {arrow} {valid}, exact {exact_base} {arrow} {exact}"),
+            format!("valid {valid_base} → {valid}, exact {exact_base} → {exact}"),
         )
     });
     let of = judged

@@ -26,7 +26,7 @@ pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place)
         } else {
             Role::Faint
         };
-        return Content::saying(&shared.theme, "schema", (role, &why), place.inside());
+        return Content::saying(&shared.theme, "schema", role, &why, place.inside());
     }
     match place.id {
         choice::QUESTION => choice::content(schema, shared),
@@ -62,11 +62,7 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
     let warnings = draft.faults.len() - errors;
     let status = match here {
         Some(fault) => {
-            let mark = if fault.is_error {
-                theme.glyph("✗", "x")
-            } else {
-                theme.glyph("▲", "!")
-            };
+            let mark = if fault.is_error { "✗" } else { "▲" };
             Span::styled(
                 format!(" {mark} {} ", fault.message),
                 theme.style(if fault.is_error {
@@ -83,20 +79,12 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
                 .find(|fault| fault.is_error)
                 .map_or(0, |fault| fault.line);
             Span::styled(
-                format!(
-                    " {} {} in line {line} ",
-                    theme.glyph("✗", "x"),
-                    counted(errors, "error")
-                ),
+                format!(" ✗ {} in line {line} ", counted(errors, "error")),
                 theme.style(Role::Bad),
             )
         }
         None if warnings > 0 => Span::styled(
-            format!(
-                " {} {} ",
-                theme.glyph("▲", "!"),
-                counted(warnings, "warning")
-            ),
+            format!(" ▲ {} ", counted(warnings, "warning")),
             theme.style(Role::Warning),
         ),
         None => compiles(schema, theme),
@@ -139,16 +127,10 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
 /// The note that the schema compiles, with the number of expected answers that it rejects.
 fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
-        0 => Span::styled(
-            format!(" {} compiles ", theme.glyph("✓", "ok:")),
-            theme.style(Role::Good),
-        ),
+        0 => Span::styled(" ✓ compiles ", theme.style(Role::Good)),
         rejected => {
             let what = counted(rejected, "answer");
-            Span::styled(
-                format!(" {} rejects {what} ", theme.glyph("▲", "!")),
-                theme.style(Role::Warning),
-            )
+            Span::styled(format!(" ▲ rejects {what} "), theme.style(Role::Warning))
         }
     }
 }

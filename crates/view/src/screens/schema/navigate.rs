@@ -128,12 +128,11 @@ pub(super) fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool
 }
 
 pub(super) fn list_faults(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let theme = &shared.theme;
     let entry = |fault: &Fault| {
         let (mark, role) = if fault.is_error {
-            (theme.glyph("✗", "x"), Style::Bad)
+            ("✗", Style::Bad)
         } else {
-            (theme.glyph("▲", "!"), Style::Warning)
+            ("▲", Style::Warning)
         };
         PickEntry {
             label: format!("{mark} line {} column {}", fault.line, fault.column),

@@ -21,8 +21,8 @@ fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
     let mut rows = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let (mark, role, word) = match entry.required {
-            Some(true) => (theme.glyph("● ", "* "), Role::Accent, "required, "),
-            Some(false) => (theme.glyph("○ ", "o "), Role::Faint, "optional, "),
+            Some(true) => ("● ", Role::Accent, "required, "),
+            Some(false) => ("○ ", Role::Faint, "optional, "),
             None => ("", Role::Faint, ""),
         };
         let blanks = "  ".repeat(entry.depth);

@@ -166,17 +166,13 @@ fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
     let theme = &shared.theme;
     let key = shared.key_of("schema.trust");
     let (mark, text, role) = match (trust.is_trusted, trust.has_changed) {
-        (true, _) => (theme.glyph("✓", "ok:"), "trusted".to_owned(), Role::Good),
+        (true, _) => ("✓", "trusted".to_owned(), Role::Good),
         (false, true) => (
-            theme.glyph("▲", "!"),
+            "▲",
             format!("changed since it was trusted: {key} trusts it as it is now"),
             Role::Warning,
         ),
-        (false, false) => (
-            theme.glyph("✗", "x"),
-            format!("not trusted: {key} trusts it"),
-            Role::Bad,
-        ),
+        (false, false) => ("✗", format!("not trusted: {key} trusts it"), Role::Bad),
     };
     Line::styled(format!("{mark} {text}"), theme.style(role))
 }

@@ -66,8 +66,7 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
             }
             if let Some((invalid, valid)) = effects.inversion {
                 let text = format!(
-                    "{} an invalid answer earns more than a valid one ({invalid:.2} against {valid:.2})",
-                    theme.glyph("▲", "!")
+                    "▲ an invalid answer earns more than a valid one ({invalid:.2} against {valid:.2})"
                 );
                 lines.push(Line::styled(text, theme.style(Role::Warning)));
             }
@@ -78,9 +77,7 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                 );
                 lines.push(Line::styled(failed, theme.style(Role::Warning)));
             }
-            lines.extend(
-                moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))),
-            );
+            lines.extend(moved(effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
         }
     }
     lines.extend(
@@ -133,10 +130,9 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         return faint("no expected answers to check".to_owned());
     }
     if found.rejected == 0 {
-        let mark = theme.glyph("✓", "ok:");
         return vec![match found.is_done() {
             true => Line::styled(
-                format!("{mark} accepts all {total} expected answers{mended}"),
+                format!("✓ accepts all {total} expected answers{mended}"),
                 theme.style(Role::Good),
             ),
             false => Line::styled(
@@ -151,9 +147,9 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         Some(new) => format!(" ({} by this edit)", grouped(new)),
     };
     let (mark, role) = if found.new == Some(0) {
-        (theme.glyph("▲", "!"), Role::Warning)
+        ("▲", Role::Warning)
     } else {
-        (theme.glyph("✗", "x"), Role::Bad)
+        ("✗", Role::Bad)
     };
     let rejected = grouped(found.rejected);
     let text = format!("{mark} rejects {rejected} of {total} expected answers{new}{so_far}");
@@ -198,7 +194,7 @@ fn grouped(number: usize) -> String {
 }
 
 /// The samples whose tier changed: `valid → invalid: lines 1, 2`.
-fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
+fn moved(effects: &ScorePreview) -> Option<String> {
     let pairs = Tier::ALL
         .into_iter()
         .flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
@@ -220,7 +216,7 @@ fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
             format!(
                 "{} {} {}: {word} {shown}{more}",
                 from.name(),
-                theme.glyph("→", "->"),
+                "→",
                 to.name()
             )
         })
@@ -238,7 +234,7 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     };
     let now = effects.now[tier as usize];
     let share = now as f64 / effects.total().max(1) as f64;
-    let bar = theme.glyph("▆", "=").repeat(if theme.linear {
+    let bar = "▆".repeat(if theme.linear {
         0
     } else {
         (share * 16.0).round() as usize
@@ -363,11 +359,7 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
             theme.style(Role::Good),
         )),
         count => {
-            let mark = theme.glyph("▲", "!");
-            let text = format!(
-                "{mark} {count} of {} degenerate answers pass",
-                findings.len()
-            );
+            let text = format!("▲ {count} of {} degenerate answers pass", findings.len());
             lines.push(Line::styled(text, theme.style(Role::Warning)));
             lines.extend(
                 weak.iter()

@@ -179,12 +179,11 @@ fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'
 /// Lines above the list: a warning about run and task, the filter, and sampling in progress.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let mark = theme.glyph("▲ ", "! ");
     let warning = scores
         .mismatch
         .as_ref()
         .filter(|_| scores.source == Source::Step);
-    let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("{mark}{text}"), columns));
+    let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("▲ {text}"), columns));
     let mut lines: Vec<_> = warning
         .into_iter()
         .map(|line| Line::styled(line, theme.style(Role::Warning)))
@@ -215,12 +214,7 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
 /// The text of an empty list.
 fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let bad = |text: &str| {
-        Line::styled(
-            format!("{}{text}", theme.glyph("✗ ", "! ")),
-            theme.style(Role::Bad),
-        )
-    };
+    let bad = |text: &str| Line::styled(format!("✗ {text}"), theme.style(Role::Bad));
     let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
     let unread = shared.task_error.as_ref().map(|failure| &failure.error);
     if let Some(error) = scores.error.as_ref().or(unread) {
@@ -324,8 +318,8 @@ fn row(
     let name = score.outcome();
     let role = Theme::tier_role(name);
     let moved = match scores.moved.get(place).copied().flatten() {
-        Some(before) if before < score.tier => theme.glyph("↑", "^"),
-        Some(_) => theme.glyph("↓", "v"),
+        Some(before) if before < score.tier => "↑",
+        Some(_) => "↓",
         None => " ",
     };
     let in_group = scored
@@ -347,16 +341,12 @@ fn row(
     let right = format!("{:>6}", score.reward_text());
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
     let what = padded(
-        &label(scores, theme, scored, place, columns.saturating_sub(used)),
+        &label(scores, scored, place, columns.saturating_sub(used)),
         columns.saturating_sub(used),
         false,
     );
     Line::from(vec![
-        Span::raw(if is_here {
-            theme.glyph("▸", ">")
-        } else {
-            " "
-        }),
+        Span::raw(if is_here { "▸" } else { " " }),
         Span::raw(format!("{what} ")),
         Span::styled(
             format!("{} {outcome}", theme.tier_glyph(name)),
@@ -373,13 +363,7 @@ const OUTCOME: usize = 11;
 
 /// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
 /// the prompt.
-fn label(
-    scores: &Scores,
-    theme: &Theme,
-    scored: &ScoredItems,
-    place: usize,
-    columns: usize,
-) -> String {
+fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) -> String {
     let Some(item) = scored.items.all.get(place) else {
         return String::new();
     };
@@ -410,7 +394,7 @@ fn label(
     });
     let room = columns.saturating_sub(name.width() + number.len() + calls.len());
     let text = match part.same_as {
-        Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
+        Some(first) => format!("≡ {}", first + 1),
         None => end_in_one_line(part.start > 0, &item.text[part.start..], room),
     };
     format!("{number}{name}{calls}{text}")

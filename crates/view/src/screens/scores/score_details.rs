@@ -94,11 +94,11 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
     }
-    let mark = text.theme.glyph("▲ ", "! ");
     lines.extend(
-        score.warnings.iter().map(|warning| {
-            Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))
-        }),
+        score
+            .warnings
+            .iter()
+            .map(|warning| Line::styled(format!("▲ {warning}"), text.theme.style(Role::Warning))),
     );
     lines
 }
@@ -153,11 +153,7 @@ impl Text<'_> {
             .flatten()
             .filter(|_| !is_stored)
         {
-            let sentence = format!(
-                "{} {} before the last edit",
-                self.theme.glyph("↔ was", "<> was"),
-                before.name()
-            );
+            let sentence = format!("↔ was {} before the last edit", before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }
         if !score.parts.is_empty() {
@@ -259,12 +255,7 @@ impl Text<'_> {
     }
 
     fn reason(&self, reason: &Reason) -> Vec<Line<'static>> {
-        let place = format!(
-            "{} line {} column {} ",
-            self.theme.glyph("✗", "x"),
-            reason.line,
-            reason.column
-        );
+        let place = format!("✗ line {} column {} ", reason.line, reason.column);
         let pointer = if reason.instance_path.is_empty() {
             String::new()
         } else {
@@ -297,9 +288,9 @@ impl Text<'_> {
                 reason,
             } = grade;
             let (mark, role) = match *points {
-                points if points == *max_points => (self.theme.glyph("✓", "+"), Role::Good),
-                0 => (self.theme.glyph("✗", "x"), Role::Bad),
-                _ => (self.theme.glyph("~", "~"), Role::Warning),
+                points if points == *max_points => ("✓", Role::Good),
+                0 => ("✗", Role::Bad),
+                _ => ("~", Role::Warning),
             };
             let points = match (max_points, points) {
                 (1, 0) => "no".to_owned(),
@@ -327,9 +318,9 @@ impl Text<'_> {
         )];
         for (name, equal) in fields.iter() {
             let (mark, role) = if *equal {
-                (self.theme.glyph("✓", "+"), Role::Good)
+                ("✓", Role::Good)
             } else {
-                (self.theme.glyph("✗", "x"), Role::Bad)
+                ("✗", Role::Bad)
             };
             spans.push(Span::styled(
                 format!("{mark} {name}  "),
@@ -386,10 +377,7 @@ impl Text<'_> {
                 .unwrap_or((String::new(), Role::Text));
             Line::from(vec![
                 Span::styled(padded(&text, width, false), self.theme.style(role)),
-                Span::styled(
-                    self.theme.glyph(" │ ", " | "),
-                    self.theme.style(Role::Faint),
-                ),
+                Span::styled(" │ ", self.theme.style(Role::Faint)),
                 Span::styled(other, self.theme.style(other_role)),
             ])
         };

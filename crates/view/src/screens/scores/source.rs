@@ -365,12 +365,12 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
                     exact,
                 });
             }
-            take_scores(scores, scored)
+            take_scores(scores, scored.0, scored.1)
         },
     )]
 }
 
-fn take_scores(scores: &mut Scores, (scored, impacts): (ScoredItems, Vec<Impact>)) -> Vec<Command> {
+fn take_scores(scores: &mut Scores, scored: ScoredItems, impacts: Vec<Impact>) -> Vec<Command> {
     let since_edit = || {
         scores
             .scored

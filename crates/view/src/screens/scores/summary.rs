@@ -134,9 +134,8 @@ fn changed(
     if ways.is_empty() {
         return Vec::new();
     }
-    let arrow = theme.glyph("→", "->");
     let way = |((before, now), count): (&(Tier, Tier), &usize)| {
-        format!("{} {arrow} {} {count}", before.name(), now.name())
+        format!("{} → {} {count}", before.name(), now.name())
     };
     let ways: Vec<String> = ways.iter().map(way).collect();
     let since = if scores.source == Source::Step {

@@ -108,7 +108,7 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
     let theme = look.theme;
     let digits = gutter(editor.lines().len()) - 3;
     if !is_start {
-        let mark = format!("{:>digits$}   ", theme.glyph("↪", "."));
+        let mark = format!("{:>digits$}   ", "↪");
         return Line::styled(mark, theme.style(Role::Faint));
     }
     let here = row == editor.cursor().0 && look.focused;
@@ -117,10 +117,8 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
         theme.style(if here { Role::Accent } else { Role::Faint }),
     );
     let mark = match fault_of(look, row) {
-        Some(fault) if fault.is_error => {
-            Span::styled(theme.glyph(" ✗ ", " x "), theme.style(Role::Bad))
-        }
-        Some(_) => Span::styled(theme.glyph(" ▲ ", " ! "), theme.style(Role::Warning)),
+        Some(fault) if fault.is_error => Span::styled(" ✗ ", theme.style(Role::Bad)),
+        Some(_) => Span::styled(" ▲ ", theme.style(Role::Warning)),
         None => Span::raw("   "),
     };
     Line::from(vec![number, mark])
@@ -191,10 +189,7 @@ fn text(
         }
     }
     if is_cut {
-        spans.push(Span::styled(
-            look.theme.glyph("›", ">"),
-            look.theme.style(Role::Faint),
-        ));
+        spans.push(Span::styled("›", look.theme.style(Role::Faint)));
     }
     let room = shown.end.saturating_sub(column.max(shown.start) + 2);
     spans.extend(

@@ -134,7 +134,7 @@ impl Asker {
             timeout,
             ..
         } = &self.rules.endpoint;
-        let endpoint = Endpoint::at_socket(&server.socket(), name, (*concurrency, *timeout));
+        let endpoint = Endpoint::at_socket(&server.socket(), name, *concurrency, *timeout);
         let client = Arc::new(Client::new(&endpoint).map_err(|error| error.to_string())?);
         Ok(Connection {
             client,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minijinja::value::{Object, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-use crate::dataset::random::{CounterRandom, scale, text_hash};
+use grpo_tui_core::dataset::{CounterRandom, scale, text_hash};
 
 /// Draws until a composed word belongs to the set; with a share of 1% this fails once in 10^43
 /// rows.

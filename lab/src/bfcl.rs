@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::error::DatasetError;
-use super::messages::json_fault;
-use super::new_task::{NewTask, check_name};
-use super::row::read_lines;
-use crate::files;
+use grpo_tui_core::dataset::new_task::NewTask;
+use grpo_tui_core::format::did_you_mean;
+use grpo_tui_core::score::standard_text;
+
+use crate::Fault;
 
 /// Single-turn categories whose arguments are JSON.
-pub const CATEGORIES: [&str; 10] = [
+pub(crate) const CATEGORIES: [&str; 10] = [
     "simple_python",
     "live_simple",
     "multiple",
@@ -32,19 +32,10 @@ const FOLDERS: [&str; 3] = ["", "data", "bfcl_eval/data"];
 
 /// Rows of BFCL, and omitted records.
 #[derive(Debug, Clone, Default)]
-pub struct BfclData {
-    pub rows: Vec<Map<String, Value>>,
+pub(crate) struct BfclData {
+    pub(crate) rows: Vec<Map<String, Value>>,
     /// Id and reason.
-    pub left_out: Vec<(String, String)>,
-}
-
-/// A normal form of spellings that the leaderboard treats as equal.
-pub(crate) fn standard_text(text: &str) -> String {
-    let kept: String = text
-        .chars()
-        .filter(|letter| !" ,./-_*^".contains(*letter))
-        .collect();
-    kept.to_lowercase().replace('\'', "\"")
+    pub(crate) left_out: Vec<(String, String)>,
 }
 
 /// Reads categories. Omits rows that no answer could satisfy or that a task cannot express.
@@ -52,11 +43,8 @@ pub(crate) fn standard_text(text: &str) -> String {
 /// # Errors
 /// No data in the folder, an unknown category, a missing answer file, or a file that is not JSON
 /// lines.
-pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, DatasetError> {
-    let fail = |problem: String| DatasetError::Import {
-        label: folder.display().to_string(),
-        problem,
-    };
+pub(crate) fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Fault> {
+    let fail = |problem: String| Fault::from(format!("{}: {problem}", folder.display()));
     let files = FOLDERS
         .into_iter()
         .map(|inner| category_files(&folder.join(inner)))
@@ -67,7 +55,7 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
     let mut data = BfclData::default();
     for category in categories {
         if !CATEGORIES.contains(&category.as_str()) {
-            let near = crate::format::did_you_mean(category, CATEGORIES);
+            let near = did_you_mean(category, CATEGORIES);
             return Err(fail(format!(
                 "--categories takes {}, not {category:?}{near}",
                 CATEGORIES.join(", ")
@@ -109,22 +97,14 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
     Ok(data)
 }
 
-/// A task of rows from [`read_bfcl`].
-///
-/// # Errors
-/// A name that cannot name a folder.
-pub fn bfcl_task(
-    name: &str,
-    rows: Vec<Map<String, Value>>,
-    split: [usize; 3],
-) -> Result<NewTask, DatasetError> {
-    check_name(name)?;
+/// The task of rows of [`read_bfcl`].
+pub(crate) fn bfcl_task(name: &str, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> NewTask {
     let no_call = rows.iter().any(|row| {
         row.get("expected")
             .and_then(Value::as_array)
             .is_some_and(Vec::is_empty)
     });
-    Ok(NewTask::from_rows(task_toml(name, no_call), rows, split))
+    NewTask::from_rows(task_toml(name, no_call), rows, split)
 }
 
 /// Files of a folder by category.
@@ -148,29 +128,22 @@ fn category_files(folder: &Path) -> HashMap<String, PathBuf> {
         .collect()
 }
 
-fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>, DatasetError> {
-    let label = path.display().to_string();
-    let text = files::read_text(path).map_err(|source| DatasetError::File {
-        path: label.clone(),
-        source,
-        remedy: "install bfcl-eval again, or leave the category out (--categories)",
-    })?;
-    let parsed = read_lines(text.as_bytes()).map(|line| {
-        let (line, bytes) = line?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| (line, json_fault(&error)))?;
-        Ok((line, value))
-    });
-    parsed
-        .collect::<Result<_, _>>()
-        .map_err(|(line, problem)| DatasetError::Line {
-            label: label.clone(),
-            line,
-            problem,
+fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>, Fault> {
+    let label = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{label}: {error}"))?;
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(index, line)| {
+            let value = serde_json::from_str(line)
+                .map_err(|error| format!("{label} line {}: {error}", index + 1))?;
+            Ok((index + 1, value))
         })
+        .collect()
 }
 
-/// Expected calls by id.
-fn answers_of(path: &Path) -> Result<HashMap<String, Value>, DatasetError> {
+/// The expected calls by id.
+fn answers_of(path: &Path) -> Result<HashMap<String, Value>, Fault> {
     let answer = |(_, answer): (usize, Value)| {
         Some((
             answer.get("id")?.as_str()?.to_owned(),
@@ -194,7 +167,7 @@ fn row(
     let [messages] = turns else {
         return Err(format!(
             "{} instead of one",
-            crate::format::counted(turns.len(), "turn")
+            grpo_tui_core::format::counted(turns.len(), "turn")
         ));
     };
     let listed = question

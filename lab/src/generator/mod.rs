@@ -6,6 +6,7 @@ mod template_functions;
 mod templates;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use minijinja::{Environment, Value};
@@ -13,11 +14,10 @@ use serde_json::{Map, json};
 
 use self::specification::{Amounts, Dates, EVERY_ANSWER, Specification, Style, WordShares};
 use self::template_functions::{Draw, WordPools};
-use super::random::{CounterRandom, GOLDEN, mix, scale};
-use crate::dataset::error::DatasetError;
-use crate::dataset::row::PromptRow;
-use crate::task::TaskFiles;
-use crate::text::Message;
+use grpo_tui_core::dataset::{CounterRandom, GOLDEN, PromptRow, mix, scale};
+use grpo_tui_core::text::Message;
+
+use crate::Fault;
 
 /// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a
 /// composed word.
@@ -65,30 +65,29 @@ pub struct Generator {
     total_share: u64,
 }
 
+/// In the folder of a sample task.
+const GENERATOR_FILE: &str = "generator.toml";
+
 type Values = BTreeMap<String, Value>;
 
 impl Generator {
-    pub fn load(task: &TaskFiles) -> Result<Self, DatasetError> {
-        let file = task
-            .prompts
-            .generator
-            .as_deref()
-            .ok_or(DatasetError::NoGenerator)?;
-        let label = task.label(file);
-        let bytes = task.read(file)?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| DatasetError::Generator {
-            label: label.clone(),
-            problem: format!("not UTF-8 ({error}); save it as UTF-8"),
-        })?;
-        Self::parse(text, &label)
+    /// The generator in the folder of a task.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that does not agree with itself.
+    pub fn load(task: &Path) -> Result<Self, Fault> {
+        let path = task.join(GENERATOR_FILE);
+        let label = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{label}: {error}"))?;
+        Self::parse(&text, &label)
     }
 
-    /// Compiles a generator; `label` names the file in errors.
-    pub fn parse(toml_text: &str, label: &str) -> Result<Self, DatasetError> {
-        let fail = |problem: String| DatasetError::Generator {
-            label: label.to_owned(),
-            problem,
-        };
+    /// A generator from the text of its file; `label` names the file in errors.
+    ///
+    /// # Errors
+    /// A text that is no generator, or does not agree with itself.
+    pub fn parse(toml_text: &str, label: &str) -> Result<Self, Fault> {
+        let fail = |problem: String| Fault::from(format!("{label}: {problem}"));
         let specification: Specification =
             toml::from_str(toml_text).map_err(|error| fail(error.to_string()))?;
         if let Some(problem) = specification.problem() {
@@ -128,8 +127,15 @@ impl Generator {
         }
     }
 
-    /// Row `index` (from 0). Errors name the template that failed.
-    pub fn row(&self, stream: Stream, index: u64) -> Result<GeneratedRow, DatasetError> {
+    /// The lines of a set's file.
+    pub(crate) fn set_text(&self, stream: Stream) -> Result<String, Fault> {
+        (0..self.rows(stream).unwrap_or(0))
+            .map(|index| Ok(format!("{}\n", self.row(stream, index)?.row.fields.text())))
+            .collect()
+    }
+
+    /// Row `index` (from 0) of a set. Errors name the template that failed.
+    pub fn row(&self, stream: Stream, index: u64) -> Result<GeneratedRow, Fault> {
         let random = self.random(stream, index);
         let style = self.style(stream, index);
         let mut values = self.values(stream, style, &random)?;
@@ -174,9 +180,9 @@ impl Generator {
         })
     }
 
-    /// Example `index` of the endless stream: a row and its right completion or, at the style's
-    /// frequency, that of its habit.
-    pub fn pretrain_example(&self, index: u64) -> Result<(PromptRow, String), DatasetError> {
+    /// Example `index` of the endless stream: a row and a completion, which is the right one or, as often as the style
+    /// says, the one that shows the style's habit.
+    pub fn pretrain_example(&self, index: u64) -> Result<(PromptRow, String), Fault> {
         let generated = self.row(Stream::Pretrain, index)?;
         let spoilt =
             self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
@@ -215,7 +221,7 @@ impl Generator {
         stream: Stream,
         style: &Style,
         random: &CounterRandom,
-    ) -> Result<Values, DatasetError> {
+    ) -> Result<Values, Fault> {
         let mut values = Values::new();
         if let Some(dates) = &self.specification.dates {
             values.append(&mut self.date(dates, random)?);
@@ -260,7 +266,7 @@ impl Generator {
         stream: Stream,
         random: &CounterRandom,
         values: &mut Values,
-    ) -> Result<String, DatasetError> {
+    ) -> Result<String, Fault> {
         let mut random = random.fork(name);
         let template = format!("{name}.{}", random.below(count as u64));
         values.insert(
@@ -272,7 +278,7 @@ impl Generator {
         text
     }
 
-    fn date(&self, dates: &Dates, random: &CounterRandom) -> Result<Values, DatasetError> {
+    fn date(&self, dates: &Dates, random: &CounterRandom) -> Result<Values, Fault> {
         let mut random = random.fork("date");
         let days = dates
             .first
@@ -301,7 +307,7 @@ impl Generator {
         amounts: &Amounts,
         format: &str,
         random: &CounterRandom,
-    ) -> Result<Values, DatasetError> {
+    ) -> Result<Values, Fault> {
         let currencies = &self.specification.currencies;
         let mut random = random.fork("amount");
         let digits = amounts.digits[random.below(amounts.digits.len() as u64) as usize];
@@ -324,23 +330,20 @@ impl Generator {
         Ok(values)
     }
 
-    fn json_value(&self, template: &str, text: &str) -> Result<serde_json::Value, DatasetError> {
+    fn json_value(&self, template: &str, text: &str) -> Result<serde_json::Value, Fault> {
         serde_json::from_str(text).map_err(|error| {
             let remedy = "a text needs `expected = '{{ answer | json }}'`";
             self.fail(format!("{template}: not JSON ({error}): {text}; {remedy}"))
         })
     }
 
-    fn render(&self, template: &str, values: &Values) -> Result<String, DatasetError> {
+    fn render(&self, template: &str, values: &Values) -> Result<String, Fault> {
         let render = || self.templates.get_template(template)?.render(values);
         render().map_err(|error| self.fail(format!("{template}: {error:#}")))
     }
 
-    fn fail(&self, problem: String) -> DatasetError {
-        DatasetError::Generator {
-            label: self.label.clone(),
-            problem,
-        }
+    fn fail(&self, problem: String) -> Fault {
+        format!("{}: {problem}", self.label).into()
     }
 }
 
