@@ -3,6 +3,7 @@
 pub mod adaptive_order;
 pub mod bfcl;
 mod build;
+mod demonstration; // how a request is done with tools
 mod error;
 pub(crate) mod expected;
 pub mod generator;

@@ -14,7 +14,7 @@ mod served; // a model that another process has loaded
 mod settings; // what is asked, and what is answered
 mod tools; // calls of tools, their replies, and why a conversation ends
 mod watch; // the progress of an eval
-mod written; // conversations with tools that nobody samples
+mod written; // demonstrations, and other conversations that nobody samples
 
 use std::sync::{Arc, PoisonError};
 
@@ -39,7 +39,7 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use watch::{EvalWatch, Watcher};
-pub use written::{WrittenTokens, written_conversation};
+pub use written::{WrittenTokens, demonstrate, demonstrated_tokens, written_conversation};
 
 /// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
 pub const EVAL_STEP: u32 = u32::MAX;
