@@ -1,4 +1,4 @@
-// target += addend, four numbers a thread.
+// target += addend, four elements per thread.
 #include "vectors.cuh"
 
 template <typename T, typename A> __device__ void accumulate(T *target, const A *addend, size_t count) {

@@ -4,8 +4,8 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bai
 
 use super::real::vectorised;
 
-/// `target += addend`, in place; both contiguous, of the same number of elements and type. On a GPU an f32 target takes
-/// bf16, too.
+/// `target += addend` in place; both contiguous, of equal size and type. On a GPU an f32 target
+/// also takes bf16.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if target.device().is_cuda() {

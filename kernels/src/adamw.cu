@@ -1,4 +1,4 @@
-// One optimizer update of flat buffers, their Euclidean norm, and the working copy in bf16.
+// AdamW update of flat buffers, their Euclidean norm, and the bf16 working copy.
 #include "vectors.cuh"
 
 // `working` may be null.
@@ -22,7 +22,7 @@ extern "C" __global__ void cast(const float *source, bf16 *target, unsigned long
   if (i < count) target[i] = from_float<bf16>(source[i]);
 }
 
-// One row of `table` a tensor (blockIdx.y): first number, columns, count, address, numbers from row to row and from column to column, bits of the scale.
+// `table`: one row per tensor (blockIdx.y): first element, columns, count, address, row stride, column stride, bits of the scale.
 template <typename T> __device__ void write_copies(const float *flat, const long long *table) {
   table += 7 * blockIdx.y;
   const float *from = flat + table[0], scale = __int_as_float((int)table[6]);
@@ -35,7 +35,7 @@ template <typename T> __device__ void write_copies(const float *flat, const long
 extern "C" __global__ void write_copies_f32(const float *flat, const long long *table) { write_copies<float>(flat, table); }
 extern "C" __global__ void write_copies_bf16(const float *flat, const long long *table) { write_copies<bf16>(flat, table); }
 
-// The sum of squares that each block sees -> partial: [blocks].
+// Sum of squares per block -> partial: [blocks].
 template <typename T> __device__ void squares(const T *numbers, double *partial, unsigned long long count) {
   double sum = 0.0;
   const size_t stride = (size_t)gridDim.x * blockDim.x;

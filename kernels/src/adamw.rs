@@ -6,28 +6,25 @@ use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::real::vectorised;
 
-/// The hyperparameters and bias corrections of one AdamW update.
+/// Hyperparameters and bias corrections of one AdamW update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
-    /// Learning rate of this update.
     pub learning_rate: f64,
-    /// Decay of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Share of each weight taken off an update, times the learning rate.
+    /// Decoupled decay, multiplied by the learning rate.
     pub weight_decay: f64,
-    /// The gradient is multiplied by this (clipping); 1 leaves it.
+    /// Gradient clipping factor; 1: none.
     pub gradient_scale: f64,
-    /// 1 for the first update.
+    /// 1-based.
     pub update: u64,
 }
 
-/// Moves the numbers of `range`. `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments,
-/// then the second: [2 * n]. `working` is what the layers read where that is not `parameters` itself: `[n]`, rounded
-/// after every update.
+/// Updates the elements of `range`. `parameters`, `moments` and `gradient` are f32; `moments`:
+/// first moments, then second, [2 * n]. `working`: rounded copy read by the layers unless they read
+/// `parameters`, `[n]`.
 pub fn adamw(
     parameters: &Tensor,
     moments: &Tensor,
@@ -67,12 +64,12 @@ pub fn adamw(
             scale: step.gradient_scale,
         },
     )?;
-    // The two halves share one storage; the parameters are written, both are only read.
+    // The two halves share one storage; only the parameters are written.
     parameters.inplace_op3(&first, &second, &AdamWUpdate(step))?;
     working.map_or(Ok(()), |working| cast_into(parameters, &working))
 }
 
-/// Writes `source` into `target`, `[n]` each, in the target's dtype; bf16 on a GPU.
+/// Copies `source` to `target`, `[n]` each, converting to its dtype; bf16 on a GPU.
 pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if source.device().is_cuda() {
@@ -81,24 +78,24 @@ pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
     target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
 }
 
-/// Copies, on a GPU, of a flat buffer's tensors inside packed matrices, times a scale, in the matrices' dtype.
+/// Scaled GPU copies of a flat buffer's tensors into packed matrices, in their dtype.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     not(feature = "cuda"),
     expect(dead_code, reason = "only a GPU has them")
 )]
 pub struct MatrixCopies {
-    /// [tensors, 7] of i64: first number, columns, count, address, numbers from row to row and from column to column,
-    /// bits of the scale.
+    /// [tensors, 7] of i64: first element, columns, count, address, row stride, column stride, bits
+    /// of the scale.
     table: Tensor,
-    /// The places, which must stay.
+    /// Keeps the destinations alive.
     places: Vec<Tensor>,
 }
 
-/// One tensor of a flat buffer inside a matrix.
+/// A tensor of a flat buffer inside a matrix.
 #[derive(Clone, Debug)]
 pub struct MatrixCopy {
-    /// Its first number in the buffer.
+    /// First element in the buffer.
     pub offset: usize,
     /// Part of a matrix: [rows, columns].
     pub place: Tensor,
@@ -106,10 +103,10 @@ pub struct MatrixCopy {
 }
 
 impl MatrixCopies {
-    /// Copies of one dtype; `None` for none.
+    /// Copies of one dtype; `None` if empty.
     ///
     /// # Errors
-    /// Places that are not on a GPU, or of several dtypes.
+    /// Destinations not on a GPU, or of several dtypes.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "only a GPU has them")
@@ -121,7 +118,7 @@ impl MatrixCopies {
         Ok(None)
     }
 
-    /// Writes all of them. `flat`: `[n]`, f32.
+    /// Performs the copies. `flat`: `[n]`, f32.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "only a GPU has them")
@@ -133,7 +130,8 @@ impl MatrixCopies {
     }
 }
 
-/// Euclidean norm of all numbers, `flat`: `[n]`, f32 or on a GPU bf16, summed in f64. The one wait for a GPU in an update.
+/// Euclidean norm of `flat`: `[n]`, f32 or on a GPU bf16, summed in f64. The only synchronisation
+/// of an update.
 pub fn norm(flat: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if flat.device().is_cuda() {
@@ -150,12 +148,12 @@ pub fn norm(flat: &Tensor) -> Result<f64> {
     Ok(sum.sqrt())
 }
 
-/// The factors of [`AdamWStep`] as both devices apply them.
+/// [`AdamWStep`] as used by both devices.
 struct Factors {
-    /// The bias correction of the first moment, times the learning rate.
+    /// Bias correction of the first moment times the learning rate.
     correct_first: f32,
     correct_second: f32,
-    /// The factor that weight decay leaves.
+    /// Factor of weight decay.
     keep: f32,
 }
 
@@ -373,7 +371,7 @@ mod gpu {
         let Some(place) = places.first() else {
             return Ok(());
         };
-        // As many blocks a tensor as leave each of its threads some ten numbers of the largest.
+        // Blocks per tensor such that a thread has about ten elements of the largest.
         let largest = places.iter().map(Tensor::elem_count).max().unwrap_or(0);
         let grid = Grid {
             blocks: (largest.div_ceil(256 * 10), places.len(), 1),
@@ -405,7 +403,7 @@ mod gpu {
             count,
         )?;
         let device = device(flat)?;
-        let parts = count.div_ceil(1024).min(1056); // eight blocks for each multiprocessor of the largest GPUs
+        let parts = count.div_ceil(1024).min(1056); // eight blocks per multiprocessor of the largest GPUs
         let (partial, sum) = (
             empty(parts, DType::F64, device)?,
             empty(1, DType::F64, device)?,

@@ -1,29 +1,28 @@
-// Causal attention over packed segments on plain cores: any head size up to 512, f32 or bf16, arithmetic in f32. attention_tensor_cores.cu holds the fast path.
+// Causal attention over packed segments on CUDA cores: any head size up to 512, f32 or bf16, computed in f32. attention_tensor_cores.cu holds the fast path.
 //
-// A segment sees a sequence of keys without gaps: those of its prefix segment, then its own. Key n of it is visible to the segment's row i if
-// n <= prefix length + i. So neither a [T, T] matrix nor two loops are needed: each block keeps one tile and walks over the tiles that it sees.
-// A key tile is seen by the rows of its own segment from the tile on, then by every row behind it of the segments that have it as prefix.
-// With a window a row sees the last so many of these keys, its own included.
+// A segment sees contiguous keys: those of its prefix segment, then its own. Key n is visible to the segment's row i if n <= prefix length + i. So no [T, T]
+// matrix is needed: each block keeps one tile and loops over the tiles it sees. A key tile is seen by the rows of its own segment from the tile on, then by
+// every row of the segments after it that have it as prefix. With a window a row sees only the last keys, its own included.
 //
-// Blocks have 16 x 16 threads and tiles of 32 x 32, of heads above 256 numbers 16 x 16: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A
-// row's 16 threads are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
+// Blocks have 16 x 16 threads and tiles of 32 x 32, for heads above 256 columns 16 x 16: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a score
+// tile. A row's 16 threads are half a warp, so rows are reduced by shuffles and shared within one warp.
 #include "attention.cuh"
 
 constexpr int THREADS = 256;
 
-// Rows of a tile, and of these a thread's.
+// Rows per tile and per thread.
 template <int D> constexpr int TILE = D > 256 ? 16 : 32;
 template <int D> constexpr int OWN = TILE<D> / 16;
 
-// Rows of D numbers; the padding keeps 16-byte reads of neighbouring rows in different banks.
+// Rows of D columns; padding puts 16-byte reads of adjacent rows in different banks.
 template <int D> using Rows = float (*)[D + 4];
 template <int D> using Scores = float (*)[TILE<D> + 1];
 
-// Sums and maxima over the 16 threads of a row.
+// Over the 16 threads of a row.
 __device__ __forceinline__ float row_sum(float x) { return lanes_sum<8, 1>(x); }
 __device__ __forceinline__ float row_max(float x) { return lanes_max<8, 1>(x); }
 
-// Fills a tile: its row r is row(r) of `from`, zeros where row(r) is negative or a column is beyond the head.
+// Fills a tile: row r is row(r) of `from`; zeros if row(r) is negative or the column is beyond the head.
 template <int D, typename T, typename RowOf>
 __device__ __forceinline__ void fill(Rows<D> tile, const T *from, int stride, int dimension, RowOf row_of) {
   for (int i = threadIdx.x; i < TILE<D> * D; i += THREADS) {
@@ -72,7 +71,7 @@ template <int D> __device__ __forceinline__ void mix(Scores<D> scores, Rows<D> b
   }
 }
 
-// Passes a tile of scores from the threads that computed it to the warp that owns its rows.
+// Passes a score tile from the threads that computed it to the warp that owns its rows.
 template <int D> __device__ __forceinline__ void pass(Scores<D> scores, const float (&values)[OWN<D>][OWN<D>]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
   __syncwarp();
@@ -83,7 +82,7 @@ template <int D> __device__ __forceinline__ void pass(Scores<D> scores, const fl
   __syncwarp();
 }
 
-// Writes rows y + 16 i of the tile that are inside, times factor[i].
+// Writes rows y + 16 i inside the tile, times factor[i].
 template <int D, typename T>
 __device__ __forceinline__ void store(T *to, int stride, int dimension, int count, const float (&values)[OWN<D>][D / 16], const float (&factor)[OWN<D>]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
@@ -95,7 +94,7 @@ __device__ __forceinline__ void store(T *to, int stride, int dimension, int coun
         to[(size_t)(y + 16 * i) * stride + x + 16 * c] = from_float<T>(values[i][c] * factor[i]);
 }
 
-// Also the base-2 logarithm of the sum of its exponentials for each (head, row). `sinks`: a score a head, or null.
+// Also writes log2 of the sum of exponentials per (head, row). `sinks`: one score per head, or null.
 template <typename T, int D>
 __device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, const T *sinks) {
   extern __shared__ __align__(16) float memory[];
@@ -122,7 +121,7 @@ __device__ void forward(Batch batch, const T *packed, T *output, int stride, flo
     for (int i = 0; i < OWN<D>; i++) {
 #pragma unroll
       for (int j = 0; j < OWN<D>; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
-      // Every row of the tile sees a key of the first tile, so the maximum is finite from there on.
+      // Every row of the tile sees a key of the first tile, so the maximum is finite from then on.
       const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][OWN<D> - 1]))), keep = power(largest[i] - now);
 #pragma unroll
       for (int j = 0; j < OWN<D>; j++) s[i][j] = power(s[i][j] - now);
@@ -143,7 +142,7 @@ __device__ void forward(Batch batch, const T *packed, T *output, int stride, flo
   store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
-// dQ, and for each (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
+// dQ, and per (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
 template <typename T, int D>
 __device__ void backward_queries(Batch batch, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,
                                  T *packed_gradient) {
@@ -192,7 +191,7 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
 }
 
-// dK and dV of one tile of keys, over all rows and all query heads that read it.
+// dK and dV of a key tile, over all rows and query heads that read it.
 template <typename T, int D>
 __device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];

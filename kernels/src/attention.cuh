@@ -1,20 +1,20 @@
-// What the attention kernels share: how packed rows divide, and which rows a block's tile is, sees and is seen by.
+// Shared by the attention kernels: layout of packed rows; the rows of a block's tile, those it sees, and those that see it.
 #pragma once
 #include "numbers.cuh"
 
-// Rows of a tile in the tables; a kernel with smaller tiles takes a part of one a block (blockIdx.z).
+// Rows of a tile in the tables; a kernel with smaller tiles processes a part per block (blockIdx.z).
 constexpr int TABLE_TILE = 64;
 
 // A window that hides nothing.
 constexpr int ALL_KEYS = 0x7fffffff;
 
 struct Batch {
-  const uint32_t *segments;  // [segments, 5]: start, length, prefix start, prefix length, how many of the rows behind it have it as prefix
+  const uint32_t *segments;  // [segments, 5]: start, length, prefix start, prefix length, number of following rows with it as prefix
   const uint32_t *tiles;     // [tiles, 2]: segment, first row inside it
-  const uint32_t *positions; // [rows]: how many keys each row sees beside its own, without a window
+  const uint32_t *positions; // [rows]: number of keys each row sees before its own, without a window
   int rows, width, query_heads, key_heads, dimension;
   float scale;
-  int window;  // how many keys a row sees at most, the last ones, its own included
+  int window;  // maximum number of keys that a row sees, the last ones, its own included
 
   __device__ __forceinline__ size_t key_column(int key_head) const { return (size_t)(query_heads + key_head) * dimension; }
   __device__ __forceinline__ size_t value_column(int key_head) const { return (size_t)(query_heads + key_heads + key_head) * dimension; }
@@ -32,12 +32,12 @@ struct Segment {
       : start(segments[5 * index]), length(segments[5 * index + 1]), prefix_start(segments[5 * index + 2]),
         prefix_length(segments[5 * index + 3]), readers(segments[5 * index + 4]) {}
 
-  // The row of key n: the prefix's, then the segment's own.
+  // Row of key n: the prefix's, then the segment's own.
   __device__ __forceinline__ long long key_row(int n) const { return n < prefix_length ? prefix_start + n : start + n - prefix_length; }
 };
 
-// What the softmax of a head's rows begins with: nothing, or the head's sink, one more score, which has no value. The maximum is finite before a row has seen
-// a key, so that a tile of hidden ones adds 0.
+// Initial state of the softmax of a head's rows: empty, or with the head's sink, an additional score without a value. The maximum is finite before a row has
+// seen a key, so that a hidden tile adds 0.
 struct Start {
   float largest, total;
 
@@ -45,12 +45,12 @@ struct Start {
   __device__ __forceinline__ Start(const T *sinks, int head) : largest(sinks ? to_float(sinks[head]) * LOG2_E : -1e30f), total(sinks ? 1.0f : 0.0f) {}
 };
 
-// The query rows of a block, blockIdx.x names the tile, with one of its query heads.
+// Query rows of tile blockIdx.x, with one query head.
 struct QueryTile {
   Segment segment;
-  int first, count;  // rows inside the segment; a count of 0 or less: nothing to do
+  int first, count;  // rows inside the segment; nothing to do if count <= 0
   int head, key_head;
-  int keys;  // how many keys there are for the last row
+  int keys;  // keys visible to the last row
   int window;
 
   __device__ __forceinline__ QueryTile(const Batch &batch, int size, int head)
@@ -59,15 +59,14 @@ struct QueryTile {
         keys(segment.prefix_length + first + count), window(batch.window) {}
 
   __device__ __forceinline__ long long row(int r) const { return segment.start + first + r; }
-  // The number of row r in its sequence, so that of its own key.
+  // Index of row r in its sequence, equal to that of its own key.
   __device__ __forceinline__ int place(int r) const { return segment.prefix_length + first + r; }
   __device__ __forceinline__ bool sees(int r, int key) const { return key < keys && key <= place(r) && key > place(r) - window; }
   // The first key that the first row sees.
   __device__ __forceinline__ int first_key() const { return max(0, place(0) + 1 - window); }
 };
 
-// The key rows of a block: blockIdx.x names the tile, blockIdx.y the key head. Its queries: the segment's rows from the tile on, then those behind it that
-// have it as their prefix.
+// Key rows of tile blockIdx.x, with key head blockIdx.y. Its queries: the segment's rows from the tile on, then the following ones that have it as prefix.
 struct KeyTile {
   Segment segment;
   int first, count;
@@ -79,13 +78,12 @@ struct KeyTile {
       : segment(batch.segments, batch.tiles[2 * blockIdx.x]), first(batch.tiles[2 * blockIdx.x + 1] + blockIdx.z * size),
         count(min(size, segment.length - first)), key_head(blockIdx.y), queries(segment.length - first + segment.readers), window(batch.window) {}
 
-  // The row of a key of the tile, and of query n.
+  // Row of a key of the tile, and of query n.
   __device__ __forceinline__ long long row(int n) const { return segment.start + first + n; }
-  // How many keys a query is behind the tile's first, given its position.
+  // Distance of a query at this position from the tile's first key.
   __device__ __forceinline__ int distance(int position) const { return position - (segment.prefix_length + first); }
-  // Whether query n, so far behind the first key, reads key r: its own segment's rows only from the key's own place on; those behind it are larger than
-  // every r.
+  // Whether query n, `distance` after the first key, reads key r: rows of its own segment only from the key on; n of later rows is above every r.
   __device__ __forceinline__ bool seen(int r, int n, int distance) const { return n < queries && r <= n && distance - r < window; }
-  // Whether a query so far behind reads any key of the tile that its place does not hide.
+  // Whether a query at this distance reads any key of the tile, as far as the window allows.
   __device__ __forceinline__ bool reached(int distance) const { return distance - (count - 1) < window; }
 };

@@ -1,5 +1,5 @@
-//! Causal attention over packed segments; a completion's segment also sees the whole of its prompt's segment, which is
-//! computed once for the group.
+//! Causal attention over packed segments; a completion's segment also attends to its prompt's
+//! segment, computed once per group.
 
 use candle_core::{Device, Result, Tensor, bail};
 
@@ -15,19 +15,18 @@ mod gpu;
 #[cfg(any(test, feature = "cuda"))]
 mod tiles;
 
-/// Rows `start .. start + length` of a packed batch, each attending to itself, the rows of its segment before it and,
-/// if named, every row of an earlier segment.
+/// Rows `start .. start + length` of a packed batch, each attending to itself, earlier rows of its
+/// segment and, if set, every row of a prefix segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// First row.
     pub start: usize,
     pub length: usize,
-    /// First row and number of rows of the shared prefix; (0, 0) for none.
+    /// First row and length of the shared prefix; (0, 0): none.
     pub prefix: (usize, usize),
 }
 
 impl Segment {
-    /// The row `lag` tokens before the token of this index, in the segment or its prefix.
+    /// The row `lag` tokens before token `token`, in the segment or its prefix.
     pub(super) fn row_before(&self, token: usize, lag: usize) -> Option<usize> {
         match token.checked_sub(lag) {
             Some(own) => Some(self.start + own),
@@ -40,17 +39,17 @@ impl Segment {
     }
 }
 
-/// A batch's segments, and the same as tables where its device can read them.
+/// A batch's segments, with tables for its device.
 #[derive(Clone, Debug)]
 pub struct Segments {
     list: Vec<Segment>,
-    /// On a GPU.
+    /// Tables on a GPU.
     #[cfg(feature = "cuda")]
     tables: Option<gpu::DeviceSegments>,
 }
 
 impl Segments {
-    /// Segments for tensors on `device`; together they cover every row of the batch once.
+    /// Segments for tensors on `device`; they must cover every row of the batch once.
     ///
     /// # Errors
     /// On a GPU, a prefix that is not one whole segment.
@@ -70,12 +69,12 @@ impl Segments {
         })
     }
 
-    /// In the order of the batch.
+    /// Segments in batch order.
     pub fn list(&self) -> &[Segment] {
         &self.list
     }
 
-    /// On a GPU, [segments, 5] as in `tiles.rs`, and the segment of each row.
+    /// Returns [segments, 5] as in `tiles.rs`, and the segment of each row, on a GPU.
     #[cfg(feature = "cuda")]
     pub(super) fn tables(&self) -> Result<[&Tensor; 2]> {
         match &self.tables {
@@ -84,7 +83,8 @@ impl Segments {
         }
     }
 
-    /// On a GPU, chunks of 64 rows, [chunks, 2] of segment and first row inside it, and the first chunk of each segment.
+    /// Returns chunks of 64 rows on a GPU: [chunks, 2] of segment and first row in it, and the
+    /// first chunk per segment.
     #[cfg(feature = "cuda")]
     pub(super) fn chunks(&self) -> Result<[&Tensor; 2]> {
         match &self.tables {
@@ -94,12 +94,13 @@ impl Segments {
     }
 }
 
-/// The output of attention, and on a GPU what its backward needs.
+/// Attention output, and on a GPU what its backward needs.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput {
-    /// [rows, query_width + adapter_columns], the last `adapter_columns` columns unwritten (see [`super::matmul`]).
+    /// [rows, query_width + adapter_columns], last `adapter_columns` columns unwritten (see
+    /// [`super::matmul`]).
     pub rows: Tensor,
-    /// On a GPU, [query heads, rows], f32: the base-2 logarithm of the sum of the exponentials, for the backward.
+    /// Base-2 log-sum-exp of the scores on a GPU: [query heads, rows], f32.
     #[cfg(feature = "cuda")]
     log_sums: Option<Tensor>,
 }
@@ -125,8 +126,8 @@ pub fn segment_attention<'a>(
     })
 }
 
-/// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again,
-/// not kept.
+/// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. Recomputes the
+/// probabilities.
 #[cfg_attr(
     not(feature = "cuda"),
     expect(unused_variables, reason = "only a GPU reads what was attended")
@@ -151,7 +152,7 @@ pub fn segment_attention_backward<'a>(
     .0)
 }
 
-/// As [`segment_attention_backward`], and the gradient of the sinks, `[query heads]`; on the CPU.
+/// As [`segment_attention_backward`], plus the gradient of the sinks, `[query heads]`; CPU only.
 pub fn segment_attention_backward_all(
     gradient: &Tensor,
     packed: &Tensor,
@@ -178,7 +179,7 @@ fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
     Ok(())
 }
 
-/// The position of one head's queries, keys and values of one segment in a packed row-major matrix.
+/// Position of a head's queries, keys and values of one segment in a packed row-major matrix.
 struct HeadViews {
     query: View,
     key: View,
@@ -203,7 +204,7 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
     }
 }
 
-/// What the softmax of a head's scores counts besides them.
+/// Additional scores in the softmax, one per head.
 pub(super) fn sinks<T: Real>(attention: Attention<'_>) -> Result<Vec<T>> {
     let Some(sinks) = attention.sinks else {
         return Ok(vec![T::neg_infinity(); attention.heads.query]);
@@ -216,8 +217,8 @@ pub(super) fn sinks<T: Real>(attention: Attention<'_>) -> Result<Vec<T>> {
     }
 }
 
-/// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place
-/// is 0, and what lies before its window.
+/// Writes probabilities [length, prefix + length] of one head and segment to `scores`; 0 after a
+/// row's own position and before its window.
 fn probabilities<T: Real>(
     numbers: &[T],
     (attention, sink): (Attention<'_>, T),
@@ -253,7 +254,7 @@ fn probabilities<T: Real>(
     });
 }
 
-/// `sink`: one more score, whose probability is not kept.
+/// `sink`: an additional score, whose probability is discarded.
 #[inline(always)]
 pub(super) fn softmax<T: Real>(row: &mut [T], sink: T) {
     let mut largest = sink;
@@ -320,7 +321,7 @@ fn forward<T: Real>(
     Tensor::from_vec(output, (rows, out_width), packed.device())
 }
 
-/// The gradients of `packed` and of the sinks.
+/// Gradients of `packed` and of the sinks.
 fn backward<T: Real>(
     gradient: &Tensor,
     packed: &Tensor,
@@ -424,8 +425,9 @@ fn backward<T: Real>(
     ))
 }
 
-/// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not
-/// look. Returns the negative gradient of the sink: the sum over rows of what is left for it times `sum(dP * P)`.
+/// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0
+/// where masked. Returns the negative gradient of the sink: the sum over rows of its probability
+/// times `sum(dP * P)`.
 fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) -> T {
     let one = T::constant(1.0);
     let mut sum = T::constant(0.0);

@@ -1,7 +1,7 @@
-// Attention times the sigmoid of a gate (attention_gate.rs): blocks of (rows, columns by 256). A packed row: by query head its numbers and its gate's, then keys and values.
+// Attention times a sigmoid gate (attention_gate.rs); blocks: (rows, columns / 256). A packed row: per query head its query and gate, then keys and values.
 #include "segments.cuh"
 
-// Where a column of a packed row belongs: to a gate, or to queries, keys and values.
+// What a column of a packed row belongs to: a gate, or queries, keys and values.
 struct Column {
   bool is_gate;
   int at;

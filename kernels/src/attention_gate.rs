@@ -1,5 +1,5 @@
-//! Attention whose output is multiplied by the sigmoid of a gate (Qwen3.5): a query head's columns are followed by its
-//! gate's.
+//! Attention output gate (Qwen3.5): multiplies by a sigmoid; a query head's columns are followed by
+//! its gate's.
 
 use candle_core::{Result, Tensor};
 
@@ -9,8 +9,8 @@ use super::heads::Heads;
 use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
 
-/// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and gates, [rows,
-/// query_width].
+/// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and
+/// gates, [rows, query_width].
 pub fn split_gate(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -19,7 +19,7 @@ pub fn split_gate(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     by_number_type!(packed, split(packed, heads))
 }
 
-/// As [`split_gate`] while decoding, where a GPU has queries, keys and values in f32.
+/// As [`split_gate`] for decoding: on a GPU queries, keys and values are f32.
 pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -28,7 +28,7 @@ pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)
     split_gate(packed, heads)
 }
 
-/// The inverse of [`split_gate`]: [rows, row_width + query_width + adapter_columns].
+/// Inverse of [`split_gate`]: [rows, row_width + query_width + adapter_columns].
 pub fn join_gate(
     rows: &Tensor,
     gate: &Tensor,
@@ -53,7 +53,7 @@ pub fn gated_attention(attended: &Tensor, gate: &Tensor, adapter_columns: usize)
     by_number_type!(attended, forward(attended, gate))
 }
 
-/// The gradients of `attended` and of `gate`.
+/// Gradients of `attended` and `gate`.
 pub fn gated_attention_backward(
     gradient: &Tensor,
     attended: &Tensor,

@@ -1,28 +1,28 @@
-// Causal attention over packed segments on tensor cores: bf16, head sizes that are multiples of 8 up to 256. attention.cu explains the walk over tiles.
+// Causal attention over packed segments on tensor cores: bf16, head sizes that are multiples of 8 up to 256. attention.cu explains the loop over tiles.
 //
-// Tiles are 64 x 64; four warps have a tile of rows, each 16 of them. Scores stay in registers: a tile of scores is, rounded to bf16, the left operand of the
-// product that follows it. Query heads that share a key head share a block, which reads the keys and values once for all of them.
+// Tiles are 64 x 64; four warps share a tile, 16 rows each. Scores stay in registers: rounded to bf16, a score tile is the left operand of the next product.
+// Query heads with a common key head share a block, which reads keys and values once.
 #include "attention.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
 
-constexpr int TILE = TABLE_TILE, THREADS = 2 * TILE; // threads of a tile
+constexpr int TILE = TABLE_TILE, THREADS = 2 * TILE; // threads per tile
 
-// A tile in shared memory: panels of 64 columns, as warpgroup.cuh has them; so neighbouring rows of a column are in different banks.
+// A tile in shared memory: panels of 64 columns as in warpgroup.cuh, so adjacent rows of a column are in different banks.
 template <int D> constexpr int TILE_NUMBERS = TILE * D;
 constexpr int PANEL = TILE * 64;
 
-// Where the 16-byte piece of a column, a multiple of 8, stands.
+// Offset of the 16-byte piece at a column, a multiple of 8.
 __device__ __forceinline__ int place(int row, int column) { return column / 64 * PANEL + row * 64 + (column / 8 ^ row) % 8 * 8; }
 
-// One matrix in global memory, and a tile in shared memory for some of its rows.
+// A matrix in global memory, and a tile in shared memory for some of its rows.
 struct Source {
   const bf16 *from;
   int stride;
   bf16 *tile;
 };
 
-// Starts to fill tiles by so many threads, 128 or a multiple: row r of each is row_of(r) of its source, zeros where that is negative or a column is beyond the
+// Starts to fill tiles by `threads` threads, a multiple of 128: row r of each is row_of(r) of its source; zeros if that is negative or the column is beyond the
 // head.
 template <int D, int N, typename RowOf>
 __device__ __forceinline__ void fill(const Source (&sources)[N], int dimension, int threads, RowOf row_of) {
@@ -39,7 +39,7 @@ __device__ __forceinline__ void fill(const Source (&sources)[N], int dimension, 
   }
 }
 
-// Waits until the tiles that all threads have started to fill are there.
+// Waits until tiles started by any thread are filled.
 __device__ __forceinline__ void filled() {
   copies_done();
 #ifdef HAS_WARPGROUPS
@@ -48,7 +48,7 @@ __device__ __forceinline__ void filled() {
   __syncthreads();
 }
 
-// Starts out = 64 rows of a times all 64 rows of b; this warp's sixteen. The results are there after `done`.
+// Starts out = 64 rows of a times all 64 rows of b; this warp's sixteen. Results are valid after `done`.
 template <int D> __device__ __forceinline__ void products(const bf16 *a, const bf16 *b, float (&out)[8][4]) {
 #ifdef HAS_WARPGROUPS
   products_start();
@@ -115,22 +115,22 @@ template <int D> __device__ __forceinline__ void mix(const Left &left, const bf1
 #endif
 }
 
-// Waits for a result, while those of the LATER products that were started last may still be computed.
+// Waits for a result; the LATER newest products may still be running.
 template <int LATER, int N> __device__ __forceinline__ void done(float (&out)[N][4]) {
 #ifdef HAS_WARPGROUPS
   products_end<LATER>(out);
 #endif
 }
 
-// The row and the column of number i of result n, in the block's tile.
+// Row and column of element i of result n, in the block's tile.
 __device__ __forceinline__ int row_of_number(int i) { return threadIdx.x % THREADS / 32 * 16 + threadIdx.x % 32 / 4 + i / 2 * 8; }
 __device__ __forceinline__ int column_of_number(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
-// Sums and maxima over the four lanes that share a row.
+// Over the four lanes of a row.
 __device__ __forceinline__ float row_sum(float x) { return lanes_sum<1, 2>(x); }
 __device__ __forceinline__ float row_max(float x) { return lanes_max<1, 2>(x); }
 
-// Scores of what a row may not look at: -inf.
+// Masks scores with -inf.
 __device__ __forceinline__ void hide(const QueryTile &tile, int start, float (&s)[8][4]) {
   if (start + TILE <= tile.place(0) && start > tile.place(TILE - 1) - tile.window) return;
 #pragma unroll
@@ -140,8 +140,7 @@ __device__ __forceinline__ void hide(const QueryTile &tile, int start, float (&s
       if (!tile.sees(row_of_number(i), start + column_of_number(n, i))) s[n][i] = -INFINITY;
 }
 
-// Turns scores into exponentials, after `scale`, less the running maxima, of which row r of a lane (0 or 1) has numbers 2 r and 2 r + 1. `keep`: what to
-// multiply older sums with.
+// Turns scores into exponentials, after `scale`, less the running maxima; row r (0 or 1) of a lane has elements 2 r and 2 r + 1. `keep`: factor of older sums.
 __device__ __forceinline__ void exponentials(float (&s)[8][4], float scale, float (&largest)[2], float (&total)[2], float (&keep)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -163,7 +162,7 @@ __device__ __forceinline__ void exponentials(float (&s)[8][4], float scale, floa
   }
 }
 
-// Writes the rows that are inside, each times its factor.
+// Writes rows that are inside, each times its factor.
 template <int D>
 __device__ __forceinline__ void store(bf16 *to, int stride, int dimension, int count, const float (&values)[D / 8][4], const float (&factor)[2]) {
 #pragma unroll
@@ -179,14 +178,14 @@ __device__ __forceinline__ void store(bf16 *to, int stride, int dimension, int c
   }
 }
 
-// The keys and values of a query tile in two buffers: the next travel while one pair is worked on.
+// Keys and values for a query tile, double-buffered: the next pair is loaded during computation.
 template <int D> struct KeysValues {
   const Batch &batch;
   const QueryTile &tile;
   const bf16 *packed;
   bf16 *buffers;
 
-  // The first tile of which a row sees a key.
+  // The first tile with a visible key.
   __device__ __forceinline__ int first() const { return tile.first_key() / TILE * TILE; }
   __device__ __forceinline__ const bf16 *keys(int start) const { return buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>; }
   __device__ __forceinline__ const bf16 *values(int start) const { return keys(start) + TILE_NUMBERS<D>; }
@@ -196,18 +195,18 @@ template <int D> struct KeysValues {
     bf16 *to = buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>;
     const Source sources[] = {{packed + batch.key_column(tile.key_head), batch.width, to},
                               {packed + batch.value_column(tile.key_head), batch.width, to + TILE_NUMBERS<D>}};
-    // The number of threads as a constant: the loop is unrolled.
+    // A constant number of threads, so that the loop is unrolled.
     if (blockDim.x == THREADS) fill<D>(sources, batch.dimension, THREADS, row_of);
     else fill<D>(sources, batch.dimension, 2 * THREADS, row_of);
   }
 };
 
-// This thread's query head among those of a block: one for each 128 threads.
+// This thread's query head in the block: one per 128 threads.
 __device__ __forceinline__ int heads_of_block() { return blockDim.x / THREADS; }
 __device__ __forceinline__ int number_of_head() { return threadIdx.x / THREADS; }
 __device__ __forceinline__ int own_head() { return blockIdx.y * heads_of_block() + number_of_head(); }
 
-// Also the base-2 logarithm of the sum of its exponentials for each (head, row). `sinks`: a score a head, or null.
+// Also writes log2 of the sum of exponentials per (head, row). `sinks`: one score per head, or null.
 template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride, float *log_sums, const bf16 *sinks) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *queries = memory + number_of_head() * TILE_NUMBERS<D>;
@@ -247,7 +246,7 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
   store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
-// dQ, and for each (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
+// dQ, and per (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
 template <int D>
 __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *packed, const bf16 *output, int stride, const float *log_sums,
                                  float *delta, bf16 *packed_gradient) {
@@ -304,7 +303,7 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
 }
 
-// dK and dV, or one of them, of one tile of keys, over all rows and all query heads that read it. Rows of the scores are keys here, columns queries.
+// dK, dV or both of a key tile, over all rows and query heads that read it. Rows of the scores are keys here, columns queries.
 template <int D, bool KEYS, bool VALUES>
 __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf16 *packed, const float *log_sums, const float *delta,
                                      bf16 *packed_gradient) {
@@ -315,11 +314,11 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
   if (tile.count <= 0) return;
   const int out_width = batch.query_heads * batch.dimension, sharing = batch.query_heads / batch.key_heads;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
-  // For each query head all tiles of queries, in two buffers: the next tile travels while one is worked on.
+  // All query tiles of each query head, double-buffered: the next tile is loaded during computation.
   constexpr int ALL_THREADS = KEYS && VALUES ? THREADS : 2 * THREADS;
   const int tiles = (tile.queries + TILE - 1) / TILE, steps = sharing * tiles;
   const auto row_of = [&](int query) { return query < tile.queries ? tile.row(query) : -1LL; };
-  // The first step from this one on of which a row reads the keys.
+  // The first step from this one on with a row that reads the keys.
   const auto next = [&](int step) {
     for (; batch.window < ALL_KEYS && step < steps; step++) {
       const long long row = row_of(step % tiles * TILE + threadIdx.x % TILE);
@@ -328,14 +327,14 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
     return step;
   };
   const auto queries_of = [&](int turn) { return rows + turn % 2 * 2 * TILE_NUMBERS<D>; };
-  // A query's logarithm of sums, its delta and its position, 64 of each.
+  // Logarithm of sums, delta and position of each query, 64 each.
   const auto statistics_of = [&](int turn) { return statistics + turn % 2 * 3 * TILE; };
   const auto fill_step = [&](int step, int turn) {
     const int head = tile.key_head * sharing + step / tiles, start = step % tiles * TILE;
     const Source sources[] = {{packed + head * batch.dimension, batch.width, queries_of(turn)},
                               {gradient + head * batch.dimension, out_width, queries_of(turn) + TILE_NUMBERS<D>}};
     fill<D>(sources, batch.dimension, ALL_THREADS, [&](int r) { return row_of(start + r); });
-    // The first half of 128 threads brings the sums, the other half delta, then the first half the positions.
+    // The first half of 128 threads loads the sums, the other half delta, then the first half positions.
     const long long row = row_of(start + threadIdx.x % TILE);
     const auto bring = [&](int part, const float *from) {
       copy_number_async(statistics_of(turn) + part * TILE + threadIdx.x % TILE, row >= 0 ? from + row : from, row >= 0);
@@ -358,7 +357,7 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
     float p[8][4], changes[8][4];
     products<D>(keys, queries, p);
     if constexpr (KEYS) products<D>(values, incoming, changes);
-    // Alone, a product that is not waited for here would be computed in single steps (C7520).
+    // Without waiting for it here, a lone product would be serialised (C7520).
     if constexpr (!KEYS) done<0>(p);
     step = next(step + 1);
     if (step < steps) fill_step(step, turn + 1);
@@ -395,7 +394,7 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
   if constexpr (VALUES) store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
 }
 
-// Heads above 128 numbers leave registers for one of the two results: 128 threads have dV, 128 dK.
+// Heads above 128 columns leave registers for only one result: 128 threads compute dV, 128 dK.
 template <int D> constexpr bool IS_WIDE = D > 128;
 
 #define INSTANTIATE(D)                                                                                                         \

@@ -1,4 +1,4 @@
-// y[row, :] += bias, one thread an element.
+// y[row, :] += bias, one thread per element.
 #include "numbers.cuh"
 
 template <typename T> __device__ void add(T *y, const T *bias, long long count, int width) {

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-/// `y`: [rows, width], `bias`: `[width]` -> their sum; on a GPU in `y`'s own memory.
+/// `y`: [rows, width] + `bias`: `[width]`; on a GPU in place.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if y.device().is_cuda() {

@@ -1,9 +1,10 @@
-// A causal convolution of each column, then SiLU (convolution.rs): a thread a column of a row. `packed`: [rows, stride]; `weight`: [width, taps], oldest token first.
+// Causal convolution of columns, then SiLU (convolution.rs): one thread per column and row. `packed`: [rows, stride]; `weight`: [width, taps], oldest token
+// first.
 #include "segments.cuh"
 
-constexpr int TAPS = 8; // at most
+constexpr int TAPS = 8; // maximum
 
-// The sum before SiLU.
+// Sum before SiLU.
 template <typename T>
 __device__ __forceinline__ float sum_at(const T *packed, int stride, const T *weight, int taps, const Segment &segment, int token, int column) {
   float sum = 0.0f;
@@ -15,7 +16,7 @@ __device__ __forceinline__ float sum_at(const T *packed, int stride, const T *we
   return sum;
 }
 
-// Blocks: (rows, columns by 256).
+// Blocks: (rows, columns / 256).
 template <typename T>
 __device__ void forward(const T *packed, int stride, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, T *output, int width) {
   const int row = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
@@ -25,7 +26,7 @@ __device__ void forward(const T *packed, int stride, const T *weight, int taps, 
   output[(size_t)row * width + column] = from_float<T>(sum * sigmoid(sum));
 }
 
-// The gradient of the sums, f32.
+// Gradient of the sums, f32.
 template <typename T>
 __device__ void backward_sums(const T *gradient, const T *packed, int stride, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, float *sums,
                               int width) {
@@ -36,7 +37,7 @@ __device__ void backward_sums(const T *gradient, const T *packed, int stride, co
   sums[(size_t)row * width + column] = to_float(gradient[(size_t)row * width + column]) * share * (1.0f + sum * (1.0f - share));
 }
 
-// From the gradient of the sums that of the row: of the tokens after it in its segment, and of its completions' first ones where it ends a prompt.
+// Gradient of the row from that of the sums: of later tokens in its segment, and of its completions' first tokens if it ends a prompt.
 template <typename T>
 __device__ void backward_rows(const float *sums, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, T *output, int width) {
   const int row = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x, owner = owners[row];
@@ -58,7 +59,7 @@ __device__ void backward_rows(const float *sums, const T *weight, int taps, cons
   output[(size_t)row * width + column] = from_float<T>(sum);
 }
 
-// The weight's gradient over the rows of a part -> partial: [parts, width * taps]. Blocks: (parts, columns by 256).
+// The weight's gradient over the rows of a part -> partial: [parts, width * taps]. Blocks: (parts, columns / 256).
 template <typename T>
 __device__ void weight_parts(const float *sums, const T *packed, int stride, int taps, const uint32_t *segments, const uint32_t *owners, float *partial, int width, int rows,
                              int rows_a_part) {
@@ -81,7 +82,7 @@ __device__ void weight_parts(const float *sums, const T *packed, int stride, int
 
 extern "C" __global__ void convolution_weight_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
 
-// Blocks: (segments, columns by 256). `states`: [segments, (taps - 1) * width], oldest first.
+// Blocks: (segments, columns / 256). `states`: [segments, (taps - 1) * width], oldest first.
 template <typename T> __device__ void keep_states(const T *packed, int stride, int taps, const uint32_t *segments, T *states, int width) {
   const int column = blockIdx.y * blockDim.x + threadIdx.x;
   if (column >= width) return;
@@ -92,7 +93,7 @@ template <typename T> __device__ void keep_states(const T *packed, int stride, i
   }
 }
 
-// Blocks: (rows, columns by 256): of a row that follows none, and of those that follow it.
+// Blocks: (rows, columns / 256): handles a row that follows no other, and those that follow it.
 template <typename T> __device__ void step(const T *packed, int stride, const T *weight, int taps, const uint32_t *slots, T *states, T *output, int width, int rows) {
   const int first = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
   if (column >= width || slots[2 * first] == NONE || follows(slots, first)) return;
@@ -108,7 +109,7 @@ template <typename T> __device__ void step(const T *packed, int stride, const T 
       if (tap < taps - 1) sum += to_float(weight[column * taps + tap]) * seen[tap];
       else if (tap == taps - 1) sum += to_float(weight[column * taps + tap]) * newest;
     }
-    // Rows that are none repeat the last one.
+    // Padding rows repeat the last row.
     for (int place = row; place == row || is_none(slots, place, rows); place++) output[(size_t)place * width + column] = from_float<T>(sum * sigmoid(sum));
     T *to = states + slots[2 * row + 1] * size + column;
 #pragma unroll

@@ -1,5 +1,5 @@
-//! A causal convolution of each column over the tokens of its segment, then SiLU: `y[t] = silu(sum_i w[i] x[t + 1 + i -
-//! kernel])`. A completion's first tokens see the last ones of its prompt; before the first token are zeros.
+//! Causal convolution of each column over its segment's tokens, then SiLU: `y[t] = silu(sum_i w[i]
+//! x[t + 1 + i - kernel])`. A completion continues its prompt; before the first token are zeros.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use std::cell::RefCell;
@@ -10,7 +10,8 @@ use super::cpu_slice::{by_number_type, read};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{sigmoid, vectorised};
 
-/// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], of the first columns.
+/// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], from the
+/// first columns.
 pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -19,8 +20,8 @@ pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments)
     by_number_type!(packed, forward(packed, weight, segments.list()))
 }
 
-/// `gradient`: [rows, width] -> the gradients of `packed`'s first columns, [rows, width], and, where it is trained, of
-/// `weight`, in f32 on a GPU.
+/// `gradient`: [rows, width] -> gradients of `packed`'s first columns, [rows, width], and, if
+/// trained, of `weight`, f32 on a GPU.
 pub fn causal_convolution_backward(
     gradient: &Tensor,
     packed: &Tensor,
@@ -37,7 +38,8 @@ pub fn causal_convolution_backward(
     Ok((own, is_trained.then_some(weight)))
 }
 
-/// The inputs that the token after each segment sees: [segments, (kernel - 1) * width], oldest first.
+/// The last inputs of each segment, for its next token: [segments, (kernel - 1) * width], oldest
+/// first.
 pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -46,8 +48,8 @@ pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments)
     by_number_type!(packed, states(packed, weight, segments.list()))
 }
 
-/// One new token a row: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots, (kernel - 1) *
-/// width]; each row goes on from one of them and leaves its own in one.
+/// Decode step: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots,
+/// (kernel - 1) * width]; each row reads one slot and writes one.
 pub fn convolution_step(
     packed: &Tensor,
     weight: &Tensor,
@@ -92,7 +94,7 @@ fn add_products<T: Real>(sums: &mut [T], w: &[T], x: &[T]) {
     }
 }
 
-/// The sums before SiLU of a segment's token.
+/// Sums before SiLU of a segment's token.
 #[inline(always)]
 fn sums_at<T: Real>(
     (numbers, row_width): (&[T], usize),
@@ -289,9 +291,9 @@ mod gpu {
 
     static MODULE: Module = module!("convolution");
 
-    /// The most tokens of a convolution.
+    /// Maximum kernel width.
     const TAPS: usize = 8;
-    /// Rows whose part of the weight's gradient a block sums.
+    /// Rows per block in partial sums of the weight's gradient.
     const ROWS_A_PART: usize = 128;
 
     fn grid(rows: usize, width: usize) -> Grid {
@@ -302,7 +304,7 @@ mod gpu {
         }
     }
 
-    /// Width and kernel; the rows and their stride.
+    /// Width and kernel; rows and their stride.
     fn check(packed: &Tensor, weight: &Tensor) -> Result<((usize, usize), [Argument; 2])> {
         let ((_, stride), (width, taps)) = (packed.dims2()?, weight.dims2()?);
         if width > stride || taps == 0 || taps > TAPS || weight.dtype() != packed.dtype() {

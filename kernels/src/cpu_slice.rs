@@ -1,4 +1,4 @@
-//! Reading a tensor's numbers on the CPU without copying them.
+//! Reads a CPU tensor without copying.
 
 use std::ops::Deref;
 
@@ -11,7 +11,7 @@ pub(super) struct Reading<Guard> {
     length: usize,
 }
 
-/// Holds `tensor`, which must be contiguous and on the CPU.
+/// Locks `tensor`, which must be contiguous and on the CPU.
 pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storage> + '_>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
@@ -29,7 +29,7 @@ pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storag
 }
 
 impl<Guard: Deref<Target = Storage>> Reading<Guard> {
-    /// The numbers, in row-major order.
+    /// Row-major.
     pub(super) fn numbers<T: WithDType>(&self) -> Result<&[T]> {
         match &*self.storage {
             Storage::Cpu(storage) => {

@@ -1,7 +1,7 @@
-//! CUDA basics that every kernel's launch shares: compiled modules, addresses of tensors, new tensors, and the device
-//! as the engine configures it.
+//! CUDA basics shared by all kernel launches: modules, tensor addresses, new tensors, device
+//! configuration.
 //!
-//! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any
+//! All work of a process goes to one stream in call order, so launches and freed tensors need no
 //! synchronisation.
 
 use std::collections::HashMap;
@@ -17,9 +17,9 @@ use candle_core::{
 
 use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
 
-/// The kernels of one `.cu` file, compiled by build.rs.
+/// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
-    /// The file's name without its ending.
+    /// File name without extension.
     pub(super) name: &'static str,
     /// Machine code and PTX.
     pub(super) image: &'static [u8],
@@ -36,7 +36,8 @@ macro_rules! module {
 }
 pub(super) use module;
 
-/// A launch configuration: blocks, threads, and dynamic shared memory in bytes (more than 48 KiB is requested here).
+/// Launch configuration: blocks, threads, dynamic shared memory in bytes (above 48 KiB is requested
+/// here).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     pub(super) blocks: (usize, usize, usize),
@@ -45,7 +46,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// A row of blocks without dynamic shared memory.
+    /// Blocks in one dimension, without dynamic shared memory.
     pub(super) fn rows(blocks: usize, threads: usize) -> Self {
         Self {
             blocks: (blocks, 1, 1),
@@ -54,13 +55,12 @@ impl Grid {
         }
     }
 
-    /// One thread an element, 256 a block.
+    /// One thread per element, 256 per block.
     pub(super) fn elements(count: usize) -> Self {
         Self::rows(count.div_ceil(256), 256)
     }
 }
 
-/// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Argument {
     /// `T *`.
@@ -75,12 +75,12 @@ pub(super) enum Argument {
     Float(f32),
     /// `double`.
     Double(f64),
-    /// A struct, which the launch copies: it must live until then.
+    /// A struct, copied by the launch: must live until then.
     Struct(*const c_void),
 }
 
 impl Argument {
-    /// Where its value is, as a launch wants it.
+    /// Address of the value, as passed to a launch.
     fn pointer(&self) -> *mut c_void {
         match self {
             Self::Address(value) | Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
@@ -93,7 +93,8 @@ impl Argument {
     }
 }
 
-/// The first number of a contiguous tensor on the GPU. A kernel may write there too: tensors that share memory see it.
+/// Address of a contiguous GPU tensor. A kernel may write to it, visibly to tensors that share the
+/// memory.
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     if !tensor.is_contiguous() {
         bail!(
@@ -105,7 +106,7 @@ pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     Ok(Argument::Address(address(tensor)?))
 }
 
-/// The first number of a matrix whose rows are contiguous each, and how many numbers further the next row begins.
+/// Address and row stride of a matrix with contiguous rows.
 pub(super) fn rows_at(tensor: &Tensor) -> Result<[Argument; 2]> {
     match *tensor.stride() {
         [stride, 1] => Ok([Argument::Address(address(tensor)?), int(stride)]),
@@ -126,7 +127,7 @@ pub(super) fn float(value: f64) -> Argument {
     Argument::Float(value as f32)
 }
 
-/// Where a tensor's first number lies, whatever its strides.
+/// Address of a tensor's first element, whatever its strides.
 pub(super) fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
@@ -158,7 +159,7 @@ pub(super) fn device(tensor: &Tensor) -> Result<&CudaDevice> {
     }
 }
 
-/// A tensor whose numbers are not written yet: a kernel must write all of them.
+/// An uninitialised tensor: a kernel must write every element.
 pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
     let count = shape.elem_count();
@@ -185,7 +186,7 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
     ))
 }
 
-/// Starts `name` of `module`; with a dtype, the variant `name_f32` or `name_bf16`.
+/// Launches `name` of `module`; with a dtype, variant `name_f32` or `name_bf16`.
 pub(super) fn launch(
     device: &CudaDevice,
     module: &'static Module,
@@ -206,8 +207,9 @@ pub(super) fn launch(
     )
 }
 
-/// As [`launch`], for a kernel that calls `wait_for_predecessor` before it reads or writes what the kernels before it
-/// do: it starts while the last of them ends (programmatic dependent launch), on GPUs that can.
+/// As [`launch`], overlapping the end of the previous kernel on GPUs that can (programmatic
+/// dependent launch). The kernel must call `wait_for_predecessor` before accessing data of earlier
+/// kernels.
 pub(super) fn launch_early(
     device: &CudaDevice,
     module: &'static Module,
@@ -228,7 +230,7 @@ pub(super) fn launch_early(
     )
 }
 
-/// As [`launch_early`], with `cluster` neighbours of a row of blocks together, which reach each other's shared memory.
+/// As [`launch_early`] with clusters of `cluster` adjacent blocks, which share their shared memory.
 pub(super) fn launch_clusters(
     device: &CudaDevice,
     module: &'static Module,
@@ -249,7 +251,7 @@ pub(super) fn launch_clusters(
     )
 }
 
-/// How a kernel is started.
+/// Launch options.
 #[derive(Clone, Copy)]
 struct Start {
     is_early: bool,
@@ -325,8 +327,8 @@ fn start(
     result.result().map_err(|error| failed(name, error))
 }
 
-/// The major number of the compute capability, of the GPU or of the build if that is lower; 9 is the first with clusters of
-/// blocks and dependent launches.
+/// Major compute capability of the GPU, or of the build if lower; from 9 on there are block
+/// clusters and dependent launches.
 pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
     static MAJOR: OnceLock<i32> = OnceLock::new();
     if let Some(major) = MAJOR.get() {
@@ -347,8 +349,8 @@ pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
 
 type Key = (usize, &'static str, &'static str, Option<DType>);
 
-/// Functions looked up so far, and whether they may have more than 48 KiB of shared memory: asking the driver again would
-/// cost more than many a kernel runs.
+/// Cached functions, and whether more than 48 KiB of shared memory was granted: querying the driver
+/// takes longer than many kernels.
 static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> =
     LazyLock::new(Mutex::default);
 
@@ -393,7 +395,7 @@ fn function(
         let bytes = context
             .attribute(largest)
             .map_err(|error| failed(name, error))?;
-        // What the kernel declares itself counts too.
+        // Static shared memory counts too.
         let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
         let bytes = bytes
             - function

@@ -1,8 +1,8 @@
-//! CUDA errors explained: what they mean for the user, and what to do.
+//! Explains CUDA errors and their remedies.
 
 use candle_core::Error;
 
-/// The compute capability that the kernels of this build were compiled for; empty without the feature `cuda`.
+/// Compute capability of this build's kernels; empty without the feature `cuda`.
 const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
     Some(capability) => capability,
     None => "",
@@ -13,13 +13,13 @@ const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
 #[error("{operation} on the GPU: {cause}")]
 pub struct GpuFailure {
     pub operation: String,
-    /// The code and its meaning, as the library gives them.
+    /// The library's code and message.
     pub cause: String,
-    /// Nothing is broken, and the same work may be tried in smaller pieces.
+    /// Recoverable: the work may be retried in smaller pieces.
     pub is_out_of_memory: bool,
 }
 
-/// Whether the error is that a GPU's memory is used up, in one of our kernels or in candle's.
+/// Whether an error, of our kernels or candle's, is GPU out-of-memory.
 pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
         Error::Cuda(error) => match error.downcast_ref::<GpuFailure>() {
@@ -33,7 +33,7 @@ pub fn is_out_of_memory(error: &Error) -> bool {
     }
 }
 
-/// Whether an error of cudarc, or candle's around it, has the code for memory that is used up.
+/// Whether a cudarc error, possibly wrapped by candle, has an out-of-memory code.
 #[cfg(feature = "cuda")]
 pub(super) fn is_out_of_memory_code(
     error: &(dyn std::error::Error + Send + Sync + 'static),
@@ -59,7 +59,7 @@ fn is_out_of_memory_code(_: &(dyn std::error::Error + Send + Sync + 'static)) ->
     false
 }
 
-/// Advice on an error's text; None where it is not a known GPU fault.
+/// Advice for an error's text; `None` for unknown faults.
 pub fn advice(error: &str) -> Option<String> {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
     let text = if has(&["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]) {
@@ -124,8 +124,7 @@ pub fn advice(error: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The error with the advice for it, once; a backtrace, which candle puts into the text where one is asked for, stays
-/// at the end.
+/// Adds advice once, before a backtrace that candle may include in the text.
 pub fn explained(error: &str) -> String {
     let (what, trace) = error.split_at(error.find("\n   0: ").unwrap_or(error.len()));
     match advice(what) {
@@ -193,7 +192,7 @@ mod tests {
             is_out_of_memory(&failure(true)) && is_out_of_memory(&failure(true).context("layer 3"))
         );
         assert!(!is_out_of_memory(&failure(false)));
-        // Words do not tell.
+        // The text alone does not count.
         assert!(!is_out_of_memory(&Error::Msg(
             "CUDA_ERROR_OUT_OF_MEMORY".to_owned()
         )));

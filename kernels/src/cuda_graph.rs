@@ -1,5 +1,5 @@
-//! A CUDA graph: work recorded once and started again at the cost of one call. What the work reads may change between
-//! starts, where it lies may not.
+//! A CUDA graph: recorded work, launched again at the cost of one call. Inputs may change between
+//! launches, their addresses may not.
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use candle_core::{Device, Result, bail};
@@ -22,8 +22,8 @@ impl std::fmt::Debug for Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Records what `work` would start; nothing runs yet. `work` must not wait for the GPU nor copy to or from it, and
-    /// what it calls must have run before (modules load at their first use).
+    /// Records what `work` would launch; nothing runs yet. `work` must not synchronise or copy to
+    /// or from the GPU, and its kernels must have run before (modules load on first use).
     ///
     /// # Errors
     /// Those of `work`, and what CUDA refuses to record.
@@ -38,7 +38,8 @@ impl Graph {
             .map_err(|error| failed("recording", error))?;
         let result = work();
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        // The recording ends also when the work failed: else the stream would refuse everything that follows.
+        // End the capture even after a failure: otherwise the stream rejects everything that
+        // follows.
         let recorded = stream.end_capture(flags);
         result?;
         match recorded.map_err(|error| failed("recording", error))? {
@@ -47,7 +48,7 @@ impl Graph {
         }
     }
 
-    /// Starts the recorded work.
+    /// Launches the graph.
     pub fn start(&self) -> Result<()> {
         self.graph
             .launch()

@@ -1,20 +1,20 @@
-//! NVIDIA's libraries, looked up when a GPU is first asked for: one program starts on machines with and without a
-//! driver. `cuda_link.c` is the other half.
+//! NVIDIA's libraries, loaded at run time on first use of a GPU: one binary runs with and without a
+//! driver. See also `cuda_link.c`.
 
-/// The driver and CUDA libraries found at run time. Versions as NVIDIA counts them: 13000 is 13.0.
+/// Driver and CUDA libraries found at run time. Versions in NVIDIA's form: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaLibraries {
-    /// The version of the toolkit that this program was built with; None in a build without the feature `cuda`.
+    /// Toolkit version of the build; `None` without the feature `cuda`.
     pub built_with: Option<u32>,
-    /// The newest that the driver serves, that of the build where it does not say; None without a driver.
+    /// Newest version supported by the driver (the build's if unknown); `None` without a driver.
     pub driver: Option<u32>,
-    /// The toolkit's libraries that a GPU needs, and the file of each; None for one that was not found, which may be one
-    /// that they depend on.
+    /// Required toolkit libraries with their files; `None` if a library, or one it depends on, is
+    /// missing.
     pub files: Vec<(String, Option<String>)>,
 }
 
 impl CudaLibraries {
-    /// Why no GPU can be used with them; None where nothing is missing.
+    /// Why no GPU can be used.
     pub fn problem(&self) -> Option<String> {
         let Some(built_with) = self.built_with else {
             return Some(
@@ -47,7 +47,7 @@ impl CudaLibraries {
         })
     }
 
-    /// The libraries found by this process.
+    /// Libraries found by this process.
     pub fn found() -> &'static Self {
         #[cfg(not(feature = "cuda"))]
         return const {
@@ -65,7 +65,7 @@ impl CudaLibraries {
     }
 }
 
-/// `13.0` of 13000.
+/// `13.0` for 13000.
 pub fn version(number: u32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
@@ -83,7 +83,7 @@ mod load {
     use super::CudaLibraries;
 
     unsafe extern "C" {
-        /// Takes the functions of a library, by its number in `cuda_link.c`, from an open one.
+        /// Binds a library's functions, by its number in `cuda_link.c`.
         fn grpo_tui_cuda_bind(library: c_int, handle: *mut c_void);
     }
 
@@ -93,7 +93,7 @@ mod load {
             let mut version = 0;
             // SAFETY: the function is the driver's by now, needs no initialisation and writes one number.
             let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-            // The toolkit's stub says none; what it is, the first call into CUDA tells.
+            // The toolkit's stub reports none; the first CUDA call then shows what it is.
             status
                 .result()
                 .ok()
@@ -102,7 +102,7 @@ mod load {
         });
         let cublas = concat!("libcublas.so.", env!("GRPO_TUI_CUBLAS_VERSION"));
         let curand = concat!("libcurand.so.", env!("GRPO_TUI_CURAND_VERSION"));
-        // Without a driver they would be half a gigabyte mapped for nothing.
+        // Without a driver they would map half a gigabyte for nothing.
         let libraries = if driver.is_some() {
             vec![
                 (1, cublas, c"cublasCreate_v2"),
@@ -125,7 +125,7 @@ mod load {
         }
     }
 
-    /// Opens a library and takes its functions; returns its file, or the name of the library that is missing.
+    /// Opens and binds a library; returns its file, or the missing library's name.
     fn load(number: c_int, name: &str, symbol: &CStr) -> Result<String, String> {
         let handle = open_library(name)?;
         // SAFETY: the handle is open and never closed.
@@ -133,8 +133,8 @@ mod load {
         Ok(file_of(handle, symbol).unwrap_or_else(|| name.to_owned()))
     }
 
-    /// Opens a library where the system's loader finds it, else in the usual folders; it stays open. Or the name of the
-    /// library that is missing: this one, or one that it depends on.
+    /// Opens a library by the system's loader, else in the usual folders, and keeps it open. The
+    /// error names the missing library: this one, or a dependency.
     pub(crate) fn open_library(name: &str) -> Result<*mut c_void, String> {
         let mut missing = name.to_owned();
         std::iter::once(PathBuf::from(name))
@@ -143,7 +143,7 @@ mod load {
             .ok_or(missing)
     }
 
-    /// The file of an open library that has `symbol`; `None` if the loader does not say.
+    /// File of an open library that contains `symbol`; `None` if unknown.
     pub(crate) fn file_of(library: *mut c_void, symbol: &CStr) -> Option<String> {
         // SAFETY: the library is open and never closed; dladdr writes the structure that it is given, and the name in it
         // lives as long as the library.
@@ -158,7 +158,7 @@ mod load {
         }
     }
 
-    /// `missing` becomes the library that this one depends on, where that is what is not there.
+    /// Sets `missing` to a dependency if that is what is missing.
     fn open(path: PathBuf, missing: &mut String) -> Option<*mut c_void> {
         let path = CString::new(path.into_os_string().into_encoded_bytes()).ok()?;
         // SAFETY: NVIDIA's libraries may be initialised from any thread; dlerror's text is read before this thread's next
@@ -178,14 +178,14 @@ mod load {
         None
     }
 
-    /// Where a toolkit or a driver lies that the system's loader was not told of.
+    /// Toolkit and driver folders unknown to the system's loader.
     fn folders() -> Vec<PathBuf> {
         let of = |name: &str, rest: &str| {
             std::env::var_os(name)
                 .filter(|folder| !folder.is_empty())
                 .map(|folder| PathBuf::from(folder).join(rest))
         };
-        // The download of scripts/cuda-toolkit.
+        // Downloaded by scripts/cuda-toolkit.
         let fetched = of("GRPO_TUI_CUDA", "lib")
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));
@@ -205,7 +205,7 @@ mod load {
             .collect()
     }
 
-    /// NVIDIA's wheels in the Python environment that the program is installed in (`pip install grpo-tui[cuda13]`).
+    /// NVIDIA's wheels in this program's Python environment (`pip install grpo-tui[cuda13]`).
     fn wheels() -> Vec<PathBuf> {
         let program = std::env::current_exe().ok();
         let library = program
@@ -290,7 +290,7 @@ mod tests {
             &all,
             Some("the driver supports CUDA 12.8, but this program was built with 13.0"),
         );
-        // Any driver of the same major version will do.
+        // Any driver of the same major version works.
         check(Some(13020), Some(13000), &all, None);
         check(Some(12040), Some(13010), &all, None);
     }

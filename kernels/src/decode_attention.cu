@@ -1,9 +1,9 @@
-// Attention of one new token a row, over its prompt's keys and values and its own earlier tokens. Nothing here depends on the host:
-// a step is captured in a graph, and what changes from step to step is read from the table of rows.
+// Attention of one new token per row over its prompt's keys and values and its own earlier tokens. Independent of the host, as a step is captured in a graph:
+// what changes between steps is read from the table of rows.
 #include "tensor_cores.cuh"
 #include "vectors.cuh"
 
-// One row of the table: the place of its first token in the cache, its prompt's first row and rows, its own tokens so far, the newest included.
+// A row of the table: cache position of its first token, its prompt's first row and length, its own tokens including the newest.
 struct Row {
   int first, prefix_start, prefix_length, length;
 
@@ -15,15 +15,15 @@ template <typename T> struct Step {
   const uint32_t *rows;
   const T *packed, *prefix, *cache;
   int query_heads, key_heads, dimension, splits;
-  float scale;  // 1 / sqrt(dimension), times log2(e)
-  const T *sinks; // of the query heads, or null
+  float scale;  // 1 / sqrt(dimension) * log2(e)
+  const T *sinks; // per query head, or null
 
-  // Whether this warp counts a row's sinks: one of those that `finish` and `merge` join.
+  // Whether this warp counts a row's sinks: exactly one of those that `finish` and `merge` join.
   __device__ __forceinline__ bool counts_sinks() const { return sinks && threadIdx.x < 32 && blockIdx.z == 0; }
   __device__ __forceinline__ float sink(int head) const { return to_float(sinks[head]) * LOG2_E; }
 };
 
-// The query heads of a block that share a key head: block x is a key head and its chunk of at most eight of them.
+// Query heads of a block that share a key head: block x is a key head and a chunk of at most eight of its query heads.
 template <typename T> struct QueryHeads {
   int key_head, first, count;
 
@@ -35,9 +35,9 @@ template <typename T> struct QueryHeads {
   }
 };
 
-// Keys and values of a row's tokens, of one key head.
+// Keys and values of a row's tokens for one key head.
 template <typename T> struct Context {
-  int prefix_length, length;  // length: of both
+  int prefix_length, length;  // length: of prefix and own
   size_t key_width;
   const T *prefix, *own;
 
@@ -46,17 +46,17 @@ template <typename T> struct Context {
         prefix(step.prefix + row.prefix_start * 2 * key_width + (size_t)key_head * step.dimension),
         own(step.cache + (size_t)row.first * 2 * key_width + (size_t)key_head * step.dimension) {}
 
-  // Key n; its value stands key_width further on.
+  // Key n; its value is at + key_width.
   __device__ __forceinline__ const T *key(int n) const { return n < prefix_length ? prefix + n * 2 * key_width : own + (n - prefix_length) * 2 * key_width; }
 };
 
-// Where block z of the parts of `count` keys begins.
+// Start of part `part` of `count` keys.
 __device__ __forceinline__ int part_start(int count, int part, int parts) { return parts == 1 ? count * part : (int)((long long)count * part / parts); }
 
-// Merges what the warps found for the first `used` of a block's columns, each a query head of a row, whose numbers are at most D. Shared memory: [warps, columns]
-// maxima, -inf where a warp had no key, then sums, then [warps, columns, dimension] values, not divided by the sums. `pair_of`: a column's row * query heads +
-// head. With one part of keys a row the result goes to `output`; else to `partial`, for `merge`: [parts, pairs, dimension] of values that are not divided yet,
-// then [parts, pairs] maxima, then sums.
+// Merges the warps' results for the first `used` of a block's columns, each a query head of a row, of at most D dimensions. Shared memory: [warps, columns]
+// maxima, -inf if a warp had no key, then sums, then [warps, columns, dimension] values, not divided by the sums. `pair_of`: a column's row * query heads +
+// head. With one part of keys per row the result goes to `output`; else to `partial`, for `merge`: [parts, pairs, dimension] undivided values, then [parts,
+// pairs] maxima, then sums.
 template <int COLUMNS, int D, typename T, typename PairOf>
 __device__ void finish(const Step<T> &step, const float *found, int used, size_t pairs, T *output, float *partial, PairOf pair_of) {
   const int warps = blockDim.x / 32, dimension = step.dimension;
@@ -88,8 +88,8 @@ __device__ void finish(const Step<T> &step, const float *found, int used, size_t
   }
 }
 
-// Any dtype and head size up to D: block (x, y, z) has a query head of row y, and a part of its keys, or of the last `window` of them (0: all); one key a
-// warp at a time, a lane has every 32nd number.
+// Any dtype and head size up to D: block (x, y, z) has a query head of row y, and a part of its keys, or of the last `window` (0: all); one key per warp at a
+// time, a lane has every 32nd element.
 template <int D, typename T> __device__ void attend(const Step<T> step, int window, T *output, float *partial) {
   constexpr int PIECES = D / 32;
   extern __shared__ __align__(16) float memory[];
@@ -128,13 +128,13 @@ template <int D, typename T> __device__ void attend(const Step<T> step, int wind
   finish<1, D>(step, memory, 1, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
 }
 
-// bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns a block, sixteen keys a warp at a time. A column is a query head of row y; GROUPED,
-// of `rows_a_block` rows from row y * rows_a_block on. Where these have one prompt, all warps go through it once, for all columns; then, and otherwise from the start,
-// the warps are divided among the rows. Part z has its share of either. With a `window` (0: all), never GROUPED, a row sees the last so many of its keys.
+// bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns per block, sixteen keys per warp at a time. A column is a query head of row
+// y; if GROUPED, of `rows_a_block` rows from row y * rows_a_block on. If these share a prompt, all warps process it once, for all columns; then, and otherwise
+// from the start, the warps are divided among the rows. Part z has its share of either. With a `window` (0: all; never GROUPED) a row sees only its last keys.
 //
-// Scores are computed as K x Q^T and the mix as V^T x P^T, so that keys and values are the 16-row operands and the columns the 8-column one. Operands
-// come straight from global memory, 16 bytes at a time: which number of a head stands at which inner index of a product does not matter as long as both
-// operands agree, and the rows of V^T may stand in any order that the result is read back in. With g = lane / 4 and t = lane % 4:
+// Scores are K x Q^T and the mix V^T x P^T, so that keys and values are the 16-row operands and columns the 8-column one. Operands come straight from global
+// memory, 16 bytes at a time: the order of inner indices is free as long as both operands agree, and so is the order of rows of V^T, if the result is read back
+// accordingly. With g = lane / 4 and t = lane % 4:
 //   keys g, g + 8 and column g: numbers 8 (t + 4 c) to + 7 are indices {2 t, 2 t + 1, 2 t + 8, 2 t + 9} of steps 2 c and 2 c + 1;
 //   values of keys 2 t, 2 t + 1, 2 t + 8, 2 t + 9: numbers 8 (g + 8 c) + 2 j and + 1 are rows g and g + 8 of tile (c, j).
 template <int D, bool GROUPED>
@@ -144,13 +144,13 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, g = lane / 4, t = lane % 4;
   const QueryHeads<bf16> heads(step, COLUMNS);
   const int first_row = GROUPED ? blockIdx.y * rows_a_block : blockIdx.y, count = GROUPED ? min(rows_a_block, row_count - first_row) : 1;
-  // A column's row, counted from the block's first; `count` for none.
+  // A column's row within the block; `count` for none.
   const auto row_of = [&](int column) { return GROUPED ? min(column / heads.count, count) : column < heads.count ? 0 : 1; };
   const auto head_of = [&](int column) { return heads.first + (GROUPED ? column % heads.count : column); };
   bool has_one_prompt = count > 1;
   for (int r = 1; r < count; r++)
     has_one_prompt = has_one_prompt && Row(step.rows, first_row + r).prefix_start == Row(step.rows, first_row).prefix_start;
-  // The warps of a row, of which there are no more than warps.
+  // Warps per row; rows are at most as many as warps.
   const int together = GROUPED ? warps / count : warps, own = GROUPED ? min(warp / together, count - 1) : 0, turn = GROUPED ? warp % together : warp;
   const bool works = !GROUPED || warp < together * count;
   const Context<bf16> context(step, Row(step.rows, first_row + own), heads.key_head);
@@ -173,7 +173,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
       largest[h] = step.sink(head_of(2 * t + h));
       total[h] = g == 0 ? 1.0f : 0.0f;
     }
-  // Keys `begin` to `end`, sixteen a turn; for every column, or for those of this warp's row alone.
+  // Keys `begin` to `end`, sixteen at a time; for all columns, or only those of this warp's row.
   const auto walk = [&](int begin, int end, int turn, int turns, bool all) {
     for (int start = begin + turn * KEYS; start < end; start += turns * KEYS) {
       uint4 keys[D / 32][2], values[D / 64][4];
@@ -198,7 +198,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
         multiply(scores, {low.x, high.x, low.y, high.y}, query[c].x, query[c].y);
         multiply(scores, {low.z, high.z, low.w, high.w}, query[c].z, query[c].w);
       }
-      // Number i: key g + 8 (i / 2), column 2 t + i % 2.
+      // Element i: key g + 8 (i / 2), column 2 t + i % 2.
       float keep[2];
 #pragma unroll
       for (int i = 0; i < 4; i++) scores[i] = start + g + i / 2 * 8 < end && (all || is_own[i % 2]) ? scores[i] * step.scale : -INFINITY;
@@ -263,7 +263,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
                      [&](int column) { return (first_row + row_of(column)) * step.query_heads + head_of(column); });
 }
 
-// One block a (row, head): the parts of its keys become one result.
+// One block per (row, head): joins the parts of its keys.
 template <typename T> __device__ void merge(const float *partial, T *output, int splits, int dimension) {
   wait_for_predecessor();
   const size_t numbers = gridDim.x, pair = blockIdx.x;

@@ -1,5 +1,5 @@
-//! Attention of one new token a row: over its prompt's keys and values, shared by the rows of a group, and over its own
-//! earlier tokens.
+//! Decode attention, one new token per row: over its prompt's keys and values, shared by a group's
+//! rows, and over its own earlier tokens.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
@@ -13,42 +13,41 @@ use super::real::{add_scaled, dot, vectorised};
 #[cfg(feature = "cuda")]
 pub(super) mod gpu;
 
-/// One row of a decode step.
+/// A row of a decode step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeRow {
-    /// Where its first own token is in the suffix cache.
+    /// Index of its first own token in the suffix cache.
     pub first: usize,
-    /// First row and number of rows of its prompt in the prefix cache.
+    /// First row and length of its prompt in the prefix cache.
     pub prefix: (usize, usize),
-    /// How many of its own tokens stand in the suffix cache, the newest included.
+    /// Own tokens in the suffix cache, including the newest.
     pub length: usize,
-    /// In a model with states, the number of the one before its token, and of the one after.
+    /// State slots before and after its token, in a model with recurrent states.
     pub states: (usize, usize),
 }
 
-/// Both states of a row that repeats another, to fill a recorded step up.
+/// State slots of rows that only pad a recorded step.
 pub const NO_STATE: u32 = u32::MAX;
 
-/// The rows of a decode step: listed on the CPU, a table that the step itself moves on along on a GPU.
+/// Rows of a decode step: a list on the CPU, a table advanced by the step itself on a GPU.
 #[derive(Clone, Debug)]
 pub enum DecodeRows {
-    /// The rows, in order.
     Listed(Vec<DecodeRow>),
-    /// On a GPU.
+    /// A table on a GPU.
     Table {
-        /// [rows, 4] of u32: each first place, prefix start, prefix length, length.
+        /// [rows, 4] of u32: first index, prefix start, prefix length, length.
         rows: Tensor,
-        /// [rows, 2] of u32: each row's states as in [`DecodeRow::states`]; [`NO_STATE`] for the last rows where these
-        /// repeat the one before them.
+        /// [rows, 2] of u32: [`DecodeRow::states`]; [`NO_STATE`] for padding rows, which repeat the
+        /// previous one.
         states: Tensor,
-        /// The most tokens of a prompt and its completion together.
+        /// Maximum length of prompt + completion.
         longest: usize,
     },
 }
 
 impl DecodeRows {
     /// # Errors
-    /// When the rows are a table on a GPU.
+    /// The rows are a table on a GPU.
     pub fn listed(&self) -> Result<&[DecodeRow]> {
         match self {
             Self::Listed(rows) => Ok(rows),
@@ -73,8 +72,8 @@ impl DecodeRows {
     }
 }
 
-/// Copies the keys and values of the newest token of each row to its place in `cache`: [places, 2 * key_width].
-/// `packed`: [rows, row_width], rotated.
+/// Appends each row's newest keys and values to `cache`: [slots, 2 * key_width]. `packed`: [rows,
+/// row_width], rotated.
 pub(super) fn append_keys_values(
     cache: &Tensor,
     packed: &Tensor,
@@ -91,9 +90,8 @@ pub(super) fn append_keys_values(
     cache.inplace_op2(packed, &Append { heads, rows })
 }
 
-/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width], the prompts' keys and values; `cache`:
-/// [places, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the
-/// reading of its keys.
+/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width]; `cache`: [slots,
+/// 2 * key_width] -> [rows, query_width]. Adjacent rows of one prompt read its keys once.
 pub fn decode_attention<'a>(
     packed: &Tensor,
     prefix: &Tensor,
@@ -201,12 +199,12 @@ fn attend<T: Real>(
     Tensor::from_vec(output, (rows.len(), heads.query_width()), packed.device())
 }
 
-/// The rows of one prompt, seen by one key head and the query heads that share it.
+/// Rows of one prompt, for one key head and its query heads.
 struct GroupHead<'a> {
     attention: Attention<'a>,
     heads: Heads,
     group: &'a [DecodeRow],
-    /// Index of the group's first row in the batch.
+    /// First row of the group in the batch.
     first: usize,
     key_head: usize,
 }
@@ -216,17 +214,17 @@ impl GroupHead<'_> {
         self.heads.query / self.heads.key_value
     }
 
-    /// Scores a query line takes: the prompt, then the longest suffix.
+    /// Scores per query: prompt, then longest suffix.
     fn line(&self) -> usize {
         self.group[0].prefix.1 + self.group.iter().map(|row| row.length).max().unwrap_or(0)
     }
 
-    /// Where this head's keys (`part` 0) or values (1) begin in a token's.
+    /// Column of this head's keys (`part` 0) or values (1).
     fn column(&self, part: usize) -> usize {
         part * self.heads.key_width() + self.key_head * self.heads.dimension
     }
 
-    /// The group's prompt keys (`part` 0) or values (1) of this head.
+    /// The prompt's keys (`part` 0) or values (1) of this head.
     fn prompt(&self, part: usize) -> View {
         let (column, width) = (self.column(part), 2 * self.heads.key_width());
         let (start, length) = self.group[0].prefix;
@@ -245,7 +243,7 @@ impl GroupHead<'_> {
         &cached[at..at + self.heads.dimension]
     }
 
-    /// Query lines [rows * sharing, dimension].
+    /// Queries [rows * sharing, dimension].
     fn gather<T: Real>(&self, numbers: &[T], queries: &mut Vec<T>) {
         queries.clear();
         let size = self.sharing() * self.heads.dimension;
@@ -301,7 +299,7 @@ impl GroupHead<'_> {
         });
     }
 
-    /// Values mixed by the probabilities: [rows * sharing, dimension].
+    /// Values weighted by probabilities: [rows * sharing, dimension].
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
         let (lines, size, line, prefix) = (
             self.group.len() * self.sharing(),

@@ -1,9 +1,9 @@
-// A decoded token of the gated delta rule (delta_rule.cuh). A column of S depends on no other: a block has 32 of them. Sums are over four warps, in a fixed order.
+// A decoded token of the gated delta rule (delta_rule.cuh). Columns of S are independent: a block has 32 of them. Sums are over four warps, in a fixed order.
 #include "delta_rule.cuh"
 
 constexpr int WARPS = MOST / SLICE;
 
-// By all threads of a block of MOST: the normalised query and key, a thread a number, and the gate.
+// By all MOST threads of a block: normalised query and key, one element per thread, and the gate.
 template <typename T> __device__ __forceinline__ void prepare(const Inputs<T> &inputs, const Heads &heads, int row, int head, float &query, float &key, Gate &gate) {
   const int column = heads.key_of(head) * heads.key_dimension;
   const T *own = inputs.convolved + (size_t)row * heads.row_width() + column;
@@ -15,7 +15,7 @@ template <typename T> __device__ __forceinline__ void prepare(const Inputs<T> &i
   gate.product = block_sum(query * key);
 }
 
-// Four neighbouring numbers of a state's row, of which `count` are inside: in one access where all rows have `whole` ones. They are read once.
+// Four adjacent elements of a state's row, `count` of them inside: in one access if `whole`. Cache-streaming, as they are read once.
 __device__ __forceinline__ Pack<float, 4> read_four(const float *from, int count, bool whole) {
   Pack<float, 4> own = {};
   if (whole) {
@@ -38,8 +38,8 @@ __device__ __forceinline__ void write_four(float *to, const Pack<float, 4> &own,
     if (i < count) to[i] = own.at[i];
 }
 
-// Blocks: (slices of columns, value heads, rows): of a row that follows none, and of those that follow it. A warp has 32 rows of a state; eight lanes have four columns
-// each of every fourth of them.
+// Blocks: (slices of columns, value heads, rows): handles a row that follows no other, and those that follow it. A warp has 32 rows of a state; eight lanes
+// have four columns each of every fourth row.
 template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32_t *slots, float *states, T *output, const Heads &heads, int rows) {
   constexpr int FOURS = SLICE / 4, EVERY = 32 / FOURS, LINES = SLICE / EVERY;
   __shared__ float vectors[2][MOST];
@@ -99,7 +99,7 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
       for (int i = 0; i < 4; i++) state[n].at[i] += vectors[1][line + n * EVERY] * update.at[i];
       write_four(states + after * width + of_head + n * next, state[n], line + n * EVERY < heads.key_dimension ? count : 0, whole);
     }
-    // Rows that are none repeat the last one: what they store of it elsewhere must be the same.
+    // Padding rows repeat the last row, and must store the same.
     for (int place = row; threadIdx.x < FOURS && (place == row || is_none(slots, place, rows)); place++)
 #pragma unroll
       for (int i = 0; i < 4; i++)

@@ -1,5 +1,5 @@
-// The gated delta rule (delta_rule.rs) for a token, what its kernels share: S' = a S, u = b (v - S'^T k), S = S' + k u^T, output S^T q; S: [key dimension, value
-// dimension], a state a value head. Heads have 128 numbers at most.
+// Shared by the kernels of the gated delta rule (delta_rule.rs) for a token: S' = a S, u = b (v - S'^T k), S = S' + k u^T, output S^T q; S: [key dimension,
+// value dimension], one state per value head. Heads have at most 128 columns.
 #pragma once
 #include "segments.cuh"
 
@@ -13,19 +13,19 @@ struct Heads {
   __device__ __forceinline__ int row_width() const { return 2 * key_width() + value_width(); }
   __device__ __forceinline__ size_t state() const { return (size_t)key_dimension * value_dimension; }
   __device__ __forceinline__ int slices() const { return (value_dimension + SLICE - 1) / SLICE; }
-  // Value heads that share a key head, and the key head of a value head.
+  // Value heads per key head, and the key head of a value head.
   __device__ __forceinline__ int sharing() const { return value / key; }
   __device__ __forceinline__ int key_of(int head) const { return head / sharing(); }
 };
 
-// Of a row and value head: b, the logarithm of a, the slope of softplus, and for a decoded token the product of query and key.
+// Of a row and value head: b, log a, the slope of softplus, and for a decoded token the product of query and key.
 struct alignas(16) Gate {
   float strength, log_decay, slope, product;
 };
 
-// A token's inputs as read: queries and keys before they are normalised, b's and the decay's numbers.
+// A token's raw inputs: queries and keys before normalisation, logits of b and the decay.
 template <typename T> struct Inputs {
-  const T *convolved, *packed; // [rows, row_width]; [rows, stride], the numbers from `column` on
+  const T *convolved, *packed; // [rows, row_width]; [rows, stride], logits from `column` on
   const T *decay, *bias;       // [value heads]
   int stride, column;
 
@@ -36,7 +36,7 @@ template <typename T> struct Inputs {
   }
 };
 
-// What a vector is multiplied with to have length 1, from the sum of its squares.
+// Factor that normalises a vector, from its sum of squares.
 __device__ __forceinline__ float inverse_length(float squares) { return rsqrtf(squares + 1e-6f); }
 
 template <typename T> __device__ __forceinline__ float value_at(const T *vector, int index, int width) { return index < width ? to_float(vector[index]) : 0.0f; }

@@ -1,7 +1,8 @@
-//! The gated delta rule (Yang et al. 2024, arXiv 2412.06464): each value head has a state S, [key dimension, value
-//! dimension], which a token decays and then corrects towards its value at its key: `S' = a S`, `u = b (v - S'^T k)`, `S =
-//! S' + k u^T`, output `S^T q`. Queries and keys have unit length; `a = exp(-exp(A) softplus(x + bias))`, `b =
-//! sigmoid(y)`. Computed token by token on a CPU, in chunks of tokens on a GPU.
+//! The gated delta rule (Yang et al. 2024, arXiv 2412.06464): each value head has a state S, [key
+//! dimension, value dimension], which a token decays and then corrects towards its value at its
+//! key: `S' = a S`, `u = b (v - S'^T k)`, `S = S' + k u^T`, output `S^T q`. Queries and keys have
+//! unit length; `a = exp(-exp(A) softplus(x + bias))`, `b = sigmoid(y)`. Token by token on a CPU,
+//! in chunks on a GPU.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,30 +20,28 @@ mod backward;
 #[cfg(feature = "cuda")]
 mod gpu;
 
-/// How rows of queries, keys and values divide.
+/// Layout of a row of queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeltaHeads {
-    /// Key heads, and as many query heads; each serves `value / key` neighbouring value heads.
+    /// Number of key heads, and of query heads; each serves `value / key` adjacent value heads.
     pub key: usize,
     pub value: usize,
-    /// Numbers of a query or key head.
+    /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Numbers of a value head.
+    /// Dimension of a value head.
     pub value_dimension: usize,
 }
 
 impl DeltaHeads {
-    /// Numbers in a row of queries, keys and values.
     pub fn row_width(&self) -> usize {
         2 * self.key_width() + self.value_width()
     }
 
-    /// Numbers in a row of values.
     pub fn value_width(&self) -> usize {
         self.value * self.value_dimension
     }
 
-    /// Numbers of a sequence's state.
+    /// Elements of a sequence's state.
     pub fn state_width(&self) -> usize {
         self.value_width() * self.key_dimension
     }
@@ -67,11 +66,11 @@ impl DeltaHeads {
     }
 }
 
-/// The inputs of the rule besides queries, keys and values.
+/// Inputs of the rule besides queries, keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaRule<'a> {
     pub heads: DeltaHeads,
-    /// [rows, ..]: from `column` on, by value head the numbers of which `b` is the sigmoid, then those of the decay.
+    /// [rows, ..]: from `column` on, per value head the logits of `b`, then those of the decay.
     pub packed: &'a Tensor,
     pub column: usize,
     /// A: [value heads].
@@ -80,10 +79,11 @@ pub struct DeltaRule<'a> {
     pub bias: &'a Tensor,
 }
 
-/// Added to the square of a query's or key's length.
+/// Added to the squared length of a query or key.
 const EPSILON: f64 = 1e-6;
 
-/// `convolved`: [rows, row_width] -> [rows, value_width]. A completion starts from the state of its prompt.
+/// `convolved`: [rows, row_width] -> [rows, value_width]. A completion starts from its prompt's
+/// state.
 pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if convolved.device().is_cuda() {
@@ -92,7 +92,7 @@ pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) 
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), false))?.0)
 }
 
-/// The states after each segment: [segments, state_width]; f32 on a GPU.
+/// States after each segment: [segments, state_width]; f32 on a GPU.
 pub fn delta_rule_states(
     convolved: &Tensor,
     rule: DeltaRule<'_>,
@@ -105,19 +105,19 @@ pub fn delta_rule_states(
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), true))?.1)
 }
 
-/// The gradients of what the rule reads.
+/// Gradients of the rule's inputs.
 #[derive(Debug)]
 pub struct DeltaGradients {
     /// [rows, row_width].
     pub convolved: Tensor,
     /// [rows, 2 * value heads], as in [`DeltaRule::packed`].
     pub gates: Tensor,
-    /// This and the next in f32 on a GPU.
+    /// f32 on a GPU, as `bias`.
     pub decay: Tensor,
     pub bias: Tensor,
 }
 
-/// `gradient`: [rows, value_width]. States are computed again, not kept.
+/// `gradient`: [rows, value_width]. Recomputes states.
 pub fn delta_rule_backward(
     gradient: &Tensor,
     convolved: &Tensor,
@@ -134,8 +134,8 @@ pub fn delta_rule_backward(
     )
 }
 
-/// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width], f32 on a GPU; each row
-/// goes on from one of them and leaves its own in one.
+/// Decode step: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width], f32 on a
+/// GPU; each row reads one slot and writes one.
 pub fn delta_rule_step(
     convolved: &Tensor,
     rule: DeltaRule<'_>,
@@ -158,12 +158,12 @@ pub fn delta_rule_step(
     }
 }
 
-/// Rows ready for the rule.
+/// Prepared inputs of rows.
 struct Prepared<T> {
     heads: DeltaHeads,
     /// Queries and keys of unit length, queries divided by the root of their dimension; values.
     rows: Vec<T>,
-    /// By row and value head.
+    /// Gates by row and value head.
     gates: Vec<Gate<T>>,
 }
 
@@ -171,9 +171,9 @@ struct Prepared<T> {
 struct Gate<T> {
     /// `b`.
     strength: T,
-    /// The logarithm of `a`.
+    /// Logarithm of `a`.
     log_decay: T,
-    /// The slope of `softplus(x + bias)`.
+    /// Derivative of `softplus(x + bias)`.
     slope: T,
 }
 
@@ -241,7 +241,7 @@ impl<T: Real> Prepared<T> {
     }
 }
 
-/// Of a vector before it is normalised.
+/// Inverse length of an unnormalised vector.
 #[inline(always)]
 fn inverse_length<T: Real>(vector: &[T]) -> T {
     T::constant(1.0) / (dot(vector, vector) + T::constant(EPSILON)).sqrt()
@@ -278,7 +278,7 @@ fn correct_state<T: Real>(state: &mut [T], key: &[T], update: &[T]) {
     }
 }
 
-/// As both, and `output = S^T q`.
+/// Both, and `output = S^T q`.
 #[inline(always)]
 fn advance<T: Real>(
     state: &mut [T],
@@ -298,7 +298,7 @@ fn advance<T: Real>(
     }
 }
 
-/// Whether a segment of `segments` starts from the state after the one at `start`.
+/// Whether a segment starts from the state after the one at `start`.
 fn is_prefix(segments: &[Segment], start: usize) -> bool {
     segments
         .iter()
@@ -329,7 +329,7 @@ fn forward<T: Real>(
         vec![T::constant(0.0); heads.value_dimension],
     );
     for head in 0..heads.value {
-        // After prompts, by their first row.
+        // States after prompts, by first row.
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
         for (index, segment) in segments.iter().enumerate() {
             start_from(&mut state, *segment, &prompts)?;
@@ -365,7 +365,7 @@ fn forward<T: Real>(
     ))
 }
 
-/// Sets `state` to where a segment starts.
+/// Sets `state` to a segment's initial state.
 fn start_from<T: Real>(
     state: &mut [T],
     segment: Segment,

@@ -1,12 +1,13 @@
-// The gated delta rule by chunks (delta_rule_chunks.cuh): what all chunks need first, then the chunks of a segment one after the other, forwards or backwards.
+// The gated delta rule by chunks (delta_rule_chunks.cuh): first what is independent of the state for all chunks, then a segment's chunks in sequence, forwards
+// or backwards.
 #include "delta_rule_chunks.cuh"
 
 constexpr int THREADS = 256;
 
-// Between rows of a matrix of 64 tokens by tokens in f32.
+// Row stride of an f32 matrix of 64 x 64 tokens.
 constexpr int STRIDE = CHUNK + 4;
 
-// to = factor a b of lower left quarters, SIZE x SIZE, of which a block has CHUNK / (2 SIZE).
+// to = factor a b for lower left quarters, SIZE x SIZE, of which a block has CHUNK / (2 SIZE).
 template <int SIZE> __device__ __forceinline__ void multiply_quarters(float *to, const float *a, const float *b, float factor) {
   constexpr int SQUARES = CHUNK / (2 * SIZE), ROWS = SQUARES * SIZE * SIZE / THREADS;
   const int thread = threadIdx.x % (THREADS / SQUARES), column = thread % SIZE, row = thread / SIZE * ROWS;
@@ -27,7 +28,7 @@ template <int SIZE> __device__ __forceinline__ void multiply_quarters(float *to,
   for (int r = 0; r < ROWS; r++) to[(row + r) * STRIDE + column] = factor * sums[r];
 }
 
-// From the inverses of two squares of SIZE tokens that follow each other, (I + A)^-1 of both: its lower left quarter is -(I + A22)^-1 A21 (I + A11)^-1.
+// From the inverses of two consecutive squares of SIZE tokens, (I + A)^-1 of both: its lower left quarter is -(I + A22)^-1 A21 (I + A11)^-1.
 template <int SIZE> __device__ __forceinline__ void join_inverses(const float *system, float *inverse, float *between) {
   const int first = threadIdx.x / (THREADS / (CHUNK / (2 * SIZE))) * 2 * SIZE, second = first + SIZE;
   multiply_quarters<SIZE>(between + first * STRIDE, system + second * STRIDE + first, inverse + first * STRIDE + first, 1.0f);
@@ -36,10 +37,10 @@ template <int SIZE> __device__ __forceinline__ void join_inverses(const float *s
   __syncthreads();
 }
 
-// The lower half of (I + A)^-1 by all threads; of A, `system`, the part below the diagonal is read. `between`: as large as A.
+// Lower half of (I + A)^-1 by all threads; only reads A (`system`) below the diagonal. `between`: as large as A.
 __device__ __forceinline__ void invert(const float *system, float *inverse, float *between) {
   constexpr int SIZE = 16;
-  if (threadIdx.x < CHUNK) { // a column of a square
+  if (threadIdx.x < CHUNK) { // one column of a square
     const int first = threadIdx.x / SIZE * SIZE, column = threadIdx.x % SIZE;
     float x[SIZE];
 #pragma unroll
@@ -48,7 +49,7 @@ __device__ __forceinline__ void invert(const float *system, float *inverse, floa
 #pragma unroll
       for (int k = 0; k < row; k++) x[row] -= system[(first + row) * STRIDE + first + k] * x[k];
       inverse[(first + row) * STRIDE + first + column] = x[row];
-      if (first % (2 * SIZE) == 0) inverse[(first + row) * STRIDE + first + SIZE + column] = 0.0f; // read with the square of twice the size
+      if (first % (2 * SIZE) == 0) inverse[(first + row) * STRIDE + first + SIZE + column] = 0.0f; // read as part of the square of twice the size
     }
   }
   __syncthreads();
@@ -56,7 +57,7 @@ __device__ __forceinline__ void invert(const float *system, float *inverse, floa
   join_inverses<32>(system, inverse, between);
 }
 
-// Blocks: (chunks, value heads), of 256 threads; `chunks`: [chunks, 2] of segment and first token.
+// Blocks: (chunks, value heads), 256 threads; `chunks`: [chunks, 2] of segment and first token.
 template <typename T>
 __device__ void prepare(const Inputs<T> &inputs, const Heads &heads, const uint32_t *segments, const uint32_t *chunks, const Prepared &prepared, Gate *gates) {
   constexpr int INPUT = Parts<T>::INPUT, OWN = Parts<T>::OWN;
@@ -71,7 +72,7 @@ __device__ void prepare(const Inputs<T> &inputs, const Heads &heads, const uint3
   const Segment segment(segments, chunks[2 * index]);
   const Chunk chunk(segment, chunks[2 * index + 1]);
   bf16 *image = head % heads.sharing() == 0 ? prepared.tile_of<T>(heads, index, head) : nullptr;
-  // Half a warp has a row of 128 numbers.
+  // Half a warp has a row of 128 elements.
 #pragma unroll 4
   for (int r = threadIdx.x / 16; r < 2 * CHUNK; r += THREADS / 16) {
     const int is_query = r / CHUNK, token = r % CHUNK, column = threadIdx.x % 16 * 8;
@@ -100,7 +101,7 @@ __device__ void prepare(const Inputs<T> &inputs, const Heads &heads, const uint3
       if (image) store<4>(reinterpret_cast<uint32_t *>(image + at), piece);
     }
   }
-  // A token a thread. Sums of logarithms in f64: differences of neighbours count.
+  // One token per thread. Sums of logarithms in f64, as differences of neighbours matter.
   double sum = 0.0;
   const int token = threadIdx.x;
   Gate gate = {};
@@ -128,7 +129,7 @@ __device__ void prepare(const Inputs<T> &inputs, const Heads &heads, const uint3
     factors[token].out = factors[CHUNK - 1].since(factors[token]);
     prepared.factors_of(heads, index, head)[token] = factors[token];
   }
-  // Four warps have rows of K K^T, four of Q K^T.
+  // Four warps compute rows of K K^T, four of Q K^T.
   const int is_query = warp / 4, first = warp % 4 * 16;
   float products[1][8][4] = {};
   for (int panel = 0; panel < heads.key_dimension; panel += 64)
@@ -174,7 +175,7 @@ __device__ void prepare(const Inputs<T> &inputs, const Heads &heads, const uint3
   }
 }
 
-// A block's shared memory for its 32 columns, and what it copies there for a chunk.
+// A block's shared memory for its 32 columns, and its copies of a chunk.
 template <typename T> struct Columns {
   static constexpr int INPUT = Parts<T>::INPUT, OWN = Parts<T>::OWN;
   static constexpr int NUMBERS = 2 * INPUT * TILE + OWN * (2 * SQUARE + STATE + 2 * PANEL);
@@ -190,7 +191,7 @@ template <typename T> struct Columns {
   bf16 *tile, *inverse, *scores, *state, *panels[2];
   Factor *factors;
   int head, slice, warp, lane;
-  bool paired; // two values of a row are read and written at once
+  bool paired; // two values of a row are accessed together
 
   __device__ __forceinline__ Columns(const Heads &heads, const Prepared &prepared, bf16 *memory, Factor *factors) : heads(heads), prepared(prepared), factors(factors) {
     tile = memory;
@@ -202,13 +203,13 @@ template <typename T> struct Columns {
     paired = heads.value_dimension % 2 == 0;
   }
 
-  // A warp has 16 of a chunk's rows, 32 of the state's, and 16 columns: the row of number i of a result, the first column of result n.
+  // A warp has 16 of a chunk's rows, 32 of the state's, and 16 columns: row of element i of a result, first column of result n.
   __device__ __forceinline__ int first_row() const { return warp / 2 * 16; }
   __device__ __forceinline__ int first_column() const { return warp % 2 * 16; }
   __device__ __forceinline__ int row(int i) const { return first_row() + lane / 4 + i / 2 * 8; }
   __device__ __forceinline__ int state_row(int m, int i) const { return warp / 2 * 32 + m * 16 + lane / 4 + i / 2 * 8; }
   __device__ __forceinline__ int column(int n) const { return first_column() + n * 8 + lane % 4 * 2; }
-  // Of the head's values.
+  // Within the head's values.
   __device__ __forceinline__ int value_column(int n) const { return slice * SLICE + column(n); }
 
   __device__ __forceinline__ void copy_rows(size_t chunk, int is_query) const {
@@ -223,7 +224,7 @@ template <typename T> struct Columns {
     copy_image(reinterpret_cast<bf16 *>(factors), from, CHUNK * sizeof(Factor) / sizeof(bf16));
   }
 
-  // Parts of a chunk's numbers, to a panel in shared memory, or to the part of a record.
+  // Writes a chunk's elements in parts, to a panel in shared memory or to a record.
   template <int PARTS> __device__ __forceinline__ void write(bf16 *to, const float (&numbers)[2][4], const float (&factor)[2]) const {
 #pragma unroll
     for (int n = 0; n < 2; n++)
@@ -250,12 +251,12 @@ template <typename T> struct Columns {
   }
 
   __device__ __forceinline__ bf16 *record(bf16 *records, size_t chunk) const { return records + ((chunk * heads.value + head) * heads.slices() + slice) * INPUT * RECORD; }
-  // The largest parts of the state, which stands in shared memory.
+  // Records the largest parts of the state in shared memory.
   __device__ __forceinline__ void record_state(bf16 *to) const {
     for (int at = threadIdx.x * 8; at < INPUT * STATE; at += THREADS * 8) store<8>(to + at, load<8>(state + at));
   }
 
-  // Adds a state in memory, and writes one.
+  // Adds or writes a state in global memory.
   __device__ __forceinline__ void add_state(const float *from, float (&numbers)[2][2][4]) const {
     each(numbers, [&](float &number, size_t at) { number += from[at]; });
   }
@@ -274,7 +275,7 @@ template <typename T> struct Columns {
         }
   }
 
-  // A chunk's values of a head, in rows that are `stride` apart, even if values are.
+  // A chunk's values of a head, from rows `stride` apart.
   template <typename N> __device__ __forceinline__ void read(float (&numbers)[2][4], const N *from, int stride, const Chunk &chunk) const {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -314,7 +315,7 @@ template <typename T> struct Columns {
     }
   }
 
-  // Brings what is copied of a chunk later nearer.
+  // Prefetches what is later copied of a chunk.
   __device__ __forceinline__ void prefetch_chunk(size_t chunk) const {
     const bf16 *rows = prepared.tile_of<T>(heads, chunk, head), *squares = prepared.squares_of<T>(heads, chunk, head);
     for (int at = threadIdx.x * 64; at < 2 * INPUT * TILE; at += THREADS * 64) prefetch(rows + at);
@@ -327,12 +328,13 @@ template <typename T> struct Columns {
     if (heads.key_dimension > 64) product<CHUNK>(d, Rows(tile + 64), first_row(), State(state + 64 * SLICE), first_column());
   }
 
-  // The state's numbers of a thread next to those of its neighbours, 16 bytes at a time.
+  // A thread's elements of the state are adjacent to its neighbours', for 16-byte accesses.
   __device__ __forceinline__ float *end_of(float *ends, size_t chunk) const { return ends + ((chunk * heads.value + head) * heads.slices() + slice) * STATE + threadIdx.x * 4; }
 };
 
-// Blocks: (slices of columns, value heads, segments). Prompts (`completions` 0), then what goes on from their states. `states`: [segments, state_width], written
-// where others go on from them, or all (`keeps`). For the gradient, `output` is f32, and U is written too, `updates`: [rows, value_width], with what is recorded.
+// Blocks: (slices of columns, value heads, segments). Prompts (`completions` 0), then those that continue from their states. `states`: [segments, state_width],
+// written if others continue from them, or all (`keeps`). For the gradient `output` is f32, and U is written too, `updates`: [rows, value_width], with the
+// records.
 template <typename T, typename O>
 __device__ void forward(const T *convolved, const Prepared &prepared, const uint32_t *segments, const uint32_t *owners, const uint32_t *first_chunks, float *states, O *output,
                         float *updates, bf16 *records, float *ends, const Heads &heads, int completions, int keeps) {
@@ -418,8 +420,8 @@ __device__ void forward(const T *convolved, const Prepared &prepared, const uint
   if (keeps || segment.readers > 0) own.store_state(states + blockIdx.z * width + of_head, state);
 }
 
-// Completions (1), then prompts, whose last state has the sum of their gradients. `states`: [segments, state_width], the gradients of the states that completions start from;
-// `values`: [rows, value_width]; `along`: [chunks, value heads, slices], the products of chunks' last states and their gradients.
+// Completions (1), then prompts, whose last state gets the sum of their gradients. `states`: [segments, state_width], gradients of the states that completions
+// start from; `values`: [rows, value_width]; `along`: [chunks, value heads, slices], products of chunks' last states with their gradients.
 template <typename T>
 __device__ void backward(const T *gradient, const Prepared &prepared, const uint32_t *segments, const uint32_t *first_chunks, float *states, float *values, bf16 *records,
                          float *ends, float *along, const Heads &heads, int completions) {
@@ -526,7 +528,7 @@ __device__ void backward(const T *gradient, const Prepared &prepared, const uint
   if (completions) own.store_state(states + blockIdx.z * width + of_head, state);
 }
 
-// Blocks of a multiprocessor, by their shared memory.
+// Blocks per multiprocessor, by shared memory.
 template <typename T> constexpr int BLOCKS = Parts<T>::INPUT == 1 ? 2 : 1;
 
 #define PREPARED Factor *factors, bf16 *tiles, bf16 *squares

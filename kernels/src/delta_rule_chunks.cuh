@@ -4,49 +4,50 @@
 //
 //     R = a_i S,    u_i = b_i (v_i - R^T k_i),    S <- R + k_i u_i^T,    o_i = S^T q_i                              (token by token: delta_rule.rs)
 //
-// Within a chunk, S is the state before it; Q, K, V, U, O have a token a row; c_i is the sum of log a from the chunk's first token to token i, and C that of its last one.
-// e^c times a matrix multiplies row i by e^(c_i). Unrolled, the state after token i is e^(c_i) S + sum over j <= i of e^(c_i - c_j) k_j u_j^T. In u_i and o_i this gives
+// Within a chunk, S is the state before it; Q, K, V, U, O have one token per row; c_i is the sum of log a from the chunk's first token to token i, C that of
+// its last one. e^c times a matrix multiplies row i by e^(c_i). Unrolled, the state after token i is e^(c_i) S + sum over j <= i of e^(c_i - c_j) k_j u_j^T. So
+// u_i and o_i are
 //
 //     (I + A) U = b (V - e^c K S),   A_ij = b_i e^(c_i - c_j) k_i . k_j   for j < i,  else 0                        `system`; T = (I + A)^-1 is `inverse`
 //     O = e^c Q S + P U,             P_ij = e^(c_i - c_j) q_i . k_j       for j <= i, else 0                        `scores`
 //     S <- e^C S + K^T e^(C - c) U                                                                                  `into` is e^c, `out` e^(C - c)
 //
-// A and P need no state: `prepare` computes T and P for all chunks at once. `forward` does the rest chunk after chunk, a block for each 32 columns of the state, since no
-// column depends on another. T comes from squares of 16 tokens by substitution; two that follow each other are joined, to 32 and to 64 tokens, by
+// A and P need no state: `prepare` computes T and P for all chunks at once. `forward` does the rest in sequence, one block per 32 columns of the state, as
+// columns are independent. T comes from squares of 16 tokens by substitution; consecutive squares are joined, to 32 and to 64 tokens, by
 //
 //     (I + A)^-1 = [ T11  0 ; -T22 A21 T11  T22 ]
 //
-// Backwards (`backward`, delta_rule_gradients.cu): dO is the gradient of O, dS' that of the state after the chunk. E is the gradient of U by its direct uses, T^T E that of
-// b (V - e^c K S):
+// Backward (`backward`, delta_rule_gradients.cu): dO is the gradient of O, dS' that of the state after the chunk. E is the gradient of U by its direct uses,
+// T^T E that of b (V - e^c K S):
 //
 //     E = P^T dO + e^(C - c) K dS'
 //     dV = b T^T E
 //     dS = e^C dS' + Q^T e^c dO - K^T e^c dV
 //
-// dQ and dK follow from the three equations above, where the gradient of A_ij is -(T^T E)_i . u_j. With N_ij = e^(c_i - c_j) do_i . u_j for j <= i and
-// M_ij = e^(c_i - c_j) dv_i . u_j for j < i (`scores` and `inner` there):
+// dQ and dK follow from the three equations above, where the gradient of A_ij is -(T^T E)_i . u_j. With N_ij = e^(c_i - c_j) do_i . u_j for j <= i and M_ij =
+// e^(c_i - c_j) dv_i . u_j for j < i (`scores` and `inner` there):
 //
 //     dQ = e^c dO S^T + N K
 //     dK = e^(C - c) U dS'^T - e^c dV S^T + N^T Q - (M + M^T) K
 //     db_i = u_i . dv_i / b_i^2                                                       of b = sigmoid(y):   dy_i = u_i . dv_i (1 - b_i) / b_i
 //
-// A decay scales the state as a whole, so the gradient of log a_i is <a_i S, d(a_i S)>, the sum over all numbers of the state times their gradients. Backwards over a token
-// this product grows by o_i . do_i - v_i . dv_i (`falls`), and at the chunk's end it is known (`along`):
+// A decay scales the whole state, so the gradient of log a_i is <a_i S, d(a_i S)>, the sum of the state's elements times their gradients. Backwards over a
+// token this product grows by o_i . do_i - v_i . dv_i (`falls`), and it is known at the chunk's end (`along`):
 //
 //     d(log a_i) = <last S, dS'> + sum over j >= i of (o_j . do_j - v_j . dv_j)
 //     log a = -exp(A) softplus(x + bias):   dx = dbias = -exp(A) sigmoid(x + bias) d(log a),   dA = log a d(log a)  (A: `decay`, not the matrix)
 //
-// Numbers are multiplied as sums of bf16 ones, so that errors are those of f32: inputs as read are one (bf16) or three (f32), what is computed two or three. Keys and
-// queries therefore stay as they are read: q = f x with f = 1 / |x| (for a query over the root of the dimension, too) is a factor of products (`query`, `key`). From the
+// Numbers are multiplied as sums of bf16 parts, for f32's errors: inputs as read have one part (bf16) or three (f32), computed numbers two or three. So keys
+// and queries stay as read: q = f x with f = 1 / |x| (for a query also over the root of the dimension) is a factor of products (`query`, `key`). From the
 // gradient of q, dx = f (dq - x (x . dq) / |x|^2); 1e-6 is added to |x|^2.
 #pragma once
 #include "delta_rule.cuh"
 #include "tensor_cores.cuh"
 
 constexpr int CHUNK = 64;
-// Numbers of a chunk's keys (or queries), of a matrix of tokens by tokens, of 32 columns of a state, of 32 columns of a chunk's values.
+// Elements of a chunk's keys (or queries), of a 64 x 64 token matrix, of 32 columns of a state, of 32 columns of a chunk's values.
 constexpr int TILE = CHUNK * MOST, SQUARE = CHUNK * CHUNK, STATE = MOST * SLICE, PANEL = CHUNK * SLICE;
-// What is recorded for the gradients of queries and keys, of 32 columns: U, dV, dO, S, dS'.
+// Recorded for the gradients of queries and keys, of 32 columns: U, dV, dO, S, dS'.
 constexpr int RECORD = 3 * PANEL + 2 * STATE;
 
 template <typename T> struct Parts;
@@ -57,12 +58,12 @@ template <> struct Parts<float> {
   static constexpr int INPUT = 3, OWN = 3;
 };
 
-// Of a token and value head. Rows behind a segment's end are zeros, with `into` and `out` of the last token.
+// Per token and value head. Rows after a segment's end are zeros, with `into` and `out` of the last token.
 struct alignas(16) Factor {
   float strength;       // b
   float into, out;      // e^c, e^(C - c)
-  float query, key;     // what the query and key as read are multiplied with
-  float decayed, below; // c, and by how much it is off
+  float query, key;     // factors of the raw query and key
+  float decayed, below; // c, and its rounding error
 
   // e^(c - c'), for a token not after this one.
   __device__ __forceinline__ float since(const Factor &other) const { return expf(decayed - other.decayed + (below - other.below)); }
@@ -75,8 +76,8 @@ struct Chunk {
   __device__ __forceinline__ Chunk(const Segment &segment, int first) : row(segment.start + first), count(min(CHUNK, segment.length - first)) {}
 };
 
-// What `prepare` writes: factors [chunks, value heads, 64]; keys, then queries [chunks, key heads, parts, 2, 64 x 128]; T's parts, then P's [chunks, value heads, 2,
-// parts, 64 x 64].
+// Output of `prepare`: factors [chunks, value heads, 64]; keys, then queries [chunks, key heads, parts, 2, 64 x 128]; T's parts, then P's [chunks, value heads,
+// 2, parts, 64 x 64].
 struct Prepared {
   Factor *factors;
   bf16 *tiles, *squares;
@@ -90,13 +91,14 @@ struct Prepared {
   }
 };
 
-// Where a number is in a tile: 16-byte pieces are mixed within rows, so that eight rows of a column are in different banks. Tiles in memory are images of these.
+// Offset of an element in a tile: 16-byte pieces are permuted within rows, so that eight rows of a column are in different banks. Tiles in global memory have
+// this layout too.
 template <int WIDTH> __device__ __forceinline__ int place(int row, int column) {
   const int mix = WIDTH == 32 ? row / 2 % 4 : row % 8;
   return row * WIDTH + (column / 8 ^ mix) * 8 + column % 8;
 }
 
-// The numbers as sums of bf16 ones, the largest first; pairs as `pack` has them.
+// Splits numbers into sums of bf16 parts, largest first; pairs as in `pack`.
 template <int PARTS> __device__ __forceinline__ void split(float low, float high, uint32_t (&parts)[PARTS]) {
 #pragma unroll
   for (int p = 0; p < PARTS; p++) {
@@ -106,30 +108,30 @@ template <int PARTS> __device__ __forceinline__ void split(float low, float high
   }
 }
 
-// Four 8 x 8 matrices from an address in shared memory, each transposed or not (tensor_cores.cuh).
+// Four 8 x 8 matrices from a shared-memory address, optionally transposed (tensor_cores.cuh).
 template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices_at(uint32_t (&to)[4], uint32_t address) {
   if (TRANSPOSED)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
   else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
 }
 
-// A matrix in shared memory, or its transpose; its parts are STRIDE numbers apart. Inner indices are below 64: of wider tiles from a panel of 64 columns on.
+// A matrix in shared memory, or its transpose; its parts are STRIDE elements apart. Inner indices are below 64: from a panel of 64 columns on, for wider tiles.
 template <int PARTS_, int WIDTH, int STRIDE, bool TRANSPOSED> struct Operand {
   static constexpr int PARTS = PARTS_, BYTES = sizeof(bf16);
   uint32_t at;
 
   __device__ __forceinline__ Operand(const bf16 *from) : at((uint32_t)__cvta_generic_to_shared(from)) {}
 
-  // Where a lane's 16 bytes are for an inner index of 0, and what is mixed into others.
+  // Address of a lane's 16 bytes for inner index 0, and the permutation of others.
   struct Line {
     uint32_t base, mix;
   };
-  // Sixteen rows as the left operand.
+  // Sixteen rows as left operand.
   __device__ __forceinline__ Line left(int row) const {
     const int lane = threadIdx.x % 32;
     return TRANSPOSED ? across(lane / 16 * 8 + lane % 8, row + lane / 8 % 2 * 8) : down(row + lane % 16, lane / 16);
   }
-  // Sixteen columns, as two right ones.
+  // Sixteen columns, as two right operands.
   __device__ __forceinline__ Line right(int column) const {
     const int lane = threadIdx.x % 32;
     return TRANSPOSED ? down(column + lane / 16 * 8 + lane % 8, lane / 8 % 2) : across(lane % 16, column + lane / 16 * 8);
@@ -146,7 +148,7 @@ template <int PARTS_, int WIDTH, int STRIDE, bool TRANSPOSED> struct Operand {
   }
 };
 
-// d += a b of 16 inner indices from k on, for M times 16 rows of a. Products of parts that do not count in f32 are left out.
+// d += a b for 16 inner indices from k on, for M times 16 rows of a. Omits products of parts below f32's precision.
 template <int PARTS, int M, int N, typename R>
 __device__ __forceinline__ void product_step(float (&d)[M][N][4], const uint32_t (&left)[M][PARTS][4], R b, int column, int k) {
   constexpr int MOST_PARTS = PARTS > R::PARTS ? PARTS : R::PARTS;
@@ -168,7 +170,7 @@ __device__ __forceinline__ void product_step(float (&d)[M][N][4], const uint32_t
   }
 }
 
-// The same from an inner index to another, multiples of 16; rows are STEP apart.
+// Likewise over a range of inner indices, multiples of 16; rows are STEP apart.
 template <int STEP, int M, int N, typename L, typename R>
 __device__ __forceinline__ void product(float (&d)[M][N][4], L a, int row, R b, int column, int from = 0, int to = 64) {
 #pragma unroll 4
@@ -182,11 +184,11 @@ __device__ __forceinline__ void product(float (&d)[M][N][4], L a, int row, R b, 
   }
 }
 
-// Starts to copy so many numbers, a multiple of 8, by all threads.
+// Starts to copy `count` elements, a multiple of 8, by all threads.
 __device__ __forceinline__ void copy_image(bf16 *to, const bf16 *from, int numbers) {
   for (int at = threadIdx.x * 8; at < numbers; at += blockDim.x * 8) copy_async(to + at, from + at, true);
 }
 
-// Copies started so far are one group; waits for all but so many of the last groups.
+// Commits the copies started so far as a group; waits for all except the last groups.
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 template <int LATER> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LATER) : "memory"); }

@@ -1,4 +1,4 @@
-// The gradients of the gated delta rule by chunks, from what was recorded forwards and backwards: the formulas are in delta_rule_chunks.cuh.
+// Gradients of the gated delta rule by chunks, from the records of forward and backward; formulas in delta_rule_chunks.cuh.
 #include "delta_rule_chunks.cuh"
 
 constexpr int THREADS = 512;
@@ -17,7 +17,7 @@ template <int PARTS> __device__ __forceinline__ void scale_rows(const uint32_t (
   }
 }
 
-// A chunk's queries and keys of a head, with what 32 columns of its value heads' states add, one after the other. A warp has 16 rows and 32 columns.
+// A chunk's queries and keys of a head, with contributions of 32 columns of its value heads' states in sequence. A warp has 16 rows and 32 columns.
 template <typename T> struct Gradients {
   static constexpr int PARTS = Parts<T>::INPUT, BUFFERS = PARTS == 1 ? 2 : 1;
   static constexpr int NUMBERS = PARTS * (2 * TILE + BUFFERS * RECORD);
@@ -30,7 +30,7 @@ template <typename T> struct Gradients {
 
   bf16 *tile, *records;
   int first_row, first_column, rows[2];
-  bool inside; // whether its columns are
+  bool inside; // whether its columns are inside
   float queries[1][4][4], keys[1][4][4], scores[1][2][4], inner[1][2][4];
 
   __device__ __forceinline__ Gradients(bf16 *memory, const Heads &heads) : queries{}, keys{} {
@@ -67,7 +67,7 @@ template <typename T> struct Gradients {
     }
   }
 
-  // N and -M with the factors of both tokens, once all slices of a value head are added.
+  // N and -M with the factors of both tokens, after adding all slices of a value head.
   __device__ __forceinline__ void write_squares(bf16 *squares, const Factor *factors, const Factor (&of_rows)[2]) {
 #pragma unroll
     for (int n = 0; n < 2; n++)
@@ -101,7 +101,7 @@ template <typename T> struct Gradients {
     product<0>(keys, SquareTransposed(inner_squares), first_row, of_keys, first_column % 64, first_row, CHUNK);
   }
 
-  // From the gradient of normalised vectors, times what normalises them, to that of those before. `sums`: [64, 4].
+  // From the gradient of normalised vectors, times their factors, to that of the originals. `sums`: [64, 4].
   __device__ __forceinline__ void store_rows(T *to, const float (&own)[1][4][4], bool is_query, const Factor *factors, float *sums, const Chunk &chunk, const Heads &heads,
                                              int stride) const {
     float vectors[4][4], along[2] = {};
@@ -178,7 +178,7 @@ __device__ void gradients(const Prepared &prepared, const uint32_t *segments, co
     }
     bf16 *record = own.records + step % G::BUFFERS * ONE;
     own.add_slice(record, of_rows);
-    if (step % slices == slices - 1) { // the squares take the record's place
+    if (step % slices == slices - 1) { // the squares replace the record
       copies_wait<0>();
       __syncthreads();
       own.write_squares(record, of_head, of_rows);
@@ -196,7 +196,8 @@ __device__ void gradients(const Prepared &prepared, const uint32_t *segments, co
   own.store_rows(convolved_gradient + heads.key_width() + column, own.keys, false, factors, sums, chunk, heads, stride);
 }
 
-// A warp a row and value head: the gradients of v and of b's numbers, and by how much the state's product with its gradient falls at this token, in `falls`: [rows, value heads].
+// One warp per row and value head: gradients of v and of b's logits, and the decrease of the product of state and gradient at this token, `falls`: [rows, value
+// heads].
 template <typename T>
 __device__ void finish_values(const T *gradient, const T *convolved, const float *outputs, const float *updates, const float *values, const Gate *gates, T *convolved_gradient,
                               float *strengths, float *falls, const Heads &heads, int rows) {
@@ -219,8 +220,8 @@ __device__ void finish_values(const T *gradient, const T *convolved, const float
   falls[index] = fall;
 }
 
-// The gradient of the logarithm of a: the product of a chunk's last state with its gradient, the sum of `along` over slices, and `falls` from a token to the chunk's end. A warp
-// a chunk and value head. `packed`: [rows, 2 * value heads] of b's and the decay's numbers; `sums`: likewise, of bias and A; f32.
+// Gradient of log a: the product of a chunk's last state with its gradient (`along` summed over slices) plus `falls` from a token to the chunk's end. One warp
+// per chunk and value head. `packed`: [rows, 2 * value heads] of b's and the decay's logits; `sums`: likewise, of bias and A; f32.
 template <typename T>
 __device__ void finish_gates(const uint32_t *segments, const uint32_t *chunks, const Gate *gates, const float *strengths, const float *falls, const float *along, const T *decay,
                              T *packed, float *sums, const Heads &heads) {
@@ -229,7 +230,7 @@ __device__ void finish_gates(const uint32_t *segments, const uint32_t *chunks, c
   float after = 0.0f;
   for (int slice = 0; slice < heads.slices(); slice++) after += along[((size_t)blockIdx.x * heads.value + head) * heads.slices() + slice];
   for (int end = chunk.count; end > 0; end -= 32) {
-    const int token = end - 1 - lane; // the last first
+    const int token = end - 1 - lane; // last first
     const size_t at = ((size_t)chunk.row + max(token, 0)) * heads.value + head;
     float sum = token >= 0 ? falls[at] : 0.0f;
 #pragma unroll

@@ -1,4 +1,4 @@
-//! The device that an engine computes on: the CPU, or one GPU set up as the engine needs it.
+//! The engine's device: the CPU, or one configured GPU.
 
 use candle_core::{DType, Device, Result};
 
@@ -7,15 +7,15 @@ use super::cuda_errors::explained;
 #[cfg(not(feature = "cuda"))]
 use super::cuda_libraries::CudaLibraries;
 
-/// cuBLAS's workspace on a GPU, as recommended for Hopper.
+/// Workspace size recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 
-/// The device and dtype of a computation.
+/// Device and dtype of a computation.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Where the tensors are.
     pub device: Device,
-    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is f32 beside it.
+    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. Trained parameters have an
+    /// f32 copy.
     pub dtype: DType,
 }
 
@@ -28,10 +28,10 @@ impl Engine {
         }
     }
 
-    /// GPU `ordinal` of those that CUDA shows this process, in bf16.
+    /// GPU `ordinal` of those visible to this process, in bf16.
     ///
     /// # Errors
-    /// When this build has no CUDA, or the GPU cannot be opened.
+    /// A build without CUDA, or a GPU that cannot be opened.
     #[cfg(not(feature = "cuda"))]
     pub fn gpu(_ordinal: usize) -> Result<Self> {
         Err(candle_core::Error::Msg(
@@ -39,10 +39,10 @@ impl Engine {
         ))
     }
 
-    /// GPU `ordinal` of those that CUDA shows this process, in bf16.
+    /// GPU `ordinal` of those visible to this process, in bf16.
     ///
     /// # Errors
-    /// When this build has no CUDA, or the GPU cannot be opened.
+    /// A build without CUDA, or a GPU that cannot be opened.
     #[cfg(feature = "cuda")]
     pub fn gpu(ordinal: usize) -> Result<Self> {
         let explained = |error: candle_core::Error| {
@@ -54,10 +54,10 @@ impl Engine {
         })
     }
 
-    /// How many GPUs this process may use, or why none.
+    /// Number of usable GPUs.
     ///
     /// # Errors
-    /// A sentence on what to do.
+    /// Why there are none, with the remedy.
     pub fn usable_gpus() -> std::result::Result<usize, String> {
         #[cfg(feature = "cuda")]
         return cuda::count().map_err(|error| explained(&error.to_string()));
@@ -65,12 +65,12 @@ impl Engine {
         CudaLibraries::found().problem().map_or(Ok(0), Err)
     }
 
-    /// Why this build, which could use a GPU, finds none; None where there is one, or in a build without CUDA.
+    /// Why a CUDA build finds no GPU.
     pub fn why_no_gpu() -> Option<String> {
         Self::usable_gpus().err().filter(|_| cfg!(feature = "cuda"))
     }
 
-    /// How many GPUs this process may use; 0 in a build without CUDA.
+    /// Number of usable GPUs; 0 in a build without CUDA.
     pub fn gpus() -> usize {
         Self::usable_gpus().unwrap_or(0)
     }
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// The device in words, as a run's record names it.
+    /// Name in a run's record.
     pub fn name(&self) -> String {
         match &self.device {
             Device::Cpu => "cpu".to_owned(),
@@ -94,17 +94,17 @@ impl Engine {
         }
     }
 
-    /// Bytes that the device's memory has in use, by every process; None on the CPU.
+    /// Bytes in use by all processes; `None` on the CPU.
     pub fn memory_in_use(&self) -> Option<u64> {
         self.memory().map(|(free, total)| total - free)
     }
 
-    /// Bytes of the device's memory: free, and all; None on the CPU.
+    /// Bytes free and in total; `None` on the CPU.
     pub fn memory(&self) -> Option<(u64, u64)> {
         memory(&self.device)
     }
 
-    /// The GPU's UUID, `GPU-…`, as NVML names it; None on the CPU.
+    /// `GPU-…`, as in NVML; `None` on the CPU.
     pub fn uuid(&self) -> Option<String> {
         match &self.device {
             #[cfg(feature = "cuda")]
@@ -113,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// The most bytes that this process has held on the GPU so far, without its context; None on the CPU.
+    /// Peak GPU memory of this process in bytes, without its context; `None` on the CPU.
     pub fn peak_memory(&self) -> Option<u64> {
         match &self.device {
             #[cfg(feature = "cuda")]
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// Gives memory that no tensor holds back to the driver; nothing on the CPU.
+    /// Returns unused memory to the driver; no effect on the CPU.
     pub fn trim_memory(&self) -> Result<()> {
         match &self.device {
             #[cfg(feature = "cuda")]
@@ -131,13 +131,13 @@ impl Engine {
         }
     }
 
-    /// Waits until all work that was started is done; errors of that work show here.
+    /// Waits for all launched work and reports its errors.
     pub fn synchronize(&self) -> Result<()> {
         self.device.synchronize()
     }
 }
 
-/// Bytes of a device's memory: free, and all; None on the CPU.
+/// Bytes free and in total; `None` on the CPU.
 pub fn memory(device: &Device) -> Option<(u64, u64)> {
     match device {
         #[cfg(feature = "cuda")]
@@ -160,11 +160,11 @@ mod cuda {
     use crate::cuda::{address, failed};
     use crate::cuda_libraries::CudaLibraries;
 
-    /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without
-    /// any order to the first.
+    /// Opened GPUs with cuBLAS's workspace: opening one again would create a second, unordered
+    /// stream.
     static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
 
-    /// The first call of all into CUDA.
+    /// The first call into CUDA.
     pub(super) fn count() -> Result<usize> {
         if let Some(problem) = CudaLibraries::found().problem() {
             bail!("{problem}")
@@ -194,7 +194,7 @@ mod cuda {
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
-        // Without a workspace of its own cuBLAS allocates, which a graph capture refuses.
+        // Otherwise cuBLAS allocates, which a graph capture forbids.
         let workspace = Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, &device)?;
         let handle = cuda.cublas_handle();
         // SAFETY: the workspace lives as long as the handle, in OPENED.
@@ -212,7 +212,7 @@ mod cuda {
         Ok(device)
     }
 
-    /// The GPU's own name, its number, its memory.
+    /// Name, index, memory.
     pub(super) fn name(device: &CudaDevice) -> String {
         let stream = device.cuda_stream();
         let context = stream.context();
@@ -241,7 +241,7 @@ mod cuda {
         ))
     }
 
-    /// The most that tensors and recorded graphs have reserved.
+    /// Peak reservation of tensors and recorded graphs.
     pub(super) fn peak_memory(device: &CudaDevice) -> Result<u64> {
         bind(device)?;
         let gpu = result::device::get(device.cuda_stream().context().ordinal() as i32)
@@ -273,7 +273,7 @@ mod cuda {
         Ok(tensors + graphs)
     }
 
-    /// Bytes free, and all.
+    /// Bytes free and in total.
     pub(super) fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
         bind(device)?;
         result::mem_get_info().map_err(|error| failed("the memory's size", error))
@@ -308,8 +308,8 @@ mod cuda {
             .map_err(|error| failed("the context", error))
     }
 
-    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs
-    /// far more than a kernel.
+    /// Keeps freed memory in the pool. By default it is returned to the driver at every
+    /// synchronisation, and allocating it again costs far more than a kernel.
     fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
         let stream = device.cuda_stream();
         let context = stream.context();

@@ -1,7 +1,7 @@
-// Rows of a table by ids, and sums of rows back to their ids.
+// Gathers rows of a table by id, and sums rows by id.
 #include "vectors.cuh"
 
-// One block a row of the output.
+// One block per output row.
 template <int N, typename T, typename R> __device__ void rows(const T *table, int stride, const uint32_t *ids, R *output, int width) {
   table += (size_t)ids[blockIdx.x] * stride;
   output += (size_t)blockIdx.x * width;
@@ -13,15 +13,15 @@ template <int N, typename T, typename R> __device__ void rows(const T *table, in
   }
 }
 
-// Rows of the table begin `stride` numbers apart.
+// Rows of the table are `stride` apart.
 template <typename T, typename R> __device__ void gather_rows(const T *table, int stride, const uint32_t *ids, R *output, int width) {
   constexpr int N = wide<R>();
   if (stride % N == 0 && rows_aligned<N>(width, table) && rows_aligned<N>(width, output)) rows<N>(table, stride, ids, output, width);
   else rows<1>(table, stride, ids, output, width);
 }
 
-// blockIdx.x is one of the different ids, `rows[starts[x] .. starts[x + 1]]` are the rows of the gradient that it has, added in that order.
-// blockIdx.y is a share of the columns. Rows of the output that no id names are not written.
+// blockIdx.x is one of the distinct ids; `rows[starts[x] .. starts[x + 1]]` are its rows of the gradient, added in that order. blockIdx.y: a share of the
+// columns. Output rows of other ids are not written.
 template <typename T, typename R>
 __device__ void sum_rows(const T *gradient, const uint32_t *ids, const uint32_t *starts, const uint32_t *rows, R *output, int width) {
   const int column = blockIdx.y * blockDim.x + threadIdx.x;

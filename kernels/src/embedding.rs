@@ -1,4 +1,4 @@
-//! Rows of a table by number, such as token embeddings, and the scatter of their gradient back into it.
+//! Gathers rows of a table, such as token embeddings, and scatters gradients back.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -6,8 +6,8 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::add_scaled;
 
-/// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the table's, or f32 of bf16. There
-/// the numbers are not checked, whoever places them there does that; and its rows may be parts of wider ones.
+/// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the
+/// table's, or f32 for bf16. There indices are unchecked, and the table may have strided rows.
 pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if table.device().is_cuda() {
@@ -16,8 +16,7 @@ pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor
     table.index_select(rows, 0)?.to_dtype(dtype)
 }
 
-/// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a
-/// GPU.
+/// Sums the rows of `gradient` [ids, width] per id, in order -> [vocabulary, width], f32 on a GPU.
 pub fn embedding_backward(
     gradient: &Tensor,
     token_ids: &[u32],
@@ -36,8 +35,8 @@ pub fn embedding_backward(
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
 
-/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's
-/// dtype.
+/// Adds row i of `gradient` [n, width] to row `rows[i]` of zeros, in order -> [count, width] in the
+/// gradient's dtype.
 pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
@@ -61,7 +60,8 @@ fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> 
     Tensor::from_vec(output, (vocabulary, width), gradient.device())
 }
 
-/// The different ids in rising order, where each one's rows start in the third list (and the end), and the rows.
+/// Distinct ids ascending, the offsets of their rows in the third list (with the end), and the
+/// rows.
 #[cfg(any(feature = "cuda", test))]
 fn rows_by_id(token_ids: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let mut rows: Vec<u32> = (0..token_ids.len() as u32).collect();

@@ -1,12 +1,11 @@
-// Mixtures of experts: the choice of each row's experts, pairs of a row and an expert sorted by expert, products of each expert's matrix with its pairs, and the
-// sums over a row's experts. `rows` are tokens, `pairs` rows x active; sorted, pair p is of row rows[p] and was pair order[p] of the unsorted [rows, active].
+// Mixtures of experts: expert selection, (row, expert) pairs sorted by expert, products of each expert's matrix with its pairs, and sums over a row's experts.
+// `rows` are tokens, `pairs` rows x active; sorted pair p is of row rows[p] and was pair order[p] of the unsorted [rows, active].
 #include "tensor_cores.cuh"
 #include "vectors.cuh"
 
-constexpr int LANE_EXPERTS = 16; // 512 experts at most
+constexpr int LANE_EXPERTS = 16; // at most 512 experts
 
-// A warp a row: probabilities by softmax, the `active` largest (of equal ones the first) and their weights; `replayed`: instead of the largest those in `selected`,
-// where it has some.
+// One warp per row: softmax probabilities, the `active` largest (of equal ones the first) and their weights; `replayed`: instead those in `selected`, if any.
 template <typename T>
 __device__ void route(const T *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active, int renormalised, int replayed) {
   const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -82,8 +81,8 @@ extern "C" __global__ void experts_route_bf16(const bf16 *logits, uint32_t *sele
   route(logits, selected, weights, probabilities, rows, experts, active, renormalised, replayed);
 }
 
-// A block of 256 an expert: where its pairs begin, and which they are, in their order. `owners`: of each pair its expert; `places`: of each unsorted pair where it
-// went.
+// A block of 256 per expert: the range of its pairs and their indices, in order. `owners`: expert of each pair; `places`: sorted position of each unsorted
+// pair.
 extern "C" __global__ void experts_sort(const uint32_t *selected, const float *weights, uint32_t *offsets, uint32_t *rows, uint32_t *owners, uint32_t *places,
                                         float *sorted_weights, int pairs, int experts, int active) {
   __shared__ int before[256];
@@ -114,7 +113,7 @@ extern "C" __global__ void experts_sort(const uint32_t *selected, const float *w
   if (threadIdx.x == 0 && expert == experts - 1) offsets[experts] = pairs;
 }
 
-// Sorted pairs: each row times its weight, and where there are `factors` times that of its expert.
+// Sorted pairs: each row times its weight, and times its expert's, if there are `factors`.
 template <typename T> __device__ void weigh(const T *x, const float *weights, const T *factors, const uint32_t *owners, T *output, int width) {
   const float weight = weights[blockIdx.x] * (factors ? to_float(factors[owners[blockIdx.x]]) : 1.0f);
   for (int i = threadIdx.x; i < width; i += blockDim.x) output[(size_t)blockIdx.x * width + i] = from_float<T>(to_float(x[(size_t)blockIdx.x * width + i]) * weight);
@@ -126,7 +125,7 @@ extern "C" __global__ void experts_weigh_bf16(const bf16 *x, const float *weight
   weigh(x, weights, factors, owners, output, width);
 }
 
-// The sum over a row's pairs, in their unsorted order.
+// Sum over a row's pairs, in unsorted order.
 template <typename T> __device__ void combine(const T *x, const uint32_t *places, T *output, int width, int active) {
   for (int i = threadIdx.x; i < width; i += blockDim.x) {
     float sum = 0.0f;
@@ -137,7 +136,7 @@ template <typename T> __device__ void combine(const T *x, const uint32_t *places
 extern "C" __global__ void experts_combine_f32(const float *x, const uint32_t *places, float *output, int width, int active) { combine(x, places, output, width, active); }
 extern "C" __global__ void experts_combine_bf16(const bf16 *x, const uint32_t *places, bf16 *output, int width, int active) { combine(x, places, output, width, active); }
 
-// Sorted pairs: the product of two rows.
+// Sorted pairs: dot product of two rows.
 template <typename T> __device__ void dot(const T *a, const T *b, float *output, int width) {
   float sum = 0.0f;
   for (int i = threadIdx.x; i < width; i += blockDim.x) sum += to_float(a[(size_t)blockIdx.x * width + i]) * to_float(b[(size_t)blockIdx.x * width + i]);
@@ -147,7 +146,7 @@ template <typename T> __device__ void dot(const T *a, const T *b, float *output,
 extern "C" __global__ void experts_dot_f32(const float *a, const float *b, float *output, int width) { dot(a, b, output, width); }
 extern "C" __global__ void experts_dot_bf16(const bf16 *a, const bf16 *b, float *output, int width) { dot(a, b, output, width); }
 
-// products: of sorted pairs, each weight times its gradient -> the gradient of the logits, [rows, experts], a block a row.
+// products: of sorted pairs, weight times its gradient -> gradient of the logits, [rows, experts], one block per row.
 template <typename T>
 __device__ void route_backward(const float *products, const uint32_t *selected, const uint32_t *places, const float *sorted_weights, const float *probabilities, T *gradient,
                                int experts, int active, int renormalised) {
@@ -172,7 +171,7 @@ __device__ void route_backward(const float *products, const uint32_t *selected, 
 ROUTE_BACKWARD(experts_route_backward_f32, float)
 ROUTE_BACKWARD(experts_route_backward_bf16, bf16)
 
-// What is added to the products of pairs: vectors of the experts' `n` outputs (null: nothing), where there are `weights` times that of the pair.
+// Biases of experts, [experts, n] (null: none), times the pair's weight, if there are `weights`.
 template <typename T> struct Bias {
   const T *vectors;
   const float *weights;
@@ -184,8 +183,8 @@ template <typename T> struct Bias {
   }
 };
 
-// c[pair] = a[pair] x its expert's matrix, plus its bias, and where `added` plus what was there. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by
-// `k` inputs, or transposed `k` by `n`.
+// c[pair] = a[pair] x its expert's matrix, plus its bias, and with `added` plus the old value. In f32 a block of 256 has a pair and 256 outputs; matrix: `n`
+// outputs by `k` inputs, or transposed `k` by `n`.
 extern "C" __global__ void experts_product_f32(const float *a, const float *b, float *c, const uint32_t *offsets, const float *vectors, const float *weights, int experts,
                                                int n, int k, int added, int transposed) {
   const int pair = blockIdx.y, output = blockIdx.x * blockDim.x + threadIdx.x;
@@ -201,8 +200,8 @@ extern "C" __global__ void experts_product_f32(const float *a, const float *b, f
 template <int LEFT> __device__ __forceinline__ void copies_left() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LEFT) : "memory"); }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 
-// The same on tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile have
-// nothing to do. K goes by in chunks of 64, STAGES of them on their way.
+// On tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile are
+// idle. K is processed in chunks of 64, STAGES of them in flight.
 template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED>
 __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k, int added) {
   constexpr int BK = 64, STAGES = 3, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
@@ -314,8 +313,8 @@ PRODUCT(experts_product_many, 128, 128, 2, 4, false)
 PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true)
 PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true)
 
-// The gradient of low-rank matrices: to[expert, i, r] += scale * the sum over the expert's pairs of wide[pair, i] narrow[pair, r]. Block (x, y, z): 512 columns of `wide`,
-// an expert, eight of the `rank` columns of `narrow`; a thread has two columns. Strides are those of `to`.
+// Gradient of low-rank matrices: to[expert, i, r] += scale * the sum over the expert's pairs of wide[pair, i] narrow[pair, r]. Block (x, y, z): 512 columns of
+// `wide`, an expert, eight of the `rank` columns of `narrow`; two columns per thread. Strides are those of `to`.
 template <typename T>
 __device__ void add_outer(const T *wide, const T *narrow, float *to, const uint32_t *offsets, int width, int rank, long long expert_stride, long long width_stride,
                           long long rank_stride, float scale) {

@@ -1,10 +1,10 @@
-// Matrices to e4m3 and back to wider numbers, a block a row. What decoding multiplies is in fp8_decode.cu.
+// Converts matrices to e4m3 and back, one block per row. Decoding's products are in fp8_decode.cu.
 #include "fp8.cuh"
 #include "vectors.cuh"
 #include <cuda_fp8.h>
 
-// Columns of the word `index` of a row, whose words are in the order in which a lane reads four of them at once: of each 64 columns, lane t of four has the words
-// from 4 t on, and the word of columns 16 q to 16 q + 15 has 2 t and 2 t + 1 of them as its first numbers, 2 t + 8 and 2 t + 9 as its second.
+// First column of word `index` of a row. A lane reads four words at once: of each 64 columns, lane t of four has the words from 4 t on; the word of columns 16
+// q to 16 q + 15 has columns 2 t and 2 t + 1 as first elements, 2 t + 8 and 2 t + 9 as second.
 __device__ __forceinline__ int first_column(int index) { return index / 16 * 64 + index % 4 * 16 + index / 4 % 4 * 2; }
 
 template <typename T> __device__ void quantize(const T *weight, uint32_t *words, float *scales, int columns) {
@@ -24,7 +24,7 @@ template <typename T> __device__ void quantize(const T *weight, uint32_t *words,
   }
 }
 
-// target: [[W, beside], [below, 0]], rows of columns + adapter_columns numbers, W of `rows` rows. beside: [rows, used], below: [.., columns].
+// target: [[W, beside], [below, 0]], rows of columns + adapter_columns, W with `rows` rows. beside: [rows, used], below: [.., columns].
 template <typename T>
 __device__ void widen(const uint32_t *words, const float *scales, const T *beside, const T *below, T *target, int columns, int rows, int used, int adapter_columns) {
   const int row = blockIdx.x;
@@ -35,8 +35,8 @@ __device__ void widen(const uint32_t *words, const float *scales, const T *besid
   }
   const float scale = scales[row];
   words += (size_t)row * (columns / 4);
-  // Four words are pairs of columns in eight places: a warp puts 512 numbers in order before it writes them.
-  constexpr int N = wide<T>(), PITCH = 64 + N; // so that lanes write to different banks
+  // Four words hold pairs of columns from eight places: a warp orders 512 elements before writing them.
+  constexpr int N = wide<T>(), PITCH = 64 + N; // lanes write to different banks
   __shared__ __align__(16) T ordered[8][8 * PITCH];
   T *own = ordered[threadIdx.x / 32];
   const int lane = threadIdx.x % 32;

@@ -1,24 +1,25 @@
-//! Frozen matrices in e4m3: four bits of exponent, three of mantissa, up to 448 (Micikevicius et al. 2022, arXiv
-//! 2209.05433). The scale of each output is a power of two, so that bf16 holds every number exactly: sampling, which
-//! widens weights as it reads them, and training, which widens a matrix at a time, compute with the same ones.
-//! Activations stay in bf16: quantized, they made the sampler and the trainer disagree ten times as much
-//! (docs/measurements/h100.md).
+//! Frozen matrices in e4m3: four bits of exponent, three of mantissa, up to 448 (Micikevicius et
+//! al. 2022, arXiv 2209.05433). Scales per output are powers of two, so bf16 holds every weight
+//! exactly: sampling, which widens weights on reading, and training, which widens a matrix at a
+//! time, use the same values. Activations stay in bf16: quantizing them increased the
+//! sampler/trainer difference tenfold (docs/measurements/h100.md).
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 
-/// The largest number of e4m3.
+/// Largest e4m3 number.
 const LARGEST: f32 = 448.0;
-/// Exponent of the smallest scale, as f32 stores it: 2^-117, so that the smallest number, 2^-9 of it, is a normal one.
+/// Biased f32 exponent of the smallest scale, 2^-117, so that the smallest weight, 2^-9 of it, is
+/// normal.
 const LEAST_EXPONENT: u32 = 10;
 
-/// `weight`: [outputs, inputs] -> the numbers of e4m3 nearest to it, with a scale for each output, in its dtype: f32 or
-/// f64 on the CPU, f32 or bf16 on a GPU; f16 and bf16 on the CPU by way of f32.
+/// `weight`: [outputs, inputs] -> the nearest e4m3 numbers with a scale per output, in its dtype:
+/// f32 or f64 on the CPU, f32 or bf16 on a GPU; f16 and bf16 on the CPU through f32.
 ///
 /// # Errors
-/// A weight that is not finite.
+/// A non-finite weight.
 pub fn rounded(weight: &Tensor) -> Result<Tensor> {
     if weight.device().is_cuda() {
         return Fp8Matrix::quantize(weight)?.numbers(weight.dtype());
@@ -62,7 +63,7 @@ fn check_finite(weight: &Tensor) -> Result<()> {
     bail!("a weight is not a finite number")
 }
 
-/// The smallest power of two with which no number of a row is beyond 448.
+/// Smallest power of two that brings a row within 448.
 fn scale(largest: f32) -> f32 {
     let bits = (largest / LARGEST).to_bits();
     let exponent = (bits >> 23) + u32::from(bits & 0x7f_ffff > 0);
@@ -73,9 +74,9 @@ fn scale(largest: f32) -> f32 {
     }
 }
 
-/// The nearest number of e4m3, ties to even; `x`: finite.
+/// Nearest e4m3 number, ties to even; `x`: finite.
 fn nearest(x: f32) -> f32 {
-    /// Where a sum with it has its last bit at 2^-9, the smallest number.
+    /// Adding this puts the last bit at 2^-9, the smallest number.
     const SUBNORMAL: f32 = 1.5 * 16_384.0;
     let (magnitude, bits) = (x.abs(), x.abs().to_bits());
     let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
@@ -88,7 +89,8 @@ fn nearest(x: f32) -> f32 {
     found.min(LARGEST).copysign(x)
 }
 
-/// Why a GPU cannot hold matrices so; `None` where it can, and on the CPU, where a matrix holds the rounded numbers.
+/// Why a GPU cannot hold such matrices; `None` also on the CPU, where the rounded numbers are
+/// stored.
 #[cfg_attr(
     not(feature = "cuda"),
     expect(unused_variables, reason = "a build for CPUs knows no other device")
@@ -104,7 +106,7 @@ pub fn problem(device: &candle_core::Device) -> Option<String> {
 /// A matrix on a GPU.
 #[derive(Clone, Debug)]
 pub struct Fp8Matrix {
-    /// [outputs, inputs], a byte each, in the order and form in which the kernel of decoding reads them (`fp8.cu`).
+    /// [outputs, inputs], a byte each, in the layout read by the decode kernel (`fp8.cu`).
     codes: Tensor,
     /// `[outputs]`, f32.
     scales: Tensor,
@@ -114,7 +116,7 @@ impl Fp8Matrix {
     /// `weight`: [outputs, inputs].
     ///
     /// # Errors
-    /// A weight that is not finite, or inputs that are no multiple of 64.
+    /// A non-finite weight, or inputs not a multiple of 64.
     pub fn quantize(weight: &Tensor) -> Result<Self> {
         check_finite(weight)?;
         #[cfg(feature = "cuda")]
@@ -123,7 +125,7 @@ impl Fp8Matrix {
         bail!("a matrix in fp8 is for a GPU")
     }
 
-    /// Matrices one below the other, which read the same input.
+    /// Stacks matrices with the same input.
     pub fn stacked(parts: &[Self]) -> Result<Self> {
         let codes: Vec<&Tensor> = parts.iter().map(|part| &part.codes).collect();
         let scales: Vec<&Tensor> = parts.iter().map(|part| &part.scales).collect();
@@ -138,8 +140,8 @@ impl Fp8Matrix {
         self.codes.dims2()
     }
 
-    /// `[[W, beside], [below, 0]]` in `below`'s dtype, its rows `adapter_columns` longer than W's. `beside`: [outputs, at most
-    /// adapter_columns], `below`: [rank, inputs].
+    /// `[[W, beside], [below, 0]]` in `below`'s dtype, with rows `adapter_columns` longer than W's.
+    /// `beside`: [outputs, at most adapter_columns], `below`: [rank, inputs].
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "the CPU has no use for it")
@@ -156,7 +158,7 @@ impl Fp8Matrix {
         bail!("a matrix in fp8 is for a GPU")
     }
 
-    /// The matrix itself, [outputs, inputs].
+    /// Dequantized, [outputs, inputs].
     pub fn numbers(&self, dtype: DType) -> Result<Tensor> {
         let (outputs, inputs) = self.dims2()?;
         let none = |rows: usize, columns: usize| {
@@ -165,8 +167,8 @@ impl Fp8Matrix {
         self.joined(&none(outputs, 0)?, &none(0, inputs)?, 0)
     }
 
-    /// While decoding: `x`: [rows, inputs] in bf16 -> its products with this matrix and with `a`, [rank, inputs], side by
-    /// side and not rounded: [rows, outputs + rank] in f32.
+    /// Decoding: `x`: [rows, inputs] in bf16 -> products with this matrix and with `a`, [rank,
+    /// inputs], side by side: [rows, outputs + rank] in f32.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "the CPU has no use for it")
@@ -196,11 +198,11 @@ mod gpu {
     static MODULE: Module = module!("fp8");
     static DECODE: Module = module!("fp8_decode");
 
-    /// Of the sum's index: the pieces in which it is read.
+    /// Inner dimension per pipeline stage.
     const CHUNK: usize = 64;
-    /// Rows of one product at most.
+    /// Rows per product.
     const MOST_ROWS: usize = 256;
-    /// Pieces of activations in shared memory.
+    /// Chunks of activations in shared memory.
     const STAGES: usize = 4;
 
     pub(super) fn problem(device: &CudaDevice) -> Option<String> {
@@ -306,7 +308,7 @@ mod gpu {
         Ok(target)
     }
 
-    /// The kernel for so many rows, and the rows that it has room for.
+    /// Kernel for this many rows, and its capacity.
     fn kernel(rows: usize) -> (&'static str, usize) {
         match rows {
             0..=8 => ("decode_fp8_8", 8),
@@ -323,7 +325,7 @@ mod gpu {
         if room > 64 { 128 } else { 64 }
     }
 
-    /// Blocks that share the sum's index: measured on an H200 at the shapes of Qwen3-8B.
+    /// Split-K factor: measured on an H200 at the shapes of Qwen3-8B.
     fn splits(room: usize, tiles: usize, chunks: usize) -> usize {
         let best = if room > 64 {
             (100 / tiles).clamp(2, 6)
@@ -339,7 +341,7 @@ mod gpu {
         let block = block_outputs(room);
         let tiles = outputs.div_ceil(block);
         let splits = splits(room, tiles, inputs / CHUNK);
-        // Of activations, then of sums; of the warps' numbers of A.
+        // Activations, later reused for sums or the warps' A products.
         let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
         let shared_bytes = (STAGES * room * CHUNK * 2).max(sums);
         let (beside, rank) = match a {
@@ -379,8 +381,8 @@ mod gpu {
         )
     }
 
-    /// How the bulk copies of activations read `x`, [rows, inputs]: 64 columns of `room` rows at once, zeros behind the
-    /// last, their pieces of 16 bytes swizzled as wgmma reads them.
+    /// Tensor map for bulk copies of `x`, [rows, inputs]: 64 columns of `room` rows at once,
+    /// zero-filled, 16-byte pieces swizzled for wgmma.
     fn rows_map(x: &Tensor, room: usize) -> Result<[u64; 16]> {
         let (rows, inputs) = x.dims2()?;
         let (sizes, stride) = ([inputs as u64, rows as u64], [2 * inputs as u64]);
@@ -418,7 +420,7 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// Every finite number of e4m3 that is not negative, by its bits.
+    /// All finite non-negative e4m3 numbers, by bits.
     fn all() -> Vec<f32> {
         (0..0x7f_u32)
             .map(|code| match (code >> 3, code & 7) {

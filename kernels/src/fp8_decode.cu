@@ -1,6 +1,5 @@
-// Products of up to 256 rows in bf16 with a frozen matrix in e4m3, and beside them those with the adapters' A: what decoding reads, in one kernel. The weights go from
-// memory to registers, become bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster have a share of the sum's index each, and join their
-// sums in a fixed order.
+// Products of up to 256 bf16 rows with a frozen e4m3 matrix and with the adapters' A, in one kernel for decoding. Weights go from memory to registers, become
+// bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
 #include "fp8.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
@@ -30,14 +29,14 @@ PRODUCT(8, "64", NUMBERS_64, FOURS_8(d, 0), "{%32, %33, %34, %35}, %36")
 PRODUCT(16, "128", NUMBERS_128, FOURS_16(d, 0), "{%64, %65, %66, %67}, %68")
 PRODUCT(32, "256", NUMBERS_256, FOURS_32(d, 0), "{%128, %129, %130, %131}, %132")
 
-// Sixteen bytes that are read once.
+// Sixteen bytes, read once.
 __device__ __forceinline__ uint4 read_once(const void *from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
   return v;
 }
 
-// To the same place in the shared memory of a block of the cluster.
+// To the same offset in the shared memory of another block of the cluster.
 __device__ __forceinline__ void send(float *place, int block, float value) {
   uint32_t there;
   const uint32_t here = (uint32_t)__cvta_generic_to_shared(place);
@@ -48,15 +47,15 @@ __device__ __forceinline__ void wait_for_cluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// Of a block, sixteen outputs each. Small blocks are the better spread over multiprocessors; of more than 64 tokens two warpgroups share the activations.
+// Warps per block, sixteen outputs each. Small blocks spread better over multiprocessors; above 64 tokens two warpgroups share the activations.
 template <int TILES> constexpr int WARPS_OF = TILES > 8 ? 8 : 4;
-constexpr int CHUNK = 64, AHEAD = 4; // of the sum's index; weights that a lane has asked for before it needs them
+constexpr int CHUNK = 64, AHEAD = 4; // inner indices per chunk; prefetch distance of a lane's weights
 
 struct Sizes {
   int rows, inputs, outputs, rank, stride, stages;
 };
 
-// Which block of the cluster sums up a token: block n has tokens n, n + splits, ..
+// The block of the cluster that sums a token: block n has tokens n, n + splits, ..
 struct Shares {
   int splits, split, own, reciprocal;
   __device__ Shares(int tokens)
@@ -64,10 +63,10 @@ struct Shares {
   __device__ __forceinline__ int place(int token) const { return token * reciprocal >> 16; }
 };
 
-// A block's share of its outputs of all tokens.
+// A block's partial sums of its outputs, for all tokens.
 template <int TILES>
 __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const float *w_scales, float *y, int tile, const Sizes &n, uint8_t *memory) {
-  constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>, PITCH = OUTPUTS + 4; // PITCH: so that lanes write to different banks
+  constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>, PITCH = OUTPUTS + 4; // PITCH: lanes write to different banks
   __shared__ uint64_t arrived[8];
   const Shares shares(8 * TILES);
   const int chunks = n.inputs / CHUNK, first = shares.split * chunks / shares.splits, count = (shares.split + 1) * chunks / shares.splits - first;
@@ -90,7 +89,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
   for (int u = 0; u < AHEAD; u++) fetch(ahead[u], u);
   __syncthreads();
   wait_for_predecessor();
-  auto stage = [&](int chunk) { // one thread's
+  auto stage = [&](int chunk) { // by one thread
     const int at = chunk % n.stages;
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barriers + 8 * at), "r"(STAGE) : "memory");
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(stages + at * STAGE), "l"(&x),
@@ -141,7 +140,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
       for (int h = 0; h < 2; h++) send(row + 8 * h, token - place * shares.splits, acc[i][k + 2 * h]);
     }
   wait_for_cluster();
-  constexpr int LANES = OUTPUTS / 4; // of a token
+  constexpr int LANES = OUTPUTS / 4; // per token
   const int own_lane = threadIdx.x % LANES, column = tile * OUTPUTS + 4 * own_lane;
   if (column >= n.outputs) return;
   const Pack<float, 4> scale = load<4>(w_scales + column);
@@ -160,7 +159,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
   }
 }
 
-// A block's share of sixteen numbers of A: its warps share the sum's index once more.
+// A block's partial sums of sixteen columns of A, split further over its warps.
 template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf16 *a, float *y, int tile, const Sizes &n, uint8_t *memory) {
   constexpr int WARPS = WARPS_OF<TILES>;
   const Shares shares(8 * TILES);
@@ -179,13 +178,13 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
       multiply(acc[i], products[1], b.z, b.w);
     }
   }
-  float *sums = reinterpret_cast<float *>(memory); // [warp][token][16], twenty numbers apart
+  float *sums = reinterpret_cast<float *>(memory); // [warp][token][16], stride 20
 #pragma unroll
   for (int i = 0; i < TILES; i++)
 #pragma unroll
     for (int k = 0; k < 4; k++) sums[(warp * TILES * 8 + 8 * i + 2 * t + k % 2) * 20 + g + 8 * (k / 2)] = acc[i][k];
   __syncthreads();
-  constexpr int OWN = (TILES * 8 * 16 + WARPS * 32 - 1) / (WARPS * 32); // of a thread
+  constexpr int OWN = (TILES * 8 * 16 + WARPS * 32 - 1) / (WARPS * 32); // per thread
   const int column = threadIdx.x % 16;
   float found[OWN] = {};
 #pragma unroll
@@ -209,8 +208,8 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
   }
 }
 
-// y: [rows, stride]: the products with the matrix, [outputs, inputs], then with A, [rank, inputs]. blockIdx.x: the block's number in its cluster; blockIdx.y:
-// sixteen numbers of A, then a block's outputs.
+// y: [rows, stride]: products with the matrix, [outputs, inputs], then with A, [rank, inputs]. blockIdx.x: rank in the cluster; blockIdx.y: sixteen columns of
+// A each, then a block's outputs.
 #define INSTANTIATE(TILES, tokens)                                                                                             \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_OF<TILES>, TILES > 8 ? 1 : 4)                                    \
       decode_fp8_##tokens(const __grid_constant__ CUtensorMap map, const bf16 *x, const uint8_t *w, const float *w_scales,     \

@@ -1,4 +1,4 @@
-// The norm of each head times SiLU of its gate (gated_norm.rs), a warp a head of a row, of 256 numbers at most. Gates are columns of wider rows, from `gates` on.
+// Norm of each head times SiLU of its gate (gated_norm.rs), one warp per head and row, at most 256 columns. Gates are columns of wider rows, from `gates` on.
 #include "segments.cuh"
 
 constexpr int PIECES = 8;
@@ -36,7 +36,7 @@ __device__ void forward(const T *x, const T *gates, int gates_stride, const T *w
   }
 }
 
-// Each warp takes every so many heads. `partial`: [warps, size] of the weight's gradient.
+// Warps stride over heads. `partial`: [warps, size] of the weight's gradient.
 template <typename T>
 __device__ void backward(const T *gradient, const T *x, const T *gates, int gates_stride, const T *weight, T *dx, T *gate_gradient, float *partial, int rows, int heads,
                          int size, float offset, float epsilon) {

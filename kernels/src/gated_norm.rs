@@ -1,4 +1,5 @@
-//! The norm of each head of the gated delta rule's output, times SiLU of its gate: `y = x / rms(x) * weight * silu(z)`.
+//! Norm of each head of the gated delta rule's output, times SiLU of its gate: `y = x / rms(x) *
+//! weight * silu(z)`.
 
 use candle_core::{Result, Tensor};
 
@@ -8,8 +9,8 @@ use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
 use super::rms_norm::{Norm, inverse_rms, norm_row, norm_row_backward};
 
-/// `x`: [rows, width], heads of as many columns as the norm has weights; the gates are `width` columns of `packed` from
-/// `column` on -> [rows, width + adapter_columns].
+/// `x`: [rows, width], in heads as wide as the norm's weight; gates: `width` columns of `packed`
+/// from `column` on -> [rows, width + adapter_columns].
 pub fn gated_norm(
     x: &Tensor,
     (packed, column): (&Tensor, usize),
@@ -24,7 +25,8 @@ pub fn gated_norm(
     by_number_type!(x, forward(x, (packed, column), norm))
 }
 
-/// `gradient`: [rows, width] -> the gradients of `x` and of the gates, [rows, width], and of the norm's weight, in f32 on a GPU.
+/// `gradient`: [rows, width] -> gradients of `x` and of the gates, [rows, width], and of the norm's
+/// weight, f32 on a GPU.
 pub fn gated_norm_backward(
     gradient: &Tensor,
     x: &Tensor,
@@ -133,7 +135,7 @@ mod gpu {
 
     const WARPS: usize = 8;
 
-    /// Rows, heads and their size; gates and their stride.
+    /// Rows, heads and head size; gates and their stride.
     fn check(
         x: &Tensor,
         (packed, column): (&Tensor, usize),

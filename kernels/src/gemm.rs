@@ -1,8 +1,8 @@
-//! Matrix products of strided views into slices: what attention needs inside one head.
+//! Matrix products of strided views into slices, for attention inside a head.
 
 use super::Real;
 
-/// A matrix inside a slice: element (i, j) is at `offset + i * row_stride + j * column_stride`.
+/// A matrix in a slice: element (i, j) is at `offset + i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) offset: usize,
@@ -13,7 +13,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Rows of `columns` numbers, `row_stride` apart.
+    /// Contiguous rows, `row_stride` apart.
     pub(super) fn rows(offset: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
         Self {
             offset,
@@ -45,10 +45,10 @@ impl View {
     }
 }
 
-/// `target = keep * target + scale * left x right`; with `keep` false the target's old numbers are not read.
+/// `target = keep * target + scale * left x right`; with `keep` false the target is not read.
 ///
 /// # Panics
-/// When a view leaves its slice or the sizes do not match: an error of this program, never of its input.
+/// A view that leaves its slice, or mismatched sizes: a bug, never caused by input.
 pub(super) fn multiply<T: Real>(
     target: (&mut [T], View),
     left: (&[T], View),

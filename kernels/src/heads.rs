@@ -1,4 +1,4 @@
-//! How rows of queries, keys and values divide into heads.
+//! Head layout of queries, keys and values.
 
 use candle_core::Tensor;
 #[cfg(feature = "cuda")]
@@ -7,55 +7,56 @@ use candle_core::{DType, Result, bail};
 #[cfg(feature = "cuda")]
 use super::cuda::{Argument, at};
 
-/// The layout of a packed row of queries, keys and values: `(query + 2 * key_value) * dimension` numbers.
+/// Layout of a packed row of queries, keys and values: `(query + 2 * key_value) * dimension`
+/// elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
-    /// Query heads.
     pub query: usize,
-    /// Key heads, and as many value heads; each serves `query / key_value` query heads.
+    /// Number of key heads, and of value heads; each serves `query / key_value` query heads.
     pub key_value: usize,
-    /// Numbers a head.
+    /// Dimension of a head.
     pub dimension: usize,
 }
 
 impl Heads {
-    /// Numbers in a packed row.
+    /// Elements of a packed row.
     pub fn row_width(&self) -> usize {
         (self.query + 2 * self.key_value) * self.dimension
     }
 
-    /// Numbers in a row of queries.
+    /// Elements of a row's queries.
     pub fn query_width(&self) -> usize {
         self.query * self.dimension
     }
 
-    /// Numbers in a row of keys (or of values).
+    /// Elements of a row's keys (or values).
     pub fn key_width(&self) -> usize {
         self.key_value * self.dimension
     }
 }
 
-/// Parameters of attention: the divisor of the scores, how many tokens a query sees, and its sinks.
+/// Parameters of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     pub heads: Heads,
-    /// Products of queries and keys are divided by it.
+    /// Divisor of the scores.
     pub divisor: f64,
-    /// The tokens that a query sees, its own and the last ones before it; `None`: all before it.
+    /// Tokens attended to, including the query's own; `None`: all before it.
     pub window: Option<usize>,
-    /// By query head one more score of each of its rows, which takes probability and has no value: `[query heads]`.
+    /// Additional score per query head without a value, which only takes probability: `[query
+    /// heads]`.
     pub sinks: Option<&'a Tensor>,
 }
 
 impl Attention<'_> {
-    /// The first of `keys` that the query at their end sees.
+    /// The first of `keys` that a query at their end attends to.
     pub(super) fn first_key(&self, keys: usize) -> usize {
         self.window.map_or(0, |window| keys.saturating_sub(window))
     }
 }
 
 impl From<Heads> for Attention<'_> {
-    /// Products are divided by the root of a head's width; everything before a query is seen.
+    /// Scores divided by the root of the head dimension, no window.
     fn from(heads: Heads) -> Self {
         Self {
             heads,
@@ -68,7 +69,8 @@ impl From<Heads> for Attention<'_> {
 
 #[cfg(feature = "cuda")]
 impl Attention<'_> {
-    /// The sinks for kernels that compute in `dtype`; null for none. A backward finds them in the sums that its forward left.
+    /// The sinks for kernels that compute in `dtype`; null for none. A backward finds them in the
+    /// forward's sums.
     pub(super) fn sinks_at(self, dtype: DType) -> Result<Argument> {
         match self.sinks {
             None => Ok(Argument::Address(0)),

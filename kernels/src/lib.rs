@@ -1,48 +1,48 @@
-//! Fused operations with their backward, one a file. All are plain functions on tensors: no tape, so no gradient can be
-//! dropped in silence.
+//! Fused operations with their backward, one per file: plain functions on tensors without a tape,
+//! so no gradient is dropped silently.
 //!
-//! Every operation computes in `f32` (work) or `f64` (gradient checks), on one thread: the engine runs many
-//! micro-batches side by side.
+//! CPU operations compute in `f32` (work) or `f64` (gradient checks) on one thread: the engine runs
+//! micro-batches in parallel.
 
 pub mod accumulate; // a += b, in place
-pub mod adamw; // one optimizer update of a flat buffer
-pub mod attention; // causal attention over packed segments that share prefixes
-pub mod attention_gate; // attention's output times the sigmoid of a gate
-pub mod bias; // a bias added to every row
-pub mod convolution; // a causal convolution of each column
-pub mod cuda_errors; // what a CUDA error means, and what to do
-pub mod cuda_libraries; // NVIDIA's libraries, looked up at run time
-pub mod decode_attention; // one new token a row against the caches
-pub mod delta_rule; // the gated delta rule: a state that each token decays and corrects
-pub mod device; // where the work is done and in which numbers
-pub mod embedding; // rows of a table by number, and the scatter of their gradient
-pub mod fp8; // products with frozen matrices in e4m3
-pub mod gated_norm; // norm of heads times a gate
-pub mod heads; // how rows of queries, keys and values divide
-pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
+pub mod adamw; // optimizer update of a flat buffer
+pub mod attention; // causal attention over packed segments with shared prefixes
+pub mod attention_gate; // attention output times a sigmoid gate
+pub mod bias; // adds a bias to every row
+pub mod convolution; // causal convolution of columns
+pub mod cuda_errors; // explains CUDA errors
+pub mod cuda_libraries; // NVIDIA's libraries, loaded at run time
+pub mod decode_attention; // attention of one new token per row
+pub mod delta_rule; // the gated delta rule
+pub mod device; // device and dtype
+pub mod embedding; // gather rows, scatter their gradient
+pub mod fp8; // products with frozen e4m3 matrices
+pub mod gated_norm; // norm of heads, times a gate
+pub mod heads; // layout of queries, keys and values
+pub mod log_probs; // log-probs and entropies of chosen tokens
 pub mod matmul; // matrix products
-pub mod nccl; // sums over the GPUs of several processes
-pub mod open_rows; // rows to which adapters have yet to add
-pub mod philox; // random numbers as a function of what they are for
-pub mod pinned_memory; // a tensor's numbers in this machine's memory
+pub mod nccl; // collectives over GPUs
+pub mod open_rows; // rows without their adapters' part
+pub mod philox; // counter-based random numbers
+pub mod pinned_memory; // tensors in host memory
 pub mod rms_norm; // root-mean-square norm
-pub mod rope; // norm of queries and keys, then rotary positions
-pub mod router; // a softmax over experts, and the most probable of them
-pub mod row_adapters; // rows of one batch with adapters of their own
-pub mod sampler; // drawing tokens, with their log-probs
-pub mod shared_gate; // an expert that every row uses, times the sigmoid of a gate
-pub mod soft_cap; // logits kept below a cap
+pub mod rope; // norm of queries and keys, rotary positions
+pub mod router; // softmax over experts, and top-k
+pub mod row_adapters; // per-row adapters of a batch
+pub mod sampler; // sampling with log-probs
+pub mod shared_gate; // shared expert times its sigmoid gate
+pub mod soft_cap; // capped logits
 pub mod swiglu; // silu(gate) * up, gelu(gate) * up
-pub mod threads; // none of candle's own
-pub mod upload; // tensors from mapped files to their device
+pub mod threads; // disables candle's threads
+pub mod upload; // mapped files -> device
 pub mod write_rows; // rows into a matrix
 
-mod cpu_slice; // a CPU tensor as numbers
+mod cpu_slice; // reads a CPU tensor
 #[cfg(feature = "cuda")]
-mod cuda; // what every kernel's launch on a GPU shares
+mod cuda; // basics of GPU launches
 #[cfg(feature = "cuda")]
-pub mod cuda_graph; // work recorded once and started often
+pub mod cuda_graph; // recorded launches
 mod gemm; // products of strided views on the CPU
-mod real; // f32 and f64, and vector registers
+mod real; // f32 and f64, vectorisation
 
 pub use real::Real;

@@ -1,13 +1,13 @@
-// From logits to the log-probability of a row's target and its entropy, and back. One block a row, 512 threads.
-// Logits are scaled with a rounding of their own, so that the largest one's share is exp(0) exactly, as on the CPU.
+// Logits -> log-prob of a row's target and entropy, and back. One block per row, 512 threads. Scaled logits are rounded separately, so that the largest is
+// exactly exp(0), as on the CPU.
 #include "vectors.cuh"
 
-// What a stretch of a row adds up to: the largest x, the sum of exp(x - largest), and the sum of exp(x - largest) * (x - largest).
+// Aggregates of part of a row: the largest x, the sum of exp(x - largest), and the sum of exp(x - largest) * (x - largest).
 struct Stretch {
   float largest, sum, weighted;
 };
 
-// So small a share that it adds nothing; it keeps 0 * infinity out of the entropy, and lets NaN through.
+// A negligible share; keeps 0 * infinity out of the entropy, but lets NaN through.
 __device__ __forceinline__ float bounded(float shifted) { return shifted < -1e4f ? -1e4f : shifted; }
 
 template <int N> __device__ __forceinline__ void extend(Stretch &stretch, const float *row, int i, float inverse) {
@@ -32,7 +32,7 @@ template <int N> __device__ __forceinline__ void extend(Stretch &stretch, const 
   }
 }
 
-// The thread's own part of the row. It starts below every finite logit but finite itself, so that nothing is subtracted from infinity.
+// The thread's part of the row. Starts below every finite logit, but finite, so that nothing is subtracted from infinity.
 template <int N> __device__ __forceinline__ Stretch own_stretch(const float *row, int vocabulary, float inverse) {
   Stretch stretch = {-3e38f, 0.0f, 0.0f};
 #pragma unroll 4
@@ -52,7 +52,7 @@ __device__ Total whole_row(const float *row, int vocabulary, float inverse) {
   return {largest, block_sum(own.sum * factor), block_sum((own.weighted + own.sum * change) * factor)};
 }
 
-// results: [rows, 2], the log-probability and the entropy.
+// results: [rows, 2], log-prob and entropy.
 extern "C" __global__ void token_log_probs(const float *logits, const uint32_t *targets, float *results, int vocabulary, float inverse) {
   const float *row = logits + (size_t)blockIdx.x * vocabulary;
   const Total total = whole_row(row, vocabulary, inverse);
@@ -62,7 +62,7 @@ extern "C" __global__ void token_log_probs(const float *logits, const uint32_t *
   results[2 * (size_t)blockIdx.x + 1] = (float)(logarithm - total.weighted / total.sum);
 }
 
-// What a row's gradient is made of: exp(x - largest) * (factor + slope * (x - largest)), and `added` at the target.
+// A row's gradient: exp(x - largest) * (factor + slope * (x - largest)), and `added` at the target.
 struct RowGradient {
   float largest, factor, slope, added;
   int target;
@@ -84,7 +84,7 @@ __device__ void write_gradient(const float *row, T *output, int vocabulary, floa
   }
 }
 
-// weights: [rows, 2], the derivatives of the loss by each row's log-probability and entropy. A row whose weights are 0 is not read.
+// weights: [rows, 2], derivatives of the loss by each row's log-prob and entropy. A row with weights 0 is not read.
 template <typename T>
 __device__ void backward(const float *logits, const uint32_t *targets, const double *weights, T *output, int vocabulary, double temperature) {
   const float *row = logits + (size_t)blockIdx.x * vocabulary;

@@ -1,5 +1,5 @@
-//! From logits to the log-probability of a chosen token, and back; in f64 sums, so that a vocabulary of 150,000 loses
-//! nothing.
+//! Logits to log-probs of chosen tokens, and back; f64 sums, so that a vocabulary of 150,000 loses
+//! no precision.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -7,17 +7,17 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::vectorised;
 
-/// The log-prob of a row's target token, and the entropy of its distribution.
+/// Log-prob of a row's target token, and entropy of its distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenLogProb {
-    /// Natural logarithm of the chosen token's probability, nats (at most 0).
+    /// Nats, at most 0.
     pub log_prob: f32,
     /// Entropy of the whole distribution, nats.
     pub entropy: f32,
 }
 
-/// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token
-/// `targets[row]`.
+/// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. Returns one
+/// entry per row for token `targets[row]`.
 pub fn token_log_probs(
     logits: &Tensor,
     targets: &[u32],
@@ -31,7 +31,7 @@ pub fn token_log_probs(
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
-/// The derivative of a loss by one row's log-prob and entropy.
+/// Derivative of a loss by a row's log-prob and entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenWeight {
     /// d loss / d log-probability.
@@ -41,7 +41,7 @@ pub struct TokenWeight {
 }
 
 impl TokenWeight {
-    /// For a loss that does not depend on the entropy.
+    /// Weight of a loss independent of the entropy.
     pub fn for_log_prob(log_prob: f64) -> Self {
         Self {
             log_prob,
@@ -50,8 +50,8 @@ impl TokenWeight {
     }
 }
 
-/// Gradient of the logits, [rows, vocabulary]: with p the probabilities and H their entropy,
-/// `(log_prob weight * (1[token = target] - p) - entropy weight * p * (ln p + H)) / temperature`.
+/// Gradient of the logits, [rows, vocabulary]: with probabilities p and entropy H, `(log_prob
+/// weight * (1[token = target] - p) - entropy weight * p * (ln p + H)) / temperature`.
 pub fn token_log_probs_backward(
     logits: &Tensor,
     targets: &[u32],
@@ -61,7 +61,7 @@ pub fn token_log_probs_backward(
     token_log_probs_backward_as(logits, targets, weights, temperature, logits.dtype())
 }
 
-/// As [`token_log_probs_backward`], written in the dtype that the next product reads.
+/// As [`token_log_probs_backward`], in a given dtype.
 pub fn token_log_probs_backward_as(
     logits: &Tensor,
     targets: &[u32],
@@ -127,8 +127,8 @@ fn forward<T: Real>(
     }))
 }
 
-/// `scaled = row * inverse_temperature`; the largest of it. A NaN logit stays in `scaled`, and so shows in every sum
-/// over it.
+/// `scaled = row * inverse_temperature`; returns the maximum. A NaN logit stays in `scaled` and all
+/// sums over it.
 #[inline(always)]
 pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut [T]) -> T {
     let mut largest = T::neg_infinity();
@@ -139,7 +139,7 @@ pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut
     largest
 }
 
-/// So small a share that it adds nothing; it keeps 0 * infinity out of the entropy, and lets NaN through.
+/// Bounds negligible terms: keeps 0 * infinity out of the entropy, and passes NaN.
 #[inline(always)]
 fn bounded<T: Real>(shifted: T) -> T {
     let least = T::constant(-1e4);
@@ -183,7 +183,7 @@ fn backward<T: Real>(
                     total += share;
                     weighted += share * shifted.double();
                 }
-                // ln p + H is the shifted logit less its mean.
+                // ln p + H is the shifted logit minus its mean.
                 let mean = weighted / total;
                 for x in out.iter_mut() {
                     let shifted = bounded(*x - largest).double();

@@ -1,17 +1,17 @@
-// What adapters add to rows while decoding: the numbers of A that stand behind a row, `rank` of each part, times B, [outputs, rank], and rounded with the row
-// as in training, where one product has both. The rank is a multiple of 8. `b` null: nothing is added.
+// The adapters' part of rows in decoding: A products after a row, `rank` per part, times B, [outputs, rank], rounded with the row as in training, where one
+// product has both. The rank is a multiple of 8. `b` null: none.
 #pragma once
 #include "tensor_cores.cuh"
 #include "vectors.cuh"
 
 __device__ __forceinline__ float rounded(float x) { return to_float(from_float<bf16>(x)); }
 
-// One number at a time.
+// One element at a time.
 template <typename T> struct LowRank {
   const T *b;
   int rank;
 
-  // `value`: that of a column; `inner`: the part's numbers.
+  // `value`: of a column; `inner`: A products of the part.
   __device__ __forceinline__ float add(float value, const float *inner, int column) const {
     for (int first = 0; b && first < rank; first += 8) {
       const Pack<T, 8> weights = load<8>(b + (size_t)column * rank + first);
@@ -22,7 +22,7 @@ template <typename T> struct LowRank {
   }
 };
 
-// A warp's sixteen rows and sixteen columns: with g = lane / 4 and t = lane % 4 a lane has columns 4 t to + 3 of rows g (`low`) and g + 8 (`high`).
+// A warp's sixteen rows and columns: with g = lane / 4 and t = lane % 4 a lane has columns 4 t to + 3 of rows g (`low`) and g + 8 (`high`).
 struct Tile {
   float low[4], high[4];
 
@@ -33,12 +33,12 @@ struct Tile {
   }
 };
 
-// The same on tensor cores, for neighbouring tiles. Which rank stands at which inner index of a product does not matter as long as both operands agree, so a
-// lane reads ranks 4 t to + 3 at once; nor does the order of columns, so that it has four neighbours of a tile from two products.
+// On tensor cores, for adjacent tiles. The order of inner indices is free as long as both operands agree, so a lane reads ranks 4 t to + 3 at once; so is the
+// order of columns, so that it has four adjacent ones from two products.
 template <int TILES> struct TensorLowRank {
   const bf16 *b; // from the first tile's first column on
   int rank, g, t;
-  uint2 first[TILES][2]; // of the first sixteen ranks: B does not depend on the kernels before
+  uint2 first[TILES][2]; // of the first sixteen ranks: B does not depend on earlier kernels
 
   __device__ __forceinline__ TensorLowRank(const bf16 *b, int column, int rank) : b(b ? b + (size_t)column * rank : b), rank(rank), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {
     if (b) read(first, 0);
@@ -54,7 +54,7 @@ template <int TILES> struct TensorLowRank {
       }
   }
 
-  // `low`, `high`: the part's numbers of rows g and g + 8.
+  // `low`, `high`: A products of rows g and g + 8.
   __device__ __forceinline__ void add(Tile (&tiles)[TILES], const float *low, const float *high) const {
     for (int start = 0; b && start < rank; start += 16) {
       Pack<float, 4> a = {}, c = {};
@@ -81,7 +81,7 @@ template <int TILES> struct TensorLowRank {
   }
 };
 
-// The two rows of a lane among `count`, sixteen a block of blockIdx.y; rows beyond the last are the last.
+// A lane's two rows of `count`, sixteen per block of blockIdx.y; rows beyond the last are clamped to it.
 struct TwoRows {
   int low, high;
 

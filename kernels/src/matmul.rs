@@ -1,8 +1,9 @@
-//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what
-//! stands there if wanted.
+//! Matrix products: plain on the CPU; on a GPU by cuBLAS, of strided views, into any dtype,
+//! optionally accumulating.
 //!
-//! On a GPU the input of a matrix with adapters is allocated with *adapter columns* behind its own (the engine's
-//! `model/linear.rs` says what for): operations before it leave them, [`matmul_into`] fills them. On the CPU there are none.
+//! On a GPU the input of a matrix with adapters has *adapter columns* after its own (see the
+//! engine's `model/linear.rs`): earlier operations leave them unwritten, [`matmul_into`] fills
+//! them. On the CPU there are none.
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 
@@ -17,7 +18,8 @@ pub fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     left.matmul(right)
 }
 
-/// As [`matmul`], in f32 (f64 for f64): for logits, whose rounding to bf16 would be the largest error of the model.
+/// As [`matmul`], in f32 (f64 for f64): for logits, where rounding to bf16 would be the model's
+/// largest error.
 pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
@@ -40,7 +42,7 @@ pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()>
 }
 
 /// # Errors
-/// On the CPU no operation leaves adapter columns behind its rows.
+/// Adapter columns, which the CPU does not have.
 pub(super) fn no_adapter_columns(adapter_columns: usize) -> Result<()> {
     if adapter_columns > 0 {
         bail!("rows with {adapter_columns} adapter columns are for a GPU")
@@ -49,8 +51,8 @@ pub(super) fn no_adapter_columns(adapter_columns: usize) -> Result<()> {
     }
 }
 
-/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix),
-/// of any dtype on a GPU.
+/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (possibly columns
+/// of a wider matrix), of any dtype on a GPU.
 pub fn matmul_add(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
@@ -130,7 +132,7 @@ mod gpu {
 
     use crate::cuda::{address, device, empty, failed};
 
-    /// A matrix as cuBLAS sees it, column by column: ours transposed.
+    /// A matrix in cuBLAS's column-major view: ours transposed.
     struct Operand {
         address: u64,
         dtype: sys::cudaDataType,
@@ -141,7 +143,7 @@ mod gpu {
     fn operand(tensor: &Tensor) -> Result<Operand> {
         let (rows, columns) = tensor.dims2()?;
         let (operation, stride) = match *tensor.stride() {
-            // A stride along a dimension of one is never walked.
+            // The stride of a dimension of size one is irrelevant.
             [row, 1] if row >= columns || rows == 1 => {
                 (sys::cublasOperation_t::CUBLAS_OP_N, row.max(columns))
             }

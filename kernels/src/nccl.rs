@@ -1,15 +1,16 @@
-//! Sums over the GPUs of several processes by NVIDIA's NCCL, which is looked up where it is first needed. Nothing here
-//! waits for a process that is gone: whoever waits asks whether to go on.
+//! Sums over GPUs of several processes by NVIDIA's NCCL, loaded on first use. Waiting is always
+//! cancellable, in case another process is gone.
 
 use candle_core::{Device, Result, Tensor};
 
-/// NVLink multicast is off unless the user asks for it: it needs more of a machine than the rest of NCCL.
+/// NVLink multicast is off by default: it requires more of a machine than the rest of NCCL.
 const MULTICAST: &str = "NCCL_NVLS_ENABLE";
 
-/// Turns multicast off for this process and those that it starts, unless the user has chosen.
+/// Turns multicast off for this process and its children, unless the user has set it.
 ///
 /// # Safety
-/// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
+/// No other thread of the process may access the environment during the call: call before starting
+/// threads.
 pub unsafe fn leave_multicast_off() {
     if std::env::var_os(MULTICAST).is_none() {
         // SAFETY: the caller's promise.
@@ -17,7 +18,7 @@ pub unsafe fn leave_multicast_off() {
     }
 }
 
-/// NCCL's file, or what is missing; `None` where no GPU can be used at all.
+/// NCCL's file, or what is missing; `None` without a usable GPU.
 pub fn file() -> Option<std::result::Result<String, String>> {
     #[cfg(feature = "cuda")]
     return crate::cuda_libraries::CudaLibraries::found()
@@ -27,7 +28,7 @@ pub fn file() -> Option<std::result::Result<String, String>> {
     None
 }
 
-/// An NCCL communicator: the processes whose GPUs sum together, this one included.
+/// An NCCL communicator, including this process.
 #[derive(Debug)]
 pub struct Communicator {
     #[cfg(feature = "cuda")]
@@ -35,7 +36,7 @@ pub struct Communicator {
 }
 
 impl Communicator {
-    /// By what the processes find each other: made by one, told to the others.
+    /// Creates the id by which processes find each other, for one of them to distribute.
     ///
     /// # Errors
     /// Without NCCL: what to install.
@@ -46,10 +47,10 @@ impl Communicator {
         candle_core::bail!("this build has no CUDA")
     }
 
-    /// Joins the others, as `rank` of `size`, each with a GPU of its own. `goes_on`: whether to wait for them.
+    /// Joins as `rank` of `size`, each with its own GPU. `goes_on`: whether to keep waiting.
     ///
     /// # Errors
-    /// Without NCCL, and what NCCL says.
+    /// A missing NCCL, and NCCL's errors.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "the CPU has no use for them")
@@ -68,17 +69,17 @@ impl Communicator {
         candle_core::bail!("this build has no CUDA")
     }
 
-    /// The sum of a contiguous f32 tensor over all processes, in place; it is there when this returns. The same GPUs of
+    /// Sums a contiguous f32 tensor over all processes, in place, synchronously. The same GPUs of
     /// the same hosts give the same bits.
     ///
     /// # Errors
-    /// NCCL's errors, and when `goes_on` returns false; after either, the communicator is unusable.
+    /// NCCL's errors, and when `goes_on` returns false; either makes the communicator unusable.
     pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
         self.call(Collective::AllReduce, tensor, goes_on)
     }
 
-    /// Sums a contiguous f32 tensor, `[n]`, over all processes and returns this process's part of `size` equal ones: a
-    /// view of the tensor, whose other contents are undefined afterwards.
+    /// Sums a contiguous f32 tensor, `[n]`, over all processes and returns this process's part of
+    /// `size` equal ones: a view of the tensor, whose other contents become undefined.
     ///
     /// # Errors
     /// As [`Communicator::sum`].
@@ -86,8 +87,8 @@ impl Communicator {
         self.call(Collective::ReduceScatter, tensor, goes_on)
     }
 
-    /// Gives every process the parts of all others, in place. `tensor`: `[n]`, contiguous, of f32 or bf16, of which each
-    /// has its own part.
+    /// Distributes each process's part to all others, in place. `tensor`: `[n]`, contiguous, f32 or
+    /// bf16.
     ///
     /// # Errors
     /// As [`Communicator::sum`].
@@ -134,7 +135,7 @@ mod gpu {
     use crate::cuda_libraries::{file_of, open_library};
 
     const NAME: &str = "libnccl.so.2";
-    /// How often somebody who waits asks whether to.
+    /// Polling interval.
     const ROUND: Duration = Duration::from_micros(20);
 
     type Comm = *mut c_void;
@@ -152,7 +153,7 @@ mod gpu {
     #[derive(Clone, Copy)]
     struct UniqueId([u8; 128]);
 
-    /// `ncclConfig_t` of NCCL 2.22, which later versions understand.
+    /// `ncclConfig_t` of NCCL 2.22, supported by later versions.
     #[repr(C)]
     struct Config {
         size: usize,
@@ -166,7 +167,7 @@ mod gpu {
         split_share: c_int,
     }
 
-    /// NCCL's functions that are called here.
+    /// NCCL functions in use.
     struct Functions {
         get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
         init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> Status,
@@ -261,7 +262,7 @@ mod gpu {
         }
     }
 
-    /// NCCL's words.
+    /// NCCL's message.
     fn error(comm: Comm, status: Status) -> candle_core::Error {
         let Ok(functions) = functions() else {
             return failed("NCCL", "it is gone");
@@ -287,7 +288,7 @@ mod gpu {
 
     #[derive(Debug)]
     pub(super) struct Handle {
-        /// `ncclComm_t`, which does not block; null once it was given up.
+        /// `ncclComm_t`, non-blocking; null once aborted.
         comm: AtomicPtr<c_void>,
         rank: usize,
         size: usize,
@@ -343,7 +344,7 @@ mod gpu {
             Ok(handle)
         }
 
-        /// In place; returns what the tensor then has for this process.
+        /// Runs in place; returns this process's result.
         pub(super) fn call(
             &self,
             collective: Collective,
@@ -402,7 +403,7 @@ mod gpu {
                     // SAFETY: the stream lives as long as its device.
                     match unsafe { sys::cuStreamQuery(stream.cu_stream()) } {
                         sys::CUresult::CUDA_SUCCESS => return Ok(()),
-                        // A connection that breaks leaves the kernel waiting.
+                        // A broken connection leaves the kernel waiting.
                         sys::CUresult::CUDA_ERROR_NOT_READY => self.wait(IN_PROGRESS, goes_on)?,
                         other => {
                             return Err(failed(
@@ -426,7 +427,7 @@ mod gpu {
             }
         }
 
-        /// Until a call of NCCL has been carried out by the host's side of it.
+        /// Waits until NCCL's host side has carried out a call.
         fn wait(&self, mut status: Status, goes_on: &dyn Fn() -> bool) -> Result<()> {
             while status == IN_PROGRESS {
                 if !goes_on() {
@@ -450,7 +451,7 @@ mod gpu {
             self.comm.load(Ordering::Acquire)
         }
 
-        /// Ends what runs on this GPU.
+        /// Aborts what runs on this GPU.
         fn give_up(&self) -> candle_core::Error {
             let comm = self.comm.swap(std::ptr::null_mut(), Ordering::AcqRel);
             if let (Ok(functions), false) = (functions(), comm.is_null()) {

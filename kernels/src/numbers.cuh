@@ -1,4 +1,4 @@
-// Number types and reductions that every kernel shares. Work is done in f32; storage is f32 or bf16.
+// Dtypes and reductions shared by all kernels. Computation is in f32; storage is f32 or bf16.
 #pragma once
 #include <cuda_bf16.h>
 #include <stdint.h>
@@ -15,14 +15,14 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 // Exponentials are of base 2.
 constexpr float LOG2_E = 1.44269504088896341f;
 
-// 2^x, and 0 for what is smaller than every normal number.
+// 2^x; 0 if subnormal.
 __device__ __forceinline__ float power(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 
-// Joins x with that of the lanes at these distances, FIRST first, halved or doubled up to LAST; the order is fixed. Every lane of such a group knows the result.
+// Butterfly reduction over lanes at distances FIRST, halved or doubled up to LAST, in a fixed order. Every lane gets the result.
 template <int FIRST, int LAST, typename N, typename Join> __device__ __forceinline__ N over_lanes(N x, Join join) {
 #pragma unroll
   for (int distance = FIRST; FIRST > LAST ? distance >= LAST : distance <= LAST; distance = FIRST > LAST ? distance / 2 : distance * 2)
@@ -40,7 +40,7 @@ template <int FIRST, int LAST> __device__ __forceinline__ float lanes_max(float 
 template <typename N> __device__ __forceinline__ N warp_sum(N x) { return lanes_sum<16, 1>(x); }
 __device__ __forceinline__ float warp_max(float x) { return lanes_max<16, 1>(x); }
 
-// What `over_warp` makes of the block's numbers, known to every thread; `none` changes nothing there. Blocks are whole warps, at most 32 of them.
+// Applies `over_warp` to a whole block; every thread gets the result. `none`: its neutral element. Blocks are whole warps, at most 32.
 template <typename N, typename OverWarp> __device__ __forceinline__ N over_block(N x, N none, OverWarp over_warp) {
   __shared__ N partial[32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;

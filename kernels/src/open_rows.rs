@@ -1,5 +1,5 @@
-//! Rows to which adapters have yet to add their part: while decoding, the operation that reads them does it, which saves
-//! a matrix product of a few columns for each.
+//! Rows without their adapters' part: in decoding, the operation that reads them adds it, which
+//! saves a narrow matrix product for each.
 
 use candle_core::Tensor;
 #[cfg(feature = "cuda")]
@@ -8,17 +8,17 @@ use candle_core::{DType, Result, bail};
 #[cfg(feature = "cuda")]
 use super::cuda::{Argument, at, int, rows_at};
 
-/// Products of rows with a matrix and with its adapters' A matrices, before B is applied.
+/// Products of rows with a matrix and with its adapters' A matrices, before B.
 #[derive(Clone, Debug)]
 pub struct OpenRows {
-    /// [rows, outputs], then the numbers of A for each of the parts; beside adapters in f32, so that the sum is rounded
-    /// once, as in training.
+    /// [rows, outputs], then the A products of each part; f32 with adapters, so that the sum is
+    /// rounded once, as in training.
     pub rows: Tensor,
-    /// The adapters' part, on a GPU.
+    /// Set on a GPU.
     pub adapters: Option<OpenAdapters>,
 }
 
-/// The B matrices of a packed matrix, times the adapters' scale.
+/// B matrices of a packed matrix times the adapters' scale.
 #[derive(Clone, Debug)]
 pub struct OpenAdapters {
     /// [outputs, rank], the rank a multiple of 8.
@@ -27,7 +27,7 @@ pub struct OpenAdapters {
 }
 
 impl OpenRows {
-    /// Rows that are complete: [rows, outputs].
+    /// [rows, outputs].
     pub fn complete(rows: Tensor) -> Self {
         Self {
             rows,
@@ -35,7 +35,7 @@ impl OpenRows {
         }
     }
 
-    /// The rows without the numbers of A: [rows, outputs].
+    /// Rows without A products: [rows, outputs].
     #[cfg(feature = "cuda")]
     pub(super) fn own(&self) -> Result<Tensor> {
         match &self.adapters {
@@ -44,7 +44,7 @@ impl OpenRows {
         }
     }
 
-    /// The rows, in f32, and their stride; B, and the rank.
+    /// Rows in f32 with stride; B and rank.
     #[cfg(feature = "cuda")]
     pub(super) fn arguments(&self) -> Result<[Argument; 4]> {
         let [rows, stride] = rows_at(&self.rows)?;

@@ -1,5 +1,4 @@
-// Philox 4x32-10, as philox.rs has it: random numbers as a function of what they are for. Fresh weights: uniform in [-bound, bound), number `index` of
-// stream `stream` of the seed.
+// Philox 4x32-10 as in philox.rs. Initial weights: uniform in [-bound, bound), element `index` of stream `stream` of the seed.
 #include "numbers.cuh"
 
 struct Counter {
@@ -18,7 +17,7 @@ __device__ __forceinline__ Counter philox(uint64_t seed, Counter counter) {
   return counter;
 }
 
-// A number in [0, 1) with 53 random bits.
+// In [0, 1), with 53 random bits.
 __device__ __forceinline__ double uniform(uint64_t seed, Counter place) {
   const Counter bits = philox(seed, place);
   return (double)(((uint64_t)bits.a << 21) | (bits.b >> 11)) * (1.0 / 9007199254740992.0);

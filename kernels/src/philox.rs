@@ -1,21 +1,21 @@
-//! Random numbers as a function of what they are for: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
+//! Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
 //! easy as 1, 2, 3").
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-/// The counter of a random number; two different keys never share numbers.
+/// Counter of a random number; different keys never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SampleKey {
-    /// Optimizer step, or another count of passes.
+    /// Optimizer step, or another counter.
     pub step: u32,
     pub prompt: u32,
-    /// Which completion of the prompt.
+    /// Index of the prompt's completion.
     pub sample: u32,
-    /// Which token of the completion.
+    /// Token index in the completion.
     pub position: u32,
 }
 
-/// Four random words for a seed and a counter.
+/// Four random words of a seed and counter.
 pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
     let (mut k0, mut k1) = (seed as u32, (seed >> 32) as u32);
@@ -33,13 +33,13 @@ pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// A number in [0, 1) with 53 random bits.
+/// Uniform in [0, 1) with 53 random bits.
 pub fn uniform(seed: u64, key: SampleKey) -> f64 {
     let [a, b, _, _] = philox(seed, [key.step, key.prompt, key.sample, key.position]);
     ((u64::from(a) << 21) | u64::from(b >> 11)) as f64 / (1_u64 << 53) as f64
 }
 
-/// `n` numbers in [-bound, bound), of stream `stream` of the seed: what fresh weights are drawn from.
+/// `n` numbers in [-bound, bound) of stream `stream`, for initial weights.
 pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64> {
     (0..n as u32)
         .map(|index| {
@@ -59,8 +59,8 @@ pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64>
         .collect()
 }
 
-/// The same weights as a tensor on `device`, rounded to f32 and then to `dtype`. A GPU draws its own: on the CPU an 8B
-/// model would take minutes.
+/// [`uniform_weights`] as a tensor on `device`, rounded to f32 and then to `dtype`. A GPU generates
+/// its own: on the CPU an 8B model would take minutes.
 pub fn uniform_weights_on(
     device: &Device,
     seed: u64,
@@ -124,7 +124,7 @@ mod gpu {
 mod tests {
     use super::*;
 
-    /// The vectors that the generator's authors publish with it (Random123, kat_vectors).
+    /// Published test vectors (Random123, kat_vectors).
     #[test]
     fn known_answers() {
         let check = |seed: u64, counter, expected| assert_eq!(philox(seed, counter), expected);

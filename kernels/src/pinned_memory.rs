@@ -1,10 +1,10 @@
-//! A tensor's numbers in this machine's memory: one copy each, into memory that a GPU writes to directly.
+//! Tensors in host memory: one copy each, written directly by the GPU.
 
 use candle_core::{Device, Result, Tensor, WithDType, bail};
 
 use super::cpu_slice::{by_number_type, read};
 
-/// A reusable buffer in host memory; page-locked where it copies from a GPU.
+/// A reusable host buffer; page-locked for copies from a GPU.
 #[derive(Debug)]
 pub struct HostBuffer(Memory);
 
@@ -16,8 +16,8 @@ enum Memory {
 }
 
 impl HostBuffer {
-    /// Room for copies from `device`. Where the system refuses to lock pages, plain memory serves, at a fraction of the
-    /// speed.
+    /// A buffer for copies from `device`. If pages cannot be locked, plain memory is used, at a
+    /// fraction of the speed.
     pub fn new(bytes: usize, device: &Device) -> Self {
         match device {
             #[cfg(feature = "cuda")]
@@ -29,7 +29,6 @@ impl HostBuffer {
         }
     }
 
-    /// The bytes of the last copies.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Memory::Plain(bytes) => bytes,
@@ -38,7 +37,6 @@ impl HostBuffer {
         }
     }
 
-    /// Room for the next copies.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Memory::Plain(bytes) => bytes,
@@ -50,13 +48,12 @@ impl HostBuffer {
 
 #[cfg(debug_assertions)]
 thread_local! {
-    /// Bytes of every copy that this thread has made to the host, for tests.
+    /// Sizes of all copies to the host by this thread, for tests.
     pub static COPIES: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take).
-/// Nothing but these numbers moves: candle's own `to_vec` of a view on a GPU copies the whole storage that it looks
-/// into.
+/// Copies a contiguous tensor, possibly a view, into `bytes` (little-endian, exact size). Unlike
+/// candle's `to_vec`, does not copy a view's whole storage.
 pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
@@ -81,20 +78,18 @@ pub struct PendingCopy(candle_core::cuda_backend::cudarc::driver::CudaEvent);
 
 #[cfg(feature = "cuda")]
 impl PendingCopy {
-    /// Waits for it.
     pub fn wait(self) -> Result<()> {
         self.0
             .synchronize()
             .map_err(|error| crate::cuda::failed("a copy to the host", error))
     }
 
-    /// Whether it is there already.
     pub fn has_arrived(&self) -> bool {
         self.0.is_complete()
     }
 }
 
-/// Arrives when all work that was started on a GPU so far is done.
+/// Completes with all work launched on a GPU so far.
 #[cfg(feature = "cuda")]
 pub fn mark(device: &candle_core::Device) -> Result<PendingCopy> {
     let stream = device.as_cuda_device()?.cuda_stream();
@@ -104,7 +99,7 @@ pub fn mark(device: &candle_core::Device) -> Result<PendingCopy> {
         .map_err(|error| crate::cuda::failed("an event", error))
 }
 
-/// As [`copy_to_host`] from a GPU, without waiting: `bytes` must not be touched before the copy has arrived.
+/// As [`copy_to_host`] from a GPU, asynchronously: do not touch `bytes` before completion.
 #[cfg(feature = "cuda")]
 pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCopy> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
@@ -122,8 +117,9 @@ pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCo
         .map_err(|error| crate::cuda::failed("a copy to the host", error))
 }
 
-/// Starts a copy of `bytes` (little-endian) to a contiguous tensor on a GPU, which may be a view. What is started next
-/// there comes after it; `bytes` must stay as they are until something was waited for, such as [`copy_to_host`].
+/// Starts a copy of `bytes` (little-endian) to a contiguous GPU tensor, possibly a view. Later
+/// launches are ordered after it; `bytes` must be unchanged until something was waited for, such as
+/// [`copy_to_host`].
 #[cfg(feature = "cuda")]
 pub fn copy_to_device(bytes: &[u8], tensor: &Tensor) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
@@ -148,7 +144,7 @@ fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Res
     Ok(())
 }
 
-/// Numbers in little-endian bytes, as in files.
+/// Little-endian bytes, as in files.
 trait Little: Copy {
     fn put(self, place: &mut [u8]);
 }
@@ -175,7 +171,7 @@ mod gpu {
 
     use crate::cuda::{address, device, failed};
 
-    /// Page-locked memory: the GPU copies there at the bus's full speed.
+    /// Page-locked memory: the GPU copies at the bus's full speed.
     #[derive(Debug)]
     pub(super) struct Pinned {
         start: NonNull<u8>,
@@ -253,7 +249,7 @@ mod gpu {
         .map_err(|error| failed("a copy to the device", error))
     }
 
-    /// Waits for what was started before, and for the copy.
+    /// Waits for earlier work and the copy.
     pub(super) fn copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         start_copy(tensor, bytes)?;
         device(tensor)?
@@ -262,7 +258,7 @@ mod gpu {
             .map_err(|error| failed("a copy to the host", error))
     }
 
-    /// Where `bytes` are not page-locked, the call returns only when they were written.
+    /// If `bytes` are not page-locked, returns after the copy.
     pub(super) fn start_copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         if !tensor.is_contiguous() {
             bail!(

@@ -1,14 +1,12 @@
-//! The dtypes that the kernels compute in, and the exponential that lets their loops use vector registers.
+//! Dtypes of CPU kernels, and a vectorisable exponential.
 
 use candle_core::WithDType;
 
-/// A dtype of the CPU kernels: `f32` for work, `f64` for gradient checks.
+/// `f32` for work, `f64` for gradient checks.
 pub trait Real: WithDType + num_traits::Float + std::iter::Sum {
-    /// e^x. For `f32` within 2 units in the last place, flushed to about 1e-38 below -87; NaN stays NaN.
+    /// e^x. For `f32` within 2 ulp, flushed to about 1e-38 below -87; preserves NaN.
     fn exponential(self) -> Self;
-    /// Short for a constant.
     fn constant(value: f64) -> Self;
-    /// The same number as an `f64`.
     fn double(self) -> f64;
 }
 
@@ -42,7 +40,7 @@ impl Real for f64 {
     }
 }
 
-/// Runs `work` with the widest vector instructions of this processor; loops inside are compiled for them.
+/// Runs `work` compiled for this processor's widest vector instructions.
 #[inline(always)]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
@@ -53,14 +51,14 @@ pub(super) fn sigmoid<T: Real>(x: T) -> T {
     T::constant(1.0) / (T::constant(1.0) + (-x).exponential())
 }
 
-/// Sum of `a[i] * b[i]` over 16 independent lanes, so that the loop vectorises and its order of additions is fixed.
+/// Sum of `a[i] * b[i]` over 16 lanes: vectorisable, with a fixed order of additions.
 #[inline(always)]
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 16;
     let mut lanes = [T::constant(0.0); LANES];
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut tail = T::constant(0.0);
-    // By index: adaptors of iterators were calls for each chunk, beside others a third of the time.
+    // By index: iterator adaptors were not inlined, and took a third of the time.
     for at in 0..a_rest.len().min(b_rest.len()) {
         tail += a_rest[at] * b_rest[at];
     }
@@ -88,8 +86,8 @@ pub(super) fn add_scaled<T: Real>(target: &mut [T], factor: T, source: &[T]) {
     }
 }
 
-/// Range reduction to |r| <= ln(2)/2 and a polynomial, after Cephes' `expf`; no branch and no integer conversion, so
-/// that it vectorises.
+/// Range reduction to |r| <= ln(2)/2 and a polynomial, after Cephes' `expf`; without branches and
+/// integer conversions, so vectorisable.
 #[inline(always)]
 fn exponential_f32(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits

@@ -1,5 +1,5 @@
-// y = x / sqrt(mean(x^2) + epsilon) * (offset + weight), one block a row. S: what the residual stream (x and sums of it) is kept in; T: everything else.
-// Rows of T that are written begin `stride` numbers apart: what stands behind them is not touched.
+// y = x / sqrt(mean(x^2) + epsilon) * (offset + weight), one block per row. S: dtype of the residual stream (x and sums of it); T: of the rest. Written rows of
+// T are `stride` apart; the columns between are not touched.
 #include "low_rank.cuh"
 
 template <int N, typename S, typename T>
@@ -23,8 +23,8 @@ __device__ void forward(const S *x, const T *weight, T *y, int width, int stride
   }
 }
 
-// sum = x + addend, rounded as it is kept; y = norm of that. A thread reads again only what it wrote itself. With A = float the addend is open: rows of
-// width, then numbers of adapters, `addend_stride` apart. Without ADDS there is no x.
+// sum = x + addend, rounded to S; y = norm of that. A thread only re-reads what it wrote itself. With A = float the addend is open: rows of width, then A
+// products of adapters, `addend_stride` apart. Without ADDS there is no x.
 template <int N, bool ADDS = true, typename S, typename A, typename T>
 __device__ void add_forward(const S *x, const A *addend, int addend_stride, const LowRank<T> &adapters, const T *weight, S *sum, T *y, int width,
                             int stride, float offset, float epsilon) {
@@ -68,8 +68,8 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
 }
 
 #if __CUDA_ARCH__ >= 900
-// While decoding, with what adapters add: eight blocks have sixteen rows together (a cluster of compute capability 9.0), a warp 64 columns of them. The width is a
-// multiple of 64, and the blocks' warps are as many as it needs.
+// For decoding, with the adapters' part: eight blocks share sixteen rows (a cluster of compute capability 9.0), a warp has 64 columns of them. The width is a
+// multiple of 64, and determines the blocks' warps.
 __device__ void add_on_tensor_cores(const float *x, const float *addend, int addend_stride, const bf16 *b, int rank, const bf16 *weight, float *sum, bf16 *y,
                                     int rows, int width, float offset, float epsilon) {
   constexpr int TILES = 4, BLOCKS = 8;
@@ -116,7 +116,7 @@ __device__ void add_on_tensor_cores(const float *x, const float *addend, int add
     if (t == 0) warp_sums[warp][g + 8 * n] = square;
   }
   __syncthreads();
-  // Every block of the cluster runs by now: what this one found goes to each of them.
+  // All blocks of the cluster are running by now: sends this one's sums to each.
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
   for (int i = threadIdx.x; i < 16 * BLOCKS; i += blockDim.x) {
     float found = 0.0f;
@@ -184,7 +184,7 @@ __device__ void backward(const T *gradient, const S *x, const T *weight, const T
   }
 }
 
-// 1 / rms of each row, one warp a row.
+// 1 / rms of each row, one warp per row.
 template <typename T>
 __device__ void inverses(const T *x, float *inverse, int rows, int width, float epsilon) {
   const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -196,7 +196,7 @@ __device__ void inverses(const T *x, float *inverse, int rows, int width, float 
   if (threadIdx.x % 32 == 0) inverse[row] = rsqrtf(square / width + epsilon);
 }
 
-// The weight's gradient over the rows of one part: blockIdx.y is the part, one thread a column.
+// The weight's gradient over the rows of part blockIdx.y, one thread per column.
 template <typename S, typename T>
 __device__ void weight_parts(const T *gradient, const S *x, const float *inverse, float *partial, int rows, int width, int rows_a_part) {
   const int column = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,5 +1,5 @@
-//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * (offset + weight)`, row by row (Zhang and Sennrich 2019,
-//! arXiv 1910.07467; Gemma's weights are stored around 0, with an offset of 1).
+//! RMS norm by row: `y = x / sqrt(mean(x^2) + epsilon) * (offset + weight)` (Zhang and Sennrich
+//! 2019, arXiv 1910.07467; Gemma stores weights around 0, offset 1).
 
 use candle_core::{Result, Tensor};
 
@@ -9,7 +9,6 @@ use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
 
-/// The weight and epsilon of an RMS norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// `[width]`.
@@ -21,7 +20,7 @@ pub struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
-    /// Weights as they are.
+    /// A norm without offset.
     pub fn plain(weight: &'a Tensor, epsilon: f64) -> Self {
         Self {
             weight,
@@ -31,8 +30,8 @@ impl<'a> Norm<'a> {
     }
 }
 
-/// `x`: [rows, width] -> [rows, width + adapter_columns], the last `adapter_columns` columns unwritten (see
-/// [`super::matmul`]). On a GPU `x` may be f32 where the weight, and so the result, is bf16.
+/// `x`: [rows, width] -> [rows, width + adapter_columns], last `adapter_columns` columns unwritten
+/// (see [`super::matmul`]). On a GPU `x` may be f32 with a bf16 weight and result.
 pub fn rms_norm(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -42,8 +41,8 @@ pub fn rms_norm(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Te
     by_number_type!(x, forward(x, norm))
 }
 
-/// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + adapter_columns]; one pass on a GPU, where `x` and the
-/// sum may be f32 beside bf16.
+/// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + adapter_columns]; one
+/// pass on a GPU, where `x` and the sum may be f32 with bf16.
 pub fn add_rms_norm(
     x: &Tensor,
     addend: &OpenRows,
@@ -59,7 +58,7 @@ pub fn add_rms_norm(
     Ok((sum, normed))
 }
 
-/// The norm of rows while decoding, with what adapters add: [rows, width] in the weight's dtype.
+/// Norm for decoding, adding the adapters' part: [rows, width] in the weight's dtype.
 pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if rows.rows.device().is_cuda() {
@@ -68,7 +67,7 @@ pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
     rms_norm(&rows.rows, norm, 0)
 }
 
-/// Gradient of the input, added to `residual` if there is one. `gradient`, `x`, `residual`: [rows, width] -> [rows,
+/// Gradient of the input, plus `residual`. `gradient`, `x`, `residual`: [rows, width] -> [rows,
 /// width + adapter_columns].
 pub fn rms_norm_backward(
     gradient: &Tensor,
@@ -89,7 +88,7 @@ pub fn rms_norm_backward(
     }
 }
 
-/// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, in f32 on a GPU.
+/// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, f32 on a GPU.
 pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -112,7 +111,8 @@ pub(super) fn norm_row<T: Real>(
     }
 }
 
-/// One row's gradient: with `g = gradient * (offset + weight)` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
+/// One row's gradient: with `g = gradient * (offset + weight)` and `r = 1 / rms`, `dx = r * (g -
+/// x * r^2 * mean(g * x))`.
 #[inline(always)]
 pub(super) fn norm_row_backward<T: Real>(
     gradient: &[T],
@@ -230,7 +230,7 @@ mod gpu {
 
     static MODULE: Module = module!("rms_norm");
 
-    /// One block a row, a thread for each 16 bytes of it.
+    /// One block per row, a thread per 16 bytes.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
         Grid::rows(
             rows,
@@ -240,7 +240,7 @@ mod gpu {
         )
     }
 
-    /// The names of a kernel by what the stream and what the rest is kept in.
+    /// Kernel names by dtypes of the stream and of the rest.
     macro_rules! variant {
         ($stream:expr, $rest:expr, $name:literal) => {
             match ($stream, $rest) {
@@ -459,7 +459,7 @@ mod gpu {
         Ok(dx)
     }
 
-    /// Rows are summed in parts side by side, then the parts in their order.
+    /// Sums rows in parallel parts, then the parts in order.
     pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         if gradient.dims() != x.dims() {

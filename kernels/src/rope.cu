@@ -1,24 +1,24 @@
-// Norm of each query and key head, then rotation by its row's position; values copied.
+// Norm of query and key heads, then rotation by the row's position; values are copied.
 #include "low_rank.cuh"
 
-// How packed rows divide, and where a row's angles are. Of a head's first 2 `turned` numbers i and i + turned are turned together; the rest stays, of which i and i + half of
-// it are handled together, so that there are dimension / 2 pairs.
+// Layout of packed rows, and the rows' angles. Of a head's first 2 `turned` columns, i and i + turned are rotated together; the rest is copied, where i and i +
+// half of it form a pair, so that there are dimension / 2 pairs.
 struct Rows {
   const uint32_t *positions;
   const float *cosines, *sines; // [positions, turned]
   int query, key_value, dimension, turned;
 
-  // Where the numbers of a pair are in a head.
+  // Columns of a pair in a head.
   __device__ __forceinline__ int low(int pair) const { return pair < turned ? pair : pair + turned; }
   __device__ __forceinline__ int high(int pair) const { return pair < turned ? pair + turned : pair + dimension / 2; }
   __device__ __forceinline__ float cosine(size_t angles, int pair) const { return pair < turned ? cosines[angles + pair] : 1.0f; }
   __device__ __forceinline__ float sine(size_t angles, int pair) const { return pair < turned ? sines[angles + pair] : 0.0f; }
 };
 
-// A warp has HEADS heads of one row, of up to 512 numbers each: what it reads of them is under way at once.
+// A warp has HEADS heads of one row, of up to 512 columns each, to keep loads in flight.
 constexpr int HEADS = 4;
 
-// The first of a warp's heads, its row, and where the row's angles start.
+// A warp's first head, its row, and the offset of the row's angles.
 struct Group {
   size_t row, angles;
   int first, count;
@@ -32,8 +32,8 @@ struct Group {
   }
 };
 
-// How a warp's lanes divide a group: LANES of them have a head, of which a lane has N numbers from column (LANES p + lane) N of the lower half, and of the
-// upper; heads of 2 N PIECES LANES numbers at most.
+// Lanes of a warp in a group: LANES of them share a head; a lane has N columns from (LANES p + lane) N on of the lower and of the upper half; heads of at most
+// 2 N PIECES LANES columns.
 template <int N, int PIECES, int LANES, typename T> struct Lanes {
   static constexpr int TURNS = HEADS * LANES / 32;
   using Numbers = Pack<T, N>[TURNS][PIECES];
@@ -42,7 +42,7 @@ template <int N, int PIECES, int LANES, typename T> struct Lanes {
   static __device__ __forceinline__ int column(int piece) { return (piece * LANES + threadIdx.x % LANES) * N; }
   static __device__ __forceinline__ float sum(float x) { return lanes_sum<LANES / 2, 1>(x); }
 
-  // `count` heads that begin at `from`.
+  // `count` heads from `from` on.
   static __device__ __forceinline__ void read(Numbers &low, Numbers &high, const T *from, const Rows &rows, int count) {
 #pragma unroll
     for (int h = 0; h < TURNS; h++)
@@ -86,7 +86,7 @@ template <typename T> struct Head {
   __device__ __forceinline__ Head(const Rows &rows, int number, const T *query_norm, const T *key_norm, float offset)
       : norm(number < rows.query ? query_norm : number < rows.query + rows.key_value ? key_norm : nullptr), offset(offset), turns(number < rows.query + rows.key_value) {}
 
-  // The norm's weight from a column on; ones without.
+  // The norm's weight from a column on; ones if null.
   template <int N> __device__ __forceinline__ void read(float (&weights)[N], int column) const {
     Pack<T, N> own = {};
     if (norm) own = load<N>(norm + column);
@@ -141,15 +141,15 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
   }
 }
 
-// Where keys and values of a row's newest token stand in `cache`, [places, keys and values]. `table`: that of decode_attention.cu.
+// Address of keys and values of a row's newest token in `cache`, [places, keys and values]. `table`: as in decode_attention.cu.
 __device__ __forceinline__ size_t newest(const uint32_t *table, int row) {
   return (size_t)table[4 * row] + table[4 * row + 3] - 1;
 }
 
-// What a head is a part of: queries, keys or values.
+// Whether a head is a query, key or value.
 __device__ __forceinline__ int part_of(int head, const Rows &rows) { return head < rows.query ? 0 : head < rows.query + rows.key_value ? 1 : 2; }
 
-// While decoding, heads of up to 64 PIECES numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
+// For decoding, heads of up to 64 PIECES columns: adds the adapters' part, norms and rotates; keys and values also go to the cache. One warp per head.
 template <int PIECES, typename T>
 __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, const T *query_norm, const T *key_norm, T *y, T *cache,
                        const uint32_t *table, const Rows &rows, int row, int head, float offset, float epsilon) {
@@ -187,17 +187,17 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   }
 }
 
-// The same on tensor cores, heads of D numbers: a warp has a head of sixteen rows.
+// On tensor cores, heads of D columns: a warp has a head of sixteen rows.
 template <int D>
 __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b, int rank, const bf16 *query_norm, const bf16 *key_norm, bf16 *y, bf16 *cache,
                                        const uint32_t *table, const Rows &rows, int row_count, float offset, float epsilon) {
-  constexpr int HALF = D / 2, PIECES = D / 32; // of a half
+  constexpr int HALF = D / 2, PIECES = D / 32; // per half
   const int head = blockIdx.x, t = threadIdx.x % 4, heads = rows.query + 2 * rows.key_value, part = part_of(head, rows);
   const bf16 *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
   const TensorLowRank<2 * PIECES> adapters(b, head * D, rank);
   const TwoRows two(row_count);
   const int row[2] = {two.low, two.high};
-  // What does not depend on the kernels before.
+  // Independent of earlier kernels.
   size_t places[2];
   Pack<float, 4> cosines[2][PIECES], sines[2][PIECES];
   Pack<bf16, 4> weights[2 * PIECES];
@@ -254,7 +254,7 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
   }
 }
 
-// A gradient's pair turned back.
+// Rotates a gradient's pair back.
 __device__ __forceinline__ float2 turn_back(float low, float high, float cosine, float sine) {
   return make_float2(low * cosine + high * sine, high * cosine - low * sine);
 }
@@ -317,8 +317,8 @@ __device__ void backward(const T *gradient, const T *x, const T *query_norm, con
   }
 }
 
-// Gradients of the query norm's weight (blockIdx.y 0) and the key norm's (1) over the heads of one part -> partial: [parts, 2, dimension].
-// Each warp adds up in its own line of shared memory, each lane in its own columns of it. Blocks of 256 threads.
+// Gradients of the query norm's weight (blockIdx.y 0) and the key norm's (1) over the heads of a part -> partial: [parts, 2, dimension]. Each warp sums in its
+// own line of shared memory, each lane in its own columns. Blocks of 256 threads.
 template <typename T>
 __device__ void norm_parts(const T *gradient, const T *x, float *partial, const Rows &rows, size_t row_count, size_t heads_a_part, float epsilon) {
   extern __shared__ float lines[]; // [8, dimension]

@@ -1,5 +1,5 @@
-//! Queries and keys on their way into attention: norm of each head (Qwen3), then rotary positions (Su et al. 2021,
-//! arXiv 2104.09864; halves, not pairs).
+//! Prepares queries and keys for attention: head norms (Qwen3), then rotary positions (Su et al.
+//! 2021, arXiv 2104.09864; rotating halves, not adjacent pairs).
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -12,8 +12,8 @@ use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
 
-/// Cosines and sines of every position: two tensors [positions, rotary dimension / 2]. Where that is less than a head,
-/// the rest of each head is not rotated.
+/// Cosines and sines by position: two tensors [positions, rotary dimension / 2]. Remaining
+/// dimensions of a head are not rotated.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     cosines: Tensor,
@@ -44,7 +44,7 @@ impl RopeTable {
     ) -> Result<Self> {
         let half = frequencies.len();
         let (mut cosines, mut sines) = (vec![0.0; positions * half], vec![0.0; positions * half]);
-        // A long context has millions: on every core.
+        // A long context has millions: use every core.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = positions.div_ceil(cores).max(1024) * half.max(1);
         std::thread::scope(|scope| {
@@ -60,7 +60,7 @@ impl RopeTable {
                 });
             }
         });
-        // Rounded here: a GPU would first have to compile candle's kernel for it.
+        // Rounded here: candle would have to compile a GPU kernel for it.
         let table = |numbers| {
             Tensor::from_vec(numbers, (positions, half), &Device::Cpu)?
                 .to_dtype(dtype)?
@@ -72,35 +72,32 @@ impl RopeTable {
         })
     }
 
-    /// Angles of a position.
     fn half(&self) -> usize {
         self.cosines.dims()[1]
     }
 
-    /// How many positions the table holds.
     pub fn positions(&self) -> usize {
         self.cosines.dims()[0]
     }
 }
 
-/// The inputs of the operation besides the packed rows.
+/// Inputs besides the packed rows.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryKeyContext<'a> {
-    /// How a packed row divides.
+    /// Layout of a packed row.
     pub heads: Heads,
-    /// Weights `[dimension]` of the query norm and the key norm; None for families without.
+    /// Weights `[dimension]` of query and key norm, in some families.
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     /// Added to the norms' weights.
     pub norm_offset: f64,
     pub epsilon: f64,
-    /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there
-    /// does that.
+    /// Position of each row: `[rows]`, u32. Not checked against the table on a GPU.
     pub positions: &'a Tensor,
-    /// Cosines and sines; f32 on a GPU.
+    /// f32 on a GPU.
     pub table: &'a RopeTable,
 }
 
-/// `packed`: [rows, row_width] -> the same, queries and keys normed and rotated, values copied.
+/// `packed`: [rows, row_width] -> same shape, queries and keys normed and rotated, values copied.
 pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -109,8 +106,8 @@ pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<T
     by_number_type!(packed, forward(packed, context))
 }
 
-/// As [`query_key_rope`] while decoding: with what adapters add, and keys and values of the newest token of each row
-/// also go to their place in `cache`: [places, 2 * key_width].
+/// As [`query_key_rope`] for decoding: adds the adapters' part, and writes each row's newest keys
+/// and values to `cache`: [slots, 2 * key_width].
 pub fn query_key_rope_open(
     packed: &OpenRows,
     context: QueryKeyContext<'_>,
@@ -126,8 +123,8 @@ pub fn query_key_rope_open(
     Ok(rotated)
 }
 
-/// Gradient of `packed` from the gradient of the operation's result, both [rows, row_width] -> [rows, row_width +
-/// adapter_columns], the last `adapter_columns` columns unwritten (see [`super::matmul`]).
+/// Gradient of `packed` from that of the result, both [rows, row_width] -> [rows, row_width +
+/// adapter_columns], last `adapter_columns` columns unwritten (see [`super::matmul`]).
 pub fn query_key_rope_backward(
     gradient: &Tensor,
     packed: &Tensor,
@@ -142,8 +139,8 @@ pub fn query_key_rope_backward(
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
-/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights;
-/// these in f32 on a GPU.
+/// As [`query_key_rope_backward`], plus gradients `[dimension]` of the norms' weights, f32 on a
+/// GPU.
 pub fn query_key_rope_backward_all(
     gradient: &Tensor,
     packed: &Tensor,
@@ -224,7 +221,7 @@ fn one_a_row(positions: &[u32], rows: usize) -> Result<&[u32]> {
     Ok(positions)
 }
 
-/// The `half` cosines or sines of one position.
+/// The `half` cosines or sines of a position.
 #[inline(always)]
 fn angles<T>(table: &[T], position: u32, half: usize) -> Result<&[T]> {
     let start = position as usize * half;
@@ -237,7 +234,8 @@ fn angles<T>(table: &[T], position: u32, half: usize) -> Result<&[T]> {
     }
 }
 
-/// Turns each pair (i, i + half) of the first `2 * half` numbers by its angle; `direction` -1 turns back, which is also the gradient.
+/// Rotates each pair (i, i + half) of the first `2 * half` elements; `direction` -1 inverts, which
+/// is also the gradient.
 #[inline(always)]
 fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
     let (low, high) = head[..2 * cosine.len()].split_at_mut(cosine.len());
@@ -346,8 +344,8 @@ mod gpu {
 
     const WARPS: usize = 8;
 
-    /// Arguments common to every kernel here: positions, cosines, sines, query heads, key heads, dimension, half of what is
-    /// rotated.
+    /// Arguments common to these kernels: positions, cosines, sines, query heads, key heads,
+    /// dimension, half the rotary dimension.
     fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 7]> {
         let (rows, width) = packed.dims2()?;
         let Heads {
@@ -408,7 +406,7 @@ mod gpu {
         Ok([at(query)?, at(key)?])
     }
 
-    /// Heads of a warp; rope.cu has the same number.
+    /// Heads per warp, as in rope.cu.
     const HEADS: usize = 4;
 
     /// A warp for some heads of each row, values included.

@@ -1,5 +1,5 @@
-//! The router of a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): by row a softmax over all experts, and the
-//! most probable of them; and what is computed by pair of a row and one of its experts.
+//! Router of a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): softmax over experts per
+//! row and top-k; and operations on (row, expert) pairs.
 
 use std::ops::Range;
 
@@ -13,68 +13,67 @@ use super::real::vectorised;
 #[cfg(feature = "cuda")]
 mod gpu;
 
-/// The most experts of a layer that a GPU computes, and of a row.
+/// GPU limits: experts of a layer, and active experts of a row.
 pub const GPU_EXPERTS: (usize, usize) = (512, 32);
 
-/// How rows choose their experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Router {
-    /// Experts of a row.
+    /// Experts per row.
     pub active: usize,
-    /// Whether the weights of a row's experts are divided by their sum.
+    /// Whether a row's expert weights are normalised to sum 1.
     pub is_renormalised: bool,
 }
 
-/// Which experts rows go through.
+/// Selection of experts.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Selection<'a> {
-    /// The most probable.
+    /// Top-k.
     #[default]
     Free,
-    /// The most probable, which are written there: [rows, active], u32.
+    /// Top-k, written to this tensor: [rows, active], u32.
     Recorded(&'a Tensor),
-    /// These: [rows, active], u32. A row that begins with [`NOT_RECORDED`] selects freely; a GPU writes what it selects
-    /// there.
+    /// Given: [rows, active], u32. A row that begins with [`NOT_RECORDED`] selects freely; a GPU
+    /// writes its selection there.
     Replayed(&'a Tensor),
 }
 
-/// The expert of a row of which none is known.
+/// Marks a row without recorded experts.
 pub const NOT_RECORDED: u32 = u32::MAX;
 
-/// Pairs of a row and one of its experts, by expert, then by row.
+/// (Row, expert) pairs, sorted by expert, then by row.
 #[derive(Clone, Debug)]
 pub enum Routing {
-    /// On the CPU.
+    /// Listed on the CPU.
     Listed(ListedPairs),
-    /// On a GPU, which alone knows them.
+    /// Sorted on a GPU, unknown to the host.
     #[cfg(feature = "cuda")]
     Sorted(gpu::SortedPairs),
 }
 
-/// What experts add to their products.
+/// Bias of the experts' products.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertBias<'a> {
     /// [experts, outputs].
     pub vectors: &'a Tensor,
-    /// Whether a pair's is multiplied by its weight.
+    /// Whether it is scaled by the pair's weight.
     pub is_weighted: bool,
 }
 
-/// How the low-rank matrices of all experts stand in one tensor.
+/// Layout of all experts' low-rank matrices in one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LowRankLayout {
-    /// One below the other: [experts * rank, width].
+    /// Stacked: [experts * rank, width].
     Below,
-    /// Column by column: [width, rank * experts].
+    /// Interleaved columns: [width, rank * experts].
     Interleaved,
 }
 
-/// What the host knows of the pairs.
+/// Pairs known to the host.
 #[derive(Clone, Debug)]
 pub struct ListedPairs {
-    /// The row of each pair.
+    /// Row of each pair.
     rows: Vec<u32>,
-    /// By expert its pairs.
+    /// Pairs by expert.
     pub ranges: Vec<Range<usize>>,
     /// [pairs, 1].
     weights: Tensor,
@@ -96,7 +95,7 @@ impl Routing {
         }
     }
 
-    /// `x`: [pairs, width] -> the sum over each row's pairs, [rows, width].
+    /// `x`: [pairs, width] -> sum over each row's pairs, [rows, width].
     pub fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
         match self {
             Self::Listed(pairs) => scatter_rows(x, &pairs.rows, rows),
@@ -105,7 +104,7 @@ impl Routing {
         }
     }
 
-    /// `x`: [pairs, width] -> each times its weight, and where there are `factors`: [experts, 1], times its expert's.
+    /// `x`: [pairs, width], scaled by the pairs' weights and optionally by `factors`: [experts, 1].
     pub fn weigh(&self, x: &Tensor, factors: Option<&Tensor>) -> Result<Tensor> {
         match self {
             Self::Listed(pairs) => {
@@ -119,7 +118,7 @@ impl Routing {
         }
     }
 
-    /// `vectors`: [experts, width] -> that of each pair's expert, [pairs, width].
+    /// `vectors`: [experts, width] -> each pair's, [pairs, width].
     pub fn spread(&self, vectors: &Tensor) -> Result<Tensor> {
         let experts = match self {
             Self::Listed(pairs) => {
@@ -135,7 +134,7 @@ impl Routing {
         gather_rows(vectors, &experts, vectors.dtype())
     }
 
-    /// `x`: [pairs, width] -> the sum over each expert's pairs, [experts, width]; on the CPU.
+    /// `x`: [pairs, width] -> sum over each expert's pairs, [experts, width]; CPU only.
     pub fn sum_by_expert(&self, x: &Tensor) -> Result<Tensor> {
         let sums = self
             .listed()?
@@ -145,7 +144,7 @@ impl Routing {
         Tensor::cat(&sums.collect::<Result<Vec<_>>>()?, 0)
     }
 
-    /// `a`, `b`: [pairs, width] -> their products by pair, [pairs, 1], on a GPU in f32.
+    /// `a`, `b`: [pairs, width] -> dot products, [pairs, 1], f32 on a GPU.
     pub fn dot(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self {
             Self::Listed(_) => (a * b)?.sum_keepdim(1),
@@ -154,8 +153,8 @@ impl Routing {
         }
     }
 
-    /// On a GPU: `x`: [pairs, inputs], each multiplied by the matrix of its expert. `matrices`: those of all experts, one
-    /// below the other, [outputs, inputs] each, or [inputs, outputs] and then transposed. -> [pairs, outputs].
+    /// GPU only: `x`: [pairs, inputs] times each pair's expert matrix. `matrices`: stacked,
+    /// [outputs, inputs] each, or if transposed [inputs, outputs] -> [pairs, outputs].
     pub fn product(
         &self,
         x: &Tensor,
@@ -200,8 +199,8 @@ impl Routing {
         }
     }
 
-    /// On a GPU adds to `sum`, f32, by expert `scale` times the sum over its pairs of the products of `wide`: [pairs, width] and
-    /// `narrow`: [pairs, rank]: the gradient of low-rank matrices.
+    /// GPU only: gradient of low-rank matrices. Adds to `sum`, f32, per expert `scale` times the
+    /// outer products of its pairs' `wide`: [pairs, width] and `narrow`: [pairs, rank].
     pub fn add_outer(
         &self,
         (wide, narrow): (&Tensor, &Tensor),
@@ -221,7 +220,7 @@ impl Routing {
         }
     }
 
-    /// The row of each pair, where a GPU alone knows it.
+    /// Row of each pair, if only a GPU knows it.
     pub fn rows_of_pairs(&self) -> Option<&Tensor> {
         match self {
             #[cfg(feature = "cuda")]
@@ -231,7 +230,7 @@ impl Routing {
     }
 
     /// # Errors
-    /// Where the host does not know the pairs.
+    /// Pairs unknown to the host.
     pub fn listed(&self) -> Result<&ListedPairs> {
         match self {
             Self::Listed(pairs) => Ok(pairs),
@@ -242,14 +241,14 @@ impl Routing {
 }
 
 impl ListedPairs {
-    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    /// Sum over rows of the entropy over all experts, nats.
     pub fn entropy(&self) -> Result<f64> {
         by_number_type!(self.probabilities, entropy(&self.probabilities))
     }
 }
 
-/// `logits`: [rows, experts]. Of equally probable experts the first is selected. Weights come from the probabilities of
-/// `logits`, also where the experts are replayed.
+/// `logits`: [rows, experts]. Ties select the first expert. Weights come from the probabilities of
+/// `logits`, also for replayed experts.
 pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<Routing> {
     let ((rows, count), active) = (logits.dims2()?, router.active);
     if active == 0 || active > count {
@@ -271,7 +270,8 @@ pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Resul
     by_number_type!(logits, forward(logits, router, selection)).map(Routing::Listed)
 }
 
-/// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts], in `dtype`.
+/// `products`: [pairs, 1], each weight times its gradient -> gradient of the logits, [rows,
+/// experts], in `dtype`.
 pub fn route_backward(
     products: &Tensor,
     routing: &Routing,
@@ -313,7 +313,7 @@ fn forward<T: Real>(
             order.sort_unstable_by(by_probability);
             selected.copy_from_slice(&order[..active]);
         } else {
-            // The same experts have the same sum.
+            // Sort, so that equal selections have equal sums.
             selected.sort_unstable_by(by_probability);
         }
         let sum: T = selected.iter().map(|&expert| own[expert as usize]).sum();
@@ -371,8 +371,8 @@ fn softmax<T: Real>(row: &mut [T]) {
     });
 }
 
-/// The gradient of a logit is its product less the row's sum of products times its weight; without renormalisation
-/// also that of an expert that was not chosen, with its probability.
+/// Gradient of a logit: its product minus weight times the row's sum of products; without
+/// renormalisation also for unselected experts, by probability.
 fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -> Result<Tensor> {
     let (rows, count) = routing.probabilities.dims2()?;
     let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);

@@ -1,4 +1,4 @@
-// Each row's numbers of its own adapter, zeros in place of the others'; `of_pairs`: the row of each pair, null where rows are meant. One thread a number.
+// Keeps each row's A products of its own adapter, zeroes the others'; `of_pairs`: row of each pair, or null for rows. One thread per element.
 #include "numbers.cuh"
 
 template <typename T> __device__ void keep(T *inner, int stride, const uint32_t *own, const uint32_t *of_pairs, int rows, int columns, int rank, int slot) {

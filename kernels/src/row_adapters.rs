@@ -1,17 +1,19 @@
-//! Several adapters beside one matrix: a row's product with all A's keeps the numbers of its own adapter alone.
+//! Several adapters on one matrix: of a row's products with all A matrices, only its own adapter's
+//! are kept.
 
 use candle_core::{Result, Tensor, bail};
 
-/// The index of a row that uses no adapter.
+/// Row without an adapter.
 pub const NO_ADAPTER: u32 = u32::MAX;
 
-/// Sets the numbers of other adapters to 0; on a GPU in the tensor's own memory. `inner`: [rows, parts * rank], the rank
-/// made of adapters of `slot` numbers each; `own`: `[rows]`, u32, each the number of an adapter or [`NO_ADAPTER`].
+/// Zeroes the products of other adapters; in place on a GPU. `inner`: [rows, parts * rank], the
+/// rank split into adapters of `slot` elements; `own`: `[rows]`, u32, adapter index or
+/// [`NO_ADAPTER`].
 pub fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
     keep_own_of_pairs(inner, own, None, rank, slot)
 }
 
-/// As [`keep_own`], of rows that `of_pairs` names, on a GPU: `[pairs]`, u32.
+/// As [`keep_own`] for the rows named by `of_pairs`: `[pairs]`, u32; on a GPU.
 pub fn keep_own_of_pairs(
     inner: Tensor,
     own: &Tensor,
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn rows_keep_the_numbers_of_their_own_adapter() {
-        // Two parts of rank 4, two adapters of two numbers each.
+        // Two parts of rank 4, two adapters of two elements each.
         let inner = Tensor::from_iter((1..=24).map(|n| n as f32), &Device::Cpu)
             .unwrap()
             .reshape((3, 8))

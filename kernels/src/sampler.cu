@@ -1,8 +1,8 @@
-// Drawing a token a row: the inverse of the cumulative distribution in the order of the ids. One block a row, or a cluster of several (compute capability 9.0).
+// Samples a token per row by inverting the cumulative distribution in id order. One block per row, or a cluster of several (compute capability 9.0).
 #include "vectors.cuh"
 #include <cooperative_groups.h>
 
-// The blocks of a row.
+// Blocks of a row.
 template <int BLOCKS> struct Blocks {
   static __device__ __forceinline__ int number() { return BLOCKS == 1 ? 0 : blockIdx.x % BLOCKS; }
 
@@ -14,7 +14,7 @@ template <int BLOCKS> struct Blocks {
     __syncthreads();
   }
 
-  // What stands in this block's shared memory, in another's.
+  // Address of this block's shared memory in another block.
   template <typename T> static __device__ __forceinline__ T *there(T *here, int block) {
 #if __CUDA_ARCH__ >= 900
     if (BLOCKS > 1) return cooperative_groups::this_cluster().map_shared_rank(here, block);
@@ -23,11 +23,11 @@ template <int BLOCKS> struct Blocks {
   }
 };
 
-// Probabilities are summed in tiles of this many, so that finding the drawn token reads few of them: 32 for each lane of a warp.
+// Probabilities are summed in tiles, so that finding the sampled token reads few of them: 32 per lane of a warp.
 constexpr int TILE = 1024;
 constexpr uint32_t NOT_FINITE = 0xffffffffu;
 
-// numbers.rs's e^x for x <= 0, rounding for rounding, so that both devices weigh f32 logits alike.
+// e^x for x <= 0 with the same roundings as real.rs, so that both devices weigh f32 logits alike.
 __device__ __forceinline__ float exponential(float x) {
   const float round = 12582912.0f;
   x = x < -87.0f ? -87.0f : x;
@@ -45,14 +45,14 @@ __device__ __forceinline__ float exponential(float x) {
   return __fmul_rn(value, __uint_as_float((__float_as_uint(shifted) + 127u) << 23));
 }
 
-// The tokens that may be drawn: all, or those whose bits are set.
+// Allowed tokens: all, or those whose bits are set.
 template <bool MASKED> struct Allowed {
   const uint32_t *bits;
 
   __device__ __forceinline__ bool has(int id) const { return !MASKED || bits[id / 32] >> (id % 32) & 1; }
 };
 
-// What the row's probabilities are made of.
+// Turns logits of a row into weights.
 template <bool MASKED> struct Weigher {
   const float *row;
   float inverse, largest;
@@ -62,7 +62,7 @@ template <bool MASKED> struct Weigher {
   __device__ __forceinline__ double weight(int id, float logit) const { return allowed.has(id) ? (double)exponential(shifted(logit)) : 0.0; }
 };
 
-// What a row's token is sampled by, as sampler.rs has it.
+// Sampling parameters of a row, as in sampler.rs.
 struct Draw {
   double uniform, temperature;
 };
@@ -72,7 +72,7 @@ struct SampledToken {
   float log_prob;
 };
 
-// The sum over this lane and those before it.
+// Sum over this lane and those before it.
 __device__ __forceinline__ double warp_prefix(double x) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -96,7 +96,7 @@ __device__ __forceinline__ float own_largest(const float *row, Allowed<MASKED> a
   return largest;
 }
 
-// The weights of one tile, added up by one warp. N at a time only where the vocabulary is a multiple of it.
+// Weights of a tile, summed by one warp. N at a time only if the vocabulary is a multiple of it.
 template <int N, bool MASKED> __device__ __forceinline__ double tile_sum(const Weigher<MASKED> &weigher, int tile, int vocabulary) {
   const int start = tile * TILE + threadIdx.x % 32 * N;
   const bool whole = (tile + 1) * TILE <= vocabulary;
@@ -112,7 +112,7 @@ template <int N, bool MASKED> __device__ __forceinline__ double tile_sum(const W
   return warp_sum(sum);
 }
 
-// The last id that may be drawn up to this one. One whole warp.
+// The last allowed id up to this one. One whole warp.
 template <bool MASKED> __device__ __forceinline__ uint32_t last_allowed(Allowed<MASKED> allowed, int id) {
   if constexpr (MASKED) {
     for (int base = id / 32 * 32; base >= 0; base -= 32) {
@@ -125,7 +125,7 @@ template <bool MASKED> __device__ __forceinline__ uint32_t last_allowed(Allowed<
   return id;
 }
 
-// The first id at which the running sum passes the target. One whole warp; sums: the running sum at the end of each tile.
+// The first id whose running sum exceeds the target. One whole warp; sums: running sum at the end of each tile.
 template <bool MASKED>
 __device__ uint32_t invert(const Weigher<MASKED> &weigher, const double *sums, int tiles, int vocabulary, double target) {
   const int lane = threadIdx.x % 32;
@@ -134,11 +134,11 @@ __device__ uint32_t invert(const Weigher<MASKED> &weigher, const double *sums, i
     const uint32_t passing = __ballot_sync(0xffffffffu, base + lane < tiles && sums[base + lane] > target);
     if (passing) tile = base + __ffs(passing) - 1;
   }
-  // Rounding left the target at the very end.
+  // By rounding the target is at the very end.
   if (tile < 0) return last_allowed(weigher.allowed, vocabulary - 1);
   const double before_tile = tile > 0 ? sums[tile - 1] : 0.0;
   const int start = tile * TILE, end = min(vocabulary, start + TILE);
-  // Each lane's 32 neighbours; then the 32 of the lane in which the sum passes.
+  // Each lane's 32 ids; then the 32 of the lane in which the sum exceeds.
   double own = 0.0;
   for (int i = start + lane * 32; i < min(end, start + (lane + 1) * 32); i++) own += weigher.weight(i, weigher.row[i]);
   const double upto = before_tile + warp_prefix(own);
@@ -155,7 +155,7 @@ __device__ uint32_t invert(const Weigher<MASKED> &weigher, const double *sums, i
   return last_allowed(weigher.allowed, min(end, start + (winner + 1) * 32) - 1);
 }
 
-// All threads of the row's blocks take part; the result stands in warp 0 of the first. Dynamic shared memory: a double a tile.
+// By all threads of the row's blocks; the result is in warp 0 of the first. Dynamic shared memory: one double per tile.
 template <int BLOCKS, bool MASKED> __device__ SampledToken draw(const float *row, Allowed<MASKED> allowed, int vocabulary, Draw by) {
   using Row = Blocks<BLOCKS>;
   extern __shared__ double sums[];
@@ -195,7 +195,7 @@ template <int BLOCKS, bool MASKED> __device__ SampledToken draw(const float *row
     total += __shfl_sync(0xffffffffu, upto, 31);
   }
   __syncwarp();
-  // Nothing adds up where nothing is allowed.
+  // All weights are 0 if nothing is allowed.
   if (!isfinite(total) || total <= 0.0) return {NOT_FINITE, __int_as_float(0x7fc00000)};
   const uint32_t token = greedy ? likeliest : invert(weigher, sums, tiles, vocabulary, by.uniform * total);
   if (token >= (uint32_t)vocabulary) return {NOT_FINITE, __int_as_float(0x7fc00000)};
@@ -215,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(1024)
   SAMPLE(1, false, nullptr)
 }
 
-// masks: a bit a token, whole words a row.
+// masks: one bit per token, whole words per row.
 extern "C" __global__ void __launch_bounds__(1024)
     sample_masked(const float *logits, const Draw *draws, SampledToken *drawn, int vocabulary, const uint32_t *masks) {
   SAMPLE(1, true, ROW_BITS)
@@ -233,8 +233,8 @@ extern "C" __global__ void __cluster_dims__(4, 1, 1) __launch_bounds__(1024)
 }
 #endif
 
-// A token, or 2^31 and the index of a draw: the token that was drawn there. One that was not drawn, for want of finite logits, is 0 here and an error where
-// draws are read.
+// Resolves tokens: an id, or 2^31 + index of a sampled token. One that was not sampled, for lack of finite logits, is 0 here and an error when sampled tokens
+// are read.
 extern "C" __global__ void take_drawn(const uint32_t *tokens, const SampledToken *drawn, uint32_t *taken, int rows) {
   const int row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= rows) return;

@@ -1,4 +1,4 @@
-//! Samples tokens from logits, with their log-probability under the distribution that was sampled from.
+//! Samples tokens from logits, with log-probs under the sampled distribution.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -7,20 +7,20 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
-/// Instead of a row's random number: its likeliest token at any temperature, as at temperature 0.
+/// Replaces a random number: selects the most likely token at any temperature.
 pub const LIKELIEST: f64 = -1.0;
 
-/// The random number and temperature that sample a row's token.
+/// Random number and temperature of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleParams {
-    /// In [0, 1), or [`LIKELIEST`].
+    /// Number in [0, 1), or [`LIKELIEST`].
     pub uniform: f64,
-    /// 0 is greedy.
+    /// 0: greedy.
     pub temperature: f64,
 }
 
 impl SampleParams {
-    /// As [`sample_into`] reads it: the halves of both numbers, the low one first.
+    /// Words for [`sample_into`]: halves of both numbers, low first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
         [
@@ -32,8 +32,9 @@ impl SampleParams {
     }
 }
 
-/// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at
-/// temperature 1. Under a mask the probabilities of the allowed tokens are taken to add up to 1.
+/// A sampled token with its log-prob, nats; at temperature 0 the most likely token with its
+/// log-prob at temperature 1. Under a mask, probabilities of allowed tokens are normalised to
+/// sum 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampledToken {
     pub token_id: u32,
@@ -41,11 +42,11 @@ pub struct SampledToken {
     pub log_prob: f32,
 }
 
-/// `logits`: [rows, vocabulary]; `params`: one a row. Inverts the cumulative distribution in the order of the ids: no
-/// truncation of any kind.
+/// `logits`: [rows, vocabulary]; `params`: one per row. Inverts the cumulative distribution in id
+/// order, without truncation.
 ///
 /// # Errors
-/// When a row's logits are not finite.
+/// Non-finite logits.
 pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -54,11 +55,11 @@ pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<Sam
     by_number_type!(logits, sample_rows(logits, params))
 }
 
-/// As [`sample_tokens`], of the tokens that a mask allows. `masks`: a bit for each token, [`mask_words`] words a row, bit
-/// `id % 32` of word `id / 32`. No other token is ever sampled.
+/// As [`sample_tokens`] under masks: bit `id % 32` of word `id / 32`, [`mask_words`] words per row.
+/// Masked tokens are never sampled.
 ///
 /// # Errors
-/// When the logits of a row's allowed tokens are not finite, or none is allowed.
+/// Non-finite logits of allowed tokens, or none allowed.
 pub fn sample_masked(
     logits: &Tensor,
     params: &[SampleParams],
@@ -79,16 +80,16 @@ pub fn sample_masked(
     by_number_type!(logits, sample_rows_masked(logits, params, masks))
 }
 
-/// The words of a row's mask.
+/// Words per row.
 pub fn mask_words(vocabulary: usize) -> usize {
     vocabulary.div_ceil(u32::BITS as usize)
 }
 
-/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `params` [rows, 4], u32,
+/// As [`sample_tokens`] on a GPU into existing memory, for graphs: `params` [rows, 4], u32,
 /// [`SampleParams::words`] -> `sampled` [rows, 2], u32, read by [`read_sampled`].
 ///
 /// # Errors
-/// On the CPU, and when shapes or number types do not fit.
+/// On the CPU, and for wrong shapes or dtypes.
 pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -100,7 +101,7 @@ pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result
     )
 }
 
-/// As [`sample_into`], with masks as of [`sample_masked`], [rows, [`mask_words`]].
+/// As [`sample_into`], with masks as in [`sample_masked`], [rows, [`mask_words`]].
 ///
 /// # Errors
 /// As [`sample_into`].
@@ -114,11 +115,11 @@ pub fn sample_masked_into(
     gpu::sample_into(logits, params, Some(masks), sampled)
 }
 
-/// Tokens as [`sample_into`] left them: id and the bits of the log-prob, of each row. Where logits are not finite the id
-/// is `u32::MAX`.
+/// Reads the result of [`sample_into`]: id and log-prob bits per row. The id is `u32::MAX` for
+/// non-finite logits.
 ///
 /// # Errors
-/// When a row's logits were not finite.
+/// Non-finite logits.
 pub fn read_sampled(sampled: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
     let token = |&[token_id, bits]: &[u32; 2]| {
         if token_id == u32::MAX {
@@ -132,7 +133,7 @@ pub fn read_sampled(sampled: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
     sampled.iter().map(token).collect()
 }
 
-/// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
+/// Probabilities are summed in blocks, so that finding the sampled token reads few of them.
 const BLOCK: usize = 64;
 
 fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
@@ -186,7 +187,7 @@ fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<
     Ok(sampled)
 }
 
-/// Equal to the sum over all tokens to the last bit where all are allowed.
+/// Bit-equal to the unmasked sum if all tokens are allowed.
 fn sample_rows_masked<T: Real>(
     logits: &Tensor,
     params: &[SampleParams],
@@ -267,7 +268,7 @@ fn sample_rows_masked<T: Real>(
     Ok(sampled)
 }
 
-/// The indices of the bits that are set, ascending.
+/// Indices of set bits, ascending.
 fn set_bits(words: &[u32]) -> impl Iterator<Item = usize> {
     words.iter().enumerate().flat_map(|(index, &word)| {
         let mut left = word;
@@ -279,7 +280,7 @@ fn set_bits(words: &[u32]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The first index at which the running sum of `weights` passes `target`.
+/// First index at which the running sum of `weights` passes `target`.
 fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
     let mut sum = 0.0;
     let mut last_possible = 0;
@@ -300,18 +301,19 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
         }
         return last_possible;
     }
-    // Rounding left the target at the very end: the last token that has any weight.
+    // Rounding left the target at the very end: the last token with any weight.
     weights
         .iter()
         .rposition(|weight| weight.double() > 0.0)
         .unwrap_or(0)
 }
 
-/// Instead of a token, with an index: the token that was sampled there.
+/// Marks an index of a sampled token in place of a token id.
 #[cfg(feature = "cuda")]
 pub const SAMPLED_AT: u32 = 1 << 31;
 
-/// `tokens`: [rows] of u32, ids or [`SAMPLED_AT`] with an index; `sampled`: as of [`sample_into`] -> [rows], ids.
+/// `tokens`: [rows] of u32, ids or [`SAMPLED_AT`] with an index; `sampled`: from [`sample_into`] ->
+/// [rows], ids.
 #[cfg(feature = "cuda")]
 pub fn gather_sampled(tokens: &Tensor, sampled: &Tensor) -> Result<Tensor> {
     gpu::gather_sampled(tokens, sampled)
@@ -326,10 +328,10 @@ mod gpu {
 
     static MODULE: Module = module!("sampler");
 
-    /// As the kernels have it.
+    /// Tile size of the kernels.
     const TILE: usize = 1024;
 
-    /// Vocabularies of which a row is worth four blocks.
+    /// Vocabularies from which a row gets four blocks.
     const CLUSTER_FROM: usize = 1 << 15;
 
     pub(super) fn sample_tokens(

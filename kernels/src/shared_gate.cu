@@ -1,15 +1,15 @@
-// Sum plus shared times the sigmoid of a gate, which each row has one of (shared_gate.rs).
+// Sum plus shared times a sigmoid gate per row (shared_gate.rs).
 #include "low_rank.cuh"
 #include "segments.cuh"
 
-// A block a row.
+// One block per row.
 template <typename T> __device__ void add(const T *sum, const T *shared, const T *gates, T *output, int width) {
   const size_t start = (size_t)blockIdx.x * width;
   const float share = sigmoid(to_float(gates[blockIdx.x]));
   for (int i = threadIdx.x; i < width; i += blockDim.x) output[start + i] = from_float<T>(to_float(sum[start + i]) + to_float(shared[start + i]) * share);
 }
 
-// While decoding, with what adapters add; rows of `shared` and `gates` begin a stride apart. Block (x, y) has 256 columns of row y.
+// For decoding, with the adapters' part; rows of `shared` and `gates` are a stride apart. Block (x, y) has 256 columns of row y.
 template <typename T>
 __device__ void add_open(const T *sum, const float *shared, int stride, const LowRank<T> &adapters, const float *gates, int gate_stride, const LowRank<T> &gate_adapters,
                          float *output, int width) {
@@ -22,7 +22,7 @@ __device__ void add_open(const T *sum, const float *shared, int stride, const Lo
   output[(size_t)row * width + column] = to_float(sum[(size_t)row * width + column]) + adapters.add(shared[column], shared + width, column) * share;
 }
 
-// A block a row of the gradient.
+// One block per row of the gradient.
 template <typename T>
 __device__ void add_backward(const T *gradient, const T *shared, const T *gates, T *of_shared, int stride, T *of_gates, int gate_stride, int width) {
   const size_t start = (size_t)blockIdx.x * width;

@@ -1,4 +1,4 @@
-//! What an expert that every row uses gives, times the sigmoid of the row's gate, added to what the others give (Qwen3.5).
+//! Adds a shared expert's output times the sigmoid of a gate to the other experts' (Qwen3.5).
 
 use candle_core::{Result, Tensor};
 
@@ -14,7 +14,7 @@ pub fn add_shared(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<Tensor
     sum + shared.broadcast_mul(&sigmoid(gate)?)?
 }
 
-/// As [`add_shared`] while decoding, with what adapters add to `shared` and `gate`; on a GPU these and the result are f32.
+/// As [`add_shared`] for decoding, adding the adapters' part to `shared` and `gate`; f32 on a GPU.
 pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if sum.device().is_cuda() {
@@ -23,8 +23,8 @@ pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Resu
     add_shared(sum, &shared.rows, &gate.rows)
 }
 
-/// `gradient`: [rows, width] of the sum -> those of `shared`, [rows, width + adapter_columns], and of `gate`, [rows, 1 + gate_columns], the
-/// last columns unwritten (see [`super::matmul`]).
+/// `gradient`: [rows, width] of the sum -> those of `shared`, [rows, width + adapter_columns], and
+/// `gate`, [rows, 1 + gate_columns], last columns unwritten (see [`super::matmul`]).
 pub fn add_shared_backward(
     gradient: &Tensor,
     shared: &Tensor,

@@ -1,4 +1,4 @@
-// Logits kept below a cap, and back (soft_cap.rs). One thread a number.
+// Soft-capped logits and gradient (soft_cap.rs). One thread per element.
 #include "numbers.cuh"
 
 extern "C" __global__ void soft_cap(float *logits, float cap, unsigned long long count) {

@@ -1,12 +1,12 @@
-//! Logits kept below a cap: `cap * tanh(logits / cap)` (Gemma). In place, since logits are the largest tensors that there
-//! are.
+//! Soft-capped logits: `cap * tanh(logits / cap)` (Gemma). In place, as logits are the largest
+//! tensors.
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
 
 use super::Real;
 use super::real::vectorised;
 
-/// `logits`: contiguous, in memory of their own; f32 on a GPU.
+/// `logits`: contiguous, owning its memory; f32 on a GPU.
 pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -15,8 +15,8 @@ pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
     logits.inplace_op1(&Cap(cap))
 }
 
-/// `gradient` of capped logits -> that of the logits; `capped`: what [`soft_cap`] left. As it, both of one shape; on a GPU the
-/// gradient may be bf16.
+/// Turns `gradient` of capped logits into that of the logits, in place; `capped`: the result of
+/// [`soft_cap`], of equal shape. On a GPU the gradient may be bf16.
 pub fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
@@ -77,7 +77,7 @@ impl InplaceOp2 for CapBackward {
     }
 }
 
-/// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the error is that of numbers near 1, as of the logit that is left.
+/// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the absolute error is that of numbers near 1.
 fn cap<T: Real>(logits: &mut [T], cap: f64) {
     let (one, two, cap) = (T::constant(1.0), T::constant(2.0), T::constant(cap));
     vectorised(|| {

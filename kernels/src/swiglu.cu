@@ -1,12 +1,13 @@
-// silu(gate) * up, with GELU gelu(gate) * up, or gpt-oss's clamped activation, and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
+// silu(gate) * up, with GELU gelu(gate) * up, or gpt-oss's clamped activation, and their gradients. blockIdx.x: row, blockIdx.y: a share of its columns.
+// Written rows are `stride` apart.
 #include "low_rank.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// x * sigmoid(z) is SiLU of x with z = x, and GELU approximated by tanh with z = 2 sqrt(2 / pi) (x + 0.044715 x^3).
+// x * sigmoid(z) is SiLU of x with z = x, and tanh-approximated GELU with z = 2 sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float TWICE = 1.5957691216057308f, CUBIC = 0.044715f;
 template <bool GELU> __device__ __forceinline__ float argument(float x) { return GELU ? TWICE * (x + CUBIC * x * x * x) : x; }
-// The slope of z in x.
+// dz / dx.
 __device__ __forceinline__ float gelu_slope(float x) { return TWICE * (1.0f + 3.0f * CUBIC * x * x); }
 
 template <bool GELU, int N, typename T> __device__ void forward(const T *gate_up, T *output, int stride, int width) {
@@ -43,7 +44,7 @@ template <bool GELU, int N, typename T> __device__ void backward(const T *gradie
   }
 }
 
-// While decoding, with what adapters add; rows of `gate_up` begin `stride` numbers apart. A thread a number.
+// For decoding, with the adapters' part; rows of `gate_up` are `stride` apart. One thread per element.
 template <bool GELU, typename T>
 __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapters, T *output, int rows, int width) {
   wait_for_predecessor();
@@ -55,7 +56,7 @@ __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapt
   output[(size_t)row * width + column] = from_float<T>(gate * sigmoid(argument<GELU>(gate)) * up);
 }
 
-// The same on tensor cores: a warp has sixteen rows and sixteen columns. The width is a multiple of 16.
+// On tensor cores: a warp has sixteen rows and sixteen columns. The width is a multiple of 16.
 template <bool GELU>
 __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
   const int column = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * 16, t = threadIdx.x % 4;
@@ -79,7 +80,7 @@ __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const b
   store(output + (size_t)row.high * width + column + 4 * t, high_result);
 }
 
-// gpt-oss's: gate and up are neighbours, the gate is at most `limit`, up between its negative and it; gate * sigmoid(slope * gate) * (up + 1).
+// gpt-oss: gate and up alternate; the gate is at most `limit`, up is clamped to +-limit; gate * sigmoid(slope * gate) * (up + 1).
 template <typename T> struct Clamped {
   float raw_gate, raw_up, gate, up, share;
 
@@ -99,7 +100,7 @@ template <typename T> __device__ void clamped(const T *gate_up, T *output, int s
   }
 }
 
-// What is bounded passes no gradient on.
+// Clamped inputs have no gradient.
 template <typename T> __device__ void clamped_backward(const T *gradient, const T *gate_up, T *output, int stride, int width, float slope, float limit) {
   gradient += (size_t)blockIdx.x * width, gate_up += (size_t)blockIdx.x * 2 * width, output += (size_t)blockIdx.x * stride;
   for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < width; i += gridDim.y * blockDim.x) {

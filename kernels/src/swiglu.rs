@@ -1,6 +1,7 @@
-//! The gated activation of the MLP: `silu(gate) * up` or `gelu(gate) * up` (Shazeer 2020, arXiv 2002.05202). Both are
-//! `x * sigmoid(z)`: with z = x, or with GELU's approximation by tanh `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`. gpt-oss's is
-//! `x * sigmoid(slope * x) * (up + 1)`, of bounded x and up.
+//! Gated activation of the MLP: `silu(gate) * up` or `gelu(gate) * up` (Shazeer 2020, arXiv
+//! 2002.05202). Both are `x * sigmoid(z)`: with z = x, or for tanh-approximated GELU `z = 2 sqrt(2
+//! / pi) (x + 0.044715 x^3)`. gpt-oss's is `x * sigmoid(slope * x) * (up + 1)` with bounded x and
+//! up.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -10,21 +11,20 @@ use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{sigmoid, vectorised};
 
-/// The activation function of a gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     Silu,
-    /// As `gelu_pytorch_tanh` approximates it.
+    /// Tanh approximation (`gelu_pytorch_tanh`).
     GeluTanh,
-    /// Gate and up are in alternating columns; the gate is at most `limit`, up between its negative and it.
+    /// Gate and up in alternating columns; the gate is at most `limit`, up within ±limit.
     Clamped {
         slope: f64,
         limit: f64,
     },
 }
 
-/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + adapter_columns], the last `adapter_columns` columns unwritten
-/// (see [`super::matmul`]).
+/// `gate_up`: [rows, 2 * width], gate first -> [rows, width + adapter_columns], last
+/// `adapter_columns` columns unwritten (see [`super::matmul`]).
 pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
@@ -40,8 +40,8 @@ pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -
     }
 }
 
-/// As [`gated`] while decoding, with what adapters add. `gate_up`: 2 * width outputs, in f32 on a GPU -> [rows, width]
-/// in `dtype`.
+/// As [`gated`] for decoding, adding the adapters' part. `gate_up`: 2 * width outputs, f32 on a GPU
+/// -> [rows, width] in `dtype`.
 #[cfg_attr(
     not(feature = "cuda"),
     expect(unused_variables, reason = "the CPU has one dtype")
@@ -54,7 +54,8 @@ pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> R
     gated(&gate_up.rows, activation, 0)
 }
 
-/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + adapter_columns].
+/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 *
+/// width + adapter_columns].
 pub fn gated_backward(
     gradient: &Tensor,
     gate_up: &Tensor,
@@ -77,7 +78,7 @@ pub fn gated_backward(
     }
 }
 
-/// Gate and up within their bounds.
+/// Clamped gate and up.
 #[inline(always)]
 fn bounded<T: Real>(pair: &[T], limit: T) -> (T, T) {
     let below = |x: T| if x > limit { limit } else { x };
@@ -117,7 +118,7 @@ fn clamped_backward<T: Real>(
         {
             let (gate, up) = bounded(pair, limit);
             let share = sigmoid(slope * gate);
-            // What is bounded passes no gradient on.
+            // Clamped values pass no gradient.
             if pair[0] <= limit {
                 out[0] = d * (up + one) * share * (one + slope * gate * (one - share));
             }
@@ -129,7 +130,7 @@ fn clamped_backward<T: Real>(
     Tensor::from_vec(output, gate_up.shape(), gate_up.device())
 }
 
-/// z of a GELU, and its slope in x.
+/// z of GELU, and its derivative by x.
 #[inline(always)]
 fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
     let (twice, cubic) = (
@@ -143,7 +144,7 @@ fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
     )
 }
 
-/// `argument`: x -> z, and the slope of z where it is not 1.
+/// `argument`: x -> z, and the derivative of z if not 1.
 fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
@@ -206,7 +207,7 @@ mod gpu {
 
     static MODULE: Module = module!("swiglu");
 
-    /// SiLU's kernel, GELU's, or the clamped one, with what this one takes besides.
+    /// The kernel for SiLU, GELU or clamped, with additional arguments.
     fn named(
         activation: Activation,
         [silu, gelu, clamped]: [&'static str; 3],
@@ -218,7 +219,7 @@ mod gpu {
         }
     }
 
-    /// A row, by shares of 16 bytes a thread.
+    /// A block per row, a thread per 16 bytes.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
         let threads = (width * dtype.size_in_bytes()).div_ceil(16);
         Grid {
@@ -275,7 +276,8 @@ mod gpu {
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
         arguments.extend([at(&output)?, int(rows), int(width)]);
-        // A warp has sixteen rows and columns. Experts alone have a clamped activation, which are not open.
+        // A warp has sixteen rows and columns. Clamped activations only occur in experts, whose
+        // rows are never open.
         let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
             true => (
                 ["swiglu_decode_tensor", "geglu_decode_tensor"],

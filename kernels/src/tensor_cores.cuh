@@ -1,6 +1,6 @@
-// Products of 16 x 16 by 16 x 8 bf16 matrices on tensor cores, and how their operands come from shared memory.
+// Products of 16 x 16 by 16 x 8 bf16 matrices on tensor cores, and loads of their operands from shared memory.
 //
-// In a 16 x 8 result, lane l of a warp holds columns 2 (l % 4) and + 1 of row l / 4 in numbers 0 and 1, of row l / 4 + 8 in numbers 2 and 3.
+// In a 16 x 8 result, lane l of a warp holds columns 2 (l % 4) and + 1: elements 0 and 1 in row l / 4, elements 2 and 3 in row l / 4 + 8.
 #pragma once
 #include "numbers.cuh"
 
@@ -11,7 +11,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four 8 x 8 matrices; lanes 8 i to 8 i + 7 name the rows of matrix i, 16 bytes each.
+// Loads four 8 x 8 matrices; lanes 8 i to 8 i + 7 hold the addresses of matrix i's rows, 16 bytes each.
 __device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const bf16 *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -19,7 +19,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const bf16 *row
                : "memory");
 }
 
-// The same, each matrix transposed.
+// Likewise, each matrix transposed.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const bf16 *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -27,31 +27,31 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], cons
                : "memory");
 }
 
-// Starts a copy of 16 bytes to shared memory; zeros if not `inside`, and then `from` is not read.
+// Starts a copy of 16 bytes to shared memory; zeros, without reading `from`, if not `inside`.
 __device__ __forceinline__ void copy_async(bf16 *to, const bf16 *from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
                "r"(inside ? 16 : 0)
                : "memory");
 }
 
-// The same of one number.
+// Likewise, of one f32.
 __device__ __forceinline__ void copy_number_async(float *to, const float *from, bool inside) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
                "r"(inside ? 4 : 0)
                : "memory");
 }
 
-// Waits for this thread's copies; other threads' need a barrier after it.
+// Waits for this thread's copies; those of others need a barrier afterwards.
 __device__ __forceinline__ void copies_done() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
-// The transpose of an 8 x 8 matrix of which lane l holds columns 2 (l % 4) and + 1 of row l / 4.
+// Transposes an 8 x 8 matrix of which lane l holds columns 2 (l % 4) and + 1 of row l / 4.
 __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
   uint32_t result;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
   return result;
 }
 
-// The two numbers as bf16, the first in the lower half.
+// Two numbers as bf16, the first in the lower half.
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t *>(&pair);

@@ -1,21 +1,22 @@
-//! candle's own threads: none, and no backtraces in its errors. The engine spreads whole micro-batches over the cores
-//! instead (`rollout::ThreadPool`).
+//! Disables candle's threads, and backtraces in its errors. The engine runs micro-batches on the
+//! cores instead (`rollout::ThreadPool`).
 
-/// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every
-/// matrix product and keeps a pool of spinning threads. The last has errors carry a backtrace in their text, as
-/// RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
+/// Variables that set candle's thread count besides `RAYON_NUM_THREADS`. If unset, it parses
+/// /proc/cpuinfo at every matrix product and keeps a spinning thread pool. The last one adds
+/// backtraces to errors, as RUST_BACKTRACE does where it is unset; only panics should have them.
 const VARIABLES: [&str; 3] = [
     "CANDLE_CPU_MASK",
     "CANDLE_NUM_THREADS",
     "RUST_LIB_BACKTRACE",
 ];
 
-/// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life
-/// of the process. The environment is left as the user gave it. `RAYON_NUM_THREADS` must not be in it: candle would read
-/// it at every matrix product.
+/// Makes candle compute on the calling thread, with errors without backtraces, for the life of the
+/// process. Restores the environment. `RAYON_NUM_THREADS` must be unset: candle would read it at
+/// every matrix product.
 ///
 /// # Safety
-/// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
+/// No other thread of the process may access the environment during the call: call before starting
+/// threads.
 pub unsafe fn configure_candle() {
     let saved = VARIABLES.map(|name| (name, std::env::var_os(name)));
     // SAFETY: the caller's promise.
@@ -26,9 +27,10 @@ pub unsafe fn configure_candle() {
             std::env::set_var(VARIABLES[2], "0");
         }
     }
-    // Looked up once by the standard library.
+    // The standard library reads it once.
     let _ = std::backtrace::Backtrace::capture();
-    // candle reads the mask once, and counts its processors from then on; its pool is made once, here without a thread.
+    // candle reads the mask once and derives its thread count; its pool is created here, without
+    // threads.
     let _ = candle_core::utils::get_num_threads();
     let _ = candle_core::utils::barrier_pool();
     for (name, value) in saved {
@@ -47,7 +49,7 @@ pub unsafe fn configure_candle() {
 mod tests {
     use super::*;
 
-    /// In a process of its own, since the environment is one for all tests of this one.
+    /// Runs in a separate process, since tests of this one share the environment.
     #[test]
     fn candle_has_no_threads_and_no_backtraces_and_the_environment_is_the_users() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
@@ -88,7 +90,7 @@ mod tests {
             (of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()),
             (None, Some("5"))
         );
-        // Large enough for candle to share it out, were there anybody to share it with.
+        // Large enough for candle to parallelise.
         let large = candle_core::Tensor::ones(
             (1024, 1024),
             candle_core::DType::F32,

@@ -1,9 +1,9 @@
-//! Tensors from mapped files to their device. A GPU reads such memory through the driver's own small buffer, at 7 GB/s
-//! on an H200; here threads copy pieces into page-locked memory, from which the GPU takes them.
+//! Uploads tensors from mapped files. A GPU reads such memory through the driver's small buffer, at
+//! 7 GB/s on an H200; here threads copy pieces into page-locked memory, from which the GPU reads.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Copies tensors to a device through reused page-locked buffers.
+/// Copies tensors to a device through reusable page-locked buffers.
 #[derive(Debug, Default)]
 pub struct Uploader {
     #[cfg(feature = "cuda")]
@@ -11,11 +11,11 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// The tensor whose numbers are `bytes` (little-endian, row-major), on `device`; `bytes` are not read after this
-    /// returns.
+    /// A tensor of `bytes` (little-endian, row-major) on `device`; `bytes` are not read after
+    /// return.
     ///
     /// # Errors
-    /// When the device has no free memory, or the copy fails.
+    /// Insufficient device memory, or a failed copy.
     pub fn tensor(
         &self,
         bytes: &[u8],
@@ -46,13 +46,13 @@ mod gpu {
     use crate::cuda::{address, empty, failed};
     use crate::pinned_memory::HostBuffer;
 
-    /// Below this the threads cost more than they save.
+    /// Below this, threads cost more than they save.
     pub(super) const MIN_BYTES: usize = 1 << 20;
-    /// Bytes that one thread copies at a time.
+    /// Bytes per thread and copy.
     const PIECE_BYTES: usize = 4 << 20;
-    /// Beyond so many threads the bus is the limit: 53 GB/s on an H200.
+    /// Thread limit; with more the bus is the limit: 53 GB/s on an H200.
     const MAX_THREADS: usize = 12;
-    /// A thread fills one while the GPU takes the other.
+    /// A thread fills one while the GPU reads the other.
     const STAGES_A_THREAD: usize = 2;
 
     /// A page-locked buffer, and the event after which the GPU has read it.
@@ -64,7 +64,7 @@ mod gpu {
 
     impl Drop for Stage {
         fn drop(&mut self) {
-            // Its memory is freed next. Nothing can be done about an error here.
+            // Its memory is freed next; errors cannot be handled here.
             let _ = self.taken.synchronize();
         }
     }
@@ -128,7 +128,7 @@ mod gpu {
                 }
                 .result()
                 .map_err(failed)?;
-                // Where recording fails, the copy is waited for.
+                // If recording fails, wait for the copy.
                 stage
                     .taken
                     .record(&stream)
@@ -141,7 +141,7 @@ mod gpu {
         let copied: Result<()> = std::thread::scope(|scope| {
             let stages = stages.chunks_mut(STAGES_A_THREAD).take(threads);
             let threads: Vec<_> = stages.map(|own| scope.spawn(move || copy(own))).collect();
-            // All are waited for, whatever the first one says: they write to `target`.
+            // Join all, whatever the first result: they write to `target`.
             let ended: Vec<Result<()>> = threads
                 .into_iter()
                 .map(|thread| {

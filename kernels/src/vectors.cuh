@@ -1,8 +1,8 @@
-// Several numbers in one access to memory, and the second stage of sums over rows.
+// Vector memory accesses, and the second stage of sums over rows.
 #pragma once
 #include "numbers.cuh"
 
-// N neighbours, moved in one instruction where they are 16 bytes or fewer. Their address is a multiple of their size.
+// N adjacent elements, moved in one instruction up to 16 bytes. Aligned to their size.
 template <typename T, int N> struct alignas(sizeof(T) * N) Pack {
   T at[N];
 };
@@ -15,13 +15,13 @@ template <int N, typename T> __device__ __forceinline__ void store(T *to, const 
   *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
 
-// How many numbers of T make 16 bytes.
+// Elements of T in 16 bytes.
 template <typename T> constexpr int wide() { return 16 / sizeof(T); }
 
-// Whether the address is a multiple of so many bytes.
+// Whether the address is a multiple of `bytes`.
 __device__ __forceinline__ bool aligned(const void *address, int bytes) { return (uintptr_t)address % bytes == 0; }
 
-// Whether every row of `width` numbers that starts at each address can be read N at a time.
+// Whether all rows of `width` elements from each address on can be read N at a time.
 template <int N, typename T, typename... Addresses> __device__ __forceinline__ bool rows_aligned(int width, const T *first, Addresses... rest) {
   const int bytes = N * sizeof(T);
   bool all = width % N == 0 && aligned(first, bytes);
@@ -29,18 +29,17 @@ template <int N, typename T, typename... Addresses> __device__ __forceinline__ b
   return all;
 }
 
-// Waits until the kernels before this one have ended, where it was started early (cuda.rs): nothing that they write may be read before, and nothing
-// written that they read.
+// Waits for the preceding kernels if this one was launched early (cuda.rs): do not access their outputs or overwrite their inputs before.
 __device__ __forceinline__ void wait_for_predecessor() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// Brings what is read later nearer.
+// Into L2.
 __device__ __forceinline__ void prefetch(const void *address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
 
-// partial: [parts, width] -> sums: [width], in a fixed order. Blocks of 256 threads, one for 32 columns.
+// partial: [parts, width] -> sums: [width], in a fixed order. Blocks of 256 threads per 32 columns.
 __device__ __forceinline__ void sum_parts(const float *partial, float *sums, int parts, int width) {
   __shared__ float warp_sums[8][32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

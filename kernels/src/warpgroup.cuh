@@ -1,23 +1,22 @@
-// Products of four warps together (wgmma, compute capability 9.0a), their operands read from shared memory while other warps go on. Lanes hold a result as in
-// tensor_cores.cuh, each warp sixteen of its 64 rows.
+// Products by four warps (wgmma, compute capability 9.0a) with operands from shared memory, asynchronous. Lanes hold a result as in tensor_cores.cuh, each warp
+// sixteen of its 64 rows.
 #pragma once
 #include "tensor_cores.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define HAS_WARPGROUPS
 
-// Rows of 64 bf16 numbers, 128 bytes each, the 16-byte pieces of a row at their number xor the row's, modulo 8; the first row at a multiple of 1,024 bytes.
-// Eight rows are 1,024 bytes. `across`: bytes to the next 64 columns, where columns are the inner index's neighbours.
+// Rows of 64 bf16 numbers, 128 bytes each, with 16-byte piece i of row r at i xor (r modulo 8); the first row at a multiple of 1,024 bytes. Eight rows are
+// 1,024 bytes. `across`: bytes to the next 64 columns, if columns are adjacent inner indices.
 __device__ __forceinline__ uint64_t describe(const bf16 *from, uint32_t across) {
   const uint64_t address = __cvta_generic_to_shared(from);
   return (address & 0x3ffff) >> 4 | (uint64_t)(across >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
 }
 
-// What was written to shared memory by this thread is seen by products; others' threads need a barrier after it.
+// Makes this thread's writes to shared memory visible to products; others' need a barrier afterwards.
 __device__ __forceinline__ void show_to_products() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
 
-// Between `products_start` and `products_end` results and operands in registers may not be touched; what was committed in between may be waited for in that
-// order, but for the `later` newest.
+// Between `products_start` and `products_end` do not touch results and operands in registers. Waits for committed products in order, except the `later` newest.
 __device__ __forceinline__ void products_start() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 template <int LATER, int N> __device__ __forceinline__ void products_end(float (&d)[N][4]) {

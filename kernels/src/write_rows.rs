@@ -1,10 +1,10 @@
-//! Rows or columns written into a matrix, by the driver's own copy on a GPU: candle's kernels for it are compiled at a machine's first
-//! run.
+//! Writes rows or columns into a matrix, on a GPU by driver copies: candle's kernels would be
+//! compiled at a machine's first run.
 
 use candle_core::{Result, Tensor};
 
-/// Writes `source`, [n, columns], into the rows of `target`, [rows, at least as many columns], from row `first` on. The
-/// source's rows may be parts of wider ones; on the CPU both are as wide.
+/// Writes `source`, [n, columns], to the rows of `target`, [rows, at least as many columns], from
+/// row `first` on. The source may have strided rows; on the CPU widths are equal.
 pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if target.device().is_cuda() {
@@ -13,7 +13,8 @@ pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> 
     target.slice_set(&source.contiguous()?, 0, first)
 }
 
-/// Writes `source`, [rows, columns], into the columns of `target`, [rows, at least as many], from column `first` on.
+/// Writes `source`, [rows, columns], to the columns of `target`, [rows, at least as many], from
+/// column `first` on.
 pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if target.device().is_cuda() {
@@ -22,7 +23,7 @@ pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<(
     target.slice_set(&source.contiguous()?, 1, first)
 }
 
-/// `parts` side by side, [rows, columns] each, which may be columns of wider rows: in memory of its own.
+/// Concatenates `parts`, [rows, columns] each, possibly strided, into new memory.
 pub fn join_columns(parts: &[&Tensor]) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if parts.first().is_some_and(|part| part.device().is_cuda()) {

@@ -1,4 +1,4 @@
-//! The way to one server: its origin, an agent that follows no redirect, and what failed as a sentence.
+//! HTTP to one server: its origin, an agent that follows no redirects, errors as sentences.
 
 mod unix_socket; // ureq's transport over a Unix socket
 
@@ -11,7 +11,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::DefaultResolver;
 
-/// Scheme, host and port: where a key goes, and nowhere else.
+/// Scheme, host and port; a key is sent nowhere else.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
     scheme: String,
@@ -20,7 +20,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// `None` for what is not an http address, or holds a name and password.
+    /// `None` unless http(s) without user name and password.
     pub fn from_url(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let (scheme, authority) = (uri.scheme_str()?.to_lowercase(), uri.authority()?);
@@ -50,8 +50,8 @@ impl Origin {
     }
 }
 
-/// The settings of every agent: a redirect is an answer, since a key must not go along, and no proxy is between
-/// this machine and itself. `certificates`: a PEM file of authorities in place of the built-in ones.
+/// Settings of every agent: redirects are not followed, since the key must not go along, and
+/// localhost uses no proxy. `certificates`: a PEM file that replaces the built-in CAs.
 pub fn agent_config(
     origin: &Origin,
     certificates: Option<&Path>,
@@ -81,7 +81,7 @@ pub fn agent_config(
     Ok(config)
 }
 
-/// An agent whose requests all go to a Unix socket; their address names a host of this machine.
+/// Sends all requests to a Unix socket; their URLs name localhost.
 pub(crate) fn unix_agent(config: ConfigBuilder<AgentScope>, socket: PathBuf) -> Agent {
     Agent::with_parts(
         config.build(),
@@ -90,7 +90,7 @@ pub(crate) fn unix_agent(config: ConfigBuilder<AgentScope>, socket: PathBuf) -> 
     )
 }
 
-/// A failure of the connection in words.
+/// Words a connection error.
 pub fn problem_of(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "the server does not respond".to_owned(),

@@ -1,4 +1,4 @@
-//! The engine of grpo-tui. The modules, in the order in which data flows; a module uses only modules above it.
+//! The engine of grpo-tui. Modules in data-flow order; a module uses only modules above it.
 
 use grpo_tui_core::openai;
 use grpo_tui_core::{
@@ -7,20 +7,20 @@ use grpo_tui_core::{
 };
 use grpo_tui_core::{api_client, http, secrets};
 
-pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
+pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml
 pub mod model; // tokens -> logits: the decoder, adapters, weights
-pub mod ranks; // processes that compute one run together
-pub mod constraint; // what a task takes as an answer -> the tokens that may come next
+pub mod ranks; // processes of one run
+pub mod constraint; // a task's answers -> allowed next tokens
 pub mod rollout; // prompts -> groups of completions
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
-mod generation; // a request of OpenAI's APIs -> prompts for the queue -> its answer
-mod gateway; // the conversations that agents hold: a server for their programs
-pub mod policy; // a model that converses: prompts -> conversations with scores
+mod generation; // OpenAI requests -> queued prompts -> answers
+mod gateway; // server for agents' conversations
+pub mod policy; // prompts -> scored conversations
 pub mod checkpoint; // atomic save and exact resume
-pub mod eval; // targets on held-out prompts
-pub mod train; // the loops
-pub mod serve; // OpenAI-compatible server of a model
-pub mod bench; // the speed of a machine
+pub mod eval; // evals on held-out prompts
+pub mod train; // training loops
+pub mod serve; // OpenAI-compatible server
+pub mod bench; // benchmarks
 
 #[cfg(test)]
 use grpo_tui_core::sandbox::launch_if_asked;

@@ -1,4 +1,4 @@
-//! Launches of the attention kernels. Memory is bounded by the rows: no scores are ever written.
+//! Launches of the attention kernels. Memory is linear in rows: scores are never stored.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -13,18 +13,18 @@ use crate::heads::{Attention, Heads};
 static PLAIN: Module = module!("attention");
 static TENSOR_CORES: Module = module!("attention_tensor_cores");
 
-/// A batch's segments and tiles, on its GPU.
+/// A batch's segments and tiles on its GPU.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceSegments {
     pub(super) segments: Tensor,
-    /// [rows], u32: how many keys each row sees beside its own.
+    /// [rows], u32: number of keys each row attends to besides its own.
     positions: Tensor,
     pub(super) owners: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
-    /// [tiles, 2], u32: segment, first row inside it, in the order of the batch.
+    /// [tiles, 2], u32: segment, first row in it, in batch order.
     pub(super) chunks: Tensor,
-    /// [segments], u32: the first of them of each segment.
+    /// [segments], u32: first chunk of each segment.
     pub(super) first_chunks: Tensor,
 }
 
@@ -42,7 +42,7 @@ impl DeviceSegments {
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
-        // One copy for all of these.
+        // One copy for all tables.
         let (numbers, rows, count) = (segments.len(), positions.len(), firsts.len());
         let all = place([segments, positions, owners, firsts].concat(), 1)?.flatten_all()?;
         Ok(Self {
@@ -57,7 +57,7 @@ impl DeviceSegments {
     }
 }
 
-/// The kernels for one head size.
+/// The kernels for a head size.
 struct Kernels {
     module: &'static Module,
     forward: &'static str,
@@ -65,11 +65,11 @@ struct Kernels {
     backward_keys_values: &'static str,
     /// Rows of a block's tile.
     tile: usize,
-    /// Of the three: threads of a block,
+    /// Threads per block, for each of the three,
     threads: [usize; 3],
-    /// query heads of a block, which share a key head,
+    /// query heads per block, sharing a key head,
     heads: [usize; 2],
-    /// and dynamic shared memory, in bytes.
+    /// dynamic shared memory in bytes.
     shared_bytes: [usize; 3],
 }
 
@@ -109,15 +109,15 @@ macro_rules! tensor_cores {
     }};
 }
 
-/// The fastest kernels that read all of `tensors`.
+/// The fastest kernels that can read all `tensors`.
 fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> Result<Kernels> {
     let heads = attention.heads;
-    // Tensor cores are fed 16 bytes at a time.
+    // Tensor cores read 16 bytes at a time.
     let mut fed = heads.dimension.is_multiple_of(8);
     for tensor in tensors {
         fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
     }
-    // Two heads' tiles, and those of heads above 128 numbers, fit into the shared memory of a data centre's GPU.
+    // Tiles of two heads, or of heads above 128, only fit in a data-centre GPU's shared memory.
     let is_large = capability(device(tensors[0])?)? >= 9;
     let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) {
         2
@@ -137,7 +137,7 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
     })
 }
 
-/// Arguments common to every kernel.
+/// Arguments common to all kernels.
 fn batch(
     segments: &Segments,
     keys: bool,
@@ -182,7 +182,7 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
 }
 
 impl Kernels {
-    /// The grid of kernel `at` of the three: blocks of every tile and all of `heads`, `heads_a_block` each.
+    /// Grid of kernel `at` of the three: blocks for all tiles and `heads`, `heads_a_block` each.
     fn grid(&self, at: usize, tiles: usize, heads: usize, heads_a_block: usize) -> Grid {
         let blocks = (tiles, heads / heads_a_block, TILE / self.tile);
         Grid {
@@ -271,7 +271,7 @@ pub(super) fn backward(
         kernels(attention, [gradient, packed, output])?,
     );
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
-    // For each query head and row the sum of its probabilities times their gradients.
+    // Per query head and row: sum of probabilities times their gradients.
     let delta = empty((heads.query, rows), DType::F32, device)?;
 
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;

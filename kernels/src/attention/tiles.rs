@@ -1,35 +1,36 @@
-//! A batch's segments cut into tiles for the blocks of a GPU, the longest work first, and who reads which segment's
-//! keys.
+//! Cuts a batch's segments into tiles for GPU blocks, most work first, and records which segment
+//! reads whose keys.
 
 use candle_core::{Result, bail};
 
 use super::Segment;
 
-/// Rows of a tile; attention.cuh has the same number.
+/// Rows per tile, as in attention.cuh.
 pub(super) const TILE: usize = 64;
 
-/// The tables of tiles that the attention kernels read.
+/// Tile tables read by the attention kernels.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tiles {
-    /// [segments, 5]: start, length, start and length of the prefix, and how many of the rows behind the segment have it
-    /// as their prefix.
+    /// [segments, 5]: start, length, start and length of the prefix, number of following rows that
+    /// have the segment as prefix.
     pub(super) segments: Vec<u32>,
-    /// [rows]: the number of each row in its sequence, from 0.
+    /// [rows]: position of each row in its sequence, from 0.
     pub(super) positions: Vec<u32>,
-    /// [rows]: the segment of each row.
+    /// [rows]: segment of each row.
     pub(super) owners: Vec<u32>,
-    /// [tiles, 2]: segment, first row inside it; as tiles of queries, those that see the most keys first.
+    /// [tiles, 2]: segment, first row in it; as query tiles, most keys first.
     pub(super) queries: Vec<u32>,
-    /// [tiles, 2]: the same tiles as tiles of keys, those that the most queries see first.
+    /// [tiles, 2]: as key tiles, most queries first.
     pub(super) keys: Vec<u32>,
-    /// [tiles, 2]: the same tiles in the order of the batch, and the number of each segment's first one, [segments].
+    /// [tiles, 2]: in batch order; and each segment's first tile, [segments].
     pub(super) ordered: Vec<u32>,
     pub(super) firsts: Vec<u32>,
 }
 
 impl Tiles {
     /// # Errors
-    /// A prefix that is not the whole of one of the segments before, with nothing but others that have it in between.
+    /// A prefix that is not one whole earlier segment, or is separated by segments that do not have
+    /// it.
     pub(super) fn new(segments: &[Segment]) -> Result<Self> {
         let mut readers = vec![0; segments.len()];
         let mut prompt = 0;

@@ -1,5 +1,5 @@
-//! Launches of a decode step's attention. Grids follow from the shapes of tensors alone, so that a captured step can be
-//! run again.
+//! Launches of decode attention. Grids depend only on tensor shapes, so that a captured step can be
+//! replayed.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -10,16 +10,17 @@ use crate::heads::{Attention, Heads};
 
 static MODULE: Module = module!("decode_attention");
 
-/// Blocks that fill an H200 twice over; with fewer, keys are divided among several blocks.
+/// Blocks to fill an H200 twice; with fewer, keys are split among several blocks.
 const BLOCKS_WANTED: usize = 264;
-/// Keys that are worth a block of their own.
+/// Minimum keys per block.
 const KEYS_A_BLOCK: usize = 512;
 const MAX_SPLITS: usize = 16;
-/// From so many tokens on it pays that a block has the rows of several completions, which read their prompt together: at
-/// 100 tokens it costs 2 us a layer on an H200, at 4,000 it saves 10 us of 8 rows and 58 us of 64.
+/// From this length on, a block handles several completions that share the reading of their prompt:
+/// at 100 tokens this costs 2 us a layer on an H200, at 4,000 it saves 10 us for 8 rows and 58 us
+/// for 64.
 const GROUPED_FROM: usize = 1024;
 
-/// New rows of so many numbers, their cache and table fit.
+/// Checks that the new rows fit cache and table.
 pub(crate) fn check(
     (count, width): (usize, usize),
     cache: &Tensor,
@@ -43,7 +44,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The fastest variant of the kernel, the query heads of a block, and its rows.
+/// The fastest kernel variant, with query heads and rows per block.
 fn variant(
     packed: &Tensor,
     prefix: &Tensor,
@@ -52,11 +53,11 @@ fn variant(
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
-    // Tensor cores are fed 16 bytes at a time.
+    // Tensor cores read 16 bytes at a time.
     let aligned = (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16)
         && heads.dimension.is_multiple_of(8);
     let on_tensor_cores = aligned && packed.dtype() == DType::BF16;
-    // A tile of eight columns, each a query head of a row.
+    // A tile has eight columns, each a query head of a row.
     let rows = (8 * heads.key_value / heads.query.max(1)).min(packed.dims2()?.0);
     // A window begins elsewhere for each row.
     let rows = if longest >= GROUPED_FROM && attention.window.is_none() {
@@ -104,8 +105,7 @@ pub(super) fn attend(
         BLOCKS_WANTED.div_ceil(blocks)
     };
     let splits = wanted.min(seen.div_ceil(KEYS_A_BLOCK)).clamp(1, MAX_SPLITS);
-    // Eight warps where few blocks leave room for them or rows share them, unless what they merge would not fit into
-    // 48 KiB.
+    // Eight warps for few blocks or shared rows, unless merging would exceed 48 KiB.
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
     let is_wide = rows_a_block > 1 || blocks <= BLOCKS_WANTED;
     let warps = if is_wide && shared_bytes(8) <= 48 << 10 {
@@ -146,7 +146,7 @@ pub(super) fn attend(
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
     } else {
-        // 0 for all.
+        // 0: all.
         arguments.push(int(attention.window.unwrap_or(0)));
     }
     let y = count.div_ceil(rows_a_block);

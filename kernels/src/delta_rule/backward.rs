@@ -1,5 +1,4 @@
-//! The gradient of the gated delta rule. States are computed again from those at the starts of chunks of tokens, so that
-//! memory grows with the root of a long segment, not with the segment.
+//! Gradient of the gated delta rule. Keeps only states at chunk starts, and recomputes the others.
 
 use super::*;
 
@@ -73,7 +72,7 @@ pub(super) fn backward<T: Real>(
     })
 }
 
-/// The gradients of queries and keys before they were normalised, in place.
+/// Backpropagates through the normalisation of queries and keys, in place.
 #[inline(always)]
 fn unnormalise<T: Real>(gradients: &mut [T], numbers: &[T], heads: DeltaHeads) {
     let scale = T::constant(1.0 / (heads.key_dimension as f64).sqrt());
@@ -105,18 +104,18 @@ struct Work<'a, T> {
     prepared: &'a Prepared<T>,
     /// [rows, value_width].
     gradient: &'a [T],
-    /// Of the prepared rows, [rows, row_width].
+    /// Gradients of the prepared rows, [rows, row_width].
     rows: Vec<T>,
     /// `u` times its gradient, which is `b` times b's: [rows, value heads].
     corrections: Vec<T>,
-    /// Of the logarithm of `a`, likewise.
+    /// Likewise of the logarithm of `a`.
     log_decays: Vec<T>,
-    /// Of u, for one token: [value dimension].
+    /// Gradient of u for one token: [value dimension].
     inner: Vec<T>,
 }
 
 impl<T: Real> Work<'_, T> {
-    /// The states at the starts of a segment's chunks; `state`: from where it starts to its end.
+    /// States at a segment's chunk starts; advances `state` from the segment's start to its end.
     fn chunk_starts(&self, state: &mut [T], segment: Segment, head: usize) -> Vec<T> {
         let mut starts = Vec::with_capacity(segment.length.div_ceil(CHUNK) * state.len());
         let mut update = vec![T::constant(0.0); self.prepared.heads.value_dimension];
@@ -137,7 +136,7 @@ impl<T: Real> Work<'_, T> {
         starts
     }
 
-    /// `last`: the gradient of the state after the segment -> of the state before it.
+    /// `last`: gradient of the state after the segment -> of the state before it.
     fn segment(&mut self, segment: Segment, head: usize, starts: &[T], last: &mut [T]) {
         let (size, values) = (last.len(), self.prepared.heads.value_dimension);
         let longest = CHUNK.min(segment.length);
@@ -172,7 +171,8 @@ impl<T: Real> Work<'_, T> {
         });
     }
 
-    /// One token: `decayed`: S', `update`: u, `state`: the gradient of S -> of the state before the token.
+    /// One token: `decayed`: S', `update`: u, `state`: gradient of S -> of the state before the
+    /// token.
     #[inline(always)]
     fn token(&mut self, row: usize, head: usize, decayed: &[T], update: &[T], state: &mut [T]) {
         let heads = self.prepared.heads;

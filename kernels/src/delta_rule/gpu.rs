@@ -1,5 +1,6 @@
-//! Launches of the gated delta rule on a GPU: chunks of 64 tokens (`delta_rule_chunks.cuh`), and single tokens of a decode.
-//! Its backward goes through the chunks again, forwards and backwards, and records the states between them.
+//! GPU launches of the gated delta rule: chunks of 64 tokens (`delta_rule_chunks.cuh`), and decode
+//! steps. The backward repeats the chunks forwards and backwards, recording the states between
+//! them.
 
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
@@ -11,26 +12,26 @@ static STEP: Module = module!("delta_rule");
 static CHUNKS: Module = module!("delta_rule_chunks");
 static GRADIENTS: Module = module!("delta_rule_gradients");
 
-/// Columns of a state that a block has.
+/// State columns per block.
 const SLICE: usize = 32;
-/// The most numbers of a head.
+/// Maximum head dimension.
 const MOST: usize = 128;
-/// Tokens of a chunk.
+/// Tokens per chunk.
 const CHUNK: usize = 64;
-/// As in `delta_rule_chunks.cuh`: numbers of a chunk's keys, of a matrix of its tokens by its tokens, of 32 columns of a
-/// state and of its values, and of what is recorded of 32 columns.
+/// Sizes as in `delta_rule_chunks.cuh`: elements of a chunk's keys, of its token-by-token matrix,
+/// of 32 state columns and their values, and of the record of 32 columns.
 const TILE: usize = CHUNK * MOST;
 const SQUARE: usize = CHUNK * CHUNK;
 const STATE: usize = MOST * SLICE;
 const PANEL: usize = CHUNK * SLICE;
 const RECORD: usize = 3 * PANEL + 2 * STATE;
 
-/// How many bf16 numbers an input is the sum of, and a number that is computed.
+/// Number of bf16 summands that represent an input, and a computed number.
 fn parts(dtype: DType) -> [usize; 2] {
     if dtype == DType::BF16 { [1, 2] } else { [3, 3] }
 }
 
-/// What the rule reads, on its GPU.
+/// The rule's inputs on its GPU.
 struct Prepared<'a> {
     heads: DeltaHeads,
     rows: usize,
@@ -65,7 +66,7 @@ fn slices(heads: DeltaHeads) -> usize {
     heads.value_dimension.div_ceil(SLICE)
 }
 
-/// What [`DeltaRule`] and the rows that it convolves are to a kernel.
+/// [`DeltaRule`] and its convolved rows as kernel arguments.
 fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
     let DeltaRule {
         heads,
@@ -104,7 +105,6 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
     ])
 }
 
-/// The addresses of tensors, one after the other.
 fn all_at<const N: usize>(tensors: [&Tensor; N]) -> Result<Vec<Argument>> {
     tensors.into_iter().map(at).collect()
 }
@@ -181,12 +181,12 @@ impl<'a> Prepared<'a> {
         )
     }
 
-    /// What a kernel reads that goes through the chunks of segments.
+    /// Inputs of kernels that go through chunks of segments.
     fn prepared(&self) -> [&Tensor; 3] {
         [&self.factors, &self.tiles, &self.squares]
     }
 
-    /// Starts such a kernel for prompts (0) or completions (1) after the others.
+    /// Launches such a kernel for prompts (0) or completions (1).
     fn through(
         &self,
         name: &'static str,
@@ -216,7 +216,7 @@ impl<'a> Prepared<'a> {
         Ok(())
     }
 
-    /// A kernel that has a block for each chunk and each of so many heads.
+    /// Launches a kernel with a block per chunk and head.
     fn by_chunk(
         &self,
         name: &'static str,
@@ -226,7 +226,7 @@ impl<'a> Prepared<'a> {
     ) -> Result<()> {
         let shared_bytes = match parts(self.dtype)[0] {
             _ if name != "delta_rule_gradients" => 0,
-            1 => 2 * (2 * TILE + 2 * RECORD), // two records in turn
+            1 => 2 * (2 * TILE + 2 * RECORD), // two alternating records
             input => 2 * input * (2 * TILE + RECORD),
         };
         let grid = Grid {
@@ -246,8 +246,8 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// [rows, value_width], and the states, [segments, state_width], f32: after each segment if `keeps_states`, else only of
-/// those that others go on from.
+/// [rows, value_width], and states, [segments, state_width], f32: after each segment if
+/// `keeps_states`, else only after prefixes.
 pub(super) fn forward(
     convolved: &Tensor,
     rule: DeltaRule<'_>,

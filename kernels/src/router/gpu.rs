@@ -1,4 +1,5 @@
-//! The choice of experts and their products on a GPU. The host learns nothing of it, so that a decode step can be recorded.
+//! Expert selection and products on a GPU, unknown to the host, so that a decode step can be
+//! recorded.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -7,24 +8,25 @@ use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int
 
 static MODULE: Module = module!("experts");
 
-/// Pairs of an expert on average from which on large tiles are faster. On an H100, 128 experts of 1,536 x 2,048 take 330 us
-/// in small tiles and 341 us in large ones for 16 pairs each, 497 and 349 us for 32.
+/// Average pairs per expert from which large tiles are faster. On an H100, 128 experts of 1,536 x
+/// 2,048 take 330 us in small tiles and 341 us in large ones for 16 pairs each, 497 and 349 us
+/// for 32.
 const MANY_PAIRS: usize = 24;
 
-/// The pairs of rows and experts, sorted.
+/// Sorted pairs of rows and experts.
 #[derive(Clone, Debug)]
 pub struct SortedPairs {
-    /// By row its experts, [rows, active].
+    /// Experts by row, [rows, active].
     selected: Tensor,
-    /// By expert its first pair, and the end.
+    /// First pair by expert, and the end.
     offsets: Tensor,
-    /// The row of each pair.
+    /// Row of each pair.
     pub(super) rows: Tensor,
-    /// The expert of each pair.
+    /// Expert of each pair.
     pub(super) experts: Tensor,
-    /// Where each pair of `selected` stands.
+    /// Sorted position of each pair in `selected`.
     places: Tensor,
-    /// Of each pair, f32.
+    /// Weight per pair, f32.
     weights: Tensor,
     /// [rows, experts], f32.
     probabilities: Tensor,
@@ -204,7 +206,7 @@ impl SortedPairs {
         self.offsets.elem_count() - 1
     }
 
-    /// `x` times the matrix of each pair's expert; added to `sum`, where there is one.
+    /// `x` times each pair's expert matrix; added to `sum`, if given.
     pub(super) fn product(
         &self,
         x: &Tensor,
@@ -287,14 +289,14 @@ impl SortedPairs {
             (false, true) => "experts_product_few_transposed",
             (true, true) => "experts_product_many_transposed",
         };
-        // Three stages of 64 inputs, each row 8 numbers longer.
+        // Three stages of 64 inputs, rows padded by 8 elements.
         let own = if is_transposed {
             64 * (columns + 8)
         } else {
             columns * 72
         };
         let shared_bytes = 3 * 2 * (rows * 72 + own);
-        // Of each expert the last tile may be small.
+        // Each expert's last tile may be partial.
         let tiles = pairs / rows + experts.min(pairs);
         let grid = Grid {
             blocks: (outputs.div_ceil(columns), tiles, 1),
@@ -305,7 +307,8 @@ impl SortedPairs {
         Ok(output)
     }
 
-    /// `wide`: [pairs, width], `narrow`: [pairs, rank]; adds `scale` times their product by expert to `sum`, f32.
+    /// `wide`: [pairs, width], `narrow`: [pairs, rank]; adds `scale` times their product per expert
+    /// to `sum`, f32.
     pub(super) fn add_outer(
         &self,
         (wide, narrow): (&Tensor, &Tensor),
@@ -363,7 +366,7 @@ impl SortedPairs {
         )
     }
 
-    /// The vectors, and the weights that they are multiplied by; null for none.
+    /// Vectors and their weights; null for none.
     fn bias(
         &self,
         shape: (usize, usize),

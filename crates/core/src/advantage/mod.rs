@@ -1,18 +1,18 @@
-//! Rewards of a group to advantages: what each completion earned beyond its siblings.
+//! Turns the rewards of a group into advantages relative to its mean.
 
 mod per_part;
 
 pub use crate::config::Advantage;
 pub use per_part::{normalise_sums, part_sums, parts_differ, step_advantages};
 
-/// Added to the standard deviation, so that nearly equal rewards do not explode (the experiment's own value).
+/// Added to the standard deviation, so that nearly equal rewards do not explode.
 pub const STANDARD_DEVIATION_FLOOR: f64 = 1e-4;
 
-/// Advantages of one group, in the order of `rewards`.
+/// Returns the advantages of one group, in the order of `rewards`.
 ///
-/// `rewards`: one finite number a completion. A reward that is not finite counts as unscored: it gets advantage 0 and
-/// stays out of the mean and the deviation. Equal rewards, and a group with fewer than two scored completions, give
-/// exactly 0. The standard deviation is the sample one (n - 1).
+/// A reward that is not finite counts as unscored: advantage 0, left out of mean and std. Equal
+/// rewards, and a group with fewer than two scored completions, give exactly 0. The std is the
+/// sample one (n - 1).
 pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     let scored: Vec<f64> = rewards
         .iter()
@@ -25,7 +25,7 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     let count = scored.len() as f64;
     let (mean, deviation) = mean_and_deviation(&scored);
     let scale = match advantage {
-        // With one part, `per_part` is that until the step is normalised.
+        // A single part is standardized like this until the step is normalised.
         Advantage::Standardized | Advantage::PerPart => {
             1.0 / (deviation + STANDARD_DEVIATION_FLOOR)
         }
@@ -45,8 +45,7 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
         .collect()
 }
 
-/// Mean and sample standard deviation (n - 1) of the rewards that are finite; a deviation of 0 where fewer than two
-/// are.
+/// Returns mean and sample std (n - 1) of the finite rewards; std 0 with fewer than two.
 pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     let scored = || rewards.iter().copied().filter(|reward| reward.is_finite());
     let count = scored().count() as f64;
@@ -60,8 +59,7 @@ pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     )
 }
 
-/// An advantage with the numbers put into its formula. `reward` and `advantage` are those of one completion of the
-/// group.
+/// Writes out the formula of one completion's advantage with its numbers.
 pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
     let scored: Vec<f64> = rewards
         .iter()
@@ -100,24 +98,23 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
     }
 }
 
-/// Whether a group is informative, and where its rewards lie if they are all equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupSignal {
-    /// The rewards differ: the group is informative.
+    /// The rewards differ.
     #[default]
     Mixed,
-    /// Every completion earned the full reward: the prompt is solved.
+    /// Every completion has the full reward: the prompt is solved.
     AllMax,
-    /// Every completion earned nothing: too hard as yet.
+    /// Every completion has the lowest reward.
     AllMin,
-    /// All equal in between: a scorer that cannot tell.
+    /// All equal in between: the scorer does not discriminate.
     AllEqual,
 }
 
-/// The signal of a group. `all_max`, `all_min`: every completion is `Score::is_max`, or `Score::is_min`; how large
-/// equal rewards are does not tell. A group with fewer than two scored completions has zero variance; one with none is
-/// `AllEqual`.
+/// Classifies a group. `all_max`, `all_min`: every completion is `Score::is_max`, or
+/// `Score::is_min`; equal rewards alone do not show which. Fewer than two scored completions have
+/// zero variance; none is `AllEqual`.
 pub fn group_signal(rewards: &[f64], all_max: bool, all_min: bool) -> GroupSignal {
     let scored: Vec<f64> = rewards
         .iter()
@@ -259,7 +256,7 @@ mod tests {
         };
         check(&[1.0, 1.0], true, GroupSignal::AllMax);
         check(&[0.0, 0.0], false, GroupSignal::AllMin);
-        // Nearer to the top than to the bottom, and still no solved prompt.
+        // Nearer to the top than to the bottom, but not solved.
         check(&[0.9, 0.9], false, GroupSignal::AllEqual);
         check(&[0.5, 1.0], false, GroupSignal::Mixed);
         check(&[1.0], true, GroupSignal::AllMax);

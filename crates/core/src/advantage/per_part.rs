@@ -1,11 +1,11 @@
-//! Advantages from each part of a reward by itself (GDPO, arXiv 2601.05242; TRL's `normalize_then_sum`): a part that varies
-//! little is not drowned by one that varies much.
+//! Advantages from each part of a reward separately (GDPO, arXiv 2601.05242; TRL's
+//! `normalize_then_sum`), so that a part of high variance does not drown one of low variance.
 
 use super::{STANDARD_DEVIATION_FLOOR, all_equal, mean_and_deviation};
 use crate::score::{PartWeights, Score};
 
-/// The first stage: each part of a group's rewards minus its mean, divided by its sample standard deviation + 1e-4; then
-/// the sum by weight. 0 of a score without a reward, and in a group with fewer than two rewards. A part that no score
+/// First stage: standardizes each part within the group (sample std + 1e-4) and sums by weight. 0
+/// for a score without a reward, and in a group with fewer than two rewards. A part that no score
 /// has, or that is equal in all, adds 0.
 pub fn part_sums(scores: &[&Score], weights: &PartWeights) -> Vec<f64> {
     let mut sums = vec![0.0; scores.len()];
@@ -30,7 +30,7 @@ pub fn part_sums(scores: &[&Score], weights: &PartWeights) -> Vec<f64> {
     sums
 }
 
-/// Whether a part of the reward differs within a group: it is then informative, even where the sums are equal.
+/// Whether a part differs within a group: informative even where the sums are equal.
 pub fn parts_differ(scores: &[&Score], weights: &PartWeights) -> bool {
     parts(scores, weights).any(|(values, _)| {
         let known: Vec<f64> = values
@@ -41,12 +41,13 @@ pub fn parts_differ(scores: &[&Score], weights: &PartWeights) -> bool {
     })
 }
 
-/// The second stage: minus the mean of the step's sums, divided by their sample standard deviation + 1e-4.
+/// Second stage: standardizes a sum over those of the step (sample std + 1e-4).
 pub fn normalise_sums(sum: f64, mean: f64, deviation: f64) -> f64 {
     (sum - mean) / (deviation + STANDARD_DEVIATION_FLOOR)
 }
 
-/// Both stages for the groups of a step: advantages by group. 0 in a group of which no part differs.
+/// Runs both stages on a step's groups; returns advantages by group, 0 in a group of which no part
+/// differs.
 pub fn step_advantages(groups: &[Vec<&Score>], weights: &PartWeights) -> Vec<Vec<f64>> {
     let sums: Vec<Vec<f64>> = groups
         .iter()
@@ -72,7 +73,8 @@ pub fn step_advantages(groups: &[Vec<&Score>], weights: &PartWeights) -> Vec<Vec
     groups.iter().zip(sums).map(advantages).collect()
 }
 
-/// By part: its values in the group, NaN where a score lacks it, and its weight. A reward without parts is one part.
+/// Yields the values of each part in the group, NaN where a score lacks it, with its weight. A
+/// reward without parts is one part.
 fn parts<'a>(
     scores: &'a [&Score],
     weights: &'a PartWeights,
@@ -92,7 +94,7 @@ fn parts<'a>(
 mod tests {
     use super::*;
 
-    /// Tier's value and `fields`; a reward that is NaN is no score.
+    /// `reward`: tier's value plus `fields`; NaN: no score.
     fn score(tier: f64, fields: Option<f64>) -> Score {
         let mut parts = serde_json::Map::from_iter([("tier".to_owned(), tier.into())]);
         parts.extend(fields.map(|fields| ("fields".to_owned(), fields.into())));
@@ -156,7 +158,8 @@ mod tests {
             score(0.0, Some(0.5)),
             score(0.0, Some(1.0)),
         );
-        // Within each group -u and +u: that one differs by 0.5 and the other by 1 does not matter but for the 1e-4.
+        // Within each group -u and +u: apart from the 1e-4, differing by 0.5 or by 1 gives the
+        // same.
         let groups = [vec![&none, &half], vec![&none, &full], vec![&full, &full]];
         let (a, b) = (
             0.25 / (0.125f64.sqrt() + 1e-4),

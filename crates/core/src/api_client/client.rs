@@ -1,4 +1,4 @@
-//! One question to an endpoint: what counts as an answer, what is asked again, and when.
+//! One request to an endpoint: what counts as an answer, what is retried, and when.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,53 +15,50 @@ use crate::http::{Origin, agent_config, problem_of, unix_agent};
 use crate::secrets::{redact, visible};
 
 const MAX_BODY_BYTES: u64 = 16 << 20;
-/// The longest pause before another attempt, whatever the server asks for.
+/// Upper bound of a server's `Retry-After`.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// The longest that the program chooses.
+/// Upper bound of our own backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// A shorter key, such as `EMPTY`, is no secret, and may well stand in an answer.
+/// A shorter key, such as `EMPTY`, is not a secret and may occur in an answer.
 const MIN_SECRET_KEY_LEN: usize = 12;
 const MAX_REASON_CHARS: usize = 300;
 
-/// An endpoint's answer with its usage and latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The completion as the scorer reads it; calls of tools in OpenAI's message form.
+    /// The text that the scorer reads; tool calls in OpenAI's message form.
     pub text: String,
-    /// By the server's count; `None` if it gave none.
+    /// Count reported by the server.
     pub prompt_tokens: Option<usize>,
-    /// Completion tokens, reasoning included; `None` if the server gave no count.
+    /// Including reasoning, as reported by the server.
     pub tokens: Option<usize>,
-    /// At the token limit.
+    /// Whether the token limit ended it.
     pub truncated: bool,
     /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
-    /// When that attempt began, seconds since 1970.
+    /// Start of the successful attempt, Unix time in seconds.
     pub begun: f64,
-    /// `None` if the endpoint was not asked for them.
+    /// `None` if not requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
 }
 
-/// A question without an answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnansweredQuestion {
-    /// Of the last attempt.
+    /// Error of the last attempt.
     pub reason: String,
     pub attempts: u32,
-    /// Whether every other question would end alike: a wrong key, model or address.
+    /// Whether every other question would fail alike: a wrong key, model or address.
     pub of_all: bool,
 }
 
-/// An attempt that failed.
 struct FailedAttempt {
     reason: String,
     next: RetryPolicy,
 }
 
 enum RetryPolicy {
-    /// The server may say how long to wait.
+    /// Retry, after the server's delay if it gives one.
     Again(Option<Duration>),
     Never,
     NeverForAny,
@@ -82,7 +79,7 @@ pub struct Client {
     endpoint: Endpoint,
     agent: Agent,
     url: String,
-    /// One moment on both clocks, so that a clock that is set meanwhile distorts no time between answers.
+    /// One instant on both clocks, so that clock adjustments do not distort intervals.
     epoch: (Instant, f64),
 }
 
@@ -101,7 +98,7 @@ impl Client {
         let config = config
             .timeout_global(Some(endpoint.timeout))
             .timeout_connect(Some(endpoint.timeout.min(Duration::from_secs(15))))
-            // A connection for each thread, so that none pays for a new one.
+            // One connection per thread.
             .max_idle_connections(endpoint.concurrency)
             .max_idle_connections_per_host(endpoint.concurrency);
         let path = match endpoint.api {
@@ -123,8 +120,8 @@ impl Client {
         })
     }
 
-    /// Asks until there is an answer or no attempt is left. `index` spreads the pauses of questions that failed
-    /// together; `pause` waits, and returns false once no answer is wanted.
+    /// Retries until there is an answer or no attempt is left. `index` spreads the pauses of
+    /// questions that failed together; `pause` sleeps, and returns false to cancel.
     pub(crate) fn ask(
         &self,
         index: usize,
@@ -148,7 +145,7 @@ impl Client {
         })
     }
 
-    /// The answer of another address of the server, as `read` takes it: as [`Self::ask`].
+    /// As [`Self::ask`] for another path of the server, parsed by `read`.
     pub(super) fn ask_at<T>(
         &self,
         (index, url): (usize, &str),
@@ -164,7 +161,7 @@ impl Client {
         &self.endpoint
     }
 
-    /// The answer and the number of attempts.
+    /// Returns the answer and the number of attempts.
     fn ask_until<T>(
         &self,
         index: usize,
@@ -233,7 +230,7 @@ impl Client {
             .read_to_vec();
         let bytes = match read {
             Ok(bytes) => bytes,
-            // The status says more than a body that did not arrive.
+            // The status is more informative than a missing body.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             Err(ureq::Error::BodyExceedsLimit(_)) => {
                 let reason = format!("the answer is longer than {} MiB", MAX_BODY_BYTES >> 20);
@@ -278,7 +275,7 @@ impl Client {
 
     fn broken(&self, error: &ureq::Error) -> FailedAttempt {
         let reason = self.shown(&problem_of(error));
-        // A certificate does not become right by asking again.
+        // A bad certificate stays bad.
         let is_tls = match error {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
             ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
@@ -305,7 +302,7 @@ impl Client {
         }
     }
 
-    /// A text of the server's as it may stand in messages and files.
+    /// Prepares server text for messages and files.
     fn shown(&self, text: &str) -> String {
         let text = self.without_key(text);
         shortened(
@@ -315,7 +312,7 @@ impl Client {
     }
 }
 
-/// The completion of a body, or why it holds none.
+/// Extracts the completion, or says why there is none.
 fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     let body: Value =
         serde_json::from_str(text).map_err(|error| format!("the answer is not JSON ({error})"))?;
@@ -327,7 +324,7 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
         Api::Completions => choice["text"].as_str().map(str::to_owned),
         Api::Chat => message_text(&choice["message"]),
     };
-    // A count beyond all models is none.
+    // Ignores a count beyond any model's.
     let count = |name: &str| {
         body["usage"][name]
             .as_u64()

@@ -1,4 +1,5 @@
-//! A server as a table of a TOML file defines it, `endpoints.toml` or a task: address, model, prices and limits.
+//! A server as a TOML table defines it (`endpoints.toml` or a task): address, model, prices,
+//! limits.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,49 +30,46 @@ pub const ENDPOINT_KEYS: [&str; 14] = [
     "extra_body",
     "insecure_http",
 ];
-/// How a base_url begins that is the path of a Unix socket.
+/// Prefix of a base_url that is a Unix socket's path.
 const UNIX_SOCKET: &str = "unix:";
-/// What requests to a Unix socket are addressed to.
+/// Host in requests to a Unix socket.
 const SOCKET_URL: &str = "http://127.0.0.1/v1";
 /// Fields that the program sets itself, or whose answers it cannot read.
 const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream", "n"];
 
-/// A server and the form of its requests.
 #[derive(Clone)]
 pub struct Endpoint {
     pub name: String,
-    /// Without a slash at its end; `unix:` and a path for a server on a Unix socket.
+    /// URL without trailing slash; `unix:PATH` for a Unix socket.
     pub base_url: String,
-    /// As the server calls it.
     pub model: String,
     pub api: Api,
     pub prices: Prices,
-    /// Requests under way at once.
+    /// Parallel requests.
     pub concurrency: usize,
-    /// For a request and its whole answer.
+    /// Limit of a request including its answer.
     pub timeout: Duration,
-    /// Further attempts after the first.
+    /// Attempts after the first.
     pub retries: u32,
-    /// Before the second attempt; doubled for each further one.
+    /// Pause before the second attempt; doubled for each further one.
     pub pause: Duration,
     pub format: ResponseFormat,
-    /// Whether the server is asked for the log-probs of its answers' tokens.
+    /// Whether to request log-probs of the answer's tokens.
     pub logprobs: bool,
-    /// Fields of every request, over those that the program sets.
+    /// Override the program's own request fields.
     pub extra_body: Map<String, Value>,
-    /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
+    /// PEM file that replaces the built-in CAs (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
     pub(crate) key: Option<String>,
 }
 
-/// The two request forms of OpenAI's API.
+/// Request forms of OpenAI's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     Chat,
     Completions,
 }
 
-/// The response format that requests ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseFormat {
     Free,
@@ -89,7 +87,7 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// `None` where a price or a count is not known.
+    /// `None` if a price or count is unknown.
     pub fn cost(&self, prompt_tokens: Option<usize>, tokens: Option<usize>) -> Option<f64> {
         Some((prompt_tokens? as f64 * self.input? + tokens? as f64 * self.output?) / 1e6)
     }
@@ -115,12 +113,11 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// The Unix socket of its server, if it has one.
     pub(super) fn socket(&self) -> Option<PathBuf> {
         self.base_url.strip_prefix(UNIX_SOCKET).map(PathBuf::from)
     }
 
-    /// A server of this user's on a Unix socket, without a key.
+    /// A local server on a Unix socket, without a key.
     pub(crate) fn at_socket(
         socket: &Path,
         model: &str,
@@ -147,7 +144,7 @@ impl Endpoint {
         }
     }
 
-    /// What the paths of its requests follow.
+    /// Base of request paths.
     pub(super) fn request_url(&self) -> &str {
         if self.base_url.starts_with(UNIX_SOCKET) {
             SOCKET_URL
@@ -156,8 +153,8 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint `name` of a file with this `text`, with its key from the environment. Every endpoint of the file is
-    /// checked.
+    /// Reads endpoint `name` from the file's `text`, with its key from the environment. Checks
+    /// every endpoint of the file.
     ///
     /// # Errors
     /// [`ApiError`] with file, line and remedy.
@@ -172,10 +169,10 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// The endpoint `name` without its key, and the variable that holds it.
+    /// As [`Self::find`] without the key; also returns the name of its variable.
     ///
     /// # Errors
-    /// As those of [`Self::find`].
+    /// As [`Self::find`].
     pub(super) fn defined(
         name: &str,
         label: &str,
@@ -225,7 +222,7 @@ impl Endpoint {
         })
     }
 
-    /// Takes the key from the environment variable that is named, and the certificate authorities.
+    /// Reads the key from `key_variable`, and the certificate authorities.
     ///
     /// # Errors
     /// [`ApiError::Key`]; `label` is the file that names the variable.
@@ -263,7 +260,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The endpoint, and the variable that holds its key.
+    /// Returns the endpoint and the variable of its key.
     pub(crate) fn read(
         name: &str,
         section: &Section<'_>,
@@ -374,7 +371,7 @@ impl Endpoint {
             .as_deref()
             .is_some_and(|text| text.is_empty() || !is_name(text))
         {
-            // The text may be a key: it is not repeated.
+            // The text may be a key: do not repeat it.
             return Err(wrong(
                 "api_key_env",
                 "must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself",

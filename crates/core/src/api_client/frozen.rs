@@ -1,4 +1,5 @@
-//! An endpoint's definition as a run records it, so that a resumed run asks the same server: `NAME { base_url = .. }`.
+//! An endpoint's definition as recorded in a run, so that a resumed run uses the same server: `NAME
+//! { base_url = .. }`.
 
 use std::ffi::OsString;
 
@@ -6,18 +7,18 @@ use serde_json::Value;
 
 use super::{ApiError, Endpoint};
 
-/// In messages, where a file would be.
+/// Label in messages, in place of a file.
 const LABEL: &str = "the run's teacher";
 
-/// A definition with the name of its key's variable, and without the key.
+/// Contains the name of the key's variable, not the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenEndpoint(String);
 
 impl FrozenEndpoint {
-    /// The endpoint `name` of a file with this `text`.
+    /// Reads endpoint `name` from the file's `text`.
     ///
     /// # Errors
-    /// Those of [`Endpoint::find`], but for the key.
+    /// As [`Endpoint::find`], except for the key.
     pub fn find(name: &str, label: &str, text: &str) -> Result<Self, ApiError> {
         let (endpoint, key_variable) = Endpoint::defined(name, label, text)?;
         let Endpoint {
@@ -35,7 +36,7 @@ impl FrozenEndpoint {
             ("concurrency", (*concurrency).into()),
             ("timeout_seconds", timeout.as_secs_f64().into()),
             ("retries", (*retries).into()),
-            // The file allowed it, if the address is such a one.
+            // The file allowed it, if the address uses http.
             ("insecure_http", true.into()),
         ];
         keys.extend(key_variable.map(|name| ("api_key_env", name.into())));
@@ -47,22 +48,20 @@ impl FrozenEndpoint {
         Ok(Self(format!("{name} {{ {} }}", keys.join(", "))))
     }
 
-    /// `None` for a name alone.
+    /// `None` for a bare name.
     pub fn parse(text: &str) -> Option<Self> {
         text.contains(' ').then(|| Self(text.to_owned()))
     }
 
-    /// As it is recorded.
     pub fn text(&self) -> &str {
         &self.0
     }
 
-    /// Its name in the file.
     pub fn name(&self) -> &str {
         self.0.split(' ').next().unwrap_or_default()
     }
 
-    /// The definition with its key.
+    /// Adds the key.
     ///
     /// # Errors
     /// [`ApiError`] if the key is not in the environment.
@@ -80,7 +79,7 @@ impl FrozenEndpoint {
     }
 }
 
-/// A JSON value as TOML on one line; a null, which TOML has not, is left out.
+/// JSON as single-line TOML; nulls, which TOML lacks, are left out.
 fn toml(value: &Value) -> String {
     match value {
         Value::Object(members) => {

@@ -1,22 +1,22 @@
-//! The log-probs of an answer, where the server gives them.
+//! Log-probs of an answer, if the server returns them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Log-probs of an endpoint's answers, under its own distribution.
+/// Log-probs under the endpoint's own distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogProbs {
-    /// Nats per token; `None` where the server gave none.
+    /// Nats per token.
     pub mean: Option<f64>,
-    /// With a log-prob.
+    /// Tokens with a log-prob.
     pub tokens: usize,
-    /// With log-probs.
+    /// Answers with log-probs.
     pub answers: usize,
 }
 
 impl LogProbs {
-    /// Joins those of several answers; answers without any are left out of the mean. `None` if none was asked for any.
+    /// Pools several answers; those without log-probs do not count. `None` if none was requested.
     pub(crate) fn sum(answers: impl Iterator<Item = Self>) -> Option<Self> {
         answers.reduce(|one, other| {
             let tokens = one.tokens + other.tokens;
@@ -31,13 +31,13 @@ impl LogProbs {
     }
 }
 
-/// A log-prob so far above 0 is rounding.
+/// A log-prob up to this far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
-/// OpenAI's value for a token too unlikely for a log-prob.
+/// OpenAI's value for very unlikely tokens.
 const UNLIKELY: f64 = -9999.0;
 
-/// Reads either form of a choice: `logprobs.content[].logprob` of chats, `logprobs.token_logprobs` of completions. They
-/// are unknown as a whole if that of one token is.
+/// Reads `logprobs.content[].logprob` (chat) or `logprobs.token_logprobs` (completions). One
+/// unknown token makes all unknown.
 pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
     let given = &choice["logprobs"];
     let values: Option<Vec<f64>> = match (&given["content"], &given["token_logprobs"]) {

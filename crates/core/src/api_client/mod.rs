@@ -1,9 +1,9 @@
 //! An OpenAI-compatible server: its definition with key and prices, and one request with retries, usage and latency.
 
-mod client; // one question: retries, and what an answer is
-mod definition; // a table of a TOML file
-mod frozen; // a definition as a run records it
-mod log_probs; // where the server gives them
+mod client; // one request with retries
+mod definition; // an endpoint from a TOML table
+mod frozen; // an endpoint as recorded in a run
+mod log_probs; // log-probs of an answer
 mod teacher; // log-probs of given tokens
 
 use serde_json::Value;
@@ -16,10 +16,9 @@ pub use teacher::{TeacherClient, Tokenized};
 
 pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
 
-/// Why a server cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// A fault of the file that defines it.
+    /// An error in the file that defines the server.
     #[error(transparent)]
     File(#[from] crate::task::TaskError),
     #[error("no endpoint `{name}` in {label}: {advice}")]
@@ -28,7 +27,6 @@ pub enum ApiError {
         label: String,
         advice: String,
     },
-    /// The variable that should hold the key.
     #[error(
         "{label} `[{name}]`: the environment variable {variable} {problem}; export it with the endpoint's key"
     )]
@@ -49,8 +47,8 @@ pub enum ApiError {
     Address { name: String },
 }
 
-/// The text of a message of a chat API; its calls as the message that makes them. A model that refuses says so in a
-/// field of its own. `None` where it is not a message.
+/// The text of a chat message; tool calls as the message that makes them; a refusal from its own
+/// field. `None` if it is not a message.
 pub fn message_text(message: &Value) -> Option<String> {
     let fields = message.as_object()?;
     if fields

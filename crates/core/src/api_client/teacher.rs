@@ -1,4 +1,4 @@
-//! A server that reads completions for a teacher: log-probs of given tokens, and token ids of a text, in vLLM's form.
+//! A teacher's server: log-probs of given tokens and tokenization, in vLLM's form.
 
 use std::time::Duration;
 
@@ -6,18 +6,17 @@ use serde_json::{Value, json};
 
 use super::{ApiError, Client, Endpoint, UnansweredQuestion};
 
-/// A log-prob so far above 0 is rounding.
+/// A log-prob up to this far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
 
-/// The server of a teacher. Shared by threads.
+/// Shared by threads.
 #[derive(Debug)]
 pub struct TeacherClient(Client);
 
-/// A text as the server tokenizes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokenized {
     pub token_ids: Vec<u32>,
-    /// Tokens that its model reads together, if it says so.
+    /// The model's context length, if reported.
     pub max_model_len: Option<usize>,
 }
 
@@ -28,18 +27,17 @@ impl TeacherClient {
         Client::new(endpoint).map(Self)
     }
 
-    /// As the server calls it.
     pub fn model(&self) -> &str {
         &self.0.endpoint().model
     }
 
-    /// Requests under way at once.
+    /// Parallel requests.
     pub fn concurrency(&self) -> usize {
         self.0.endpoint().concurrency
     }
 
-    /// The log-probs of the tokens from `from` on, which is at least 1, given those before them: nats, at temperature 1.
-    /// `index` and `pause` as those of [`Client::ask`].
+    /// Log-probs of the tokens from `from` (at least 1) on, given those before: nats,
+    /// temperature 1. `index` and `pause` as in [`Client::ask`].
     ///
     /// # Errors
     /// Why there is no answer.
@@ -65,7 +63,7 @@ impl TeacherClient {
         )
     }
 
-    /// The token ids of a text, without any that the tokenizer adds.
+    /// Tokenizes without special tokens.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -137,7 +135,7 @@ mod tests {
     fn log_probs_are_those_of_the_prompt_s_own_tokens() {
         let of =
             |told: Value| json!({"choices": [{"text": "x", "prompt_logprobs": told}]}).to_string();
-        // vLLM adds likelier tokens beside the prompt's own.
+        // vLLM adds likelier tokens to the prompt's own.
         let told = json!([null, {"7": {"logprob": -0.5, "rank": 2, "decoded_token": "a"}, "3": {"logprob": -0.25}}, {"9": {"logprob": 0.0001}}]);
         assert_eq!(
             read_log_probs(&of(told.clone()), &[5, 7, 9], 1),

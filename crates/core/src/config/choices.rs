@@ -1,6 +1,7 @@
-//! The closed sets of names a configuration key may take: losses, advantages, KL estimators, methods.
+//! The closed sets of values of a configuration key: losses, advantages, KL estimators, methods.
 
-/// Declares an enum whose variants have one written name each, used by the command line, TOML, JSON and messages alike.
+/// Declares an enum whose variants have one name each on the command line, in TOML, JSON and
+/// messages.
 macro_rules! choices {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -10,17 +11,15 @@ macro_rules! choices {
         }
 
         impl $name {
-            /// Every written name, in the order in which help lists them.
+            /// Names in the order of help.
             pub const NAMES: &'static [&'static str] = &[$($text),+];
-            /// Every variant, in the order of [`Self::NAMES`].
+            /// All variants, in the order of [`Self::NAMES`].
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
-            /// The written name.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// The variant of a written name; `None` for any other text.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$variant),)+ _ => None }
             }
@@ -51,8 +50,8 @@ choices! {
 }
 
 choices! {
-    /// How the clipped surrogate L of N sequences with T_i tokens becomes one loss. Denominators are those of the whole
-    /// optimizer step.
+    /// How the clipped surrogate L of N sequences with T_i tokens becomes one loss. Denominators
+    /// cover the whole optimizer step.
     PolicyLoss {
         /// Mean over sequences of the mean over tokens (DeepSeekMath, arXiv 2402.03300).
         Grpo = "grpo",
@@ -60,7 +59,7 @@ choices! {
         DrGrpo = "dr_grpo",
         /// Sum over all tokens / all tokens of the step, symmetric clip.
         Bnpo = "bnpo",
-        /// As `bnpo` with clip 0.2 / 0.28, dynamic sampling and overlong masking (arXiv 2503.14476).
+        /// `bnpo` with clip 0.2 / 0.28, dynamic sampling and overlong masking (arXiv 2503.14476).
         Dapo = "dapo",
         /// One ratio a sequence, clips 3e-4 / 4e-4 (arXiv 2507.18071).
         Gspo = "gspo",
@@ -91,86 +90,85 @@ choices! {
         Centered = "centered",
         /// reward - mean of the group's other rewards.
         LeaveOneOut = "leave_one_out",
-        /// Each part of the reward standardized in its group, their weighted sum over the step (GDPO, arXiv 2601.05242).
+        /// Parts of the reward standardized in their group, then their weighted sum over the step
+        /// (GDPO, arXiv 2601.05242).
         PerPart = "per_part",
     }
 }
 
 choices! {
-    /// Which prompts the steps take.
+    /// How training prompts are sampled.
     PromptSampling {
-        /// Each once a pass.
+        /// Each once per epoch.
         Uniform = "uniform",
-        /// Those whose groups have no gradient less often, down to every eighth pass.
+        /// Groups without gradient are sampled less often, down to every eighth epoch.
         Adaptive = "adaptive",
     }
 }
 
 choices! {
-    /// How the learning rate goes on after warm-up.
+    /// Learning rate after warm-up.
     Schedule {
-        /// As it is.
         Constant = "constant",
-        /// In a straight line to `learning_rate_floor` over the steps of the run.
+        /// Linear to `learning_rate_floor` over the run.
         Linear = "linear",
-        /// Along a cosine to `learning_rate_floor` over the steps of the run.
+        /// Cosine to `learning_rate_floor` over the run.
         Cosine = "cosine",
     }
 }
 
 choices! {
-    /// What follows a think block that is still open after `max_thinking_tokens`.
+    /// What follows a think block still open after `max_thinking_tokens`.
     ThinkingEnd {
-        /// Nothing: the completion is truncated.
+        /// The completion is truncated.
         Truncate = "truncate",
-        /// The tokens that close the block, which are not trained on; then the answer.
+        /// Closing tokens are appended, without loss; then the answer.
         Force = "force",
     }
 }
 
 choices! {
-    /// Whether the backward pass recomputes a layer's activations instead of keeping them.
+    /// Activation checkpointing: whether the backward pass recomputes activations.
     Recompute {
-        /// On a GPU where keeping them does not fit; never on a CPU.
+        /// Recomputes on a GPU whose memory is too small; never on a CPU.
         Auto = "auto",
-        /// In every layer: least memory.
+        /// Every layer: least memory.
         Always = "always",
-        /// In none: fastest.
+        /// No layer: fastest.
         Never = "never",
     }
 }
 
 choices! {
-    /// How frozen matrices of layers are kept.
+    /// Precision of the frozen matrices of layers.
     BasePrecision {
-        /// As the model computes: bf16 on a GPU, f32 on a CPU.
+        /// bf16 on a GPU, f32 on a CPU.
         Bf16 = "bf16",
-        /// Rounded to e4m3 with a scale per output; activations stay as they are.
+        /// e4m3 with a scale per output; activations are unchanged.
         Fp8 = "fp8",
     }
 }
 
 choices! {
-    /// Which rate on the eval set makes a checkpoint the best one. Never the reward, which training shapes.
+    /// The eval rate that selects the best checkpoint. Never the reward, which training shapes.
     BestBy {
         /// The valid rate, among the checkpoints whose exact match is not significantly below the base's; ties by exact
         /// match.
         ValidIfExactHolds = "valid_if_exact_holds",
-        /// The valid rate alone; ties by exact match.
+        /// Ties by exact match.
         Valid = "valid",
-        /// Exact match; ties by the valid rate.
+        /// Ties by the valid rate.
         Exact = "exact",
     }
 }
 
 choices! {
-    /// What a run does once its policy has collapsed: nearly all groups earn one equal reward below the maximum with
-    /// nearly equal answers, so that no gradient leads out.
+    /// What a run does after a policy collapse: nearly all groups earn one equal reward below the
+    /// maximum with nearly equal answers, so there is no gradient.
     OnCollapse {
-        /// Restores the last checkpoint whose groups were informative, with half the learning rate and guided groups; at
-        /// most three times, then stops.
+        /// Restores the last checkpoint with informative groups, at half the learning rate and with
+        /// guided groups; at most three times, then stops.
         Recover = "recover",
-        /// Ends the run.
         Stop = "stop",
         /// Raises the alert only.
         Continue = "continue",
@@ -178,14 +176,13 @@ choices! {
 }
 
 choices! {
-    /// A named set of configuration values.
     Preset {
-        /// A few steps, to see that everything works.
+        /// A few steps to test the setup.
         Quick = "quick",
-        /// The original experiment: one prompt group a step, four completions, KL 0.001. It trained every parameter;
-        /// here LoRA of rank 16 stands in for that.
+        /// The original experiment: one group a step, four completions, KL 0.001; with LoRA of rank
+        /// 16 in place of full training.
         Seed = "seed",
-        /// What we advise: the defaults.
+        /// The defaults.
         Recommended = "recommended",
     }
 }

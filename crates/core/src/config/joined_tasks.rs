@@ -1,41 +1,41 @@
-//! The configuration of a run of several tasks: what their `[train]` tables set, as long as they agree. Each task keeps
-//! its own `max_completion_tokens`.
+//! Configuration of a run of several tasks: their `[train]` tables, which must agree. Each task
+//! keeps its own `max_completion_tokens`.
 
 use std::collections::BTreeMap;
 
 use super::resolve::{Assignments, ConfigError, Entry, Layers, ResolvedConfig, Source};
 
-/// The key that each task has for itself.
+/// The key that each task sets for itself.
 const OWN_KEY: &str = "max_completion_tokens";
 
-/// The `[train]` of one of several tasks.
+/// `[train]` of one of several tasks.
 #[derive(Debug, Clone)]
 pub struct TaskTable {
-    /// The task's name.
     pub task: String,
     pub train: Assignments,
 }
 
-/// The configuration of a run of several tasks.
 #[derive(Debug, Clone)]
 pub struct JoinedConfig {
     /// `max_completion_tokens` is the largest.
     pub resolved: ResolvedConfig,
-    /// By task.
+    /// One per task.
     pub max_completion_tokens: Vec<usize>,
 }
 
 impl Layers {
-    /// As [`Layers::resolve`], with the tables of all tasks, at least one, instead of that of [`Layers::task`].
+    /// As [`Layers::resolve`], with the tables of all tasks (at least one) in place of
+    /// [`Layers::task`].
     ///
     /// # Errors
-    /// Also [`ConfigError::Conflict`] for a key that two tasks set differently and nothing else sets.
+    /// Also [`ConfigError::Conflict`] if two tasks set a key differently and neither `--config` nor
+    /// `--set` decides.
     pub fn resolve_tasks(&self, tasks: &[TaskTable]) -> Result<JoinedConfig, ConfigError> {
         let base_model = self.base_model_of(tasks)?;
         let mut joined: BTreeMap<&str, (&TaskTable, &Entry)> = BTreeMap::new();
         let mut own_limits = vec![None; tasks.len()];
         for (table, own_limit) in tasks.iter().zip(&mut own_limits) {
-            // The task's tables of other models are checked as well.
+            // Tables for other models are checked too.
             Layers {
                 task: Some(table.train.clone()),
                 ..self.clone()
@@ -76,7 +76,7 @@ impl Layers {
             Some(own) => own.clone(),
             None => resolve(None)?,
         };
-        // A task without a limit of its own has that of the run.
+        // Without a limit of its own, a task takes that of the run.
         let of_task = |own: &Option<ResolvedConfig>| limit(own.as_ref().unwrap_or(&longest));
         let max_completion_tokens = own_limits.iter().map(of_task).collect();
         Ok(JoinedConfig {
@@ -85,7 +85,7 @@ impl Layers {
         })
     }
 
-    /// The model that all tasks start from.
+    /// Returns the base model of all tasks.
     ///
     /// # Errors
     /// [`ConfigError::Conflict`] if two tasks name different ones and nothing else decides.
@@ -116,7 +116,7 @@ impl Layers {
         .asked_base_model())
     }
 
-    /// Refuses two values of a key, unless `--config` or `--set` decides.
+    /// Rejects two values of a key, unless `--config` or `--set` decides.
     fn check_agree(
         &self,
         a: (&TaskTable, &Entry),

@@ -1,4 +1,4 @@
-//! The table of configuration keys, the source for command line, files, help, documentation and forms.
+//! The table of configuration keys: source of command line, files, help, documentation and forms.
 
 use super::choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
@@ -6,45 +6,40 @@ use super::choices::{
 };
 use super::value::Kind;
 
-/// A configuration key: name, kind, default, presets and meaning.
 #[derive(Debug)]
 pub struct Key {
-    /// As in `--set`, TOML files and `run.toml`.
     pub name: &'static str,
     pub kind: Kind,
-    /// As on a command line.
     pub default: &'static str,
-    /// A default that follows from other keys; overrides presets, and is overridden by the user.
+    /// Computed from other keys; overrides presets, overridden by the user.
     pub derived: Option<DerivedDefault>,
     /// Empty for plain numbers and names.
     pub unit: &'static str,
     /// One sentence.
     pub meaning: &'static str,
-    /// Values in `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
+    /// Values in `quick` and `seed`; `None`: the default. `recommended` is all defaults.
     pub presets: [Option<&'static str>; 2],
 }
 
-/// The values that a derived default is computed from.
+/// Input of a derived default.
 #[allow(missing_debug_implementations)]
 pub struct KnownValues<'a> {
-    /// Reads the value of a key above it in the table.
+    /// Reads a key above it in the table.
     pub read: &'a dyn Fn(&str) -> String,
-    /// Parameters of the model to start from, if known.
+    /// Size of the start model, if known.
     pub parameters: Option<u64>,
 }
 
-/// Returns a derived default as text, or `None`.
 pub type Rule = fn(&KnownValues<'_>) -> Option<String>;
 
-/// A default that depends on other keys.
 #[derive(Debug)]
 pub struct DerivedDefault {
-    /// The rule in words.
+    /// The rule in words, shown in help.
     pub rule: &'static str,
     pub value: Rule,
 }
 
-/// What other programs call a key.
+/// Names of keys in other programs.
 const ALIASES: [(&str, &str); 20] = [
     ("lr", "learning_rate"),
     ("wd", "weight_decay"),
@@ -73,7 +68,7 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The nearest key to a misspelled name, if any is near.
+    /// Returns the known key nearest to a misspelled name.
     pub fn nearest(name: &str) -> Option<&'static Self> {
         let plain = name.to_lowercase().replace('-', "_");
         if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == plain) {
@@ -118,7 +113,7 @@ impl Key {
         }
     }
 
-    /// The value of the original experiment; `quick` keeps the default.
+    /// Value of the original experiment; `quick` keeps the default.
     const fn seed(self, seed: &'static str) -> Self {
         Self {
             presets: [None, Some(seed)],
@@ -144,14 +139,14 @@ const fn number(least: f64, most: f64) -> Kind {
 
 const ANY: i64 = i64::MAX;
 
-/// A learning rate for adapters. 5e-4 is measured at 135 million parameters (docs/measurements/real-weights.md); the
-/// exponent leads from there through published rates of GRPO with adapters: 1e-4 at 1 billion, 4e-5 at 8 billion
-/// (Tinker cookbook).
+/// Default learning rate of LoRA. 5e-4 is measured at 135M parameters
+/// (docs/measurements/real-weights.md); the exponent fits published GRPO rates: 1e-4 at 1B, 4e-5 at
+/// 8B (Tinker cookbook).
 fn rate_of_adapters(parameters: u64) -> f64 {
     5e-4 * (135e6 / parameters.max(1) as f64).powf(0.6).min(1.0)
 }
 
-/// In display order. A derived default reads only keys above its own.
+/// The keys in display order. A derived default reads only keys above its own.
 pub static KEYS: &[Key] = &[
     // Model, data, duration.
     key(

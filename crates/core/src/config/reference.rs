@@ -1,4 +1,4 @@
-//! The key table as Markdown for the documentation, and as text for help.
+//! The key table as Markdown for the documentation and as text for help.
 
 use std::fmt::Write;
 
@@ -25,7 +25,6 @@ pub fn markdown() -> String {
     text
 }
 
-/// For `--help`.
 pub fn help() -> String {
     let mut text = String::from("Configuration keys (--set key=value):\n");
     for key in KEYS {

@@ -1,5 +1,5 @@
-//! The layers that fill a configuration: key table < preset < rules for defaults that follow from other keys < the
-//! task's `[train]` < `--config` < `--set`.
+//! Configuration layers: key table < preset < derived defaults < the task's `[train]` < `--config`
+//! < `--set`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,67 +14,47 @@ use super::train_config::{ENDPOINT_TEACHER, TrainConfig};
 use super::value::Value;
 use crate::format::line_column;
 
-/// An invalid configuration: what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// A key that is not in the table.
     #[error("{place}: unknown key `{name}`{}", .nearest.map_or_else(|| "; `grpo-tui train --help` lists all keys".to_owned(), |near| format!("; did you mean `{near}`?")))]
     UnknownKey {
-        /// Where it is.
         place: String,
-        /// The key as written.
         name: String,
-        /// The nearest known key.
         nearest: Option<&'static str>,
     },
-    /// A value of the wrong type or out of range.
     #[error("{place}: `{name}` is {found}; it must be {expected}")]
     BadValue {
-        /// Where it is.
         place: String,
-        /// The key.
         name: String,
-        /// The value as written.
         found: String,
-        /// The kind and range.
         expected: String,
     },
-    /// An argument of `--set` without `=`.
+    /// `--set` without `=`.
     #[error("--set {text}: write it as key=value")]
-    NotAnAssignment {
-        /// The argument.
-        text: String,
-    },
-    /// A file that is not TOML.
+    NotAnAssignment { text: String },
     #[error("{place}: {message}")]
     Syntax {
         /// File and line.
         place: String,
-        /// The parser's message.
         message: String,
     },
-    /// Two values that cannot hold together.
     #[error("{message}")]
-    Conflict {
-        /// Both keys, their values and the remedy.
-        message: String,
-    },
+    Conflict { message: String },
 }
 
-/// Which layer set a key's value.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The key table.
     Default,
-    /// The key table's rule that depends on other keys; it overrides a preset.
+    /// A rule that depends on other keys; overrides a preset.
     Derived,
     Preset,
-    /// The task's `[train]`, or its `[train.model.NAME]`.
+    /// `[train]` or `[train.model.NAME]`.
     Task,
-    /// The file of `--config`.
+    /// `--config`.
     File,
-    /// `--set` or an option of the command line.
+    /// `--set` or an option.
     Set,
 }
 
@@ -91,38 +71,34 @@ impl fmt::Display for Source {
     }
 }
 
-/// The user's input, layer by layer.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
-    /// `--preset`.
     pub preset: Option<Preset>,
-    /// The task's `[train]` table; see [`Assignments::from_task`].
+    /// See [`Assignments::from_task`].
     pub task: Option<Assignments>,
-    /// The file of `--config`; see [`Assignments::from_toml`].
+    /// `--config`; see [`Assignments::from_toml`].
     pub file: Option<Assignments>,
-    /// The arguments of `--set`, `key=value` each, in order; options such as `--model M` come here as `base_model=M`.
+    /// `key=value` each, in order; options such as `--model M` arrive as `base_model=M`.
     pub set: Vec<String>,
-    /// Where `base_model` is the result of another training: the model that it came from, whose `[train.model.NAME]`
-    /// holds too.
+    /// If `base_model` is a trained result: the model it was trained from, whose
+    /// `[train.model.NAME]` applies too.
     pub origin: Option<String>,
-    /// Parameters of the model to start from, for the default learning rate; `None` if it is not known yet.
+    /// Size of the start model, for the default learning rate; `None`: not known yet.
     pub parameters: Option<u64>,
 }
 
-/// A configuration and where each value came from.
+/// A configuration and the source of each value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedConfig {
-    /// The values.
     pub config: TrainConfig,
-    /// The layer that set each key.
     pub sources: BTreeMap<String, Source>,
 }
 
 impl Layers {
-    /// Fill every key and check what depends on several of them.
+    /// Fills every key and checks combinations.
     ///
     /// # Errors
-    /// [`ConfigError`] with the place of the first thing wrong.
+    /// [`ConfigError`] with the place of the first error.
     pub fn resolve(&self) -> Result<ResolvedConfig, ConfigError> {
         let mut filled = ConfigBuilder::default();
         if let Some(preset) = self.preset {
@@ -153,13 +129,13 @@ impl Layers {
         filled.finish(self.parameters)
     }
 
-    /// What a table sets for a model, the last of a key above the others.
+    /// Yields a table's entries for a model; the last of a key wins.
     pub(super) fn entries_for<'a>(
         &'a self,
         layer: &'a Assignments,
         base_model: &'a String,
     ) -> impl Iterator<Item = &'a Entry> {
-        // The table of the very name stands over that of its origin.
+        // The model's own table overrides that of its origin.
         let names = self
             .origin
             .as_ref()
@@ -172,7 +148,7 @@ impl Layers {
         layer.entries.iter().chain(for_model)
     }
 
-    /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
+    /// The base model set by the layers, which selects the task's `[train.model.NAME]`.
     pub fn asked_base_model(&self) -> String {
         let from_table = |layer: &Option<Assignments>| {
             layer
@@ -200,10 +176,10 @@ impl Layers {
     }
 }
 
-/// A configuration file as it was read; later changes of the file do not affect it.
+/// A configuration file as read; later changes of the file have no effect.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConfigFile {
-    /// Its path as shown in errors.
+    /// Path as shown in errors.
     pub label: String,
     pub text: String,
 }
@@ -215,10 +191,10 @@ impl ConfigFile {
         Assignments::from_toml(&self.label, &self.text)
     }
 
-    /// Checks every key and value on its own.
+    /// Checks every key and value separately.
     ///
     /// # Errors
-    /// [`ConfigError`] with the line of the first that is wrong.
+    /// [`ConfigError`] with the line of the first error.
     pub fn check(&self) -> Result<(), ConfigError> {
         let assignments = self.assignments()?;
         let mut scratch = ConfigBuilder::default();
@@ -230,7 +206,6 @@ impl ConfigFile {
     }
 }
 
-/// The assignments of one TOML table, each with its place.
 #[derive(Debug, Clone, Default)]
 pub struct Assignments {
     pub(super) entries: Vec<Entry>,
@@ -245,7 +220,8 @@ pub(super) struct Entry {
 }
 
 impl Assignments {
-    /// The file of `--config`: keys at the top level, or in a `[train]` table. `label` is the path as shown in errors.
+    /// Reads the file of `--config`: keys at the top level, or in a `[train]` table. `label`: path
+    /// as shown in errors.
     ///
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
@@ -258,8 +234,8 @@ impl Assignments {
         Self::from_table(source, keys)
     }
 
-    /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors;
-    /// `text`: the whole file.
+    /// Reads `[train]` and `[train.model.NAME]` of a `task.toml`. `label`: its path as shown in
+    /// errors; `text`: the whole file.
     ///
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
@@ -271,7 +247,7 @@ impl Assignments {
         }
     }
 
-    /// Every key and value that is wrong; where none is, what does not fit together.
+    /// Returns every wrong key and value; if none, the first invalid combination.
     pub fn problems(&self) -> Vec<ConfigError> {
         let mut scratch = ConfigBuilder::default();
         let of_all = self
@@ -319,7 +295,7 @@ impl Assignments {
         Ok(assignments)
     }
 
-    /// Tables of other models are checked too, so that a misspelt key shows at once.
+    /// Checks the tables of other models too, so that a misspelled key shows at once.
     fn check_models(&self) -> Result<(), ConfigError> {
         let mut scratch = ConfigBuilder::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {
@@ -336,7 +312,7 @@ impl Assignments {
     }
 }
 
-/// A file with its path as shown in errors.
+/// `label`: path as shown in errors.
 #[derive(Clone, Copy)]
 struct Toml<'t> {
     label: &'t str,
@@ -381,14 +357,14 @@ fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
     })
 }
 
-/// Values found so far, by key.
+/// Values so far, by key.
 #[derive(Default)]
 struct ConfigBuilder {
     values: BTreeMap<&'static str, (Value, Source)>,
 }
 
 impl ConfigBuilder {
-    /// A layer that sets `epochs` says how long a run is, whatever `max_steps` a file below it has.
+    /// `epochs` in one layer overrides `max_steps` of the layers below.
     fn insert(&mut self, key: &'static Key, value: Value, source: Source) {
         let is_below = |(_, below): &(Value, Source)| {
             *below != source && matches!(below, Source::Task | Source::File)
@@ -441,7 +417,7 @@ impl ConfigBuilder {
         Ok(())
     }
 
-    /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
+    /// Fills the rest in table order, so that a derived default sees the keys above it.
     fn finish(mut self, parameters: Option<u64>) -> Result<ResolvedConfig, ConfigError> {
         for key in KEYS {
             let explicit = self.values.get(key.name);
@@ -460,7 +436,7 @@ impl ConfigBuilder {
                 })
             });
             let text = match (derived, explicit) {
-                // A rule that comes to what is there anyway explains nothing.
+                // Ignore rules that yield the current value.
                 (Some(text), explicit)
                     if explicit.map_or(text == key.default, |(value, _)| {
                         key.kind.parse(&text).as_ref() == Ok(value)

@@ -25,7 +25,7 @@ fn value(layers: &Layers, name: &str) -> (String, Source) {
     (shown, resolved.sources[name].clone())
 }
 
-/// How long a run is, is what the uppermost layer says that names `epochs` or `max_steps`.
+/// The uppermost layer that sets `epochs` or `max_steps` decides.
 #[test]
 fn epochs_of_an_upper_layer_take_the_place_of_max_steps_below() {
     for (task, set, steps) in [
@@ -219,7 +219,7 @@ fn defaults_that_follow_stand_above_presets() {
         "0.1",
         Source::Derived,
     );
-    // Where no rule says anything else, the preset's own values stand.
+    // Without another rule the preset's values hold.
     for (name, expected) in [
         ("learning_rate", "0.00001"),
         ("advantage", "standardized"),
@@ -342,8 +342,8 @@ fn layers_in_order() {
         Source::Task,
     );
     check(layers(None, None, &[]), "epochs", "3", Source::Task);
-    // A result of `tiny` has the defaults of `tiny`; a table of its own name stands over them, and an explicit value
-    // over all.
+    // A model trained from `tiny` has the defaults of `tiny`; its own table overrides them, an
+    // explicit value all.
     let of_tiny = |pairs: &[&str]| Layers {
         origin: Some("tiny".to_owned()),
         ..layers(None, None, pairs)
@@ -440,7 +440,7 @@ fn messages() {
         set(&["epochs=-1"]),
         "--set: `epochs` is `-1`; it must be a whole number from 0 to 10000",
     );
-    // Above 1 the cap of the ratio would hide it.
+    // Above 1 the ratio's cap would hide it.
     check(
         set(&["eps_clip_high=1.5"]),
         "--set: `eps_clip_high` is `1.5`; it must be a number from 0 to 1",
@@ -575,7 +575,7 @@ fn presets_resolve_and_steps_follow() {
         assert!(config.total_steps(200) > 0);
     }
     let steps = |pairs: &[&str], rows| set(pairs).resolve().unwrap().config.total_steps(rows);
-    // Without `epochs` a run is long enough to learn, and sees each prompt.
+    // Without `epochs` a run is long enough to learn, and uses each prompt.
     assert_eq!(steps(&[], 200), 200);
     assert_eq!(steps(&[], 16_001), 2001);
     assert_eq!(steps(&["epochs=1"], 200), 25);
@@ -656,7 +656,7 @@ fn reference_lists_every_key() {
     }
 }
 
-/// `docs/configuration.md` is written from the table: UPDATE_DOCS=1 cargo test --lib documentation_agrees
+/// UPDATE_DOCS=1 cargo test --lib documentation_agrees rewrites `docs/configuration.md`.
 #[test]
 fn documentation_agrees_with_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");

@@ -1,4 +1,4 @@
-//! The resolved configuration of a run, one typed field a key.
+//! The resolved configuration of a run: one typed field per key.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use super::choices::{
 };
 use super::value::StopCondition;
 
-/// Every key of [`super::KEYS`] with its value. Written to `run.toml`.
+/// All of [`super::KEYS`]; written to `run.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -97,55 +97,55 @@ pub struct TrainConfig {
     pub max_invalid_expected: f64,
 }
 
-/// The most tokens of a think block, and what follows one that is still open then.
+/// Limit of a think block, and how one still open there ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThinkingBudget {
-    /// At least 1.
+    /// Positive.
     pub max_tokens: usize,
     pub end: ThinkingEnd,
 }
 
-/// Steps of a run whose length nobody set: a model of 135 million parameters is still learning values after 100
+/// Default run length: a model of 135M parameters still learns values after 100 steps
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-/// How a teacher is named that is an endpoint.
+/// Prefix of a teacher that is an endpoint.
 pub const ENDPOINT_TEACHER: &str = "endpoint:";
-/// The teacher that is the model itself, shown `expected`.
+/// Self-distillation: the base model, shown the row's `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn each_once() -> PromptSampling {
     PromptSampling::Uniform
 }
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn unscheduled() -> Schedule {
     Schedule::Constant
 }
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn a_tenth() -> f64 {
     0.1
 }
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn unlimited() -> ThinkingEnd {
     ThinkingEnd::Truncate
 }
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn as_computed() -> BasePrecision {
     BasePrecision::Bf16
 }
 
-/// The value in runs from before the key existed.
+/// Value for runs that predate the key.
 fn unwatched() -> OnCollapse {
     OnCollapse::Continue
 }
 
 impl TrainConfig {
-    /// Whether step `step`, from 1 on, learns from answers that are given instead of from rewards.
+    /// Whether step `step` (from 1) is supervised fine-tuning.
     pub fn is_supervised(&self, step: u64) -> bool {
         match self.method {
             Method::Grpo | Method::Distill => false,
@@ -154,12 +154,11 @@ impl TrainConfig {
         }
     }
 
-    /// Whether rewards become advantages.
     pub fn learns_from_rewards(&self) -> bool {
         matches!(self.method, Method::Grpo | Method::SftGrpo)
     }
 
-    /// Whether prompts are taken by what their groups told; only rewards tell it.
+    /// Adaptive sampling needs rewards.
     pub fn is_adaptive(&self) -> bool {
         self.prompt_sampling == PromptSampling::Adaptive && self.learns_from_rewards()
     }
@@ -169,30 +168,29 @@ impl TrainConfig {
         self.guided && self.learns_from_rewards()
     }
 
-    /// Whether completions are compared with a teacher.
     pub fn is_distilled(&self) -> bool {
         self.distill_coef > 0.0
     }
 
-    /// The endpoint that teaches: its name, with its definition once the run is created.
+    /// The teacher's endpoint: its name, plus its definition once the run is created.
     pub fn teacher_endpoint(&self) -> Option<&str> {
         self.teacher
             .strip_prefix(ENDPOINT_TEACHER)
             .filter(|_| self.is_distilled())
     }
 
-    /// Whether the teacher is the base itself, shown the row's expected answer.
+    /// Whether the teacher is the base model, shown the row's expected answer.
     pub fn is_self_distilled(&self) -> bool {
         self.is_distilled() && self.teacher == EXPECTED_TEACHER
     }
 
-    /// Whether a run keeps a frozen copy of the weights that it starts from.
+    /// Whether a run keeps a frozen copy of its initial weights.
     pub fn keeps_base(&self) -> bool {
         self.lora_rank == 0 && (self.kl_beta > 0.0 || self.is_self_distilled())
     }
 
-    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
-    /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`MIN_STEPS`].
+    /// Optimizer steps of the run for a training set of `rows` prompts: `max_steps`, else `epochs`
+    /// rounded up (at least 1), else one epoch, at least [`MIN_STEPS`].
     pub fn total_steps(&self, rows: usize) -> u64 {
         self.steps_of_epochs(if self.max_rows > 0 {
             rows.min(self.max_rows)
@@ -201,7 +199,8 @@ impl TrainConfig {
         } as u64)
     }
 
-    /// The same for an epoch of so many prompts, which in a run of several tasks may be more than `max_rows`.
+    /// As [`Self::total_steps`] with a given epoch size, which with several tasks may exceed
+    /// `max_rows`.
     pub fn steps_of_epochs(&self, epoch_prompts: u64) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
@@ -211,19 +210,16 @@ impl TrainConfig {
         steps.max(if self.epochs == 0 { MIN_STEPS } else { 1 })
     }
 
-    /// The limit of think blocks, if there is one.
     pub fn thinking_budget(&self) -> Option<ThinkingBudget> {
         let (max_tokens, end) = (self.max_thinking_tokens, self.thinking_end);
         (max_tokens > 0).then_some(ThinkingBudget { max_tokens, end })
     }
 
-    /// The goal in `stop_when`, if one is set.
     pub fn stop_condition(&self) -> Option<StopCondition> {
         StopCondition::parse(&self.stop_when)
     }
 
-    /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests,
-    /// wherever their values came from.
+    /// SHA-256 in hex over keys and values in alphabetical order, independent of their sources.
     pub fn digest(&self) -> String {
         let sorted: std::collections::BTreeMap<String, String> = self
             .values()
@@ -237,7 +233,7 @@ impl TrainConfig {
         hex(&hash.finalize())
     }
 
-    /// Name and JSON value of every key, in the table's order.
+    /// Key and JSON value, in table order.
     pub fn values(&self) -> Vec<(String, serde_json::Value)> {
         match serde_json::to_value(self) {
             Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),

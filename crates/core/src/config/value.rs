@@ -1,31 +1,23 @@
-//! One value of one key: its kind, how text becomes it, and the sentence when it does not fit.
+//! A key's value: its kind, parsing, and the message when it does not fit.
 
 use std::fmt;
 
-/// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Any text.
     Text,
-    /// A whole number within the bounds, both included.
+    /// Bounds are inclusive.
     Integer {
-        /// Smallest value allowed.
         least: i64,
-        /// Largest value allowed.
         most: i64,
     },
-    /// A finite number within the bounds, both included.
+    /// Finite; bounds are inclusive.
     Number {
-        /// Smallest value allowed.
         least: f64,
-        /// Largest value allowed.
         most: f64,
     },
-    /// `true` or `false`.
     Flag,
-    /// One of these names.
     Choice(&'static [&'static str]),
-    /// A metric against a threshold, such as `valid>=0.99`, or empty.
+    /// A threshold such as `valid>=0.99`, or empty.
     Condition,
 }
 
@@ -46,17 +38,13 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A value that fits its key.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// A value of [`Kind::Flag`].
     Flag(bool),
-    /// A value of [`Kind::Integer`].
     Integer(i64),
-    /// A value of [`Kind::Number`].
     Number(f64),
-    /// A value of [`Kind::Text`], [`Kind::Choice`] or [`Kind::Condition`].
+    /// [`Kind::Text`], [`Kind::Choice`] or [`Kind::Condition`].
     Text(String),
 }
 
@@ -75,7 +63,7 @@ impl fmt::Display for Value {
 }
 
 impl Kind {
-    /// Read a value from the text after `key=` on the command line. The error is what was expected.
+    /// Parses the text after `key=`. The error says what was expected.
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         let value = match self {
@@ -95,7 +83,7 @@ impl Kind {
         self.check(value)
     }
 
-    /// Take a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
+    /// Converts a TOML value. An integer is accepted as a number; nothing else is converted.
     pub fn from_toml(self, value: &toml::Value) -> Result<Value, String> {
         let value = match (self, value) {
             (Self::Text | Self::Choice(_) | Self::Condition, toml::Value::String(text)) => {
@@ -132,19 +120,19 @@ impl Kind {
     }
 }
 
-/// A threshold for a rate on the eval set at which a run stops.
+/// A threshold for an eval rate at which a run stops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StopCondition {
-    /// `parse`, `valid`, `exact` or `tolerant`: a rate of the eval set.
+    /// `parse`, `valid`, `exact` or `tolerant`.
     pub metric: String,
     /// `>=`, `>`, `<=` or `<`.
     pub comparison: &'static str,
-    /// The rate to compare with, in [0, 1].
+    /// Within [0, 1].
     pub threshold: f64,
 }
 
 impl StopCondition {
-    /// Read `valid>=0.99`; `None` where the text is not such a condition.
+    /// Parses `valid>=0.99`.
     pub fn parse(text: &str) -> Option<Self> {
         let comparison = [">=", "<=", ">", "<"]
             .into_iter()
@@ -159,7 +147,7 @@ impl StopCondition {
         })
     }
 
-    /// Whether `rate`, the metric's latest value, meets the condition. NaN never does.
+    /// Whether the latest `rate` meets the condition. NaN never does.
     pub fn is_met(&self, rate: f64) -> bool {
         match self.comparison {
             ">=" => rate >= self.threshold,

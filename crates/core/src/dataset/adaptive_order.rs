@@ -1,5 +1,5 @@
-//! The order of prompts by what their groups told: each one without a gradient doubles the passes until its prompt is taken
-//! again. Whole numbers alone, so that a resumed run continues exactly.
+//! Adaptive prompt order: each group without a gradient doubles the epochs until its prompt is
+//! sampled again. Integers only, so that a resumed run continues exactly.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{PromptOrder, TaskRow};
 
-/// The most passes over a task's rows until a row is taken again.
+/// Longest interval between samples of a row, in epochs of its task.
 pub const MAX_INTERVAL: u8 = 8;
 
-/// How far a run has walked through the rows of its tasks, and what it knows of them.
+/// Progress of a run through the rows of its tasks, and their outcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdaptiveOrder {
     tasks: Vec<TaskWalk>,
@@ -19,49 +19,48 @@ pub struct AdaptiveOrder {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct TaskWalk {
-    /// Visits in the task's own order, skipped rows included.
+    /// Visits in the task's own order, including skipped rows.
     visits: u64,
-    /// By row; rows without an outcome are missing, and are taken in every pass.
+    /// Rows without an outcome are missing, and sampled in every epoch.
     rows: BTreeMap<usize, RowState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RowState {
-    /// Passes from one visit that takes the row to the next: 1, 2, 4 or [`MAX_INTERVAL`].
+    /// Epochs between samples: 1, 2, 4 or [`MAX_INTERVAL`].
     interval: u8,
-    /// Visits that skip the row from now on.
+    /// Visits left to skip.
     wait: u8,
     last: GroupOutcome,
 }
 
-/// What a group told of its prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupOutcome {
-    /// Whether the policy can learn from it.
+    /// Whether it has a gradient.
     pub is_informative: bool,
     /// Sampled completions with the full reward.
     pub solved: u32,
-    /// Sampled completions with a reward; at least one.
+    /// Sampled completions with a reward; at least 1.
     pub scored: u32,
 }
 
-/// The rows of some positions.
+/// Rows at some positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenRows {
     pub rows: Vec<TaskRow>,
-    /// Rows that were passed over to find them.
+    /// Rows skipped on the way.
     pub skipped: u64,
 }
 
 impl AdaptiveOrder {
-    /// Without any outcome: the plain order.
+    /// Starts with the plain order.
     pub fn new(tasks: usize) -> Self {
         Self {
             tasks: vec![TaskWalk::default(); tasks],
         }
     }
 
-    /// Whether it can belong to a run of these tasks, given by their rows.
+    /// Whether it can belong to a run of these tasks, given by their numbers of rows.
     pub fn fits(&self, rows: &[usize]) -> bool {
         let is_state = |(row, state): (&usize, &RowState), rows| {
             *row < rows && (1..=MAX_INTERVAL).contains(&state.interval) && state.last.scored > 0
@@ -74,8 +73,8 @@ impl AdaptiveOrder {
                 .all(|(walk, rows)| walk.rows.iter().all(|found| is_state(found, *rows)))
     }
 
-    /// Takes the next rows, those of each position from the task whose turn it is. A row is skipped less than
-    /// [`MAX_INTERVAL`] times in a row, so this ends.
+    /// Takes the next row for each position, from the task whose turn it is. Terminates, as a row
+    /// is skipped less than [`MAX_INTERVAL`] times in a row.
     pub fn take(&mut self, order: &PromptOrder, positions: Range<u64>) -> TakenRows {
         let mut walks: Vec<_> = self
             .tasks
@@ -98,7 +97,7 @@ impl AdaptiveOrder {
         taken
     }
 
-    /// Counts the outcome of a row's group, which is its latest one.
+    /// Records the outcome of a row's latest group.
     pub fn observe(&mut self, TaskRow { task, row }: TaskRow, last: GroupOutcome) {
         let rows = &mut self.tasks[task].rows;
         let before = rows.get(&row).map_or(1, |state| state.interval);
@@ -117,15 +116,15 @@ impl AdaptiveOrder {
         );
     }
 
-    /// Knows of the rows what `other` does, and stays where it is.
+    /// Copies the outcomes of `other`, keeping the position.
     pub fn recall(&mut self, other: Self) {
         for (walk, other) in self.tasks.iter_mut().zip(other.tasks) {
             walk.rows = other.rows;
         }
     }
 
-    /// The mean over the rows with an outcome of the share of completions with the full reward in the latest group; `None`
-    /// before the first outcome.
+    /// Mean share of completions with the full reward in the latest group of each row with an
+    /// outcome; `None` before the first.
     pub fn solve_rate(&self) -> Option<f64> {
         let rows = self.tasks.iter().flat_map(|walk| walk.rows.values());
         let rates = rows.map(|state| f64::from(state.last.solved) / f64::from(state.last.scored));
@@ -135,7 +134,7 @@ impl AdaptiveOrder {
 }
 
 impl TaskWalk {
-    /// Whether this visit takes the row.
+    /// Whether this visit samples the row.
     fn takes(&mut self, row: usize) -> bool {
         let Some(state) = self.rows.get_mut(&row) else {
             return true;
@@ -186,7 +185,8 @@ mod tests {
         }
     }
 
-    /// The passes, from 0, that take the only row of a task, given what its groups tell: `+` informative, `-` not.
+    /// Epochs, from 0, that sample a task's only row, given the outcomes of its groups: `+`
+    /// informative, `-` not.
     fn passes(outcomes: &str) -> Vec<u64> {
         let (order, mut adaptive, mut passes, mut visits) =
             (order(&[(1, 1)]), AdaptiveOrder::new(1), Vec::new(), 0);
@@ -224,7 +224,8 @@ mod tests {
             }
         }
         let count = |task, row| counts[&TaskRow { task, row }];
-        // 1200 of the first: 5 rows in every pass, 15 in every eighth, which are 5 + 15 / 8 a pass.
+        // 1200 of the first: 5 rows in every epoch, 15 in every eighth, that is 5 + 15 / 8 per
+        // epoch.
         let expected = 1200.0 / (5.0 + 15.0 / 8.0);
         for row in 0..20 {
             let expected = if row < 5 { expected } else { expected / 8.0 };
@@ -249,10 +250,10 @@ mod tests {
             .rows
             .iter()
             .for_each(|row| adaptive.observe(*row, outcome(false)));
-        // Both wait for 3 passes.
+        // Both wait for 3 epochs.
         let next = adaptive.take(&order, 4..6);
         assert_eq!((next.rows.len(), next.skipped), (2, 6));
-        // While their groups are unknown, they keep their interval.
+        // Without outcomes they keep their interval.
         assert_eq!(adaptive.take(&order, 6..8).skipped, 6);
     }
 

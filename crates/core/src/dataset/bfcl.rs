@@ -1,5 +1,5 @@
-//! The single-turn data of the Berkeley Function Calling Leaderboard (package `bfcl-eval`) -> a task of kind
-//! `tool_calls`.
+//! Converts single-turn data of the Berkeley Function Calling Leaderboard (package `bfcl-eval`)
+//! into a task of kind `tool_calls`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,12 +25,12 @@ pub const CATEGORIES: [&str; 10] = [
     "irrelevance",
     "live_irrelevance",
 ];
-/// Those of the categories in which no call is right; they have no file of answers.
+/// Categories in which no call is right; they have no answer file.
 const WITHOUT_CALLS: [&str; 2] = ["irrelevance", "live_irrelevance"];
-/// Where the data is, in the folder of the data, of the package, or that pip installs into.
+/// Places of the data in a data, package or pip target folder.
 const FOLDERS: [&str; 3] = ["", "data", "bfcl_eval/data"];
 
-/// The rows of BFCL's data, and the records left out.
+/// Rows of BFCL, and omitted records.
 #[derive(Debug, Clone, Default)]
 pub struct BfclData {
     pub rows: Vec<Map<String, Value>>,
@@ -38,7 +38,7 @@ pub struct BfclData {
     pub left_out: Vec<(String, String)>,
 }
 
-/// A text that all spellings share that the leaderboard takes for one.
+/// A normal form of spellings that the leaderboard treats as equal.
 pub(crate) fn standard_text(text: &str) -> String {
     let kept: String = text
         .chars()
@@ -47,11 +47,10 @@ pub(crate) fn standard_text(text: &str) -> String {
     kept.to_lowercase().replace('\'', "\"")
 }
 
-/// Reads categories of the data. Rows that no answer could satisfy, or that the form of a task cannot say, are left
-/// out.
+/// Reads categories. Omits rows that no answer could satisfy or that a task cannot express.
 ///
 /// # Errors
-/// No data in the folder, an unknown category, a category without its file of answers, or a file that is not JSON
+/// No data in the folder, an unknown category, a missing answer file, or a file that is not JSON
 /// lines.
 pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, DatasetError> {
     let fail = |problem: String| DatasetError::Import {
@@ -110,7 +109,7 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
     Ok(data)
 }
 
-/// The task of rows of [`read_bfcl`].
+/// A task of rows from [`read_bfcl`].
 ///
 /// # Errors
 /// A name that cannot name a folder.
@@ -128,7 +127,7 @@ pub fn bfcl_task(
     Ok(NewTask::from_rows(task_toml(name, no_call), rows, split))
 }
 
-/// The files of a folder by category.
+/// Files of a folder by category.
 fn category_files(folder: &Path) -> HashMap<String, PathBuf> {
     let entries = std::fs::read_dir(folder)
         .into_iter()
@@ -170,7 +169,7 @@ fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>, DatasetError> {
         })
 }
 
-/// The expected calls by id.
+/// Expected calls by id.
 fn answers_of(path: &Path) -> Result<HashMap<String, Value>, DatasetError> {
     let answer = |(_, answer): (usize, Value)| {
         Some((
@@ -226,10 +225,10 @@ fn row(
 
 struct Function {
     name: String,
-    /// The name with letters, digits, `_` and `-` only, as OpenAI's API requires.
+    /// Name reduced to letters, digits, `_` and `-`, as OpenAI's API requires.
     legal_name: String,
     description: Value,
-    /// A JSON Schema.
+    /// JSON Schema.
     parameters: Value,
 }
 
@@ -265,7 +264,8 @@ impl Function {
     }
 }
 
-/// A schema with JSON Schema's names of types: the leaderboard has Python's. The enum of a list is that of its items.
+/// Replaces the leaderboard's Python types by JSON Schema's. The enum of a list is that of its
+/// items.
 fn json_schema(schema: &Value) -> Value {
     let Some(keywords) = schema.as_object() else {
         return schema.clone();
@@ -303,7 +303,7 @@ fn json_schema(schema: &Value) -> Value {
     Value::Object(mapped)
 }
 
-/// `{"FUNCTION": {"ARGUMENT": [values]}}` as a call with alternatives.
+/// Converts `{"FUNCTION": {"ARGUMENT": [values]}}` to a call with alternatives.
 fn expected_call(call: &Value, functions: &[Function]) -> Result<Value, String> {
     let mut members = call.as_object().into_iter().flatten();
     let (Some((name, arguments)), None) = (members.next(), members.next()) else {
@@ -332,8 +332,8 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Members with their lists of right values, each as one expected value. `is_closed`: no member but the schema's
-/// properties can be right.
+/// Converts members with lists of right values to expected values. `is_closed`: only properties of
+/// the schema can be right.
 fn members_of(
     members: &Map<String, Value>,
     schema: &Value,
@@ -389,7 +389,8 @@ fn members_of(
     Ok(Value::Object(expected))
 }
 
-/// The checker takes the empty text that marks what may be missing for a right text, and of arguments for an empty list.
+/// The checker accepts the empty text, which marks optional members, as a right text, and for
+/// arguments as an empty list.
 fn empty_value(schema: Option<&Value>, is_argument: bool) -> Option<Value> {
     match schema
         .and_then(|schema| schema.get("type"))
@@ -401,8 +402,8 @@ fn empty_value(schema: Option<&Value>, is_argument: bool) -> Option<Value> {
     }
 }
 
-/// A right value in the form of `expected`, if its type and enum are the schema's; of an enum in the enum's spelling.
-/// `has_lists`: the members of objects are lists of right values; deeper ones are values.
+/// A right value in the form of `expected`, if it has the schema's type and enum; with an enum in
+/// its spelling. `has_lists`: members of objects are lists of right values; deeper ones are values.
 fn fitting(value: &Value, schema: Option<&Value>, has_lists: bool) -> Option<Value> {
     let type_name = schema
         .and_then(|schema| schema.get("type"))

@@ -1,4 +1,4 @@
-//! The prompt files of a task, generated row by row, deterministically.
+//! Generates a task's prompt files, row by row, deterministically.
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::task::{PromptSet, TASK_FILE, TaskError, TaskFiles};
 #[derive(Debug)]
 pub struct Builder {
     generator: Generator,
-    /// In the order train, eval, test.
+    /// Train, eval, test.
     pub sets: Vec<BuiltSet>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltSet {
-    /// The file's name in the task's folder.
+    /// Name in the task's folder.
     pub file: String,
     pub stream: Stream,
     pub rows: u64,
 }
 
 impl BuiltSet {
-    /// The path of its file in the folder; an error if a link leads out of it.
+    /// Path in the folder; an error if a link leads outside.
     pub fn path(&self, folder: &Path) -> Result<PathBuf, DatasetError> {
         let outside = |why| TaskError::outside(folder.display().to_string(), &self.file, why);
         Ok(files::inside(folder, &self.file).map_err(outside)?)
@@ -32,7 +32,7 @@ impl BuiltSet {
 }
 
 impl Builder {
-    /// Reads the task's generator, which must overwrite none of `definition_files`.
+    /// Reads the task's generator, which must not overwrite `definition_files`.
     pub fn new(task: &TaskFiles, definition_files: &[&str]) -> Result<Self, DatasetError> {
         let generator = Generator::load(task)?;
         let streams = [
@@ -54,7 +54,7 @@ impl Builder {
             .flatten()
             .map(String::as_str);
         let sources = definition_files.iter().copied().chain(others);
-        // By their targets: a link may lead from one name to another.
+        // By link target: a link may lead from one name to another.
         let mut taken = sources
             .map(|file| task.path(file))
             .collect::<Result<Vec<_>, _>>()?;
@@ -75,7 +75,7 @@ impl Builder {
         Ok(Self { sets, generator })
     }
 
-    /// Each with its line end.
+    /// Including line ends.
     pub fn lines<'a>(
         &'a self,
         set: &'a BuiltSet,
@@ -86,7 +86,7 @@ impl Builder {
         })
     }
 
-    /// Writes a set's file into a folder, created if missing, atomically; returns its path.
+    /// Writes a set's file atomically into a folder, created if missing; returns its path.
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
         let path = set.path(folder)?;
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
@@ -107,7 +107,7 @@ impl Builder {
         Ok(folder.join(&set.file))
     }
 
-    /// The first line (from 1) on which a stored file differs from the generator's output.
+    /// First line (from 1) on which a stored file differs from the generator's output.
     pub fn first_difference(
         &self,
         set: &BuiltSet,

@@ -1,5 +1,5 @@
-//! Several right values and values that may be missing, in a row's `expected`: `{"$any": [...]}`,
-//! `{"$optional": ...}`, and `{"$value": ...}` for a value that would read as one of these.
+//! Alternatives and optional values in a row's `expected`: `{"$any": [...]}`, `{"$optional": ...}`,
+//! and `{"$value": ...}` for a value that looks like one of these.
 
 use serde_json::{Map, Value};
 
@@ -10,16 +10,13 @@ const ANY: &str = "$any";
 const OPTIONAL: &str = "$optional";
 const VALUE: &str = "$value";
 
-/// The meaning of a value in `expected`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expectation<'e> {
-    /// One of these.
     Any(&'e [Value]),
-    /// A field that may be missing.
     Optional(&'e Value),
     /// A number that `Value` would round.
     Number(Number<'e>),
-    /// This value, which is none of the forms itself; its items and members may be.
+    /// A plain value; its items and members may use the forms.
     Plain(&'e Value),
 }
 
@@ -36,7 +33,7 @@ impl<'e> Expectation<'e> {
         }
     }
 
-    /// In words: `"km" or "kilometers"`.
+    /// Words it: `"km" or "kilometers"`.
     pub(crate) fn describe(expected: &'e Value) -> String {
         match Self::from_value(expected) {
             Self::Any(values) => values
@@ -59,7 +56,7 @@ fn only_member(value: &Value) -> Option<(&str, &Value)> {
         .map(|(key, value)| (key.as_str(), value))
 }
 
-/// What an `expected` says to be right, each alone; at least one unless it is an empty `$any`.
+/// The right values; at least one unless `expected` is an empty `$any`.
 pub(crate) fn alternatives(expected: &Value) -> Vec<&Value> {
     match Expectation::from_value(expected) {
         Expectation::Any(all) => all.iter().flat_map(alternatives).collect(),
@@ -67,17 +64,17 @@ pub(crate) fn alternatives(expected: &Value) -> Vec<&Value> {
     }
 }
 
-/// The one answer that an `expected` gives: the first of alternatives, without what may be missing.
+/// A single right answer: first alternatives, without optional values.
 pub fn target(expected: &Value) -> Value {
     answer(expected, 0, false)
 }
 
-/// [`target`] of an object that is none of the forms itself.
+/// [`target`] of an object that is not a form.
 pub(crate) fn target_members(members: &Map<String, Value>) -> Map<String, Value> {
     member_answers(members, 0, false)
 }
 
-/// Answers that together have every alternative, with and without what may be missing.
+/// Answers that together cover every alternative, with and without optional values.
 pub(crate) fn examples(expected: &Value) -> Vec<Value> {
     let full = (0..most_alternatives(expected)).map(|nth| answer(expected, nth, true));
     let mut examples: Vec<Value> = std::iter::once(target(expected)).chain(full).collect();
@@ -118,7 +115,7 @@ fn member_answers(
         .collect()
 }
 
-/// At least 1.
+/// Positive.
 fn most_alternatives(expected: &Value) -> usize {
     let most =
         |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);
@@ -131,7 +128,7 @@ fn most_alternatives(expected: &Value) -> usize {
     }
 }
 
-/// What is wrong with the alternatives of an `expected`.
+/// Describes malformed alternatives.
 pub(crate) fn problem(expected: &Value) -> Option<String> {
     match Expectation::from_value(expected) {
         Expectation::Any([]) => Some(format!("`{ANY}` has no value: write at least one")),
@@ -152,7 +149,7 @@ pub(crate) fn problem(expected: &Value) -> Option<String> {
     }
 }
 
-/// [`problem`] of an object that is none of the forms itself.
+/// [`problem`] of an object that is not a form.
 pub(crate) fn members_problem(members: &Map<String, Value>) -> Option<String> {
     members
         .values()

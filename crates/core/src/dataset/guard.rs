@@ -1,4 +1,4 @@
-//! Guard prompts: what a model should still know after training, with references. `{"messages": [...], "completion":
+//! Guard prompts: what a model should still know after training. `{"messages": [...], "completion":
 //! "..."}` is a prompt with its answer, `{"text": "..."}` plain text.
 
 use std::io::Cursor;
@@ -10,7 +10,6 @@ use super::row::{OnMalformed, parse, read_lines};
 use crate::task::TaskFiles;
 use crate::text::Message;
 
-/// One guard prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardRow {
     pub id: String,
@@ -18,11 +17,11 @@ pub struct GuardRow {
     pub messages: Vec<Message>,
     /// The answer, or the text.
     pub reference: String,
-    /// From 1.
+    /// 1-based.
     pub line: usize,
 }
 
-/// The task's guard prompts; none without `[prompts] guard`.
+/// Reads guard prompts; empty without `[prompts] guard`.
 ///
 /// # Errors
 /// [`DatasetError`] naming file, line and what is missing.
@@ -30,7 +29,7 @@ pub fn guard_rows(task: &TaskFiles) -> Result<Vec<GuardRow>, DatasetError> {
     guard_rows_with(task, &mut Err)
 }
 
-/// [`guard_rows`] with another answer to a malformed line.
+/// [`guard_rows`] with another policy for malformed lines.
 pub fn guard_rows_with(
     task: &TaskFiles,
     malformed: OnMalformed<'_>,

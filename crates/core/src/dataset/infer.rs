@@ -1,5 +1,5 @@
-//! A schema from examples: types, required fields, enums where few values repeat, formats. A start for editing: what was
-//! guessed is noted.
+//! Infers a schema from examples: types, required fields, enums of few repeated values, formats. A
+//! starting point for editing, with notes on guesses.
 
 use std::collections::HashMap;
 
@@ -8,22 +8,21 @@ use serde_json::{Map, Value};
 use crate::exact_json::marked_number;
 use crate::format::counted;
 
-/// More different values than this are no enum.
+/// Distinct values of an enum.
 const MAX_ENUM_VALUES: usize = 12;
-/// Longer texts are no values of an enum.
+/// Length of an enum's value.
 const MAX_ENUM_LETTERS: usize = 40;
-/// Fewer texts say nothing about repetition.
+/// Texts needed to detect repetition.
 const MIN_ENUM_TEXTS: usize = 4;
-/// Nesting is followed this deep; deeper values may be anything.
+/// Depth limit; deeper values may be anything.
 const MAX_DEPTH: usize = 16;
 
 /// A schema that accepts all examples.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
     pub schema: Value,
-    /// Guesses to check, a sentence each.
+    /// Guesses to check, one sentence each.
     pub notes: Vec<String>,
-    /// Whether a `format` was found.
     pub has_formats: bool,
 }
 
@@ -49,7 +48,7 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// What all values at one place have in common.
+/// Statistics of all values at one place.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,
@@ -61,9 +60,9 @@ struct Shape {
     arrays: usize,
     items: Option<Box<Shape>>,
     objects: usize,
-    /// In the order of the first appearance.
+    /// Fields in order of first appearance.
     fields: Vec<(String, Shape)>,
-    /// The index in `fields` of each name.
+    /// Index in `fields` by name.
     places: HashMap<String, usize>,
     /// Nested too deep to be followed.
     is_open: bool,
@@ -72,9 +71,9 @@ struct Shape {
 #[derive(Debug, Default)]
 struct Texts {
     count: usize,
-    /// Different values, one more than an enum has at most.
+    /// Distinct values, at most one more than an enum has.
     values: Vec<String>,
-    /// The formats that all texts have so far, once there is one.
+    /// Formats of all texts so far.
     formats: Vec<&'static str>,
 }
 
@@ -114,7 +113,7 @@ impl Shape {
         }
     }
 
-    /// The keywords of a place; `path` names it in notes.
+    /// Keywords of a place; `path` names it in notes.
     fn schema(&self, path: &str, inferred: &mut InferredSchema) -> Map<String, Value> {
         let mut schema = Map::new();
         let types: Vec<&str> = [
@@ -199,7 +198,7 @@ impl Shape {
             schema.insert("format".to_owned(), (*format).into());
             return;
         }
-        // A place that also has other types would lose them to the enum.
+        // An enum would exclude values of other types at this place.
         let is_alone = count + self.nulls == self.count;
         if is_alone
             && *count >= MIN_ENUM_TEXTS.max(2 * values.len())
@@ -245,7 +244,7 @@ impl Texts {
 
 type IsFormat = fn(&str) -> bool;
 
-/// Formats that are recognized, the narrowest first.
+/// Narrowest first.
 const FORMATS: [(&str, IsFormat); 6] = [
     ("date", |text| {
         text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
@@ -295,7 +294,7 @@ fn shown(path: &str) -> &str {
     if path.is_empty() { "the answer" } else { path }
 }
 
-/// The top-level fields of a schema, for a system message: `vendor (string), currency (EUR, USD)`.
+/// Top-level fields for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
     let fields = schema
         .get("properties")?

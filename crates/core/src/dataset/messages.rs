@@ -1,4 +1,4 @@
-//! The messages of a row and of its later turns, as its JSON has them.
+//! Parses the messages of a row and of its later turns.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::text::Message;
 /// Roles that chat templates know.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
-/// More would not fit any model's positions.
+/// More would not fit any model's context.
 const MAX_TURNS: usize = 256;
 
 /// The turns under `messages`.
@@ -50,7 +50,7 @@ pub(super) fn messages_of(fields: &Map<String, Value>, key: &str) -> Result<Vec<
         .enumerate()
         .map(|(place, turn)| message(place + 1, turn));
     let mut turns = turns.collect::<Result<Vec<_>, _>>()?;
-    // Sets are in memory by the hundred thousand.
+    // Sets hold hundreds of thousands.
     turns.shrink_to_fit();
     Ok(turns)
 }
@@ -101,8 +101,8 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
     })
 }
 
-/// Checks the calls of a turn and counts them. Arguments in a string, as OpenAI writes them, become the object that
-/// chat templates expect.
+/// Checks and counts a turn's calls. Parses arguments in a string (OpenAI's form) into the object
+/// that chat templates expect.
 fn tool_calls(calls: &mut Value) -> Result<usize, String> {
     const FORM: &str =
         "write [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}]";
@@ -140,7 +140,7 @@ fn tool_calls(calls: &mut Value) -> Result<usize, String> {
     Ok(list.len())
 }
 
-/// Checks a row's `turns`; the error says what is wrong.
+/// Checks a row's `turns`.
 pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
     const FORM: &str =
         "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
@@ -170,7 +170,7 @@ pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-/// `not JSON at column 14 (expected value)`; the line is said by who knows it.
+/// `not JSON at column 14 (expected value)`; the caller adds the line.
 pub(super) fn json_fault(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or(&message);
@@ -181,7 +181,7 @@ pub(super) fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 
-/// At most 60 characters, in backticks.
+/// Truncates to 60 characters, in backticks.
 pub(super) fn clip(text: &str) -> String {
     format!("`{}`", crate::format::shortened(text, 60))
 }

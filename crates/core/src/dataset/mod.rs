@@ -1,4 +1,4 @@
-//! Prompt rows: reading, importing and editing them, their order in training, their health, and their generator.
+//! Prompt rows: reading, importing, editing, order in training, health, generation.
 
 pub mod adaptive_order;
 pub mod bfcl;

@@ -1,4 +1,4 @@
-//! The files of a new task: from a schema, from examples of answers, from a file of prompts, or from a template.
+//! Files of a new task from a schema, example answers, a prompt file, or a template.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::files::{self, Access};
 use crate::format::counted;
 use crate::task::{PromptSet, TASK_FILE, find_template};
 
-/// The row format, where a user looks first: in `task new --help` and in the task.toml that it writes.
+/// Shown in `task new --help` and in a new task.toml.
 pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `messages` is required:
   {"id": "a-1", "messages": [{"role": "user", "content": "..."}], "expected": {...}, "tags": ["..."]}
   id        unique in its file; else FILE-LINE
@@ -24,26 +24,26 @@ pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `
 
 /// Rates over fewer prompts have wide intervals.
 const FEW_TEST_PROMPTS: usize = 100;
-/// Records that are read for the names of the columns.
+/// Read for column names.
 pub const MAX_RECORDS: usize = 200;
-/// Examples are few by nature; this bounds a wrong file.
+/// Examples are few; bounds a wrong file.
 const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 
-/// The inputs of a new task. Without a template it needs a schema, examples or data.
+/// Inputs of a new task. Without a template it needs a schema, examples or data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     pub name: String,
     /// An embedded template.
     pub template: Option<String>,
     pub schema: Option<PathBuf>,
-    /// Answers, from which the schema is inferred.
+    /// Answers to infer the schema from.
     pub examples: Option<PathBuf>,
-    /// Prompts; the schema is inferred from their expected answers if there is no other source.
+    /// Prompts; without another source the schema is inferred from their expected answers.
     pub data: Option<PathBuf>,
     pub mapping: MappingText,
-    /// Records that are read of the data.
+    /// Limit of records read from `data`.
     pub most_records: usize,
-    /// `None`: the fields of the schema in words.
+    /// `None`: the schema's fields in words.
     pub system: Option<String>,
     /// Percentages of train, eval and test.
     pub split: [usize; 3],
@@ -68,25 +68,25 @@ impl Default for Sources {
 /// A new task, not yet written.
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
-    /// Name and bytes of each file.
+    /// Name and content.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Guesses and missing parts, a sentence each.
+    /// Guesses and missing parts, one sentence each.
     pub notes: Vec<String>,
-    /// Rows of each set that has a file.
+    /// Rows of each set with a file.
     pub rows: Vec<(PromptSet, usize)>,
-    /// The mapping of the data, with its guessed parts.
+    /// The mapping with guessed parts.
     pub mapping: MappingText,
-    /// Records of the data that are no rows: line and reason.
+    /// Malformed records: line and reason.
     pub problems: Vec<(usize, String)>,
-    /// Why the rows do not make a task: a set has none.
+    /// Set if a set has no rows.
     pub too_few: Option<String>,
 }
 
 impl NewTask {
-    /// Prepares the files; nothing is written.
+    /// Prepares the files without writing.
     ///
     /// # Errors
-    /// A source is missing, cannot be read, or does not fit.
+    /// A source that is missing, unreadable or unsuitable.
     pub fn prepare(sources: &Sources) -> Result<Self, DatasetError> {
         check_name(&sources.name)?;
         if let Some(template) = &sources.template {
@@ -191,12 +191,12 @@ impl NewTask {
         ))
     }
 
-    /// All columns, and those that are no part of a row; `None` if every one is.
+    /// All columns, and those not used in rows; `None` if all are used.
     fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
         let columns = import::columns(&import::read_records(data, MAX_RECORDS).ok()?);
         let is_free = |column: &&String| self.mapping.parts_of(column).is_empty();
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
-        // One column alone would be read as JSON.
+        // A single column would be read as JSON.
         let fields = if let [one] = free[..] {
             format!("{one} = {one}")
         } else {
@@ -205,7 +205,6 @@ impl NewTask {
         (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
-    /// A task of rows that are there already.
     pub(super) fn from_rows(
         task_toml: String,
         rows: Vec<Map<String, Value>>,
@@ -222,7 +221,7 @@ impl NewTask {
     fn add_sets(&mut self, rows: Vec<Map<String, Value>>, split: [usize; 3], has_data: bool) {
         let total = rows.len();
         for ((set, rows), share) in import::split(rows, split).into_iter().zip(split) {
-            // Without data the files exist, empty, so that rows can be added.
+            // Without data, creates empty files to add rows to.
             if has_data && rows.is_empty() {
                 self.too_few
                     .get_or_insert_with(|| too_few(total, split, set, share));
@@ -249,10 +248,11 @@ impl NewTask {
         }
     }
 
-    /// Writes the task into a new folder. `check`: what the folder must pass.
+    /// Writes the task into a new folder, which must pass `check`.
     ///
     /// # Errors
-    /// A set has no rows, the folder exists or cannot be written, or `check` fails; then no folder is left.
+    /// A set without rows, a folder that exists or cannot be written, a failed `check`; leaves no
+    /// folder then.
     pub fn write<T, E: From<DatasetError>>(
         &self,
         folder: &Path,
@@ -279,20 +279,19 @@ impl NewTask {
                 })
             });
         written.inspect_err(|_| {
-            // Only empty folders are removed.
+            // Removes only empty folders.
             for above in new_folders {
                 let _ = std::fs::remove_dir(above);
             }
         })
     }
 
-    /// The text of a file.
     pub fn file(&self, name: &str) -> Option<&str> {
         let (_, bytes) = self.files.iter().find(|(file, _)| file == name)?;
         std::str::from_utf8(bytes).ok()
     }
 
-    /// The file that defines right answers, and its text.
+    /// Name and text of the definition file.
     pub fn definition(&self) -> (&str, &str) {
         let own = ["schema.json", "tools.json"]
             .into_iter()
@@ -301,7 +300,7 @@ impl NewTask {
     }
 }
 
-/// Why `set` gets no row of `rows`.
+/// Why `set` gets none of `rows`.
 fn too_few(rows: usize, split: [usize; 3], set: PromptSet, share: usize) -> String {
     let (split, set) = (split.map(|share| share.to_string()).join("/"), set.name());
     let are = if rows == 1 { "is" } else { "are" };
@@ -314,7 +313,7 @@ fn too_few(rows: usize, split: [usize; 3], set: PromptSet, share: usize) -> Stri
     }
 }
 
-/// The folder of a new task: in `tasks/` of the nearest workspace, else of `here`.
+/// A new task's folder: in `tasks/` of the nearest workspace, else of `here`.
 pub fn folder_of(name: &str, here: &Path) -> PathBuf {
     let workspace = here
         .ancestors()
@@ -323,7 +322,7 @@ pub fn folder_of(name: &str, here: &Path) -> PathBuf {
     workspace.unwrap_or_else(|| here.join("tasks")).join(name)
 }
 
-/// Writes the files of a task into a new folder: all of them or none.
+/// Writes a task's files into a new folder, all or none.
 ///
 /// # Errors
 /// The folder exists, or cannot be written.
@@ -431,7 +430,7 @@ fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
     Ok((text, value))
 }
 
-/// The answers of a file: a list or one answer in `.json`, an answer a line in `.jsonl`.
+/// Answers: a list or one answer in `.json`, one per line in `.jsonl`.
 fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
     let label = path.display().to_string();
     let bytes =

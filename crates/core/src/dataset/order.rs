@@ -1,8 +1,9 @@
-//! The order of prompts, in an epoch and over the tasks of a run: pure functions, so that a resumed run continues exactly.
+//! Order of prompts within an epoch and across tasks: pure functions, so that a resumed run
+//! continues exactly.
 
 use super::random::CounterRandom;
 
-/// A permutation of `0..rows` (Fisher-Yates), fixed by `epoch` and `seed`.
+/// A permutation of `0..rows` (Fisher-Yates), determined by `epoch` and `seed`.
 pub fn epoch_order(rows: usize, epoch: u64, seed: u64) -> Vec<usize> {
     let mut random = CounterRandom::new(&[seed, epoch]).fork("epoch order");
     let mut order: Vec<usize> = (0..rows).collect();
@@ -12,12 +13,12 @@ pub fn epoch_order(rows: usize, epoch: u64, seed: u64) -> Vec<usize> {
     order
 }
 
-/// The rows of a task, and its weight among the tasks of a run.
+/// Number of rows and weight of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskRows {
-    /// At least 1.
+    /// Positive.
     pub rows: usize,
-    /// At least 1.
+    /// Positive.
     pub weight: usize,
 }
 
@@ -28,23 +29,23 @@ pub struct TaskRow {
     pub row: usize,
 }
 
-/// The endless order in which a run takes the rows of its tasks. Tasks alternate by weight, so that every step has the
-/// share of each; each task's own rows are shuffled again once all of them were taken.
+/// The endless prompt order of a run. Tasks alternate by weight, so that every step has each task's
+/// share; a task's rows are reshuffled after each epoch.
 #[derive(Clone, Debug)]
 pub struct PromptOrder {
     tasks: Vec<TaskRows>,
     seed: u64,
-    /// Tasks by position in a round, which repeats: as many positions as the sum of the weights.
+    /// Tasks by position in a repeating round, as long as the sum of weights.
     round: Vec<usize>,
 }
 
 impl PromptOrder {
-    /// `tasks`: at least one.
+    /// `tasks`: not empty.
     pub fn new(tasks: Vec<TaskRows>, seed: u64) -> Self {
         let sum: usize = tasks.iter().map(|task| task.weight).sum();
         let (mut taken, mut round) = (vec![0; tasks.len()], Vec::with_capacity(sum));
         for position in 1..=sum {
-            // What a task is behind its share, times the sum; of equal ones the first.
+            // How far a task lags behind its share, times the sum; ties go to the first.
             let behind =
                 |task: usize| (position * tasks[task].weight) as i64 - (taken[task] * sum) as i64;
             let next = (0..tasks.len())
@@ -57,7 +58,8 @@ impl PromptOrder {
         Self { tasks, seed, round }
     }
 
-    /// Positions until every row of every task was taken at least once; of one task as many as it has rows.
+    /// Positions until every row of every task was sampled at least once; for one task, its number
+    /// of rows.
     pub fn epoch_len(&self) -> u64 {
         let of_task = |(task, rows): (usize, &TaskRows)| {
             let (rounds, rest) = ((rows.rows - 1) / rows.weight, (rows.rows - 1) % rows.weight);
@@ -77,12 +79,12 @@ impl PromptOrder {
             .unwrap_or(0)
     }
 
-    /// The task whose turn a position is.
+    /// The task at a position.
     pub fn task_at(&self, position: u64) -> usize {
         self.round[(position % self.round.len() as u64) as usize]
     }
 
-    /// The rows of a task in its own order, epoch after epoch, without the first `visits`; endless.
+    /// A task's rows in its own order, epoch after epoch, after `visits`; endless.
     pub fn rows_after(&self, task: usize, visits: u64) -> impl Iterator<Item = usize> {
         let (rows, seed) = (self.tasks[task].rows, self.seed.wrapping_add(task as u64));
         let epochs = visits / rows as u64..;
@@ -91,7 +93,6 @@ impl PromptOrder {
             .skip((visits % rows as u64) as usize)
     }
 
-    /// The rows at these positions.
     pub fn rows_at(&self, positions: impl IntoIterator<Item = u64>) -> Vec<TaskRow> {
         let mut epochs: Vec<(Option<u64>, Vec<usize>)> = vec![(None, Vec::new()); self.tasks.len()];
         let row = |position: u64| {
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn tasks_alternate_by_weight() {
-        // Weights -> the tasks of the first positions.
+        // Weights -> tasks at the first positions.
         let check = |weights: &[usize], expected: &str| {
             let order = order(
                 &weights

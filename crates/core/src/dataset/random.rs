@@ -1,4 +1,4 @@
-//! A counter-based random generator: every number is a function of a key and a count, so that any of them can be
+//! A counter-based random generator: every number is a function of key and counter, so can be
 //! recomputed alone.
 
 /// The odd constant of SplitMix64 (Steele, Lea and Flood 2014): 2^64 divided by the golden ratio.
@@ -12,7 +12,7 @@ pub struct CounterRandom {
 }
 
 impl CounterRandom {
-    /// The stream of a list of numbers such as `[seed, set, row]`.
+    /// Keyed by a list of numbers such as `[seed, set, row]`.
     pub fn new(parts: &[u64]) -> Self {
         Self {
             key: parts.iter().fold(
@@ -33,30 +33,30 @@ impl CounterRandom {
         mix(self.key.wrapping_add(self.count.wrapping_mul(GOLDEN)))
     }
 
-    /// A whole number in `0..limit`; 0 if `limit` is 0. The bias of the multiplication is below limit / 2^64.
+    /// Uniform in `0..limit`; 0 if `limit` is 0. Bias below limit / 2^64.
     pub fn below(&mut self, limit: u64) -> u64 {
         scale(self.next_bits(), limit)
     }
 
-    /// A number in `[0, 1)`, 53 bits.
+    /// Uniform in `[0, 1)`, 53 bits.
     pub fn unit(&mut self) -> f64 {
         (self.next_bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// `bits` of 64, scaled to `0..limit`.
+/// Scales 64 bits to `0..limit`.
 pub(crate) fn scale(bits: u64, limit: u64) -> u64 {
     ((u128::from(bits) * u128::from(limit)) >> 64) as u64
 }
 
-/// A 64-bit hash of a text, the same on every machine (FNV-1a, then mixed).
+/// 64-bit hash, equal on all machines (FNV-1a, then mixed).
 pub(crate) fn text_hash(text: &str) -> u64 {
     mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))
 }
 
-/// SplitMix64's finalizer: a bijection in which each input bit moves about half of the output bits.
+/// SplitMix64's finalizer: a bijection in which each input bit flips about half of the output bits.
 pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

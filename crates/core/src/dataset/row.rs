@@ -15,32 +15,31 @@ use crate::exact_json;
 use crate::task::{PromptSet, TaskError, TaskFiles};
 use crate::text::Message;
 
-/// Bounds the memory for a file without line ends.
+/// Bounds memory for a file without line ends.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// Lines in memory at once while a whole set is read.
+/// Lines in memory at once while reading a set.
 const BATCH_LINES: usize = 32_768;
-/// Fewer lines are read faster by one thread.
+/// Below this, one thread is faster.
 const LINES_PER_THREAD: usize = 1_000;
 
-/// A row of a prompt set: messages, and what the scorer compares with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
     /// Unique in its set; `<file stem>-<line>` if the row has none.
     pub id: String,
-    /// At least one turn.
+    /// Not empty.
     pub messages: Vec<Message>,
     pub expected: Option<Value>,
-    /// Results are broken down by these.
+    /// Results are broken down by tag.
     pub tags: Vec<String>,
-    /// The row as its line has it.
+    /// The row as written.
     pub fields: RowFields,
-    /// From 1.
+    /// 1-based.
     pub line: usize,
 }
 
 impl PromptRow {
-    /// Tools of the row's own, in place of the task's.
+    /// The row's own tools, which replace the task's.
     pub fn tools(&self) -> Option<&Value> {
         self.fields.get("tools").filter(|tools| !tools.is_null())
     }
@@ -58,7 +57,7 @@ impl PromptRow {
             .is_some_and(|turns| !turns.is_null())
     }
 
-    /// Identifies the prompt: all turns with their roles, later ones included, and tools of the row's own.
+    /// Hash of the prompt: all turns with roles, later ones included, and the row's own tools.
     pub(crate) fn prompt_hash(&self) -> u64 {
         let other = |turn: &Message| {
             if turn.other.is_empty() {
@@ -79,15 +78,15 @@ impl PromptRow {
     }
 }
 
-/// Decides about a malformed line: an error ends the reading.
+/// Policy for malformed lines: an error stops reading.
 pub type OnMalformed<'a> = &'a mut dyn FnMut(DatasetError) -> Result<(), DatasetError>;
 
-/// All rows of a set. Errors on the first bad line, a repeated id, an empty set.
+/// Reads a set. Errors on the first malformed line, a repeated id, an empty set.
 pub fn load(task: &TaskFiles, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
     load_with(task, set, &mut Err)
 }
 
-/// [`load`] with another answer to a bad line or a repeated id.
+/// [`load`] with another policy for malformed lines and repeated ids.
 pub fn load_with(
     task: &TaskFiles,
     set: PromptSet,
@@ -97,7 +96,7 @@ pub fn load_with(
     rows_of(&task.label(&file), reader, malformed)
 }
 
-/// All rows of a JSONL text; the errors of [`load`].
+/// Reads JSONL; errors as [`load`].
 pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, DatasetError> {
     rows_of(label, reader, &mut Err)
 }
@@ -143,7 +142,7 @@ fn rows_of(
     }
 }
 
-/// The name of a set's file in the task, and a buffered reader.
+/// A set's file name in the task, and a buffered reader.
 pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
     let file = task
         .set_file(set)
@@ -159,7 +158,7 @@ pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead
     Ok((file.to_owned(), reader))
 }
 
-/// Reads rows one line at a time, skipping blank lines, and continues after a bad line.
+/// Reads rows line by line, skipping blank lines, and continues after a malformed line.
 pub fn read_rows(
     label: &str,
     reader: impl BufRead,
@@ -168,7 +167,7 @@ pub fn read_rows(
     read_lines(reader).map(move |line| row_of(line, &label, &stem))
 }
 
-/// A line with its number (from 1), or the number and problem of a line that cannot be read.
+/// A line with its number (from 1), or number and problem of an unreadable line.
 pub type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
@@ -188,7 +187,7 @@ fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, Data
     })
 }
 
-/// [`read_rows`] on every core, batch by batch.
+/// [`read_rows`] on all cores in batches.
 fn all_rows(
     label: &str,
     reader: impl BufRead,
@@ -220,7 +219,7 @@ fn all_rows(
                 .into_iter()
                 .map(|part| scope.spawn(move || parse(part)))
                 .collect();
-            // A panic of a thread continues in this one.
+            // Propagates a thread's panic.
             let joined = running.into_iter().map(|thread| thread.join());
             joined
                 .flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -230,8 +229,8 @@ fn all_rows(
     .flatten()
 }
 
-/// The non-blank lines of a JSONL text with their numbers (from 1); an error is the last item. A byte order mark is
-/// dropped; a line of more than 64 MiB is an error.
+/// Non-blank lines of JSONL with numbers (from 1); an error is the last item. Drops a byte order
+/// mark; a line of more than 64 MiB is an error.
 pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine> {
     let (mut number, mut ended) = (0, false);
     std::iter::from_fn(move || {
@@ -267,14 +266,14 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);
         if line.is_empty() {
-            // A mark alone is an empty file, not its end.
+            // A file of only a byte order mark is empty, not at its end.
             line.push(b'\n');
         }
     }
     Ok(line)
 }
 
-/// Parses a line; the error says what is wrong.
+/// Parses a line.
 pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
@@ -320,7 +319,7 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
     })
 }
 
-/// What is wrong with a line of JSONL.
+/// Describes a JSONL error.
 pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
     format!(
         "{}: {}; write one whole JSON object per line",

@@ -1,14 +1,14 @@
-//! The fields of a row as text, and those that are asked for by name as values.
+//! A row's fields as text, with selected ones parsed.
 
 use serde_json::{Map, Value};
 
 use crate::exact_json;
 
-/// What [`super::row::PromptRow`] has of its own.
+/// Typed members of [`super::row::PromptRow`].
 const TYPED: [&str; 4] = ["id", "messages", "expected", "tags"];
 
-/// The fields of a row: values of those that a [`super::row::PromptRow`] does not have itself, and the whole row as text. As
-/// values it would take ten times the memory.
+/// A row as text, with the values of fields that [`super::row::PromptRow`] lacks. Parsed as a whole
+/// it would take ten times the memory.
 #[derive(Clone, Debug)]
 pub struct RowFields {
     other: Map<String, Value>,
@@ -16,9 +16,9 @@ pub struct RowFields {
 }
 
 impl RowFields {
-    /// Of a line that was parsed.
+    /// Wraps a parsed line.
     pub(super) fn new(text: &str, fields: Map<String, Value>) -> Self {
-        // What is collected has no room for what is left out.
+        // Collecting leaves no spare capacity.
         let other = fields
             .into_iter()
             .filter(|(name, _)| !TYPED.contains(&name.as_str()));
@@ -33,7 +33,7 @@ impl RowFields {
         self.other.get(name)
     }
 
-    /// Any field, as the row's line has it.
+    /// Any field, parsed from the row's line.
     pub fn value(&self, name: &str) -> Option<Value> {
         if TYPED.contains(&name) {
             self.whole().swap_remove(name)
@@ -42,12 +42,11 @@ impl RowFields {
         }
     }
 
-    /// All but `id`, `messages`, `expected` and `tags`.
+    /// Fields other than `id`, `messages`, `expected` and `tags`.
     pub fn other(&self) -> &Map<String, Value> {
         &self.other
     }
 
-    /// The whole row.
     pub fn whole(&self) -> Map<String, Value> {
         match exact_json::parse(&self.text) {
             Ok(Value::Object(fields)) => fields,
@@ -61,12 +60,11 @@ impl RowFields {
         &self.text
     }
 
-    /// Whether the row is known by its values alone: none was read or written.
+    /// Whether it has no text: the row was neither read nor written.
     pub fn is_empty(&self) -> bool {
         *self.text == *"{}"
     }
 
-    /// Sets a field.
     pub fn insert(&mut self, name: &str, value: Value) {
         let mut fields = self.whole();
         fields.insert(name.to_owned(), value);
@@ -87,7 +85,7 @@ impl Default for RowFields {
 }
 
 impl PartialEq for RowFields {
-    /// However the lines are spaced.
+    /// Ignores spacing.
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text || self.whole() == other.whole()
     }

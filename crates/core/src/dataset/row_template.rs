@@ -1,4 +1,5 @@
-//! Edits rows by a template: sections such as `=== user` or `=== expected.currency`, each a template over the row.
+//! Edits rows by a template: sections such as `=== user` or `=== expected.currency`, each a
+//! template over the row.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
@@ -8,23 +9,22 @@ use super::import::cells::typed_value;
 use super::row::PromptRow;
 use crate::text::{Message, json_value};
 
-/// Begins a section.
+/// Section marker.
 const MARK: &str = "===";
-/// Instructions of one rendering: no template runs long.
+/// Template engine steps per rendering.
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// The part of a row that a section sets.
+/// Target of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
-    /// The last turn of a role; a row without one gets it.
+    /// The last turn of a role, added if missing.
     Turn(String),
-    /// The whole expected answer, or a field of it by its path.
+    /// The expected answer, or a field by path.
     Expected(Vec<String>),
     Tags,
 }
 
-/// A compiled template.
 #[derive(Debug)]
 pub struct RowTemplate {
     parts: Vec<(Part, String)>,
@@ -32,10 +32,10 @@ pub struct RowTemplate {
 }
 
 impl RowTemplate {
-    /// A template that changes nothing, to start from.
+    /// A template that changes nothing.
     pub const UNCHANGED: &'static str = "=== user\n{{ user }}";
 
-    /// Compiles a text. Sections that it lacks stay as they are.
+    /// Compiles a template. Parts without a section are unchanged.
     ///
     /// # Errors
     /// The first wrong line.
@@ -82,10 +82,10 @@ impl RowTemplate {
         })
     }
 
-    /// The members of the row that change, with their new values. `schema`: types the fields of `expected`.
+    /// Returns changed members with new values. `schema`: types the fields of `expected`.
     ///
     /// # Errors
-    /// A template fails on this row, or an expected answer is not JSON.
+    /// The template fails on this row, or an expected answer is not JSON.
     pub fn apply(&self, row: &PromptRow, schema: &Value) -> Result<Map<String, Value>, String> {
         let values = json_value(&Value::Object(values_of(row)));
         let mut messages = row.messages.clone();
@@ -135,7 +135,7 @@ impl RowTemplate {
     }
 }
 
-/// Strict about unknown names, with the filter `json` and the methods of Python's strings.
+/// Strict about unknown names, with the filter `json` and Python's string methods.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
@@ -170,7 +170,7 @@ fn part_of(name: &str) -> Option<Part> {
     }
 }
 
-/// The values of a template: last turn of each role, `expected`, `id`, `tags`, and the row's own fields.
+/// Template values: last turn of each role, `expected`, `id`, `tags`, and the row's other fields.
 fn values_of(row: &PromptRow) -> Map<String, Value> {
     let mut values = row.fields.other().clone();
     for role in ROLES {
@@ -189,7 +189,7 @@ fn values_of(row: &PromptRow) -> Map<String, Value> {
     values
 }
 
-/// An empty text removes the turn of a role that is not the user.
+/// Empty text removes the turn, except the user's.
 fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
     let place = messages.iter().rposition(|turn| turn.role == role);
     match place {
@@ -207,7 +207,7 @@ fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
     }
 }
 
-/// Sets a field; `None` removes it.
+/// `None` removes the field.
 fn set_field(answer: &mut Value, path: &[String], value: Option<Value>) -> Result<(), ()> {
     let (last, parents) = path.split_last().ok_or(())?;
     let mut place = answer;
@@ -221,7 +221,7 @@ fn set_field(answer: &mut Value, path: &[String], value: Option<Value>) -> Resul
     let fields = place.as_object_mut().ok_or(())?;
     match value {
         Some(value) => drop(fields.insert(last.clone(), value)),
-        // In the order of the others.
+        // Keeps the order of the others.
         None => drop(fields.shift_remove(last)),
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Rows of several turns: an answer is sampled for each, and later prompts contain the earlier answers.
+//! Multi-turn rows: an answer is sampled for each turn, and later prompts contain the earlier
+//! answers.
 
 use serde_json::Value;
 
@@ -7,14 +8,14 @@ use super::row::PromptRow;
 use crate::text::Message;
 
 impl PromptRow {
-    /// The turns of the row: 1, and one for each item of its `turns`.
+    /// 1 plus the items of `turns`.
     pub fn turn_count(&self) -> usize {
         1 + self.later_turns().len()
     }
 
-    /// The row as the turn after these answers has it: with the conversation so far as its prompt, an `expected` and
-    /// other fields of the turn's own, and the id `ID/2` for the second turn. Without answers the row itself, `None` after
-    /// its last turn.
+    /// The row at the turn after `answers`: the conversation so far as prompt, the turn's own
+    /// `expected` and other fields, id `ID/2` for the second turn. Without answers the row itself;
+    /// `None` after its last turn.
     pub fn after(&self, answers: &[impl AsRef<str>]) -> Option<Self> {
         let Some(last) = answers.len().checked_sub(1) else {
             return Some(self.clone());
@@ -51,8 +52,8 @@ impl PromptRow {
         })
     }
 
-    /// All turns as they are after the answers that `answer` gives for each turn's `expected`; without one, after an
-    /// empty answer.
+    /// All turns, following the answers that `answer` returns for each turn's `expected` (`None`:
+    /// an empty answer).
     pub fn all_turns(&self, answer: impl Fn(&Value, &Self) -> Option<String>) -> Vec<Self> {
         let (mut turns, mut answers) = (Vec::new(), Vec::new());
         while let Some(turn) = self.after(&answers) {

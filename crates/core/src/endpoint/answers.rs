@@ -1,4 +1,4 @@
-//! Many questions, or conversations of several: so many at once, answers as they come.
+//! Asks many questions, or conversations of several, in parallel; answers arrive in any order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 use super::{Answer, Endpoint, EndpointError, Question, UnansweredQuestion};
 use crate::api_client::Client;
 
-/// So many questions without an answer, and not one answered, end an eval; more where more are asked at once.
+/// An eval ends after this many failures without any answer; more with higher concurrency.
 const MAX_CONSECUTIVE_FAILURES: usize = 8;
-/// How soon a pause ends that is no longer wanted.
+/// Delay until a pause notices cancellation.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Asks one question after the other of a conversation; one that has an answer already is not sent.
+/// Asks one question of a conversation; a known one is not sent.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(&Question) -> Result<Answer, UnansweredQuestion>;
 
-/// What the threads that ask tell.
+/// Sent by the asking threads.
 enum Event<T> {
-    /// Of the conversation with this index, the first time that the question is asked.
+    /// A new answer with its conversation's index; not sent for repeated questions.
     Answer(usize, Question, Answer),
     End(usize, Result<Result<T, UnansweredQuestion>, EndpointError>),
 }
 
-/// Asks what `known` does not answer by a question's digest; any answer there shows that the endpoint can answer. `on_answer` gets each new answer as it arrives, with the
-/// index of its question.
+/// Asks questions whose digest is not in `known`; an answer there shows that the endpoint works.
+/// `on_answer` gets each new answer on arrival, with its question's index.
 ///
 /// # Errors
-/// [`EndpointError::Refused`] where a refusal concerns all and nothing was answered yet, [`EndpointError::NoAnswer`], and
-/// those of `on_answer`.
+/// [`EndpointError::Refused`] if a refusal concerns all and nothing was answered yet,
+/// [`EndpointError::NoAnswer`], and errors of `on_answer`.
 pub fn ask(
     endpoint: &Endpoint,
     questions: &[Question],
@@ -47,8 +47,9 @@ pub fn ask(
     )
 }
 
-/// As [`ask`], of so many conversations, each held to its end by `hold`, which fails where the endpoint answers nothing. None
-/// waits for another. `on_new` gets each new answer, and nothing for the end of a conversation that has one.
+/// As [`ask`] for `count` conversations, each driven to its end by `hold`, which fails if the
+/// endpoint does not answer. Conversations do not wait for each other. `on_new` gets each new
+/// answer, and nothing at the end of a conversation that has one.
 ///
 /// # Errors
 /// As [`ask`], and those of `hold`.
@@ -90,7 +91,7 @@ pub(super) fn converse<T: Send>(
                             return Ok(answer.clone());
                         }
                         let answer = client.ask(index, &question.body, pause)?;
-                        // Nobody listens once an error ends the eval.
+                        // The receiver is gone once an error ends the eval.
                         let _ = sender.send(Event::Answer(index, question.clone(), answer.clone()));
                         Ok(answer)
                     };

@@ -1,4 +1,5 @@
-//! What an endpoint said in the conversation about a row, and its record, which is like that of a local model.
+//! An endpoint's side of the conversation about a row, and its record, in the form of a local
+//! model's.
 
 use serde_json::json;
 
@@ -9,25 +10,24 @@ use crate::facts::Tier;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 
-/// The answers of one sample of a row.
+/// Answers of one sample of a row.
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) row: usize,
     pub(super) sample: usize,
-    /// Of each turn; where tools were called, all that the endpoint said in it as one.
+    /// One per turn; with tools, everything said in the turn joined.
     pub(super) answers: Vec<Answer>,
-    /// One for each answer where there are tools: how it came about, and the seconds of calls.
+    /// One per answer with tools: the chain and the seconds of its calls.
     pub(super) chains: Vec<(ToolChain, Vec<f64>)>,
-    /// One score for each answer.
+    /// One per answer.
     pub(super) scores: Vec<Score>,
-    /// What ended it early.
+    /// Reason of an early end.
     pub(super) failed: Option<UnansweredQuestion>,
-    /// What was said in the turn that it ended.
+    /// Said in the turn that failed.
     pub(super) unfinished: Option<Answer>,
 }
 
 impl Conversation {
-    /// Before the first answer to its question.
     pub(super) fn begin(question: &Question) -> Self {
         Self {
             row: question.row,
@@ -139,7 +139,7 @@ impl Conversation {
                 tolerant: false,
                 exact: None,
                 score: json!({"tier": "unparsable", "failure": "endpoint_error", "errors": [{"message": place + &reason}]}),
-                // One answer, which is missing, is not one that was not reached.
+                // A missing single answer differs from a turn not reached.
                 unanswered: if row.turn_count() > 1 {
                     record.unanswered
                 } else {

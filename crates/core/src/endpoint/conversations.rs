@@ -1,4 +1,4 @@
-//! Rows as conversations of one or more turns: a turn is asked once the answers before it are known and scored.
+//! Rows as conversations of one or more turns: a turn is asked once earlier answers are scored.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,27 +11,26 @@ use crate::dataset::PromptRow;
 use crate::run::EvalRecord;
 use crate::score::{Scorer, Task};
 
-/// Progress of asking an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// A turn begins, from 1.
+    /// 1-based.
     Turn {
         turn: usize,
         questions: usize,
         known: usize,
     },
-    /// A new answer. With tools, several may be those to one question.
+    /// A question may have several with tools.
     Answer(&'a Question, &'a Answer),
-    /// One of the questions has its last answer, and it is new.
+    /// A question received its last answer, which is new.
     Answered,
 }
 
-/// Asks the `questions` of the first turns that `known` does not answer by their digest, then those of later turns, and
-/// scores the answers. A conversation that lacks an answer is an error of the endpoint, in no rate. Records are in the
-/// order of the questions.
+/// Asks first-turn `questions` whose digest is not in `known`, then later turns, and scores the
+/// answers. A conversation without an answer is an endpoint error and counts in no rate. Records
+/// are in the order of the questions.
 ///
 /// # Errors
-/// Those of [`ask`] and of `on_progress`; [`EndpointError::Scorer`] if the scorer failed too often.
+/// As [`ask`] and `on_progress`; [`EndpointError::Scorer`] if the scorer failed too often.
 pub fn records(
     (endpoint, form): (&Endpoint, &RequestForm<'_>),
     (task, scorer): (&Task, &Scorer),
@@ -55,7 +54,6 @@ pub fn records(
         return finished(conversations, (endpoint, scorer), rows);
     }
     let mut conversations: Vec<Conversation> = questions.iter().map(Conversation::begin).collect();
-    // Each question's conversation, with its row.
     let first = questions
         .iter()
         .enumerate()
@@ -88,7 +86,7 @@ pub fn records(
         let (mut later, mut later_turns) = (Vec::new(), Vec::new());
         for (((at, _), outcome), question) in turns.into_iter().zip(outcomes).zip(questions) {
             let conversation = &mut conversations[at];
-            // There is a score for each answer.
+            // Each answer has a score.
             match outcome.and_then(|answer| Ok((answer, scores.next().ok_or_else(not_asked)?))) {
                 Ok((answer, score)) => {
                     let goes_on = score.goes_on(&task.score);

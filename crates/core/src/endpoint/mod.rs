@@ -1,11 +1,11 @@
-//! Prompts -> answers of an OpenAI-compatible server: what may be sent, and the records. Nothing is sent unless a target
-//! names the endpoint.
+//! Prompts -> answers of an OpenAI-compatible server: checks before sending, and records. Nothing
+//! is sent unless a target names the endpoint.
 
-mod answers; // many questions, so many at once
-mod conversation; // what was said about a row, and its record
-mod conversations; // turn by turn
+mod answers; // questions in parallel
+mod conversation; // conversation about a row, and its record
+mod conversations; // rows turn by turn
 mod questions; // rows as requests
-mod with_tools; // the task's tools answer what the endpoint calls
+mod with_tools; // calls answered by the task's tools
 
 use crate::api_client::ApiError;
 use crate::environment::EnvironmentError;
@@ -19,7 +19,6 @@ pub use answers::ask;
 pub use conversations::{Progress, records};
 pub use questions::{Question, RequestForm, Sampling};
 
-/// Why an endpoint cannot be asked, or answered nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     #[error(transparent)]
@@ -34,10 +33,9 @@ pub enum EndpointError {
     },
     #[error("endpoint `{name}`: {problem}")]
     Unfit { name: String, problem: String },
-    /// A conversation's tools cannot be opened.
     #[error(transparent)]
     Tools(Box<EnvironmentError>),
-    /// Other questions would get no other answer.
+    /// Other questions would be refused too.
     #[error("endpoint `{name}`: {reason}")]
     Refused { name: String, reason: String },
     #[error(

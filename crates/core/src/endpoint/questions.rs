@@ -1,4 +1,4 @@
-//! Prompt rows as requests: messages and tools in OpenAI's form, and no prompt with a secret.
+//! Prompt rows as requests in OpenAI's form; rejects prompts with secrets.
 
 use std::collections::VecDeque;
 
@@ -12,31 +12,27 @@ use crate::score::Task;
 use crate::secrets::scan;
 use crate::text::Message;
 
-/// How completions are sampled.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
-    /// Per prompt, each a request of its own.
+    /// Requests per prompt.
     pub samples: usize,
     pub max_completion_tokens: usize,
     pub temperature: f64,
 }
 
-/// A request for one completion.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Index of its row.
     pub row: usize,
     /// Index among the prompt's samples, from 0.
     pub sample: usize,
     /// JSON.
     pub body: String,
-    /// Identifies server, request and sample: equal digests ask the same.
+    /// Digest of server, request and sample.
     pub digest: String,
-    /// Whether it is sent whatever it holds.
+    /// Whether it is sent even with secrets.
     pub(super) may_hold_secrets: bool,
 }
 
-/// Builds an endpoint's requests from rows.
 #[derive(Debug)]
 pub struct RequestForm<'a> {
     endpoint: &'a Endpoint,
@@ -61,11 +57,11 @@ impl<'a> RequestForm<'a> {
         })
     }
 
-    /// The requests for the first turn of `rows`, which were read from `label`: by row, then by sample. Rows with an id
-    /// in `allowed` may hold what looks like a secret, in any of their turns.
+    /// Requests for the first turn of `rows`, which were read from `label`: by row, then by sample.
+    /// Rows with an id in `allowed` may hold secrets in any turn.
     ///
     /// # Errors
-    /// [`EndpointError`] naming the row; what does not suit the endpoint.
+    /// [`EndpointError`] naming the row and what the endpoint cannot take.
     pub fn first(
         &self,
         (label, rows): (&str, &[PromptRow]),
@@ -73,7 +69,7 @@ impl<'a> RequestForm<'a> {
     ) -> Result<Vec<Question>, EndpointError> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
         for (index, row) in rows.iter().enumerate() {
-            // A server's answers are sent back to that server alone.
+            // A server's answers go back to that server alone.
             for turn in row
                 .all_turns(|_, _| None)
                 .iter()
@@ -104,7 +100,7 @@ impl<'a> RequestForm<'a> {
         Ok(found)
     }
 
-    /// The request for a later turn of `row`, with the conversation so far.
+    /// Request for a later turn of `row`.
     pub(super) fn later(
         &self,
         place: (usize, usize),
@@ -126,7 +122,7 @@ impl<'a> RequestForm<'a> {
         }
     }
 
-    /// The fields that hold what is sent of a turn.
+    /// Request fields of a turn.
     fn prompt(
         &self,
         turn: &PromptRow,
@@ -144,7 +140,7 @@ impl<'a> RequestForm<'a> {
         }
         let mut messages = turn.messages.clone();
         if endpoint.api == Api::Chat {
-            // Before them are the row's own.
+            // After the row's own.
             messages
                 .iter_mut()
                 .skip(row.messages.len())
@@ -170,7 +166,7 @@ impl<'a> RequestForm<'a> {
         } = self;
         let mut body = self.prompt(turn, row)?;
         body.insert("temperature".to_owned(), json!(sampling.temperature));
-        // OpenAI's newer models refuse the old name beside the new one.
+        // OpenAI's newer models reject the old name next to the new one.
         if !endpoint.extra_body.contains_key("max_completion_tokens") {
             body.insert(
                 "max_tokens".to_owned(),
@@ -178,7 +174,7 @@ impl<'a> RequestForm<'a> {
             );
         }
         if endpoint.logprobs {
-            // In the completions API: how many alternatives to return beside each sampled token.
+            // In the completions API: the number of alternatives.
             let field = if endpoint.api == Api::Chat {
                 json!(true)
             } else {
@@ -196,7 +192,7 @@ impl<'a> RequestForm<'a> {
     }
 }
 
-/// An answer of calls, which the scorer reads as OpenAI's message in JSON, as that message.
+/// Turns an answer of calls, which the scorer reads as OpenAI's message in JSON, into that message.
 fn with_its_calls(message: &mut Message) {
     let said = serde_json::from_str::<Map<String, Value>>(&message.content).unwrap_or_default();
     if message.role == "assistant"
@@ -212,7 +208,7 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
         ResponseFormat::Free => None,
         ResponseFormat::Json => Some(json!({"type": "json_object"})),
         ResponseFormat::Schema => {
-            // Of another notation than JSON there is a schema, and no grammar.
+            // A notation other than JSON has a schema and no grammar.
             let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Unfit {
                 name: endpoint.name.clone(),
                 problem: format!(
@@ -221,7 +217,7 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
                     task.kind()
                 ),
             })?;
-            // The name may not hold a dot, nor more than 64 letters.
+            // The name may not contain a dot or exceed 64 letters.
             let name: String = task.name.replace('.', "_").chars().take(64).collect();
             Some(
                 json!({"type": "json_schema", "json_schema": {"name": name, "strict": true, "schema": schema}}),
@@ -230,7 +226,7 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
     })
 }
 
-/// Earlier calls have ids and arguments as text there, and a result names its call.
+/// OpenAI's form has call ids, arguments as text, and results that name their call.
 fn openai_messages(messages: &[Message]) -> Value {
     let mut calls = 0;
     let mut open: VecDeque<String> = VecDeque::new();
@@ -252,7 +248,7 @@ fn openai_messages(messages: &[Message]) -> Value {
         if message.role == "tool" && turn["tool_call_id"].is_null() {
             turn["tool_call_id"] = json!(open.pop_front());
         }
-        // Reading `turn["…"]` of a missing field to change it leaves a null there.
+        // Mutable indexing of a missing `turn["…"]` would leave a null.
         if let Some(fields) = turn.as_object_mut() {
             fields.retain(|_, value| !value.is_null());
         }
@@ -261,7 +257,7 @@ fn openai_messages(messages: &[Message]) -> Value {
     Value::Array(messages.collect())
 }
 
-/// A model without a chat template continues the text of the messages.
+/// The messages' text, which a model without chat template continues.
 fn plain_prompt(messages: &[Message]) -> String {
     messages
         .iter()
@@ -269,7 +265,7 @@ fn plain_prompt(messages: &[Message]) -> String {
         .collect()
 }
 
-/// The first secret of the texts of a value, in words; `"password": "…"` is read as one text.
+/// Describes the first secret in a value's texts; `"password": "…"` is read as one text.
 pub(super) fn first_secret(value: &Value, name: &str) -> Option<String> {
     match value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! Rows as conversations with the task's tools: what the endpoint calls is answered here and sent back.
+//! Conversations with the task's tools: answers the endpoint's calls locally.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,7 +16,8 @@ use crate::run::LogProbs;
 use crate::score::{Scorer, Task};
 use crate::text::Message;
 
-/// Holds the conversation that each question begins. `on_new` gets each new answer, and nothing for the end of a conversation.
+/// Runs the conversation of each question. `on_new` gets each new answer, and nothing at the end of
+/// a conversation.
 ///
 /// # Errors
 /// As [`super::ask`], and [`EndpointError::Tools`].
@@ -52,7 +53,7 @@ fn hold(
     let mut held = Conversation::begin(first);
     let mut talk = HandConversation::open(task, scorer, row)
         .map_err(|error| EndpointError::Tools(Box::new(error)))?;
-    // The conversation so far, and what was said in its current turn.
+    // The conversation so far, and the current turn.
     let (mut sent, mut said) = (row.clone(), Vec::<Answer>::new());
     let mut question = Cow::Borrowed(first);
     loop {
@@ -111,7 +112,7 @@ fn hold(
     Ok(Ok(held))
 }
 
-/// With the server's counts of tokens, where it gave them.
+/// Fills in the server's token counts, where reported.
 fn counted(chain: &ToolChain, said: &[Answer]) -> ToolChain {
     let mut chain = chain.clone();
     for (step, pair) in chain.steps.iter_mut().zip(said.windows(2)) {
@@ -127,7 +128,7 @@ fn counted(chain: &ToolChain, said: &[Answer]) -> ToolChain {
     chain
 }
 
-/// The last one, with the counts and times of all.
+/// The last answer, with counts and times of all.
 fn as_one(said: &[Answer]) -> Option<Answer> {
     let (first, last) = (said.first()?, said.last()?);
     Some(Answer {

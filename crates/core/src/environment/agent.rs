@@ -1,4 +1,5 @@
-//! `[agent]` of `task.toml`: a program of the user's that holds the conversation about a row, by requests of OpenAI's API.
+//! `[agent]` of `task.toml`: a user's program that drives the conversation about a row through
+//! OpenAI's API.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +12,6 @@ use super::tool_program::{ProgramOwner, ToolProgram, trusted};
 use crate::sandbox::{Level, program_files};
 use crate::task::{Home, Read, Section, TaskError};
 
-/// The block of `task.toml` that this file reads.
 pub(crate) const AGENT_KEY: &str = "agent";
 
 const KEYS: [&str; 12] = [
@@ -39,20 +39,20 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
     ..OWNER
 };
 
-/// Where a conversation with an agent ends.
+/// Limits of a conversation with an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentLimits {
-    /// Requests that are answered.
+    /// Requests answered.
     pub max_requests: usize,
-    /// Of one prompt; `None`: as many as the run allows.
+    /// Limit per prompt; `None`: the run's limit.
     pub max_context_tokens: Option<usize>,
-    /// Of the program itself: the time in which it waits for completions does not count.
+    /// Time of the program itself, excluding waits for completions.
     pub time_limit_seconds: f64,
-    /// Programs that run at the same time.
+    /// Maximum in parallel.
     pub processes: usize,
 }
 
-/// `[agent]` of a task. Clones share the program that was found to be trusted.
+/// `[agent]` of a task. Clones share the verified program.
 #[derive(Debug, Clone)]
 pub struct Agent(Arc<AgentRules>);
 
@@ -61,13 +61,13 @@ struct AgentRules {
     task: String,
     home: Home,
     program: ProgramRules,
-    /// The program that its conversations share.
+    /// Shared by its conversations.
     service: Option<ProgramRules>,
     limits: AgentLimits,
     ready: OnceLock<ReadyAgent>,
 }
 
-/// Programs that were found to be trusted.
+/// Programs verified as trusted.
 #[derive(Debug)]
 struct ReadyAgent {
     program: TrustedProgram,
@@ -75,7 +75,7 @@ struct ReadyAgent {
 }
 
 impl Agent {
-    /// `None` for a task without `[agent]`.
+    /// `None` without `[agent]`.
     pub(crate) fn read(top: &Section<'_>, task: &str, home: &Home) -> Read<Option<Self>> {
         let Some(block) = top.section(AGENT_KEY, &KEYS)? else {
             return Ok(None);
@@ -117,7 +117,7 @@ impl Agent {
         &self.0.limits
     }
 
-    /// The programs that it runs, that of a conversation first.
+    /// Programs to run, the conversation's first.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
         let programs = [
             Some((OWNER, &self.0.program)),
@@ -130,7 +130,7 @@ impl Agent {
             .collect()
     }
 
-    /// The files of the task that belong to it.
+    /// Task files that belong to it.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         let service = self.0.service.iter().flat_map(|service| &service.files);
         self.0
@@ -141,10 +141,10 @@ impl Agent {
             .map(String::as_str)
     }
 
-    /// Refuses a program that may not run.
+    /// Checks that the programs may run.
     ///
     /// # Errors
-    /// One that is not trusted, not installed, or asks for more isolation than the machine gives.
+    /// One that is not trusted, not installed, or needs more isolation than the machine provides.
     pub fn check(&self) -> Result<(), EnvironmentError> {
         self.trusted().map(|_| ())
     }
@@ -192,7 +192,7 @@ impl Agent {
     }
 }
 
-/// `service`: it has the limits and the files of `files` that the program of a conversation has.
+/// A `service` shares limits and `files` of the conversation's program.
 fn read_service(
     block: &Section<'_>,
     program: &ProgramRules,

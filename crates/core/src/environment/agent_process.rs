@@ -1,4 +1,5 @@
-//! The program of an agent in one conversation: started with the server's address, fed with its row, read to its end.
+//! An agent's program in one conversation: started with the server's address, given its row, read
+//! to its end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -8,34 +9,34 @@ use super::agent_service::RunningService;
 use super::program_process::TrustedProgram;
 use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 
-/// How often it is looked at whether a program still has time.
+/// Interval of checks of the time limit.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a program is told of the server that answers it.
+/// The server that answers the program.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentServer<'a> {
-    /// Of a program that shares this machine's network.
+    /// Address for a program that shares the machine's network.
     pub address: SocketAddr,
-    /// Names the conversation.
+    /// Identifies the conversation.
     pub key: &'a str,
     pub model: &'a str,
 }
 
-/// Dropping it ends all that the program has started.
+/// Dropping it ends all that the program started.
 #[derive(Debug)]
 pub struct AgentProcess {
     process: Process,
     most_line_bytes: usize,
     service: Option<Arc<RunningService>>,
-    /// Where it runs.
+    /// Working folder.
     _copies: PrivateFolder,
 }
 
-/// How the program of a conversation ended.
+/// How a conversation's program ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentExit {
     pub why: ExitReason,
-    /// `None`: by a signal.
+    /// `None`: killed by a signal.
     pub code: Option<i32>,
     /// The last line of its output.
     pub output: Option<String>,
@@ -43,28 +44,28 @@ pub struct AgentExit {
     pub words: String,
 }
 
-/// What the server knows of a program.
+/// The program's state as seen by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentPhase {
-    /// It has not asked yet: an interpreter loads its modules.
+    /// No request yet: an interpreter loads modules.
     Starting,
-    /// It waits for a completion.
+    /// Waiting for a completion.
     Waiting,
-    /// It does work of its own.
+    /// Doing its own work.
     Working,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
-    /// By itself, or by a limit of the sandbox.
+    /// Ended by itself, or by a limit of the sandbox.
     Ended,
-    /// It was ended: its time was up.
+    /// Killed: its time was up.
     TimeLimit,
-    /// It was ended: it wrote a line that is too long.
+    /// Killed: it wrote a line that is too long.
     Output,
-    /// It was ended: its service has.
+    /// Killed: its service ended.
     Service,
-    /// It was ended: nobody wants it any more.
+    /// Killed: the conversation was cancelled.
     Cancelled,
 }
 
@@ -107,12 +108,13 @@ impl AgentProcess {
         })
     }
 
-    /// The socket at which the program asks, where it has a network of its own.
+    /// The socket for the program's requests, if it has its own network.
     pub fn take_listener(&mut self) -> Option<TcpListener> {
         self.process.take_listener()
     }
 
-    /// Gives it a line and reads what it writes to its end. `seconds`: that it may work; it may start for a minute more.
+    /// Sends the program a line and reads its output to the end. `seconds`: working time; startup
+    /// may take a minute more.
     pub fn run(
         &mut self,
         line: &str,

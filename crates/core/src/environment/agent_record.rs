@@ -1,4 +1,5 @@
-//! The record of a conversation that an agent held: what it asked, which answers its prompts contain, how it ended.
+//! Record of an agent's conversation: its requests, which prompts extend which answers, and how it
+//! ended.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +10,40 @@ use crate::text::Message;
 /// A conversation with an agent, without its completions.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AgentRecord {
-    /// One a completion, in the order in which they were asked.
+    /// One per completion, in order.
     pub requests: Vec<AgentRequest>,
-    /// Requests that got no completion, by OpenAI's code of the error.
+    /// Requests without a completion, by OpenAI's error code.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, usize>,
-    /// Whether a request named sampling parameters other than the run's, which have no effect.
+    /// Whether a request named other sampling parameters than the run's, which were ignored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_ignored: bool,
-    /// `None`: the program was ended.
+    /// `None`: killed.
     pub exit_code: Option<i32>,
-    /// The last line that it wrote.
+    /// The last line of its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
 
-/// A request that got a completion.
+/// A request with a completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AgentRequest {
-    /// The number of the request, from 0, with whose prompt and completion the prompt begins, token for token; `None`: it
-    /// is the first of a branch of its own.
+    /// Index of the request whose prompt and completion are a token prefix of this prompt; `None`:
+    /// starts a new branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<usize>,
-    /// Why it begins a branch although its messages continue an earlier request.
+    /// Why it starts a branch although its messages continue an earlier request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Messages that the request it follows has not; of another API the text.
+    /// Messages beyond those of the request it follows; for other APIs the text.
     pub messages: Vec<Message>,
-    /// Tokens of the prompt that follow those of the request that it follows.
+    /// Prompt tokens beyond the request it follows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompt_ids: Vec<u32>,
 }
 
 impl AgentRecord {
-    /// As a program that scores reads it.
+    /// The record as passed to scoring programs.
     #[must_use]
     pub fn without_ids(&self) -> Self {
         let without = |request: &AgentRequest| AgentRequest {
@@ -55,7 +56,7 @@ impl AgentRecord {
         }
     }
 
-    /// Conversations that continue no other: requests that none follows.
+    /// Number of requests that no other follows.
     pub fn branches(&self) -> usize {
         let followed = |number: &usize| {
             self.requests

@@ -1,5 +1,5 @@
-//! `service` of `[agent]`: a program that the conversations of a run share. It starts with the first of them and ends with
-//! the task, or with this process, however that happens.
+//! `service` of `[agent]`: a program shared by a run's conversations. Starts with the first of
+//! them; ends with the task, or with this process, however that ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use super::program_process::TrustedProgram;
 use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
 
-/// The variable with the path of the Unix socket at which the service answers its agents.
+/// Holds the path of the Unix socket at which the service answers its agents.
 const VARIABLE: &str = "AGENT_SERVICE";
-/// How soon a service ends that nobody needs any more.
+/// Interval of checks whether the service is still needed.
 const LOOK: Duration = Duration::from_millis(100);
-/// Bytes of the path of a Unix socket, by the kernel.
+/// Kernel limit of a Unix socket's path.
 const MAX_PATH_BYTES: usize = 107;
 
-/// The service of an agent; at most one process at a time.
+/// Runs at most one process at a time.
 #[derive(Debug)]
 pub(super) struct AgentService {
     program: TrustedProgram,
     running: Mutex<Option<Arc<RunningService>>>,
 }
 
-/// Its process. Dropping it ends all that the service has started.
+/// Dropping it ends all that the service started.
 #[derive(Debug)]
 pub(super) struct RunningService {
     socket: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct RunningService {
     ended: Arc<OnceLock<String>>,
     is_unwanted: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
-    /// Where it runs.
+    /// Working folder.
     _copies: PrivateFolder,
 }
 
@@ -44,7 +44,7 @@ impl AgentService {
         }
     }
 
-    /// The process that answers now: one that has ended is started again.
+    /// The running process; restarts one that ended.
     ///
     /// # Errors
     /// A sentence.
@@ -87,12 +87,12 @@ impl RunningService {
         })
     }
 
-    /// What its agents find in their environment.
+    /// Environment variable for its agents.
     pub(super) fn variable(&self) -> Result<(&'static str, &str), String> {
         Ok((VARIABLE, path_text(&self.socket)?))
     }
 
-    /// How it ended; `None`: it runs.
+    /// How it ended; `None`: running.
     pub(super) fn ended(&self) -> Option<&str> {
         self.ended.get().map(String::as_str)
     }
@@ -115,7 +115,7 @@ fn path_text(socket: &Path) -> Result<&str, String> {
     })
 }
 
-/// Takes what a service writes, so that it never waits for that, until it ends or is to end.
+/// Drains the service's output, so that it never blocks, until it ends or should end.
 fn read(mut process: Process, ended: &OnceLock<String>, is_unwanted: &AtomicBool) {
     while !is_unwanted.load(Ordering::Relaxed) {
         let moved = process.transfer(Instant::now() + LOOK, &|| true);

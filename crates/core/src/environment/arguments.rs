@@ -1,4 +1,4 @@
-//! The functions of all tools of a task, and whether the arguments of a call fit.
+//! Functions of a task's tools, and validation of call arguments.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::calls::ToolCall;
 use crate::format::{did_you_mean, shortened};
 use crate::task::functions;
 
-/// Faults of arguments that are said.
+/// Reported per call.
 const MAX_FAULTS: usize = 3;
 const MAX_FAULT_CHARS: usize = 300;
 
@@ -25,14 +25,14 @@ struct Function {
 }
 
 impl Functions {
-    /// Adds the functions of a tool.
+    /// Adds a tool's functions.
     ///
     /// # Errors
-    /// A sentence: a name that occurs twice, a schema that is none.
+    /// A sentence: a duplicate name, an invalid schema.
     pub(super) fn add(&mut self, tool: usize, definitions: &Value) -> Result<(), String> {
         for function in functions(definitions).map_err(|error| error.to_string())? {
             let empty = json!({"type": "object"});
-            // Not generic: compiled in its own crate.
+            // Not generic, so compiled in its own crate.
             let parameters = jsonschema::validator_for(function.parameters.unwrap_or(&empty))
                 .map_err(|error| {
                     format!(
@@ -62,7 +62,7 @@ impl Functions {
     /// The tool of a call.
     ///
     /// # Errors
-    /// What the model reads: no such function, or its arguments do not fit.
+    /// A message for the model: unknown function, or arguments that do not fit.
     pub(super) fn tool_of(&self, call: &ToolCall) -> Result<usize, String> {
         let names = || self.by_name.keys().map(String::as_str);
         let name = shortened(&call.name, 60);

@@ -1,4 +1,4 @@
-//! The record of a turn in which tools were called: what the policy said on its way, what tools answered, why it ended.
+//! Record of a turn with tool calls: completions, replies, end.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,37 +8,37 @@ use super::calls::{CallOutcome, ConversationLimits, ToolCall, ToolReply};
 use super::error::EnvironmentError;
 use crate::dataset::PromptRow;
 
-/// The field of a row under which scorers find the conversation that they judge.
+/// Row field in which scorers find the conversation.
 const FIELD: &str = "conversation";
 
 /// Why a turn with tools ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainEnd {
-    /// With an answer that calls nothing.
+    /// An answer without calls.
     Answer,
-    /// With an answer at the token limit.
+    /// An answer at the token limit.
     Truncated,
-    /// With a call that cannot be read.
+    /// An unparsable call.
     Unreadable,
     MaxCalls,
     MaxTurns,
     MaxContextTokens,
     TimeLimit,
-    /// A tool failed: there is no reward.
+    /// A tool failed: no reward.
     ToolFailed,
-    /// With a call that is replayed and not recorded, or without a recorded final state: there is no reward.
+    /// A call or final state is not recorded, in replay: no reward.
     NotRecorded,
-    /// The agent asked more often than it may, and ended for it.
+    /// The agent exceeded its requests and ended because of it.
     MaxRequests,
-    /// The agent asked for nothing: there is no reward.
+    /// The agent made no request: no reward.
     NoRequest,
-    /// The agent failed: there is no reward.
+    /// The agent failed: no reward.
     AgentFailed,
 }
 
 impl ChainEnd {
-    /// Those of conversations with tools, in the order in which they are listed.
+    /// Ends of conversations with tools, in display order.
     pub const OF_TOOLS: [Self; 9] = [
         Self::Answer,
         Self::Truncated,
@@ -50,7 +50,7 @@ impl ChainEnd {
         Self::ToolFailed,
         Self::NotRecorded,
     ];
-    /// Those of conversations with agents.
+    /// Ends of conversations with agents.
     pub const OF_AGENTS: [Self; 7] = [
         Self::Answer,
         Self::Truncated,
@@ -61,7 +61,7 @@ impl ChainEnd {
         Self::AgentFailed,
     ];
 
-    /// As in records.
+    /// Name in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -79,7 +79,7 @@ impl ChainEnd {
         }
     }
 
-    /// In a sentence.
+    /// Wording in a sentence.
     pub fn described(self) -> &'static str {
         match self {
             Self::Answer => "the model answered without a call",
@@ -99,7 +99,7 @@ impl ChainEnd {
 }
 
 impl ConversationLimits {
-    /// The end of a conversation that asks for the call number `calls` in its completion number `completions`, from 1.
+    /// The end of a conversation at call number `calls` in completion number `completions`, from 1.
     pub fn end(&self, calls: usize, completions: usize) -> Option<ChainEnd> {
         let is_last = completions >= self.max_turns;
         (calls > self.max_calls)
@@ -109,7 +109,7 @@ impl ConversationLimits {
 }
 
 impl CallOutcome {
-    /// The end of its conversation, where it is one.
+    /// The end of its conversation, if it ends it.
     pub fn end(self) -> Option<ChainEnd> {
         match self {
             Self::Answered | Self::Refused => None,
@@ -120,7 +120,7 @@ impl CallOutcome {
 }
 
 impl EnvironmentError {
-    /// The end of a conversation whose final state is not told.
+    /// The end of a conversation whose final state is not reported.
     pub fn end(&self) -> ChainEnd {
         match self {
             Self::NotRecorded { .. } => ChainEnd::NotRecorded,
@@ -133,17 +133,17 @@ impl EnvironmentError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolChain {
     pub steps: Vec<ToolStep>,
-    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    /// Calls of the answer itself, whose replies were not read because of a limit or failure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_calls: Vec<AnsweredCall>,
     pub end: ChainEnd,
-    /// What failed, where a tool did; what is not recorded.
+    /// The failure of a tool, or what is not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// What `[score] kind = "state"` asked, and the tool's answer; empty for other kinds.
+    /// Questions of `[score] kind = "state"` and the tool's answers; empty for other kinds.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
-    /// What an agent asked, where one held the conversation.
+    /// Requests of an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentRecord>>,
 }
@@ -152,19 +152,19 @@ pub struct ToolChain {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolStep {
     pub text: String,
-    /// The stop token included.
+    /// Including the stop token.
     pub tokens: usize,
-    /// Of the replies, with what the chat template writes around them: read and not sampled.
+    /// Tokens of the replies with the chat template's text around them: not sampled.
     pub reply_tokens: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_ids: Vec<u32>,
-    /// The sampler's log-prob of each token, nats.
+    /// The sampler's log-prob per token, nats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probs: Vec<f32>,
     pub calls: Vec<AnsweredCall>,
 }
 
-/// A call with its reply. Its time is no part of it: a resumed run has the same record.
+/// A call with its reply. Excludes timing, so that a resumed run has the same record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnsweredCall {
     pub name: String,
@@ -192,12 +192,12 @@ impl ToolChain {
             .chain(&self.last_calls)
     }
 
-    /// Tokens that were sampled before the answer.
+    /// Tokens sampled before the answer.
     pub fn tokens(&self) -> usize {
         self.steps.iter().map(|step| step.tokens).sum()
     }
 
-    /// Without the ids and log-probs of tokens, which training alone needs.
+    /// Drops token ids and log-probs, which only training needs.
     #[must_use]
     pub fn without_ids(mut self) -> Self {
         for step in &mut self.steps {
@@ -207,8 +207,8 @@ impl ToolChain {
         self
     }
 
-    /// Whether each call that the model wrote is valid: it can be read, names a function, and its arguments fit. What the
-    /// tool answers has no part in it. Empty of an agent, whose calls nobody checks.
+    /// Whether each call is valid: parsable, a known function, fitting arguments. Independent of
+    /// the tool's answer. Empty for an agent, whose calls are not checked.
     pub fn valid_calls(&self) -> Vec<bool> {
         if self.agent.is_some() {
             return Vec::new();
@@ -221,7 +221,7 @@ impl ToolChain {
             .collect()
     }
 
-    /// A row as scorers see it after the turn.
+    /// The row as scorers see it after the turn.
     #[must_use]
     pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
         let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
@@ -238,29 +238,29 @@ impl ToolChain {
     }
 }
 
-/// What a row says of the conversation that led to the answer that is scored.
+/// The conversation stored in a scored row.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredChain<'a>(&'a Value);
 
 impl<'a> ScoredChain<'a> {
-    /// `None` where no tools were called.
+    /// `None` without tool calls.
     pub fn of_row(row: &'a PromptRow) -> Option<Self> {
         row.fields.get(FIELD).map(Self)
     }
 
-    /// What failed, where the environment did.
+    /// The environment's failure.
     pub fn failure(self) -> Option<&'a str> {
         self.0.get("failure")?.as_str()
     }
 
-    /// Whether it lacks a recorded result.
+    /// Whether a recorded result is missing.
     pub fn is_not_recorded(self) -> bool {
         self.0
             .get("end")
             .is_some_and(|end| end == ChainEnd::NotRecorded.name())
     }
 
-    /// Why it ended, where that is not an answer.
+    /// The end of a conversation without an answer.
     pub fn missing_answer(self) -> Option<&'a str> {
         self.0
             .get("end")
@@ -268,19 +268,18 @@ impl<'a> ScoredChain<'a> {
             .filter(|end| !matches!(*end, "answer" | "truncated"))
     }
 
-    /// Whether it is cut off.
     pub fn is_truncated(self) -> bool {
         self.0
             .get("end")
             .is_some_and(|end| end == ChainEnd::Truncated.name())
     }
 
-    /// What its agent asked, and how that ended.
+    /// The agent's requests and end.
     pub fn agent(self) -> Option<AgentRecord> {
         AgentRecord::deserialize(self.0.get("agent")?).ok()
     }
 
-    /// The final state that was asked for by this key.
+    /// A final state by key.
     pub fn state(self, key: &str) -> Option<&'a Value> {
         self.0.get("states")?.get(key)
     }

@@ -1,4 +1,4 @@
-//! Whether tools work: each function is called twice, in conversations of its own, by a call that the task has.
+//! Checks tools: calls each function twice, in separate conversations, with a call from the task.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use super::toolset::Toolset;
 use crate::dataset::PromptRow;
 use crate::task::functions;
 
-/// A function of a tool, and what became of its calls.
+/// A function and the outcome of its calls.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FunctionCheck {
     pub function: String,
@@ -19,17 +19,18 @@ pub struct FunctionCheck {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FunctionFinding {
-    /// No row and no `examples` of its parameters have a call that fits, or it is replayed and not recorded.
+    /// Neither rows nor `examples` of its parameters have a fitting call, or it is replayed and not
+    /// recorded.
     NotCalled,
     Answered(ToolReply),
-    /// The two replies to the same call about the same row.
+    /// Two replies to the same call about the same row.
     Differs([ToolReply; 2]),
-    /// The tool's own failure.
+    /// The tool failed.
     Failed(String),
 }
 
-/// Checks every function. An example is a call in a row's earlier turns or in its `expected`, or one of `examples` of the
-/// function's parameters, which is called about the first row.
+/// Checks every function. Example calls come from a row's earlier turns, its `expected`, or
+/// `examples` of the function's parameters (with the first row).
 ///
 /// # Errors
 /// As [`Toolset::open`].
@@ -85,7 +86,7 @@ fn call_twice(
     })
 }
 
-/// The calls in a row's messages, then those of `expected`.
+/// Calls in a row's messages, then in `expected`.
 fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
     let called = row.messages.iter().flat_map(|message| message.tool_calls());
     let expected = match &row.expected {
@@ -96,7 +97,7 @@ fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
     called.chain(expected).filter_map(read_call).collect()
 }
 
-/// `{"name": .., "arguments": {..}}`, alone or under `function`.
+/// `{"name": .., "arguments": {..}}`, possibly under `function`.
 fn read_call(call: &Value) -> Option<ToolCall> {
     let call = call.get("function").unwrap_or(call);
     tool_call(call.get("name")?.as_str()?, call.get("arguments")?)

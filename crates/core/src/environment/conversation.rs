@@ -1,4 +1,4 @@
-//! The tools of one conversation: calls go to their tool, replies come back as a model may read them.
+//! The tools of one conversation: dispatches calls, and prepares replies for the model.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::ready::ReadyTools;
 use super::reply_text::reply_text;
 use crate::dataset::PromptRow;
 
-/// The tools of one conversation, with its state; dropped, everything that it has started has ended.
+/// The tools of one conversation with their state; dropping it ends all that they started.
 #[derive(Debug)]
 pub struct Environment {
     ready: Arc<ReadyTools>,
@@ -40,8 +40,8 @@ impl Environment {
         })
     }
 
-    /// The replies to the calls of one answer, in order. Tools are called at the same time; one tool gets its calls in
-    /// order, or at once where it says `parallel = true`.
+    /// Replies to the calls of one answer, in order. Tools run in parallel; one tool gets its calls
+    /// in sequence, or at once with `parallel = true`.
     pub fn call(&mut self, calls: &[ToolCall]) -> Vec<ToolReply> {
         let mut replies: Vec<Option<RawReply>> = vec![None; calls.len()];
         let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); self.tools.len()];
@@ -105,7 +105,7 @@ impl Environment {
             .collect()
     }
 
-    /// What the conversation has left, for scoring.
+    /// The final state, for scoring.
     ///
     /// # Errors
     /// [`EnvironmentError::State`]: no tool answers such questions, or it fails.
@@ -138,7 +138,7 @@ impl Environment {
     }
 }
 
-/// Calls for one tool, by their places in the answer.
+/// Calls for one tool, by their index in the answer.
 struct ToolWork<'e> {
     name: &'e str,
     tool: &'e mut Box<dyn LiveTool>,

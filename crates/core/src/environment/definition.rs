@@ -1,4 +1,4 @@
-//! Reads `[[tool]]` and `[tools]` of `task.toml`.
+//! Parses `[[tool]]` and `[tools]` of `task.toml`.
 
 use serde_json::Value;
 
@@ -11,7 +11,6 @@ use super::tool_program::ProgramOwner;
 use crate::sandbox::Level;
 use crate::task::{Home, Read, Section, functions};
 
-/// The blocks of `task.toml` that this room reads.
 pub(crate) const TOOL_KEYS: [&str; 2] = ["tool", "tools"];
 
 const PROGRAM_KEYS: [&str; 7] = [
@@ -41,7 +40,7 @@ pub(super) enum ToolKind {
         definitions: Value,
         file: String,
     },
-    /// A server of the Model Context Protocol; its functions, where the task has a copy of them.
+    /// An MCP server, with its functions if the task has a copy.
     Mcp {
         program: ProgramRules,
         definitions: Option<(String, Value)>,
@@ -66,7 +65,7 @@ impl ToolRules {
 }
 
 impl ToolKind {
-    /// For digests: how the program is asked.
+    /// The program's protocol, for digests.
     pub(super) fn key(&self) -> &'static str {
         match self {
             Self::Run { .. } => "run",
@@ -86,7 +85,7 @@ impl ToolKind {
         }
     }
 
-    /// The functions of a program, where the task has them.
+    /// The program's functions, if the task has them.
     pub(super) fn definitions(&self) -> Option<&Value> {
         match self {
             Self::Run { definitions, .. } | Self::Python { definitions, .. } => Some(definitions),
@@ -97,7 +96,7 @@ impl ToolKind {
         }
     }
 
-    /// OpenAI's list of its functions, as far as the task has it.
+    /// OpenAI's list of its functions, if the task has it.
     pub(super) fn known_definitions(&self) -> Option<Value> {
         match self {
             Self::Sqlite(rules) => Some(rules.definitions.clone()),
@@ -106,7 +105,7 @@ impl ToolKind {
         }
     }
 
-    /// Files of the task that belong to it.
+    /// Task files that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {
             Self::Run { file, .. }
@@ -127,7 +126,7 @@ impl ToolKind {
     }
 }
 
-/// The kinds of tools: the key that names one, its value, and further keys.
+/// Tool kinds: the identifying key, its value, further keys.
 const KINDS: [(&str, &str, &[&str]); 5] = [
     (
         "run",
@@ -144,7 +143,7 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
     ("builtin", "files", &["files", "field", "max_kib"]),
 ];
 
-/// All tools of a task; none where it has no `[[tool]]`.
+/// Empty without `[[tool]]`.
 pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>> {
     let mut known = vec!["name", "run", "mcp", "builtin"];
     known.extend(PROGRAM_KEYS);
@@ -259,7 +258,7 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
                 .string("python")?
                 .unwrap_or_else(|| "python3".to_owned());
             let mut program = read_program(block, vec![interpreter], home)?;
-            // A model wrote what it runs.
+            // It runs code of a model.
             program.keys.isolation.get_or_insert(Level::Strong);
             ToolKind::Python {
                 program,
@@ -290,7 +289,7 @@ fn read_name(block: &Section<'_>) -> Read<Option<String>> {
     Ok(Some(name))
 }
 
-/// The file of functions that a tool names, and its content.
+/// A tool's file of functions, and its content.
 fn read_definitions(block: &Section<'_>, home: &Home) -> Read<Option<(String, Value)>> {
     let Some((file, text)) = home.file_of(block, "definitions")? else {
         return Ok(None);
@@ -323,7 +322,7 @@ const LIMIT_KEYS: [&str; 7] = [
     "recorded",
 ];
 
-/// The file of recorded results, where `[tools] replay = true`.
+/// The file of recorded results, if `[tools] replay = true`.
 pub(super) fn read_replay(
     top: &Section<'_>,
     rules: &[ToolRules],
@@ -393,7 +392,7 @@ pub(super) fn read_limits(top: &Section<'_>, has_tools: bool) -> Read<Conversati
         time_limit_seconds: block
             .as_ref()
             .map_or(Ok(60.0), |block| block.seconds("time_limit_seconds", 60.0))?,
-        // What is cut is said.
+        // Truncation is noted in the result.
         max_result_bytes: whole("max_result_bytes", 4_096, 64..=1 << 20)?,
     })
 }

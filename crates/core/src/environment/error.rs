@@ -1,4 +1,4 @@
-//! Why a conversation gets no tools, or no answer about its state: never the model's fault.
+//! Why a conversation gets no tools or no answer about its state: never the model's fault.
 
 use crate::task::TaskError;
 
@@ -6,7 +6,6 @@ use crate::task::TaskError;
 pub enum EnvironmentError {
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// A program that the user has not allowed to run.
     #[error(
         "{task} runs {command} as {role}, which is not trusted: read it, then allow it with `grpo-tui task trust {place}`{missing}"
     )]
@@ -19,7 +18,7 @@ pub enum EnvironmentError {
     },
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
-    /// Less isolation than the task asks for.
+    /// Less isolation than the task requires.
     #[error("{task}: the {program} does not run: {text}")]
     NotIsolated {
         task: String,
@@ -29,12 +28,12 @@ pub enum EnvironmentError {
     /// A program that does not start, or a server that does not list its tools.
     #[error("the tool {tool:?} {why}")]
     Tool { tool: String, why: String },
-    /// A row that a tool cannot begin with.
+    /// A row that a tool cannot start with.
     #[error("row {row}: {why}")]
     Row { row: String, why: String },
     #[error("the final state: {why}")]
     State { why: String },
-    /// A final state that is replayed, and not recorded.
+    /// A final state that is not recorded, in replay.
     #[error("{why}")]
     NotRecorded { why: String },
 }

@@ -1,4 +1,4 @@
-//! `builtin = "files"`: a folder of the conversation's own. It is in memory: there are no links, and no way out.
+//! `builtin = "files"`: an in-memory folder per conversation, without links.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ const MAX_FILES: usize = 1_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct FilesRules {
-    /// Files of the task that each conversation begins with.
+    /// Task files at the start of each conversation.
     pub(super) files: Vec<String>,
-    /// The row's field with further ones, by their paths.
+    /// Row field with further files, by path.
     field: String,
-    /// Of all files together.
+    /// Limit of all files together.
     max_bytes: usize,
-    /// Before the names of its functions.
+    /// Prefix of its functions' names.
     prefix: String,
 }
 
-/// Files that conversations begin with.
+/// Files at the start of conversations.
 #[derive(Debug)]
 pub(super) struct FilesTool {
     rules: FilesRules,

@@ -1,4 +1,4 @@
-//! What a conversation needs of each of its tools.
+//! Interface of a tool in a conversation.
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::calls::{CallOutcome, StateQuestion, ToolCall};
 
-/// A tool with the state of one conversation; dropping it ends all that it has started.
+/// A tool with the state of one conversation; dropping it ends all that it started.
 pub(super) trait LiveTool: Send + Debug {
-    /// Answers calls of its functions, whose arguments fit, in order.
+    /// Answers calls with valid arguments, in order.
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply>;
 
-    /// Whether it has an answer to such questions.
+    /// Whether it answers such questions.
     fn has_state(&self, _question: &StateQuestion) -> bool {
         false
     }
@@ -23,12 +23,12 @@ pub(super) trait LiveTool: Send + Debug {
         Err("keeps no state that can be asked for".to_owned())
     }
 
-    /// Whether it runs, and has written nothing since its last answer.
+    /// Whether it runs and has no unread output since its last answer.
     fn is_idle(&mut self) -> bool {
         false
     }
 
-    /// Whether it has recorded replies alone.
+    /// Whether it only has recorded replies.
     fn is_replayed(&self) -> bool {
         false
     }
@@ -42,7 +42,7 @@ pub(super) struct RawReply {
     pub(super) seconds: f64,
 }
 
-/// When an answer came.
+/// A value with its time of arrival.
 #[derive(Debug)]
 pub(super) struct Timed<T> {
     pub(super) answer: T,
@@ -52,7 +52,7 @@ pub(super) struct Timed<T> {
 /// A result, or why the tool failed.
 pub(super) type CallResult = Result<String, String>;
 
-/// Makes one call after another.
+/// Makes the calls one after another.
 pub(super) fn one_by_one(
     calls: &[&ToolCall],
     mut call: impl FnMut(&ToolCall) -> CallResult,

@@ -1,4 +1,4 @@
-//! `mcp = [..]`: a server of the Model Context Protocol on its standard input and output, one process a conversation.
+//! `mcp = [..]`: an MCP server on standard input and output, one process per conversation.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +10,22 @@ use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use crate::format::{grouped, shortened};
 
-/// Those that begin with `initialize`, the newest last.
+/// Versions with `initialize`, newest last.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// Pages of a list of tools.
+/// Pages of a tool list.
 const MAX_PAGES: usize = 100;
-/// Messages other than the answer that a server may send before it.
+/// Messages before an answer.
 const MAX_OTHER_MESSAGES: usize = 100_000;
-/// Bytes of the id of a server's own request, which is repeated to it.
+/// Length of the id of a server's own request, which is echoed.
 const MAX_ID_BYTES: usize = 100;
-/// Bytes of answers to its own requests that a server has not read.
+/// Unread bytes of answers to the server's own requests.
 const MAX_UNSENT_BYTES: usize = 1 << 20;
-/// Time after the deadline in which a line that arrived before it may still be read.
+/// Time after the deadline to read a line that arrived before it.
 const LATE_GRACE: Duration = Duration::from_secs(1);
-/// JSON-RPC's code for a method that the other side does not have.
+/// JSON-RPC.
 const METHOD_NOT_FOUND: i32 = -32601;
 
-/// A message of the server's.
+/// A message from the server.
 #[derive(Debug, Deserialize)]
 struct Message {
     id: Option<Value>,
@@ -64,22 +64,22 @@ struct CallResult {
     is_error: bool,
 }
 
-/// A server that has agreed on a version, and the functions that it lists.
+/// A server after version negotiation, and the functions that it lists.
 #[derive(Debug)]
 struct Session {
     server: LineServer,
     next_id: u64,
-    /// Whether it has said since that its list has changed.
+    /// Whether its list has changed since.
     list_changed: bool,
 }
 
-/// What a server told of itself when the task was made ready.
+/// What a server reported when the task was prepared.
 #[derive(Debug, Clone)]
 pub(super) struct McpOffer {
     /// OpenAI's list of functions.
     pub(super) definitions: Value,
-    /// How its functions are used, as it wrote it, empty without; `None` where the task has a copy of the definitions, and
-    /// nothing was started.
+    /// Usage instructions of the server, possibly empty; `None` if the task has a copy of the
+    /// definitions and nothing was started.
     pub(super) instructions: Option<String>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct McpTools {
     offer: McpOffer,
 }
 
-/// Starts a server, asks what it can do, and ends it.
+/// Starts a server, reads its functions, and ends it.
 ///
 /// # Errors
 /// A sentence without a subject.
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// Agrees on a version: the server's instructions, empty where it has none.
+    /// Negotiates the version; returns the server's instructions, possibly empty.
     fn begin(&mut self) -> Result<String, String> {
         let newest = VERSIONS[VERSIONS.len() - 1];
         let client = json!({"name": "grpo-tui", "version": env!("CARGO_PKG_VERSION")});
@@ -163,7 +163,7 @@ impl Session {
             .end(format!("lists its tools on more than {MAX_PAGES} pages")))
     }
 
-    /// Sends a request: its id.
+    /// Sends a request; returns its id.
     fn send(&mut self, method: &str, parameters: Value) -> Result<u64, String> {
         let id = self.next_id;
         self.next_id += 1;
@@ -172,7 +172,7 @@ impl Session {
         Ok(id)
     }
 
-    /// Sends a request and waits: its result, or the server's error.
+    /// Sends a request and waits for its result or the server's error.
     fn request(
         &mut self,
         method: &str,
@@ -188,11 +188,12 @@ impl Session {
         }
     }
 
-    /// The next answer and the id of its request. What the server asks, it is answered; what it tells, is not needed.
+    /// The next answer with its request's id. Answers the server's requests; ignores its
+    /// notifications.
     fn answer(&mut self, until: Instant) -> Result<(u64, Result<Value, String>), String> {
         for _ in 0..=MAX_OTHER_MESSAGES {
             let line = self.server.line(until)?;
-            // A server that writes without end always has a line ready, and would never be late.
+            // A server that writes endlessly always has a line ready, so would never time out.
             if Instant::now() > until + LATE_GRACE {
                 return Err(self.server.end_late());
             }
@@ -275,7 +276,7 @@ impl McpTools {
         })
     }
 
-    /// Answers of calls that are made at once.
+    /// Answers of parallel calls.
     fn ask(&mut self, calls: &[&ToolCall]) -> Result<Vec<Timed<Result<Value, String>>>, String> {
         if !self.has_begun {
             let instructions = self.session.begin()?;
@@ -355,7 +356,7 @@ impl LiveTool for McpTools {
     }
 }
 
-/// The text of a result; an error of the protocol is an answer, too.
+/// Text of a result; a protocol error is an answer too.
 fn text_of(answer: Result<Value, String>) -> Result<String, String> {
     let answer = match answer {
         Ok(answer) => answer,
@@ -365,7 +366,7 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
         .map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
     let texts: Vec<String> = result.content.iter().map(content_text).collect();
     let mut text = texts.join("\n");
-    // Most servers have it as a text, too.
+    // Most servers also return it as text.
     let is_told = |content: &Value| {
         texts
             .iter()
@@ -385,7 +386,7 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
     })
 }
 
-/// What is not a text is named only.
+/// Non-text content is only named.
 fn content_text(content: &Map<String, Value>) -> String {
     let text = |key: &str| content.get(key).and_then(Value::as_str);
     let within = |key: &str| content.get("resource")?.get(key)?.as_str();

@@ -1,5 +1,5 @@
-//! What a model converses with. The tools that it calls, one state a conversation: `[[tool]]` and `[tools]` of
-//! `task.toml`, what a call is answered, and what the final state is. Or a program that asks it: `[agent]`.
+//! Environments of a model: tools that it calls, one state per conversation (`[[tool]]`,
+//! `[tools]`), or a program that queries it (`[agent]`).
 
 mod agent;
 mod agent_process;

@@ -1,4 +1,5 @@
-//! `run = [..]`: a program of the task, one process a conversation, which reads a call a line and writes a result a line.
+//! `run = [..]`: a program of the task, one process per conversation, that reads calls and writes
+//! results as lines.
 
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use super::program_process::{LineServer, TrustedProgram};
 use crate::dataset::PromptRow;
 use crate::format::shortened;
 
-/// What a program writes: `result` or `error`, and, where it answers out of order, the `id` of the line.
+/// A program's line: `result` or `error`, and the call's `id` if it answers out of order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -21,19 +22,19 @@ struct Line {
     error: Option<Value>,
 }
 
-/// `null` is a result, too.
+/// Distinguishes `null`, which is a result, from a missing field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A result, or an error of the program's own.
+/// A result, or an error that the program reports.
 type Answer = Result<Value, Value>;
 
 #[derive(Debug)]
 pub(super) struct RunTool {
     server: LineServer,
     next_id: u64,
-    /// The line that begins the conversation, until it is sent.
+    /// First line of the conversation, until sent.
     begin: Option<Value>,
 }
 
@@ -58,7 +59,7 @@ impl RunTool {
         }))
     }
 
-    /// Asks lines at once, and takes their answers, which are results or errors of the program's own.
+    /// Sends lines at once and collects their answers.
     fn ask(&mut self, lines: Vec<Value>) -> Vec<Timed<Result<Answer, String>>> {
         let first = self.next_id;
         self.next_id += lines.len() as u64;
@@ -173,7 +174,7 @@ impl LiveTool for RunTool {
     }
 }
 
-/// The text of a result, or of an error that the model may read.
+/// Text of a result, or of an error that the model may read.
 fn text_of(answer: &Answer) -> String {
     match answer {
         Ok(result) => text(result),

@@ -1,4 +1,4 @@
-//! The process of a tool's program in one conversation, started with the first line that it is asked.
+//! A tool's process in one conversation, started on first use.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub(super) struct TrustedProgram {
     pub(super) files: Arc<ProgramFiles>,
 }
 
-/// Its process of one conversation, which starts with the first line that it is asked.
+/// Its process in one conversation, started on first use.
 #[derive(Debug)]
 pub(super) struct LineServer {
     program: TrustedProgram,
@@ -27,7 +27,7 @@ pub(super) struct LineServer {
 enum Process {
     Waiting,
     Running(Box<LineProgram>),
-    /// Why no call is answered any more.
+    /// Why no further call is answered.
     Ended(String),
 }
 
@@ -45,7 +45,7 @@ impl LineServer {
         self.program.rules.in_parallel
     }
 
-    /// Starts it, unless it runs.
+    /// Starts it unless running.
     pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
             self.process =
@@ -61,13 +61,12 @@ impl LineServer {
         }
     }
 
-    /// Writes a line.
     pub(super) fn send(&mut self, line: &Value) -> Result<(), String> {
         self.start()?.send(format!("{line}\n").as_bytes());
         Ok(())
     }
 
-    /// Bytes of its input that wait for it.
+    /// Bytes of input that it has not read.
     pub(super) fn unsent(&self) -> usize {
         match &self.process {
             Process::Running(program) => program.unsent(),
@@ -75,7 +74,7 @@ impl LineServer {
         }
     }
 
-    /// When an answer that is asked now is late.
+    /// Deadline for an answer requested now.
     pub(super) fn deadline(&self) -> Instant {
         let start = if self.has_answered {
             Duration::ZERO
@@ -88,7 +87,7 @@ impl LineServer {
     /// The next line.
     ///
     /// # Errors
-    /// A sentence without a subject; the process has ended then.
+    /// A sentence without a subject; the process has then ended.
     pub(super) fn line(&mut self, until: Instant) -> Result<Vec<u8>, String> {
         let program = match &mut self.process {
             Process::Running(program) => program,
@@ -114,7 +113,7 @@ impl LineServer {
         self.end(format!("gave no answer within {seconds} s"))
     }
 
-    /// Whether it runs, and has written nothing since its last answer.
+    /// Whether it runs and has no unread output since its last answer.
     pub(super) fn is_idle(&mut self) -> bool {
         let until = Instant::now() + Duration::from_millis(1);
         match &mut self.process {
@@ -125,7 +124,7 @@ impl LineServer {
         }
     }
 
-    /// Ends it: no call is answered any more.
+    /// Ends it and answers no further call.
     pub(super) fn end(&mut self, why: String) -> String {
         self.process = Process::Ended(format!("{why}, at an earlier call"));
         why

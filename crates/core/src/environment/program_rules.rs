@@ -1,22 +1,21 @@
-//! The program of a `[[tool]]`, and what it is held to.
+//! A tool's program and its limits.
 
 use crate::sandbox::{ProgramKeys, program_files};
 use crate::task::{Home, Read, Section};
 
-/// A program of a tool, and its limits.
 #[derive(Debug, Clone)]
 pub(super) struct ProgramRules {
     pub(super) command: Vec<String>,
-    /// Files of the task that belong to it.
+    /// Task files that belong to it.
     pub(super) files: Vec<String>,
     pub(super) keys: ProgramKeys,
-    /// Bytes of one answer.
+    /// Length of one answer.
     pub(super) max_line_bytes: usize,
     /// Whether it gets all calls of an answer at once.
     pub(super) in_parallel: bool,
-    /// Whether a process may serve one conversation after another.
+    /// Whether a process may serve several conversations in turn.
     pub(super) is_stateless: bool,
-    /// The row's field that a `run` program begins a conversation with.
+    /// Row field sent to a `run` program at the start.
     pub(super) field: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `builtin = "python"`: an interpreter of the conversation's own, in the sandbox, which keeps its variables.
+//! `builtin = "python"`: a sandboxed interpreter per conversation, which keeps its variables.
 
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ use super::program_process::{LineServer, TrustedProgram};
 
 const SCRIPT: &str = include_str!("python.py");
 
-/// The command that starts an interpreter with the script.
+/// Starts an interpreter with the script.
 pub(super) fn command(interpreter: &[String], max_line_bytes: usize) -> Vec<String> {
-    // As JSON a byte may take six.
+    // In JSON a byte may take six.
     let most = (max_line_bytes / 8).to_string();
     let own = ["-I", "-u", "-X", "utf8", "-c", SCRIPT, &most].map(str::to_owned);
     interpreter.iter().cloned().chain(own).collect()
@@ -39,7 +39,8 @@ impl PythonTool {
         })
     }
 
-    /// What becomes of an interpreter that is ready is the code's doing, and so an answer.
+    /// Runs the code. Once the interpreter is ready, a crash is caused by the submitted code and
+    /// counts as its answer.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
         if !self.is_ready {
             self.server.start()?;

@@ -1,4 +1,4 @@
-//! The tools of a task, ready for conversations: files read, programs found to be trusted, databases made.
+//! A task's tools, ready for conversations: files read, programs verified, databases created.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) struct ReadyTools {
     pub(super) functions: Functions,
     /// OpenAI's list.
     pub(super) definitions: Value,
-    /// What MCP servers say about the use of their functions, each with its heading; empty where none does.
+    /// Usage instructions of MCP servers, each with a heading; possibly empty.
     pub(super) instructions: String,
 }
 
@@ -40,15 +40,15 @@ pub(super) enum ReadyTool {
     Python(TrustedProgram),
     Sqlite(SqliteTool),
     Files(FilesTool),
-    /// A program whose processes serve one conversation after another.
+    /// A program whose processes serve several conversations in turn.
     Warm(Box<ReadyTool>, Arc<IdleTools>),
-    /// A program that is replayed, and whether it answers questions about its state.
+    /// A replayed program, and whether it answers questions about its state.
     Replayed(Arc<RecordedReplies>, bool),
 }
 
 impl ReadyTools {
-    /// `recorded`: the file whose replies the programs have instead of being started. `most_bytes`: of the instructions of
-    /// a server.
+    /// `recorded`: the file with the replies of programs, which are then not started. `most_bytes`:
+    /// limit of a server's instructions.
     pub(super) fn new(
         (task, rules): (&str, &[ToolRules]),
         home: &Home,

@@ -1,5 +1,5 @@
-//! What programs replied in earlier conversations: with `[tools] replay = true` calls are answered from that alone, and no
-//! program is started.
+//! Recorded replies of programs: `[tools] replay = true` answers calls only from these, without
+//! starting programs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::dataset::{PromptRow, read_lines};
 use crate::format::{grouped, shortened};
 use crate::task::{Home, Read, TaskError};
 
-/// A conversation about a row: one line of the file of recorded results.
+/// A line of the file of recorded results.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedConversation {
     /// The row's id.
     pub row: String,
-    /// Those that tools have answered, in order.
+    /// Answered calls, in order.
     pub calls: Vec<RecordedCall>,
-    /// The final state, by the question as JSON.
+    /// Final state, by question as JSON.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
 }
@@ -31,14 +31,14 @@ pub struct RecordedConversation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedCall {
-    /// Of the function.
+    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
     pub reply: String,
 }
 
 impl RecordedConversation {
-    /// Up to the first call that a tool did not answer; `None` where nothing was called and no state asked for.
+    /// Records the turn up to the first unanswered call; `None` without calls and questions.
     pub fn new(row: &str, chain: &ToolChain) -> Option<Self> {
         let has_reply = |call: &&crate::environment::chain::AnsweredCall| {
             matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused)
@@ -65,31 +65,31 @@ impl RecordedConversation {
     }
 }
 
-/// The replies of one program, for conversations that called it as a recorded one did.
+/// Replies of one program, for conversations with the calls of a recorded one.
 #[derive(Debug, Default)]
 pub(super) struct RecordedReplies {
     /// The file, in messages.
     label: String,
-    /// A reply depends on its call alone.
+    /// A reply depends only on its call.
     is_stateless: bool,
-    /// Of each row: where its conversations begin, in `states`.
+    /// Initial index in `states` by row.
     rows: BTreeMap<String, usize>,
     states: Vec<RecordedState>,
 }
 
-/// What a program does after the calls that led to here.
+/// State of a program after some calls.
 #[derive(Debug, Default)]
 struct RecordedState {
-    /// By the next call: its reply, and what is next.
+    /// Reply and next state, by next call.
     replies: BTreeMap<String, (String, usize)>,
-    /// By the question.
     answers: BTreeMap<String, Value>,
 }
 
-/// Reads a file of recorded results: those of each tool of `replayed`, by its number; with each, whether it is stateless.
+/// Reads recorded results by tool number, for the tools of `replayed`, which says whether each is
+/// stateless.
 ///
 /// # Errors
-/// A line that is not a conversation, or that calls a function that no tool has.
+/// A malformed line, or a call of an unknown function.
 pub(super) fn read_recorded(
     (home, file): (&Home, &str),
     functions: &Functions,
@@ -148,7 +148,8 @@ pub(super) fn read_recorded(
 }
 
 impl RecordedReplies {
-    /// The first of several replies to the same calls counts: what followed the others is never reached.
+    /// The first of several replies to the same calls counts: what followed the others is
+    /// unreachable.
     fn add<'a>(
         &mut self,
         row: &str,
@@ -189,7 +190,7 @@ impl RecordedReplies {
         }
     }
 
-    /// Under which its conversations are found.
+    /// Key of its conversations.
     fn row<'a>(&self, row: &'a str) -> &'a str {
         if self.is_stateless { "" } else { row }
     }
@@ -200,7 +201,7 @@ impl RecordedReplies {
     }
 }
 
-/// Arguments are the same in any order.
+/// Independent of the order of arguments.
 fn call_key(name: &str, arguments: &Map<String, Value>) -> String {
     let mut arguments = Value::Object(arguments.clone());
     arguments.sort_all_objects();
@@ -213,7 +214,7 @@ pub(super) struct ReplayedTool {
     replies: Arc<RecordedReplies>,
     row: String,
     answers_state: bool,
-    /// `None` after a call that is not recorded, and where the row is not.
+    /// `None` after an unrecorded call, and for an unrecorded row.
     at: Option<usize>,
     calls: usize,
 }

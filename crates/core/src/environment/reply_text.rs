@@ -1,11 +1,11 @@
-//! The text of a reply as a model may read it: bounded, and nothing in it that a terminal obeys.
+//! Prepares a reply's text for the model: bounded, without terminal control characters.
 
 use crate::format::grouped;
 use crate::secrets::visible_lines;
 
-/// The text without control characters but line ends, of at most so many bytes; what is cut is said.
+/// Removes control characters but line ends and truncates to `most_bytes` with a note.
 pub(super) fn reply_text(raw: &str, most_bytes: usize) -> String {
-    // A control character becomes three bytes at most.
+    // A control character becomes at most three bytes.
     let start = cut(raw, most_bytes.saturating_add(1));
     let text = visible_lines(start).into_owned();
     if start.len() == raw.len() && text.len() <= most_bytes {
@@ -23,7 +23,7 @@ pub(super) fn reply_text(raw: &str, most_bytes: usize) -> String {
     format!("{shown}{}", cut(&note, most_bytes - shown.len()))
 }
 
-/// The longest beginning of whole characters within so many bytes.
+/// The longest prefix of whole characters within `most_bytes`.
 fn cut(text: &str, most_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(most_bytes)]
 }

@@ -1,4 +1,4 @@
-//! `builtin = "sqlite"`: a database of the conversation's own, which the model queries and changes.
+//! `builtin = "sqlite"`: a database per conversation, which the model queries and changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use crate::task::{Home, Read, Section, TaskError, functions};
 
 #[derive(Debug, Clone)]
 pub(super) struct SqliteRules {
-    /// The file of statements that make the database; `None`: the row's make all of it.
+    /// File of statements that create the database; `None`: only the row's.
     database: Option<String>,
-    /// The row's field with further statements.
+    /// Row field with further statements.
     field: String,
     /// OpenAI's list.
     pub(super) definitions: Value,
     statements: Arc<Statements>,
-    /// Of the task.
+    /// Task files.
     pub(super) files: Vec<String>,
 }
 
-/// The statements that functions run, by name.
+/// Statements run by functions, by name.
 type Statements = BTreeMap<String, Statement>;
 
 #[derive(Debug)]
 enum Statement {
-    /// The one that the model writes, which may change rows or not.
+    /// Written by the model; may change rows if `is_change`.
     Written { is_change: bool },
-    /// The task's, whose parameters are the arguments of a call.
+    /// The task's, with the call's arguments as parameters.
     Own(String),
 }
 
-/// A database that conversations begin with.
+/// The initial database of conversations.
 #[derive(Debug)]
 pub(super) struct SqliteTool {
     rules: SqliteRules,
@@ -119,7 +119,7 @@ impl SqliteRules {
         if let (Some(image), Some(file)) = (&tool.image, self.files.get(1)) {
             let (label, text) = (home.label(file), home.read_text(file)?);
             tool.check(image).map_err(|(sql, message)| {
-                // At its start where it is written with other escapes than ours.
+                // At its start if written with other escapes than ours.
                 let byte = text.find(&Value::from(sql).to_string()).unwrap_or_default();
                 let (line, column) = line_column(&text, byte);
                 TaskError::Place {
@@ -163,7 +163,7 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
     json!([query, execute])
 }
 
-/// Takes the statements out of a list of functions.
+/// Removes the statements from a list of functions.
 fn own_statements(list: &mut Value) -> Result<Statements, String> {
     let names: Vec<String> = functions(list)
         .iter()
@@ -196,8 +196,8 @@ fn own_statements(list: &mut Value) -> Result<Statements, String> {
 }
 
 impl SqliteTool {
-    /// Whether the database takes the statements of the task's own functions, and their arguments are its parameters; if not,
-    /// the statement and why.
+    /// Checks that the database accepts the statements of the task's own functions, with their
+    /// arguments as parameters; else returns the statement and reason.
     fn check(&self, image: &[u8]) -> Result<(), (&str, String)> {
         let mut database = Database::from_image(image).map_err(|failure| ("", failure.message))?;
         for function in functions(&self.rules.definitions).iter().flatten() {

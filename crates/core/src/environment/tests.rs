@@ -1,4 +1,5 @@
-//! Tools as conversations use them: programs that answer, fail, hang and lie; databases; what `task.toml` may say.
+//! Tests of tools in conversations: programs that answer, fail, hang and lie; databases;
+//! `task.toml`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod builtin;
@@ -18,7 +19,7 @@ use crate::task::{Home, Section, Source};
 const DEFINITIONS: &str = r#"[{"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}}]"#;
 const RUN: &str = "[[tool]]\nrun = [\"python3\", \"tools.py\"]\ndefinitions = \"tools.json\"\n";
 
-/// The tools of a `task.toml`, whose programs are trusted.
+/// The tools of a `task.toml`, with trusted programs.
 fn toolset(folder: &Path, toml: &str) -> Result<Toolset, String> {
     let document = DeTable::parse(toml).unwrap();
     let source = Source {
@@ -146,7 +147,7 @@ fn a_program_answers_one_conversation_and_keeps_its_state() {
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_begins_with_a_field_of_its_row() {
-    // The first line has no answer; nor has a second one of its kind.
+    // The first line has no answer, nor does a second one of its kind.
     let body = "if 'row' in question:\n    n += question['row']['start']\n    continue\nanswer(result=n + (x or 0))";
     let (folder, mut one) = python_about(
         body,
@@ -156,7 +157,7 @@ fn a_program_begins_with_a_field_of_its_row() {
     assert_eq!(reply(&mut one, "f", json!({"x": 2})), "answered: 42");
     assert_eq!(reply(&mut one, "f", json!({"x": 3})), "answered: 43");
     let tools = toolset(folder.path(), &format!("{RUN}field = \"data\"")).unwrap();
-    // Asked for its state first, too.
+    // Also if asked for its state first.
     let mut other = tools.open(&row(json!({"data": {"start": 1}}))).unwrap();
     let query = StateQuery {
         tool: None,
@@ -195,7 +196,7 @@ fn the_prompt_of_a_row_lists_the_functions_that_it_names() {
         (json!({"tools": ["g"]}), json!([all[1]])),
         (json!({"tools": ["g", "f"]}), json!([all[1], all[0]])),
         (json!({"tools": []}), json!([])),
-        // Those of a row that kind = "tool_calls" scores.
+        // Those of a row scored by kind = "tool_calls".
         (json!({"tools": [{"name": "h"}]}), all.clone()),
     ] {
         assert_eq!(
@@ -283,7 +284,7 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
         ),
     ] {
         let (_folder, mut environment) = python(body, keys);
-        // The first answer has time for the interpreter's start.
+        // The first answer includes the interpreter's start.
         if keys.starts_with("seconds") {
             assert_eq!(reply(&mut environment, "f", json!({"x": 1})), "answered: 1");
         }
@@ -358,7 +359,7 @@ fn calls_of_one_answer_run_at_once_where_the_tool_says_so() {
 fn a_program_does_not_outlive_its_conversation() {
     let lock = tempfile::NamedTempFile::new().unwrap();
     let held = crate::files::open(lock.path()).unwrap();
-    // A daemon that keeps its output, besides.
+    // Also a daemon that holds its output open.
     let body = format!(
         "import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(600)\n    os._exit(0)\nos.wait()\nanswer(result=1)",
         lock.path()
@@ -485,7 +486,7 @@ fn malformed_tools_are_refused_with_their_place() {
         let error = error.replace(folder.path().to_str().unwrap(), "/FOLDER");
         assert!(error.starts_with(expected), "{toml:?}: {error}");
     }
-    // What is found when tools are made ready.
+    // Found when tools are prepared.
     let names_twice = format!("{sqlite}name = \"a\"\n{RUN}name = \"b\"\n{RUN}");
     let error = toolset(folder.path(), &names_twice)
         .unwrap()

@@ -1,4 +1,4 @@
-//! The program of a tool or of an agent, and whether the user has allowed it to run.
+//! The program of a tool or agent, and whether the user trusts it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,49 +12,49 @@ use crate::sandbox::{
 };
 use crate::task::{Home, Read};
 
-/// What runs a program.
+/// What a program belongs to, for messages and digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
-    /// In messages.
+    /// Name in messages.
     pub(super) name: &'a str,
-    /// How the program is asked: for digests.
+    /// The program's protocol, for digests.
     pub(super) key: &'a str,
     pub(super) word: &'static str,
-    /// Of `task.toml`.
+    /// Block of `task.toml`.
     pub(super) block: &'static str,
 }
 
-/// A program that a tool or an agent runs.
+/// A program run by a tool or agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
-    /// `name` of its `[[tool]]`; `agent` for that of `[agent]`.
+    /// `name` of its `[[tool]]`; `agent` for `[agent]`.
     pub name: String,
     /// `tool` or `agent`.
     pub word: &'static str,
-    /// Of `task.toml`.
+    /// Block of `task.toml`.
     block: &'static str,
     pub command: Vec<String>,
-    /// Files of the task's folder that belong to it.
+    /// Task files that belong to it.
     pub files: Vec<String>,
-    /// The files outside that start, each with where its links lead, and what interprets them.
+    /// Executed files outside the task, each with its link targets and interpreter.
     pub programs: Vec<String>,
-    /// SHA-256 in hex over the command, the programs that it starts, the names and the bytes of the files.
+    /// SHA-256 in hex over the command, its programs, and names and contents of the files.
     pub digest: String,
     pub is_trusted: bool,
-    /// What this machine lacks, and how to install it.
+    /// What is not installed, and how to install it.
     pub missing: Option<String>,
-    /// The least isolation that the task asks for.
+    /// Minimum isolation required by the task.
     asked: Option<Level>,
-    /// Files and folders outside the task that it may read.
+    /// Readable files and folders outside the task.
     read: Vec<PathBuf>,
     folder: PathBuf,
 }
 
-/// Names and bytes of files.
+/// Names and contents.
 pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
-    /// The program, the bytes of its files, and what its command starts.
+    /// The program, its files' contents, and the programs its command starts.
     pub(super) fn read(
         owner: ProgramOwner<'_>,
         rules: &ProgramRules,
@@ -105,7 +105,7 @@ impl ToolProgram {
         Ok((program, files, found))
     }
 
-    /// The isolation that it runs in on this machine, or why it does not.
+    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         match self.level() {
             None if self.needs_network()
@@ -123,7 +123,7 @@ impl ToolProgram {
         }
     }
 
-    /// The level at which it runs on this machine; `None`: not at all.
+    /// Its level on this machine; `None`: cannot run.
     fn level(&self) -> Option<Level> {
         let level = machine().level.for_asked(self.asked);
         level.filter(|level| *level != Level::Limited || !self.needs_network())
@@ -133,20 +133,20 @@ impl ToolProgram {
         self.block == "[agent]"
     }
 
-    /// Whether it runs with less isolation than is wanted of programs that do what a model says, and its task does not
-    /// say that this is enough.
+    /// Whether it has less isolation than recommended for programs controlled by a model, without
+    /// its task accepting that.
     pub fn lacks_isolation(&self) -> bool {
         self.asked.is_none() && machine().level < Level::Strong
     }
 
-    /// What it may read besides the system's programs and its own files.
+    /// What it may read besides system programs and its own files.
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);
         visible_paths([path_of(name, &self.folder).as_path()], &self.read)
     }
 }
 
-/// A program with its files, as they are when they are found to be trusted.
+/// A program with its files as verified.
 pub(super) fn trusted(
     task: &str,
     owner: ProgramOwner<'_>,

@@ -1,4 +1,4 @@
-//! The tools of a task, started nowhere yet.
+//! A task's tools, not yet started.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use super::tool_program::ToolProgram;
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TaskError, functions};
 
-/// `[[tool]]` and `[tools]` of a task. Clones share what the first conversation has made ready.
+/// `[[tool]]` and `[tools]`. Clones share what the first conversation prepared.
 #[derive(Debug, Clone)]
 pub struct Toolset(Arc<Tools>);
 
@@ -24,13 +24,13 @@ struct Tools {
     home: Home,
     rules: Vec<ToolRules>,
     limits: ConversationLimits,
-    /// The file of recorded results, where programs are replayed.
+    /// The file of recorded results, in replay.
     recorded: Option<String>,
     ready: OnceLock<Arc<ReadyTools>>,
 }
 
 impl Toolset {
-    /// `None` for a task without `[[tool]]`.
+    /// `None` without `[[tool]]`.
     pub(crate) fn read(top: &Section<'_>, task: &str, home: &Home) -> Read<Option<Self>> {
         let rules = read_tools(top, home)?;
         let limits = read_limits(top, !rules.is_empty())?;
@@ -47,16 +47,17 @@ impl Toolset {
         Ok((!tools.rules.is_empty()).then(|| Self(Arc::new(tools))))
     }
 
-    /// OpenAI's list of the functions, for the chat template. The first time it may start servers that list theirs.
+    /// OpenAI's list of functions, for the chat template. The first call may start servers to list
+    /// theirs.
     ///
     /// # Errors
-    /// As [`Self::open`], but for the row.
+    /// As [`Self::open`], except for the row.
     pub fn definitions(&self) -> Result<&Value, EnvironmentError> {
         Ok(&self.ready()?.definitions)
     }
 
-    /// What the MCP servers among them say about their use, for the system text; empty where none does. Bounded as results
-    /// are, and like theirs it may have the text of a special token.
+    /// Instructions of MCP servers for the system text, possibly empty. Bounded as results are, and
+    /// may likewise contain text of special tokens.
     ///
     /// # Errors
     /// As [`Self::definitions`].
@@ -64,10 +65,11 @@ impl Toolset {
         Ok(&self.ready()?.instructions)
     }
 
-    /// Those that the prompt of a row lists: all, or those that its `tools` name. The others answer as well if called.
+    /// The functions listed in a row's prompt: all, or those its `tools` name. The others can still
+    /// be called.
     ///
     /// # Errors
-    /// As [`Self::definitions`], and a name that no function has.
+    /// As [`Self::definitions`], and an unknown name.
     pub fn definitions_of(&self, row: &PromptRow) -> Result<Cow<'_, Value>, EnvironmentError> {
         let all = self.definitions()?;
         let own = row
@@ -93,7 +95,7 @@ impl Toolset {
         ))
     }
 
-    /// All of them without starting or trusting anything; `None` where a server lists its functions itself.
+    /// All functions, without starting or trusting programs; `None` if only a server knows them.
     pub fn known_definitions(&self) -> Option<Value> {
         let lists: Option<Vec<Value>> = self
             .0
@@ -115,21 +117,21 @@ impl Toolset {
         &self.0.limits
     }
 
-    /// The tools with the state that a conversation about a row begins with.
+    /// The tools in the initial state of a conversation about a row.
     ///
     /// # Errors
-    /// A program that is not trusted, not installed, or asks for more isolation than the machine gives; statements of
-    /// a database that do not run; functions that two tools have; a file of recorded results that cannot be read.
+    /// A program that is not trusted, not installed, or needs more isolation than the machine
+    /// provides; failing statements of a database; a function in two tools; an unreadable file of
+    /// recorded results.
     pub fn open(&self, row: &PromptRow) -> Result<Environment, EnvironmentError> {
         Environment::new(self.ready()?, self.0.limits.max_result_bytes, row)
     }
 
-    /// Whether its programs are not started: calls have recorded replies.
+    /// Whether calls are answered from records, without starting programs.
     pub fn is_replayed(&self) -> bool {
         self.0.recorded.is_some()
     }
 
-    /// The programs that its tools run.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
         let run = self.0.rules.iter().filter(|_| !self.is_replayed());
         let programs = run.filter_map(|tool| Some((tool, tool.kind.program()?)));
@@ -138,7 +140,7 @@ impl Toolset {
             .collect()
     }
 
-    /// Whether the user must have allowed its programs.
+    /// Whether its programs need the user's trust.
     pub fn needs_trust(&self) -> bool {
         !self.is_replayed()
             && self
@@ -148,7 +150,7 @@ impl Toolset {
                 .any(|tool| tool.kind.program().is_some())
     }
 
-    /// The files of the task that belong to tools.
+    /// Task files that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.0
             .rules
@@ -157,7 +159,7 @@ impl Toolset {
             .chain(self.0.recorded.as_deref())
     }
 
-    /// Whether a call names a function, and its arguments fit.
+    /// Whether a call names a known function with fitting arguments.
     pub(super) fn takes(&self, call: &ToolCall) -> bool {
         self.ready()
             .is_ok_and(|ready| ready.functions.tool_of(call).is_ok())

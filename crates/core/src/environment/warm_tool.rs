@@ -1,24 +1,24 @@
-//! Programs that hold no state (`stateless = true`): the process of one conversation serves the next.
+//! Stateless programs (`stateless = true`): a process serves conversations in turn.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::calls::ToolCall;
 use super::live_tool::{LiveTool, RawReply};
 
-/// Those that no conversation has now: at most as many as there were conversations at once.
+/// Idle processes: at most as many as there were parallel conversations.
 #[derive(Debug, Default)]
 pub(super) struct IdleTools(Mutex<Vec<Box<dyn LiveTool>>>);
 
-/// One that is idle again afterwards.
+/// A process that becomes idle again when dropped.
 #[derive(Debug)]
 pub(super) struct WarmTool {
     idle: Arc<IdleTools>,
-    /// `None` when dropped alone.
+    /// `None` only during drop.
     tool: Option<Box<dyn LiveTool>>,
 }
 
 impl IdleTools {
-    /// One that runs still, or what `start` gives.
+    /// Reuses a running process, or calls `start`.
     ///
     /// # Errors
     /// As `start`.

@@ -1,4 +1,5 @@
-//! Atomic files and folders, also across a crash: written to a temporary name in the same folder, synced, renamed.
+//! Atomic files and folders, also across a crash: written under a temporary name in the same
+//! folder, synced, renamed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};
@@ -8,25 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failpoint::{failpoint, torn_write};
 
-/// The permissions of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// This user alone.
     Private,
-    /// As the user's umask says.
+    /// Permissions by the umask.
     Umask,
 }
 
-/// Whether a write is flushed to disk before it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// The file and its name are on the disk when the writer returns.
+    /// File and name are on disk when the writer returns.
     Disk,
-    /// Readers tell an incomplete file themselves.
+    /// Readers detect an incomplete file themselves.
     Never,
 }
 
-/// Replaces a file, or creates it: readers see the old bytes or the new ones, never a mixture.
+/// Creates or replaces a file: readers see the old bytes or the new ones, never a mixture.
 pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     replace_file_with(path, access, Sync::Disk, |file| {
@@ -37,8 +36,8 @@ pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     })
 }
 
-/// As [`replace_file`], of several: none is replaced before all are on the disk, so that an error or a kill while they
-/// are written leaves all as they were. An error comes with the path that it is about.
+/// As [`replace_file`], for several: none is replaced before all are on disk, so an error or a kill
+/// while writing leaves all unchanged. An error names its path.
 pub fn replace_files<'a>(
     files: &[(&'a Path, &[u8])],
     access: Access,
@@ -73,7 +72,7 @@ pub fn replace_files<'a>(
 
 /// A new name beside a file, for its next content.
 fn temporary(path: &Path) -> PathBuf {
-    // Two threads of one process may write the same file at once.
+    // Two threads may write the same file at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(
@@ -82,12 +81,12 @@ fn temporary(path: &Path) -> PathBuf {
         NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     let temporary = path.with_file_name(name);
-    // An earlier process of this number may have left one.
+    // An earlier process with this id may have left one.
     let _ = std::fs::remove_file(&temporary);
     temporary
 }
 
-/// As [`replace_file`], of what `fill` writes.
+/// As [`replace_file`], written by `fill`.
 pub fn replace_file_with(
     path: &Path,
     access: Access,
@@ -106,7 +105,7 @@ pub fn replace_file_with(
     });
     failpoint("replace.renamed", &known);
     if written.is_err() {
-        // The error that stopped the writing is the one to tell.
+        // Report the error that stopped the writing.
         let _ = std::fs::remove_file(&temporary);
     }
     written.and_then(|()| {
@@ -118,9 +117,9 @@ pub fn replace_file_with(
     })
 }
 
-/// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are
-/// `fill`'s to force to disk. `fail` makes the error out of what the system said of a path. An error leaves nothing
-/// under either name, unless the rename alone could not be made durable.
+/// Fills a new folder `.NAME.partial` through `fill`, then renames it to `target`, which must not
+/// exist. `fill` syncs its files itself. `fail` makes an error from a path and the system's error.
+/// An error leaves nothing under either name, unless only the rename could not be made durable.
 pub fn create_folder_with<T, E>(
     target: &Path,
     access: Access,
@@ -133,7 +132,8 @@ pub fn create_folder_with<T, E>(
         std::fs::remove_dir_all(&partial).map_err(|error| fail(&partial, error))?;
     }
     create_folder(&partial, access).map_err(|error| fail(&partial, error))?;
-    // Tells [`remove_left_folders`] that it is being filled. Some file systems lock no folders: there none is removed.
+    // Shows [`remove_left_folders`] that the folder is in use. Where the file system cannot lock
+    // folders, none is removed.
     let lock = File::open(&partial).ok();
     let _ = lock.as_ref().map(File::try_lock);
     let written = fill(&partial).and_then(|written| {
@@ -152,8 +152,8 @@ pub fn create_folder_with<T, E>(
     written
 }
 
-/// Waits until no other process has locked the folder, and locks it until the file is dropped. Some file systems lock no
-/// folders: there it does not wait.
+/// Waits for the folder's lock and holds it until the file is dropped. Does not wait on file
+/// systems that cannot lock folders.
 ///
 /// # Errors
 /// A folder that cannot be opened.
@@ -163,8 +163,9 @@ pub fn lock_folder(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Removes folders in `parent` that an ended process was filling ([`create_folder_with`]) or removing: those whose names
-/// `is_left` takes, and that nobody has locked, themselves or by a file `lock` in them.
+/// Removes folders in `parent` that an ended process was filling ([`create_folder_with`]) or
+/// removing: accepted by `is_left`, and not locked, neither themselves nor through a file `lock` in
+/// them.
 pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     for path in entries
@@ -180,7 +181,7 @@ pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
     }
 }
 
-/// Opens a new file for writing; one that exists is an error.
+/// Creates a file for writing; an existing one is an error.
 pub fn create(path: &Path, access: Access) -> Result<File> {
     OpenOptions::new()
         .write(true)
@@ -194,7 +195,7 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
         .map_err(exists)
 }
 
-/// Writes a new file, on the disk when this returns; one that exists is an error.
+/// Writes and syncs a new file; an existing one is an error.
 pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let mut file = create(path, access)?;
     torn_write("create.half", &path.to_string_lossy(), bytes, |half| {
@@ -204,12 +205,12 @@ pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     file.sync_all()
 }
 
-/// Makes a new folder in one that exists.
+/// Creates a folder; its parent must exist.
 pub fn create_folder(path: &Path, access: Access) -> Result<()> {
     folder_builder(access).create(path).map_err(exists)
 }
 
-/// Makes a folder where it is missing, in one that exists: what was removed does not come back by a folder within it.
+/// Creates a missing folder; its parent must exist, so that a removed one is not created again.
 pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
     create_folder(path, access).or_else(|error| {
         if error.kind() == ErrorKind::AlreadyExists {
@@ -220,7 +221,7 @@ pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
     })
 }
 
-/// Makes a folder and its parents where they are missing.
+/// Creates missing folders, with parents.
 pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
     let in_the_way = |error: Error| match error.kind() {
         kind @ (ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => {
@@ -235,7 +236,7 @@ pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
         .map_err(in_the_way)
 }
 
-/// The system says "File exists", and not what to do.
+/// Adds the remedy to the system's "File exists".
 fn exists(error: Error) -> Error {
     match error.kind() {
         kind @ (ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
@@ -245,7 +246,7 @@ fn exists(error: Error) -> Error {
     }
 }
 
-/// Makes the entries of a folder durable: new files, renames, removals.
+/// Makes new files, renames and removals in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     // The parent of a bare file name is empty: the current folder.
     let path = if path.as_os_str().is_empty() {

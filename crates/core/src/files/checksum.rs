@@ -1,5 +1,5 @@
-//! Checksums by XXH3: the digest of a file, and the last field of a JSON line or document, which verifies what precedes it.
-//! They find damage, not forgery.
+//! XXH3 checksums: the digest of a file, and the last field of a JSON line or document, which
+//! verifies what precedes it. They detect damage, not forgery.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,20 +8,18 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::format::hex;
 
-/// The name of the last field.
 pub const CHECKSUM_FIELD: &str = "xxh3";
 
-/// The size of one read.
+/// Size of one read.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Between the fields of a line and its checksum of 16 hexadecimal digits, and between those of an indented document and
-/// its own; what follows the digits.
+/// Text around the 16 hex digits of a line's checksum; for an indented document likewise.
 const LINE_ENDS: [&str; 2] = [r#","xxh3":""#, r#""}"#];
 const DOCUMENT_ENDS: [&str; 2] = [",\n  \"xxh3\": \"", "\"\n}"];
-/// As [`LINE_ENDS`], in a TOML file: a comment.
+/// As [`LINE_ENDS`], for a TOML file: a comment.
 const TOML_ENDS: [&str; 2] = ["# xxh3 ", ""];
 
-/// The digest of bytes that come in pieces: 128 bits of XXH3, which reads as fast as memory.
+/// 128-bit XXH3 of bytes given in pieces; as fast as memory.
 #[derive(Clone, Default)]
 pub struct Digest(XxHash3_128);
 
@@ -36,13 +34,13 @@ impl Digest {
         self.0.write(bytes);
     }
 
-    /// 32 hexadecimal digits.
+    /// 32 hex digits.
     pub fn finish(&self) -> String {
         hex(&self.0.finish_128().to_be_bytes())
     }
 }
 
-/// The digest of a file, which may be larger than memory.
+/// Digests a file, which may exceed memory.
 ///
 /// # Errors
 /// The system's error.
@@ -57,28 +55,26 @@ pub fn digest_file(path: &Path) -> std::io::Result<String> {
     }
 }
 
-/// What the checksum at the end of a text says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
-    /// The text is as it was written.
     Intact,
-    /// It has no checksum: an older program wrote it.
+    /// No checksum: written by an older program.
     Without,
-    /// Its checksum does not match, or was damaged itself.
+    /// The checksum does not match or is damaged.
     Damaged,
 }
 
-/// Adds the checksum to a JSON object on one line, without a line end; other texts stay as they are.
+/// Adds the checksum to a JSON object on one line without a line end; other text is unchanged.
 pub fn seal_line(line: &mut Vec<u8>) {
     seal(line, b"}", LINE_ENDS);
 }
 
-/// Adds the checksum to an indented JSON object; other texts stay as they are.
+/// Adds the checksum to an indented JSON object; other text is unchanged.
 pub fn seal_document(text: &mut Vec<u8>) {
     seal(text, b"\n}", DOCUMENT_ENDS);
 }
 
-/// Adds the checksum to a TOML file, as a comment.
+/// Adds the checksum to TOML, as a comment.
 pub fn seal_toml(text: &mut String) {
     let sum = sum(text.as_bytes());
     text.push_str(&format!("{}{sum}\n", TOML_ENDS[0]));
@@ -94,12 +90,12 @@ fn seal(text: &mut Vec<u8>, closing: &[u8], [before, after]: [&str; 2]) {
     }
 }
 
-/// 64 bits of XXH3 as 16 hexadecimal digits.
+/// 64-bit XXH3 as 16 hex digits.
 pub fn sum(bytes: &[u8]) -> String {
     hex(&XxHash3_64::oneshot(bytes).to_be_bytes())
 }
 
-/// Verifies a line, an indented document or a TOML file; white space at its end does not matter.
+/// Verifies a line, an indented document or a TOML file; trailing white space is ignored.
 pub fn check(text: &[u8]) -> Checked {
     let text = text.trim_ascii_end();
     let found = [LINE_ENDS, DOCUMENT_ENDS, TOML_ENDS].map(|ends| check_ends(text, ends));

@@ -1,23 +1,25 @@
-//! Named places where a test has the process die as by the out-of-memory killer, panic, linger, or its clock jump.
-//! Development builds only: a release build leaves this file out.
+//! Failpoints of tests: the process dies as by the OOM killer, panics or lingers at a named place,
+//! or its clock jumps. Development builds only.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// `PLACE[=WHAT]:N[+MS]`: die (at a panic point: panic; at [`fails_at`]: fail) at the Nth visit of a place, or so many milliseconds after it.
+/// `PLACE[=WHAT]:N[+MS]`: dies (panics at a panic point, fails at [`fails_at`]) at the Nth visit of
+/// a place, or MS milliseconds later.
 const DEATH: &str = "GRPO_TUI_FAULT";
 
-/// `PLACE:MS`: every visit of a place takes so many milliseconds longer.
+/// `PLACE:MS`: delays every visit of a place.
 const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
 
-/// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
+/// `N:MS`: from the Nth reading on, shifts the wall clock by MS milliseconds, which may be
+/// negative.
 const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
 
-/// `SECONDS`: how long the ranks of a launcher wait for each other.
+/// `SECONDS`: rendezvous timeout of a launcher's ranks.
 const RENDEZVOUS: &str = "GRPO_TUI_FAULT_RENDEZVOUS";
 
-/// A requested failpoint, and how often it was reached.
+/// A requested failpoint and its visits so far.
 #[derive(Debug)]
 struct ArmedFailpoint {
     place: String,
@@ -27,8 +29,8 @@ struct ArmedFailpoint {
     visits: AtomicU64,
 }
 
-/// Dies here, or lingers, where a test asked for it. `place` is one in the program's text, `what` tells its visits
-/// apart: a kind of event, a file's name.
+/// Dies or lingers if this place is armed. `place` is a name from the source, `what` distinguishes
+/// visits: a kind of event, a file name.
 pub fn failpoint(place: &str, what: &str) {
     static DELAYED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     if let Some((_, delay)) = DELAYED
@@ -43,12 +45,12 @@ pub fn failpoint(place: &str, what: &str) {
     }
 }
 
-/// Whether something is to fail here, where a test asked for it, and the process to go on.
+/// Whether an operation should fail here; the process continues.
 pub fn fails_at(place: &str, what: &str) -> bool {
     is_armed(place, what)
 }
 
-/// Panics here, where a test asked for it, as a bug would.
+/// Panics if armed, as a bug would.
 #[expect(clippy::panic, reason = "a test asks for this panic")]
 pub fn panic_point(place: &str, what: &str) {
     if is_armed(place, what) {
@@ -56,7 +58,7 @@ pub fn panic_point(place: &str, what: &str) {
     }
 }
 
-/// Where a test asked for it, has `write` take the first half of `bytes`, and dies.
+/// If armed, writes the first half of `bytes` and dies.
 pub fn torn_write(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8])) {
     if is_armed(place, what) {
         write(&bytes[..bytes.len() / 2]);
@@ -64,7 +66,7 @@ pub fn torn_write(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8
     }
 }
 
-/// The wall clock's reading as a test wants it.
+/// The wall clock, shifted by a test.
 pub fn test_clock(milliseconds: u64) -> u64 {
     static JUMP: OnceLock<Option<(u64, i64)>> = OnceLock::new();
     static READINGS: AtomicU64 = AtomicU64::new(0);
@@ -76,7 +78,7 @@ pub fn test_clock(milliseconds: u64) -> u64 {
     }
 }
 
-/// How long ranks wait for each other: `usual`, or as a test wants it.
+/// `usual`, or the timeout set by a test.
 pub fn rendezvous_timeout(usual: Duration) -> Duration {
     let seconds = std::env::var(RENDEZVOUS).ok();
     seconds
@@ -91,7 +93,7 @@ fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A
     Some((first.parse().ok()?, second.parse().ok()?))
 }
 
-/// Whether this visit is the one that was asked for.
+/// Whether this visit is the requested one.
 fn is_armed(place: &str, what: &str) -> bool {
     static ARMED: OnceLock<Option<ArmedFailpoint>> = OnceLock::new();
     let Some(armed) = ARMED.get_or_init(|| ArmedFailpoint::parse(&std::env::var(DEATH).ok()?))
@@ -118,7 +120,7 @@ fn is_armed(place: &str, what: &str) -> bool {
     now
 }
 
-/// Nothing of the process runs after this: no destructor, no handler, no buffer.
+/// Ends the process without destructors, handlers or flushed buffers.
 fn die() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()

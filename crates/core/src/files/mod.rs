@@ -1,5 +1,5 @@
-//! Opening files that others may have written: regular files only, without blocking, inside their folder, size-limited.
-//! Atomic writes.
+//! Opens files that others may have written: regular files only, without blocking, inside their
+//! folder, size-limited. Atomic writes.
 
 mod atomic;
 mod checksum;
@@ -23,17 +23,17 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
-/// The largest file that is read whole into memory where nothing tighter is said.
+/// Default limit of a file that is read whole.
 pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
 
-/// Opens a regular file for reading; links are followed. A FIFO, socket or device is refused at once, where opening it
-/// would wait or act.
+/// Opens a regular file for reading, following links. Refuses a FIFO, socket or device at once,
+/// since opening it could block or have effects.
 ///
 /// # Errors
 /// The system's error, and [`ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open(path: &Path) -> Result<File> {
-    // Looked at first, since opening a device can act on it; and again once it is open, since it may have been
-    // exchanged between.
+    // Checked before opening, which can act on a device, and again afterwards, as the file may have
+    // been exchanged.
     regular(&std::fs::metadata(path)?)?;
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = OpenOptions::new()
@@ -44,8 +44,8 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Closes all descriptors from `first` on when this process becomes another program. Makes only system calls, so that it
-/// may be called between fork and exec.
+/// Marks all descriptors from `first` on as close-on-exec. Only system calls: safe between fork and
+/// exec.
 pub fn close_on_exec_from(first: RawFd) {
     // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
     let outcome = unsafe {
@@ -57,7 +57,7 @@ pub fn close_on_exec_from(first: RawFd) {
         )
     };
     if outcome != 0 {
-        // A kernel before 5.11.
+        // Kernels before 5.11.
         for descriptor in first..4096 {
             // SAFETY: a number that is not an open descriptor only makes the call fail.
             let _ = rustix::io::fcntl_setfd(
@@ -68,7 +68,7 @@ pub fn close_on_exec_from(first: RawFd) {
     }
 }
 
-/// Connects to a Unix socket, by a path that is short: the system takes at most 108 bytes.
+/// Connects to a Unix socket whose path is at most 108 bytes long.
 ///
 /// # Errors
 /// The system's error.
@@ -87,7 +87,7 @@ pub fn connect(socket: &Path) -> Result<UnixStream> {
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
-/// `/dev/null`, for reading and writing.
+/// Opens `/dev/null` for reading and writing.
 ///
 /// # Errors
 /// The system's error.
@@ -95,7 +95,7 @@ pub fn open_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
-/// Numbers that nobody can guess.
+/// Cryptographically secure.
 ///
 /// # Errors
 /// The system's error.
@@ -105,7 +105,7 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The bytes of a regular file.
+/// Reads a regular file.
 ///
 /// # Errors
 /// As [`open`], and [`ErrorKind::FileTooLarge`] above [`MAX_WHOLE_FILE_BYTES`].
@@ -113,14 +113,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     read_at_most(path, MAX_WHOLE_FILE_BYTES)
 }
 
-/// The bytes of a regular file of at most so many.
+/// Reads a regular file.
 ///
 /// # Errors
-/// As [`open`], and [`ErrorKind::FileTooLarge`] for more.
+/// As [`open`], and [`ErrorKind::FileTooLarge`] above `most_bytes`.
 pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let size = file.metadata()?.len();
-    // A file of /proc has no size and may still be long.
+    // A file in /proc has size 0 and may still be long.
     let mut bytes = Vec::with_capacity(size.min(most_bytes) as usize);
     if size <= most_bytes {
         file.take(most_bytes.saturating_add(1))
@@ -136,10 +136,10 @@ pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a regular file.
+/// Reads a regular file of UTF-8.
 ///
 /// # Errors
-/// As [`read`], and [`ErrorKind::InvalidData`] where it is not UTF-8.
+/// As [`read`], and [`ErrorKind::InvalidData`] otherwise.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|error| {
         Error::new(
@@ -149,22 +149,22 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Why a path does not name something inside a folder.
+/// Why a path is not inside a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathError {
-    /// It is absolute, empty or climbs with `..`.
+    /// Absolute, empty, or contains `..`.
     Written,
-    /// A link on the way leads to this place.
+    /// A link in the path leads outside, to this place.
     Link(PathBuf),
-    /// A link on the way names this place, where nothing is, or leads in a circle.
+    /// A link in the path is dangling or cyclic.
     Broken(PathBuf),
 }
 
-/// Where `relative` lies in `folder`, with every link followed; what is not there yet is taken as written. Nothing is
-/// opened.
+/// Resolves `relative` in `folder`, following every link; missing parts are taken as written. Opens
+/// nothing.
 ///
 /// # Errors
-/// [`PathError`] where it is written as, or leads to, a place outside the folder.
+/// [`PathError`] if the path is written as, or leads, outside the folder.
 pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, PathError> {
     let mut names = Vec::new();
     for part in Path::new(relative).components() {
@@ -179,7 +179,7 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
     if names.is_empty() {
         return Err(PathError::Written);
     }
-    // A folder that is not there yet holds no links.
+    // A missing folder holds no links.
     let Ok(root) = std::fs::canonicalize(folder) else {
         return Ok(folder.join(relative));
     };
@@ -189,7 +189,7 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
         match std::fs::canonicalize(&place) {
             Ok(found) if found.starts_with(&root) => place = found,
             Ok(found) => return Err(PathError::Link(found)),
-            // Where it would lead cannot be told.
+            // Its target is unknown.
             Err(_) if place.is_symlink() => {
                 return Err(PathError::Broken(
                     std::fs::read_link(&place).unwrap_or_default(),
@@ -201,7 +201,7 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
     Ok(place)
 }
 
-/// Refuses what is not a regular file, and says what it is.
+/// Refuses anything but a regular file, naming its type.
 fn regular(found: &std::fs::Metadata) -> Result<()> {
     let kind = found.file_type();
     let what = match () {
@@ -217,7 +217,7 @@ fn regular(found: &std::fs::Metadata) -> Result<()> {
     ))
 }
 
-/// A release build has no failpoints, and reads no variable that could set one.
+/// No failpoints in release builds, and no variables that set them.
 #[cfg(not(debug_assertions))]
 mod failpoint {
     #[inline]
@@ -278,7 +278,7 @@ mod tests {
     fn no_more_is_read_than_is_asked_for() {
         let work = tempfile::tempdir().unwrap();
         let path = work.path().join("file");
-        // Without blocks on the disk: it is never read.
+        // Sparse: it is never read.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let message = read(&path).unwrap_err().to_string();
         assert_eq!(
@@ -293,7 +293,7 @@ mod tests {
             ),
             (5, ErrorKind::FileTooLarge)
         );
-        // The system reports its size as 0.
+        // Its reported size is 0.
         assert_eq!(
             read_at_most(Path::new("/proc/self/status"), 10)
                 .unwrap_err()

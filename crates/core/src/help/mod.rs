@@ -1,5 +1,4 @@
-//! A task's definition for those who read and write it: its outline, and the problems of a text under edit. No score
-//! depends on it.
+//! Help for authors of tasks: a definition's outline and its problems. No score depends on it.
 
 mod outline;
 mod schema_lint;

@@ -1,4 +1,4 @@
-//! Errors and warnings about a definition's text, each with its position: for the gutter of an editor.
+//! Errors and warnings in a definition's text with positions, for an editor.
 
 use super::outline::{OutlineEntry, outline};
 use crate::format::slip_of;
@@ -7,42 +7,38 @@ use crate::score::json::{self, Kind, Places, Syntax, Value};
 use crate::score::{ScoreError, Scorer, Task, Trust, meta_problems};
 use crate::task::TaskError;
 
-/// Faults that are listed.
 const MAX_FAULTS: usize = 200;
 
-/// A problem of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// 1-based.
     pub line: usize,
     /// 1-based, in Unicode scalars.
     pub column: usize,
-    /// Scalars that are at fault, on that line; at least 1.
+    /// Unicode scalars on that line; at least 1.
     pub length: usize,
-    /// What is wrong and what to do.
+    /// Problem and remedy.
     pub message: String,
-    /// Whether the schema cannot be used; otherwise it is only odd.
+    /// Whether the schema is unusable; otherwise a warning.
     pub is_error: bool,
 }
 
-/// The result of checking a text.
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// In the order of the text.
+    /// Faults in text order.
     pub faults: Vec<Fault>,
-    /// The scorer, or in a sentence why there is none.
+    /// Or why there is none.
     pub scorer: Result<Scorer, String>,
-    /// The task with this text, where it can be read.
+    /// The task with this text, if it parses.
     pub task: Option<Task>,
-    /// Whether the text is right, and only its command or judge may not be used or is not there.
+    /// The text is correct, but its command or judge is missing or not allowed.
     pub needs_command: bool,
-    /// The task's outline.
     pub outline: Vec<OutlineEntry>,
-    /// The programs that it names.
+    /// Programs that it names.
     pub programs: Vec<Trust>,
 }
 
-/// Reads a text as that of the task's definition, and compiles it.
+/// Parses the text as the task's definition and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     let mut found = if task.schema().is_some() {
         diagnose_schema(task, text)
@@ -50,7 +46,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         diagnose_other(task, text)
     };
     if let Some(read) = &found.task {
-        // A `task.toml` under edit is outlined itself, even where another file defines answers.
+        // A `task.toml` being edited is outlined itself, even if another file defines answers.
         let mut outlined = read.clone();
         (outlined.definition_file, outlined.definition_text) =
             (task.definition_file.clone(), text.to_owned());
@@ -60,7 +56,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     found
 }
 
-/// A definition that is not a schema: its first error, if any.
+/// First error of a definition that is not a schema.
 fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let mut faults = Vec::new();
     let mut needs_command = false;
@@ -230,7 +226,7 @@ fn task_fault(label: &str, error: &TaskError, text: &str) -> Fault {
             is_error: true,
         },
         _ => {
-            // The text under edit needs no name.
+            // The edited text needs no name.
             let message = error.to_string();
             let own = message
                 .strip_prefix(label)
@@ -240,7 +236,8 @@ fn task_fault(label: &str, error: &TaskError, text: &str) -> Fault {
     }
 }
 
-/// Misspelt keywords, keywords that the draft does not have, and required fields that nothing describes.
+/// Warns of misspelled keywords, keywords foreign to the draft, and required fields without a
+/// description.
 fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
     let Some(object) = schema.as_object() else {
         return;
@@ -264,7 +261,7 @@ fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
             ));
         };
         let Some(keyword) = Keyword::named(key) else {
-            // Other keys are allowed, and mean nothing.
+            // Other keys are allowed and ignored.
             if let Some(near) = slip_of(key, KEYWORDS.iter().map(|keyword| keyword.name)) {
                 warn(format!(
                     "`{key}` is not a keyword and has no effect; did you mean `{near}`?"
@@ -346,7 +343,7 @@ fn at_pointer(text: &str, root: &Value<'_>, pointer: &str, message: String) -> F
     )
 }
 
-/// A fault from one byte offset to another; only what lies on the first line counts.
+/// A fault between two byte offsets, clipped to its first line.
 fn at(text: &str, start: usize, end: usize, message: String, is_error: bool) -> Fault {
     let start = start.min(text.len());
     let place = Places::new(text).locate(start);

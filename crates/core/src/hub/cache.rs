@@ -1,9 +1,10 @@
-//! The Hugging Face cache on this machine: where it is, and which snapshot a name means.
+//! The local Hugging Face cache: its location, and the snapshot of a name.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The folders where the Hugging Face libraries keep models, most specific first; `variable` reads the environment.
+/// Model folders of the Hugging Face libraries, most specific first; `variable` reads the
+/// environment.
 pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let given = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"];
     if let Some(folder) = given.iter().find_map(|name| set(&variable, name)) {
@@ -18,13 +19,13 @@ pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<
         .collect()
 }
 
-/// The folder of this user's caches.
+/// The user's cache folder.
 pub(super) fn user_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     set(&variable, "XDG_CACHE_HOME")
         .or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
 }
 
-/// The folder that a variable names, with `~` and variables in it expanded as Python's huggingface_hub does.
+/// A folder from a variable, with `~` and variables expanded as in Python's huggingface_hub.
 fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
     let value = variable(name).filter(|value| !value.is_empty())?;
     let Some(text) = value.to_str() else {
@@ -50,7 +51,7 @@ fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBu
         expanded.push_str(before);
         match variable(name).and_then(|value| value.into_string().ok()) {
             Some(value) => expanded.push_str(&value),
-            // A variable that is not set stays as it is written.
+            // An unset variable stays as written.
             None => expanded.push_str(&rest[before.len()..rest.len() - left.len()]),
         }
         rest = left;
@@ -59,7 +60,7 @@ fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBu
     Some(PathBuf::from(expanded))
 }
 
-/// The folder of everything that `cache` has of the model `name`; None for what is not a name.
+/// The folder of model `name` in `cache`; `None` for an invalid name.
 pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
     let parts: Vec<&str> = name.split('/').collect();
     let plain = |part: &&str| {
@@ -73,7 +74,7 @@ pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
         .then(|| cache.join(format!("models--{}", parts.join("--"))))
 }
 
-/// The folder of `name`'s files in `cache`: the snapshot of `refs/main`, or the only one there is.
+/// The snapshot of `refs/main`, or the only one.
 pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let repository = repository(cache, name)?;
     let snapshots = repository.join("snapshots");

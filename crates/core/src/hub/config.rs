@@ -1,4 +1,4 @@
-//! A model's `config.json` as data: its shape, or why it is not supported.
+//! Parses `config.json`: a model's shape, or why it is not supported.
 
 use serde_json::{Map, Value, json};
 
@@ -22,85 +22,80 @@ pub use options::{
 };
 pub use rope::RopeScaling;
 
-/// The supported families of decoders.
+/// Supported decoder families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
-    /// Qwen3: grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
+    /// Grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
     Qwen3,
-    /// Qwen3 with mixtures of experts.
+    /// Qwen3 with mixture-of-experts layers.
     Qwen3Moe,
-    /// Qwen2 and Qwen2.5: biases on queries, keys and values, no norms of heads.
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values, no head norms.
     Qwen2,
-    /// Llama and what is built like it (SmolLM2): neither, and Llama 3's stretched rotary positions.
+    /// Llama and similar (SmolLM2): no biases or head norms; Llama 3's scaled rotary positions.
     Llama,
-    /// Mistral 7B, Nemo, Small: Llama with a head's width of its own, in its first version a sliding window.
+    /// Mistral 7B, Nemo, Small: Llama with an explicit head dimension, in its first version a
+    /// sliding window.
     Mistral,
-    /// Gemma 3 for text: five layers with a sliding window for each that sees everything, norms around each block.
+    /// Gemma 3, text: five sliding-window layers per global one, norms around each block.
     Gemma3,
-    /// Gemma 4 for text: wider heads in the layers that see everything, norms of values, in small ones an input of its own
-    /// for each layer and layers that read keys and values of others.
+    /// Gemma 4, text: wider heads in global layers, value norms; small models have per-layer inputs
+    /// and layers that share keys and values.
     Gemma4,
-    /// Qwen3.5 for text: three layers of the gated delta rule for each with gated attention.
+    /// Qwen3.5, text: three gated delta rule layers per layer of gated attention.
     Qwen35,
-    /// Qwen3.5 with mixtures of experts beside one that every token uses.
+    /// Qwen3.5 with mixture-of-experts layers and a shared expert.
     Qwen35Moe,
-    /// gpt-oss: attention with sinks, every second layer with a sliding window, and mixtures of experts with biases.
+    /// gpt-oss: attention with sinks, every second layer with a sliding window, mixture of experts
+    /// with biases.
     GptOss,
 }
 
-/// Which matrices of the attention add a bias.
+/// Attention matrices with a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
-    /// None of them.
     Absent,
     QueryKeyValue,
-    /// These and the output.
+    /// Queries, keys, values and output.
     All,
 }
 
-/// The shape of a decoder and the constants of its layers.
+/// A decoder's shape and layer constants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// Which decoder.
     pub architecture: Architecture,
-    /// Rows of the embedding and of the head; token ids are below it.
+    /// Rows of the embedding and the head; token ids are below it.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside a dense feed-forward block.
+    /// Width of a dense feed-forward block.
     pub intermediate_size: usize,
-    /// Decoder layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; divides the query heads.
+    /// Divides the query heads.
     pub num_key_value_heads: usize,
-    /// Width of one head, even; need not be `hidden_size / num_attention_heads`.
+    /// Even; need not be `hidden_size / num_attention_heads`.
     pub head_dim: usize,
     /// Added to the mean square before its root.
     pub rms_norm_eps: f64,
     /// Base of the rotary wavelengths.
     pub rope_theta: f64,
-    /// Stretching of the rotary wavelengths.
     pub rope_scaling: RopeScaling,
-    /// Biases of the attention's matrices.
     pub attention_bias: AttentionBias,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest supported sequence in tokens.
     pub max_position_embeddings: usize,
-    /// The options of its layers.
     pub options: DecoderOptions,
 }
 
 impl ModelConfig {
-    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are
-    /// all understood: `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters`
-    /// of transformers 5.
+    /// Parses a Hugging Face `config.json`; `path_label` names it in messages. Understands all
+    /// spellings of rotary settings: `rope_theta` with `rope_scaling` (kind in `rope_type` or
+    /// `type`), and `rope_parameters` of transformers 5.
     ///
     /// # Errors
-    /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what the engine does not
-    /// compute.
+    /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what
+    /// the engine does not compute.
     pub fn parse(json_text: &str, path_label: &str) -> Result<Self, HubError> {
         let value: Value = serde_json::from_str(json_text).map_err(|error| HubError::Config {
             path: path_label.to_owned(),
@@ -119,7 +114,8 @@ impl ModelConfig {
         .model()
     }
 
-    /// The `config.json` that transformers and [`ModelConfig::parse`] read, with the ids that end a completion.
+    /// The `config.json` for transformers and [`ModelConfig::parse`], with the ids that end a
+    /// completion.
     pub fn to_json(&self, torch_dtype: &str, eos_token_ids: &[u32]) -> String {
         let (architecture, model_type) = self.architecture.names();
         let eos = match eos_token_ids {
@@ -149,7 +145,7 @@ impl ModelConfig {
         });
         if let Value::Object(keys) = &mut config {
             match self.architecture {
-                // Its biases are part of the architecture, not a choice.
+                // Its biases are part of the architecture.
                 Architecture::Qwen2 => drop(keys.remove("attention_bias")),
                 Architecture::Mistral => {
                     keys.remove("use_sliding_window");
@@ -172,8 +168,8 @@ impl ModelConfig {
     }
 }
 
-/// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
-/// before a weight is read.
+/// Limits several times those of any published decoder: memory is reserved by them before a weight
+/// is read.
 const MAX_COUNTS: [(&str, usize); 26] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
@@ -202,8 +198,8 @@ const MAX_COUNTS: [(&str, usize); 26] = [
     ("hidden_size_per_layer_input", 1 << 12),
     ("vocab_size_per_layer_input", 1 << 24),
 ];
-/// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
-/// half of it.
+/// Rotary angles, `max_position_embeddings * head_dim`: 1 GiB in f32, twice a million positions
+/// of 128.
 const MAX_ANGLES: usize = 1 << 28;
 
 struct Reader<'a> {
@@ -294,7 +290,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A Mistral, unless the text part of the file is another model.
+    /// A Mistral, unless the file's text part is another model.
     fn mistral(&self) -> Result<Architecture, HubError> {
         let text = self
             .keys
@@ -310,7 +306,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The parts in which families differ.
+    /// Options that differ between families.
     fn options(&self, architecture: Architecture) -> Result<DecoderOptions, HubError> {
         let options = match architecture {
             Architecture::Qwen3 => DecoderOptions::QWEN3,
@@ -426,7 +422,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Qwen2 has its biases by architecture; the others say so in `attention_bias`.
+    /// Implied by Qwen2's architecture; in others set by `attention_bias`.
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
@@ -490,7 +486,7 @@ impl Reader<'_> {
     }
 }
 
-/// The keys of the text model, with those of its family's defaults that the file leaves out.
+/// The text model's keys with its family's defaults.
 fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = keys.remove("text_config") {
         let shared = ["quantization_config", "tie_word_embeddings"]
@@ -515,8 +511,8 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
     keys
 }
 
-/// The `config.json` of a copy, whose weights are those of the text part in bf16 where they were quantized; `None` where it
-/// is the model's own.
+/// The `config.json` of a copy, which has the text part's weights, dequantized to bf16; `None` if
+/// unchanged.
 pub(super) fn copied_config(json: &str) -> Option<String> {
     let Value::Object(mut keys) = serde_json::from_str(json).ok()? else {
         return None;
@@ -537,7 +533,7 @@ pub(super) fn copied_config(json: &str) -> Option<String> {
     Some(format!("{:#}\n", Value::Object(keys)))
 }
 
-/// The keys of the text part of a model that also sees, as those of a model.
+/// The text part of a vision model, as a model's keys.
 fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
     let stored = ["torch_dtype", "dtype"]
         .into_iter()
@@ -560,7 +556,7 @@ fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
     Some(keys)
 }
 
-/// Transformers' default for a missing `max_position_embeddings`.
+/// Transformers' default of `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
         Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 => 32_768,

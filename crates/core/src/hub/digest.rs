@@ -1,5 +1,4 @@
-//! The digest that identifies a model: SHA-256 over its files, and of large weight files over a sample that is spread
-//! evenly.
+//! A model's digest: SHA-256 over its files, with large weight files sampled evenly.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{HubError, ModelSource};
 
-/// The files beside the weights on which numbers, prompts or ends depend; those that are there count, `tekken.json` where
-/// there is no `tokenizer.json`.
+/// Files that affect numbers, prompts or ends, if present; `tekken.json` only without
+/// `tokenizer.json`.
 const READ_WHOLE: [&str; 6] = [
     "config.json",
     "tokenizer.json",
@@ -18,21 +17,21 @@ const READ_WHOLE: [&str; 6] = [
     "chat_template.jinja",
     "generation_config.json",
 ];
-/// Weight files up to this size are read whole.
+/// Larger weight files are sampled.
 const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
-/// Larger files are hashed by their header and this many blocks, first and last included.
+/// Blocks hashed besides the header, first and last included.
 const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 
 impl ModelSource {
-    /// Returns SHA-256 in hex over `config.json`, the tokenizer's files and the weights; of weight files above 64 MiB
-    /// over name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
+    /// Returns SHA-256 in hex over `config.json`, tokenizer files and weights; of weight files
+    /// above 64 MiB over name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
     ///
     /// # Errors
     /// As [`ModelSource::weight_files`] and [`ModelSource::read`].
     pub fn digest(&self) -> Result<String, HubError> {
-        // 16 GB of weights take 20 MB of reading: a whole hash would take a minute, and what two checkpoints of one
-        // shape share by accident is nothing, for training moves every matrix.
+        // For 16 GB this reads 20 MB, where a full hash takes a minute; two checkpoints of one
+        // shape cannot agree by accident, since training changes every matrix.
         digest_sampling(self, SAMPLED_ABOVE_BYTES)
     }
 }
@@ -78,7 +77,7 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
     Ok(crate::format::hex(&hasher.finalize()))
 }
 
-/// The header, and [`BLOCKS`] blocks of the bytes behind it: (first byte, length).
+/// The header, and [`BLOCKS`] blocks after it: (first byte, length).
 fn sample(data_start: u64, size: u64) -> Vec<(u64, u64)> {
     let last = size.saturating_sub(BLOCK_BYTES).max(data_start);
     let block = |number: u64| {
@@ -114,7 +113,7 @@ fn hash_range(
 mod tests {
     use super::*;
 
-    /// A folder whose weights are `data` in one tensor `name`.
+    /// A folder with `data` as the only tensor `name`.
     fn folder(config: &str, name: &str, data: &[u8]) -> tempfile::TempDir {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("config.json"), config).unwrap();
@@ -167,7 +166,7 @@ mod tests {
         };
         assert_ne!(base, changed(0));
         assert_ne!(base, changed(data.len() - 1));
-        // Between the first block and the second, 78,326 bytes further on.
+        // Between the first and the second block, 78,326 bytes further on.
         assert_eq!(base, changed(70_000));
         assert_ne!(base, changed(2 * 78_326 + 10));
         assert_ne!(base, of(&folder("{}", "b", &data), 1_000_000));

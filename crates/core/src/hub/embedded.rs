@@ -1,6 +1,6 @@
-//! The models compiled into the binary, so that a first run needs no download and works from any folder.
+//! Models compiled into the binary: a first run needs no download and works in any folder.
 
-/// A model by name, its files as (name, bytes). Made by `grpo-tui model pretrain`, each on its sample task.
+/// Name, and files as (name, bytes). Made by `grpo-tui model pretrain`, each on its sample task.
 pub(super) type EmbeddedModel = (&'static str, &'static [(&'static str, &'static [u8])]);
 
 macro_rules! model {

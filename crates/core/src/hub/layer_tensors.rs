@@ -1,15 +1,16 @@
-//! The tensors of a model as one table. Loading, fresh weights, adapters, exports, GGUF and the memory plan read it.
+//! Table of a model's tensors, read by loading, initialisation, adapters, exports, GGUF and the
+//! memory plan.
 
 use super::{AttentionBias, ExpertTensors, Experts, KeysValues, Mixer, ModelConfig};
 
-/// What a tensor is for. Matrices of one role read the same input and are packed into one, in the order of the table;
-/// likewise their biases.
+/// Purpose of a tensor. Matrices of one role share an input and are packed into one, in table
+/// order; likewise their biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Embedding,
-    /// A row for each token: the layers' inputs besides the stream.
+    /// A row per token: per-layer inputs.
     LayerEmbedding,
-    /// From a token's embedding to the same.
+    /// Projects a token's embedding to per-layer inputs.
     LayerProjection,
     LayerProjectionNorm,
     FinalNorm,
@@ -26,17 +27,17 @@ pub enum Role {
     TimeBias,
     DeltaNorm,
     MixerOutput,
-    /// The norm of the mixer's output, which some families have.
+    /// Norm of the mixer's output, in some families.
     MixerOutputNorm,
-    /// The norm of the feed-forward block's input.
+    /// Norm of the feed-forward input.
     MiddleNorm,
-    /// The norm of the feed-forward block's output, which some families have.
+    /// Norm of the feed-forward output, in some families.
     DownNorm,
     /// Gate and up of a dense block.
     GateUp,
     Down,
     Router,
-    /// Norms of experts beside a dense block.
+    /// Norms of experts next to a dense block.
     RouterNorm,
     ExpertsNorm,
     DenseOutputNorm,
@@ -44,28 +45,28 @@ pub enum Role {
     ExpertFactors,
     ExpertGateUp,
     ExpertDown,
-    /// The expert that every token uses, and its gate.
+    /// The shared expert and its gate.
     SharedGateUp,
     SharedDown,
     SharedGate,
-    /// A layer's own input, besides the stream.
+    /// Per-layer input.
     OwnInputGate,
     OwnInputProjection,
     OwnInputNorm,
-    /// Multiplies the stream after the layer.
+    /// Scales the layer's output.
     LayerFactor,
 }
 
-/// What a tensor holds, which decides its initial values.
+/// Content of a tensor, which determines its initial values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Uniform, with a standard deviation of 1 / sqrt(inputs), smaller where the result is added to the stream.
+    /// Uniform with std 1 / sqrt(inputs), smaller if the result is added to the residual stream.
     Matrix,
-    /// Uniform, with a standard deviation of 0.02.
+    /// Uniform with std 0.02.
     Embedding,
-    /// The weight of a norm: 1, less the family's offset.
+    /// 1 minus the family's offset.
     Norm,
-    /// Zeros, added to the outputs of the role's matrices.
+    /// Zeros; added to the outputs of the role's matrices.
     Bias,
     Zeros,
     Ones,
@@ -78,19 +79,18 @@ pub enum Kind {
 pub struct TensorSpec {
     pub role: Role,
     pub kind: Kind,
-    /// As transformers names it, inside its layer where it has one; `{}` is the number of an expert.
+    /// transformers' name inside the layer, if any; `{}` is an expert's index.
     pub name: &'static str,
-    /// llama.cpp's name, without the layer and `.weight`; empty where it has none.
+    /// llama.cpp's name without layer and `.weight`; empty if it has none.
     gguf: &'static str,
-    /// Fewer dimensions are followed by zeros.
+    /// Padded with zeros.
     shape: [usize; 3],
-    /// The number of experts where each has a tensor of its own, else 1.
+    /// Number of experts if each has its own tensor, else 1.
     pub copies: usize,
-    /// Whether the matrix gets an adapter. Those of experts are in [`Experts::adapter_shapes`].
+    /// Whether the matrix gets an adapter. For experts see [`Experts::adapter_shapes`].
     pub is_adapted: bool,
 }
 
-/// One tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelTensor {
     pub name: String,
@@ -99,12 +99,13 @@ pub struct ModelTensor {
     layer: Option<usize>,
 }
 
-/// Whether full training moves the tensor.
+/// Whether full training updates the tensor.
 pub fn is_trained(name: &str) -> bool {
     !name.ends_with(".layer_scalar")
 }
 
-/// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
+/// Whether an fp8 base rounds the tensor: matrices of layers except routers, whose choices would
+/// change.
 pub fn is_rounded_in_fp8(name: &str, shape: &[usize]) -> bool {
     let gates = [
         "mlp.gate.weight",
@@ -118,7 +119,7 @@ pub fn is_rounded_in_fp8(name: &str, shape: &[usize]) -> bool {
         && !gates.iter().any(|gate| name.ends_with(gate))
 }
 
-/// The full name of what a layer calls `name`.
+/// Full name of a layer's `name`.
 pub fn tensor_name(layer: Option<usize>, name: &str) -> String {
     match layer {
         Some(layer) => format!("model.layers.{layer}.{name}"),
@@ -132,12 +133,12 @@ impl TensorSpec {
         &self.shape[..dimensions.unwrap_or(3)]
     }
 
-    /// Numbers of all copies.
+    /// Elements of all copies.
     pub fn count(&self) -> usize {
         self.copies * self.shape().iter().product::<usize>()
     }
 
-    /// PEFT's name of the module inside its layer.
+    /// PEFT's module name inside the layer.
     pub fn module(&self) -> &'static str {
         self.name.trim_end_matches(".weight")
     }
@@ -156,7 +157,7 @@ impl ModelTensor {
             .map_or(own.clone(), |layer| format!("blk.{layer}.{own}"))
     }
 
-    /// Whether its rows are those of queries or keys.
+    /// Whether its rows are queries or keys.
     pub fn is_query_or_key(&self) -> bool {
         ["attn_q", "attn_k"].contains(&self.spec.gguf)
     }
@@ -171,14 +172,14 @@ impl Experts {
 }
 
 impl ModelConfig {
-    /// Every tensor of the model, in the order in which they are trained.
+    /// All tensors in training order.
     pub fn tensors(&self) -> Vec<ModelTensor> {
         let outside = self.tensors_of(None);
         let is_before = |spec: &&TensorSpec| spec.role != Role::FinalNorm;
         let (before, after) = outside.split_at(outside.iter().take_while(is_before).count());
         let mut all = Vec::new();
         let mut add = |layer, specs: &[TensorSpec]| {
-            // An expert's tensors are together.
+            // An expert's tensors are adjacent.
             for run in specs.chunk_by(|one, next| one.copies > 1 && next.copies > 1) {
                 for index in 0..run[0].copies {
                     all.extend(run.iter().map(|&spec| ModelTensor {
@@ -197,14 +198,14 @@ impl ModelConfig {
         all
     }
 
-    /// The matrices of a layer that have adapters, packed ones side by side.
+    /// A layer's matrices with adapters, packed ones adjacent.
     pub fn adapted_matrices(&self, layer: usize) -> Vec<TensorSpec> {
         let mut specs = self.tensors_of(Some(layer));
         specs.retain(|spec| spec.is_adapted);
         specs
     }
 
-    /// The tensors of a layer, or of what is outside of the layers.
+    /// Tensors of a layer, or those outside the layers.
     pub fn tensors_of(&self, layer: Option<usize>) -> Vec<TensorSpec> {
         layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer))
     }
@@ -237,7 +238,7 @@ impl ModelConfig {
         let output_bias = self.attention_bias == AttentionBias::All;
         let (heads, query_width) = (self.heads(layer), self.query_width(layer));
         let (head, key_width) = (heads.dimension, heads.width());
-        // Each query is followed by its gate, where there is one.
+        // With an attention gate each query is followed by its gate.
         let queries = query_width * if options.has_attention_gate { 2 } else { 1 };
         let [convolved, kernel, delta_heads, delta_head, delta_values] = match mixer {
             Mixer::Attention(_) => [0; 5],
@@ -334,7 +335,7 @@ impl ModelConfig {
         self.specs(rows, count)
     }
 
-    /// The rows that the model has. `experts`: of a layer.
+    /// Rows present in the model. `experts`: per layer.
     fn specs(&self, rows: &[Row<'_>], experts: usize) -> Vec<TensorSpec> {
         let spec = |&(role, kind, name, gguf, sizes, _): &Row<'_>| {
             let mut shape = [0; 3];
@@ -343,7 +344,8 @@ impl ModelConfig {
                 && match role {
                     Role::MixerInput | Role::MixerOutput => true,
                     Role::SharedGateUp | Role::SharedDown | Role::SharedGate => true,
-                    // Where there are experts PEFT reads `gate_proj` as the tensor of all, in dense layers too.
+                    // With experts PEFT reads `gate_proj` as the tensor of all, in dense layers
+                    // too.
                     Role::GateUp | Role::Down => self.options.experts.is_none(),
                     _ => false,
                 };
@@ -361,7 +363,7 @@ impl ModelConfig {
     }
 }
 
-/// Role, kind, name, llama.cpp's name, shape, and whether the model has it there.
+/// Role, kind, name, llama.cpp's name, shape, and whether the model has it.
 type Row<'a> = (Role, Kind, &'static str, &'static str, &'a [usize], bool);
 
 #[cfg(test)]
@@ -370,7 +372,7 @@ mod tests {
     use super::*;
     use crate::hub::{named_shape, shape_names};
 
-    /// Where only names are known, a tensor is told by its name.
+    /// Checks predicates that only know a tensor's name.
     #[test]
     fn what_a_name_says_is_what_the_table_says() {
         for tensor in shape_names()

@@ -1,39 +1,38 @@
-//! The models that this machine has: those embedded, those in the Hugging Face cache, and folders that look like one.
+//! Finds local models: embedded, in the Hugging Face cache, and folders that look like one.
 
 use std::path::{Path, PathBuf};
 
 use super::{ModelSource, cache, embedded};
 
-/// A model on this machine that a run can start from.
+/// A local model that a run can start from.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
-    /// The value for `base_model`: an embedded name, a name of the cache, or a folder.
+    /// Value for `base_model`: an embedded name, a cache name, or a folder.
     pub name: String,
-    /// Where it lies.
     pub place: ModelPlace,
-    /// Its files; nothing is read yet.
+    /// Nothing is read yet.
     pub source: ModelSource,
 }
 
 /// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
-    /// In the program itself.
+    /// Compiled into the binary.
     Embedded,
     Folder,
-    /// In the Hugging Face cache.
+    /// Stored in the Hugging Face cache.
     Cache,
 }
 
-/// Folders are looked into this deep: a workspace, its `models/`, an organisation, a model.
+/// Search depth: a workspace, its `models/`, an organisation, a model.
 const MAX_DEPTH: usize = 3;
-/// More folders than this are not looked into: then it was no folder of models that was named.
+/// More folders mean that the given folder is not for models.
 const MAX_FOLDERS: usize = 4_000;
-/// Large folders without models to start from; a run's models are named by the run.
+/// Large folders without start models; a run's models are named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
-/// The models of this machine by place and name: those embedded, the model folders in and below `folders`, and what
-/// the cache holds. What cannot be read is left out.
+/// Local models by place and name: embedded, in and below `folders`, and in the cache. Skips
+/// unreadable ones.
 pub fn local_models(folders: &[PathBuf]) -> Vec<LocalModel> {
     local_models_in(
         folders,
@@ -77,7 +76,7 @@ fn look_into(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<Loca
     };
     let inside = entries.flatten().filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A symlink is no folder here, so that no circle is walked.
+        // Not following symlinks avoids cycles.
         !name.starts_with('.')
             && !NOT_SEARCHED.contains(&name.as_str())
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
@@ -102,7 +101,8 @@ fn cached_models(folder: &Path) -> Vec<LocalModel> {
             .to_str()?
             .strip_prefix("models--")?
             .replacen("--", "/", 1);
-        // A name that holds `--` itself cannot be told from its folder, and is found only when it is written out.
+        // A name containing `--` cannot be derived from its folder, so is only found when written
+        // out.
         let snapshot = (cache::repository(folder, &name)? == entry.path())
             .then(|| cache::snapshot(folder, &name))
             .flatten()?;

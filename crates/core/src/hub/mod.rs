@@ -1,4 +1,4 @@
-//! Finding a model: a folder, the Hugging Face cache, or the bytes compiled into the binary.
+//! Finds models: a folder, the Hugging Face cache, or bytes compiled into the binary.
 
 mod cache;
 mod config;
@@ -32,7 +32,7 @@ pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, ExpertEntries, TensorEntry};
 
-/// Why a model cannot be found or read, and what to do.
+/// Why a model cannot be found or read, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither a folder, nor in the cache, nor embedded.
@@ -40,39 +40,38 @@ pub enum HubError {
         "model `{name}` was not found: {looked}. Give a folder with config.json and model.safetensors, a Hugging Face name that is in the cache, or an embedded model ({})", embedded_model_names().collect::<Vec<_>>().join(", ")
     )]
     NotFound { name: String, looked: String },
-    /// The model is there, one of its files is not.
+    /// The model exists, but a file is missing.
     #[error("{path}: no such file; {remedy}")]
     MissingFile { path: String, remedy: String },
-    /// The operating system refused.
+    /// An operating system error.
     #[error("{path}: {source}; check that the file exists and can be read")]
     Read {
         path: String,
         source: std::io::Error,
     },
-    /// A configuration file that is not what it should be.
+    /// A malformed configuration file.
     #[error("{path}: {problem}")]
     Config { path: String, problem: String },
-    /// A model that is well described but cannot be computed here.
+    /// A well-formed model that cannot be computed here.
     #[error("{path}: {feature} is not supported; {remedy}")]
     Unsupported {
         path: String,
         feature: String,
         remedy: String,
     },
-    /// A weight file that is truncated, foreign or inconsistent.
+    /// A truncated, foreign or inconsistent weight file.
     #[error("{path}: {problem}")]
     Weights { path: String, problem: String },
 }
 
-/// The models compiled into the program.
 pub fn embedded_model_names() -> impl Iterator<Item = &'static str> {
     embedded::MODELS.iter().map(|(name, _)| *name)
 }
 
-/// The model that `name` stands for: an embedded one, an existing folder, or a name in the Hugging Face cache.
+/// Resolves `name`: an embedded model, an existing folder, or a name in the Hugging Face cache.
 ///
 /// # Errors
-/// [`HubError::NotFound`] with every place that was looked at.
+/// [`HubError::NotFound`] with every place searched.
 pub fn find_model(name: &str) -> Result<ModelSource, HubError> {
     find_model_in(
         name,
@@ -125,8 +124,7 @@ fn find_model_in(
         "no folder of that name, and not in the Hugging Face cache ({})",
         places.join(", ")
     );
-    // `organisation/name` is what models are called there; a name alone is more likely a folder or a run that was
-    // mistyped.
+    // Models are named `organisation/name`; a bare name is more likely a mistyped folder or run.
     let is_model_name = name.contains('/')
         && caches
             .iter()
@@ -139,9 +137,8 @@ fn find_model_in(
     Err(not_found(looked + &hint))
 }
 
-/// Where the model of a GGUF file is imported to: a folder of the user's cache, another one once the file or the program
-/// changes.
-/// `None` for what is not such a file.
+/// Import folder of a GGUF file in the user's cache; differs once the file or program changes.
+/// `None` if it is not a GGUF file.
 pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
     let stem = file.file_name()?.to_str()?.strip_suffix(".gguf")?;
     let (path, about) = (

@@ -1,8 +1,8 @@
-//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it
-//! stopped and checked by its hash.
+//! Downloads a model into the Hugging Face cache as `hf` and transformers would, resumable and
+//! checksummed.
 //!
-//! A small client of our own: hf-hub 1.0 restarts a broken download, has no limit for a server that stalls, compares no
-//! checksum, also takes a token from a file, and would bring 270 crates with it.
+//! Own client: hf-hub 1.0 restarts broken downloads, has no stall timeout, verifies no checksum,
+//! also reads a token from a file, and needs 270 crates.
 
 mod blob;
 mod client;
@@ -18,48 +18,48 @@ use self::listing::{Listing, RemoteFile};
 use super::{ModelConfig, cache};
 use crate::files::{self, Access};
 
-/// Why a download failed. Received bytes are kept, and the next attempt continues from there.
+/// Why a download failed. Received bytes are kept for the next attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
-    /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.
+    /// Not `name` or `organisation/name`, or an impossible branch, tag or commit.
     #[error(
         "`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit"
     )]
     Name { name: String },
-    /// No variable says where the cache is.
+    /// No variable locates the cache.
     #[error("no folder for the Hugging Face cache: set HF_HOME")]
     NoCache,
-    /// Not the address of a server.
+    /// Not a server address.
     #[error(
         "HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`"
     )]
     Endpoint { endpoint: String },
-    /// The token would be readable on its way.
+    /// The token would be sent unencrypted.
     #[error(
         "HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN"
     )]
     TokenInClear { endpoint: String },
-    /// The server said no.
+    /// An error status of the server.
     #[error("{url}: the server answered {status}; {remedy}")]
     Refused {
         url: String,
         status: u16,
         remedy: String,
     },
-    /// The server could not be reached, stalled or hung up.
+    /// Unreachable, stalled or disconnected.
     #[error("{url}: {problem}; run the same command again to continue{hint}")]
     Network {
         url: String,
         problem: String,
         hint: String,
     },
-    /// The file is not what the model's listing promises.
+    /// The file does not match the model's listing.
     #[error("{file}: {problem}; it was removed: run the same command again")]
     Damaged { file: String, problem: String },
-    /// The listing lacks what a model needs, or says what cannot be.
+    /// The listing is incomplete or invalid.
     #[error("{name}: {problem}")]
     Listing { name: String, problem: String },
-    /// The file system.
+    /// An error of the file system.
     #[error(
         "{path}: {source}; free space or set HF_HOME to another folder, then run the same command again"
     )]
@@ -67,37 +67,36 @@ pub enum PullError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// Another process fetches the same file.
+    /// Another process downloads the same file.
     #[error("{path} is being fetched by another process; wait for it, or end it")]
     Busy { path: PathBuf },
-    /// The model's configuration cannot be read or is not computed here.
+    /// The configuration is unreadable or unsupported.
     #[error("{0}")]
     Hub(#[from] super::HubError),
 }
 
-/// Source and target of a download.
 #[derive(Clone)]
 pub struct PullSettings {
     /// `https://huggingface.co`, or `HF_ENDPOINT`.
     pub endpoint: String,
-    /// `HF_TOKEN`. Sent to the endpoint alone, along redirects only where they stay on it, and never shown.
+    /// `HF_TOKEN`. Only sent to the endpoint, not along redirects to others, and never shown.
     pub token: Option<String>,
-    /// The cache's folder.
+    /// Folder of the cache.
     pub cache: PathBuf,
     /// A branch, tag or commit.
     pub revision: String,
-    /// How long a server may say nothing.
+    /// Maximum silence of the server.
     pub stall: Duration,
-    /// The least that a server must send on average over any `stall`, in bytes per second.
+    /// Minimum average over any `stall`, in bytes per second.
     pub lowest_rate: u64,
-    /// How long to wait before the second attempt; doubled for each further one.
+    /// Pause before the second attempt; doubled for each further one.
     pub pause: Duration,
-    /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
+    /// PEM file that replaces the built-in CAs (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
 }
 
 impl PullSettings {
-    /// The settings that the environment asks for.
+    /// Settings from the environment.
     ///
     /// # Errors
     /// [`PullError::NoCache`].
@@ -143,20 +142,19 @@ impl std::fmt::Debug for PullSettings {
     }
 }
 
-/// Progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PullProgress {
-    /// Bytes that are here, of all files; those of earlier attempts count.
+    /// Received bytes of all files, earlier attempts included.
     pub done_bytes: u64,
     /// Bytes of all files.
     pub total_bytes: u64,
 }
 
-/// Fetches `name` and returns the folder of its files. Only safetensors, JSON, templates and tokenizers are taken; the
-/// configuration comes first, so that a model that is not computed here costs nothing.
+/// Downloads `name` and returns its folder. Only safetensors, JSON, templates and tokenizers; the
+/// configuration first, so that an unsupported model costs nothing.
 ///
 /// # Errors
-/// [`PullError`] with what to do.
+/// [`PullError`] with the remedy.
 pub fn pull(
     name: &str,
     settings: &PullSettings,
@@ -229,7 +227,7 @@ pub fn pull(
     publish(&repository, &listing.commit, &settings.revision, &done)
 }
 
-/// Makes the snapshot's folder of links, and the name of the revision last: a snapshot that can be found is whole.
+/// Creates the snapshot's links, then the revision's name: a visible snapshot is complete.
 fn publish(
     repository: &Path,
     commit: &str,
@@ -242,7 +240,7 @@ fn publish(
         let link = snapshot.join(name);
         let hash = blob.file_name().unwrap_or_default();
         link.parent().map_or(Ok(()), make_folder)?;
-        // Up from the file's folder to that of the repository.
+        // Relative path from the file's folder to the repository's.
         let up: PathBuf = Path::new(name).components().map(|_| "..").collect();
         let target = up.join("..").join("blobs").join(hash);
         if std::fs::read_link(&link).is_ok_and(|found| found == target) {

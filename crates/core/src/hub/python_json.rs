@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The text without a byte order mark, `NaN` and `Infinity` (which Python writes and reads) as null.
+/// Removes a byte order mark, and replaces `NaN` and `Infinity` (which Python accepts) by null.
 pub(super) fn plain_json(text: &str) -> Cow<'_, str> {
     const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
     let text = text.trim_start_matches('\u{feff}');
@@ -20,7 +20,7 @@ pub(super) fn plain_json(text: &str) -> Cow<'_, str> {
                 rest = &rest[word.len()..];
                 continue;
             }
-            // An escape hides the quote behind it.
+            // The escaped character is skipped.
             (None, '\\') if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
             (None, next) => {
                 in_string ^= next == '"';

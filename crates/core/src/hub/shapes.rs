@@ -2,7 +2,7 @@
 
 use super::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling};
 
-/// A model's name, and the numbers of its `config.json`.
+/// Name and `config.json` numbers of a model.
 struct Shape {
     name: &'static str,
     hidden: usize,
@@ -70,7 +70,7 @@ const SHAPES: [Shape; 6] = [
     },
 ];
 
-/// Those of other families: name, `model_type`, and the keys of the text part.
+/// Other families: name, `model_type`, and keys of the text part.
 const OTHERS: [(&str, &str, &str); 15] = [
     (
         "gemma3-270m",
@@ -149,7 +149,7 @@ const OTHERS: [(&str, &str, &str); 15] = [
     ),
 ];
 
-/// The names that [`named_shape`] knows.
+/// Names for [`named_shape`].
 pub fn shape_names() -> Vec<&'static str> {
     SHAPES
         .iter()
@@ -158,7 +158,7 @@ pub fn shape_names() -> Vec<&'static str> {
         .collect()
 }
 
-/// The configuration of a known shape, such as `qwen3-8b`.
+/// Configuration of a known shape, such as `qwen3-8b`.
 pub fn named_shape(name: &str) -> Option<ModelConfig> {
     if let Some((_, model_type, keys)) = OTHERS.iter().find(|(known, ..)| *known == name) {
         return ModelConfig::parse(&format!(r#"{{"model_type":"{model_type}",{keys}}}"#), name)

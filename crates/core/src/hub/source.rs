@@ -1,4 +1,4 @@
-//! One model's files, wherever they are: in a folder or inside the binary.
+//! A model's files, in a folder or in the binary.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use super::python_json::plain_json;
 use super::{HubError, ModelConfig};
 use crate::files;
 
-/// The largest weight file that is read whole: an adapter's.
+/// Limit of a weight file read whole: an adapter's.
 const MAX_WEIGHTS_BYTES: u64 = 16 << 30;
 
-/// The files beside the weights that a model's folder may hold.
+/// Non-weight files of a model's folder.
 const COMPANIONS: [&str; 13] = [
     "config.json",
     "generation_config.json",
@@ -28,16 +28,16 @@ const COMPANIONS: [&str; 13] = [
     "additional_chat_templates/tool_use.jinja",
 ];
 
-/// Those of them that make text of tokens and prompts of messages: all but the configurations of the model.
+/// All of them except the model's configurations.
 const TOKENIZER_FILES: &[&str] = COMPANIONS.split_at(2).1;
 
-/// A located model; its files are read on demand.
+/// A located model; files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
-    /// The name under which it was asked for.
+    /// Name as requested.
     pub name: String,
     files: Files,
-    /// The folder of an adapter with a tokenizer or a template of its own.
+    /// Folder of an adapter with its own tokenizer or template.
     tokenizer_folder: Option<PathBuf>,
 }
 
@@ -48,7 +48,7 @@ enum Files {
 }
 
 impl ModelSource {
-    /// The model in a folder; nothing is read yet.
+    /// Reads nothing.
     pub fn at(name: &str, folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -65,7 +65,7 @@ impl ModelSource {
         }
     }
 
-    /// Its folder; none for the embedded model.
+    /// `None` for an embedded model.
     pub fn folder(&self) -> Option<&Path> {
         match &self.files {
             Files::Folder(folder) => Some(folder),
@@ -73,7 +73,7 @@ impl ModelSource {
         }
     }
 
-    /// The bytes of one of the embedded model's files; None where the model lies in a folder.
+    /// Bytes of an embedded model's file; `None` for a model in a folder.
     pub fn embedded_bytes(&self, file: &str) -> Option<&'static [u8]> {
         match &self.files {
             Files::Folder(_) => None,
@@ -84,7 +84,7 @@ impl ModelSource {
         }
     }
 
-    /// How a file of this model is named in messages.
+    /// A file's name in messages.
     pub fn label(&self, file: &str) -> String {
         if let Some(folder) = self.replaced_in(file) {
             return folder.join(file).display().to_string();
@@ -95,7 +95,6 @@ impl ModelSource {
         }
     }
 
-    /// Whether it has a file of this name.
     pub fn exists(&self, file: &str) -> bool {
         if let Some(folder) = self.replaced_in(file) {
             return folder.join(file).is_file();
@@ -106,7 +105,7 @@ impl ModelSource {
         }
     }
 
-    /// The bytes of one file.
+    /// Reads a file.
     ///
     /// # Errors
     /// [`HubError::MissingFile`] or [`HubError::Read`].
@@ -135,9 +134,9 @@ impl ModelSource {
         }
     }
 
-    /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights. Of a model
-    /// that also sees the configuration is that of its text part, the only weights that are copied; of a quantized
-    /// one that of its weights in bf16.
+    /// Configuration and tokenizer files for a copy of the model. For a vision model the
+    /// configuration is that of its text part, for a quantized one that of bf16 weights, as these
+    /// are what is copied.
     ///
     /// # Errors
     /// As [`ModelSource::read`].
@@ -153,10 +152,10 @@ impl ModelSource {
         there.map(companion).collect()
     }
 
-    /// One file as text; of JSON what Python reads, too: a byte order mark, `NaN` and `Infinity`.
+    /// Reads text; JSON as Python reads it, with a byte order mark, `NaN` and `Infinity`.
     ///
     /// # Errors
-    /// As [`ModelSource::read`], and [`HubError::Config`] where it is not UTF-8.
+    /// As [`ModelSource::read`], and [`HubError::Config`] if it is not UTF-8.
     pub fn read_text(&self, file: &str) -> Result<String, HubError> {
         let text =
             String::from_utf8(self.read(file)?.into_owned()).map_err(|error| HubError::Config {
@@ -172,14 +171,14 @@ impl ModelSource {
         })
     }
 
-    /// Whether it is an adapter without the weights of a model; some programs write the base's `config.json` beside one.
+    /// Whether it is an adapter without model weights; some programs write the base's `config.json`
+    /// next to one.
     pub fn is_adapter(&self) -> bool {
         let weights = ["model.safetensors", "model.safetensors.index.json"];
         self.exists("adapter_config.json") && !weights.iter().any(|file| self.exists(file))
     }
 
-    /// This model with the tokenizer and chat templates of an adapter's folder, where that has some: what the adapter was
-    /// trained with.
+    /// This model with an adapter's own tokenizer and chat templates, which it was trained with.
     #[must_use]
     pub fn with_tokenizer_of(mut self, adapter: &Self) -> Self {
         if TOKENIZER_FILES.iter().any(|file| adapter.exists(file)) {
@@ -188,8 +187,8 @@ impl ModelSource {
         self
     }
 
-    /// The folder of an adapter that has this file instead of the model's own. Files that depend on each other come from one
-    /// folder; a template alone goes before the model's.
+    /// Folder of an adapter that replaces this file. Interdependent files come from one folder; a
+    /// template alone overrides the model's.
     fn replaced_in(&self, file: &str) -> Option<&Path> {
         let folder = self.tokenizer_folder.as_deref()?;
         let has = |file: &str| folder.join(file).is_file();
@@ -203,8 +202,8 @@ impl ModelSource {
         is_replaced.then_some(folder)
     }
 
-    /// Whether transformers' `AutoModelForCausalLM` loads it as a model that also sees, whose text model is
-    /// `model.language_model`: as Gemma 3, Gemma 4 and Mistral 3 are published. Of Qwen 3.5 it loads the text model alone.
+    /// Whether transformers' `AutoModelForCausalLM` loads a vision model with text model
+    /// `model.language_model`: true for published Gemma 3, Gemma 4 and Mistral 3, not for Qwen 3.5.
     pub fn has_nested_text_model(&self) -> bool {
         let keys = self.read_text("config.json").ok();
         let keys: Option<serde_json::Value> =
@@ -215,10 +214,10 @@ impl ModelSource {
         })
     }
 
-    /// The parsed `config.json`; the embedding is the head only where the weights have no other.
+    /// Parses `config.json`; the embedding is the head only if the weights have no other.
     ///
     /// # Errors
-    /// A missing file, a missing key, or an architecture or feature that is not supported.
+    /// A missing file or key, an unsupported architecture or feature.
     pub fn config(&self) -> Result<ModelConfig, HubError> {
         let mut config =
             ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))?;
@@ -226,10 +225,10 @@ impl ModelSource {
         Ok(config)
     }
 
-    /// How `config.json` says that matrices are quantized; `None` where it is absent or says nothing.
+    /// Quantization by `config.json`; `None` if unquantized or the file is missing.
     ///
     /// # Errors
-    /// A quantized checkpoint of another kind, or a file that cannot be read.
+    /// An unsupported quantization, or an unreadable file.
     pub fn quantization(&self) -> Result<Option<Quantization>, HubError> {
         if !self.exists("config.json") {
             return Ok(None);
@@ -238,13 +237,13 @@ impl ModelSource {
         Quantization::parse(&keys, &self.label("config.json"))
     }
 
-    /// A file of a model that lies in a folder.
+    /// Opens a file of a model in a folder.
     pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
         files::open(&self.folder().unwrap_or(Path::new("")).join(file))
             .map_err(|source| self.refused(file, source))
     }
 
-    /// A file, and its size in bytes.
+    /// Opens a file; also returns its size in bytes.
     pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
         match &self.files {
             Files::Folder(_) => {
@@ -317,7 +316,7 @@ mod tests {
             ],
         );
         assert!(!base.is_adapter());
-        // What each file is read from; the base's template is none of the adapter's tokenizer.
+        // Source of each file; the base's template does not belong to the adapter's tokenizer.
         for (name, files, expected) in [
             ("plain", &[][..], ["base", "base", "base"]),
             (

@@ -1,4 +1,4 @@
-//! Heads of files whose configuration says that the embedding is the head.
+//! Separate heads of models whose configuration ties them to the embedding.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -9,8 +9,9 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl ModelSource {
-    /// Whether the weights have a head with other numbers than the embedding: transformers 5 keeps it, whatever
-    /// `tie_word_embeddings` is. Not where there are no weights or they cannot be read: loading them says why.
+    /// Whether the weights have a head that differs from the embedding: transformers 5 keeps it,
+    /// whatever `tie_word_embeddings` says. False if the weights are missing or unreadable, which
+    /// loading reports.
     pub(super) fn has_own_head(&self) -> bool {
         let mut found = [None, None];
         for file in self.weight_files().unwrap_or_default() {
@@ -69,7 +70,7 @@ impl ModelSource {
     }
 }
 
-/// Reads until the buffer is full or there is no more; how many bytes.
+/// Reads until the buffer is full or the input ends; returns the bytes read.
 fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> usize {
     let mut filled = 0;
     while let Ok(read @ 1..) = reader.read(&mut buffer[filled..]) {

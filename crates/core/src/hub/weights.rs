@@ -1,4 +1,4 @@
-//! Safetensors files without tensors: which there are, what their headers say, and whether they are whole.
+//! Safetensors files: listing, headers, completeness; no tensors.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Fp8Scales, HubError, ModelSource, Quantization};
 
-/// Element types of safetensors that have whole bytes, with their size in bytes.
+/// Whole-byte element types with their size in bytes.
 pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("BOOL", 1),
     ("U8", 1),
@@ -26,27 +26,25 @@ pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("I64", 8),
 ];
 
-/// One tensor as a safetensors header describes it.
+/// A tensor in a safetensors header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorEntry {
-    /// Its name, such as `model.layers.0.mlp.up_proj.weight`.
+    /// Such as `model.layers.0.mlp.up_proj.weight`.
     pub name: String,
-    /// Element type as written in the file: `F32`, `BF16`, …
+    /// Type as written: `F32`, `BF16`, …
     pub element_type: String,
-    /// Dimensions, outermost first.
+    /// Outermost first.
     pub shape: Vec<u64>,
-    /// First byte, counted from the start of the file.
+    /// Offset from the start of the file.
     pub offset_bytes: u64,
-    /// Length in bytes.
     pub size_bytes: u64,
 }
 
 impl TensorEntry {
-    /// The scales of this matrix, which is stored as `F8_E4M3`, among the entries that `find` knows by name; and how many
-    /// outputs and inputs share one.
+    /// Scales of this `F8_E4M3` matrix, looked up by `find`, and [outputs, inputs] per scale.
     ///
     /// # Errors
-    /// What is wrong, without file and remedy.
+    /// The problem, without file and remedy.
     pub fn fp8_scales<'a>(
         &self,
         scales: Option<Fp8Scales>,
@@ -74,7 +72,7 @@ impl TensorEntry {
             outputs.div_ceil(block[0] as u64),
             inputs.div_ceil(block[1] as u64),
         ];
-        // [outputs, 1] is written as [outputs] too, and [1, 1] as [1] or [].
+        // [outputs, 1] is also written as [outputs], and [1, 1] as [1] or [].
         let without_ones = |shape: &[u64]| {
             shape
                 .iter()
@@ -93,17 +91,17 @@ impl TensorEntry {
     }
 }
 
-/// The entries that together are a tensor of all experts, such as `model.layers.0.mlp.experts.gate_up_proj`.
+/// Entries that form a tensor of all experts, such as `model.layers.0.mlp.experts.gate_up_proj`.
 #[derive(Debug, Clone)]
 pub enum ExpertEntries<'a> {
-    /// As gpt-oss is published.
+    /// Layout of gpt-oss.
     Mxfp4 {
-        /// U8, [experts, outputs, blocks, 16]: two codes a byte, the first in the low half.
+        /// U8, [experts, outputs, blocks, 16]: two codes per byte, the first in the low half.
         blocks: &'a TensorEntry,
         /// U8, [experts, outputs, blocks].
         scales: &'a TensorEntry,
     },
-    /// A tensor for each matrix of each expert, all of one shape, in the order in which they are stacked.
+    /// A tensor per matrix and expert, all of one shape, in stacking order.
     Separate {
         parts: Vec<&'a TensorEntry>,
         experts: usize,
@@ -111,10 +109,10 @@ pub enum ExpertEntries<'a> {
 }
 
 impl<'a> ExpertEntries<'a> {
-    /// The entries of the tensor `name` among those that `find` knows; `None` where it has none of these forms.
+    /// Entries of tensor `name` looked up by `find`; `None` if it has none of these forms.
     ///
     /// # Errors
-    /// What is wrong, without file and remedy.
+    /// The problem, without file and remedy.
     pub fn find(
         name: &str,
         quantization: Option<Quantization>,
@@ -188,7 +186,7 @@ impl<'a> ExpertEntries<'a> {
         Ok(Some(Self::Separate { parts, experts }))
     }
 
-    /// The shape of the whole tensor.
+    /// Shape of the whole tensor.
     pub fn shape(&self) -> [u64; 3] {
         match self {
             Self::Mxfp4 { scales, .. } => match *scales.shape.as_slice() {
@@ -211,8 +209,8 @@ const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 const FETCH_AGAIN: &str = "fetch or copy the file again";
 
 impl ModelSource {
-    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards
-    /// that `model.safetensors.index.json` lists.
+    /// Names of complete safetensors files: `model.safetensors`, or the shards in
+    /// `model.safetensors.index.json`.
     ///
     /// # Errors
     /// Missing, pickled, truncated or foreign weights.
@@ -224,8 +222,8 @@ impl ModelSource {
         Ok(files)
     }
 
-    /// Reads a weight file's header, in the order of its bytes, and checks it against the file's size. The text part of
-    /// a vision model has the names that it would have alone.
+    /// Reads a weight file's header in byte order and checks it against the file's size. A vision
+    /// model's text part gets the names of a text-only model.
     ///
     /// # Errors
     /// [`HubError::Weights`] with both sizes and the remedy.
@@ -239,8 +237,8 @@ impl ModelSource {
     }
 }
 
-/// `language_model.model.layers…` (the Hub's files), `model.language_model.layers…` (transformers 5) ->
-/// `model.layers…`.
+/// `language_model.model.layers…` (the Hub's files), `model.language_model.layers…`
+/// (transformers 5) -> `model.layers…`.
 fn text_name(name: &str) -> String {
     name.strip_prefix("language_model.").map_or_else(
         || name.replacen("model.language_model.", "model.", 1),
@@ -248,7 +246,7 @@ fn text_name(name: &str) -> String {
     )
 }
 
-/// The weight files of a model, in a stable order.
+/// Weight files in a stable order.
 fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     if source.exists("model.safetensors") {
         return Ok(vec!["model.safetensors".to_owned()]);
@@ -276,7 +274,7 @@ fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     })
 }
 
-/// The files that `model.safetensors.index.json` names.
+/// Files named in `model.safetensors.index.json`.
 pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
     let problem = |problem: String| HubError::Config {
         path: path.to_owned(),
@@ -304,7 +302,7 @@ pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubErro
     Ok(shards.into_iter().collect())
 }
 
-/// Reads the header of a file of `size` bytes and checks that every byte it promises is there.
+/// Reads the header of a file of `size` bytes and checks that the file is complete.
 pub(super) fn read_header(
     reader: &mut dyn Read,
     size: u64,
@@ -423,7 +421,7 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
     })
 }
 
-/// The byte after the last tensor; an error where two overlap or leave a gap.
+/// Byte after the last tensor; an error for overlaps and gaps.
 fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String> {
     tensors.iter().try_fold(data_start, |position, entry| {
         if entry.offset_bytes == position {

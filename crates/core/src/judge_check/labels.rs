@@ -1,4 +1,4 @@
-//! Human labels of answers: JSON lines of prompt, completion, and points by criterion.
+//! Human labels of answers: JSON lines of prompt, completion and points by criterion.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,24 +10,24 @@ use crate::files::{self, Access};
 use crate::format::did_you_mean;
 use crate::score::Task;
 
-/// The file with labels in a task's folder.
+/// File in a task's folder.
 pub const LABELS_FILE: &str = "judge-labels.jsonl";
-/// Labelled answers that a check needs: below, an interval of kappa says nothing.
+/// Minimum for a check: below, kappa's interval says nothing.
 pub const MIN_LABELS: usize = 20;
-/// More cost without telling more.
+/// More cost without more information.
 pub const MAX_LABELS: usize = 200;
 
-/// A criterion as labels and scores name it.
+/// A criterion by the name used in labels and scores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgedCriterion {
-    /// With the part's name before it, where a part of the reward is judged.
+    /// Prefixed with the part's name if a part of the reward is judged.
     pub name: String,
     pub text: String,
     /// 1 (yes or no) or 4.
     pub max_points: u8,
 }
 
-/// The criteria of all judges of a task.
+/// Criteria of all judges of a task.
 pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
     let found = task.judges().flat_map(|(part, _, rules)| {
         rules.criteria.iter().map(move |criterion| JudgedCriterion {
@@ -43,27 +43,27 @@ pub(super) fn criterion_name(part: Option<&str>, name: &str) -> String {
     part.map_or_else(|| name.to_owned(), |part| format!("{part}-{name}"))
 }
 
-/// An answer that somebody has graded.
+/// A graded answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Label {
     pub prompt_id: String,
     pub completion: String,
-    /// Points by criterion; of yes or no 1 or 0. Not every criterion need be there.
+    /// Points by criterion; yes or no: 1 or 0. Criteria may be missing.
     pub labels: BTreeMap<String, u8>,
-    /// 1-based line in the file; 0 for a new one.
+    /// 1-based line in the file; 0 if new.
     #[serde(skip)]
     pub line: usize,
 }
 
-/// A line that is not a label, or a file that cannot be read.
+/// A malformed line or unreadable file.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LabelError(pub String);
 
-/// Reads the labels of a file's bytes. `criteria`: of the task's judges.
+/// Parses a label file. `criteria`: of the task's judges.
 ///
 /// # Errors
-/// The first line that is not one, with what to write.
+/// The first malformed line, with the remedy.
 pub fn read_labels(
     file: &str,
     bytes: &[u8],
@@ -77,7 +77,7 @@ pub fn read_labels(
         }
         let label = read_label(line, criteria)
             .map_err(|problem| LabelError(format!("{file} line {}: {problem}", index + 1)))?;
-        // A label that was given again replaces the earlier one.
+        // A repeated label replaces the earlier one.
         found.retain(|earlier| {
             (&earlier.prompt_id, &earlier.completion) != (&label.prompt_id, &label.completion)
         });

@@ -1,4 +1,5 @@
-//! Asks a task's judges for the labelled answers, again, in another order and with an instruction in them, and compares.
+//! Measures judges on labelled answers: repeated, in reverse order, and with an injected
+//! instruction.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -19,16 +20,15 @@ pub enum CheckError {
     NoGrade { labels: usize, reason: String },
 }
 
-/// How much is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckSize {
-    /// Times that each question is asked again.
+    /// Repetitions of each question.
     pub repeats: usize,
-    /// Whether the order is reversed, and answers instruct the judge.
+    /// Whether to test reverse order and injected instructions.
     pub is_probing: bool,
 }
 
-/// Checks each judge of a task. `rows`: by id. `on_pass` learns of each set of questions before it is asked.
+/// Checks each judge of a task. `rows`: by id. `on_pass` is called before each set of questions.
 ///
 /// # Errors
 /// [`CheckError`]: a judge that may not or cannot be asked, a label of an unknown prompt.
@@ -57,14 +57,14 @@ pub fn check_judges(
     Ok(found)
 }
 
-/// A labelled answer as a judge sees it.
+/// A labelled answer as shown to the judge.
 struct Labelled<'a> {
     row: PromptRow,
     answer: String,
     labels: &'a BTreeMap<String, u8>,
 }
 
-/// `expected`: for a part of the reward the field that it compares with.
+/// `expected`: the field that a part of the reward compares with.
 fn answers<'a>(
     judged: &Task,
     labels: &'a [Label],
@@ -172,7 +172,7 @@ fn check_judge(
     })
 }
 
-/// Grades of `texts` as answers to the prompts of `answers`.
+/// Grades `texts` as answers to the prompts of `answers`.
 fn pass(
     asker: &Asker,
     rules: &RubricRules,
@@ -256,7 +256,7 @@ fn agreements(
         .collect()
 }
 
-/// `n` is above 0.
+/// `n` > 0.
 fn rate(equal: usize, n: usize) -> Interval {
     let (low, high) = wilson(equal, n);
     Interval {
@@ -266,7 +266,7 @@ fn rate(equal: usize, n: usize) -> Interval {
     }
 }
 
-/// Marks of the first pass that all others have, too.
+/// Marks of the first pass equal in all others.
 fn same_each_time(first: &Pass, again: &[Pass]) -> Option<Interval> {
     let (mut same, mut all) = (0, 0);
     for (index, grades) in first.iter().enumerate() {
@@ -316,7 +316,7 @@ fn share(rules: &RubricRules, grades: &[Grade]) -> f64 {
     rules.share(grades.iter().map(|grade| grade.points))
 }
 
-/// Over answers with a label for every criterion.
+/// Measures length bias over answers with a label for every criterion.
 fn length_bias(
     part: Option<&str>,
     rules: &RubricRules,

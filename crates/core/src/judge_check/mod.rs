@@ -1,4 +1,4 @@
-//! How far a judge can be trusted: its grades against human labels, against itself, and against answers that instruct it.
+//! Reliability of a judge: its grades against human labels, itself, and answers that instruct it.
 
 mod labels;
 mod measure;

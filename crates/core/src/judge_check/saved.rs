@@ -1,4 +1,4 @@
-//! The result of a check: a file beside the task, copied into runs, and what is warned of.
+//! The result of a check: saved beside the task, copied into runs, source of warnings.
 
 use std::path::Path;
 
@@ -9,80 +9,79 @@ use crate::score::Task;
 use crate::statistics::Interval;
 use crate::task::TaskError;
 
-/// The file in a task's folder, and in that of a run's copy of the task.
+/// File in a task's folder and in a run's copy of it.
 pub const CHECK_FILE: &str = "judge-check.json";
-/// A smaller kappa is warned of: below it agreement is at most moderate (Landis and Koch 1977).
+/// Warn below: agreement is at most moderate (Landis and Koch 1977).
 pub const MIN_KAPPA: f64 = 0.6;
 
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// An instruction in answers that surely gains more of all points is warned of.
+/// Warn if an injected instruction significantly gains more than this share of all points.
 const MAX_GAIN: f64 = 0.05;
 
-/// Measures of one judge against human labels. Shares and changes are of all points, in [0, 1].
+/// One judge against human labels. Shares and changes are of all points, in [0, 1].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgeCheck {
-    /// The part of the reward that it scores; `None` for `[score]`.
+    /// The part of the reward; `None`: `[score]`.
     pub part: Option<String>,
     pub model: String,
     pub base_url: String,
-    /// Of a model of this machine.
+    /// Digest of a local model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_digest: Option<String>,
-    /// Of server, model and criteria; another one is another judge.
+    /// Digest of server, model and criteria; a change makes another judge.
     pub rubric_digest: String,
     /// RFC 3339.
     pub date: String,
-    /// With a label and a grade.
+    /// Answers with label and grade.
     pub answers: usize,
-    /// With a label, but no grade.
+    /// Answers with a label, without a grade.
     pub unanswered: usize,
     pub criteria: Vec<CriterionCheck>,
-    /// Marks that were the same each time the question was asked again; `None` if it was not.
+    /// Share of marks equal in all repetitions; `None` without repetitions.
     pub repeated: Option<Interval>,
-    /// Times that each question was asked again.
+    /// Repetitions of each question.
     pub repeats: usize,
-    /// With criteria, and answers that are compared, in reverse order.
+    /// Effect of reversing criteria and compared answers.
     pub order: Option<Shift>,
-    /// With an instruction to the judge at the end of each answer.
+    /// Effect of an instruction to the judge appended to each answer.
     pub instruction: Option<Shift>,
-    /// Correlation of the judge's share less the human's with the answer's length in characters.
+    /// Correlation of (judge - human) share with the answer's length in characters.
     pub length: Option<Interval>,
-    /// In the currency of the endpoint's prices; `None` if they or the token counts are not known.
+    /// Cost in the currency of the endpoint's prices; `None` if prices or token counts are unknown.
     pub cost_per_request: Option<f64>,
     pub tokens_per_request: Option<f64>,
     pub seconds: f64,
 }
 
-/// The agreement on one criterion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CriterionCheck {
-    /// With the part's name before it, where a part is judged.
+    /// Prefixed with the part's name, if a part is judged.
     pub name: String,
     /// 1 (yes or no) or 4.
     pub max_points: u8,
     pub n: usize,
-    /// The share of equal marks; `None` without a label.
+    /// Share of equal marks.
     pub agreement: Option<Interval>,
-    /// Cohen's, weighted by squared distance for a scale of five; `None` where it is not defined.
+    /// Cohen's, weighted by squared distance on a five-point scale; `None` if undefined.
     pub kappa: Option<Interval>,
-    /// Mean of judge less human, in points.
+    /// Mean of judge - human, in points.
     pub difference: Option<Interval>,
 }
 
-/// How another form of the same question changes grades.
+/// Effect of another form of the same question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shift {
     pub answers: usize,
-    /// The share of equal marks.
+    /// Share of equal marks.
     pub same: Interval,
-    /// The mean change of the share of all points.
+    /// Mean change of the share of all points.
     pub change: Option<Interval>,
 }
 
 impl JudgeCheck {
-    /// What is wrong with the judge; `None` if every criterion has a kappa of [`MIN_KAPPA`] or more, and answers that ask
-    /// for points get none for it.
+    /// Describes the judge's weakness; `None` if every kappa is at least [`MIN_KAPPA`] and
+    /// instructions gain nothing.
     pub fn weakness(&self) -> Option<String> {
         let weak = |criterion: &&CriterionCheck| {
             criterion
@@ -116,7 +115,7 @@ impl JudgeCheck {
     }
 }
 
-/// The checks in a task's folder; none where the file is missing or of another form.
+/// Checks in a task's folder; empty if the file is missing or malformed.
 pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
     task.read(CHECK_FILE)
         .ok()
@@ -124,7 +123,7 @@ pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
         .unwrap_or_default()
 }
 
-/// The checks that a run's copy of the task has.
+/// Checks in a run's copy of the task.
 pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
     let bytes = files::read_at_most(&task_folder.join(CHECK_FILE), MAX_FILE_BYTES).ok();
     bytes
@@ -132,7 +131,7 @@ pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
         .unwrap_or_default()
 }
 
-/// The figures of checks by criterion, as a table with its head; empty without checks.
+/// Table of checks by criterion, with a header; empty without checks.
 pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
     let interval = |interval: Option<Interval>| {
         interval.map_or_else(
@@ -176,10 +175,10 @@ pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The files of a task, with the checks of its judges as they are now.
+/// A task's files with the current checks of its judges.
 ///
 /// # Errors
-/// Those of [`crate::task::TaskFiles::read_files`].
+/// As [`crate::task::TaskFiles::read_files`].
 pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
     let mut files = task.files()?;
     let mut checks = saved_checks(task);
@@ -194,8 +193,8 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
     Ok(files)
 }
 
-/// What to know before training with the task's judges: they were not checked, or are weak. `loaded`: the digests of those
-/// that are models of this machine, by part ([`crate::score::Scorer::load_judges`]).
+/// Warnings before training with unchecked or weak judges. `loaded`: digests of local models by
+/// part ([`crate::score::Scorer::load_judges`]).
 pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
     let checks = saved_checks(task);
     let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {

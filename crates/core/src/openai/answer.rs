@@ -9,19 +9,18 @@ pub enum Api {
     Chat,
     /// `/v1/completions`.
     Completions,
-    /// `/v1/responses`; its answers are [`super::ResponseItems`].
+    /// `/v1/responses`; answered by [`super::ResponseItems`].
     Responses,
-    /// `/inference/v1/generate`, vLLM's: token ids in and out.
+    /// vLLM's `/inference/v1/generate`: token ids in and out.
     Generate,
 }
 
-/// Why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop token, or a text of `stop`.
+    /// A stop token or a `stop` string.
     Stop,
     Length,
-    /// It calls tools.
+    /// Tool calls.
     ToolCalls,
 }
 
@@ -35,27 +34,27 @@ impl Finish {
     }
 }
 
-/// A sampled token with its log-probability, nats.
+/// `log_prob` in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogProb {
     pub token: String,
-    /// `None` of the first token of a prompt.
+    /// `None` for the first token of a prompt.
     pub log_prob: Option<f32>,
-    /// The likeliest tokens in its place, where they were asked for, with theirs.
+    /// Most likely tokens at this position with log-probs, if requested.
     pub alternatives: Vec<(String, f32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
     pub name: String,
-    /// A JSON object, or the beginning of one where the completion broke off.
+    /// A JSON object, or a prefix of one if truncated.
     pub arguments: String,
 }
 
-/// The content of a completion: text and calls.
+/// Text and calls of a completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// In a think block before all else.
+    /// Content of a leading think block.
     pub reasoning: String,
     pub text: String,
     pub calls: Vec<ToolCall>,
@@ -76,7 +75,7 @@ impl Usage {
     }
 }
 
-/// A token as chats and responses tell it.
+/// A token in the form of chats and responses.
 pub(super) fn chat_log_prob(
     TokenLogProb {
         token,
@@ -85,7 +84,7 @@ pub(super) fn chat_log_prob(
     }: &TokenLogProb,
 ) -> Json {
     let told = |token: &str, log_prob: Option<f32>| {
-        // A token may be a part of a character.
+        // A token may be part of a character.
         let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
         json!({"token": token, "logprob": log_prob, "bytes": bytes})
     };
@@ -97,19 +96,19 @@ pub(super) fn chat_log_prob(
     whole
 }
 
-/// The fields that all parts of an answer share.
+/// Fields shared by all chunks of an answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub api: Api,
-    /// Unique; begins with `chatcmpl-` or `cmpl-`.
+    /// Unique, with prefix `chatcmpl-` or `cmpl-`.
     pub id: String,
     pub model: String,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     pub created: u64,
 }
 
 impl Answer {
-    /// A completion; `log_probs`: where they were asked for.
+    /// A completion with log-probs, if requested.
     pub fn choice(
         &self,
         index: usize,
@@ -151,7 +150,7 @@ impl Answer {
         }
     }
 
-    /// All completions.
+    /// The whole answer.
     pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
         if self.api == Api::Generate {
             return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
@@ -168,7 +167,7 @@ impl Answer {
         whole
     }
 
-    /// The chunk that begins a completion of a chat; there is none of a text.
+    /// First chunk of a chat completion; `None` for the completions API.
     pub fn first_chunk(&self, index: usize) -> Option<Json> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
         let choice =
@@ -176,7 +175,7 @@ impl Answer {
         (self.api == Api::Chat).then(|| self.chunk(vec![choice]))
     }
 
-    /// More of a completion's text; `text_bytes`: of what came before.
+    /// Chunk of text after `text_bytes` bytes.
     pub fn text_chunk(
         &self,
         index: usize,
@@ -195,7 +194,7 @@ impl Answer {
         }])
     }
 
-    /// More of a think block.
+    /// Chunk of a think block.
     pub fn reasoning_chunk(&self, index: usize, text: &str) -> Json {
         let delta = json!({"reasoning_content": text});
         self.chunk(vec![
@@ -203,7 +202,7 @@ impl Answer {
         ])
     }
 
-    /// A call begins: its function. `number`: of the call.
+    /// First chunk of call `number`, with its function's name.
     pub fn call_chunk(&self, index: usize, number: usize, name: &str) -> Json {
         let function = json!({"name": name, "arguments": ""});
         let id = self.call_id(index, number);
@@ -213,7 +212,7 @@ impl Answer {
         )
     }
 
-    /// More of a call's arguments.
+    /// Chunk of a call's arguments.
     pub fn arguments_chunk(&self, index: usize, number: usize, arguments: &str) -> Json {
         self.tool_chunk(
             index,
@@ -228,7 +227,7 @@ impl Answer {
         ])
     }
 
-    /// The end of a completion.
+    /// Final chunk of a completion.
     pub fn last_chunk(&self, index: usize, finish: Finish) -> Json {
         self.chunk(vec![match self.api {
             Api::Chat | Api::Responses => {
@@ -275,7 +274,7 @@ impl Answer {
                 let offsets: Vec<usize> = tokens.iter().map(start).collect();
                 let top = |token: &TokenLogProb| -> Json {
                     let mut top = serde_json::Map::new();
-                    // Of tokens that are written alike the likeliest is told.
+                    // Of tokens with equal text, report the most likely.
                     for (text, log_prob) in &token.alternatives {
                         top.entry(text).or_insert_with(|| json!(log_prob));
                     }

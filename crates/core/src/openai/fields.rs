@@ -1,12 +1,12 @@
-//! Refusals of a body's fields.
+//! Validation of request fields.
 
 use serde_json::{Map, Value as Json};
 
 use super::ApiError;
 
-/// Refuses the first field that is not among `names`.
+/// Rejects the first field not among `names`.
 pub(super) fn known(object: &Map<String, Json>, at: &str, names: &[&str]) -> Result<(), ApiError> {
-    // A null is what an absent field is.
+    // Null means absent.
     let is_unknown =
         |(name, value): &(&String, &Json)| !value.is_null() && !names.contains(&name.as_str());
     match object.iter().find(is_unknown) {
@@ -18,7 +18,7 @@ pub(super) fn known(object: &Map<String, Json>, at: &str, names: &[&str]) -> Res
     }
 }
 
-/// What an object says: a null is what an absent field is.
+/// Drops null fields, which mean absent.
 pub(super) fn without_nulls(object: &Map<String, Json>) -> Map<String, Json> {
     let mut object = object.clone();
     object.retain(|_, value| !value.is_null());
@@ -36,7 +36,7 @@ pub(super) fn unsupported(name: &str) -> ApiError {
     }
 }
 
-/// Shortens a name from a request for a message.
+/// Truncates a name from a request for messages.
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(60).collect()
 }

@@ -1,5 +1,5 @@
-//! OpenAI's HTTP API as a server sees it: request bodies -> what is asked for, answers and errors -> JSON. Nothing here
-//! samples or listens.
+//! OpenAI's HTTP API, server side: parses requests, writes answers and errors as JSON. Does not
+//! sample or listen.
 
 mod answer;
 mod fields;
@@ -24,17 +24,17 @@ pub struct ApiError {
     pub status: u16,
     /// `invalid_request_error`, `authentication_error`, ...
     pub kind: &'static str,
-    /// For programs.
+    /// Machine-readable.
     pub code: Option<&'static str>,
     pub message: String,
-    /// The field that is wrong.
+    /// The offending field.
     pub parameter: Option<String>,
-    /// In `Retry-After`.
+    /// Value of `Retry-After`.
     pub retry_seconds: Option<u32>,
 }
 
 impl ApiError {
-    /// A body that cannot be served as it is.
+    /// Status 400 for a field.
     pub fn invalid(parameter: &str, message: impl Into<String>) -> Self {
         let parameter = (!parameter.is_empty()).then(|| parameter.to_owned());
         Self {
@@ -59,7 +59,7 @@ impl ApiError {
         }
     }
 
-    /// As a body.
+    /// The response body.
     pub fn json(&self) -> Json {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}})
     }

@@ -1,17 +1,17 @@
-//! A request body -> what is asked for. What cannot be honoured is refused by its name, never ignored: a client that asks
-//! for top-k and gets none would measure something else than it believes.
+//! Parses request bodies. Unsupported fields are rejected by name, never ignored: a client that
+//! asks for top-k must not silently get none.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-mod formats; // formats of completions
+mod formats; // response formats
 mod generate; // bodies of `/inference/v1/generate`
 mod responses; // bodies of `/v1/responses`
 mod texts; // prompts of `/v1/completions`
 mod tokenize; // bodies of `/tokenize`
-mod tools; // tools, and how they may be called
+mod tools; // tools and `tool_choice`
 
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
@@ -21,83 +21,84 @@ use crate::task::{TEMPLATE_KWARGS, refused_kwarg};
 use crate::text::Message;
 pub use tokenize::TokenizeRequest;
 
-/// Completions of a prompt at most.
+/// Limit per prompt.
 const MAX_SAMPLES: u64 = 128;
-/// Prompts of one body.
+/// Limit per request.
 const MAX_PROMPTS: usize = 128;
-/// Turns of a conversation.
+/// Limit per conversation.
 const MAX_MESSAGES: usize = 4096;
-/// As OpenAI's.
+/// OpenAI's limit.
 const MAX_TOP_LOG_PROBS: u64 = 20;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
-/// A lower temperature divides logits to infinity.
+/// A lower temperature would make logits infinite.
 const MIN_TEMPERATURE: f64 = 0.01;
 const MAX_REPETITION_PENALTY: f64 = 100.0;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
-    /// As listed by `/v1/models`.
+    /// Name in `/v1/models`.
     pub model: String,
     pub prompt: Prompt,
-    /// Completions of each prompt.
+    /// Completions per prompt.
     pub samples: usize,
-    /// The number of the first of them in the random numbers of the seed (an extension of ours).
+    /// Index of the first sample in the seed's random stream (our extension).
     pub first_sample: u32,
     pub seed: Option<u64>,
-    /// Texts before which a completion ends.
+    /// Stop strings.
     pub stop: Vec<String>,
-    /// Tokens that end a completion (vLLM's extension).
+    /// vLLM's extension.
     pub stop_token_ids: Vec<u32>,
     /// 0 only with `echo`.
     pub max_tokens: Option<usize>,
-    /// Of a think block (vLLM's `thinking_token_budget`, which is always forced).
+    /// Limit of a think block (vLLM's `thinking_token_budget`, always forced).
     pub thinking_budget: Option<ThinkingBudget>,
     /// 0 is greedy.
     pub temperature: f64,
     pub log_probs: bool,
-    /// Whether the log-prob of each token of the prompt is told (vLLM's extension).
+    /// Whether to return log-probs of prompt tokens (vLLM's extension).
     pub prompt_log_probs: bool,
     /// Whether a completion begins with its prompt.
     pub echo: bool,
-    /// Whether prompts that are texts get the special tokens that the tokenizer adds, such as a BOS.
+    /// Whether text prompts get the tokenizer's special tokens, such as BOS.
     pub add_special_tokens: bool,
-    /// The likeliest tokens that are told beside each sampled one.
+    /// Number of alternatives per token.
     pub top_log_probs: usize,
-    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this; 1: all.
+    /// Nucleus sampling; 1: off.
     pub top_p: f64,
-    /// The so many likeliest tokens; 0: all.
+    /// 0: off.
     pub top_k: usize,
-    /// Tokens whose probability is at least this part of the likeliest's; 0: all.
+    /// Minimum probability relative to the most likely token; 0: off.
     pub min_p: f64,
-    /// Of tokens that prompt or completion have; 1: none.
+    /// Penalty for tokens in prompt or completion; 1: off.
     pub repetition_penalty: f64,
-    /// Before a stop token.
+    /// Minimum before a stop token.
     pub min_tokens: usize,
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
     pub stream: bool,
-    /// A last chunk with the token counts.
+    /// Whether to send a final chunk with token counts.
     pub include_usage: bool,
-    /// Stop tokens end nothing: for benchmarks (vLLM's extension).
+    /// Stop tokens do not end completions: for benchmarks (vLLM's extension).
     pub ignore_eos: bool,
-    /// Each choice has its `token_ids`, the stop token among them, and `logprobs` are of all of these (vLLM's extension).
+    /// Choices contain `token_ids` including the stop token, and `logprobs` covers all of them
+    /// (vLLM's extension).
     pub token_ids: bool,
     pub response_format: ResponseFormat,
-    /// The field that it was named in.
+    /// The field that set `format`.
     pub format_field: &'static str,
-    /// Fields of `/v1/responses` that its answers repeat.
+    /// Fields of `/v1/responses` echoed in answers.
     pub repeated: Map<String, Json>,
 }
 
-/// What a request says of the chat template.
+/// Chat template options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestedTemplate {
-    /// Its switch of reasoning; `None`: as the server has it.
+    /// Switches reasoning; `None`: the server's default.
     pub thinking: Option<bool>,
-    /// The level of reasoning, for templates that read one.
+    /// Reasoning level, for templates that use one.
     pub effort: Option<String>,
-    /// Further variables.
+    /// Further template variables.
     pub kwargs: Map<String, Json>,
 }
 
@@ -108,12 +109,11 @@ pub enum Prompt {
         tools: Option<Tools>,
         template: Box<RequestedTemplate>,
     },
-    /// Used as they are, without a chat template.
+    /// Used verbatim, without a chat template.
     Texts(Vec<TextPrompt>),
 }
 
 impl Prompt {
-    /// The number of prompts.
     pub fn count(&self) -> usize {
         match self {
             Self::Chat { .. } => 1,
@@ -122,24 +122,24 @@ impl Prompt {
     }
 }
 
-/// Functions that the model may call: one at least.
+/// Functions the model may call; not empty.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Tools {
-    /// In OpenAI's schema, without `strict`: no chat template knows it.
+    /// List in OpenAI's schema, without `strict`, which no chat template knows.
     pub list: Json,
-    /// Names of those whose arguments must be what their schema takes.
+    /// Functions whose arguments must match their schema.
     pub strict: Vec<String>,
-    /// Names of those that may be called; none: all.
+    /// Functions that may be called; empty: all.
     pub allowed: Vec<String>,
     pub choice: ToolChoice,
-    /// Whether one completion may make several calls.
+    /// Whether a completion may make several calls.
     pub parallel: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
-    /// One call at least.
+    /// Requires a call.
     Required,
     /// One call of this function.
     Function(String),
@@ -159,7 +159,8 @@ pub enum ResponseFormat {
 }
 
 impl GenerationRequest {
-    /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or `/inference/v1/generate`.
+    /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or
+    /// `/inference/v1/generate`.
     ///
     /// # Errors
     /// [`ApiError`] with status 400 and the field's name.
@@ -176,7 +177,7 @@ impl GenerationRequest {
         }
     }
 
-    /// A request of the APIs whose fields are named alike.
+    /// Parses requests of the APIs that share field names.
     fn parse_fields(api: Api, fields: &Fields<'_>) -> Result<Self, ApiError> {
         fields.check_names(api)?;
         fields.refuse_what_is_not_done()?;
@@ -260,7 +261,7 @@ impl GenerationRequest {
     }
 }
 
-/// Of both APIs; those from `user` on have no effect on what is sampled.
+/// Fields of both APIs; those from `user` on do not affect sampling.
 const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids thinking_token_budget thinking_end response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
@@ -273,7 +274,7 @@ const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parall
     max_tool_calls chat_template_kwargs";
 const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs first_sample add_special_tokens";
 
-/// The fields that are not null.
+/// Non-null fields.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
 
 fn object(body: &[u8]) -> Result<Map<String, Json>, ApiError> {
@@ -286,7 +287,7 @@ fn object(body: &[u8]) -> Result<Map<String, Json>, ApiError> {
 }
 
 impl<'b> Fields<'b> {
-    /// A null is what an absent field is.
+    /// Drops nulls, which mean absent.
     fn of(body: &'b Map<String, Json>) -> Self {
         let given = body.iter().filter(|(_, value)| !value.is_null());
         Self(given.map(|(name, value)| (name.as_str(), value)).collect())
@@ -317,7 +318,7 @@ impl<'b> Fields<'b> {
         }
     }
 
-    /// Fields that have an effect elsewhere are taken at the value that has none.
+    /// Accepts unsupported fields only at their neutral value.
     fn refuse_what_is_not_done(&self) -> Result<(), ApiError> {
         let number =
             |value: &Json, none: &[f64]| value.as_f64().is_some_and(|value| none.contains(&value));
@@ -452,7 +453,7 @@ impl<'b> Fields<'b> {
         }
     }
 
-    /// -1, too, is all tokens.
+    /// -1 also means off.
     fn top_k(&self) -> Result<usize, ApiError> {
         match self.get("top_k").and_then(Json::as_i64) {
             Some(-1) => Ok(0),
@@ -511,7 +512,7 @@ impl<'b> Fields<'b> {
         Ok(count)
     }
 
-    /// What else the chat template is rendered with.
+    /// Options of the chat template.
     fn template(&self, effort: Option<&Json>) -> Result<Box<RequestedTemplate>, ApiError> {
         const SWITCH: &str = "enable_thinking";
         const NAME: &str = "chat_template_kwargs.enable_thinking";

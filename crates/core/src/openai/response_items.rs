@@ -1,26 +1,26 @@
-//! An answer of `/v1/responses`: its items as they come -> events, and the whole.
+//! Streams an answer of `/v1/responses`: items as events, and the whole.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::answer::{Finish, TokenLogProb, Usage, chat_log_prob};
 
-/// The output items of a request's single completion so far.
+/// Output items of a request's single completion.
 #[derive(Debug)]
 pub struct ResponseItems {
-    /// In all ids.
+    /// Part of all ids.
     key: String,
     model: String,
     created: u64,
-    /// Fields of the request that answers repeat.
+    /// Request fields echoed in answers.
     repeated: Map<String, Json>,
-    /// Those that are complete.
+    /// Completed items.
     output: Vec<Json>,
     open: Option<OpenItem>,
-    /// Events so far.
+    /// Number of events so far.
     sequence: usize,
 }
 
-/// The output item under construction.
+/// The item being written.
 #[derive(Debug)]
 enum OpenItem {
     Thought(String),
@@ -41,7 +41,7 @@ impl ResponseItems {
         }
     }
 
-    /// The events before all others.
+    /// Opening events.
     pub fn begin(&mut self) -> Vec<Json> {
         ["response.created", "response.in_progress"]
             .map(|kind| {
@@ -51,7 +51,7 @@ impl ResponseItems {
             .into()
     }
 
-    /// More of a think block.
+    /// Continues a think block.
     pub fn thought(&mut self, text: &str) -> Vec<Json> {
         let mut events = self.opened(
             |open| matches!(open, OpenItem::Thought(_)),
@@ -67,7 +67,7 @@ impl ResponseItems {
         events
     }
 
-    /// More of the text, with its tokens where they were asked for.
+    /// Continues the text, with tokens if requested.
     pub fn text(&mut self, text: &str, tokens: &[TokenLogProb]) -> Vec<Json> {
         let is_text = |open: &OpenItem| matches!(open, OpenItem::Text(..));
         let mut events = self.opened(is_text, || OpenItem::Text(String::new(), Vec::new()));
@@ -81,7 +81,7 @@ impl ResponseItems {
         events
     }
 
-    /// A call begins.
+    /// Begins a call.
     pub fn call(&mut self, name: &str) -> Vec<Json> {
         self.opened(
             |_| false,
@@ -92,7 +92,7 @@ impl ResponseItems {
         )
     }
 
-    /// More of a call's arguments.
+    /// Continues a call's arguments.
     pub fn arguments(&mut self, text: &str) -> Vec<Json> {
         if let Some(OpenItem::Call { arguments, .. }) = &mut self.open {
             arguments.push_str(text);
@@ -103,7 +103,7 @@ impl ResponseItems {
         )]
     }
 
-    /// The last events; the last of them has the whole answer. `thought_tokens`: of the completion.
+    /// Closing events; the last contains the whole answer.
     pub fn end(
         &mut self,
         finish: Finish,
@@ -131,14 +131,14 @@ impl ResponseItems {
         events
     }
 
-    /// The last event of an answer that cannot be completed.
+    /// Final event of a failed answer.
     pub fn failed(&mut self, why: &str) -> Json {
         let mut response = self.response("failed", None);
         response["error"] = json!({"code": "server_error", "message": why});
         self.event("response.failed", json!({"response": response}))
     }
 
-    /// Goes on with the open item, or closes it and opens another.
+    /// Continues the open item, or closes it and opens another.
     fn opened(
         &mut self,
         goes_on: impl Fn(&OpenItem) -> bool,
@@ -201,7 +201,7 @@ impl ResponseItems {
         events
     }
 
-    /// The content of the open item so far; a call has no parts.
+    /// Content of the open item; calls have no parts.
     fn part(&self) -> Option<Json> {
         match self.open.as_ref()? {
             OpenItem::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),
@@ -221,7 +221,7 @@ impl ResponseItems {
         format!("{kind}_{}_{}", self.key, self.output.len())
     }
 
-    /// The open item; while it is being written its parts are told by events of their own.
+    /// The open item; parts in progress are sent as separate events.
     fn item(&self, status: &str) -> Json {
         let id = self.item_id();
         let content: Vec<Json> = self
@@ -340,7 +340,7 @@ mod tests {
                 {"type": "function_call", "id": "fc_7_2", "call_id": "call_7_2", "name": "f", "arguments": "{\"x\"", "status": "incomplete"},
             ])
         );
-        // An empty answer has an item, too.
+        // An empty answer has an item too.
         let mut items = ResponseItems::new("8".to_owned(), "m".to_owned(), 5, Map::new());
         let events = items.end(Finish::Stop, false, usage);
         let response = &events[events.len() - 1]["response"];

@@ -1,4 +1,4 @@
-//! The turns of a conversation in a body -> messages as chat templates take them.
+//! Converts the turns of a request into messages for chat templates.
 
 use serde_json::Value as Json;
 
@@ -6,7 +6,7 @@ use super::ApiError;
 use super::fields::{known, unsupported, without_nulls, wrong};
 use crate::text::Message;
 
-/// Fields of answers that have no place in a prompt, where they are empty.
+/// Answer fields that do not belong in a prompt; ignored if empty.
 const EMPTY_FIELDS: [&str; 5] = [
     "audio",
     "function_call",
@@ -15,7 +15,7 @@ const EMPTY_FIELDS: [&str; 5] = [
     "thinking_blocks",
 ];
 
-/// `at`: the place in the body, for messages.
+/// `at`: position in the body, for messages.
 ///
 /// # Errors
 /// [`ApiError`] naming what is wrong or not supported.
@@ -31,7 +31,7 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
                 .is_some_and(|fields| fields.values().all(Json::is_null))
     };
     turn.retain(|name, value| match name.as_str() {
-        // lm-evaluation-harness 0.4.9 writes `text` into each turn, items of Responses have `message`.
+        // lm-evaluation-harness 0.4.9 writes `text` into each turn, Responses items have `message`.
         "type" => *value != "text" && *value != "message",
         name => !EMPTY_FIELDS.contains(&name) || !is_empty(value),
     });
@@ -52,7 +52,7 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
         ],
     )?;
     let role = match turn.get("role").and_then(Json::as_str) {
-        // OpenAI's newer name, which templates do not know.
+        // OpenAI's newer name, unknown to templates.
         Some("developer") => "system",
         Some(role @ ("system" | "user" | "assistant" | "tool")) => role,
         _ => {
@@ -120,10 +120,10 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     Ok(message.written_as(&turn))
 }
 
-/// Fields of calls in answers and streams that have no place in a prompt.
+/// Call fields of answers and streams that do not belong in a prompt.
 const CALL_FIELDS: [&str; 2] = ["index", "provider_specific_fields"];
 
-/// Arguments are JSON in a string; templates write them as the JSON that they are.
+/// Parses the arguments, since templates expect JSON instead of a string.
 fn tool_call(at: &str, call: &Json) -> Result<Json, ApiError> {
     let expected = || {
         wrong(

@@ -1,4 +1,4 @@
-//! A line of a file of completions, as other programs write them.
+//! Lines of completion files of this and other programs.
 
 use serde_json::{Map, Value};
 
@@ -6,13 +6,14 @@ use crate::api_client::message_text;
 use crate::format::{did_you_mean, shortened};
 use crate::task::PromptSet;
 
-/// A completion as one line of a file has it: `{"completion": ..., "prompt_id": ...}` of this program, `output` and
-/// `input` of verl's rollouts, `completion` and `prompt` of TRL's tables, or the result of an OpenAI batch.
+/// A line of a completion file: `{"completion": ..., "prompt_id": ...}` of this program, `output`
+/// and `input` of verl's rollouts, `completion` and `prompt` of TRL's tables, or a result of an
+/// OpenAI batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompletionLine {
     pub completion: String,
     pub prompt_id: Option<String>,
-    /// The set of the prompt, where its id is in several.
+    /// The prompt's set, if its id is in several.
     pub set: Option<PromptSet>,
     pub prompt: Option<ForeignPrompt>,
 }
@@ -53,7 +54,6 @@ impl ForeignPrompt {
 }
 
 impl CompletionLine {
-    /// An empty completion of a row.
     pub fn of_row(prompt_id: &str) -> Self {
         Self {
             completion: String::new(),
@@ -63,7 +63,7 @@ impl CompletionLine {
         }
     }
 
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
     /// A sentence without the line's number.
@@ -142,7 +142,7 @@ fn wrong(name: &str, kind: &str, found: &Value) -> String {
     )
 }
 
-/// A line of the output of OpenAI's batch API; `custom_id` is the prompt's id.
+/// Parses OpenAI's batch output; `custom_id` is the prompt's id.
 fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
     let prompt_id = fields
         .get("custom_id")
@@ -176,18 +176,18 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
     }
 }
 
-/// The line's JSON. A `\ud800` that stands alone is kept as written: no text has that character, and the completion
-/// with the escape in it is unparsable for that reason, while the other lines have their scores.
+/// Parses the line. Keeps a lone `\ud800` as written: no text contains that character, so the
+/// completion with it is unparsable, but other lines keep their scores.
 ///
 /// # Errors
-/// Where the line is not JSON for another reason.
+/// Other invalid JSON.
 fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
     let again = |text: &str| serde_json::from_str(&half_pairs_as_text(text)).ok();
     serde_json::from_slice(line)
         .or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
 }
 
-/// The line with `\\ud800` for each `\ud800` that is half of a surrogate pair and stands alone.
+/// Escapes each lone surrogate `\ud800` as `\\ud800`.
 fn half_pairs_as_text(line: &str) -> String {
     let unit = |at: usize| {
         let digits = line.get(at..at + 6)?.strip_prefix("\\u")?;
@@ -208,7 +208,7 @@ fn half_pairs_as_text(line: &str) -> String {
         };
         at = found + length;
         let alone = length == 6 && matches!(unit(found), Some(0xD800..=0xDFFF));
-        // After a backslash of its own it would read as an escaped backslash.
+        // After a backslash it would read as an escaped backslash.
         match alone {
             true if text.ends_with("\\\\") => text.push('\u{fffd}'),
             true => text.extend(["\\", &line[found..at]]),

@@ -1,4 +1,4 @@
-//! Finds the prompt row of a completion: by its id, or by the prompt as another program wrote it.
+//! Finds a completion's prompt row: by id, or by the prompt as another program wrote it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,24 +11,23 @@ use crate::score::Task;
 use crate::task::PromptSet;
 use crate::text::Message;
 
-/// A row that completions are of; later turns have rows of their own, `ID/2`.
+/// Later turns have rows of their own, `ID/2`.
 type Row = (PromptSet, Arc<PromptRow>);
 
-/// Why a completion has no row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRow {
-    /// No set has such a prompt. The completion can only be scored without an expected answer.
+    /// No set has the prompt: the completion can only be scored without an expected answer.
     Unknown(String),
-    /// Several rows, or the sets cannot be read. Any score would be a guess.
+    /// Several rows match or sets cannot be read: any score would be a guess.
     Undecided(String),
 }
 
-/// The rows of all sets of a task, read on first use.
+/// Rows of all sets of a task, read on first use.
 #[derive(Debug)]
 pub struct CompletionRows<'t> {
     task: &'t Task,
     index: OnceLock<Result<Index, String>>,
-    /// Rows of prompts that other programs wrote: a file has each prompt many times.
+    /// Cached matches, since a file repeats each prompt.
     foreign: Mutex<HashMap<ForeignPrompt, Result<Row, NoRow>>>,
 }
 
@@ -36,7 +35,7 @@ pub struct CompletionRows<'t> {
 struct Index {
     rows: Vec<Row>,
     by_id: HashMap<String, Vec<usize>>,
-    /// By the last message, trimmed.
+    /// Indices by trimmed last message.
     by_last: HashMap<String, Vec<usize>>,
 }
 
@@ -49,7 +48,7 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    /// Of sets that are read already.
+    /// Uses sets already read.
     pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
         Self {
             index: OnceLock::from(Ok(Index::new(sets))),
@@ -57,7 +56,7 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    /// The row that a completion answers; `None` where the line names none.
+    /// The row that a completion answers; `None` if the line names none.
     ///
     /// # Errors
     /// No row, or several.
@@ -70,7 +69,6 @@ impl<'t> CompletionRows<'t> {
         Ok(Some(found.1))
     }
 
-    /// Whether all sets can be read.
     pub fn are_readable(&self) -> bool {
         self.index().is_ok()
     }
@@ -169,7 +167,7 @@ impl Index {
         index
     }
 
-    /// Rows with this last message; of these, those with the same messages before it, if there are any.
+    /// Rows with this last message; among them those that also match the messages before, if any.
     fn asked_by_turns(&self, turns: &[(String, String)]) -> Vec<usize> {
         let said = |role: &str, content: &str| role != "system" && !content.trim().is_empty();
         let asked: Vec<&str> = turns
@@ -192,8 +190,8 @@ impl Index {
         if whole.is_empty() { found } else { whole }
     }
 
-    /// Rows whose last message is the text, or is one whole turn of it before the answer, where a chat template
-    /// rendered it. Of several those that account for most of the text.
+    /// Rows whose last message is the text, or is one whole turn of the rendered text before the
+    /// answer. Of several, those that account for most of the text.
     fn asked_by_text(&self, text: &str, system: &str) -> Vec<usize> {
         if let Some(found) = self.by_last.get(text.trim()) {
             let alone = |place: &&usize| {
@@ -219,7 +217,7 @@ impl Index {
     }
 }
 
-/// How much of a rendered prompt a row's messages are; `None` where it is not the row's.
+/// Length of the row's messages found in a rendered prompt; `None` if they do not match.
 fn rendered_length(row: &PromptRow, text: &str, system: &str) -> Option<usize> {
     let last = last_message(row);
     if last.is_empty() {
@@ -246,7 +244,7 @@ fn rendered_length(row: &PromptRow, text: &str, system: &str) -> Option<usize> {
                 rest = &rest[..at];
                 length += content.len();
             }
-            // Another program may have left it out, or merged it with its own.
+            // Another program may have dropped it, or merged it with its own.
             None if turn.role == "system" => {}
             None => return None,
         }
@@ -262,7 +260,7 @@ fn last_message(row: &PromptRow) -> &str {
     row.messages.last().map_or("", |turn| turn.content.trim())
 }
 
-/// Whether two rows would judge an answer differently.
+/// Whether two rows could judge an answer differently.
 fn differ(first: &Row, other: &Row) -> bool {
     let (first, other) = (&first.1, &other.1);
     let own = |row: &PromptRow| {
@@ -273,8 +271,8 @@ fn differ(first: &Row, other: &Row) -> bool {
     first.messages != other.messages || own(first) != own(other)
 }
 
-/// Whether a trimmed text ends with what a chat template writes before a user's turn: a mark (`<|user|>`, `[INST]`), the
-/// role on a line of its own, or `USER:`.
+/// Whether a trimmed text ends with a user turn's header: a mark (`<|user|>`, `[INST]`), the role
+/// on its own line, or `USER:`.
 fn ends_with_header(text: &str) -> bool {
     const ROLES: [&str; 9] = [
         "user",
@@ -303,7 +301,7 @@ fn ends_with_header(text: &str) -> bool {
     }
 }
 
-/// Whether a trimmed text begins with what a chat template writes after a turn.
+/// Whether a trimmed text begins with a template's end-of-turn mark.
 fn begins_with_mark(text: &str) -> bool {
     const ROLES: [&str; 6] = ["assistant", "model", "ai", "response", "answer", "gpt"];
     if text.is_empty() {
@@ -328,7 +326,7 @@ fn mark_at_end(line: &str) -> Option<()> {
     marked('<', '>').or_else(|| marked('[', ']'))
 }
 
-/// The inside of a mark: `|im_start|`, `/INST`, `start_of_turn`.
+/// `|im_start|`, `/INST`, `start_of_turn`.
 fn is_mark(inside: &str) -> bool {
     inside.chars().any(char::is_alphabetic)
         && inside
@@ -341,7 +339,7 @@ fn is_mark(inside: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What is found: `set:id`, `unknown`, or the sentence.
+    /// Returns `set:id`, `unknown`, or the message.
     fn find(task: &Task, line: &str) -> String {
         let line = CompletionLine::read(line.as_bytes()).unwrap();
         let rows = CompletionRows::new(task);

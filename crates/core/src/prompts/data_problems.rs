@@ -1,5 +1,4 @@
-//! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
-//! duplicates.
+//! Problems of the prompt sets: rejected expected answers, leaks between sets, duplicates.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -14,12 +13,13 @@ use crate::score::audit::shown_lines;
 use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
 use crate::task::PromptSet;
 
-/// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
+/// Expected answers scored per set, spread evenly; more take longer without new information.
 const MAX_SCORED: usize = 5_000;
-/// Where all of so many are refused, the others are not scored: a schema may take its time for each.
+/// Number of answers that must be scored; if all are rejected, the rest is not scored, as a schema
+/// may be slow.
 const MIN_SCORED: usize = 64;
-/// Degenerate answers that are scored of a set, spread evenly over its rows: a run waits for them, and one in Python
-/// takes 15 ms of processor time.
+/// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
+/// Python takes 15 ms of CPU time.
 const MAX_WRONG: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,27 +28,25 @@ pub enum DataProblemKind {
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
-    /// Prompts of one set are in another, character by character or nearly.
+    /// Exact or near duplicates between sets.
     Leak,
-    /// Prompts are in their set twice, character by character or nearly.
+    /// Exact or near duplicates within a set.
     Duplicates,
-    /// A judge was not checked against people, or is weak.
+    /// Unchecked or weak.
     Judge,
-    /// A program that scores runs with less isolation than it might need.
+    /// A scoring program runs with weak isolation.
     Isolation,
-    /// No problem: the isolation that a program runs in.
+    /// Not a problem: names the isolation.
     Isolated,
 }
 
-/// One problem of the prompt sets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataProblem {
     pub kind: DataProblemKind,
-    /// The file, the count, the first line, and what to do.
+    /// File, count, first line and remedy.
     pub message: String,
-    /// The set that it is about.
     pub set: PromptSet,
-    /// The share of the set's expected answers that the scorer refuses; 0 where the problem is another.
+    /// Share of the set's expected answers that the scorer rejects; else 0.
     pub refused_share: f64,
 }
 
@@ -59,10 +57,10 @@ impl DataProblem {
     }
 }
 
-/// The rows of every set that the task names.
+/// Loads every set of the task.
 ///
 /// # Errors
-/// The first file that cannot be read, or line that is not a row.
+/// The first unreadable file or malformed line.
 pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, DatasetError> {
     let named = PromptSet::ALL
         .into_iter()
@@ -72,7 +70,7 @@ pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, Datase
         .collect()
 }
 
-/// The problems of the sets together, worst kind first.
+/// Finds problems of the sets, most severe first.
 pub fn data_problems(
     task: &Task,
     scorer: &Scorer,
@@ -94,7 +92,7 @@ pub fn data_problems(
     unusable
 }
 
-/// Each later turn of a conversation as a row.
+/// Later turns of conversations as rows.
 fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
     let turns = |row: &PromptRow| {
         row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
@@ -105,7 +103,7 @@ fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
         .collect()
 }
 
-/// The lines of rows that the scorer cannot judge any answer to, each with the reason.
+/// Lines of rows that cannot be scored, with reasons.
 fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
     let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
     on_every_core(|| rows.par_iter().filter_map(problem).collect())
@@ -150,19 +148,19 @@ fn failed_demonstrations(
     })
 }
 
-/// Degenerate answers of which each must fail on every row.
+/// Size of the degenerate-answer check, in which every answer must fail on every row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TriedAnswers {
-    /// Scored of a set.
+    /// Scored per set.
     pub answers: usize,
-    /// Rows that they are scored on.
+    /// Rows they are scored on.
     pub rows: usize,
     /// Rows of the set.
     pub all_rows: usize,
 }
 
 impl TriedAnswers {
-    /// How much of a set is tried; `None` where the scorer has no such answers.
+    /// `None` if the scorer has no degenerate answers.
     pub fn of(task: &Task, rows: usize) -> Option<Self> {
         let lazy = task.definition.lazy_answers(task, &[]);
         let kinds = lazy.iter().filter(|answer| answer.must_fail).count();
@@ -175,8 +173,8 @@ impl TriedAnswers {
     }
 }
 
-/// Of the answers to all rows, one after another, so many apart are scored. Without a divisor that it shares with the
-/// count of kinds, each kind has its turn, and where they suffice, each row.
+/// Stride over the answers to all rows. Coprime to the number of kinds, so that every kind is
+/// tried, and every row if there are enough.
 fn step(rows: usize, kinds: usize) -> usize {
     let is_coprime = |step: &usize| {
         (2..=*step).all(|one| !step.is_multiple_of(one) || !kinds.is_multiple_of(one))
@@ -235,7 +233,7 @@ fn accepted_answers(
     })
 }
 
-/// Scores of answers to rows, up to their tiers.
+/// Scores that only need their tiers.
 fn scores_of<'a>(
     scorer: &Scorer,
     answers: impl Iterator<Item = (&'a PromptRow, &'a String)>,
@@ -246,7 +244,7 @@ fn scores_of<'a>(
     scorer.tiers_while(&answers, || true).unwrap_or_default()
 }
 
-/// `unusable`: lines of rows that no answer can be judged for.
+/// `unusable`: lines of rows that cannot be scored.
 fn refused_answers(
     task: &Task,
     scorer: &Scorer,
@@ -325,7 +323,7 @@ fn refused_answers(
     })
 }
 
-/// Prompts that are nearly those of another set, and duplicates within a set, exact and near.
+/// Near duplicates between sets, exact and near duplicates within a set.
 ///
 /// # Errors
 /// A file that cannot be opened.
@@ -380,7 +378,7 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
     Ok(health.groups.iter().filter_map(problem).collect())
 }
 
-/// Prompts that an earlier set holds character by character; `dataset check` also finds what is nearly the same.
+/// Exact duplicates of an earlier set; `dataset check` also finds near ones.
 pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Vec<DataProblem> {
     let mut problems = Vec::new();
     for (later, (set, rows)) in sets.iter().enumerate() {

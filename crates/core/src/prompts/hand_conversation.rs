@@ -1,5 +1,5 @@
-//! A conversation about a row in which a person, or an endpoint, writes in the place of a model on this machine: calls, which
-//! the task's tools answer, and the answer that is scored, turn by turn.
+//! A conversation about a row with a person or an endpoint in place of a local model: calls, which
+//! the task's tools answer, and scored answers, turn by turn.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,32 +17,31 @@ use crate::text::{CallFormat, Message};
 
 const FORM: &str = "write the name of a function and its arguments as JSON, such as `query {\"sql\": \"SELECT 1\"}`";
 
-/// A row with the state of its tools.
 #[derive(Debug)]
 pub struct HandConversation<S = Arc<Scorer>> {
     task: Task,
     scorer: S,
     row: PromptRow,
-    /// The row as the current turn has it.
+    /// The row at the current turn.
     turn: PromptRow,
     environment: Environment,
     definitions: Value,
-    /// Turns that are scored, and that others follow.
+    /// Scored earlier turns.
     earlier: Vec<HandChain>,
     written: HandChain,
 }
 
-/// What was written so far in a turn.
+/// A turn so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HandChain {
-    /// That a model reads before: the prompt, and in later turns what follows the last answer.
+    /// Read before it: the prompt, or what follows the last answer.
     pub messages: Vec<Message>,
     pub expected: Option<Value>,
-    /// Without tokens: nobody sampled any. Its end counts once there is a score.
+    /// Has no tokens; `end` is only valid with a score.
     pub chain: ToolChain,
     pub call_seconds: Vec<f64>,
     pub answer: String,
-    /// Of a turn that has ended.
+    /// Set once the turn has ended.
     pub score: Option<Score>,
 }
 
@@ -99,22 +98,22 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         })
     }
 
-    /// OpenAI's list of the functions that the prompt lists.
+    /// OpenAI's list of the prompt's functions.
     pub fn definitions(&self) -> &Value {
         &self.definitions
     }
 
-    /// The current turn; it has a score once the conversation has ended.
+    /// The current turn; scored once the conversation has ended.
     pub fn written(&self) -> &HandChain {
         &self.written
     }
 
-    /// All turns so far, the current one last.
+    /// All turns, the current one last.
     pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
         self.earlier.iter().chain([&self.written])
     }
 
-    /// Reads calls: a name and a JSON object each, one after the other, or as a model writes them.
+    /// Parses calls: name and JSON object each, or in a model's notation.
     ///
     /// # Errors
     /// A sentence.
@@ -159,8 +158,8 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         }
     }
 
-    /// Goes on after what a model said: its calls are answered, and without a call it is the answer. `context`: the tokens that
-    /// the next prompt has at least, where they are known.
+    /// Processes a model's message: answers its calls, or takes it as the answer. `context`:
+    /// minimum tokens of the next prompt, if known.
     pub fn go_on(&mut self, text: &str, is_truncated: bool, context: Option<usize>) {
         if is_truncated {
             return self.finish(ChainEnd::Truncated, text);
@@ -183,7 +182,7 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         }
     }
 
-    /// Has calls answered; the limits of `[tools]` end the conversation as they end a model's.
+    /// Answers calls, within the limits of `[tools]`.
     pub fn call(&mut self, calls: Vec<ToolCall>) {
         self.call_as(
             calls.iter().map(written).collect::<Vec<_>>().join("\n"),
@@ -239,8 +238,8 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         self.written.chain.steps.push(step);
     }
 
-    /// Ends the turn with an answer: the tools are asked for their state where that is scored. The next turn begins where the
-    /// answer is valid, as a model's would.
+    /// Ends the turn with an answer: reads the tools' state if it is scored, and begins the next
+    /// turn if the answer is valid.
     pub fn answer(&mut self, text: &str) {
         let mut end = ChainEnd::Answer;
         for (key, query) in self.task.state_queries() {
@@ -286,7 +285,7 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
     }
 }
 
-/// As a model writes it: what scorers read.
+/// A call as a model writes it, for scorers.
 fn written(call: &ToolCall) -> String {
     let call = json!({"name": call.name, "arguments": call.arguments});
     format!("<tool_call>\n{call}\n</tool_call>")
@@ -335,7 +334,7 @@ mod tests {
                 "query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}",
                 r#"query{"sql":"}"} execute{"sql":""}"#,
             ),
-            // What a function is called without: the tools refuse it as they do a model's.
+            // Missing arguments: the tools reject them as for a model.
             ("query", "query{}"),
             ("quary {}", "quary{}"),
             (
@@ -400,12 +399,12 @@ mod tests {
             (crate::score::Tier::Valid, Some(true), 1.0)
         );
         assert_eq!(chain.states.values().next().unwrap()["rows"], json!([[4]]));
-        // Another conversation begins with its own state.
+        // Another conversation has its own state.
         let mut other = conversation(folder.path());
         other.answer("Sold.");
         let why = &other.written().score.as_ref().unwrap().errors[0].message;
         assert!(why.contains("[[5]]"), "{why}");
-        // The limits of `[tools]` are those of a model.
+        // The limits of `[tools]` apply as to a model.
         let mut long = conversation(folder.path());
         for _ in 0..3 {
             say(&mut long, "query {\"sql\": \"SELECT 1\"}");
@@ -455,7 +454,7 @@ mod tests {
         sell(&mut talk);
         assert_eq!(tiers(&talk), [Some("valid"), Some("unparsable")]);
         assert_eq!(talk.written().chain.end, ChainEnd::MaxTurns);
-        // An answer that is not valid ends the conversation.
+        // An invalid answer ends the conversation.
         let mut wrong = open();
         wrong.answer("Sold.");
         assert_eq!(tiers(&wrong), [Some("invalid")]);

@@ -1,5 +1,5 @@
-//! Prompt rows in use: rendered for a model and counted in its tokens, checked for problems, answered by hand, joined with
-//! the completions of a file.
+//! Prompt rows in use: rendered and counted in tokens, checked, answered by hand, matched with
+//! completions of a file.
 
 mod completion_line;
 mod completion_rows;

@@ -1,5 +1,5 @@
-//! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
-//! answers by the task's scorer.
+//! Prompts as training sees them: rendered and measured with the model's tokenizer and template;
+//! expected answers scored.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,8 @@ use crate::text::{
     Message, TemplateOptions, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools,
 };
 
-/// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
+/// Checks every set of the task; expected answers only with a scorer. `longest`: limit of prompt +
+/// answer in tokens.
 ///
 /// # Errors
 /// A file that cannot be opened.
@@ -33,13 +34,13 @@ pub fn check_prompts<'a>(
         definition: task.definition_name(),
         expected_problem: scorer.is_some().then_some(&expected_problem),
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
-        // A prompt must leave room for one token at least.
+        // Leave room for one token.
         most_prompt_tokens: Some(longest.saturating_sub(1)),
     };
     check(task, &checks)
 }
 
-/// The failure class of the row's `expected`, written as a completion, if it is not valid, and why.
+/// Failure class and reason of an invalid `expected`.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
     let turns = row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
     turns.iter().find_map(|turn| turn_problem(scorer, turn))
@@ -60,8 +61,8 @@ fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, Strin
     (score.tier != Tier::Valid).then(|| (class, reason()))
 }
 
-/// The answer to learn from: the row's `completion`, else what gives its `expected`; JSON with a space after each comma
-/// and colon. `None` where neither says how to write it.
+/// The target of supervised training: the row's `completion`, else written from `expected` (JSON
+/// with a space after each comma and colon). `None` if neither determines it.
 ///
 /// # Errors
 /// An `expected` that cannot be written as JSON.
@@ -85,7 +86,7 @@ pub fn reference_answer(
     })
 }
 
-/// The rows of one turn without a [`reference_answer`] or a demonstration.
+/// Single-turn rows without a [`reference_answer`] or a demonstration.
 ///
 /// # Errors
 /// As [`reference_answer`].
@@ -103,7 +104,6 @@ pub fn rows_without_answer<'a>(
     Ok(without)
 }
 
-/// How the task asks for reasoning.
 pub fn thinking_of(task: &Task) -> Thinking {
     if task.thinking {
         Thinking::On
@@ -112,7 +112,6 @@ pub fn thinking_of(task: &Task) -> Thinking {
     }
 }
 
-/// What the task's prompts are rendered with.
 pub fn template_options(task: &Task) -> TemplateOptions {
     TemplateOptions {
         thinking: thinking_of(task),
@@ -120,8 +119,8 @@ pub fn template_options(task: &Task) -> TemplateOptions {
     }
 }
 
-/// The turns of a row with the task's system text, and after that what its MCP servers say about their use. With a
-/// tokenizer no part of theirs is a control token of the model.
+/// A row's turns with the task's system text followed by the instructions of its MCP servers. With
+/// a tokenizer their text contains no control tokens of the model.
 ///
 /// # Errors
 /// As [`tools_of`] without a row.
@@ -149,11 +148,11 @@ pub fn turns_of(
     Ok(conversation(Some(&texts.join("\n\n")), messages))
 }
 
-/// The tools that the model may call on a row, as its template takes them; `None` where neither the task nor, for a
-/// program that scores, the row has any.
+/// Tools for a row, in the template's form; `None` if neither the task nor, for a scoring program,
+/// the row has any.
 ///
 /// # Errors
-/// A sentence where the row's own are no tools, or those of the task cannot be made ready.
+/// Malformed tools of the row, or tools of the task that fail to start.
 pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, TextError> {
     if let Some(toolset) = task.toolset() {
         let definitions = match row {
@@ -175,10 +174,10 @@ pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, T
     Ok(Some(openai_tools(tools)))
 }
 
-/// The prompt of a row, ending where the answer begins.
+/// Renders the prompt up to where the answer begins.
 ///
 /// # Errors
-/// Where the template does not take the turns, or the row's own tools are none.
+/// The template rejects the turns, or the row's tools are malformed.
 pub fn prompt_text(
     task: &Task,
     tokenizer: &Tokenizer,
@@ -192,10 +191,10 @@ pub fn prompt_text(
     )
 }
 
-/// The prompt's length in tokens, template included.
+/// Prompt length in tokens, template included.
 ///
 /// # Errors
-/// A sentence where the template does not take the turns.
+/// The template rejects the turns.
 pub fn prompt_tokens(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<usize, String> {
     let ids = prompt_text(task, tokenizer, row).and_then(|text| tokenizer.encode(&text));
     ids.map(|ids| ids.len()).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! Programs as they are when they are found to be trusted: where they are, what is in them, and what interprets them.
+//! Programs at the time they are trusted: paths, contents, interpreters.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
@@ -13,27 +13,27 @@ use super::installed::{interpreter_words, located, path_of};
 use super::trust_notes::ProgramDigest;
 use crate::files;
 
-/// Interpreters of interpreters.
+/// Nested interpreters.
 const MAX_INTERPRETERS: usize = 8;
-/// Bytes of a script in which its interpreter is looked for, and that are read at once.
+/// Bytes of a script searched for its interpreter.
 const MAX_LINE_BYTES: usize = 4_096;
 const PIECE: usize = 1 << 20;
 
-/// A program that a task names.
+/// A program named by a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundProgram {
-    /// As the task names it.
+    /// Name in the task.
     pub(super) name: String,
-    /// The program, unless it is a file of the task, then what interprets it.
+    /// The program, unless it is a task file, then its interpreters.
     pub(super) files: Vec<FoundFile>,
     is_of_task: bool,
 }
 
-/// A file that runs.
+/// An executed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FoundFile {
     pub(super) path: PathBuf,
-    /// Where its links lead.
+    /// Path with links resolved.
     pub(super) real: PathBuf,
     pub(super) is_script: bool,
     /// SHA-256 in hex.
@@ -41,11 +41,11 @@ pub(super) struct FoundFile {
     state: FileState,
 }
 
-/// What a file has as long as nobody writes to it: its size, and the times of its content and of all else about it.
+/// Size, modification and change time: equal as long as nobody writes to the file.
 type FileState = (u64, (i64, i64), (i64, i64));
 
 impl FoundProgram {
-    /// `folder`: the task's. `files`: those that are copied for the program.
+    /// `folder`: the task's. `files`: those copied for the program.
     pub(crate) fn find(name: &str, folder: &Path, files: &[(String, Vec<u8>)]) -> Self {
         let mut program = Self {
             name: name.to_owned(),
@@ -87,7 +87,7 @@ impl FoundProgram {
         }
     }
 
-    /// What runs, one a line: where it is, where that leads, and what interprets it.
+    /// Executed files, one per line: path, link target, interpreter.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         self.files.iter().enumerate().map(|(index, file)| {
             let by = if index > 0 || self.is_of_task {
@@ -104,7 +104,7 @@ impl FoundProgram {
         })
     }
 
-    /// The file that starts; `None` where it is one of the task, or there is none.
+    /// The started file; `None` if it is a task file or missing.
     pub(super) fn started(&self) -> Option<&FoundFile> {
         self.files.first().filter(|_| !self.is_of_task)
     }
@@ -123,7 +123,7 @@ impl FoundFile {
                     .read_to_end(&mut start)?;
                 (digest(&real, state, &start, file)?, state)
             }
-            // One that may be run and not read.
+            // Executable but not readable.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 let state = state(&std::fs::metadata(&real)?);
                 (format!("{state:?}"), state)
@@ -140,8 +140,9 @@ impl FoundFile {
         Ok((file, start))
     }
 
-    /// Whether it has the same content as when it was read, `at` its path or where its links led then: by its times, or,
-    /// as after it was installed again, by its bytes. Those are then read at each start, until the task is read again.
+    /// Whether the content is unchanged; `at`: its path, or its link target then. Compares times,
+    /// else (after a reinstallation) bytes, which are then read at each start until the task is
+    /// read again.
     pub(super) fn is_unchanged(&self, at: &Path) -> bool {
         let is_same_file = std::fs::metadata(at).is_ok_and(|found| state(&found) == self.state);
         let digest = || hashed(&[], &mut files::open(at)?);
@@ -149,7 +150,7 @@ impl FoundFile {
     }
 }
 
-/// Whether a program that a task names is the file of the task with this name: one with a slash.
+/// Whether a program with a slash in its name is the task's `file`.
 pub(super) fn names_copy(program: &str, file: &str) -> bool {
     let parts = |path| {
         Path::new(path)
@@ -159,7 +160,7 @@ pub(super) fn names_copy(program: &str, file: &str) -> bool {
     program.contains('/') && parts(program).eq(parts(file))
 }
 
-/// The programs that the first line of a script names.
+/// Programs named by a script's first line.
 fn interpreters(start: &[u8]) -> Vec<PathBuf> {
     let words = interpreter_words(start);
     let Some((first, rest)) = words.split_first() else {
@@ -186,7 +187,7 @@ fn state(found: &std::fs::Metadata) -> FileState {
     )
 }
 
-/// SHA-256 of a file whose beginning was read; of one that is the same as before, from memory.
+/// SHA-256 of a file whose beginning was read; cached for an unchanged file.
 fn digest(
     real: &Path,
     state: FileState,
@@ -280,7 +281,7 @@ mod tests {
         let found = FoundProgram::find("../tool", &here.join("a/task"), &[]);
         let is_unchanged = |file: &FoundFile| file.is_unchanged(&file.path);
         assert!(found.files.iter().all(is_unchanged));
-        // The content of what interprets counts for all of them.
+        // The interpreter's content is part of all of them.
         write("bin/run", "two");
         assert!(!is_unchanged(&found.files[1]));
         let after = all();
@@ -290,7 +291,7 @@ mod tests {
                 .zip(&before)
                 .all(|(after, before)| after != before)
         );
-        // As it was: what was trusted is the content.
+        // Restored: trust is by content.
         write("bin/run", "one");
         assert_eq!(all(), before);
         assert!(found.files.iter().all(is_unchanged));

@@ -1,6 +1,6 @@
-//! The processes between this one and a program. One launcher, which this program starts as itself, forks an init for
-//! each program. The init starts the program, reports how it ends, and kills all that is left; where the kernel gives
-//! user namespaces it is process 1 of a namespace, which nothing in it outlives.
+//! Processes between this one and a program. A launcher (this binary re-executed) forks an init per
+//! program. The init starts the program, reports its end, and kills the remainder; with user
+//! namespaces it is process 1 of a namespace, which nothing outlives.
 
 use std::io::{Error, ErrorKind, Result};
 use std::mem::MaybeUninit;
@@ -28,18 +28,18 @@ use super::messages::{Ended, Launch, Limit, Reply, receive, send};
 use super::usage::{Limits, Processes, Usage};
 use super::{landlock, loopback, priority, root, seccomp};
 
-/// The argument that makes this program a launcher.
+/// Argument that makes this binary a launcher.
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
-/// Descriptors of a process. Those that are sent and not received count for the user: others need room for theirs.
+/// Limit per process. Descriptors sent but not received count for the user: leaves room for others.
 const MAX_DESCRIPTORS: u64 = 512;
-/// Bytes of one file that the program writes.
+/// Limit per file written by the program.
 const MAX_FILE_BYTES: u64 = 256 << 20;
-/// How long killed processes have before it is looked for more.
+/// Wait after a kill before looking for further processes.
 const KILL_LOOK: Duration = Duration::from_millis(1);
 
-/// Makes this process a launcher if it was started as one, and then never returns. To be called before anything else.
+/// Runs the launcher, never returning, if this process was started as one. Call first in `main`.
 pub fn launch_if_asked() {
     if std::env::args_os()
         .nth(1)
@@ -51,7 +51,7 @@ pub fn launch_if_asked() {
     }
 }
 
-/// Forks an init for each program that is asked for on standard input, until that ends.
+/// Forks an init for each program requested on standard input.
 fn serve() -> Result<()> {
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
@@ -63,7 +63,7 @@ fn serve() -> Result<()> {
     ];
     let nice = priority::nice();
     priority::raise();
-    // Compiled here once, for all that are forked.
+    // Compiled once for all forks.
     Level::ALL
         .into_iter()
         .for_each(|level| _ = seccomp::filters(level));
@@ -71,7 +71,7 @@ fn serve() -> Result<()> {
         let control = UnixStream::from(control);
         match fork(is_strong) {
             Ok(None) => {
-                // A launcher that has ended can be told by its socket.
+                // A dead launcher is recognised by its socket.
                 let outcome = rustix::stdio::dup2_stdin(&null)
                     .map_err(Error::from)
                     .and_then(|()| if is_strong { keep_ids(&ids) } else { Ok(()) })
@@ -90,13 +90,13 @@ fn serve() -> Result<()> {
                 )
             }
         }
-        // Inits that have ended.
+        // Reap ended inits.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
     Ok(())
 }
 
-/// Whether the next program gets namespaces, and its descriptors; `None` at the end.
+/// The next request: whether it gets namespaces, and its descriptors; `None` at the end.
 fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRIPTORS])>> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut rights = RecvAncillaryBuffer::new(&mut room);
@@ -119,7 +119,7 @@ fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRI
     Ok(Some((byte[0] == Level::Strong as u8, descriptors)))
 }
 
-/// The id of the new process; `None` in it.
+/// The new process id; `None` in the child.
 fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
@@ -136,7 +136,7 @@ fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     }
 }
 
-/// Keeps user and group the same in this new user namespace, whose rights it takes.
+/// Maps user and group to themselves in the new user namespace.
 fn keep_ids(ids: &[(&str, u32)]) -> Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     ids.iter().try_for_each(|(map, id)| {
@@ -146,12 +146,12 @@ fn keep_ids(ids: &[(&str, u32)]) -> Result<()> {
 
 struct Init {
     control: UnixStream,
-    /// Of the programs.
+    /// Nice value of the programs.
     nice: i32,
 }
 
 impl Init {
-    /// Runs a program to its end, or until the other end of `control` is closed.
+    /// Runs a program until it ends or the other end of `control` is closed.
     fn run(self, ready: std::result::Result<(), String>, stdio: [OwnedFd; 3]) -> Result<()> {
         let launch: Launch = receive(&self.control)?;
         let is_strong = launch.level == Level::Strong;
@@ -170,7 +170,7 @@ impl Init {
             processes
         });
         let limits = Limits {
-            // At `none` only the kernel's limit of each process's address space applies.
+            // At `none` only the kernel's address space limit per process applies.
             memory_mib: if launch.level == Level::None {
                 0
             } else {
@@ -193,7 +193,7 @@ impl Init {
                 _ = pidfd_send_signal(&handle, Signal::KILL);
             }
         });
-        // Where nobody listens any more the program is waited for all the same: it is killed.
+        // If nobody listens any more, wait anyway: the program is killed.
         _ = send(&self.control, &Reply::Started);
         if let Some(listener) = listener {
             _ = loopback::send(&self.control, &listener);
@@ -218,8 +218,8 @@ impl Init {
     }
 }
 
-/// Returns when the program is to be killed: for a limit, or because the connection ends with the process that wants
-/// the program, or by its will.
+/// Returns when the program must be killed: for a limit, or because the connection was closed, by
+/// request or with its process.
 fn watch(control: &UnixStream, mut usage: Usage<'_>) -> Option<Limit> {
     loop {
         let wait = usage.wait();
@@ -227,7 +227,7 @@ fn watch(control: &UnixStream, mut usage: Usage<'_>) -> Option<Limit> {
             tv_sec: wait.as_secs().cast_signed(),
             tv_nsec: wait.subsec_nanos().into(),
         };
-        // Nothing more is sent.
+        // No further messages.
         match poll(&mut [PollFd::new(control, PollFlags::IN)], Some(&wait)) {
             Ok(0) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -240,7 +240,7 @@ fn watch(control: &UnixStream, mut usage: Usage<'_>) -> Option<Limit> {
     }
 }
 
-/// Ends what the program has left, and returns when nothing is.
+/// Kills the program's remaining processes until none is left.
 fn kill_all(processes: &Processes, is_strong: bool, program: Pid) {
     loop {
         kill_everything(processes, is_strong, program);
@@ -255,14 +255,14 @@ fn kill_all(processes: &Processes, is_strong: bool, program: Pid) {
     }
 }
 
-/// Kills all that runs now.
+/// Kills all current processes.
 fn kill_everything(processes: &Processes, is_strong: bool, program: Pid) {
     if is_strong && getpid() == Pid::INIT {
         // SAFETY: as process 1 of a namespace this one reaches all others in it, and no other.
         unsafe { libc::kill(-1, libc::SIGKILL) };
         return;
     }
-    // At once, before others are found, as long as it is known to be the program's group.
+    // At once, before others are found, while it is known to be the program's group.
     let kill_group = |member| {
         if getpgid(Some(member)) == Ok(program) {
             _ = kill_process_group(program, Signal::KILL);
@@ -277,7 +277,7 @@ fn kill_everything(processes: &Processes, is_strong: bool, program: Pid) {
     }
 }
 
-/// Starts the program as its level says, with the port that it asks for; that of a trial ends before it is one.
+/// Starts the program at its level, with its port if requested; a trial ends without starting one.
 fn start(
     launch: &Launch,
     [input, output, error]: [OwnedFd; 3],
@@ -291,16 +291,17 @@ fn start(
             Path::new(root::WORK)
         }
         Level::Limited | Level::None => {
-            // Processes whose parent has ended become children of this one.
+            // Adopt orphaned processes.
             set_child_subreaper(Some(getpid()))?;
             &launch.folder
         }
     };
     let started = launch.files.first().filter(|file| {
-        // A script's name is the path that starts it. In a new root, what a link led to is where the link was.
+        // A script's name is the path that starts it. In a new root, a link's target is at the
+        // link's place.
         !file.is_script && level != Level::Strong && file.path == launch.program
     });
-    // What is compared is what runs.
+    // Compare what runs.
     let is_changed = |file: &&FoundFile| {
         let is_started = started.is_some_and(|started| started.path == file.path);
         !file.is_unchanged(if is_started { &file.real } else { &file.path })
@@ -344,7 +345,8 @@ fn start(
     unsafe {
         command.pre_exec(move || {
             priority::restore(nice);
-            // A group of its own, for signals and, where the kernel groups by sessions, for processor time.
+            // A group of its own, for signals and, where the kernel groups by session, for CPU
+            // time.
             setsid()?;
             crate::files::close_on_exec_from(3);
             set_limits(level, memory_mib, max_processes)?;
@@ -398,8 +400,8 @@ fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives up all capabilities, that programs may give new ones, and system calls. Root without them is the owner of its
-/// files and no more.
+/// Drops all capabilities, setuid gains, and system calls. Root without them is only the owner of
+/// its files.
 fn drop_rights(level: Level) -> Result<()> {
     let none = CapabilitySet::empty();
     set_capabilities(

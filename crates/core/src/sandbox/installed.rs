@@ -1,4 +1,4 @@
-//! Where installed programs are, and what they need to run: a sandbox shows it to them.
+//! Locates installed programs and what they need at run time, to show it in a sandbox.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,14 +10,14 @@ use rustix::fs::{Access, access};
 use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
 use crate::files;
 
-/// Links and interpreters on the way to a program.
+/// Links and interpreters followed per program.
 const MAX_HOPS: usize = 16;
-/// Bytes of a program's first line, and of the file that describes a virtual environment.
+/// Size limit of a program's first line, and of a virtual environment's description.
 const MAX_BYTES: u64 = 4_096;
-/// Folders of an installation that shares its own with other things.
+/// Library folders of an installation that shares its folder.
 const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
 
-/// How checkers are installed that have no package of their own name everywhere.
+/// Install commands of checkers whose package names differ.
 const INSTALLED_BY: [(&str, &str); 6] = [
     (
         "shellcheck",
@@ -30,7 +30,7 @@ const INSTALLED_BY: [(&str, &str); 6] = [
     ("rustc", "rustup (https://rustup.rs)"),
 ];
 
-/// A name with a slash is a file of that folder, not of this program's.
+/// A name with a slash is relative to `folder`.
 pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
     if program.contains('/') {
         folder.join(program)
@@ -39,7 +39,7 @@ pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
     }
 }
 
-/// That a program is not there where a process finds it, and what to do about it.
+/// Why a program cannot be found, with the remedy.
 pub(crate) fn installation_problem(program: &str, folder: &Path) -> Option<String> {
     if is_installed(program, folder) {
         return None;
@@ -52,19 +52,18 @@ pub(crate) fn installation_problem(program: &str, folder: &Path) -> Option<Strin
     Some(format!("`{program}` is not installed: {remedy}"))
 }
 
-/// Whether a program is there, where a process finds it.
 pub(crate) fn is_installed(program: &str, folder: &Path) -> bool {
     located(&path_of(program, folder)).is_some()
 }
 
-/// The folders of `PATH`, but for those that depend on where a program runs.
+/// `PATH` without relative folders.
 pub(super) fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     std::env::join_paths(folders).unwrap_or_default()
 }
 
-/// The file that a process starts by this name.
+/// The file that a process would start by this name.
 pub(super) fn located(program: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     match program.components().count() {
@@ -75,8 +74,8 @@ pub(super) fn located(program: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What programs need outside the system's folders: those of `PATH`, and the installations that these and `programs`
-/// belong to; and `read`. Sorted; none is below another.
+/// Paths that programs need outside system folders: those of `PATH`, the installations of these and
+/// of `programs`, and `read`. Sorted; none is below another.
 pub(crate) fn visible_paths<'a>(
     programs: impl IntoIterator<Item = &'a Path>,
     read: &[PathBuf],
@@ -92,7 +91,7 @@ pub(crate) fn visible_paths<'a>(
     visible(&paths.found)
 }
 
-/// Those that are there, by their names and where links lead, and that no other shows.
+/// Existing ones, with link targets; none is below another.
 fn visible(found: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let real = found.iter().filter_map(|path| path.canonicalize().ok());
     let all: BTreeSet<PathBuf> = found
@@ -106,7 +105,8 @@ fn visible(found: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     all.iter().filter(|path| !is_shown(path)).cloned().collect()
 }
 
-/// The first path in a line that misses a file, if it is there, and a sandbox hides it which shows `visible`.
+/// The first path in a "not found" or "permission denied" line that exists on the host but is
+/// hidden by a sandbox showing `visible`.
 pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
     if !["No such file", "ot found", "ermission denied", "annot open"]
         .iter()
@@ -115,7 +115,7 @@ pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
         return None;
     }
     let is_between = |letter: char| letter.is_whitespace() || "'\"`:,;()[]<>=".contains(letter);
-    // A sandbox has its own folders of these names; those for temporary files begin empty.
+    // A sandbox has its own folders of these names; temporary ones start empty.
     let is_shown = |path: &Path| {
         let is_temporary = path.starts_with("/dev/shm");
         ["/", "/tmp", "/dev/shm"].map(Path::new).contains(&path)
@@ -150,7 +150,7 @@ struct Installations {
 }
 
 impl Installations {
-    /// A program with its links, its interpreters, and what they belong to.
+    /// A program with its links, interpreters and installations.
     fn add_program(&mut self, mut program: PathBuf) {
         for _ in 0..MAX_HOPS {
             self.found.insert(program.clone());
@@ -165,8 +165,8 @@ impl Installations {
         }
     }
 
-    /// A folder of programs, and the installation that it belongs to. From folders that hold other things of the user,
-    /// only its libraries.
+    /// A folder of programs with its installation; only the libraries if the folder has other
+    /// content of the user.
     fn add_folder(&mut self, folder: &Path) {
         let home = directories::BaseDirs::new()
             .map(|folders| folders.home_dir().to_owned())
@@ -187,7 +187,7 @@ impl Installations {
             return;
         }
         self.found.insert(prefix.to_owned());
-        // A virtual environment has its interpreter elsewhere.
+        // A virtual environment's interpreter is elsewhere.
         let described =
             files::read_at_most(&prefix.join("pyvenv.cfg"), MAX_BYTES).unwrap_or_default();
         for line in String::from_utf8_lossy(&described).lines() {
@@ -206,7 +206,7 @@ fn is_of_programs(folder: &Path) -> bool {
     })
 }
 
-/// What runs a script: the program that its first line names.
+/// The program named by a script's first line.
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut start = [0; MAX_BYTES as usize];
     let count = std::io::Read::read(&mut files::open(script).ok()?, &mut start).ok()?;
@@ -215,7 +215,7 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// The program that runs a script, and its arguments, by the first line; empty where none has an absolute path.
+/// The interpreter and arguments in a first line; empty without an absolute path.
 pub(super) fn interpreter_words(start: &[u8]) -> Vec<String> {
     let line = start.strip_prefix(b"#!").unwrap_or_default();
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();

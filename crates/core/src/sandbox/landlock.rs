@@ -1,4 +1,4 @@
-//! Files, other processes' signals and abstract sockets, closed by Landlock where there is no namespace.
+//! Landlock: confines files, signals and abstract sockets without namespaces.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
@@ -10,15 +10,16 @@ use landlock::{
 
 use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
 
-/// The newest that is known here; older kernels do without what they lack.
+/// Newest version used; older kernels ignore unknown rights.
 const NEWEST: ABI = ABI::V10;
-/// Files of the kernel that tell of the machine and of this process.
+/// Kernel files about the machine and this process.
 const KERNEL_FILES: [&str; 4] = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"];
 
-/// Lets this process, and what it starts, read the system's programs and `visible`, and write below `writable` only.
+/// Lets this process and its children read system programs and `visible`, and write only below
+/// `writable`.
 ///
 /// # Errors
-/// Where the kernel has no Landlock.
+/// A kernel without Landlock.
 pub(super) fn restrict(visible: &[PathBuf], writable: &[PathBuf]) -> Result<()> {
     let outcome = restricted(visible, writable).map_err(Error::other)?;
     if outcome == RulesetStatus::NotEnforced {

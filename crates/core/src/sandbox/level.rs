@@ -1,8 +1,8 @@
-//! How far a program is kept apart from the rest of the machine.
+//! Isolation levels.
 
 use serde::{Deserialize, Serialize};
 
-/// From the least to the most.
+/// Ascending.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -13,7 +13,7 @@ pub enum Level {
     None,
     /// Landlock and seccomp: no network, no other files.
     Limited,
-    /// Namespaces besides: no other process, a folder and memory with a limit.
+    /// Adds namespaces: no other processes; limited folder and memory.
     Strong,
 }
 
@@ -32,8 +32,8 @@ impl Level {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 
-    /// The level at which a program runs on a machine that gives this one; `None`: its task asks for more. Where the task
-    /// asks for none in particular, it is what the machine gives.
+    /// The level for a program on a machine of this level; `None`: the task requires more. Without
+    /// a requirement, the machine's level.
     pub fn for_asked(self, asked: Option<Self>) -> Option<Self> {
         match asked {
             Some(Self::None) => Some(Self::None),
@@ -41,7 +41,7 @@ impl Level {
         }
     }
 
-    /// What a program is held to.
+    /// Describes the restrictions.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Strong => {

@@ -1,4 +1,4 @@
-//! A program in its sandbox that is asked and answers in lines.
+//! A sandboxed program that exchanges lines.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use super::process::{Process, WaitOutcome};
 use super::program_files::ProgramFiles;
 use super::scratch::PrivateFolder;
 
-/// Start-up time that a program may take besides its first answer: an interpreter loads its modules.
+/// Startup time beyond the first answer's limit: an interpreter loads its modules.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Dropping it ends all that the program has started.
+/// Dropping it ends all that the program started.
 #[derive(Debug)]
 pub(crate) struct LineProgram {
     process: Process,
     lines: VecDeque<Vec<u8>>,
-    /// Where it runs.
+    /// Working folder.
     _copies: PrivateFolder,
 }
 
@@ -24,9 +24,9 @@ pub(crate) struct LineProgram {
 pub(crate) enum Lost {
     /// How the program ended.
     Ended(String),
-    /// The time is up, or nobody waits any more.
+    /// Timeout or cancellation.
     Late,
-    /// The line has more bytes than it may have.
+    /// Longer than the limit.
     TooLong,
 }
 
@@ -43,7 +43,7 @@ impl LineProgram {
         })
     }
 
-    /// Adds to what [`Self::line`] writes.
+    /// Queues input for [`Self::line`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.process.send(bytes);
     }

@@ -1,5 +1,5 @@
-//! A port of the loopback in a program's own network, which has no other: what connects to it reaches the process that
-//! wants the program, and nothing else.
+//! A loopback port in a program's otherwise empty network, connected only to the process that wants
+//! the program.
 
 use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result};
 use std::mem::MaybeUninit;
@@ -12,10 +12,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// The port, which is free: the network is new.
+/// Always free: the network is new.
 pub(crate) const PORT: u16 = 8_000;
 
-/// Listens in this new network. The socket stays part of it, whichever process accepts its connections.
+/// Listens in this new network. The socket stays in it, whichever process accepts its connections.
 pub(super) fn listen() -> Result<TcpListener> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     // SAFETY: all fields are numbers or bytes.
@@ -38,7 +38,7 @@ pub(super) fn listen() -> Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
 }
 
-/// Hands a listener over a connection.
+/// Passes a listener over a connection.
 pub(super) fn send(control: &UnixStream, listener: &TcpListener) -> Result<()> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut room);

@@ -1,4 +1,4 @@
-//! The level of isolation that this machine gives, and what keeps it from more.
+//! The machine's isolation level, and what prevents a higher one.
 
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use super::level::Level;
 use super::messages::{Ended, Launch};
 use super::program::SandboxedProgram;
 
-/// Settings of the kernel that refuse user namespaces: file, value, remedy.
+/// Kernel settings that forbid user namespaces: file, value, remedy.
 const REFUSALS: [(&str, &str, &str); 3] = [
     (
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
@@ -33,11 +33,11 @@ const IN_CONTAINER: &str = "in a container, `docker run --security-opt seccomp=u
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
     pub level: Level,
-    /// What refuses a higher level, and what to do.
+    /// What prevents a higher level, with the remedy.
     pub reason: Option<String>,
 }
 
-/// What this machine gives, tried once a process.
+/// Determined once per process.
 pub fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
     MACHINE.get_or_init(|| {
@@ -66,7 +66,8 @@ pub fn machine() -> &'static Machine {
     })
 }
 
-/// The isolation that a program runs in on this machine, or why it does not. `block`: of `task.toml`, which asks for it.
+/// A program's isolation on this machine, or why it cannot run. `block`: of `task.toml`, which
+/// requires it.
 pub(crate) fn isolation_text(asked: Option<Level>, block: &str) -> String {
     let machine = machine();
     let reason = machine.reason.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a process and an init tell each other over their connection.
+//! Messages between a process and an init.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,31 +12,30 @@ use serde::{Deserialize, Serialize};
 use super::found_program::FoundFile;
 use super::level::Level;
 
-/// Bytes of a message.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// The program that an init runs, with its limits.
+/// A program for an init, with its limits.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) level: Level,
-    /// Empty for a trial of the level: nothing runs.
+    /// Empty for a trial of the level.
     pub(super) program: PathBuf,
-    /// The name that the program is told to have, where that is not its path.
+    /// `argv[0]`, if not the path.
     pub(super) name: Option<String>,
-    /// The program and its interpreters, which must be as they were found.
+    /// The program and its interpreters, which must be unchanged.
     pub(super) files: Vec<FoundFile>,
     pub(super) arguments: Vec<String>,
-    /// Holds the files of the program, which runs in it, or in a folder that shows them.
+    /// Contains the program's files; it runs here, or in a folder that shows them.
     pub(super) folder: PathBuf,
-    /// All of its environment.
+    /// The whole environment.
     pub(super) environment: BTreeMap<String, OsString>,
-    /// What it may read besides the system's programs.
+    /// Readable besides system programs.
     pub(super) visible: Vec<PathBuf>,
-    /// Of each process the address space, of all together the memory in use; 0 for no limit.
+    /// Address space per process and memory in use by all; 0: no limit.
     pub(super) memory_mib: u64,
-    /// Processes and threads of all together.
+    /// Processes and threads in total.
     pub(super) max_processes: u64,
-    /// Whether it gets a port of its network's loopback, which is handed over after [`Reply::Started`].
+    /// Whether it gets a loopback port in its network, passed after [`Reply::Started`].
     pub(super) has_port: bool,
 }
 
@@ -44,11 +43,11 @@ pub(super) struct Launch {
 pub(super) struct Ended {
     pub(super) code: Option<i32>,
     pub(super) signal: Option<i32>,
-    /// The limit for which it was killed.
+    /// The limit it was killed for.
     pub(super) exceeded: Option<Limit>,
 }
 
-/// A limit of a program with all that it starts.
+/// A limit on a program with its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Limit {
     Memory,
@@ -63,7 +62,7 @@ pub(super) enum Reply {
     Ended(Ended),
 }
 
-/// Sends a message with its length before it.
+/// Sends a length-prefixed message.
 pub(super) fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).map_err(|_| ErrorKind::InvalidInput)?;

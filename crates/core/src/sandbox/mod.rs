@@ -1,6 +1,6 @@
-//! Where programs run that score, and code that a model wrote: apart from the user's files, processes and network, with
-//! limits, and together with all that they start until they end, their time is up, or this process ends, however that
-//! happens.
+//! Sandbox for scoring programs and model-written code: isolated from the user's files, processes
+//! and network, limited, and ended with all children at their end, at a timeout, or with this
+//! process, however it ends.
 
 mod found_program;
 mod init;

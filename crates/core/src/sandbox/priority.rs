@@ -1,17 +1,15 @@
-//! The processor time of an init, which must get it at once while its program wants all there is.
+//! CPU priority of an init, which must respond while its program uses all cores.
 
 use rustix::process::getpriority_process;
 
-/// How long it computes before others have their turn; the less, the sooner it begins.
+/// Scheduler slice; shorter starts sooner.
 const SLICE_NANOSECONDS: u64 = 100_000;
 
-/// This process's nice value.
 pub(super) fn nice() -> i32 {
     getpriority_process(None).unwrap_or(0)
 }
 
-/// Lets this process compute before others: as root whatever they do, else since Linux 6.12 where it has not had its
-/// share.
+/// Raises priority: as root always, else since Linux 6.12 while below its fair share.
 pub(super) fn raise() {
     let usual = libc::SCHED_OTHER;
     _ = set(libc::SCHED_RR, 0, 0)
@@ -19,14 +17,14 @@ pub(super) fn raise() {
         || set(usual, nice(), SLICE_NANOSECONDS);
 }
 
-/// Gives back what [`raise`] has taken. Makes only system calls.
+/// Undoes [`raise`]. Only system calls.
 pub(super) fn restore(nice: i32) {
     set(libc::SCHED_OTHER, nice, 0);
 }
 
-/// Whether the kernel takes it. `slice`: 0 for the usual one.
+/// Whether the kernel accepts it. `slice`: 0 for the default.
 fn set(policy: libc::c_int, nice: i32, slice: u64) -> bool {
-    /// The first version of the kernel's `sched_attr`.
+    /// First version of the kernel's `sched_attr`.
     #[repr(C)]
     struct Attributes {
         size: u32,

@@ -1,4 +1,4 @@
-//! One program in its sandbox: started with its limits, its pipes moved without waiting for it, ended with its children.
+//! A sandboxed program: started with limits, non-blocking pipes, ended with its children.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,17 +20,17 @@ use super::root::{HOME, RESERVED_PROCESSES};
 use super::scratch::PrivateFolder;
 use crate::format::shortened;
 
-/// Bytes read at once.
+/// Bytes per read.
 const PIECE: usize = 1 << 16;
-/// Bytes of standard error that are kept: its end.
+/// Tail of standard error that is kept.
 const MAX_STDERR_BYTES: usize = 4_096;
-/// Characters of a line of it that are shown.
+/// Limit per line shown.
 const MAX_LINE_CHARS: usize = 500;
-/// Processes and threads of a program whose task asks for no number.
+/// Default limit of processes and threads.
 const MAX_PROCESSES: u64 = 256;
-/// How soon it is noticed that nobody waits for an answer any more.
+/// Interval of checks for cancellation.
 const LOOK: Duration = Duration::from_millis(100);
-/// A program that has closed its output has this long to end.
+/// Time to exit after closing its output.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -42,16 +42,16 @@ pub(crate) struct Process {
     unsent: Vec<u8>,
     sent: usize,
     unread: Vec<u8>,
-    /// So many bytes of `unread` have no line end.
+    /// Leading bytes of `unread` without a line end.
     searched: usize,
     complaint: Vec<u8>,
     closes_input: bool,
     sandbox: Sandbox,
-    /// Where it has none in a namespace.
+    /// Home folder, unless the namespace has one.
     _home: Option<PrivateFolder>,
 }
 
-/// The program that a process runs.
+/// The program of a process.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) program: ProgramPath,
@@ -59,17 +59,16 @@ pub(crate) struct Program<'a> {
     pub(crate) folder: &'a Path,
     /// Added to its environment.
     pub(crate) variables: &'a [(&'a str, &'a str)],
-    /// Whether what it writes on standard error is part of its output.
+    /// Whether standard error is part of its output.
     pub(crate) joins_output: bool,
 }
 
-/// The file of a program.
 #[derive(Debug)]
 pub(crate) struct ProgramPath {
     pub(super) path: PathBuf,
-    /// The name that it is told to have, where that is not the path.
+    /// `argv[0]`, if not the path.
     pub(super) name: Option<String>,
-    /// That must be as they were found.
+    /// Must be unchanged.
     pub(super) files: Vec<FoundFile>,
 }
 
@@ -83,30 +82,29 @@ impl From<PathBuf> for ProgramPath {
     }
 }
 
-/// What a program is held to.
+/// Restrictions of a program.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) level: Level,
-    /// What it may read besides the system's programs and its own files.
+    /// Readable besides system programs and its own files.
     pub(crate) visible: Vec<PathBuf>,
-    /// Of each process the address space, of all together the memory in use; 0 for no limit.
+    /// Address space per process and memory in use by all; 0: no limit.
     pub(crate) memory_mib: u64,
-    /// Processes and threads of all together; `None`: [`MAX_PROCESSES`].
+    /// Processes and threads in total; `None`: [`MAX_PROCESSES`].
     pub(crate) max_processes: Option<u64>,
-    /// Whether it gets a port of its own network, [`super::PORT`]: at [`Level::Strong`].
+    /// Whether it gets port [`super::PORT`] in its own network; requires [`Level::Strong`].
     pub(crate) has_port: bool,
-    /// The block of `task.toml` that says so, for remedies.
+    /// The `task.toml` block to name in remedies.
     pub(crate) block: &'static str,
 }
 
-/// The result of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitOutcome {
-    /// Something was read or written.
+    /// Bytes were read or written.
     Some,
-    /// Its output has ended.
+    /// End of output.
     Ended,
-    /// The time is up, or nobody waits any more.
+    /// Timeout or cancellation.
     Late,
 }
 
@@ -140,7 +138,7 @@ impl Sandbox {
 }
 
 impl Process {
-    /// Starts a program with an environment of its own.
+    /// Starts a program with its own environment.
     ///
     /// # Errors
     /// A sentence.
@@ -181,7 +179,7 @@ impl Process {
                 .map(|(stderr, error)| (Some(stderr), error))
                 .map_err(no_pipe)?,
         };
-        // Its output ends with the program, not with this end of the pipes, which is closed here.
+        // Close our pipe ends, so that output ends with the program.
         let started =
             SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
                 .map_err(|why| {
@@ -215,12 +213,12 @@ impl Process {
         fcntl_setfl(&self.stdout, OFlags::NONBLOCK)
     }
 
-    /// What listens at the port of its network; `None` where it has none, or it was taken.
+    /// Listener at its network's port; `None` without one, or if already taken.
     pub(crate) fn take_listener(&mut self) -> Option<TcpListener> {
         self.program.listener.take()
     }
 
-    /// Adds to what [`Self::transfer`] writes.
+    /// Queues input for [`Self::transfer`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
@@ -234,12 +232,12 @@ impl Process {
         self.closes_input = true;
     }
 
-    /// Bytes of its output that were read and not taken.
+    /// Unconsumed output.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// Passes on the whole lines of its output, without their ends, until one is refused.
+    /// Passes complete output lines, without their ends, to `take` until one is rejected.
     pub(crate) fn lines<E>(
         &mut self,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
@@ -262,7 +260,7 @@ impl Process {
         result
     }
 
-    /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `keep_going`.
+    /// Writes and reads what is possible, waiting until `until` at most and while `keep_going`.
     pub(crate) fn transfer(
         &mut self,
         until: Instant,
@@ -334,7 +332,7 @@ impl Process {
             Ok(count) => self.sent += count,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            // Whether it has ended its output says.
+            // The end of output decides whether it ended.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.sent = self.unsent.len();
                 self.stdin = None;
@@ -365,7 +363,7 @@ impl Process {
         }
     }
 
-    /// The end of what it has written on standard error.
+    /// The tail of its standard error.
     pub(crate) fn complaint(&mut self) -> String {
         self.read_complaint();
         String::from_utf8_lossy(&self.complaint).into_owned()
@@ -388,7 +386,7 @@ impl Process {
         }
     }
 
-    /// The exit code of a process whose output has ended; `None` if a signal ended it.
+    /// Exit code once output has ended; `None`: killed by a signal.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.ended().code
     }
@@ -400,7 +398,7 @@ impl Process {
         self.program.ended(LAST_WORDS).unwrap_or_default()
     }
 
-    /// How a process ended whose output has ended, and the last line that it wrote on standard error.
+    /// How a process ended once output has ended, with the last line of standard error.
     pub(crate) fn last_words(&mut self) -> String {
         let Ended {
             code,
@@ -429,7 +427,7 @@ impl Process {
         format!("{ended}{last}")
     }
 
-    /// [`Self::last_words`], and what to do about a file that it misses.
+    /// [`Self::last_words`] with the remedy for a missing file.
     pub(crate) fn last_words_with_remedy(&mut self) -> String {
         let ended = self.last_words();
         let complaint = self.complaint();
@@ -440,7 +438,7 @@ impl Process {
         }
     }
 
-    /// What to do about the file that a line misses, if it is there and the sandbox hides it.
+    /// Remedy for a file that is reported missing but only hidden by the sandbox.
     pub(crate) fn hidden_file(&self, line: &str) -> Option<String> {
         let Sandbox {
             level,

@@ -1,4 +1,4 @@
-//! A running program, and the small process that starts all of them.
+//! A running program, and the launcher that starts all of them.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -17,24 +17,24 @@ use super::level::Level;
 use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
 
-/// For a launcher to start a program on a busy machine, and for killed processes to end.
+/// Time to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running program with all that it started; dropping it kills them.
+/// A running program with its children; dropping it kills them.
 #[derive(Debug)]
 pub(super) struct SandboxedProgram {
-    /// Its init ends with this end of the connection.
+    /// Closing it ends the init.
     control: UnixStream,
     ended: Option<Ended>,
-    /// The port of its own network, where it asks for one.
+    /// The port in its own network, if requested.
     pub(super) listener: Option<TcpListener>,
 }
 
 impl SandboxedProgram {
-    /// Starts a program with these as standard input, output and error.
+    /// Starts a program with `stdio` as standard input, output and error.
     ///
     /// # Errors
-    /// A sentence without a subject: why it does not start.
+    /// A sentence without a subject.
     pub(super) fn start(launch: &Launch, stdio: &[OwnedFd; 3]) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
@@ -63,7 +63,7 @@ impl SandboxedProgram {
         Ok(program)
     }
 
-    /// How the program ended, waiting so long at most. By then all that it had started is being killed.
+    /// How the program ended, waiting at most `patience`. Its children are then being killed.
     pub(super) fn ended(&mut self, patience: Duration) -> Option<Ended> {
         if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
             match receive(&self.control) {
@@ -76,7 +76,7 @@ impl SandboxedProgram {
         self.ended
     }
 
-    /// Kills the program and all that it has started, and returns when they have ended.
+    /// Kills the program with its children and waits for their end.
     pub(super) fn kill(&mut self) {
         _ = self.control.shutdown(Shutdown::Write);
         self.ended(REPLY_TIMEOUT);
@@ -99,8 +99,8 @@ struct Launcher {
     socket: UnixStream,
 }
 
-/// Passes an init's end of its connection and a program's standard streams to the launcher, which is started where
-/// there is none.
+/// Passes an init's connection and a program's standard streams to the launcher, started if
+/// necessary.
 fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
     let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,9 +119,10 @@ fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::i
 impl Launcher {
     fn start() -> std::io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        // The running program, even if its file was replaced; in a group of its own, which a terminal does not signal.
+        // The running binary, even if its file was replaced; in its own group, which the terminal
+        // does not signal.
         let mut command = Command::new("/proc/self/exe");
-        // Without the user's environment, which programs might find in it.
+        // Without the user's environment, which programs might read.
         command
             .arg0("grpo-tui")
             .arg(ROLE)
@@ -157,7 +158,7 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        // It has ended, or does with its socket.
+        // It has ended, or will with its socket.
         _ = self.process.kill();
         _ = self.process.wait();
     }

@@ -1,5 +1,5 @@
-//! The files of a trusted program, as they were when they were compared with what is trusted, and the sandbox that it
-//! runs in: what runs is a copy of them, whatever becomes of the task's folder.
+//! A trusted program's files as verified, and its sandbox: runs a copy, unaffected by later changes
+//! of the task's folder.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -11,16 +11,16 @@ use super::process::{Program, ProgramPath, Sandbox};
 use super::scratch::PrivateFolder;
 use crate::files::{self, Access};
 
-/// Read, write and execute, for this user.
+/// Read, write and execute for this user.
 const OWNER_MODE: u32 = 0o700;
 
 #[derive(Debug)]
 pub(crate) struct ProgramFiles {
     /// The task's.
     folder: PathBuf,
-    /// Name, bytes, mode.
+    /// Name, content, mode.
     files: Vec<(String, Vec<u8>, u32)>,
-    /// What the commands name.
+    /// Programs named by the commands.
     programs: Vec<FoundProgram>,
     pub(crate) sandbox: Sandbox,
 }
@@ -52,7 +52,7 @@ impl ProgramFiles {
         }
     }
 
-    /// A new folder with a copy of each.
+    /// Copies all files into a new folder.
     ///
     /// # Errors
     /// A sentence.
@@ -69,7 +69,7 @@ impl ProgramFiles {
         Ok(folder)
     }
 
-    /// A name with a slash is a file of the task's folder, not of this program's: one of `copies`, if it is a copy.
+    /// A name with a slash is in the task's folder; in `copies` if it is copied.
     pub(crate) fn path_of(&self, program: &str, copies: &Path) -> ProgramPath {
         let found = self.programs.iter().find(|found| found.name == program);
         let files = found.map_or_else(Vec::new, |found| found.files.clone());
@@ -84,7 +84,7 @@ impl ProgramFiles {
             None => path_of(program, &self.folder),
         };
         ProgramPath {
-            // A program with several names, such as busybox, acts by the one that it is started with.
+            // Multi-call programs such as busybox depend on `argv[0]`.
             name: started
                 .filter(|_| !program.contains('/'))
                 .map(|_| program.to_owned()),
@@ -93,7 +93,7 @@ impl ProgramFiles {
         }
     }
 
-    /// A command of the program, among copies of its files.
+    /// Prepares a command to run among copies of its files.
     pub(crate) fn program<'a>(
         &self,
         command: &[String],

@@ -1,4 +1,4 @@
-//! The keys of `task.toml` that every program has: its limits, its isolation, and its files.
+//! `task.toml` keys common to all programs: limits, isolation, files.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -8,20 +8,20 @@ use crate::task::{Home, Read, Section};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ProgramKeys {
-    /// For one answer.
+    /// Limit per answer.
     pub(crate) seconds: f64,
-    /// Address space of a process; 0 for no limit.
+    /// Address space per process; 0: no limit.
     pub(crate) memory_mib: u64,
-    /// Processes and threads of all together; `None`: the usual limit.
+    /// Processes and threads in total; `None`: the default.
     pub(crate) max_processes: Option<u64>,
-    /// The least isolation that the task asks for; `None`: it names none.
+    /// Minimum isolation.
     pub(crate) isolation: Option<Level>,
-    /// Files and folders outside the task that it may read.
+    /// Readable files and folders outside the task.
     pub(crate) read: Vec<PathBuf>,
 }
 
 impl ProgramKeys {
-    /// `seconds`: by default.
+    /// `seconds`: default.
     pub(crate) fn read(block: &Section<'_>, seconds: f64) -> Read<Self> {
         Ok(Self {
             seconds: block.seconds("seconds", seconds)?,
@@ -33,7 +33,7 @@ impl ProgramKeys {
     }
 }
 
-/// The files of the task that belong to a program: arguments that name one, and those of `files`.
+/// Task files of a program: arguments that name one, and `files`.
 pub(crate) fn program_files<'a>(
     arguments: impl Iterator<Item = &'a String>,
     block: &Section<'_>,
@@ -80,7 +80,7 @@ fn isolation(block: &Section<'_>) -> Read<Option<Level>> {
     })
 }
 
-/// The paths of `read`: each absolute, and none that a sandbox has of its own.
+/// Paths of `read`: absolute, and not folders that a sandbox replaces.
 fn outside(block: &Section<'_>) -> Read<Vec<PathBuf>> {
     let paths: Vec<PathBuf> = block
         .quoted_strings("read")?

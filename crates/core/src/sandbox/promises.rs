@@ -1,5 +1,5 @@
-//! What a sandbox keeps programs from: each row with statements that do it where nothing hinders them. The table of
-//! docs/tasks.md, the tests and `doctor` are made of these rows.
+//! What a sandbox prevents, as rows with statements that attempt it. Source of the table in
+//! docs/tasks.md, the tests and `doctor`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -19,23 +19,23 @@ use super::machine::machine;
 use super::process::{Process, Program, Sandbox, WaitOutcome};
 use super::scratch::PrivateFolder;
 
-/// Attempts at once: most wait for something.
+/// Parallel attempts: most of them wait.
 const AT_ONCE: usize = 8;
 
 /// Something that a program may try.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     pub name: &'static str,
-    /// Statements in Python that do it, or raise `OSError` or `AssertionError`.
+    /// Python statements that do it, or raise `OSError` or `AssertionError`.
     statements: &'static str,
-    /// The lowest level that refuses it.
+    /// The lowest level that prevents it.
     pub level: Level,
 }
 
-/// The attempt that ends the process which reports how the others end.
+/// The attempt that kills the process which reports results.
 pub const KILLS_PARENT: &str = "killing the parent process";
 
-/// Before the statements of all.
+/// Prepended to all statements.
 const HEAD: &str = r#"
 import ctypes, mmap, os, resource, signal, socket, sys, threading, time
 name, here, port, victim, large = sys.stdin.read(), *sys.argv[1:5]
@@ -210,8 +210,9 @@ pub const PROMISES: &[Promise] = &[
     ),
 ];
 
-/// A program in Python that tries what its input names: it ends with 0 where it succeeds, with 1 and the reason where it
-/// is refused. Its arguments: the folder of [`Attacked`], a port and a process of that, and `small` or `large`.
+/// A Python program that runs the statements on its input: exits with 0 on success, with 1 and the
+/// reason if prevented. Arguments: the folder of [`Attacked`], a port and process of it, and
+/// `small` or `large`.
 pub fn probe_program() -> String {
     let each = PROMISES.iter().map(|promise| {
         let lines = promise.statements.lines();
@@ -224,7 +225,8 @@ pub fn probe_program() -> String {
     )
 }
 
-/// What the attempts aim at: a folder with files, sockets and a FIFO, a port, and a process with a secret.
+/// Targets of the attempts: a folder with files, sockets and a FIFO, a port, a process with a
+/// secret.
 #[derive(Debug)]
 pub struct Attacked {
     folder: PathBuf,
@@ -236,7 +238,7 @@ pub struct Attacked {
 }
 
 impl Attacked {
-    /// In an empty folder without links in its path.
+    /// Creates the targets in an empty folder without links in its path.
     ///
     /// # Errors
     /// The system's.
@@ -269,12 +271,12 @@ impl Attacked {
         })
     }
 
-    /// That programs may read.
+    /// Readable by programs.
     pub fn shown(&self) -> PathBuf {
         self.folder.join("shown")
     }
 
-    /// Of [`probe_program`], but for the size.
+    /// Arguments of [`probe_program`], without the size.
     pub fn arguments(&self) -> [String; 3] {
         [
             self.folder.display().to_string(),
@@ -291,18 +293,18 @@ impl Drop for Attacked {
     }
 }
 
-/// What became of a row on this machine.
+/// Result of a row on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tried {
     pub name: &'static str,
-    /// Whether it is refused; `None`: not known.
+    /// `None`: unknown.
     pub is_held: Option<bool>,
-    /// Why it is not refused, or not known.
+    /// Why it is not prevented, or unknown.
     pub why: Option<String>,
 }
 
-/// Tries the rows that this machine's level refuses, in so much time besides one start of Python; the others are possible
-/// by the table.
+/// Tries the rows that this machine's level prevents, within `limit` plus one start of Python; the
+/// others are possible by the table.
 pub fn try_promises(limit: Duration) -> Vec<Tried> {
     let (until, level) = (Instant::now() + limit, machine().level);
     let untried = |promise: &Promise, why: &str| Tried {
@@ -353,7 +355,7 @@ pub fn try_promises(limit: Duration) -> Vec<Tried> {
     found.into_iter().map(|(_, tried)| tried).collect()
 }
 
-/// What a script named `python3`, such as pyenv's, starts in the end: it would take most of the time.
+/// Resolves a `python3` script, such as pyenv's shim, which would take most of the time.
 fn executable(python: &Path) -> Option<PathBuf> {
     let asked = ["-I", "-c", "import sys; print(sys.executable, end='')"];
     let answer = Command::new(python).args(asked).output().ok()?;
@@ -361,7 +363,7 @@ fn executable(python: &Path) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
-/// A folder with what is attacked, and the sandbox of the attempts.
+/// The targets, and the sandbox of the attempts.
 struct Scene {
     attacked: Attacked,
     python: PathBuf,
@@ -402,14 +404,14 @@ impl Scene {
         match self.run(promise, until) {
             Err(why) => tried(None, Some(why)),
             Ok((Some(1), _)) => tried(Some(true), None),
-            // By the sandbox, for a limit.
+            // Killed by the sandbox for a limit.
             Ok((None, _)) if promise.name != KILLS_PARENT => tried(Some(true), None),
             Ok((Some(0) | None, _)) => tried(Some(false), Some("it succeeds".to_owned())),
             Ok((Some(_), words)) => tried(None, Some(words)),
         }
     }
 
-    /// The exit code of an attempt, and how it ended.
+    /// Exit code of an attempt, and how it ended.
     fn run(&self, promise: &Promise, until: Instant) -> Result<(Option<i32>, String), String> {
         const PROBE: &str = "probe.py";
         let folder = PrivateFolder::new()?;

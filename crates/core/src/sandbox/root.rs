@@ -1,5 +1,5 @@
-//! The file system that a program sees in its namespace: the system's programs and what it may read, read-only; one
-//! empty folder of limited size to write in; its own processes.
+//! A program's file system in its namespace: system programs and readable paths, read-only; one
+//! empty size-limited folder to write in; its own processes.
 
 use std::ffi::CStr;
 use std::fs;
@@ -18,13 +18,13 @@ use rustix::mount::{
 use rustix::process::{chdir, pivot_root};
 use rustix::system::sethostname;
 
-/// Bytes and files below the folder that a program writes in; it is memory.
+/// Size and file limits of the writable folder, which is in memory.
 const FOLDER_OPTIONS: &CStr = c"size=256m,nr_inodes=65536,mode=755";
-/// The program's folder, with its files, and its home.
+/// Working folder with the program's files, and its home.
 pub(super) const WORK: &str = "/tmp/work";
 pub(super) const HOME: &str = "/tmp/home";
 
-/// The system's programs and libraries; a link remains one.
+/// System programs and libraries; links remain links.
 pub(super) const SYSTEM_FOLDERS: &[&str] = &[
     "/usr",
     "/bin",
@@ -37,7 +37,7 @@ pub(super) const SYSTEM_FOLDERS: &[&str] = &[
     "/nix/store",
     "/gnu/store",
 ];
-/// What these read below /etc; nothing of it is secret.
+/// Files in /etc needed by these; none is secret.
 pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/alternatives",
     "/etc/fonts",
@@ -53,7 +53,7 @@ pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/passwd",
     "/etc/ssl/openssl.cnf",
 ];
-/// Of these the sandbox has a file of its own, [`ZEROS`].
+/// The sandbox replaces [`ZEROS`] by a file.
 pub(super) const DEVICES: &[&str] = &[
     ZEROS,
     "/dev/null",
@@ -61,7 +61,7 @@ pub(super) const DEVICES: &[&str] = &[
     "/dev/random",
     "/dev/urandom",
 ];
-/// Zeros without end. Memory that is mapped from the device belongs to no process: here it is a file without content.
+/// Memory mapped from this device belongs to no process, so it is replaced by an empty file.
 const ZEROS: &str = "/dev/zero";
 const ZEROS_BYTES: u64 = 1 << 60;
 const SHARED_MEMORY: &str = "/tmp/shm";
@@ -72,35 +72,35 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "dev/stderr"),
     (SHARED_MEMORY, "dev/shm"),
 ];
-/// A folder that every system has, on which the new root is mounted before it is the root.
+/// Exists on every system; the new root is first mounted here.
 const BASE: &str = "/usr";
-/// Processes and threads beyond the limit of a program that the kernel still starts, which counts them by user namespace:
-/// a program that starts them without end is killed, not only refused.
+/// Processes and threads beyond a program's limit that the kernel, which counts per user namespace,
+/// still allows: endless forking is killed, not only refused.
 pub(super) const SPARE_PROCESSES: u64 = 64;
-/// The lowest process numbers, which the kernel does not reuse.
+/// Lowest process numbers, which the kernel does not reuse.
 pub(super) const RESERVED_PROCESSES: u64 = 300;
-/// Bytes of a connection's buffers: at first, and at most; `usage` counts with them.
+/// Initial and maximum bytes of a connection's buffers; `usage` relies on them.
 const TCP_BUFFERS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 106496"),
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 131072 212992"),
 ];
 
-/// A tree of the old root, and where it is in the new one.
+/// A tree of the old root, and its place in the new one.
 struct Tree {
     mount: OwnedFd,
     at: PathBuf,
-    /// A folder that others fill: where it is.
+    /// The file descriptor of a folder that others write to.
     folder: Option<OwnedFd>,
 }
 
-/// What the new root takes of the old one.
+/// Mounts and links carried over from the old root.
 struct OldRoot {
     trees: Vec<Tree>,
     /// Targets, and names in the new root.
     links: Vec<(PathBuf, &'static str)>,
 }
 
-/// Makes this namespace's root of the system, `visible`, and the entries of `files` in [`WORK`].
+/// Makes the system, `visible`, and the entries of `files` in [`WORK`] this namespace's root.
 ///
 /// # Errors
 /// Names what could not be mounted.
@@ -136,10 +136,11 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u6
     for folder in ["work", "home", "shm"] {
         fs::create_dir(root.join("tmp").join(folder))?;
     }
-    // What is mounted there next hides it: it stays empty.
+    // Hidden by the next mount there: it stays empty.
     let empty = open_folder(&root.join("proc"))?;
     trees.iter_mut().for_each(|tree| tree.mask(&empty));
-    // A container may forbid it; then no process is seen at all. Root might write settings of the machine otherwise.
+    // A container may forbid it, so that no process is visible. Without it root could write
+    // settings of the machine.
     _ = mount(
         "proc",
         root.join("proc"),
@@ -160,7 +161,7 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u6
     Ok(chdir("/")?)
 }
 
-/// Clones what the new root shows: the system, `visible`, and the entries of `files`.
+/// Clones the system, `visible`, and the entries of `files`.
 fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
     let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let mut links = LINKS
@@ -197,7 +198,7 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
         )?);
     }
     for device in DEVICES.iter().filter(|device| **device != ZEROS) {
-        // A device is written to all the same; its mode, owner and times are the machine's.
+        // Devices are writable anyway; mode, owner and times are the machine's.
         let attributes =
             libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
         trees.extend(Tree::new(Path::new(device), device.into(), attributes)?);
@@ -206,7 +207,7 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
 }
 
 impl Tree {
-    /// A tree of the old root with the attributes besides its own; `None` where there is none, or none for this user.
+    /// Clones a tree with additional mount attributes; `None` if it is missing or inaccessible.
     fn new(path: &Path, at: PathBuf, attributes: u64) -> Result<Option<Self>> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -221,8 +222,8 @@ impl Tree {
         Ok(Some(Self { mount, at, folder }))
     }
 
-    /// Shows a folder as a layer of another file system, in which its sockets and FIFOs lead nowhere. Remains as it is
-    /// where that cannot be: there is another mount below it, or too many layers already.
+    /// Shows a folder through an overlay, in which its sockets and FIFOs lead nowhere. Unchanged if
+    /// impossible: another mount below it, or too many layers already.
     fn mask(&mut self, empty: &OwnedFd) {
         if let Some(Ok(mount)) = self.folder.as_ref().map(|folder| layered(folder, empty)) {
             self.mount = mount;
@@ -248,7 +249,7 @@ impl Tree {
     }
 }
 
-/// A folder below an empty one, read-only; of one alone there are no layers.
+/// An overlay of `folder` below an empty one, read-only; a single layer is not allowed.
 fn layered(folder: &OwnedFd, empty: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let path = |folder: &OwnedFd| format!("/proc/self/fd/{}", folder.as_raw_fd());
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;

@@ -1,5 +1,5 @@
-//! Folders of this user alone for programs to write in, removed at the end; after a kill, by the next process that makes
-//! one.
+//! Private scratch folders for programs, removed at the end; after a kill, by the next process that
+//! creates one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use std::sync::Once;
 
 use crate::files::{self, Access};
 
-/// In a private folder: locked as long as its process lives.
+/// File in a private folder; locked while its process lives.
 const LOCK: &str = "lock";
 const WORK: &str = "work";
 
@@ -35,7 +35,7 @@ impl PrivateFolder {
         Err(problem)
     }
 
-    /// The folder itself, which is empty at first.
+    /// Initially empty.
     pub(crate) fn path(&self) -> &Path {
         &self.work
     }
@@ -44,7 +44,7 @@ impl PrivateFolder {
         static RECLAIM: Once = Once::new();
         files::ensure_folder(root, Access::Private)?;
         check_private(root)?;
-        // Between its creation and its lock a folder looks like one of a process that was killed.
+        // An unlocked new folder looks like that of a killed process.
         let creating = lock_file(&root.join(LOCK))?;
         let is_locked = creating.lock().is_ok();
         RECLAIM.call_once(|| {
@@ -55,7 +55,7 @@ impl PrivateFolder {
         let folder = root.join(crate::format::hex(&files::random_bytes::<16>()?));
         files::create_folder(&folder, Access::Private)?;
         let lock = lock_file(&folder.join(LOCK))?;
-        // A file system without locks: nothing is ever reclaimed.
+        // On a file system without locks, nothing is reclaimed.
         _ = lock.try_lock();
         let work = folder.join(WORK);
         files::create_folder(&work, Access::Private)?;
@@ -73,8 +73,9 @@ impl Drop for PrivateFolder {
     }
 }
 
-/// Where private folders are, the best first. None is below a folder that others may write in: linters read
-/// configuration from every folder above. That of the session is below no home either, but ends with the session.
+/// Candidate roots, best first. None is below a folder writable by others, since linters read
+/// configuration from every parent. The session's is not below a home either, but ends with the
+/// session.
 fn roots() -> impl Iterator<Item = PathBuf> {
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let session = session.filter(|folder| folder.is_absolute() && check_private(folder).is_ok());
@@ -87,7 +88,7 @@ fn roots() -> impl Iterator<Item = PathBuf> {
         .map(|folder| folder.join("scratch"))
 }
 
-/// That a folder is this user's, and nobody else can write in it.
+/// Checks that the user owns a folder and only the user can write to it.
 fn check_private(folder: &Path) -> Result<()> {
     let found = std::fs::symlink_metadata(folder)?;
     if found.is_dir()
@@ -112,7 +113,7 @@ fn lock_file(path: &Path) -> Result<File> {
         .open(path)
 }
 
-/// Removes the folders of processes that have ended.
+/// Removes folders of ended processes.
 fn reclaim(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let folder = entry.path();
@@ -122,7 +123,7 @@ fn reclaim(root: &Path) {
             .open(folder.join(LOCK));
         let has_ended = match &lock {
             Ok(lock) => lock.try_lock().is_ok(),
-            // It was killed before it had a lock.
+            // Killed before it had a lock.
             Err(error) => error.kind() == ErrorKind::NotFound,
         };
         if has_ended && folder.is_dir() {

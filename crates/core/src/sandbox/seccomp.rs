@@ -1,5 +1,5 @@
-//! System calls that no program needs that scores or answers: those that change mounts, namespaces and the kernel, look
-//! into other processes, reach beyond the network's namespace, or hold memory that is nobody's.
+//! Seccomp filters: system calls that change mounts, namespaces or the kernel, inspect other
+//! processes, bypass the network namespace, or hold memory that belongs to no process.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use seccompiler::{
 
 use super::level::Level;
 
-/// Refused with `EPERM`, whatever their arguments.
+/// Always `EPERM`.
 const REFUSED: &[libc::c_long] = &[
     // Mounts and namespaces.
     libc::SYS_chroot,
@@ -35,7 +35,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_ptrace,
-    // The kernel: large, rarely used, or of the whole machine.
+    // The kernel: large, rarely used, or machine-wide.
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,
@@ -61,7 +61,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_syslog,
     libc::SYS_userfaultfd,
     libc::SYS_vhangup,
-    // Memory that no process has mapped is in no limit.
+    // Memory that no process maps escapes all limits.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     libc::SYS_mq_open,
@@ -70,17 +70,17 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_shmget,
     libc::SYS_vmsplice,
 ];
-/// Refused with `ENOSYS`, after which libraries do without: the flags of the first are in memory that a filter does not
-/// see, contexts of the second are few and of the whole machine.
+/// `ENOSYS`, for which libraries have fallbacks: clone3's flags are in memory invisible to filters;
+/// io_setup's contexts are scarce and machine-wide.
 const ABSENT: &[libc::c_long] = &[libc::SYS_clone3, libc::SYS_io_setup];
-/// Options of sockets that make buffers larger; they have no effect.
+/// Socket options that enlarge buffers; made ineffective.
 const BUFFER_SIZES: [libc::c_int; 4] = [
     libc::SO_SNDBUF,
     libc::SO_RCVBUF,
     libc::SO_SNDBUFFORCE,
     libc::SO_RCVBUFFORCE,
 ];
-/// Refused for another process than the calling one, which is 0.
+/// Refused for processes other than the caller (0).
 const OTHERS: &[libc::c_long] = &[
     libc::SYS_prlimit64,
     libc::SYS_sched_setaffinity,
@@ -88,14 +88,15 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_sched_setparam,
     libc::SYS_sched_setscheduler,
 ];
-/// The same behind a number that says that one process is meant.
+/// As [`OTHERS`], after an argument that selects a single process.
 const OTHERS_OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[
     (libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int),
     (libc::SYS_ioprio_set, 1),
 ];
-/// Without a namespace of the network all sockets are refused but pairs; Landlock knows `truncate` since Linux 6.2 only.
+/// Without a network namespace sockets other than pairs are refused; Landlock handles `truncate`
+/// only since Linux 6.2.
 const REFUSED_LIMITED: &[libc::c_long] = &[libc::SYS_socket, libc::SYS_truncate];
-/// Sockets that the namespace of the network confines. Others, such as those of a virtual machine's host, have none.
+/// Families confined by the network namespace. Others, such as vsock, are not.
 const FAMILIES: [libc::c_int; 4] = [
     libc::AF_UNIX,
     libc::AF_INET,
@@ -110,13 +111,13 @@ const NAMESPACES: [libc::c_int; 8] = [
     libc::CLONE_NEWPID,
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWUTS,
-    // CLONE_NEWTIME is none of clone's.
+    // clone does not support CLONE_NEWTIME.
     libc::CLONE_PTRACE,
 ];
-/// Numbers of x32, another set of the same calls, begin here.
+/// First number of the x32 system calls.
 const X32: u32 = 0x4000_0000;
 
-/// The filters of a level, in the order in which they are installed; empty where the architecture has none.
+/// Filters of a level in order of installation; empty on unsupported architectures.
 pub(super) fn filters(level: Level) -> &'static [BpfProgram] {
     static STRONG: LazyLock<Vec<BpfProgram>> =
         LazyLock::new(|| compiled(Level::Strong).unwrap_or_default());
@@ -146,7 +147,7 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
         .map(|family| compare(0, Ne, *family))
         .collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(family)?]);
-    // Limits, priority and cores of others, of which one may serve the next answer.
+    // Limits, priority and affinity of other processes, one of which may serve the next answer.
     let other = |place, own| SeccompRule::new(vec![compare(place, Ne, own)?]);
     for call in OTHERS {
         rules.insert(*call, vec![other(0, 0)?]);
@@ -162,7 +163,7 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
         libc::SYS_clone,
         NAMESPACES.iter().map(flag).collect::<Result<_, _>>()?,
     );
-    // Memory that processes share and no file has: what one of them no longer maps, no limit counts.
+    // Shared anonymous memory: once unmapped by a process it is in no limit.
     let (of_kind, shared) = (
         libc::MAP_TYPE | libc::MAP_ANONYMOUS,
         libc::MAP_SHARED | libc::MAP_ANONYMOUS,
@@ -175,7 +176,7 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
             compare(2, Eq, option)?,
         ])
     };
-    // Pages of a process that a socket holds.
+    // Pages of a process held by a socket.
     rules.insert(libc::SYS_setsockopt, vec![option(libc::SO_ZEROCOPY)?]);
     let sizes = BUFFER_SIZES
         .into_iter()
@@ -200,7 +201,7 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
     ])
 }
 
-/// Load the number; from X32 on, refuse.
+/// Loads the number; refuses x32.
 fn without_x32() -> [sock_filter; 3] {
     let statement = |code: u32, jf, k| sock_filter {
         code: code as u16,

@@ -1,11 +1,10 @@
-//! What the user has allowed to run: a file for each program, named by its digest.
+//! Programs that the user trusts: a file each, named by digest.
 
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over lists of texts. Each list has its length before it, and so has each text: no two programs have the same
-/// bytes.
+/// SHA-256 over lists of texts. Lists and texts are length-prefixed, so the encoding is injective.
 #[derive(Debug, Default)]
 pub(crate) struct ProgramDigest(Sha256);
 
@@ -23,7 +22,7 @@ impl ProgramDigest {
     }
 }
 
-/// The folder of the notes.
+/// Folder of the trust files.
 pub(crate) fn trust_folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
     Some(
@@ -34,7 +33,6 @@ pub(crate) fn trust_folder() -> Option<PathBuf> {
     )
 }
 
-/// Whether the user trusts what has this digest.
 pub(crate) fn is_trusted(digest: &str) -> bool {
     trust_folder().is_some_and(|folder| {
         std::fs::symlink_metadata(folder.join(digest)).is_ok_and(|found| found.is_file()) //

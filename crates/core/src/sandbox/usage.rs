@@ -1,4 +1,4 @@
-//! What the processes of a program use together, counted where the kernel counts each alone.
+//! Combined resource usage of a program's processes, which the kernel only counts individually.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,34 +9,36 @@ use rustix::io::read;
 
 use super::messages::Limit;
 
-/// How often processes are counted.
+/// Interval of counting processes.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often memory is counted, from far below the limit to close to it.
+/// Interval of counting memory, far below the limit and close to it.
 const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(1)];
-/// KiB that a core fills in a millisecond.
+/// KiB that a core can fill per millisecond.
 const FILLED_KIB: u64 = 8 << 10;
-/// Cores beyond which memory is not filled any faster.
+/// More cores do not fill memory faster.
 const MAX_CORES: usize = 16;
-/// Bytes of a file of /proc that are read at once: the kernel gives a page at a time.
+/// Read size for /proc, which returns a page at a time.
 const PIECE_BYTES: usize = 4_096;
-/// Buffers of a socket at most: those that `root` and `seccomp` leave it.
+/// Maximum buffers of a socket, as limited by `root` and `seccomp`.
 const SOCKET_KIB: u64 = 320;
 /// Sockets whose buffers are not counted.
 const FREE_SOCKETS: u64 = 128;
-/// Buffers of a descriptor at most, once a user's pipes have 64 MiB; as many descriptors are not counted.
+/// Maximum buffers of a descriptor once a user's pipes exceed 64 MiB; as many descriptors are not
+/// counted.
 const DESCRIPTOR_KIB: u64 = 8;
 const FREE_DESCRIPTORS: u64 = 4_096;
 
-/// Where the processes of a program are found.
+/// Where a program's processes are found.
 #[derive(Debug)]
 pub(super) struct Processes {
     proc: OwnedFd,
-    /// This process in it; `None` where it shows the program's processes only, and this one as number 1.
+    /// This process's id in it; `None` if it only shows the program's processes, with this one
+    /// as 1.
     own: Option<u32>,
 }
 
 impl Processes {
-    /// Those that this process starts. To be called before it has another root.
+    /// Children of this process. Call before changing the root.
     pub(super) fn of_this_process() -> rustix::io::Result<Self> {
         let proc = open_proc()?;
         let own = readlinkat(&proc, "self", Vec::new())?;
@@ -44,7 +46,7 @@ impl Processes {
         Ok(Self { proc, own })
     }
 
-    /// The same in the root of a namespace, by its own /proc where it has one.
+    /// The same after entering a namespace's root, by its own /proc if it has one.
     pub(super) fn in_namespace(self) -> Self {
         match open_proc() {
             Ok(proc) if statat(&proc, "1/stat", AtFlags::empty()).is_ok() => {
@@ -54,7 +56,7 @@ impl Processes {
         }
     }
 
-    /// What this process has started, and what these have; where it is more than `most`, not all of it.
+    /// Descendants of this process; incomplete above `most`.
     pub(super) fn all(&self, most: usize) -> Vec<u32> {
         let Some(own) = self.own else {
             let mut all = self.numbers(".");
@@ -79,7 +81,7 @@ impl Processes {
         found.into_iter().collect()
     }
 
-    /// The same of a kernel that lists no children.
+    /// [`Self::all`] on kernels that do not list children.
     fn all_by_parents(&self, own: u32) -> Vec<u32> {
         let parent = |process: &u32| {
             let text = self.text(&format!("{process}/stat"))?;
@@ -112,12 +114,12 @@ impl Processes {
 
     fn thread_count(&self, process: u32) -> u64 {
         let found = statat(&self.proc, format!("{process}/task"), AtFlags::empty());
-        // A folder has two links, and one for each folder below it.
+        // A folder has two links plus one per subfolder.
         #[allow(clippy::unnecessary_cast, reason = "32 bits wide on aarch64")]
         found.map_or(1, |found| (found.st_nlink as u64).saturating_sub(2))
     }
 
-    /// The folder's entries that are numbers.
+    /// Numeric entries of the folder.
     fn numbers(&self, folder: &str) -> Vec<u32> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(&self.proc, folder, flags, Mode::empty()).and_then(Dir::new);
@@ -139,7 +141,7 @@ impl Processes {
         }
     }
 
-    /// The number that was given last: no process or thread was started as long as it is the same.
+    /// The last assigned process number: while it is unchanged, no process or thread was started.
     fn last_number(&self) -> Option<String> {
         let text = self.text("loadavg")?;
         Some(text.split_whitespace().last()?.to_owned())
@@ -151,18 +153,17 @@ fn open_proc() -> rustix::io::Result<OwnedFd> {
     openat(CWD, "/proc", flags, Mode::empty())
 }
 
-/// What a program may use with all that it starts.
+/// Limits of a program with its children.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// 0 for no limit.
+    /// 0: no limit.
     pub(super) memory_mib: u64,
-    /// With their threads.
+    /// Including threads.
     pub(super) processes: u64,
-    /// Whether files, sockets and descriptors are the program's alone, and count as memory.
+    /// Whether files, sockets and descriptors are private to the program and count as memory.
     pub(super) has_namespace: bool,
 }
 
-/// Counts what a program uses.
 #[derive(Debug)]
 pub(super) struct Usage<'a> {
     processes: &'a Processes,
@@ -186,7 +187,7 @@ impl<'a> Usage<'a> {
         }
     }
 
-    /// How long nothing needs to be counted.
+    /// Time until the next count.
     pub(super) fn wait(&self) -> Duration {
         if self.limits.memory_mib == 0 {
             return LOOK;
@@ -194,7 +195,7 @@ impl<'a> Usage<'a> {
         LOOK.min(self.next_memory.saturating_duration_since(Instant::now()))
     }
 
-    /// The limit that is exceeded.
+    /// The exceeded limit.
     pub(super) fn exceeded(&mut self) -> Option<Limit> {
         let last = self.processes.last_number();
         if last.is_none() || last != self.last_number {
@@ -204,7 +205,7 @@ impl<'a> Usage<'a> {
                 .all(usize::try_from(most).unwrap_or(usize::MAX));
             self.last_number = last;
             let threads = |process: &u32| self.processes.thread_count(*process);
-            // The processes alone may be too many to look at each.
+            // There may be too many processes to inspect each.
             if self.known.len() as u64 > most || self.known.iter().map(threads).sum::<u64>() > most
             {
                 return Some(Limit::Processes);
@@ -220,7 +221,7 @@ impl<'a> Usage<'a> {
         }
         let [longest, shortest] = MEMORY_LOOKS;
         let until_full = Duration::from_millis((limit - used) / (FILLED_KIB * self.cores));
-        // Where counting takes long, it takes half of the time at most.
+        // Counting takes at most half of the time.
         let shortest = shortest.max(start.elapsed());
         self.next_memory = Instant::now() + until_full.min(longest).max(shortest);
         None
@@ -233,19 +234,19 @@ impl<'a> Usage<'a> {
         if pages + kernel <= self.limits.memory_mib << 10 {
             return pages + kernel;
         }
-        // This counts what processes share for each of them; what takes longer, once.
+        // The fast count includes shared memory once per process; the slow one once.
         let once = self.known.iter().map(|process| self.shared_kib(*process));
         once.sum::<u64>() + kernel
     }
 
-    /// Pages of a process that no file has, and the tables of all its pages.
+    /// Anonymous pages of a process, and its page tables.
     fn own_kib(&self, process: u32) -> (u64, u64) {
         let Some(status) = self.status(process) else {
             return (0, 0);
         };
         let kib = |name| field(&status, name).unwrap_or(0);
         let shared = if self.limits.has_namespace {
-            // Of files in memory, which `kernel_kib` counts.
+            // For files in memory, which `kernel_kib` counts.
             0
         } else {
             kib("RssShmem:")
@@ -253,7 +254,7 @@ impl<'a> Usage<'a> {
         (kib("RssAnon:") + kib("VmSwap:") + shared, kib("VmPTE:"))
     }
 
-    /// That of a process whose first thread has ended is told by another one.
+    /// The process's `status`; if its first thread has ended, another's.
     fn status(&self, process: u32) -> Option<String> {
         let status = self.processes.text(&format!("{process}/status"))?;
         if field(&status, "RssAnon:").is_some() || self.processes.thread_count(process) <= 1 {
@@ -269,7 +270,7 @@ impl<'a> Usage<'a> {
             .find(|status| field(status, "RssAnon:").is_some())
     }
 
-    /// Pages of a process, each divided by the number of processes that have it.
+    /// Pages of a process, each divided by the number of processes sharing it.
     fn shared_kib(&self, process: u32) -> u64 {
         let text = |process: &str| self.processes.text(&format!("{process}/smaps_rollup"));
         let sum = |text: String| {
@@ -278,7 +279,7 @@ impl<'a> Usage<'a> {
             Some(pages + kib("SwapPss:").unwrap_or(0))
         };
         let first = text(&process.to_string()).and_then(sum);
-        // One whose first thread has ended shares with nobody, as far as is known.
+        // After its first thread's end, sharing is unknown.
         first.unwrap_or_else(|| self.own_kib(process).0)
     }
 
@@ -299,7 +300,7 @@ impl<'a> Usage<'a> {
                 .parse::<u64>()
                 .ok()
         });
-        // Known since Linux 6.2.
+        // Since Linux 6.2.
         let descriptors = |process: &u32| {
             let found = statat(
                 self.processes.proc.as_fd(),
@@ -315,7 +316,7 @@ impl<'a> Usage<'a> {
     }
 }
 
-/// The KiB that a line of a file about a process begins with this name.
+/// KiB in the line of a /proc file that begins with `name`.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()

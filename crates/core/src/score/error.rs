@@ -1,17 +1,15 @@
-//! Why a task cannot score.
+//! Errors that prevent scoring.
 
 use crate::task::TaskError;
 
-/// Why a task cannot score.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
-    /// A file of the task.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// The schema is not a schema.
+    /// An invalid schema.
     #[error("{label} line {line} column {column} ({}): {message}", if pointer.is_empty() { "the whole schema" } else { pointer })]
     Schema {
-        /// The schema's file.
+        /// File.
         label: String,
         /// 1-based.
         line: usize,
@@ -19,10 +17,10 @@ pub enum ScoreError {
         column: usize,
         /// JSON pointer into the schema.
         pointer: String,
-        /// What is wrong and what to do.
+        /// Problem and remedy.
         message: String,
     },
-    /// A statement of an SQL schema.
+    /// A failing statement of an SQL schema.
     #[error("{label} line {line} column {column}: {message}")]
     Statement {
         label: String,
@@ -32,25 +30,22 @@ pub enum ScoreError {
         column: usize,
         message: String,
     },
-    /// A command that the user has not allowed to run.
     #[error(
         "{task}: scores by the command {commands}, not trusted on this machine: read it, then type `grpo-tui task trust {place}`{missing}"
     )]
     Untrusted {
         task: String,
-        /// In backticks.
+        /// Commands in backticks.
         commands: String,
         place: String,
-        /// The rest of the sentence, if the machine also lacks the program.
+        /// Continues the sentence if the program is also missing.
         missing: String,
     },
-    /// A command that this machine lacks.
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
-    /// A command that asks for more isolation than this machine gives.
+    /// A command that requires more isolation than the machine provides.
     #[error("{task}: isolation {text}")]
     NotIsolated { task: String, text: String },
-    /// A judge that the user has not allowed to ask.
     #[error(
         "{task}: scores by a judge, which gets prompts and answers at {server}, not trusted on this machine: type `grpo-tui task trust {place}`"
     )]
@@ -59,16 +54,15 @@ pub enum ScoreError {
         server: String,
         place: String,
     },
-    /// A judge that cannot be asked from here.
     #[error("{task}: {problem}")]
     NoJudge { task: String, problem: String },
-    /// A schema file that `$ref` names.
+    /// A schema file named by `$ref`.
     #[error("{label}: {message}")]
     Reference { label: String, message: String },
 }
 
 impl ScoreError {
-    /// Whether the task is right, and only its command or judge may not be asked or is not there.
+    /// Whether the task is correct and only its command or judge is missing or untrusted.
     pub fn is_of_command(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,5 @@
-//! The kinds of scorer, and the page that documents them. A new one is a file or folder in `kinds/`, and two lines here.
+//! The scorer kinds and their documentation page. To add one: a file or folder in `kinds/`, and two
+//! lines here.
 
 pub(super) mod agent;
 pub(super) mod command;
@@ -16,7 +17,7 @@ use std::fmt::Write;
 
 use super::definition::{COMMON_KEYS, KeyInfo, Kind};
 
-/// The first is that of a task that names none.
+/// The first is the default.
 pub(crate) const KINDS: &[&Kind] = &[
     &json_schema::KIND,
     &structured::KIND,
@@ -44,10 +45,10 @@ const INTRODUCTION: &str = "# Kinds of scorer\n\n\
     [Tasks](tasks.md) say what all kinds share.\n\
     Each kind accepts the keys of its table and these:\n\n";
 
-/// Where the table of keys stands in [`Kind::about`].
+/// Placeholder of the key table in [`Kind::about`].
 const KEYS_HERE: &str = "<!-- keys -->";
 
-/// The text of docs/kinds.md.
+/// Text of docs/kinds.md.
 pub fn kinds_page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page.push_str(KEY_HEAD);
@@ -88,7 +89,7 @@ fn key_row(key: &KeyInfo, place: &str) -> String {
     format!("| `{}`{place} | {} | {default} |\n", key.name, key.meaning)
 }
 
-/// A table of the keys that only this kind has, and the names of the others.
+/// Table of the keys specific to this kind, and names of the others.
 fn keys_of(kind: &Kind) -> String {
     let (shared, own): (Vec<&KeyInfo>, Vec<&KeyInfo>) =
         kind.score_keys.iter().partition(|key| is_shared(key));

@@ -1,14 +1,14 @@
-//! Completion and row to score: tier, reward, and every reason with its place. The rooms, in the order in which they build
-//! on each other; a room uses only rooms above it.
+//! Completion and row to score: tier, reward, and every reason with its position. Modules in order
+//! of dependency: each uses only those above it.
 
-mod error; // why a task cannot score
-mod threads; // every core
-mod answer; // completion -> the JSON that it states, with places
-mod verdict; // the answer within what is around it, its comparison with `expected`; tiers, reasons, the recorded score
-mod needs; // what scoring needs besides: a program, a judge, the state of tools
-mod definition; // what a kind of scorer is; what a model answers that does not read its prompt
-mod kinds; // the kinds, a file or folder each
-mod grounded; // the share of an answer's values that its prompt states
+mod error; // errors that prevent scoring
+mod threads; // number of scoring threads
+mod answer; // completion -> JSON with positions
+mod verdict; // unwrapping, comparison with `expected`, tiers, reasons, recorded score
+mod needs; // programs, judges and tool state that a kind needs
+mod definition; // interface of a kind; degenerate answers
+mod kinds; // scorer kinds, a file or folder each
+mod grounded; // share of an answer's values found in its prompt
 mod task; // a folder -> `Task`: definition and weighted parts
 mod scorer; // verdicts -> scores
 

@@ -1,22 +1,23 @@
-//! The threads that score: every core, or as many as `RAYON_NUM_THREADS` allows.
+//! Scoring threads: one per core, or `RAYON_NUM_THREADS`.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The variable that programs with rayon obey.
+/// Obeyed by all programs that use rayon.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
 
-/// As deep a stack as the main thread's: schemas recurse.
+/// Size of the main thread's stack: schemas recurse.
 const STACK_BYTES: usize = 8 << 20;
 
 static USER_THREADS: OnceLock<OsString> = OnceLock::new();
 
-/// Takes the variable out of this process, where candle would read it at every matmul; [`given_threads`] still has it.
+/// Removes the variable from this process, where candle would read it at every matmul;
+/// [`given_threads`] keeps its value.
 ///
 /// # Safety
-/// No other thread of the process may read or write the environment meanwhile.
+/// No other thread of the process may access the environment during the call.
 pub unsafe fn take_threads_from_environment() {
     if let Some(threads) = std::env::var_os(VARIABLE) {
         let _ = USER_THREADS.set(threads);
@@ -25,14 +26,14 @@ pub unsafe fn take_threads_from_environment() {
     }
 }
 
-/// The environment variable that gives a child the user's thread limit.
+/// The variable that passes the user's thread limit to a child.
 pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
     USER_THREADS
         .get()
         .map(|threads| (VARIABLE, threads.as_os_str()))
 }
 
-/// Runs `work` such that its parallel iterators use every core.
+/// Runs `work` with parallel iterators on every core.
 pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let allowed = || {
@@ -51,7 +52,7 @@ pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     };
     match POOL.get_or_init(build) {
         Some(pool) => pool.install(work),
-        // No threads to be had: the caller's does it.
+        // No threads available: use the caller's.
         None => work(),
     }
 }
@@ -61,7 +62,7 @@ pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 mod tests {
     use super::*;
 
-    /// In a process of its own, since the environment is one for all tests of this one.
+    /// Runs in a separate process, since tests of this one share the environment.
     #[test]
     fn the_threads_of_the_user_are_taken_out_and_kept() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());

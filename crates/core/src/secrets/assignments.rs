@@ -1,10 +1,10 @@
-//! Values that look random beside a name that says secret: `api_key = "…"`, `"password": "…"`.
+//! Random-looking values next to a name such as `api_key = "…"`, `"password": "…"`.
 
 use std::ops::Range;
 
 use super::{MAX_BYTES, is_placeholder};
 
-/// Endings of names (lower case, without `_` and `-`) whose value is meant to be secret.
+/// Endings of secret names, lower case without `_` and `-`.
 const NAMES: [&str; 9] = [
     "secret",
     "token",
@@ -17,14 +17,13 @@ const NAMES: [&str; 9] = [
     "credential",
 ];
 
-/// The least length of a value, in characters.
+/// Length of a value.
 const MIN_CHARS: usize = 16;
 
-/// The least Shannon entropy of a value, in bits a character: English words have about 3, random base64 of this length
-/// above 3.5.
+/// Entropy in bits per character: English words have about 3, random base64 of this length above
+/// 3.5.
 const MIN_ENTROPY: f64 = 3.5;
 
-/// Every such value of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     text.match_indices(['=', ':'])
         .filter_map(|(sign, _)| assigned(text, sign))
@@ -32,7 +31,7 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
         .collect()
 }
 
-/// The value after the sign at byte `sign`, if its name and its look both say secret.
+/// Returns the value after the sign at byte `sign` if name and value both look secret.
 fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let name = text[..sign]
         .trim_end()
@@ -40,7 +39,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let start = name
         .rfind(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')))
         .map_or(0, |place| place + 1);
-    // A boundary that is no ASCII letter may be wider than a byte.
+    // A boundary that is not an ASCII letter may be wider than a byte.
     let name: String = name
         .get(start..)
         .unwrap_or("")
@@ -60,7 +59,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     (looks_random(value) && !is_placeholder(value)).then_some(start..start + value.len())
 }
 
-/// Long, with letters and digits, and no pattern in them.
+/// Long, with letters and digits, without a pattern.
 pub(super) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(test);
     value.len() >= MIN_CHARS
@@ -69,7 +68,7 @@ pub(super) fn looks_random(value: &str) -> bool {
         && entropy(value) >= MIN_ENTROPY
 }
 
-/// Shannon entropy of the bytes, in bits a byte.
+/// Shannon entropy in bits per byte.
 fn entropy(value: &str) -> f64 {
     let mut counts = [0_u32; 256];
     value

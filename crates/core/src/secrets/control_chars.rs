@@ -1,11 +1,11 @@
-//! Text of others as it may be shown: nothing of it moves a terminal's cursor, changes its state, or turns or reorders
-//! the text around it.
+//! Escapes untrusted text for display: nothing in it moves the cursor, changes the terminal's state
+//! or reorders the text around it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a letter controls a terminal or the text around it: C0, DEL, C1, bidirectional and line controls, and the
-/// tags that nobody sees.
+/// Whether a letter controls a terminal or the text around it: C0, DEL, C1, bidirectional and line
+/// controls, invisible tags.
 pub fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(
@@ -14,8 +14,7 @@ pub fn is_control(letter: char) -> bool {
         )
 }
 
-/// The letter that is shown in a letter's place, as wide as any other: control characters of ASCII have pictures, the
-/// others have none.
+/// Replaces a control character by its picture (ASCII) or a placeholder of width 1.
 pub fn visible_letter(letter: char) -> char {
     match letter {
         '\t' => ' ',
@@ -25,7 +24,7 @@ pub fn visible_letter(letter: char) -> char {
     }
 }
 
-/// One line of such letters, whatever was in the text.
+/// Returns the text as one line without control characters.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if text.contains(is_control) {
         Cow::Owned(text.chars().map(visible_letter).collect())
@@ -34,7 +33,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Lines of such letters: line ends stay.
+/// As [`visible`], keeping line ends.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     if !text.contains(|letter| letter != '\n' && is_control(letter)) {
         return Cow::Borrowed(text);
@@ -49,7 +48,7 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split('\n').map(letters).collect::<Vec<_>>().join("\n"))
 }
 
-/// JSON with such letters written as escapes: the same document, and nothing in it that a terminal obeys.
+/// Escapes control characters inside JSON; the document is the same.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |letter: char| letter != '\n' && is_control(letter);
     if !json.contains(is_escaped) {

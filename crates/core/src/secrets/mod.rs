@@ -1,6 +1,5 @@
-//! Text of others before it is shown. A deterministic scan for secrets: what would leave the machine, or be learnt by a
-//! model, and should not; bounded in time, no network, no guess by a model. And characters that would speak to a
-//! terminal.
+//! Checks untrusted text before it is shown or used in training: a deterministic scan for secrets,
+//! bounded in time, without network or model; and terminal control characters.
 
 mod assignments;
 mod control_chars;
@@ -15,22 +14,21 @@ use serde_json::Value;
 
 pub use control_chars::{is_control, visible, visible_json, visible_letter, visible_lines};
 
-/// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length
+/// The longest run of bytes examined for one secret; bounds the cost of hostile text by its length
 /// times this.
 const MAX_BYTES: usize = 8192;
 
-/// A secret found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
-    /// The kind, in words: `GitHub token`.
+    /// Shown to users: `GitHub token`.
     pub rule: &'static str,
-    /// Where, in bytes.
+    /// Byte range.
     pub place: Range<usize>,
-    /// Its first four characters and its length: all that may be shown.
+    /// First four characters and the length: all that may be shown.
     pub masked: String,
 }
 
-/// The secrets of a text in order, none overlapping; of two that overlap the more specific rule wins.
+/// Finds secrets in order, without overlaps; the more specific rule wins.
 pub fn scan(text: &str) -> Vec<Secret> {
     let mut found: BTreeMap<usize, Secret> = BTreeMap::new();
     for (rule, place) in tokens::find(text)
@@ -54,14 +52,14 @@ pub fn scan(text: &str) -> Vec<Secret> {
     found.into_values().collect()
 }
 
-/// The text with every secret masked, and how many there were. A text that will be cut is masked before: half a secret
-/// is not found, and may be enough.
+/// Masks every secret and returns their number. Mask before truncating: half a secret is not found
+/// and may suffice.
 pub fn redact(text: &str) -> (Cow<'_, str>, usize) {
     masked(text, &scan(text), 0)
 }
 
-/// Masks every secret in the texts of a document, names of fields included, and says how many there were. `"password":
-/// "…"` is read as one text.
+/// Masks secrets in all texts of a document, field names included, and returns their number.
+/// `"password": "…"` is read as one text.
 pub fn redact_json(value: &mut Value) -> usize {
     match value {
         Value::String(text) => replace(text, ""),
@@ -80,7 +78,7 @@ pub fn redact_json(value: &mut Value) -> usize {
             let mut count = 0;
             for (found, name, value) in named {
                 count += found;
-                // Two names may look alike once they are masked.
+                // Two names may be equal once masked.
                 let more = (2..).map(|copy| format!("{name} ({copy})"));
                 let name = std::iter::once(name.clone())
                     .chain(more)
@@ -94,7 +92,7 @@ pub fn redact_json(value: &mut Value) -> usize {
     }
 }
 
-/// Masks the secrets of a text that are found when `before` is before it.
+/// Masks the secrets of `text`, found with `before` in front of it.
 fn replace(text: &mut String, before: &str) -> usize {
     let whole = format!("{before}{text}");
     let mut secrets = scan(&whole);
@@ -106,7 +104,7 @@ fn replace(text: &mut String, before: &str) -> usize {
     count
 }
 
-/// A text from byte `from` on with these secrets masked.
+/// `text` from byte `from` on, masked.
 fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, usize) {
     if secrets.is_empty() {
         return (Cow::Borrowed(&text[from..]), 0);
@@ -122,7 +120,7 @@ fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, 
     (Cow::Owned(clean), secrets.len())
 }
 
-/// The first four characters (none of a secret shorter than twelve), then how many there are.
+/// The first four characters (none if shorter than twelve) and the length.
 fn mask(secret: &str) -> String {
     let length = secret.chars().count();
     let shown: String = secret
@@ -132,7 +130,7 @@ fn mask(secret: &str) -> String {
     format!("{shown}…({length} characters)")
 }
 
-/// Whether a value is a stand-in that people write in examples: repeated letters, `<password>`, `${PASSWORD}`,
+/// Whether a value is a placeholder of examples: repeated letters, `<password>`, `${PASSWORD}`,
 /// `EXAMPLE`.
 fn is_placeholder(value: &str) -> bool {
     let mut letters: Vec<char> = value.chars().collect();

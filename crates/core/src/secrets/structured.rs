@@ -1,15 +1,14 @@
-//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings,
-//! `Authorization` headers, tokens in parts.
+//! Secrets with a structure: private keys, JSON Web Tokens, passwords in connection strings,
+//! `Authorization` headers, multipart tokens.
 
 use std::ops::{Range, RangeInclusive};
 
 use super::assignments::looks_random;
 use super::{MAX_BYTES, is_placeholder};
 
-/// The kinds of PEM blocks that hold a private key (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
+/// PEM labels of private keys (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
 const PRIVATE_KEYS: [&str; 7] = ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "PGP "];
 
-/// Every such secret of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let keys = private_keys(text).map(|place| ("private key", place));
     let tokens = text
@@ -27,8 +26,8 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
         .collect()
 }
 
-/// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many
-/// characters of which alphabet stand before it, how many each part behind it has, and of which alphabet.
+/// Tokens of several parts without a fixed prefix: name, separator to search for, length and
+/// alphabet of the part before it, lengths of the parts after it and their alphabet.
 type MultipartToken = (
     &'static str,
     &'static str,
@@ -69,7 +68,7 @@ fn is_url(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
-/// Every such token. Its parts are kept apart by the sign's first character.
+/// Finds multipart tokens, whose parts are separated by the sign's first character.
 fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let bytes = text.as_bytes();
     let found = PARTED
@@ -95,7 +94,8 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
                     end += lengths.contains(&length).then_some(length)?;
                 }
                 let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
-                // A name with dots is no token: Discord's begins with a number of 17 to 20 digits in base64.
+                // Names with dots are not tokens: Discord's begin with a number of 17 to 20 digits
+                // in base64.
                 let is_number = || {
                     decode(&text[start..at])
                         .is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit()))
@@ -109,8 +109,8 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
     found.collect()
 }
 
-/// Credentials behind the scheme of an `Authorization` header, unless they are placeholders; behind `Bearer` elsewhere,
-/// where they look random.
+/// Finds credentials after the scheme of an `Authorization` header, except placeholders; and
+/// random-looking ones after `Bearer` anywhere.
 fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let lower = text.to_ascii_lowercase();
     let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));
@@ -137,7 +137,7 @@ fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     found.collect()
 }
 
-/// From `-----BEGIN … PRIVATE KEY-----` to its end line, or to the end of the text.
+/// Finds keys from `-----BEGIN … PRIVATE KEY-----` to the end line, or the end of the text.
 fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("-----BEGIN ")
         .filter_map(|(start, begin)| {
@@ -149,7 +149,7 @@ fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
             let body = rest[kind.len() + "PRIVATE KEY".len()..]
                 .trim_start_matches(" BLOCK")
                 .strip_prefix("-----")?;
-            // A mere mention of the line, without a body, is no key.
+            // The line alone, without a body, is not a key.
             let letters = body
                 .chars()
                 .take(200)
@@ -183,7 +183,7 @@ fn web_token(text: &str, start: usize) -> Option<Range<usize>> {
     (whole && header.contains("\"alg\"")).then_some(start..start + token.len())
 }
 
-/// Base64url without padding, as text.
+/// Decodes base64url without padding to text.
 fn decode(text: &str) -> Option<String> {
     let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
     for byte in text.bytes() {
@@ -204,7 +204,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The password in `scheme://user:password@host`, where `start` is behind the `//`.
+/// The password in `scheme://user:password@host`; `start` is after the `//`.
 fn password(text: &str, start: usize) -> Option<Range<usize>> {
     let rest = &text[start..];
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/?\"'`<>".contains(byte);

@@ -1,8 +1,8 @@
-//! Positives and look-alikes. Tokens are put together here, so that no scanner takes this file for a leak.
+//! Positives and look-alikes. Tokens are assembled here, so that no scanner reports this file.
 
 use super::*;
 
-/// `length` characters that look random, from an alphabet.
+/// `length` pseudo-random characters.
 fn random(alphabet: &str, length: usize) -> String {
     let letters: Vec<char> = alphabet.chars().collect();
     (0..length)
@@ -105,7 +105,7 @@ fn secrets_are_found_with_their_rule_and_place() {
     check("JSON Web Token", &web_token());
 }
 
-/// Each provider's format, with made-up characters behind its beginning.
+/// Formats of the providers, with made-up characters.
 #[test]
 fn tokens_of_every_provider_are_found_and_masked() {
     let upper = |length| random("ABCDEFGH234567", length);
@@ -221,7 +221,7 @@ fn tokens_of_every_provider_are_found_and_masked() {
     check("Twilio key", format!("SK{}", hex(32)));
     check("Vault token", format!("hvs.{}", letters(95)));
     check("xAI key", format!("xai-{}", letters(80)));
-    // A bot's token in the address that it is used by.
+    // A bot's token in its URL.
     let token = format!("{}:A{}", digits(9), letters(34));
     assert!(
         !redact(&format!("https://api.telegram.org/bot{token}/getMe"))
@@ -347,7 +347,7 @@ fn private_keys_passwords_and_assignments_are_found() {
     ] {
         check(&format!("{text}{value}"), "high-entropy assignment", &value);
     }
-    // The provider's rule says more than the name beside it.
+    // The provider's rule is more specific than the name.
     let token = format!("hf_{}", letters(34));
     check(&format!("HF_TOKEN={token}"), "Hugging Face token", &token);
 }
@@ -425,7 +425,7 @@ fn rows_of_beginnings_cost_no_more_than_their_length() {
         "aB3dE5fG7hJ9kLmN1pQrStUv.",
         "0123456789abcdef",
     ] {
-        // By the square of its length a scan would take more than an hour.
+        // A quadratic scan would take more than an hour.
         scan(&piece.repeat((1 << 18) / piece.len()));
     }
 }

@@ -1,12 +1,11 @@
-//! Tokens that name their provider: a fixed beginning, an alphabet and a length, from the providers' documented
-//! formats.
+//! Provider tokens: prefix, alphabet and length, from the providers' documented formats.
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::is_placeholder;
 
-/// The characters after the beginning.
+/// Alphabet after the prefix.
 #[derive(Clone, Copy)]
 enum Alphabet {
     /// `A-Z0-9`
@@ -41,7 +40,7 @@ impl Alphabet {
     }
 }
 
-/// Name, beginnings, alphabet of the rest, its least and greatest length.
+/// Name, prefixes, alphabet of the rest, its minimum and maximum length.
 type Rule = (
     &'static str,
     &'static [&'static str],
@@ -50,7 +49,7 @@ type Rule = (
     usize,
 );
 
-/// Where two rules begin alike, the first wins.
+/// The first rule of a prefix wins.
 const RULES: &[Rule] = &[
     (
         "1Password service account token",
@@ -250,7 +249,7 @@ const RULES: &[Rule] = &[
         250,
     ),
     ("OpenRouter key", &["sk-or-v1-"], Alphabet::Hex, 64, 64),
-    // OpenAI's first form; DeepSeek, Moonshot and others took it over with 32 to 64 characters.
+    // OpenAI's first form; DeepSeek, Moonshot and others use it with 32 to 64 characters.
     ("OpenAI key", &["sk-"], Alphabet::Letters, 32, 64),
     ("OpenShift token", &["sha256~"], Alphabet::Url, 43, 43),
     ("Perplexity key", &["pplx-"], Alphabet::Letters, 40, 64),
@@ -337,7 +336,7 @@ const RULES: &[Rule] = &[
     ("xAI key", &["xai-"], Alphabet::Url, 60, 100),
 ];
 
-/// The rules' beginnings by their first byte.
+/// Prefixes by first byte.
 static BEGINNINGS: LazyLock<Vec<Vec<(&'static str, &'static Rule)>>> = LazyLock::new(|| {
     let mut by_byte = vec![Vec::new(); 256];
     for rule in RULES {
@@ -348,13 +347,12 @@ static BEGINNINGS: LazyLock<Vec<Vec<(&'static str, &'static Rule)>>> = LazyLock:
     by_byte
 });
 
-/// The least length of a token's rest before a truncation mark, or fewer characters with a digit among them: unlike
-/// words.
+/// Minimum length of a token's rest before a truncation mark; shorter if it has a digit, as words
+/// have none.
 const CUT: usize = 16;
 const CUT_WITH_DIGIT: usize = 6;
 
-/// Every provider token of the text. One whose end was cut off before a `…` is one too: what is left of it may be
-/// enough to use it.
+/// Finds provider tokens, also those truncated by `…`, since the remainder may suffice.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let bytes = text.as_bytes();
     let begins = |start: &usize| {
@@ -377,7 +375,7 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
             .take(greatest + 1)
             .take_while(|&&byte| alphabet.has(byte))
             .count();
-        // A full stop that ends a sentence belongs to no token.
+        // A full stop at the end of a sentence is not part of the token.
         let stops = rest[..length]
             .iter()
             .rev()

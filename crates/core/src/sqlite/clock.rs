@@ -1,12 +1,12 @@
-//! A clock that stands still: SQLite asks its VFS for the time, so one with a fixed answer decides `'now'`,
-//! `CURRENT_TIMESTAMP` and their like, in queries, defaults, views and triggers.
+//! A fixed clock: SQLite asks its VFS for the time, so a VFS with a constant time fixes `'now'`,
+//! `CURRENT_TIMESTAMP` and the like in queries, defaults, views and triggers.
 
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Once;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
-/// The time that statements read: milliseconds since noon of -4713-11-24, as SQLite counts them.
+/// Milliseconds since noon of -4713-11-24, as SQLite counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock(i64);
 
@@ -18,7 +18,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time of a date, with or without a time of day, in UTC.
+    /// Parses a date with an optional time of day, in UTC.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let date = text.get(..10)?;
         let connection = Connection::open_in_memory().ok()?;
@@ -29,16 +29,16 @@ impl Clock {
     }
 }
 
-/// A VFS as SQLite's own, with a time of its own.
+/// SQLite's default VFS with a fixed time.
 #[repr(C)]
 struct FixedVfs {
-    /// The first member, so that its address is that of the whole.
+    /// First member, so that its address is that of the struct.
     vfs: ffi::sqlite3_vfs,
     now: Clock,
     name: CString,
 }
 
-/// A connection's clock. It must outlive the connection.
+/// Must outlive its connection.
 #[derive(Debug)]
 pub(super) struct ClockVfs(*mut FixedVfs);
 
@@ -52,7 +52,7 @@ impl Drop for ClockVfs {
     }
 }
 
-/// A new database in memory, and its clock, which must be dropped after it.
+/// Opens an in-memory database; drop its clock after it.
 pub(super) fn open(now: Clock) -> rusqlite::Result<(Connection, ClockVfs)> {
     static UTC: Once = Once::new();
     UTC.call_once(|| {
@@ -107,7 +107,7 @@ unsafe extern "C" fn current_days(vfs: *mut ffi::sqlite3_vfs, now: *mut f64) -> 
     ffi::SQLITE_OK
 }
 
-/// The modifiers `localtime` and `utc` change nothing, whatever the zone of the machine.
+/// Makes the modifiers `localtime` and `utc` the identity, whatever the machine's time zone.
 unsafe extern "C" fn utc(seconds: *const c_void, broken_down: *mut c_void) -> c_int {
     // SAFETY: SQLite gives a `time_t` and a `struct tm`.
     let found = unsafe { libc::gmtime_r(seconds.cast(), broken_down.cast()) };

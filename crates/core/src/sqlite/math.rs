@@ -1,5 +1,5 @@
-//! SQLite's functions of mathematics, which the library has only when it is compiled with a flag that no manifest can
-//! set: registered, so that a query has one result however the program was built.
+//! SQLite's mathematical functions, which the library has only with a compile flag that a manifest
+//! cannot set: registered here, so that queries do not depend on the build.
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
@@ -29,7 +29,7 @@ const OF_ONE: [(&str, OfOne); 19] = [
     ("tan", f64::tan),
     ("tanh", f64::tanh),
 ];
-/// Whole numbers stay whole.
+/// Integers stay integers.
 const ROUNDING: [(&str, OfOne); 4] = [
     ("ceil", f64::ceil),
     ("ceiling", f64::ceil),
@@ -91,7 +91,7 @@ fn number(context: &Context<'_>, index: usize) -> Option<f64> {
     }
 }
 
-/// An argument that is a number, or a text that is one.
+/// A number, or text that is one.
 fn numeric(context: &Context<'_>, index: usize) -> Option<Value> {
     match context.get_raw(index) {
         ValueRef::Integer(number) => Some(Value::Integer(number)),

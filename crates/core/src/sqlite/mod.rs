@@ -1,5 +1,5 @@
-//! A database in memory, with bounds on the steps, rows and memory of statements. Queries read it; a copy of its image
-//! may be changed, too.
+//! An in-memory database with limits on steps, rows and memory. Queries read it; statements may
+//! change a copy of its image.
 
 mod clock;
 mod math;
@@ -17,27 +17,26 @@ use serde_json::{Map, Value, json};
 pub(crate) use clock::Clock;
 use clock::ClockVfs;
 
-/// The schema and its data may take more.
+/// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
-/// Steps between two looks at the count.
+/// VM steps between two checks.
 const STEPS_PER_LOOK: i32 = 1_000;
-/// Bytes that all databases of the process may take together, those of other threads among them.
+/// Limit for all databases of the process, across threads.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
-/// Pages, of 4 KiB, that a database may grow to.
+/// Limit in pages of 4 KiB.
 const MAX_PAGES: u64 = 16_384;
 
-/// The time that statements read, and bounds on a query.
+/// The fixed time and the limits of a query.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) now: Clock,
-    /// Steps of SQLite's machine; a scan takes a few a row.
+    /// SQLite VM steps; a scan takes a few per row.
     pub(crate) max_steps: u64,
-    /// Where each step takes long; far above what that many steps take.
+    /// Limit for slow steps; far above the time of `max_steps` usual ones.
     pub(crate) seconds: f64,
-    /// Rows of a result.
     pub(crate) max_rows: usize,
-    /// All values of a result together.
+    /// All values of a result.
     pub(crate) result_kib: usize,
     /// One text or blob.
     pub(crate) value_kib: i32,
@@ -56,7 +55,6 @@ impl Default for Settings {
     }
 }
 
-/// A value in a result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Cell {
@@ -69,7 +67,7 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    /// As people read it.
+    /// Display text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -81,12 +79,11 @@ impl Cell {
     }
 }
 
-/// As SQL writes it.
+/// Serialises in SQL notation.
 fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))
 }
 
-/// The result of a query.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
@@ -94,7 +91,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A list of rows, each an object.
+    /// A list of rows as objects.
     pub(crate) fn into_objects(self) -> Value {
         let object = |row: Vec<Cell>| {
             self.columns
@@ -110,7 +107,6 @@ impl Table {
     }
 }
 
-/// A table or view of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumns {
     pub(crate) name: String,
@@ -121,21 +117,20 @@ pub(crate) struct TableColumns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    /// Its type as declared, and whether it is a key.
+    /// Declared type, and whether it is a key.
     pub(crate) about: String,
 }
 
-/// Why a query failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) message: String,
-    /// Byte offset in the query, where SQLite says it.
+    /// Byte offset in the query, if SQLite reports it.
     pub(crate) offset: Option<usize>,
     pub(crate) kind: FailureKind,
 }
 
 impl Failure {
-    /// The error for a statement that is not a query.
+    /// Error for a statement that is not a query.
     pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self {
@@ -156,16 +151,15 @@ impl Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// SQLite's parser refuses it.
     Syntax,
     UnknownTable,
     UnknownColumn,
-    /// It does what the caller does not allow.
+    /// Not allowed by the caller.
     Denied,
     Other,
 }
 
-/// The steps that the running statement may still take.
+/// Steps left for the running statement.
 #[derive(Debug)]
 struct Budget {
     looks: u64,
@@ -195,19 +189,19 @@ pub(crate) struct Database {
     connection: Connection,
     left: Arc<Mutex<Budget>>,
     settings: Settings,
-    /// After the connection, which is dropped first.
+    /// Dropped after the connection.
     _clock: ClockVfs,
 }
 
 impl Database {
-    /// A database with the content of an image, which is copied.
+    /// Opens a copy of an image.
     pub(crate) fn from_image(image: &[u8]) -> Result<Self, Failure> {
         let mut database = Self::new("")?;
         let copy = |database: &mut Self| -> rusqlite::Result<()> {
             let connection = &mut database.connection;
             connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
             connection.deserialize_read_exact(MAIN_DB, image, image.len(), false)?;
-            // A statement that fails half-way is undone.
+            // Undo a statement that fails half-way.
             connection.execute_batch(&format!(
                 "PRAGMA journal_mode = MEMORY; PRAGMA max_page_count = {MAX_PAGES};"
             ))?;
@@ -217,10 +211,10 @@ impl Database {
         Ok(database)
     }
 
-    /// The bytes of the whole database.
+    /// Serialises the whole database.
     pub(crate) fn into_image(mut self) -> Result<Vec<u8>, Failure> {
         let connection = &mut self.connection;
-        // SQLite asks for the number of pages by a pragma.
+        // SQLite reads the page count by a pragma.
         let open = connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
         let image = open
             .and_then(|()| connection.serialize(MAIN_DB))
@@ -228,8 +222,8 @@ impl Database {
         Ok(image.to_vec())
     }
 
-    /// Runs one statement that may change rows, with the values of its parameters, `:name`: what it returns, and how many
-    /// rows it changed.
+    /// Runs a statement that may change rows with values for its `:name` parameters; returns its
+    /// result and the number of changed rows.
     pub(crate) fn execute(
         &mut self,
         text: &str,
@@ -247,7 +241,7 @@ impl Database {
         result.map(|table| (table, changed))
     }
 
-    /// The parameters of a statement that may change rows, which is not run; empty texts for those without a name.
+    /// Parameters of a statement, which is not run; empty text for those without a name.
     pub(crate) fn parameters(&mut self, text: &str) -> Result<Vec<String>, Failure> {
         self.connection
             .authorizer(Some(in_change))
@@ -274,7 +268,7 @@ impl Database {
         found
     }
 
-    /// Runs further statements of a schema and its data.
+    /// Runs further statements of a schema.
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {
@@ -285,18 +279,18 @@ impl Database {
         run(&mut self.connection).map_err(|error| failure(&error))
     }
 
-    /// Runs the statements of a schema and its data in a new database.
+    /// Creates a database from a schema with its data.
     ///
     /// # Errors
-    /// SQLite's sentence.
+    /// SQLite's message.
     pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
         Self::with_settings(schema, &Settings::default())
     }
 
-    /// The same with other settings.
+    /// As [`Self::new`] with other settings.
     ///
     /// # Errors
-    /// SQLite's sentence.
+    /// SQLite's message.
     pub(crate) fn with_settings(schema: &str, settings: &Settings) -> Result<Self, Failure> {
         let (connection, clock) = clock::open(settings.now).map_err(|error| failure(&error))?;
         let mut database = Self {
@@ -309,7 +303,7 @@ impl Database {
         Ok(database)
     }
 
-    /// The first statement of a schema that fails, by its byte offset, and why.
+    /// First failing statement of a schema: byte offset and reason.
     fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
@@ -325,7 +319,7 @@ impl Database {
                 .map_err(|error| failure(&error))
             {
                 Ok(()) => start = end,
-                // The semicolon stands in a text or a trigger.
+                // The semicolon is inside a string or trigger.
                 Err(error) if end < schema.len() && error.is_incomplete() => {}
                 Err(error) => {
                     let blanks = statement.len() - statement.trim_start().len();
@@ -336,14 +330,14 @@ impl Database {
         None
     }
 
-    /// Line, column and reason of the first statement of a schema that fails; `failure`: where that is not found.
+    /// Line, column and reason of the first failing statement; `failure` if it is not found.
     pub(crate) fn fault_place(schema: &str, failure: Failure) -> (usize, usize, String) {
         Self::new("").map_or((1, 1, failure.message.clone()), |empty| {
             empty.fault_of(schema, failure)
         })
     }
 
-    /// The same of statements that are run in this database.
+    /// As [`Self::fault_place`], for statements run in this database.
     pub(crate) fn fault_of(self, schema: &str, failure: Failure) -> (usize, usize, String) {
         let (offset, failure) = Self::first_fault(self, schema).unwrap_or((0, failure));
         let (line, column) = crate::format::line_column(schema, offset);
@@ -379,9 +373,9 @@ impl Database {
         connection.authorizer(Some(in_query))
     }
 
-    /// The tables and views, in the order in which they were made; at most so many.
+    /// Lists at most `most` tables and views in order of creation.
     pub(crate) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
-        // Queries that describe tables are not a completion's.
+        // Descriptions of tables do not count as a completion's query.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
             let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
             let mut names = connection.prepare(sql)?;
@@ -427,7 +421,7 @@ impl Database {
         closed.and(found).map_err(|error| failure(&error))
     }
 
-    /// Why SQLite does not take a statement, which is not run.
+    /// Why SQLite rejects a statement, which is not run.
     pub(crate) fn refusal(&self, text: &str) -> Option<Failure> {
         self.connection
             .prepare(text)
@@ -435,7 +429,6 @@ impl Database {
             .map(|error| failure(&error))
     }
 
-    /// The rows of a query.
     pub(crate) fn query(&self, text: &str) -> Result<Table, Failure> {
         self.rows(text, &Map::new())
     }
@@ -503,7 +496,7 @@ impl Database {
     }
 }
 
-/// A value of JSON as SQLite's; lists and objects as their text.
+/// JSON as a SQLite value; lists and objects as text.
 fn bound(argument: Option<&Value>) -> types::Value {
     match argument {
         None | Some(Value::Null) => types::Value::Null,
@@ -517,7 +510,7 @@ fn bound(argument: Option<&Value>) -> types::Value {
     }
 }
 
-/// A schema makes tables, views and indexes and fills them.
+/// Allows creating tables, views and indexes and filling them.
 fn in_schema(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Pragma { .. } => {
@@ -531,7 +524,7 @@ fn in_schema(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// A query reads.
+/// Allows reading.
 fn in_query(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
@@ -544,7 +537,7 @@ fn in_query(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// A statement reads, or changes rows.
+/// Allows reading and changing rows.
 fn in_change(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
@@ -554,7 +547,7 @@ fn in_change(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Functions whose result is another at each call, and those that reach out of the database. The clock stands still.
+/// Nondeterministic functions, and those that reach outside the database. The clock is fixed.
 fn is_refused(function: &str) -> bool {
     [
         "random",
@@ -605,7 +598,7 @@ fn failure(error: &Error) -> Failure {
     } else {
         FailureKind::Other
     };
-    // It may quote a name as long as the query.
+    // May quote a name as long as the query.
     Failure {
         message: message.chars().take(300).collect(),
         offset,

@@ -3,10 +3,10 @@
 use super::Interval;
 use super::rates::{Z, wilson};
 
-/// Cohen's kappa of pairs of ratings from 0 to `most`, with its 95% interval by the large-sample variance (Fleiss, Cohen
-/// and Everitt 1969); `is_weighted`: by the square of their distance. Raters that agree on all have no variance: the
-/// low end is then that of Wilson's interval of the agreement. `None` without pairs, and where a rater gives everything
-/// one and the same rating: chance then explains whatever the other does.
+/// Cohen's kappa of pairs of ratings from 0 to `most`, with its 95% interval by the large-sample
+/// variance (Fleiss, Cohen and Everitt 1969); `is_weighted`: weighted by squared distance. Perfect
+/// agreement has no variance: the low end is then from Wilson's interval of the agreement. `None`
+/// without pairs, and if a rater gives all items one rating.
 pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval> {
     let (n, size) = (pairs.len() as f64, usize::from(most) + 1);
     let mut table = vec![vec![0.0; size]; size];
@@ -72,8 +72,8 @@ pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval
     })
 }
 
-/// Pearson's correlation with its 95% interval by Fisher's z; `None` of fewer than four pairs, and where one of the
-/// measures does not vary.
+/// Pearson's correlation with its 95% interval by Fisher's z; `None` for fewer than four pairs or a
+/// constant measure.
 pub fn correlation(pairs: &[(f64, f64)]) -> Option<Interval> {
     let n = pairs.len() as f64;
     let (sum_x, sum_y) = pairs
@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// By scikit-learn and statsmodels: `scripts/golden/kappa.py` prints the tables.
+    /// Tables from scikit-learn and statsmodels, printed by `scripts/golden/kappa.py`.
     #[rustfmt::skip]
     const KAPPA: &[(&str, &str, u8, bool, [f64; 3])] = &[
         ("11111001010011110011", "11111001000010110000", 1, false, [0.6116504854368932, 0.29797041686633474, 0.925330554007452]),
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn raters_that_agree_on_all_have_an_interval_and_those_who_never_vary_no_kappa() {
         let agreed: Vec<(u8, u8)> = (0..20).map(|index| (index % 2, index % 2)).collect();
-        // Wilson's low end of 20 of 20 is 0.8389; of that, chance explains half.
+        // Wilson's low end of 20 of 20 is 0.8389; chance explains half of it.
         let low = 2.0 * wilson(20, 20).0 - 1.0;
         near(kappa(&agreed, 1, false).unwrap(), [1.0, low, 1.0], "all");
         assert_eq!(kappa(&[(1, 1); 20], 1, false), None);

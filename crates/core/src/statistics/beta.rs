@@ -1,6 +1,6 @@
-//! The incomplete beta function, and what follows from it: binomial tails, quantiles of Student's t.
+//! The incomplete beta function, binomial tails, quantiles of Student's t.
 
-/// P(X <= `k`) for X binomial with `n` trials of chance `p`.
+/// P(X <= `k`) for X ~ Binomial(`n`, `p`).
 pub(super) fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
     if k >= n {
         1.0
@@ -9,14 +9,14 @@ pub(super) fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
     }
 }
 
-/// The t that a Student variable with `degrees` > 0 degrees of freedom exceeds in absolute value with a chance of 5%.
+/// Two-sided 5% critical value of Student's t with `degrees` > 0 degrees of freedom.
 pub(super) fn t_critical(degrees: f64) -> f64 {
     let x = beta_quantile(0.05, degrees / 2.0, 0.5);
     (degrees * (1.0 - x) / x).sqrt()
 }
 
-/// The regularised incomplete beta function I_x(a, b), by its continued fraction; `a`, `b` > 0. Relative error below
-/// 1e-10 up to a + b = 1e5.
+/// Regularised incomplete beta function I_x(a, b) by its continued fraction; `a`, `b` > 0. Relative
+/// error below 1e-10 up to a + b = 1e5.
 pub(super) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
@@ -33,7 +33,7 @@ pub(super) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     }
 }
 
-/// The continued fraction of I_x(a, b), by Lentz's method.
+/// Continued fraction of I_x(a, b), by Lentz's method.
 fn fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };
@@ -57,7 +57,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     product
 }
 
-/// The x with I_x(a, b) = `p`, by halving.
+/// Solves I_x(a, b) = `p` for x by bisection.
 fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..100 {
@@ -79,8 +79,8 @@ pub(super) fn log_choose(n: usize, k: usize) -> f64 {
     log_gamma(n as f64 + 1.0) - log_gamma(k as f64 + 1.0) - log_gamma((n - k) as f64 + 1.0)
 }
 
-/// Natural logarithm of the gamma function for x > 0: Stirling's series after shifting x to 12 and beyond; absolute
-/// error below 1e-12 there.
+/// Natural logarithm of the gamma function, x > 0: Stirling's series after shifting x to at least
+/// 12; absolute error below 1e-12 there.
 fn log_gamma(x: f64) -> f64 {
     let (mut x, mut shift) = (x, 0.0);
     while x < 12.0 {

@@ -1,5 +1,5 @@
-//! Two models on the same prompts: the test that decides, the interval of the difference, and how many prompts a claim
-//! needs.
+//! Compares two models on the same prompts: test, interval of the difference, required number of
+//! prompts.
 
 use super::beta::{binomial_cdf, incomplete_beta, log_choose};
 use super::rates::{Z, normal_quantile};
@@ -8,22 +8,20 @@ use super::rates::{Z, normal_quantile};
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
     pub estimate: f64,
-    /// Lower end of the 95% interval.
     pub low: f64,
-    /// Upper end of the 95% interval.
     pub high: f64,
 }
 
-/// The result of a paired test. `p` decides; near 5% the interval of the difference may say otherwise.
+/// Result of a paired test. `p` decides; near 5% the interval may disagree.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairedTest {
     /// Second minus first, in [-1, 1].
     pub difference: Interval,
-    /// Two-sided: the chance that so uneven a result arises when both are equally good.
+    /// Two-sided.
     pub p: f64,
 }
 
-/// The significance level of verdicts.
+/// Significance level of verdicts.
 pub const SIGNIFICANT: f64 = 0.05;
 
 /// The verdict on the second of two models.
@@ -32,7 +30,7 @@ pub const SIGNIFICANT: f64 = 0.05;
 pub enum Verdict {
     Better,
     Worse,
-    /// Which does not prove that there is none.
+    /// Does not prove that there is none.
     NoDifference,
 }
 
@@ -47,9 +45,9 @@ impl Verdict {
     }
 }
 
-/// Two-sided exact McNemar test. `fixed`: prompts that only the second model passes; `broken`: prompts that only the
-/// first passes. Returns the chance, in [0, 1], that so uneven a split arises when both models are equally good: the
-/// binomial tail of min(fixed, broken) in fixed + broken fair throws, doubled, at most 1. With no disagreement it is 1.
+/// Two-sided exact McNemar test: `fixed` prompts are passed only by the second model, `broken` only
+/// by the first. Returns p in [0, 1]: twice the binomial tail of min(fixed, broken) in fixed +
+/// broken fair trials, at most 1; 1 without disagreement.
 pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
     if fixed == broken {
         return 1.0;
@@ -57,8 +55,8 @@ pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
     (2.0 * binomial_cdf(fixed.min(broken), fixed + broken, 0.5)).min(1.0)
 }
 
-/// The p-values of several tests as one family, adjusted by Holm's method (Holm 1979): the chance of any false finding
-/// among those below 5% is at most 5%. In the order given.
+/// Adjusts the p-values of a family of tests by Holm's method (1979), in the given order: the
+/// chance of any false finding below 5% is at most 5%.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
     order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
@@ -73,8 +71,8 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// One-sided exact test (Fisher) of whether failures gather in a group: the chance that at least `found` of the
-/// `failures` among `all` prompts fall into a group of `size` if the group has nothing to do with them.
+/// One-sided Fisher's exact test of whether failures gather in a group: the chance that at least
+/// `found` of `failures` among `all` prompts fall into a random group of `size`.
 pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) -> f64 {
     if size > all || failures > all {
         return 1.0;
@@ -89,8 +87,8 @@ pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) 
         .min(1.0)
 }
 
-/// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the
-/// first alone `broken`: Bonett and Price's interval, and p of the exact McNemar test.
+/// Difference of two rates on the same `pairs` prompts, of which only the second model passes
+/// `fixed` and only the first `broken`: Bonett and Price's interval, p by the exact McNemar test.
 pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
     let (up, down) = (fixed as f64, broken as f64);
     let sums = ChangeSums {
@@ -104,11 +102,11 @@ pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
     }
 }
 
-/// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's
-/// values in [0, 1], second minus first, one a prompt: of its mean rates, or of its pass@j. The test counts as many
-/// changed prompts as have the same variance when all change equally far (Kish's effective size). The two prompts that
-/// the interval adds change as far, by at least `least_change`, and from 0 to 1 where no prompt changed. With one sample
-/// a prompt it is [`paired_counts`].
+/// As [`paired_counts`] with several samples per prompt: `differences` holds one value per prompt,
+/// second minus first, of its mean rates or pass@j in [0, 1]. The test counts as many changed
+/// prompts as give the same variance when all change equally far (Kish's effective size). The
+/// interval's two added prompts change equally far, by at least `least_change`, or from 0 to 1 if
+/// no prompt changed. Equals [`paired_counts`] for one sample per prompt.
 pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
     let sum = |of: fn(f64) -> f64| {
         differences
@@ -139,7 +137,7 @@ pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
     }
 }
 
-/// Sums over prompts of how far each changed, in [-1, 1].
+/// Sums over prompts of their change, in [-1, 1].
 struct ChangeSums {
     prompts: f64,
     changes: f64,
@@ -147,9 +145,9 @@ struct ChangeSums {
 }
 
 impl ChangeSums {
-    /// 95% interval of the mean change: the adjusted Wald interval of Bonett and Price (2012, Journal of Educational and
-    /// Behavioral Statistics 37), which adds a prompt that changes by `added` and one that changes by -`added`. Without
-    /// prompts nothing is known.
+    /// 95% interval of the mean change: adjusted Wald interval of Bonett and Price (2012, Journal
+    /// of Educational and Behavioral Statistics 37), which adds a prompt that changes by `added`
+    /// and one by -`added`. Without prompts: all of [-1, 1].
     fn bonett_price(&self, added: f64) -> Interval {
         if self.prompts <= 0.0 {
             return Interval {
@@ -170,10 +168,10 @@ impl ChangeSums {
     }
 }
 
-/// Prompts needed so that the exact McNemar test at significance `level` sees a true difference with chance `power`. `fixed` and
-/// `broken`: the shares of prompts that the second model would fix and break, in [0, 1]. Where thousands of prompts
-/// change it is Connor's approximation (1987), within 1% of it. `None` where the shares are equal or impossible, since
-/// then no n suffices.
+/// Prompts needed for power `power` of the exact McNemar test at significance `level`. `fixed`,
+/// `broken`: shares in [0, 1] of prompts that the second model fixes and breaks. Where thousands of
+/// prompts change: Connor's approximation (1987), within 1%. `None` if the shares are equal or
+/// impossible.
 pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usize> {
     const MAX_CHANGED_PAIRS: f64 = 5000.0;
     let changed = fixed + broken;
@@ -203,7 +201,7 @@ pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usi
     Some(high)
 }
 
-/// The same for prompts of several samples each, from the prompts' own differences.
+/// As [`required_n`] with several samples per prompt, from the prompts' differences.
 pub fn required_n_of_means(differences: &[f64], power: f64, level: f64) -> Option<usize> {
     let count = differences.len() as f64;
     let mean = differences.iter().sum::<f64>() / count;
@@ -219,7 +217,8 @@ pub fn required_n_of_means(differences: &[f64], power: f64, level: f64) -> Optio
     )
 }
 
-/// Prompts needed by the normal approximation, of the mean square and the mean of a prompt's difference (Connor 1987).
+/// Normal approximation of [`required_n`] from mean square and mean of a prompt's difference
+/// (Connor 1987).
 fn connor(square: f64, mean: f64, power: f64, level: f64) -> Option<usize> {
     if mean == 0.0 || !(power > 0.0 && power < 1.0) {
         return None;
@@ -230,8 +229,8 @@ fn connor(square: f64, mean: f64, power: f64, level: f64) -> Option<usize> {
     (needed.is_finite() && needed < 1e15).then_some((needed as usize).max(1))
 }
 
-/// The chance that the exact McNemar test on `n` prompts gives p < `level` where each is fixed and broken with these
-/// chances.
+/// Power of the exact McNemar test on `n` prompts at `level`, given the chances to be fixed and
+/// broken.
 pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64, level: f64) -> f64 {
     let changed = fixed + broken;
     let (mean, deviation) = (
@@ -240,8 +239,8 @@ pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64, level: f64) -> f6
     );
     let first = (mean - 9.0 * deviation - 9.0).max(0.0) as usize;
     let last = ((mean + 9.0 * deviation) as usize + 20).min(n);
-    // How many of the splits with the fewest on one side are significant; it only grows with the number of changed
-    // prompts.
+    // Number of significant splits, those with the fewest on one side; grows monotonically with the
+    // changed prompts.
     let mut significant =
         (first as f64 / 2.0 - 1.5 * (first as f64).sqrt() - 3.0).max(0.0) as usize;
     let mut power = 0.0;

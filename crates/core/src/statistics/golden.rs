@@ -1,5 +1,5 @@
-//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/intervals.py` prints these
-//! tables).
+//! Tests of intervals, tests and sizes against scipy and statsmodels (`scripts/golden/intervals.py`
+//! prints these tables).
 #![allow(
     clippy::unwrap_used,
     clippy::excessive_precision,
@@ -175,7 +175,7 @@ fn several_samples_of_a_prompt() {
             near(found, *expected, values);
         }
     }
-    // The rate itself has the interval of `valid`; one outcome a prompt has Wilson's.
+    // The rate itself has the interval of `valid`; one outcome per prompt gives Wilson's.
     let Interval { low, high, .. } = mean_by_prompt(&[0.25, 0.5, 1.0], 4);
     let (expected_low, expected_high) = wilson_by_prompt(&[(1, 4), (2, 4), (4, 4)]);
     near(low, expected_low, &"low");
@@ -239,8 +239,8 @@ fn paired_tests_and_their_intervals() {
             differences,
         );
     }
-    // Published: se.prop.ps(16, 64, 5, 15) of R's vcmeta gives the middle and the standard error; and the example of
-    // Fagerland, Lydersen and Laake (2014, table V), which has three digits.
+    // Published: se.prop.ps(16, 64, 5, 15) of R's vcmeta gives the middle and the standard error;
+    // and the example of Fagerland, Lydersen and Laake (2014, table V) to three digits.
     let Interval { low, high, .. } = paired_counts(64, 5, 100).difference;
     assert!(
         (0.5 * (low + high) - 0.578_431_4).abs() < 1e-7
@@ -278,7 +278,7 @@ fn the_interval_agrees_with_the_test_but_near_5_percent() {
             }
         }
     }
-    // Samples of a prompt are no prompts: five of 500 prompts moved, each with all of its four samples.
+    // Samples are not prompts: five of 500 prompts changed, each in all four samples.
     let few = [vec![1.0; 5], vec![0.0; 495]].concat();
     let found = paired_means(&few, 0.25);
     assert!(
@@ -353,7 +353,7 @@ fn sizes_by_the_exact_test() {
             "{fixed} {broken}"
         );
     }
-    // All prompts change, so that the number of changed ones is not random; and so many that it is approximated.
+    // All prompts change, so their number is not random; and so many that it is approximated.
     assert!(required_n(0.75, 0.25, 0.8, 0.05).is_some_and(|n| (30..40).contains(&n)));
     assert!(required_n(0.302, 0.3, 0.8, 0.05).is_some_and(|n| (1_150_000..1_200_000).contains(&n)));
     let differences = [vec![1.0; 25], vec![-1.0; 5], vec![0.0; 70]].concat();

@@ -1,4 +1,4 @@
-//! Honest statistics: what a rate on n prompts may claim, and whether two models truly differ.
+//! Statistics: what a rate on n prompts supports, and whether two models differ.
 
 mod agreement;
 mod beta;

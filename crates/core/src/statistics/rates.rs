@@ -1,10 +1,10 @@
-//! One rate: its interval, and what it means for a chain of calls.
+//! A rate: its interval, and its compound over a chain of calls.
 
-/// The z of a 95% interval.
+/// z of a 95% interval.
 pub(super) const Z: f64 = 1.959_963_984_540_054;
 
-/// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1).
-/// More successes than `n` count as `n`.
+/// 95% Wilson score interval of `successes` out of `n` (Wilson 1927); (0, 1) if `n` = 0. More
+/// successes than `n` count as `n`.
 pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
     if n == 0 {
         (0.0, 1.0)
@@ -13,10 +13,10 @@ pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
     }
 }
 
-/// The same where several completions of one prompt are not independent: `prompts` holds successes and completions, a
-/// pair a prompt. The interval is Wilson's with the effective number of completions (cluster-robust variance of the
-/// rate) and Student's t of the number of prompts. With one completion a prompt it is [`wilson`]; of one prompt alone
-/// nothing is known of others.
+/// As [`wilson`] with dependent completions per prompt: `prompts` holds (successes, completions).
+/// Wilson's interval with the effective number of completions (cluster-robust variance) and
+/// Student's t by the number of prompts. Equals [`wilson`] for one completion per prompt; (0, 1)
+/// for a single prompt.
 pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
     let (successes, n) = prompts.iter().fold((0, 0), |(successes, n), (found, of)| {
         (successes + found, n + of)
@@ -35,7 +35,7 @@ pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
         .map(|(found, of)| (*found as f64 - rate * *of as f64).powi(2))
         .sum();
     let variance = prompts_count / (prompts_count - 1.0) * squares / (all * all);
-    // Where nothing varies at all, each prompt counts once.
+    // Without variance each prompt counts once.
     let effective = if successes == 0 || successes == n {
         prompts_count
     } else {
@@ -52,7 +52,7 @@ pub(super) fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
     let denominator = 1.0 + z * z / n;
     let centre = (rate + z * z / (2.0 * n)) / denominator;
     let half = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt() / denominator;
-    // At the ends the bound is exactly 0 or 1; rounding must not say otherwise.
+    // At the ends the bound is exactly 0 or 1, whatever the rounding.
     let low = if rate <= 0.0 {
         0.0
     } else {
@@ -71,13 +71,13 @@ pub fn compound(p: f64, k: u32) -> f64 {
     p.powf(f64::from(k))
 }
 
-/// Chance that a group of `group_size` completions of one prompt with success rate `p` holds both a success and a
-/// failure: 1 - p^G - (1-p)^G. Holds for one prompt; a rate over many prompts says less, since prompts differ.
+/// Chance that a group of `group_size` completions of a prompt with success rate `p` is mixed: 1 -
+/// p^G - (1-p)^G. Holds for one prompt, not for a mean rate over different prompts.
 pub fn informative_probability(p: f64, group_size: u32) -> f64 {
     (1.0 - compound(p, group_size) - compound(1.0 - p, group_size)).max(0.0)
 }
 
-/// The x with P(X <= x) = `p` for a standard normal X, 0 < p < 1 (outside: -inf, +inf). Acklam's rational
+/// Quantile of the standard normal, 0 < p < 1 (outside: -inf, +inf). Acklam's rational
 /// approximation, relative error 1.2e-9.
 pub fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn wilson_reference_values() {
-        // The experiment's numbers, and R: binom::binom.wilson
+        // The experiment's numbers, and R: binom::binom.wilson.
         let check = |successes, n, low: f64, high: f64| {
             let found = wilson(successes, n);
             assert!(

@@ -1,16 +1,16 @@
-//! One number a run, over runs that differ in their seed alone: the mean and how sure it is.
+//! Mean and spread of a metric over runs that differ only in seed.
 
 use super::samples::student_mean;
 
-/// The meaning of the bounds of a mean over runs.
+/// Meaning of the bounds of a mean over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
-    /// One run: nothing is known of others.
+    /// One run: no bounds.
     OneRun,
-    /// Two runs: their values. A t interval of one degree of freedom is 25 times as wide.
+    /// Min and max of two runs; a t interval with one degree of freedom is 25 times as wide.
     Range,
-    /// A 95% interval of the mean by Student's t, three runs or more.
+    /// 95% interval by Student's t, three runs or more.
     Interval,
 }
 
@@ -24,7 +24,6 @@ impl Spread {
     }
 }
 
-/// The mean of a metric over runs, with bounds.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct OverRuns {
     pub n: usize,
@@ -34,7 +33,7 @@ pub struct OverRuns {
     pub spread: Spread,
 }
 
-/// The mean over runs with its [`Spread`]: a run counts once, however many prompts it answered. `None` without a finite
+/// Mean over runs with its [`Spread`]; every run has the same weight. `None` without a finite
 /// value.
 pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
     let values: Vec<f64> = values
@@ -45,7 +44,7 @@ pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
     let n = values.len();
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    // The mean of equal values is not to differ by rounding.
+    // Rounding must not change the mean of equal values.
     let mean = if least == most {
         least
     } else {

@@ -1,14 +1,14 @@
-//! Several samples a prompt: pass@j, and the interval of a mean over prompts.
+//! Several samples per prompt: pass@j, and the interval of a mean over prompts.
 
 use super::Interval;
 use super::beta::t_critical;
 use super::rates::{wilson, wilson_of};
 
-/// The chance that one of `j` samples at least passes, of a prompt of whose `n` samples `passed` do, without bias:
-/// 1 - C(n - passed, j) / C(n, j) (Chen et al. 2021, arXiv 2107.03374). `None` where `j` > `n`.
+/// Unbiased pass@j of a prompt with `passed` of `n` samples: 1 - C(n - passed, j) / C(n, j) (Chen
+/// et al. 2021, arXiv 2107.03374). `None` if `j` > `n`.
 pub fn pass_at(j: usize, n: usize, passed: usize) -> Option<f64> {
     let failed = n.checked_sub(passed)?;
-    // As a product, since the binomials overflow.
+    // A product, since the binomials overflow.
     (j <= n).then(|| {
         1.0 - (failed + 1..=n)
             .map(|rest| 1.0 - j as f64 / rest as f64)
@@ -16,10 +16,9 @@ pub fn pass_at(j: usize, n: usize, passed: usize) -> Option<f64> {
     })
 }
 
-/// The mean of one value a prompt, each in [0, 1] and of so many `samples`, with its 95% interval: Wilson's with the
-/// effective number of completions and Student's t of the number of prompts, as [`super::wilson_by_prompt`]. The
-/// percentile bootstrap is not an option here: where nearly all prompts have the same value its 95% were 50 to 85%
-/// (`scripts/golden/intervals.py`).
+/// Mean of one value in [0, 1] per prompt, each of `samples` samples, with its 95% interval as in
+/// [`super::wilson_by_prompt`]. Not the percentile bootstrap: where nearly all prompts have the
+/// same value its 95% covered 50 to 85% (`scripts/golden/intervals.py`).
 pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
     let count = values.len() as f64;
     let estimate = values.iter().sum::<f64>() / count.max(1.0);
@@ -29,7 +28,7 @@ pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
         _ => {
             let squares: f64 = values.iter().map(|value| (value - estimate).powi(2)).sum();
             let variance = squares / (count * (count - 1.0));
-            // Where nothing varies at all, each prompt counts once.
+            // Without variance each prompt counts once.
             let is_end = estimate <= 0.0 || estimate >= 1.0;
             let most = count * samples as f64;
             let effective = if is_end {
@@ -47,7 +46,7 @@ pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
     }
 }
 
-/// The mean of one number a prompt with Student's 95% interval; `None` of fewer than two.
+/// Mean of one number per prompt with Student's 95% interval; `None` for fewer than two.
 pub fn student_mean(values: &[f64]) -> Option<Interval> {
     let count = values.len() as f64;
     let estimate = values.iter().sum::<f64>() / count;

@@ -1,7 +1,6 @@
-//! Smoothing of a noisy series: an exponential moving average that starts unbiased.
+//! Smoothing by an unbiased exponential moving average.
 
-/// A running exponential moving average with bias correction (as in Adam): the first value counts fully, not against an
-/// imagined zero.
+/// Exponential moving average with bias correction (as in Adam): the first value counts fully.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Smoothing {
     weight: f64,
@@ -10,8 +9,8 @@ pub struct Smoothing {
 }
 
 impl Smoothing {
-    /// `weight` of the past in [0, 1): 0 shows the values themselves, 0.9 averages about the last ten. Values outside
-    /// are clamped.
+    /// `weight` of the past in [0, 1), clamped: 0 shows the values, 0.9 averages about the last
+    /// ten.
     pub fn new(weight: f64) -> Self {
         let weight = if weight.is_finite() {
             weight.clamp(0.0, 0.999_999)
@@ -25,8 +24,8 @@ impl Smoothing {
         }
     }
 
-    /// Takes the next value and returns the average so far. A value that is not finite is skipped; before the first
-    /// finite one the answer is NaN.
+    /// Adds a value and returns the average. Skips values that are not finite; NaN before the first
+    /// finite one.
     pub fn next(&mut self, value: f64) -> f64 {
         if value.is_finite() {
             self.sum = self.weight * self.sum + (1.0 - self.weight) * value;
@@ -40,7 +39,6 @@ impl Smoothing {
     }
 }
 
-/// The smoothed series, as long as `values`.
 pub fn smooth(values: &[f64], weight: f64) -> Vec<f64> {
     let mut smoothing = Smoothing::new(weight);
     values.iter().map(|value| smoothing.next(*value)).collect()

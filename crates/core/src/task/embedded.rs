@@ -1,4 +1,4 @@
-//! Tasks and templates of tasks compiled into the program, so that it works from any folder.
+//! Tasks and task templates compiled into the program.
 
 use super::error::{Read, TaskError};
 
@@ -26,7 +26,7 @@ macro_rules! sample {
     };
 }
 
-/// The first is where the program starts.
+/// The first is the default.
 static EMBEDDED: &[EmbeddedTask] = &[
     EmbeddedTask {
         name: "invoice",
@@ -54,7 +54,7 @@ static EMBEDDED: &[EmbeddedTask] = &[
     },
 ];
 
-/// The embedded models, each with the embedded task that it was pretrained on.
+/// Embedded models with the task each was pretrained on.
 pub(crate) const MODELS: [(&str, &str); 6] = [
     ("tiny", "invoice"),
     ("tiny-sql", "sql"),
@@ -64,7 +64,6 @@ pub(crate) const MODELS: [(&str, &str); 6] = [
     ("tiny-assistant", "assistant"),
 ];
 
-/// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask {
         name: "invoice",
@@ -125,7 +124,6 @@ pub(crate) fn find_template(name: &str) -> Read<&'static EmbeddedTask> {
         })
 }
 
-/// Names of templates for new tasks.
 pub fn template_names() -> impl Iterator<Item = &'static str> {
     TEMPLATES.iter().map(|task| task.name)
 }

@@ -6,7 +6,7 @@ pub(crate) type Read<T> = Result<T, TaskError>;
 
 pub const TASK_FILE: &str = "task.toml";
 
-/// An invalid task: the file, the place, the value and what to do.
+/// An invalid task: file, place, value, remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// No task with this name or path.
@@ -24,41 +24,37 @@ pub enum TaskError {
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
-        /// Position of the first invalid byte.
+        /// Offset of the first invalid byte.
         offset: usize,
     },
-    /// An invalid line.
     #[error("{label} line {line} column {column}: {message}")]
     Place {
         label: String,
-        /// From 1.
+        /// 1-based.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based, in characters.
         column: usize,
-        /// What is wrong and what to do.
+        /// Problem and remedy.
         message: String,
     },
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
         label: String,
-        /// The key with its table.
+        /// Key with its table.
         key: String,
-        /// A valid line.
         example: &'static str,
     },
-    /// A file outside of the task's folder.
     #[error("{label}: {file:?} {}", outside(.why))]
     Outside {
-        /// The file that names it.
         label: String,
         file: String,
-        /// Whether by its path or by a link.
+        /// Outside by its path or by a link.
         why: PathError,
     },
 }
 
 impl TaskError {
-    /// The file at fault, as messages name it, and a line of it from 1; `None` where there is no such task.
+    /// The offending file, as shown in messages, and its line from 1; `None` for an unknown task.
     pub fn file_and_line(&self) -> Option<(&str, usize)> {
         match self {
             Self::Unknown { .. } => None,

@@ -1,10 +1,9 @@
-//! Names in a run of several tasks: of a task's sets and of its metrics.
+//! Names of sets, prompts and metrics in a run of several tasks.
 
-/// The start of the names of a task's metrics.
+/// Prefix of a task's metrics.
 pub(crate) const TASK_METRIC: &str = "task/";
 
-/// The name of a set of one of several tasks, `test:NAME`; `task`: empty for the only one, whose sets are `test` and
-/// `eval`.
+/// `test:NAME`; with an empty `task`, that of a run's only task, just `test` or `eval`.
 pub fn task_set(set: &str, task: &str) -> String {
     if task.is_empty() {
         set.to_owned()
@@ -13,12 +12,12 @@ pub fn task_set(set: &str, task: &str) -> String {
     }
 }
 
-/// The set and the task of a name by [`task_set`].
+/// Inverse of [`task_set`]: set and task.
 pub fn split_task_set(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or((name, ""))
 }
 
-/// The name of a prompt: its id, of one of several tasks after the task's name.
+/// The prompt's id, prefixed with the task's name if there are several tasks.
 pub fn task_prompt(task: &str, id: &str) -> String {
     if task.is_empty() {
         id.to_owned()
@@ -27,12 +26,12 @@ pub fn task_prompt(task: &str, id: &str) -> String {
     }
 }
 
-/// The name of a metric of one of several tasks: `task/NAME/reward`.
+/// `task/NAME/reward`.
 pub fn task_metric(task: &str, metric: &str) -> String {
     format!("{TASK_METRIC}{task}/{metric}")
 }
 
-/// The task and the metric of a name by [`task_metric`]; `None` for a metric of the whole run.
+/// Inverse of [`task_metric`]; `None` for a metric of the whole run.
 pub fn split_task_metric(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(TASK_METRIC)?.split_once('/')
 }

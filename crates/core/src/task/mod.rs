@@ -1,4 +1,4 @@
-//! A task's folder: what `task.toml` says whatever judges answers, its prompt sets, and the files that it names.
+//! A task's folder: the parts of `task.toml` common to all scorers, prompt sets, referenced files.
 
 mod embedded;
 mod error;

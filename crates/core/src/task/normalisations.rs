@@ -1,4 +1,4 @@
-//! `normalise`: how values are changed before they are compared.
+//! `normalise`: how values are changed before comparison.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::error::Read;
 use super::toml_section::Section;
 use crate::config::choices;
 
-/// In `normalise`: the fields that it does not name.
+/// All fields not named otherwise.
 pub const ALL_FIELDS: &str = "*";
 
 choices! {
@@ -20,21 +20,22 @@ choices! {
         Trim = "trim",
         /// White space at the ends, and its amount inside.
         Whitespace = "whitespace",
-        /// Calendar dates are compared however they are written.
+        /// Notation of calendar dates.
         Date = "date",
-        /// Numbers written as strings are read.
+        /// Numbers in strings are parsed.
         Number = "number",
-        /// Case, spaces and `,./-_*^`, and `'` for `"`, as the Berkeley Function Calling Leaderboard ignores them.
+        /// Case, spaces, `,./-_*^`, and `'` for `"`, as in the Berkeley Function Calling
+        /// Leaderboard.
         Bfcl = "bfcl",
     }
 }
 
-/// Those of a field, in the order written; as text joined by `+`.
+/// Normalisations of a field, in order; as text joined by `+`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Normalisations(pub Vec<Normalisation>);
 
 impl Normalisations {
-    /// `, compared by casefold, trim`; nothing where values are compared as they are.
+    /// `, compared by casefold, trim`; empty without normalisation.
     pub(crate) fn note(&self) -> String {
         if self.0.is_empty() {
             String::new()
@@ -55,7 +56,7 @@ impl fmt::Display for Normalisations {
     }
 }
 
-/// A name, names joined by `+`, or a list of names.
+/// Parses a name, names joined by `+`, or a list.
 pub(crate) fn read_normalisations(
     section: &Section<'_>,
     key: &str,

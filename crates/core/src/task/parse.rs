@@ -1,4 +1,4 @@
-//! Reads what `task.toml` says whatever judges answers.
+//! Parses the parts of `task.toml` common to all scorers.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use super::template_kwargs::read_template_kwargs;
 use super::toml_section::Section;
 
 impl TaskFiles {
-    /// `score`: the block `[score]`. The definition is `task.toml` itself, until a kind of scorer names another file.
+    /// `score`: the table `[score]`. The definition is `task.toml` itself unless a scorer names
+    /// another file.
     pub(crate) fn from_toml(top: &Section<'_>, score: &Section<'_>, home: Home) -> Read<Self> {
         let name = top
             .string("name")?
@@ -31,7 +32,7 @@ impl TaskFiles {
                 format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
             ));
         }
-        // Checked with the configuration.
+        // Validated with the configuration.
         top.table("train")?;
         Ok(Self {
             title: top.string("title")?.unwrap_or_else(|| name.clone()),
@@ -82,7 +83,7 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     })
 }
 
-/// `[score]`, or a `[[reward]]` with a scorer of its own.
+/// Parses `[score]`, or a `[[reward]]` with its own scorer.
 pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     let mut rules = ScoreRules {
         tiers: TierValues {

@@ -1,5 +1,4 @@
-//! The schema files that `$ref` leads to; relative references are resolved from the file they are in, within the task's
-//! folder.
+//! Schema files reached by `$ref`: relative references resolve within the task's folder.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,11 +9,11 @@ use super::error::TaskError;
 use super::source::Home;
 use crate::files::PathError;
 
-/// Their values are not schemas.
+/// Keywords whose values are not schemas.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Returns address -> file, of all `named` files and of those that relative references lead to from `schema_file`; and
-/// address -> inherited `$schema`.
+/// Returns address -> file, for `named` files and those reached by relative references from
+/// `schema_file`; and address -> inherited `$schema`.
 pub(crate) fn follow_references(
     home: &Home,
     schema_file: &str,
@@ -28,7 +27,7 @@ pub(crate) fn follow_references(
     for (address, file) in named {
         let file = home.name(file)?;
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
-        // Its base is the address that it is named by, wherever the file is.
+        // Its base is its address, wherever the file is.
         found.walk(
             &home.label(&file),
             &address,
@@ -42,7 +41,7 @@ pub(crate) fn follow_references(
             continue;
         }
         let file = decode_path(&address);
-        // Other names may be anchors; the schema's compiler reports dangling ones.
+        // Others may be anchors; the schema compiler reports dangling ones.
         if !file.ends_with(".json") && home.open(&file).is_err() {
             continue;
         }
@@ -53,18 +52,17 @@ pub(crate) fn follow_references(
     Ok((references, found.inherited_drafts(&root)))
 }
 
-/// References to files inside the task's folder.
 #[derive(Default)]
 struct FoundReferences {
     waiting: BTreeSet<String>,
-    /// Schemas with a relative `$id`, wherever they are.
+    /// Schemas with a relative `$id`.
     ids: BTreeSet<String>,
-    /// Document -> its `$schema`, and its references.
+    /// Document -> its `$schema` and references.
     documents: BTreeMap<String, (Option<String>, Vec<String>)>,
 }
 
 impl FoundReferences {
-    /// `base`: the address of the document; `None` outside of the task's folder.
+    /// `base`: the document's address; `None` outside the task's folder.
     fn walk(
         &mut self,
         label: &str,
@@ -128,7 +126,7 @@ impl FoundReferences {
         Ok(())
     }
 
-    /// Document without `$schema` -> that of the first document that leads to it.
+    /// Document without `$schema` -> that of the first document that refers to it.
     fn inherited_drafts(&self, root: &str) -> BTreeMap<String, String> {
         let mut inherited = BTreeMap::new();
         let mut seen = BTreeSet::from([root]);
@@ -158,14 +156,14 @@ impl FoundReferences {
 /// Why a reference does not name a file of the task.
 #[derive(Debug, PartialEq)]
 enum ReferenceError {
-    /// Has a scheme or a host.
+    /// Has a scheme or host.
     Remote,
-    /// Leads out of the folder.
+    /// Leaves the folder.
     Outside,
 }
 
-/// Resolves `reference` (without its fragment) at `base` by RFC 3986, section 5.2, except that leading out of the
-/// folder is an error.
+/// Resolves `reference` (without fragment) at `base` by RFC 3986, section 5.2; leaving the folder
+/// is an error.
 fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
     let scheme = reference
         .split(['/', '?'])
@@ -187,7 +185,7 @@ fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
             part => parts.push(part),
         }
     }
-    // The address of a folder ends with `/`.
+    // A folder's address ends with `/`.
     Ok(parts.join("/")
         + if reference.ends_with('/') && !parts.is_empty() {
             "/"
@@ -196,7 +194,8 @@ fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
         })
 }
 
-/// Resolves `reference` at a document with a host; unchanged if it has a scheme or the document has no host.
+/// Resolves `reference` at a document with a host; unchanged if it has a scheme or the document has
+/// no host.
 fn from_host(document: &str, reference: &str) -> String {
     let place = document
         .split_once("://")
@@ -210,12 +209,11 @@ fn from_host(document: &str, reference: &str) -> String {
     }
 }
 
-/// A key as a token of a JSON pointer.
+/// Escapes a key for a JSON pointer.
 pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// Percent-encodes a file's name.
 pub fn encode_path(file: &str) -> String {
     let file = file.trim_start_matches("./");
     file.bytes()
@@ -229,8 +227,8 @@ pub fn encode_path(file: &str) -> String {
         .collect()
 }
 
-/// Percent-encodes what a URI reference cannot have, such as the `<` of `#/definitions/A<B>`, which generators of schemas
-/// write as it is. A second `#` belongs to the fragment.
+/// Percent-encodes characters not allowed in a URI reference, such as `<` in `#/definitions/A<B>`,
+/// which schema generators leave as is. A second `#` belongs to the fragment.
 pub fn encode_reference(reference: &str) -> String {
     let bytes = reference.as_bytes();
     let fragment = reference.find('#').unwrap_or(bytes.len());
@@ -256,7 +254,7 @@ pub fn encode_reference(reference: &str) -> String {
     bytes.iter().enumerate().map(one).collect()
 }
 
-/// The part of a document that a reference within it names by a JSON pointer.
+/// The part of a document at a reference's JSON pointer.
 pub fn referenced_part<'a>(document: &'a Value, reference: &str) -> Option<&'a Value> {
     document.pointer(&decode_path(reference.strip_prefix('#')?))
 }
@@ -269,7 +267,7 @@ fn encoded(byte: u8) -> String {
     format!("%{byte:02X}")
 }
 
-/// Resolves percent-encoding; what is none stays as it is.
+/// Decodes percent-encoding; invalid escapes are kept.
 pub fn decode_path(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();

@@ -7,7 +7,8 @@ use super::error::{Read, TASK_FILE, TaskError};
 use super::source::Home;
 use crate::format::nearest;
 
-/// Where the task is: by path, by name in the nearest workspace above `here`, or among the embedded tasks.
+/// Finds a task by path, by name in the nearest workspace above `here`, or among the embedded
+/// tasks.
 pub(crate) fn find_home(text: &str, here: &Path) -> Read<Home> {
     match (find_folder(text, here)?, embedded::find(text)) {
         (Some(folder), _) => Ok(Home::Folder(folder)),
@@ -26,12 +27,12 @@ pub(crate) fn find_embedded(name: &str) -> Read<&'static EmbeddedTask> {
     })
 }
 
-/// The folder of the task that is found so; `None` for an embedded task and where there is none.
+/// The task's folder; `None` for an embedded or unknown task.
 pub fn folder_of(text: &str, here: &Path) -> Option<PathBuf> {
     find_folder(text, here).ok().flatten()
 }
 
-/// The folder with a `task.toml` of that path or name; `None` for what can be an embedded task only.
+/// The folder with a `task.toml` of that path or name; `None` if it can only be an embedded task.
 fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
@@ -75,7 +76,7 @@ fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
         .find(|folder| folder.join(TASK_FILE).is_file())
 }
 
-/// The tasks of the nearest workspace, then the embedded ones.
+/// Tasks of the nearest workspace, then embedded ones.
 pub fn known_names(here: &Path) -> Vec<String> {
     let entries = here
         .ancestors()

@@ -13,10 +13,10 @@ use super::error::TaskError;
 use super::toml_section::Section;
 use crate::files;
 
-/// For `task.toml`, schemas and generators.
+/// Limit of `task.toml`, schemas and generators.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
-/// Where a task's files are: a folder, or this program.
+/// Location of a task's files.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Home {
     Folder(PathBuf),
@@ -32,7 +32,7 @@ impl Home {
         }
     }
 
-    /// Names and bytes of files.
+    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Read<Vec<(String, Vec<u8>)>> {
         let read = |name: &N| {
             let name = name.as_ref();
@@ -44,7 +44,7 @@ impl Home {
         names.iter().map(read).collect()
     }
 
-    /// A file's path in messages.
+    /// A file's path for messages.
     pub(crate) fn label(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -52,7 +52,7 @@ impl Home {
         }
     }
 
-    /// A file's path with links resolved and checked, for reading and writing.
+    /// A file's checked path with links resolved, for reading and writing.
     pub(crate) fn path(&self, file: &str) -> Read<PathBuf> {
         let folder = match self {
             Self::Folder(folder) => folder,
@@ -63,7 +63,7 @@ impl Home {
             .map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
     }
 
-    /// The name and the text of the file that a key names.
+    /// Name and text of the file that a key names.
     pub(crate) fn file_of(
         &self,
         section: &Section<'_>,
@@ -77,7 +77,7 @@ impl Home {
         Ok(Some((file, text)))
     }
 
-    /// `task.toml` lacks a key.
+    /// Error for a missing key of `task.toml`.
     pub(crate) fn missing(&self, key: &str, example: &'static str) -> TaskError {
         TaskError::Missing {
             label: self.label(TASK_FILE),
@@ -86,7 +86,7 @@ impl Home {
         }
     }
 
-    /// A file's normalized name inside the task, without `.` and doubled slashes. The file may not exist.
+    /// Normalizes a file name inside the task (no `.`, no doubled slashes). The file may not exist.
     pub(crate) fn name(&self, file: String) -> Read<String> {
         self.path(&file)?;
         let parts = file.split('/').filter(|part| !matches!(*part, "" | "."));

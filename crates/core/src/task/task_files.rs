@@ -1,4 +1,4 @@
-//! The files of a task, and what `task.toml` says whatever judges answers.
+//! A task's files, and the parts of `task.toml` common to all scorers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,21 +10,21 @@ use super::normalisations::Normalisations;
 use super::source::Home;
 use crate::config::{Assignments, Layers};
 
-/// A task without the meaning of its definition, which only a kind of scorer reads. Prompt sets are read on demand.
+/// A task without the scorer-specific part of its definition. Prompt sets are read on demand.
 #[derive(Debug, Clone)]
 pub struct TaskFiles {
-    /// For command lines and run folders.
+    /// Name in command lines and run folders.
     pub name: String,
-    /// For people.
+    /// Display name.
     pub title: String,
-    /// The file that defines right answers, inside the task: the schema, or `task.toml` itself.
+    /// The schema, or `task.toml` itself.
     pub definition_file: String,
     pub definition_text: String,
-    /// Joined to a row's own system turn by a blank line.
+    /// Prepended to a row's system turn with a blank line.
     pub system: Option<String>,
     /// Whether a thinking model may think.
     pub thinking: bool,
-    /// Further variables of the model's chat template.
+    /// Further chat template variables.
     pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     pub score: ScoreRules,
     pub prompts: PromptFiles,
@@ -34,23 +34,23 @@ pub struct TaskFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PromptSet {
     Train,
-    /// Evaluated during training; chooses the checkpoint.
+    /// Evaluated during training; selects the checkpoint.
     Eval,
-    /// Evaluated at step 0 and at the end.
+    /// Held-out: evaluated at step 0 and at the end.
     Test,
 }
 
 impl PromptSet {
     pub const ALL: [Self; 3] = [Self::Train, Self::Eval, Self::Test];
 
-    /// Accepts `proof`, the test set of older programs.
+    /// Accepts the old name `proof` for the test set.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|set| set.name() == current_set_name(name))
     }
 
-    /// Its key in `task.toml`.
+    /// The key in `task.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -60,7 +60,7 @@ impl PromptSet {
     }
 }
 
-/// The current name of a set: `test` for `proof` of older tasks and runs.
+/// Maps the old name `proof` to `test`.
 pub fn current_set_name(name: &str) -> &str {
     if name == "proof" { "test" } else { name }
 }
@@ -71,14 +71,14 @@ pub struct PromptFiles {
     pub train: Option<String>,
     pub eval: Option<String>,
     pub test: Option<String>,
-    /// The file of guard prompts with references: knowledge to keep through training.
+    /// Guard prompts with references: knowledge to retain in training.
     pub guard: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
     pub generator: Option<String>,
 }
 
-/// `[score]`: how completions are scored.
+/// `[score]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRules {
     pub tiers: TierValues,
@@ -88,17 +88,17 @@ pub struct ScoreRules {
     pub strip_thinking: bool,
     /// Checks JSON Schema's `format`.
     pub assert_formats: bool,
-    /// The share of a step's completions whose scorer may fail before the run stops.
+    /// Share of a step's completions whose scorer may fail before the run stops.
     pub max_scorer_errors: f64,
-    /// Whether a conversation continues after an answer that is not valid.
+    /// Whether a conversation continues after an invalid answer.
     pub continue_after_failure: bool,
-    /// By field, for comparing with `expected`.
+    /// Rules by field, for comparison with `expected`.
     pub normalise: BTreeMap<String, Normalisations>,
-    /// `[score.grounded] except`: dotted paths of fields that the part `grounded` does not count.
+    /// `[score.grounded] except`: dotted paths of fields that the part `grounded` ignores.
     pub grounded_except: Vec<String>,
 }
 
-/// The reward of each tier, ascending.
+/// Reward of each tier, ascending.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TierValues {
     pub unparsable: f64,
@@ -107,7 +107,7 @@ pub struct TierValues {
 }
 
 impl TaskFiles {
-    /// The model that runs of this task start from by default.
+    /// The default model of the task's runs.
     pub fn base_model(&self) -> String {
         let toml = self
             .read(TASK_FILE)
@@ -134,30 +134,30 @@ impl TaskFiles {
         }
     }
 
-    /// Reads a file of the task, at most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`TaskFiles::path`].
+    /// Reads at most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`TaskFiles::path`].
     pub fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
         self.home.read(file, crate::files::MAX_WHOLE_FILE_BYTES)
     }
 
-    /// Opens a file of the task, of any length; see [`TaskFiles::path`].
+    /// Opens a file of any length; see [`TaskFiles::path`].
     pub fn open(&self, file: &str) -> Result<Box<dyn BufRead>, TaskError> {
         self.home.open(file)
     }
 
-    /// The path of a task's file with links resolved.
+    /// Resolves links.
     ///
     /// # Errors
-    /// [`TaskError::Outside`] for an absolute path, for `..`, and for a link that leads out of the folder.
+    /// [`TaskError::Outside`] for an absolute path, `..`, or a link that leaves the folder.
     pub fn path(&self, file: &str) -> Result<PathBuf, TaskError> {
         self.home.path(file)
     }
 
-    /// A file's path in messages.
+    /// A file's path for messages.
     pub fn label(&self, file: &str) -> String {
         self.home.label(file)
     }
 
-    /// Names and bytes of files of the task.
+    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(
         &self,
         names: &[N],

@@ -1,4 +1,5 @@
-//! `chat_template_kwargs`: further variables of a model's chat template, as transformers and vLLM name them.
+//! `chat_template_kwargs`: further variables of the chat template, named as in transformers and
+//! vLLM.
 
 use serde_json::{Map, Value};
 use toml::de::DeValue;
@@ -6,10 +7,10 @@ use toml::de::DeValue;
 use super::error::Read;
 use super::toml_section::Section;
 
-/// The key of a task, and of a request to `serve`.
+/// Key in a task, and in a request to `serve`.
 pub const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
 
-/// Variables that the program itself sets.
+/// Set by the program itself.
 const OWN_VARIABLES: [&str; 5] = [
     "messages",
     "tools",
@@ -18,7 +19,7 @@ const OWN_VARIABLES: [&str; 5] = [
     "enable_thinking",
 ];
 
-/// Why neither a task nor a request may set a variable of chat templates; `None` if they may.
+/// Why a task or request may not set a template variable; `None` if it may.
 pub fn refused_kwarg(name: &str) -> Option<&'static str> {
     match name {
         "enable_thinking" => Some("is set by `thinking`"),
@@ -27,7 +28,6 @@ pub fn refused_kwarg(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Those of a task, as JSON.
 pub(crate) fn read_template_kwargs(top: &Section<'_>) -> Read<Map<String, Value>> {
     let Some(table) = top.table(TEMPLATE_KWARGS)? else {
         return Ok(Map::new());

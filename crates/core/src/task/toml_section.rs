@@ -1,4 +1,4 @@
-//! A table of `task.toml`; its errors have line and column.
+//! A table of `task.toml` whose errors have line and column.
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -9,7 +9,7 @@ use super::error::Read;
 use super::error::TaskError;
 use crate::format::{line_column, nearest};
 
-/// A file's name and text, for errors.
+/// File name and text, for errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) label: &'a str,
@@ -32,13 +32,13 @@ impl Source<'_> {
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     source: Source<'a>,
-    /// Prefix of keys in errors, such as `score.`
+    /// Prefix of keys in errors, such as `score.`.
     prefix: String,
     table: &'a DeTable<'a>,
 }
 
 impl<'a> Section<'a> {
-    /// Refuses unknown keys, naming the nearest known one.
+    /// Rejects unknown keys, naming the nearest known one.
     pub(crate) fn new(
         source: Source<'a>,
         prefix: &str,
@@ -74,19 +74,19 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The text of the file.
+    /// The whole file.
     pub(crate) fn text(&self) -> &'a str {
         self.source.text
     }
 
-    /// All keys with the offsets of their values.
+    /// Keys with the offsets of their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table
             .iter()
             .map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
 
-    /// The value and its byte offset.
+    /// Value and byte offset.
     pub(crate) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
         self.table
             .get(key)
@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
         )
     }
 
-    /// An error that is not of one key.
+    /// An error that does not concern a single key.
     pub(crate) fn error_at(&self, offset: usize, message: impl Into<String>) -> TaskError {
         self.source.error(offset, message)
     }
@@ -113,7 +113,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of strings.
     pub(crate) fn strings(&self, key: &str) -> Read<Option<Vec<String>>> {
         let Some((value, offset)) = self.get(key) else {
             return Ok(None);
@@ -131,12 +130,12 @@ impl<'a> Section<'a> {
             .map(Some)
     }
 
-    /// A list of strings; empty where it is missing.
+    /// Empty if missing.
     pub(crate) fn quoted_strings(&self, key: &str) -> Read<Vec<String>> {
         Ok(self.strings(key)?.unwrap_or_default())
     }
 
-    /// A whole number in a range.
+    /// An integer in a range.
     pub(crate) fn whole(
         &self,
         key: &str,
@@ -157,7 +156,6 @@ impl<'a> Section<'a> {
         ))
     }
 
-    /// A limit of time.
     pub(crate) fn seconds(&self, key: &str, default: f64) -> Read<f64> {
         match self.number(key)?.zip(self.get(key)) {
             None => Ok(default),
@@ -178,7 +176,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A finite number or an integer.
+    /// A finite number, integers included.
     pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
         let (text, offset) = match self.get(key) {
             None => return Ok(None),
@@ -200,7 +198,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A nested table as JSON; empty where it is missing.
+    /// A nested table as JSON; empty if missing.
     pub(crate) fn json_object(
         &self,
         key: &str,
@@ -221,7 +219,7 @@ impl<'a> Section<'a> {
             .transpose()
     }
 
-    /// Blocks under `[[key]]`, each with its offset.
+    /// `[[key]]` tables with offsets.
     pub(crate) fn sections(&self, key: &str, known: &[&str]) -> Read<Vec<(Self, usize)>> {
         let Some((value, offset)) = self.get(key) else {
             return Ok(Vec::new());

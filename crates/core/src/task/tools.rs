@@ -1,18 +1,17 @@
-//! Tools in OpenAI's schema: a list of functions, each with a name and the JSON Schema of its parameters.
+//! Tools in OpenAI's schema: functions with a name and the JSON Schema of their parameters.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// A function that a model may call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Function<'a> {
     pub name: &'a str,
-    /// A JSON Schema; `None` for a function without arguments.
+    /// JSON Schema; `None`: no arguments.
     pub parameters: Option<&'a Value>,
-    /// Its place in the list, from 0.
+    /// 0-based.
     pub index: usize,
-    /// Whether it is under `function`, as OpenAI has it, and not alone.
+    /// Whether it is nested under `function`, as in OpenAI's form.
     pub is_wrapped: bool,
 }
 
@@ -31,15 +30,15 @@ impl Function<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", if pointer.is_empty() { "the whole list" } else { pointer })]
 pub struct ToolsError {
-    /// JSON pointer to the fault.
+    /// JSON pointer to the error.
     pub pointer: String,
-    /// What is wrong and what to do.
+    /// Problem and remedy.
     pub message: String,
 }
 
 const FORM: &str = "write {\"type\": \"function\", \"function\": {\"name\": …, \"description\": …, \"parameters\": JSON Schema}}";
 
-/// The functions of a list; each may stand alone, without `{"type": "function", "function": …}` around it.
+/// Parses a list; functions may be bare, without `{"type": "function", "function": …}`.
 pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
     let fault = |pointer: String, message: String| ToolsError { pointer, message };
     let list = tools.as_array().ok_or_else(|| {
@@ -101,7 +100,7 @@ pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
     Ok(found)
 }
 
-/// At most 60 characters.
+/// Truncates to 60 characters.
 fn shown(value: &Value) -> String {
     crate::format::shortened(&value.to_string(), 60)
 }

@@ -1,4 +1,4 @@
-//! The tokens that the files beside `tokenizer.json` name, added as transformers 5 adds them.
+//! Added tokens of the files beside `tokenizer.json`, as transformers 5 adds them.
 
 use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
@@ -10,7 +10,8 @@ use crate::hub::ModelSource;
 
 const DECODER: &str = "added_tokens_decoder";
 
-/// `tokenizer_config.json`. Where it lists no added tokens, `special_tokens_map.json` replaces what both name.
+/// Reads `tokenizer_config.json`. If it lists no added tokens, `special_tokens_map.json` overrides
+/// keys that both have.
 pub(super) fn tokenizer_config(source: &ModelSource) -> Result<Json, TextError> {
     let mut config = optional_json(source, "tokenizer_config.json")?;
     if config.get(DECODER).is_none()
@@ -23,8 +24,8 @@ pub(super) fn tokenizer_config(source: &ModelSource) -> Result<Json, TextError> 
     Ok(config)
 }
 
-/// The tokens of `tokenizer_config.json` and of `added_tokens.json` (token to id), in the order in which those that are new
-/// get their ids. `known`: the added tokens of `tokenizer.json` with their ids.
+/// Tokens of `tokenizer_config.json` and `added_tokens.json` (token to id), in the order in which
+/// new ones get ids. `known`: added tokens of `tokenizer.json` with ids.
 pub(super) fn added_tokens(
     config: &Json,
     added: &Json,
@@ -74,7 +75,7 @@ pub(super) fn added_tokens(
     tokens
 }
 
-/// `==` compares the contents alone.
+/// `==` only compares contents.
 fn is_same(one: &AddedToken, other: &AddedToken) -> bool {
     let rules = |token: &AddedToken| {
         (
@@ -88,7 +89,7 @@ fn is_same(one: &AddedToken, other: &AddedToken) -> bool {
     one.content == other.content && rules(one) == rules(other)
 }
 
-/// The list of further special tokens, under its newer or its older name.
+/// Further special tokens, under the newer or older key.
 fn extra_tokens(config: &Json) -> Vec<AddedToken> {
     let list = |name: &str| {
         config
@@ -105,7 +106,7 @@ fn fields(value: &Json) -> impl Iterator<Item = (&String, &Json)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
-/// A token as a text or with its rules; `is_special` where it does not say.
+/// Parses a token, as text or with its rules; `is_special` is the default.
 fn token_of(token: &Json, is_special: bool) -> Option<AddedToken> {
     let content = token_text(token).filter(|content| !content.is_empty())?;
     let flag = |name: &str, default| token.get(name).and_then(Json::as_bool).unwrap_or(default);

@@ -1,17 +1,17 @@
-//! The formats in which model families write calls of functions, each recognised by what its chat templates contain.
+//! Tool-call formats of model families, recognised by markers in chat templates.
 
-/// A format of calls. Reading, writing and grammar are those of `score`, under the same name.
+/// A call format. `score` reads, writes and constrains it under the same name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CallFormat {
-    /// As `[score] call_format` has it.
+    /// Name in `[score] call_format`.
     pub name: &'static str,
-    /// Texts that a chat template of this format has, all of them.
+    /// All of them occur in chat templates of this format.
     markers: &'static [&'static str],
-    /// Tokens that are part of a call: decoding keeps them, though tokenizers declare them special.
+    /// Tokens of calls: decoding keeps them, though tokenizers declare them special.
     pub tokens: &'static [&'static str],
 }
 
-/// In the order in which templates are compared with them; the last has no marker.
+/// Formats in order of comparison; the last has no marker.
 pub static CALL_FORMATS: [CallFormat; 9] = [
     CallFormat {
         name: "qwen-xml",
@@ -71,13 +71,12 @@ impl CallFormat {
         CALL_FORMATS.iter().find(|format| format.name == name)
     }
 
-    /// The format of a task that names none, where no model says another: also the one that tools are described in for
-    /// templates without a place for them.
+    /// The default format, also used to describe tools for templates that do not support them.
     pub fn hermes() -> &'static Self {
         &CALL_FORMATS[6]
     }
 
-    /// The format of a chat template's own calls: `json` where it has another than these.
+    /// The format of a chat template; `json` if none matches.
     pub fn for_template(source: &str) -> &'static Self {
         let is_of = |format: &&Self| format.markers.iter().all(|marker| source.contains(marker));
         CALL_FORMATS.iter().find(is_of).unwrap_or(Self::hermes())
@@ -91,7 +90,7 @@ mod tests {
     use crate::hub::ModelSource;
     use crate::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
 
-    /// A tokenizer with FunctionGemma's tokens, and this chat template.
+    /// A tokenizer with FunctionGemma's tokens.
     fn with_template(template: &str) -> Tokenizer {
         let texts = ["call:pay{to:Acme}"].map(str::to_owned);
         let files =
@@ -133,7 +132,7 @@ mod tests {
                 "{% if tools %}{{ raise_exception('no tools') }}{% endif %}".to_owned(),
                 false,
             ),
-            // Without a place for tools, calls are text after the text.
+            // Without tool support, calls are text after the text.
             (
                 "{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(),
                 true,
@@ -179,7 +178,7 @@ mod tests {
         );
     }
 
-    /// How the families' templates write a call, in a line each: from excerpts of them, none whole.
+    /// Excerpts of the families' templates.
     #[test]
     fn templates_are_recognised_by_how_they_write_calls() {
         for (source, name) in [

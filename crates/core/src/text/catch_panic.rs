@@ -1,5 +1,4 @@
-//! Runs code that is not ours and may panic on what a user or a model wrote: the panic is a value, and the panic hook
-//! does not hear of it.
+//! Catches panics of third-party code on user or model input; the panic hook is not called.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,16 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic of this thread is caught below.
+    /// Whether the current thread catches its panics.
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// One for the whole program: a hook that is taken while another is set would be lost.
+/// Installed once: a hook taken while another is set would be lost.
 static HOOK: Once = Once::new();
 
-/// Returns what `work` returns, or what it panicked with. Only panics of this thread are caught.
+/// Returns the result of `work`, or its panic. Only catches panics of this thread.
 ///
-/// The first call wraps the panic hook of that moment, which still hears every other panic. A hook that is set later
+/// The first call wraps the current panic hook, which still gets all other panics. A hook set later
 /// replaces the wrapper: set it before.
 pub fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
     HOOK.call_once(|| {
@@ -33,7 +32,7 @@ pub fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>
     result
 }
 
-/// The message of a panic; `None` where it panicked with something other than text.
+/// `None` if the payload is not text.
 pub(crate) fn panic_message(cause: &(dyn Any + Send)) -> Option<&str> {
     cause
         .downcast_ref::<String>()

@@ -1,11 +1,11 @@
-//! The JSON files beside a tokenizer.
+//! JSON files beside a tokenizer.
 
 use serde_json::Value as Json;
 
 use super::TextError;
 use crate::hub::ModelSource;
 
-/// A file of a model; null where it has none.
+/// Null if the file is missing.
 pub(super) fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {
     if source.exists(file) {
         json(source.read_text(file)?.as_bytes(), &source.label(file))

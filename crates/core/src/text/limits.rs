@@ -1,4 +1,4 @@
-//! Limits for chat templates: they come with models, so they must not hang the program, end it or fill the memory.
+//! Limits for chat templates: they come with models, so must not hang, crash or exhaust memory.
 
 use std::cell::Cell;
 
@@ -10,41 +10,40 @@ use super::python_methods;
 use super::python_repr::is_namespace;
 use super::template_source::{CHECK, SLICE, TEXT};
 
-/// The longest prompt text that a template may make; no model reads as much.
+/// Longest prompt text; beyond any model's context.
 pub const MAX_PROMPT_BYTES: usize = 16 << 20;
 
-/// Steps of the template engine for one prompt. A conversation of a thousand turns needs less; an endless template
-/// stops here. A step adds a level to a value at most, and [`DEEP_STACK_BYTES`] hold so many levels.
+/// Template engine steps per prompt. A conversation of a thousand turns needs fewer. A step adds at
+/// most one level to a value, and [`DEEP_STACK_BYTES`] holds this many levels.
 pub(super) const MAX_STEPS: u64 = 100_000;
 
-/// Widths, counts and precisions beyond this are refused: the engine reserves the memory at once.
+/// Limit of widths, counts and precisions: the engine reserves their memory at once.
 const MAX_WIDTH: usize = 9_999;
 
-/// The stack on which the engine works: it descends once for each operator, branch and level of a value. Only what is
-/// used takes memory.
+/// The engine recurses for each operator, branch and level of a value. Only used pages take memory.
 const DEEP_STACK_BYTES: usize = 1 << 28;
 
-/// The deepest value that may be assigned; Python's own limit is not much further.
+/// Nesting of assigned values; Python's own limit is similar.
 const MAX_DEPTH: usize = 200;
-/// The most items, at all levels, of the values that one prompt assigns, hands to filters and gets from them.
+/// Items, at all levels, of the values that one prompt assigns and passes through filters.
 const MAX_ITEMS: usize = 5_000_000;
-/// The most text in these values, all of them together.
+/// Total text in these values.
 const MAX_VALUE_BYTES: usize = 1 << 30;
-/// The most text that one prompt may print or capture, and the longest that it may assign.
+/// Text that one prompt may print, capture or assign.
 const MAX_TEXT_BYTES: usize = 4 * MAX_PROMPT_BYTES;
 
 thread_local! {
-    /// Items looked at and bytes printed on this thread, which renders one prompt.
+    /// Items counted and bytes printed on this thread, which renders one prompt.
     static ITEMS: Cell<usize> = const { Cell::new(0) };
     static WORKED: Cell<usize> = const { Cell::new(0) };
     static PRINTED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A prompt under construction; writing fails beyond [`MAX_PROMPT_BYTES`].
+/// A prompt being written; writing fails beyond [`MAX_PROMPT_BYTES`].
 #[derive(Default)]
 pub(super) struct BoundedPrompt {
     pub(super) bytes: Vec<u8>,
-    /// More was written than fits.
+    /// The limit was exceeded.
     pub(super) full: bool,
 }
 
@@ -63,11 +62,10 @@ impl std::io::Write for BoundedPrompt {
     }
 }
 
-/// Filters whose result can be much larger than what they are given, or which walk through all of it: both are
-/// measured.
+/// Filters that expand or traverse their input: both input and output are measured.
 macro_rules! measured {
     ($environment:ident: $($name:literal $filter:expr),+ $(,)?) => {$(
-        // The engine's own, under a name that no template can write.
+        // The engine's own filter, under a name that templates cannot write.
         $environment.add_filter(concat!("\0", $name), $filter);
         $environment.add_filter($name, |state: &mut State, arguments: Rest<ValueOrKwargs>| {
             measured($name, &arguments.into_values(), |values| state.apply_filter(concat!("\0", $name), values))
@@ -75,14 +73,14 @@ macro_rules! measured {
     )+};
 }
 
-/// Bounds the steps, and puts bounds before the engine's filters and methods that reserve what they are asked for.
+/// Bounds the steps, and wraps filters and methods that allocate what they are asked for.
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MAX_STEPS));
     environment.add_function(CHECK, within_bounds);
     environment.add_filter(TEXT, |value: &Value| {
         measure("~", value).map(|_| python_methods::string(value))
     });
-    // The initial values of a namespace are assigned to its attributes.
+    // Initial values of a namespace are assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
         let defaults = defaults
             .map(|defaults| within_bounds(defaults.into_value(), false))
@@ -128,7 +126,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             measure("format", &made).map(|_| made)
         },
     );
-    // The engine's own test divides without looking and panics.
+    // The engine's own test divides by zero and panics.
     environment.add_test("divisibleby", |value: i128, by: i128| {
         value
             .checked_rem(by)
@@ -156,7 +154,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         );
         value.is_undefined() || (is_sequence && !is_namespace(value))
     });
-    // Made for looking into a template; on deeply nested values they take hours.
+    // Debugging aids that take hours on deeply nested values.
     environment.remove_filter("pprint");
     environment.remove_global("debug");
     environment.set_unknown_method_callback(|state, value, method, arguments| {
@@ -164,7 +162,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             widths_within(value.as_str().unwrap_or_default(), arguments)?;
         }
         if method == SLICE {
-            // Copies what the list or text holds, and nothing below that.
+            // Copies the top level of the list or text.
             let text_bytes = value.as_str().map_or(0, str::len);
             match value.len() {
                 _ if text_bytes > 0 => count("slice", 1, text_bytes)?,
@@ -180,7 +178,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
     });
 }
 
-/// Runs the engine on a thread of its own with a deep stack; where it panics, that is an error like any other.
+/// Runs the engine on a thread with a deep stack; a panic becomes an error.
 pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let joined = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -197,7 +195,7 @@ pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) ->
     })
 }
 
-/// A filter or method by its name, with what it is given (first what it is applied to) and what it makes measured.
+/// Measures a filter's or method's input (receiver first) and output.
 fn measured(
     name: &str,
     values: &[Value],
@@ -219,7 +217,7 @@ fn measured(
     };
     let items = |place: usize| sizes.get(place).copied().unwrap_or(0);
     let expected = match name {
-        // Method: the separator is what it is applied to.
+        // Method: the receiver is the separator.
         "join" if values.first().is_some_and(|value| value.as_str().is_some()) => {
             text(0).len().saturating_mul(items(1))
         }
@@ -240,7 +238,7 @@ fn measured(
     measure(name, &made).map(|_| made)
 }
 
-/// Counts what is printed: blocks and macros capture it in memory.
+/// Counts printed text, since blocks and macros capture it in memory.
 pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     let size = if matches!(
         value.kind(),
@@ -264,8 +262,8 @@ pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     }
 }
 
-/// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A
-/// namespace held by an attribute could hold itself.
+/// Checks an assigned value for bounded time and stack, and returns it as stored. A namespace in an
+/// attribute could contain itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
     Bounds {
         refuse_namespaces: to_attribute,
@@ -274,13 +272,13 @@ fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
     .stored(value, 0)
 }
 
-/// The size of a value, where it is within the bounds; `name` says in messages what asks.
+/// Measures a value; `name` is the user in messages.
 fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
     let mut bounds = Bounds::for_name(name);
     bounds.measure(value, 0).map(|_| bounds)
 }
 
-/// Adds to what one prompt's values have; `name` says in messages what asks.
+/// Adds to the prompt's totals; `name` is the user in messages.
 fn count(name: &str, items: usize, text_bytes: usize) -> Result<(), Error> {
     ITEMS.set(ITEMS.get() + items);
     WORKED.set(WORKED.get() + text_bytes);
@@ -302,7 +300,7 @@ fn type_of(value: &Value) -> &'static str {
     value.as_object().map_or("", |object| object.type_name())
 }
 
-/// Limits on the values that one prompt uses.
+/// Limits on the values of one prompt.
 struct Bounds<'n> {
     name: &'n str,
     text_bytes: usize,
@@ -320,15 +318,15 @@ impl<'n> Bounds<'n> {
         }
     }
 
-    /// Measures the value; what the engine would compute again each time (slices, sums, `chain`) becomes a plain list
-    /// or mapping, at all levels. Kept as it is, one such value could be put around another at each turn of a loop, and
-    /// each look at the last would walk through all of them.
+    /// Measures a value and turns lazily computed ones (slices, sums, `chain`) into plain lists or
+    /// mappings at all levels. Otherwise a loop could nest them, and each access would traverse all
+    /// of them.
     fn stored(&mut self, value: Value, depth: usize) -> Result<Value, Error> {
         self.measure(&value, depth)
             .map(|replaced| replaced.unwrap_or(value))
     }
 
-    /// Counts the value and returns what [`Bounds::stored`] replaces it by; `None` where it may stay.
+    /// Counts the value; returns its replacement by [`Bounds::stored`], `None` to keep it.
     fn measure(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         let text_bytes = value.as_str().map_or(0, str::len);
         self.text_bytes += text_bytes;
@@ -405,7 +403,7 @@ impl<'n> Bounds<'n> {
     }
 }
 
-/// As Jinja's, which keeps a line break at the end and takes a text as `width`.
+/// Jinja's `indent`: keeps a trailing line break and accepts text as `width`.
 fn indent(
     text: StringInput<'_>,
     width: Option<Value>,
@@ -494,7 +492,7 @@ fn refuse(problem: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem)
 }
 
-/// Widths and precisions stand in a format as digits, or as `*` and then among the arguments.
+/// Widths and precisions are digits, or `*` with an argument.
 fn widths_within(format: &str, arguments: &[Value]) -> Result<(), Error> {
     let digits = format
         .split(|character: char| !character.is_ascii_digit())
@@ -532,7 +530,7 @@ mod tests {
         );
     }
 
-    /// `is sequence` tells a list from what is computed again each time it is looked at.
+    /// `is sequence` distinguishes lists from lazily computed values.
     #[test]
     fn what_is_assigned_is_a_plain_list_or_mapping() {
         let three = "[1, 2, 3]";
@@ -600,7 +598,7 @@ mod tests {
             "{% set x = {'a': 1} | chain({'b': 2}) %}{{ x.a + x.b }} {{ x is mapping }}",
             "3 True",
         );
-        // The engine's own objects stay what they are, and what they hold is plain.
+        // The engine's own objects are kept, and their contents are plain.
         check(
             "{% set ns = namespace() %}{% set other = namespace(x=ns) %}{% set other.x.y = 1 %}{{ ns.y }}",
             "1",
@@ -620,8 +618,8 @@ mod tests {
         );
     }
 
-    /// Each turn puts one more slice, sum or `chain` around the last value; the work of a look at it must not grow with
-    /// the turns.
+    /// Each turn wraps the last value in a slice, sum or `chain`; access must not grow with the
+    /// turns.
     #[test]
     fn values_made_in_a_loop_do_not_nest() {
         let turns = |first: &str, next: &str, last: &str| {

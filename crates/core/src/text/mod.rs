@@ -37,23 +37,22 @@ pub use train_bpe::{
 };
 pub use transcript::{TemplateInput, Transcript, check_continuation};
 
-/// One turn of a conversation.
+/// A turn of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.
     pub role: String,
-    /// The text; empty where the turn only calls tools.
+    /// Empty if the turn only calls tools.
     pub content: String,
-    /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
+    /// Other fields as the template sees them: `tool_calls`, `tool_call_id`, `name`.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
-    /// The fields that the turn was written with, in their order; null ones are left out. Empty: `role`, `content`, then the
-    /// others.
+    /// Field order as written, without nulls. Empty: `role`, `content`, then the others.
     #[serde(skip)]
     pub field_order: Vec<String>,
 }
 
-/// Turns are equal whatever the order of their fields.
+/// Field order does not matter.
 impl PartialEq for Message {
     fn eq(&self, another: &Self) -> bool {
         (&self.role, &self.content, &self.other)
@@ -64,7 +63,7 @@ impl PartialEq for Message {
 impl Eq for Message {}
 
 impl Message {
-    /// A turn of text alone.
+    /// A text-only turn.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self {
             role: role.into(),
@@ -74,7 +73,8 @@ impl Message {
         }
     }
 
-    /// Templates see the fields in the order of `written`, and no content where that is null or missing.
+    /// Templates see the fields in the order of `written`, and no content if it is null or missing
+    /// there.
     pub fn written_as(mut self, written: &serde_json::Map<String, serde_json::Value>) -> Self {
         let fields = written.iter().filter(|(_, value)| !value.is_null());
         self.field_order = fields.map(|(name, _)| name.clone()).collect();
@@ -90,7 +90,7 @@ impl Message {
         self
     }
 
-    /// The calls that the turn makes, in OpenAI's form or as `{"name", "arguments"}`.
+    /// Calls in OpenAI's form or as `{"name", "arguments"}`.
     pub fn tool_calls(&self) -> &[serde_json::Value] {
         self.other
             .get("tool_calls")
@@ -100,20 +100,20 @@ impl Message {
     }
 }
 
-/// Whether the model is asked to reason before it answers.
+/// Whether the model should reason before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thinking {
-    /// The template decides, with `enable_thinking` true.
+    /// `enable_thinking` true; the template decides.
     On,
     /// `enable_thinking` false: the template closes the think block before the answer.
     Off,
 }
 
-/// What a chat template is rendered with, besides the conversation.
+/// Input of a chat template besides the conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateOptions {
     pub thinking: Thinking,
-    /// Further variables that the template reads, such as `reasoning_effort`.
+    /// Further variables, such as `reasoning_effort`.
     pub kwargs: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -126,30 +126,26 @@ impl From<Thinking> for TemplateOptions {
     }
 }
 
-/// Why text cannot become tokens, or tokens text.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// A file of the model could not be read.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
-    /// A tokenizer file that is not what it should be.
     #[error("{path}: {problem}")]
     Tokenizer { path: String, problem: String },
-    /// The model has no chat template.
     #[error("{path}: no chat template, so messages cannot become a prompt; {remedy}")]
     NoTemplate { path: String, remedy: &'static str },
-    /// The chat template does not compile or does not accept these messages.
+    /// The template does not compile or rejects the messages.
     #[error("{path}: {problem}")]
     Template { path: String, problem: String },
-    /// A row's own tools are not a list of tools, or those of the task cannot be made ready.
+    /// A row's tools are malformed, or the task's tools fail to start.
     #[error("{0}")]
     Tools(String),
-    /// The tokenizer trainer was asked for the impossible.
+    /// Invalid tokenizer training parameters.
     #[error("{0}")]
     Train(String),
 }
 
-/// The task's `system` text, joined to the row's own system turn by a blank line, then the other turns.
+/// Joins the task's `system` text to the row's system turn by a blank line; then the other turns.
 pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> {
     let (own, rest) = match messages {
         [first, rest @ ..] if first.role == "system" => (Some(first), rest),
@@ -168,7 +164,7 @@ pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> 
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
-/// `turns` with `/no_think` at the end of the system text, unless that has it.
+/// Appends `/no_think` to the system text, unless it has it.
 fn with_no_think(turns: &[Message]) -> Vec<Message> {
     const SWITCH: &str = "/no_think";
     let (own, rest) = match turns {
@@ -185,15 +181,14 @@ fn with_no_think(turns: &[Message]) -> Vec<Message> {
         .collect()
 }
 
-/// Where in a text that continues a marker may have begun that is not complete; the text's length if nowhere.
+/// Byte offset of an incomplete `marker` at the end of a growing text; its length if there is none.
 pub fn unfinished(text: &str, marker: &str) -> usize {
     let nearest = text.len().saturating_sub(marker.len());
     let begins = |at: &usize| text.get(*at..).is_some_and(|end| marker.starts_with(end));
     (nearest..text.len()).find(begins).unwrap_or(text.len())
 }
 
-/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON
-/// written.
+/// JSON on one line with a space after each comma and colon, the most common form in training data.
 ///
 /// # Errors
 /// [`TextError::Template`] for a document that cannot be written.

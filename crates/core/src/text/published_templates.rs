@@ -1,5 +1,5 @@
-//! Published chat templates and tokenizers, compared with transformers' results. They have licences of their own and are
-//! not part of the repository: `scripts/peers published` collects them and the results.
+//! Compares published chat templates and tokenizers with transformers. They have their own licences
+//! and are not in the repository: `scripts/peers published` collects them with the results.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::hub::ModelSource;
 #[derive(Deserialize)]
 struct Golden {
     special_tokens: BTreeMap<String, String>,
-    /// As in `2025-08-06T09:05:03`: what `strftime_now` returned.
+    /// Result of `strftime_now`, as in `2025-08-06T09:05:03`.
     now: String,
     templates: Vec<Published>,
     tokenizers: Vec<PublishedTokenizer>,
@@ -39,7 +39,7 @@ struct Case {
     messages: Json,
     tools: Json,
     options: Map<String, Json>,
-    /// None: transformers refuses it.
+    /// `None`: transformers rejects it.
     expected: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! JSON as Python's `json.dumps` writes it, because chat templates were tested with that: separators, floats, escapes.
+//! JSON as written by Python's `json.dumps`, for which chat templates are made: separators, floats,
+//! escapes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use super::python_repr::{python_float, python_str};
 use crate::exact_json::marked_number;
 use crate::json_number::Number;
 
-/// Deeper values are refused, as Python's own recursion limit refuses them somewhat later.
+/// Python's own recursion limit is somewhat higher.
 const MAX_DEPTH: usize = 200;
-/// Wider indents are refused: the text grows with their square.
+/// Text grows with the square of the indent.
 const MAX_INDENT: usize = 64;
 
-/// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike
-/// Jinja's own.
+/// Filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes,
+/// unlike Jinja's.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = arguments.get("indent")?;
     let separators: Option<Vec<String>> = arguments.get("separators")?;
@@ -62,7 +63,7 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
     Ok(writer.text)
 }
 
-/// A JSON document on one line, as `json.dumps(value, ensure_ascii=False)` writes it.
+/// One line, as `json.dumps(value, ensure_ascii=False)`.
 pub(super) fn line(json: &Json) -> Result<String, Error> {
     tojson(
         &value_of(json),
@@ -70,7 +71,7 @@ pub(super) fn line(json: &Json) -> Result<String, Error> {
     )
 }
 
-/// The template's value of a JSON document; objects keep the order of their keys.
+/// JSON as a template value; objects keep their key order.
 pub(crate) fn value_of(json: &Json) -> Value {
     match json {
         Json::Null => Value::from(()),
@@ -90,7 +91,7 @@ pub(crate) fn value_of(json: &Json) -> Value {
     }
 }
 
-/// A whole number of any size, as Python reads it; a fraction is a float there as well.
+/// Integers of any size, as in Python; fractions are floats.
 fn exact_value(number: Number<'_>) -> Value {
     let text = number.text();
     match (number.is_written_as_integer(), text.parse::<i128>()) {
@@ -100,7 +101,7 @@ fn exact_value(number: Number<'_>) -> Value {
     }
 }
 
-/// A whole number of more than 128 bits.
+/// An integer of more than 128 bits.
 #[derive(Debug)]
 struct HugeInteger(String);
 

@@ -1,4 +1,4 @@
-//! Methods of Python's strings and Jinja's filters that the engine lacks or has otherwise.
+//! Python string methods and Jinja filters that the engine lacks or implements differently.
 
 use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value, filters};
@@ -80,7 +80,8 @@ pub(super) fn call(
     }
 }
 
-/// At most `limit` splits, counted from the end where `from_end`; without a separator at runs of white space.
+/// Splits at most `limit` times, from the end if `from_end`; without a separator at runs of white
+/// space.
 fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_end: bool) -> Vec<&'t str> {
     let mut parts: Vec<&str> = match separator {
         Some(separator) if from_end => text.rsplitn(limit.saturating_add(1), separator).collect(),
@@ -127,7 +128,8 @@ fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_end: boo
     parts
 }
 
-/// `value[start:stop:step]`. The engine's own slices of a negative step include `stop = 0` and fail at an empty list.
+/// `value[start:stop:step]`. The engine's slices with a negative step include `stop = 0` and fail
+/// on an empty list.
 pub(super) fn slice(value: &Value, arguments: &[Value]) -> Result<Value, Error> {
     let (start, stop, step): (Option<i64>, Option<i64>, Option<i64>) = from_args(arguments)?;
     let step = step.unwrap_or(1);
@@ -185,7 +187,7 @@ pub(super) fn slice(value: &Value, arguments: &[Value]) -> Result<Value, Error> 
     })
 }
 
-/// Each letter after something that is not a letter in upper case, the others in lower case.
+/// `str.title`: upper case after a non-letter, lower case otherwise.
 fn title(text: &str) -> String {
     let mut is_inside = false;
     let mut titled = String::with_capacity(text.len());
@@ -200,7 +202,7 @@ fn title(text: &str) -> String {
     titled
 }
 
-/// The filter `default`, with `default_value` and `boolean` by name too.
+/// Filter `default`, with `default_value` and `boolean` also by name.
 pub(super) fn default(
     value: &Value,
     other: Option<Value>,
@@ -224,7 +226,7 @@ pub(super) fn default(
     })
 }
 
-/// The filter `string`: `str(value)`.
+/// Filter `string`: `str(value)`.
 pub(super) fn string(value: &Value) -> Value {
     match value.as_str() {
         Some(_) => value.clone(),
@@ -232,7 +234,7 @@ pub(super) fn string(value: &Value) -> Value {
     }
 }
 
-/// The filter `join`, of what Python prints for the items.
+/// Filter `join` over `str` of the items.
 pub(super) fn join(
     state: &mut State,
     value: &Value,
@@ -248,7 +250,7 @@ pub(super) fn join(
     filters::join(state, &printed, joiner, None, named)
 }
 
-/// The filter `replace`, with a count.
+/// Filter `replace` with a count.
 pub(super) fn replace(
     state: &mut State,
     text: StringInput<'_>,

@@ -1,12 +1,12 @@
-//! Values as Python prints them: `str` and `repr` of numbers, texts, lists and mappings.
+//! Python's `str` and `repr` of numbers, texts, lists and mappings.
 
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
-/// Deeper values are cut; the engine refuses to assign them.
+/// Deeper values are truncated; the engine refuses to assign them.
 const MAX_DEPTH: usize = 200;
 
-/// `str(value)`: a text as it is, everything else as [`repr`] writes it.
+/// `str(value)`: text as it is, else [`repr`].
 pub(super) fn python_str(value: &Value) -> String {
     if value.is_undefined() {
         return String::new();
@@ -16,14 +16,13 @@ pub(super) fn python_str(value: &Value) -> String {
         .map_or_else(|| python_repr(value), str::to_owned)
 }
 
-/// `repr(value)`.
 pub(super) fn python_repr(value: &Value) -> String {
     let mut text = String::new();
     write(value, 0, &mut text);
     text
 }
 
-/// Whether it is what `namespace()` returns.
+/// Whether it is a result of `namespace()`.
 pub(super) fn is_namespace(value: &Value) -> bool {
     value
         .as_object()
@@ -67,7 +66,7 @@ fn write(value: &Value, depth: usize, text: &mut String) {
     }
 }
 
-/// In single quotes, unless the text has those and no double ones; what cannot be printed is escaped.
+/// Single quotes unless the text has only those; escapes unprintable characters.
 fn quoted(content: &str, text: &mut String) {
     let quote = if content.contains('\'') && !content.contains('"') {
         '"'
@@ -93,9 +92,9 @@ fn quoted(content: &str, text: &mut String) {
     text.push(quote);
 }
 
-/// As `str.isprintable`: no control, format, private, surrogate or unassigned character, and no separator but the space.
-/// The standard library's escapes follow the same categories; after the first character of a text they leave marks that
-/// combine with it alone.
+/// As `str.isprintable`: no control, format, private, surrogate or unassigned character, and no
+/// separator but the space. The standard library's escapes use the same categories; after the first
+/// character they leave combining marks.
 fn is_printable(character: char) -> bool {
     match character {
         ' '..='~' => true,
@@ -107,7 +106,7 @@ fn is_printable(character: char) -> bool {
     }
 }
 
-/// `repr` of a float: the shortest digits, an exponent of two digits below 1e-4 and from 1e16 on.
+/// `repr` of a float: shortest digits, two-digit exponent below 1e-4 and from 1e16 on.
 pub(super) fn python_float(number: f64) -> String {
     if !number.is_finite() {
         let name = if number.is_nan() { "nan" } else { "inf" };

@@ -1,5 +1,5 @@
-//! Mistral's `tekken.json` read as `tokenizer.json`: a byte-level BPE whose tokens are in the order of their merges, behind
-//! the special tokens.
+//! Converts Mistral's `tekken.json` to `tokenizer.json`: byte-level BPE whose tokens are in merge
+//! order after the special tokens.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::token_bytes::byte_of_character;
 
 pub(super) const FILE: &str = "tekken.json";
 
-/// The tokens that its chat templates name as variables, which its folders have no `tokenizer_config.json` for.
+/// Variables of its chat templates; its folders have no `tokenizer_config.json`.
 pub(super) const NAMED_TOKENS: [(&str, &str); 4] = [
     ("bos_token", "<s>"),
     ("eos_token", "</s>"),
@@ -20,7 +20,7 @@ pub(super) const NAMED_TOKENS: [(&str, &str); 4] = [
     ("pad_token", "<pad>"),
 ];
 
-/// How its folders get a chat template: Mistral's own code writes it.
+/// Remedy for folders without a chat template, which Mistral's own code would write.
 pub(super) const TEMPLATE_REMEDY: &str = "its chat template is a file of its own, `chat_template.jinja`: copy that of the model's \
     repository into the folder, or write it with mistral-common (`print(convert_tokenizer_to_chat_template(\"tekken.json\"))` \
     of mistral_common.integrations.chat_templates.chat_templates)";
@@ -28,7 +28,7 @@ pub(super) const TEMPLATE_REMEDY: &str = "its chat template is a file of its own
 /// Each is split at every byte.
 const MAX_TOKEN_BYTES: usize = 1024;
 
-/// The special tokens of files without a list: up to version 7.
+/// Special tokens of files without a list: up to version 7.
 const FIRST_SPECIAL: [&str; 20] = [
     "<unk>",
     "<s>",
@@ -62,7 +62,7 @@ struct File {
 #[derive(Deserialize)]
 struct Config {
     pattern: String,
-    /// Special tokens included; the file may have more.
+    /// Including special tokens; the file may have more.
     default_vocab_size: usize,
     default_num_special_tokens: usize,
     version: String,
@@ -71,7 +71,7 @@ struct Config {
 #[derive(Deserialize)]
 struct Token {
     rank: usize,
-    /// In base64.
+    /// Base64.
     token_bytes: String,
 }
 
@@ -128,7 +128,7 @@ pub(super) fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, String> {
             |token| token.token_str.clone(),
         )
     };
-    // An added token has the number of its text in the vocabulary.
+    // An added token has the id of its text in the vocabulary.
     let own = ranks
         .iter()
         .map(|(bytes, rank)| (spelled.text(bytes), (rank + specials).into()));
@@ -155,7 +155,7 @@ pub(super) fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, String> {
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
         },
     });
-    // Not in `json!`, which would copy them.
+    // `json!` would copy them.
     tokenizer["model"]["vocab"] = vocabulary.into();
     tokenizer["model"]["merges"] = merges(&ranks, &spelled).into();
     serde_json::to_vec(&tokenizer).map_err(|error| error.to_string())
@@ -180,7 +180,7 @@ fn first_special(version: &str) -> Result<Vec<SpecialToken>, String> {
     Ok(FIRST_SPECIAL.iter().enumerate().map(token).collect())
 }
 
-/// The bytes of each token with its rank, in their order.
+/// Bytes and rank of each token, in order.
 fn ranks(vocab: &[Token]) -> Result<Vec<(Vec<u8>, usize)>, String> {
     let mut known = HashSet::new();
     let token = |(place, token): (usize, &Token)| {
@@ -205,7 +205,7 @@ fn ranks(vocab: &[Token]) -> Result<Vec<(Vec<u8>, usize)>, String> {
     vocab.iter().enumerate().map(token).collect()
 }
 
-/// Every pair of tokens that make a token: in the order of what they make, then of the pair.
+/// All pairs of tokens that form a token: ordered by that token, then by pair.
 fn merges(ranks: &[(Vec<u8>, usize)], spelled: &Spelling) -> Vec<Json> {
     let of: HashMap<&[u8], usize> = ranks
         .iter()
@@ -224,7 +224,7 @@ fn merges(ranks: &[(Vec<u8>, usize)], spelled: &Spelling) -> Vec<Json> {
         .collect()
 }
 
-/// A character for each byte.
+/// Character of each byte.
 struct Spelling(HashMap<u8, char>);
 
 impl Spelling {

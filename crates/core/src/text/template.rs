@@ -1,5 +1,5 @@
-//! A chat template, rendered as transformers renders it: Jinja with trimmed blocks, Python's methods on strings, lists
-//! and mappings.
+//! Renders chat templates as transformers does: Jinja with trimmed blocks, Python's methods on
+//! strings, lists and mappings.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
@@ -26,10 +26,10 @@ const USUAL_TOKENS: [&str; 7] = [
     "cls_token",
     "mask_token",
 ];
-/// The only other template that transformers takes by itself.
+/// The only other template that transformers selects by itself.
 const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
 
-/// A compiled chat template with the special tokens that it may name.
+/// A compiled chat template with its special tokens.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
@@ -38,18 +38,18 @@ pub struct ChatTemplate {
     has_switch: bool,
     has_soft_switch: bool,
     takes_tools: bool,
-    /// The template of prompts with tools, where the model has another for them.
+    /// The template for prompts with tools, if the model has a separate one.
     tool_use: Option<Box<ChatTemplate>>,
-    /// Why prompts without tools cannot be rendered: the model has no template for them.
+    /// Error for prompts without tools, if the model has no template for them.
     needs_tools: Option<String>,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`; `special_tokens` are variables such as (`eos_token`, `<|im_end|>`), `path` names the template
-    /// in messages.
+    /// Compiles `source`. `special_tokens`: variables such as (`eos_token`, `<|im_end|>`); `path`:
+    /// the template's name in messages.
     ///
     /// # Errors
-    /// [`TextError::Template`] with the line of the mistake.
+    /// [`TextError::Template`] with the line of the error.
     pub fn new(
         source: &str,
         special_tokens: Vec<(String, String)>,
@@ -94,8 +94,9 @@ impl ChatTemplate {
         })
     }
 
-    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`. Of several named
-    /// ones `default`, and `tool_use` for prompts with tools, as transformers chooses. None where the model has none.
+    /// Loads a model's template: `chat_template.jinja`, else `chat_template` of
+    /// `tokenizer_config.json`. Of several, `default`, and `tool_use` for prompts with tools, as in
+    /// transformers. `None` if there is none.
     ///
     /// # Errors
     /// Files that cannot be read or parsed, a template that does not compile.
@@ -117,7 +118,7 @@ impl ChatTemplate {
             true => Ok(Some((source.label(file), source.read_text(file)?))),
             false => Ok::<_, TextError>(None),
         };
-        // Where there is a file, the configuration's are not read.
+        // A file overrides the configuration.
         let default = of_file(TEMPLATE_FILE)?;
         let tool_use = of_file(TOOL_TEMPLATE_FILE)?;
         let is_file = default.is_some() || tool_use.is_some();
@@ -150,22 +151,21 @@ impl ChatTemplate {
         }
     }
 
-    /// This template and that of prompts with tools.
+    /// This template and the one for tools.
     fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.tool_use.as_deref())
     }
 
-    /// The template of prompts with tools where there is another, and its text.
+    /// Source of a separate template for tools.
     pub fn tool_use_source(&self) -> Option<&str> {
         self.tool_use.as_deref().map(Self::source)
     }
 
-    /// Its text, as the model has it.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The text of a special token's variable, such as `bos_token`.
+    /// Text of a special token variable, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens
             .iter()
@@ -173,23 +173,23 @@ impl ChatTemplate {
             .map(|(_, token)| token.as_str())
     }
 
-    /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.
+    /// Whether it uses `enable_thinking`.
     pub fn has_thinking_switch(&self) -> bool {
         self.each().any(|template| template.has_switch)
     }
 
-    /// Whether reasoning is switched off by `/no_think` in the system text alone: it reads that, and has no
+    /// Whether only `/no_think` in the system text disables reasoning: it reads that, and has no
     /// `enable_thinking`.
     pub fn has_soft_switch(&self) -> bool {
         !self.has_thinking_switch() && self.each().any(|template| template.has_soft_switch)
     }
 
-    /// Whether it has a place for tools: it mentions `tools`.
+    /// Whether it uses `tools`.
     pub fn takes_tools(&self) -> bool {
         self.each().any(|template| template.takes_tools)
     }
 
-    /// The format of its calls, which is Hermes's where tools, calls and results are text.
+    /// Hermes's if tools, calls and results are text.
     pub(super) fn call_format(&self) -> &'static CallFormat {
         if let Some(tool_use) = &self.tool_use {
             tool_use.call_format()
@@ -200,17 +200,17 @@ impl ChatTemplate {
         }
     }
 
-    /// The marks of its think blocks.
+    /// Marks of its think blocks.
     pub(super) fn think_marks(&self) -> &'static ThinkMarks {
         let sources: String = self.each().map(Self::source).collect();
         ThinkMarks::for_template(&sources)
     }
 
-    /// The prompt text, ending where the assistant's answer begins. `tools`: a list in OpenAI's schema. A template
-    /// without a place for them gets tools, calls and results as text.
+    /// Renders the prompt up to where the answer begins. `tools`: a list in OpenAI's schema; a
+    /// template that does not support it gets tools, calls and results as text.
     ///
     /// # Errors
-    /// [`TextError::Template`], also where the template itself refuses the messages.
+    /// [`TextError::Template`], also if the template rejects the messages.
     pub fn render(
         &self,
         messages: &[Message],
@@ -231,7 +231,7 @@ impl ChatTemplate {
         self.render_messages(messages, tools, variables)
     }
 
-    /// [`ChatTemplate::render`] of a finished conversation: no answer begins after it.
+    /// [`ChatTemplate::render`] of a finished conversation, without a generation prompt.
     pub(super) fn render_finished(
         &self,
         messages: &[Message],
@@ -277,13 +277,13 @@ impl ChatTemplate {
         }
     }
 
-    /// Whether it mentions a variable.
     pub fn reads(&self, variable: &str) -> bool {
         self.each()
             .any(|template| template.source.contains(variable))
     }
 
-    /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
+    /// As [`ChatTemplate::render`] with arbitrary messages and tools; without `thinking` the
+    /// variable is undefined.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
@@ -300,7 +300,7 @@ impl ChatTemplate {
         )
     }
 
-    /// `options`: further variables, which replace those of the same name.
+    /// `options`: further variables, which override those of the same name.
     pub(super) fn render_values(
         &self,
         messages: Value,
@@ -338,7 +338,7 @@ impl ChatTemplate {
 
 #[cfg(test)]
 impl ChatTemplate {
-    /// `strftime_now` returns this time.
+    /// Fixes the time of `strftime_now`.
     pub(super) fn at_time(mut self, time: jiff::Zoned) -> Self {
         self.environment
             .add_function("strftime_now", move |format: &str| strftime(format, &time));
@@ -363,7 +363,7 @@ fn switch(thinking: Thinking) -> (String, Value) {
     )
 }
 
-/// The templates of a tokenizer's configuration, by name; a single one is the `default`.
+/// Templates of a tokenizer's configuration by name; a single one is `default`.
 fn named_templates(tokenizer_config: &Json) -> Result<Vec<(String, String)>, String> {
     let text = |value: Option<&Json>| value.and_then(Json::as_str).map(str::to_owned);
     match tokenizer_config.get("chat_template") {
@@ -387,8 +387,8 @@ fn named_templates(tokenizer_config: &Json) -> Result<Vec<(String, String)>, Str
     }
 }
 
-/// The tokens that a tokenizer's configuration names, as transformers hands them to the template: every `*_token` that has a
-/// text, and those of `extra_special_tokens`.
+/// Tokens that transformers passes to the template: every `*_token` with text, and those of
+/// `extra_special_tokens`.
 pub(super) fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
     let named = |fields: &Json, is_token: fn(&str) -> bool| {
         let fields = fields.as_object().into_iter().flatten();
@@ -405,7 +405,7 @@ pub(super) fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
     tokens
 }
 
-/// The text of a special token, which is written plain or as an object with `content`.
+/// A special token's text: plain, or `content` of an object.
 pub(super) fn token_text(value: &Json) -> Option<&str> {
     value
         .as_str()
@@ -421,14 +421,14 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
-    // A clock beyond the year 9999 has no date.
+    // Times beyond the year 9999 have no date.
     let now =
         jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
     strftime(format, &now.to_zoned(jiff::tz::TimeZone::system()))
 }
 
 fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
-    // As Python writes them in the C locale.
+    // As in Python with the C locale.
     let format = format
         .replace("%c", "%a %b %e %H:%M:%S %Y")
         .replace("%x", "%m/%d/%y")

@@ -23,12 +23,12 @@ pub(super) fn message_value(message: &Message) -> Value {
         .iter()
         .map(|(name, value)| (name.as_str(), python_json::value_of(value)));
     let mut fields: Vec<(&str, Value)> = texts.chain(other).collect();
-    // What was added later comes last.
+    // Fields added later are last.
     fields.sort_by_key(|(name, _)| written(name).unwrap_or(field_order.len()));
     from_fields(fields.into_iter())
 }
 
-/// A JSON list of messages, as the template sees it.
+/// JSON messages as the template sees them.
 pub(super) fn json_messages(messages: &Json) -> Value {
     let message = |message: &Json| match message {
         Json::Object(fields) => from_fields(
@@ -44,8 +44,8 @@ pub(super) fn json_messages(messages: &Json) -> Value {
     )
 }
 
-/// A message without its null fields, its reasoning under both names that templates read: `reasoning_content` and
-/// gpt-oss's `thinking`. As in transformers 5.24.
+/// Drops null fields and sets reasoning under both names that templates read: `reasoning_content`
+/// and gpt-oss's `thinking`. As in transformers 5.24.
 fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, Value)>) -> Value {
     let mut fields: Vec<(&str, Value)> = fields.filter(|(_, value)| !value.is_none()).collect();
     let field = |name: &str| {

@@ -1,25 +1,25 @@
-//! A chat template's source, made ready for the engine: marks that only training uses are dropped, and every assignment
-//! passes through a check.
+//! Prepares a chat template's source for the engine: drops training-only marks and routes every
+//! assignment through a check.
 
-/// The function that each assigned value goes through; see [`super::limits`].
+/// Function applied to each assigned value; see [`super::limits`].
 pub(super) const CHECK: &str = "__within_bounds";
 
-/// The method that takes slices with a step; see [`super::python_methods`].
+/// Method for slices with a step; see [`super::python_methods`].
 pub(super) const SLICE: &str = "__slice";
 
-/// The filter that writes a value as `~` joins it in Python; see [`super::python_methods`].
+/// Filter that writes an operand of `~` as Python does; see [`super::python_methods`].
 pub(super) const TEXT: &str = "__text";
 
-/// The longest source. Published templates stay below 40 kB; the engine's own stack grows with the source.
+/// Longest source. Published templates stay below 40 kB; the engine's stack grows with the source.
 const MAX_SOURCE_BYTES: usize = 1 << 18;
-/// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
+/// Most code in one tag, without strings: the engine recurses for each operator.
 const MAX_TAG_BYTES: usize = 1 << 13;
-/// The most `+` and `~`, and the most `*`, in one tag: each may make a text as long as the longest value, and nothing
-/// measures them.
+/// Most `+` and `~`, and most `*`, in one tag: each may create a text as long as the longest one,
+/// unmeasured.
 const MAX_CONCATENATIONS: usize = 64;
 const MAX_MULTIPLICATIONS: usize = 4;
 
-/// The source as the engine gets it; its lines stay where they are. All of them end in `\n`, as in Jinja.
+/// Returns the engine's source with unchanged line numbers; lines end in `\n`, as in Jinja.
 ///
 /// # Errors
 /// Names the part that is too long.
@@ -36,8 +36,9 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     checked_assignments(&source.replace("\r\n", "\n").replace('\r', "\n"))
 }
 
-/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and
-/// what `for` goes through. What a macro or a loop that calls itself is given is checked first thing inside.
+/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; likewise the
+/// values of `with` and the iterable of `for`. Parameters of macros and recursive loops are checked
+/// first thing inside.
 fn checked_assignments(source: &str) -> Result<String, String> {
     let mut text = String::with_capacity(source.len() + 256);
     let mut rest = source;
@@ -57,7 +58,7 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         } else {
             code_end(inside, close)?
         };
-        // A tag that never ends: the engine says so, with its place.
+        // An unterminated tag: the engine reports it with its position.
         let Some(end) = end else { break };
         let (tag, after) = inside.split_at(end);
         if open != "{#" {
@@ -69,14 +70,14 @@ fn checked_assignments(source: &str) -> Result<String, String> {
             &printed_operands(&stepped_slices(tag))
         };
         match (open, assignment(tag), word(tag)) {
-            // Whether it is an attribute decides whether the value may hold a namespace.
+            // Only a value of an attribute must not hold a namespace.
             ("{%", Some((target, value, end)), _) => text.push_str(&format!(
                 "{target}={CHECK}(({value}),{}){end}",
                 target.contains('.')
             )),
             ("{%", None, "with") => text.push_str(&with(tag)),
             ("{%", None, "for") => text.push_str(&for_loop(tag)),
-            // Marks what the assistant said, for training masks; prints what it holds.
+            // Marks assistant text for training masks; prints its content.
             ("{%", None, "generation") => text.push_str(&tag.replacen("generation", "if true", 1)),
             ("{%", None, "endgeneration") => {
                 text.push_str(&tag.replacen("endgeneration", "endif", 1))
@@ -100,10 +101,10 @@ fn checked_assignments(source: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// `VALUE[A:B:C]` becomes `VALUE.SLICE(A,B,C)`, what is left out `none`.
+/// `VALUE[A:B:C]` becomes `VALUE.SLICE(A,B,C)`, omitted parts `none`.
 fn stepped_slices(tag: &str) -> String {
     let mut text = String::with_capacity(tag.len());
-    // Where in `text` a bracket opened, and the colons directly inside it.
+    // Positions in `text` of open brackets and of the colons directly inside.
     let mut brackets: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut copied = 0;
     for (at, byte, _) in Code::new(tag) {
@@ -143,7 +144,7 @@ fn stepped_slices(tag: &str) -> String {
     text
 }
 
-/// The first word of a tag.
+/// First word of a tag.
 fn word(tag: &str) -> &str {
     let tag = tag.trim_start_matches(['-', '+']).trim_start();
     &tag[..tag
@@ -151,10 +152,10 @@ fn word(tag: &str) -> &str {
         .unwrap_or(tag.len())]
 }
 
-/// `A ~ B` becomes `A|TEXT ~ B|TEXT`: the engine joins numbers and lists as Rust prints them. Operands with signs that bind
-/// stronger than `~` stay as they are.
+/// `A ~ B` becomes `A|TEXT ~ B|TEXT`: the engine would join numbers and lists as Rust prints them.
+/// Operands with operators that bind tighter than `~` are unchanged.
 fn printed_operands(tag: &str) -> String {
-    /// The operand that is read, and where it ends without the space behind it.
+    /// The current operand, and its end without trailing space.
     #[derive(Default)]
     struct Operand {
         is_joined: bool,
@@ -200,7 +201,7 @@ fn printed_operands(tag: &str) -> String {
                 open.pop();
             }
             b'~' => close(operand, at, true),
-            // A mark for white space, or part of a number.
+            // A whitespace mark, or part of a number.
             b'-' | b'+' if at == 0 || is_exponent(at) => {}
             b'+' | b',' | b'=' | b'<' | b'>' | b'!' | b':' => close(operand, at, false),
             b'-' if operand.start < tag[..at].trim_end().len() => close(operand, at, false),
@@ -233,7 +234,7 @@ fn printed_operands(tag: &str) -> String {
     text
 }
 
-/// Where `close` ends a tag: outside its strings and brackets.
+/// Position where `close` ends a tag, outside strings and brackets.
 fn code_end(inside: &str, close: &str) -> Result<Option<usize>, String> {
     let mut code = 0;
     for (at, byte, depth) in Code::new(inside) {
@@ -251,7 +252,7 @@ fn code_end(inside: &str, close: &str) -> Result<Option<usize>, String> {
     Ok(None)
 }
 
-/// `set TARGET = VALUE` as target with its keyword, value, and what trails.
+/// Splits `set TARGET = VALUE` into target with keyword, value, and rest.
 fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
     if word(tag) != "set" {
         return None;
@@ -269,7 +270,7 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
     (!expression.trim().is_empty()).then(|| (target, expression, &value[expression.len()..]))
 }
 
-/// `with A = X, B = Y`, each value checked.
+/// `with A = X, B = Y` with each value checked.
 fn with(tag: &str) -> String {
     let (body, end) = without_end(tag);
     let start = body.find("with").map_or(body.len(), |at| at + 4);
@@ -288,7 +289,7 @@ fn with(tag: &str) -> String {
     )
 }
 
-/// `for TARGET in EXPRESSION if CONDITION recursive`, the expression checked.
+/// `for TARGET in EXPRESSION if CONDITION recursive` with the expression checked.
 fn for_loop(tag: &str) -> String {
     let (body, end) = without_end(tag);
     let start = body.find("for").map_or(body.len(), |at| at + 3);
@@ -319,13 +320,13 @@ fn for_loop(tag: &str) -> String {
     }
 }
 
-/// The names in the first brackets of a tag, without defaults.
+/// Names in the first brackets of a tag, without defaults.
 fn parameters(tag: &str) -> Vec<&str> {
     let (body, _) = without_end(tag);
     let head = body
         .find(word(tag))
         .map_or("", |at| &body[at + word(tag).len()..]);
-    // A call without parameters of its own begins with what is called.
+    // A call without parameters begins with the callee.
     let own = if word(tag) == "call" {
         head.trim_start()
     } else {
@@ -345,7 +346,7 @@ fn parameters(tag: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The tag `ready`, followed by one that checks the names; `tag` is as it was written.
+/// The tag `ready` followed by one that checks the names; `tag` is the original.
 fn with_names_checked(tag: &str, ready: &str, names: &[&str]) -> String {
     if names.is_empty() {
         return ready.to_owned();
@@ -362,13 +363,13 @@ fn with_names_checked(tag: &str, ready: &str, names: &[&str]) -> String {
     )
 }
 
-/// A tag without its mark for white space at the end, and the mark.
+/// Splits off a trailing whitespace mark.
 fn without_end(tag: &str) -> (&str, &str) {
     let body = tag.trim_end_matches(['-', '+']);
     tag.split_at(body.len())
 }
 
-/// Where a word or sign stands outside of strings and brackets.
+/// Positions of a word or sign outside strings and brackets.
 fn top_level(code: &str, sought: &str) -> Vec<usize> {
     let bytes = code.as_bytes();
     let is_name = |at: Option<usize>| {
@@ -402,7 +403,7 @@ fn split<'c>(code: &'c str, sign: &str) -> Vec<&'c str> {
     parts
 }
 
-/// Refuses a tag that could make more than the memory holds before anything is looked at.
+/// Rejects a tag that could exhaust memory before anything is measured.
 fn operators_within(tag: &str) -> Result<(), String> {
     let bytes = tag.as_bytes();
     let (mut joins, mut products, mut has_text_join, mut of_lists) = (0, 0, false, false);
@@ -438,7 +439,7 @@ fn operators_within(tag: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Iterates over the bytes of code, outside strings, with their offset and bracket depth.
+/// Iterates over bytes of code outside strings, with offset and bracket depth.
 struct Code<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -1,23 +1,22 @@
-//! The marks between which model families write their thoughts, each recognised by what its chat templates contain.
+//! Think-block marks of model families, recognised by markers in chat templates.
 
-/// The marks of a think block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ThinkMarks {
-    /// Texts that a chat template of this family has, all of them.
+    /// All of them occur in chat templates of this family.
     templates: &'static [&'static str],
     pub open: &'static str,
     pub close: &'static str,
-    /// What begins another message after a block, and what opens the answer, with a block before it or without; both empty
-    /// where a block and its answer are one message.
+    /// What ends the thinking message, and what opens the answer with and without a block; empty if
+    /// block and answer are one message.
     pub turn: &'static str,
     pub answer: &'static str,
-    /// What closes a block that is still open, as templates write an empty one; the answer follows.
+    /// Closes an open block, as templates write an empty one; the answer follows.
     pub closing: &'static str,
-    /// Tokens that are part of the marks: decoding keeps them, though some tokenizers declare them special.
+    /// Tokens of the marks: decoding keeps them, though some tokenizers declare them special.
     pub tokens: &'static [&'static str],
 }
 
-/// In the order in which templates are compared with them; the last one is that of a model whose template has none.
+/// Marks in order of comparison; the last is the default.
 pub static THINK_MARKS: [ThinkMarks; 4] = [
     // Gemma 4
     ThinkMarks {
@@ -29,7 +28,7 @@ pub static THINK_MARKS: [ThinkMarks; 4] = [
         closing: "\n<channel|>",
         tokens: &["<|channel>", "<channel|>"],
     },
-    // gpt-oss: a message of its own, and the answer is another one
+    // gpt-oss: thoughts and answer are separate messages
     ThinkMarks {
         templates: &["<|channel|>", "analysis"],
         open: "<|channel|>analysis<|message|>",
@@ -62,18 +61,17 @@ pub static THINK_MARKS: [ThinkMarks; 4] = [
 ];
 
 impl ThinkMarks {
-    /// The marks of a chat template; `<think>` where it has none.
+    /// `<think>` if the template has none.
     pub fn for_template(source: &str) -> &'static Self {
         let is_of = |marks: &&Self| marks.templates.iter().all(|text| source.contains(text));
         THINK_MARKS.iter().find(is_of).unwrap_or(Self::tags())
     }
 
-    /// `<think>` and `</think>`.
     pub fn tags() -> &'static Self {
         &THINK_MARKS[3]
     }
 
-    /// After this text the answer begins.
+    /// Text after which the answer begins.
     pub fn end(&self) -> &'static str {
         if self.answer.is_empty() {
             self.close
@@ -94,7 +92,7 @@ mod tests {
     use super::*;
     use crate::text::{Tokenizer, train_tokenizer};
 
-    /// How the families' templates write thoughts: from excerpts of them, none whole.
+    /// Excerpts of the families' templates.
     #[test]
     fn templates_are_recognised_by_how_they_write_thoughts() {
         for (source, open) in [

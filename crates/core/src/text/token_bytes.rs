@@ -1,8 +1,8 @@
-//! The bytes that each token of a vocabulary stands for, as the tokenizer's decoder writes them.
+//! Bytes of each token, as the tokenizer's decoder writes them.
 
 use std::collections::HashMap;
 
-/// The encoding of bytes in a vocabulary's tokens.
+/// How a vocabulary encodes bytes.
 enum Spelling {
     /// A character for each byte.
     ByteLevel(HashMap<char, u8>),
@@ -10,11 +10,11 @@ enum Spelling {
     Fallback { space: String },
 }
 
-/// The bytes of each id below `vocab_size`; none for special tokens, which decoding leaves out unless they are `kept`, and
-/// for ids without a token.
+/// Bytes of each id below `vocab_size`; empty for special tokens, which decoding drops unless they
+/// are in `kept`, and for unused ids.
 ///
 /// # Errors
-/// A sentence where the decoder spells bytes in a way that is not known.
+/// A decoder with an unknown byte encoding.
 pub(super) fn token_bytes(
     inner: &tokenizers::Tokenizer,
     vocab_size: usize,
@@ -84,7 +84,7 @@ impl Spelling {
 
     fn bytes(&self, token: &str) -> Vec<u8> {
         match self {
-            // A token with another character is decoded as it is written.
+            // A token with another character is decoded as written.
             Self::ByteLevel(byte_of) => {
                 let bytes: Option<Vec<u8>> = token
                     .chars()
@@ -108,7 +108,7 @@ impl Spelling {
     }
 }
 
-/// GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100.
+/// GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100.
 pub(super) fn byte_of_character() -> HashMap<char, u8> {
     let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let others = (0..=u8::MAX)

@@ -1,4 +1,4 @@
-//! A model's tokenizer: text to ids and back, prompts, and the ids that end a completion.
+//! A model's tokenizer: text to ids and back, prompts, stop ids.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::hub::ModelSource;
 
-/// The tokenizer, chat template and stop ids of one model. Threads can share it.
+/// Tokenizer, chat template and stop ids of a model. Thread-safe.
 #[derive(Debug)]
 pub struct Tokenizer {
     pub(super) inner: tokenizers::Tokenizer,
@@ -24,17 +24,17 @@ pub struct Tokenizer {
     template: Template,
     pub(super) stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
-    /// What ends a turn of calls, where the family's calls are messages of their own.
+    /// Ends a turn of calls, if the family writes calls as separate messages.
     call_end_id: Option<u32>,
     call_format: &'static CallFormat,
     think_marks: &'static ThinkMarks,
-    /// Tokens that are text of a call or of a think block, though they may be special.
+    /// Tokens that are text of a call or think block, though they may be special.
     text_ids: Vec<u32>,
     vocab_size: usize,
     path: String,
 }
 
-/// `<|endoftext|>` in the files that [`super::train_tokenizer`] writes.
+/// `<|endoftext|>` in the files of [`super::train_tokenizer`].
 const END_OF_TEXT_ID: u32 = 0;
 const TEMPLATE_REMEDY: &str =
     "use an instruct model, or add a `chat_template.jinja` beside tokenizer.json";
@@ -47,13 +47,13 @@ enum Template {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or where that is missing `tekken.json`, and what else transformers reads for a tokenizer:
-    /// `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json` and chat templates. Stop tokens come from
-    /// `generation_config.json`, or where that names none from `config.json`.
+    /// Loads `tokenizer.json`, else `tekken.json`, and what else transformers reads:
+    /// `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json`, chat templates.
+    /// Stop tokens come from `generation_config.json`, else from `config.json`.
     ///
     /// # Errors
-    /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat
-    /// template is an error of [`Tokenizer::render`] only, because scoring and log-probs work without one.
+    /// Missing or damaged files, ids beyond the model's embedding. A missing or broken chat
+    /// template only fails in [`Tokenizer::render`], since scoring and log-probs work without one.
     pub fn load(source: &ModelSource) -> Result<Self, TextError> {
         let is_tekken = is_tekken(source);
         let path = source.label(if is_tekken {
@@ -102,7 +102,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The tokenizer of freshly trained files.
+    /// Loads freshly trained files.
     ///
     /// # Errors
     /// As [`Tokenizer::load`].
@@ -179,7 +179,7 @@ impl Tokenizer {
         tokenizer
     }
 
-    /// What the chat template writes after an answer ends turns, and is a stop token.
+    /// What the chat template writes after an answer ends turns and is a stop token.
     fn read_turn_ends(&mut self) {
         let Some(template) = self.chat_template() else {
             return;
@@ -209,10 +209,10 @@ impl Tokenizer {
         }
     }
 
-    /// Token ids of a text. No special token is added; those written in the text are recognised.
+    /// Token ids of a text. Adds no special tokens, but recognises those in the text.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Ok(self
             .encoding(text, |inner| inner.encode_fast(text, false))?
@@ -220,8 +220,8 @@ impl Tokenizer {
             .to_vec())
     }
 
-    /// As [`Tokenizer::encode`], with the special tokens that the tokenizer's post-processor adds, such as a BOS: what other
-    /// programs read where a text has no chat template.
+    /// As [`Tokenizer::encode`] plus the special tokens of the post-processor, such as BOS: what
+    /// other programs read if there is no chat template.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -232,7 +232,7 @@ impl Tokenizer {
             .to_vec())
     }
 
-    /// The special tokens that the tokenizer's post-processor puts before a text, such as a BOS.
+    /// Special tokens that the post-processor puts before a text, such as BOS.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -243,7 +243,8 @@ impl Tokenizer {
         Ok(encoding.get_ids()[..count].to_vec())
     }
 
-    /// Token ids of an answer as the model is to write it, with the header of its family's answers and the end of the turn.
+    /// Token ids of an answer as training target, with the family's answer header and the end of
+    /// turn.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -253,7 +254,7 @@ impl Tokenizer {
             tokens,
             ..
         } = *self.think_marks;
-        // Calls have headers of their own.
+        // Calls have their own headers.
         let has_header = tokens.iter().any(|token| answer.starts_with(token));
         let (mut ids, end) = if header.is_empty() {
             (self.encode(answer)?, self.turn_end_id)
@@ -267,8 +268,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The bytes of the longest text that so many tokens can be: a longer one need not be encoded to know that it has more.
-    /// `None` where the tokenizer's rules give no such bound.
+    /// Longest text, in bytes, of `tokens` tokens: a longer one need not be encoded to know that it
+    /// has more. `None` if unbounded.
     pub fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
         self.growth.longest_text_bytes(tokens)
     }
@@ -285,11 +286,11 @@ impl Tokenizer {
         encoded.map_err(|problem| self.problem(format!("cannot encode a text: {problem}")))
     }
 
-    /// The text of token ids; `skip_special` leaves special tokens out, except those of calls and think blocks. Bytes that are not UTF-8
-    /// become U+FFFD.
+    /// Decodes token ids; `skip_special` drops special tokens other than those of calls and think
+    /// blocks. Invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
         let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
@@ -313,11 +314,10 @@ impl Tokenizer {
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
-    /// The prompt text of a conversation, ending where the assistant's answer begins. `tools`: a list in OpenAI's
-    /// schema.
+    /// Renders a prompt up to where the answer begins. `tools`: a list in OpenAI's schema.
     ///
     /// # Errors
-    /// No chat template, or one that does not accept the messages.
+    /// No chat template, or one that rejects the messages.
     pub fn render(
         &self,
         messages: &[Message],
@@ -337,9 +337,9 @@ impl Tokenizer {
         }
     }
 
-    /// The prompt of a conversation, the same for training, evals, samples and clients: [`Tokenizer::render`] with what
-    /// else the model needs to be switched off. `/no_think` is appended to the system text where the template reads that
-    /// and has no `enable_thinking`; no other model would be served with it.
+    /// The prompt used by training, evals, samples and clients alike: [`Tokenizer::render`], with
+    /// `/no_think` appended to the system text if thinking is off and the template reads it but has
+    /// no `enable_thinking`.
     ///
     /// # Errors
     /// As [`Tokenizer::render`].
@@ -355,7 +355,7 @@ impl Tokenizer {
         }
     }
 
-    /// The token ids of [`Tokenizer::prompt`].
+    /// Token ids of [`Tokenizer::prompt`].
     ///
     /// # Errors
     /// As [`Tokenizer::prompt`] and [`Tokenizer::encode`].
@@ -368,10 +368,10 @@ impl Tokenizer {
         self.encode(&self.prompt(turns, tools, options)?)
     }
 
-    /// Where the added tokens of the vocabulary, such as `<|im_start|>`, stand in a text: byte ranges, in order.
+    /// Byte ranges, in order, of the vocabulary's added tokens (such as `<|im_start|>`) in a text.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
         let added = self.inner.get_added_tokens_decoder();
@@ -383,8 +383,7 @@ impl Tokenizer {
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
-    /// Where a text has what the model reads as control tokens: its special tokens, and others that the chat template
-    /// writes.
+    /// Byte ranges of control tokens: special tokens, and others that the chat template writes.
     pub(super) fn control_places(
         &self,
         text: &str,
@@ -405,7 +404,7 @@ impl Tokenizer {
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
-    /// A text that is read as text alone: each control token in it has a space after its first character.
+    /// Neutralises control tokens in a text by a space after their first character.
     ///
     /// # Errors
     /// As [`Tokenizer::special_places`].
@@ -414,7 +413,7 @@ impl Tokenizer {
         loop {
             let mut breaks = Vec::new();
             for place in self.control_places(&plain)? {
-                // Some tokens take the spaces around them along.
+                // Some tokens absorb the spaces around them.
                 let blanks = plain[place.clone()].len() - plain[place.clone()].trim_start().len();
                 let token = plain[place.clone()].trim();
                 let first = token.chars().next().map_or(0, char::len_utf8);
@@ -432,7 +431,7 @@ impl Tokenizer {
         }
     }
 
-    /// That the chat template, or the tokenizer with it, cannot do what is asked.
+    /// Error for what the chat template, or the tokenizer with it, cannot do.
     pub(super) fn refused_template(&self, problem: String) -> TextError {
         TextError::Template {
             path: self.path.clone(),
@@ -440,42 +439,38 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the chat template can switch reasoning off.
     pub fn has_thinking_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
     }
 
-    /// Whether the chat template mentions a variable.
     pub fn template_reads(&self, variable: &str) -> bool {
         matches!(&self.template, Template::Ready(template) if template.reads(variable))
     }
 
-    /// Whether the model reads `/no_think` in its system text, and has no other switch.
+    /// Whether `/no_think` in the system text is the only switch.
     fn has_soft_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
     }
 
-    /// Whether the chat template has a place for tools; one without gets them in the system message.
+    /// Whether the template supports tools; otherwise they go into the system message.
     pub fn takes_tools(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.takes_tools())
     }
 
-    /// The format of the model's calls.
     pub fn call_format(&self) -> &'static CallFormat {
         self.call_format
     }
 
-    /// The marks of the model's think blocks.
     pub fn think_marks(&self) -> &'static ThinkMarks {
         self.think_marks
     }
 
-    /// The ids that end a completion, ascending.
+    /// Ascending.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
     }
 
-    /// That nothing ends an answer before the limit; `name` is the model's.
+    /// Warning if nothing ends an answer before the limit; `name` is the model's.
     pub fn stop_note(&self, name: &str) -> Option<String> {
         self.stop_ids.is_empty().then(|| {
             format!(
@@ -484,27 +479,28 @@ impl Tokenizer {
         })
     }
 
-    /// The id that the model is taught to end its turn with: what the chat template writes after an answer, or where there is
-    /// none the tokenizer's `eos_token`.
+    /// The end-of-turn token as training target: what the chat template writes after an answer,
+    /// else the tokenizer's `eos_token`.
     pub fn turn_end_id(&self) -> Option<u32> {
         self.turn_end_id
     }
 
-    /// One more than the highest id; the embedding may have more rows.
+    /// Highest id + 1; the embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The bytes that each id stands for in a decoded text; none for special tokens but those of calls and think blocks, and unused ids.
+    /// Bytes of each id in decoded text; empty for unused ids and special tokens other than those
+    /// of calls and think blocks.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.
+    /// [`TextError::Tokenizer`] for a decoder with an unknown byte encoding.
     pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
         token_bytes(&self.inner, self.vocab_size, &self.text_ids)
             .map_err(|problem| self.problem(problem))
     }
 
-    /// None where the model has none that compiles.
+    /// `None` if there is none that compiles.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         match &self.template {
             Template::Ready(template) => Some(template),
@@ -512,12 +508,12 @@ impl Tokenizer {
         }
     }
 
-    /// The id of one token as it is written in the vocabulary.
+    /// The token as spelled in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// One token as it is written in the vocabulary; `None` for an unused id.
+    /// Spelling in the vocabulary; `None` for an unused id.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
@@ -530,11 +526,10 @@ impl Tokenizer {
     }
 }
 
-/// The content of a model's `tokenizer.json` with the tokens that its other files add; where it has `tekken.json` alone, the
-/// same vocabulary.
+/// A model's `tokenizer.json` including tokens of its other files, or converted from `tekken.json`.
 ///
 /// # Errors
-/// [`TextError::Tokenizer`] where there is neither, or one is damaged.
+/// [`TextError::Tokenizer`] if neither exists, or one is damaged.
 pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
     let (config, model) = (
         tokenizer_config(source)?,
@@ -553,8 +548,8 @@ pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> 
     }
 }
 
-/// The tokenizer of the vocabulary with the tokens of the other files, and whether these changed it. Tokens for which the
-/// model's embedding has no row are left out.
+/// The tokenizer with the tokens of the other files, and whether these changed it. Drops tokens
+/// beyond the model's embedding.
 fn backend(
     source: &ModelSource,
     config: &Json,

@@ -1,5 +1,5 @@
-//! Limits for a tokenizer's file: it comes with a model, so its rules must not fill the memory, end the program or give
-//! other ids each time.
+//! Limits for tokenizer files: they come with models, so their rules must not exhaust memory, crash
+//! or be nondeterministic.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -7,22 +7,23 @@ use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
 use super::catch_panic::{catch_panic, panic_message};
 
-/// The longest text that rules may make of one text, before it is cut into tokens or when tokens become text.
+/// Longest text that rules may make of one text, before tokenizing or on decoding.
 const MAX_BYTES: usize = 256 << 20;
-/// The longest token; published ones stay below 600 bytes.
+/// Longest token; published ones stay below 600 bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 16;
 
-/// A bound on the growth of a text.
+/// Bounds the growth of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpansionBound {
     encode: f64,
     decode: f64,
     longest_token_bytes: usize,
-    /// How many bytes of a text become one at most, before it is cut into tokens; `None` where rules may drop any number.
+    /// Maximum number of text bytes that become one byte before tokenizing; `None` if rules may
+    /// drop any number.
     shrinking: Option<usize>,
 }
 
-/// The parts of a tokenizer's file that are checked before it is built: building runs the normalizers.
+/// Parts checked before building, which runs the normalizers.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Rules {
@@ -33,10 +34,10 @@ struct Rules {
 }
 
 impl ExpansionBound {
-    /// Builds the tokenizer of a file, with what its rules can make of a text.
+    /// Builds the tokenizer with the bounds of its rules.
     ///
     /// # Errors
-    /// Says why it is unusable.
+    /// Why it is unusable.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
         let rules: Rules = serde_json::from_slice(file)
@@ -67,7 +68,7 @@ impl ExpansionBound {
         ))
     }
 
-    /// Adds tokens to the tokenizer, but no new ids from `rows` on; whether there were any to add.
+    /// Adds tokens, except new ids from `rows` on; returns whether there were any.
     ///
     /// # Errors
     /// Tokens that are too long.
@@ -103,7 +104,7 @@ impl ExpansionBound {
         Ok(is_changed)
     }
 
-    /// The bytes of the longest text that so many tokens can be; `None` where there is no such bound.
+    /// Longest text, in bytes, of `tokens` tokens; `None` if unbounded.
     pub(super) fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
         Some(
             self.shrinking?
@@ -112,7 +113,7 @@ impl ExpansionBound {
         )
     }
 
-    /// The length of its longest token.
+    /// Returns the length of its longest token.
     fn check(tokenizer: &Tokenizer) -> Result<usize, String> {
         if let ModelWrapper::BPE(model) = tokenizer.get_model()
             && let Some(dropout) = model.dropout.filter(|dropout| *dropout > 0.0)
@@ -135,18 +136,18 @@ impl ExpansionBound {
         Ok(longest_token_bytes)
     }
 
-    /// Refuses a text of which too much could be made.
+    /// Rejects a text that could grow too large.
     pub(super) fn check_text(&self, text: &str) -> Result<(), String> {
         within("its normalizers", text.len(), self.encode)
     }
 
-    /// Refuses token ids of which too much could be made; `length` gives a token's own in bytes.
+    /// Rejects token ids whose text could grow too large; `length`: a token's own in bytes.
     pub(super) fn check_ids(
         &self,
         ids: &[u32],
         length: impl Fn(u32) -> usize,
     ) -> Result<(), String> {
-        // Nearly always enough, and nothing is looked up.
+        // Usually enough, without lookups.
         let most = ids.len().saturating_mul(self.longest_token_bytes);
         if within("", most, self.decode).is_ok() {
             return Ok(());
@@ -169,7 +170,8 @@ fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
     ))
 }
 
-/// See [`ExpansionBound::shrinking`]: known for vocabularies of bytes alone, where no token is for what is unknown.
+/// See [`ExpansionBound::shrinking`]; only known for byte vocabularies, which have no unknown
+/// token.
 fn shrinking(rules: &Rules) -> Option<usize> {
     fn kinds(rule: &Json) -> Vec<&Json> {
         let lists = ["normalizers", "pretokenizers", "decoders"]
@@ -201,12 +203,14 @@ fn shrinking(rules: &Rules) -> Option<usize> {
     if !has_bytes || drops || strips || !normalizers.iter().all(|rule| is(rule, "NFC")) {
         return None;
     }
-    // Canonical composition makes one byte of three at most: a syllable of three Korean letters, of nine bytes, has three.
+    // Canonical composition makes one byte of at most three: a syllable of three Korean letters,
+    // nine bytes, has three.
     Some(if normalizers.is_empty() { 1 } else { 3 })
 }
 
-/// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`,
-/// `Lowercase`, `Split`) grows by a small factor once, however often it is done, and counts as 1.
+/// Maximum bytes that a rule makes of one: multiplied along a sequence. Rules not named here
+/// (`NFKC`, `Lowercase`, `Split`) grow by a small factor once, however often applied, and count
+/// as 1.
 fn growth(rule: &Json) -> f64 {
     let text = |key: &str| {
         rule.get(key)
@@ -244,14 +248,13 @@ fn growth(rule: &Json) -> f64 {
                 + 1.0
         }
         "ByteLevel" | "BertNormalizer" => 2.0,
-        // A table of its own; the published ones follow NFKC, whose worst is 18 characters of one.
+        // A table; published ones follow NFKC, which makes at most 18 characters of one.
         "Precompiled" => 18.0,
         _ => 1.0,
     }
 }
 
-/// Runs `work`; a panic of the regular expression engine (when an expression backtracks for too long) becomes an error
-/// with its words.
+/// Runs `work`; a panic of the regex engine (excessive backtracking) becomes an error.
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),

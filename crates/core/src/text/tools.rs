@@ -1,4 +1,5 @@
-//! Tools, calls and results as text, in Qwen's wording, for a chat template that has no place for them.
+//! Tools, calls and results as text, in Qwen's wording, for chat templates that do not support
+//! them.
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +11,7 @@ const AFTER: &str = "\n</tools>\n\nFor each function call, return a json object 
                      <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": \
                      <args-json-object>}\n</tool_call>";
 
-/// The list that templates expect: functions written bare get `{"type": "function", "function": …}` around them.
+/// Wraps bare functions in `{"type": "function", "function": …}`.
 pub fn openai_tools(tools: &Json) -> Json {
     let whole = |tool: &Json| match tool.get("function") {
         Some(_) => tool.clone(),
@@ -20,7 +21,7 @@ pub fn openai_tools(tools: &Json) -> Json {
 }
 
 impl Tokenizer {
-    /// Whether the chat template writes the text of a turn that calls functions, and before its calls.
+    /// Whether the template writes the text of a turn with calls, and before the calls.
     pub fn writes_prose_before_calls(&self) -> bool {
         const TEXT: &str = "Text before calls.";
         const ARGUMENT: &str = "argument-of-call";
@@ -43,7 +44,7 @@ impl Tokenizer {
     }
 }
 
-/// The turns with nothing but text: tools in the system turn, calls in the assistant's, results as the user's.
+/// Text-only turns: tools in the system turn, calls in the assistant's, results in the user's.
 pub(super) fn as_text(
     messages: &[Message],
     tools: Option<&Json>,

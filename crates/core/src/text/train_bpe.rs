@@ -1,5 +1,5 @@
-//! Training a byte-level BPE tokenizer from texts: every byte is a token, so any text can be written; digits stay
-//! single.
+//! Trains a byte-level BPE tokenizer: every byte is a token, so any text can be written; digits
+//! stay single.
 
 use serde_json::json;
 use tokenizers::decoders::DecoderWrapper;
@@ -14,17 +14,16 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 use super::{TextError, Tokenizer};
 use crate::hub::ModelSource;
 
-/// The files of a trained tokenizer, readable by this program and by transformers.
+/// Files readable by this program and by transformers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFiles {
-    /// Content of `tokenizer.json`.
     pub tokenizer_json: String,
-    /// Content of `tokenizer_config.json`, with the chat template.
+    /// Contains the chat template.
     pub tokenizer_config_json: String,
 }
 
-/// A conversation in the manner of Qwen: `<|im_start|>role`, the content, `<|im_end|>`; `enable_thinking = false`
-/// closes the think block before the answer.
+/// ChatML as in Qwen: `<|im_start|>role`, content, `<|im_end|>`; `enable_thinking = false` closes
+/// the think block before the answer.
 pub const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
@@ -36,11 +35,11 @@ pub const CHAT_TEMPLATE: &str = "\
     {%- endif %}
 {%- endif %}";
 
-/// [`CHAT_TEMPLATE`] with tools at the end of the system turn, as signatures: short enough for a small model.
+/// [`CHAT_TEMPLATE`] with tools as signatures at the end of the system turn: short enough for a
+/// small model.
 pub const TOOL_CHAT_TEMPLATE: &str = include_str!("tool_chat_template.jinja");
 
-/// Tokens that are written in full, with their ids in this order from 0; the last two are ordinary text for the
-/// decoder.
+/// Whole tokens with ids in this order from 0; the last two are ordinary text for the decoder.
 const WHOLE_TOKENS: [(&str, bool); 5] = [
     ("<|endoftext|>", true),
     ("<|im_start|>", true),
@@ -49,16 +48,16 @@ const WHOLE_TOKENS: [(&str, bool); 5] = [
     ("</think>", false),
 ];
 
-/// How Qwen2 cuts text before merging: contractions, words with the character before them, single digits, runs of
-/// signs, line ends, spaces.
+/// Qwen2's pre-tokenizer: contractions, words with the character before them, single digits, runs
+/// of signs, line ends, spaces.
 pub const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Trains a tokenizer of at most `vocab_size` tokens (fewer where the texts hold fewer pairs that occur twice). The
-/// same texts in the same order give the same bytes.
+/// Trains at most `vocab_size` tokens (fewer if the texts have fewer pairs that occur twice).
+/// Deterministic.
 ///
 /// # Errors
-/// [`TextError::Train`] for a vocabulary too small for all bytes, [`TextError::Template`] for a template that does not
-/// compile.
+/// [`TextError::Train`] for a vocabulary too small for all bytes, [`TextError::Template`] for a
+/// template that does not compile.
 pub fn train_tokenizer(
     texts: impl Iterator<Item = String>,
     vocab_size: usize,
@@ -93,7 +92,7 @@ pub fn train_tokenizer(
             )
             .build(),
     );
-    // The trainer reads in parallel what it is sent; texts of any iterator are gathered first.
+    // The trainer reads in parallel; texts of any iterator are collected first.
     let texts: Vec<String> = texts.collect();
     tokenizer
         .train(&mut trainer, texts.iter())
@@ -109,7 +108,7 @@ impl TokenizerFiles {
     /// The tokenizer of a model that this program trained, with another chat template.
     ///
     /// # Errors
-    /// Files that are missing or no text, and a tokenizer without [`CHAT_TEMPLATE`]'s whole tokens.
+    /// Missing or non-text files, and a tokenizer without [`CHAT_TEMPLATE`]'s whole tokens.
     pub fn for_source(source: &ModelSource, chat_template: &str) -> Result<Self, TextError> {
         let tokenizer_json = source.read_text("tokenizer.json")?;
         let files = Self {
@@ -157,7 +156,8 @@ fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {
     ])))
 }
 
-/// The trainer makes every whole token special; think marks must survive decoding without special tokens.
+/// The trainer makes every whole token special; think marks must survive decoding without special
+/// tokens.
 fn with_plain_think_marks(tokenizer_json: &str) -> Result<String, TextError> {
     let broken = |error: serde_json::Error| {
         TextError::Train(format!("the trained tokenizer is not JSON: {error}"))

@@ -1,5 +1,5 @@
-//! What a model reads after its answer: the tokens that it has read and sampled stay as they are, only new text is encoded,
-//! and text of tools becomes no control token.
+//! A conversation's token ids: those read and sampled stay as they are, only new text is encoded,
+//! and text of tools never becomes a control token.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Message, TemplateOptions, TextError, Tokenizer, json_line};
 
-/// In place of answers and results, so that a template's own text is known from theirs.
+/// Placeholder for answers and tool results, to locate the template's own text.
 const ANSWER: &str = "qZanswer";
 const RESULT: &str = "qZresult";
 const THOUGHT: &str = "qZthought";
@@ -17,7 +17,6 @@ const END: &str = "Zq";
 /// Characters of an excerpt in a message.
 const EXCERPT: usize = 40;
 
-/// What a chat template is rendered with.
 #[derive(Clone, Copy, Debug)]
 pub struct TemplateInput<'a> {
     pub tools: Option<&'a Json>,
@@ -27,16 +26,16 @@ pub struct TemplateInput<'a> {
 /// A conversation as its model has read it, up to where an answer begins.
 #[derive(Clone, Debug)]
 pub struct Transcript {
-    /// With placeholders for answers and results.
+    /// Messages with placeholders for answers and results.
     messages: Vec<Message>,
-    /// What the template makes of them.
+    /// The rendered messages.
     rendered: String,
     answers: usize,
     results: usize,
     token_ids: Vec<u32>,
 }
 
-/// New text, and the parts of it that tools wrote.
+/// New text, and the parts that tools wrote.
 #[derive(Debug, Default, PartialEq)]
 struct NewText {
     text: String,
@@ -44,7 +43,7 @@ struct NewText {
 }
 
 impl Transcript {
-    /// `rendered`: the prompt of the messages, `token_ids`: the same as the model reads it.
+    /// `rendered`: prompt of the messages; `token_ids`: its encoding.
     pub fn new(messages: Vec<Message>, rendered: String, token_ids: Vec<u32>) -> Self {
         Self {
             messages,
@@ -60,12 +59,11 @@ impl Transcript {
         &self.token_ids
     }
 
-    /// Adds an answer, as it was sampled with its stop token, and what follows it. `functions`: those that it calls. Results
-    /// of tools have the role `tool`; their text is data.
+    /// Adds an answer as sampled, with its stop token, and what follows. `functions`: those it
+    /// calls. Results of tools have the role `tool`; their text is data.
     ///
     /// # Errors
-    /// A template that does not take the messages, writes other text before the answer than the model has read, or changes
-    /// results.
+    /// A template that rejects the messages, changes text already read, or changes results.
     pub fn push(
         &mut self,
         tokenizer: &Tokenizer,
@@ -117,7 +115,7 @@ impl Transcript {
             .get(head..)
             .filter(|_| real.starts_with(&rendered[..head]))
             .unwrap_or_default();
-        // As it is, without white space around it, or as a JSON string.
+        // As it is, trimmed, or as a JSON string.
         let forms: [fn(&str) -> Option<String>; 3] = [
             |text| Some(text.to_owned()),
             |text| Some(text.trim().to_owned()),
@@ -146,8 +144,8 @@ impl Transcript {
         Ok(())
     }
 
-    /// Where the new text begins in what a template writes: after the turn of the answer, which follows what the model has
-    /// read.
+    /// Offset of the new text in a rendering: after the answer's turn, which follows what the model
+    /// has read.
     fn end_of_answer(
         &self,
         tokenizer: &Tokenizer,
@@ -160,7 +158,8 @@ impl Transcript {
                 "the chat template drops the text of an answer that calls a tool".to_owned(),
             );
         };
-        // A generation prompt may have more than the header of an answer, and the template may begin answers in its own way.
+        // A generation prompt may have more than an answer's header, and answers may begin
+        // differently.
         let (before, read) = (&rendered[..start], self.rendered.as_str());
         let ends_turn = |text: &str| stops(tokenizer).any(|stop| text.contains(&stop));
         let is_header = |rest: &str| !ends_turn(rest) && !rest.contains(END);
@@ -202,7 +201,7 @@ impl Transcript {
     }
 }
 
-/// The texts of the tokens that end an answer.
+/// Texts of the stop tokens.
 fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
     tokenizer
         .stop_ids()
@@ -210,11 +209,12 @@ fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
         .filter_map(|id| tokenizer.token(*id))
 }
 
-/// Refuses a template that cannot continue a conversation token for token: one that rewrites what was read, loses results
-/// or, where the model reasons, its thoughts between calls. `messages`: of any row.
+/// Rejects a template that cannot continue a conversation token for token: one that rewrites
+/// earlier text, loses results or, for reasoning models, thoughts between calls. `messages`: of any
+/// row.
 ///
 /// # Errors
-/// [`TextError::Template`] with the first place that differs.
+/// [`TextError::Template`] with the first difference.
 pub fn check_continuation(
     tokenizer: &Tokenizer,
     input: TemplateInput<'_>,
@@ -260,18 +260,18 @@ fn result_fields() -> serde_json::Map<String, Json> {
     .collect()
 }
 
-/// Mistral's templates take ids of nine letters and digits alone.
+/// Mistral's templates only accept ids of nine letters and digits.
 fn call_id(index: usize) -> String {
     format!("call{index:05}")
 }
 
-/// A name that a model wrote may have any text.
+/// Names from a model may contain any text.
 fn written_name(name: &str) -> String {
     let kept = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
     name.chars().filter(kept).take(64).collect()
 }
 
-/// An answer that calls functions: templates read the names, and what they write of the calls is not used.
+/// An answer with calls: templates read the names; what they write of the calls is not used.
 fn assistant(content: &str, functions: &[&str]) -> Message {
     let call = |(index, name): (usize, &&str)| json!({"id": call_id(index), "type": "function", "function": {"name": written_name(name), "arguments": {}}});
     let mut message = Message::new("assistant", content);
@@ -284,7 +284,7 @@ fn assistant(content: &str, functions: &[&str]) -> Message {
     message
 }
 
-/// A text with these in place of its placeholders; `None` where one is missing, repeated or elsewhere.
+/// Replaces placeholders by texts; `None` if one is missing, repeated or out of order.
 fn fill(text: &str, placeholders: &[String], texts: &[String]) -> Option<NewText> {
     let (mut filled, mut rest) = (NewText::default(), text);
     for (placeholder, text) in placeholders.iter().zip(texts) {
@@ -300,8 +300,8 @@ fn fill(text: &str, placeholders: &[String], texts: &[String]) -> Option<NewText
 }
 
 impl Tokenizer {
-    /// The tokens of a text that follows a stop token: those of the whole text, but that no part of what tools wrote is a
-    /// control token.
+    /// Tokens of a text after a stop token, as if encoded as a whole, but without control tokens in
+    /// tool text.
     fn encode_after(
         &self,
         stop: &str,
@@ -331,7 +331,7 @@ impl Tokenizer {
         }
         let mut ids = Vec::new();
         for (start, end) in cuts.iter().zip(cuts.iter().skip(1)) {
-            // After another token some tokenizers write no space that a text begins with.
+            // After another token some tokenizers drop a text's leading space.
             let encoded = self.encode(&format!("{stop}{}", &text[*start..*end]))?;
             ids.extend_from_slice(match encoded.first() {
                 Some(first) if self.token(*first).as_deref() == Some(stop) => &encoded[1..],

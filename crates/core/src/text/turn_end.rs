@@ -1,4 +1,4 @@
-//! The token that ends an assistant's turn, read off what the chat template writes after an answer.
+//! The token that ends an assistant's turn, derived from the chat template.
 
 use serde_json::{Value as Json, json};
 
@@ -9,8 +9,8 @@ const ANSWER: &str = "qZanswerZq";
 const ARGUMENT: &str = "qZargumentZq";
 
 impl Tokenizer {
-    /// The first special token that the template writes after the text of an assistant's last turn. Where it writes
-    /// nothing there, the next turn's header ends the turn, if the model stops at it.
+    /// The first special token that the template writes after the last assistant turn. If it writes
+    /// nothing, the next turn's header counts, provided the model stops at it.
     pub(super) fn text_turn_end(&self, template: &ChatTemplate) -> Option<u32> {
         let turn = |role: &str, text: &str| Message::new(role, text);
         let (ask, answer) = (turn("user", QUESTION), turn("assistant", ANSWER));
@@ -20,7 +20,7 @@ impl Tokenizer {
         let added = self.inner.get_added_tokens_decoder();
         let is_stop = |id: &&u32| self.stop_ids.contains(id);
         let is_special = |id: &&u32| added.get(id).is_some_and(|token| token.special);
-        // What opens the answer opens the next one where a template writes that whatever it is asked.
+        // A prefix that the template writes regardless of input also opens the next answer.
         let (before, _) = text.rsplit_once(ANSWER)?;
         let opening = self.ids_after(before, QUESTION).unwrap_or_default();
         let opens = opening.iter().rfind(is_special);
@@ -37,7 +37,7 @@ impl Tokenizer {
         found.copied().or_else(followed)
     }
 
-    /// The first stop token that the template writes after a call's arguments.
+    /// The first stop token after a call's arguments.
     pub(super) fn call_turn_end(&self, template: &ChatTemplate) -> Option<u32> {
         let call = json!([{"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": {"a": ARGUMENT}}}]);
         let tools = json!([{"type": "function", "function": {"name": "probe", "description": "d",

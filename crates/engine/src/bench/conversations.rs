@@ -1,4 +1,5 @@
-//! Rollouts of conversations with a tool that takes a while: completions of random lengths, replies of random tokens.
+//! Benchmarks rollouts of conversations with a slow tool: completions of random lengths, replies of
+//! random tokens.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,37 +16,37 @@ use crate::rollout::{
     SizedSource, generate_from,
 };
 
-/// When a conversation goes on.
+/// How a conversation continues after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GoingOn {
-    /// With its reply, in the cache.
+    /// Its cache is kept.
     Kept,
-    /// With its reply; its prompt is prefilled.
+    /// Its prompt is prefilled again.
     Prefilled,
-    /// Prefilled, once all conversations have their replies.
+    /// Prefilled again, once all conversations have their replies.
     Together,
 }
 
-/// The most that a completion's length is above or below the bench's, of it.
+/// Relative spread of completion lengths around the bench's.
 const SPREAD: f64 = 0.5;
 
-/// The conversations of a rollout: each `requests` is the first of some.
+/// Conversations of a rollout; each of `requests` starts some.
 struct Conversations {
     tools: ToolCalls,
     going_on: GoingOn,
     new_tokens: usize,
     vocabulary: usize,
-    /// By id: what was asked.
+    /// Pending requests by id.
     active: BTreeMap<u64, Asked>,
     due: Vec<(Instant, u64)>,
     begun: bool,
     next_id: u64,
-    /// In which nothing was decoded.
+    /// Time without decoding.
     idle: Duration,
     tokens: usize,
 }
 
-/// A request, and the completions before it in its conversation.
+/// A request, and its conversation's earlier completions.
 struct Asked {
     request: Request,
     turn: usize,
@@ -81,7 +82,7 @@ impl Conversations {
         (new_tokens as f64 * (1.0 + SPREAD)).ceil() as usize
     }
 
-    /// What the requests take of the caches.
+    /// Cache sizes of the requests.
     fn sizes(&self) -> Vec<RequestSize> {
         let later = self.later_tokens(0);
         let size = |asked: &Asked| match self.going_on {
@@ -158,7 +159,7 @@ impl Conversations {
 }
 
 impl Bench<'_> {
-    /// Rollouts of conversations with tools, by how they go on.
+    /// Measures conversations with tools for each way of continuing.
     pub(super) fn converse(
         &self,
         (prompts, completions): (usize, usize),

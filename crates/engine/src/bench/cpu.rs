@@ -1,4 +1,4 @@
-//! Speed of the CPU: matmul, prefill, decode and training at a model's shape.
+//! CPU benchmark: matmul, prefill, decode and training at a model's shape.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 const PROMPT_TOKENS: usize = 90;
 const NEW_TOKENS: usize = 48;
 
-/// Every figure of the shape `config` on this processor.
+/// Measures all figures for the shape `config`.
 pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
     let weights = Weights::fresh(config, 0);
     let model = Decoder::new(
@@ -26,7 +26,7 @@ pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Mea
     )
     .map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
-    // Two operations for each weight that a token passes.
+    // Two operations per weight that a token uses.
     let operations = 2.0
         * (model.parameters().count()
             - if config.tie_word_embeddings {
@@ -78,7 +78,7 @@ pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Mea
     Ok(found)
 }
 
-/// Seconds of one call: the best of three, after one that warms up.
+/// Seconds of one call: best of three after a warm-up.
 fn seconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let mut best = f64::INFINITY;
@@ -90,7 +90,7 @@ fn seconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// Matrix products on every thread at once: what the processor can do.
+/// Matrix products on all threads: the processor's limit.
 fn gemm(threads: &ThreadPool) -> Result<Measurement> {
     const SIZE: usize = 384;
     let matrix = Tensor::ones((SIZE, SIZE), DType::F32, &Device::Cpu)?;
@@ -135,7 +135,7 @@ fn prefill(model: &Decoder, prompts: &[Request], threads: &ThreadPool) -> Result
     Ok((prompts.len() * PROMPT_TOKENS) as f64 / seconds)
 }
 
-/// New tokens a second, the prefill taken off.
+/// New tokens per second, excluding prefill.
 fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
     let requests = requests(
         batch.div_ceil(8),
@@ -169,7 +169,7 @@ fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
 }
 
-/// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
+/// Rows and completion tokens per second of an 8 x 8 step, prompts computed once per group.
 fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
     let vocabulary = model.config().vocab_size;
     let completion = |number: usize| {

@@ -1,8 +1,7 @@
-//! Speed of a GPU at a model's shape: its limits, then prefill, decode and whole steps with random weights, random
-//! tokens and random rewards.
+//! GPU benchmark at a model's shape: limits, prefill, decode and whole steps with random weights,
+//! tokens and rewards.
 //!
-//! Stop tokens are off and no group is dropped, so that every figure is of the same work, whatever the random weights
-//! say.
+//! Stop tokens are off and no group is dropped, so that every figure measures the same work.
 
 use std::time::Instant;
 
@@ -29,41 +28,41 @@ use crate::update::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
     pub prompt_tokens: usize,
-    /// New tokens of a completion.
+    /// Tokens per completion.
     pub new_tokens: usize,
-    /// Rank of the adapters on all linear layers.
+    /// Rank of adapters on all linear layers.
     pub lora_rank: usize,
-    /// Whether experts have some, too.
+    /// Whether experts have adapters too.
     pub lora_experts: bool,
-    /// Of the matrices that they stand beside.
+    /// Precision of the frozen matrices.
     pub base_precision: BasePrecision,
-    /// Batches that decode is measured at.
+    /// Batch sizes for decode.
     pub decode_batches: Vec<usize>,
     /// Prompts x completions of whole steps.
     pub steps: Vec<(usize, usize)>,
-    /// Tokens forwarded at once in training.
+    /// Training tokens per forward.
     pub tokens_per_micro_batch: usize,
-    /// Lengths of completions that rollouts of the steps' shapes are measured with, in any order; empty: none.
+    /// Completion lengths for rollouts at the steps' shapes; empty: skipped.
     pub lengths: Vec<usize>,
-    /// Calls of conversations that rollouts of the steps' shapes are measured with.
+    /// Tool calls for rollouts at the steps' shapes.
     pub tools: Option<ToolCalls>,
-    /// Steps are measured with activations kept (false) or computed again (true).
+    /// Values to measure steps with; true: recompute activations.
     pub recompute: Vec<bool>,
 }
 
-/// What the conversations of a rollout call.
+/// Tool calls of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolCalls {
-    /// Of a conversation: it has one completion more.
+    /// Calls per conversation, which has one more completion.
     pub calls: usize,
-    /// Of a call.
+    /// Duration of a call.
     pub milliseconds: u64,
-    /// Of a reply.
+    /// Length of a reply.
     pub reply_tokens: usize,
 }
 
 impl Default for GpuBench {
-    /// The shapes that the peers of `docs/measurements` were measured at.
+    /// Shapes measured for the peers in `docs/measurements`.
     fn default() -> Self {
         Self {
             prompt_tokens: 100,
@@ -81,13 +80,12 @@ impl Default for GpuBench {
     }
 }
 
-/// Every figure of the shape `config`, each given to `on_progress` as soon as it is known. Steps are planned first:
-/// their micro-batches are as small as the memory asks for. What does not fit is given as missing, with what it would
-/// need.
+/// Measures all figures for the shape `config`, passing each to `on_progress`. Micro-batches are
+/// planned to fit memory. What does not fit is reported as missing, with its requirement.
 ///
 /// # Errors
-/// [`TrainError::DoesNotFit`] where the GPU does not even hold one sequence of the smallest step; a tensor operation
-/// that fails.
+/// [`TrainError::DoesNotFit`] if the GPU cannot hold one sequence of the smallest step; a failed
+/// tensor operation.
 pub fn measure_gpu(
     config: &ModelConfig,
     engine: &Engine,
@@ -152,7 +150,7 @@ pub fn measure_gpu(
         "s",
         None,
     ));
-    // B starts as zeros; random ones make the adapters' work real.
+    // B starts as zeros; random values make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
     model.parameters().restore(&numbers)?;
     drop(numbers);
@@ -223,8 +221,7 @@ pub fn measure_gpu(
 }
 
 impl GpuBench {
-    /// How the gradient of a step of so many prompts x completions is computed so that it fits; as it was asked for
-    /// where nobody knows the memory.
+    /// Plans a step of `prompts` x `completions` to fit memory; as requested if memory is unknown.
     fn plan(
         &self,
         model: &ModelConfig,
@@ -303,8 +300,8 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others are still
-    /// measured.
+    /// Runs a measurement that may exceed GPU memory: it is then reported missing, and the others
+    /// continue.
     fn within<N: FnMut(Measurement)>(
         &self,
         (name, shape, batch): (&str, &str, usize),
@@ -336,8 +333,9 @@ impl Bench<'_> {
         )
     }
 
-    /// Bytes that a decode step of `batch` tokens moves at the least: every weight but the input embedding and experts
-    /// that no token uses, as many as a router without preferences leaves; recurrent states are read and written.
+    /// Minimum bytes moved by a decode step of `batch` tokens: all weights except the input
+    /// embedding and unused experts (assuming a uniform router); recurrent states are read and
+    /// written.
     fn step_bytes(&self, batch: usize) -> f64 {
         let shape = &self.shape;
         let number = self.engine.dtype.size_in_bytes();
@@ -346,7 +344,7 @@ impl Bench<'_> {
         } else {
             number
         };
-        // One token does not use this share of the experts.
+        // Share of experts unused by one token.
         let unused = (shape.layer_matrices - shape.active_matrices) as f64;
         let share = self.config.options.experts.as_ref().map_or(0.0, |experts| {
             1.0 - experts.active as f64 / experts.count as f64
@@ -385,7 +383,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// New tokens a second, what comes before the second token taken off.
+    /// New tokens per second, excluding everything before the second token.
     fn decode(
         &self,
         batch: usize,
@@ -432,7 +430,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Rollouts whose completions have the lengths of the bench, one after the other in a random order.
+    /// Rollouts with the bench's completion lengths in random order.
     fn replay(
         &self,
         prompts: usize,
@@ -631,7 +629,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Seconds at the device's limits: each new token reads what [`Self::step_bytes`] says, or computes, whichever is longer.
+    /// Lower bound in seconds at the device's limits: the longer of reading [`Self::step_bytes`]
+    /// and computing, per token.
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
         let (prompt, new) = (
             self.bench.prompt_tokens as f64,
@@ -656,7 +655,7 @@ impl Bench<'_> {
         let forward = self
             .shape
             .forward_operations(rows as f64, context, batch as f64 * new);
-        // Frozen matrices get no gradient: the backward costs what the forward does.
+        // Frozen matrices have no gradient: the backward costs as much as the forward.
         let passes = if recompute { 3.0 } else { 2.0 };
         forward * passes / self.limits.operations_per_second
     }

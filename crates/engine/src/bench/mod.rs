@@ -1,4 +1,5 @@
-//! Speed of this machine at a model's shape: random weights, prompts of random tokens, stop tokens off, plain GRPO.
+//! Benchmarks of this machine at a model's shape: random weights and prompts, stop tokens off,
+//! plain GRPO.
 
 mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
@@ -23,13 +24,12 @@ pub struct Measurement {
     pub name: String,
     /// Lengths, in words.
     pub shape: String,
-    /// Sequences side by side.
+    /// Parallel sequences.
     pub batch: usize,
-    /// The figure; not a number (in JSON null) where `missing` says why there is none.
+    /// NaN (null in JSON) if `missing` says why.
     pub value: f64,
     pub unit: String,
-    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None
-    /// where there is no such limit.
+    /// Share of the measured matmul limit, by required multiplications; `None` if not applicable.
     pub of_limit: Option<f64>,
     /// Why it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// A figure from its parts, in the order of the fields.
+    /// Arguments in field order.
     pub fn new(
         name: &str,
         shape: &str,
@@ -57,7 +57,6 @@ impl Measurement {
         }
     }
 
-    /// A figure that could not be measured.
     pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
         Self {
             missing: Some(why.to_owned()),
@@ -66,14 +65,14 @@ impl Measurement {
     }
 }
 
-/// `count` tokens below `vocabulary`; each stream has its own.
+/// `count` tokens below `vocabulary`, different per stream.
 fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
     (0..count)
         .map(|index| philox(1, [stream as u32, index as u32, 0, 0])[0] % vocabulary as u32)
         .collect()
 }
 
-/// `prompts` prompts of `prompt_tokens` tokens, `samples` completions of each.
+/// `prompts` prompts of `prompt_tokens` tokens, `samples` completions each.
 fn requests(
     prompts: usize,
     samples: usize,
@@ -86,7 +85,7 @@ fn requests(
         .collect()
 }
 
-/// Every completion is `new_tokens` long.
+/// Every completion has `new_tokens` tokens.
 fn sampling(new_tokens: usize) -> Sampling {
     Sampling {
         records_experts: true,
@@ -94,7 +93,7 @@ fn sampling(new_tokens: usize) -> Sampling {
     }
 }
 
-/// GRPO on the policy's own completions, without a KL.
+/// On-policy GRPO without KL.
 fn policy_settings(
     new_tokens: usize,
     tokens_per_micro_batch: usize,

@@ -1,5 +1,5 @@
-//! Load on a server of OpenAI's API, ours or another: many clients, each with one request after the other, all
-//! completions equally long.
+//! Load test of an OpenAI-compatible server, ours or another: parallel clients with sequential
+//! requests of equal completion length.
 
 use std::io::{BufRead, BufReader};
 use std::sync::Mutex;
@@ -12,15 +12,15 @@ use ureq::Agent;
 use super::{Measurement, random_tokens};
 use crate::http::{Origin, agent_config, problem_of};
 
-/// What clients ask for.
+/// The load of a test.
 #[derive(Clone, Debug)]
 pub struct ServerLoad {
-    /// Before `/completions`, such as `http://127.0.0.1:8000/v1`.
+    /// URL before `/completions`, such as `http://127.0.0.1:8000/v1`.
     pub url: String,
     pub model: String,
-    /// Requests at once.
+    /// Parallel requests.
     pub clients: usize,
-    /// In all, besides one of each client that is not counted.
+    /// Total, besides one warm-up request per client.
     pub requests: usize,
     pub prompt_tokens: usize,
     pub new_tokens: usize,
@@ -54,13 +54,13 @@ struct Timed {
     tokens: usize,
 }
 
-/// For one answer.
+/// Limit per answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Sends the load, and measures tokens a second over all clients, time to the first token, and latency.
+/// Runs the load and measures total tokens per second, time to first token, and latency.
 ///
 /// # Errors
-/// The first request that is not answered as it should be.
+/// The first wrong answer.
 pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
     let address = || LoadError::Address {
         url: load.url.clone(),
@@ -69,7 +69,7 @@ pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> 
     let config = agent_config(&origin, None).map_err(|_| address())?;
     let config = config
         .timeout_global(Some(ANSWER_TIMEOUT))
-        // A connection for each client.
+        // One connection per client.
         .max_idle_connections(load.clients)
         .max_idle_connections_per_host(load.clients);
     let agent: Agent = config.build().into();
@@ -100,7 +100,7 @@ pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> 
     Ok(found)
 }
 
-/// So many requests, of all clients together; `first`: the number of the first, which makes its prompt.
+/// Sends `requests` over all clients; `first`: index of the first, which determines its prompt.
 fn each_client(
     load: &ServerLoad,
     agent: &Agent,
@@ -204,7 +204,7 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
     }
 }
 
-/// What is known of an answer while it arrives: a document, or a stream of events.
+/// An answer while it arrives: a document, or an event stream.
 struct Answer {
     start: Instant,
     first_token: Option<Duration>,

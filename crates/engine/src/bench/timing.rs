@@ -1,4 +1,4 @@
-//! A device's peaks, and how figures are timed.
+//! Device limits, and timing of figures.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::kernels::device::Engine;
 use crate::kernels::matmul::matmul;
 
-/// The device's peak throughput and bandwidth.
+/// Peak throughput and bandwidth of the device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) operations_per_second: f64,
@@ -17,7 +17,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn measure(engine: &Engine) -> Result<Self> {
-        // The limit of a small machine is found with small matrices as well.
+        // Small matrices suffice for a small machine's limit.
         let size = if engine.device.is_cpu() { 512 } else { 8192 };
         let copied = if engine.device.is_cpu() {
             1 << 22
@@ -33,14 +33,14 @@ impl Limits {
         let gemm = seconds(engine, 10, || matmul(&a, &b).map(drop))?;
         let source = Tensor::rand(0.0_f32, 1.0, copied, &engine.device)?;
         let copy = seconds(engine, 10, || source.copy().map(drop))?;
-        // The first launches load the kernel and open the pool: what is measured comes after them.
+        // Warm-up: the first launches load the kernel and open the pool.
         let small = Tensor::zeros(256, DType::F32, &engine.device)?;
         let launches = 500;
         let launch_all = || {
             (0..launches)
                 .try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))))
         };
-        // The host's time: the wait for the GPU comes between the repeats.
+        // Host time: the GPU is waited for between repeats.
         let launch = median(REPEATS + 1, || {
             engine.synchronize()?;
             let start = Instant::now();
@@ -55,13 +55,14 @@ impl Limits {
     }
 }
 
-/// Times that each figure is measured, after one that warms up; the median counts.
+/// Repeats per figure after a warm-up; the median counts.
 pub(super) const REPEATS: usize = 5;
 
-/// Seconds from which on two measurements are enough, and one: what only the first has to do takes less than a second.
+/// Seconds per measurement from which two, and one, are enough: one-time work takes less than a
+/// second.
 const LONG_SECONDS: [f64; 2] = [10.0, 60.0];
 
-/// The median of what `measure` gives, its first value left out, or that value where it took long.
+/// Median of repeated measurements without the first; a single slow one counts.
 pub(super) fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
     let start = Instant::now();
     let first = measure()?;
@@ -80,7 +81,7 @@ pub(super) fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -
     Ok((found[(found.len() - 1) / 2] + found[found.len() / 2]) / 2.0)
 }
 
-/// Seconds of one call: the median over `repeats`.
+/// Seconds of one call: median over `repeats`.
 pub(super) fn seconds(
     engine: &Engine,
     repeats: usize,

@@ -1,4 +1,4 @@
-//! Exports weights for other programs: a Hugging Face folder, or PEFT's adapter files.
+//! Exports weights for other programs: a Hugging Face folder, or PEFT adapter files.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::text::TokenizerFiles;
 
-/// Writes a model as a new folder that this program and transformers load.
+/// Writes a model as a new folder for this program and transformers.
 pub fn write_model(
     folder: &Path,
     model: &Decoder,
@@ -66,7 +66,7 @@ pub fn write_model(
                 ));
             };
             let range = slot.range();
-            // Its own memory: of a part of more, a GPU copies all to the host.
+            // In its own memory: for a part of a tensor, a GPU would copy all of it to the host.
             let numbers = parameters
                 .flat()
                 .narrow(0, range.start, range.len())?
@@ -77,11 +77,11 @@ pub fn write_model(
     })
 }
 
-/// The maximum size of a weight file, as in transformers.
+/// Maximum weight file size, as in transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Writes `weights`, with adapters merged if there are any, as a new model folder: each tensor in the element type that
-/// it has in `base`, and every other file of `source` unchanged. Holds one tensor at a time.
+/// Writes `weights`, with adapters merged, as a new model folder: each tensor in its element type
+/// in `base`, every other file of `source` unchanged. Holds one tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
@@ -108,7 +108,8 @@ pub fn export_merged(
     })
 }
 
-/// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
+/// Writes `model.safetensors`, or numbered shards of at most `most_bytes` (tensors are not split)
+/// with their index.
 fn write_shards(
     new: &NewFolder<'_>,
     tensors: Vec<TensorHeader>,
@@ -143,7 +144,7 @@ fn write_shards(
                 .map(|tensor| (tensor.name.clone(), file.clone().into())),
         );
         write_tensors(new, &file, shard, |at, write| {
-            // Contiguous, so that only this is copied.
+            // Contiguous, so that only this part is copied.
             write(&safetensors::View::data(&get(&shard[at])?))
         })?;
     }
@@ -158,7 +159,7 @@ fn write_shards(
     )
 }
 
-/// Writes an adapter alone as a new folder that PEFT loads.
+/// Writes an adapter as a new folder for PEFT.
 pub fn export_adapter(
     folder: &Path,
     parameters: &Parameters,
@@ -178,7 +179,7 @@ pub fn export_adapter(
     })
 }
 
-/// Also creates missing parents, wherever the user wants the folder.
+/// Writes a folder, creating missing parents.
 pub(super) fn write_folder(
     target: &Path,
     fill: impl FnOnce(&NewFolder<'_>) -> Result<(), CheckpointError>,
@@ -189,8 +190,8 @@ pub(super) fn write_folder(
     new_folder::write_folder(target, fill)
 }
 
-/// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format. Names are those of the base's modules: where
-/// transformers loads a model that also sees, `model.language_model.layers…`.
+/// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format, with the base's
+/// module names: `model.language_model.layers…` if transformers loads it as a vision model.
 pub(super) fn write_adapter(
     new: &NewFolder<'_>,
     slots: &[ParameterSlot],
@@ -208,7 +209,7 @@ pub(super) fn write_adapter(
     let mut seen = std::collections::HashSet::new();
     targets.retain(|target| seen.insert(*target));
     let is_nested = find_model(base_model).is_ok_and(|base| base.has_nested_text_model());
-    // The parts that see have modules of the same names.
+    // The vision part has modules of the same names.
     let target_modules = match is_nested {
         true => serde_json::json!(format!(
             "(?:.*\\.)?language_model\\..*\\.(?:{})",

@@ -1,5 +1,5 @@
-//! A model as one GGUF file, which llama.cpp and the programs above it load: weights, tokenizer and chat template.
-//! candle writes the container; names, shapes and metadata are those of llama.cpp's `convert_hf_to_gguf.py`.
+//! Exports a model as GGUF for llama.cpp: weights, tokenizer and chat template. candle writes the
+//! container; names, shapes and metadata follow llama.cpp's `convert_hf_to_gguf.py`.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, RopeScalin
 use crate::model::Weights;
 use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
-/// The storage of matrices in a GGUF file; norms and biases are always f32.
+/// Storage of matrices; norms and biases are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufType {
     F32,
     F16,
     Bf16,
-    /// 8 bits and a scale for each 32 numbers of a row.
+    /// 8 bits, and a scale per 32 elements of a row.
     Q8_0,
 }
 
 impl GgufType {
-    /// By the names that llama.cpp's converter has for them.
+    /// Names in llama.cpp's converter.
     pub const NAMES: [(&str, Self); 4] = [
         ("f32", Self::F32),
         ("f16", Self::F16),
@@ -53,11 +53,11 @@ impl GgufType {
     }
 }
 
-/// Writes `weights` and the tokenizer of `source`. An adapter is merged in f32 and rounded once, to `stored_as`. Holds
-/// the whole file's tensors in memory.
+/// Writes `weights` and the tokenizer of `source`. Adapters are merged in f32 and rounded once, to
+/// `stored_as`. Holds all tensors in memory.
 ///
 /// # Errors
-/// [`CheckpointError::Gguf`] for what the format or llama.cpp does not have; weights that cannot be read.
+/// [`CheckpointError::Gguf`] for what GGUF or llama.cpp does not support; unreadable weights.
 pub fn export_gguf(
     path: &Path,
     source: &ModelSource,
@@ -108,7 +108,7 @@ pub fn export_gguf(
         let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
         let dtype = match (tensor.shape.as_slice(), stored_as.dtype()) {
             ([_], _) => GgmlDType::F32,
-            // A row must have whole blocks.
+            // A row must consist of whole blocks.
             ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
             (_, dtype) => dtype,
         };
@@ -159,12 +159,12 @@ pub fn export_gguf(
 
 type Metadata = Vec<(String, Value)>;
 
-/// The `general.architecture` that models of a family are written as, if they are.
+/// `general.architecture` of a family, if supported.
 fn family(architecture: Architecture) -> Option<&'static str> {
     match architecture {
         Architecture::Qwen3 => Some("qwen3"),
         Architecture::Qwen2 => Some("qwen2"),
-        // As llama.cpp's own converter writes both.
+        // As in llama.cpp's converter.
         Architecture::Llama | Architecture::Mistral => Some("llama"),
         _ => None,
     }
@@ -234,7 +234,7 @@ fn described(
                 Value::U32(original_positions as u32),
             ),
         ],
-        // Families with the last are not written.
+        // Families with the last one are not exported.
         RopeScaling::Unscaled | RopeScaling::Llama3 { .. } | RopeScaling::Proportional { .. } => {
             Vec::new()
         }
@@ -247,8 +247,8 @@ fn described(
         .collect()
 }
 
-/// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries
-/// and keys change places.
+/// Permutes rows of queries and keys for Llama: llama.cpp rotates adjacent pairs, the checkpoint
+/// the two halves of a head.
 fn turned(
     config: &ModelConfig,
     tensor: &ModelTensor,
@@ -269,11 +269,11 @@ fn turned(
         .reshape(numbers.shape())
 }
 
-/// How Llama 3 cuts text before merging.
+/// Llama 3's pre-tokenizer.
 pub(super) const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// How Mistral's Tekken cuts text before merging.
+/// Pre-tokenizer of Mistral's Tekken.
 pub(super) const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
+/// llama.cpp's names of pre-tokenizers, by the pattern in `tokenizer.json`.
 const WORDS: [(&str, &str); 3] = [
     (QWEN2_WORDS, "qwen2"),
     (LLAMA3_WORDS, "llama-bpe"),
@@ -306,13 +306,13 @@ fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     }
 }
 
-/// A token type of `tokenizer.ggml.token_type`.
+/// Values of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const UNUSED: i32 = 5;
 
-/// The key of the template of prompts with tools, where a model has two.
+/// Key of a separate template for prompts with tools.
 pub(super) const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
 
 /// Tokens, merges, stop tokens and chat templates.
@@ -349,7 +349,7 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    // Rows of the embedding without a token have a name as well.
+    // Embedding rows without a token need a name too.
     let mut tokens: Vec<(String, i32)> = (0..config.vocab_size)
         .map(|id| (format!("[PAD{id}]"), UNUSED))
         .collect();
@@ -398,13 +398,13 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         ("tokens", Value::Array(names)),
         ("token_type", Value::Array(kinds)),
         ("merges", Value::Array(merges)),
-        // As here: what begins a prompt is in the chat template.
+        // The chat template contains the beginning of a prompt.
         ("add_bos_token", Value::Bool(false)),
     ];
     let template = read.chat_template();
     let named =
         |name: &str| template.and_then(|template| read.token_id(template.special_token(name)?));
-    // `eos_token` first: templates may write it. A file names three stop tokens.
+    // `eos_token` first, since templates may write it. GGUF has three stop tokens.
     let mut stops: Vec<u32> = [named("eos_token"), read.turn_end_id()]
         .into_iter()
         .flatten()

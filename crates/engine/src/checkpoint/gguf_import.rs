@@ -1,5 +1,6 @@
-//! A GGUF file as a new Hugging Face folder: weights dequantized a piece at a time, `config.json`, tokenizer and chat
-//! template from the metadata. candle reads the header; names and shapes are those of llama.cpp's converter.
+//! Imports GGUF as a new Hugging Face folder: weights dequantized in chunks; `config.json`,
+//! tokenizer and chat template from the metadata. candle reads the header; names and shapes follow
+//! llama.cpp's converter.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -23,16 +24,16 @@ use crate::hub::{
 use crate::text::catch_panic::catch_panic;
 use crate::text::{Message, TextError, Thinking, Tokenizer};
 
-/// Largest header: 260,000 tokens with their merges take 12 MB.
+/// 260,000 tokens with merges take 12 MB.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
-/// Numbers that are dequantized at once.
+/// Elements dequantized at once.
 const CHUNK_NUMBERS: usize = 4 << 20;
 
-/// Writes the model of a GGUF file (version 2 or 3, little endian) as a new folder, its weights in bf16 or f32. Memory: the
-/// header and one chunk of 4 M numbers. Returns what the file leaves out and was assumed.
+/// Writes a GGUF file's model (version 2 or 3, little endian) as a new folder, in bf16 or f32.
+/// Memory: header and one chunk of 4 M elements. Returns a note if missing metadata was assumed.
 ///
 /// # Errors
-/// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
+/// [`CheckpointError::GgufFile`] for a damaged or unsupported file; nothing is written then.
 pub fn import_gguf(
     file: &Path,
     folder: &Path,
@@ -41,11 +42,11 @@ pub fn import_gguf(
     Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
 }
 
-/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there, with what
-/// [`import_gguf`] returns; `None` for the name of no such file.
+/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless present;
+/// returns that with [`import_gguf`]'s result, `None` for other names.
 ///
 /// # Errors
-/// As [`import_gguf`], and for a file that does not exist.
+/// As [`import_gguf`], and a missing file.
 pub fn import_into_cache(
     file: &Path,
 ) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
@@ -76,7 +77,7 @@ pub fn import_into_cache(
         source,
     };
     std::fs::create_dir_all(cache).map_err(failed)?;
-    // One process imports; others wait for it.
+    // One process imports; others wait.
     let _lock = crate::files::lock_folder(cache).map_err(failed)?;
     let note = if folder.exists() {
         None
@@ -110,12 +111,12 @@ impl<'a> Gguf<'a> {
         let mut header = vec![0; length.min(MAX_HEADER_BYTES) as usize];
         file.read_exact_at(&mut header, 0).map_err(unread)?;
         check_version(&header).map_err(refused)?;
-        // An alignment of 0 is a division by 0 there.
+        // candle divides by an alignment of 0.
         let content = catch_panic(|| Content::read(&mut Cursor::new(&header)));
         let content =
             content.map_err(|_| refused("damaged header; download the file again".to_owned()))?;
         let content = content.map_err(|error| {
-            // With RUST_BACKTRACE candle adds where it noticed, some thirty lines.
+            // With RUST_BACKTRACE candle adds a backtrace of thirty lines.
             let error = match error {
                 Error::WithBacktrace { inner, .. } => *inner,
                 error => error,
@@ -170,9 +171,9 @@ impl<'a> Gguf<'a> {
         Ok(vocabulary.note)
     }
 
-    /// Whether tokenizer and chat template can be used, before weights are written.
+    /// Checks tokenizer and chat template before writing weights.
     fn check_text(&self, new: &Path) -> Result<(), CheckpointError> {
-        // Not the path, of a folder that goes away.
+        // Omits the path of the temporary folder.
         let failed = |error: TextError| match error {
             TextError::Template { problem, .. } => self.refused(problem),
             TextError::Tokenizer { problem, .. } => self.refused(format!("tokenizer: {problem}")),
@@ -267,7 +268,7 @@ impl<'a> Gguf<'a> {
                 _ => DecoderOptions::PLAIN,
             },
         };
-        // The limits of a `config.json` hold here, too.
+        // Limits of `config.json` apply too.
         let config = ModelConfig::parse(&config.to_json("float32", &[]), "metadata")
             .map_err(|error| error.to_string())?;
         Ok(ModelConfig {
@@ -308,8 +309,8 @@ impl<'a> Gguf<'a> {
         }
     }
 
-    /// Llama 3's stretching is a tensor of divisors in GGUF and four numbers in `config.json`: those of the published
-    /// models are tried.
+    /// GGUF stores Llama 3's scaling as a tensor of divisors, `config.json` as four numbers: tries
+    /// those of published models.
     fn rope_scaling(&self, family: &str, config: &ModelConfig) -> Result<RopeScaling, String> {
         let metadata = Metadata(&self.content.metadata);
         let kind = metadata
@@ -375,7 +376,7 @@ impl<'a> Gguf<'a> {
             .ok_or_else(|| "`rope_freqs.weight` is no scaling of Llama 3.1 or 3.2".to_owned())
     }
 
-    /// Every tensor of the model must be there in its shape, and no other.
+    /// Checks that exactly the model's tensors are present, with their shapes.
     fn check_tensors(&self, config: &ModelConfig, tensors: &[ModelTensor]) -> Result<(), String> {
         let infos = &self.content.tensor_infos;
         let mut unused: Vec<&str> = infos
@@ -429,7 +430,7 @@ impl<'a> Gguf<'a> {
         self.content.tensor_data_offset.saturating_add(info.offset)
     }
 
-    /// The numbers of a tensor in f32 and in order, as pieces [rows, width] or [rows].
+    /// A tensor in f32 and in order, in pieces [rows, width] or [rows].
     fn dequantized(
         &self,
         config: &ModelConfig,
@@ -438,7 +439,7 @@ impl<'a> Gguf<'a> {
     ) -> Result<(), CheckpointError> {
         let is_turned = config.architecture == Architecture::Llama && tensor.is_query_or_key();
         let whole_rows = if is_turned { config.head_dim } else { 1 };
-        // llama.cpp has the offset in the weights of norms.
+        // llama.cpp adds the offset to norm weights.
         let offset = if tensor.spec.kind == Kind::Norm {
             config.options.norm_offset
         } else {
@@ -455,7 +456,7 @@ impl<'a> Gguf<'a> {
                 if !is_turned {
                     return write(numbers);
                 }
-                // llama.cpp turns neighbours of a head, `transformers` its two halves.
+                // llama.cpp rotates adjacent pairs of a head, transformers its two halves.
                 let heads = numbers.dim(0)? / config.head_dim;
                 let pairs = numbers.reshape((
                     heads,
@@ -483,7 +484,7 @@ impl<'a> Gguf<'a> {
         let Some(info) = self.content.tensor_infos.get(name) else {
             return Ok(());
         };
-        // One row of a vector is all of it, as blocks do not end with its numbers.
+        // A vector is one row, as blocks do not respect its elements.
         let (rows, width) = match shape {
             [rows, width] => (*rows, *width),
             _ => (1, shape.iter().product()),
@@ -521,8 +522,8 @@ impl<'a> Gguf<'a> {
     }
 }
 
-/// llama.cpp has five layers with a window for each that sees everything, the local base, and the query scale of all but
-/// the 27B in its code.
+/// llama.cpp hard-codes five window layers per global one, the local base, and the query scale
+/// except for the 27B.
 fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
     let key = |name: &str| format!("gemma3.{name}");
     let caps = ["attn_logit_softcapping", "final_logit_softcapping"];
@@ -554,7 +555,7 @@ fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
         rope_theta: metadata.number(&key("rope.freq_base_swa"), Some(1e4))?,
         rope_scaling: RopeScaling::Unscaled,
     };
-    // The 27B alone has 62 layers.
+    // Only the 27B has 62 layers.
     let scalar = if layers == 62 {
         hidden / count("attention.head_count")?.max(1)
     } else {

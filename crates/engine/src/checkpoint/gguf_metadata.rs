@@ -1,10 +1,9 @@
-//! The keys of a GGUF file's header, read with a sentence for what is missing or of another type.
+//! A GGUF header's keys, with a message for what is missing or of a wrong type.
 
 use std::collections::HashMap;
 
 use candle_core::quantized::gguf_file::Value;
 
-/// The header's keys and values.
 pub(super) struct Metadata<'a>(pub(super) &'a HashMap<String, Value>);
 
 impl Metadata<'_> {
@@ -45,7 +44,7 @@ impl Metadata<'_> {
             .and_then(|id| u32::try_from(id).ok())
     }
 
-    /// One whole number; of a list of one a layer, that of all layers.
+    /// An integer; a per-layer list must be constant.
     pub(super) fn count(&self, key: &str) -> Result<usize, String> {
         let whole = |value: &Value| match value {
             Value::I32(number) => u64::try_from(*number).ok(),
@@ -72,7 +71,7 @@ impl Metadata<'_> {
 
     pub(super) fn number(&self, key: &str, default: Option<f64>) -> Result<f64, String> {
         match (self.0.get(key), default) {
-            // The shortest decimals of an f32: 1e-5, not 9.999999747378752e-6.
+            // The shortest decimal of an f32: 1e-5, not 9.999999747378752e-6.
             (Some(Value::F32(number)), _) => number
                 .to_string()
                 .parse()

@@ -1,4 +1,4 @@
-//! The tokenizer of a GGUF file as `tokenizer.json`, with its chat template and stop tokens.
+//! Converts a GGUF tokenizer to `tokenizer.json`, with chat template and stop tokens.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,21 +9,21 @@ use super::gguf::{CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, TOOL_TEMPLATE, UNUSED, US
 use super::gguf_metadata::Metadata;
 use crate::text::QWEN2_WORDS;
 
-/// The tokenizer of a GGUF file, from its metadata below `tokenizer.`.
+/// A GGUF file's tokenizer, from its metadata below `tokenizer.`.
 pub(super) struct Vocabulary {
-    /// By name.
+    /// Contents by file name.
     pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
     /// An assumption about missing metadata.
     pub(super) note: Option<&'static str>,
 }
 
-/// Gemma's turns, for its base models, which come without a template. As the instruct models' for text.
+/// Gemma's turns for its base models, which lack a template. Text-only, as for the instruct models.
 const GEMMA_TURNS: &str = include_str!("gemma_turns.jinja");
 const TURN_END: &str = "<end_of_turn>";
 
 /// # Errors
-/// What is missing or not supported, as the end of a sentence that begins with the file's name.
+/// What is missing or unsupported, as the end of a sentence that begins with the file's name.
 pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabulary, String> {
     let tokens = tokens(metadata, rows)?;
     let model = match metadata.text("tokenizer.ggml.model")? {
@@ -51,7 +51,7 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
             .map(|token| token.text)
     };
     let id = |key: &str| metadata.id(&format!("tokenizer.ggml.{key}"));
-    // A turn's end where it differs from the text's.
+    // End of turn, if different from end of text.
     let special = |text: &str| {
         tokens
             .iter()
@@ -66,7 +66,7 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
         .is_none()
         .then(|| special("<start_of_turn>").and(special(TURN_END)))
         .flatten();
-    // Where a template says how turns end, `eos_token` may be another.
+    // If a template defines the end of turns, `eos_token` may differ.
     let [turn_end, text_end, _] = ends;
     let eos = match template.or(assumed.map(|_| GEMMA_TURNS)) {
         Some(_) => text_end.or(turn_end),
@@ -112,7 +112,7 @@ struct Token<'a> {
     kind: i32,
 }
 
-/// All but those that only fill the embedding.
+/// Tokens without embedding padding.
 fn tokens<'a>(metadata: &'a Metadata<'_>, rows: usize) -> Result<Vec<Token<'a>>, String> {
     let texts = metadata.list("tokenizer.ggml.tokens")?;
     let kinds = metadata.list("tokenizer.ggml.token_type")?;
@@ -150,7 +150,7 @@ struct TokenizerModel {
     model: Json,
 }
 
-/// Byte-level BPE, cut into words as llama.cpp's `pre` says.
+/// Byte-level BPE with the pre-tokenizer `pre`.
 fn byte_level(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<TokenizerModel, String> {
     let words = |pattern: &str| {
         json!({"type": "Sequence", "pretokenizers": [
@@ -205,7 +205,7 @@ fn byte_level(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<Tokenizer
     })
 }
 
-/// SentencePiece's BPE: merges in the order of the scores of what they make, as transformers converts it.
+/// SentencePiece BPE: merges ordered by the score of their result, as transformers converts it.
 fn sentence_piece(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<TokenizerModel, String> {
     let scores = metadata.list("tokenizer.ggml.scores")?;
     let ids: HashMap<&str, u32> = tokens.iter().map(|token| (token.text, token.id)).collect();

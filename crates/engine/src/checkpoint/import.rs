@@ -1,4 +1,4 @@
-//! Reads an adapter of PEFT or of this program: its rank and scale, and its matrices under our names.
+//! Reads LoRA adapters of PEFT or of this program, mapping tensor names to ours.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,33 +19,32 @@ use crate::run::{CHECKPOINT_MARK, verify_checkpoint};
 #[derive(Clone, Debug)]
 pub struct PeftAdapter {
     rank: usize,
-    /// Such that the scale is `alpha
-    /// rank`, however the file expresses it.
+    /// Normalised such that the scale is `alpha / rank`.
     alpha: f64,
     base_model: Option<String>,
     targets: Targets,
-    /// By the names of [`Parameters`]' slots.
+    /// Tensors by the names of [`Parameters`]' slots.
     tensors: HashMap<String, Tensor>,
     weights_path: PathBuf,
 }
 
-/// The matrices that the adapter's configuration names.
+/// Matrices named in the adapter's configuration.
 #[derive(Clone, Debug)]
 struct Targets {
     modules: Modules,
-    /// `target_parameters`: those of experts.
+    /// `target_parameters`: of experts.
     parameters: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 enum Modules {
-    /// Each module whose name equals one of these, or ends with `.` and one of these.
+    /// Modules equal to one of these, or ending with `.` and one of these.
     Named(Vec<String>),
     /// Inferred from the tensors: all linear layers, a pattern, or some layers.
     Shown,
 }
 
-/// Settings that change the meaning of the tensors. Null, false and empty are off.
+/// Unsupported settings that change the meaning of the tensors. Null, false and empty are off.
 const NOT_COMPUTED: [&str; 12] = [
     "use_dora",
     "use_qalora",
@@ -61,17 +60,18 @@ const NOT_COMPUTED: [&str; 12] = [
     "arrow_config",
 ];
 
-/// Values of `init_lora_weights` for which PEFT leaves the base unchanged. With the others (`pissa`, `olora`, `corda`,
-/// `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or quantizes it, whenever it loads the
-/// adapter.
+/// Values of `init_lora_weights` for which PEFT leaves the base unchanged. With others (`pissa`,
+/// `olora`, `corda`, `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or
+/// quantizes it, when loading the adapter.
 const BASE_UNCHANGED: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 impl PeftAdapter {
-    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or contain the adapter's name
-    /// (`lora_A.default.weight`).
+    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or contain the
+    /// adapter's name (`lora_A.default.weight`).
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] with the file and what to do, if something is missing, damaged or unsupported.
+    /// [`CheckpointError::Adapter`] with file and remedy, if something is missing, damaged or
+    /// unsupported.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         if folder.join(CHECKPOINT_MARK).exists() {
             verify_checkpoint(folder, |name| name != OPTIMIZER_FILE)?;
@@ -84,10 +84,10 @@ impl PeftAdapter {
         let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
-        // Checked before memory is allocated by it.
+        // Checked before it determines allocations.
         let has_rank =
             |(name, tensor): &(&String, &Tensor)| match (is_of_experts(name), tensor.dims()) {
-                // Of all experts of a layer.
+                // All experts of a layer in one matrix.
                 (true, [rows, columns]) => {
                     (if is_a(name) { rows } else { columns }).is_multiple_of(adapter.rank)
                 }
@@ -104,16 +104,17 @@ impl PeftAdapter {
         Ok(adapter)
     }
 
-    /// Several adapters as one whose rank is made of theirs, each filled up with zeros to as many numbers; and that
-    /// number. Its scale is 1: theirs are in the B's. A row of a batch uses its own alone (`model::AdapterUse`).
+    /// Combines adapters into one, concatenating their ranks, each zero-padded to the returned
+    /// size. Scale 1: theirs are multiplied into B. Each row of a batch uses its own adapter
+    /// (`model::AdapterUse`).
     ///
     /// # Errors
-    /// A tensor operation that fails.
+    /// A failed tensor operation.
     pub(super) fn side_by_side(
         adapters: &[Self],
         config: &ModelConfig,
     ) -> Result<(Self, usize), CheckpointError> {
-        // Whole 16 bytes of bf16 a row.
+        // Whole 16 bytes of bf16 per row.
         let slot = adapters
             .iter()
             .map(|adapter| adapter.rank)
@@ -124,7 +125,7 @@ impl PeftAdapter {
         let has_experts = adapters.iter().any(Self::has_experts);
         for (name, shape) in adapter_names(config, slot, has_experts) {
             let is_a = is_a(&name);
-            // Of a layer's experts; else a matrix has one adapter.
+            // One adapter per expert, else one per matrix.
             let count = config
                 .options
                 .experts
@@ -181,7 +182,7 @@ impl PeftAdapter {
         ))
     }
 
-    /// Checks that the adapter is one of a model's.
+    /// Checks the adapter against a model.
     pub(super) fn check_fits(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
         self.check(&self.names(config))
     }
@@ -190,7 +191,6 @@ impl PeftAdapter {
         adapter_names(config, self.rank, self.has_experts())
     }
 
-    /// Whether experts have adapters, too.
     fn has_experts(&self) -> bool {
         self.tensors.keys().any(|name| is_of_experts(name))
     }
@@ -200,7 +200,7 @@ impl PeftAdapter {
         source.is_adapter()
     }
 
-    /// The setting of a [`crate::model::Decoder`] for this adapter.
+    /// Matching setting for a [`crate::model::Decoder`].
     pub fn trainable(&self) -> Trainable {
         Trainable::Lora {
             rank: self.rank,
@@ -209,12 +209,12 @@ impl PeftAdapter {
         }
     }
 
-    /// The base model's name in the adapter's configuration.
+    /// Named in the adapter's configuration.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
     }
 
-    /// The base model's name, if only the adapter was given.
+    /// The base model's name, for an adapter given alone.
     ///
     /// # Errors
     /// [`CheckpointError::Adapter`] if there is none, or it is another adapter.
@@ -237,8 +237,8 @@ impl PeftAdapter {
         }
     }
 
-    /// Loads the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it lacks keep their
-    /// initial adapter, whose delta is 0.
+    /// Loads the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Missing matrices
+    /// keep their initial adapter, whose delta is 0.
     pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
         let slots: Vec<(String, Vec<usize>)> = parameters
             .slots()
@@ -261,7 +261,8 @@ impl PeftAdapter {
         Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
     }
 
-    /// Weights with the adapter merged, each tensor on demand; `source` names them in messages.
+    /// Weights with the adapter merged on demand, tensor by tensor; `source` names them in
+    /// messages.
     pub fn merged_into(
         &self,
         weights: Weights,
@@ -278,11 +279,11 @@ impl PeftAdapter {
         ))
     }
 
-    /// Checks the adapter against the names and shapes of a model's adapters.
+    /// Checks names and shapes against a model's adapters.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] for a tensor that the model does not have, one of another shape, or a target
-    /// without its tensors.
+    /// [`CheckpointError::Adapter`] for an unknown tensor, a wrong shape, or a target without
+    /// tensors.
     fn check(&self, slots: &[(String, Vec<usize>)]) -> Result<(), CheckpointError> {
         let bad = |problem: String| Err(refused(&self.weights_path, problem));
         let mut unused: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
@@ -358,7 +359,7 @@ impl PeftAdapter {
             .get("lora_alpha")
             .and_then(Value::as_f64)
             .ok_or("`lora_alpha` is missing or not a number")?;
-        // Rank-stabilised adapters (arXiv 2312.03732) are scaled by alpha / sqrt(r).
+        // Rank-stabilised LoRA (arXiv 2312.03732) scales by alpha / sqrt(r).
         let alpha = if used("use_rslora") {
             alpha * (rank as f64).sqrt()
         } else {
@@ -391,7 +392,7 @@ impl PeftAdapter {
         let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
         let mut tensors = HashMap::with_capacity(loaded.len());
-        // Of a base that also sees, its own parts have no effect on text.
+        // A vision model's other parts do not affect text.
         let is_nested = loaded.keys().any(|name| is_of_text_model(name));
         let is_left_out =
             |name: &str| is_nested && !is_of_text_model(name) && !name.contains("lm_head");
@@ -431,7 +432,7 @@ impl Modules {
     }
 }
 
-/// `target_parameters`, which may name what all experts of a layer have.
+/// `target_parameters`, which may name parameters of all experts of a layer.
 fn expert_parameters(config: &Value) -> Result<Vec<String>, String> {
     let none = Vec::new();
     let list = match config.get("target_parameters") {
@@ -464,14 +465,14 @@ fn has_target(targets: &[String], name: &str) -> bool {
     targets.iter().any(|target| is_target(name, target))
 }
 
-/// Whether PEFT takes `target` for the module or parameter `name`.
+/// Whether PEFT's `target` matches module or parameter `name`.
 fn is_target(name: &str, target: &str) -> bool {
     name.strip_suffix(target)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 impl Targets {
-    /// Whether the adapter's configuration requires the tensor `name`.
+    /// Whether the adapter's configuration requires tensor `name`.
     fn want(&self, name: &str) -> bool {
         let Some(module) = name
             .strip_prefix("base_model.model.")
@@ -489,8 +490,8 @@ impl Targets {
         }
     }
 
-    /// Our name of an adapter's tensor: where gates and ups of a layer's experts have adapters and downs have none, PEFT has
-    /// one wrapper, and its name is that of the outer one.
+    /// Our name of an adapter's tensor: if only gates and ups of a layer's experts have adapters,
+    /// PEFT uses one wrapper with the outer one's name.
     fn of_experts(&self, name: String) -> String {
         match name.split_once(".mlp.experts.lora_") {
             Some((layer, rest)) if !self.want(&name) => {
@@ -505,25 +506,26 @@ fn is_a(name: &str) -> bool {
     name.contains(".lora_A.")
 }
 
-/// Whether an adapter's tensor belongs to the text model that is part of another.
+/// Whether an adapter's tensor belongs to the text model nested in another.
 fn is_of_text_model(name: &str) -> bool {
     name.contains("language_model.")
 }
 
-/// Parses `base_model.model.MODULE.lora_A.weight` in any spelling; `None` if it is neither A nor B of a matrix.
+/// Parses `base_model.model.MODULE.lora_A.weight` in any spelling; `None` if it is not a matrix's A
+/// or B.
 fn our_name(name: &str) -> Option<String> {
     let mut module = name;
     while let Some(rest) = module.strip_prefix("base_model.model.") {
         module = rest;
     }
-    // `model.language_model.layers…`, or once `language_model.model.layers…`.
+    // `model.language_model.layers…`, formerly `language_model.model.layers…`.
     let module = module.replacen("language_model.", "", 1);
     let (module, which, rest) = ["A", "B"].into_iter().find_map(|which| {
         module
             .split_once(&format!(".lora_{which}."))
             .map(|(module, rest)| (module, which, rest))
     })?;
-    // `weight`, or an adapter's name before it.
+    // `weight`, or with an adapter's name before it.
     let named = rest == "weight"
         || rest
             .strip_suffix(".weight")

@@ -1,4 +1,4 @@
-//! Locates the model M: a folder of a model or adapter, a Hugging Face name, `tiny`, or the result of a run.
+//! Locates model M: a model or adapter folder, a Hugging Face name, `tiny`, or the result of a run.
 
 use std::path::Path;
 
@@ -20,7 +20,6 @@ pub enum StartError {
     Run(#[from] RunError),
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
-    /// An adapter without its base.
     #[error(
         "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
     )]
@@ -29,20 +28,18 @@ pub enum StartError {
         base: String,
         source: Box<StartError>,
     },
-    /// An adapter that cannot share the base.
     #[error(
         "`{name}` {problem}: it cannot be served beside this model; serve it by a server of its own"
     )]
     NotBeside { name: String, problem: &'static str },
-    /// Neither a model nor a run.
     #[error("{0}")]
     Neither(String),
 }
 
-/// Where a model named on the command line (M) is: a run's checkpoint, a folder or the cache.
+/// Location of model M from the command line.
 #[derive(Debug)]
 pub enum ModelLocation {
-    /// A folder, a cached model, or the embedded one.
+    /// A folder, a cached or embedded model.
     Model(ModelSource),
     /// An adapter's folder, which names its base.
     Adapter(ModelSource),
@@ -51,10 +48,10 @@ pub enum ModelLocation {
 }
 
 impl ModelLocation {
-    /// Locates M; runs are searched in `run_folders`. A GGUF file is imported into the cache first, unless it is there.
+    /// Locates M; runs are searched in `run_folders`. A GGUF file is first imported into the cache.
     ///
     /// # Errors
-    /// [`StartError`] with what was tried and what to do.
+    /// [`StartError`] with what was tried and the remedy.
     pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
         import_into_cache(Path::new(name))?;
         let reference = RunReference::parse(name);
@@ -69,7 +66,8 @@ impl ModelLocation {
                 run: Box::new(run),
                 step,
             }),
-            // A path, or a name with `@`, can only mean a run; a run that exists but is unusable was meant.
+            // A path, or a name with `@`, can only be a run; an existing but unusable run was
+            // meant.
             (Err(RunError::NotFound { .. }), Some(model)) if !reference.explicit => Err(
                 StartError::Neither(no_model_or_run(name, &model, run_folders)),
             ),
@@ -77,7 +75,7 @@ impl ModelLocation {
         }
     }
 
-    /// The model at the start of M's runs and adapters; M itself if it is a model.
+    /// The model from which M's runs and adapters started; M itself if it is a model.
     pub fn origin(name: &str, run_folders: &RunFolders) -> Result<String, StartError> {
         match Self::find(name, run_folders)? {
             Self::Model(_) => Ok(name.to_owned()),
@@ -90,7 +88,7 @@ impl ModelLocation {
         }
     }
 
-    /// The source of configuration and tokenizer: of a run or an adapter, those of the model that it started from.
+    /// Configuration and tokenizer; for a run or adapter, of the model that it started from.
     pub fn source(self, run_folders: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
@@ -104,10 +102,10 @@ impl ModelLocation {
         }
     }
 
-    /// The digest of [`StartModel`](super::StartModel).
+    /// Digest as in [`StartModel`](super::StartModel).
     ///
     /// # Errors
-    /// As [`ModelLocation::find`], and for missing or truncated weights.
+    /// As [`ModelLocation::find`], and missing or truncated weights.
     pub fn digest(&self, run_folders: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
@@ -128,7 +126,7 @@ pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, Checkpoi
     PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
 }
 
-/// The base that an adapter's configuration names.
+/// The base named in an adapter's configuration.
 pub(super) fn adapter_base(
     folder: &ModelSource,
     adapter: &PeftAdapter,

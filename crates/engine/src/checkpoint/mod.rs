@@ -1,18 +1,18 @@
-//! Weights and trainer state on disk, written atomically and bit-exact.
+//! Weights and trainer state on disk, atomic and bit-exact.
 
-mod export; // a model as Hugging Face files, adapters as PEFT's
-mod gguf; // a model as llama.cpp's one file
-mod gguf_import; // and back
-mod gguf_metadata; // its header
-mod gguf_vocabulary; // its tokenizer
-mod import; // PEFT's adapters
-mod locate; // where the model is that M names
-mod new_folder; // one that appears at once
-mod open_model; // its weights, perhaps with an adapter beside them
+mod export; // exports Hugging Face files and PEFT adapters
+mod gguf; // exports GGUF
+mod gguf_import; // imports GGUF
+mod gguf_metadata; // header of GGUF
+mod gguf_vocabulary; // tokenizer of GGUF
+mod import; // imports PEFT adapters
+mod locate; // finds the model named M
+mod new_folder; // folders created atomically
+mod open_model; // weights with an adapter
 mod side_by_side; // one base with several adapters
-mod start_model; // and its tokenizer, to prompt it
-mod tensor_file; // safetensors, a piece at a time
-mod trainer_state; // save and resume
+mod start_model; // a located model with tokenizer
+mod tensor_file; // writes safetensors in chunks
+mod trainer_state; // saves and resumes
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use gguf::{GgufType, export_gguf};
@@ -44,22 +44,17 @@ pub enum CheckpointError {
     #[error("{path}: {problem}")]
     Adapter {
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// Problem and remedy.
         problem: String,
     },
-    /// A damaged file.
     #[error("{0}: use another checkpoint (RUN@STEP)")]
     Damaged(#[from] crate::run::RunError),
-    /// A model that GGUF cannot hold.
     #[error("{label}: {problem}")]
     Gguf { label: String, problem: String },
-    /// A GGUF file that cannot be imported.
     #[error("{path}: {problem}")]
     GgufFile { path: PathBuf, problem: String },
-    /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    /// A tensor of the base is missing or has another shape.
     #[error("{0}")]
     Model(#[from] crate::model::ModelError),
     #[error("{0}")]

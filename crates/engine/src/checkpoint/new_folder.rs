@@ -1,4 +1,4 @@
-//! The files of a checkpoint or an export, in a folder created atomically.
+//! A checkpoint or export folder, created atomically.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use crate::files::{self, Access, Digest, torn_write};
 /// Writes the next piece of a file.
 pub type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
-/// A folder that is being filled.
+/// A folder being filled.
 #[derive(Debug)]
 pub(super) struct NewFolder<'a> {
     path: &'a Path,
-    /// Of the files so far, by name.
+    /// Digests by file name.
     digests: RefCell<BTreeMap<String, String>>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn write_folder(
     })
 }
 
-/// On disk when this returns.
+/// Durable on return.
 pub(super) fn write_file(
     folder: &NewFolder<'_>,
     name: &str,
@@ -51,7 +51,7 @@ pub(super) fn write_file(
     stream_file(folder, name, bytes.len() as u64, |write| write(bytes))
 }
 
-/// A file of `length` bytes, which `fill` writes in pieces; on disk when this returns.
+/// Streams a file of `length` bytes from `fill`; durable on return.
 pub(super) fn stream_file(
     folder: &NewFolder<'_>,
     name: &str,

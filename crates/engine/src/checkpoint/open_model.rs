@@ -1,4 +1,4 @@
-//! A model's weights, with the adapter of a run or a PEFT folder; without a tokenizer.
+//! A model's weights with the adapter of a run or PEFT folder; without tokenizer.
 
 use std::path::Path;
 
@@ -17,24 +17,24 @@ use crate::run::{
 #[derive(Debug)]
 pub struct OpenModel {
     pub config: ModelConfig,
-    /// The source of configuration and tokenizer.
+    /// Configuration and tokenizer.
     pub source: ModelSource,
-    /// In the element types of their files.
+    /// Weights in the element types of their files.
     weights: Weights,
-    /// The element types of an export: those of the weights, or of the base after full fine-tuning (checkpoints are
-    /// f32).
+    /// Element types of an export: of the weights, or of the base after full fine-tuning
+    /// (checkpoints are f32).
     stored_as: Weights,
     adapter: Option<PeftAdapter>,
-    /// For messages.
+    /// Name in messages.
     label: String,
 }
 
 impl OpenModel {
-    /// Opens the model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an adapter's folder that
-    /// names its base.
+    /// Opens model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an
+    /// adapter folder that names its base.
     ///
     /// # Errors
-    /// [`StartError`] with what was tried and what to do.
+    /// [`StartError`] with what was tried and the remedy.
     pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
         Self::from_location(ModelLocation::find(name, run_folders)?, run_folders)
     }
@@ -133,7 +133,7 @@ impl OpenModel {
         })
     }
 
-    /// This model with its matrices rounded as a base in this precision is.
+    /// Rounds the matrices to the precision of a base.
     #[must_use]
     pub(super) fn in_precision(self, precision: BasePrecision) -> Self {
         Self {
@@ -142,8 +142,7 @@ impl OpenModel {
         }
     }
 
-    /// The decoder with several adapters of this model's weights side by side, its own first where it has one; and the
-    /// numbers of each in the rank.
+    /// The decoder with several adapters, its own first if any; and the rank of each slot.
     ///
     /// # Errors
     /// [`StartError`] for weights or an adapter that do not fit.
@@ -181,7 +180,7 @@ impl OpenModel {
         self.adapter.as_ref()
     }
 
-    /// Whole weights, with the adapter merged into each tensor on demand.
+    /// Weights with the adapter merged on demand.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.
@@ -193,10 +192,10 @@ impl OpenModel {
         })
     }
 
-    /// As [`OpenModel::merged`], with the adapter of a folder on top, if given.
+    /// As [`OpenModel::merged`], with another adapter folder on top.
     ///
     /// # Errors
-    /// [`StartError`] for an adapter that cannot be read or does not fit the weights.
+    /// [`StartError`] for an adapter that is unreadable or does not fit the weights.
     pub fn merged_with(&self, adapter: Option<&Path>) -> Result<Weights, StartError> {
         let weights = self.merged()?;
         Ok(match adapter {
@@ -209,7 +208,7 @@ impl OpenModel {
         })
     }
 
-    /// The decoder with unmerged adapters, including that of a folder, if given.
+    /// The decoder with unmerged adapters, optionally including an adapter folder.
     ///
     /// # Errors
     /// [`StartError`] for weights or an adapter that do not fit.

@@ -1,5 +1,5 @@
-//! One base with several adapters beside it: its weights are in memory once, and each row of a batch uses its own adapter
-//! or none.
+//! One base with several adapters: its weights are loaded once, and each row of a batch uses one
+//! adapter or none.
 
 use super::locate::{adapter_base, read_adapter};
 use super::{ModelLocation, OpenModel, StartError};
@@ -9,25 +9,26 @@ use crate::model::Decoder;
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
-/// A loaded base with one or several adapters that rows choose from.
+/// A loaded base with adapters for rows to choose from.
 #[derive(Debug)]
 pub struct SharedBase {
     pub model: Decoder,
     pub tokenizer: Tokenizer,
-    /// Numbers of each adapter in the rank; 0: there is at most one, and every row uses it.
+    /// Rank of each adapter's slot; 0: at most one adapter, used by every row.
     pub adapter_slot: usize,
-    /// The adapter of the model that was named first.
+    /// Adapter of the first model.
     pub own: Option<u32>,
-    /// The adapters of the other models, in order.
+    /// Adapters of the other models, in order.
     pub others: Vec<u32>,
 }
 
 impl SharedBase {
-    /// Opens a located model and the adapters `others` (M of each), which must be of the same base. `uses_base`: rows may
-    /// also be of the base alone, without the model's own adapter. `precision`: of the base; `None`: that of its run.
+    /// Opens a located model and the adapters `others` (M of each), which must have the same base.
+    /// `uses_base`: rows may use the base without the model's own adapter. `precision`: of the
+    /// base; `None`: that of its run.
     ///
     /// # Errors
-    /// [`StartError`], also for an M that is no adapter of this base.
+    /// [`StartError`], also for an M that is not an adapter of this base.
     pub fn open(
         located: ModelLocation,
         (others, uses_base): (&[String], bool),
@@ -83,7 +84,7 @@ impl SharedBase {
     }
 }
 
-/// SHA-256 of what the adapter stands beside, or of the model itself where it is no adapter.
+/// SHA-256 of an adapter's base, or of the model itself.
 fn base_digest(located: &ModelLocation, run_folders: &RunFolders) -> Result<String, StartError> {
     match located {
         ModelLocation::Adapter(folder) => {

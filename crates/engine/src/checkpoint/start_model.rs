@@ -7,15 +7,15 @@ use crate::model::{Decoder, Weights};
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
-/// The model that a training starts from, before its weights are loaded.
+/// The start model of a training, before its weights are loaded.
 #[derive(Debug)]
 pub struct StartModel {
     pub config: ModelConfig,
-    /// With its chat template.
+    /// Tokenizer with its chat template.
     pub tokenizer: Tokenizer,
     /// SHA-256 of its files.
     pub digest: String,
-    /// The source of configuration and tokenizer.
+    /// Configuration and tokenizer.
     pub source: ModelSource,
     model: OpenModel,
 }
@@ -24,7 +24,7 @@ impl StartModel {
     /// Finds M; runs are searched in `run_folders`.
     ///
     /// # Errors
-    /// [`StartError`] with what was tried and what to do.
+    /// [`StartError`] with what was tried and the remedy.
     pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
         Self::from_location(ModelLocation::find(name, run_folders)?, run_folders)
     }
@@ -46,7 +46,7 @@ impl StartModel {
         })
     }
 
-    /// Whole weights for a training, with the adapter merged into each tensor on demand.
+    /// Weights for a training, with the adapter merged on demand.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.
@@ -54,7 +54,7 @@ impl StartModel {
         self.model.merged()
     }
 
-    /// The model with unmerged adapters, and its tokenizer, to sample from.
+    /// The model with unmerged adapters, and its tokenizer, for sampling.
     ///
     /// # Errors
     /// Weights or an adapter that do not fit the configuration.

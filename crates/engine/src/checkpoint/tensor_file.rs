@@ -1,4 +1,4 @@
-//! Writes safetensors files in pieces, without the whole in memory; the bytes equal those of `safetensors::serialize`.
+//! Streams safetensors files; the bytes equal those of `safetensors::serialize`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,14 +24,16 @@ impl TensorHeader {
     }
 }
 
-/// Writes `file`. `write_tensor` writes the bytes of the tensor at an index of `tensors`, in any number of pieces.
+/// Writes `file`. `write_tensor` writes the tensor at an index of `tensors`, in any number of
+/// pieces.
 pub(super) fn write_tensors(
     new: &NewFolder<'_>,
     file: &str,
     tensors: &[TensorHeader],
     mut write_tensor: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    // In the order of `safetensors::serialize`: by decreasing element size, so that all are aligned, then by name.
+    // As `safetensors::serialize`: by decreasing element size, so that all are aligned, then by
+    // name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     let key = |at: usize| (Dtype::from(tensors[at].dtype), &tensors[at].name);
     order.sort_by(|&one, &other| {
@@ -65,22 +67,22 @@ pub(super) fn write_tensors(
     })
 }
 
-/// A flat tensor that is written to a file: in host or device memory, or sharded over ranks.
+/// Source of a flat tensor to write: in host or device memory, or sharded over ranks.
 pub trait ElementSource {
-    /// Writes the bytes of a range of these numbers.
+    /// Writes the bytes of a range of elements.
     ///
     /// # Errors
-    /// Those of `write`, and when the numbers cannot be read.
+    /// Those of `write`, and unreadable elements.
     fn write_range(
         &mut self,
         range: Range<usize>,
         write: &mut WriteChunk<'_>,
     ) -> Result<(), CheckpointError>;
 
-    /// Copies the first `count` numbers into `bytes`, which has as many.
+    /// Copies the first `count` elements into `bytes`, of equal size.
     ///
     /// # Errors
-    /// When the numbers cannot be read.
+    /// Unreadable elements.
     fn copy(&mut self, count: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         let mut at = 0;
         self.write_range(0..count, &mut |piece| {
@@ -91,7 +93,7 @@ pub trait ElementSource {
     }
 }
 
-/// Numbers in host memory.
+/// A tensor in host memory.
 pub(super) struct TensorBytes<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) number_bytes: usize,
@@ -107,15 +109,15 @@ impl ElementSource for TensorBytes<'_> {
     }
 }
 
-/// Numbers of a flat tensor on any device, copied [`STAGE_BYTES`] at a time.
+/// A flat tensor on any device, copied [`STAGE_BYTES`] at a time.
 #[derive(Debug)]
 pub struct StreamedTensor<'a> {
     flat: &'a Tensor,
-    /// Once it is needed.
+    /// Created on first use.
     stage: Option<HostBuffer>,
 }
 
-/// Small in tests, so that there are many pieces.
+/// Small in tests, for many pieces.
 pub const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 impl<'a> StreamedTensor<'a> {
@@ -152,7 +154,7 @@ impl ElementSource for StreamedTensor<'_> {
     }
 }
 
-/// Writes every slot of flat `numbers` under its name.
+/// Writes every slot of the flat tensor under its name.
 pub(super) fn write_slots(
     new: &NewFolder<'_>,
     file: &str,

@@ -1,4 +1,5 @@
-//! A trainer's state as a checkpoint folder: the weights for everyone, the moments and counters for an exact resume.
+//! Trainer state as a checkpoint folder: weights for everyone, moments and counters for an exact
+//! resume.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,31 +19,31 @@ use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable, nested_name};
 use crate::run::CHECKPOINT_MARK;
 
-/// The moments, which only a resume reads.
+/// The moments, only needed for a resume.
 pub(super) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
-/// `trainer.json`: with the tensors beside it, everything that the next step depends on.
+/// `trainer.json`: with the tensors, all that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Format of this folder.
+    /// Version of this folder's format.
     pub version: u32,
-    /// Optimizer steps done, skipped ones included.
+    /// Optimizer steps, including skipped ones.
     pub step: u64,
     /// AdamW updates applied.
     pub updates: u64,
-    /// Training prompts taken from the data order so far.
+    /// Training prompts consumed from the data order.
     pub prompts_taken: u64,
-    /// Steps in a row whose gradient was not finite.
+    /// Consecutive steps with a non-finite gradient.
     pub skipped_in_a_row: u64,
-    /// Seconds of training so far, for the time limit.
+    /// Training time, for the time limit.
     pub seconds: f64,
-    /// With `prompt_sampling = "adaptive"`.
+    /// Set with `prompt_sampling = "adaptive"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveOrder>,
-    /// The weight of an entropy bonus that adapts.
+    /// Adaptive weight of the entropy bonus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_coef: Option<f64>,
-    /// How many trained parameters have no file here, since they are those of the run's base; their moments are 0.
+    /// Number of trained parameters not stored here, as they equal the base's; their moments are 0.
     #[serde(default, skip_serializing_if = "is_zero", alias = "numbers_of_base")]
     pub base_parameters: usize,
 }
@@ -52,11 +53,11 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// The newest format that this program reads.
+/// The newest supported format.
 const VERSION: u32 = 1;
 
-/// `trainer.json` as it is written: with the digests of the other files, by which [`crate::run::verify_checkpoint`] knows
-/// them, and its own checksum.
+/// `trainer.json` on disk: with digests of the other files for [`crate::run::verify_checkpoint`],
+/// and its own checksum.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(flatten)]
@@ -65,7 +66,7 @@ struct Document<'a> {
 }
 
 impl TrainerState {
-    /// Before the first step.
+    /// State before the first step.
     pub fn start() -> Self {
         Self {
             version: VERSION,
@@ -81,7 +82,7 @@ impl TrainerState {
     }
 }
 
-/// The contents of a checkpoint besides its numbers.
+/// A checkpoint's contents besides its tensors.
 #[derive(Clone, Debug)]
 pub struct Contents {
     slots: Vec<ParameterSlot>,
@@ -107,16 +108,16 @@ impl Contents {
         }
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     fn count(&self) -> usize {
         self.slots.last().map_or(0, |slot| slot.range().end)
     }
 
-    /// Writes a checkpoint piece by piece, replacing an older one of the same name; returns its size once it is durable.
-    /// `parameters`: all, in full precision; `moments`: all first ones, then the second.
+    /// Streams a checkpoint, replacing one of the same name; returns its size once durable.
+    /// `parameters`: in full precision; `moments`: all first ones, then the second.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`] naming the file that could not be written.
+    /// [`CheckpointError::Write`] naming the file.
     pub fn write(
         &self,
         folder: &Path,
@@ -149,7 +150,7 @@ impl Contents {
         })
     }
 
-    /// Writes the checkpoint of a start whose weights are all those of the base, without them.
+    /// Writes the initial checkpoint, without weights, as they equal the base's.
     pub fn write_start(&self, folder: &Path) -> Result<u64, CheckpointError> {
         self.write_with(
             folder,
@@ -170,7 +171,7 @@ impl Contents {
         if folder.exists() {
             remove(folder)?;
         }
-        // Its parents must exist: the folder of a removed run must not be recreated.
+        // Parents must exist: a removed run's folder must not be recreated.
         folder.parent().map_or(Ok(()), |parent| {
             files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error))
         })?;
@@ -190,25 +191,25 @@ impl Contents {
     }
 }
 
-/// A copy of a checkpoint in host memory, which can be written while training continues.
+/// A checkpoint copied to host memory, written while training continues.
 #[derive(Debug)]
 pub struct Snapshot {
     contents: Contents,
-    /// The parameters, then the moments.
+    /// Parameters, then moments.
     buffer: HostBuffer,
 }
 
 impl Snapshot {
-    /// The buffer size for [`Snapshot::take`].
+    /// Size for [`Snapshot::take`].
     pub fn buffer_bytes(parameters: &Parameters) -> usize {
         parameters.count()
             * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
     }
 
-    /// Copies parameters and moments, synchronously. `buffer` has [`Snapshot::buffer_bytes`].
+    /// Copies parameters and moments synchronously into `buffer`, of [`Snapshot::buffer_bytes`].
     ///
     /// # Errors
-    /// If the copy fails.
+    /// A failed copy.
     pub fn take(
         mut buffer: HostBuffer,
         contents: Contents,
@@ -224,10 +225,10 @@ impl Snapshot {
         Ok(Self { contents, buffer })
     }
 
-    /// Writes the checkpoint; returns its size once it is durable.
+    /// Writes the checkpoint; returns its size once durable.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`] naming the file that could not be written.
+    /// [`CheckpointError::Write`] naming the file.
     pub fn write(&self, folder: &Path) -> Result<u64, CheckpointError> {
         let number_bytes = self.contents.dtype.size_in_bytes();
         let (flat, moments) = self
@@ -251,7 +252,7 @@ impl Snapshot {
     }
 }
 
-/// Removes a checkpoint if it exists. `trainer.json` is removed first, so that an interrupted removal leaves no
+/// Removes a checkpoint if it exists, `trainer.json` first, so that an interruption leaves no valid
 /// checkpoint.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let absent_or = |result: std::io::Result<()>| match result {
@@ -268,7 +269,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     absent_or(std::fs::remove_dir_all(folder))
 }
 
-/// Loads the weights into `parameters`, which have those of the base, and returns the moments and the state.
+/// Loads the weights into `parameters`, which hold the base's; returns moments and state.
 pub fn load(
     folder: &Path,
     parameters: &Parameters,
@@ -320,7 +321,7 @@ pub fn load(
     Ok((own_moments(view.data(), parameters)?, state))
 }
 
-/// First and second moments of the numbers that this rank moves, with padding, of those of all.
+/// This rank's (padded) part of first and second moments.
 fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, CheckpointError> {
     let (count, size, flat) = (
         parameters.count(),
@@ -331,7 +332,7 @@ fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, Checkpoi
     let moments = Tensor::zeros(2 * size, DType::F32, flat.device())?;
     let own = parameters.shard().range(count);
     for half in 0..2 {
-        // A second copy of all of them may not fit.
+        // A second copy of all may not fit.
         for start in own.clone().step_by(STAGE_BYTES / number_bytes) {
             let end = own.end.min(start + STAGE_BYTES / number_bytes);
             let there = (half * count + start) * number_bytes..(half * count + end) * number_bytes;
@@ -343,12 +344,12 @@ fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, Checkpoi
     Ok(moments)
 }
 
-/// Loads the weights into `parameters`, which must have the same tensors, each directly from the file to the device. If
-/// one is missing, nothing is changed.
+/// Loads the weights into `parameters`, which must have the same tensors, directly from file to
+/// device. A missing tensor leaves all unchanged.
 pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
     let path = weights_path(folder);
     let file = open(&path)?;
-    // Adapters of a base that also sees have other names in the file.
+    // Adapters of a vision model's base have other names in the file.
     let view = |name: &str| file.get(name).or_else(|_| file.get(&nested_name(name)));
     for slot in parameters.slots() {
         if view(&slot.name).is_ok_and(|view| view.shape() == slot.shape.as_slice()) {
@@ -373,13 +374,13 @@ fn weights_path(folder: &Path) -> std::path::PathBuf {
     }
 }
 
-/// Memory-maps a checkpoint's file.
+/// Memory-maps a file.
 fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
     let unreadable = |problem: String| CheckpointError::Read {
         path: path.to_owned(),
         problem,
     };
-    // Refuses what is not a regular file before mapping it.
+    // Rejects anything but a regular file before mapping.
     crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
     // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a
     // checkpoint's files under their final name; if someone shortens one meanwhile, the process ends with SIGBUS, as
@@ -388,10 +389,10 @@ fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
         .map_err(|error| unreadable(format!("incomplete safetensors file ({error})")))
 }
 
-/// The size of all files of a checkpoint.
+/// Total size of a checkpoint's files.
 ///
 /// # Errors
-/// [`CheckpointError::Write`] naming the folder if it cannot be read.
+/// [`CheckpointError::Write`] naming an unreadable folder.
 pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
     let failed = |source| CheckpointError::Write {
         path: folder.to_owned(),
@@ -419,7 +420,7 @@ mod tests {
     use crate::model::Shard;
     use crate::update::{Optimizer, OptimizerSettings};
 
-    /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.
+    /// Has as many slots as Qwen3-8B's adapters, small, in another order than their names.
     fn trained() -> (Parameters, Optimizer) {
         let tensors = (0..504).map(|at| {
             let numbers: Vec<f32> = (0..6)
@@ -520,7 +521,7 @@ mod tests {
         );
     }
 
-    /// In f32 and bf16; the last rank's part has padding.
+    /// Covers f32 and bf16; the last rank's part is padded.
     #[test]
     fn a_rank_loads_its_part_and_all_weights() {
         let (parameters, optimizer) = trained();
@@ -589,7 +590,7 @@ mod tests {
             (then, moments, 3)
         );
 
-        // One tensor too few: nothing is changed.
+        // One tensor too few: nothing changes.
         parameters.restore(&zeros).unwrap();
         let path = folder.join("adapter_model.safetensors");
         let few = parameters.named().unwrap().split_off(1);

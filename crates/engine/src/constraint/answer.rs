@@ -1,4 +1,4 @@
-//! The answers that a task, or a row's tools, accept.
+//! Answers that a task, or a row's tools, accept.
 
 use std::sync::Arc;
 
@@ -12,42 +12,42 @@ use crate::score::{Grammar, Task};
 use crate::task::{encode_path, encode_reference, functions};
 use crate::text::CallFormat;
 
-/// The forms of answers that a task accepts.
+/// Forms of accepted answers.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// A value that the first of the files accepts.
+    /// A value valid by the first file.
     Json {
         files: Vec<SchemaFile>,
         assert_formats: bool,
     },
-    /// A value that one of the files accepts alone.
+    /// A value valid by one of the files alone.
     AnyJson {
         files: Vec<SchemaFile>,
         assert_formats: bool,
     },
-    /// Calls of functions. By name: the schema of the arguments.
+    /// Function calls. By name: schema of the arguments.
     Calls {
         functions: Vec<(String, SchemaFile)>,
         format: &'static CallFormat,
         instead: Instead,
-        /// One call at most.
+        /// Whether at most one call is allowed.
         is_single: bool,
         assert_formats: bool,
     },
-    /// Text in which a pattern is found.
+    /// Text that contains a match of a pattern.
     Text { pattern: String, label: String },
 }
 
-/// What the model may answer instead of calls.
+/// Alternatives to calls.
 #[derive(Clone, Debug)]
 pub enum Instead {
-    /// Nothing: one call at least is made.
+    /// None: at least one call.
     Nothing,
-    /// `[]`, as tasks read an answer without calls.
+    /// `[]`, which tasks read as no calls.
     EmptyList,
     /// Text, also before, between and after calls.
     Text,
-    /// A value that the first of the files accepts.
+    /// A value valid by the first file.
     Value(Vec<SchemaFile>),
 }
 
@@ -60,7 +60,7 @@ impl Answer {
         }
     }
 
-    /// A value that a schema accepts which refers to no file, also by its formats. `label`: what it is called in errors.
+    /// A value valid by a self-contained schema, including formats. `label`: its name in errors.
     pub fn schema(label: &str, schema: &Value) -> Self {
         Self::Json {
             files: vec![SchemaFile::alone(label, schema)],
@@ -68,7 +68,8 @@ impl Answer {
         }
     }
 
-    /// One call or more of the tools, in OpenAI's schema. `text`: that the tools are the whole of, for places in errors.
+    /// Requires at least one call of the tools, in OpenAI's schema. `text`: the tools' source, for
+    /// positions in errors.
     ///
     /// # Errors
     /// [`ConstraintError::Tools`].
@@ -108,10 +109,10 @@ impl Answer {
         })
     }
 
-    /// The right answers of a task; `tools`: a row's own.
+    /// Right answers of a task; `tools`: a row's own.
     ///
     /// # Errors
-    /// [`ConstraintError`] where the task's kind has no grammar, or its files cannot be read.
+    /// [`ConstraintError`] for a task without a grammar, or unreadable files.
     pub(super) fn for_task(task: &Task, tools: Option<&Value>) -> Result<Self, ConstraintError> {
         let label = task.label(&task.definition_file);
         let assert_formats = task.score.assert_formats;

@@ -1,21 +1,22 @@
-//! Bounds of numbers that the grammar's compiler takes for wider than they are.
+//! Narrows numeric bounds that the grammar compiler widens.
 
 use serde_json::{Map, Value, json};
 
-/// How far from an excluded whole number numbers begin, where the compiler would take the number itself for allowed.
+/// Distance from an excluded integer that the compiler would otherwise allow.
 const BESIDE: f64 = 1e-6;
 
 const KEYWORDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 
-/// Bounds of numbers, above 0 and (with their signs changed) below. The compiler takes a whole number that is excluded
-/// for allowed where another bound lies between it and the next one.
+/// Numeric bounds, above 0 and (negated) below. The compiler allows an excluded integer if another
+/// bound lies between it and the next one.
 #[derive(Debug, Default)]
 struct Bounds {
     excluded: [Vec<f64>; 2],
     other: [Vec<f64>; 2],
 }
 
-/// Replaces excluded bounds that the compiler would allow by bounds beside them, as if all bounds were of one value.
+/// Replaces excluded bounds that the compiler would allow by adjacent ones, assuming that all
+/// bounds apply to one value.
 pub(super) fn narrow_bounds<'a>(schemas: impl Iterator<Item = &'a mut Value>) {
     let mut schemas: Vec<&mut Value> = schemas.collect();
     let mut bounds = Bounds::default();
@@ -66,7 +67,7 @@ impl Bounds {
     }
 }
 
-/// Bounds of a schema that do not concern whole numbers alone.
+/// Bounds of a schema not limited to integers.
 fn bounds_of(members: &Map<String, Value>) -> Vec<(&'static str, f64)> {
     if members.get("type").is_some_and(|kind| kind == "integer") {
         return Vec::new();
@@ -81,7 +82,7 @@ fn is_lower(keyword: &str) -> bool {
     keyword.ends_with("inimum")
 }
 
-/// Whether a bound is below 0, and whether it excludes a whole number, with other numbers beyond it.
+/// Whether a bound is below 0, and whether it excludes an integer with other numbers beyond it.
 fn side_of(keyword: &str, bound: f64) -> (usize, bool) {
     let side = usize::from(if is_lower(keyword) {
         bound < 0.0

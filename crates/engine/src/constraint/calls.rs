@@ -1,4 +1,4 @@
-//! Calls of functions as a grammar: the texts of a format around names and arguments.
+//! Grammar of function calls: a format's texts around names and arguments.
 
 use serde_json::{Map, Value, json};
 
@@ -7,30 +7,30 @@ use super::answer::Instead;
 use super::schema::SchemaFile;
 use crate::score::{ArgumentLayout, CallLayout};
 
-/// Objects and lists within each other, and references from one to the next.
+/// Nesting of objects, lists and references.
 const MAX_DEPTH: usize = 16;
 
-/// A grammar in Lark, and the schemas that it names.
+/// A Lark grammar, and the schemas that it names.
 pub(super) type NamedGrammar = (String, Vec<(String, Value)>);
 
-/// What follows the opening of a call, with the rules and schemas that it names.
+/// A call after its opening, with rules and schemas that it names.
 type CallRules = (String, Vec<String>, Vec<(String, Value)>);
 
-/// The functions that may be called, each with the prepared schema of its arguments.
+/// Callable functions with prepared argument schemas.
 pub(super) struct Calls<'a> {
     pub(super) functions: &'a [(String, SchemaFile)],
     pub(super) schemas: Vec<Value>,
-    /// That schemas refer to.
+    /// Referenced by the schemas.
     pub(super) definitions: &'a Map<String, Value>,
     pub(super) instead: &'a Instead,
     pub(super) is_single: bool,
 }
 
 impl Calls<'_> {
-    /// The rule `answer`: calls, and what may stand in their place.
+    /// The rule `answer`: calls and their alternatives.
     ///
     /// # Errors
-    /// [`ConstraintError::Schema`] at what cannot be written in the format.
+    /// [`ConstraintError::Schema`] at what the format cannot express.
     pub(super) fn grammar(self, layout: CallLayout) -> Result<NamedGrammar, ConstraintError> {
         let is_list = matches!(layout, CallLayout::List { .. });
         let (open, separator) = match layout {
@@ -64,7 +64,7 @@ impl Calls<'_> {
             }
             Instead::EmptyList => format!("answer: {calls} | \"[]\"\n{call_rule}"),
             Instead::Value(_) => format!("answer: {calls} | @value\n{call_rule}"),
-            // JSON at the beginning is calls.
+            // JSON at the beginning is a call.
             Instead::Text if open.is_empty() => format!(
                 "answer: {calls} | TEXT?\n{call_rule}\nTEXT: /[^\\[{{\\s](?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
             ),
@@ -81,7 +81,7 @@ impl Calls<'_> {
         Ok((answer + &rules.collect::<String>(), schemas))
     }
 
-    /// What follows the opening of a call, with the rules and schemas that it names.
+    /// A call after its opening, with rules and schemas that it names.
     fn call(self, layout: CallLayout) -> Result<CallRules, ConstraintError> {
         let Self {
             functions,
@@ -152,7 +152,7 @@ impl Calls<'_> {
     }
 }
 
-/// A JSON object that is a call of one of the functions.
+/// Schema of an object that calls one of the functions.
 fn any_call(functions: &[(String, SchemaFile)], schemas: Vec<Value>, key: &str) -> Value {
     let call = |((name, _), arguments): (&(String, SchemaFile), Value)| {
         json!({
@@ -165,7 +165,7 @@ fn any_call(functions: &[(String, SchemaFile)], schemas: Vec<Value>, key: &str) 
     json!({"anyOf": functions.iter().zip(schemas).map(call).collect::<Vec<_>>()})
 }
 
-/// A text in Lark; nothing for an empty one.
+/// A Lark literal; empty for empty text.
 fn literal(text: &str) -> String {
     if text.is_empty() {
         String::new()
@@ -174,16 +174,16 @@ fn literal(text: &str) -> String {
     }
 }
 
-/// Arguments that are not one JSON object.
+/// Arguments that are not a JSON object.
 struct Arguments<'a> {
     definitions: &'a Map<String, Value>,
     rules: Vec<String>,
     schemas: Vec<(String, Value)>,
 }
 
-/// One of the ways to write a value.
+/// A way to write a value.
 enum Written {
-    /// A string of so many characters.
+    /// A string, with the repetition of its characters.
     Text(String),
     Constant(String),
     Json(Value),
@@ -191,7 +191,7 @@ enum Written {
     List(Value),
 }
 
-/// The place of a schema, and why it has no grammar.
+/// Pointer to a schema, and why it has no grammar.
 type Fault = (String, String);
 
 impl Arguments<'_> {
@@ -232,14 +232,14 @@ impl Arguments<'_> {
         })
     }
 
-    /// A rule with a name of its own.
+    /// Adds a uniquely named rule.
     fn rule(&mut self, attribute: &str, body: &str) -> String {
         let name = format!("r{}", self.rules.len());
         self.rules.push(format!("{name}{attribute}: {body}"));
         name
     }
 
-    /// A text with what ends it, which it does not contain: a tag ends it also within a line.
+    /// Text up to its end marker, which it cannot contain, even within a line.
     fn text(&mut self, length: &str, close: &str) -> String {
         let (suffix, tag) = (format!("[suffix={}]", literal(close)), close.trim());
         let body = format!("/(?s:.{length})/");
@@ -261,7 +261,7 @@ impl Arguments<'_> {
         format!("@{name}")
     }
 
-    /// Members in their order, those that are not required each there or not, with a text between two.
+    /// Members in order, optional ones possibly missing, with a separator.
     fn sequence(&mut self, members: &[(String, bool)], between: &str) -> String {
         let separator = literal(between);
         let (mut rest, mut firsts) = (String::new(), Vec::new());
@@ -310,7 +310,7 @@ impl Arguments<'_> {
         Ok(format!("\"{{\" {} \"}}\"", self.sequence(&written, ",")))
     }
 
-    /// A value between `open` and `close` if it is text; where `open` is empty, all others stand before `close`, too.
+    /// Text between `open` and `close`; with an empty `open`, other values precede `close` too.
     fn value(
         &mut self,
         schema: &Value,
@@ -440,7 +440,7 @@ struct Member {
     is_required: bool,
 }
 
-/// The properties that an object may have.
+/// Possible properties of an object.
 fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
     const KNOWN: [&str; 9] = [
         "type",
@@ -492,7 +492,7 @@ fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
         .collect())
 }
 
-/// The number of a string's characters, as a pattern's repetition.
+/// A string's length as a repetition.
 fn length(schema: &Value, pointer: &str) -> Result<String, Fault> {
     if let Some(keyword) = ["pattern", "format", "allOf", "not"]
         .iter()

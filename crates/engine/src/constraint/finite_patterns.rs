@@ -1,5 +1,5 @@
-//! `patternProperties` whose patterns match a few keys: they say the same as `properties`. The compiler takes a key twice
-//! otherwise, or none where all that a pattern matches have their own place.
+//! Rewrites `patternProperties` that match few keys as `properties`. The compiler otherwise allows
+//! a key twice, or none if all matches are listed elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use super::literals::written_pattern;
 use super::overlap::list;
 
-/// Keys of one pattern that become properties, and those of a pattern that are listed already.
+/// Keys of one pattern that become properties, and listed keys of a pattern.
 const MAX_KEYS: usize = 64;
 const MAX_LISTED_KEYS: usize = 1_000;
 
-/// Moves patterns of a few keys to `properties`. Where keys are counted, only those whose keys are all listed: the
-/// compiler counts no keys that need not stand.
+/// Moves patterns with few keys to `properties`. If keys are counted, only those whose keys are all
+/// listed, as the compiler does not count optional keys.
 pub(super) fn name_keys(members: &mut Map<String, Value>) {
     let Some(Value::Object(patterns)) = members.remove("patternProperties") else {
         return;
@@ -54,7 +54,7 @@ pub(super) fn name_keys(members: &mut Map<String, Value>) {
     }
 }
 
-/// The texts that a pattern is found in, where they are few.
+/// Texts that contain a match, if few.
 fn keys_of(pattern: &str) -> Option<BTreeSet<String>> {
     let written = written_pattern(pattern).ok()?;
     let words = words(&regex_syntax::parse(&written).ok()?)?;
@@ -63,16 +63,16 @@ fn keys_of(pattern: &str) -> Option<BTreeSet<String>> {
     is_finite.then(|| words.into_iter().map(|word| word.text).collect())
 }
 
-/// A text that a part of a pattern matches.
+/// A text matched by a part of a pattern.
 #[derive(Clone, Debug, Default)]
 struct Word {
     text: String,
-    /// Whether it must be at the beginning of the key, and at its end.
+    /// Whether it is anchored at the key's beginning, and end.
     begins: bool,
     ends: bool,
 }
 
-/// All that a part of a pattern matches; `None` where they are many, or it looks at what is around.
+/// Matches of a part of a pattern; `None` if many, or with look-around.
 fn words(hir: &Hir) -> Option<Vec<Word>> {
     let text = |text: String| Word {
         text,
@@ -126,7 +126,7 @@ fn words(hir: &Hir) -> Option<Vec<Word>> {
     (found.len() <= MAX_LISTED_KEYS).then_some(found)
 }
 
-/// Each text behind each other, but those that something must follow or precede.
+/// Concatenations, except those excluded by anchors.
 fn joined(before: &[Word], after: &[Word]) -> Option<Vec<Word>> {
     if before.len().saturating_mul(after.len()) > MAX_LISTED_KEYS {
         return None;

@@ -1,4 +1,4 @@
-//! Formats of strings as patterns: those that a pattern can say exactly.
+//! String formats as equivalent patterns.
 
 macro_rules! date {
     () => {
@@ -15,8 +15,8 @@ macro_rules! time {
     };
 }
 
-/// A pattern of the strings that the validator takes for a format; `None` where no pattern says so. Leap seconds are
-/// left out.
+/// Pattern of the strings that the validator accepts for a format; `None` if it cannot be
+/// expressed. Excludes leap seconds.
 pub(super) fn pattern_of_format(name: &str) -> Option<&'static str> {
     Some(match name {
         "date" => concat!("^(", date!(), ")$"),
@@ -46,7 +46,7 @@ const URI: &str = concat!(
     r"(:[1-9][0-9]{0,3})?(/[A-Za-z0-9._~-]{0,60}){0,8}(\?[A-Za-z0-9._~=&-]{0,120})?(#[A-Za-z0-9._~-]{0,60})?$"
 );
 
-/// A pattern of the usual strings of a format, none of which the validator refuses; `None` where there is none.
+/// Pattern of a format's usual strings, all accepted by the validator.
 pub(super) fn pattern_within_format(name: &str) -> Option<&'static str> {
     Some(match name {
         "duration" => {
@@ -70,7 +70,7 @@ pub(super) fn pattern_within_format(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether a pattern is that of a format.
+/// Whether a pattern is a format's.
 pub(super) fn is_of_format(pattern: &str) -> bool {
     crate::schema_keywords::FORMATS.iter().any(|(name, ..)| {
         pattern_of_format(name).or_else(|| pattern_within_format(name)) == Some(pattern)

@@ -1,5 +1,5 @@
-//! Grammars of answers: JSON by a schema, calls of functions, text by a pattern, each after a think block where the
-//! model may think.
+//! Grammars of answers: JSON by schema, function calls, text by pattern, optionally after a think
+//! block.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -18,19 +18,19 @@ use crate::score::call_layout;
 use crate::text::ThinkMarks;
 use crate::text::catch_panic::catch_panic;
 
-/// Between tokens of JSON: nothing, a space, or a line break with an indentation.
+/// White space between JSON tokens: nothing, a space, or a line break with indentation.
 const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\x09]{0,40}";
-/// Around the JSON of a call, and after a think block.
+/// Around a call's JSON, and after a think block.
 const GAP: &str = r"[\x20\n]{1,4}";
 
-/// Texts that are begun when a grammar is compiled, and tokens of each.
+/// Test texts per compiled grammar, and tokens of each.
 const PROBES: u64 = 4;
 const PROBED_TOKENS: usize = 8;
 
-/// Schemas that are compiled alone at most, to find the one at fault.
+/// Limit of schemas compiled separately to locate a fault.
 const MAX_SEARCHED_SCHEMAS: usize = 2_000;
 
-/// Compiles the grammar of an answer. `until`: where it fails, how long the place at fault is looked for.
+/// Compiles an answer's grammar. `until`: deadline for locating a fault.
 pub(super) fn compile(
     vocabulary: &Vocabulary,
     answer: &Answer,
@@ -134,7 +134,7 @@ fn before_answer(reasoning: Reasoning, marks: &ThinkMarks) -> String {
     }
 }
 
-/// `schemas`: by the names that the grammar has for them.
+/// `schemas`: by their names in the grammar.
 fn json_matcher(
     vocabulary: &Vocabulary,
     lark: &str,
@@ -143,7 +143,7 @@ fn json_matcher(
 ) -> Option<Matcher> {
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITE_SPACE.to_owned()),
-        // Without `\u` every text is written in one way, so that a key cannot stand twice in two spellings.
+        // Without `\u` each text has one spelling, so a key cannot occur twice in two spellings.
         json_allowed_escapes: Some("nrbtf\\\"".to_owned()),
         ..JsonCompileOptions::default()
     };
@@ -185,7 +185,8 @@ fn json_matcher(
     )
 }
 
-/// Whether keys that patterns must not match can be decoded: the first token shows it, wherever in an answer they come.
+/// Whether keys that patterns must not match can be decoded: the first token shows it, wherever
+/// they occur.
 fn are_decodable<'a>(
     vocabulary: &Vocabulary,
     options: &JsonCompileOptions,
@@ -213,8 +214,8 @@ fn are_decodable<'a>(
     })
 }
 
-/// Text in which a pattern is found, without white space around it, since that is no part of the answer; else why there
-/// is none.
+/// Matcher of text containing a match, trimmed, since white space is not part of the answer; else
+/// why there is none.
 fn text_matcher(
     vocabulary: &Vocabulary,
     pattern: &str,
@@ -255,7 +256,7 @@ fn text_matcher(
     })
 }
 
-/// A pattern of the texts in which another is found.
+/// Pattern of all texts that contain a match.
 fn anchored(hir: &Hir) -> String {
     const ANY: &str = "(?s:.*)";
     match hir.kind() {
@@ -288,8 +289,8 @@ fn anchored(hir: &Hir) -> String {
     }
 }
 
-/// The matcher of a grammar, its first masks computed. What the compiler says of one that it refuses names its own
-/// parts, not the user's, so it is not passed on.
+/// A grammar's matcher with its first masks computed. Compiler errors are dropped, since they name
+/// its own constructs.
 fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Option<Matcher> {
     let built = catch_panic(|| {
         let mut matcher = Matcher::new(vocabulary.factory.create_parser(grammar));
@@ -300,8 +301,8 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Option<Matcher>
     built.ok().flatten()
 }
 
-/// Decodes a few tokens: some grammars fail only after the first ones, such as those of a key that a large pattern must
-/// not match.
+/// Decodes a few tokens, as some grammars only fail then, such as for keys that must not match a
+/// large pattern.
 fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
     let (mut matcher, mut random, mut is_begun) = (start.deep_clone(), walk, false);
     let bytes = |id: &u32| {
@@ -324,7 +325,7 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
         };
         let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
         let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
-        // A think block ends at once, then a string begins, of letters and digits.
+        // Ends a think block at once, then begins a string of letters and digits.
         let end = allowed
             .iter()
             .find(|id| step == 0 && bytes(id) == vocabulary.marks.end().as_bytes());
@@ -347,9 +348,9 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
     Some(())
 }
 
-/// The innermost schema that fails alone, and the keyword without which it does not; the whole where it is not found in
-/// time. Those that fail without what they refer to come first, then those that are not just schemas of no value, which
-/// may well be allowed where they are.
+/// The innermost schema that fails alone, and the responsible keyword; the whole if not found in
+/// time. Prefers schemas that fail without their references, then those that accept some value, as
+/// an empty schema may be allowed in its place.
 fn located(
     vocabulary: &Vocabulary,
     files: &[SchemaFile],
@@ -421,7 +422,7 @@ fn located(
     }
 }
 
-/// A guess why the compiler rejects a keyword.
+/// Guesses why the compiler rejects a keyword.
 fn why_not<'a>(schemas: &Schemas<'a>, keyword: &str, schema: &'a Value) -> String {
     let why = match keyword {
         "pattern" => {

@@ -1,4 +1,4 @@
-//! Names, values, patterns and counts that a grammar of answers can have; what it cannot is a sentence.
+//! Names, values, patterns and counts in grammars; what is not supported becomes a sentence.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use super::overlap::list;
 use crate::score::{WordEdge, engine_pattern};
 use crate::text::{THINK_MARKS, ThinkMarks};
 
-/// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
-/// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
+/// Consecutive optional properties: each may be the next key, and the parser's work per token grows
+/// with their square. See the related limits in [`vocabulary`](super::vocabulary).
 const MAX_OPTIONAL_PROPERTIES: usize = 1_000;
-/// A double tells whole numbers apart up to here.
+/// Doubles represent integers exactly up to here.
 pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
 
 pub(super) fn unenforced(keyword: &str) -> String {
@@ -23,7 +23,7 @@ pub(super) fn unenforced(keyword: &str) -> String {
     )
 }
 
-/// The pattern with ECMA 262's classes written out, as the validator reads it.
+/// Expands ECMA 262's classes, as the validator does.
 pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
     let refuse = |advice: &str| {
         format!(
@@ -41,8 +41,8 @@ pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
     Ok(written.into_owned())
 }
 
-/// The pattern of a format that the validator checks; nothing for one that it does not know, and for constants where the
-/// pattern says less than the format.
+/// Pattern of a checked format; `None` for unknown ones, and for constants if the pattern is weaker
+/// than the format.
 pub(super) fn checked_format(
     name: &str,
     is_constant: bool,
@@ -62,7 +62,7 @@ pub(super) fn checked_format(
     }
 }
 
-/// A key that may stand twice counts once, so properties without names cannot be counted while they are written.
+/// A repeated key counts once, so unnamed properties cannot be counted while decoding.
 pub(super) fn check_least(members: &Map<String, Value>, least: &Value) -> Result<(), String> {
     let is_open = members.contains_key("patternProperties")
         || members
@@ -102,7 +102,7 @@ pub(super) fn check_optional(
     }
 }
 
-/// No answer has what ends a think block.
+/// Answers cannot contain an end of think blocks.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     match end_in(name.as_bytes()) {
         Some(end) => Err(format!(
@@ -112,7 +112,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Numbers that doubles tell apart, and characters that strings can have without `\u`.
+/// Checks that numbers are exact in doubles, and strings need no `\u`.
 pub(super) fn check_data(value: &Value) -> Result<(), String> {
     match value {
         Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() >= EXACT) => Err(
@@ -131,18 +131,18 @@ pub(super) fn check_data(value: &Value) -> Result<(), String> {
     }
 }
 
-/// What ends a think block of any model.
+/// The end mark of any model's think block.
 fn end_in(text: &[u8]) -> Option<&'static str> {
     let is_in = |end: &&str| text.windows(end.len()).any(|part| part == end.as_bytes());
     THINK_MARKS.iter().map(ThinkMarks::end).find(is_in)
 }
 
-/// Whether JSON can write a byte of a string only with `\u`.
+/// Whether JSON can only write a byte with `\u`.
 fn is_unwritten(byte: u8) -> bool {
     byte == 0x7F || byte < 0x20 && !b"\n\r\t\x08\x0C".contains(&byte)
 }
 
-/// Whether a text of a pattern has such a byte, which the compiler would leave out, or what no answer has.
+/// Whether a pattern's text has such a byte, which the compiler would drop, or an end mark.
 fn has_unwritten_text(hir: &Hir) -> bool {
     match hir.kind() {
         HirKind::Literal(literal) => {

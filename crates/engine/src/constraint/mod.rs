@@ -1,17 +1,17 @@
-//! Constrained decoding: what a task takes as an answer, and the text so far -> the tokens that may come next.
+//! Constrained decoding: a task's answers as grammars, and the tokens that may follow a text.
 
-mod answer; // what a task, or a row's tools, take as an answer
-mod bounds; // bounds of numbers that the compiler takes for wider than they are
-mod calls; // calls of functions in the format of a model family
+mod answer; // answers that a task or a row's tools accept
+mod bounds; // numeric bounds that the compiler widens
+mod calls; // function calls in a model family's format
 mod finite_patterns; // patterns of a few keys as properties
-mod formats; // formats of strings as patterns
+mod formats; // string formats as patterns
 mod grammar; // answers and think blocks as grammars
-mod literals; // names, values and patterns that answers can have
-mod overlap; // whether schemas accept no value in common
-mod positive; // `not`, `if`, `oneOf` and `uniqueItems` in other keywords
-mod requests; // the requests that an API takes as schemas
-mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
-mod vocabulary; // the bytes of tokens
+mod literals; // expressible names, values and patterns
+mod overlap; // disjoint schemas
+mod positive; // rewrites `not`, `if`, `oneOf` and `uniqueItems`
+mod requests; // API requests as schemas
+mod schema; // bundles a schema, or reports an unenforceable keyword
+mod vocabulary; // bytes of tokens
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -33,21 +33,20 @@ pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::advance;
 
-/// The limit of processor time for one grammar, so that it does not depend on what else runs. Thousands of schemas take
-/// seconds, and most such grammars are too large then.
+/// CPU time limit per grammar, independent of system load. Thousands of schemas take seconds, and
+/// most such grammars are too large anyway.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 
-/// How often the limit is looked at.
+/// Interval of checking the limit.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Why completions cannot be constrained.
 #[derive(Debug, thiserror::Error)]
 pub enum ConstraintError {
     #[error(
         "no constraint can be made of {task} (kind {kind:?}): only json_schema, tool_calls, http_request and regex have a grammar; sample without `constrained:`"
     )]
     Kind { task: String, kind: &'static str },
-    /// A schema, at the place of what cannot be enforced.
+    /// An unsupported construct in a schema, with position.
     #[error("{label} line {line} column {column} ({pointer}): {message}")]
     Schema {
         label: String,
@@ -79,7 +78,7 @@ pub enum ConstraintError {
     Busy { seconds: u64 },
     #[error("no constraint can be made for this tokenizer: {0}")]
     Vocabulary(String),
-    /// The tokens of one completion.
+    /// A failure after some tokens of a completion.
     #[error("the constraint failed after {tokens} tokens: {why}; simplify the schema or pattern")]
     Mask { tokens: usize, why: &'static str },
     #[error(transparent)]
@@ -99,7 +98,7 @@ pub enum Reasoning {
 }
 
 impl Reasoning {
-    /// Reads from a rendered prompt whether it opens a think block.
+    /// Detects whether a rendered prompt opens a think block.
     pub fn for_prompt(thinking: Thinking, prompt: &str, marks: &ThinkMarks) -> Self {
         match thinking {
             Thinking::Off => Self::Off,
@@ -109,16 +108,16 @@ impl Reasoning {
     }
 }
 
-/// A compiled grammar of answers, in the tokens of one model.
+/// A grammar compiled for one model's tokens.
 pub struct Constraint {
-    /// At the beginning. In a lock, since copies share what they learn.
+    /// Initial state. Locked, since copies share what they learn.
     start: Mutex<Matcher>,
     vocabulary: Arc<Vocabulary>,
     reasoning: Reasoning,
 }
 
 impl PartialEq for Constraint {
-    /// Whether they are one and the same.
+    /// Identity.
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
     }
@@ -136,10 +135,10 @@ impl std::fmt::Debug for Constraint {
 }
 
 impl Constraint {
-    /// Takes [`COMPILE_TIME`] at most, whatever the answer.
+    /// Takes at most [`COMPILE_TIME`].
     ///
     /// # Errors
-    /// [`ConstraintError`] naming what cannot be enforced, with its place.
+    /// [`ConstraintError`] naming the unsupported construct, with position.
     pub fn compile(
         vocabulary: &Arc<Vocabulary>,
         answer: &Answer,
@@ -157,7 +156,7 @@ impl Constraint {
         })
     }
 
-    /// A copy that computes on another thread without waiting for this one.
+    /// A copy for another thread, without a shared lock.
     #[must_use]
     pub fn independent(&self) -> Self {
         let start = self
@@ -172,7 +171,7 @@ impl Constraint {
         }
     }
 
-    /// A completion without tokens.
+    /// State of an empty completion.
     pub fn begin(&self) -> Progress {
         let matcher = self
             .start
@@ -180,7 +179,7 @@ impl Constraint {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let block = match self.reasoning {
-            // Every answer has a header of its own.
+            // Every answer has its own header.
             _ if !self.vocabulary.marks.answer.is_empty() => Block::Thinking,
             Reasoning::Off => Block::Answer,
             Reasoning::Allowed => Block::Beginning(0),
@@ -196,15 +195,15 @@ impl Constraint {
     }
 }
 
-/// Does work on a thread of its own, which is left behind where it takes too much processor time: the compiler counts
-/// what it does, so the thread ends at some time, but not soon. At most as many are left behind as there are cores.
+/// Runs `work` on a new thread, which is abandoned if it exceeds the CPU time: it ends eventually,
+/// as the compiler bounds its work. At most as many are abandoned as there are cores.
 fn within<R: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, ConstraintError> {
-    /// Threads that work.
+    /// Number of running threads.
     static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-    /// Gives its place back.
+    /// Frees its slot on drop.
     struct Place;
     impl Drop for Place {
         fn drop(&mut self) {
@@ -230,7 +229,7 @@ fn within<R: Send + 'static>(
     let (place, (sender, receiver)) = (Place, channel());
     let id = Arc::new(OnceLock::new());
     let started_as = Arc::clone(&id);
-    // Schemas are nested, and the compiler follows them.
+    // The compiler recurses into nested schemas.
     let thread = std::thread::Builder::new()
         .name("constraint".to_owned())
         .stack_size(32 << 20);
@@ -253,7 +252,7 @@ fn within<R: Send + 'static>(
     }
 }
 
-/// What a thread of this process has computed; `None` where the kernel does not say.
+/// CPU time of a thread of this process; `None` if unavailable.
 fn processor_time(thread: rustix::thread::Pid) -> Option<Duration> {
     let id = thread.as_raw_nonzero();
     let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
@@ -261,27 +260,27 @@ fn processor_time(thread: rustix::thread::Pid) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-/// The parser's state after the tokens of one completion.
+/// Parser state after a completion's tokens.
 pub struct Progress {
     matcher: Matcher,
     vocabulary: Arc<Vocabulary>,
     block: Block,
-    /// How many bytes of the end of a think block the text ends with.
+    /// Bytes of an end mark of think blocks that the text ends with.
     matched: usize,
     tokens: usize,
 }
 
-/// The part of the completion under way.
+/// Current part of the completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
-    /// So many bytes of the mark that opens a block were written, and nothing else.
+    /// This many bytes of the opening mark were written, and nothing else.
     Beginning(usize),
     Thinking,
-    /// Another end in it would hide what is before.
+    /// Another end mark would hide preceding text.
     Answer,
 }
 
-/// The message for compiler errors after allowed tokens.
+/// Message for compiler errors after allowed tokens.
 const OUTGROWN: &str = "the grammar has too many ways to continue the text";
 
 impl std::fmt::Debug for Progress {
@@ -294,8 +293,8 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Sets the bits of the tokens that may come next and clears all others: bit `id % 32` of word `id / 32`. At least
-    /// one is set; stop tokens only where the answer may end.
+    /// Sets the bits of allowed next tokens and clears all others: bit `id % 32` of word `id / 32`.
+    /// At least one is set; stop tokens only if the answer may end.
     ///
     /// # Errors
     /// [`ConstraintError::Mask`].
@@ -324,7 +323,8 @@ impl Progress {
         Ok(())
     }
 
-    /// Appends a token that the last mask allows. A stop token ends the completion: nothing may be asked after it.
+    /// Appends a token allowed by the last mask. A stop token ends the completion: call nothing
+    /// afterwards.
     ///
     /// # Errors
     /// [`ConstraintError::Mask`].
@@ -355,7 +355,7 @@ impl Progress {
     }
 }
 
-/// The constraints of a task's rows, each compiled once.
+/// Constraints of a task's rows, each compiled once.
 #[derive(Debug)]
 pub struct TaskConstraints {
     task: Task,
@@ -363,7 +363,7 @@ pub struct TaskConstraints {
     compiled: Mutex<CompiledConstraints>,
 }
 
-/// Constraints by a row's own tools and by whether its prompt opens a think block.
+/// Constraints by a row's own tools and whether its prompt opens a think block.
 type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {
@@ -384,7 +384,7 @@ impl TaskConstraints {
         Ok(constraints)
     }
 
-    /// The constraint of a row. `prompt`: rendered, as the model reads it.
+    /// The constraint of a row. `prompt`: rendered.
     ///
     /// # Errors
     /// [`ConstraintError`].

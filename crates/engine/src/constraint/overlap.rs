@@ -1,4 +1,4 @@
-//! Whether schemas accept no value in common. A yes is certain; a no may only mean that it was not found out.
+//! Whether schemas are disjoint. True is certain; false may mean unknown.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::formats::is_of_format;
 
-/// Types of values; whole numbers and fractions apart.
+/// Set of value types; integers and fractions are separate.
 pub(super) type Types = u8;
 pub(super) const STRING: Types = 1;
 pub(super) const INTEGER: Types = 2;
@@ -17,7 +17,7 @@ pub(super) const NULL: Types = 16;
 pub(super) const ARRAY: Types = 32;
 pub(super) const OBJECT: Types = 64;
 pub(super) const ALL: Types = 127;
-/// Names that a schema has for types.
+/// Type names in schemas.
 pub(super) const NAMES: [(&str, Types); 7] = [
     ("string", STRING),
     ("number", NUMBER),
@@ -28,16 +28,17 @@ pub(super) const NAMES: [(&str, Types); 7] = [
     ("object", OBJECT),
 ];
 
-/// Combinations of alternatives that one question looks at.
+/// Combinations of alternatives examined per question.
 const MAX_STEPS: usize = 2_000;
 
-/// Schemas as [`PreparedSchemas`](super::schema::PreparedSchemas) has them before they are made positive.
+/// Schemas as in [`PreparedSchemas`](super::schema::PreparedSchemas) before conversion to positive
+/// form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schemas<'a> {
     pub(super) definitions: &'a Map<String, Value>,
 }
 
-/// The schemas that apply to one value.
+/// Schemas that apply to one value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApplicableSchemas<'a> {
     pub(super) schemas: Vec<&'a Map<String, Value>>,
@@ -53,7 +54,7 @@ impl<'a> Schemas<'a> {
             .get(reference.as_str()?.strip_prefix("#/$defs/")?)
     }
 
-    /// Whether a definition refers to itself, through others or not, for the same value.
+    /// Whether a definition refers, possibly indirectly, to itself for the same value.
     pub(super) fn leads_back(&self, name: &str) -> bool {
         let Some(start) = self.definitions.get(name) else {
             return false;
@@ -84,12 +85,12 @@ impl<'a> Schemas<'a> {
         false
     }
 
-    /// Whether no value is valid by all of the schemas.
+    /// Whether no value is valid by all schemas.
     pub(super) fn are_disjoint(&self, all: &[&'a Value]) -> bool {
         self.is_empty(&self.applied(all), &Cell::new(MAX_STEPS))
     }
 
-    /// All that applies where these schemas do.
+    /// Everything that applies where these schemas do.
     pub(super) fn applied(&self, all: &[&'a Value]) -> ApplicableSchemas<'a> {
         let mut applied = ApplicableSchemas::default();
         all.iter()
@@ -119,7 +120,7 @@ impl<'a> Schemas<'a> {
         for part in list(members, "allOf") {
             self.apply(part, applied);
         }
-        // The first of `oneOf` is its place.
+        // The first element of `oneOf` is its place.
         let choices = [
             list(members, "anyOf"),
             list(members, "oneOf").get(1..).unwrap_or_default(),
@@ -209,7 +210,7 @@ impl<'a> Schemas<'a> {
 }
 
 impl<'a> ApplicableSchemas<'a> {
-    /// Types that a value may have.
+    /// Possible types of a value.
     pub(super) fn types(&self) -> Types {
         let of_schema =
             |members: &&Map<String, Value>| members.get("type").map_or(ALL, types_named);
@@ -219,7 +220,7 @@ impl<'a> ApplicableSchemas<'a> {
             .fold(ALL, |all, types| all & types)
     }
 
-    /// The values that are left where constants are named.
+    /// Remaining values if constants are named.
     pub(super) fn values(&self) -> Option<Vec<&'a Value>> {
         let mut named = self
             .schemas
@@ -269,12 +270,12 @@ impl<'a> ApplicableSchemas<'a> {
         self.schemas.iter().filter_map(of_schema).collect()
     }
 
-    /// The largest value of a keyword that says how many there are at least.
+    /// Largest value of a minimum keyword.
     pub(super) fn least(&self, keyword: &str) -> f64 {
         self.numbers(keyword).fold(0.0, f64::max)
     }
 
-    /// The smallest value of a keyword that says how many there are at most.
+    /// Smallest value of a maximum keyword.
     pub(super) fn most(&self, keyword: &str) -> f64 {
         self.numbers(keyword).fold(f64::INFINITY, f64::min)
     }
@@ -299,7 +300,7 @@ impl<'a> ApplicableSchemas<'a> {
     }
 }
 
-/// The members of a list; none where there is no list.
+/// A keyword's list; empty if there is none.
 pub(super) fn list<'a>(members: &'a Map<String, Value>, keyword: &str) -> &'a [Value] {
     members
         .get(keyword)
@@ -343,7 +344,7 @@ fn values_named(members: &Map<String, Value>) -> Option<&[Value]> {
     }
 }
 
-/// Whether two values are equal as JSON Schema has it: 1 is 1.0.
+/// JSON Schema equality: 1 is 1.0.
 pub(super) fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
@@ -360,7 +361,7 @@ pub(super) fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether the keywords of a schema that combine none may take a value.
+/// Whether a schema's non-combining keywords may accept a value.
 fn may_take(members: &Map<String, Value>, value: &Value) -> bool {
     let number = |keyword: &str| members.get(keyword).and_then(Value::as_f64);
     let is_between = |found: f64, least: &str, most: &str| {
@@ -379,7 +380,7 @@ fn may_take(members: &Map<String, Value>, value: &Value) -> bool {
             .is_none_or(|named| is_named(named))
         && match value {
             Value::String(text) => {
-                // That of a format says a little less than the format.
+                // A format's pattern is a little weaker than the format.
                 let pattern = members
                     .get("pattern")
                     .and_then(Value::as_str)

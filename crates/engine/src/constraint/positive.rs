@@ -1,7 +1,7 @@
-//! Schemas without `not`, `if`, `oneOf` and `uniqueItems`, which the grammar's compiler does not have: each says the same
-//! in keywords that it has, or less.
+//! Rewrites `not`, `if`, `oneOf` and `uniqueItems`, which the grammar compiler lacks, into
+//! equivalent or stricter keywords.
 //!
-//! In the schemas that come in, such a keyword is a list: the index of its place, then its schemas.
+//! In the input such a keyword is a list: index of its place, then its schemas.
 
 use std::cell::Cell;
 
@@ -12,22 +12,22 @@ use super::overlap::{
     list, same, type_of, types_named,
 };
 
-/// References and properties that a negation follows.
+/// References and properties followed by a negation.
 const MAX_DEPTH: usize = 16;
-/// Schemas that the negations of one schema may write.
+/// Schemas written by the negations of one schema.
 const MAX_WRITTEN_SCHEMAS: usize = 5_000;
-/// Orders of the values of one list without repetitions.
+/// Permutations of one list's values.
 const MAX_PERMUTATIONS: usize = 120;
 
-/// Why other keywords cannot express the one at a place.
+/// A keyword that cannot be rewritten, with the reason.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// The index of its place.
+    /// Index of its place.
     pub(super) place: usize,
     pub(super) message: String,
 }
 
-/// The negation of a schema, or the keyword or sentence that says why it has none.
+/// A schema's negation, or the keyword or sentence that prevents it.
 type NegationResult = Result<Value, String>;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Positive<'a> {
     left: Cell<usize>,
 }
 
-/// The schemas around the current one that apply to the same value.
+/// Schemas around the current one that apply to the same value.
 type Context<'c, 'a> = &'c [&'a Value];
 
 impl<'a> Positive<'a> {
@@ -48,7 +48,7 @@ impl<'a> Positive<'a> {
         }
     }
 
-    /// A schema that accepts what this one does, or less.
+    /// A schema equivalent to, or stricter than, this one.
     pub(super) fn schema(
         &self,
         schema: &'a Value,
@@ -105,7 +105,7 @@ impl<'a> Positive<'a> {
         Ok(written.into())
     }
 
-    /// `if`: the condition and what follows, or its opposite and the other.
+    /// `if`: the condition and what follows, or its negation and the alternative.
     fn conditional(
         &self,
         (condition, yes, no): (&'a Value, &'a Value, &'a Value),
@@ -125,7 +125,7 @@ impl<'a> Positive<'a> {
         ]))
     }
 
-    /// `oneOf`: each branch without what it shares with the others.
+    /// `oneOf`: each branch minus what it shares with others.
     fn one_of(
         &self,
         branches: &'a [Value],
@@ -166,7 +166,7 @@ impl<'a> Positive<'a> {
         Ok(any_of(alternatives))
     }
 
-    /// `uniqueItems` where the items are few constants: their orders.
+    /// `uniqueItems` over a few constants: their permutations.
     fn distinct_items(&self, context: Context<'_, 'a>, place: usize) -> Result<Value, Refusal> {
         let applied = self.schemas.applied(context);
         let others = named_types(applied.types() & !ARRAY);
@@ -228,7 +228,7 @@ impl<'a> Positive<'a> {
         Ok(any_of(orders.into_iter().chain(others)))
     }
 
-    /// The values that schemas take together, where there are few; perhaps some that they do not take.
+    /// Values accepted by all schemas, if few; may include others.
     fn finite(&self, all: &[&'a Value], depth: usize) -> Option<Vec<&'a Value>> {
         static BOOLEANS: [Value; 2] = [Value::Bool(false), Value::Bool(true)];
         static NONE: Value = Value::Null;
@@ -259,7 +259,7 @@ impl<'a> Positive<'a> {
         })
     }
 
-    /// A schema of values that this one does not accept: of all of them that the context accepts.
+    /// A schema of all values in the context that this one rejects.
     fn negated(&self, schema: &'a Value, context: Context<'_, 'a>, depth: usize) -> NegationResult {
         let Some(left) = self.left.get().checked_sub(1).filter(|_| depth < MAX_DEPTH) else {
             return Err("the opposite is too large".to_owned());
@@ -375,7 +375,7 @@ impl<'a> Positive<'a> {
     }
 }
 
-/// The opposite of a keyword without schemas in it.
+/// Negation of a keyword without subschemas.
 fn negated_bound((keyword, inner): (&str, &Value), types: Types) -> Result<Vec<Value>, String> {
     let numbers = if types & FRACTION == 0 {
         "integer"
@@ -406,7 +406,7 @@ fn negated_bound((keyword, inner): (&str, &Value), types: Types) -> Result<Vec<V
         ("maxLength", _) => least("string", "minLength"),
         ("minItems", _) => most("array", "maxItems"),
         ("maxItems", _) => least("array", "minItems"),
-        // Properties without a name can stand twice, so more of them cannot be counted.
+        // Unnamed properties may repeat, so more than one cannot be counted.
         ("minProperties", _) if count.is_some_and(|count| count <= 1) => {
             most("object", "maxProperties")
         }
@@ -415,7 +415,7 @@ fn negated_bound((keyword, inner): (&str, &Value), types: Types) -> Result<Vec<V
     }
 }
 
-/// The types that a keyword concerns.
+/// Types that a keyword applies to.
 fn types_of(keyword: &str) -> Types {
     match keyword {
         "minLength" | "maxLength" | "pattern" => STRING,
@@ -431,7 +431,7 @@ fn types_of(keyword: &str) -> Types {
     }
 }
 
-/// The values of some types that are not among these.
+/// Values of `types` other than these.
 fn other_values(values: &[Value], types: Types) -> Result<Vec<Value>, String> {
     let named = values.iter().map(type_of).fold(0, |all, kind| all | kind);
     let mut found = Vec::new();
@@ -499,7 +499,7 @@ fn other_values(values: &[Value], types: Types) -> Result<Vec<Value>, String> {
     Ok(found)
 }
 
-/// A pattern, without anchors, of all texts but these.
+/// Unanchored pattern of all texts except these.
 fn other_texts(words: &[Vec<char>]) -> String {
     let firsts: std::collections::BTreeSet<char> = words
         .iter()
@@ -531,7 +531,7 @@ fn other_texts(words: &[Vec<char>]) -> String {
     format!("(?:{})", alternatives.join("|"))
 }
 
-/// Calls `found` with each order of so many of the values.
+/// Calls `found` with each permutation of `length` of the values.
 fn arrange<'a>(
     values: &[&'a Value],
     length: usize,

@@ -1,4 +1,4 @@
-//! The requests that an API takes as schemas: of each operation one, the path a pattern of texts that lead to it.
+//! API requests as schemas: one per operation, with the path as a pattern.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::score::{MessageSchema, message_schemas};
 use crate::task::escaped;
 use crate::task::referenced_part;
 
-/// Characters of a path segment that have only one spelling there.
+/// Path characters with a single spelling.
 const PLAIN: &str = "[A-Za-z0-9._~-]";
-/// Whole numbers that doubles tell apart.
+/// Integers that doubles represent exactly.
 const DIGITS: &str = "[0-9]{0,14}";
-/// Whole numbers between two bounds that are written out.
+/// Bounded integers that are enumerated.
 const MAX_ENUMERATED_INTEGERS: i64 = 1_000;
-/// Schemas within each other that are looked through.
+/// Nesting of schemas examined.
 const MAX_NESTING: usize = 8;
 
-/// The requests of the operations that a task uses. Responses have no grammar.
+/// Requests of a task's operations. Responses have no grammar.
 ///
 /// # Errors
-/// [`ConstraintError`] naming the place in the document.
+/// [`ConstraintError`] with the place in the document.
 pub(super) fn request_files(
     (label, text): (&str, &str),
     rules: &HttpRules,
@@ -79,7 +79,7 @@ pub(super) fn request_files(
     described.into_iter().map(file).collect()
 }
 
-/// A JSON pointer, and what is wrong there.
+/// JSON pointer and problem.
 type Fault = (String, String);
 
 struct Path<'a> {
@@ -88,7 +88,7 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// A pattern of the paths; `None` for one without variables. `others`: methods and paths of the document.
+    /// Pattern of the path; `None` without variables. `others`: methods and paths of the document.
     fn pattern(&self, others: &[(&str, &str)]) -> Result<Option<String>, Fault> {
         let constant = |key: &str| {
             self.described.schema["properties"][key]["const"]
@@ -160,7 +160,7 @@ impl Path<'_> {
         Ok(format!("{}(?:{variable})", regex::escape(before)))
     }
 
-    /// A pattern of a variable's texts.
+    /// Pattern of a variable's text.
     fn variable(&self, schema: &Value) -> Result<String, Fault> {
         let schema = referred(&self.described.schema, schema);
         let nothing = Map::new();
@@ -300,7 +300,7 @@ fn whole(members: &Map<String, Value>) -> Result<String, &'static str> {
     }
 }
 
-/// A scalar as a path has it.
+/// A scalar as written in a path.
 fn written(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -311,7 +311,7 @@ fn written(value: &Value) -> Option<String> {
     (!text.is_empty() && text.chars().all(is_plain)).then(|| regex::escape(&text))
 }
 
-/// Whether a pattern has only texts of [`PLAIN`].
+/// Whether a pattern only matches texts of [`PLAIN`].
 fn is_plain(hir: &Hir) -> bool {
     let is_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
     match hir.kind() {
@@ -331,7 +331,7 @@ fn is_plain(hir: &Hir) -> bool {
     }
 }
 
-/// The schema that a reference leads to.
+/// Target of a schema's reference.
 fn referred<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
     let target = |schema: &'v Value| referenced_part(whole, schema.get("$ref")?.as_str()?);
     let mut found = schema;
@@ -349,14 +349,14 @@ struct Scalars {
     others: bool,
 }
 
-/// Whether scalars within are all texts, or none is one: those that are read from text are all taken for the same.
+/// Whether all contained scalars are text, or none: those read from text are parsed alike.
 fn is_read_alike(whole: &Value, schema: Option<&Value>) -> bool {
     let mut found = Scalars::default();
     schema.is_some_and(|schema| found.note(whole, schema, 0)) && !(found.texts && found.others)
 }
 
 impl Scalars {
-    /// Notes those of a schema; whether they can be told.
+    /// Records a schema's kinds; returns whether they are known.
     fn note(&mut self, whole: &Value, schema: &Value, depth: usize) -> bool {
         let schema = referred(whole, schema);
         let values = schema.get("enum").and_then(Value::as_array).cloned();

@@ -1,4 +1,5 @@
-//! A JSON Schema in one piece, of keywords that can be enforced while decoding: what cannot be is named with its place.
+//! Bundles a JSON Schema into keywords that can be enforced while decoding; others are reported
+//! with their position.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,53 +21,53 @@ use crate::score::json::{self, Places};
 use crate::score::{MessageSchema, encode_references};
 use crate::task::decode_path;
 
-/// Base address of files of a task.
+/// Base address of task files.
 pub(super) const HOME: &str = "task:///";
 
-/// Values that a schema with all that it refers to may have.
+/// Values in a schema with everything it refers to.
 const MAX_VALUES: usize = 50_000;
 
 /// A schema and the name of its file.
 #[derive(Clone, Debug)]
 pub struct SchemaFile {
-    /// For people.
+    /// Display name.
     pub label: String,
     pub text: Arc<str>,
     /// JSON pointer to the schema in the text.
     pub pointer: String,
-    /// That references name.
+    /// Used by references.
     pub address: String,
     pub schema: Value,
     /// The part of an OpenAPI document that the schemas come from.
     pub(super) origin: Option<Arc<MessageSchema>>,
 }
 
-/// The index of a document, and a JSON pointer.
+/// Index of a document, and JSON pointer.
 type Place = (usize, String);
 
-/// A schema that names a place of its source.
+/// A schema with its place in the source.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) schema: Value,
-    /// In the documents of all that were added.
+    /// Place among all added documents.
     pub(super) place: Place,
 }
 
-/// Referenced schemas in the form that the grammar compiler takes; several schemas share them.
+/// Referenced schemas in the grammar compiler's form, shared by several schemas.
 #[derive(Debug, Default)]
 pub(super) struct PreparedSchemas {
     pub(super) definitions: Map<String, Value>,
-    /// Every schema, those within others first; only where asked for.
+    /// All schemas, inner ones first; only if requested.
     pub(super) nodes: Option<Vec<Node>>,
-    /// Definitions that have a name.
+    /// Number of named definitions.
     named: usize,
     values: usize,
-    /// Documents of the schemas that were added before.
+    /// Documents of previously added schemas.
     documents: usize,
 }
 
 impl SchemaFile {
-    /// A schema that refers to no other file.
+    /// A self-contained schema.
     pub fn alone(label: &str, schema: &Value) -> Self {
         let (text, address) = (schema.to_string().into(), format!("{HOME}part.json"));
         Self {
@@ -79,7 +80,7 @@ impl SchemaFile {
         }
     }
 
-    /// The messages of an operation of a document.
+    /// Messages of an operation in a document.
     pub(super) fn for_message(label: &str, text: Arc<str>, message: &Arc<MessageSchema>) -> Self {
         let alone = Self::alone(label, &message.schema);
         Self {
@@ -114,20 +115,20 @@ impl SchemaFile {
     }
 }
 
-/// A schema that is being prepared.
+/// State of preparing a schema.
 struct Walk<'a, 'r> {
     documents: &'r [SchemaFile],
     assert_formats: bool,
     prepared: &'a mut PreparedSchemas,
-    /// Address in memory -> name in the definitions.
+    /// Address in memory -> definition name.
     names: HashMap<*const Value, String>,
-    /// Names whose schemas are not prepared yet.
+    /// Named schemas still to be prepared.
     waiting: VecDeque<(String, &'r Value, Resolver<'r>, Draft)>,
-    /// By name, not made positive yet.
+    /// Definitions by name, not yet in positive form.
     definitions: Map<String, Value>,
-    /// Places of keywords that are made positive.
+    /// Places of keywords that need positive form.
     places: Vec<Place>,
-    /// The first reference to each definition.
+    /// First reference to each definition.
     references: Vec<(String, Place)>,
 }
 
@@ -145,17 +146,17 @@ impl Object<'_, '_> {
     }
 }
 
-/// What the grammar compiler reads instead of an object's keywords.
+/// Replacement of an object's keywords for the grammar compiler.
 #[derive(Default)]
 struct Written {
     plain: Map<String, Value>,
     combining: Map<String, Value>,
-    /// Schemas that apply as well.
+    /// Schemas that also apply.
     also: Vec<Value>,
 }
 
 impl Written {
-    /// The compiler reads keywords in order, and those that combine must find the others before them.
+    /// The compiler reads keywords in order, combining ones last.
     fn ordered(mut self) -> Map<String, Value> {
         if !self.also.is_empty() {
             let all = self.combining.entry("allOf").or_insert_with(|| json!([]));
@@ -170,7 +171,7 @@ impl Written {
 }
 
 impl PreparedSchemas {
-    /// That notes every schema with its place.
+    /// Records every schema with its place.
     pub(super) fn with_nodes() -> Self {
         Self {
             nodes: Some(Vec::new()),
@@ -178,10 +179,10 @@ impl PreparedSchemas {
         }
     }
 
-    /// Adds the first of the documents; references lead to it and to the others.
+    /// Adds the first document; references lead to it and the others.
     ///
     /// # Errors
-    /// [`ConstraintError`] naming file, place and keyword.
+    /// [`ConstraintError`] with file, place and keyword.
     pub(super) fn add(
         &mut self,
         documents: &[SchemaFile],
@@ -251,7 +252,7 @@ impl PreparedSchemas {
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
-            // The rest of it is said with what is around it, and cannot be at fault alone.
+            // The remainder depends on its context, so cannot be at fault alone.
             node.schema = Positive::new(&definitions)
                 .schema(&node.schema, &[])
                 .unwrap_or(Value::Bool(true));
@@ -270,7 +271,7 @@ impl<'r> Walk<'_, 'r> {
         result.map_err(|message| self.refuse(at, message))
     }
 
-    /// Where a schema that was referred to is written.
+    /// Source place of a referenced schema.
     fn place_of(&self, value: &Value) -> Place {
         let find = |(index, document): (usize, &SchemaFile)| {
             pointer_to(&document.schema, value).map(|pointer| (index, pointer))
@@ -305,7 +306,7 @@ impl<'r> Walk<'_, 'r> {
         self.resolved((value, draft), &resolver, place)
     }
 
-    /// A schema whose own address the resolver starts from.
+    /// A schema whose base address is already resolved.
     fn resolved(
         &mut self,
         (value, draft): (&Value, Draft),
@@ -323,7 +324,7 @@ impl<'r> Walk<'_, 'r> {
         };
         let mut written = Written::default();
         let known = known_draft(draft);
-        // Until draft 7 keywords beside a reference have no effect.
+        // Until draft 7, siblings of `$ref` are ignored.
         let is_alone = known <= KnownDraft::D7 && members.contains_key("$ref");
         for (key, inner) in members {
             let has_effect =
@@ -349,7 +350,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(schema)
     }
 
-    /// One keyword of an object: what the grammar compiler is to read instead.
+    /// Translates one keyword of an object for the grammar compiler.
     fn keyword(
         &mut self,
         (key, inner): (&str, &Value),
@@ -375,7 +376,7 @@ impl<'r> Walk<'_, 'r> {
                 checked(names.try_for_each(check_name))?;
                 inner.clone()
             }
-            // Until draft 4 it says that the other one is excluded.
+            // Until draft 4 a boolean makes the other bound exclusive.
             "exclusiveMinimum" | "exclusiveMaximum" if inner.is_boolean() => {
                 let other = ["minimum", "maximum"][usize::from(key == "exclusiveMaximum")];
                 match members.get(other).filter(|_| *inner == Value::Bool(true)) {
@@ -402,7 +403,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(())
     }
 
-    /// As [`Self::keyword`], for those that apply other schemas to the same value, or name values.
+    /// As [`Self::keyword`], for keywords that apply schemas to the same value or name values.
     fn combining(
         &mut self,
         (key, inner): (&str, &Value),
@@ -438,7 +439,7 @@ impl<'r> Walk<'_, 'r> {
             "dependencies" | "dependentRequired" | "dependentSchemas" => {
                 return self.dependencies(inner, object, at, written);
             }
-            // Without keywords that apply to the same value they see the same properties.
+            // Without keywords on the same value they see the same properties.
             "unevaluatedProperties"
                 if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
             {
@@ -489,7 +490,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(named.into())
     }
 
-    /// `items` of a list of schemas, which takes its `additionalItems` with it.
+    /// `items` as a list of schemas, with `additionalItems`.
     fn tuple(
         &mut self,
         items: &Value,
@@ -505,7 +506,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(())
     }
 
-    /// Each says: the property is missing, or what it needs holds.
+    /// Each means: the property is missing, or its dependency holds.
     fn dependencies(
         &mut self,
         inner: &Value,
@@ -552,7 +553,7 @@ impl<'r> Walk<'_, 'r> {
         self.schema(value, object.resolver, object.draft, at)
     }
 
-    /// The schemas of a list; none where there is no list.
+    /// Schemas of a list; empty if it is not a list.
     fn schemas(
         &mut self,
         list: &Value,
@@ -564,7 +565,7 @@ impl<'r> Walk<'_, 'r> {
             .collect()
     }
 
-    /// Marks a keyword's schemas with their place; they are made positive later.
+    /// Marks a keyword's schemas with their place for later conversion to positive form.
     fn marked(&mut self, at: Place, parts: Value) -> Value {
         self.places.push(at);
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -573,7 +574,7 @@ impl<'r> Walk<'_, 'r> {
             .collect()
     }
 
-    /// The definition of a schema that is referred to.
+    /// Definition name of a referenced schema.
     fn name(
         &mut self,
         target: &'r Value,
@@ -621,7 +622,7 @@ fn is_without_effect(key: &str, inner: &Value, members: &Map<String, Value>) -> 
     }
 }
 
-/// The compiler takes 3.0 for no whole number.
+/// The compiler does not treat 3.0 as an integer.
 fn whole(value: &Value) -> Value {
     match value.as_f64() {
         Some(number) if number.fract() == 0.0 && (0.0..=EXACT).contains(&number) => {
@@ -649,7 +650,7 @@ fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// JSON pointer to a value within another, by its address in memory.
+/// JSON pointer to a contained value, by its address in memory.
 fn pointer_to(within: &Value, wanted: &Value) -> Option<String> {
     if std::ptr::eq(within, wanted) {
         return Some(String::new());

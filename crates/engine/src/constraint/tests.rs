@@ -1,12 +1,12 @@
-//! Masks of small vocabularies: what they allow, and that whatever they allow is valid.
+//! Tests of masks for small vocabularies: what they allow, and that it is valid.
 
 use serde_json::json;
 
 use super::*;
 use crate::text::{CHAT_TEMPLATE, CallFormat, train_tokenizer};
 
-mod call_formats; // calls as model families write them
-mod keywords; // those that are said in others, and those that are refused
+mod call_formats; // call formats of model families
+mod keywords; // rewritten and rejected keywords
 mod think_blocks;
 
 fn hermes() -> &'static CallFormat {
@@ -21,7 +21,7 @@ fn tokenizer() -> Tokenizer {
     with_template("")
 }
 
-/// `added`: a comment of its chat template.
+/// `added`: a comment in its chat template.
 fn with_template(added: &str) -> Tokenizer {
     let texts = [
         "{\"vendor\": \"Acme\", \"total\": [12.50, 3], \"paid\": true, \"note\": null}",
@@ -36,8 +36,8 @@ fn with_template(added: &str) -> Tokenizer {
     Tokenizer::from_files(&files).unwrap()
 }
 
-/// Whether the constraint takes a text character by character, and the end after it: `+`, `-` where it is not over, or the
-/// part that it takes.
+/// Feeds a text character by character: `+` if accepted with an end, `-` if it cannot end, else the
+/// accepted prefix.
 fn takes(constraint: &Constraint, tokenizer: &Tokenizer, text: &str) -> String {
     let mut progress = constraint.begin();
     let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
@@ -311,7 +311,7 @@ fn a_pattern_is_found_in_the_answer() {
     }
 }
 
-/// A text of tokens drawn at random from the masks; `None` where it does not end soon.
+/// A random text from the masks; `None` if it does not end soon.
 fn sampled(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<String> {
     let mut progress = constraint.begin();
     let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
@@ -339,7 +339,7 @@ fn sampled(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<
     None
 }
 
-/// A schema of what grammars can say, small enough that random texts end.
+/// A random supported schema, small enough for random texts to end.
 fn any_schema() -> impl proptest::strategy::Strategy<Value = Value> {
     use proptest::prelude::*;
     let leaf = prop_oneof![
@@ -382,7 +382,7 @@ fn any_schema() -> impl proptest::strategy::Strategy<Value = Value> {
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config { cases: 300, ..Default::default() })]
 
-    /// Tokens are drawn at random from the masks; what ends is valid, and its value in another spacing is taken, too.
+    /// Random texts from the masks are valid, and remain accepted with other spacing.
     #[test]
     fn whatever_a_constraint_emits_is_valid(schema in any_schema(), seed in 0u64..1 << 60) {
         static SHARED: std::sync::OnceLock<(Arc<Vocabulary>, Tokenizer)> = std::sync::OnceLock::new();

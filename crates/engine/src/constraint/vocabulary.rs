@@ -1,4 +1,4 @@
-//! The vocabulary of a model as grammars see it: the bytes of each token, and where a think block ends in them.
+//! A model's vocabulary for grammars: bytes of each token, and where think blocks end in them.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use super::ConstraintError;
 use crate::text::catch_panic::catch_panic;
 use crate::text::{ThinkMarks, Tokenizer};
 
-/// Items of one grammar position: 1,000 optional properties take up to 5,000; those of several alternatives add
-/// up.
+/// Parser items at one position: 1,000 optional properties take up to 5,000, several alternatives
+/// add up.
 const MAX_ROW_ITEMS: usize = 10_000;
-/// The limit over all grammar positions that the tokens of one mask lead to.
+/// Limit over all positions reached by the tokens of one mask.
 const MAX_STEP_ITEMS: usize = 200_000;
 
 /// A tokenizer's vocabulary, prepared once for all grammars.
 pub struct Vocabulary {
     pub(super) factory: ParserFactory,
-    /// By id; none for tokens that are no text.
+    /// Bytes by id; empty for tokens without text.
     pub(super) bytes: Vec<Vec<u8>>,
     pub(super) marks: &'static ThinkMarks,
-    /// By how many bytes of the end of a think block the text before ends with: the tokens that complete it.
+    /// Tokens that complete an end mark, by the number of its bytes that the text ends with.
     pub(super) ending: Vec<Vec<u32>>,
     pub(super) stop_ids: Vec<u32>,
 }
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Vocabulary {
 
 impl Vocabulary {
     /// # Errors
-    /// [`ConstraintError`] where the tokenizer's bytes are not known, or nothing ends a completion.
+    /// [`ConstraintError`] if the tokens' bytes are unknown, or nothing ends a completion.
     pub fn new(tokenizer: &Tokenizer) -> Result<Arc<Self>, ConstraintError> {
         let mut bytes = tokenizer.token_bytes()?;
         let stop_ids: Vec<u32> = tokenizer
@@ -50,7 +50,7 @@ impl Vocabulary {
             return Err(ConstraintError::NoStopToken);
         }
         for (id, token) in (0..).zip(&mut bytes) {
-            // 0xFF is part of no text, and marks special tokens in the trie.
+            // 0xFF is not part of text, and marks special tokens in the trie.
             if stop_ids.contains(&id) || token.first() == Some(&0xFF) {
                 token.clear();
             }
@@ -89,7 +89,7 @@ impl Vocabulary {
     }
 }
 
-/// How many bytes of a mark a text ends with after `byte`, if it ended with so many before; all of them start anew.
+/// Matched bytes of a mark after `byte`, given those before; restarts once complete.
 pub(super) fn advance(mark: &str, before: usize, byte: u8) -> usize {
     let (mark, before) = (mark.as_bytes(), before % mark.len());
     let continues =
@@ -127,7 +127,7 @@ mod tests {
             ("<channel|>", 0, "<channel|>", true),
             ("<channel|>", 9, ">", true),
             ("<channel|>", 0, "<|channel>", false),
-            // What it ends with may begin it again.
+            // Its suffix may begin it again.
             ("<|channel|>final<|message|>", 16, "<|message|>", true),
             (
                 "<|channel|>final<|message|>",

@@ -1,4 +1,4 @@
-//! Compares our log-probs with those of candle-transformers, an independent implementation of the same models.
+//! Compares our log-probs with candle-transformers', an independent implementation.
 
 use candle_core::{DType, Tensor};
 use candle_nn::{Activation, VarBuilder};
@@ -11,29 +11,30 @@ use crate::kernels::log_probs::token_log_probs;
 use crate::model::{Adapters, ModelError};
 use crate::update::{log_probs, pack};
 
-/// The difference of two implementations over the log-probs of a text, in nats.
+/// Log-prob differences over a text, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogProbAgreement {
-    /// Compared log-probs: all tokens but the first.
+    /// All tokens but the first.
     pub tokens: usize,
     pub max_difference: f64,
     pub mean_difference: f64,
-    /// The largest difference explained by rounding.
+    /// Maximum explained by rounding.
     pub max_allowed: f64,
-    /// The mean difference explained by rounding.
+    /// Mean explained by rounding.
     pub mean_allowed: f64,
 }
 
 impl LogProbAgreement {
-    /// Whether rounding explains the differences; NaN is never explained.
+    /// Whether rounding explains the differences; false for NaN.
     pub fn holds(&self) -> bool {
         self.max_difference <= self.max_allowed && self.mean_difference <= self.mean_allowed
     }
 }
 
-/// Compares the log-probs of `token_ids` (at least two, at most the model's positions). `None` if candle-transformers
-/// does not support the model: biases in a Llama, heads of a Llama that are not `hidden_size / num_attention_heads`
-/// wide, rotary wavelengths stretched linearly, Gemma 3's layer types and query scale. One model is in memory at a time.
+/// Compares log-probs of `token_ids` (at least two, within the model's context). `None` if
+/// candle-transformers does not support the model: biases in a Llama, Llama heads that are not
+/// `hidden_size / num_attention_heads` wide, linearly scaled rotary positions, Gemma 3's layer
+/// types and query scale. One model is in memory at a time.
 ///
 /// # Errors
 /// [`StartError`] for weights that do not fit the configuration.
@@ -96,7 +97,7 @@ fn our_log_probs(
     Ok(found)
 }
 
-/// Plain files are read by candle; adapters are merged by us.
+/// candle reads plain files; we merge adapters.
 fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'static>, StartError> {
     let Engine { device, dtype } = engine;
     if model.is_plain()
@@ -120,7 +121,7 @@ fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'stati
     ))
 }
 
-/// One token at a time through its cache, since it returns logits of the last token only.
+/// Token by token through its cache, as it only returns the last token's logits.
 fn their_log_probs(
     config: &ModelConfig,
     weights: VarBuilder<'_>,
@@ -147,7 +148,7 @@ fn their_log_probs(
 /// One token [1, 1] and its position -> logits [1, .., vocabulary].
 type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
 
-/// The configuration of one of the two Qwen families, whose types share most fields; then the other fields.
+/// Configuration of either Qwen family, whose types share most fields; then the others.
 macro_rules! qwen_config {
     ($family:ident, $config:expr, $($field:ident: $value:expr),+) => {
         $family::Config {

@@ -1,4 +1,4 @@
-//! Guard prompts as a model reads them.
+//! Tokenizes guard prompts.
 
 use crate::dataset::guard_rows;
 use crate::policy::{Lengths, PromptError};
@@ -6,18 +6,17 @@ use crate::prompts::template_options;
 use crate::score::Task;
 use crate::text::Tokenizer;
 
-/// A guard prompt in tokens.
 #[derive(Clone, Debug)]
 pub struct GuardPrompt {
-    /// At least one token.
+    /// Not empty.
     pub prompt: Vec<u32>,
-    /// The end of the turn included, of an answer.
+    /// Tokens of an answer, including the end of turn.
     pub reference: Vec<u32>,
-    /// The text of an answer; `None` of plain text.
+    /// Text of an answer; `None` for plain text.
     pub answer: Option<String>,
 }
 
-/// The task's guard prompts. Its system prompt is no part of them.
+/// The task's guard prompts, without its system prompt.
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.
@@ -42,7 +41,7 @@ pub fn prepare_guard(
         let (prompt, answer) = if row.messages.is_empty() {
             let mut prompt = tokenizer.special_prefix(&row.reference).map_err(failed)?;
             if prompt.is_empty() {
-                // The first token has none before it.
+                // The first token has no predecessor.
                 let rest = reference.split_off(1.min(reference.len()));
                 prompt = std::mem::replace(&mut reference, rest);
             }

@@ -1,8 +1,8 @@
-//! Evals: completions of held-out prompts are sampled and scored, one record each.
+//! Evals: samples and scores completions of held-out prompts, one record each.
 
 #[cfg(feature = "parity")]
-mod candle_parity; // the same log-probs by another implementation
-mod guard; // what a model should not forget
+mod candle_parity; // log-probs compared with candle-transformers
+mod guard; // tokenized guard prompts
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;
@@ -29,7 +29,7 @@ pub enum EvalError {
     Constraint(#[from] ConstraintError),
 }
 
-/// Requests for `samples` completions of each prompt, numbered in order.
+/// Requests for `samples` completions per prompt, ids in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     let request = |(prompt_number, prompt): (u32, &Prompt)| {
         Request::new(prompt.token_ids.clone(), prompt_number, step, samples)
@@ -37,7 +37,7 @@ pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     (0..).zip(prompts).map(request).collect()
 }
 
-/// Questions for the likeliest completion of each prompt.
+/// Questions for each prompt's greedy completion.
 pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
     let greedy = |(prompt, request)| Question {
         prompt,
@@ -53,7 +53,8 @@ pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
         .collect()
 }
 
-/// Samples and scores so many completions of every prompt of one task, as `watch` sees; records are in prompt order.
+/// Samples and scores `samples` completions per prompt of one task, reporting to `watch`; records
+/// are in prompt order.
 ///
 /// # Errors
 /// [`EvalError`].
@@ -85,10 +86,10 @@ pub fn evaluate(
     )
 }
 
-/// The records of conversations, in prompt order. `seconds`: of all of them.
+/// Records of conversations, in prompt order. `seconds`: of all together.
 ///
 /// # Errors
-/// [`EvalError::Scorer`] where too many have no score, and [`EvalError::Json`].
+/// [`EvalError::Scorer`] if too many have no score, and [`EvalError::Json`].
 pub fn records(
     prompts: &[Prompt],
     conversations: Vec<Vec<Conversation>>,
@@ -115,7 +116,7 @@ pub fn records(
     Ok(records)
 }
 
-/// Without tokens, which no record of an eval has.
+/// The chain without tokens, which eval records lack.
 fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
     Some(Box::new(turn.tools.as_ref()?.chain().without_ids()))
 }
@@ -126,7 +127,7 @@ fn call_seconds(turn: &Turn) -> Vec<f64> {
         .map_or_else(Vec::new, |tools| tools.call_seconds.clone())
 }
 
-/// The record of a conversation, with the outcome of the answer that decides it.
+/// Record of a conversation, with the outcome of its deciding answer.
 ///
 /// # Errors
 /// [`EvalError::Json`].
@@ -189,7 +190,7 @@ mod tests {
     use crate::rollout::Completion;
     use crate::score::{FailureClass, Score};
 
-    /// An answer that is valid all the same stays so.
+    /// A valid answer stays valid.
     #[test]
     fn a_failed_constraint_is_the_failure_of_its_row() {
         for (tier, failure) in [

@@ -1,5 +1,5 @@
-//! What the requests of a conversation continue: a prompt that extends an earlier request and our answer to it is that
-//! prompt, the sampled tokens and new text, never the same text tokenized again.
+//! Matches a request with earlier ones of its conversation: if it extends a request and our answer,
+//! its prompt is that prompt, the sampled tokens and new text, without re-tokenizing.
 
 use serde_json::{Value as Json, json};
 
@@ -17,43 +17,43 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) completion: Completion,
-    /// As the client got it: a message, or of a text API the text.
+    /// Message sent to the client; for a text API the text.
     pub(super) message: Message,
 }
 
-/// The prompt of a request, and where it comes from.
+/// A request's prompt and its origin.
 #[derive(Debug)]
 pub(super) struct AskedPrompt {
     pub(super) token_ids: Vec<u32>,
     pub(super) follows: Option<usize>,
-    /// Why it follows none, where its messages do.
+    /// Why it follows none, though its messages do.
     pub(super) split: Option<String>,
-    /// How many of the tokens are those of the request that it follows.
+    /// Leading tokens taken from the request it follows.
     pub(super) shared_ids: usize,
-    /// All of them; of a text API one that has the text.
+    /// All messages; for a text API one with the text.
     messages: Vec<Message>,
-    /// How many the request that it follows has, its answer among them.
+    /// Messages of the request it follows, with its answer.
     shared_messages: usize,
-    /// Tools and template: others begin a branch. Empty of a text API.
+    /// Tools and template: different ones begin a branch. Empty for a text API.
     key: String,
     transcript: Option<Transcript>,
 }
 
 impl AskedPrompt {
-    /// Those that the request that it follows has not.
+    /// Messages beyond those of the request it follows.
     pub(super) fn new_messages(&self) -> Vec<Message> {
         self.messages[self.shared_messages..].to_vec()
     }
 }
 
-/// The prompt of a request, spliced where it continues one of `earlier`.
+/// A request's prompt, spliced if it continues one of `earlier`.
 pub(super) fn prompt_of(
     model: &AskedModel,
     earlier: &[Asked],
     prompt: &Prompt,
     add_special: bool,
 ) -> Result<AskedPrompt, ApiError> {
-    // It is read to its end, whether the client stays or not.
+    // Finished even if the client leaves.
     let whole = || prompts(model, prompt, add_special, &|| Ok(()));
     let read = || whole().map(|prompts| prompts.into_iter().next().unwrap_or_default());
     let Prompt::Chat {
@@ -95,7 +95,7 @@ pub(super) fn prompt_of(
     })
 }
 
-/// A prompt without a template follows one whose tokens, with those of its completion, it begins with.
+/// A raw prompt follows the request whose tokens and completion are its prefix.
 fn text_prompt(earlier: &[Asked], token_ids: Vec<u32>, text: String) -> AskedPrompt {
     let begins = |asked: &Asked| {
         let sampled = asked.answer.as_ref()?.completion.token_ids.as_slice();
@@ -118,14 +118,15 @@ fn text_prompt(earlier: &[Asked], token_ids: Vec<u32>, text: String) -> AskedPro
     }
 }
 
-/// Tokens of a prompt with its completion.
+/// Tokens of prompt and completion.
 fn length_after(asked: &Asked) -> usize {
     let sampled = asked.answer.as_ref();
     let sampled = sampled.map_or(0, |answer| answer.completion.token_ids.len());
     asked.prompt.token_ids.len() + sampled
 }
 
-/// The request that these messages continue the furthest, and how many of them it and its answer are.
+/// The request that these messages extend the furthest, and the number of messages it covers with
+/// its answer.
 fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usize, usize)> {
     let length = |asked: &Asked| {
         let (asked_before, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
@@ -144,7 +145,7 @@ fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usiz
     lengths.max().map(|(length, number)| (number, length))
 }
 
-/// Whether a client repeats a message. It may leave out what only we know of: reasoning, the ids of calls.
+/// Whether a client repeats a message. It may omit what only we know: reasoning, call ids.
 fn is_same(known: &Message, other: &Message) -> bool {
     known.role == other.role && known.content == other.content && calls(known).eq(calls(other))
 }
@@ -156,10 +157,10 @@ fn calls(message: &Message) -> impl Iterator<Item = (&str, &Json)> {
     })
 }
 
-/// The transcript of a request with its answer and what follows that.
+/// The transcript of a request with its answer and the new messages.
 ///
 /// # Errors
-/// Why its tokens cannot go on.
+/// Why the tokens cannot be continued.
 fn splice(
     tokenizer: &Tokenizer,
     asked: &Asked,
@@ -172,7 +173,7 @@ fn splice(
     let mut sampled = answer.completion.token_ids.clone();
     let stop_ids = tokenizer.stop_ids();
     if !sampled.last().is_some_and(|id| stop_ids.contains(id)) {
-        // A limit or a text of `stop` ended it: the model reads the end of its turn without having sampled it.
+        // Ended by a limit or `stop`: append the end of turn that was not sampled.
         let end = tokenizer.turn_end_id();
         sampled.push(end.ok_or("the model has no token that ends a turn")?);
     }

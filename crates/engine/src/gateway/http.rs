@@ -1,4 +1,4 @@
-//! The addresses of the gateway: the key of a request names its conversation.
+//! Routes of the gateway: a request's key identifies its conversation.
 
 use std::sync::{Arc, PoisonError};
 

@@ -1,8 +1,8 @@
-//! The server of the conversations that agents hold while a policy is sampled: each has a key, and what it asks is
-//! decoded from the queue.
+//! Server for agents' conversations during sampling: each has a key, and its requests are decoded
+//! from the queue.
 
-mod branches; // what a request continues
-mod http; // addresses and keys
+mod branches; // matches a request with earlier ones
+mod http; // routes and keys
 mod session; // one conversation
 
 use std::collections::HashMap;
@@ -20,30 +20,30 @@ use crate::generation::AskedModel;
 use crate::rollout::QueuedQuestion;
 pub(crate) use session::{Session, SessionAnswer, SessionRecord};
 
-/// The name of the model that is sampled.
+/// Name of the sampled model.
 pub(crate) const MODEL_NAME: &str = "policy";
 
-/// For a request's head.
+/// Limit for a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Threads that answer, and those that tokenize.
+/// Threads for answering, and for tokenizing.
 const THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 8;
 
-/// Conversations by the hashes of their keys: comparing these leaks nothing by timing.
+/// Conversations by hashed key: comparing hashes leaks nothing by timing.
 type Sessions = Mutex<HashMap<[u8; 32], Arc<Session>>>;
 
 fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// The server; dropped, it listens no more.
+/// Stops listening when dropped.
 pub(crate) struct Gateway {
     runtime: Option<Runtime>,
     sessions: Arc<Sessions>,
     address: SocketAddr,
 }
 
-/// A listener besides the gateway's own; dropped, it listens no more.
+/// An additional listener; stops when dropped.
 pub(crate) struct Listening(tokio::task::AbortHandle);
 
 impl Drop for Listening {
@@ -53,7 +53,7 @@ impl Drop for Listening {
 }
 
 impl Gateway {
-    /// Listens on a port of this machine.
+    /// Listens on a local port.
     ///
     /// # Errors
     /// No port, or no threads.
@@ -70,7 +70,7 @@ impl Gateway {
             sessions: Arc::default(),
             address,
         };
-        // It listens as long as the runtime lives.
+        // Listens as long as the runtime lives.
         std::mem::forget(gateway.listen(listener)?);
         Ok(gateway)
     }
@@ -79,10 +79,10 @@ impl Gateway {
         self.address
     }
 
-    /// Listens there, too: at the port of a program with a network of its own.
+    /// Adds a listener: the port of a program with its own network.
     ///
     /// # Errors
-    /// A socket that cannot be waited for.
+    /// A socket that cannot be polled.
     pub(crate) fn listen(&self, listener: TcpListener) -> std::io::Result<Listening> {
         let Some(runtime) = &self.runtime else {
             return Err(std::io::ErrorKind::NotConnected.into());
@@ -94,7 +94,7 @@ impl Gateway {
         let task = runtime.spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else {
-                    // As when there are no more file descriptors: some will be free again.
+                    // Such as exhausted file descriptors: retry later.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
@@ -132,7 +132,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Connections of programs that were ended are not waited for.
+        // Do not wait for connections of killed programs.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,5 +1,5 @@
-//! One conversation as its program and the threads that decode see it: requests, in the order in which they came, with
-//! their answers.
+//! One conversation, shared by its program and the decoding threads: requests in order, with
+//! answers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,33 +29,34 @@ pub(crate) struct Session {
     sample: usize,
     /// Whether its program has ended.
     is_closed: Arc<AtomicBool>,
-    /// Held while a request is read: their numbers are in their random numbers. The threads that decode do not take it.
+    /// Locked while a request is read, whose index determines its random numbers. Decoding threads
+    /// do not take it.
     asked: Mutex<Vec<Asked>>,
-    /// Held for moments.
+    /// Locked briefly.
     state: Mutex<SessionState>,
 }
 
 #[derive(Debug, Default)]
 struct SessionState {
-    /// Requests that are sampled.
+    /// Requests being sampled.
     pending: usize,
-    /// Answers that `asked` has not yet, by number.
+    /// Answers not yet in `asked`, by index.
     answered: BTreeMap<u32, Answered>,
     has_asked: bool,
-    /// Without the answers.
+    /// The record without the answers.
     record: SessionRecord,
-    /// A completion that cannot be read.
+    /// An unreadable completion.
     failure: Option<ApiError>,
 }
 
-/// Who waits for the completion of a request.
+/// The client waiting for a request's completion.
 struct SessionClient {
     is_closed: Arc<AtomicBool>,
     by_token: bool,
     events: Sender<Event>,
-    /// Whether the completion ended because its client reads too slowly.
+    /// Whether the completion ended because the client reads too slowly.
     is_cut_off: AtomicBool,
-    /// The text so far, where a text of `stop` ends it.
+    /// Text so far, if a `stop` string may end it.
     text: Option<Mutex<TextStream>>,
     ended: Mutex<Option<oneshot::Sender<Completion>>>,
 }
@@ -73,7 +74,8 @@ impl Client for SessionClient {
             return !self.is_gone();
         }
         if let (Some(mut text), Some(id)) = (self.text(), completion.token_ids.last()) {
-            // The program learns of the last token once its answer is known here: its next request may continue it.
+            // The program gets the last token only once its answer is recorded here: its next
+            // request may continue it.
             if text.push(*id).is_err() || text.is_stopped() {
                 return false;
             }
@@ -94,15 +96,15 @@ impl Client for SessionClient {
     }
 }
 
-/// A request that is sampled.
+/// A request being sampled.
 struct Pending {
-    /// Among those of its conversation, from 0.
+    /// Index in its conversation.
     number: u32,
-    /// What its answer is stored by; `None` where it is already.
+    /// Key for storing its answer; `None` if already stored.
     digest: Option<String>,
     client: Arc<SessionClient>,
     completion: oneshot::Receiver<Completion>,
-    /// What it is answered with, as a client reads it.
+    /// Converts it for the client.
     reader: Collected,
 }
 
@@ -110,20 +112,20 @@ struct Pending {
 pub(crate) struct SessionAnswer {
     pub(crate) prompt: Vec<u32>,
     pub(crate) completion: Completion,
-    /// Its content, and the names and arguments of its calls.
+    /// Content, and names and arguments of calls.
     pub(crate) message: Message,
-    /// `follows` counts those that were answered.
+    /// `follows` counts answered requests.
     pub(crate) record: AgentRequest,
 }
 
-/// A conversation that has ended.
+/// A finished conversation.
 #[derive(Debug, Default)]
 pub(crate) struct SessionRecord {
     pub(crate) answers: Vec<SessionAnswer>,
-    /// By OpenAI's code of the error.
+    /// Counts by OpenAI's error code.
     pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) last_refusal: Option<ApiError>,
-    /// Whether a request had a sampling parameter that has no effect.
+    /// Whether a request had an ignored sampling parameter.
     pub(crate) has_ignored: bool,
 }
 
@@ -145,7 +147,7 @@ impl Session {
         }
     }
 
-    /// Tokens of a prompt and its completion.
+    /// Maximum of prompt + completion.
     pub(super) fn max_model_len(&self) -> usize {
         let AskedModel {
             longest_prompt,
@@ -160,7 +162,7 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The requests so far, with what they were answered.
+    /// Requests so far, with answers.
     fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, answer) in std::mem::take(&mut self.state().answered) {
@@ -188,7 +190,7 @@ impl Session {
         api: Api,
         body: axum::body::Bytes,
     ) -> Result<Response, ApiError> {
-        // A request that is asked for is finished, whether its client stays or not.
+        // A request is finished even if its client leaves.
         let asking = tokio::spawn(async move {
             let session = Arc::clone(&self);
             let reading = tokio::task::spawn_blocking(move || session.prepare(api, &body));
@@ -199,9 +201,9 @@ impl Session {
         respond(asking.await.map_err(not_prepared)??).await
     }
 
-    /// Waits for the completion of a request, and answers its client.
+    /// Waits for a request's completion and answers its client.
     async fn finish(self: Arc<Self>, mut pending: Pending) {
-        // None comes where the work has failed.
+        // The sender is dropped on failure.
         if let Ok(completion) = (&mut pending.completion).await {
             let session = Arc::clone(&self);
             let reading = tokio::task::spawn_blocking(move || {
@@ -341,10 +343,10 @@ impl Session {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Ends the conversation: nothing more is answered.
+    /// Ends the conversation: no further answers.
     ///
     /// # Errors
-    /// A completion that could not be read.
+    /// An unreadable completion.
     pub(crate) fn close(&self) -> Result<SessionRecord, ApiError> {
         self.is_closed.store(true, Ordering::Relaxed);
         let asked = std::mem::take(&mut *self.asked());
@@ -352,7 +354,7 @@ impl Session {
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        // Numbers among those that were answered.
+        // Indices among answered requests.
         let mut places = Vec::with_capacity(asked.len());
         let mut answered = 0;
         for asked in &asked {
@@ -388,7 +390,7 @@ fn not_prepared(_: JoinError) -> ApiError {
     server_error("the request could not be prepared")
 }
 
-/// A request as the policy samples it, and whether a parameter of it has no effect.
+/// The request with the policy's sampling, and whether a parameter is ignored.
 fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest, bool), ApiError> {
     let refuse =
         |field: &str, why: &str| Err(ApiError::invalid(field, format!("`{field}`: {why}")));
@@ -440,7 +442,7 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
     Ok((policy, has_ignored))
 }
 
-/// `field`: the one that constrains completions.
+/// `field`: the constraining one.
 fn constrained(field: &str) -> ApiError {
     let message = format!(
         "`{field}`: a policy is sampled without constraints, since its log-probs would be others"
@@ -451,7 +453,7 @@ fn constrained(field: &str) -> ApiError {
     }
 }
 
-/// What a client reads of a completion, which ends with the token that completes a text of `stop`.
+/// The completion for a client, ending with the token that completes a `stop` string.
 fn read(
     mut reader: Collected,
     completion: &Completion,

@@ -1,4 +1,4 @@
-//! The bodies of requests, within limits of size and time.
+//! Reads request bodies, limited in size and time.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::responses::busy;
 use crate::openai::ApiError;
 
-/// Bytes of a body: a prompt of a million tokens.
+/// A prompt of a million tokens.
 const BODY_BYTES: usize = 4 << 20;
-/// Bytes of a too large body that are read before the connection is closed.
+/// Bytes of an oversized body read before closing the connection.
 const READ_BYTES: usize = 64 << 20;
-/// Bytes of a body that needs no permit: large bodies never keep out small ones.
+/// Small bodies need no permit, so large ones never block them.
 const SMALL_BODY_BYTES: usize = 64 << 10;
-/// KiB that all large bodies may take; a request that finds none left is refused.
+/// KiB for all large bodies; requests beyond are refused.
 static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
-/// For a body to come.
+/// Limit for the whole body.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// Between two pieces of a body.
+/// Limit between two pieces.
 const PIECE_TIME: Duration = Duration::from_secs(10);
 
 fn too_large() -> ApiError {
@@ -32,7 +32,7 @@ fn too_large() -> ApiError {
     }
 }
 
-/// The body, and the room that it takes.
+/// The body, and its permit.
 pub(crate) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|value| value.to_str().ok()?.split(';').next());
@@ -41,7 +41,7 @@ pub(crate) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'st
         let message = "the body is JSON: send the header `Content-Type: application/json`";
         return Err(body_error(415, message));
     }
-    // A client that waits for permission to send need not.
+    // A client that waits for `100 Continue` can be answered at once.
     let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     if waits && body.size_hint().lower() > BODY_BYTES as u64 {
@@ -55,8 +55,8 @@ fn body_error(status: u16, message: &str) -> ApiError {
     ApiError::new(status, "invalid_request_error", None, message)
 }
 
-/// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
-/// client that still writes would not see the answer.
+/// Reads the body, charging what arrives, not what was announced. A refused body is read on for a
+/// while: a client that is still writing would not see the answer.
 async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
     let no_room = |_| busy("too many large requests");
     let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);

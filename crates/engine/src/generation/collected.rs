@@ -1,4 +1,5 @@
-//! The completions of a request as their tokens come -> an answer, whole or as server-sent events.
+//! Assembles a request's completions from their tokens into an answer, whole or as server-sent
+//! events.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -24,38 +25,38 @@ use crate::score::{AnswerPart, CallReader};
 use crate::text::Tokenizer;
 use crate::update::ReadToken;
 
-/// Approximate bytes of one piece of a stream.
+/// Approximate size of a stream's chunk.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A completion so far.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) text: TextStream,
-    /// The think block to take out of the text; `None`: nothing.
+    /// Think block to remove from the text.
     pub(crate) thoughts: Option<ThinkBlock>,
-    /// `None` where there are no tools: all is text.
+    /// `None` without tools: all is text.
     pub(crate) calls: Option<CallReader>,
-    /// Where the thread that decodes looks whether to go on.
+    /// Flag that tells the decoding thread to stop.
     pub(crate) stopped: (Arc<[AtomicBool]>, usize),
     pub(crate) progress: Progress,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Parts not yet sent in chunks.
+    /// Parts not yet sent.
     parts: Vec<Part>,
-    /// Text bytes already sent in chunks.
+    /// Text bytes already sent.
     given_bytes: usize,
-    /// Calls that began.
+    /// Calls begun.
     called: usize,
-    /// Calls already sent in chunks.
+    /// Calls already sent.
     given_calls: usize,
-    /// Whether it ended in the arguments of a call.
+    /// Whether it ended within a call's arguments.
     is_within_call: bool,
     tokens: usize,
-    /// How many of `tokens` are in a think block; known where tokens arrive one by one.
+    /// Tokens inside a think block; known if tokens arrive individually.
     thought_tokens: usize,
-    /// Those that no chunk had.
+    /// Not yet sent.
     log_probs: Vec<TokenLogProb>,
     token_ids: Vec<u32>,
     finish: Option<Finish>,
@@ -68,7 +69,7 @@ enum Part {
 }
 
 impl Choice {
-    /// Takes more of the text, or its end.
+    /// Adds text, or the end.
     fn push_text(&mut self, text: String, is_end: bool) {
         let (thought, said) = match &mut self.thoughts {
             Some(block) => block.push(&text, is_end),
@@ -93,7 +94,7 @@ impl Choice {
 
     pub(crate) fn end(&mut self, finish: Finish) {
         let progress = &mut self.progress;
-        // A call that a text of `stop` broke off is none to carry out.
+        // A call truncated by a `stop` string must not be executed.
         let has_calls = progress.called > 0 && !progress.is_within_call;
         progress.finish = Some(match has_calls && finish == Finish::Stop {
             true => Finish::ToolCalls,
@@ -102,11 +103,11 @@ impl Choice {
     }
 }
 
-/// A prompt whose tokens' log-probs are told.
+/// A prompt with requested log-probs.
 #[derive(Debug)]
 pub(crate) struct ReadTokens {
     token_ids: Vec<u32>,
-    /// Those after the first, once it was read.
+    /// Tokens after the first, once evaluated.
     read: Option<Vec<ReadToken>>,
 }
 
@@ -118,7 +119,7 @@ impl ReadTokens {
         }
     }
 
-    /// As a completion that repeats it tells them: the first has no log-prob.
+    /// Log-probs in an echoed completion's form: the first has none.
     fn log_probs(&self, decode: impl Fn(u32) -> String) -> Vec<TokenLogProb> {
         let read = self.read.iter().flatten().map(Some);
         let told = |(id, read): (&u32, Option<&ReadToken>)| TokenLogProb {
@@ -133,7 +134,7 @@ impl ReadTokens {
         self.token_ids.iter().zip(read).map(told).collect()
     }
 
-    /// In vLLM's form: the first token has none.
+    /// Log-probs in vLLM's form: the first token has none.
     fn json(&self, decode: impl Fn(u32) -> String) -> Json {
         let ids = self.token_ids.iter().skip(1);
         let told = ids.zip(self.read.iter().flatten()).map(|(id, read)| {
@@ -145,7 +146,7 @@ impl ReadTokens {
     }
 }
 
-/// A sampled token with its log-prob and the likeliest tokens in its place.
+/// A sampled token with log-prob and alternatives.
 fn told(
     tokenizer: &Tokenizer,
     id: u32,
@@ -164,23 +165,23 @@ fn told(
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) answer: Answer,
-    /// The answer instead, of `/v1/responses`.
+    /// Replaces the answer for `/v1/responses`.
     pub(crate) items: Option<ResponseItems>,
     pub(crate) model: Arc<AskedModel>,
-    /// The constraint of the first completion.
+    /// Constraint of the first completion.
     pub(crate) constraint: Option<Arc<Constraint>>,
     pub(crate) choices: Vec<Choice>,
     pub(crate) stop_ids: Vec<u32>,
     pub(crate) log_probs: bool,
-    /// Whether a choice has its token ids, the stop token among them.
+    /// Whether choices contain token ids, including the stop token.
     pub(crate) token_ids: bool,
-    /// Whether a choice has the log-probs of its prompt's tokens, as vLLM tells them.
+    /// Whether choices contain prompt log-probs, in vLLM's form.
     pub(crate) tells_prompts: bool,
-    /// The texts of prompts that completions repeat; empty where they do not.
+    /// Prompt texts to echo; empty without echo.
     pub(crate) echoed: Vec<String>,
-    /// Empty where their log-probs are not told.
+    /// Empty without requested prompt log-probs.
     pub(crate) prompts: Vec<ReadTokens>,
-    /// Completions of each prompt.
+    /// Samples per prompt.
     pub(crate) samples: usize,
     pub(crate) usage: Usage,
 }
@@ -192,7 +193,7 @@ impl Collected {
             && self.prompts.iter().all(|prompt| prompt.read.is_some())
     }
 
-    /// Takes an event; the completion that it is of, unless that had ended.
+    /// Applies an event; returns its completion unless already ended.
     pub(crate) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let index = match event {
             Event::Token { index, .. } | Event::Ended { index, .. } => index,
@@ -209,7 +210,7 @@ impl Collected {
             return Ok(None);
         };
         let tokenizer = &self.model.tokenizer;
-        // As elsewhere where a client counts them.
+        // As elsewhere if a client counts them.
         let tells_stop = self.token_ids || !self.echoed.is_empty();
         match event {
             Event::Token {
@@ -288,7 +289,7 @@ impl Collected {
         Ok(Some(index))
     }
 
-    /// The answer, where no part of it was given out.
+    /// The whole answer, if no chunks were sent.
     pub(crate) fn whole(mut self) -> Json {
         if self.items.is_some() {
             let last = self.item_events().pop();
@@ -348,7 +349,7 @@ impl Collected {
         answer.whole(choices, usage)
     }
 
-    /// The completion's news as events of its items.
+    /// A completion's news as item events.
     fn item_events(&mut self) -> Vec<Json> {
         let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else {
             return Vec::new();
@@ -364,7 +365,7 @@ impl Collected {
                 Part::Answer(Arguments(text)) => items.arguments(&text),
             });
         }
-        // Log-probs of text that is held back.
+        // Keep log-probs of held-back text.
         progress.log_probs = log_probs;
         if let Some(finish) = progress.finish {
             let counts = (self.usage, progress.thought_tokens);
@@ -414,7 +415,7 @@ impl Collected {
     }
 }
 
-/// The answer as server-sent events.
+/// Server-sent events.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     events: Receiver<Event>,
@@ -435,7 +436,7 @@ impl Chunks {
         }
     }
 
-    /// Adds what an event brings; whether more comes.
+    /// Writes an event; returns whether more follow.
     fn write(&mut self, event: Option<Event>, text: &mut String) -> bool {
         let collected = &mut self.collected;
         let applied = match event {
@@ -459,7 +460,7 @@ impl Chunks {
         if !collected.is_complete() {
             return true;
         }
-        // Its last event says that it is over.
+        // Its last event marks the end.
         if collected.items.is_some() {
             return false;
         }

@@ -1,4 +1,4 @@
-//! The constraint of a request: its format or its tools, compiled once for all clients that ask for the same.
+//! Constraints of requests, by response format or tools, compiled once for equal requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,24 +14,25 @@ use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
 use crate::score::has_json_arguments;
 use crate::text::{CallFormat, Tokenizer};
 
-/// Constraints that are held, and what they were asked for with, in bytes; the one that was not asked for longest goes.
+/// Cached constraints, and total bytes of their specifications; least recently used ones are
+/// evicted.
 const MAX_CACHED: usize = 64;
 const MAX_CACHED_BYTES: usize = 4 << 20;
-/// Constraints that are compiled at once: the others of the threads that may block prepare prompts.
+/// Parallel compilations: the other blocking threads prepare prompts.
 static COMPILING: Semaphore = Semaphore::const_new(2);
 
-/// The label of a format's schema.
+/// Label of a response format's schema.
 const FORMAT: &str = "response_format";
 const TOOLS: &str = "tools";
 
-/// The response format and tools of a request, not yet compiled.
+/// A request's response format and tools, not yet compiled.
 #[derive(Debug)]
 pub(crate) struct ConstraintSpec {
     format: ResponseFormat,
-    /// The field that it was named in.
+    /// The field that set `format`.
     format_field: &'static str,
     tools: Option<Tools>,
-    /// Both as JSON, with the keys of schemas in their order.
+    /// Both as JSON, preserving key order.
     key: String,
 }
 
@@ -44,17 +45,17 @@ struct CacheEntry {
     cell: Arc<OnceCell<Compiled>>,
 }
 
-/// The compiled constraints of a server.
+/// A server's compiled constraints.
 #[derive(Debug, Default)]
 pub(crate) struct Constraints {
-    /// The model's tokens, read for the first request that needs them.
+    /// Prepared for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
-    /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
+    /// Most recently used last. Requests for one being compiled wait for it.
     held: Mutex<VecDeque<CacheEntry>>,
 }
 
 impl ConstraintSpec {
-    /// `None` where completions are free.
+    /// `None` for unconstrained completions.
     pub(crate) fn new(
         (format, format_field): (&ResponseFormat, &'static str),
         tools: Option<&Tools>,
@@ -78,7 +79,7 @@ impl ConstraintSpec {
         (!is_free).then(wanted)
     }
 
-    /// The field that binds completions, the first where several do.
+    /// The first field that constrains completions.
     pub(crate) fn field(&self) -> &'static str {
         match &self.tools {
             _ if self.format != ResponseFormat::Text => self.format_field,
@@ -118,7 +119,7 @@ impl ConstraintSpec {
                     *is_single = true;
                 }
                 ToolChoice::Auto => {
-                    // The model decides how to call the others, where the format can be read without their schemas.
+                    // Other calls are free, if the format can be parsed without their schemas.
                     let is_free =
                         |name: &String| !tools.strict.contains(name) && has_json_arguments(format);
                     for (name, file) in functions.iter_mut().filter(|(name, _)| is_free(name)) {
@@ -137,7 +138,7 @@ impl ConstraintSpec {
         Ok(answer)
     }
 
-    /// OpenAI's shape, by the field that the fault is in.
+    /// OpenAI's form, by the faulty field.
     fn refusal(&self, error: &ConstraintError) -> ApiError {
         match error {
             ConstraintError::Schema {
@@ -170,7 +171,7 @@ impl ConstraintSpec {
 }
 
 impl Constraints {
-    /// Compiles what was not asked for before, on a thread of its own.
+    /// Compiles a new constraint on its own thread.
     pub(crate) async fn compiled(
         self: &Arc<Self>,
         wanted: &Arc<ConstraintSpec>,
@@ -186,7 +187,7 @@ impl Constraints {
             compiled.unwrap_or_else(|_| Err(server_error("the constraint could not be compiled")))
         };
         let compiled = cell.get_or_init(|| compile).await.clone();
-        // Another time the machine may be less busy.
+        // The machine may be less busy later.
         let timed_out =
             |error: &ApiError| error.code == Some(TIMED_OUT) || error.retry_seconds.is_some();
         if compiled.as_ref().is_err_and(timed_out) {
@@ -195,7 +196,7 @@ impl Constraints {
         compiled
     }
 
-    /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
+    /// Drops a failed constraint, whose grammar state has become large.
     pub(crate) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
         let is_this = |held: &Arc<Constraint>| Arc::ptr_eq(held, constraint);
         self.forget(|held| matches!(held.get(), Some(Ok(held)) if is_this(held)));
@@ -256,7 +257,7 @@ impl Constraints {
     }
 }
 
-/// Code of a schema that takes too long to compile.
+/// Error code of a schema that takes too long to compile.
 const TIMED_OUT: &str = "schema_too_complex";
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Requests of OpenAI's APIs: a body -> prompts for the queue -> an answer, whole or in chunks.
+//! Requests of OpenAI's APIs: body -> queued prompts -> answer, whole or in chunks.
 
-mod body; // bodies within limits
-mod collected; // the completions of a request as they come -> an answer
-mod constraints; // what completions may be, compiled once for all who ask the same
-mod responses; // answers and refusals in OpenAI's shape
-mod text_stream; // tokens -> text that is final, without its think block
+mod body; // request bodies, limited in size and time
+mod collected; // tokens of completions -> an answer
+mod constraints; // constraints of requests, compiled once
+mod responses; // answers and errors in OpenAI's form
+mod text_stream; // tokens -> final text without think block
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +36,7 @@ pub(crate) use responses::{
 };
 pub(crate) use text_stream::TextStream;
 
-/// The addresses that sample.
+/// Paths that sample.
 pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 4] = [
     ("/v1/chat/completions", Api::Chat),
     ("/v1/completions", Api::Completions),
@@ -44,38 +44,38 @@ pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 4] = [
     ("/inference/v1/generate", Api::Generate),
 ];
 
-/// Completions of one body.
+/// Limit per request.
 const MAX_COMPLETIONS: usize = 1024;
-/// Completions of a prompt that are decoded by one thread.
+/// Completions of a prompt per decoding thread.
 const JOB_SAMPLES: usize = 16;
-/// Tokens of a prompt's end, where it may open a think block.
+/// Trailing prompt tokens examined for an open think block.
 const PROMPT_END: usize = 32;
-/// Tokens that wait for one client at most; a client that is further behind does not read.
+/// Buffered tokens per client; a slower client is not reading.
 const CLIENT_TOKENS: usize = 4096;
 
-/// A model as requests ask it.
+/// The model as seen by requests.
 #[derive(Debug)]
 pub(crate) struct AskedModel {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) constraints: Arc<Constraints>,
-    /// What chat prompts are rendered with, where a request does not say.
+    /// Default chat template options.
     pub(crate) template: TemplateOptions,
-    /// Whether completions may begin with a think block, where a request does not say.
+    /// Whether completions may begin with a think block, by default.
     pub(crate) reasons: bool,
-    /// Of think blocks, where a request names none.
+    /// Default limit of think blocks.
     pub(crate) thinking_limit: Option<Arc<ThinkingLimit>>,
-    /// Tokens of a completion.
+    /// Limit of a completion.
     pub(crate) max_completion_tokens: usize,
-    /// Token ids are below it.
+    /// Upper bound of token ids.
     pub(crate) vocabulary: usize,
-    /// Tokens of a prompt and its completion together.
+    /// Prompt + completion.
     pub(crate) positions: usize,
-    /// Tokens of a prompt.
+    /// Limit of a prompt.
     pub(crate) longest_prompt: usize,
 }
 
 impl AskedModel {
-    /// One that never begins with a think block unless it is asked to. `limits`: tokens of a prompt, and of a completion.
+    /// Has no think blocks by default. `limits`: tokens of a prompt, and of a completion.
     pub(crate) fn new(
         config: &ModelConfig,
         tokenizer: Arc<Tokenizer>,
@@ -109,10 +109,10 @@ pub(crate) enum Event {
         index: usize,
         token_id: u32,
         log_prob: f32,
-        /// The likeliest in its place, where they were asked for.
+        /// Alternatives, if requested.
         likeliest: Vec<(u32, f32)>,
     },
-    /// With all tokens, where they were not told one by one.
+    /// The end, with all tokens unless sent individually.
     Ended {
         index: usize,
         completion: Completion,
@@ -122,7 +122,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// That of a completion's newest token.
+    /// A completion's newest token.
     pub(crate) fn of_newest(
         index: usize,
         completion: &Completion,
@@ -136,7 +136,7 @@ impl Event {
         })
     }
 
-    /// That of its end, without its tokens where each was told.
+    /// A completion's end; without tokens if they were sent individually.
     pub(crate) fn of_end(index: usize, mut completion: Completion, by_token: bool) -> Self {
         if by_token {
             completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
@@ -145,34 +145,34 @@ impl Event {
     }
 }
 
-/// A prompt with its completions to sample.
+/// A prompt with completions to sample.
 #[derive(Debug)]
 pub(crate) struct PromptToSample {
     pub(crate) request: Request,
     pub(crate) sampling: Sampling,
-    /// Whether its completions may begin with a think block.
+    /// Whether completions may begin with a think block.
     pub(crate) reasoning: Reasoning,
-    /// In place of sample 0 in the events: a body may have several prompts.
+    /// Event index of sample 0: a request may have several prompts.
     pub(crate) first_index: usize,
-    /// Whether each token is told, or only the whole completion.
+    /// Whether to send tokens individually.
     pub(crate) by_token: bool,
-    /// By sample: its stop text has come.
+    /// Whether a stop string has occurred, by sample.
     pub(crate) stopped: Arc<[AtomicBool]>,
     pub(crate) events: Sender<Event>,
 }
 
-/// A prompt whose tokens' log-probs are wanted.
+/// A prompt whose log-probs are requested.
 #[derive(Debug)]
 pub(crate) struct ReadPrompt {
-    /// Among those of its body.
+    /// Index in its request.
     pub(crate) index: usize,
     pub(crate) token_ids: Vec<u32>,
-    /// Likeliest tokens that are told in each token's place.
+    /// Number of alternatives per token.
     pub(crate) likeliest: usize,
     pub(crate) events: Sender<Event>,
 }
 
-/// Answers a request whose prompts are queued, as its tokens come.
+/// Streams the answer of a request whose prompts are queued.
 pub(crate) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiError> {
     let PreparedRequest {
         mut events,
@@ -201,12 +201,12 @@ pub(crate) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiEr
     Ok(answer(200, &collected.whole()))
 }
 
-/// What a body asks for, ready to be queued.
+/// A parsed request, ready to be queued.
 pub(crate) struct PreparedRequest {
     pub(crate) prompts: Vec<PromptToSample>,
-    /// Those whose tokens' log-probs are told.
+    /// Prompts with requested log-probs.
     pub(crate) read_prompts: Vec<ReadPrompt>,
-    /// What all completions may be.
+    /// Constraint of all completions.
     pub(crate) wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
     pub(crate) collected: Collected,
@@ -214,7 +214,7 @@ pub(crate) struct PreparedRequest {
     include_usage: bool,
 }
 
-/// `prompts`: what the model reads.
+/// `prompts`: yields token ids.
 pub(crate) fn prepare_asked(
     model: &Arc<AskedModel>,
     api: Api,
@@ -320,7 +320,7 @@ pub(crate) fn prepare_asked(
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));
-            // Only the prompt is asked for.
+            // Only the prompt is requested.
             if asked.max_tokens == Some(0) {
                 let all = choices.iter_mut();
                 all.for_each(|choice| choice.end(Finish::Length));
@@ -382,11 +382,11 @@ pub(crate) fn prepare_asked(
     })
 }
 
-/// The variable of templates that know levels of reasoning (gpt-oss, Qwen3.8).
+/// Template variable for reasoning levels (gpt-oss, Qwen3.8).
 const EFFORT: &str = "reasoning_effort";
 
-/// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
-/// constraint leaves it no other beginning that it likes.
+/// Whether completions may begin with a think block. A model without them might begin one if its
+/// constraint excludes likelier beginnings.
 fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
     let (end, tokenizer) = (
         &ids[ids.len().saturating_sub(PROMPT_END)..],
@@ -404,7 +404,7 @@ fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasonin
     })
 }
 
-/// A prompt as a completion that repeats it has it.
+/// A prompt as echoed in its completion.
 fn echoed(model: &AskedModel, prompt: &TextPrompt) -> Result<String, ApiError> {
     match prompt {
         TextPrompt::Text(text) => Ok(text.clone()),
@@ -412,7 +412,7 @@ fn echoed(model: &AskedModel, prompt: &TextPrompt) -> Result<String, ApiError> {
     }
 }
 
-/// What a chat template is rendered with.
+/// Input of the chat template.
 pub(crate) fn template_options(
     model: &AskedModel,
     template: &RequestedTemplate,
@@ -433,8 +433,8 @@ pub(crate) fn template_options(
     options
 }
 
-/// The token ids of a prompt, each with its text, which is empty where it was given as ids. `add_special`: whether a text gets
-/// the special tokens that the tokenizer adds; `is_wanted`: asked before each.
+/// Token ids of a prompt with its text, which is empty if given as ids. `add_special`: whether text
+/// gets the tokenizer's special tokens; `is_wanted`: checked before each.
 pub(crate) fn prompts(
     model: &AskedModel,
     prompt: &Prompt,
@@ -493,7 +493,7 @@ pub(crate) fn prompts(
     }
 }
 
-/// The most new tokens of a prompt's completions: what a request names, lowered to what the server has.
+/// Maximum of new tokens: the request's, within the server's limit.
 fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usize, ApiError> {
     if prompt.is_empty() {
         return Err(ApiError::invalid("prompt", "the prompt has no token"));
@@ -506,7 +506,7 @@ fn limit(model: &AskedModel, prompt: &[u32], named: Option<usize>) -> Result<usi
     Ok(named.map_or(most, |named| named.min(most)))
 }
 
-/// In OpenAI's words, by which clients recognise it.
+/// OpenAI's wording, recognised by clients.
 fn too_long(model: &AskedModel, length: &str) -> ApiError {
     let room = match model.longest_prompt < model.positions {
         true => format!(", of a prompt {}", model.longest_prompt),
@@ -522,7 +522,7 @@ fn too_long(model: &AskedModel, length: &str) -> ApiError {
     }
 }
 
-/// Differs from request to request and from server to server.
+/// Differs between requests and servers.
 fn random_seed() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     use std::hash::{BuildHasher, RandomState};

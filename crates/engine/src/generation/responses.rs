@@ -1,4 +1,4 @@
-//! Answers and refusals: JSON in OpenAI's shape.
+//! Answers and errors as JSON in OpenAI's form.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ pub(crate) fn unix_seconds() -> u64 {
         .map_or(0, |time| time.as_secs())
 }
 
-/// To be tried again in a second.
+/// Retry in a second.
 pub(crate) fn busy(why: &str) -> ApiError {
     let message = format!("{why}; try again soon");
     ApiError {
@@ -42,7 +42,7 @@ pub(crate) fn refusal(error: &ApiError) -> Response {
     response
 }
 
-/// The refusal of a body: its unread bytes would be taken for the next request.
+/// Rejection of a body: closes the connection, as unread bytes would be taken for the next request.
 pub(crate) fn refusal_of_body(error: &ApiError) -> Response {
     ([(header::CONNECTION, "close")], refusal(error)).into_response()
 }
@@ -53,7 +53,7 @@ pub(crate) fn answer(status: u16, json: &Json) -> Response {
 
 pub(crate) fn with_type(status: u16, kind: &'static str, body: Body) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // A browser is not to guess that text from a model is a page.
+    // Keeps browsers from interpreting model text as a page.
     let nosniff = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     (status, [(header::CONTENT_TYPE, kind), nosniff], body).into_response()
 }

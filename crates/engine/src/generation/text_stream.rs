@@ -1,4 +1,5 @@
-//! The text of a completion as its tokens come: whole characters, and nothing that may yet become a stop text.
+//! Text of a completion from its tokens: whole characters, without possible prefixes of stop
+//! strings.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ pub(crate) struct TextStream {
     tokenizer: Arc<Tokenizer>,
     stops: Arc<Vec<String>>,
     ids: Vec<u32>,
-    /// The tokens before this one are text; some before it are decoded again, because a token's text depends on those
-    /// before it.
+    /// Tokens already turned into text; some before are decoded again, since a token's text depends
+    /// on its predecessors.
     read: usize,
     context: usize,
-    /// Text that is not given out yet.
+    /// Held-back text.
     held: String,
     is_stopped: bool,
 }
@@ -32,15 +33,15 @@ impl TextStream {
         }
     }
 
-    /// Whether a stop text has come: what follows is not part of the completion.
+    /// Whether a stop string has occurred.
     pub(crate) fn is_stopped(&self) -> bool {
         self.is_stopped
     }
 
-    /// The text that a token completes.
+    /// Text completed by a token.
     ///
     /// # Errors
-    /// Where the tokenizer's own rules fail.
+    /// The tokenizer's own rules fail.
     pub(crate) fn push(&mut self, id: u32) -> Result<String, TextError> {
         if self.is_stopped {
             return Ok(String::new());
@@ -55,7 +56,7 @@ impl TextStream {
         Ok(self.release(false))
     }
 
-    /// The text that was held back; nothing comes after it.
+    /// The held-back rest.
     pub(crate) fn finish(&mut self) -> Result<String, TextError> {
         if !self.is_stopped {
             let (before, text) = self.decoded()?;
@@ -65,7 +66,7 @@ impl TextStream {
         Ok(self.release(true))
     }
 
-    /// The text of the last tokens, without the newest and with them.
+    /// Text of the last tokens, without and with the newest.
     fn decoded(&self) -> Result<(String, String), TextError> {
         let text = |ids| self.tokenizer.decode(ids, true);
         let (context, read) = (self.context, self.read);
@@ -75,7 +76,7 @@ impl TextStream {
     fn hold(&mut self, before: &str, text: &str) {
         let held = &mut self.held;
         held.push_str(text.strip_prefix(before).unwrap_or_default());
-        // The earliest; of several there the one that is named first makes no difference.
+        // The earliest; order is irrelevant for ties.
         let stops = self.stops.iter().filter_map(|stop| held.find(stop));
         if let Some(at) = stops.min() {
             self.held.truncate(at);
@@ -107,13 +108,13 @@ enum Place {
     /// It may begin.
     Before,
     Inside,
-    /// White space after it is not part of the text; another message may follow.
+    /// White space after the block is dropped; another message may follow.
     Gap,
     After,
 }
 
 impl ThinkBlock {
-    /// `None` where a completion has none.
+    /// `None` if completions have none.
     pub(crate) fn new(reasoning: Reasoning, marks: &'static ThinkMarks) -> Option<Self> {
         let place = match reasoning {
             Reasoning::Off if marks.answer.is_empty() => return None,
@@ -128,12 +129,12 @@ impl ThinkBlock {
         })
     }
 
-    /// Whether the text so far ends in the block.
+    /// Whether the text ends inside the block.
     pub(crate) fn is_inside(&self) -> bool {
         matches!(self.place, Place::Inside)
     }
 
-    /// Returns what a piece of text adds to the block, and to the text without it.
+    /// Splits a piece of text into block and remaining text.
     pub(crate) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
         let ThinkMarks {
             open,

@@ -1,5 +1,5 @@
-//! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): `y += scale * (x A^T) B^T` beside a frozen matrix, in memory
-//! and in PEFT's names.
+//! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): `y += scale * (x A^T) B^T` on a frozen
+//! matrix.
 
 use std::ops::Range;
 
@@ -16,23 +16,23 @@ use crate::kernels::row_adapters::keep_own;
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Adapters {
-    /// The model as trained.
+    /// The trained model.
     On,
-    /// The model as it started.
+    /// The base model.
     Off,
 }
 
-/// Whether adapters are on and, where several stand side by side, which one each row uses.
+/// Whether adapters are on and, if there are several, which one each row uses.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterUse<'a> {
     pub adapters: Adapters,
-    /// By row the number of its adapter, or [`NO_ADAPTER`](crate::kernels::row_adapters::NO_ADAPTER): `[rows]`, u32;
-    /// and the numbers that each has in the rank. `None`: every row uses all of it.
+    /// Adapter index by row, or [`NO_ADAPTER`](crate::kernels::row_adapters::NO_ADAPTER): `[rows]`,
+    /// u32; and the rank of each slot. `None`: every row uses the whole rank.
     pub own: Option<(&'a Tensor, usize)>,
 }
 
 impl<'a> AdapterUse<'a> {
-    /// `slot`: the numbers of each adapter in the rank, where there is `own`.
+    /// `slot`: rank per adapter, with `own`.
     pub(crate) fn for_rows(adapters: Adapters, own: Option<&'a Tensor>, slot: usize) -> Self {
         Self {
             adapters,
@@ -50,38 +50,38 @@ impl From<Adapters> for AdapterUse<'_> {
     }
 }
 
-/// The adapters of one matrix, or of the parts of a packed one: their A matrices are stacked, since all read the same
-/// input.
+/// Adapters of one matrix, or of the parts of a packed one, with stacked A matrices, since all read
+/// the same input.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterSet {
-    /// The A's: [parts * rank, inputs].
+    /// [parts * rank, inputs].
     pub(super) a: Tensor,
     pub(super) a_range: Range<usize>,
     pub(super) parts: Vec<AdapterPart>,
-    /// r.
+    /// Rank per part.
     pub(super) rank: usize,
     /// `lora_alpha / rank`.
     pub(super) scale: f64,
-    /// What a GPU multiplies by.
+    /// GPU form.
     pub(super) joined: Option<JoinedAdapter>,
 }
 
-/// An adapted matrix on a GPU. The B's of several parts stand on a diagonal.
+/// An adapted matrix on a GPU, with the parts' B matrices block-diagonal.
 #[derive(Clone, Debug)]
 pub(super) struct JoinedAdapter {
-    /// `[[W, scale * B], [A, 0]]`: one product with `[x, x A^T]` has the adapters in it, and is rounded once; likewise
-    /// its backward. `None` beside a matrix in fp8, which is widened for each product.
+    /// `[[W, scale * B], [A, 0]]`: one product with `[x, x A^T]` includes the adapters and is
+    /// rounded once; likewise the backward. `None` for fp8, which is widened for each product.
     pub(super) whole: Option<Tensor>,
     /// A: [joined rank of all parts, inputs].
     pub(super) a: Tensor,
     /// `scale * B`: [outputs, joined rank of all parts].
     pub(super) diagonal: Tensor,
-    /// `scale * B`, the parts one below the other: [outputs, joined rank]; what decoding reads.
+    /// `scale * B`, parts stacked: [outputs, joined rank]; for decoding.
     pub(super) b: Tensor,
 }
 
 impl JoinedAdapter {
-    /// `[[W, scale * B], [A, 0]]`, with its adapter columns.
+    /// `[[W, scale * B], [A, 0]]`, with adapter columns.
     fn whole(&self, weight: &Matrix) -> Result<Tensor> {
         match (&self.whole, weight) {
             (Some(whole), _) => Ok(whole.clone()),
@@ -95,34 +95,35 @@ impl JoinedAdapter {
     }
 }
 
-/// The B matrix of one part.
+/// B of one part.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterPart {
-    /// The part's columns in the packed result.
+    /// Columns of the part in the packed result.
     pub(super) columns: Range<usize>,
-    /// B: [outputs, rank]; zeros at the start, so that the first forward equals the base.
+    /// [outputs, rank]; initially zeros, so that the model equals the base.
     pub(super) b: Tensor,
     pub(super) b_range: Range<usize>,
-    /// Of an expert's matrix: `b_range` is that of the B's of all experts.
+    /// Set for an expert's matrix: `b_range` covers the B of all experts.
     pub(super) expert: Option<OneExpert>,
 }
 
-/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is not a multiple.
+/// Columns of a part in a joined matrix: multiples of 16 bytes in bf16, zero-padded.
 pub(super) fn joined_rank(rank: usize) -> usize {
     rank.next_multiple_of(8)
 }
 
-/// Columns behind a joined matrix's own are a multiple of it: rows of whole 128 bytes in bf16 are read faster.
+/// Alignment of a joined matrix's additional columns: rows of whole 128 bytes in bf16 are read
+/// faster.
 const COLUMN_MULTIPLE: usize = 64;
 
-/// Rows that adapters add to a joined matrix, and columns.
+/// Additional rows and columns of a joined matrix.
 pub(super) fn joined_size(parts: usize, rank: usize) -> (usize, usize) {
     let used = parts * joined_rank(rank);
     (used, used.next_multiple_of(COLUMN_MULTIPLE))
 }
 
 impl AdapterSet {
-    /// Columns that rows of `x` and of the gradient need behind them.
+    /// Additional columns of `x` and of the gradient.
     pub(super) fn adapter_columns(&self) -> usize {
         if self.joined.is_some() {
             joined_size(self.parts.len(), self.rank).1
@@ -131,12 +132,12 @@ impl AdapterSet {
         }
     }
 
-    /// The columns that hold values.
+    /// Columns that hold values.
     fn used(&self) -> usize {
         joined_size(self.parts.len(), self.rank).0
     }
 
-    /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
+    /// Decoding: `x`: [rows, inputs] -> product with `[W; A]`; `None` if unsupported.
     pub(super) fn open(
         &self,
         x: &Tensor,
@@ -144,7 +145,7 @@ impl AdapterSet {
         used: AdapterUse<'_>,
     ) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
-        // Operations read rows of a single output one number at a time, wider ones several.
+        // Single outputs are read element-wise, wider rows vectorised.
         let Some(joined) = self
             .joined
             .as_ref()
@@ -173,8 +174,9 @@ impl AdapterSet {
         }))
     }
 
-    /// While decoding beside a matrix in fp8: `x`: [rows, inputs] -> [rows, outputs], as [`AdapterSet::forward`]. A
-    /// recorded step takes no copies of columns, so A is multiplied by itself.
+    /// Decoding with an fp8 matrix: `x`: [rows, inputs] -> [rows, outputs], as
+    /// [`AdapterSet::forward`]. A is multiplied separately, since a recorded step cannot copy
+    /// columns.
     pub(super) fn complete(
         &self,
         x: &Tensor,
@@ -190,7 +192,7 @@ impl AdapterSet {
         rows.to_dtype(x.dtype()).map(Some)
     }
 
-    /// On a GPU writes `x A^T` behind `x`, [rows, inputs + adapter_columns].
+    /// Writes `x A^T` after `x`, [rows, inputs + adapter_columns], on a GPU.
     pub(super) fn write_inner(&self, x: &Tensor, used: AdapterUse<'_>) -> Result<()> {
         let Some(JoinedAdapter { a, .. }) = &self.joined else {
             return Ok(());
@@ -201,7 +203,7 @@ impl AdapterSet {
         self.keep_own(tail, used).map(drop)
     }
 
-    /// Keeps of each row's products with the A matrices those of its own adapter.
+    /// Keeps only the A products of each row's own adapter.
     fn keep_own(&self, inner: Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
         let rank = if self.joined.is_some() {
             joined_rank(self.rank)
@@ -213,7 +215,7 @@ impl AdapterSet {
         })
     }
 
-    /// `x`: [rows, inputs + adapter_columns] -> [rows, outputs], the matrix' and the adapters' part.
+    /// `x`: [rows, inputs + adapter_columns] -> [rows, outputs], of matrix and adapters.
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -244,8 +246,8 @@ impl AdapterSet {
         Ok(y)
     }
 
-    /// `gradient`: [rows, outputs + adapter_columns], `x` as the forward left it. Adds the gradients of A and B, returns the
-    /// input's, [rows, inputs].
+    /// `gradient`: [rows, outputs + adapter_columns], `x` as left by the forward. Adds the
+    /// gradients of A and B, returns the input's, [rows, inputs].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -294,7 +296,7 @@ impl AdapterSet {
             gradient.narrow(1, outputs, self.used())?,
         );
         matmul_into(&tail, &own, &joined.diagonal)?;
-        // The A's stand one below the other; apart in the tail where zeros are between them.
+        // A matrices are contiguous unless padded.
         let together = if rank == self.rank {
             self.parts.len()
         } else {
@@ -314,7 +316,7 @@ impl AdapterSet {
         matmul(&gradient.narrow(1, 0, columns)?, &whole)
     }
 
-    /// Where the adapters stand a second time.
+    /// Copies of the adapters in the joined matrices.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
         let Some(JoinedAdapter { a, diagonal, b, .. }) = &self.joined else {
             return Ok(Vec::new());

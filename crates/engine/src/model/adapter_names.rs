@@ -1,4 +1,4 @@
-//! The adapters of a model under PEFT's names.
+//! PEFT's names of adapters.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -7,7 +7,7 @@ use super::{ModelError, Parameters};
 use crate::hub::{ModelConfig, TensorSpec};
 use crate::kernels::philox::uniform_weights_on;
 
-/// PEFT's name of an adapter's tensor: `which` is "A" or "B".
+/// PEFT's tensor name: `which` is "A" or "B".
 pub(super) fn peft_name(layer: usize, part: &str, which: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
 }
@@ -15,14 +15,13 @@ pub(super) fn peft_name(layer: usize, part: &str, which: &str) -> String {
 const LAYERS: &str = "base_model.model.model.layers.";
 const NESTED_LAYERS: &str = "base_model.model.model.language_model.layers.";
 
-/// PEFT's name of an adapter's tensor where the base's text model is part of another.
+/// PEFT's tensor name if the base's text model is nested.
 pub fn nested_name(name: &str) -> String {
     name.strip_prefix(LAYERS)
         .map_or_else(|| name.to_owned(), |rest| format!("{NESTED_LAYERS}{rest}"))
 }
 
-/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes;
-/// `has_experts`: those of experts, too, where the model has some.
+/// Names and shapes of all A and B in training order; `has_experts`: including experts', if any.
 pub fn adapter_names(
     config: &ModelConfig,
     rank: usize,
@@ -30,7 +29,7 @@ pub fn adapter_names(
 ) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
-        // The parts of a packed matrix stand side by side.
+        // Parts of a packed matrix are adjacent.
         let adapted = config.adapted_matrices(layer);
         for packed in adapted.chunk_by(|one, next| one.role == next.role) {
             let name = |spec: &TensorSpec, which| peft_name(layer, spec.module(), which);
@@ -52,7 +51,7 @@ pub fn adapter_names(
     names
 }
 
-/// Fresh adapters of a model (A uniform, B zero), in f32 on the CPU; the model's own weights are not needed.
+/// Initial adapters (A uniform, B zero), f32 on the CPU; needs no model weights.
 pub fn fresh_adapters(
     config: &ModelConfig,
     rank: usize,

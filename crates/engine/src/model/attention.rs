@@ -1,4 +1,4 @@
-//! The mixer of a layer with attention: norms of heads, rotary positions, attention, in some families a gate.
+//! Attention mixer: head norms, rotary positions, attention, in some families a gate.
 
 use candle_core::{Result, Tensor};
 
@@ -28,17 +28,17 @@ use crate::kernels::write_rows::join_columns;
 
 #[derive(Clone, Debug)]
 pub(super) struct AttentionMixer {
-    /// Without its sinks.
+    /// Parameters without sinks.
     pub(super) attention: Attention<'static>,
     pub(super) keys_values: KeysValues,
-    /// `[query heads]`, where the family has them.
+    /// `[query heads]`, in some families.
     pub(super) sinks: Option<MaybeTrained>,
     pub(super) rope: RopeTable,
-    /// Norms of each query head and each key head, where the family has them and the layer keys.
+    /// Norms of query and key heads, in some families; no key norm if the layer has no keys.
     pub(super) head_norms: Option<(NormWeight, Option<NormWeight>)>,
     pub(super) norm_offset: f64,
     pub(super) epsilon: f64,
-    /// Whether its output is multiplied by a gate, whose numbers stand beside the queries.
+    /// Whether the output is gated; gates are interleaved with the queries.
     pub(super) has_gate: bool,
 }
 
@@ -51,7 +51,7 @@ impl AttentionMixer {
     ) -> Result<(AttentionOutput, MixedInputs)> {
         let (own, gate) = self.split(packed)?;
         let prepared = self.prepared(&own, context)?;
-        // Beside a gate the adapter columns are behind its product.
+        // With a gate, the adapter columns follow the gated product.
         let own_columns = if self.has_gate { 0 } else { adapter_columns };
         let attended =
             segment_attention(&prepared, self.attention(), context.segments, own_columns)?;
@@ -166,7 +166,8 @@ impl AttentionMixer {
         Ok(own_gradient)
     }
 
-    /// `own`: [rows, outputs] -> rotated queries and keys, and values, of whichever layer: [rows, row_width].
+    /// `own`: [rows, outputs] -> rotated queries and keys, and values, possibly another layer's:
+    /// [rows, row_width].
     fn prepared(&self, own: &Tensor, context: RowContext<'_>) -> Result<Tensor> {
         let products = self.keys_values.expand(own, self.attention.heads)?;
         let rotated = query_key_rope(&products, self.query_key(context.positions))?;
@@ -176,8 +177,9 @@ impl AttentionMixer {
         }
     }
 
-    /// `gradient`: [rows, row_width] of what was prepared -> of what was rotated here. Keys and values that several layers
-    /// read get the sum of their gradients in the layer that they are of, whose backward is the last of these.
+    /// `gradient`: [rows, row_width] of prepared rows -> of rows rotated here. Shared keys and
+    /// values get the sum of their gradients in the layer that owns them, whose backward comes
+    /// last.
     fn with_shared_gradient(&self, gradient: Tensor, beside: Beside<'_>) -> Result<Tensor> {
         let Some(sum) = beside.keys_values_gradient else {
             return Ok(gradient);
@@ -190,7 +192,7 @@ impl AttentionMixer {
         }
     }
 
-    /// Its keys and values also go to their place in `written`; it attends to them and to its prompt's.
+    /// Decodes and writes keys and values to `written`; attends to these and the prompt's.
     pub(super) fn decode(
         &self,
         packed: &OpenRows,
@@ -215,7 +217,7 @@ impl AttentionMixer {
         gated(&attended, gate.as_ref(), 0)
     }
 
-    /// What decoding attends by, where packed rows, which are complete, do not have it.
+    /// Prepares complete packed rows for decode attention.
     fn prepare_newest(
         &self,
         own: &Tensor,
@@ -229,7 +231,7 @@ impl AttentionMixer {
             return query_key_rope_open(&products, self.query_key(positions), written, rows);
         }
         let queries = query_key_rope(&products, self.query_key(positions))?;
-        // Attention reads keys and values from the cache, where the other layer has written them.
+        // Attention reads keys and values from the cache, written by the other layer.
         let behind = (queries.dims2()?.0, 2 * self.attention.heads.key_width());
         join_columns(&[
             &queries,
@@ -237,7 +239,7 @@ impl AttentionMixer {
         ])
     }
 
-    /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
+    /// Rotated keys, and values: [rows, 2 * key_width], strided.
     pub(super) fn keys_values(&self, prepared: &Tensor) -> Result<Tensor> {
         let heads = self.attention.heads;
         prepared.narrow(1, heads.query_width(), 2 * heads.key_width())
@@ -250,7 +252,7 @@ impl AttentionMixer {
         }
     }
 
-    /// Queries, keys and values, and the gate's numbers.
+    /// Splits off the gate.
     fn split(&self, packed: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         if !self.has_gate {
             return Ok((packed.clone(), None));
@@ -260,7 +262,7 @@ impl AttentionMixer {
     }
 
     fn query_key<'a>(&'a self, positions: &'a Tensor) -> QueryKeyContext<'a> {
-        // A layer without keys norms none.
+        // A layer without keys has no key norm.
         let key = |(query, key): &'a (NormWeight, Option<NormWeight>)| {
             &key.as_ref().unwrap_or(query).weight
         };

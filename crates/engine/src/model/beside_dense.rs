@@ -1,4 +1,4 @@
-//! A dense feed-forward block beside a mixture of experts: both read the stream, and each has norms of its own.
+//! Dense feed-forward block in parallel with a mixture of experts, each with its own norms.
 
 use candle_core::{Result, Tensor};
 
@@ -13,33 +13,34 @@ use crate::kernels::rms_norm::{rms_norm, rms_norm_open};
 #[derive(Clone, Debug)]
 pub(super) struct BesideDense {
     pub(super) mlp: GatedMlp,
-    /// Before the router; what it gives is divided by the root of the width.
+    /// Norm before the router; its output is divided by the root of the width.
     pub(super) router_norm: NormWeight,
-    /// Before the experts.
+    /// Norm before the experts.
     pub(super) experts_norm: NormWeight,
-    /// After the block, and after the experts.
+    /// Norms after the block, and after the experts.
     pub(super) output_norms: [NormWeight; 2],
 }
 
-/// What its backward reads.
+/// Saved for the backward.
 #[derive(Debug)]
 pub(super) struct BesideProducts {
-    /// What router and experts read, [rows, hidden] each.
+    /// Inputs of router and experts, [rows, hidden] each.
     pub(super) inputs: [Tensor; 2],
     mlp: MlpProducts,
-    /// Before the norms, [rows, hidden] each.
+    /// Outputs before the norms, [rows, hidden] each.
     outputs: [Tensor; 2],
 }
 
 impl BesideDense {
-    /// `stream`: [rows, hidden] -> what router and experts read.
+    /// `stream`: [rows, hidden] -> inputs of router and experts.
     pub(super) fn inputs(&self, stream: &Tensor) -> Result<[Tensor; 2]> {
         let router =
             rms_norm(stream, self.router_norm.norm(), 0)?.affine(router_scale(stream)?, 0.0)?;
         Ok([router, rms_norm(stream, self.experts_norm.norm(), 0)?])
     }
 
-    /// `others`: [rows, hidden] of the experts, `x`: [rows, hidden], the block's input -> products, and the sum.
+    /// `others`: [rows, hidden] of the experts, `x`: [rows, hidden], the block's input -> saved
+    /// products, and the sum.
     pub(super) fn add(
         &self,
         others: Tensor,
@@ -61,7 +62,7 @@ impl BesideDense {
         ))
     }
 
-    /// As [`BesideDense::add`] of one new token a row: `x`: [rows, hidden].
+    /// As [`BesideDense::add`] for one new token per row: `x`: [rows, hidden].
     pub(super) fn decode(
         &self,
         others: &Tensor,
@@ -75,8 +76,8 @@ impl BesideDense {
         Ok(OpenRows::complete(sum.to_dtype(master_dtype(x.dtype()))?))
     }
 
-    /// `gradient`: [rows, hidden] of the sum -> that of `x`, and of what the experts gave. Adds the gradients of what is
-    /// trained.
+    /// `gradient`: [rows, hidden] of the sum -> of `x`, and of the experts' output. Adds gradients
+    /// of trained weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -102,7 +103,7 @@ impl BesideDense {
         Ok([self.mlp.backward(&own, x, products, gradients)?, others])
     }
 
-    /// `gradient`: of what router and experts read -> of the stream.
+    /// `gradient`: of the inputs of router and experts -> of the stream.
     pub(super) fn inputs_backward(
         &self,
         [router, experts]: [Tensor; 2],

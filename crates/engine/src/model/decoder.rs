@@ -1,5 +1,5 @@
-//! The whole decoder: embedding, layers, final norm, head. Its backward goes layer by layer and keeps what memory
-//! allows.
+//! The decoder: embedding, layers, final norm, head. The backward goes layer by layer and keeps
+//! what fits memory.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -24,7 +24,8 @@ use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Selection;
 use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
-/// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
+/// A causal language model. Weights are [outputs, inputs]; trained ones are views of one flat
+/// buffer.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
@@ -32,17 +33,17 @@ pub struct Decoder {
     embedding: Tensor,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
-    /// By layer the one whose keys and values it reads, itself where others read its.
+    /// Layer whose keys and values each layer reads; itself if it shares its own.
     sources: Vec<Option<usize>>,
     layer_inputs: Option<LayerInputs>,
     final_norm: NormWeight,
     head: Linear,
-    /// Multiplies embeddings; rounded to the model's dtype.
+    /// Scale of embeddings, in the model's dtype.
     embedding_scale: f64,
     device: Device,
 }
 
-/// The activations that a batch's backward reads.
+/// Saved activations of a batch.
 #[derive(Debug)]
 pub struct Activations {
     batch: DeviceBatch,
@@ -54,26 +55,26 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// What the routers did with the batch's rows, by layer that has one; empty on a GPU.
+    /// Router statistics by layer; empty on a GPU.
     pub fn routers(&self) -> &[RouterUse] {
         &self.routers
     }
 }
 
-/// The activations kept of a layer; the rest is recomputed.
+/// Saved activations of a layer; the rest is recomputed.
 #[derive(Debug)]
 enum SavedActivations {
     Input(Tensor),
-    /// Products of its matrices, and the stream.
+    /// Matrix products, and the stream.
     Products(Box<LayerActivations>),
     All(Box<(LayerActivations, DerivedActivations)>),
 }
 
 impl Decoder {
-    /// Puts a model together on `device`, in `dtype`; `seed` draws fresh adapters.
+    /// Loads a model on `device` in `dtype`; `seed` initialises adapters.
     ///
     /// # Errors
-    /// Weights that lack a tensor or hold one of another shape, or a failed tensor operation.
+    /// Missing tensors, wrong shapes, or a failed tensor operation.
     pub fn new(
         config: &ModelConfig,
         weights: &Weights,
@@ -92,7 +93,7 @@ impl Decoder {
         )
     }
 
-    /// As [`Decoder::new`], of whose trained numbers this rank moves a part.
+    /// As [`Decoder::new`], with trained parameters sharded over ranks.
     pub fn sharded(
         config: &ModelConfig,
         weights: &Weights,
@@ -191,17 +192,16 @@ impl Decoder {
         &self.config
     }
 
-    /// The trained parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// What decoding keeps of earlier tokens, by layer.
+    /// Cache sizes by layer.
     pub(crate) fn cache_widths(&self) -> impl Iterator<Item = CacheWidth> {
         self.layers.iter().map(Layer::cache_width)
     }
 
-    /// The layers with experts; `None` in a dense model.
+    /// Layers with experts; `None` for a dense model.
     pub(crate) fn expert_layers(&self) -> Option<ExpertLayers> {
         let layers = self
             .layers
@@ -221,19 +221,18 @@ impl Decoder {
         })
     }
 
-    /// The dtype of weights and activations; trained parameters are f32 beside bf16.
+    /// Dtype of weights and activations; trained parameters are f32 in a bf16 model.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }
 
-    /// Where the tensors live.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is
-    /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
-    /// error and of the gap between rollout and training.
+    /// `token_ids`: `[ids]`, u32, within the vocabulary -> [ids, hidden]: start of the residual
+    /// stream. The stream is f32 even in a bf16 model: rounding it twice per layer to bf16 would
+    /// cause most of the forward's error and of the sampler/trainer difference.
     fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
         let rows = gather_rows(
             &self.embedding,
@@ -243,7 +242,7 @@ impl Decoder {
         scaled(rows, self.embedding_scale)
     }
 
-    /// The start of the stream, and what layers read besides it.
+    /// Start of the stream, and side inputs of layers.
     fn start(&self, token_ids: &Tensor) -> Result<(Stream, SideInputs)> {
         let embedded = self.embed(token_ids)?;
         let inputs = self
@@ -255,12 +254,12 @@ impl Decoder {
         Ok((Stream::start(embedded), side))
     }
 
-    /// The final norm: the whole stream and its norm, [rows, hidden] each.
+    /// The whole stream and its final norm, [rows, hidden] each.
     fn norm(&self, stream: &Stream) -> Result<(Tensor, Tensor)> {
         stream.norm(&self.final_norm, 0)
     }
 
-    /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
+    /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
         let logits = self.head.weight.forward_f32(normed)?;
         self.config
@@ -270,8 +269,8 @@ impl Decoder {
         Ok(logits)
     }
 
-    /// `gradient`: [rows, vocabulary] of `logits`, in memory of its own. Adds the head's gradient where it is trained,
-    /// returns the gradient of `normed`.
+    /// `gradient`: [rows, vocabulary] of `logits`, owning its memory. Adds the head's gradient if
+    /// trained, returns the gradient of `normed`.
     pub fn logits_backward(
         &self,
         gradient: &Tensor,
@@ -286,7 +285,7 @@ impl Decoder {
         self.head.backward(gradient, normed, gradients)
     }
 
-    /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
+    /// Rows after the final norm, [rows, hidden]; saves nothing.
     pub fn forward<'a>(
         &self,
         batch: &PackedBatch,
@@ -311,8 +310,9 @@ impl Decoder {
         Ok(self.norm(&stream)?.1)
     }
 
-    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept,
-    /// otherwise on a GPU all but what follows without its matrices: there norms take little time and memory is short.
+    /// As [`Decoder::forward`], saving for [`Decoder::backward`]: with `recompute` each layer's
+    /// input, otherwise on a GPU all matrix products, as norms are cheap to repeat and memory is
+    /// scarce.
     pub fn forward_saving(
         &self,
         batch: &PackedBatch,
@@ -353,8 +353,8 @@ impl Decoder {
         ))
     }
 
-    /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
-    /// the head.
+    /// `gradient`: [rows, hidden] of the forward's result. Adds gradients of all trained weights
+    /// below the head.
     pub fn backward(
         &self,
         batch: &PackedBatch,
@@ -416,8 +416,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// What decoding starts from: of every layer what it keeps of the rows, and the rows after the final norm. `record`:
-    /// where the rows' experts are written, [layers with experts, rows, active], u32.
+    /// Prefill: stores each layer's cache of the rows, and returns rows after the final norm.
+    /// `record`: receives the rows' experts, [layers with experts, rows, active], u32.
     pub(crate) fn prefill(
         &self,
         batch: &PackedBatch,
@@ -449,8 +449,8 @@ impl Decoder {
         Ok(self.norm(&stream)?.1)
     }
 
-    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer; `record`: as
-    /// for [`Decoder::prefill`].
+    /// Decode step: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer;
+    /// `record`: as in [`Decoder::prefill`].
     pub(crate) fn decode<'a>(
         &self,
         newest: &Tensor,
@@ -480,7 +480,7 @@ impl Decoder {
         self.logits(&self.norm(&stream)?.1)
     }
 
-    /// The weights that no training moves, under their names.
+    /// Frozen weights under their names.
     pub fn untrained(&self) -> Vec<(String, Tensor)> {
         let names = self.config.tensors().into_iter().map(|tensor| tensor.name);
         let factors = self.layers.iter().filter_map(|layer| layer.factor.as_ref());
@@ -491,7 +491,7 @@ impl Decoder {
             .collect()
     }
 
-    /// Tells models apart.
+    /// Distinguishes models.
     #[cfg(feature = "cuda")]
     pub(crate) fn id(&self) -> candle_core::TensorId {
         self.embedding.id()
@@ -502,7 +502,7 @@ impl Decoder {
         batch.place(limits, self.expert_layers(), &self.device)
     }
 
-    /// `experts`: [layers with experts, rows, active] -> by layer its part, [rows, active].
+    /// `experts`: [layers with experts, rows, active] -> [rows, active] by layer.
     fn by_layer(&self, experts: Option<&Tensor>) -> Result<Vec<Option<Tensor>>> {
         let mut with_experts = 0..;
         let part = |layer: &Layer| match (
@@ -539,7 +539,7 @@ fn replay(experts: Option<&Tensor>) -> Selection<'_> {
     experts.map_or(Selection::Free, Selection::Replayed)
 }
 
-/// By layer the one whose keys and values it reads, itself where others read its.
+/// Layer whose keys and values each layer reads; itself if it shares its own.
 fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
     let mut sources = vec![None; config.num_hidden_layers];
     for layer in 0..config.num_hidden_layers {

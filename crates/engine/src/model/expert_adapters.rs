@@ -1,5 +1,5 @@
-//! How PEFT writes the adapters of experts, which are those of a parameter that has all of a layer (`target_parameters`): the A's
-//! one below the other, the columns of the B's interleaved.
+//! PEFT's layout of experts' adapters, as one parameter per layer (`target_parameters`): stacked A,
+//! column-interleaved B.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::hub::ExpertTensors;
 
-/// PEFT's modules of the adapters of all gates and ups, and of all downs: of two wrappers one stands in the other.
+/// PEFT's modules for adapters of gates and ups, and of downs: nested wrappers.
 pub(super) const MODULES: [&str; 2] = ["mlp.experts.base_layer", "mlp.experts"];
 
-/// What these adapters stand beside, as PEFT's `target_parameters` has it.
+/// The adapted parameters in PEFT's `target_parameters`.
 pub const TARGET_PARAMETERS: [&str; 2] = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"];
 
-/// Whether an adapter's tensor is one of experts.
+/// Whether an adapter's tensor belongs to experts.
 pub fn is_of_experts(name: &str) -> bool {
     name.contains(".mlp.experts.")
 }
 
-/// An expert among those of its layer.
+/// An expert of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OneExpert {
     pub(super) index: usize,
@@ -41,8 +41,8 @@ impl OneExpert {
     }
 }
 
-/// Puts several adapters of experts side by side in the rank: A's [experts * rank, inputs] or B's [outputs, rank * experts],
-/// as `is_a` says.
+/// Concatenates several adapters of experts along the rank: A [experts * rank, inputs] if `is_a`,
+/// else B [outputs, rank * experts].
 pub fn beside_each_other(parts: &[Tensor], experts: usize, is_a: bool) -> Result<Tensor> {
     let apart = parts.iter().map(|part| {
         let (rows, columns) = part.dims2()?;
@@ -60,8 +60,8 @@ pub fn beside_each_other(parts: &[Tensor], experts: usize, is_a: bool) -> Result
     }
 }
 
-/// `B A` in f32 beside a tensor of experts, by its name: of one matrix of one expert, or of all experts; `None` for other tensors.
-/// `adapters`: under PEFT's names.
+/// `B A` in f32 for a tensor of experts by name: one matrix of one expert, or all experts; `None`
+/// for other tensors. `adapters`: under PEFT's names.
 pub(super) fn delta(
     adapters: &HashMap<String, Tensor>,
     (name, shape): (&str, &[usize]),

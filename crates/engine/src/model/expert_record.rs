@@ -1,5 +1,5 @@
-//! Router replay (arXiv 2510.11370): the experts that a sequence's tokens went through while it was sampled, recorded so that
-//! the update uses the same.
+//! Router replay (arXiv 2510.11370): records a sampled sequence's experts, so that the update uses
+//! the same.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::kernels::router::NOT_RECORDED;
 
-/// The experts of a sequence's tokens: token by token, of each layer that has experts, in order.
+/// Experts of a sequence: token by token, for each layer with experts in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpertRecord {
-    /// Of the prompt's tokens; its completions share it.
+    /// Experts of prompt tokens, shared by completions.
     pub prompt: Arc<Vec<u16>>,
-    /// Of the completion's tokens but the last, which the model does not read.
+    /// Experts of completion tokens except the last, which the model does not read.
     pub completion: Arc<Vec<u16>>,
 }
 
 impl ExpertRecord {
-    /// Of a sequence that goes on after this completion: what was read of it so far.
+    /// The record of everything read, for a sequence that continues after this completion.
     pub(crate) fn followed(self) -> Self {
         Self {
             prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()),
@@ -27,29 +27,28 @@ impl ExpertRecord {
     }
 }
 
-/// The layers of a model that have experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertLayers {
     pub(crate) layers: usize,
-    /// Experts of a layer.
+    /// Experts per layer.
     pub(crate) count: usize,
-    /// Experts of a token in a layer.
+    /// Experts per token and layer.
     pub(crate) active: usize,
 }
 
 impl ExpertLayers {
-    /// Experts of a token.
+    /// Total over the layers.
     pub(crate) fn per_token(self) -> usize {
         self.layers * self.active
     }
 
-    /// Room for the experts of a pass, [layers, rows, active].
+    /// Buffer for a pass, [layers, rows, active].
     pub(crate) fn room(self, rows: usize, device: &Device) -> Result<Tensor> {
         Tensor::zeros((self.layers, rows, self.active), DType::U32, device)
     }
 }
 
-/// The experts that a pass selected.
+/// Experts selected in a pass.
 #[derive(Clone, Debug)]
 pub(crate) struct PassExperts {
     /// [layers, rows, active], flat.
@@ -68,7 +67,7 @@ impl PassExperts {
         Ok(Self::new(selected.flatten_all()?.to_vec1()?, experts))
     }
 
-    /// Appends those of some of the pass's rows to a record.
+    /// Appends some rows' experts to a record.
     pub(crate) fn append(&self, rows: Range<usize>, record: &mut Vec<u16>) {
         let ExpertLayers { layers, active, .. } = self.experts;
         for row in rows {
@@ -83,7 +82,8 @@ impl PassExperts {
     }
 }
 
-/// Records of ranges of a batch's rows -> [layers, rows, active], u32, on the device; the rows of none select freely.
+/// Records for ranges of a batch's rows -> [layers, rows, active], u32, on the device; other rows
+/// select freely.
 pub(super) fn replayed(
     records: &[(Range<usize>, Arc<Vec<u16>>)],
     rows: usize,
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_a_pass_selects_is_replayed_at_the_rows_of_its_tokens() {
-        // Two layers, three rows, two experts a row.
+        // Two layers, three rows, two experts per row.
         let experts = ExpertLayers {
             layers: 2,
             count: 9,

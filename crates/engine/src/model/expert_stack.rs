@@ -1,5 +1,5 @@
-//! The matrices of a layer's experts one below the other, frozen: on a GPU, where one kernel multiplies by all of them. Adapters may stand
-//! beside them.
+//! Stacked matrices of a layer's experts, frozen, on a GPU: one kernel multiplies by all. May have
+//! adapters.
 
 use std::ops::Range;
 
@@ -11,22 +11,23 @@ use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::router::{ExpertBias, LowRankLayout, Routing};
 use crate::kernels::row_adapters::keep_own_of_pairs;
 
-/// A matrix of each expert.
+/// One matrix of every expert.
 #[derive(Clone, Debug)]
 pub(super) struct Stack {
-    /// [experts * outputs, inputs], or where these are transposed [experts * inputs, outputs].
+    /// [experts * outputs, inputs], or transposed [experts * inputs, outputs].
     pub(super) weights: Tensor,
     pub(super) count: usize,
     pub(super) is_transposed: bool,
-    /// Added to the products: [experts, outputs].
+    /// [experts, outputs].
     pub(super) bias: Option<Tensor>,
     pub(super) adapters: Option<StackAdapters>,
 }
 
-/// An adapter of each expert, in the dtype of the weights; the flat buffer has them as PEFT does ([`super::expert_adapters`]).
+/// An adapter per expert in the weights' dtype; the flat buffer uses PEFT's layout
+/// ([`super::expert_adapters`]).
 #[derive(Clone, Debug)]
 pub(super) struct StackAdapters {
-    /// A: [experts * rank, inputs].
+    /// [experts * rank, inputs].
     pub(super) a: Tensor,
     pub(super) a_range: Range<usize>,
     /// `scale * B`: [experts * outputs, rank].
@@ -36,7 +37,7 @@ pub(super) struct StackAdapters {
 }
 
 impl Stack {
-    /// `x`: [pairs, inputs] -> [pairs, outputs], with `bias`.
+    /// `x`: [pairs, inputs] -> [pairs, outputs], plus `bias`.
     pub(super) fn forward(
         &self,
         routing: &Routing,
@@ -59,7 +60,8 @@ impl Stack {
         Ok(y)
     }
 
-    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of adapters, which read `x`: [pairs, inputs].
+    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the adapters' gradients, using `x`:
+    /// [pairs, inputs].
     pub(super) fn backward(
         &self,
         routing: &Routing,
@@ -79,7 +81,7 @@ impl Stack {
         ) = (&self.adapters, x)
         {
             let inner = routing.product(x, a, false, None)?;
-            // B has the scale in it.
+            // B includes the scale.
             let inner_gradient = routing.product(gradient, b, true, None)?;
             routing.add_outer(
                 (x, &inner_gradient),
@@ -98,7 +100,7 @@ impl Stack {
         Ok(own)
     }
 
-    /// Where the adapters stand a second time.
+    /// Copies of the adapters in the flat buffer's layout.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
         let Some(StackAdapters {
             a,
@@ -111,7 +113,7 @@ impl Stack {
             return Ok(Vec::new());
         };
         let (rows, rank) = b.dims2()?;
-        // The flat buffer has the experts side by side.
+        // The flat buffer interleaves experts.
         let by_expert = b.reshape((self.count, rows / self.count * rank))?.t()?;
         let copy = |range: &Range<usize>, place, scale| MatrixCopy {
             offset: range.start,

@@ -1,4 +1,5 @@
-//! A mixture of experts: each row goes through the few experts that the router chooses, all rows of an expert together.
+//! Mixture of experts: each row uses the few experts its router selects; an expert's rows are
+//! processed together.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,18 +16,18 @@ use crate::kernels::router::{
 };
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
-/// What a layer's router did with rows.
+/// Router statistics of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouterUse {
     pub rows: usize,
-    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    /// Sum over rows of the entropy over all experts, nats.
     pub entropy: f64,
-    /// By expert the rows that went through it.
+    /// Rows per expert.
     pub expert_rows: Vec<usize>,
 }
 
 impl RouterUse {
-    /// `None` on a GPU, which alone knows it.
+    /// `None` on a GPU, where the host does not know it.
     pub(super) fn measure(routing: &Routing, rows: usize) -> Result<Option<Self>> {
         let Ok(pairs) = routing.listed() else {
             return Ok(None);
@@ -38,7 +39,7 @@ impl RouterUse {
         }))
     }
 
-    /// That of more rows of the same layer.
+    /// Adds more rows of the same layer.
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.entropy += other.entropy;
@@ -50,7 +51,7 @@ impl RouterUse {
             .for_each(|(own, other)| *own += other);
     }
 
-    /// The largest share of rows that one expert has over an even share; 1: all have the same.
+    /// Largest expert's share of rows relative to uniform; 1: balanced.
     pub fn load(&self) -> f64 {
         let (most, all) = (
             self.expert_rows.iter().max().copied().unwrap_or(0),
@@ -60,19 +61,19 @@ impl RouterUse {
     }
 }
 
-/// One gated MLP; gate and up are packed.
+/// A gated MLP with packed gate and up.
 #[derive(Clone, Debug)]
 pub(super) struct Expert {
     pub(super) gate_up: Linear,
     pub(super) down: Linear,
 }
 
-/// The matrices of all experts.
+/// Matrices of all experts.
 #[derive(Clone, Debug)]
 pub(super) enum Matrices {
-    /// Each by itself.
+    /// Separate.
     Apart(Vec<Expert>),
-    /// On a GPU.
+    /// Stacked on a GPU.
     Stacked { gate_up: Stack, down: Stack },
 }
 
@@ -82,7 +83,7 @@ enum Part {
     Down,
 }
 
-/// A layer's experts and their router.
+/// A layer's experts and router.
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
@@ -90,15 +91,15 @@ pub(super) struct Experts {
     pub(super) gate: Linear,
     pub(super) matrices: Matrices,
     pub(super) activation: Activation,
-    /// Added to what an expert gives, before that is weighted: [experts, hidden].
+    /// Added to an expert's output before weighting: [experts, hidden].
     pub(super) output_bias: Option<MaybeTrained>,
-    /// Multiplies what each expert gives, [experts, 1]; where there are some, there is no `output_bias`.
+    /// Scales each expert's output, [experts, 1]; excludes `output_bias`.
     pub(super) factors: Option<MaybeTrained>,
 }
 
 impl Experts {
-    /// `router_x`, `x`: [rows, hidden and any adapter columns], what router and experts read -> the routing, and gate and up of its
-    /// pairs, [pairs, 2 * width].
+    /// `router_x`, `x`: [rows, hidden and any adapter columns], inputs of router and experts ->
+    /// routing, and gate and up of its pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
         router_x: &Tensor,
@@ -125,17 +126,17 @@ impl Experts {
         routing.gather(&x.narrow(1, 0, self.gate.weight.dims2()?.1)?)
     }
 
-    /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
+    /// Input of the down matrices: activations times the pairs' weights, [pairs, width].
     pub(super) fn weighted(&self, routing: &Routing, gate_up: &Tensor) -> Result<Tensor> {
         self.weigh(routing, &gated(gate_up, self.activation, 0)?)
     }
 
-    /// `x`: [pairs, width] -> each times its weight and its expert's factor.
+    /// `x`: [pairs, width], scaled by weight and expert factor.
     fn weigh(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
         routing.weigh(x, self.factors.as_ref().map(|(factors, _)| factors))
     }
 
-    /// The sum over each row's experts, [rows, hidden].
+    /// Sum over each row's experts, [rows, hidden].
     pub(super) fn output(
         &self,
         routing: &Routing,
@@ -149,7 +150,8 @@ impl Experts {
         )
     }
 
-    /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns those of `router_x` and `x`.
+    /// `gradient`: [rows, hidden] of the output. Adds gradients of trained weights, returns those
+    /// of `router_x` and `x`.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -158,7 +160,7 @@ impl Experts {
         gradients: &mut Gradients,
     ) -> Result<[Tensor; 2]> {
         let gradient = routing.gather(gradient)?;
-        // Frozen experts read no rows of their inputs.
+        // Frozen experts need no saved inputs.
         let is_trained = self.matrices.is_trained();
         let read = is_trained.then_some(weighted);
         let weighted_gradient =
@@ -200,7 +202,7 @@ impl Experts {
         ])
     }
 
-    /// `x`: [pairs, inputs], each multiplied by its expert's matrix, with its bias: [pairs, outputs].
+    /// `x`: [pairs, inputs] times each pair's expert matrix, plus bias: [pairs, outputs].
     fn multiply(
         &self,
         part: Part,
@@ -211,7 +213,7 @@ impl Experts {
         let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
             (Matrices::Apart(experts), _) => {
-                // By pair the adapter of its row, where several stand side by side.
+                // Adapter of each pair's row, if there are several.
                 let own = adapters
                     .own
                     .map(|(own, _)| routing.gather(&own.unsqueeze(1)?)?.squeeze(1))
@@ -250,7 +252,8 @@ impl Experts {
         }
     }
 
-    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of what is trained, which reads `x`.
+    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds gradients of trained weights, which
+    /// read `x`.
     fn multiply_back(
         &self,
         part: Part,
@@ -294,7 +297,7 @@ impl Matrices {
     }
 }
 
-/// Why a GPU does not compute the experts; `None` where it does, or there are none.
+/// Why a GPU cannot compute the experts.
 pub(super) fn gpu_problem(
     config: &ModelConfig,
     weights: &Weights,
@@ -336,8 +339,8 @@ pub(super) fn gpu_problem(
     })
 }
 
-/// What `product` gives for the matrix of each expert that has pairs, one below the other: [pairs, outputs]. It takes the
-/// expert's pairs out of all.
+/// Concatenates the results of `product` for each expert with pairs: [pairs, outputs]. It selects
+/// the expert's pairs itself.
 fn by_expert(
     experts: &[Expert],
     part: Part,

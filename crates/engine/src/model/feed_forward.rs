@@ -14,14 +14,13 @@ use super::shared_expert::{SharedExpert, SharedProducts};
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::router::{Routing, Selection};
 
-/// One layer's feed-forward block.
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
     Dense(Box<GatedMlp>),
     Experts(Box<Mixture>),
 }
 
-/// A router with its experts, and in some families one that every row uses, or a dense block.
+/// A router with experts, in some families with a shared expert or a dense block.
 #[derive(Clone, Debug)]
 pub(super) struct Mixture {
     pub(super) experts: Experts,
@@ -29,19 +28,19 @@ pub(super) struct Mixture {
     pub(super) beside: Option<BesideDense>,
 }
 
-/// What its backward reads, besides its input and what follows without a matmul.
+/// Saved for the backward, besides the input and what is cheap to recompute.
 #[derive(Debug)]
 pub(super) struct Products {
-    /// [rows, 2 * width]; of experts [pairs, 2 * width].
+    /// [rows, 2 * width]; for experts [pairs, 2 * width].
     gate_up: Tensor,
-    /// Of experts.
+    /// Set for experts.
     routing: Option<Routing>,
     shared: Option<SharedProducts>,
     beside: Option<BesideProducts>,
 }
 
 impl Products {
-    /// What the router did with the rows, where there is one that the host sees.
+    /// Router statistics, if known to the host.
     pub(super) fn router_use(&self, rows: usize) -> Result<Option<RouterUse>> {
         self.routing
             .as_ref()
@@ -50,7 +49,7 @@ impl Products {
 }
 
 impl FeedForward {
-    /// The matrix whose adapter columns are behind its input.
+    /// The matrix whose adapter columns follow the block's input.
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
@@ -62,8 +61,8 @@ impl FeedForward {
         }
     }
 
-    /// `stream`: [rows, hidden], `x`: [rows, hidden + adapter columns of the input], its norm -> products, activations, and the output,
-    /// [rows, hidden].
+    /// `stream`: [rows, hidden], `x`: [rows, hidden + the input's adapter columns], its norm ->
+    /// saved products, activations, and output, [rows, hidden].
     pub(super) fn forward(
         &self,
         (stream, x): (&Tensor, &Tensor),
@@ -118,7 +117,7 @@ impl FeedForward {
         Ok((products, activated, output))
     }
 
-    /// The activations as [`FeedForward::forward`] left them.
+    /// Recomputes the activations of [`FeedForward::forward`].
     pub(super) fn derive(&self, products: &Products, adapters: AdapterUse<'_>) -> Result<Tensor> {
         let activated = self.activated(products)?;
         match self {
@@ -137,7 +136,7 @@ impl FeedForward {
         }
     }
 
-    /// One new token a row: `stream`, `x`: [rows, hidden].
+    /// One new token per row: `stream`, `x`: [rows, hidden].
     pub(super) fn decode(
         &self,
         (stream, x): (&Tensor, &Tensor),
@@ -167,7 +166,7 @@ impl FeedForward {
         }
     }
 
-    /// Columns that rows of the output's gradient need behind them.
+    /// Additional columns of the output's gradient.
     pub(super) fn gradient_adapter_columns(&self) -> usize {
         match self {
             Self::Dense(dense) => dense.down.adapter_columns(),
@@ -175,8 +174,8 @@ impl FeedForward {
         }
     }
 
-    /// `gradient`: [rows, hidden + adapter_columns] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
-    /// the gradients of what is trained.
+    /// `gradient`: [rows, hidden + adapter_columns] -> of `x`, and of `stream` if it is also an
+    /// input, [rows, hidden]. Adds gradients of trained weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -222,7 +221,7 @@ impl FeedForward {
         }
     }
 
-    /// The matrices that adapters may stand beside.
+    /// Matrices that may have adapters.
     pub(super) fn adapted(&self) -> Vec<&Linear> {
         match self {
             Self::Dense(dense) => vec![&dense.gate_up, &dense.down],
@@ -234,7 +233,7 @@ impl FeedForward {
         }
     }
 
-    /// The matrices of experts on a GPU.
+    /// Expert matrices on a GPU.
     pub(super) fn stacks(&self) -> Vec<&Stack> {
         match self {
             Self::Experts(mixture) => mixture.experts.matrices.stacks(),
@@ -244,7 +243,7 @@ impl FeedForward {
 }
 
 impl Mixture {
-    /// What router and experts read.
+    /// Inputs of router and experts.
     fn inputs(&self, stream: &Tensor, x: &Tensor) -> Result<[Tensor; 2]> {
         self.beside
             .as_ref()

@@ -1,4 +1,4 @@
-//! The mixer of a layer with the gated delta rule: convolution, the rule, a norm times a gate.
+//! Gated delta rule mixer: convolution, the rule, a gated norm.
 
 use std::ops::Range;
 
@@ -19,10 +19,11 @@ use crate::kernels::delta_rule::{
 use crate::kernels::gated_norm::{gated_norm, gated_norm_backward};
 use crate::kernels::write_rows::write_columns;
 
-/// A tensor, and the range of its gradient when it is trained.
+/// A tensor, and the range of its gradient if trained.
 pub(super) type MaybeTrained = (Tensor, Option<Range<usize>>);
 
-/// A packed row has what is convolved, the output's gate, and by value head the numbers of the strength and of the decay.
+/// A packed row contains the convolution's input, the output gate, and per value head the logits of
+/// strength and decay.
 #[derive(Clone, Debug)]
 pub(super) struct GatedDeltaMixer {
     pub(super) heads: DeltaHeads,
@@ -107,7 +108,7 @@ impl GatedDeltaMixer {
         Ok(joined)
     }
 
-    /// The states after each segment, of the convolution and of the rule.
+    /// States after each segment, of convolution and rule.
     pub(super) fn states(
         &self,
         packed: &Tensor,

@@ -1,4 +1,5 @@
-//! A gated MLP, `down(activation(gate x) * up x)`: a layer's own, one beside experts, and one that all rows share.
+//! Gated MLP, `down(activation(gate x) * up x)`: a layer's own, next to experts, or shared by all
+//! rows.
 
 use candle_core::{Result, Tensor};
 
@@ -16,7 +17,7 @@ pub(super) struct GatedMlp {
     pub(super) down: Linear,
 }
 
-/// What its backward reads, besides its input.
+/// Saved for the backward, besides the input.
 #[derive(Debug)]
 pub(super) struct MlpProducts {
     /// [rows, 2 * width].
@@ -26,7 +27,8 @@ pub(super) struct MlpProducts {
 }
 
 impl GatedMlp {
-    /// `x`: [rows, hidden + adapter columns of `gate_up`] -> products and the output, [rows, hidden].
+    /// `x`: [rows, hidden + adapter columns of `gate_up`] -> saved products and output, [rows,
+    /// hidden].
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -38,19 +40,20 @@ impl GatedMlp {
         Ok((MlpProducts { gate_up, activated }, output))
     }
 
-    /// The input of `down`, without what its adapters add to it.
+    /// Input of `down`, without its adapters' part.
     pub(super) fn activated(&self, gate_up: &Tensor) -> Result<Tensor> {
         gated(gate_up, self.activation, self.down.adapter_columns())
     }
 
-    /// As [`GatedMlp::forward`] of one new token a row: `x`: [rows, hidden].
+    /// As [`GatedMlp::forward`] for one new token per row: `x`: [rows, hidden].
     pub(super) fn decode(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
         let gate_up = self.gate_up.open(x, adapters)?;
         let activated = gated_open(&gate_up, self.activation, x.dtype())?;
         self.down.open(&activated, adapters)
     }
 
-    /// `gradient`: [rows, hidden + adapter columns of `down`] -> that of `x`. Adds the gradients of what is trained.
+    /// `gradient`: [rows, hidden + adapter columns of `down`] -> of `x`. Adds gradients of trained
+    /// weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,

@@ -1,4 +1,4 @@
-//! One flat buffer of gradients, with the same ranges as the parameters'.
+//! A flat gradient buffer with the parameters' ranges.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
 use crate::kernels::matmul::matmul_add;
 
-/// Sums of gradients over the micro-batches seen so far.
+/// Gradient sums over micro-batches.
 #[derive(Debug)]
 pub struct Gradients {
     flat: Tensor,
 }
 
 impl Gradients {
-    /// Zeros, one for each trained number, and for padding.
+    /// Zeros, including padding.
     pub fn zeros(parameters: &Parameters) -> Result<Self> {
         let (flat, read) = (parameters.flat(), parameters.read());
         Ok(Self {
@@ -33,8 +33,7 @@ impl Gradients {
         )
     }
 
-    /// Adds `scale * left x right`, which has the tensor's shape, to its range: a weight's gradient without a tensor of
-    /// its own.
+    /// Adds `scale * left x right`, of the tensor's shape, to its range without a temporary.
     pub(super) fn matmul_add(
         &mut self,
         range: &Range<usize>,
@@ -49,7 +48,7 @@ impl Gradients {
         matmul_add(&target, left, right, scale)
     }
 
-    /// As [`Gradients::matmul_add`], of one expert's B among those of all.
+    /// As [`Gradients::matmul_add`], for one expert's B.
     pub(super) fn matmul_add_expert(
         &mut self,
         range: &Range<usize>,
@@ -65,7 +64,7 @@ impl Gradients {
         matmul_add(&expert.b(&all)?, left, right, scale)
     }
 
-    /// The gradient of a range, `[n]`, which shares memory with all.
+    /// A view of a range, `[n]`.
     pub(super) fn range(&self, range: &Range<usize>) -> Result<Tensor> {
         self.flat.narrow(0, range.start, range.len())
     }
@@ -74,17 +73,17 @@ impl Gradients {
         accumulate(&self.flat, &other.flat)
     }
 
-    /// From the gradients of all parameters, `[n]`, such as the sum over ranks.
+    /// Wraps all gradients, `[n]`, such as the sum over ranks.
     pub fn from_flat(flat: Tensor) -> Self {
         Self { flat }
     }
 
-    /// All numbers: `[n]`.
+    /// `[n]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
-    /// Euclidean norm over all numbers, summed in f64.
+    /// Euclidean norm, summed in f64.
     pub fn norm(&self) -> Result<f64> {
         norm(&self.flat)
     }

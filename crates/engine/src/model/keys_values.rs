@@ -1,5 +1,5 @@
-//! Keys and values of a layer's attention: products of its own, in some families one product for both, or an earlier layer's;
-//! values may be normed.
+//! Keys and values of a layer: separate projections, in some families one for both, or an earlier
+//! layer's; values may be normed.
 
 use candle_core::{Result, Tensor};
 
@@ -12,22 +12,22 @@ use crate::kernels::write_rows::join_columns;
 #[derive(Clone, Debug)]
 pub(super) struct KeysValues {
     pub(super) source: hub::KeysValues,
-    /// The norm of each value head, whose weights are ones.
+    /// Weightless norm of value heads.
     pub(super) norm: Option<NormWeight>,
 }
 
 impl KeysValues {
-    /// Whether a packed row has queries, keys and values as attention reads them.
+    /// Whether a packed row already has the queries, keys and values.
     pub(super) fn are_products(&self) -> bool {
         self.source == hub::KeysValues::Own && self.norm.is_none()
     }
 
-    /// Whether values are made from the layer's own products.
+    /// Whether values are derived from the layer's own projections.
     pub(super) fn are_expanded(&self) -> bool {
         !self.are_products() && self.other_layer().is_none()
     }
 
-    /// The earlier layer whose keys and values are read.
+    /// The earlier layer whose keys and values are used.
     pub(super) fn other_layer(&self) -> Option<usize> {
         match self.source {
             hub::KeysValues::OfLayer(layer) => Some(layer),
@@ -35,7 +35,8 @@ impl KeysValues {
         }
     }
 
-    /// `products`: [rows, outputs] -> queries, keys and values, [rows, row_width]; of a layer that reads another's, queries.
+    /// `products`: [rows, outputs] -> queries, keys and values, [rows, row_width]; only queries if
+    /// a layer uses another's.
     pub(super) fn expand(&self, products: &Tensor, heads: Heads) -> Result<Tensor> {
         if !self.are_expanded() {
             return Ok(products.clone());
@@ -50,8 +51,8 @@ impl KeysValues {
         join_columns(&[&before, &values.reshape((rows, heads.key_width()))?])
     }
 
-    /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`, [rows, outputs + adapter_columns]; where nothing was made of these,
-    /// both have the adapter columns.
+    /// `gradient`: of the result of [`KeysValues::expand`] -> of `products`, [rows, outputs +
+    /// adapter_columns]; if nothing was expanded, both have adapter columns.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -84,7 +85,7 @@ impl KeysValues {
         }
     }
 
-    /// The products that values are made of, [rows * value heads, dimension].
+    /// Projections from which values are made, [rows * value heads, dimension].
     fn values(&self, products: &Tensor, heads: Heads) -> Result<Tensor> {
         let behind = if self.source == hub::KeysValues::AreKeys {
             0

@@ -1,5 +1,5 @@
-//! One decoder layer, forward and backward: norm, mixer of tokens, norm, feed-forward block, each added to the residual stream, in
-//! some families after a norm of its own; in some also an input of the layer, and a factor.
+//! A decoder layer, forward and backward: norm, mixer, norm, feed-forward, each with a residual
+//! addition, in some families after another norm; some also have a per-layer input, and a scale.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -22,11 +22,12 @@ use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_open};
 use crate::kernels::router::Selection;
 use crate::kernels::write_rows::join_columns;
 
-/// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
+/// The residual stream between layers, [rows, hidden]: the next norm's kernel performs the
+/// addition.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     sum: Tensor,
-    /// The pending residual of the layer before.
+    /// Pending residual of the previous layer.
     addend: Option<OpenRows>,
 }
 
@@ -35,7 +36,7 @@ impl Stream {
         Self { sum, addend: None }
     }
 
-    /// The whole sum, and its norm: [rows, hidden + adapter_columns].
+    /// The sum, and its norm: [rows, hidden + adapter_columns].
     pub(super) fn norm(
         &self,
         weight: &NormWeight,
@@ -50,7 +51,7 @@ impl Stream {
         }
     }
 
-    /// The whole sum, where the addend is complete: after a norm.
+    /// The sum, if the addend is complete: after a norm.
     fn complete(self) -> Result<Tensor> {
         match self.addend {
             Some(addend) => &self.sum + addend.rows.to_dtype(self.sum.dtype())?,
@@ -59,7 +60,7 @@ impl Stream {
     }
 }
 
-/// What the stream is multiplied by after a layer.
+/// Scale of the stream after a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Factor {
     /// [1].
@@ -67,54 +68,55 @@ pub(super) struct Factor {
     pub(super) value: f64,
 }
 
-/// One new token a row, and what it reads.
+/// One new token per row, with its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewestRows<'a> {
     /// `[rows]`, u32.
     pub(crate) positions: &'a Tensor,
     pub(crate) rows: &'a DecodeRows,
-    /// What later tokens need of it goes here.
+    /// Extended by the tokens.
     pub(crate) cache: CacheView<'a>,
-    /// The layer's own input, [rows, width], where the family has one.
+    /// Per-layer input, [rows, width], in some families.
     pub(crate) input: Option<&'a Tensor>,
     pub(crate) selection: Selection<'a>,
     pub(crate) adapters: AdapterUse<'a>,
 }
 
-/// One layer's weights. What the mixer reads is the product of one packed matrix.
+/// Weights of a layer. The mixer's input is the product of one packed matrix.
 #[derive(Clone, Debug)]
 pub struct Layer {
     pub(super) input_norm: NormWeight,
     pub(super) mixer_input: Linear,
     pub(super) mixer: Mixer,
     pub(super) mixer_output: Linear,
-    /// The norm after the mixer, where the family has one.
+    /// Norm after the mixer, in some families.
     pub(super) mixer_output_norm: Option<NormWeight>,
     pub(super) middle_norm: NormWeight,
     pub(super) feed_forward: FeedForward,
-    /// The norm after the feed-forward block, where the family has one.
+    /// Norm after the feed-forward block, in some families.
     pub(super) down_norm: Option<NormWeight>,
-    /// What is added after the feed-forward block, where the family has it.
+    /// Per-layer input, added after the feed-forward block in some families.
     pub(super) own_input: Option<OwnInput>,
     pub(super) factor: Option<Factor>,
 }
 
-/// The inputs of a layer's backward, with [`DerivedActivations`]: no matmul of the forward is repeated.
+/// Saved for the backward; with [`DerivedActivations`] no matmul is repeated.
 #[derive(Debug)]
 pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
     mixed: Mixed,
-    /// The output of the mixer, where a norm follows.
+    /// Mixer output, if a norm follows.
     mixer_output: Option<Tensor>,
     middle: Tensor,
     products: Products,
-    /// The output of the feed-forward block, where a norm follows.
+    /// Feed-forward output, if a norm follows.
     down: Option<Tensor>,
     own_input: Option<OwnInputProducts>,
 }
 
-/// Activations that norms, rotation and the activation function recompute: a third of a layer's bytes in bf16.
+/// Activations recomputed by norms, rotation and activation function: a third of a layer's bytes in
+/// bf16.
 #[derive(Debug)]
 pub(super) struct DerivedActivations {
     normed: Tensor,
@@ -124,12 +126,12 @@ pub(super) struct DerivedActivations {
 }
 
 impl LayerActivations {
-    /// What its router did, where there is one that the host sees.
+    /// Router statistics, if known to the host.
     pub(super) fn router_use(&self) -> Result<Option<RouterUse>> {
         self.products.router_use(self.middle.dims2()?.0)
     }
 
-    /// The layer's input, from which the rest can be computed again.
+    /// The layer's input, from which the rest can be recomputed.
     pub(super) fn into_input(self) -> Tensor {
         self.input
     }
@@ -188,7 +190,7 @@ impl Layer {
         ))
     }
 
-    /// The stream with what the layer makes of its own input, times its factor.
+    /// Adds the per-layer input's part, then scales.
     fn finished(
         &self,
         stream: Stream,
@@ -208,7 +210,7 @@ impl Layer {
         Ok((Stream::start(sum), products))
     }
 
-    /// Back through [`Layer::finished`].
+    /// Backward of [`Layer::finished`].
     fn finished_backward(
         &self,
         gradient: &Tensor,
@@ -230,7 +232,7 @@ impl Layer {
         Ok(gradient)
     }
 
-    /// Keys and values that other layers read, [rows, 2 * key_width].
+    /// Keys and values used by other layers, [rows, 2 * key_width].
     pub(super) fn keys_values(&self, derived: &DerivedActivations) -> Result<Tensor> {
         match &self.mixer {
             Mixer::Attention(mixer) => {
@@ -242,7 +244,7 @@ impl Layer {
         }
     }
 
-    /// As [`Layer::forward`] left it.
+    /// Recomputes activations of [`Layer::forward`].
     pub(super) fn derive(
         &self,
         saved: &LayerActivations,
@@ -275,7 +277,7 @@ impl Layer {
         })
     }
 
-    /// As [`Layer::forward`], without what its backward needs, and what decoding keeps of the rows.
+    /// As [`Layer::forward`] without saving, returning the cache of the rows.
     pub(super) fn prefill(
         &self,
         stream: Stream,
@@ -331,12 +333,12 @@ impl Layer {
             .0)
     }
 
-    /// Whether a router selects the experts of each row.
+    /// Whether a router selects experts.
     pub(super) fn has_experts(&self) -> bool {
         matches!(self.feed_forward, FeedForward::Experts(_))
     }
 
-    /// Where the adapters stand a second time.
+    /// Copies of adapters.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
         let linears = [
             vec![&self.mixer_input, &self.mixer_output],
@@ -356,7 +358,7 @@ impl Layer {
             .concat())
     }
 
-    /// Columns that rows of the result's gradient need behind them.
+    /// Additional columns of the result's gradient.
     pub(super) fn gradient_adapter_columns(&self) -> usize {
         if self.down_norm.is_some() {
             0
@@ -365,13 +367,13 @@ impl Layer {
         }
     }
 
-    /// What decoding keeps of earlier tokens.
+    /// Cache size.
     pub(crate) fn cache_width(&self) -> CacheWidth {
         self.mixer.cache_width()
     }
 
-    /// `gradient`: [rows, hidden + adapter_columns] of the layer's result. Adds the gradients of what is trained, returns the
-    /// input's, [rows, hidden + adapter_columns].
+    /// `gradient`: [rows, hidden + adapter_columns] of the layer's result. Adds gradients of
+    /// trained weights, returns the input's, [rows, hidden + adapter_columns].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -442,7 +444,7 @@ impl Layer {
     }
 }
 
-/// A layer's addition to the stream, and the input of its norm where there is one.
+/// A layer's residual, and its norm's input, if any.
 fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<Tensor>)> {
     match norm {
         Some(norm) => Ok((
@@ -453,7 +455,7 @@ fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<
     }
 }
 
-/// As [`added`], while decoding.
+/// As [`added`], for decoding.
 fn added_open(output: OpenRows, norm: Option<&NormWeight>) -> Result<OpenRows> {
     match norm {
         Some(norm) => Ok(OpenRows::complete(rms_norm_open(&output, norm.norm())?)),
@@ -461,7 +463,8 @@ fn added_open(output: OpenRows, norm: Option<&NormWeight>) -> Result<OpenRows> {
     }
 }
 
-/// Through the norm of what was added, if there is one: `gradient` of the stream -> [rows, hidden + adapter_columns].
+/// Backward of a residual's norm, if any: `gradient` of the stream -> [rows, hidden +
+/// adapter_columns].
 fn output_backward(
     norm: Option<(&NormWeight, &Tensor)>,
     gradient: &Tensor,

@@ -1,5 +1,5 @@
-//! The input that each layer of some families has besides the residual stream: made of a token and its embedding for all
-//! layers at once, and added by each after its feed-forward block.
+//! Per-layer inputs in some families: made from tokens and embeddings for all layers at once, added
+//! by each after its feed-forward block.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -13,21 +13,21 @@ use crate::kernels::rms_norm::rms_norm;
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 use crate::kernels::write_rows::join_columns;
 
-/// Makes the inputs of all layers.
+/// Produces the inputs of all layers.
 #[derive(Clone, Debug)]
 pub(super) struct LayerInputs {
-    /// [vocabulary, layers * width]; frozen, perhaps in bf16 beside a model in f32.
+    /// [vocabulary, layers * width]; frozen, possibly bf16 in an f32 model.
     pub(super) table: MaybeTrained,
-    /// Multiplies its rows.
+    /// Scale of its rows.
     pub(super) table_scale: f64,
     /// [layers * width, hidden].
     pub(super) projection: Linear,
-    /// Of each layer's part.
+    /// Norm of each layer's part.
     pub(super) norm: NormWeight,
 }
 
 impl LayerInputs {
-    /// `embedded`: [ids, hidden], as the stream starts -> [ids, layers * width].
+    /// `embedded`: [ids, hidden], start of the stream -> [ids, layers * width].
     pub(super) fn forward(&self, token_ids: &Tensor, embedded: &Tensor) -> Result<Tensor> {
         let embedded = embedded.to_dtype(self.dtype())?;
         let by_token =
@@ -36,7 +36,8 @@ impl LayerInputs {
         (normed.reshape(by_token.shape())? + by_token)?.affine(MEAN, 0.0)
     }
 
-    /// `gradient`: [ids, layers * width] of the inputs -> that of `embedded`. Adds the gradients of what is trained.
+    /// `gradient`: [ids, layers * width] of the inputs -> of `embedded`. Adds gradients of trained
+    /// weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -65,7 +66,7 @@ impl LayerInputs {
         self.projection.backward(&own, embedded, gradients)
     }
 
-    /// In which the model computes; the stream may be f32 beside bf16.
+    /// The model's; the stream may be f32 in a bf16 model.
     fn dtype(&self) -> DType {
         self.norm.weight.dtype()
     }
@@ -81,14 +82,14 @@ impl LayerInputs {
     }
 }
 
-/// Of two parts of unit variance.
+/// Scale of the sum of two parts with unit variance.
 const MEAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 fn projection_scale(embedded: &Tensor) -> Result<f64> {
     Ok(1.0 / (embedded.dims2()?.1 as f64).sqrt())
 }
 
-/// What one layer makes of its input: a gate of the stream times it, through a second matrix and a norm.
+/// A layer's use of its input: gated by the stream, then a second matrix and a norm.
 #[derive(Clone, Debug)]
 pub(super) struct OwnInput {
     /// [width, hidden].
@@ -99,19 +100,19 @@ pub(super) struct OwnInput {
     pub(super) norm: NormWeight,
 }
 
-/// What its backward reads.
+/// Saved for the backward.
 #[derive(Debug)]
 pub(super) struct OwnInputProducts {
     /// [rows, hidden], in the model's dtype.
     stream: Tensor,
-    /// The gate's product, and the input: [rows, 2 * width].
+    /// Gate product and input: [rows, 2 * width].
     gate_input: Tensor,
-    /// What the norm reads, [rows, hidden].
+    /// Input of the norm, [rows, hidden].
     output: Tensor,
 }
 
 impl OwnInput {
-    /// `stream`: [rows, hidden], `input`: [rows, width] -> products, and the stream with what is added.
+    /// `stream`: [rows, hidden], `input`: [rows, width] -> saved products, and the new stream.
     pub(super) fn forward(
         &self,
         stream: Tensor,
@@ -134,7 +135,7 @@ impl OwnInput {
         ))
     }
 
-    /// `gradient`: [rows, hidden] -> that of the stream, and of the input. Adds the gradients of what is trained.
+    /// `gradient`: [rows, hidden] -> of stream and input. Adds gradients of trained weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,

@@ -1,13 +1,14 @@
-//! `y = x W^T + b`, where W may be frozen, trained, or frozen with adapters beside it. What is frozen never gets a
-//! gradient computed.
+//! `y = x W^T + b`, with W frozen, trained, or frozen with adapters. Frozen weights never get
+//! gradients.
 //!
-//! On a GPU, W and its adapters are one matrix, `[[W, scale * B], [A, 0]]` (`JoinedAdapter`). The rows that it reads have
-//! *adapter columns* behind them: `x A^T` is written there, and one product of the wider rows is `x W^T + scale * x A^T
-//! B^T`, rounded once. In the backward the rows of the result's gradient have as many, for its product with `scale * B`.
-//! Operations that make such rows are given the number of these columns: 0 on the CPU, and where a matrix has no adapters.
+//! On a GPU, W and its adapters form one matrix, `[[W, scale * B], [A, 0]]` (`JoinedAdapter`). Its
+//! input rows have *adapter columns* at the end for `x A^T`; one product of the wider rows is `x
+//! W^T + scale * x A^T B^T`, rounded once. In the backward the result's gradient has as many, for
+//! its product with `scale * B`. Operations that produce such rows take the number of columns: 0 on
+//! the CPU, and without adapters.
 //!
-//! A decoded row is multiplied by `[W; A]` and is *open*: the operation that reads it adds B's part (`OpenRows`). A row
-//! with all that adapters do is *complete*.
+//! In decoding a row is multiplied by `[W; A]` and remains *open*: the operation that reads it adds
+//! B's part (`OpenRows`). A row including the adapters' part is *complete*.
 
 use std::ops::Range;
 
@@ -21,40 +22,41 @@ use crate::kernels::bias::add_bias;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::write_rows::write_columns;
 
-/// A bias, added to every row.
+/// Added to every row.
 #[derive(Clone, Debug)]
 pub(super) struct Bias {
     /// [outputs].
     pub(super) vector: Tensor,
-    /// Place of its gradient; None when frozen, as beside adapters.
+    /// Range of its gradient; `None` if frozen, as with adapters.
     pub(super) trained: Option<Range<usize>>,
 }
 
-/// One matrix, or several that read the same input, packed one below the other.
+/// A matrix, or several with the same input, stacked.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     /// [outputs, inputs].
     pub(super) weight: Matrix,
-    /// Place of the weight's gradient; None when frozen.
+    /// Range of the weight's gradient; `None` if frozen.
     pub(super) trained: Option<Range<usize>>,
     pub(super) bias: Option<Bias>,
     pub(super) adapters: Option<AdapterSet>,
 }
 
 impl Linear {
-    /// Whether a backward reads its input.
+    /// Whether a backward needs its input.
     pub(super) fn is_trained(&self) -> bool {
         self.trained.is_some() || self.adapters.is_some()
     }
 
-    /// Columns that rows of its input, and of its result's gradient, need behind them (`kernels::matmul`).
+    /// Additional columns of its input, and of its result's gradient (`kernels::matmul`).
     pub(super) fn adapter_columns(&self) -> usize {
         self.adapters
             .as_ref()
             .map_or(0, AdapterSet::adapter_columns)
     }
 
-    /// `x`: [rows, inputs and any adapter columns] -> [rows, inputs + adapter_columns], in memory of its own where there are any.
+    /// `x`: [rows, inputs and any adapter columns] -> [rows, inputs + adapter_columns], in new
+    /// memory if there are any.
     pub(super) fn with_adapter_columns(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, inputs) = (x.dims2()?.0, self.weight.dims2()?.1);
         let own = x.narrow(1, 0, inputs)?;
@@ -86,7 +88,8 @@ impl Linear {
         }
     }
 
-    /// `x`: [rows, inputs + adapter_columns] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
+    /// `x`: [rows, inputs + adapter_columns] as left by [`Linear::forward`]: on a GPU with the
+    /// adapters' inner product.
     pub(super) fn with_inner(&self, x: Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         if let Some(set) = self
             .adapters
@@ -98,8 +101,8 @@ impl Linear {
         Ok(x)
     }
 
-    /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
-    /// do.
+    /// Decoding: `x`: [rows, inputs] -> rows to which the reading operation may have to add the
+    /// adapters' part.
     pub(super) fn open(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
         let set = self
             .adapters
@@ -119,7 +122,7 @@ impl Linear {
         ))
     }
 
-    /// Columns behind the input of [`Linear::complete`] that save it a copy.
+    /// Additional input columns that save [`Linear::complete`] a copy.
     pub(super) fn complete_columns(&self) -> usize {
         if matches!(self.weight, Matrix::Fp8(_)) {
             0
@@ -128,10 +131,10 @@ impl Linear {
         }
     }
 
-    /// As [`Linear::open`], with all that adapters do: `x`: [rows, inputs and any [`Linear::complete_columns`]] -> [rows, outputs],
-    /// in the dtype of `x`.
+    /// As [`Linear::open`], including adapters: `x`: [rows, inputs and any
+    /// [`Linear::complete_columns`]] -> [rows, outputs], in the dtype of `x`.
     pub(super) fn complete(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
-        // Few rows are not worth widening a matrix.
+        // Few rows do not justify widening a matrix.
         if matches!(self.weight, Matrix::Fp8(_)) {
             let set = self
                 .adapters
@@ -164,8 +167,8 @@ impl Linear {
         self.forward(&x, adapters)
     }
 
-    /// `gradient`: [rows, outputs + adapter_columns], `x`: [rows, inputs + adapter_columns] as in the forward. Adds the gradients of what is
-    /// trained here, returns the input's, [rows, inputs].
+    /// `gradient`: [rows, outputs + adapter_columns], `x`: [rows, inputs + adapter_columns] as in
+    /// the forward. Adds gradients of trained weights, returns the input's, [rows, inputs].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,

@@ -1,5 +1,5 @@
-//! A decoder put together from a checkpoint: what is trained becomes a view of the flat buffer, what is frozen stays as
-//! loaded.
+//! Loads a decoder from a checkpoint: trained tensors into the flat buffer, frozen ones as they
+//! are.
 
 use std::ops::Range;
 
@@ -27,7 +27,7 @@ use crate::kernels::rope::RopeTable;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
-/// Loads a model's tensors: trained ones into the flat buffer, frozen ones from the checkpoint.
+/// Loads trained tensors into the flat buffer, frozen ones from the checkpoint.
 pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
@@ -37,7 +37,7 @@ pub(super) struct ModelLoader<'a> {
     pub(super) device: &'a Device,
 }
 
-/// How a layer attends.
+/// Attention parameters of a layer.
 fn attention(config: &ModelConfig, layer: usize) -> Attention<'static> {
     let hub::LayerHeads {
         key_value,
@@ -62,8 +62,7 @@ fn attention(config: &ModelConfig, layer: usize) -> Attention<'static> {
 }
 
 impl ModelLoader<'_> {
-    /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B
-    /// zero).
+    /// The initial flat buffer: the checkpoint's weights, or new adapters (A uniform, B zero).
     pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
         let tensors = match self.trainable {
             Trainable::Frozen => Vec::new(),
@@ -81,7 +80,8 @@ impl ModelLoader<'_> {
                 rank, has_experts, ..
             } => adapter_tensors(self.config, (rank, has_experts), seed, self.device)?,
         };
-        // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
+        // Layers read trained tensors in the model's dtype; on a GPU adapters are read in joined
+        // matrices.
         let dtype = if self.joins_adapters() {
             master_dtype(self.dtype)
         } else {
@@ -95,7 +95,7 @@ impl ModelLoader<'_> {
         )?)
     }
 
-    /// The tensors of a layer, or those outside of the layers.
+    /// Tensors of a layer, or those outside layers.
     pub(super) fn table<'a>(
         &'a self,
         layer: Option<usize>,
@@ -116,8 +116,8 @@ impl ModelLoader<'_> {
         }
     }
 
-    /// On a GPU the packed matrix in fp8, where the base is kept so: one part after the other, so that little of it is in
-    /// memory twice. A CPU reads rounded numbers.
+    /// The packed fp8 matrix on a GPU with an fp8 base: loaded part by part to limit memory. A CPU
+    /// reads rounded weights.
     fn fp8(&self, names: &[String], specs: &[TensorSpec]) -> Result<Option<Matrix>, ModelError> {
         if self.weights.base_precision() == BasePrecision::Bf16 {
             return Ok(None);
@@ -145,13 +145,13 @@ impl ModelLoader<'_> {
         )?)))
     }
 
-    /// Whether adapters stand in one matrix with the weights that they are beside.
+    /// Whether adapters are joined with their base matrices.
     fn joins_adapters(&self) -> bool {
         self.device.is_cuda() && matches!(self.trainable, Trainable::Lora { .. })
     }
 }
 
-/// Loads the tensors of one layer, or those outside of the layers, by their roles.
+/// Loads tensors of one layer, or those outside layers, by role.
 pub(super) struct TableLoader<'a> {
     pub(super) model: &'a ModelLoader<'a>,
     layer: Option<usize>,
@@ -198,11 +198,11 @@ impl TableLoader<'_> {
         Ok(Factor { stored, value })
     }
 
-    /// The inputs that each layer has besides the stream, whose `table` has a row for each token.
+    /// Per-layer inputs, with a `table` row per token.
     pub(super) fn layer_inputs(&self, table: Role) -> Result<LayerInputs, ModelError> {
         let (model, norm) = (self.model, self.norm(Role::LayerProjectionNorm)?);
         let width = norm.weight.elem_count() as f64;
-        // Half of E2B's numbers, of which each token reads one row: frozen ones stay in bf16.
+        // Half of E2B's parameters, of which each token reads one row: bf16 if frozen.
         let stored = (model.weights).dtype(&self.names(&self.specs(table, false), 0)[0]);
         let dtype = stored
             .filter(|&stored| stored == DType::BF16 && model.trainable != Trainable::Full)
@@ -261,7 +261,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// Of a weight that is the factor itself.
+    /// A norm whose weight has no offset.
     fn fixed_norm(&self, (weight, trained): MaybeTrained) -> NormWeight {
         NormWeight {
             weight,
@@ -278,7 +278,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// What is loaded of a role that only some families have.
+    /// Loads a role that only some families have.
     pub(super) fn optional<T>(
         &self,
         role: Role,
@@ -288,14 +288,14 @@ impl TableLoader<'_> {
         is_there.then(|| load(self, role)).transpose()
     }
 
-    /// The biases of a role, or its other tensors.
+    /// Biases of a role, or its other tensors.
     pub(super) fn specs(&self, role: Role, are_biases: bool) -> Vec<TensorSpec> {
         let is_one =
             |spec: &&TensorSpec| spec.role == role && (spec.kind == Kind::Bias) == are_biases;
         self.table.iter().filter(is_one).copied().collect()
     }
 
-    /// `expert`: which of several copies.
+    /// `expert`: index of the copy.
     pub(super) fn names(&self, specs: &[TensorSpec], expert: usize) -> Vec<String> {
         let name = |spec: &TensorSpec| spec.name.replace("{}", &expert.to_string());
         specs
@@ -304,7 +304,7 @@ impl TableLoader<'_> {
             .collect()
     }
 
-    /// The tensor of a role, in its shape, and the range of its gradient when it is trained.
+    /// The tensor of a role, and the range of its gradient if trained.
     pub(super) fn tensor(&self, role: Role) -> Result<MaybeTrained, ModelError> {
         self.tensor_in(role, self.model.dtype)
     }
@@ -313,7 +313,7 @@ impl TableLoader<'_> {
         self.packed(&self.specs(role, false), 0, dtype)
     }
 
-    /// Tensors one below the other.
+    /// Stacked tensors.
     fn packed(
         &self,
         specs: &[TensorSpec],
@@ -346,7 +346,7 @@ impl TableLoader<'_> {
         self.linear_of(role, 0)
     }
 
-    /// `expert`: which of several copies.
+    /// `expert`: index of the copy.
     pub(super) fn linear_of(&self, role: Role, expert: usize) -> Result<Linear, ModelError> {
         let (model, specs) = (self.model, self.specs(role, false));
         let bias = self.bias(role)?;
@@ -371,7 +371,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// The packed matrix with the adapter columns behind it, on a GPU.
+    /// The packed matrix with adapter columns, on a GPU.
     fn join(
         &self,
         specs: &[TensorSpec],
@@ -418,7 +418,7 @@ impl TableLoader<'_> {
         Ok(Matrix::Numbers(weight))
     }
 
-    /// The biases of a role, end to end; all of a packed matrix have one, or none.
+    /// Concatenated biases of a role; all parts of a packed matrix have one, or none.
     pub(super) fn bias(&self, role: Role) -> Result<Option<MaybeTrained>, ModelError> {
         let specs = self.specs(role, true);
         let load = || self.packed(&specs, 0, self.model.dtype);
@@ -459,7 +459,7 @@ impl TableLoader<'_> {
         }))
     }
 
-    /// The A's or B's of the layer's modules as one matrix, and its numbers in the flat buffer.
+    /// A or B of the layer's modules as one matrix, and its range in the flat buffer.
     pub(super) fn adapter_view(
         &self,
         modules: &[&str],
@@ -473,7 +473,7 @@ impl TableLoader<'_> {
     }
 }
 
-/// A matrix without bias and adapters, never in fp8.
+/// A matrix without bias and adapters, never fp8.
 pub(super) fn plain_linear((weight, trained): MaybeTrained) -> Linear {
     Linear {
         weight: Matrix::Numbers(weight),
@@ -483,7 +483,7 @@ pub(super) fn plain_linear((weight, trained): MaybeTrained) -> Linear {
     }
 }
 
-/// A factor as the model's dtype has it.
+/// A factor in the model's dtype.
 pub(super) fn rounded(factor: f64, dtype: DType) -> candle_core::Result<f64> {
     Tensor::new(factor, &Device::Cpu)?
         .to_dtype(dtype)?

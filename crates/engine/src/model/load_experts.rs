@@ -1,5 +1,5 @@
-//! A layer's feed-forward block put together from a checkpoint: experts as parts of tensors, each by itself, or on a GPU one below the
-//! other.
+//! Loads a layer's feed-forward block from a checkpoint: experts as parts of tensors, separately,
+//! or stacked on a GPU.
 
 use candle_core::Tensor;
 
@@ -88,7 +88,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// Experts that have tensors of their own.
+    /// Experts with their own tensors.
     fn apart(&self, count: usize) -> Result<Matrices, ModelError> {
         let expert = |index| {
             let own = Expert {
@@ -103,7 +103,7 @@ impl TableLoader<'_> {
             .map(Matrices::Apart)
     }
 
-    /// Experts as parts of the tensors that have all of them, and the biases of what they give.
+    /// Experts as parts of fused tensors, and their output biases.
     fn fused(
         &self,
         experts: &hub::Experts,
@@ -131,7 +131,7 @@ impl TableLoader<'_> {
             );
             return Ok((Matrices::Stacked { gate_up, down }, down_bias));
         }
-        // Of one expert, with the range of its gradient.
+        // One expert's part, with the range of its gradient.
         let part = |(tensor, range): &MaybeTrained, index: usize| {
             let own = tensor.get(index)?;
             let size = own.elem_count();
@@ -165,7 +165,7 @@ impl TableLoader<'_> {
         Ok((Matrices::Apart(own), down_bias))
     }
 
-    /// Experts that have tensors of their own, one below the other.
+    /// Experts with their own tensors, stacked.
     fn stacked(&self, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let (count, hidden) = (experts.count, self.model.config.hidden_size);
         let [gate_up, down] = experts.adapter_shapes(hidden);
@@ -202,7 +202,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// The expert with adapters beside its matrices, where experts have some.
+    /// Adds adapters to an expert's matrices, if experts have any.
     fn with_adapters(&self, mut expert: Expert, own: OneExpert) -> Result<Expert, ModelError> {
         let Trainable::Lora {
             rank,
@@ -239,7 +239,7 @@ impl TableLoader<'_> {
         Ok(expert)
     }
 
-    /// Buffers for the adapters of all experts of a module, where they have some; [`Parameters::copy_into`] fills it.
+    /// Buffers for the adapters of a module's experts, if any; filled by [`Parameters::copy_into`].
     fn stack_adapters(
         &self,
         module: &str,

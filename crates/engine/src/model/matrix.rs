@@ -1,4 +1,4 @@
-//! A layer's matrix: numbers of the model's dtype, or frozen in e4m3 on a GPU.
+//! A layer's matrix: in the model's dtype, or frozen in e4m3 on a GPU.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -8,7 +8,8 @@ use crate::kernels::matmul::{matmul, matmul_f32};
 /// [outputs, inputs].
 #[derive(Clone, Debug)]
 pub(super) enum Matrix {
-    /// Beside adapters on a GPU a part of [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
+    /// Plain weights; with adapters on a GPU, part of
+    /// [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
     Numbers(Tensor),
     /// [inputs, outputs], on the CPU.
     Transposed(Tensor),
@@ -31,7 +32,7 @@ impl Matrix {
         matmul(x, &self.numbers(x.dtype())?.t()?)
     }
 
-    /// As [`Matrix::forward`], of few rows and not rounded.
+    /// As [`Matrix::forward`] for few rows, unrounded.
     pub(super) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Numbers(weight) => matmul_f32(x, &weight.t()?),
@@ -45,7 +46,7 @@ impl Matrix {
         matmul(gradient, &self.numbers(gradient.dtype())?)
     }
 
-    /// What is multiplied by, [outputs, inputs] in the model's dtype.
+    /// [outputs, inputs] in the model's dtype.
     pub(super) fn numbers(&self, dtype: DType) -> Result<Tensor> {
         match self {
             Self::Numbers(weight) => Ok(weight.clone()),

@@ -1,12 +1,12 @@
-//! What follows from a mixer's input and what it has mixed, without a matrix product.
+//! Activations derived from a mixer's input and output without matmul.
 
 use candle_core::Tensor;
 
-/// Read by the product that follows the mixer, and by its backward.
+/// Read by the matmul after the mixer, and by the backward.
 #[derive(Debug)]
 pub(super) struct MixedInputs {
-    /// What is mixed: rotated queries and keys, and values; or the convolution's output.
+    /// Input of the mixing: rotated queries and keys, and values; or the convolution's output.
     pub(super) prepared: Tensor,
-    /// [rows, width + adapter_columns]: what the output's matrix reads.
+    /// [rows, width + adapter_columns]: input of the output matrix.
     pub(super) output: Tensor,
 }

@@ -1,5 +1,5 @@
-//! How a layer mixes tokens: attention, or the gated delta rule. Both read the product of one packed matrix and give rows
-//! that one more matrix brings back to the stream.
+//! Token mixer of a layer: attention, or the gated delta rule. Input and output are each one
+//! (packed) matrix product.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -12,14 +12,13 @@ use crate::kernels::attention::AttentionOutput;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::open_rows::OpenRows;
 
-/// One layer's mixer.
 #[derive(Clone, Debug)]
 pub(super) enum Mixer {
     Attention(Box<AttentionMixer>),
     GatedDelta(Box<GatedDeltaMixer>),
 }
 
-/// What a mixer's backward reads, besides what its input gives.
+/// Saved for the backward, besides the input.
 #[derive(Debug)]
 pub(super) enum Mixed {
     Attention(AttentionOutput),
@@ -27,34 +26,35 @@ pub(super) enum Mixed {
     GatedDelta(Tensor),
 }
 
-/// What decoding keeps of prefilled rows.
+/// Cache of prefilled rows.
 #[derive(Debug)]
 pub(crate) enum PrefilledRows {
-    /// Keys and values, [rows, 2 * key_width].
+    /// [rows, 2 * key_width].
     KeysValues(Tensor),
-    /// Nothing: an earlier layer's keys and values are read.
+    /// None: an earlier layer's keys and values are used.
     Nothing,
-    /// The states after each segment, [segments, width] each.
+    /// States after each segment, [segments, width] each.
     States([Tensor; 2]),
 }
 
-/// Numbers that decoding keeps of earlier tokens.
+/// Cache size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CacheWidth {
-    /// Keys and values of each token.
+    /// Keys and values per token.
     Token(usize),
-    /// None: those of this earlier layer are read.
+    /// None: those of this earlier layer are used.
     OfLayer(usize),
-    /// The state of each sequence: of the convolution, and of the rule.
+    /// State per sequence: of convolution and rule.
     Sequence([usize; 2]),
 }
 
-/// What is kept of earlier tokens while decoding.
+/// Cache of earlier tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CacheView<'a> {
-    /// Keys and values of the prompts, [prompt rows, 2 * key_width], and of what was decoded, [slots, 2 * key_width].
+    /// Keys and values of prompts, [prompt rows, 2 * key_width], and of decoded tokens, [slots, 2 *
+    /// key_width].
     KeysValues(&'a Tensor, &'a Tensor),
-    /// Of each row of a decode, [rows, width] each.
+    /// [slots, width] each.
     States(&'a [Tensor; 2]),
 }
 
@@ -78,7 +78,7 @@ impl Mixer {
         }
     }
 
-    /// As [`Mixer::forward`] left it.
+    /// Recomputes activations of [`Mixer::forward`].
     pub(super) fn derive(
         &self,
         packed: &Tensor,
@@ -97,7 +97,7 @@ impl Mixer {
         }
     }
 
-    /// Whether what it decodes by are complete rows, in the model's dtype.
+    /// Whether decoding needs complete rows, in the model's dtype.
     pub(super) fn reads_complete(&self) -> bool {
         match self {
             Self::Attention(mixer) => mixer.has_gate || !mixer.keys_values.are_products(),
@@ -105,8 +105,7 @@ impl Mixer {
         }
     }
 
-    /// Whether its result is multiplied by a gate, which stands among the numbers of its input: [`Mixer::derive`] computes
-    /// its result again.
+    /// Whether the output is gated by part of the input: [`Mixer::derive`] recomputes it.
     pub(super) fn has_gate(&self) -> bool {
         match self {
             Self::Attention(mixer) => mixer.has_gate,
@@ -114,7 +113,8 @@ impl Mixer {
         }
     }
 
-    /// `gradient`: [rows, width] -> gradient of `packed`, [rows, inputs + adapter_columns]. Adds the gradients of what is trained.
+    /// `gradient`: [rows, width] -> gradient of `packed`, [rows, inputs + adapter_columns]. Adds
+    /// gradients of trained weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -139,7 +139,7 @@ impl Mixer {
         }
     }
 
-    /// What decoding keeps of a forward's rows.
+    /// Cache of a forward's rows.
     pub(super) fn prefilled(
         &self,
         packed: &Tensor,
@@ -161,7 +161,7 @@ impl Mixer {
         }
     }
 
-    /// One new token a row -> [rows, width].
+    /// One new token per row -> [rows, width].
     pub(super) fn decode(
         &self,
         packed: &OpenRows,

@@ -1,34 +1,34 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
-mod adapter_names; // adapters in PEFT's names
-mod attention; // the mixer of layers with attention
-mod beside_dense; // a dense block beside a mixture of experts
+mod adapter_names; // PEFT's names of adapters
+mod attention; // attention as mixer
+mod beside_dense; // dense block parallel to a mixture of experts
 mod decoder; // embedding, layers, final norm, head
-mod expert_adapters; // how PEFT writes those of experts
-mod expert_record; // the experts that sampled tokens went through
-mod expert_stack; // the matrices of experts on a GPU
-mod experts; // a mixture of experts
-mod feed_forward; // a layer's gated MLP, or its experts
-mod gated_delta; // the mixer of layers with the gated delta rule
-mod gated_mlp; // a gated MLP, wherever there is one
-mod gradients; // one flat buffer of gradients
+mod expert_adapters; // PEFT's layout of experts' adapters
+mod expert_record; // router replay
+mod expert_stack; // stacked experts on a GPU
+mod experts; // mixture of experts
+mod feed_forward; // gated MLP or experts of a layer
+mod gated_delta; // gated delta rule as mixer
+mod gated_mlp; // gated MLP
+mod gradients; // flat buffer of gradients
 mod keys_values; // keys and values of a layer's attention
-mod layer; // one decoder layer, forward and backward
-mod layer_input; // the input that each layer has besides the stream
+mod layer; // decoder layer, forward and backward
+mod layer_input; // per-layer inputs
 mod linear; // x W^T with adapters
-mod load; // a decoder put together from a checkpoint
-mod load_experts; // its feed-forward blocks
-mod matrix; // a layer's matrix, in the model's dtype or in fp8
-mod mixed_inputs; // what follows from a mixer's input, also in its backward
-mod mixer; // either of the two
-mod norm; // a norm's weight
-mod packed_batch; // packed tokens
-mod parameters; // the flat buffer of what is trained
-mod shared_expert; // the expert that every row uses
-mod shard; // what each rank moves of it
-mod side_inputs; // what layers read besides the residual stream
-mod weights; // a checkpoint's tensors under their Hugging Face names
+mod load; // loads a decoder
+mod load_experts; // loads feed-forward blocks
+mod matrix; // matrix in the model's dtype or fp8
+mod mixed_inputs; // activations derived from a mixer's input
+mod mixer; // attention or gated delta rule
+mod norm; // norm with its weight
+mod packed_batch; // packed sequences
+mod parameters; // flat buffer of trained parameters
+mod shared_expert; // expert used by every row
+mod shard; // sharding over ranks
+mod side_inputs; // layer inputs besides the residual stream
+mod weights; // tensors of a checkpoint by Hugging Face name
 
 pub use adapter::{AdapterUse, Adapters};
 pub use adapter_names::{adapter_names, fresh_adapters, nested_name};
@@ -46,15 +46,12 @@ pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
 pub use weights::{LoadProgress, Weights, watch_loading};
 
-/// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
-    /// A file of the model is missing or wrong.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    /// The weights do not fit the configuration.
     #[error("{0}")]
     Weights(String),
 }

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::gradients::Gradients;
 use crate::kernels::rms_norm::{Norm, rms_norm_backward, rms_norm_backward_weight};
 
-/// A norm's weight, and the range of its gradient when it is trained.
+/// A norm's weight, and the range of its gradient if trained.
 #[derive(Clone, Debug)]
 pub(super) struct NormWeight {
     /// [width].
@@ -27,8 +27,8 @@ impl NormWeight {
         }
     }
 
-    /// Through the norm of `input`, and around it: `gradient`: [rows, width], `around`: [rows, width + any adapter columns] ->
-    /// [rows, width + adapter_columns]. Adds the weight's gradient.
+    /// Backward with a residual: `gradient`: [rows, width], `around`: [rows, width + any adapter
+    /// columns] is added -> [rows, width + adapter_columns]. Adds the weight's gradient.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,

@@ -1,4 +1,4 @@
-//! Tokens of several sequences laid end to end, without padding; the completions of one prompt share its rows.
+//! Packs sequences without padding; completions of one prompt share its rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,26 +11,24 @@ use super::side_inputs::Beside;
 use crate::kernels::attention::{Segment, Segments};
 use crate::kernels::router::Selection;
 
-/// A micro-batch without padding: one row per token.
+/// A micro-batch: one row per token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedBatch {
-    /// Token of each row.
+    /// One per row.
     pub token_ids: Vec<u32>,
-    /// Position of each row in its own sequence, from 0.
+    /// Position of each row in its sequence, from 0.
     pub positions: Vec<u32>,
-    /// Which rows attend to which.
     pub segments: Vec<Segment>,
-    /// Rows whose experts are replayed, with these as in an [`ExpertRecord`](super::ExpertRecord); the others select
+    /// Rows with replayed experts, as in [`ExpertRecord`](super::ExpertRecord); others select
     /// freely.
     pub replayed: Vec<(Range<usize>, Arc<Vec<u16>>)>,
 }
 
-/// The rows of one completion's log-probs: row `rows[t]` predicts token `targets[t]`.
+/// Rows of one completion: row `rows[t]` predicts token `targets[t]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Rows of the batch; the first is the prompt's last row.
+    /// The first is the prompt's last row.
     pub rows: Vec<u32>,
-    /// The completion's tokens.
     pub targets: Vec<u32>,
 }
 
@@ -42,16 +40,16 @@ pub(super) struct DeviceBatch {
     /// [rows], u32.
     pub(super) positions: Tensor,
     pub(super) segments: Segments,
-    /// [layers with experts, rows, active], u32; where experts are replayed.
+    /// [layers with experts, rows, active], u32, with replayed experts.
     pub(super) replayed: Option<Tensor>,
 }
 
-/// Positions, segments and adapters of a batch's rows, how they select a layer's experts, and what it reads besides them.
+/// Context of a batch's rows for a layer: positions, segments, adapters, expert selection, side
+/// inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
-    /// Position of each row: `[rows]`, u32.
+    /// `[rows]`, u32.
     pub positions: &'a Tensor,
-    /// Which rows attend to which.
     pub segments: &'a Segments,
     pub selection: Selection<'a>,
     pub adapters: AdapterUse<'a>,
@@ -62,7 +60,7 @@ impl PackedBatch {
     /// Copies the batch to a device.
     ///
     /// # Errors
-    /// A token outside the vocabulary, a position beyond the model's, replayed experts that it does not have.
+    /// A token outside the vocabulary, a position beyond the model's, or unknown replayed experts.
     pub(super) fn place(
         &self,
         (vocabulary, positions): (usize, usize),
@@ -88,17 +86,17 @@ impl PackedBatch {
         })
     }
 
-    /// Rows (tokens) in the batch.
+    /// One per token.
     pub fn rows(&self) -> usize {
         self.token_ids.len()
     }
 
-    /// Appends a prompt, of at least one token, and returns its place for [`PackedBatch::push_completion`].
+    /// Appends a prompt (not empty); returns its segment for [`PackedBatch::push_completion`].
     pub fn push_prompt(&mut self, prompt: &[u32]) -> Segment {
         self.push(prompt, (0, 0))
     }
 
-    /// Appends a completion of `prompt`. Its last token predicts nothing, so it takes no row.
+    /// Appends a completion of `prompt`. Its last token predicts nothing, so has no row.
     pub fn push_completion(&mut self, prompt: Segment, completion: &[u32]) -> Sequence {
         let inputs = &completion[..completion.len().saturating_sub(1)];
         let prompt_end = (prompt.start + prompt.length) as u32;

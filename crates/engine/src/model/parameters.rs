@@ -1,5 +1,5 @@
-//! The trained parameters as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor,
-//! the layers see views of it.
+//! Trained parameters as one flat f32 buffer: one tensor for optimizer, clipping, checkpoints and
+//! all-reduce; views for layers.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -7,20 +7,17 @@ use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
 
-/// The parameters that an optimizer may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
-    /// Nothing.
     Frozen,
-    /// Every weight.
     Full,
-    /// Adapters on every linear layer; in a model with experts on those of mixers and of the shared expert.
+    /// Adapters on every linear layer; in a mixture of experts on mixers and shared experts.
     Lora {
         /// Rank of A and B.
         rank: usize,
         /// The delta is scaled by `alpha / rank`.
         alpha: f64,
-        /// Whether experts have some, too.
+        /// Whether experts have adapters too.
         has_experts: bool,
     },
 }
@@ -39,8 +36,8 @@ impl Trainable {
     }
 }
 
-/// The dtype of values that must not be rounded to bf16 (trained parameters, the residual stream, angles): f32 where
-/// the model computes in bf16, else the model's (f64 in gradient checks).
+/// Dtype of values that must not be rounded to bf16 (trained parameters, residual stream, angles):
+/// f32 in a bf16 model, else the model's (f64 in gradient checks).
 pub(super) fn master_dtype(dtype: DType) -> DType {
     if dtype == DType::BF16 {
         DType::F32
@@ -49,46 +46,46 @@ pub(super) fn master_dtype(dtype: DType) -> DType {
     }
 }
 
-/// One trained tensor's range in the flat buffer.
+/// Range of a trained tensor in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSlot {
-    /// Its name in a checkpoint: Hugging Face's for full training, PEFT's for adapters.
+    /// Name in a checkpoint: Hugging Face's for full training, PEFT's for adapters.
     pub name: String,
-    /// First number.
+    /// First element.
     pub offset: usize,
     pub shape: Vec<usize>,
 }
 
 impl ParameterSlot {
-    /// Its numbers in the flat buffer.
+    /// Range in the flat buffer.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.shape.iter().product::<usize>()
     }
 }
 
-/// The flat buffer of trained parameters and its slots, by offset. With shards, each rank has its own part in full
-/// precision and all of it as the layers read it.
+/// The flat buffer with its slots, by offset. When sharded, a rank has its own part in full
+/// precision, and all of it in the layers' dtype.
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// This rank's part in full precision, with padding.
+    /// This rank's part in full precision, padded.
     flat: Tensor,
-    /// All numbers, with padding, as the layers read them: in bf16 where the model computes in bf16, else in the memory
-    /// of `flat`.
+    /// All parameters, padded, as read by the layers: bf16 in a bf16 model, else sharing memory
+    /// with `flat`.
     read: Tensor,
     shard: Shard,
-    /// Where the numbers stand inside matrices, too.
+    /// Copies inside matrices.
     copies: Option<MatrixCopies>,
     slots: Vec<ParameterSlot>,
 }
 
 impl Parameters {
-    /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
-    /// in bf16 is beside the flat buffer.
+    /// Concatenates the tensors in full precision. `dtype`: the model's; for bf16 also makes a bf16
+    /// copy.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
         Self::sharded(tensors, dtype, device, Shard::WHOLE)
     }
 
-    /// As [`Parameters::new`], of which this rank moves a part.
+    /// As [`Parameters::new`], sharded.
     pub fn sharded(
         tensors: Vec<(String, Tensor)>,
         dtype: DType,
@@ -118,19 +115,19 @@ impl Parameters {
             copies: None,
             slots,
         };
-        // Each is freed once it is there.
+        // Each is freed once copied.
         for (slot, (_, tensor)) in parameters.slots.iter().zip(tensors) {
             parameters.write(slot, &tensor)?;
         }
         Ok(parameters)
     }
 
-    /// The numbers that this rank moves, in full precision, with padding: all, `[n]`, unless ranks divide them.
+    /// This rank's part in full precision, padded: all, `[n]`, unless sharded.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
-    /// All numbers as the layers read them, with padding.
+    /// All parameters as read by the layers, padded.
     pub fn read(&self) -> &Tensor {
         &self.read
     }
@@ -140,26 +137,26 @@ impl Parameters {
         self.shard
     }
 
-    /// Overwrites all numbers, in place, so that every view sees them. `flat`: `[n]`.
+    /// Overwrites all parameters in place, visibly to views. `flat`: `[n]`.
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
         self.restore_each(|slot| flat.narrow(0, slot.offset, slot.range().len()))
     }
 
-    /// Keeps the numbers also inside matrices from now on.
+    /// Maintains these copies from now on.
     pub(super) fn copy_into(&mut self, copies: Vec<MatrixCopy>) -> Result<()> {
         self.copies = MatrixCopies::new(copies)?;
         self.refresh_copies()
     }
 
-    /// After an optimizer has changed [`Parameters::flat`].
+    /// Call after changing [`Parameters::flat`].
     pub fn refresh_copies(&self) -> Result<()> {
         self.copies
             .as_ref()
             .map_or(Ok(()), |copies| copies.write(&self.flat))
     }
 
-    /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all
-    /// numbers is in memory.
+    /// As [`Parameters::restore`], slot by slot from `tensor`, to avoid a second copy of all
+    /// parameters.
     pub fn restore_each(&self, tensor: impl Fn(&ParameterSlot) -> Result<Tensor>) -> Result<()> {
         self.slots
             .iter()
@@ -189,8 +186,8 @@ impl Parameters {
         self.flat.dtype() != self.read.dtype()
     }
 
-    /// The parameters in the model's dtype, which the layers read, in the order of [`Parameters::flat`]: an optimizer
-    /// writes both. `None` where the layers read the flat ones.
+    /// The layers' copy in the model's dtype, in the order of [`Parameters::flat`]: an optimizer
+    /// writes both. `None` if the layers read the flat buffer.
     pub fn working(&self) -> Result<Option<Tensor>> {
         let part = || {
             self.read
@@ -199,18 +196,17 @@ impl Parameters {
         self.is_copied().then(part).transpose()
     }
 
-    /// The slots, in order.
     pub fn slots(&self) -> &[ParameterSlot] {
         &self.slots
     }
 
-    /// How many numbers are trained.
+    /// Number of trained parameters.
     pub fn count(&self) -> usize {
         self.slots.last().map_or(0, |slot| slot.range().end)
     }
 
-    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows,
-    /// columns] or `[n]`. It shares memory with the flat buffer: an optimizer step shows through it.
+    /// A view from the first of `names` to the end of the last, which must be contiguous, as [rows,
+    /// columns] or `[n]`. Optimizer steps are visible through it.
     pub fn view(&self, names: &[String]) -> Result<Option<(Tensor, std::ops::Range<usize>)>> {
         let Some(first) = names
             .first()
@@ -236,7 +232,7 @@ impl Parameters {
         Ok(Some((view, range)))
     }
 
-    /// The tensors under their names, as views of the flat buffer, which is not divided.
+    /// Views under their names; unsharded only.
     pub fn named(&self) -> Result<Vec<(String, Tensor)>> {
         self.slots
             .iter()

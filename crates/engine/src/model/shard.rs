@@ -1,33 +1,33 @@
-//! Which numbers of a flat buffer each rank moves, where the ranks divide it.
+//! Sharding of a flat buffer over ranks.
 
 use std::ops::Range;
 
-/// One rank's part of a flat buffer. All parts have the same size, so the last ones may be padded with zeros.
+/// A rank's part of a flat buffer. Parts have equal size, so the last ones may be zero-padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     pub rank: usize,
     pub ranks: usize,
 }
 
-/// Numbers that one rank has: a range of its parts of one or more buffers, end to end.
+/// A range of one rank's parts of one or more buffers, concatenated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardPiece {
     pub rank: usize,
     pub range: Range<usize>,
 }
 
-/// Parts are multiples of so many numbers: 16 bytes in bf16, by which NCCL copies.
+/// Alignment of parts: 16 bytes in bf16, NCCL's copy unit.
 const ALIGNMENT: usize = 8;
 
 impl Shard {
-    /// The whole buffer, on one rank.
+    /// Unsharded.
     pub const WHOLE: Self = Self { rank: 0, ranks: 1 };
 
     pub fn is_whole(self) -> bool {
         self.ranks <= 1
     }
 
-    /// Numbers of each part, padding included.
+    /// Elements of a part, padded.
     pub fn size(self, count: usize) -> usize {
         if self.is_whole() {
             count
@@ -36,12 +36,12 @@ impl Shard {
         }
     }
 
-    /// Numbers of the buffer, padding included.
+    /// Elements of the buffer, padded.
     pub fn padded(self, count: usize) -> usize {
         self.size(count) * self.ranks.max(1)
     }
 
-    /// The first number of this part, padding included.
+    /// First element of this part.
     pub fn start(self, count: usize) -> usize {
         self.size(count) * self.rank
     }
@@ -52,8 +52,8 @@ impl Shard {
         start.min(count)..(start + self.size(count)).min(count)
     }
 
-    /// Where `range` of one or more buffers of `count` numbers, end to end and without padding, is among the ranks, in
-    /// pieces of at most `most`.
+    /// Locates `range` of concatenated buffers of `count` elements, without padding, on the ranks,
+    /// in pieces of at most `most`.
     pub fn pieces(self, count: usize, range: Range<usize>, most: usize) -> Vec<ShardPiece> {
         let size = self.size(count);
         let (mut pieces, mut at) = (Vec::new(), range.start);
@@ -98,7 +98,7 @@ mod tests {
         check(16, 2, &[0..8, 8..16]);
         check(17, 2, &[0..16, 16..17]);
         check(40, 3, &[0..16, 16..32, 32..40]);
-        // More ranks than parts of the least size.
+        // More ranks than minimum-sized parts.
         check(10, 4, &[0..8, 8..10, 10..10, 10..10]);
         check(0, 2, &[0..0, 0..0]);
     }
@@ -116,7 +116,7 @@ mod tests {
         let check = |range: Range<usize>, most: usize, expected: &[(usize, Range<usize>)]| {
             assert_eq!(found(shard, range.clone(), most), expected, "{range:?}");
         };
-        // Parts of 8 numbers, of which the last has 4; of two buffers each rank has 16.
+        // Parts of 8 elements, the last with 4; for two buffers each rank has 16.
         check(0..20, 100, &[(0, 0..8), (1, 0..8), (2, 0..4)]);
         check(7..17, 100, &[(0, 7..8), (1, 0..8), (2, 0..1)]);
         check(18..30, 100, &[(2, 2..4), (0, 8..16), (1, 8..10)]);

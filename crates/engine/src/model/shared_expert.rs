@@ -1,4 +1,4 @@
-//! The gated MLP that every row of a mixture of experts goes through, times the sigmoid of a gate of its own.
+//! Shared expert of a mixture of experts: a gated MLP for every row, times the sigmoid of its gate.
 
 use candle_core::{Result, Tensor};
 
@@ -16,18 +16,19 @@ pub(super) struct SharedExpert {
     pub(super) mlp: GatedMlp,
 }
 
-/// What its backward reads, besides its input.
+/// Saved for the backward, besides the input.
 #[derive(Debug)]
 pub(super) struct SharedProducts {
     /// [rows, 1].
     gate: Tensor,
     mlp: MlpProducts,
-    /// Before its gate, [rows, hidden].
+    /// Output before gating, [rows, hidden].
     output: Tensor,
 }
 
 impl SharedExpert {
-    /// `x`: [rows, hidden + adapter columns of the MLP's input], `others`: [rows, hidden] -> products, and `others` with what it gives.
+    /// `x`: [rows, hidden + adapter columns of the MLP's input], `others`: [rows, hidden] -> saved
+    /// products, and the sum.
     pub(super) fn add(
         &self,
         others: &Tensor,
@@ -42,7 +43,7 @@ impl SharedExpert {
         Ok((SharedProducts { gate, mlp, output }, sum))
     }
 
-    /// As [`SharedExpert::add`] of one new token a row: `x`: [rows, hidden].
+    /// As [`SharedExpert::add`] for one new token per row: `x`: [rows, hidden].
     pub(super) fn decode(
         &self,
         others: &Tensor,
@@ -57,7 +58,7 @@ impl SharedExpert {
         )?))
     }
 
-    /// `gradient`: [rows, hidden] -> that of `x`. Adds the gradients of what is trained.
+    /// `gradient`: [rows, hidden] -> of `x`. Adds gradients of trained weights.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -70,7 +71,7 @@ impl SharedExpert {
         let (own, gate_gradient) = add_shared_backward(gradient, output, gate, columns)?;
         let products = (&mlp.gate_up, &mlp.activated);
         let own = self.mlp.backward(&own, x, products, gradients)?;
-        // Behind `x` are the adapter columns of one product alone.
+        // `x` has the adapter columns of only one product.
         let x = self
             .gate
             .with_inner(self.gate.with_adapter_columns(x)?, Adapters::On.into())?;

@@ -1,29 +1,30 @@
-//! What layers read besides the residual stream: keys and values of an earlier layer, and an input of their own.
+//! Layer inputs besides the residual stream: an earlier layer's keys and values, and per-layer
+//! inputs.
 
 use candle_core::{Result, Tensor, bail};
 
 use super::parameters::master_dtype;
 use crate::kernels::write_rows::join_columns;
 
-/// Of one layer's rows.
+/// Side inputs of one layer's rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Beside<'a> {
-    /// [rows, 2 * key_width], for a layer that reads another's.
+    /// [rows, 2 * key_width], for a layer that uses another's.
     pub keys_values: Option<&'a Tensor>,
-    /// In a backward, the sum of their gradients: of a layer that reads another's, and of that.
+    /// Sum of their gradients in a backward: for both the using and the owning layer.
     pub keys_values_gradient: Option<&'a Tensor>,
     /// [rows, width].
     pub input: Option<&'a Tensor>,
-    /// In a backward, the sum of its gradients; `None` where nothing is trained that it is made of.
+    /// Sum of its gradients in a backward; `None` if nothing it depends on is trained.
     pub input_gradient: Option<&'a Tensor>,
 }
 
-/// Of a batch, by layer; the same of their gradients.
+/// Side inputs by layer; also holds their gradients.
 #[derive(Debug, Default)]
 pub(super) struct SideInputs {
-    /// [rows, width] each; empty where layers have none.
+    /// [rows, width] each; empty if layers have none.
     inputs: Vec<Tensor>,
-    /// [rows, 2 * key_width], of the layers that others read.
+    /// [rows, 2 * key_width], of layers whose keys and values are shared.
     keys_values: Vec<Option<Tensor>>,
 }
 
@@ -44,7 +45,7 @@ impl SideInputs {
         })
     }
 
-    /// Zeros of the same shapes, in f32 beside bf16, without inputs where nothing is trained that they are made of.
+    /// Zeros of equal shapes, f32 for bf16; without inputs if nothing they depend on is trained.
     pub(super) fn gradients(&self, has_inputs: bool) -> Result<Self> {
         let inputs = if has_inputs {
             self.inputs.as_slice()
@@ -63,7 +64,7 @@ impl SideInputs {
         })
     }
 
-    /// All layers' inputs, [rows, layers * width]; `None` where there are none.
+    /// [rows, layers * width]; `None` if layers have none.
     pub(super) fn joined(&self) -> Result<Option<Tensor>> {
         if self.inputs.is_empty() {
             Ok(None)
@@ -72,7 +73,7 @@ impl SideInputs {
         }
     }
 
-    /// `source`: the layer whose keys and values this one reads, or itself where others read its.
+    /// `source`: the layer whose keys and values this one uses; itself if it shares its own.
     pub(super) fn of(&self, layer: usize, source: Option<usize>) -> Beside<'_> {
         let keys_values = source.and_then(|source| self.keys_values[source].as_ref());
         Beside {
@@ -105,7 +106,7 @@ impl SideInputs {
 }
 
 impl<'a> Beside<'a> {
-    /// The keys and values of an earlier layer.
+    /// Keys and values of an earlier layer.
     pub(super) fn shared(self) -> Result<&'a Tensor> {
         match self.keys_values {
             Some(rows) => Ok(rows),

@@ -1,5 +1,4 @@
-//! A checkpoint's tensors under their Hugging Face names, each loaded on demand, on the requested device and in the
-//! requested dtype.
+//! A checkpoint's tensors by Hugging Face name, loaded on demand to a device and dtype.
 
 mod files;
 mod fp8_files;
@@ -23,15 +22,15 @@ use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
-/// A model's named tensors, loaded on demand. Clones share them.
+/// Named tensors, loaded on demand and shared by clones.
 #[derive(Clone, Debug)]
 pub struct Weights {
     origin: Origin,
-    /// Where they come from, for messages.
+    /// Name in messages.
     source: String,
-    /// Whether the layers' matrices are rounded to fp8.
+    /// Whether layer matrices are rounded to fp8.
     base_precision: BasePrecision,
-    /// Of a run of all weights those of its base, which has what is not trained.
+    /// The base, for untrained tensors, after full training.
     untrained: Option<Arc<Weights>>,
 }
 
@@ -44,11 +43,12 @@ enum Origin {
 }
 
 impl Weights {
-    /// The model's weight files, mapped into memory: a tensor's bytes are read when it is asked for. Nobody may shorten
-    /// the files meanwhile.
+    /// Memory-maps the weight files; tensors are read on demand. Files must not be truncated while
+    /// mapped.
     ///
     /// # Errors
-    /// [`ModelError::Hub`] for a file that is missing, truncated or no safetensors, with its size and what to do.
+    /// [`ModelError::Hub`] for a file that is missing, truncated or not safetensors, with size and
+    /// remedy.
     pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
         Ok(Self::new(
             Origin::Files(Arc::new(Files::open(source)?)),
@@ -56,7 +56,7 @@ impl Weights {
         ))
     }
 
-    /// Tensors that are already in memory.
+    /// Wraps tensors in memory.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, source: &str) -> Self {
         Self::new(
             Origin::Memory(Arc::new(tensors.into_iter().collect())),
@@ -64,9 +64,9 @@ impl Weights {
         )
     }
 
-    /// Fresh weights: norms multiply by 1, biases are 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
-    /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
-    /// configuration and the seed.
+    /// Initial weights: norms 1, biases 0, matrices uniform with std `0.02` (embedding) or `1 /
+    /// sqrt(inputs)`, scaled down by depth if they feed the residual stream (as in GPT-2).
+    /// Determined by configuration and seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
         Self::new(
             Origin::RandomInit(Arc::new(RandomInit::new(config, seed))),
@@ -74,9 +74,9 @@ impl Weights {
         )
     }
 
-    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
-    /// rounded to the dtype that W is stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs,
-    /// rank] under PEFT's names; `experts`: those of the model.
+    /// Merges low-rank adapters: `W + scale * B A`, computed in f32 on demand and rounded to W's
+    /// stored dtype, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs, rank] under
+    /// PEFT's names; `experts`: of the model.
     pub fn merging(
         self,
         adapters: HashMap<String, Tensor>,
@@ -95,8 +95,8 @@ impl Weights {
         Self::new(Origin::Merged(Arc::new(merge)), source)
     }
 
-    /// These weights, the adapters that were added last not rounded to the dtype of the matrices: for files that store
-    /// more bits. What was merged before them, as a run merges its base, stays rounded.
+    /// Does not round the last merged adapters to the matrices' dtype: for files with more bits.
+    /// Earlier merges, as of a run's base, stay rounded.
     #[must_use]
     pub fn unrounded(&self) -> Self {
         match &self.origin {
@@ -114,7 +114,7 @@ impl Weights {
         }
     }
 
-    /// These weights, the matrices of their layers rounded as a base in this precision is.
+    /// Rounds layer matrices to the precision of a base.
     #[must_use]
     pub fn in_precision(self, base_precision: BasePrecision) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Weights {
         }
     }
 
-    /// These weights of a training, with what it does not train from `base`.
+    /// Trained weights, with untrained tensors from `base`.
     #[must_use]
     pub fn trained_from(self, base: Self) -> Self {
         Self {
@@ -145,7 +145,7 @@ impl Weights {
         }
     }
 
-    /// Whose tensor of this name is read.
+    /// The weights that contain a tensor.
     fn owner(&self, name: &str) -> &Self {
         self.untrained
             .as_ref()
@@ -153,7 +153,7 @@ impl Weights {
             .map_or(self, |base| base.owner(name))
     }
 
-    /// The element type in which `name` is stored; None when there is no such tensor.
+    /// Stored dtype of `name`; `None` if missing.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         match &self.owner(name).origin {
             Origin::Files(files) => files.dtype(name),
@@ -163,10 +163,10 @@ impl Weights {
         }
     }
 
-    /// The tensor `name`, which must have `shape`, in `dtype` on `device`. What is stored otherwise is converted there.
+    /// Loads tensor `name` with shape `shape` in `dtype` on `device`, converting if necessary.
     ///
     /// # Errors
-    /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
+    /// [`ModelError::Weights`] if it is missing or has another shape.
     pub fn get(
         &self,
         name: &str,
@@ -182,7 +182,7 @@ impl Weights {
             .map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))
     }
 
-    /// As [`Weights::get`], not rounded.
+    /// As [`Weights::get`], unrounded.
     pub(super) fn unquantized(
         &self,
         name: &str,
@@ -213,7 +213,7 @@ impl Weights {
         }
     }
 
-    /// Every tensor of the model on the CPU, in the dtype that it is stored in.
+    /// Every tensor of the model on the CPU, in its stored dtype.
     pub fn stored(&self, config: &ModelConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
         let stored = |ModelTensor { name, shape, .. }: ModelTensor| {
             let dtype = self.dtype(&name).unwrap_or(DType::F32);
@@ -233,7 +233,7 @@ impl Weights {
     }
 }
 
-/// Low-rank adapters added to the matrices that they stand beside, one matrix at a time.
+/// Low-rank adapters merged into their matrices on demand.
 #[derive(Clone, Debug)]
 struct Merge {
     base: Weights,
@@ -241,9 +241,9 @@ struct Merge {
     adapters: HashMap<String, Tensor>,
     /// `alpha / rank`.
     scale: f64,
-    /// How many experts a layer has, and in which tensors.
+    /// Number of experts per layer, and their tensor layout.
     experts: Option<(usize, ExpertTensors)>,
-    /// Whether merged matrices are rounded to the dtype that the base stores them in.
+    /// Whether merged matrices are rounded to the base's stored dtype.
     is_rounded: bool,
 }
 
@@ -268,7 +268,7 @@ impl Merge {
         Ok(merged.to_dtype(dtype)?)
     }
 
-    /// `scale * B A` in f32; `None` where no adapter stands.
+    /// `scale * B A` in f32; `None` without an adapter.
     fn delta(
         &self,
         name: &str,
@@ -286,7 +286,7 @@ impl Merge {
         delta.map(|delta| delta.affine(self.scale, 0.0)).transpose()
     }
 
-    /// A and B beside the matrix `MODULE.weight`.
+    /// A and B of matrix `MODULE.weight`.
     fn adapter(&self, name: &str) -> Option<(&Tensor, &Tensor)> {
         let module = name.strip_suffix(".weight")?;
         let tensor = |which: &str| {
@@ -491,7 +491,7 @@ mod tests {
             (weights.dtype(names[0]), weights.dtype(names[1])),
             (Some(DType::BF16), Some(DType::F32))
         );
-        // What it trains it has itself.
+        // It contains what it trains.
         let message = get(names[2]).unwrap_err().to_string();
         assert!(
             message.starts_with("run@3: no tensor `model.norm.weight`"),
@@ -525,7 +525,7 @@ mod tests {
                     .unwrap(),
             )
         };
-        // Of eighths of 0.25, 0.5 and 2^-7.
+        // Eighths of 0.25, 0.5 and 2^-7.
         let rounded = [1.0, 0.3125, -0.6875, 0.009_765_625];
         assert_eq!(
             (get(&weights, names[0]), get(&weights, names[1])),
@@ -554,7 +554,7 @@ mod tests {
         assert!(message.starts_with(&expected), "{message}");
     }
 
-    /// As transformers writes a mixture that it made: a tensor for each matrix of each expert.
+    /// transformers writes its own mixture with a tensor per matrix and expert.
     #[test]
     fn separate_experts_are_read_as_fused_ones() {
         let work = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Conversations that agents hold: a program for each asks a gateway; what it asks is decoded beside others, and what it
-//! did becomes a turn.
+//! Agents' conversations: a program per conversation queries a gateway; its requests are decoded
+//! with others, and become a turn.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::rollout::{Completion, QueuedQuestion, StopReason, ThreadPool};
 use crate::score::Task;
 use crate::text::{Thinking, conversation};
 
-/// The agents of tasks, and the server that they ask.
+/// Agents of tasks, and their server.
 pub(super) struct Agents<'a> {
     gateway: Gateway,
-    /// By task; `None` where it has none.
+    /// One per task; `None` without an agent.
     of_tasks: Vec<Option<TaskAgent<'a>>>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct TaskAgent<'a> {
 }
 
 impl<'a> Agents<'a> {
-    /// `None` where no task has an agent.
+    /// `None` if no task has an agent.
     pub(super) fn of_tasks(
         sampler: Sampler<'_>,
         settings: &ConverseSettings<'a>,
@@ -70,12 +70,12 @@ impl<'a> Agents<'a> {
         }))
     }
 
-    /// The agent of a task, with its server.
+    /// A task's agent, with its server.
     pub(super) fn of_task(&self, task: usize) -> Option<(&TaskAgent<'a>, &Gateway)> {
         Some((self.of_tasks[task].as_ref()?, &self.gateway))
     }
 
-    /// Programs that run at the same time.
+    /// Programs running in parallel.
     pub(super) fn processes(&self) -> usize {
         let all = self.of_tasks.iter().flatten();
         let processes = all.map(|one| one.agent.limits().processes);
@@ -84,7 +84,7 @@ impl<'a> Agents<'a> {
 }
 
 impl TaskAgent<'_> {
-    /// Runs the program of a conversation to its end; the answer is its last completion.
+    /// Runs a conversation's program to its end; the answer is its last completion.
     pub(super) fn run<'e>(
         &self,
         gateway: &Gateway,
@@ -122,14 +122,14 @@ impl TaskAgent<'_> {
         if exit.why == ExitReason::Cancelled {
             return Err(ThreadPool::cancelled());
         }
-        // No program prints the key into a record.
+        // Keeps the key out of records.
         for text in exit.output.iter_mut().chain([&mut exit.words]) {
             *text = text.replace(&key, "$OPENAI_API_KEY");
         }
         self.answer(prompt, exit, record, begun.elapsed().as_secs_f64())
     }
 
-    /// The turn that a program held. `seconds`: that it ran.
+    /// The turn held by a program. `seconds`: its run time.
     fn answer<'e>(
         &self,
         asked: &Prompt,
@@ -215,7 +215,7 @@ fn ending(task: &Task, exit: &AgentExit, record: &SessionRecord) -> (ChainEnd, O
     }
 }
 
-/// The calls of an answer with what the next request says that they returned.
+/// Calls of an answer, with results from the next request.
 fn answered_calls(answer: &SessionAnswer, next: &SessionAnswer) -> Vec<AnsweredCall> {
     let messages = next.record.messages.iter();
     let results: Vec<_> = messages.filter(|message| message.role == "tool").collect();
@@ -242,7 +242,7 @@ fn answered_calls(answer: &SessionAnswer, next: &SessionAnswer) -> Vec<AnsweredC
     calls.filter_map(answered).collect()
 }
 
-/// The row as its program reads it: a line of JSON, with the messages of the prompt.
+/// The row for its program: a line of JSON, with the prompt's messages.
 fn row_line(task: &Task, row: &PromptRow) -> String {
     let mut fields = row.fields.whole();
     fields.insert("id".to_owned(), json!(row.id));

@@ -1,4 +1,4 @@
-//! What waits or computes for long, on threads of its own, while conversations go on.
+//! Threads for blocking or long work beside conversations.
 
 use std::thread::Scope;
 
@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::rollout::ThreadPool;
 
-/// Conversations whose tools are called at the same time. The threads wait for tools most of the time.
+/// Conversations with tool calls in parallel. The threads mostly wait.
 const MAX_TOOL_THREADS: usize = 64;
 
 /// Threads that end with their scope.
@@ -24,7 +24,7 @@ impl<'s, 'e> Blocking<'s, 'e> {
         }
     }
 
-    /// The result of some work; its panic continues where the scope ends.
+    /// Runs work; a panic propagates when the scope ends.
     pub(super) async fn run<R: Send + 's>(
         &self,
         work: impl FnOnce() -> R + Send + 's,
@@ -34,7 +34,7 @@ impl<'s, 'e> Blocking<'s, 'e> {
         result.await.map_err(|_| ThreadPool::cancelled())
     }
 
-    /// As [`Self::run`], of work with tools: so many conversations have theirs at a time.
+    /// As [`Self::run`] for tools, with limited parallelism.
     pub(super) async fn run_tools<R: Send + 's>(
         &self,
         work: impl FnOnce() -> R + Send + 's,

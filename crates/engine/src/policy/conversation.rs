@@ -1,4 +1,4 @@
-//! What a policy says: conversations of one or more turns, each an answer with its score.
+//! Conversations of a policy: one or more turns, each an answer with its score.
 
 use std::borrow::Cow;
 
@@ -13,39 +13,38 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::SampledCompletion;
 use crate::score::{PartWeights, Score};
 
-/// The answers to a row: one, unless the row has several turns.
+/// A conversation about a row: one turn, unless the row has several.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Conversation {
-    /// Those that were reached; at least one.
+    /// Turns reached; not empty.
     pub turns: Vec<Turn>,
 }
 
-/// One answer of a policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
-    /// `None` for the first turn, whose prompt is the row's own.
+    /// `None` for the first turn, which uses the row's prompt.
     pub prompt: Option<LaterPrompt>,
-    /// `None` where the task has no tools.
+    /// `None` without tools.
     pub tools: Option<ToolTurn>,
     pub completion: Completion,
     pub text: String,
     pub score: Score,
-    /// What training weighs it with; 0 elsewhere.
+    /// Set for training; 0 elsewhere.
     pub advantage: f64,
 }
 
-/// An answer without its score.
+/// An answer before scoring.
 pub(super) struct Answer<'e> {
     pub(super) completion: Completion,
     pub(super) text: String,
-    /// As in [`Turn::tools`].
+    /// Turn as in [`Turn::tools`].
     pub(super) tools: Option<ToolTurn>,
-    /// What it is scored against.
+    /// Row for scoring.
     pub(super) row: Cow<'e, PromptRow>,
 }
 
 impl Answer<'_> {
-    /// One that ends a turn with tools or an agent.
+    /// An answer of a turn with tools or an agent.
     pub(super) fn after(
         turn: ToolTurn,
         completion: Completion,
@@ -61,49 +60,49 @@ impl Answer<'_> {
     }
 }
 
-/// The prompt of a later turn, which contains the answers before it.
+/// Prompt of a later turn, including earlier answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaterPrompt {
-    /// The row's, with the number of the turn.
+    /// Id of the row, with the turn's number.
     pub id: String,
-    /// Special tokens included.
+    /// Including special tokens.
     pub text: String,
-    /// Not sent to other ranks: only the gradient needs them.
+    /// Not sent to other ranks: only gradients need it.
     #[serde(skip)]
     pub token_ids: Vec<u32>,
 }
 
-/// How a turn with tools came to its answer.
+/// A turn with tools, up to its answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ToolTurn {
     pub steps: Vec<CallStep>,
-    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    /// Calls of the answer itself, whose replies were not read because of a limit or failure.
     pub last_calls: Vec<AnsweredCall>,
-    /// Of the answer.
+    /// Prompt of the answer.
     #[serde(skip)]
     pub prompt: Vec<u32>,
     pub end: ChainEnd,
-    /// What failed, where a tool did.
+    /// The failure of a tool.
     pub failure: Option<String>,
     pub states: Map<String, Value>,
-    /// What an agent asked, where one held the conversation: the steps are its requests but the last.
+    /// Requests of an agent; all but the last are steps.
     pub agent: Option<Box<AgentRecord>>,
-    /// That calls took; of an agent, its program.
+    /// Time of calls; of an agent's program.
     pub seconds: f64,
-    /// Of each call, in the order of [`Self::calls`]; empty of an agent, which calls its tools itself.
+    /// Time per call, as in [`Self::calls`]; empty for an agent, which calls tools itself.
     pub call_seconds: Vec<f64>,
 }
 
-/// A completion that calls tools, and what they replied.
+/// A completion with calls, and their replies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CallStep {
-    /// Not sent to other ranks: only the gradient needs it.
+    /// Not sent to other ranks: only gradients need it.
     #[serde(skip)]
     pub prompt: Vec<u32>,
     pub completion: Completion,
     pub text: String,
     pub calls: Vec<AnsweredCall>,
-    /// Of the replies, with what the chat template writes around them.
+    /// Tokens of the replies with the chat template's text around them.
     pub reply_tokens: usize,
 }
 
@@ -115,7 +114,7 @@ impl ToolTurn {
             .chain(&self.last_calls)
     }
 
-    /// As it is recorded.
+    /// The chain for records.
     pub fn chain(&self) -> ToolChain {
         let step = |step: &CallStep| ToolStep {
             text: step.text.clone(),
@@ -149,7 +148,7 @@ impl Turn {
         }
     }
 
-    /// All that was sampled, in order: completions that call tools, and the answer.
+    /// All completions in order: those with calls, and the answer.
     pub fn completions(&self) -> impl Iterator<Item = &Completion> + Clone {
         let steps = self
             .tools
@@ -165,7 +164,7 @@ impl Turn {
             .sum()
     }
 
-    /// The same completions, each with its prompt; `first`: the row's own.
+    /// Completions with their prompts; `first`: the row's.
     pub fn prompted<'t>(
         &'t self,
         first: &'t [u32],
@@ -179,7 +178,7 @@ impl Turn {
         let all = steps
             .map(|step| (step.prompt.as_slice(), &step.completion))
             .chain([(last, &self.completion)]);
-        // An agent that asks for nothing leaves an empty one.
+        // An agent without requests leaves an empty one.
         all.filter(|(_, completion)| !completion.token_ids.is_empty())
     }
 
@@ -188,15 +187,15 @@ impl Turn {
         self.completion.stop != StopReason::Guided && !self.score.is_error()
     }
 
-    /// Whether it was sampled freely and earns the full reward.
+    /// Whether it was sampled freely and has the full reward.
     pub fn is_solved(&self) -> bool {
         self.is_scored() && self.score.is_max()
     }
 
-    /// For files and answers, as one of the trained model.
+    /// Converts for files and API answers, as of the trained model.
     ///
     /// # Errors
-    /// If its score cannot be written as JSON.
+    /// A score that cannot be written as JSON.
     pub fn into_sampled(
         self,
         prompt_id: &str,
@@ -222,8 +221,8 @@ impl Turn {
     }
 }
 
-/// Whether the rewards of answers to one prompt differ, and if not, where they are. `weights`: of `per_part`, where each
-/// part is judged by itself.
+/// The signal of the answers to one prompt. `weights`: with `per_part`, where parts are compared
+/// separately.
 pub fn signal_of<'t>(
     turns: impl Iterator<Item = &'t Turn>,
     weights: Option<&PartWeights>,

@@ -1,4 +1,4 @@
-//! Prompts are answered: conversations are held on one thread while what they ask is decoded on others.
+//! Runs conversations: one thread drives them while others decode.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::rollout::{
 };
 
 impl Policy {
-    /// Answers each question, and scores what it answers. `watcher` learns of conversations as they end.
+    /// Answers and scores each question. `watcher` is told when conversations end.
     ///
     /// # Errors
-    /// A failed tensor operation, cancelled work, and texts that the template or the tokenizer does not take.
+    /// Failed tensor operations, cancellation, and texts rejected by template or tokenizer.
     pub fn converse(
         &self,
         questions: &[Question<'_>],
@@ -75,7 +75,7 @@ fn converse(
         let sized = |(worker, (_, sizes)): (_, &Part)| SizedSource::new(worker, sizes.clone());
         let sized: Vec<_> = workers.iter_mut().zip(&queues).map(sized).collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
-        // Who still waits for a completion, or asks for one, learns that none comes.
+        // Wake everyone waiting for a completion.
         match &decoded {
             Ok(_) => queues.iter().for_each(|(queue, _)| queue.close()),
             Err(_) => fail(questions, &queues),
@@ -87,7 +87,7 @@ fn converse(
         let hold = move || {
             let _guard = FailsOnPanic(questions, queues);
             let held = hold_all(questions, begun, scope, watcher);
-            // Nothing more is decoded for what is not held.
+            // Stop decoding for abandoned conversations.
             if held.is_err() {
                 fail(questions, queues);
             }
@@ -99,13 +99,13 @@ fn converse(
         }
         let holding = scope.spawn(hold);
         let decoded = decode();
-        // A panic of a thread continues in this one.
+        // Propagates a thread's panic.
         let held = holding.join().unwrap_or_else(|panic| resume_unwind(panic));
         (held, decoded)
     });
     let (conversations, ((counts, gpu_fallbacks), rollout_seconds)) = match (held, decoded) {
         (Ok(conversations), Ok(decoded)) => (conversations, decoded),
-        // What failed first has cancelled the other.
+        // The first failure cancelled the other.
         (Err(error), Err(decoding)) if ThreadPool::is_cancellation(&error) => return Err(decoding),
         (Err(error), _) | (_, Err(error)) => return Err(error),
     };
@@ -119,12 +119,13 @@ fn converse(
     })
 }
 
-/// What is decoded together, and what it takes of the caches.
+/// Requests decoded together, with their cache sizes.
 type Part = (Arc<Queue>, Vec<RequestSize>);
 
 type Begun = Vec<(usize, QueuedConversation)>;
 
-/// Asks for the first completions. Returns the conversations that begin, and for how many of them the first is known.
+/// Submits first requests. Returns the conversations, and the number of those with a known first
+/// answer.
 fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>, Begun, usize) {
     let (sampler, settings) = (questions.sampler, questions.settings);
     let requests = questions.all.iter().map(|one| one.request.clone());
@@ -145,8 +146,8 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
         first = all.end;
         let are_followed = all.clone().any(|question| questions.is_followed(question));
         let serves = |kept: &Arc<KeptAnswers>| kept.serves(part, are_followed);
-        // The pace waits for what conversations decode: one whose first answer is stored decodes none. Agents are waited
-        // for from their start.
+        // Only these affect the pace: stored first answers need no decoding; agents count from
+        // their start.
         let is_waited_for =
             |question| questions.is_followed(question) && questions.agent(question).is_none();
         let waits = sampler.is_paced() && all.clone().any(is_waited_for);
@@ -182,7 +183,7 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
     (queues, begun, known)
 }
 
-/// Holds all conversations; by question, then by sample.
+/// Runs all conversations; returned by question, then by sample.
 fn hold_all<'s, 'e>(
     questions: &'e Questions<'e>,
     begun: Begun,
@@ -220,20 +221,20 @@ fn hold_all<'s, 'e>(
                     }
                     None => return Ok(conversations),
                 },
-                // It ends before they do only if it fails.
+                // It only ends early on failure.
                 failed = &mut scoring => failed?,
             }
         }
     })
 }
 
-/// Cancels all that is asked for.
+/// Cancels all requests.
 fn fail(questions: &Questions<'_>, queues: &[Part]) {
     questions.has_failed.store(true, Ordering::Relaxed);
     queues.iter().for_each(|(queue, _)| queue.fail("cancelled"));
 }
 
-/// Where a thread panics, nothing more is waited for.
+/// Wakes waiting threads after a panic.
 struct FailsOnPanic<'a>(&'a Questions<'a>, &'a [Part]);
 
 impl Drop for FailsOnPanic<'_> {

@@ -1,4 +1,4 @@
-//! One conversation, from its first prompt to its last score.
+//! One conversation, from first prompt to last score.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use crate::dataset::PromptRow;
 use crate::gateway::Gateway;
 use crate::rollout::QueuedConversation;
 
-/// What conversations are held with.
+/// Shared by conversations.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'h, 's, 'e> {
     pub(super) questions: &'e Questions<'e>,
@@ -25,11 +25,11 @@ pub(super) struct Context<'h, 's, 'e> {
     pub(super) blocking: &'h Blocking<'s, 'e>,
 }
 
-/// The row of a turn, and its prompt where it is not the first.
+/// Row of a turn, and its prompt unless it is the first.
 type NextTurn<'e> = (Cow<'e, PromptRow>, Option<LaterPrompt>);
 
 impl<'s, 'e> Context<'_, 's, 'e> {
-    /// Turn by turn: asks, has tools or an agent answer until there is an answer to score, and scores it.
+    /// For each turn: samples, runs tools or an agent until there is an answer, and scores it.
     pub(super) async fn hold(
         self,
         question: usize,
@@ -90,7 +90,7 @@ impl<'s, 'e> Context<'_, 's, 'e> {
         Ok((question, sample, held))
     }
 
-    /// Has the program of a conversation run to its end.
+    /// Runs a conversation's program to its end.
     async fn run_agent(
         self,
         agent: &'e TaskAgent<'e>,
@@ -105,7 +105,7 @@ impl<'s, 'e> Context<'_, 's, 'e> {
         self.blocking.run(run).await?
     }
 
-    /// Has the calls of a completion answered: the next prompt, or the answer.
+    /// Answers a completion's calls; returns the next prompt, or the answer.
     async fn call_tools(
         self,
         tools: &'e TaskTools<'e>,
@@ -156,7 +156,7 @@ impl<'s, 'e> Context<'_, 's, 'e> {
             row = rendered.row;
             (rendered.text, rendered.token_ids)
         };
-        // Planned for, unless the template writes more around an answer than around none.
+        // Can only be exceeded if the template writes more around a non-empty answer.
         if token_ids.len() > task.max_prompt_tokens {
             return Ok(None);
         }

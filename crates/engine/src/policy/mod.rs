@@ -1,20 +1,20 @@
-//! A policy: a model with all that it needs to answer prompts. Training, evals, samples and the learnability check
-//! converse with it in the same way.
+//! A policy: a model with everything needed to answer prompts, used alike by training, evals,
+//! samples and learnability checks.
 
-mod agents; // programs that hold conversations
-mod blocking; // threads for what waits
-mod conversation; // answers with their scores
-mod converse; // conversations held while what they ask is decoded
-mod hold; // one conversation, from its first prompt to its last score
-mod prompts; // rows as the model reads them
-mod questions; // what is answered together, with tools and agents
-mod sampler; // who samples
-mod scores; // answers scored while others are decoded
-mod served; // a model that another process has loaded
-mod settings; // what is asked, and what is answered
-mod tools; // calls of tools, their replies, and why a conversation ends
-mod watch; // the progress of an eval
-mod written; // demonstrations, and other conversations that nobody samples
+mod agents; // agents' conversations
+mod blocking; // threads for blocking work
+mod conversation; // answers with scores
+mod converse; // runs conversations during decoding
+mod hold; // one conversation, from first prompt to last score
+mod prompts; // rendered rows
+mod questions; // questions answered together
+mod sampler; // a policy, or a served model
+mod scores; // scores answers in batches
+mod served; // a model loaded by another process
+mod settings; // questions and results
+mod tools; // tool calls, replies, ends of conversations
+mod watch; // progress of an eval
+mod written; // demonstrations and other prepared conversations
 
 use std::sync::{Arc, PoisonError};
 
@@ -41,26 +41,26 @@ pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use watch::{EvalWatch, Watcher};
 pub use written::{WrittenTokens, demonstrate, demonstrated_tokens, written_conversation};
 
-/// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
+/// Step of an eval's random numbers; not used in training, so evals never repeat rollouts.
 pub const EVAL_STEP: u32 = u32::MAX;
-/// The same for a learnability check.
+/// Step of a learnability check's random numbers.
 pub const SIGNAL_STEP: u32 = u32::MAX - 1;
-/// The same for requested samples; a training begins with step 1.
+/// Step of requested samples; training begins at 1.
 pub const SAMPLE_STEP: u32 = 0;
 
-/// A row, and the scorer that scores answers against it.
+/// A row with its scorer.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoredRow<'a> {
     pub scorer: &'a Scorer,
     pub row: &'a PromptRow,
 }
 
-/// A model that answers prompts, and what it computes with.
+/// A model with its execution context.
 #[derive(Debug)]
 pub struct Policy {
     pub engine: Engine,
     pub model: Decoder,
-    /// A frozen copy of the base, for a KL where all weights are trained. Without it the base is the model without its
+    /// Frozen copy of the base, for KL in full training. Otherwise the base is the model without
     /// adapters.
     pub reference: Option<Decoder>,
     pub tokenizer: Arc<Tokenizer>,
@@ -68,7 +68,7 @@ pub struct Policy {
     pub memory: RolloutMemory,
 }
 
-/// Whose answers are asked for.
+/// Whose answers are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyVersion {
     Trained,
@@ -76,7 +76,7 @@ pub enum PolicyVersion {
 }
 
 impl Policy {
-    /// Nothing to draft from, and no copy of the base.
+    /// Starts with an empty draft history, and no copy of the base.
     pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
         Self {
             engine,
@@ -88,7 +88,7 @@ impl Policy {
         }
     }
 
-    /// The model that has these weights, and whether its adapters are on.
+    /// The model with these weights, and whether its adapters are on.
     pub fn model_of(&self, version: PolicyVersion) -> (&Decoder, Adapters) {
         match (version, &self.reference) {
             (PolicyVersion::Trained, _) => (&self.model, Adapters::On),
@@ -97,7 +97,7 @@ impl Policy {
         }
     }
 
-    /// Samples the completions of each request.
+    /// Samples completions of each request.
     pub fn rollout(
         &self,
         version: PolicyVersion,
@@ -113,7 +113,7 @@ impl Policy {
         Ok(generated)
     }
 
-    /// Decodes what sources have.
+    /// Decodes requests of sources.
     fn rollout_from(
         &self,
         version: PolicyVersion,
@@ -135,8 +135,8 @@ impl Policy {
         Ok((counts, fallbacks))
     }
 
-    /// Samples; when a GPU runs out of memory it is done again, after unused memory is released, then with ever fewer
-    /// completions together in ever smaller caches.
+    /// Samples, retrying on GPU out-of-memory: after releasing unused memory, then with ever
+    /// smaller batches and caches.
     fn in_less_memory<R>(
         &self,
         all: usize,
@@ -151,10 +151,11 @@ impl Policy {
         Ok((generated, fallback))
     }
 
-    /// Decodes and scores the completions of all groups, on every core. `rows`: one per group, with its scorer.
+    /// Decodes and scores completions of all groups, on all cores. `rows`: one per group, with its
+    /// scorer.
     ///
     /// # Errors
-    /// If tokens cannot be decoded, or the work is cancelled.
+    /// Tokens that cannot be decoded, or cancellation.
     pub fn score<'r>(
         &self,
         groups: Vec<Vec<Completion>>,
@@ -185,7 +186,7 @@ impl Policy {
     }
 }
 
-/// Attempts again when memory runs out: once as before, then as often as `smaller` makes it so.
+/// Retries on out-of-memory: once unchanged, then while `smaller` reduces the size.
 fn retry<R>(
     free: impl Fn(),
     smaller: impl Fn() -> bool,

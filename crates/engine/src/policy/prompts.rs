@@ -1,4 +1,4 @@
-//! Renders prompt rows for the model: joins the task's system text, applies the chat template, counts tokens.
+//! Renders prompt rows: adds the task's system text, applies the chat template, counts tokens.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::text::{TemplateInput, TextError, Tokenizer, check_continuation};
 #[derive(Clone, Debug)]
 pub struct Prompt {
     pub row: PromptRow,
-    /// Index of its task among those that are answered together.
+    /// Index among the tasks of this call.
     pub task: usize,
-    /// Special tokens included.
+    /// Including special tokens.
     pub text: String,
     pub token_ids: Vec<u32>,
-    /// Of the prompt of any of its turns, at most.
+    /// Maximum prompt length over its turns.
     pub most_tokens: usize,
-    /// Of a conversation, at most: one a turn, and those that call tools.
+    /// Maximum per conversation: one per turn, and those with calls.
     pub most_completions: usize,
 }
 
@@ -26,7 +26,7 @@ pub struct Prompt {
 pub enum PromptError {
     #[error("{0}")]
     Dataset(#[from] DatasetError),
-    /// Template or tokenizer.
+    /// An error of template or tokenizer.
     #[error("{place}: {source}")]
     Text {
         /// File, line and row.
@@ -43,13 +43,13 @@ pub enum PromptError {
     },
 }
 
-/// The limits of a prompt and its completion, in tokens.
+/// Limits in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
-    /// The configured limit of both; `None` if only the model limits them.
+    /// Configured limit of prompt + completion; `None`: only the model's.
     pub max_seq_len: Option<usize>,
     pub max_completion_tokens: usize,
-    /// Of the model.
+    /// Context length of the model.
     pub positions: usize,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Lengths {
     }
 }
 
-/// Reads and prepares a set of the task, or nothing if the task lacks it.
+/// Loads and renders a set of the task; empty if the task lacks it.
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.
@@ -95,7 +95,7 @@ pub fn prepare(
     prepare_rows(task, &label, rows, tokenizer, lengths)
 }
 
-/// Prepares rows that were read from `label`.
+/// Renders rows that were read from `label`.
 pub fn prepare_rows(
     task: &Task,
     label: &str,
@@ -130,7 +130,7 @@ pub fn prepare_rows(
             .map(|tools| tools.limits().max_context_tokens);
         let of_agent = task.agent().map(|agent| agent.limits().max_context_tokens);
         let most_tokens = match of_tools.or(of_agent) {
-            // A conversation ends where its prompt would be longer.
+            // A conversation ends when its prompt would be longer.
             Some(most) => most.unwrap_or(usize::MAX).min(limit).max(tokens),
             None => most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens)
                 .map_err(failed)?,
@@ -165,7 +165,7 @@ pub fn prepare_rows(
     Ok(prompts)
 }
 
-/// Of the last turn's prompt, if every answer before it is as long as it may be.
+/// Length of the last turn's prompt with maximum-length answers.
 fn most_tokens(
     task: &Task,
     prompt: &Prompt,
@@ -181,7 +181,7 @@ fn most_tokens(
     Ok(tokens + answers.len() * answer_tokens)
 }
 
-/// Of a conversation about a row.
+/// Completions per conversation about a row.
 fn most_completions(task: &Task, row: &PromptRow) -> usize {
     match (task.toolset(), task.agent()) {
         (Some(tools), _) => tools.limits().max_turns,
@@ -190,10 +190,10 @@ fn most_completions(task: &Task, row: &PromptRow) -> usize {
     }
 }
 
-/// A row as the model reads it.
+/// Renders a row.
 ///
 /// # Errors
-/// Where the template does not take its turns.
+/// A template that rejects its turns.
 pub fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
     let token_ids = tokenizer.encode(&text)?;

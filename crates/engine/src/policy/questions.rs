@@ -1,4 +1,4 @@
-//! Questions that are answered together, with the tools and the agents of their tasks.
+//! Questions answered together, with tools and agents of their tasks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +12,13 @@ use crate::gateway::Gateway;
 use crate::rollout::RequestSize;
 use crate::score::Scorer;
 
-/// Questions that are answered together.
 pub(super) struct Questions<'a> {
     pub(super) sampler: Sampler<'a>,
     pub(super) all: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
-    /// By task; `None` where it has no tools.
+    /// One per task; `None` without tools.
     tools: Vec<Option<TaskTools<'a>>>,
-    /// `None` where no task has one.
+    /// `None` if no task has an agent.
     pub(super) agents: Option<Agents<'a>>,
     pub(super) has_failed: AtomicBool,
 }
@@ -47,18 +46,18 @@ impl<'a> Questions<'a> {
         self.settings.tasks[self.all[question].prompt.task]
     }
 
-    /// `None` where its task has no tools.
+    /// `None` if its task has no tools.
     pub(super) fn tools(&self, question: usize) -> Option<&TaskTools<'a>> {
         self.tools[self.all[question].prompt.task].as_ref()
     }
 
-    /// The agent that holds the conversations about a question, with its server.
+    /// The question's agent, with its server.
     pub(super) fn agent(&self, question: usize) -> Option<(&TaskAgent<'a>, &Gateway)> {
         let task = self.all[question].prompt.task;
         self.agents.as_ref()?.of_task(task)
     }
 
-    /// Turns of a conversation at most; an agent holds one.
+    /// Maximum turns of a conversation; an agent has one.
     pub(super) fn max_turns(&self, question: usize) -> usize {
         let turns = match self.agent(question) {
             Some(_) => 1,
@@ -67,24 +66,24 @@ impl<'a> Questions<'a> {
         turns.min(self.settings.max_turns)
     }
 
-    /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before, and
-    /// most prompts of an agent do.
+    /// Whether conversations continue in the cache: with tools each prompt extends everything read
+    /// before, as do most prompts of agents.
     pub(super) fn stays_in_cache(&self, question: usize) -> bool {
         self.tools(question).is_some() || self.agent(question).is_some()
     }
 
-    /// Whether more than one completion may be sampled in its conversations.
+    /// Whether its conversations may have several completions.
     pub(super) fn is_followed(&self, question: usize) -> bool {
         self.stays_in_cache(question) || self.max_turns(question) > 1
     }
 
-    /// Tokens of a prompt in a conversation, at most.
+    /// Maximum prompt length in a conversation.
     pub(super) fn max_prompt_tokens(&self, question: usize) -> usize {
         let most = self.task(question).max_prompt_tokens;
         most.min(self.all[question].prompt.most_tokens)
     }
 
-    /// What a question takes of the caches.
+    /// Cache sizes of a question.
     pub(super) fn sizes(&self, question: usize) -> Vec<RequestSize> {
         let request = &self.all[question].request;
         let max_prompt_tokens = self.max_prompt_tokens(question);
@@ -104,7 +103,7 @@ impl<'a> Questions<'a> {
                 ..size
             }]
         } else if self.is_followed(question) {
-            // Prompts that are prefilled anew.
+            // Prompts prefilled again.
             let each = RequestSize {
                 prompt_tokens: size.prompt_tokens + later_tokens,
                 ..each
@@ -115,8 +114,8 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run
-    /// programs have few to answer afterwards if they begin with what ends first.
+    /// Whether to score while decoding: when later turns depend on it, or for scoring programs,
+    /// which then have less left to do afterwards.
     pub(super) fn needs_scores(&self) -> bool {
         let scorers = || self.settings.tasks.iter().map(|task| task.scorer);
         let runs_programs =

@@ -1,4 +1,4 @@
-//! What samples the completions of conversations: a policy, or a model that another process has loaded.
+//! Samples completions of conversations: a policy, or a model loaded by another process.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The requests that are decoded together, in order.
+    /// Requests decoded together, in order.
     pub(super) fn parts(self, version: PolicyVersion, requests: &[Request]) -> Vec<&[Request]> {
         match self {
             Self::Policy(policy) => decoded_together(policy.model_of(version).0, requests),
@@ -52,7 +52,7 @@ impl<'a> Sampler<'a> {
         matches!(self, Self::Policy(policy) if policy.engine.device.is_cpu())
     }
 
-    /// Decodes what sources have; there is one for each part.
+    /// Decodes requests of sources, one per part.
     pub(super) fn decode(
         self,
         version: PolicyVersion,

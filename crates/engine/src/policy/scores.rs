@@ -1,4 +1,4 @@
-//! Scores of answers: those that come while others are scored are scored together.
+//! Scores answers in batches: those that arrive during scoring are scored together.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::questions::Questions;
 use crate::rollout::ThreadPool;
 use crate::score::Score;
 
-/// An answer that waits for its score.
+/// An answer waiting for its score.
 pub(super) struct Unscored<'e> {
     question: usize,
     sample: usize,
@@ -23,15 +23,15 @@ pub(super) struct Unscored<'e> {
 
 pub(super) enum ScoreMessage<'e> {
     Answer(Box<Unscored<'e>>),
-    /// A conversation about a question has ended: others are not compared with its answers.
+    /// A conversation about a question has ended: the others are not compared with its answers.
     Ended(usize),
 }
 
-/// Where answers are sent to be scored.
+/// Channel to the scoring thread.
 pub(super) struct Scores<'e>(pub(super) UnboundedSender<ScoreMessage<'e>>);
 
 impl<'e> Scores<'e> {
-    /// An answer with its score.
+    /// Scores an answer.
     pub(super) async fn score(
         &self,
         question: usize,
@@ -54,13 +54,13 @@ impl<'e> Scores<'e> {
     }
 }
 
-/// The answers about one question, which are compared: all conversations that go on have one.
+/// Answers to one question that are compared with each other: one per unfinished conversation.
 struct Compared<'e> {
     conversations: usize,
     answers: Vec<Unscored<'e>>,
 }
 
-/// Scores answers until no more can come.
+/// Scores answers until the channel closes.
 pub(super) async fn score_all<'s, 'e>(
     questions: &'e Questions<'e>,
     mut messages: UnboundedReceiver<ScoreMessage<'e>>,
@@ -103,7 +103,7 @@ pub(super) async fn score_all<'s, 'e>(
     Ok(())
 }
 
-/// Answers with their scores; `None` where the work is cancelled or has failed.
+/// Answers with scores; `None` on cancellation or failure.
 fn scored<'e>(
     questions: &Questions<'e>,
     answers: Vec<Unscored<'e>>,
@@ -117,7 +117,7 @@ fn scored<'e>(
     (answers, scores)
 }
 
-/// The scores of texts, each by the scorer of its row; `None` once `goes_on` says no.
+/// Scores texts, each by its row's scorer; `None` once `goes_on` returns false.
 pub(super) fn score_rows(
     answers: &[(&str, ScoredRow<'_>)],
     goes_on: impl Fn() -> bool + Sync,

@@ -1,4 +1,4 @@
-//! Conversations with a model that another process has loaded.
+//! Conversations with a model loaded by another process.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,18 +12,17 @@ use crate::hub::ModelConfig;
 use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, SizedSource, ThreadPool};
 use crate::text::Tokenizer;
 
-/// Requests at once, each with a thread that waits; the server has a queue of its own for more rows than it decodes.
+/// Parallel requests, each with a waiting thread; the server queues excess rows.
 const MAX_REQUESTS: usize = 256;
-/// How long completions are waited for before the source is asked for more.
+/// Interval of polling the source for more requests.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A model that another process has loaded, which has tokens alone: rows are rendered and scored, and tools and agents run,
-/// here.
+/// A token-level model in another process: rendering, scoring, tools and agents run here.
 pub struct ServedModel<'a> {
     pub tokenizer: Arc<Tokenizer>,
     pub config: ModelConfig,
     pub threads: ThreadPool,
-    /// Samples the completions of a request; else a sentence.
+    /// Samples a request's completions; the error is a sentence.
     pub ask: &'a (dyn Fn(&Request) -> std::result::Result<Vec<Completion>, String> + Sync),
 }
 
@@ -37,7 +36,7 @@ impl fmt::Debug for ServedModel<'_> {
 }
 
 impl ServedModel<'_> {
-    /// Has what a source asks for sampled; there is one.
+    /// Samples the requests of a single source.
     pub(super) fn decode(&self, sources: &[SizedSource<'_>]) -> Result<()> {
         let [SizedSource { source, .. }] = sources else {
             return Ok(());
@@ -58,7 +57,7 @@ impl ServedModel<'_> {
                 running += free;
                 for QueuedRequest { id, request, .. } in waiting.drain(..free) {
                     let sender = sender.clone();
-                    // The receiver is gone where the work has failed.
+                    // The receiver is gone after a failure.
                     scope.spawn(move || _ = sender.send((id, (self.ask)(&request))));
                 }
                 let Some((id, completions)) = (running > 0)

@@ -1,23 +1,22 @@
-//! What a policy is asked, and what it answers.
+//! Questions to a policy, and results.
 
 use super::prompts::Prompt;
 use super::{Conversation, PolicyVersion};
 use crate::rollout::{DecodeCounts, GpuFallback, Request, Sampling};
 use crate::score::{Scorer, Task};
 
-/// How a policy converses.
 #[derive(Clone, Copy, Debug)]
 pub struct ConverseSettings<'a> {
-    /// By [`Prompt::task`].
+    /// Tasks indexed by [`Prompt::task`].
     pub tasks: &'a [ScoredTask<'a>],
     pub version: PolicyVersion,
     pub sampling: &'a Sampling,
-    /// Later turns are not asked.
+    /// Later turns are skipped.
     pub max_turns: usize,
 }
 
 impl<'a> ConverseSettings<'a> {
-    /// Of whole conversations.
+    /// Settings of whole conversations.
     pub fn new(
         tasks: &'a [ScoredTask<'a>],
         version: PolicyVersion,
@@ -32,31 +31,31 @@ impl<'a> ConverseSettings<'a> {
     }
 }
 
-/// A task whose rows are answered, with its scorer.
+/// A task with its scorer.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoredTask<'a> {
     pub task: &'a Task,
     pub scorer: &'a Scorer,
-    /// The limit of a later turn's prompt; a conversation that would pass it ends.
+    /// Limit of a later turn's prompt; a conversation that would exceed it ends.
     pub max_prompt_tokens: usize,
 }
 
-/// A prompt, and how its first turn is sampled.
+/// A prompt, and sampling of its first turn.
 #[derive(Clone, Debug)]
 pub struct Question<'a> {
     pub prompt: &'a Prompt,
     pub request: Request,
 }
 
-/// Conversations, and what they took.
+/// Conversations with timings.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Conversed {
-    /// By question, then by sample.
+    /// Conversations by question, then by sample.
     pub conversations: Vec<Vec<Conversation>>,
     pub counts: DecodeCounts,
     pub gpu_fallbacks: Vec<GpuFallback>,
-    /// In decoding.
+    /// Decoding.
     pub rollout_seconds: f64,
-    /// In scoring and rendering afterwards.
+    /// Scoring and rendering afterwards.
     pub score_seconds: f64,
 }

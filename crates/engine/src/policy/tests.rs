@@ -1,4 +1,4 @@
-//! Conversations with tools: results do not depend on how long tools take, and ends have their reasons.
+//! Tests of conversations with tools: results do not depend on tool latency, and ends have reasons.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ for line in sys.stdin:
     print(json.dumps({'id': question.get('id'), 'result': result}), flush=True)
 ";
 
-/// Goes on twice, lets another be asked in between, and exits with 0.
+/// Continues twice, lets another be asked in between, and exits with 0.
 const CLERK: &str = "import json, os, sys, urllib.request
 def ask(messages):
     body = json.dumps({'model': os.environ['OPENAI_MODEL'], 'messages': messages}).encode()
@@ -93,7 +93,7 @@ fn office(folder: &Path, delay: &str, limits: &str) -> Task {
     task
 }
 
-/// Asks for `samples` conversations about the payment of each invoice.
+/// `samples` conversations about the payment of each invoice.
 fn converse(
     policy: &Policy,
     task: &Task,
@@ -281,7 +281,7 @@ fn every_end_has_its_reason() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let task = office(folder.path(), delay, limits);
-        // Some go on with another call after the payment.
+        // Some continue with another call after the payment.
         let found = converse(&policy, &task, &[1966, 1961], 5, 1.0)
             .conversations
             .concat();
@@ -326,7 +326,7 @@ fn every_end_has_its_reason() {
                 ..
             } = &talk.turns[0];
             let tools = tools.as_ref().unwrap();
-            // A conversation has a reward for its state alone where it has an answer.
+            // A conversation with an answer has a reward for its state alone.
             assert!(
                 tools.end == ChainEnd::Answer || score.reward.is_nan() || score.reward == 0.0,
                 "{score:?}"
@@ -378,7 +378,7 @@ fn requests_of_an_agent_go_on_in_the_cache() {
             } else {
                 0
             };
-            // Whether it was prefilled makes no difference to what is sampled.
+            // Prefilling makes no difference to what is sampled.
             let (model, adapters) = policy.model_of(PolicyVersion::Trained);
             let sampling = Sampling::new(&policy.tokenizer, 0.0, 64, 7);
             let asked = [Request::new(prompt.to_vec(), 0, 3, 1)];
@@ -438,7 +438,7 @@ fn replayed_conversations_are_those_that_were_recorded() {
             missing += 1;
             continue;
         }
-        // Log-probs are rounded with those that are decoded beside them.
+        // Log-probs are rounded with those decoded beside them.
         let tokens = [live, replayed].map(|turn| {
             turn.completions()
                 .map(|one| &one.token_ids)
@@ -453,7 +453,7 @@ fn replayed_conversations_are_those_that_were_recorded() {
         same += usize::from(after.calls().next().is_some());
     }
     assert!(same > 1 && missing > 1, "{same} {missing}");
-    // They are counted, and are no failures of the scorer.
+    // Counted, but not as scorer failures.
     let scores: Vec<_> = replayed
         .concat()
         .into_iter()

@@ -1,5 +1,5 @@
-//! Conversations with tools: an answer's calls are read and answered, and the replies are what the model reads next, until
-//! it answers without a call or a limit ends it.
+//! Tool calls in conversations: parses and answers them, and feeds the replies to the model until
+//! it answers without a call or a limit is reached.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -18,39 +18,39 @@ use crate::rollout::{Completion, StopReason};
 use crate::score::{AskedCalls, Task, asked_calls};
 use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
-/// The tools of a task, and how the model is told of them.
+/// A task's tools, and their presentation to the model.
 pub(super) struct TaskTools<'a> {
     task: &'a Task,
     toolset: &'a Toolset,
     tokenizer: &'a Tokenizer,
     pub(super) format: &'static CallFormat,
-    /// All of them: a call may name one that its prompt does not list.
+    /// All: a call may name one that its prompt does not list.
     pub(super) definitions: Value,
     options: TemplateOptions,
-    /// Tokens of a later prompt.
+    /// Limit of later prompts.
     max_prompt_tokens: usize,
 }
 
-/// The tools of a conversation under way.
+/// Tools of one conversation.
 #[derive(Default)]
 pub(super) struct ToolSession {
-    /// From the first call on, or from when its state is asked for.
+    /// Set from the first call or state question on.
     environment: Option<Environment>,
-    /// From the first answer on.
+    /// Set from the first answer on.
     transcript: Option<Transcript>,
     calls: usize,
-    /// That calls took, in all turns.
+    /// Time of calls in all turns.
     seconds: f64,
-    /// Of the current turn.
+    /// Steps of the current turn.
     steps: Vec<CallStep>,
-    /// Of the answer, where its replies were not read.
+    /// Calls of the answer, if their replies were not read.
     last_calls: Vec<AnsweredCall>,
     step_seconds: f64,
-    /// Of each call of the current turn, in order.
+    /// Time per call of the current turn.
     call_seconds: Vec<f64>,
 }
 
-/// The definitions that the prompt of a row lists; without a row, all.
+/// Definitions listed in a row's prompt; all without a row.
 fn listed(task: &Task, row: Option<&PromptRow>) -> Result<Value> {
     let listed = tools_of(task, row).map_err(Error::wrap)?;
     Ok(listed.unwrap_or_default())
@@ -61,18 +61,18 @@ type TurnEnd = (ChainEnd, Option<String>);
 
 /// A completion of a conversation with tools.
 pub(super) struct Sampled<'e> {
-    /// Of its turn.
+    /// Row of its turn.
     pub(super) row: Cow<'e, PromptRow>,
     pub(super) prompt: Vec<u32>,
     pub(super) completion: Completion,
-    /// Completions of its conversation so far.
+    /// Completions of the conversation so far.
     pub(super) count: u32,
     /// Whether its turn is the last.
     pub(super) is_last: bool,
 }
 
 impl<'a> TaskTools<'a> {
-    /// `None` where it has none. `max_prompt_tokens`: of the task.
+    /// `None` without tools. `max_prompt_tokens`: of the task.
     pub(super) fn of_task(
         task: &'a Task,
         tokenizer: &'a Tokenizer,
@@ -94,7 +94,7 @@ impl<'a> TaskTools<'a> {
         }))
     }
 
-    /// Has a transcript go on with a completion, which calls these functions, and what follows it.
+    /// Appends a completion, which calls these functions, and what follows it.
     fn push(
         &self,
         transcript: &mut Transcript,
@@ -111,7 +111,7 @@ impl<'a> TaskTools<'a> {
         pushed.map_err(Error::wrap)
     }
 
-    /// Has a transcript go on with a completion and the replies to its calls.
+    /// Appends a completion and the replies to its calls.
     pub(super) fn push_replies(
         &self,
         transcript: &mut Transcript,
@@ -125,7 +125,7 @@ impl<'a> TaskTools<'a> {
         self.push(transcript, row, (completion, &functions), &replies)
     }
 
-    /// The next prompt after the calls of a completion; else it is the answer to `asked`.
+    /// The next prompt after a completion's calls, or else the answer to `asked`.
     pub(super) fn follow<'e>(
         &self,
         asked: &Prompt,
@@ -190,7 +190,7 @@ impl<'a> TaskTools<'a> {
                 return Ok(ControlFlow::Break((ChainEnd::ToolFailed, failure)));
             }
         };
-        // A fault that is not the model's.
+        // Not the model's fault.
         let failed = |call: &AnsweredCall| Some((call.outcome.end()?, Some(call.reply.clone())));
         let failure = answered.iter().find_map(failed);
         if failure.is_some() || session.seconds > limits.time_limit_seconds {
@@ -215,8 +215,8 @@ impl<'a> TaskTools<'a> {
         Ok(ControlFlow::Continue(next))
     }
 
-    /// The text and tokens of the next turn's prompt; `None`: it is too long. `answer`: as it was sampled; `new`: the
-    /// messages of the row that follow it.
+    /// Text and tokens of the next turn's prompt; `None` if too long. `answer`: as sampled; `new`:
+    /// following messages of the row.
     pub(super) fn next_prompt(
         &self,
         asked: &Prompt,
@@ -236,7 +236,7 @@ impl<'a> TaskTools<'a> {
 }
 
 impl ToolSession {
-    /// The transcript; the first time it begins with the prompt, of these tokens.
+    /// The transcript, created from the prompt and these tokens.
     fn transcript(
         &mut self,
         tools: &TaskTools<'_>,
@@ -254,7 +254,7 @@ impl ToolSession {
     }
 
     /// # Errors
-    /// Where the tools cannot be opened.
+    /// Tools that cannot be opened.
     fn environment(
         &mut self,
         tools: &TaskTools<'_>,
@@ -288,7 +288,7 @@ impl ToolSession {
             .collect())
     }
 
-    /// Asks for the final state where that is scored, of conversations that have an answer.
+    /// Reads the final state of an answered conversation, if it is scored.
     fn ask_states(
         &mut self,
         tools: &TaskTools<'_>,

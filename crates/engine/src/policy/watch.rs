@@ -1,5 +1,4 @@
-//! What is seen of conversations while others are sampled: those of an eval are counted, their scores too, and stored as
-//! they end.
+//! Observes conversations during sampling: counts and stores those of an eval as they end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,35 +8,34 @@ use super::{Conversation, KeptAnswers};
 use crate::run::{EvalProgress, EvalRecord};
 use crate::score::{Score, Tier};
 
-/// Learns of conversations while others are decoded, on a thread of its own.
+/// Called on its own thread while others are decoded.
 pub trait Watcher: Send {
-    /// Where completions are stored as they end.
+    /// Store of completions.
     fn kept(&self) -> Option<Arc<KeptAnswers>> {
         None
     }
 
-    /// Learns of the number of conversations, and for how many of them the first answer is known.
+    /// Number of conversations, and of those with a known first answer.
     fn begin(&mut self, _total: usize, _known: usize) {}
 
-    /// Learns of a conversation that has ended, scored.
+    /// A conversation has ended, scored.
     fn on_end(&mut self, question: usize, sample: usize, conversation: &Conversation);
 }
 
-/// Called with the progress at the begin, and after each answer from another thread.
+/// Called at the start, and after each answer from another thread.
 type OnProgress<'w> = Box<dyn FnMut(&EvalProgress) + Send + 'w>;
-/// The record of a question's answer, by the number of the question.
+/// Record of a question's answer, by question index.
 type RecordOf<'w> = Box<dyn Fn(usize, &Conversation) -> Option<EvalRecord> + Send + 'w>;
 
-/// Watches one eval.
 pub struct EvalWatch<'w> {
     progress: EvalProgress,
     begun: Instant,
-    /// Whether the score of an answer is the outcome of its prompt.
+    /// Whether an answer's score is its prompt's outcome.
     is_scored: bool,
-    /// `None` where nothing is stored.
+    /// `None`: nothing is stored.
     kept: Option<Arc<KeptAnswers>>,
     on_progress: OnProgress<'w>,
-    /// `None` where no answers are shown.
+    /// `None`: answers are not shown.
     record_of: Option<RecordOf<'w>>,
 }
 
@@ -71,7 +69,7 @@ impl<'w> EvalWatch<'w> {
         }
     }
 
-    /// Ends it; returns the stored answers.
+    /// Finishes; returns the stored answers.
     pub fn into_kept(self) -> Option<Arc<KeptAnswers>> {
         self.kept
     }

@@ -1,4 +1,4 @@
-//! Conversations with tools whose completions are written beforehand: demonstrations, and what pretraining learns.
+//! Conversations with tools and prepared completions: demonstrations, and what pretraining learns.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use crate::rollout::{Completion, StopReason};
 use crate::score::{AskedCalls, Task, asked_calls, written_calls};
 use crate::text::{Tokenizer, Transcript};
 
-/// The tokens of each completion of a row's demonstration.
+/// Tokens of each completion of a row's demonstration.
 ///
 /// # Errors
 /// A text that cannot be encoded.
@@ -34,12 +34,12 @@ pub fn demonstrated_tokens(
     tokens.collect()
 }
 
-/// Holds a row's demonstration with the task's tools and scores it: the turn that a model has which says the same, without
-/// log-probs. `None` where the row has none, a completion is longer than `max_completion_tokens`, or the conversation does not
-/// end with the demonstration's answer.
+/// Replays a row's demonstration with the task's tools and scores it, as if a model had sampled it,
+/// without log-probs. `None` without a demonstration, if a completion exceeds
+/// `max_completion_tokens`, or if a limit or a failure ends the conversation earlier.
 ///
 /// # Errors
-/// Tools that cannot be opened; a chat template that refuses the conversation.
+/// Tools that cannot be opened; a chat template that rejects the conversation.
 pub fn demonstrate(
     tokenizer: &Tokenizer,
     scored: &ScoredTask<'_>,
@@ -88,11 +88,8 @@ pub fn demonstrate(
     Ok(None)
 }
 
-/// The prompt, and each completion with its stop token after the tokens that are read between the one before and it.
-pub type WrittenTokens = (Vec<u32>, Vec<(Vec<u32>, Vec<u32>)>);
-
 impl TaskTools<'_> {
-    /// What a model writes that says this; `None` where its format cannot write the calls.
+    /// The completion of a turn; `None` if its format cannot write the calls.
     fn text_of(&self, said: DemonstratedTurn) -> Option<String> {
         match said.calls.as_slice() {
             [] => Some(said.text),
@@ -101,10 +98,14 @@ impl TaskTools<'_> {
     }
 }
 
-/// Has the tools answer the calls of a row's completions, but for those of the last.
+/// The prompt, and each completion with its stop token, preceded by the tokens read since the
+/// previous one.
+pub type WrittenTokens = (Vec<u32>, Vec<(Vec<u32>, Vec<u32>)>);
+
+/// Answers the calls of a row's completions, except the last one's.
 ///
 /// # Errors
-/// Tools that cannot be opened; a chat template that refuses the conversation.
+/// Tools that cannot be opened; a chat template that rejects the conversation.
 pub fn written_conversation(
     task: &Task,
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! Tensors summed and gathered over all ranks: on GPUs by NCCL, else by rank 0, which adds in the order of the ranks.
+//! Collectives over ranks: on GPUs by NCCL, otherwise by rank 0, which adds in rank order.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use crate::kernels::nccl::Communicator;
 use crate::kernels::pinned_memory::copy_to_host;
 
 impl Ranks {
-    /// The sum of a contiguous tensor of f32 over all ranks, for all of them; on a GPU in place.
+    /// All-reduce of a contiguous f32 tensor; in place on a GPU.
     ///
     /// # Errors
-    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`]; when a rank's tensor has another size,
-    /// and what NCCL says.
+    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`]; tensors of
+    /// different sizes, and NCCL's errors.
     pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
         if self.size == 1 {
             return Ok(own.clone());
@@ -32,8 +32,7 @@ impl Ranks {
         tensor_of(&sum, own)
     }
 
-    /// This rank's part of the same sum, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
-    /// holds nothing of use any more.
+    /// This rank's part of the sum, of equal ones. `own`, `[n]`, is used as scratch memory.
     pub fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
         if self.size == 1 {
             return Ok(own.clone());
@@ -55,8 +54,7 @@ impl Ranks {
         tensor_of(part(0), own)
     }
 
-    /// Gives every rank the parts of all others, in place. `all`: `[n]`, f32, or on a GPU bf16, of which each rank has
-    /// its own part.
+    /// Distributes each rank's part to all, in place. `all`: `[n]`, f32, or on a GPU bf16.
     pub fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
         if self.size == 1 {
             return Ok(());
@@ -84,7 +82,7 @@ impl Ranks {
         Ok(all.slice_set(&whole, 0, 0)?)
     }
 
-    /// What NCCL does; `None` where the ranks are not on GPUs.
+    /// Runs an NCCL call; `None` if the ranks have no GPUs.
     fn on_gpus(
         &self,
         call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
@@ -97,7 +95,7 @@ impl Ranks {
         Some(found.map_err(|error| self.explained(error)))
     }
 
-    /// As many bytes of another rank.
+    /// `expected` bytes from another rank.
     fn bytes_from(&self, link: &Link, expected: usize) -> Result<Vec<u8>, RankError> {
         let found = self.bytes(link)?;
         if found.len() == expected {
@@ -113,7 +111,7 @@ impl Ranks {
         })
     }
 
-    /// What rank 0 has and what it receives, added in the order of the ranks.
+    /// Rank 0's own data plus what it receives, added in rank order.
     fn added(&self, own: &Tensor) -> Result<Vec<u8>, RankError> {
         let mut sum = bytes_of(own)?;
         for link in &self.links {
@@ -130,21 +128,21 @@ impl Ranks {
         Ok(sum)
     }
 
-    /// What rank 0 makes of this rank's numbers and those of the others.
+    /// Rank 0's result from all ranks' data.
     fn by_rank_0(&self, own: &Tensor) -> Result<Tensor, RankError> {
         self.send_bytes(&bytes_of(own)?)?;
         tensor_of(&self.bytes(&self.links[0])?, own)
     }
 }
 
-/// Of f32.
+/// Bytes of an f32 tensor.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
     let mut bytes = vec![0; tensor.elem_count() * DType::F32.size_in_bytes()];
     copy_to_host(tensor, &mut bytes)?;
     Ok(bytes)
 }
 
-/// The numbers of `bytes`, where `beside` is.
+/// A tensor of `bytes`, on the device of `beside`.
 fn tensor_of(bytes: &[u8], beside: &Tensor) -> Result<Tensor, RankError> {
     let count = bytes.len() / DType::F32.size_in_bytes();
     Ok(Tensor::from_raw_buffer(
@@ -166,7 +164,7 @@ mod tests {
     use super::super::rendezvous::gather;
     use super::*;
 
-    /// What each of three ranks, here threads, finds. `first_stays`: rank 0 ends after the others.
+    /// Results of three ranks, here threads. `first_stays`: rank 0 ends last.
     fn of_three<T: Send>(first_stays: bool, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -194,7 +192,7 @@ mod tests {
         })
     }
 
-    /// Six numbers, of which sums depend on the order of the ranks.
+    /// Six numbers whose sums depend on rank order.
     fn own(rank: usize) -> Tensor {
         let numbers = (0..6)
             .map(|at| [1.0_f32, 1e8, -1e8][rank] + at as f32)

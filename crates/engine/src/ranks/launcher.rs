@@ -1,5 +1,5 @@
-//! Ranks that a launcher started: torchrun, mpirun or srun. What it says is in the environment; where rank 0 waits stands
-//! in a file in the runs folder, which all hosts share.
+//! Ranks started by torchrun, mpirun or srun, as described in the environment; rank 0's address is
+//! in a file in the runs folder, shared by all hosts.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
@@ -13,40 +13,41 @@ use super::{ANSWER_TIMEOUT, RENDEZVOUS_TIMEOUT, RankError, Ranks};
 use crate::files::{self, Access};
 use crate::run::host_name;
 
-/// This process among those of its launcher; never alone.
+/// This process among its launcher's ranks; never alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     pub rank: usize,
     pub size: usize,
     /// Ranks on this host.
     pub here: usize,
-    /// This one among them.
+    /// Local rank.
     local: usize,
     launcher: &'static str,
-    /// Tells this start from others of the same user, for file names.
+    /// Distinguishes starts of the same user, in file names.
     job: String,
 }
 
-/// Where rank 0 waits; only its user can read it.
+/// Where rank 0 listens; readable by its user only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Rendezvous {
     address: String,
     secret: String,
 }
 
-/// Removed once all have met.
+/// Removed once all have connected.
 struct RendezvousFile(PathBuf);
 
 impl Placement {
-    /// What the environment says; `None` without a launcher, or for a single rank.
+    /// Reads the environment; `None` without a launcher, or for a single rank.
     ///
     /// # Errors
-    /// [`RankError::Launcher`] naming a variable that is missing or no number.
+    /// [`RankError::Launcher`] naming a missing or malformed variable.
     pub fn found() -> Result<Option<Self>, RankError> {
         Self::from_env(|name| std::env::var(name).ok())
     }
 
-    /// The same of the variables that `get` knows: ranks that are threads of one process have no environment each.
+    /// As [`Placement::found`] with variables from `get`: ranks that are threads share the
+    /// environment.
     ///
     /// # Errors
     /// As [`Placement::found`].
@@ -54,7 +55,7 @@ impl Placement {
         let number = |name| parsed(name, get(name));
         let has = |name: &str| get(name).is_some();
         let job = |names: &[&str]| job_name(names.iter().copied().filter_map(&get));
-        // The innermost first: mpirun and torchrun may be started by srun.
+        // Innermost first: srun may start mpirun and torchrun.
         let placement = if ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"]
             .into_iter()
             .all(has)
@@ -81,7 +82,8 @@ impl Placement {
                 job: job(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"]),
             }
         } else if has("SLURM_PROCID") && has("SLURM_STEP_NODELIST") {
-            // Of the first host, such as 4 of `4(x2),3`; a batch script without srun has no list of the step's hosts.
+            // Of the first host, such as 4 in `4(x2),3`; a batch script without srun has no list of
+            // the step's hosts.
             let tasks = get("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default();
             let here = tasks
                 .split(['(', ','])
@@ -114,10 +116,10 @@ impl Placement {
         Ok(Some(placement).filter(|placement| placement.size > 1))
     }
 
-    /// The number of this rank's GPU, of `shown` to this process: a launcher may show each its own.
+    /// Index of this rank's GPU, of `shown` to this process: a launcher may show each rank its own.
     ///
     /// # Errors
-    /// [`RankError::NoGpu`] where this host has more ranks than GPUs.
+    /// [`RankError::NoGpu`] if this host has more ranks than GPUs.
     pub fn gpu(&self, shown: usize) -> Result<usize, RankError> {
         match self.local {
             _ if shown == 1 => Ok(0),
@@ -126,10 +128,10 @@ impl Placement {
         }
     }
 
-    /// Waits for all others, as rank 0. `gpu`: the UUID of its own.
+    /// Waits for all others, as rank 0. `gpu`: its own UUID.
     ///
     /// # Errors
-    /// [`RankError::Start`] naming a rank that does not come within 60 s, or that has the GPU of another.
+    /// [`RankError::Start`] naming a rank that does not connect within 60 s, or shares a GPU.
     pub fn rendezvous(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
         let failed = |cause: std::io::Error| RankError::Start {
             rank: 0,
@@ -168,10 +170,10 @@ impl Placement {
         )
     }
 
-    /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
+    /// Connects to rank 0. `gpu`: this rank's UUID.
     ///
     /// # Errors
-    /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
+    /// [`RankError::Start`] if rank 0 is not found within 60 s, or does not answer within 30 s.
     pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
         let to_meet = files::rendezvous_timeout(RENDEZVOUS_TIMEOUT);
         self.follow_within(runs, gpu, to_meet, ANSWER_TIMEOUT)
@@ -197,7 +199,7 @@ impl Placement {
             path.display()
         );
         loop {
-            // A file of an earlier start may stand there until rank 0 writes its own.
+            // An earlier start's file may exist until rank 0 replaces it.
             match read(&path) {
                 Ok(Some(rendezvous)) => {
                     let since = found
@@ -240,7 +242,7 @@ impl Placement {
     }
 
     fn file(&self, runs: &Path) -> PathBuf {
-        // Launchers on several hosts may have named their jobs alike.
+        // Job names may be equal on several hosts.
         let host = if self.here == self.size {
             format!("-{}", host_name())
         } else {
@@ -256,7 +258,7 @@ fn parsed<N: std::str::FromStr>(name: &str, value: Option<String>) -> Result<N, 
         .map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
 }
 
-/// For a file's name.
+/// A job's name for a file.
 fn job_name(parts: impl Iterator<Item = String>) -> String {
     let name = parts.collect::<Vec<_>>().join(".");
     name.replace(
@@ -265,7 +267,7 @@ fn job_name(parts: impl Iterator<Item = String>) -> String {
     )
 }
 
-/// `None` where there is no file yet.
+/// `None` if the file does not exist yet.
 fn read(path: &Path) -> Result<Option<Rendezvous>, String> {
     let Ok(found) = std::fs::symlink_metadata(path) else {
         return Ok(None);
@@ -276,7 +278,7 @@ fn read(path: &Path) -> Result<Option<Rendezvous>, String> {
             path.display()
         ));
     }
-    // It may have been removed or replaced since.
+    // Removed or replaced since.
     let Ok(text) = files::read_text(path) else {
         return Ok(None);
     };
@@ -287,7 +289,7 @@ fn read(path: &Path) -> Result<Option<Rendezvous>, String> {
 
 impl Drop for RendezvousFile {
     fn drop(&mut self) {
-        // Where it stays it is replaced by the next start of this name, and its secret is of no more use.
+        // If it remains, the next start of this name replaces it, and its secret is useless.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -369,7 +371,7 @@ mod tests {
             &[&mpirun[..], &slurm].concat(),
             Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")),
         );
-        // A batch script without srun, one rank, a shell in which somebody set RANK.
+        // A batch script without srun, one rank, a shell with RANK set.
         check(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], None);
         let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"]
             .map(|name| format!("OMPI_COMM_WORLD_{name}"));

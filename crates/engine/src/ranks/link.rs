@@ -1,5 +1,5 @@
-//! A connection between two ranks: whole messages in order, and signs of life both ways, by which a process that is gone
-//! or hangs is noticed while this one computes.
+//! A connection between two ranks: ordered messages, and heartbeats both ways, to notice a dead or
+//! hanging peer while computing.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,16 +13,16 @@ use serde::de::DeserializeOwned;
 
 use super::RankError;
 
-/// What a message begins with: its kind, and the number of its bytes as u64, little-endian.
+/// Header: kind, and length as u64, little-endian.
 const HEADER_BYTES: usize = 9;
 const ALIVE: u8 = 0;
 const MESSAGE: u8 = 1;
 const BYTES: u8 = 2;
 const FAILURE: u8 = 3;
 
-/// Of a message from somebody who has not said who it is.
+/// Limit of messages before authentication.
 const MAX_UNAUTHENTICATED_BYTES: u64 = 4096;
-/// How often somebody who waits for a message looks whether to go on waiting.
+/// Interval of checks while waiting.
 const ROUND: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
@@ -41,13 +41,13 @@ struct Message {
     bytes: Vec<u8>,
 }
 
-/// That the other rank is gone, and why.
+/// Set once the other rank is gone, with the reason.
 #[derive(Debug, Default)]
 pub(super) struct Lost(OnceLock<Cause>);
 
 #[derive(Debug)]
 enum Cause {
-    /// What it said itself.
+    /// Reported by the rank itself.
     Failed(String),
     Lost(String),
 }
@@ -59,10 +59,11 @@ impl Lost {
 }
 
 impl Link {
-    /// Over a connection to `peer`, which is lost after `timeout` without a sign of life.
+    /// Wraps a connection to `peer`, lost after `timeout` without a heartbeat.
     pub(super) fn over(stream: TcpStream, peer: String, timeout: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        // Twice until it is lost: a process that was stopped with its peers sees time pass at once.
+        // Half, as two timeouts in a row count: a process suspended with its peers sees a jump in
+        // time.
         stream.set_read_timeout(Some(timeout / 2))?;
         stream.set_write_timeout(Some(timeout))?;
         let lost = Arc::<Lost>::default();
@@ -100,7 +101,7 @@ impl Link {
         &self.peer
     }
 
-    /// Once it is known who the other is, messages may be of any length.
+    /// Names the authenticated peer, whose messages may then be of any length.
     pub(super) fn named(mut self, peer: String) -> Self {
         self.is_known.store(true, Ordering::Relaxed);
         self.peer = peer;
@@ -130,7 +131,7 @@ impl Link {
         self.write(FAILURE, why.as_bytes())
     }
 
-    /// Waits for a message as long as `check` has no reason to stop waiting.
+    /// Waits for a message while `check` succeeds.
     pub(super) fn receive<M: DeserializeOwned>(
         &self,
         check: impl Fn() -> Result<(), RankError>,
@@ -159,7 +160,7 @@ impl Link {
                     );
                 }
                 Err(RecvTimeoutError::Timeout) => check()?,
-                // The reader is gone, and has said why.
+                // The reader has ended and recorded why.
                 Err(RecvTimeoutError::Disconnected) => {
                     self.check()?;
                     return Err(self.error(&Cause::Lost("the connection was closed".to_owned())));
@@ -172,7 +173,7 @@ impl Link {
         let Err(error) = write(&mut locked(&self.stream), kind, bytes) else {
             return Ok(());
         };
-        // A rank that fails says so before it closes the connection.
+        // A failing rank reports before it closes the connection.
         self.check()?;
         Err(self.error(&Cause::Lost(why(&error, self.timeout))))
     }
@@ -192,7 +193,7 @@ impl Link {
     }
 }
 
-/// A connection whose silence ends it only the second time.
+/// A connection that only ends on the second timeout.
 struct RetriedRead(TcpStream);
 
 impl Read for RetriedRead {
@@ -236,7 +237,7 @@ fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)
 }
 
-/// Passes messages on until there are no more, and says why.
+/// Forwards messages until the connection ends; returns why.
 fn read(
     mut stream: RetriedRead,
     to: &Sender<Message>,
@@ -263,7 +264,7 @@ fn read(
 /// Why a connection ended.
 fn why(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
-        // Reset: it ended before it had read everything.
+        // Reset: it ended with unread data.
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe => "the connection was closed".to_owned(),
@@ -284,7 +285,7 @@ fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<Messa
         ));
     }
     let mut bytes = Vec::new();
-    // Grows with what arrives: a length alone reserves nothing.
+    // Grows with arriving data: a claimed length reserves nothing.
     if stream.take(length).read_to_end(&mut bytes)? as u64 != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -369,7 +370,7 @@ mod tests {
             "rank 1 was lost: the connection was closed"
         );
         assert!(here.receive::<u32>(|| Ok(())).is_err());
-        // A process that is stopped keeps its connections open.
+        // A suspended process keeps its connections open.
         let (here, there) = pair(Duration::from_millis(50));
         assert_eq!(
             until_lost(&here),

@@ -1,11 +1,12 @@
-//! Processes that compute one run together, each with a copy of the model. All run the same loop; what they exchange
-//! goes over rank 0, which alone reads requests and writes the record, and sums of tensors over NCCL where there are GPUs.
+//! Data-parallel processes of one run, each with a copy of the model and the same loop. Messages go
+//! through rank 0, which alone reads requests and writes the record; tensors on GPUs are summed by
+//! NCCL.
 
-mod collectives; // tensors summed and gathered over all
-mod launcher; // ranks that torchrun, mpirun or srun started
-mod link; // messages between two ranks, and signs of life
+mod collectives; // sums and gathers over ranks
+mod launcher; // ranks of torchrun, mpirun or srun
+mod link; // messages and heartbeats between two ranks
 mod rendezvous; // how ranks connect to rank 0
-mod processes; // the other ranks as processes of this machine
+mod processes; // ranks as local processes
 
 use std::cell::{Cell, OnceCell};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -23,17 +24,17 @@ use processes::Processes;
 
 pub use launcher::Placement;
 
-/// How long a rank that gives no sign of life is waited for.
+/// Time without a heartbeat.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
-/// How long a process that was started here has to connect, before it loads anything.
+/// Time for a process started here to connect, before loading anything.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long rank 0 has to hear why a rank ends, and a rank that it has ended.
+/// Time for rank 0 to learn why a rank ends, and for a rank that it has ended.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a rank has to end once rank 0 is gone.
+/// Time for a rank to end once rank 0 is gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long rank 0 has to answer at its address.
+/// Time for rank 0 to answer at its address.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
+/// Time for a launcher's ranks: a network file system may show a new file after 30 s.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum RankError {
     Cancelled,
     #[error("{peer}: {message}")]
     Failed { peer: String, message: String },
-    /// What a launcher says of this process makes no sense.
+    /// Inconsistent launcher variables.
     #[error("{0}; run without the launcher, or unset its variables")]
     Launcher(String),
     #[error(
@@ -61,26 +62,27 @@ pub enum RankError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// The ranks of a run, as one of them sees the others. A run of one rank is alone: it sends nothing and waits for nothing.
+/// The ranks of a run, from one rank's view. A single rank is alone and never communicates.
 ///
-/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits. What
-/// waits for others fails with [`RankError::Lost`], [`RankError::Failed`] or [`RankError::Cancelled`].
+/// All ranks call the same collective methods in the same order; equal numbers of ranks give equal
+/// bits. Waiting fails with [`RankError::Lost`], [`RankError::Failed`] or [`RankError::Cancelled`].
 pub struct Ranks {
-    /// The number of this one.
+    /// Number of this process.
     rank: usize,
     size: usize,
-    /// Of rank 0 to rank 1 and so on; of another rank to rank 0. Dropped first: a rank ends when its connection does.
+    /// Rank 0 has links to ranks 1, 2, ...; others to rank 0. Dropped first: a rank ends with its
+    /// connection.
     links: Vec<Link>,
-    /// By rank, on rank 0.
+    /// Locations by rank, on rank 0.
     locations: Vec<Location>,
-    /// Where the ranks compute on GPUs.
+    /// Set on GPUs.
     communicator: OnceCell<Communicator>,
     is_cancelled: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     waited_seconds: Cell<f64>,
     _processes: Processes,
 }
 
-/// The first message of a rank to rank 0.
+/// First message of a rank to rank 0.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     rank: usize,
@@ -90,15 +92,15 @@ struct Hello {
     location: Location,
 }
 
-/// Rank 0's answer, once all have come.
+/// Rank 0's answer, once all have connected.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Welcome {
     size: usize,
-    /// The ranks that share this one's processors, itself included.
+    /// Ranks sharing this one's processors, including itself.
     ranks_per_host: usize,
 }
 
-/// A rank that has come to rank 0.
+/// A rank connected to rank 0.
 struct Peer {
     rank: usize,
     link: Link,
@@ -109,14 +111,14 @@ struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Location {
     host: String,
-    /// The processors that its threads may run on.
+    /// CPU affinity.
     processors: Vec<u32>,
-    /// The UUID of its GPU; empty for none, or where the driver does not say.
+    /// UUID; empty for none or unknown.
     gpu: String,
 }
 
 impl Location {
-    /// Of this process.
+    /// Location of this process.
     fn own(gpu: &str) -> Self {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
         let may_run = |number: &u32| set.is_set(*number as usize);
@@ -130,7 +132,7 @@ impl Location {
         }
     }
 
-    /// Whether threads of both may run on the same processor.
+    /// Whether both may use the same processors.
     fn shares_processors(&self, other: &Self) -> bool {
         self.host == other.host
             && self
@@ -141,7 +143,7 @@ impl Location {
 }
 
 /// # Errors
-/// [`RankError::Start`] of a rank that has the GPU of another: it would wait for it for ever.
+/// [`RankError::Start`] for a rank that shares a GPU: NCCL would hang.
 fn check_gpus(locations: &[Location]) -> Result<(), RankError> {
     for (rank, own) in locations
         .iter()
@@ -163,7 +165,7 @@ fn check_gpus(locations: &[Location]) -> Result<(), RankError> {
 }
 
 impl Ranks {
-    /// The only rank.
+    /// A single rank.
     pub fn alone() -> Self {
         Self {
             rank: 0,
@@ -177,11 +179,12 @@ impl Ranks {
         }
     }
 
-    /// This process as rank 0 and `size - 1` more of the same program here; `arguments` of a rank follow those that say
-    /// where to connect.
+    /// This process as rank 0, and `size - 1` more of the same program here; a rank's `arguments`
+    /// follow those for connecting.
     ///
     /// # Errors
-    /// [`RankError::Start`] with the reason of a rank that cannot be started, ends or does not connect in time.
+    /// [`RankError::Start`] with the reason of a rank that fails to start, ends or does not connect
+    /// in time.
     pub fn start_here(
         size: usize,
         arguments: impl Fn(usize) -> Vec<String>,
@@ -197,7 +200,7 @@ impl Ranks {
         })
     }
 
-    /// Rank 0 of these. `gpu`: the UUID of this process's own.
+    /// Rank 0 of these peers. `gpu`: this process's UUID.
     fn first(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
         let (mut links, mut locations) = (Vec::new(), vec![Location::own(gpu)]);
         for peer in peers {
@@ -213,11 +216,10 @@ impl Ranks {
         })
     }
 
-    /// Connects to rank 0 at `address` as another rank. `secret`: what rank 0 gave this process; `gpu`: the UUID of its
-    /// own.
+    /// Connects to rank 0 at `address`. `secret`: given by rank 0; `gpu`: this process's UUID.
     ///
     /// # Errors
-    /// [`RankError::Start`] if nobody answers there.
+    /// [`RankError::Start`] if nobody answers.
     pub fn connect(
         address: &str,
         rank: usize,
@@ -251,10 +253,11 @@ impl Ranks {
         })
     }
 
-    /// Waits until all have come. Returns how many ranks share this one's processors, itself included.
+    /// Waits for all ranks. Returns the number of ranks sharing this one's processors, including
+    /// itself.
     ///
     /// # Errors
-    /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
+    /// [`RankError::Lost`] or [`RankError::Failed`] for a rank that is gone.
     pub fn rendezvous(&mut self) -> Result<usize, RankError> {
         if self.rank > 0 {
             let Welcome {
@@ -273,7 +276,7 @@ impl Ranks {
         Ok(self.ranks_per_host(0))
     }
 
-    /// Waiting for others ends soon after `is_cancelled` returns true.
+    /// Stops waiting soon after `is_cancelled` returns true.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
@@ -282,17 +285,16 @@ impl Ranks {
         }
     }
 
-    /// The number of this rank.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// All ranks, this one included.
+    /// Including this one.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// The name of this rank's host; empty where a run is alone.
+    /// Host name; empty for a single rank.
     pub fn host(&self) -> String {
         if self.size > 1 {
             host_name()
@@ -301,7 +303,7 @@ impl Ranks {
         }
     }
 
-    /// The ranks, `rank` included, that share its processors.
+    /// Ranks sharing the processors of `rank`, including it.
     fn ranks_per_host(&self, rank: usize) -> usize {
         let Some(own) = self.locations.get(rank) else {
             return 1;
@@ -313,19 +315,19 @@ impl Ranks {
             .max(1)
     }
 
-    /// Whether a rank is gone, for work that should end then.
+    /// Whether a rank is gone, to abort other work.
     pub fn loss(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let lost: Vec<Arc<Lost>> = self.links.iter().map(Link::lost).collect();
         move || lost.iter().map(Arc::as_ref).any(Lost::is_known)
     }
 
     /// # Errors
-    /// [`RankError::Lost`] and [`RankError::Failed`], of the first rank that is gone.
+    /// [`RankError::Lost`] and [`RankError::Failed`] for the first rank that is gone.
     pub fn check(&self) -> Result<(), RankError> {
         self.links.iter().try_for_each(Link::check)
     }
 
-    /// While waiting.
+    /// Called while waiting.
     fn keep_waiting(&self) -> Result<(), RankError> {
         self.check()?;
         match self
@@ -338,29 +340,27 @@ impl Ranks {
         }
     }
 
-    /// The seconds since the last call in which this rank waited for others.
+    /// Seconds since the last call spent waiting for others.
     pub fn take_waited_seconds(&self) -> f64 {
         self.waited_seconds.take()
     }
 
-    /// Counts the time since `start`, in which this rank waited for what it has `found`.
+    /// Counts the time since `start` as waiting for `found`.
     fn waited<T>(&self, start: Instant, found: T) -> T {
         self.waited_seconds
             .set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
         found
     }
 
-    /// Waits for a message.
     fn message<M: DeserializeOwned>(&self, link: &Link) -> Result<M, RankError> {
         self.waited(Instant::now(), link.receive(|| self.keep_waiting()))
     }
 
-    /// Waits for bytes.
     fn bytes(&self, link: &Link) -> Result<Vec<u8>, RankError> {
         self.waited(Instant::now(), link.receive_bytes(|| self.keep_waiting()))
     }
 
-    /// What rank 0 has, on all ranks; what the others have is of no use.
+    /// Rank 0's value, on all ranks; other arguments are ignored.
     pub fn broadcast<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<M, RankError> {
         if self.rank > 0 {
             return self.receive();
@@ -369,7 +369,7 @@ impl Ranks {
         Ok(own)
     }
 
-    /// What each rank has, in their order, on rank 0; nothing on the others.
+    /// All values in rank order, on rank 0; empty on others.
     pub fn gather<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         let others = self.gather_others(&own)?;
         Ok(if self.rank > 0 {
@@ -379,7 +379,7 @@ impl Ranks {
         })
     }
 
-    /// As [`Ranks::gather`], without what rank 0 itself has.
+    /// As [`Ranks::gather`], without rank 0's value.
     pub fn gather_others<M: Serialize + DeserializeOwned>(
         &self,
         own: &M,
@@ -391,31 +391,31 @@ impl Ranks {
         self.links.iter().map(|link| self.message(link)).collect()
     }
 
-    /// What each rank has, in their order, on all of them.
+    /// All values in rank order, on all ranks.
     pub fn exchange<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         self.broadcast(self.gather(own)?)
     }
 
-    /// The sum over all ranks, added in their order.
+    /// Sum in rank order.
     pub fn sum(&self, own: f64) -> Result<f64, RankError> {
         Ok(self.exchange(own)?.into_iter().sum())
     }
 
-    /// Whether it is so on any rank.
+    /// True if true on any rank.
     pub fn any(&self, own: bool) -> Result<bool, RankError> {
         Ok(self.exchange(own)?.contains(&true))
     }
 
-    /// This rank's part of `count` items in order: all ranks have about as many, and the parts follow each other.
+    /// This rank's contiguous part of `count` items, of about equal sizes.
     pub fn share(&self, count: usize) -> std::ops::Range<usize> {
         count * self.rank / self.size..count * (self.rank + 1) / self.size
     }
 
-    /// Has ranks whose `device` is a GPU sum by NCCL from now on, each on its own. To be called once all have loaded the
-    /// run: who cannot has said why by then.
+    /// Makes ranks whose `device` is a GPU sum by NCCL from now on. Call after all have loaded the
+    /// run, so that failures were reported.
     ///
     /// # Errors
-    /// As [`Ranks::gather`]; without NCCL, or what it says.
+    /// As [`Ranks::gather`]; a missing NCCL, and its errors.
     pub fn join(&self, device: &Device) -> Result<(), RankError> {
         if self.size > 1 && !device.is_cpu() {
             let own = if self.rank == 0 {
@@ -433,8 +433,8 @@ impl Ranks {
         Ok(())
     }
 
-    /// Why ranks could not communicate: the rank that is gone, which NCCL may notice first, else NCCL's own words. Rank 0
-    /// ends the others when it has lost one.
+    /// Why communication failed: a lost rank, which NCCL may notice first, else NCCL's message.
+    /// Rank 0 ends the others when it has lost one.
     fn explained(&self, error: candle_core::Error) -> RankError {
         wait_until(|| self.keep_waiting().is_err());
         self.keep_waiting()
@@ -442,10 +442,10 @@ impl Ranks {
             .unwrap_or(RankError::Tensor(error))
     }
 
-    /// Sends another rank a message, as rank 0.
+    /// Sends a message to another rank, as rank 0.
     ///
     /// # Errors
-    /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
+    /// [`RankError::Lost`] or [`RankError::Failed`].
     pub fn send_to<M: Serialize>(&self, rank: usize, message: &M) -> Result<(), RankError> {
         self.links[rank - 1].send(message)
     }
@@ -460,16 +460,15 @@ impl Ranks {
         self.message(&self.links[0])
     }
 
-    /// Sends rank 0 bytes.
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
         self.links[0].send_bytes(bytes)
     }
 
-    /// Kills this process, another rank than 0, where it has not ended soon after rank 0 is gone: the driver may wait for
-    /// ever for a GPU's work that waits for another rank.
+    /// Kills this process, not rank 0, if it does not end soon after rank 0: the driver may wait
+    /// forever for GPU work that waits for another rank.
     ///
     /// # Errors
-    /// [`RankError::Start`] without a thread for it.
+    /// [`RankError::Start`] without a thread.
     pub fn end_with_rank_0(&self) -> Result<(), RankError> {
         let is_lost = self.loss();
         let watch = move || {
@@ -477,7 +476,7 @@ impl Ranks {
                 std::thread::sleep(Duration::from_millis(100));
             }
             std::thread::sleep(EXIT_TIMEOUT);
-            // It writes nothing that could be left unfinished.
+            // It writes nothing that could be left incomplete.
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
@@ -492,14 +491,14 @@ impl Ranks {
         })
     }
 
-    /// Returns once rank 0 has ended: it takes another rank that ends before it for lost.
+    /// Returns once rank 0 has ended, which would count an earlier end as a loss.
     pub fn wait_for_rank_0(&self) {
         while self.receive::<()>().is_ok() {}
     }
 
-    /// Tells rank 0 why this rank cannot go on.
+    /// Tells rank 0 why this rank fails.
     pub fn fail(&self, why: &str) {
-        // Waits, since closing the connection at once could drop the message.
+        // Closing at once could drop the message.
         if self.links[0].send_failure(why).is_ok() {
             wait_until(self.loss());
         }
@@ -515,7 +514,7 @@ impl std::fmt::Debug for Ranks {
     }
 }
 
-/// Waits for what is likely soon, but no longer than [`CAUSE_TIMEOUT`].
+/// Waits for something imminent, at most [`CAUSE_TIMEOUT`].
 fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() && start.elapsed() < CAUSE_TIMEOUT {

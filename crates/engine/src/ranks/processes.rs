@@ -1,5 +1,5 @@
-//! The other ranks as processes of this machine, over its loopback. They end with their connection; a rank that does not
-//! is killed.
+//! Ranks as processes of this machine, over loopback. They end with their connection, or are
+//! killed.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,7 +14,7 @@ use crate::score::given_threads;
 #[derive(Debug, Default)]
 pub(super) struct Processes(Vec<Child>);
 
-/// How long a rank has to end by itself.
+/// Time for a rank to end by itself.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Processes {
@@ -30,7 +30,7 @@ impl Processes {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
-        // Others of this machine can connect, too.
+        // Other local processes can connect too.
         let secret = secret().map_err(here)?;
         for rank in 1..size {
             let child = spawn(rank, &address, &secret, &arguments(rank)).map_err(|cause| {
@@ -48,7 +48,7 @@ impl Processes {
     }
 
     /// # Errors
-    /// [`RankError::Start`] of one that has ended.
+    /// [`RankError::Start`] for a process that has ended.
     fn check(&mut self) -> Result<(), RankError> {
         for (rank, child) in (1..).zip(&mut self.0) {
             if let Ok(Some(status)) = child.try_wait() {
@@ -67,7 +67,7 @@ impl Drop for Processes {
         for child in &mut self.0 {
             while let Ok(None) = child.try_wait() {
                 if start.elapsed() > EXIT_TIMEOUT {
-                    // Where it cannot be killed it is gone.
+                    // If it cannot be killed it is gone.
                     let _ = child.kill();
                     let _ = child.wait();
                     break;
@@ -79,20 +79,21 @@ impl Drop for Processes {
 }
 
 fn spawn(rank: usize, address: &str, secret: &str, arguments: &[String]) -> io::Result<Child> {
-    // The running program, even if its file was replaced.
+    // The running binary, even if its file was replaced.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("grpo-tui")
         .args(["rank", "--connect", address, "--number", &rank.to_string()])
         .args(arguments);
-    // In this process group, so that all are stopped and continued together; it ignores the signals that end a run.
+    // In this process group, to be suspended and continued together; ignores the signals that end a
+    // run.
     command
         .envs(given_threads())
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // By a pipe: arguments and environments can be read by others.
+        // By a pipe: arguments and environments are readable by others.
         stdin.write_all(secret.as_bytes())?;
     }
     Ok(child)

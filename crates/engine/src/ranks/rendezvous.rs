@@ -1,4 +1,4 @@
-//! How the other ranks come to rank 0: each says who it is, and proves that rank 0's user sent it.
+//! Ranks connect to rank 0, identify themselves, and prove that rank 0's user started them.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -9,11 +9,10 @@ use super::{Hello, Peer, RankError, SILENCE_TIMEOUT};
 use crate::files::random_bytes;
 use crate::format::hex;
 
-/// A connection that does not say who it is holds up the others for so long.
+/// Time for a connection to identify itself.
 const TO_GREET: Duration = Duration::from_secs(2);
 
-/// Ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come. `remedy`: for
-/// one that has not come in time.
+/// Waits for ranks 1 to `size - 1`; `check` may fail earlier. `remedy`: for a rank that is late.
 pub(super) fn gather(
     listener: &TcpListener,
     size: usize,
@@ -56,12 +55,12 @@ pub(super) fn gather(
     Ok(peers.into_iter().flatten().collect())
 }
 
-/// What proves that a process was sent by this user.
+/// Authenticates a process as started by this user.
 pub(super) fn secret() -> io::Result<String> {
     Ok(hex(&random_bytes::<32>()?))
 }
 
-/// The rank that connected; `None` for anybody else.
+/// The connected rank; `None` for anyone else.
 fn handshake(stream: TcpStream, secret: &str) -> Result<Option<Peer>, RankError> {
     let linked = || {
         stream.set_nonblocking(false)?;

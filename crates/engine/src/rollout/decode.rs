@@ -1,6 +1,7 @@
-//! Decoding. A row is tokens and how many of them are computed; each pass computes the next ones of all rows and samples
-//! after them. New prompts are computed by a pass of their own, once for all completions (a prefill); what a conversation
-//! goes on with, the newest token, and drafted ones are computed side by side. Rows that end free their slots.
+//! Continuous batching. A row has tokens, some of them computed; each pass computes the next ones
+//! of all rows and samples after them. New prompts are prefilled once for all their completions;
+//! continued conversations, newest tokens and drafts are computed side by side. Ended rows free
+//! their slots.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,55 +25,56 @@ use crate::model::{
 };
 use pass::{StepBackend, sample_after};
 
-mod admission; // which requests are decoded, and KV slots for their tokens
-mod drafting; // how many tokens are drafted for a pass
-mod kept; // completions whose conversation may go on
-mod pass; // what runs a pass
-mod rows; // a completion's tokens, its end, and what its next pass needs
+mod admission; // admission of requests, and KV slots
+mod drafting; // number of drafted tokens
+mod kept; // completions whose conversation may continue
+mod pass; // runs a pass
+mod rows; // state of a completion
 
-/// A completion under way.
+/// A completion being decoded.
 struct Row {
     asked: Arc<QueuedRequest>,
     sample: u32,
-    /// In `DecodeBatch::prompts`.
+    /// Key in `DecodeBatch::prompts`.
     prompt: usize,
-    /// The first slot in the KV cache, and how many.
+    /// First slot in the KV cache, and number of slots.
     kv_slots: (usize, usize),
-    /// The number of its state.
+    /// Index of its recurrent state.
     state: usize,
-    /// Of the states after each drafted token.
+    /// States after each drafted token.
     drafted_states: Vec<usize>,
-    /// Tokens of its conversation between the prompt in the cache and its completion.
+    /// Conversation tokens between the cached prompt and the completion.
     before: Vec<u32>,
-    /// How many of these and of the completion's tokens are in the cache.
+    /// How many of these and the completion's tokens are cached.
     computed: usize,
-    /// How many the next pass computes, before drafted ones; once it is started, how many it did.
+    /// Tokens computed by the next (once started: current) pass, excluding drafts.
     fed: usize,
-    /// Most tokens of the completion.
+    /// Maximum completion tokens.
     limit: usize,
-    /// The passes that it was in, of those that were read.
+    /// Passes it was in, among those read.
     passes: usize,
     completion: Completion,
-    /// The source wants no more of it.
+    /// Cancelled by the source.
     is_dropped: bool,
-    /// Of its whole prompt, where that is more than the one in the cache.
+    /// N-grams of the whole prompt, if longer than the cached one.
     ngrams: Option<Ngrams>,
     draft: Draft,
-    /// The index of its newest token among those sampled by the last pass, where that was not read yet.
+    /// Index of its newest token among the last pass's samples, if not yet read.
     pending: Option<usize>,
-    /// Its mask needs all tokens before: such a row is in no pass that runs ahead, and nothing is drafted for it.
+    /// Needs all previous tokens for its mask: excluded from passes that run ahead, and from
+    /// drafting.
     constrained: Option<ConstrainedRow>,
     thinking: RowThinking,
 }
 
-/// A prompt in the KV cache with completions under way.
+/// A cached prompt with completions being decoded.
 struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
 }
 
-/// A request that was given KV slots, with all or some of its samples.
+/// A request with KV slots, with all or some of its samples.
 struct AdmittedRequest {
     asked: Arc<QueuedRequest>,
     /// First row and number of rows in the cache.
@@ -81,21 +83,21 @@ struct AdmittedRequest {
     samples: Vec<(u32, (usize, usize))>,
 }
 
-/// A completion that has ended, in the cache.
+/// A completed row in the cache.
 struct KeptRow {
     id: (u64, u32),
-    /// In `DecodeBatch::prompts`.
+    /// Key in `DecodeBatch::prompts`.
     prompt: usize,
     kv_slots: (usize, usize),
     state: usize,
-    /// Of its prompt and completion.
+    /// Tokens of prompt and completion.
     tokens: Vec<u32>,
-    /// How many of them are in the cache: the last one where a pass that ran ahead has computed it.
+    /// Number of cached tokens: includes the last one if a pass that ran ahead computed it.
     computed: usize,
     experts: Option<ExpertRecord>,
 }
 
-/// The state of a decode: requests that wait, rows under way, and the KV cache that they share.
+/// State of decoding: waiting requests, active rows, shared KV cache.
 struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,
@@ -106,40 +108,40 @@ struct DecodeBatch<'a> {
     computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
-    /// The most rows of a pass, where some have more than one token to read.
+    /// Maximum rows of a pass if rows have several tokens to read.
     pass_rows: usize,
-    /// The layers whose experts are recorded.
+    /// Layers whose experts are recorded.
     recorded_experts: Option<ExpertLayers>,
     /// KV slots of completions.
     free_slots: FreeSlots,
     /// KV rows of prompts.
     free_rows: FreeSlots,
-    /// States of completions, and those after their drafted tokens.
+    /// States of completions, and after their drafts.
     free_states: FreeSlots,
-    /// The requests that wait, and their samples.
+    /// Waiting requests with their samples.
     waiting: VecDeque<(Arc<QueuedRequest>, VecDeque<u32>)>,
-    /// In the order in which they came.
+    /// Prompts in order of arrival.
     prompts: BTreeMap<usize, Prompt>,
-    /// Prompts so far.
+    /// Number of prompts so far.
     prefilled: usize,
-    /// In the order in which they came, so that rows of one prompt stand side by side.
+    /// Rows in order of arrival, with those of one prompt adjacent.
     rows: Vec<Row>,
-    /// Rows whose slots others needed, the youngest first.
+    /// Rows moved to host memory for lack of slots, youngest first.
     parked: Vec<(Row, SavedRow)>,
-    /// Completions whose conversation may go on, the oldest first.
+    /// Completions whose conversation may continue, oldest first.
     kept: VecDeque<KeptRow>,
     drafter: Drafter,
     lanes: Lanes,
-    /// The requests and samples of the rows of each pass whose tokens were not read yet.
+    /// Requests and samples of each unread pass.
     passes: VecDeque<Vec<(u64, u32)>>,
-    /// Tokens of the last pass that were sampled on the host; such a pass is read before the next is started.
+    /// Host-sampled tokens of the last pass, which is read before the next starts.
     shaped: Vec<ShapedToken>,
-    /// Passes since the last one with a draft.
+    /// Passes since the last draft.
     undrafted: usize,
     counts: DecodeCounts,
 }
 
-/// Decodes what a source has until it is closed. `threads` may cancel the work between two tokens.
+/// Decodes a source until it closes. `threads` may cancel between tokens.
 pub(super) fn decode_from(
     model: &Decoder,
     adapters: Adapters,
@@ -308,8 +310,8 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
-    /// tokens of the last are read: a row that they end is computed once more for nothing.
+    /// Feeds each row's newest token and drafts. Without drafts, the next pass starts before the
+    /// last one is read: a row that ends is computed once in vain.
     fn step(&mut self) -> Result<()> {
         let is_ahead = self.runs_ahead();
         if !is_ahead {
@@ -323,8 +325,9 @@ impl DecodeBatch<'_> {
         self.read(usize::from(is_ahead && is_started))
     }
 
-    /// Masks and drafts need the newest token, and rows that compute what was there before are few. After four passes
-    /// without a draft, one is looked for in every eighth pass alone.
+    /// Whether to run ahead: not with masks or drafts, which need the newest token, or rows with
+    /// uncomputed tokens. After four passes without a draft, drafting is only tried in every
+    /// eighth.
     fn runs_ahead(&self) -> bool {
         let may_draft =
             self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
@@ -334,7 +337,7 @@ impl DecodeBatch<'_> {
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
-    /// Starts a pass of the rows that have not reached their limit; whether there are any.
+    /// Starts a pass of rows below their limit; returns whether there are any.
     fn start(&mut self) -> Result<bool> {
         self.grow()?;
         for row in &mut self.rows {
@@ -395,7 +398,7 @@ impl DecodeBatch<'_> {
         Ok(true)
     }
 
-    /// Those of a pass of these rows.
+    /// Host-sampling parameters of these rows.
     fn shaped_params_of(&self, rows: &[usize]) -> Vec<ShapedParams> {
         let mut index = 0;
         let params = |&row: &usize| {
@@ -407,8 +410,8 @@ impl DecodeBatch<'_> {
         rows.iter().filter_map(params).collect()
     }
 
-    /// Reads the tokens of all passes but the last `left`, of each row up to the first that is not as drafted: a token
-    /// depends on its position alone, so the completions are those without drafts.
+    /// Reads all passes but the last `left`, each row up to the first mismatch with its draft: a
+    /// token's randomness depends only on its position, so completions are independent of drafts.
     fn read(&mut self, left: usize) -> Result<()> {
         while self.passes.len() > left {
             let fed = self.passes.pop_front().unwrap_or_default();
@@ -426,7 +429,7 @@ impl DecodeBatch<'_> {
             let mut likeliest = |index: usize| likeliest.remove(&index).unwrap_or_default();
             let count = sampled.len();
             let mut sampled = sampled.into_iter();
-            let mut rows = self.rows.iter_mut().peekable(); // some may have ended since, and new ones stand behind
+            let mut rows = self.rows.iter_mut().peekable(); // some have ended since, and new ones are behind
             for id in fed {
                 let first = count - sampled.len();
                 let Some(row) = rows.next_if(|row| row.id() == id) else {
@@ -461,7 +464,8 @@ impl DecodeBatch<'_> {
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
-                // None where its constraint could not go on. The newest has not been read, though it may be as drafted.
+                // The newest is unread, though it may match the draft. `None` if its constraint
+                // failed.
                 let accepted = (row.completion.token_ids.len() - before).saturating_sub(1);
                 row.keep_drafted(accepted, &mut self.free_states);
                 self.counts.drafted += draft.tokens.len();
@@ -484,7 +488,7 @@ impl DecodeBatch<'_> {
             .map(move |(ahead, token)| Feed {
                 row: row.fed_row(prefix, ahead),
                 token,
-                // Where it follows, the completion begins after the last.
+                // If it follows, the completion begins after the last.
                 params: row.params(match row.has_uncomputed_before() {
                     true => 0,
                     false => ahead,
@@ -493,7 +497,7 @@ impl DecodeBatch<'_> {
             })
     }
 
-    /// Gives the rows that have ended to the source, and forgets a prompt after the last of its.
+    /// Returns ended rows to the source, and drops prompts without rows.
     fn retire(&mut self) {
         let ended: Vec<Row> = self.rows.extract_if(.., Row::has_ended).collect();
         if ended.is_empty() {
@@ -529,7 +533,7 @@ impl DecodeBatch<'_> {
     }
 }
 
-/// Puts the tokens that were sampled on the host in their places; returns the likeliest ones there, by index.
+/// Inserts host-sampled tokens; returns alternatives by index.
 fn replace_shaped(
     sampled: &mut [SampledToken],
     shaped: Vec<ShapedToken>,

@@ -1,5 +1,5 @@
-//! A step of decoding on a GPU: recorded as a CUDA graph for each number of rows, started for every token. The next step
-//! can start before this machine knows the last one's tokens.
+//! Decode steps on a GPU, recorded as a CUDA graph per number of rows. The next step can start
+//! before the host knows the last tokens.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -22,11 +22,11 @@ use crate::plan::{
     gpu_decode_rows, gpu_prompt_rows, memory_limit_bytes,
 };
 
-/// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
-/// again for 187 rows.
+/// A pass of 64 rows at the Qwen3-8B shape takes 6.05 ms on an H200 and one of 256 rows 10.7 ms:
+/// 4.5 ms, plus as much again per 187 rows.
 const BALANCED_ROWS: usize = 187;
 
-/// Parked completions may take one part in so many of the host's memory.
+/// Host memory is divided by this for parked completions.
 const PARKED_SHARE: usize = 4;
 
 pub(super) fn limits(model: &Decoder) -> DecodeLimits {
@@ -46,13 +46,13 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     }
 }
 
-/// KV cache and recorded graphs of the last rollout, for the next one.
+/// KV cache and recorded graphs, reused by the next rollout.
 #[derive(Debug, Default)]
 pub(super) struct GpuBuffers(Mutex<Option<(TensorId, KvCache, Steps)>>);
 
 impl GpuBuffers {
-    /// The last rollout's buffers if they are of this model and large enough, else new ones. Recorded passes read the caches
-    /// where they were.
+    /// Reuses the last buffers if they are of this model and large enough. Recorded passes depend
+    /// on cache addresses.
     pub(super) fn reuse(
         &self,
         model: &Decoder,
@@ -74,13 +74,13 @@ impl GpuBuffers {
             Some((_, caches, steps)) => (caches, steps),
             None => (KvCache::new(model, needed)?, Steps::new(most_rows, model)?),
         };
-        // Few numbers are recorded.
+        // Rounded, so that few sizes are recorded.
         steps.longest = (capacity.longest > 0).then(|| capacity.longest.next_multiple_of(512));
         steps.records_experts = capacity.records_experts;
         Ok((caches, steps))
     }
 
-    /// Keeps buffers, if they are not large.
+    /// Keeps buffers unless large.
     pub(super) fn keep(&self, model: &Decoder, caches: KvCache, steps: Steps) {
         if caches.bytes() <= GPU_KEPT_CACHE_BYTES {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -89,50 +89,50 @@ impl GpuBuffers {
     }
 }
 
-/// Recorded decode graphs with their input and output buffers, at fixed addresses.
+/// Recorded decode graphs with input and output buffers at fixed addresses.
 #[derive(Debug)]
 pub(super) struct Steps {
-    /// [most rows, 13], u32: for n rows `SampleParams::words`, [n, 4], the tables of `DecodeRows::Table`, [n, 4] and
-    /// [n, 2], tokens, positions and adapters.
+    /// [most rows, 13], u32: for n rows `SampleParams::words`, [n, 4], tables of
+    /// `DecodeRows::Table`, [n, 4] and [n, 2], tokens, positions, adapters.
     inputs: Tensor,
-    /// [most rows, 2], u32, as [`sample_into`] leaves them.
+    /// [most rows, 2], u32, from [`sample_into`].
     sampled: Tensor,
-    /// Page-locked buffers of alternate passes: inputs, then sampled tokens.
+    /// Page-locked, for alternate passes: inputs, then sampled tokens.
     host: [HostBuffer; 2],
-    /// Passes that were not read yet, at most two.
+    /// Unread passes, at most two.
     started: VecDeque<StartedPass>,
-    /// Passes so far.
+    /// Number of passes.
     passes: usize,
-    /// The most tokens of a prompt and its completion together, where that is known before they come.
+    /// Maximum of prompt + completion, if known in advance.
     longest: Option<usize>,
-    /// `None` after the first pass of so many rows, which loads and selects its kernels.
+    /// `None` after a size's first pass, which loads and selects kernels.
     graphs: HashMap<GraphKey, Option<Graph>>,
-    /// Why a pass could not be recorded; kernels are started one by one since.
+    /// Why recording failed; kernels are launched individually since.
     unrecorded: Option<String>,
-    /// From the first constrained pass on.
+    /// Created by the first constrained pass.
     masked: Option<MaskBuffers>,
-    /// Where the model has experts.
+    /// Set for models with experts.
     experts: Option<ExpertBuffers>,
-    /// Whether what they have is read.
+    /// Whether the experts are read.
     records_experts: bool,
 }
 
-/// What is read of a pass once it has arrived.
+/// Data to read once a pass has arrived.
 #[derive(Debug)]
 struct StartedPass {
     tokens: usize,
-    /// Words of the experts; 0 where they are not recorded.
+    /// Words of the experts; 0 if not recorded.
     expert_words: usize,
     arriving: PendingCopy,
 }
 
-/// Where recorded passes write the experts that their rows select.
+/// Buffers for the selected experts of recorded passes.
 #[derive(Debug)]
 struct ExpertBuffers {
     layers: ExpertLayers,
-    /// [most rows * experts of a token], u32: for n rows [layers, n, active].
+    /// [most rows * experts per token], u32: for n rows [layers, n, active].
     selected: Tensor,
-    /// Page-locked, of alternate passes.
+    /// Page-locked, for alternate passes.
     host: [HostBuffer; 2],
 }
 
@@ -153,7 +153,7 @@ impl ExpertBuffers {
             .reshape((layers, rows, active))
     }
 
-    /// Starts to copy those of a pass to the host; how many words.
+    /// Starts copying a pass's experts to the host; returns the number of words.
     fn start_copy(&mut self, rows: usize, pass: usize) -> Result<usize> {
         let (selected, words) = (self.of_rows(rows)?, rows * self.layers.per_token());
         start_copy_to_host(
@@ -163,7 +163,7 @@ impl ExpertBuffers {
         Ok(words)
     }
 
-    /// So many words of a pass that have arrived.
+    /// Reads `words` of an arrived pass.
     fn read(&self, words: usize, pass: usize) -> PassExperts {
         let bytes =
             self.host[pass % 2].bytes()[..words * size_of::<u32>()].chunks_exact(size_of::<u32>());
@@ -204,15 +204,15 @@ struct GraphKey {
     rows: usize,
     longest: usize,
     adapters: Adapters,
-    /// Numbers of each of several in the rank.
+    /// Rank per adapter, if there are several.
     slot: usize,
-    /// Ends with the logits: its tokens are sampled when the masks are ready.
+    /// Ends with logits: sampling waits for masks.
     is_masked: bool,
 }
 
-/// Words of a row's inputs.
+/// Input words per row.
 const WORDS: usize = 13;
-/// Words of a row's sampled token.
+/// Words per sampled token.
 const SAMPLED_WORDS: usize = 2;
 
 impl Steps {
@@ -242,19 +242,20 @@ impl Steps {
         })
     }
 
-    /// Why a pass could not be recorded.
+    /// Why recording failed.
     pub(super) fn unrecorded(&self) -> Option<String> {
         self.unrecorded.clone()
     }
 
-    /// The most rows of a pass.
+    /// Maximum rows of a pass.
     pub(super) fn most_rows(&self) -> usize {
         self.sampled.dims()[0]
     }
 
-    /// Starts to sample after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
-    /// under way. `masks` is asked while the model computes, for those of the fed tokens; whether they were there first.
-    /// Where there are masks, some tokens may be sampled on the host, from logits that are waited for.
+    /// Starts a pass of `rows` rows that samples after each fed token; read it by
+    /// [`Steps::finish`]. At most two may be running. `masks` is called while the model computes,
+    /// and returns the fed tokens' masks and whether they were ready first. With masks, some tokens
+    /// may be sampled on the host, which waits for the logits.
     pub(super) fn start(
         &mut self,
         model: &Decoder,
@@ -326,7 +327,7 @@ impl Steps {
             experts.map_or(Ok(0), |experts| experts.start_copy(rows, self.passes))?;
         let sampled = self.sampled.narrow(0, 0, feeds.len())?;
         let bytes = sampled_bytes(self.host[self.passes % 2].bytes_mut(), feeds.len());
-        // What arrives last.
+        // Arrives last.
         let arriving = start_copy_to_host(&sampled, bytes)?;
         self.started.push_back(StartedPass {
             tokens: feeds.len(),
@@ -336,7 +337,7 @@ impl Steps {
         Ok((is_hidden, on_host))
     }
 
-    /// Starts to sample as many rows of the last pass.
+    /// Starts sampling `rows` rows of the last pass.
     fn sample_masked_rows(&mut self, words: &[u32], rows: usize) -> Result<()> {
         let Some(MaskBuffers {
             logits,
@@ -362,7 +363,7 @@ impl Steps {
         )
     }
 
-    /// Waits for the pass that was started first, if there is one.
+    /// Waits for the oldest pass, if any.
     pub(super) fn finish(&mut self) -> Result<Option<SampledPass>> {
         let Some(StartedPass {
             tokens,
@@ -387,7 +388,8 @@ impl Steps {
         }))
     }
 
-    /// The feeds, the last again and again up to `rows`: it writes the same to the same place, but no state.
+    /// Uploads feeds, padded to `rows` by repeating the last, which rewrites its own slot but no
+    /// state.
     fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
         let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
         let params = (0..rows).flat_map(|index| feed(index).params.words());
@@ -459,20 +461,20 @@ impl Steps {
 }
 
 impl Drop for Steps {
-    /// Copies to the host buffers are over before these are freed.
+    /// Copies must finish before the host buffers are freed.
     fn drop(&mut self) {
         while self.finish().is_ok_and(|params| params.is_some()) {}
     }
 }
 
-/// The part of a host buffer with so many sampled tokens: its end.
+/// The end of a host buffer, for `count` sampled tokens.
 fn sampled_bytes(bytes: &mut [u8], count: usize) -> &mut [u8] {
     let start = bytes.len() / (WORDS + SAMPLED_WORDS) * WORDS;
     &mut bytes[start..start + count * SAMPLED_WORDS * size_of::<u32>()]
 }
 
-/// The next multiple of a part of the power of two above: between a power of two and the next `parts / 2` numbers have
-/// to be recorded.
+/// Rounds up to a fraction of the next power of two: `parts / 2` sizes are recorded between two
+/// powers of two.
 fn padded(rows: usize, parts: usize) -> usize {
     rows.next_multiple_of((rows.next_power_of_two() / parts).max(1))
 }

@@ -1,14 +1,15 @@
-//! Drafts of the next tokens of a completion, from what followed the same tokens before: in its prompt, or in earlier
-//! completions of the run. Prompt lookup and n-gram speculation (vLLM's `ngram` method), made free of any effect on what
-//! is sampled: a draw is a function of its place alone, so a draft is kept as far as it is what was drawn anyway.
+//! Drafts next tokens of a completion by n-grams in its prompt and in earlier completions: prompt
+//! lookup and n-gram speculation (vLLM's `ngram` method). Exact: a token's randomness depends only
+//! on its position, so a draft is accepted as far as it equals what is sampled anyway.
 
-/// Tokens of completions that are learnt together; those of the last one or two generations are searched.
+/// Completion tokens per generation; the last one or two generations are searched.
 const GENERATION_TOKENS: usize = 1 << 16;
-/// A generation ends after so many steps at the latest.
+/// Maximum steps per generation.
 const GENERATION_STEPS: u64 = 16;
-/// Stands before each completion; no token has this id.
+/// Precedes each completion; not a token id.
 const START: u32 = u32::MAX;
-/// The tokens before a drafted one, its start included, by which it is found in earlier completions and in the prompt.
+/// Contexts before a drafted token, including the start, looked up in earlier completions and in
+/// the prompt.
 const CONTEXTS: [(Source, usize); 6] = [
     (Source::History, 4),
     (Source::History, 3),
@@ -18,13 +19,12 @@ const CONTEXTS: [(Source, usize); 6] = [
     (Source::Prompt, 1),
 ];
 const MAX_NGRAM: usize = 4;
-/// How often in a row the same token followed a context, in three levels: from 0, 3 and 12 times on.
+/// Levels by how often in a row the same token followed a context.
 const LEVELS: [u8; 3] = [0, 3, 12];
-/// The share of drafted tokens that is assumed to hold before any was seen, by level, and the number of tokens that it
-/// counts as.
+/// Prior acceptance rate by level, and the number of tokens it counts as.
 const ASSUMED: [f64; 3] = [0.35, 0.4, 0.9];
 const ASSUMED_TOKENS: f64 = 8.0;
-/// A streak is counted up to here, and halved by another token.
+/// Maximum streak; halved by a different token.
 const MAX_STREAK: u8 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +33,19 @@ enum Source {
     Prompt,
 }
 
-/// The newest completions of a run, learnt as they come. It follows from the rollouts of the last steps alone, so that a
-/// resumed run drafts as before.
+/// A run's newest completions. Determined by the rollouts of the last steps, so that a resumed run
+/// drafts equally.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DraftHistory {
     older: Ngrams,
     newer: Ngrams,
-    /// Of the newer ones, by steps; `None` before the first.
+    /// Generation of the newer completions, by steps; `None` before the first.
     generation: Option<u64>,
 }
 
 impl DraftHistory {
-    /// Adds completions of a step, from 1 on. `kept`: the steps whose rollouts a resumed run finds, besides the last
-    /// checkpoint's; 0: all.
+    /// Adds completions of a step (from 1). `kept`: steps whose rollouts a resumed run finds,
+    /// besides the last checkpoint's; 0: all.
     pub fn add<'c>(
         &mut self,
         step: u64,
@@ -66,7 +66,7 @@ impl DraftHistory {
         }
     }
 
-    /// The first step of which the history after `step` knows anything.
+    /// The oldest step that the history after `step` may depend on.
     pub fn first_step(step: u64, kept: u64) -> u64 {
         let steps = generation_steps(kept).max(1);
         (step.saturating_sub(1) / steps).saturating_sub(1) * steps + 1
@@ -83,7 +83,7 @@ impl DraftHistory {
     }
 }
 
-/// Two generations are never more steps than are kept; 0: none is.
+/// Two generations never exceed the kept steps; 0: no history.
 fn generation_steps(kept: u64) -> u64 {
     match kept {
         0 => GENERATION_STEPS,
@@ -91,12 +91,12 @@ fn generation_steps(kept: u64) -> u64 {
     }
 }
 
-/// What follows n-grams.
+/// Continuations of n-grams.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ngrams {
     /// Texts, each after a [`START`].
     tokens: Vec<u32>,
-    /// By hash of an n-gram: the index of the token that follows it, 0 for none, and how often in a row it was that.
+    /// Index of the following token (0: none) and its streak, by n-gram hash.
     following: Vec<(u32, u8)>,
 }
 
@@ -107,7 +107,7 @@ impl Ngrams {
         ngrams
     }
 
-    /// For about so many tokens; of more, more n-grams are lost.
+    /// Sized for about `tokens`; more lose n-grams.
     fn with_room(tokens: usize) -> Self {
         Self {
             tokens: Vec::new(),
@@ -124,7 +124,7 @@ impl Ngrams {
         }
     }
 
-    /// That the token at `end` follows the `length` before it.
+    /// Learns that the token at `end` follows the `length` before it.
     fn learn_one(&mut self, end: usize, length: usize) {
         let context = &self.tokens[end - length..end];
         let place = self.place(context);
@@ -145,14 +145,14 @@ impl Ngrams {
         hash as usize & (self.following.len().max(1) - 1)
     }
 
-    /// The token at `end` if `context` stands before it: another may have the same hash.
+    /// The token at `end` if preceded by `context`: hashes may collide.
     fn follows(&self, end: u32, context: &[u32]) -> Option<u32> {
         let end = end as usize;
         (end >= context.len() && end > 0 && self.tokens[end - context.len()..end] == *context)
             .then(|| self.tokens[end])
     }
 
-    /// What follows `context`, and the level of how often it did.
+    /// The continuation of `context`, and its level.
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
         let &(end, streak) = self.following.get(self.place(context))?;
         let level = LEVELS.iter().rposition(|least| streak >= *least);
@@ -160,13 +160,13 @@ impl Ngrams {
     }
 }
 
-/// Tokens that may come next.
+/// Likely next tokens.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub(super) tokens: Vec<u32>,
-    /// Of each token: the estimated probability that it and those before it are drawn.
+    /// Estimated probability that a token and those before are accepted.
     pub(super) probabilities: Vec<f64>,
-    /// Of each token: index of its context in [`CONTEXTS`], level.
+    /// Index in [`CONTEXTS`] and level, by token.
     kinds: Vec<(usize, usize)>,
 }
 
@@ -178,11 +178,11 @@ impl Draft {
     }
 }
 
-/// Drafts for the rows of one rollout. Which context is believed follows from how often its tokens held.
+/// Drafts for the rows of one rollout, trusting contexts by their acceptance rates.
 pub(super) struct Drafter {
-    /// Of a draft.
+    /// Limit per draft.
     most_tokens: usize,
-    /// By context and level: tokens that held, and tokens that were compared.
+    /// Accepted and compared tokens, by context and level.
     seen: [[(f64, f64); LEVELS.len()]; CONTEXTS.len()],
 }
 
@@ -195,7 +195,7 @@ impl Drafter {
         }
     }
 
-    /// At most `most` tokens that may follow `tokens`, as long as all of them hold with an estimated probability of at
+    /// Drafts at most `most` tokens likely to follow `tokens`, while their joint probability is at
     /// least `least`.
     pub(super) fn draft(
         &self,
@@ -205,7 +205,7 @@ impl Drafter {
         least: f64,
     ) -> Draft {
         let mut draft = Draft::default();
-        // The end of the completion and its draft, after the start if it is near.
+        // The end of completion and draft, after the start if near.
         let mut end = match tokens.len() < MAX_NGRAM {
             true => vec![START],
             false => Vec::new(),
@@ -228,7 +228,7 @@ impl Drafter {
         draft
     }
 
-    /// The likeliest token after `end`: the share of such tokens that held, the token, context and level.
+    /// The likeliest token after `end`: acceptance rate, token, context and level.
     fn next(
         &self,
         history: &DraftHistory,
@@ -249,7 +249,7 @@ impl Drafter {
         candidates.reduce(|best, other| if other.0 > best.0 { other } else { best })
     }
 
-    /// Learns from a draft whose first `held` tokens were drawn.
+    /// Learns from a draft whose first `held` tokens were accepted.
     pub(super) fn observe(&mut self, draft: &Draft, held: usize) {
         for (index, &(context, level)) in draft.kinds.iter().take(held + 1).enumerate() {
             let (all_held, compared) = &mut self.seen[context][level];
@@ -304,7 +304,7 @@ mod tests {
             drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens,
             [7]
         );
-        // Where none is likely enough to pay there is no draft.
+        // No draft if none is likely enough.
         assert!(
             drafter
                 .draft((&history, &prompt), &[1, 2], 8, 0.99)
@@ -380,11 +380,11 @@ mod tests {
             (history.after(&[START, 1]), history.after(&[START, 3])),
             (None, Some((4, 0)))
         );
-        // Where rollouts of one step are kept a resumed run could not know.
+        // With rollouts of one step kept, a resumed run could not know.
         let mut none = DraftHistory::default();
         none.add(1, [[1, 2].as_slice()], 1);
         assert_eq!(none.after(&[START, 1]), None);
-        // Many completions in one step are no more memory.
+        // Many completions in one step need no more memory.
         let long = vec![7; GENERATION_TOKENS - 1];
         history.add(34, [long.as_slice(), &long, &long], 0);
         assert!(history.newer.tokens.len() <= 2 * GENERATION_TOKENS);

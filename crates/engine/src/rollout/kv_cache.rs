@@ -1,4 +1,4 @@
-//! The KV cache of a decode: limits, capacity, the rows of a pass, and what it gives.
+//! KV cache of decoding: limits, capacity, rows and results of a pass.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -9,60 +9,60 @@ use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::kernels::write_rows::write_rows;
 use crate::model::{CacheView, CacheWidth, Decoder, PassExperts, PrefilledRows};
 
-/// Limits on what is decoded together.
+/// Limits of joint decoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeLimits {
     /// Completions.
     pub(super) rows: usize,
     /// Their tokens.
     pub(super) kv_slots: usize,
-    /// Bytes of the host's memory for completions whose slots others need.
+    /// Host memory in bytes for parked completions.
     pub(super) parked_bytes: usize,
-    /// Tokens of a completion at first where not all can have the most; its slots are doubled when it has filled them.
+    /// Initial slots of a completion if not all can have the maximum; doubled when full.
     pub(super) initial_slots: usize,
     /// Tokens of their prompts.
     pub(super) prompt_rows: usize,
-    /// Tokens of prompts that are prefilled at once; a longer prompt is alone.
+    /// Prompt tokens prefilled at once; a longer prompt is alone.
     pub(super) prefill_rows: usize,
-    /// Rows of a step with drafts; more completions than that are decoded without.
+    /// Rows of a step with drafts; with more completions there are none.
     pub(super) drafted_rows: usize,
-    /// Rows that take as long to compute as the weights to read.
+    /// Rows whose computation takes as long as reading the weights.
     pub(super) balanced_rows: usize,
-    /// A pass is started before the tokens of the last one are read.
+    /// Whether a pass starts before the last one is read.
     pub(super) runs_ahead: bool,
-    /// The rows that are computed for so many, without drafts and with: a GPU records a pass for few numbers of rows.
+    /// Rounds rows up, without drafts and with: a GPU records few sizes.
     pub(super) padded: fn(usize) -> usize,
     pub(super) padded_drafted: fn(usize) -> usize,
 }
 
-/// The sizes of one decode's caches and batches.
+/// Sizes of caches and batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
-    /// Completions that are decoded together.
+    /// Completions decoded together.
     pub(super) rows: usize,
     /// KV slots of completions.
     pub(super) kv_slots: usize,
     pub(super) prompt_rows: usize,
-    /// A completion's slots at first, where it may have more.
+    /// Initial slots of a completion.
     pub(super) initial_slots: usize,
-    /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
+    /// Maximum of prompt + completion; 0 if unknown in advance.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(dead_code, reason = "a pass is recorded on a GPU alone")
     )]
     pub(super) longest: usize,
-    /// Most drafted tokens of a row.
+    /// Maximum drafted tokens per row.
     pub(super) draft_tokens: usize,
-    /// Numbers of each adapter in the rank, where several stand side by side, else 0.
+    /// Rank per adapter if there are several, else 0.
     pub(super) adapter_slot: usize,
-    /// Whether each completion has the experts of its tokens.
+    /// Whether completions record experts.
     pub(super) records_experts: bool,
-    /// Whether conversations go on in the cache.
+    /// Whether conversations continue in the cache.
     pub(super) is_conversing: bool,
 }
 
 impl Capacity {
-    /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
+    /// Capacity for exactly these requests; `halvings`: after running out of memory.
     pub(super) fn for_list(
         requests: &[RequestSize],
         sampling: &Sampling,
@@ -81,7 +81,7 @@ impl Capacity {
         // A branch is decoded while others of its conversation are kept.
         let fits = kv_slots == rows * limit && !requests.iter().any(|request| request.has_branches);
         let prompt_rows = match later > 0 && !fits {
-            // Branches, and conversations whose place others need, are prefilled, each with a prompt of its own.
+            // Branches and evicted conversations are prefilled, each with its own prompt.
             true => sum(|request| request.samples * (request.prompt_tokens + request.later_tokens)),
             false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
         };
@@ -103,7 +103,7 @@ impl Capacity {
         }
     }
 
-    /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
+    /// One per row, and per drafted token; on a GPU at most for padded rows.
     pub(super) fn states(&self, limits: DecodeLimits) -> usize {
         let drafted = match self.draft_tokens {
             0 => 0,
@@ -116,8 +116,8 @@ impl Capacity {
         (self.rows + drafted).min(most)
     }
 
-    /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
-    /// its client has read the beginning.
+    /// Capacity for future requests. A completion has all slots from the start, so that none
+    /// restarts: its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         Self {
             rows: size.rows,
@@ -133,48 +133,48 @@ impl Capacity {
     }
 }
 
-/// The input token of a row.
+/// Input token of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FedToken {
     Known(u32),
-    /// The token sampled by the last pass after its token of this index; only the GPU may know it yet.
+    /// The last pass's sample at this index; possibly known only to the GPU.
     Sampled(usize),
 }
 
-/// One row of a step: the input token, and the parameters that sample the next.
+/// A row of a step: input token, and sampling parameters of the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
     pub(super) token: FedToken,
     pub(super) params: SampleParams,
-    /// Index of its adapter, as the kernels take it.
+    /// Index of its adapter, in the kernels' encoding.
     pub(super) adapter: u32,
 }
 
 impl Feed {
-    /// Its position in the sequence.
+    /// Position in the sequence.
     pub(super) fn position(&self) -> usize {
         self.row.prefix.1 + self.row.length - 1
     }
 }
 
-/// What a pass gives.
+/// Result of a pass.
 #[derive(Debug, Default)]
 pub(super) struct SampledPass {
-    /// After each fed token.
+    /// Samples after each fed token.
     pub(super) tokens: Vec<SampledToken>,
-    /// Of the fed tokens, where they are recorded.
+    /// Experts of the fed tokens, if recorded.
     pub(super) experts: Option<PassExperts>,
 }
 
-/// Keys and values of the prompts and of the generated tokens, and the states of the rows.
+/// Keys and values of prompts and completions, and recurrent states.
 #[derive(Debug)]
 pub(super) struct KvCache {
     layers: Vec<LayerCache>,
     size: CacheSize,
 }
 
-/// Tokens of completions, tokens of prompts, and states.
+/// Completion tokens, prompt tokens, states.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CacheSize {
     pub(super) kv_slots: usize,
@@ -185,12 +185,12 @@ pub(super) struct CacheSize {
 #[derive(Debug)]
 enum LayerCache {
     KeysValues {
-        /// [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
+        /// [prompt rows, 2 * key_width]; on the CPU created by the first prompts.
         prompts: Option<Tensor>,
         /// [slots, 2 * key_width].
         written: Tensor,
     },
-    /// That of this earlier layer.
+    /// Uses this earlier layer's.
     OfLayer(usize),
     /// [states, width] each.
     States([Tensor; 2]),
@@ -205,7 +205,7 @@ impl KvCache {
         let layer = |width| match width {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
                 written: zeros(size.kv_slots, width)?,
-                // Recorded passes read them always at the same address.
+                // Recorded passes need fixed addresses.
                 prompts: match device.is_cpu() {
                     true => None,
                     false => Some(zeros(size.prompt_rows, width)?),
@@ -224,8 +224,8 @@ impl KvCache {
         })
     }
 
-    /// Takes what is kept of prompts in a layer. `ranges` are the first row and the number of rows of each piece, in
-    /// order, here; `states`: by prompt where copies of its state go.
+    /// Stores a layer's prefill. `ranges`: first row and number of rows of each piece, in order;
+    /// `states`: by prompt, destinations of its state.
     pub(super) fn store(
         &mut self,
         layer: usize,
@@ -264,7 +264,7 @@ impl KvCache {
         })
     }
 
-    /// What [`KvCache::save_row`] copies.
+    /// Size of a [`KvCache::save_row`].
     pub(super) fn row_bytes(&self, slots: (usize, usize)) -> usize {
         let bytes = |(cache, _, rows): (&Tensor, _, usize)| {
             rows * cache.elem_count() / cache.dims()[0] * cache.dtype().size_in_bytes()
@@ -272,7 +272,7 @@ impl KvCache {
         self.places(slots, 0).map(bytes).sum()
     }
 
-    /// The first `count` tokens from slot `first` on, and a row's state, copied to the host.
+    /// Copies `count` tokens from slot `first` on, and a row's state, to the host.
     pub(super) fn save_row(
         &self,
         (first, count): (usize, usize),
@@ -288,7 +288,7 @@ impl KvCache {
         places.map(copy).collect::<Result<_>>().map(SavedRow)
     }
 
-    /// Writes as many tokens to other slots, and the state to another.
+    /// Restores a row to other slots and another state.
     pub(super) fn restore_row(
         &self,
         saved: &SavedRow,
@@ -303,7 +303,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// Where a row's tokens and its state are: a cache, the first row and their number.
+    /// Locations of a row's tokens and state: cache, first row, number of rows.
     fn places(
         &self,
         (first, count): (usize, usize),
@@ -314,7 +314,7 @@ impl KvCache {
             LayerCache::OfLayer(_) => Vec::new(),
             LayerCache::States(states) => states.iter().map(|cache| (cache, state, 1)).collect(),
         });
-        // A tensor on a GPU cannot be empty.
+        // A GPU tensor cannot be empty.
         places.filter(|(.., count)| *count > 0)
     }
 
@@ -341,7 +341,7 @@ impl KvCache {
         })
     }
 
-    /// By layer.
+    /// Views by layer.
     pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
         let read = |layer| match layer {
             &LayerCache::OfLayer(source) => &self.layers[source],
@@ -359,7 +359,7 @@ impl KvCache {
     }
 }
 
-/// Keys and values of a completion's tokens, and its states, by layer.
+/// A completion's keys, values and states, by layer.
 #[derive(Debug)]
 pub(super) struct SavedRow(Vec<Vec<u8>>);
 
@@ -369,7 +369,7 @@ impl SavedRow {
     }
 }
 
-/// Writes prompts' rows to their places in `cache`, which is made with `size` rows where there is none.
+/// Writes prompt rows to `cache`, created with `size` rows if missing.
 fn store_rows(
     cache: &mut Option<Tensor>,
     size: usize,
@@ -395,7 +395,7 @@ fn store_rows(
     Ok(())
 }
 
-/// Joins adjacent ranges, each a first row and a number of rows.
+/// Joins adjacent ranges (first row, number of rows).
 pub(super) fn joined(all: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for (start, rows) in all {
@@ -407,7 +407,7 @@ pub(super) fn joined(all: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, u
     ranges
 }
 
-/// Free slots of a cache: ranges by their start.
+/// Free slots of a cache: ranges by start.
 #[derive(Debug)]
 pub(super) struct FreeSlots(Vec<(usize, usize)>);
 
@@ -429,7 +429,7 @@ impl FreeSlots {
         Some(start)
     }
 
-    /// So many instead of `old`; nothing changes where there are not as many side by side.
+    /// Replaces `old` by `rows` contiguous slots; `None`, without change, if there are none.
     pub(super) fn exchange(&mut self, old: (usize, usize), rows: usize) -> Option<usize> {
         let before = self.0.clone();
         self.give_back(old.0, old.1);

@@ -1,4 +1,4 @@
-//! The masks of constrained rows: what may come next is computed while the model computes, then sampled from.
+//! Masks of constrained rows, computed while the model computes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use crate::score::on_every_core;
 #[derive(Debug)]
 pub(super) struct ConstrainedRow {
     progress: Progress,
-    /// Rows of one lane share what they learn of a grammar, and are computed one after another.
+    /// Rows of one lane share a grammar's cache, and are computed sequentially.
     lane: usize,
-    /// Why it cannot go on.
+    /// Why it failed.
     pub(super) failure: Option<ConstraintError>,
 }
 
-/// The constraints of a decode, by lane.
+/// Constraints of a decode, by lane.
 #[derive(Debug)]
 pub(super) struct Lanes {
     count: usize,
-    /// By the constraint that a request names; it is kept, so that its address stays its own.
+    /// Copies by identity of the request's constraint, which is kept alive so that its address
+    /// stays unique.
     copies: HashMap<*const Constraint, (Arc<Constraint>, Vec<Constraint>)>,
     rows: usize,
 }
@@ -47,7 +48,7 @@ impl Lanes {
     pub(super) fn row(&mut self, constraint: &Arc<Constraint>) -> ConstrainedRow {
         let lane = self.rows % self.count;
         self.rows += 1;
-        // Constraints that no request names any more.
+        // Drop constraints without requests.
         let is_named = |constraint: &Arc<Constraint>| Arc::strong_count(constraint) > 1;
         self.copies
             .retain(|_, (constraint, _)| is_named(constraint));
@@ -71,7 +72,7 @@ impl ConstrainedRow {
         }
     }
 
-    /// Where there is none, all tokens are allowed and the row is to be ended.
+    /// Computes the mask. After a failure all tokens are allowed, and the row will be ended.
     fn mask(&mut self, words: &mut [u32]) {
         if let Err(error) = self.progress.mask(words) {
             self.failure.get_or_insert(error);
@@ -80,15 +81,15 @@ impl ConstrainedRow {
     }
 }
 
-/// What allows the next token of a row.
+/// Mask source of a row's next token.
 #[derive(Debug)]
 pub(super) enum RowMask<'r> {
     Grammar(&'r mut ConstrainedRow),
-    /// This one alone.
+    /// This token only.
     Token(u32),
 }
 
-/// The masks of rows in order: all bits are set for rows without one.
+/// Masks in row order; all ones for rows without one.
 pub(super) fn masks(
     rows: Vec<Option<RowMask<'_>>>,
     vocabulary: usize,
@@ -126,7 +127,7 @@ pub(super) fn masks(
     words
 }
 
-/// Samples a token per row, under masks where there are any.
+/// Samples a token per row, under masks if given.
 pub(super) fn sample(
     logits: &Tensor,
     params: &[SampleParams],
@@ -138,7 +139,7 @@ pub(super) fn sample(
     }
 }
 
-/// The time spent on masks.
+/// Time spent on masks.
 #[derive(Debug, Default)]
 pub struct MaskOverhead {
     masks: AtomicU64,
@@ -157,24 +158,24 @@ impl MaskOverhead {
         self.last.store(nanoseconds, Ordering::Relaxed);
     }
 
-    /// The masks of the last pass were there before its logits.
+    /// The last pass's masks were ready before its logits.
     #[cfg(feature = "cuda")]
     pub(super) fn hide_last(&self) {
         self.hidden
             .fetch_add(self.last.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Masks that were computed.
+    /// Number of masks computed.
     pub fn masks(&self) -> u64 {
         self.masks.load(Ordering::Relaxed)
     }
 
-    /// From the first mask of a pass to its last, summed over the passes of all threads.
+    /// Time from a pass's first to last mask, summed over passes and threads.
     pub fn seconds(&self) -> f64 {
         self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
     }
 
-    /// Upper bound of the seconds in which the model waited for masks.
+    /// Upper bound of the model's waiting time for masks.
     pub fn waited_seconds(&self) -> f64 {
         self.seconds() - self.hidden.load(Ordering::Relaxed) as f64 / 1e9
     }

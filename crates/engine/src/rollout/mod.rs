@@ -1,16 +1,17 @@
-//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones free their slots.
+//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; ended ones
+//! free their slots.
 
-mod decode; // prompts and their rows decoded together, from a queue
+mod decode; // continuous batching from a queue
 #[cfg(feature = "cuda")]
-mod decode_gpu; // a step of decoding recorded as a CUDA graph
-mod draft; // the tokens that may come next, by n-grams of prompt and history
-mod kv_cache; // limits, caches, and the rows of a pass
-mod masks; // what may come next in constrained rows
-mod queue; // what is asked for until it is decoded, and who asks
-mod shaping; // draws of served requests that shape the distribution
-mod source; // where the requests of a decode come from
-mod thinking; // the limit of a think block
-mod thread_pool; // work spread over the processor's cores, in a fixed order
+mod decode_gpu; // decode steps as CUDA graphs
+mod draft; // n-gram drafts from prompt and history
+mod kv_cache; // limits, caches, rows of a pass
+mod masks; // masks of constrained rows
+mod queue; // requests and clients
+mod shaping; // sampling options of served requests
+mod source; // sources of requests
+mod thinking; // limit of think blocks
+mod thread_pool; // ordered parallel work
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,31 +39,30 @@ pub use source::{Arrivals, QueuedRequest, RequestSource};
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 
-/// A prompt, and how many completions to sample.
+/// A prompt, and the number of completions to sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// At least one token.
+    /// Not empty.
     pub prompt: Vec<u32>,
-    /// Identifies the prompt in the random numbers; unique within a step.
+    /// Prompt id in the random numbers; unique within a step.
     pub prompt_number: u32,
-    /// The optimizer step or another count; also part of the random numbers' counter.
+    /// Optimizer step or another counter in the random numbers.
     pub step: u32,
     pub samples: usize,
-    /// The number of the first one in the random numbers; those of later turns have numbers of their own.
+    /// Index of the first sample in the random numbers; later turns use other ranges.
     pub first_sample: u32,
-    /// The likeliest tokens, at any temperature, as in evals.
+    /// Greedy decoding at any temperature, as in evals.
     pub greedy: bool,
-    /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: the limit of one of several tasks, or
-    /// recorded lengths, replayed by a benchmark. Empty: no other limit.
+    /// Token limit per sample, besides [`Sampling::max_completion_tokens`]: of one of several
+    /// tasks, or recorded lengths replayed by a benchmark. Empty: none.
     pub lengths: Vec<usize>,
-    /// The constraint on its completions.
     pub constraint: Option<Arc<Constraint>>,
-    /// How its completions are sampled, where not from the whole distribution.
+    /// Sampling options that change the distribution.
     pub shaping: Option<Arc<Shaping>>,
 }
 
 impl Request {
-    /// Sampled at the temperature of the rollout, to any length.
+    /// Samples at the rollout's temperature, to any length.
     pub fn new(prompt: Vec<u32>, prompt_number: u32, step: u32, samples: usize) -> Self {
         Self {
             prompt,
@@ -78,28 +78,28 @@ impl Request {
     }
 }
 
-/// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution. A server has
-/// [`Request::shaping`].
+/// Sampling parameters. No top-p or top-k: training needs samples of the model's own distribution.
+/// For servers see [`Request::shaping`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 is greedy.
+    /// 0: greedy.
     pub temperature: f64,
-    /// The stop token included.
+    /// Including the stop token.
     pub max_completion_tokens: usize,
     pub stop_ids: Vec<u32>,
-    /// Determines every random number, together with a request's step and prompt number, the sample's number and the
-    /// position.
+    /// Determines every random number, with the request's step and prompt number, the sample index
+    /// and the position.
     pub seed: u64,
-    /// Tokens that are drafted for a row at most; 0: none. Drafts change how long a rollout takes, not what it is.
+    /// Maximum drafted tokens per row; 0: none. Drafts only affect speed.
     pub draft_tokens: usize,
-    /// `None`: a completion may be a think block throughout.
+    /// `None`: unlimited.
     pub thinking: Option<Arc<ThinkingLimit>>,
-    /// Whether each completion has [`Completion::experts`], where the model has any.
+    /// Whether to record [`Completion::experts`].
     pub records_experts: bool,
 }
 
 impl Sampling {
-    /// With the tokenizer's stop tokens and drafts as long as by default.
+    /// Uses the tokenizer's stop tokens and default drafts.
     pub fn new(
         tokenizer: &Tokenizer,
         temperature: f64,
@@ -112,7 +112,7 @@ impl Sampling {
         }
     }
 
-    /// Without stop tokens, with drafts as long as by default.
+    /// Uses default drafts and no stop tokens.
     pub fn plain(temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         Self {
             temperature,
@@ -126,28 +126,28 @@ impl Sampling {
     }
 }
 
-/// Tokens that are drafted for a row at most, by default.
+/// Default drafted tokens per row.
 pub const DRAFT_TOKENS: usize = 8;
 
 pub use crate::facts::StopReason;
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Completion {
-    /// The stop token included.
+    /// Including the stop token.
     pub token_ids: Vec<u32>,
-    /// Each token's log-prob under the sampling distribution, nats; under a constraint, among the allowed tokens.
+    /// Log-probs under the sampling distribution (among allowed tokens, if constrained), nats.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
-    /// Of its tokens, those that closed a think block instead of what the model would have sampled.
+    /// Tokens that were forced to close a think block.
     #[serde(default, skip_serializing_if = "Range::is_empty")]
     pub forced: Range<usize>,
-    /// The experts of its prompt's and its own tokens ([`Sampling::records_experts`]).
+    /// Experts of prompt and completion ([`Sampling::records_experts`]).
     #[serde(skip)]
     pub experts: Option<ExpertRecord>,
 }
 
 impl Completion {
-    /// Nothing in it was forced.
+    /// A completion without forced tokens.
     pub fn new(token_ids: Vec<u32>, log_probs: Vec<f32>, stop: StopReason) -> Self {
         Self {
             token_ids,
@@ -158,8 +158,8 @@ impl Completion {
         }
     }
 
-    /// Tells of its tokens one by one, as it would have been told while it was sampled; returns what was told, which ends
-    /// where `on_token` says no. The log-probs of a stored one are not known.
+    /// Reports its tokens one by one, as during sampling; returns what was reported, until
+    /// `on_token` returns false. Stored completions have no log-probs.
     pub(crate) fn replay(self, mut on_token: impl FnMut(&Self) -> bool) -> Self {
         let mut told = Self::new(Vec::new(), Vec::new(), self.stop);
         let log_probs = self
@@ -176,14 +176,14 @@ impl Completion {
         told
     }
 
-    /// Without those of forced tokens.
+    /// Log-probs without those of forced tokens.
     pub fn sampled_log_probs(&self) -> impl Iterator<Item = f32> {
         let all = self.log_probs.iter().copied().enumerate();
         all.filter(|(token, _)| !self.forced.contains(token))
             .map(|(_, log_prob)| log_prob)
     }
 
-    /// Whether its think block was ended by [`ThinkingLimit`].
+    /// Whether [`ThinkingLimit`] ended its think block.
     pub fn has_thought_to_the_limit(&self) -> bool {
         self.stop == StopReason::Thinking || !self.forced.is_empty()
     }
@@ -192,40 +192,40 @@ impl Completion {
 /// Completions of a rollout, with counts and warnings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolloutOutput {
-    /// Of each request, in order.
+    /// Completions by request.
     pub completions: Vec<Vec<Completion>>,
     pub counts: DecodeCounts,
     pub gpu_fallbacks: Vec<GpuFallback>,
 }
 
-/// The tokens of all of them.
+/// Total tokens.
 pub fn token_count(completions: &[Vec<Completion>]) -> usize {
     let completions = completions.iter().flatten();
     completions.map(|one| one.token_ids.len()).sum()
 }
 
-/// A slower path that a rollout took because the GPU refused the usual one.
+/// A slower path taken since the GPU refused the usual one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum GpuFallback {
-    /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
+    /// A pass could not be recorded as a CUDA graph: kernels are launched individually.
     Unrecorded { cause: String },
-    /// Memory ran out: caches and completions decoded together are one in so many from now on.
+    /// Out of memory: caches and batches are one in `parts` from now on.
     Smaller { parts: usize },
 }
 
-/// Counts of decode steps, rows and drafted tokens.
+/// Counts of decode steps, rows and drafts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
-    /// Tokens of prompts that were prefilled: those that are in no cache.
+    /// Prompt tokens prefilled.
     pub prefilled: usize,
-    /// Passes through the model after the prefills.
+    /// Passes after prefills.
     pub steps: usize,
-    /// Completions that they went on with, summed over the steps; without those that were given up and sampled again.
+    /// Completions advanced, summed over steps; excludes restarted ones.
     pub rows: usize,
-    /// Rows that they computed, with drafted tokens and what a recorded step is filled up with.
+    /// Rows computed, including drafts and padding.
     pub computed: usize,
     pub drafted: usize,
-    /// Tokens that were gained: sampled in the same pass as the one before them.
+    /// Drafted tokens accepted.
     pub accepted: usize,
 }
 
@@ -240,21 +240,21 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
-/// State that the rollouts of one model carry over: draft history, buffers, batch size after OOM.
+/// State carried between a model's rollouts: draft history, buffers, batch size after OOM.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
-    /// Time spent on masks of constrained completions.
+    /// Time spent on masks.
     pub mask_overhead: MaskOverhead,
-    /// How often caches and the number of completions decoded together were halved.
+    /// Number of times caches and batches were halved.
     halvings: AtomicU32,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::GpuBuffers,
 }
 
 impl RolloutMemory {
-    /// With completions of earlier rollouts.
+    /// Starts with completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
         Self {
             history,
@@ -266,7 +266,8 @@ impl RolloutMemory {
         self.halvings.load(Ordering::Relaxed)
     }
 
-    /// Half as much for a rollout of `all` completions, and the next ones; whether there was more than one.
+    /// Halves the size for this and later rollouts of `all` completions; false if it is already
+    /// one.
     pub(crate) fn halve(&self, all: usize) -> bool {
         let is_smaller = all >> self.halvings() > 1;
         self.halvings
@@ -275,10 +276,10 @@ impl RolloutMemory {
     }
 }
 
-/// Samples the completions of each request. `memory` is of this model.
+/// Samples completions of each request. `memory` belongs to this model.
 ///
 /// # Errors
-/// If a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work is cancelled.
+/// A prompt with completion beyond the model's context, a failed tensor operation, or cancellation.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,
@@ -305,14 +306,14 @@ pub fn generate(
     })
 }
 
-/// What a request takes of the caches.
+/// Cache size of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestSize {
-    /// At most.
+    /// Maximum.
     pub(crate) prompt_tokens: usize,
-    /// As in [`QueuedRequest`].
+    /// Growth as in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
-    /// Whether its conversation may ask with prompts that follow none of its own.
+    /// Whether its conversation may use prompts that extend none of its own.
     pub(crate) has_branches: bool,
     pub(crate) samples: usize,
 }
@@ -328,7 +329,7 @@ impl RequestSize {
     }
 }
 
-/// A source, and the most that it has at the same time.
+/// A source, and its maximum parallel requests.
 pub(crate) struct SizedSource<'s> {
     pub(crate) source: Mutex<&'s mut (dyn RequestSource + Send + 's)>,
     pub(crate) sizes: Vec<RequestSize>,
@@ -346,8 +347,8 @@ impl<'s> SizedSource<'s> {
     }
 }
 
-/// As [`generate`], with requests that come while others are decoded: on the CPU each source is decoded on a thread of its
-/// own, on a GPU there is one. `sampling`: of all requests.
+/// As [`generate`], with requests arriving during decoding: on the CPU each source has its own
+/// thread, on a GPU there is one. `sampling`: of all requests.
 pub(crate) fn generate_from(
     (model, adapters): (&Decoder, Adapters),
     sources: &[SizedSource<'_>],
@@ -359,7 +360,7 @@ pub(crate) fn generate_from(
     limits.kv_slots = gpu_places(model).unwrap_or(limits.kv_slots);
     let mut totals = (DecodeCounts::default(), Vec::new());
     let decode = |sized: &SizedSource<'_>| {
-        // A tensor on a GPU cannot be empty.
+        // A GPU tensor cannot be empty.
         if sized.sizes.iter().all(|size| size.samples == 0) {
             return Ok(Default::default());
         }
@@ -375,27 +376,26 @@ pub(crate) fn generate_from(
     Ok(totals)
 }
 
-/// The number of completion tokens whose keys and values a rollout keeps on a GPU, of which it may have most; `None` on the
-/// CPU.
+/// KV slots of completions on a GPU for a maximal rollout; `None` on the CPU.
 pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
     let (_, all) = memory(model.device())?;
     let (trained, bytes) = (model.parameters().count(), model.dtype().size_in_bytes());
     Some(gpu_rollout_places(model.config(), bytes, trained, all))
 }
 
-/// Limits on what is decoded together from a [`RequestSource`].
+/// Limits of joint decoding from a [`RequestSource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
     /// Completions.
     pub rows: usize,
-    /// Their tokens, each counted with the most that it may have.
+    /// Sum of their maximum tokens.
     pub completion_tokens: usize,
     /// Tokens of their prompts.
     pub prompt_tokens: usize,
 }
 
 impl QueueSize {
-    /// On a GPU what a rollout has; on the CPU that of one thread of several, which share the model.
+    /// Sizes of a rollout on a GPU; on the CPU per thread, sharing the model.
     pub fn for_model(model: &Decoder) -> Self {
         if !model.device().is_cpu() {
             let limits = limits(model);
@@ -421,15 +421,15 @@ impl QueueSize {
     }
 }
 
-/// Bytes of prompt KV, and as much again for completions, per thread. The system allocates what is used.
+/// Bytes of prompt KV per thread, and as much for completions. Only used pages take memory.
 const CPU_QUEUE_BYTES: usize = 1 << 30;
 
-/// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request;
-/// `adapter_slot`: where several adapters stand side by side, the numbers of each in the rank, else 0. Every request fits
-/// `size` and the model's positions.
+/// Decodes a source until it closes, on this thread. `draft_tokens`: maximum of any request;
+/// `adapter_slot`: rank per adapter if there are several, else 0. Every request fits `size` and the
+/// model's context.
 ///
 /// # Errors
-/// As [`generate`]; the source may still have completions that have not ended.
+/// As [`generate`]; the source may still have unfinished completions.
 pub fn decode_queue(
     model: &Decoder,
     adapters: Adapters,
@@ -451,7 +451,8 @@ fn limits(model: &Decoder) -> DecodeLimits {
     }
 }
 
-/// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.
+/// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms
+/// for eight and 3 ms for 32.
 const CPU_LIMITS: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
     kv_slots: usize::MAX,
@@ -466,7 +467,7 @@ const CPU_LIMITS: DecodeLimits = DecodeLimits {
     padded_drafted: |rows| rows,
 };
 
-/// The requests that are decoded together, in order: whether others are sampled as well changes no bit of theirs.
+/// Groups of requests decoded together, in order: other groups do not affect their bits.
 pub fn decoded_together<'r>(model: &Decoder, requests: &'r [Request]) -> Vec<&'r [Request]> {
     if model.device().is_cpu() {
         shards(requests, CPU_DECODE_ROWS)
@@ -475,7 +476,8 @@ pub fn decoded_together<'r>(model: &Decoder, requests: &'r [Request]) -> Vec<&'r
     }
 }
 
-/// Splits requests, in order, into shards of at most `most_rows` completions; a larger request is alone.
+/// Splits requests, in order, into shards of at most `most_rows` completions; a larger request is
+/// alone.
 fn shards(requests: &[Request], most_rows: usize) -> Vec<&[Request]> {
     let (mut shards, mut start, mut rows) = (Vec::new(), 0, 0);
     for (index, request) in requests.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Sampling with penalties, top-k, top-p, min-p and the likeliest alternatives, for served requests, in the order and by the
-//! definitions of transformers. Such tokens are sampled on the host, from logits that are copied there for each token:
-//! serving alone asks for them, never training.
+//! Penalties, top-k, top-p, min-p and alternatives for served requests, in the order and with the
+//! definitions of transformers. Such tokens are sampled on the host from copied logits; never in
+//! training.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -10,24 +10,24 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words};
 
-/// Penalties, limits and alternatives of a served completion.
+/// Sampling options of a served completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shaping {
-    /// The so many likeliest tokens, with all that are as likely as the last of them; 0: all.
+    /// Most likely tokens, including ties with the last; 0: all.
     pub top_k: usize,
-    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this, one at least; 1: all.
+    /// Nucleus: most likely tokens with this total probability, at least one; 1: all.
     pub top_p: f64,
-    /// After top-k and top-p, tokens whose probability is at least this part of the likeliest's; 0: all.
+    /// Minimum probability relative to the most likely, after top-k and top-p; 0: all.
     pub min_p: f64,
-    /// The logit of each token of prompt and completion is divided by it, a negative one multiplied; 1: unchanged.
+    /// Divides positive and multiplies negative logits of tokens in prompt and completion; 1: off.
     pub repetition_penalty: f64,
-    /// Tokens of a completion before a stop token may be sampled.
+    /// Minimum before a stop token.
     pub min_tokens: usize,
-    /// Taken off the logit of each token that the completion has already.
+    /// Subtracted from logits of tokens in the completion.
     pub presence_penalty: f64,
-    /// Taken off the logit of a token for each time that the completion has it.
+    /// Subtracted per occurrence in the completion.
     pub frequency_penalty: f64,
-    /// The likeliest tokens that are told with each token.
+    /// Alternatives reported per token.
     pub alternatives: usize,
 }
 
@@ -48,7 +48,7 @@ impl Default for Shaping {
 }
 
 impl Shaping {
-    /// Whether other tokens are sampled.
+    /// Whether the distribution changes.
     fn changes_distribution(&self) -> bool {
         self.top_k > 0
             || self.top_p < 1.0
@@ -63,18 +63,18 @@ impl Shaping {
     }
 }
 
-/// The sampling parameters of a row that is sampled on the host.
+/// Parameters of a row sampled on the host.
 #[derive(Debug)]
 pub(super) struct ShapedParams {
     /// Index in the pass.
     index: usize,
     shaping: Arc<Shaping>,
     params: SampleParams,
-    /// How often each token occurs in the completion; empty without penalties.
+    /// Occurrences in the completion; empty without penalties.
     counts: HashMap<u32, u32>,
-    /// Tokens of prompt and completion; empty without a repetition penalty.
+    /// Tokens of prompt and completion; empty without repetition penalty.
     repeated: HashSet<u32>,
-    /// Stop tokens that may not be sampled yet.
+    /// Stop tokens not yet allowed.
     suppressed: Vec<u32>,
 }
 
@@ -109,17 +109,16 @@ impl ShapedParams {
     }
 }
 
-/// The result of a [`ShapedParams`].
 #[derive(Debug, PartialEq)]
 pub(super) struct ShapedToken {
     pub(super) index: usize,
-    /// `None`: the token that was sampled without shaping.
+    /// `None`: the token sampled without shaping.
     pub(super) token: Option<SampledToken>,
-    /// The likeliest first, with their log-probabilities, nats.
+    /// Most likely first, with log-probs, nats.
     pub(super) alternatives: Vec<(u32, f32)>,
 }
 
-/// `logits`: [rows, vocabulary]; `masks`: as of `sample_masked`, for all rows.
+/// `logits`: [rows, vocabulary]; `masks`: as in `sample_masked`, for all rows.
 pub(super) fn sample_shaped(
     logits: &Tensor,
     params: &[ShapedParams],
@@ -135,7 +134,7 @@ pub(super) fn sample_shaped(
     params.iter().map(shaped).collect()
 }
 
-/// Of each row of logits, [rows, vocabulary], the likeliest tokens with their log-probs, the likeliest first.
+/// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending.
 pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let shaping = Arc::new(Shaping {
         alternatives: count,
@@ -156,7 +155,7 @@ pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f
 struct Candidate {
     id: u32,
     scaled: f64,
-    /// Relative to the likeliest's.
+    /// Relative to the most likely.
     weight: f64,
 }
 
@@ -184,7 +183,7 @@ impl ShapedParams {
         if shaping.top_p < 1.0 {
             keep_likeliest(&mut candidates, shaping.top_p);
         }
-        // The likeliest's weight is 1.
+        // The most likely has weight 1.
         candidates.retain(|candidate| candidate.weight >= shaping.min_p);
         let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
         if !total.is_finite() || total <= 0.0 {
@@ -193,7 +192,7 @@ impl ShapedParams {
         let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
         let sampled = || {
             let (mut sum, target) = (0.0, params.uniform * total);
-            // In the order of the ids, as all sampling.
+            // In id order, as in all sampling.
             let passed = candidates.iter().find(|candidate| {
                 sum += candidate.weight;
                 sum > target
@@ -223,7 +222,7 @@ impl ShapedParams {
         })
     }
 
-    /// In the order of their ids.
+    /// Candidates in id order.
     fn candidates(
         &self,
         logits: &[f32],
@@ -270,7 +269,7 @@ impl ShapedParams {
     }
 }
 
-/// Leaves the `count` likeliest and those as likely as the last of them, in the order of their ids.
+/// Keeps the `count` most likely and ties with the last, in id order.
 fn keep_first(candidates: &mut Vec<Candidate>, count: usize) {
     if count < candidates.len() {
         let mut values: Vec<f64> = candidates.iter().map(|one| one.scaled).collect();
@@ -279,10 +278,10 @@ fn keep_first(candidates: &mut Vec<Candidate>, count: usize) {
     }
 }
 
-/// Leaves as many of the likeliest as have a probability of `top_p` together, in the order of their ids.
+/// Keeps the most likely with total probability `top_p`, in id order.
 fn keep_likeliest(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-    // All that are less likely have less than 1 - top_p together, so that they need not be sorted.
+    // All less likely ones together have less than 1 - top_p, so need no sorting.
     let least = (1.0 - top_p) * total / candidates.len() as f64;
     let weights = candidates.iter().map(|candidate| candidate.weight);
     let largest = weights.fold(0.0, f64::max);
@@ -364,7 +363,7 @@ mod tests {
         check(0.8, 0.6, None, 2, 0.15 / 0.9);
         check(0.0, 0.99, None, 1, 1.0);
         check(0.999_999, 0.0, None, 0, 0.1);
-        // Among those that are allowed: 0, 2 and 3.
+        // Among the allowed: 0, 2 and 3.
         check(0.6, 0.2, Some(0b1101), 2, 0.15 / 0.4);
         check(0.7, LIKELIEST, None, 1, 0.5 / 0.75);
     }
@@ -405,7 +404,7 @@ mod tests {
             &[],
             None,
         );
-        // At temperature 0.5 probabilities are squared; the sampled token stays as it is.
+        // At temperature 0.5 probabilities are squared; the sampled token is unchanged.
         assert_eq!(told.token, None);
         let sum = [0.1_f64, 0.5, 0.15, 0.25]
             .iter()
@@ -418,7 +417,7 @@ mod tests {
             assert_eq!(*id, expected);
             assert!((f64::from(*log_prob) - (probability * probability / sum).ln()).abs() < 1e-5);
         }
-        // Likely tokens that are left out have no log-probability.
+        // Excluded tokens have no log-prob.
         assert_eq!(
             sampled(
                 Shaping {
@@ -437,7 +436,7 @@ mod tests {
         );
     }
 
-    /// What `transformers` leaves of logits, and how likely each token is then.
+    /// Logits left by `transformers`, and the resulting probabilities.
     #[test]
     fn every_processor_leaves_the_distribution_of_transformers() {
         #[derive(serde::Deserialize)]
@@ -488,12 +487,12 @@ mod tests {
                 let difference = f64::from(log_prob) - expected[id as usize].ln();
                 assert!(difference.abs() < 1e-5, "case {number}, token {id}");
             }
-            // The token of the pass itself stays.
+            // The pass's own token stays.
             if !shaping.changes_distribution() {
                 assert_eq!(sampled(0.5).token, None, "case {number}");
                 continue;
             }
-            // Numbers spread evenly over [0, 1) are sampled as often as the probabilities say.
+            // Evenly spaced numbers over [0, 1) sample by the probabilities.
             let draws = 2000;
             let mut counts = vec![0; expected.len()];
             for draw in 0..draws {

@@ -1,5 +1,4 @@
-//! Where the requests of a decode come from and who learns of their tokens: a list that is there, or clients that come
-//! and go meanwhile.
+//! Sources of requests: a fixed list, or clients that come and go.
 
 use super::{Completion, Request, Sampling};
 use crate::kernels::row_adapters::NO_ADAPTER;
@@ -7,21 +6,20 @@ use crate::kernels::row_adapters::NO_ADAPTER;
 /// A request with its sampling parameters.
 #[derive(Clone, Debug)]
 pub struct QueuedRequest {
-    /// Given by the source; no two requests that are decoded together share one.
+    /// Unique among requests decoded together; assigned by the source.
     pub id: u64,
     pub request: Request,
     pub sampling: Sampling,
-    /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
-    /// alone.
+    /// Adapter index if there are several (`model::AdapterUse`), else ignored; `None`: the base.
     pub adapter: Option<u32>,
-    /// Request and sample of the completion that it goes on from in the cache: its prompt begins with that one's and it.
+    /// Request and sample of the cached completion that its prompt extends.
     pub follows: Option<(u64, u32)>,
-    /// The most tokens that its prompt may grow by in the cache before its conversation ends.
+    /// Maximum growth of its prompt in the cache before its conversation ends.
     pub later_tokens: usize,
 }
 
 impl QueuedRequest {
-    /// As the kernels take it.
+    /// Index in the kernels' encoding.
     pub(super) fn adapter(&self) -> u32 {
         self.adapter.unwrap_or(NO_ADAPTER)
     }
@@ -30,23 +28,23 @@ impl QueuedRequest {
 /// New requests of a source, or its end.
 #[derive(Debug)]
 pub enum Arrivals {
-    /// Those that have come, maybe none.
+    /// Possibly empty.
     Requests(Vec<QueuedRequest>),
     /// No more will come: decoding returns after the last completion.
     Closed,
 }
 
-/// Where a decode gets its requests, and who learns of their completions.
+/// Supplies requests and receives completions.
 pub trait RequestSource {
-    /// Begins another attempt to decode what has not ended: the caches are new.
+    /// Another attempt begins with new caches: resubmit what has not ended.
     fn begin_again(&mut self) {}
 
-    /// Asked between two passes for requests of about `rows` completions. Where nothing is decoded (`is_idle`) it may
-    /// wait, but returns now and then so that the work can be cancelled.
+    /// Requests for about `rows` completions, polled between passes. If nothing is decoded
+    /// (`is_idle`) it may block, returning regularly for cancellation.
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;
 
-    /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
-    /// `likeliest`: the likeliest tokens in its place with their log-probs, where the request asks for them.
+    /// A completion's newest token, with alternatives if requested; returns whether to continue: a
+    /// client may be gone, or a stop string has occurred.
     fn on_token(
         &mut self,
         id: u64,
@@ -55,27 +53,27 @@ pub trait RequestSource {
         likeliest: Vec<(u32, f32)>,
     ) -> bool;
 
-    /// Whether a request may follow a completion that ends: its keys and values stay in the cache.
+    /// Whether a request may follow an ended completion: its keys and values then stay cached.
     fn may_go_on(&self, _id: u64, _sample: u32, _completion: &Completion) -> bool {
         false
     }
 
-    /// The completions that nothing follows after all, since the last call.
+    /// Completions that nothing will follow after all, since the last call.
     fn not_followed(&mut self) -> Vec<(u64, u32)> {
         Vec::new()
     }
 
-    /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
+    /// A completion that has ended, or whose [`RequestSource::on_token`] returned false.
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
-/// A source with all requests from the start; collects their completions.
+/// All requests from the start; collects completions.
 #[derive(Debug)]
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
     sampling: &'a Sampling,
     is_taken: bool,
-    /// By request; in the order in which they ended.
+    /// Completions by request, in order of completion.
     completions: Vec<Vec<(u32, Completion)>>,
 }
 
@@ -90,7 +88,7 @@ impl<'a> FixedRequests<'a> {
         }
     }
 
-    /// By request, in order.
+    /// Completions by request, in order.
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);

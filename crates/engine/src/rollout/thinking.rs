@@ -1,4 +1,4 @@
-//! The limit of a think block: where it is still open then, its row ends, or goes on with the tokens that close it.
+//! Limits think blocks: a row whose block is still open ends, or continues with closing tokens.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::config::{ThinkingBudget, ThinkingEnd};
 use crate::text::{TextError, Tokenizer};
 
-/// Tokens at the end of a prompt that show whether it opens a block.
+/// Trailing prompt tokens examined for an open block.
 const PROMPT_END: usize = 32;
 
-/// The most tokens of a think block, and what follows where it is still open then (budget forcing: arXiv 2501.19393).
+/// Maximum think-block tokens, and what follows an open block (budget forcing: arXiv 2501.19393).
 pub struct ThinkingLimit {
     tokenizer: Arc<Tokenizer>,
     pub max_tokens: usize,
-    /// Appended, not sampled; empty: the row ends.
+    /// Appended instead of sampled; empty: the row ends.
     pub closing: Vec<u32>,
 }
 
@@ -35,7 +35,7 @@ impl PartialEq for ThinkingLimit {
 
 impl ThinkingLimit {
     /// # Errors
-    /// If the tokenizer cannot encode what closes a block.
+    /// A closing text that the tokenizer cannot encode.
     pub fn new(tokenizer: &Arc<Tokenizer>, budget: ThinkingBudget) -> Result<Arc<Self>, TextError> {
         let closing = match budget.end {
             ThinkingEnd::Truncate => Vec::new(),
@@ -48,9 +48,9 @@ impl ThinkingLimit {
         }))
     }
 
-    /// What a row does after `completion`, which has [`Self::max_tokens`].
+    /// What a row does after `completion` of [`Self::max_tokens`].
     fn decide(&self, prompt: &[u32], completion: &[u32]) -> ThinkBlock {
-        // Tokens without a text have closed the block: scoring names what is wrong with them.
+        // Undecodable tokens count as closed: scoring reports them.
         let text = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
         let start = text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]);
         let (answer, marks) = (text(completion), self.tokenizer.think_marks());
@@ -61,7 +61,7 @@ impl ThinkingLimit {
         if self.closing.is_empty() {
             return ThinkBlock::Ended;
         }
-        // A character of several tokens is written to its end.
+        // Complete a character that spans several tokens.
         let is_whole = !answer.ends_with(char::REPLACEMENT_CHARACTER);
         match is_whole || completion.len() >= self.max_tokens + 3 {
             true => ThinkBlock::Closing(0..self.closing.len()),
@@ -70,7 +70,7 @@ impl ThinkingLimit {
     }
 }
 
-/// How far a row is with its think block, and its limit.
+/// A row's think-block state and limit.
 pub(super) struct RowThinking {
     limit: Option<Arc<ThinkingLimit>>,
     block: ThinkBlock,
@@ -78,11 +78,11 @@ pub(super) struct RowThinking {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ThinkBlock {
-    /// Without a limit, or past it.
+    /// No limit, or past it.
     Free,
-    /// It may have so many tokens.
+    /// Token limit.
     Below(usize),
-    /// The next tokens of [`ThinkingLimit::closing`] are put there, not sampled.
+    /// The next tokens of [`ThinkingLimit::closing`] are inserted, not sampled.
     Closing(Range<usize>),
     /// Truncated.
     Ended,
@@ -101,7 +101,7 @@ impl RowThinking {
         self.block == ThinkBlock::Ended
     }
 
-    /// The tokens that may be sampled from `length` on before the block's end is decided.
+    /// Tokens that may be sampled from `length` on before the block's end is decided.
     pub(super) fn free_tokens(&self, length: usize) -> usize {
         match self.block {
             ThinkBlock::Free => usize::MAX,
@@ -110,7 +110,7 @@ impl RowThinking {
         }
     }
 
-    /// The token that is next, whatever the model would sample.
+    /// The next token, if forced.
     pub(super) fn forced(&self) -> Option<u32> {
         match &self.block {
             ThinkBlock::Closing(left) => self.limit.as_ref()?.closing.get(left.start).copied(),
@@ -118,7 +118,7 @@ impl RowThinking {
         }
     }
 
-    /// After another token of the completion.
+    /// Updates the state after another token.
     pub(super) fn advance(&mut self, prompt: &[u32], completion: &[u32]) {
         let Some(limit) = &self.limit else { return };
         match &mut self.block {

@@ -1,4 +1,4 @@
-//! A thread pool with results in the order of the work, so that numbers do not depend on the number of cores.
+//! A thread pool with ordered results, so that numbers do not depend on the number of cores.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use rayon::prelude::*;
 
 use crate::kernels::device::Engine;
 
-/// A pool for shards of a rollout and micro-batches of an update. Each item runs on one thread. Work can be cancelled.
+/// Runs shards of a rollout and micro-batches of an update: one thread per item, cancellable.
 pub struct ThreadPool {
-    /// `None`: everything runs on the calling thread.
+    /// `None`: the calling thread.
     pool: Option<rayon::ThreadPool>,
     is_cancelled: Option<IsCancelled>,
 }
 
-/// Says whether to stop; called often, from several threads.
+/// Called often, from several threads.
 type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The error of cancelled work.
@@ -26,7 +26,7 @@ struct CancelledError;
 const STACK_BYTES: usize = 64 << 20;
 
 impl ThreadPool {
-    /// `count` threads; 0: as many as the process may use.
+    /// `count` threads; 0: all available.
     pub fn new(count: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(Self::count_of(count))
@@ -39,7 +39,7 @@ impl ThreadPool {
         })
     }
 
-    /// The threads of a pool of `count`; 0: as many as the process may use.
+    /// Threads of a pool of `count`; 0: all available.
     pub fn count_of(count: usize) -> usize {
         match count {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -47,7 +47,7 @@ impl ThreadPool {
         }
     }
 
-    /// On a GPU one: its work is launched by the calling thread alone.
+    /// One for a GPU, whose work is launched by the calling thread.
     pub fn for_engine(engine: &Engine, count: usize) -> Result<Self> {
         match engine.device.is_cpu() {
             true => Self::new(count),
@@ -55,7 +55,7 @@ impl ThreadPool {
         }
     }
 
-    /// A pool that computes on the calling thread.
+    /// Computes on the calling thread.
     pub fn calling() -> Self {
         Self {
             pool: None,
@@ -63,7 +63,7 @@ impl ThreadPool {
         }
     }
 
-    /// Work fails soon after `is_cancelled` returns true: within a decode step, a micro-batch or a prompt's prefill.
+    /// Fails soon after `is_cancelled` returns true: within a decode step, micro-batch or prefill.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
@@ -72,7 +72,6 @@ impl ThreadPool {
         }
     }
 
-    /// Whether an error is from cancelled work.
     pub fn is_cancellation(error: &Error) -> bool {
         match error {
             Error::Io(error) => {
@@ -86,7 +85,7 @@ impl ThreadPool {
         }
     }
 
-    /// An error once the work is cancelled, to be checked between its parts.
+    /// Fails once cancelled; call between parts of the work.
     pub(crate) fn check(&self) -> Result<()> {
         match &self.is_cancelled {
             Some(is_cancelled) if is_cancelled() => Err(Self::cancelled()),
@@ -96,7 +95,7 @@ impl ThreadPool {
 
     /// The error of cancelled work.
     pub(crate) fn cancelled() -> Error {
-        // The only error of candle that carries a typed cause.
+        // candle's only error with a typed cause.
         Error::Io(std::io::Error::other(CancelledError))
     }
 
@@ -105,7 +104,7 @@ impl ThreadPool {
         self.pool.as_ref().map_or(1, threads)
     }
 
-    /// Maps items; returns the results in order, or the first error.
+    /// Maps items; returns ordered results, or the first error.
     pub fn map<I: Sync, R: Send>(
         &self,
         items: &[I],

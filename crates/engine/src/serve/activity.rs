@@ -1,4 +1,4 @@
-//! Which connections are idle.
+//! Tracks idle connections.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -9,14 +9,14 @@ use axum::extract::Request;
 use axum::response::Response;
 use http_body_util::BodyExt;
 
-/// Whether a connection's client waits for an answer; an idle connection may be closed for another.
+/// Whether a connection's client waits for an answer; idle connections may be closed for new ones.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<ActivityState>);
 
 #[derive(Debug)]
 struct ActivityState {
     answering: AtomicUsize,
-    /// Milliseconds from the first connection until it was opened or had its last answer.
+    /// Milliseconds between the first connection and this one's opening or last answer.
     since: AtomicU64,
 }
 
@@ -40,13 +40,13 @@ impl Activity {
         is_idle.then(|| self.0.since.load(Ordering::Relaxed))
     }
 
-    /// The activity of the connection that brought the request.
+    /// Activity of the request's connection.
     pub(super) fn for_request(request: &Request) -> Self {
         let known = request.extensions().get::<Self>();
         known.cloned().unwrap_or_default()
     }
 
-    /// A whole request has come: until its answer was sent.
+    /// Busy from a complete request until its answer was sent.
     pub(super) fn answering(&self) -> ActiveAnswer {
         self.0.answering.fetch_add(1, Ordering::Relaxed);
         ActiveAnswer(self.clone())
@@ -57,7 +57,7 @@ impl Activity {
 pub(super) struct ActiveAnswer(Activity);
 
 impl ActiveAnswer {
-    /// Until the body was sent.
+    /// Keeps the connection busy until the body was sent.
     pub(super) fn with(self, response: Response) -> Response {
         // Dropped with the body.
         response.map(|body| Body::new(body.inspect_err(move |_| _ = &self)))

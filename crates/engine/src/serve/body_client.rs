@@ -1,4 +1,4 @@
-//! The client of a body in the queue. One that is gone, or does not read, is found out at its next token: its rows are freed.
+//! The queue's client of a request. If it is gone or does not read, the next token frees its rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ pub(super) struct BodyClient {
     unfinished: AtomicUsize,
     has_begun: AtomicBool,
     is_lost: AtomicBool,
-    /// Whether the body's client is gone, and was counted.
+    /// Whether its loss was counted.
     is_counted: Arc<AtomicBool>,
 }
 
@@ -59,7 +59,7 @@ impl BodyClient {
         flag.is_some_and(|stopped| stopped.load(Ordering::Relaxed))
     }
 
-    /// Notes that the client is gone, or does not read.
+    /// Records that the client is gone or does not read.
     fn lose(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
         if !self.is_counted.swap(true, Ordering::Relaxed) {

@@ -1,5 +1,4 @@
-//! Connections: at most so many, none that stands still for long, idle ones closed for new ones, and the end of the server,
-//! which lets answers be completed.
+//! Connections: limits, time-outs, idle ones closed for new ones, and graceful shutdown.
 
 use std::io;
 use std::pin::Pin;
@@ -22,27 +21,28 @@ use tokio::time::{Sleep, interval, sleep, timeout};
 use super::activity::Activity;
 use super::{Shared, http};
 
-/// Open connections at most, where the system allows the process so many; then the one that was idle longest is closed.
+/// Open connections, if the system allows; beyond, the longest idle one is closed.
 const MAX_CONNECTIONS: usize = 4096;
-/// Descriptors for all but connections.
+/// Descriptors reserved for other uses.
 const OWN_DESCRIPTORS: usize = 64;
-/// For a request's head.
+/// Time for a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Bytes of a request line with headers.
+/// Size of a request line with headers.
 const HEAD_BYTES: usize = 64 << 10;
-/// A client that takes nothing for so long is dropped.
+/// A client that reads nothing for this long is dropped.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// For what was begun when the server was told to stop.
+/// Time for running requests at shutdown.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// How soon a server finds a reason to end.
+/// Interval of checks for shutdown.
 const ROUND: Duration = Duration::from_millis(250);
 
 /// Clients did not end in time, or a second signal came.
 #[derive(Debug)]
 pub(super) struct ForcedShutdown;
 
-/// Serves until a signal, or `should_end` of the time without a request, then until all answers are complete.
+/// Serves until a signal, or `should_end` of the time since the last request, then completes all
+/// answers.
 pub(super) async fn listen(
     listener: Listener,
     shared: Arc<Shared>,
@@ -68,7 +68,7 @@ pub(super) async fn listen(
             }
         };
         let Ok(socket) = socket else {
-            // As when there are no more file descriptors: some will be free again.
+            // Such as exhausted file descriptors: retry later.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -89,7 +89,7 @@ pub(super) async fn listen(
             protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
         let (connection, counted) = (graceful.watch(connection), ConnectionCount::new(&shared));
         let task = tokio::spawn(async move {
-            // A client's fault is no event of the server's.
+            // A client's fault is not the server's.
             _ = connection.await;
             drop(counted);
         });
@@ -117,7 +117,7 @@ impl Listener {
         let socket: Box<dyn Socket> = match self {
             Self::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
-                // A chunk is a few bytes, and is wanted at once.
+                // Chunks are small and wanted at once.
                 _ = socket.set_nodelay(true);
                 Box::new(socket)
             }
@@ -130,7 +130,7 @@ impl Listener {
     }
 }
 
-/// Each connection is a file descriptor, and many systems give a process 1024 unless it asks for more.
+/// Raises the descriptor limit, often 1024, since each connection needs one.
 fn connection_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = (MAX_CONNECTIONS + OWN_DESCRIPTORS) as u64;
@@ -151,8 +151,8 @@ struct OpenConnection {
     task: AbortHandle,
 }
 
-/// Waits until one more connection has room. Of those that have sent no whole request the one that was idle longest is
-/// closed: they cannot keep others out.
+/// Waits for room for a connection. Closes the longest idle among those without a complete request,
+/// so that they cannot block others.
 async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     while open.len() >= most {
         open.retain(|connection| !connection.task.is_finished());
@@ -166,7 +166,7 @@ async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     }
 }
 
-/// A connection as it is counted.
+/// Counts a connection.
 struct ConnectionCount(Arc<Shared>);
 
 impl ConnectionCount {
@@ -186,10 +186,10 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
-/// A socket whose writes fail once the client has taken nothing for [`WRITE_TIME`].
+/// A socket whose writes fail once the client reads nothing for [`WRITE_TIME`].
 struct TimedWrites {
     socket: Box<dyn Socket>,
-    /// Since when a write has waited.
+    /// Set while a write waits.
     patience: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,5 +1,5 @@
-//! A request -> prompts in the queue -> an answer. An answer that is dropped, since its client is gone, closes the channel of
-//! its tokens: the rows behind it are freed.
+//! Handles a request: queued prompts -> answer. Dropping an answer, as its client is gone, closes
+//! its token channel and frees its rows.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::generation::{PreparedRequest, busy, prepare_asked, prompts, respond, 
 use crate::openai::{Api, ApiError, GenerationRequest};
 use crate::rollout::QueueError;
 
-/// A body above it waits until the ones before it are tokenized: many at once would take all threads and the memory.
+/// Larger bodies are tokenized one after another: many at once would take all threads and memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 static LARGE_BODY: Semaphore = Semaphore::const_new(1);
 
@@ -33,7 +33,7 @@ pub(super) async fn generate(
     // Dropped with this future when the client leaves.
     let presence = Arc::new(());
     let client = Arc::downgrade(&presence);
-    // A large prompt is tokenized for a while, and has its room until then, whether its client stays or not.
+    // Tokenizing a large prompt continues, with its permit, even if the client leaves.
     let prepared = tokio::task::spawn_blocking(move || {
         let prepared = prepare(&reading, api, &body, &client);
         drop((turn, room));
@@ -52,7 +52,7 @@ pub(super) async fn generate(
         let first = prompts.first();
         prepared.collected.constraint = first.and_then(|first| first.request.constraint.clone());
     }
-    // Before the jobs: where those are refused, the prompts go with their client.
+    // Before the jobs: if those are refused, the prompts are dropped with their client.
     let read_prompts = std::mem::take(&mut prepared.read_prompts).into_iter();
     let read_prompts = read_prompts.map(|prompt| (prompt, adapter));
     shared.read_prompts().extend(read_prompts);
@@ -68,7 +68,7 @@ pub(super) async fn generate(
     respond(prepared).await
 }
 
-/// `client`: gone when its connection is.
+/// `client`: dangling once its connection is gone.
 fn prepare(
     shared: &Arc<Shared>,
     api: Api,

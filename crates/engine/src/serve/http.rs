@@ -1,4 +1,4 @@
-//! Addresses and keys: every answer is JSON in OpenAI's shape, but for the metrics.
+//! Routes and keys: every answer is JSON in OpenAI's form, except metrics.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     }
     router
         .fallback(async move || refusal(&no_address()))
-        // Of the addresses so far.
+        // Applies to the routes so far.
         .method_not_allowed_fallback(async move || refusal(&no_method()))
         .layer(from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
@@ -46,7 +46,7 @@ const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/c
 const NO_METHOD: &str =
     "this address does not take the method: completions take POST, all else GET";
 
-/// Checks who asks, and counts the answer.
+/// Checks access, and counts the answer.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let is_known = |origin: &&HeaderValue| shared.origins.iter().any(|known| *known == **origin);
@@ -57,7 +57,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         return preflight(origin, headers);
     }
     let refused = match &shared.key {
-        // Whether the server is alive is not a secret.
+        // Liveness is public.
         _ if request.uri().path() == "/health" => Ok(()),
         Some(key) => authorized(key, headers),
         None if shared.is_local => local(headers, origin.is_some()),
@@ -74,7 +74,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     response
 }
 
-/// A browser may give the answer to pages of this origin.
+/// Allows pages of this origin to read the answer.
 fn allow(response: &mut Response, origin: &HeaderValue) {
     let text = HeaderValue::from_static;
     response.headers_mut().extend([
@@ -84,14 +84,14 @@ fn allow(response: &mut Response, origin: &HeaderValue) {
     ]);
 }
 
-/// A browser's question before it sends a page's request, without a key.
+/// CORS preflight, which has no key.
 fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     allow(&mut response, origin);
     let (headers, text) = (response.headers_mut(), HeaderValue::from_static);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, text("GET, POST"));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, text("600"));
-    // Clients send headers of their own, which have no effect.
+    // Clients send their own headers, which have no effect.
     if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
@@ -101,7 +101,7 @@ fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
 fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::AUTHORIZATION);
     let given = given.and_then(|value| value.to_str().ok()?.split_once(' '));
-    // The name of a scheme is written in any case.
+    // Scheme names are case-insensitive.
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let message = match given {
         Some((_, given)) if key.is(given.trim_start()) => return Ok(()),
@@ -112,8 +112,8 @@ fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(401, kind, code, message))
 }
 
-/// Without a key a browser must not be led here by another site, whose name is then in the request. `is_named`: the site is
-/// one that may.
+/// Without a key, rejects requests that another site made through a browser, recognised by their
+/// headers. `is_named`: the site is allowed.
 fn local(headers: &HeaderMap, is_named: bool) -> Result<(), ApiError> {
     let is_local = |host: &str| {
         let name = match host.strip_prefix('[') {
@@ -136,7 +136,7 @@ fn local(headers: &HeaderMap, is_named: bool) -> Result<(), ApiError> {
     Err(ApiError::new(403, "permission_error", None, message))
 }
 
-/// The token ids of a text or of a chat, in vLLM's form.
+/// Token ids of a text or chat, in vLLM's form.
 async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let read = async {
         let (body, _room) = body(request).await?;
@@ -200,7 +200,7 @@ impl Shared {
         self.names.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The adapter of a model by the name that a request has.
+    /// The adapter of a requested model name.
     pub(super) fn adapter_of(&self, name: &str) -> Result<Option<u32>, ApiError> {
         let is_alias = self.alias.as_deref() == Some(name);
         let named = self.names.iter().find(|(known, _)| known == name);

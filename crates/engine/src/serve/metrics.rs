@@ -1,20 +1,20 @@
-//! The server's metrics in Prometheus' format.
+//! Metrics in Prometheus' format.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Upper ends of the histograms' buckets, seconds.
+/// Upper bounds of histogram buckets, seconds.
 const BUCKETS: [f64; 13] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
-/// A speed is that of at least so long.
+/// Minimum interval of a speed measurement.
 const SPEED_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// Observations of each bucket (not cumulative); the last one has all that are slower.
+    /// Counts per bucket (not cumulative); the last has all slower ones.
     counts: [AtomicU64; BUCKETS.len() + 1],
     microseconds: AtomicU64,
 }
@@ -41,19 +41,19 @@ impl Histogram {
     }
 }
 
-/// Answers by the class of their status, from 2xx on.
+/// Status classes from 2xx on.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     pub(super) answers: [AtomicU64; CLASSES.len()],
-    /// How many were refused with 429.
+    /// Rejected with 429.
     pub(super) refused: AtomicU64,
     /// Clients that left, or did not read, before their answer was complete.
     pub(super) lost_clients: AtomicU64,
     pub(super) prompt_tokens: AtomicU64,
     pub(super) completion_tokens: AtomicU64,
-    /// Completions that are decoded now.
+    /// Completions being decoded.
     pub(super) rows: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) first_token: Histogram,
@@ -61,7 +61,7 @@ pub(super) struct Metrics {
     speed: Mutex<Speed>,
 }
 
-/// When tokens were counted last for the speed, how many there were, and the speed then.
+/// Last measurement: time, token count, speed.
 #[derive(Debug)]
 struct Speed(Instant, u64, f64);
 
@@ -78,7 +78,7 @@ impl Metrics {
             .fetch_add(u64::from(status == 429), Ordering::Relaxed);
     }
 
-    /// New tokens a second since the last question, or the one before where that is not long ago.
+    /// New tokens per second since the last call, or the previous value if recent.
     fn tokens_per_second(&self) -> f64 {
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens = self.completion_tokens.load(Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Metrics {
         speed.2
     }
 
-    /// In Prometheus' text format. `waiting`: requests in the queue.
+    /// `waiting`: queued requests.
     pub(super) fn text(&self, waiting: usize) -> String {
         let mut text = String::new();
         let head = |text: &mut String, name: &str, kind_and_help: &str| {

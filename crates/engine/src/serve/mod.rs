@@ -1,11 +1,12 @@
-//! An OpenAI-compatible server, a client of the queue: prompts are decoded side by side as they come.
+//! An OpenAI-compatible server, a client of the queue: prompts are decoded side by side as they
+//! arrive.
 
-mod activity; // which connections wait for an answer
-mod body_client; // who asked for the completions of a body
-mod connections; // sockets: limits, time-outs, the end of the server
-mod generate; // a request -> prompts in the queue
-mod http; // addresses and keys
-mod metrics; // counts for Prometheus
+mod activity; // idle connections
+mod body_client; // the queue's client of a request
+mod connections; // limits, time-outs and shutdown of sockets
+mod generate; // a request -> queued prompts
+mod http; // routes and keys
+mod metrics; // Prometheus metrics
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
@@ -45,51 +46,51 @@ pub enum ServeError {
     Decode { failures: usize, cause: String },
 }
 
-/// The model that is served, with its adapters.
+/// The served model with its adapters.
 #[derive(Debug)]
 pub struct ServedModel {
     pub engine: Engine,
     pub model: Decoder,
     pub tokenizer: Arc<Tokenizer>,
-    /// Parameters per adapter rank where several adapters stand side by side, else 0.
+    /// Rank per adapter if there are several, else 0.
     pub adapter_slot: usize,
-    /// As clients name them, each with its adapter; the first is the base of the others.
+    /// Model names with adapters; the first is the others' base.
     pub names: Vec<(String, Option<u32>)>,
-    /// Another name of the first, such as the path of a folder that is listed by its own name.
+    /// Another name of the first, such as its folder's path.
     pub alias: Option<String>,
-    /// What chat prompts are rendered with, where a request does not say.
+    /// Default chat template options.
     pub template: TemplateOptions,
-    /// Whether completions may begin with a think block, where a request does not say.
+    /// Whether completions may begin with a think block, by default.
     pub reasons: bool,
-    /// Of think blocks, where a request names none.
+    /// Default limit of think blocks.
     pub thinking_limit: Option<Arc<ThinkingLimit>>,
-    /// The default of a request, and its maximum.
+    /// Default and maximum of requests.
     pub max_completion_tokens: usize,
 }
 
-/// Where clients connect.
 #[derive(Debug)]
 pub enum Place {
     Address(SocketAddr),
-    /// For this user's programs, while these conditions last.
+    /// A socket for this user's programs, while the conditions hold.
     Socket(UnixListener, Conditions),
 }
 
-/// A server on a Unix socket ends when a run waits for its device, when nobody asks, or when nobody can find it.
+/// Ends a server on a Unix socket when a run waits for its device, when it is idle, or when its
+/// socket is gone.
 #[derive(Debug)]
 pub struct Conditions {
     pub lock: RunLock,
-    /// `None` where it computes beside others.
+    /// `None` if it does not reserve a device.
     pub slot: Option<Slot>,
-    /// Without a request at most.
+    /// Maximum time without a request.
     pub idle: Duration,
 }
 
 impl Conditions {
-    /// Who has started the server needs a moment to ask, even where a run waits already.
+    /// Grace period for the first request, even if a run waits.
     const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-    /// Why the server ends, if so. `idle`: since the last request.
+    /// Why the server should end. `idle`: since the last request.
     fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
         let may_end = has_decoded || idle >= Self::FIRST_REQUEST;
         let is_wanted = |slot: &&Slot| may_end && slot.is_wanted();
@@ -107,11 +108,11 @@ impl Conditions {
 #[derive(Debug)]
 pub struct Settings {
     pub place: Place,
-    /// Without one everyone who reaches the address is served.
+    /// `None`: open to everyone who reaches the address.
     pub key: Option<ApiKey>,
-    /// Requests that wait at most.
+    /// Waiting requests.
     pub queued: usize,
-    /// Origins whose pages may ask, such as `https://chat.example`.
+    /// Allowed CORS origins, such as `https://chat.example`.
     pub origins: Vec<String>,
 }
 
@@ -136,21 +137,22 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// State shared by the handlers.
+/// Shared by handlers.
 struct Shared {
     queue: Queue,
     metrics: Arc<Metrics>,
     model: Arc<AskedModel>,
-    /// Prompts that are read between two passes, one at a time, each with the adapter as in [`rollout::QueuedRequest`].
+    /// Prompts to evaluate between passes, one at a time, with the adapter as in
+    /// [`rollout::QueuedRequest`].
     read_prompts: Mutex<VecDeque<(ReadPrompt, Option<u32>)>>,
     names: Vec<(String, Option<u32>)>,
-    /// Of the first of them.
+    /// Alias of the first name.
     alias: Option<String>,
     key: Option<ApiKey>,
-    /// Whether only this machine reaches it.
+    /// Whether only this machine can reach it.
     is_local: bool,
     origins: Vec<String>,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     started: u64,
 }
 
@@ -161,11 +163,11 @@ impl Shared {
     }
 }
 
-/// Decoding that fails so often without a token between is given up.
+/// Consecutive failures without a token before giving up.
 const MAX_FAILURES: usize = 3;
 
-/// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes what was begun. `on_listening` learns the
-/// address; `report` what went wrong meanwhile, and why the conditions ended.
+/// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes running requests.
+/// `on_listening` gets the address; `report` gets problems, and why the conditions ended.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -178,13 +180,13 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        // They prepare prompts, and compile constraints.
+        // For preparing prompts and compiling constraints.
         .max_blocking_threads(6)
         .enable_all()
         .build()
         .map_err(ServeError::Start)?;
     let inside = runtime.enter();
-    // Declared before the model: the device is given back after it is gone.
+    // Declared before the model: the device is released after it.
     let (listener, address, conditions) = match settings.place {
         Place::Address(address) => {
             let refuse = |source| ServeError::Listen { address, source };
@@ -275,7 +277,7 @@ pub fn serve(
     })
 }
 
-/// Of an answer that is not given; the log has more.
+/// Message for a failed answer; the log has more.
 const FAILED: &str = "decoding failed; the server's log has the cause";
 const STOPPED: &str = "the server was stopped";
 
@@ -318,7 +320,7 @@ impl rollout::Decoding for Decoding<'_> {
 }
 
 impl Decoding<'_> {
-    /// A prompt's tokens after the first, by the forward pass of training, with its adapter as when it is sampled.
+    /// A prompt's tokens after the first, by training's forward pass, with its sampling adapter.
     fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);

@@ -1,5 +1,5 @@
-//! Alerts: rules over a run's metrics and evals. Each is raised once, again if its grade changes, and cleared when it is
-//! resolved.
+//! Alerts: rules over a run's metrics and evals. Each is raised once, again if its grade changes,
+//! and cleared when resolved.
 
 mod advice;
 mod collapsed;
@@ -25,17 +25,17 @@ use crate::report::alert_name;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
 
-/// What the rules read, and the open alerts: a fold over steps and evals, so that a resumed run agrees.
+/// State of the rules and open alerts: a fold over steps and evals, so that a resumed run agrees.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     evidence: Evidence,
-    /// What a GPU refused.
+    /// Fallbacks of a GPU.
     pub(super) fallbacks: Fallbacks,
     /// Open alerts by rule.
     active: BTreeMap<String, Alert>,
 }
 
-/// What raises an open alert again if it changes: its level, and of value drift the reported exact rate.
+/// Raises an open alert again if it changes: the level, for value drift also the exact rate.
 fn grade(alert: &Alert) -> (AlertLevel, Option<f64>) {
     let reported = alert.value.filter(|_| alert.rule == VALUE_DRIFT);
     (alert.level, reported)
@@ -52,8 +52,8 @@ impl Alerts {
         &self.evidence.task
     }
 
-    /// The state after step `last`: the run's events observed once more, so that open alerts are not raised again and can
-    /// still be cleared.
+    /// State after step `last`, replayed from the run's events, so that open alerts are not raised
+    /// again and can be cleared.
     pub(super) fn resumed(
         task: TaskFacts,
         state: &RunState,
@@ -84,7 +84,7 @@ impl Alerts {
         alerts
     }
 
-    /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
+    /// Adds a step's metrics; returns alerts raised, escalated or cleared.
     pub(super) fn observe(
         &mut self,
         step: u64,
@@ -95,31 +95,31 @@ impl Alerts {
         self.changes(step, config)
     }
 
-    /// The same for an eval.
+    /// As [`Self::observe`] for an eval.
     pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
         self.evidence.add_eval(eval);
         self.changes(eval.step, config)
     }
 
-    /// The same for the guard prompts.
+    /// As [`Self::observe`] for guard prompts.
     pub(super) fn observe_guard(&mut self, guard: &Guard, config: &TrainConfig) -> Vec<Alert> {
         self.evidence.add_guard(guard);
         self.changes(guard.step, config)
     }
 
-    /// Sets the most frequent answer of the step that is observed next.
+    /// Sets the most frequent answer of the next observed step.
     pub(super) fn see_answer(&mut self, frequent: Option<String>) {
         self.evidence.frequent_answer = frequent;
     }
 
-    /// How the policy is lost: `collapsed` or `diverged`.
+    /// `collapsed` or `diverged`.
     pub(super) fn ruin(&self) -> Option<&'static str> {
         [COLLAPSED, DIVERGED]
             .into_iter()
             .find(|rule| self.active.contains_key(*rule))
     }
 
-    /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
+    /// Forgets the steps of a replaced policy; returns cleared alerts.
     pub(super) fn recovered(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
         self.evidence.steps.clear();
         self.changes(step, config)

@@ -1,4 +1,4 @@
-//! A run before it is created: its model, prompts and scorer, and this machine's speed with them.
+//! A run before its creation: model, prompts, scorer, and this machine's speed with them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -30,16 +30,16 @@ use crate::score::Tier;
 use crate::task::PromptSet;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
-/// What a configuration would train, in memory only.
+/// A configuration's would-be run, in memory only.
 #[derive(Debug)]
 pub struct Candidate {
     tasks: Vec<RunTask>,
     config: TrainConfig,
     prompts: PromptSets,
     policy: Policy,
-    /// Identifies the model that the run would start from.
+    /// Digest of the start model.
     pub model_digest: String,
-    /// For people.
+    /// Display name.
     pub device: String,
     /// `None` on a CPU.
     fit: Option<GpuPlan>,
@@ -47,14 +47,14 @@ pub struct Candidate {
 
 /// Prompts of a speed measurement: two shards of 32 completions in groups of 8.
 const MEASURED_PROMPTS: usize = 8;
-/// The maximum of new tokens in a measurement.
+/// Token limit of a measurement.
 const MEASURED_TOKENS: usize = 64;
 
 impl Candidate {
-    /// Loads everything; `run_folders` are searched for runs that are the start.
+    /// Loads everything; start models may be runs in `run_folders`.
     ///
     /// # Errors
-    /// [`TrainError`] naming what is missing or wrong, as the run itself would.
+    /// [`TrainError`], as from the run itself.
     pub fn load(
         tasks: &[TaskPart],
         config: &TrainConfig,
@@ -110,16 +110,16 @@ impl Candidate {
             .map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
     }
 
-    /// Completions are counted at the limit.
+    /// Completions count with their maximum length.
     pub fn data(&self) -> DataShape {
         self.prompts.shape(&self.config)
     }
 
-    /// Times a small prefill, rollout and gradient of the real model on real prompts; returns the completion lengths
-    /// seen, too.
+    /// Times a small prefill, rollout and gradient on real prompts; also returns the completion
+    /// lengths.
     ///
     /// # Errors
-    /// If a tensor operation fails.
+    /// A failed tensor operation.
     pub fn measure(&self) -> Result<(Speed, CompletionLengths), TrainError> {
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
@@ -145,7 +145,7 @@ impl Candidate {
         let tokens = groups.iter().flatten().sum::<usize>() as f64;
         let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
         let max_completion_tokens = self.config.max_completion_tokens;
-        // The lengths of truncated completions are unknown: the limit is the safe estimate.
+        // Lengths of truncated completions are unknown: assume the limit.
         let is_truncated = sampled
             .iter()
             .flatten()
@@ -177,18 +177,18 @@ impl Candidate {
         Ok((speed, lengths))
     }
 
-    /// Samples and scores groups of the base for `prompts` training prompts of each task (or all) in the order of the
-    /// first epoch; returns them by task.
+    /// Samples and scores groups of the base for `prompts` training prompts per task (or all) in
+    /// first-epoch order; returned by task.
     ///
     /// # Errors
-    /// If a tensor operation fails or tokens cannot be decoded.
+    /// A failed tensor operation, or tokens that cannot be decoded.
     pub fn sample(&self, prompts: usize) -> Result<Vec<Signal>, TrainError> {
         (0..self.tasks.len())
             .map(|task| self.sample_task(task, prompts))
             .collect()
     }
 
-    /// The prompts that [`Self::sample`] takes, of all tasks.
+    /// Number of prompts sampled by [`Self::sample`], over all tasks.
     pub fn sampled_prompts(&self, prompts: usize) -> usize {
         let of_task = |task| self.prompts.set(PromptSet::Train, task).len().min(prompts);
         (0..self.tasks.len()).map(of_task).sum()
@@ -209,7 +209,7 @@ impl Candidate {
         let sampling = self.sampling()?;
         let tasks = self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>();
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Base, &sampling);
-        // A forecast of the first answers.
+        // First turns suffice for a forecast.
         let conversed = self.policy.converse(
             &questions,
             &ConverseSettings {
@@ -282,7 +282,7 @@ impl Candidate {
         let without = rows_without_answer(task.task(), &task.scorer, rows.clone())?.len();
         let conversations = rows.filter(|row| row.turn_count() > 1).count();
         let is_on = config.is_guided();
-        // A grammar takes long to compile: only where it is needed.
+        // Compiling a grammar is slow: only if needed.
         let refusal = if is_on && without > 0 {
             Guide::new(task.task(), &policy.tokenizer).refusal()
         } else {
@@ -303,7 +303,7 @@ impl Candidate {
         sampling(&self.policy.tokenizer, &self.config)
     }
 
-    /// Two shards on a CPU; on a GPU as many completions as the run would sample together.
+    /// Two shards on a CPU; on a GPU as many completions as the run samples together.
     fn measured_requests(&self) -> Vec<Request> {
         let samples = self.config.completions_per_prompt;
         if self.policy.engine.device.is_cpu() {
@@ -318,7 +318,7 @@ impl Candidate {
         )
     }
 
-    /// Completions that are decoded together even if all are the longest.
+    /// Completions decoded together even if all have maximum length.
     fn decode_rows(&self) -> usize {
         let Some(slots) = gpu_places(&self.policy.model) else {
             return CPU_DECODE_ROWS;
@@ -330,7 +330,7 @@ impl Candidate {
         (slots / self.config.max_completion_tokens).clamp(1, most)
     }
 
-    /// The training prompts in the order of the first epoch, by index; each once.
+    /// Indices of training prompts in first-epoch order, each once.
     fn epoch(&self) -> impl Iterator<Item = usize> {
         let mut seen = BTreeSet::new();
         let order = &self.prompts.order;
@@ -350,7 +350,7 @@ impl Candidate {
         prompts.map(request).collect()
     }
 
-    /// Operations per second; the second of two measurements.
+    /// Operations per second; second of two measurements.
     fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
         let mut batches = vec![PackedBatch::default(); requests.len()];
         batches

@@ -1,5 +1,5 @@
-//! The thread that makes checkpoints durable while training continues: writes the files, then the event, then applies
-//! the keep rules.
+//! Thread that makes checkpoints durable during training: writes files, then the event, then
+//! applies keep rules.
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -15,22 +15,23 @@ use crate::plan::memory_limit_bytes;
 use crate::run::events::Checkpoint;
 use crate::run::{EventWriter, checkpoint_path};
 
-/// Larger checkpoints are not copied to host memory but written from the device while training waits.
+/// Larger checkpoints are written from the device while training waits, instead of copied to host
+/// memory.
 const MAX_COPIED_BYTES: u64 = 8 << 30;
-/// A copy may take at most this fraction of the machine's memory.
+/// Maximum fraction of the machine's memory for a copy.
 const MEMORY_PARTS: u64 = 16;
 
-/// The buffer for copies of checkpoints, and the thread that writes one.
+/// Buffer for a checkpoint copy, and the writing thread.
 #[derive(Debug, Default)]
 pub(super) struct CheckpointWriter {
-    /// Until the first checkpoint; allocating it takes a while.
+    /// Set until the first checkpoint; allocation is slow.
     allocating: Option<JoinHandle<HostBuffer>>,
-    /// The buffer of the last checkpoint, for reuse. Without a buffer the training thread writes checkpoints.
+    /// Reused. Without a buffer the training thread writes checkpoints.
     pub(super) buffer: Option<HostBuffer>,
     writing: Option<Writing>,
 }
 
-/// A checkpoint with the result of the attempt to complete it.
+/// A checkpoint with the result of completing it.
 pub(super) struct Completed {
     pub(super) checkpoint: Box<PendingCheckpoint>,
     pub(super) result: Result<(), TrainError>,
@@ -43,7 +44,7 @@ struct Writing {
 }
 
 impl Drop for CheckpointWriter {
-    /// Joins the thread: nothing is written to the log after its end.
+    /// Joins the thread, so that nothing is logged after its end.
     fn drop(&mut self) {
         let _ = self.writing.take().map(|writing| writing.thread.join());
     }
@@ -55,19 +56,19 @@ pub(super) struct PendingCheckpoint {
     pub(super) run: PathBuf,
     /// `None` if the files were written from the device.
     pub(super) snapshot: Option<Snapshot>,
-    /// Without a size until the files are written.
+    /// Has no size until the files are written.
     pub(super) event: Checkpoint,
     pub(super) is_logged: bool,
     pub(super) to_remove: Vec<u64>,
     pub(super) begun: Instant,
-    /// Seconds for which training has waited, and since when it waits again.
+    /// Seconds that training has waited, and since when it waits again.
     pub(super) blocked: (f64, Option<Instant>),
     pub(super) log: Arc<Mutex<EventWriter>>,
     pub(super) needed_bytes: u64,
 }
 
 impl CheckpointWriter {
-    /// Allocates the buffer for checkpoints of this run, if they are copied.
+    /// Allocates the buffer for this run's checkpoints, if they are copied.
     pub(super) fn prepare(&mut self, trainer: &Trainer) {
         let bytes = Snapshot::buffer_bytes(trainer.policy.model.parameters());
         let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| {
@@ -88,8 +89,8 @@ impl CheckpointWriter {
             .or_else(|| self.allocating.take()?.join().ok())
     }
 
-    /// Has a thread complete a checkpoint that was copied, while no other one is being written; returns it if no thread
-    /// can be started.
+    /// Starts a thread to complete a copied checkpoint; none may be running. Returns it if no
+    /// thread can be started.
     pub(super) fn hand_over(
         &mut self,
         checkpoint: Box<PendingCheckpoint>,
@@ -108,7 +109,8 @@ impl CheckpointWriter {
         sender.send(checkpoint).map_err(|unsent| unsent.0)
     }
 
-    /// What the thread has completed; `None` if there is none or, unless `wait`, it is still busy.
+    /// The completed checkpoint; `None` if there is none or, unless `wait`, it is still being
+    /// written.
     pub(super) fn completed(&mut self, wait: bool) -> Option<Result<Completed, TrainError>> {
         let Writing { folder, thread } = self
             .writing
@@ -127,7 +129,7 @@ impl PendingCheckpoint {
         checkpoint_path(&self.run, self.event.step)
     }
 
-    /// For messages.
+    /// Name in messages.
     pub(super) fn label(&self) -> String {
         format!("the checkpoint of step {}", self.event.step)
     }

@@ -1,5 +1,5 @@
-//! Checkpoints of a run: reserves disk space, then copies the parameters and moments, which a thread makes durable while training
-//! continues.
+//! Checkpoints of a run: reserves disk space, then copies parameters and moments, which a thread
+//! makes durable during training.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::run::{
     list_checkpoints,
 };
 
-/// Names, counters, lines of the log.
+/// Space for names, counters and log lines.
 const BESIDES_BYTES: u64 = 1 << 20;
 
 /// Whether training continues while a checkpoint is written.
@@ -29,9 +29,9 @@ fn is_beside_training(reason: SaveReason) -> bool {
     )
 }
 
-/// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on return; those of an
-/// interval, an eval and the start are written while training continues, and their event says when they are durable.
-/// Other ranks send what rank 0 asks for of their part.
+/// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on
+/// return; those of an interval, an eval and the start are written during training, and their event
+/// marks durability. Other ranks send the parts that rank 0 requests.
 pub(super) fn save(
     trainer: &Trainer,
     record: &mut Record<'_>,
@@ -52,7 +52,7 @@ fn save_on_rank_0(
     let (begun, run) = (Instant::now(), &trainer.run);
     collect(recorder, true)?;
     let step = trainer.state.step;
-    // A complete checkpoint of this step has the same contents; writing it again would first remove it.
+    // A complete checkpoint of this step has the same contents; rewriting would first remove it.
     if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
@@ -65,7 +65,7 @@ fn save_on_rank_0(
         why,
         ..Checkpoint::default()
     };
-    // Before the first step, all weights are those of the base.
+    // Before the first step, all weights equal the base's.
     let is_base = step == 0 && trainer.trainable() == Trainable::Full;
     let parameters = trainer.policy.model.parameters();
     let trained = if is_base {
@@ -144,7 +144,7 @@ fn save_on_rank_0(
     }
 }
 
-/// Records a checkpoint that has become durable, or pauses the run if it could not be written; `wait` waits for it.
+/// Records a durable checkpoint, or pauses the run if it could not be written; `wait` waits for it.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
     let Some(completed) = recorder.saver.completed(wait) else {
         return Ok(());
@@ -153,7 +153,7 @@ pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), Tra
     complete(recorder, checkpoint, result)
 }
 
-/// Waits for the checkpoint that is being written when the run ends. Returns why it failed, if it did.
+/// Waits for a checkpoint being written when the run ends. Returns why it failed.
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
         Ok(Completed {
@@ -178,7 +178,7 @@ fn complete(
     result: Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     match result {
-        // The disk may have had space again since.
+        // There may be space again.
         Err(error) if error.is_full_disk() => {
             pending.blocked.1.get_or_insert_with(Instant::now);
             recorder.write(&pending.label(), pending.needed_bytes, |_| {
@@ -192,8 +192,8 @@ fn complete(
     Ok(())
 }
 
-/// Pauses the run while this checkpoint does not fit the disk or, unless the user has resumed regardless, the rest of
-/// the run does not.
+/// Pauses the run while this checkpoint or, unless the user has resumed regardless, the rest of the
+/// run does not fit the disk.
 fn wait_for_space(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
@@ -204,7 +204,7 @@ fn wait_for_space(
         .free_bytes()
         .is_some_and(|free| free < pending.needed_bytes)
     {
-        // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
+        // On a stop try to write anyway, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }
     if recorder.ignores_disk_forecast {

@@ -1,5 +1,5 @@
-//! A policy that has collapsed is replaced by the last checkpoint whose groups were informative, one that has diverged by
-//! the checkpoint that earned the most.
+//! Recovery: a collapsed policy is replaced by the last checkpoint with informative groups, a
+//! diverged one by the checkpoint with the highest reward.
 
 use super::alerts::{DIVERGED, WINDOW};
 use super::checkpointing::{collect, save};
@@ -15,13 +15,13 @@ use crate::run::events::{Collapse, Note};
 use crate::run::{RunError, RunState, checkpoint_path, list_checkpoints, verify_checkpoint};
 use crate::update::Optimizer;
 
-/// Times that a run recovers.
+/// Limit per run.
 const MAX_RECOVERIES: usize = 3;
 
-/// On rank 0: the recovery from a collapse, if there is one, or the end of the run.
+/// Returns the recovery from a collapse, or the end of the run, on rank 0.
 ///
-/// The checkpoint of the collapsed weights at the same step is removed before anything is recorded, so that a worker that
-/// dies meanwhile leaves a run that collapses and recovers again.
+/// Removes the checkpoint of the collapsed weights at the same step before recording anything, so
+/// that a worker that dies in between collapses and recovers again.
 pub(super) fn next(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
@@ -84,8 +84,8 @@ pub(super) fn next(
     Ok(Some(NextAction::Recover(collapse)))
 }
 
-/// Restores the weights of an earlier step. The step goes on counting, so that prompts and random numbers are new ones;
-/// the checkpoint that is saved holds the restored weights.
+/// Restores an earlier step's weights. The step count continues, for new prompts and random
+/// numbers; saves a checkpoint with the restored weights.
 pub(super) fn recover(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
@@ -93,14 +93,14 @@ pub(super) fn recover(
 ) -> Result<(), TrainError> {
     let folder = checkpoint_path(trainer.run.path(), collapse.restored_step);
     let (moments, restored) = checkpoint::load(&folder, trainer.policy.model.parameters())?;
-    // What another rank still reads is not removed by the keep rules.
+    // Keep rules must not remove what another rank still reads.
     trainer.ranks.exchange(())?;
     trainer.config.learning_rate = collapse.learning_rate;
     trainer.optimizer =
         Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
     trainer.state.updates = restored.updates;
     if let (Some(adaptive), Some(restored)) = (&mut trainer.state.adaptive, restored.adaptive) {
-        // What groups of the collapsed policy told does not hold for the restored one.
+        // Outcomes of the collapsed policy do not apply to the restored one.
         adaptive.recall(restored);
     }
     trainer.guide();
@@ -111,7 +111,7 @@ pub(super) fn recover(
     save(trainer, record, SaveReason::Recovered)
 }
 
-/// The last checkpoint after which a step had a mixed group, else the start, whose adapters change nothing.
+/// The last checkpoint followed by a mixed group, else the start if training adapters.
 fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
     if let Some(mixed) = history.metrics.get("groups/frac_mixed")
         && let Some(step) = kept
@@ -126,7 +126,8 @@ fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> O
         .copied()
 }
 
-/// The checkpoint whose next steps earned the most, of equal ones the latest; the start as in [`last_informative`].
+/// The checkpoint whose following steps had the highest reward, latest of equals; the start as in
+/// [`last_informative`].
 fn best_earlier(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
     let rewards = history.metrics.get("reward")?;
     let earned = |step: u64| {

@@ -1,4 +1,4 @@
-//! A thread that reads the device's condition every few seconds.
+//! Thread that reads the device's condition every few seconds.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::run::events::Device;
 
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// The device of a rank with its latest condition. The thread that reads it, if any, ends when this is dropped.
+/// A rank's device with its latest condition. Dropping it ends the reading thread.
 #[derive(Debug)]
 pub(super) struct DeviceMonitor {
     latest: Arc<Mutex<Device>>,
@@ -18,7 +18,7 @@ pub(super) struct DeviceMonitor {
 }
 
 impl DeviceMonitor {
-    /// A device of which only the name is known.
+    /// A device of known name only.
     pub(super) fn named(device: String) -> Self {
         let latest = Arc::new(Mutex::new(Device {
             device,
@@ -31,7 +31,7 @@ impl DeviceMonitor {
         }
     }
 
-    /// Reads `condition` immediately and then at the interval `every`, and gives each reading to `record`.
+    /// Reads `condition` immediately and then every `every`; passes readings to `record`.
     pub(super) fn start(
         &mut self,
         every: Duration,
@@ -62,7 +62,7 @@ impl DeviceMonitor {
             .clone()
     }
 
-    /// Returns once nothing is read any more.
+    /// Returns once reading has stopped.
     pub(super) fn stop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {

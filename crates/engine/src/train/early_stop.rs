@@ -1,15 +1,17 @@
-//! Early stopping: a pure function of log, trainer state and configuration, so that a resumed run decides the same.
+//! Early stopping: a pure function of log, trainer state and configuration, so that a resumed run
+//! decides alike.
 
 use crate::checkpoint::TrainerState;
 use crate::config::{StopCondition, TrainConfig};
 use crate::format::{counted, percent_short};
 use crate::run::RunState;
 
-/// The steps over which groups are counted for `stop_when_solved`, and the share of them that counts as all.
+/// Steps whose groups `stop_when_solved` counts, and the share that counts as all.
 const SOLVED_STEPS: u64 = 10;
 const SOLVED_SHARE: f64 = 0.99;
 
-/// Whether a multiple of `every` is among the last `steps` steps up to `step`; 0 is never due.
+/// Whether a multiple of `every` is among the last `steps` steps up to `step`; never if `every`
+/// is 0.
 pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
     every > 0 && step / every > step.saturating_sub(steps) / every
 }
@@ -19,7 +21,7 @@ pub(super) fn is_out_of_time(state: &TrainerState, config: &TrainConfig) -> bool
     config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes
 }
 
-/// Why the run stops after `state.step`, if it does. Requested evals do not count: a resumed run may not have them.
+/// Why the run stops after `state.step`. Requested evals do not count: a resumed run may lack them.
 pub(super) fn should_stop(
     history: &RunState,
     state: &TrainerState,
@@ -49,7 +51,7 @@ pub(super) fn should_stop(
             without_gain + 1
         };
         best = f64::max(best, valid);
-        // A goal is one of every task.
+        // A goal applies to every task.
         let is_met = |goal: StopCondition| {
             evals
                 .evals
@@ -72,7 +74,7 @@ pub(super) fn should_stop(
     })
 }
 
-/// Whether nearly all groups of the last steps earn the full reward throughout: no gradient is left.
+/// Whether nearly all groups of the last steps are all max, so that no gradient is left.
 fn solved(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
     let shares = history
         .metrics
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_when_nearly_all_groups_earn_the_full_reward() {
-        // The share of such groups in steps 1, 2 ...
+        // Share of such groups in steps 1, 2 ...
         let check = |set: &[&str], shares: &[f64], is_solved: bool| {
             let mut history = RunState::default();
             for (step, share) in (1..).zip(shares) {
@@ -206,7 +208,7 @@ mod tests {
             Some("valid>=0.9 on the eval set"),
         );
         check(&[goal], &[(0, 0.5), (5, 0.85)], 5, 0.0, None);
-        // Neither the base counts, nor an eval of another step or by request.
+        // Neither the base counts, nor evals of other steps or by request.
         check(&[goal], &[(0, 0.95)], 0, 0.0, None);
         check(&[goal], &[(0, 0.5), (5, 0.95)], 6, 0.0, None);
         check(&[goal], &[(0, 0.5), (7, 0.95)], 7, 0.0, None);
@@ -220,7 +222,7 @@ mod tests {
             0.0,
             Some("2 evals without a better valid rate"),
         );
-        // The decision holds at every later step, also after a resume.
+        // Holds at every later step, also after a resume.
         check(
             &[patience],
             &[(0, 0.5), (5, 0.5), (10, 0.5)],

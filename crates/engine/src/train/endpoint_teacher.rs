@@ -1,4 +1,4 @@
-//! A teacher on an endpoint: it reads the student's own token ids, and answers the log-prob of each.
+//! A teacher on an endpoint: returns log-probs of the student's token ids.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +12,15 @@ use crate::secrets::scan;
 use crate::text::Tokenizer;
 use crate::update::PolicyGroup;
 
-/// Completions of a step that may stay without an answer, as a share; more end the run.
+/// Share of a step's completions that may remain unanswered; more end the run.
 const MAX_FAILED: f64 = 0.1;
-/// So many in a row without an answer, or as many as are asked at once, and the rest of the step is not asked.
+/// Consecutive failures (or the concurrency, if higher) after which the rest of the step is not
+/// asked.
 const MAX_CONSECUTIVE_FAILURES: usize = 8;
 const TICK: Duration = Duration::from_millis(20);
 /// Token ids, spread over the vocabulary, whose texts the server tokenizes for comparison.
 const PROBED_TOKENS: usize = 512;
-/// Digits, white space, cases, scripts, and what no tokenizer has as one token.
+/// Digits, white space, cases, scripts, and characters that no tokenizer has as one token.
 const PROBE: &str = "The total is 1,234.50 EUR  (due 2024-03-11)\n\n\tfn main() { println!(\"\u{e9}\u{4e2d}\u{6587} \u{1f980} ok\"); } don't STOP";
 
 #[derive(Debug)]
@@ -28,18 +29,18 @@ pub(super) struct EndpointTeacher {
     name: String,
 }
 
-/// A completion as the teacher reads it.
+/// A completion for the teacher.
 struct Reading {
     group: usize,
     sample: usize,
-    /// With its prompt.
+    /// Tokens of prompt and completion.
     token_ids: Vec<u32>,
     prompt_tokens: usize,
 }
 
 impl EndpointTeacher {
-    /// The teacher of a run with one on an endpoint; `None` for others, and before its definition is recorded. Its tokenizer is
-    /// compared with the student's.
+    /// The run's endpoint teacher; `None` for other runs, and before its definition is recorded.
+    /// Compares its tokenizer with the student's.
     ///
     /// # Errors
     /// [`TrainError::TeacherEndpoint`] if it cannot be asked; [`TrainError::OtherTokenizer`].
@@ -99,11 +100,11 @@ impl EndpointTeacher {
         }
     }
 
-    /// Gives each distilled completion the teacher's log-probs; the number of those without an answer, which are not
-    /// distilled.
+    /// Sets the teacher's log-probs of distilled completions; returns the number without an answer,
+    /// which are not distilled.
     ///
     /// # Errors
-    /// [`TrainError::TeacherErrors`] if they are too many.
+    /// [`TrainError::TeacherErrors`] if there are too many.
     pub(super) fn read(
         &self,
         groups: &mut [PolicyGroup<'_>],
@@ -162,7 +163,7 @@ impl EndpointTeacher {
         Ok(failures.len())
     }
 
-    /// By reading, the log-probs of its completion, or why there are none.
+    /// Log-probs per reading's completion, or why there are none.
     fn ask_all(
         &self,
         readings: &[Reading],
@@ -201,7 +202,7 @@ impl EndpointTeacher {
         answers.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The log-probs; else the reason, and whether all others would end alike.
+    /// Log-probs, or the reason and whether all others would fail alike.
     fn ask(
         &self,
         index: usize,

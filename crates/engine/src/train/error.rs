@@ -1,4 +1,4 @@
-//! What ends a training early, with what to do about it.
+//! Errors that end a training, with remedies.
 
 use crate::checkpoint::CheckpointError;
 use crate::config::Method;
@@ -16,13 +16,13 @@ pub enum TrainError {
     Config(#[from] crate::config::ConfigError),
     #[error("{0}")]
     DoesNotFit(#[from] crate::plan::DoesNotFit),
-    /// Memory ran out, and no smaller shape is left.
+    /// Out of memory at the smallest shape.
     #[error(
         "the gradient of one sequence of {tokens} tokens does not fit in GPU memory ({error}): lower max_completion_tokens, shorten the longest \
          prompts, lower lora_rank, or free the memory that other processes use there"
     )]
     OutOfMemory {
-        /// Length of the longest prompt and completion together.
+        /// Longest prompt + completion.
         tokens: usize,
         error: String,
     },
@@ -61,7 +61,7 @@ pub enum TrainError {
         id: String,
         line: usize,
         method: Method,
-        /// Why a row without an answer is not answered by the base under the task's grammar, where that is possible.
+        /// Why the base cannot answer a row under the task's grammar, where that is possible.
         instead: Option<String>,
     },
     #[error(
@@ -88,7 +88,6 @@ pub enum TrainError {
         found: String,
         expected: String,
     },
-    /// The teacher's server failed too often.
     #[error(
         "teacher = endpoint:{name} gave no log-probs for {failed} of {all} completions of a step, more than a tenth: {reason}; fix it, then resume the run"
     )]
@@ -98,7 +97,7 @@ pub enum TrainError {
         all: usize,
         reason: String,
     },
-    /// The model under the run's name differs from the one at its start.
+    /// The model under the run's name has changed since the start.
     #[error(
         "the files of `{base_model}` changed since the run started: restore them, or start a new run"
     )]
@@ -113,7 +112,8 @@ pub enum TrainError {
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     #[error("{0}")]
     Rank(#[from] RankError),
-    /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
+    /// Ranks that apply equal gradients to equal weights cannot differ, unless memory or a program
+    /// is broken.
     #[error(
         "step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run"
     )]
@@ -127,14 +127,14 @@ pub enum TrainError {
         own: Option<u64>,
         expected: Option<u64>,
     },
-    /// A rank does not see what rank 0 sees.
+    /// A rank sees other files than rank 0.
     #[error(
         "{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model"
     )]
     Unshared { error: String },
     #[error("stopped now, at your request")]
     StoppedAtOnce,
-    /// Stopped after an eval, where another one is next.
+    /// Stopped between two evals.
     #[error("stopped before the next eval (on {set}), as requested")]
     StoppedBeforeEval { set: String },
     /// Stopped while the disk was full during a step.
@@ -156,7 +156,7 @@ impl TrainError {
         }
     }
 
-    /// The cause of a stop that discarded the current step; `None` for other errors.
+    /// Cause of a stop that discarded the current step.
     pub(super) fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. }

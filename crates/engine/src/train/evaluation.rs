@@ -1,4 +1,5 @@
-//! Evals of a run: base and trained model on the same held-out prompts, task by task, each rank its share of them.
+//! Evals of a run: base and trained model on the same held-out prompts, by task, shared among
+//! ranks.
 
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::run::{
 };
 use crate::task::PromptSet;
 
-/// An eval of a run, on the set of each of its tasks.
+/// An eval of a run on each task's set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RunEval {
     pub(super) set: PromptSet,
@@ -34,7 +35,7 @@ impl RunEval {
         }
     }
 
-    /// As in the log.
+    /// Target in the log.
     fn target(self) -> Target {
         match self.version {
             PolicyVersion::Base => Target::Base,
@@ -51,16 +52,16 @@ impl RunEval {
     }
 }
 
-/// An eval on the set of one task.
+/// An eval on one task's set.
 struct TaskEval {
     eval: RunEval,
     task: usize,
-    /// As in the log.
+    /// Name in the log.
     set_name: String,
 }
 
 impl TaskEval {
-    /// By which the log knows it.
+    /// Key in the log.
     fn key(&self) -> (u64, String, Target) {
         (self.eval.step, self.set_name.clone(), self.eval.target())
     }
@@ -70,8 +71,8 @@ impl TaskEval {
     }
 }
 
-/// Runs and records a greedy eval of each task that has such a set, and its alerts. A recorded eval is not repeated.
-/// Returns them on rank 0.
+/// Runs and records a greedy eval of each task with such a set, unless already recorded, and its
+/// alerts. Returns them on rank 0.
 pub(super) fn run_evals(
     trainer: &Trainer,
     record: &mut Record<'_>,
@@ -131,7 +132,7 @@ fn sample_and_record(
     let settings = ConverseSettings::new(&tasks, which.eval.version, &sampling);
     let watcher = watch.as_mut().map(|watch| watch as &mut dyn Watcher);
     let conversed = trainer.policy.converse(questions, &settings, watcher)?;
-    // An eval decodes more rows than a step; its memory is released for the gradient.
+    // An eval decodes more rows than a step; release its memory for the gradient.
     trainer.policy.engine.trim_memory()?;
     let all: Vec<Conversed> = trainer.ranks.gather(conversed)?;
     record.on_rank_0(|recorder| {
@@ -141,9 +142,9 @@ fn sample_and_record(
             ..eval
         };
         recorder.event(eval.clone())?;
-        // The next write says it too.
+        // The next write reports it too.
         let _ = recorder.state.eval(None);
-        // The eval has its answers; a log that stays is in nobody's way.
+        // The eval is recorded; a remaining log is harmless.
         let _ = watch
             .and_then(EvalWatch::into_kept)
             .map(|kept| kept.remove());
@@ -189,7 +190,7 @@ fn record_eval(
         PolicyVersion::Base => None,
         PolicyVersion::Trained => {
             let base = eval_path(trainer.run.path(), 0, set, Target::Base.name());
-            // Without a base eval there is nothing to compare with; one that cannot be read is an error.
+            // A missing base eval leaves nothing to compare with; an unreadable one is an error.
             let base = if base.exists() {
                 Some(read_evals(&base)?)
             } else {
@@ -220,7 +221,7 @@ fn record_eval(
     })
 }
 
-/// Exact match against the first of the set's earlier evals that had the most.
+/// Compares exact match with the set's best earlier eval (first of equals).
 fn against_best(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
@@ -240,9 +241,9 @@ fn against_best(
     Ok(Comparison::between_exact(&read_evals(&path)?, records).map(Box::new))
 }
 
-/// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very
-/// same ones: of weights that are on disk, on the CPU, where one rank decodes some prompts at a time. A GPU decodes all
-/// of them together, and rounds otherwise what is decoded beside fewer.
+/// Shows an eval's progress in `state.json`, and stores answers if the next worker would reproduce
+/// them: for weights on disk, on the CPU, where a rank decodes fixed groups of prompts. A GPU
+/// decodes all together, and rounds differently with fewer.
 fn watch<'t>(
     trainer: &Trainer,
     recorder: &Recorder<'_>,
@@ -254,7 +255,7 @@ fn watch<'t>(
     let (policy, others) = (&trainer.policy, trainer.ranks.size() - 1);
     let is_of_disk = version == PolicyVersion::Base || set == PromptSet::Test;
     let log = match policy.engine.device.is_cpu() && others == 0 && is_of_disk {
-        // Without a log, of a full disk maybe, the next worker asks for all.
+        // Without a log, such as on a full disk, the next worker samples all.
         true => AnswerLog::open(answers_path(
             trainer.run.path(),
             step,
@@ -291,7 +292,7 @@ fn watch<'t>(
     let watch = EvalWatch::new(progress, is_scored, kept, move |progress| {
         _ = state.eval(Some(progress.clone()))
     });
-    // Until step 1 there is nothing else to look at.
+    // Until step 1 there is nothing else to see.
     Ok(match version {
         PolicyVersion::Base => watch.showing(|question, conversation| {
             let prompt = questions.get(question)?.prompt;
@@ -301,7 +302,7 @@ fn watch<'t>(
     })
 }
 
-/// Stops where a user has asked for it, before an eval that is still to be done: the next worker does it. What Slurm ends
+/// Stops on a user's request before a pending eval, which the next worker runs. What Slurm ends
 /// continues as long as it can.
 ///
 /// # Errors

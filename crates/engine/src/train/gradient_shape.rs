@@ -1,4 +1,4 @@
-//! Computes a gradient again in a smaller shape when memory runs out.
+//! Recomputes a gradient in a smaller shape on out-of-memory.
 
 use std::cell::Cell;
 
@@ -9,21 +9,22 @@ use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
 use crate::run::events::Alert;
 
-/// The range of micro-batch sizes of a gradient.
+/// Range of a gradient's micro-batch sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// The smallest micro-batch, in tokens.
+    /// Minimum, in tokens.
     pub(super) longest_sequence: usize,
-    /// The largest micro-batch, in tokens.
+    /// Maximum, in tokens.
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `is_any` says
-/// whether it has run out on any rank, `free` releases unused memory. `shape` keeps the one that worked. A failed
-/// `attempt` must have changed nothing.
+/// Computes a gradient in `shape`, read by `attempt`, and in ever smaller ones on out-of-memory;
+/// `is_any` says whether any rank ran out, `free` releases unused memory. `shape` keeps the one
+/// that worked. A failed `attempt` must not change anything.
 ///
 /// # Errors
-/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt` and those of `is_any`.
+/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt` and
+/// `is_any`.
 pub(super) fn retry_smaller<R>(
     shape: &Cell<StepShape>,
     extent: Extent,
@@ -61,7 +62,7 @@ pub(super) fn retry_smaller<R>(
 }
 
 /// # Errors
-/// As when the memory of `rank` runs out, where a test asked for it.
+/// Out of memory on `rank`, on a test's request.
 pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
     if !fails_at("gradient.memory", &rank.to_string()) {
         return Ok(());
@@ -75,7 +76,7 @@ pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
     })))
 }
 
-/// The alert after a retry; `None` if the shape is unchanged.
+/// Alert after a retry; `None` if the shape is unchanged.
 pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<Alert> {
     if before == after {
         return None;
@@ -115,7 +116,7 @@ mod tests {
         }))
     }
 
-    /// The shapes tried when memory runs out `failures` times, and the result.
+    /// Shapes tried when memory runs out `failures` times, and the result.
     fn tried(
         start: StepShape,
         failures: usize,

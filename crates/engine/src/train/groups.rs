@@ -1,4 +1,4 @@
-//! Groups: the conversations of one prompt, compared with each other turn by turn, and the batch of a step's gradient.
+//! Groups: a prompt's conversations, compared turn by turn; and the batch of a step's gradient.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,65 +15,65 @@ use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
 use crate::score::{PartWeights, Score};
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
-/// The conversations of one prompt.
+/// Conversations of one prompt.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Group {
-    /// Position of the prompt in the endless order, as random numbers count it.
+    /// Position in the endless prompt order, as in random numbers.
     position: u32,
     /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) conversations: Vec<Conversation>,
-    /// By turn: whether the rewards of the sampled answers differ.
+    /// Signals by turn: compare the rewards of sampled answers.
     signals: Vec<GroupSignal>,
 }
 
-/// The answers of one turn of a group, which are compared with each other.
+/// Answers of a group in one turn, compared with each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupTurn<'g> {
     pub(super) group: &'g Group,
     turn: usize,
 }
 
-/// The same, to be recorded.
+/// As [`GroupTurn`], for records.
 pub(super) struct AnsweredTurn {
     pub(super) signal: GroupSignal,
     pub(super) answers: Vec<Turn>,
 }
 
-/// What a group says about its prompt.
+/// A group's outcome for its prompt.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct PromptOutcome {
-    /// The group's position, which is unique.
+    /// Unique position of the group.
     pub(super) position: u32,
     /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) outcome: GroupOutcome,
 }
 
-/// What one rank sampled for a step.
+/// A rank's samples of a step.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StepRollout {
     /// Groups that the step trains on.
     pub(super) groups: Vec<Group>,
-    /// Prompts that were passed over to find those of the groups, of all ranks.
+    /// Prompts skipped to find the groups', over all ranks.
     pub(super) skipped_prompts: u64,
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<Group>,
-    /// Seconds of decoding.
+    /// Decoding time.
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
-    /// Counts of everything that was decoded together.
+    /// Counts of everything decoded together.
     pub(super) counts: DecodeCounts,
-    /// What a GPU refused. Steps that are sampled together record it on the first.
+    /// GPU fallbacks. Steps sampled together record them in the first.
     pub(super) gpu_fallbacks: Vec<GpuFallback>,
-    /// By the number of the completion in [`PolicyBatch::sequences`], if older weights sampled it than those that the
-    /// step updates.
+    /// Log-probs by completion number in [`PolicyBatch::sequences`], if sampled by older weights
+    /// than the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
-    /// Seconds of computing them.
+    /// Time of computing them.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
-    /// On rank 0, what the other ranks sampled.
+    /// Other ranks' samples, on rank 0.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
 }
@@ -83,22 +83,22 @@ pub(super) struct StepRollout {
 pub(super) struct AdvantageRule {
     pub(super) kind: Advantage,
     pub(super) weights: PartWeights,
-    /// Whether rewards have no part in the loss.
+    /// Whether rewards are not part of the loss.
     pub(super) is_off: bool,
 }
 
-/// The groups of a gradient, and their part of the step's denominators.
+/// Groups of a gradient, and their part of the step's denominators.
 #[derive(Debug)]
 pub(super) struct PolicyBatch<'a> {
     pub(super) groups: Vec<PolicyGroup<'a>>,
-    /// The number of each sample of the groups among all completions of the rollout that are not masked, in order: the
-    /// same whichever of them are in the batch.
+    /// Number of each sample among the rollout's unmasked completions, in order: independent of the
+    /// batch.
     pub(super) sequences: Vec<usize>,
     pub(super) totals: StepTotals,
 }
 
 impl Group {
-    /// Compares the rewards of the conversations.
+    /// Compares the conversations' rewards.
     pub(super) fn new(
         position: u32,
         prompt: usize,
@@ -115,8 +115,7 @@ impl Group {
         group
     }
 
-    /// Compares the rewards of each turn's answers; with `per_part` these are sums of parts, until
-    /// [`StepRollout::normalise`].
+    /// Sets advantages by turn; with `per_part` sums of parts, until [`StepRollout::normalise`].
     fn set_advantages(&mut self, rule: &AdvantageRule) {
         let turns = self
             .conversations
@@ -172,7 +171,8 @@ impl Group {
         })
     }
 
-    /// Replaces the last answer by one that earns more than all others. The group has a single turn.
+    /// Replaces the last answer by one with a higher reward than all others. The group has a single
+    /// turn.
     pub(super) fn guide(&mut self, answer: Turn, rule: &AdvantageRule) {
         let reward = answer.score.reward;
         let mut others = self
@@ -193,7 +193,7 @@ impl Group {
         self.signals = sampled;
     }
 
-    /// Whether an answer earns the full reward.
+    /// Whether an answer has the full reward.
     pub(super) fn has_success(&self) -> bool {
         self.conversations
             .iter()
@@ -201,13 +201,13 @@ impl Group {
             .any(|turn| turn.score.is_max())
     }
 
-    /// Whether the policy can learn from it: rewards differ in a turn, or it is guided.
+    /// Whether it has a gradient: rewards differ in a turn, or it is guided.
     pub(super) fn is_informative(&self) -> bool {
         self.turns()
             .any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
     }
 
-    /// `None` where no sampled answer has a reward.
+    /// `None` if no sampled answer has a reward.
     pub(super) fn outcome(&self) -> Option<PromptOutcome> {
         let answers = || {
             self.conversations
@@ -232,7 +232,7 @@ impl Group {
 }
 
 impl<'g> GroupTurn<'g> {
-    /// The answers of conversations that reached the turn, in order.
+    /// Answers of conversations that reached the turn, in order.
     pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
         self.group
             .conversations
@@ -240,27 +240,27 @@ impl<'g> GroupTurn<'g> {
             .filter_map(move |conversation| conversation.turns.get(self.turn))
     }
 
-    /// The answers that the policy sampled freely.
+    /// Freely sampled answers.
     pub(super) fn sampled(self) -> impl Iterator<Item = &'g Turn> + Clone {
         self.answers()
             .filter(|answer| answer.completion.stop != StopReason::Guided)
     }
 
-    /// Whether the last answer was not sampled freely.
+    /// Whether the last answer is a guiding one.
     pub(super) fn is_guided(self) -> bool {
         self.answers()
             .last()
             .is_some_and(|answer| answer.completion.stop == StopReason::Guided)
     }
 
-    /// How the rewards of the sampled answers compare.
+    /// Compares the rewards of sampled answers.
     pub(super) fn signal(self) -> GroupSignal {
         self.group.signals[self.turn]
     }
 }
 
 impl StepRollout {
-    /// Moves groups that are not informative to the replaced ones.
+    /// Moves uninformative groups to the replaced ones.
     pub(super) fn set_aside(&mut self) {
         let (informative, rest) = std::mem::take(&mut self.groups)
             .into_iter()
@@ -270,7 +270,7 @@ impl StepRollout {
         self.replaced.extend(rest);
     }
 
-    /// The second stage of `per_part`, over those groups of all ranks that count.
+    /// Second stage of `per_part`, over the selected groups of all ranks.
     pub(super) fn normalise(
         &mut self,
         ranks: &Ranks,
@@ -312,12 +312,12 @@ impl StepRollout {
         self.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
 
-    /// The rollouts of all ranks on rank 0, elsewhere this one.
+    /// Rollouts of all ranks on rank 0, elsewhere this one.
     pub(super) fn all(&self) -> impl Iterator<Item = &Self> + Clone {
         std::iter::once(self).chain(&self.others)
     }
 
-    /// With the groups of all ranks, in the order of their prompts.
+    /// Adds the groups of all ranks, in prompt order.
     pub(super) fn merged(mut self) -> Self {
         for other in std::mem::take(&mut self.others) {
             self.groups.extend(other.groups);
@@ -328,27 +328,27 @@ impl StepRollout {
         self
     }
 
-    /// The groups that count, of all ranks, by turn, in the order of their prompts.
+    /// Groups trained on, of all ranks, by turn, in prompt order.
     pub(super) fn group_turns(&self) -> Vec<GroupTurn<'_>> {
         in_order(self.all().flat_map(|rollout| &rollout.groups))
     }
 
-    /// The same of those that were replaced.
+    /// Replaced groups, likewise.
     pub(super) fn replaced_turns(&self) -> Vec<GroupTurn<'_>> {
         in_order(self.all().flat_map(|rollout| &rollout.replaced))
     }
 
-    /// Both: everything that was sampled.
+    /// Both: everything sampled.
     pub(super) fn sampled_turns(&self) -> Vec<GroupTurn<'_>> {
         in_order(self.all().flat_map(Self::sampled_groups))
     }
 
-    /// All groups of this rank, in the order in which they are recorded.
+    /// All groups of this rank, in recording order.
     pub(super) fn sampled_groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().chain(&self.replaced)
     }
 
-    /// All answers of this rank, in the order in which they are recorded.
+    /// All answers of this rank, in recording order.
     pub(super) fn answers(&self) -> impl Iterator<Item = &Turn> {
         self.sampled_groups()
             .flat_map(Group::turns)
@@ -362,8 +362,8 @@ fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
     groups.into_iter().flat_map(Group::turns).collect()
 }
 
-/// Zero-variance groups are omitted (their gradient is 0) unless a teacher, a KL or an entropy bonus is used, but they count; masked
-/// completions and replaced groups do not.
+/// Omits zero-variance groups (no gradient) unless a teacher, KL or entropy bonus is used, but
+/// counts them; masked completions and replaced groups do not count.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
     entropy_coef: f64,

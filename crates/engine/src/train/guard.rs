@@ -1,4 +1,4 @@
-//! What the model forgets: the guard prompts before, during and after a training.
+//! Forgetting: guard prompts before, during and after training.
 
 use std::time::Instant;
 
@@ -13,8 +13,7 @@ use crate::rollout::Request;
 use crate::run::events::Guard;
 use crate::update::{log_probs, pack};
 
-/// Measures and records the guard prompts on rank 0, and raises the alert of those that it lost. What is recorded is not
-/// measured again.
+/// Measures and records guard prompts on rank 0, unless recorded, and raises their alert.
 pub(super) fn measure_guard(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     if trainer.prompts.guard.is_empty() {
         return Ok(());
@@ -59,7 +58,7 @@ fn measure(trainer: &Trainer) -> Result<Guard, TrainError> {
     })
 }
 
-/// The mean log-prob of each reference's tokens, nats/token.
+/// Mean log-prob of each reference's tokens, nats/token.
 fn reference_log_probs(trainer: &Trainer) -> candle_core::Result<Vec<f64>> {
     let (policy, prompts) = (&trainer.policy, &trainer.prompts.guard);
     let sequences = prompts
@@ -79,7 +78,7 @@ fn reference_log_probs(trainer: &Trainer) -> candle_core::Result<Vec<f64>> {
     Ok(means)
 }
 
-/// How many prompts the model answers with their reference, but for space around it.
+/// Number of prompts answered with their reference, up to surrounding space.
 fn count_exact(trainer: &Trainer, asked: &[&GuardPrompt]) -> Result<usize, TrainError> {
     let request = |(number, prompt): (u32, &&GuardPrompt)| Request {
         greedy: true,

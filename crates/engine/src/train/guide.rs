@@ -1,4 +1,4 @@
-//! The grammar that guides groups whose rows have no expected answer.
+//! Grammar for guiding groups whose rows have no expected answer.
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::Question;
@@ -6,7 +6,7 @@ use crate::rollout::Request;
 use crate::score::Task;
 use crate::text::Tokenizer;
 
-/// The grammar of answers for rows that have none.
+/// Grammar of answers.
 #[derive(Debug)]
 pub(super) struct Guide {
     grammar: Result<TaskConstraints, ConstraintError>,
@@ -22,7 +22,7 @@ impl Guide {
     /// Why rows without an expected answer cannot be guided.
     pub(super) fn refusal(&self) -> Option<String> {
         self.grammar.as_ref().err().map(|error| match error {
-            // Its own words are of `constrained:`, which nobody has asked for here.
+            // Its own message mentions `constrained:`, which is not used here.
             ConstraintError::Kind { kind, .. } => {
                 format!("tasks of kind `{kind}` have no grammar to sample answers from")
             }
@@ -30,7 +30,7 @@ impl Guide {
         })
     }
 
-    /// What helps against the refusal.
+    /// Remedy for the refusal.
     pub(super) fn remedy(&self) -> &'static str {
         match self.grammar {
             Err(ConstraintError::Kind { .. }) => {
@@ -44,7 +44,7 @@ impl Guide {
         }
     }
 
-    /// `None` where no grammar constrains the row.
+    /// `None` without a grammar for the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
         let constraint = self
             .grammar
@@ -52,7 +52,7 @@ impl Guide {
             .ok()?
             .for_row(&prompt.row, &prompt.text)
             .ok()?;
-        // The number of the sample whose place the answer takes.
+        // Number of the sample that the answer replaces.
         let first_sample = request.first_sample + request.samples as u32 - 1;
         Some(Request {
             samples: 1,

@@ -1,10 +1,11 @@
-//! Guided groups: where no completion of a group earns the full reward, the last one gives its place to an answer that
-//! earns more than the others, so that a policy without success has a gradient. The answer is the row's `expected`, or
-//! is sampled under the task's grammar; a conversation with tools is the row's demonstration.
+//! Guided groups: if no completion of a group has the full reward, the last is replaced by an
+//! answer with a higher reward than the others, so that a policy without success has a gradient.
+//! The answer is the row's `expected`, or sampled under the task's grammar; with tools it is the
+//! row's demonstration.
 //!
-//! Its log-probs are those of the free policy and its ratio is 1, so its tokens weigh as sampled ones do: LUFFY (arXiv
-//! 2504.14945) divides by the probability that the other policy gave them instead, which is 1 for an expected answer
-//! and starves tokens that the policy does not yet write.
+//! Its log-probs are the free policy's and its ratio is 1, so its tokens have the weight of sampled
+//! ones. LUFFY (arXiv 2504.14945) instead divides by the other policy's probability, which is 1 for
+//! an expected answer and starves tokens that the policy does not yet write.
 
 use super::error::TrainError;
 use super::groups::Group;
@@ -13,7 +14,7 @@ use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrat
 use crate::prompts::reference_answer;
 use crate::rollout::{Completion, StopReason};
 
-/// Gives groups of rows of one turn without the full reward an answer to learn from. `questions`: of the groups.
+/// Guides single-turn groups without the full reward. `questions`: of the groups.
 ///
 /// # Errors
 /// Those of sampling and scoring.
@@ -50,7 +51,7 @@ pub(super) struct GuidingAnswer {
     pub(super) answer: Turn,
 }
 
-/// The answers of the questions that have one. `version`: what samples where a row has no expected answer.
+/// Guiding answers, where there is one. `version`: samples for rows without an expected answer.
 ///
 /// # Errors
 /// Those of sampling and scoring.
@@ -114,7 +115,7 @@ pub(super) fn demonstrated(trainer: &Trainer, prompt: &Prompt) -> Result<Option<
     Ok(demonstrate(tokenizer, &tasks[prompt.task], prompt, most)?)
 }
 
-/// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.
+/// The row's expected answer with the end of turn; `None` if missing or too long.
 fn expected_completion(
     trainer: &Trainer,
     prompt: &Prompt,

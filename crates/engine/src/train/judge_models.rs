@@ -1,4 +1,4 @@
-//! Judges that are models of this machine: the same ones for a run's whole life, since other grades are other rewards.
+//! Local judge models must stay the same for a run's whole life, as other grades are other rewards.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::run::RunDirectory;
 const FILE: &str = "judge-models.json";
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Records the judges that a run has loaded, by task and part; those of a resumed run must be the same.
+/// Records a run's judges by task and part; on resume, requires the same.
 ///
 /// # Errors
 /// [`TrainError::OtherJudge`]; [`TrainError::JudgeRecord`] if the file cannot be written.

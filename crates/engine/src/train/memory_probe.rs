@@ -1,4 +1,4 @@
-//! A gradient at the longest shape before the first step, so that a lack of memory shows immediately.
+//! Tries a gradient at the longest shape before the first step, to fail early.
 
 use super::error::TrainError;
 use super::gradient_shape::shrunk;
@@ -7,14 +7,14 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
-/// Computes forward and backward of one full micro-batch of the longest prompt with the longest completions, without
-/// updates or random numbers; in smaller shapes when memory runs out. Returns an alert if it has.
+/// Computes forward and backward of a full micro-batch of the longest prompt and completions,
+/// without updates or random numbers, shrinking on out-of-memory. Returns an alert if it shrank.
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] if not even one sequence fits.
 pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
     let before = trainer.shape.get();
-    // A later turn's prompt may be longer than any first one: the shape of a task counts both.
+    // A later turn's prompt may exceed all first ones: the task's shape covers both.
     let longest = trainer
         .prompts
         .train
@@ -60,8 +60,8 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
     Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
 }
 
-/// The completions of each group in a full micro-batch of `most_tokens`: groups of `together`, then what fits; at least
-/// one completion.
+/// Completions per group in a full micro-batch of `most_tokens`: groups of `together`, then what
+/// fits; at least one.
 fn group_sizes(
     prompt: usize,
     completion: usize,

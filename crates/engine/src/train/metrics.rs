@@ -1,4 +1,4 @@
-//! A step's metrics, by TRL's names.
+//! A step's metrics, with TRL's names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -19,23 +19,23 @@ use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
 use crate::task::task_metric;
 use crate::update::{PolicyStatistics, StepOutcome};
 
-/// The update of a step, before it is recorded.
+/// A step's update, before recording.
 #[derive(Clone, Debug)]
 pub(super) struct StepUpdate {
-    /// Sums over this rank's groups; on rank 0 over all groups, once recorded.
+    /// Sums over this rank's groups; on rank 0 over all, once recorded.
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<StepOutcome>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
-    /// Time of sampling and scoring.
+    /// Sampling and scoring.
     pub(super) sampling_seconds: f64,
-    /// Time of computing old log-probs.
+    /// Old log-probs.
     pub(super) forward_seconds: f64,
-    /// Time of the update and of old log-probs, without recording.
+    /// Update and old log-probs, without recording.
     pub(super) update_seconds: f64,
-    /// What this rank did before the update.
+    /// This rank's work before the update.
     pub(super) rank: RankStep,
 }
 
@@ -57,7 +57,7 @@ impl StepUpdate {
         }
     }
 
-    /// Ends what is timed as the update: rank 0 alone records it, and ranks are compared.
+    /// Ends the update's timing, which excludes recording by rank 0.
     pub(super) fn end(&mut self, ranks: &Ranks) {
         let waited_seconds = ranks.take_waited_seconds();
         self.update_seconds = self.forward_seconds + self.start.elapsed().as_secs_f64();
@@ -65,13 +65,14 @@ impl StepUpdate {
         self.rank.waited_seconds += waited_seconds;
     }
 
-    /// The time of the whole step so far.
+    /// The whole step so far.
     pub(super) fn seconds(&self) -> f64 {
         self.sampling_seconds + self.forward_seconds + self.start.elapsed().as_secs_f64()
     }
 }
 
-/// The metrics of a rollout, replaced groups included, since they tell what the policy can do; without those that are undefined for it.
+/// Metrics of a rollout, including replaced groups, which show the policy's ability; omits
+/// undefined ones.
 pub(super) fn rollout_metrics(
     rollout: &StepRollout,
     config: &TrainConfig,
@@ -90,7 +91,7 @@ pub(super) fn rollout_metrics(
     let mut counts = DecodeCounts::default();
     rollout.all().for_each(|rank| counts += rank.counts);
     if counts.steps > 0 {
-        // The first token of a completion comes from its prompt's prefill.
+        // A completion's first token comes from its prompt's prefill.
         metrics.add(
             "decode/tokens_per_row",
             (counts.rows + counts.accepted) as f64 / counts.rows as f64,
@@ -110,7 +111,7 @@ pub(super) fn rollout_metrics(
     metrics.0
 }
 
-/// Metrics of an adaptive order: prompts that the step skipped, and the solve rate of those that were sampled so far.
+/// Metrics of adaptive sampling: skipped prompts, and solve rate so far.
 pub(super) fn prompt_metrics(
     adaptive: &AdaptiveOrder,
     rollout: &StepRollout,
@@ -125,7 +126,8 @@ pub(super) fn prompt_metrics(
     metrics.0
 }
 
-/// The same by task, for a run of several, without those that are the step's alone: `task/NAME/reward`.
+/// [`rollout_metrics`] by task, for several tasks, without metrics of the step alone:
+/// `task/NAME/reward`.
 pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap<String, f64> {
     let (mut all, groups) = (BTreeMap::new(), rollout.sampled_turns());
     let is_mix = trainer.tasks.len() > 1;
@@ -225,7 +227,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
 
-/// The share of conditions that hold.
+/// Share of true conditions.
 fn share(conditions: impl Iterator<Item = bool>) -> f64 {
     mean(conditions.map(|condition| f64::from(u8::from(condition))))
 }
@@ -292,7 +294,7 @@ fn rewards(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
     means("scorer", scores.iter().map(|score| &score.metrics), metrics);
 }
 
-/// The text that most of the sampled completions have.
+/// The most frequent sampled text.
 pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for answer in sampled(groups) {
@@ -304,13 +306,13 @@ pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
         .map(|(text, _)| text.to_owned())
 }
 
-/// Distinct texts of a group over its completions.
+/// Distinct texts per completion.
 fn distinct_share(group: &GroupTurn<'_>) -> f64 {
     let texts: BTreeSet<&str> = group.sampled().map(|answer| answer.text.as_str()).collect();
     texts.len() as f64 / group.sampled().count().max(1) as f64
 }
 
-/// The mean of each named value over the scores that have it.
+/// Mean of each named value over the scores that have it.
 fn means<'s>(
     part: &str,
     named: impl Iterator<Item = &'s OrderedMap<f64>>,
@@ -381,7 +383,8 @@ fn tools(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
 
 fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, metrics: &mut MetricMap) {
     let all: Vec<&Completion> = sampled(groups).flat_map(Turn::completions).collect();
-    // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
+    // The mean of -log p over sampled tokens estimates the entropy without bias, and needs no
+    // forward.
     let log_probs = all
         .iter()
         .flat_map(|completion| completion.sampled_log_probs());

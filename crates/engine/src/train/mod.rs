@@ -1,44 +1,44 @@
-//! The training loops: GRPO, SFT, and pretraining of small models.
+//! Training loops: GRPO, SFT, pretraining of small models.
 
-// From what starts a run to what everything uses: each names only those below it.
-mod worker; // rank 0: a run from its worker's start to its recorded end
-mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
+// From the worker down to shared parts: each names only those below it.
+mod worker; // rank 0: a run from start to recorded end
+mod candidate; // a run before its creation
 mod pretrain; // a small model from a task's generator
-mod rank; // all ranks before the loop: loading, and what another rank does
-mod judge_models; // judges of this machine: the same for a run's whole life
-mod run_loop; // the loop, which every rank runs
-mod requests; // what users ask between two steps, from which rank 0 decides it
+mod rank; // start of every rank before the loop
+mod judge_models; // local judges, fixed for a run's life
+mod run_loop; // loop of every rank
+mod requests; // user requests between steps, decided by rank 0
 mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
-mod supervised; // SFT: the same on given answers
+mod supervised; // SFT on given answers
 mod rollout_order; // the next steps' prompts
-mod guided; // answers for groups in which none succeeds
-mod memory_probe; // the longest gradient, tried before the first step
-mod guard; // what the model forgets
-mod report; // base against the best checkpoint
+mod guided; // answers for groups without success
+mod memory_probe; // longest gradient, before the first step
+mod guard; // forgetting of guard prompts
+mod report; // base against best checkpoint
 mod evaluation; // base and trained on held-out prompts
-mod collapse; // where a run goes on once its policy writes one answer
-mod early_stop; // when a run ends before its last step
-mod checkpointing; // checkpoints and the disk space for them
-mod sharded; // parameters that the ranks divide
-mod recorder; // what a run leaves behind
-mod next_action; // what all ranks do next
-mod checkpoint_writer; // the thread that makes checkpoints durable
-mod rank_steps; // what each rank did in a step
-mod run_alerts; // the alerts of a run and of each of its tasks
-mod metrics; // the metrics of a step
-mod alerts; // what a user should look at, from the metrics of the last steps
-mod device_monitor; // the condition of a rank's device
-mod trainer; // a run in training
-mod groups; // the conversations of a prompt, compared
-mod setup; // a run before its weights are read
-mod prompt_sets; // the prompts of all tasks
-mod endpoint_teacher; // log-probs of a server
-mod teacher; // log-probs of the student's completions, to distil
-mod run_task; // the tasks of a run, with their scorers and limits
-mod guide; // the grammar of answers for rows that have none
-mod gradient_shape; // the same gradient in less memory
-mod error; // what ends a training early
+mod collapse; // recovery of a collapsed policy
+mod early_stop; // early stopping
+mod checkpointing; // checkpoints and their disk space
+mod sharded; // parameters sharded over ranks
+mod recorder; // record of a run
+mod next_action; // next action of all ranks
+mod checkpoint_writer; // makes checkpoints durable
+mod rank_steps; // metrics of ranks
+mod run_alerts; // alerts of a run and its tasks
+mod metrics; // metrics of a step
+mod alerts; // alert rules
+mod device_monitor; // condition of a rank's device
+mod trainer; // state of a run
+mod groups; // a prompt's compared conversations
+mod setup; // a run before its weights are loaded
+mod prompt_sets; // prompts of all tasks
+mod endpoint_teacher; // log-probs from a server
+mod teacher; // log-probs for distillation
+mod run_task; // tasks of a run, with scorers and limits
+mod guide; // grammar for rows without an answer
+mod gradient_shape; // smaller gradients on out-of-memory
+mod error; // errors that end training
 
 pub use candidate::Candidate;
 pub use error::TrainError;

@@ -1,4 +1,4 @@
-//! What all ranks do next, and the requests from which rank 0 decides it.
+//! What all ranks do next, and the requests from which rank 0 decides.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::run::events::Collapse;
 use crate::run::{AcceptedRequest, Answer, Settings, Worker};
 
-/// What all ranks do next.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) enum NextAction {
     #[default]
@@ -19,7 +18,7 @@ pub(super) enum NextAction {
     Checkpoint,
     /// Continues from an earlier checkpoint after a collapse.
     Recover(Collapse),
-    /// Saves a checkpoint and ends; `with_eval`: after an eval, if the step was given by `--until`.
+    /// Saves a checkpoint and ends; `with_eval`: after an eval, for a step given by `--until`.
     Stop {
         with_eval: bool,
     },
@@ -28,15 +27,15 @@ pub(super) enum NextAction {
     },
 }
 
-/// The requests of users, and what is known of them.
+/// User requests and their state.
 pub(super) struct Requests<'a> {
     pub(super) worker: &'a Worker,
-    /// Settings that earlier workers accepted, by the step that they apply to.
+    /// Settings accepted by earlier workers, by first step.
     pub(super) settings: Settings,
-    /// The last step that was recorded.
+    /// The last recorded step.
     pub(super) last_step: u64,
     pub(super) open: VecDeque<AcceptedRequest>,
-    /// The request that all ranks carry out.
+    /// The request being carried out by all ranks.
     pub(super) answering: Option<u64>,
     pub(super) is_paused: bool,
 }
@@ -54,7 +53,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    /// Answers the request that all ranks have carried out, if a user asked for it.
+    /// Answers the user's request carried out by all ranks, if any.
     pub(super) fn answer(&mut self, answer: Option<Answer>) {
         if let (Some(answer), Some(id)) = (answer, self.answering.take()) {
             self.worker.controls().answer(id, &answer);

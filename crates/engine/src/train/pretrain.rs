@@ -1,4 +1,4 @@
-//! Pretrains a small model and its tokenizer on a task's generator, as for the embedded model.
+//! Pretrains a small model and its tokenizer on a task's generator, as for embedded models.
 
 use std::path::{Path, PathBuf};
 
@@ -25,15 +25,15 @@ use crate::update::{
 pub struct PretrainSettings {
     /// `vocab_size` also applies to the tokenizer.
     pub config: ModelConfig,
-    /// A model to start from instead, with its shape and its tokenizer.
+    /// Start model, instead of a new one; determines shape and tokenizer.
     pub from: Option<ModelSource>,
-    /// Writes bf16: half the size.
+    /// Half the size.
     pub in_bf16: bool,
     pub updates: u64,
-    /// Per update.
+    /// Examples per update.
     pub examples: usize,
     pub tokenizer_examples: u64,
-    /// The peak, after a warmup over a fiftieth of the updates and before a cosine decay.
+    /// Peak, after warm-up over a fiftieth of the updates and before a cosine decay.
     pub learning_rate: f64,
     /// Seed of the initial weights.
     pub seed: u64,
@@ -46,14 +46,15 @@ pub struct PretrainProgress {
     pub update: u64,
     /// Mean loss, nats per completion token.
     pub loss: f64,
-    /// Tokens forwarded so far, prompts included.
+    /// Tokens forwarded so far, including prompts.
     pub tokens: u64,
 }
 
 /// Pretrains a model and writes it to `folder` as Hugging Face files.
 ///
 /// # Errors
-/// [`TrainError`] if the task has no generator, the folder cannot be written, or a gradient is not finite.
+/// [`TrainError`] if the task has no generator, the folder cannot be written, or a gradient is not
+/// finite.
 pub fn pretrain(
     task: &Task,
     settings: &PretrainSettings,
@@ -141,8 +142,8 @@ pub fn pretrain(
     Ok(folder.to_owned())
 }
 
-/// A conversation of the task, and what the model writes in it. Of a task with tools each line of the completion is one
-/// of its own: the tools answer before the next.
+/// A conversation of the task with the model's completions. With tools each line of the completion
+/// is a separate one, and the tools answer in between.
 fn example(
     (task, generator): (&Task, &Generator),
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! The prompts of a run: those of its tasks, task after task.
+//! Prompts of a run, task by task.
 
 use super::error::TrainError;
 use super::guide::Guide;
@@ -16,7 +16,7 @@ use crate::text::Tokenizer;
 
 #[derive(Debug)]
 pub(super) struct PromptSets {
-    /// At least one of each task; at most `max_rows`.
+    /// Training prompts: at least one per task, at most `max_rows` each.
     pub(super) train: Vec<Prompt>,
     /// May be empty.
     pub(super) eval: Vec<Prompt>,
@@ -24,19 +24,20 @@ pub(super) struct PromptSets {
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
-    /// By training prompt, what a teacher reads that is shown expected answers; empty without one.
+    /// Prompts of a teacher that is shown expected answers, by training prompt; empty without one.
     pub(super) demonstrated: Vec<Option<Vec<u32>>>,
-    /// The size of a teacher beside the student; 0 without one.
+    /// Size of a separate teacher; 0 without one.
     pub(super) teacher_parameters: usize,
-    /// The order in which steps take training prompts.
+    /// Order of training prompts.
     pub(super) order: PromptOrder,
 }
 
 impl PromptSets {
-    /// Renders the prompts of all tasks: at most `max_rows` of each training set. `teacher`: beside the student.
+    /// Renders prompts of all tasks: at most `max_rows` per training set. `teacher`: a separate
+    /// one.
     ///
     /// # Errors
-    /// [`TrainError::NoPrompts`], [`TrainError::NoAnswer`], and what is wrong with a file.
+    /// [`TrainError::NoPrompts`], [`TrainError::NoAnswer`], and errors in files.
     pub(super) fn prepare(
         tasks: &[RunTask],
         tokenizer: &Tokenizer,
@@ -86,7 +87,6 @@ impl PromptSets {
         Ok(sets)
     }
 
-    /// The prompts of one task.
     pub(super) fn set(&self, set: PromptSet, task: usize) -> &[Prompt] {
         let prompts = match set {
             PromptSet::Train => &self.train,
@@ -96,12 +96,12 @@ impl PromptSets {
         of_task(prompts, task)
     }
 
-    /// The indices of training prompts.
+    /// Indices of training prompts.
     pub(super) fn indices(&self, rows: Vec<TaskRow>) -> impl Iterator<Item = usize> {
         rows.into_iter().map(|at| self.first_of(at.task) + at.row)
     }
 
-    /// The task of a training prompt, and its row there.
+    /// Task and row of a training prompt.
     pub(super) fn row_at(&self, prompt: usize) -> TaskRow {
         let task = self.train[prompt].task;
         TaskRow {
@@ -115,9 +115,9 @@ impl PromptSets {
         self.train.partition_point(|prompt| prompt.task < task)
     }
 
-    /// What the plan of memory and time reads; every completion is counted at the limit.
+    /// Input of the memory and time forecasts; completions count with their maximum length.
     pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
-        // Of rows of several turns the middle of their first and their longest prompt.
+        // For multi-turn rows, the middle of their first and longest prompt.
         let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
         let train = || self.train.iter();
         DataShape {
@@ -135,10 +135,11 @@ impl PromptSets {
     }
 }
 
-/// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.
+/// Checks that each single-turn row of supervised steps has an answer, or can get one from the
+/// base.
 ///
 /// # Errors
-/// [`TrainError::NoAnswer`] for the first that has none.
+/// [`TrainError::NoAnswer`] for the first without.
 fn check_answers(
     task: &RunTask,
     tokenizer: &Tokenizer,

@@ -1,5 +1,4 @@
-//! The ranks of a run before the loop: each loads the run by itself, and all compare what they have loaded. A rank other
-//! than 0 writes nothing.
+//! Ranks before the loop: each loads the run itself, then all compare. Only rank 0 writes.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,31 +15,31 @@ use crate::kernels::device::Engine;
 use crate::ranks::{RankError, Ranks};
 use crate::run::{RunDirectory, RunFolders};
 
-/// What rank 0 says first.
+/// Rank 0's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Begin {
     pub(super) run: PathBuf,
-    /// The step of the checkpoint that the run resumes from.
+    /// Step of the checkpoint to resume from.
     pub(super) resumed_from: Option<u64>,
     /// Whether the run recovered from a collapse.
     pub(super) has_recovered: bool,
 }
 
-/// What a rank answers once it has loaded the model.
+/// A rank's reply after loading the model.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Loaded {
     config_digest: String,
     model_digest: String,
     step: u64,
     on_gpu: bool,
-    /// The bits of the norms of weights and moments.
+    /// Bits of the norms of weights and moments.
     norms: [u64; 2],
 }
 
 impl Loaded {
     fn new(trainer: &Trainer, model_digest: String) -> Result<Self, TrainError> {
         let parameters = trainer.policy.model.parameters();
-        // Divided moments differ from rank to rank.
+        // Sharded moments differ between ranks.
         let moments = if parameters.shard().is_whole() {
             norm(trainer.optimizer.moments())?.to_bits()
         } else {
@@ -57,7 +56,7 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// The first difference to `rank_0`, with the remedy.
+    /// The first difference from `rank_0`, with the remedy.
     fn difference(&self, rank_0: &Self) -> Option<String> {
         let device = |on_gpu| if on_gpu { "a GPU" } else { "the CPU" };
         Some(match () {
@@ -84,10 +83,11 @@ impl Loaded {
     }
 }
 
-/// Loads the weights, has the ranks compare what they loaded and sum together from now on, and trains.
+/// Loads the weights, compares ranks, joins them for sums, and trains.
 ///
 /// # Errors
-/// [`TrainError::RankLoaded`] on rank 0, naming what a rank has that rank 0 has not; those of loading and training.
+/// [`TrainError::RankLoaded`] on rank 0, naming a rank's difference; errors of loading and
+/// training.
 pub(super) fn load_and_train(
     run: &RunDirectory,
     setup: Setup,
@@ -110,10 +110,10 @@ pub(super) fn load_and_train(
     run_loop(&mut trainer, record, resumed_from)
 }
 
-/// Computes the run of rank 0 as another rank. Returns when rank 0 has ended.
+/// Computes rank 0's run as another rank, until rank 0 ends.
 ///
 /// # Errors
-/// [`TrainError`]; rank 0 has been told.
+/// [`TrainError`]; already reported to rank 0.
 pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
     let ranks_per_host = ranks.rendezvous();
     let ranks = Rc::new(ranks);

@@ -1,10 +1,10 @@
-//! What each of several ranks did in a step, compared.
+//! Compares the ranks' work in a step.
 
 use std::collections::BTreeMap;
 
 use crate::run::events::RankStep;
 
-/// What the alerts about ranks look at; nothing for one rank.
+/// Metrics for alerts about ranks; empty for one rank.
 pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
     let tokens: Vec<f64> = ranks
         .iter()
@@ -23,7 +23,7 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
             most * ranks.len() as f64 / all,
         );
     }
-    // The time of a rank over that of the others, as far as it has no more to compute than they have.
+    // A rank's time relative to the others, beyond what its additional tokens explain.
     let slowdown = |rank| {
         Some((
             rank,
@@ -40,7 +40,7 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
     metrics
 }
 
-/// A rank's value over the median of the others; `None` where that is 0.
+/// A rank's value over the median of the others; `None` if that is 0.
 fn over_others(values: &[f64], rank: usize) -> Option<f64> {
     let mut others = [&values[..rank], &values[rank + 1..]].concat();
     others.sort_by(f64::total_cmp);
@@ -83,7 +83,7 @@ mod tests {
             ],
             Some((2.0, 3.0, 1.0)),
         );
-        // Few tokens take longer by the token on any rank.
+        // With few tokens the time per token is higher on any rank.
         check(&[rank(10, 1.0), rank(190, 1.0)], Some((1.9, 0.0, 1.0)));
         check(
             &[rank(100, 1.0), rank(100, 2.0), rank(100, 1.0)],

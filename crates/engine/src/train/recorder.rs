@@ -25,36 +25,36 @@ use crate::run::{
 };
 use crate::update::StepOutcome;
 
-/// Called with every event once it is in the log.
+/// Called with every logged event.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
 
-/// What a rank has of the record: rank 0 the recorder, the others only the condition of their device.
+/// A rank's part of the record: the recorder on rank 0, otherwise only the device's condition.
 pub(super) struct Record<'a> {
     recorder: Option<Recorder<'a>>,
     monitor: DeviceMonitor,
 }
 
 pub(super) struct Recorder<'a> {
-    /// Shared with the device monitor and the checkpoint writer.
+    /// Shared with device monitor and checkpoint writer.
     events: Arc<Mutex<EventWriter>>,
     rollouts: Option<RolloutWriter>,
     history: LiveState,
-    /// What `state.json` says.
+    /// Writes `state.json`.
     pub(super) state: StateWriter,
     pub(super) disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
     pub(super) alerts: RunAlerts,
-    /// The user resumed the run although its rest does not fit the disk.
+    /// The user resumed the run although the rest does not fit the disk.
     pub(super) ignores_disk_forecast: bool,
     pub(super) requests: Requests<'a>,
 }
 
-/// The space requested for small writes.
+/// Space reserved for small writes.
 const A_LITTLE_BYTES: u64 = 1 << 20;
 
 impl<'a> Record<'a> {
-    /// With a recorder on rank 0.
+    /// Has a recorder on rank 0.
     pub(super) fn new(recorder: Option<Recorder<'a>>, engine: &Engine) -> Self {
         Self {
             recorder,
@@ -62,7 +62,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// What rank 0 does with the recorder; the others do nothing.
+    /// Runs `write` on rank 0; default elsewhere.
     pub(super) fn on_rank_0<T: Default>(
         &mut self,
         write: impl FnOnce(&mut Recorder<'a>) -> Result<T, TrainError>,
@@ -72,7 +72,7 @@ impl<'a> Record<'a> {
             .map_or_else(|| Ok(T::default()), write)
     }
 
-    /// Starts reading the GPU's condition, on rank 0 into the log.
+    /// Starts monitoring the GPU, on rank 0 into the log.
     pub(super) fn watch(&mut self, gpu: Option<Gpu>) {
         let (Some(gpu), log) = (gpu, self.recorder.as_ref().map(Recorder::log)) else {
             return;
@@ -104,7 +104,7 @@ impl<'a> Record<'a> {
         self.on_rank_0(|recorder| recorder.events(alerts))
     }
 
-    /// Ends a GRPO step: counts it, and records its groups, metrics and alerts.
+    /// Ends a GRPO step: counts it, and records groups, metrics and alerts.
     pub(super) fn step(
         &mut self,
         trainer: &mut Trainer,
@@ -138,7 +138,7 @@ impl<'a> Record<'a> {
         self.finish_step(trainer, update, metrics)
     }
 
-    /// Adds the answers of all ranks to those that are drafted from, in the order in which they are recorded.
+    /// Adds the answers of all ranks to the draft history, in recording order.
     fn draft_from(&self, trainer: &mut Trainer, rollout: &StepRollout) -> Result<(), TrainError> {
         if trainer.config.draft_tokens == 0 {
             return Ok(());
@@ -222,18 +222,17 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// For threads that append to the log.
+    /// The log, for threads that append to it.
     pub(super) fn log(&self) -> Arc<Mutex<EventWriter>> {
         Arc::clone(&self.events)
     }
 
-    /// Notifies the listener of an event that is already in the log.
+    /// Notifies the listener of a logged event.
     pub(super) fn notify(&mut self, body: &EventBody) {
         (self.listener)(body);
     }
 
-    /// Writes `what`, of about `needed_bytes`. While the disk is full, the run is paused, and the write is then
-    /// retried.
+    /// Writes `what`, of about `needed_bytes`. On a full disk pauses the run, then retries.
     pub(super) fn write<R, E: Into<TrainError>>(
         &mut self,
         what: &str,
@@ -280,7 +279,8 @@ impl<'a> Recorder<'a> {
         Ok(self.history.now()?)
     }
 
-    /// Voids the records after `step`, which will be redone. Keeps the rollouts of `keep_steps` steps (0: all).
+    /// Invalidates records after `step`, to be redone. Keeps rollouts of `keep_steps` steps (0:
+    /// all).
     pub(super) fn rewind(&mut self, step: u64, keep_steps: u64) -> Result<(), TrainError> {
         let lock = self.requests.worker.lock();
         self.rollouts = Some(RolloutWriter::resume(lock, step)?.with_retention(keep_steps));
@@ -303,7 +303,7 @@ impl<'a> Recorder<'a> {
         bodies.into_iter().try_for_each(|body| self.event(body))
     }
 
-    /// Records the end, without waiting for a full disk.
+    /// Records the end, without waiting on a full disk.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
         let body = EventBody::from(end.clone());
@@ -315,7 +315,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Records the alerts of what a GPU refused rollouts.
+    /// Records alerts of GPU fallbacks.
     pub(super) fn fallbacks(
         &mut self,
         step: u64,
@@ -325,7 +325,7 @@ impl<'a> Recorder<'a> {
         self.events(alerts)
     }
 
-    /// Begins with the alerts that stood at the step from which the run resumes.
+    /// Restores the alerts open at the resumed step.
     pub(super) fn resume_alerts(
         &mut self,
         resumed_from: Option<u64>,
@@ -341,7 +341,7 @@ impl<'a> Recorder<'a> {
 
     /// Compresses the last rollouts.
     pub(super) fn finish_rollouts(&mut self) -> Result<(), TrainError> {
-        // What cannot be compressed for lack of space stays plain.
+        // Remains uncompressed if space is lacking.
         Ok(self.rollouts.take().map_or(Ok(()), RolloutWriter::finish)?)
     }
 
@@ -366,7 +366,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Makes everything written so far durable; called before a checkpoint.
+    /// Makes everything so far durable; called before a checkpoint.
     pub(super) fn sync(&mut self) -> Result<(), TrainError> {
         if let Some(rollouts) = &mut self.rollouts {
             rollouts.sync()?;
@@ -375,7 +375,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// # Errors
-    /// Where too many answers of these rollouts have no score.
+    /// Too many answers without a score.
     pub(super) fn check_scores(
         &self,
         trainer: &Trainer,
@@ -433,7 +433,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Records the groups of all ranks: texts into the rollouts, numbers into the events.
+    /// Records groups of all ranks: texts in rollouts, numbers in events.
     fn groups(&mut self, trainer: &Trainer, rollout: StepRollout) -> Result<(), TrainError> {
         let StepRollout {
             groups, replaced, ..

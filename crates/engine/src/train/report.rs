@@ -1,4 +1,4 @@
-//! The result of a finished run: base against the best checkpoint.
+//! The result of a finished run: base against best checkpoint.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,41 +17,40 @@ use crate::run::{
 };
 use crate::task::{PromptSet, task_set};
 
-/// The result of a finished run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub run: String,
-    /// Wall-clock time of this worker, evals included.
+    /// Wall-clock time of this worker, including evals.
     pub seconds: f64,
-    /// All steps done, or why it stopped early; a sentence.
+    /// All steps done, or why it stopped early, as a sentence.
     pub cause: String,
     pub steps: u64,
-    /// The step of the best checkpoint by the eval set.
+    /// Step of the best checkpoint by the eval set.
     pub best_step: u64,
-    /// One for each task; usually one.
+    /// One per task.
     pub results: Vec<TaskResult>,
 }
 
-/// Base against the best checkpoint on the prompts of a task.
+/// Base against best checkpoint on a task's prompts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TaskResult {
-    /// One of several by its name; empty for the only one.
+    /// Empty for a single task.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
-    /// The set of the comparison: `test`, or `eval` if the task has no test set.
+    /// Set of the comparison: `test`, or `eval` without a test set.
     pub set: String,
     pub base: EvalSummary,
     /// Rates of the best checkpoint.
     pub trained: EvalSummary,
-    /// By `valid`.
+    /// Comparison by `valid`.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// By `exact`; `None` if the set has no expected answers.
+    /// Comparison by `exact`; `None` without expected answers.
     pub exact_comparison: Option<Comparison>,
 }
 
 impl Report {
-    /// As JSON: with the result of the only task, or with `tasks`.
+    /// The report as JSON: the only task's result, or `tasks`.
     ///
     /// # Errors
     /// Never for these numbers.
@@ -77,8 +76,8 @@ impl Report {
     }
 }
 
-/// Loads the best checkpoint's weights into the model and evaluates them on the test sets. Without its seconds and its
-/// cause; empty on ranks other than 0.
+/// Loads the best checkpoint and evaluates it on the test sets. Seconds and cause are empty, as is
+/// all on other ranks than 0.
 pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Report, TrainError> {
     let best_step = record.on_rank_0(|recorder| best_whole(trainer, recorder))?;
     let best_step = trainer.ranks.broadcast(best_step)?;
@@ -99,7 +98,7 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Repor
     record.on_rank_0(|_| read_report(&trainer.run, best_step, trainer.state.step))
 }
 
-/// The best checkpoint; a damaged one is set aside and said.
+/// The best intact checkpoint; damaged ones are set aside and reported.
 fn best_whole(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<u64, TrainError> {
     loop {
         let step = resolve_checkpoint(&trainer.run, At::Best)?;
@@ -114,10 +113,10 @@ fn best_whole(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<u64, Tra
     }
 }
 
-/// The report of a finished run, from its files; `None` if it has not finished.
+/// Report of a finished run from its files; `None` if unfinished.
 ///
 /// # Errors
-/// [`TrainError`] naming a file that is missing or unreadable.
+/// [`TrainError`] naming a missing or unreadable file.
 pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
     let Some(end) = RunState::read(run.path())?
         .end
@@ -133,7 +132,7 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
     }))
 }
 
-/// The recorded evals of base and result.
+/// Recorded evals of base and result.
 fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let results = run
         .task_names()

@@ -1,4 +1,4 @@
-//! What comes next: rank 0 reads requests between two steps, records and answers them, waits while the run is paused, and
+//! User requests: between steps rank 0 reads, records and answers them, waits while paused, and
 //! decides what all ranks do.
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::format::{or_na, percent};
 use crate::run::events::{Eval, Note};
 use crate::run::{AcceptedRequest, Answer, Status, Stop, Verb};
 
-/// Handles the requests since the last step, waits while the run is paused, and decides what is next.
+/// Handles new requests, waits while the run is paused, and decides what is next.
 ///
 /// # Errors
 /// [`TrainError::StoppedAtOnce`] for a stop without saving.
@@ -63,7 +63,7 @@ pub(super) fn next(
         if std::mem::take(&mut recorder.requests.is_paused) {
             recorder.status(Status::Running, step, None)?;
         }
-        // After requests, which may have moved the end.
+        // After requests, which may have changed the end.
         if step >= trainer.total_steps {
             return Ok(NextAction::Finish {
                 cause: "all steps done".to_owned(),
@@ -115,7 +115,7 @@ fn handle(
     Ok(Some(next))
 }
 
-/// The answer to a request for an eval, which is of each task; `None` on other ranks than 0.
+/// Answer to an eval request, covering all tasks; `None` on other ranks than 0.
 pub(super) fn eval_answer(evals: &[Eval]) -> Option<Answer> {
     let text = |Eval { set, summary, .. }: &Eval| {
         let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));

@@ -1,4 +1,4 @@
-//! Which prompts the next steps take, in an order that has no end.
+//! Prompts of the next steps, in an endless order.
 
 use super::error::TrainError;
 use super::groups::{Group, PromptOutcome, StepRollout};
@@ -8,7 +8,7 @@ use crate::policy::Question;
 use crate::ranks::Ranks;
 use crate::rollout::Request;
 
-/// A step, and its prompts.
+/// A step with its prompts.
 #[derive(Clone, Debug)]
 pub(super) struct StepPlan {
     pub(super) step: u64,
@@ -16,7 +16,7 @@ pub(super) struct StepPlan {
     position: u64,
     /// Indices of training prompts.
     pub(super) prompts: Vec<usize>,
-    /// Prompts that were passed over to find them.
+    /// Prompts skipped to find them.
     pub(super) skipped: u64,
 }
 
@@ -43,8 +43,8 @@ impl StepPlan {
 }
 
 impl Trainer {
-    /// Takes the next `count` prompts of the endless order. The adaptive one knows the groups of steps that were sampled
-    /// before, not those of steps that are sampled together or of earlier refills.
+    /// Takes the next `count` prompts of the endless order. Adaptive sampling knows the groups of
+    /// earlier steps, except steps sampled together and earlier refills.
     pub(super) fn plan(&mut self, step: u64, count: u64) -> StepPlan {
         let (order, position) = (&self.prompts.order, self.state.prompts_taken);
         self.state.prompts_taken += count;
@@ -64,10 +64,10 @@ impl Trainer {
         }
     }
 
-    /// Has an adaptive order learn what all ranks' groups told, those that were replaced included.
+    /// Updates adaptive sampling with all ranks' groups, including replaced ones.
     ///
     /// # Errors
-    /// Those of ranks that are gone.
+    /// Those of lost ranks.
     pub(super) fn observe(&mut self, sampled: &[StepRollout]) -> Result<(), TrainError> {
         let Some(adaptive) = &mut self.state.adaptive else {
             return Ok(());
@@ -83,8 +83,8 @@ impl Trainer {
     }
 }
 
-/// A prompt of a step, counted as random numbers do, in 32 bits. A position is unique within a step, so a prompt that
-/// occurs twice in one is sampled with other random numbers. Steps would be repeated after 2^32 of them: 13 years at 0.1 s
+/// A prompt of a step, numbered for random numbers in 32 bits. A position is unique within a step,
+/// so repeated prompts get other random numbers. Steps would repeat after 2^32: 13 years at 0.1 s
 /// each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PlannedPrompt {
@@ -95,7 +95,7 @@ pub(super) struct PlannedPrompt {
 }
 
 impl PlannedPrompt {
-    /// Asks for the completions of a group.
+    /// The question for a group's completions.
     pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
         let prompt = &trainer.prompts.train[self.prompt];
         let samples = trainer.config.completions_per_prompt;

@@ -1,4 +1,4 @@
-//! The alerts of a run: of several tasks, the rules about rates hold for each by itself.
+//! Alerts of a run: with several tasks, rules about rates apply to each separately.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
 use crate::task::{split_task_metric, split_task_set, task_set};
 
-/// The alerts of a run and of each of several tasks.
+/// Alerts of a run and its tasks.
 #[derive(Debug, Default)]
 pub(super) struct RunAlerts {
-    /// In a run of several tasks, the alerts of what no task has alone: the gradient, ranks, guard prompts.
+    /// Alerts about what several tasks share: gradient, ranks, guard prompts.
     pub(super) run: Alerts,
-    /// By name; empty for one task.
+    /// Alerts by task name; empty for one task.
     tasks: Vec<(String, Alerts)>,
 }
 
-/// An alert of a task, which is one of several unless its name is empty.
+/// Names the task in its alert, if there are several.
 pub(super) fn task_alert(task: &str, alert: Alert) -> Alert {
     Alert {
         rule: task_set(&alert.rule, task),
@@ -55,7 +55,7 @@ impl RunAlerts {
         }
     }
 
-    /// The state after step `last`; see [`Alerts::resumed`].
+    /// State after step `last`; see [`Alerts::resumed`].
     pub(super) fn resume(&mut self, state: &RunState, last: u64, config: &TrainConfig) {
         if self.tasks.is_empty() {
             self.run = Alerts::resumed(self.run.task().clone(), state, last, config);
@@ -67,7 +67,7 @@ impl RunAlerts {
         self.run = Alerts::resumed(TaskFacts::default(), &state.of_no_task(), last, config);
     }
 
-    /// Learns of a step's answers, for the alert of a collapse.
+    /// Sets a step's answers for the collapse alert.
     pub(super) fn see_answers(&mut self, trainer: &Trainer, rollout: &StepRollout) {
         let turns = rollout.sampled_turns();
         self.run.see_answer(frequent_answer(&turns));
@@ -79,7 +79,7 @@ impl RunAlerts {
         }
     }
 
-    /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
+    /// Adds a step's metrics; returns alerts raised, escalated or cleared.
     pub(super) fn observe(
         &mut self,
         step: u64,
@@ -106,7 +106,7 @@ impl RunAlerts {
         all
     }
 
-    /// The same for an eval.
+    /// As [`Self::observe`] for an eval.
     pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
         let (set, task) = split_task_set(&eval.set);
         match self.tasks.iter_mut().find(|(name, _)| name == task) {
@@ -121,12 +121,12 @@ impl RunAlerts {
         }
     }
 
-    /// The same for the guard prompts.
+    /// As [`Self::observe`] for guard prompts.
     pub(super) fn observe_guard(&mut self, guard: &Guard, config: &TrainConfig) -> Vec<Alert> {
         self.run.observe_guard(guard, config)
     }
 
-    /// How the policy is lost on any task: `collapsed` or `diverged`.
+    /// `collapsed` or `diverged`, on any task.
     pub(super) fn ruin(&self) -> Option<&'static str> {
         let of_tasks = self.tasks.iter().map(|(_, alerts)| alerts);
         std::iter::once(&self.run)
@@ -134,7 +134,7 @@ impl RunAlerts {
             .find_map(Alerts::ruin)
     }
 
-    /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
+    /// Forgets the steps of a replaced policy; returns cleared alerts.
     pub(super) fn recovered(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
         let mut all = self.run.recovered(step, config);
         for (name, alerts) in &mut self.tasks {

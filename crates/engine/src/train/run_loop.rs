@@ -1,5 +1,5 @@
-//! A training run from start to report: load, the loop over steps, what is due between them, and the end. All ranks run
-//! it; rank 0 decides what is next and writes the record.
+//! The run loop of all ranks: start, steps, evals and checkpoints between them, end. Rank 0 decides
+//! what is next and writes the record.
 
 use super::checkpointing::save;
 use super::collapse::recover;
@@ -24,23 +24,23 @@ use crate::run::events::{Alert, Eval};
 use crate::run::{Answer, Status};
 use crate::task::PromptSet;
 
-/// How a run ended; on ranks other than 0 with an empty report.
+/// How a run ended; other ranks than 0 have an empty report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
     Finished(Box<Report>),
-    /// Stopped by request after this step; can be resumed.
+    /// Stopped on request after this step; resumable.
     Interrupted {
         step: u64,
     },
-    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
+    /// Stopped at once, before an eval, or on a full disk; resumable from the last checkpoint.
     CutShort {
-        /// The step of that checkpoint; `None` before the first one.
+        /// Step of that checkpoint; `None` before the first.
         resumes_from: Option<u64>,
         cause: String,
     },
 }
 
-/// Trains from the state of `trainer` to the end. `resumed_from`: the step of a checkpoint.
+/// Trains to the end. `resumed_from`: step of a checkpoint.
 pub(super) fn run_loop(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
@@ -108,7 +108,7 @@ fn begin(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let step = trainer.state.step;
     record.on_rank_0(|recorder| {
         recorder.saver.prepare(trainer);
-        // After the checkpoint is known to be intact.
+        // Once the checkpoint is known to be intact.
         recorder.rewind(step, trainer.config.keep_rollouts)?;
         recorder.status(Status::Running, step, None)
     })?;
@@ -121,7 +121,7 @@ fn begin(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     })
 }
 
-/// The evals of the base, and the checkpoint of the start.
+/// Evals of the base, and the initial checkpoint.
 fn measure_base(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     run_evals(trainer, record, RunEval::base(PromptSet::Test))?;
     if !trainer.prompts.test.is_empty() && !trainer.prompts.eval.is_empty() {
@@ -132,8 +132,8 @@ fn measure_base(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainE
     save(trainer, record, SaveReason::Start)
 }
 
-/// Takes the next steps, all with the same weights at their begin, then the evals and checkpoints that are due after
-/// them, except those of the last step.
+/// Takes the next steps, sampled with the same weights, then due evals and checkpoints, except
+/// those of the last step.
 fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let steps = trainer.next_steps();
     match trainer.is_supervised() {
@@ -149,7 +149,7 @@ fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), Trai
         return Ok(());
     }
     let eval_due = is_due(config.eval_every, step, steps);
-    // Every eval saves a checkpoint, so that the best weights on the eval set are kept.
+    // Every eval saves a checkpoint, so that the best weights are kept.
     let save_due = eval_due || is_due(config.checkpoint_every, step, steps);
     if eval_due {
         trained_evals(trainer, record)?;
@@ -168,7 +168,7 @@ fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), Trai
     }
 }
 
-/// The eval sets, with the current weights.
+/// Evaluates the current weights on the eval sets.
 fn trained_evals(trainer: &Trainer, record: &mut Record<'_>) -> Result<Vec<Eval>, TrainError> {
     let which = RunEval {
         set: PromptSet::Eval,
@@ -178,7 +178,7 @@ fn trained_evals(trainer: &Trainer, record: &mut Record<'_>) -> Result<Vec<Eval>
     run_evals(trainer, record, which)
 }
 
-/// An alert for each task whose groups without a full reward are not guided; why, and what helps.
+/// An alert per task whose groups without full reward cannot be guided, with cause and remedy.
 fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     let mut alerts = Vec::new();
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
@@ -247,10 +247,10 @@ fn undemonstrated(trainer: &Trainer, index: usize) -> Result<Option<Alert>, Trai
     Ok((!why.is_empty()).then(|| task_alert(&task.part.name, alert)))
 }
 
-/// Rows named in an alert.
+/// Named in an alert.
 const NAMED_ROWS: usize = 5;
 
-/// An alert that names training rows which no teacher judges.
+/// Alert naming training rows without a teacher.
 fn untaught(trainer: &Trainer) -> Option<Alert> {
     let rows = trainer
         .prompts

@@ -1,4 +1,4 @@
-//! The tasks of a run: one, or several whose rows are mixed by weight.
+//! Tasks of a run: one, or several mixed by weight.
 
 use super::error::TrainError;
 use crate::config::TrainConfig;
@@ -10,13 +10,13 @@ use crate::score::{ScoreError, Scorer, Task, for_model};
 use crate::task::{PromptSet, task_set};
 use crate::text::Tokenizer;
 
-/// A task that a run trains on, and its part of the run.
+/// A task and its part of the run.
 #[derive(Clone, Debug)]
 pub struct TaskPart {
-    /// Prefix of its sets and metrics; empty for the only task of a run.
+    /// Prefix of its sets and metrics; empty for a run's only task.
     pub name: String,
     pub weight: usize,
-    /// The limit of completions of its rows.
+    /// Completion limit of its rows.
     pub max_completion_tokens: usize,
     pub task: Task,
 }
@@ -47,10 +47,10 @@ impl TaskPart {
         }
     }
 
-    /// The frozen tasks of a run.
+    /// Frozen tasks of a run.
     ///
     /// # Errors
-    /// [`TrainError::Task`] naming what cannot be read.
+    /// [`TrainError::Task`] naming what is unreadable.
     pub fn of_run(run: &RunDirectory) -> Result<Vec<Self>, TrainError> {
         let file = run.file();
         if file.mix.is_empty() {
@@ -69,18 +69,18 @@ impl TaskPart {
     }
 }
 
-/// The same with its scorer.
+/// A task with its scorer.
 #[derive(Debug)]
 pub(super) struct RunTask {
     pub(super) part: TaskPart,
     pub(super) scorer: Scorer,
     pub(super) lengths: Lengths,
-    /// The digests of judges that are models of this machine, by part; none before [`Self::load_judges`].
+    /// Digests of local judge models by part; empty before [`Self::load_judges`].
     pub(super) judges: Vec<(String, String)>,
 }
 
 impl RunTask {
-    /// As the model reads and answers it.
+    /// Prepared for a model.
     pub(super) fn new(
         part: TaskPart,
         tokenizer: &Tokenizer,
@@ -100,7 +100,7 @@ impl RunTask {
         })
     }
 
-    /// Loads the judges that are models of this machine: before the free memory of a device is measured.
+    /// Loads local judge models: before measuring a device's free memory.
     pub(super) fn load_judges(&mut self) -> Result<(), TrainError> {
         let no_judge = |problem| ScoreError::NoJudge {
             task: self.part.task.name.clone(),
@@ -114,7 +114,7 @@ impl RunTask {
         &self.part.task
     }
 
-    /// As in names of files, and in the log.
+    /// Name in file names and the log.
     pub(super) fn set_name(&self, set: PromptSet) -> String {
         task_set(set.name(), &self.part.name)
     }
@@ -127,7 +127,7 @@ impl RunTask {
         }
     }
 
-    /// With the task's own limit, where that is lower than the run's.
+    /// Applies the task's limit if lower than the run's.
     pub(super) fn limited(&self, request: Request, config: &TrainConfig) -> Request {
         let limit = self.part.max_completion_tokens;
         let lengths = if limit < config.max_completion_tokens {
@@ -139,7 +139,7 @@ impl RunTask {
     }
 }
 
-/// The limits of a run's prompts and completions.
+/// Limits of a run's prompts and completions.
 pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
     Lengths {
         max_seq_len: Some(config.max_seq_len),
@@ -148,7 +148,7 @@ pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
     }
 }
 
-/// The prompts of one of several tasks among those of a set, which has them task by task.
+/// One task's prompts in a set ordered by task.
 pub(super) fn of_task(prompts: &[Prompt], task: usize) -> &[Prompt] {
     let start = prompts.partition_point(|prompt| prompt.task < task);
     let end = prompts.partition_point(|prompt| prompt.task <= task);

@@ -1,4 +1,4 @@
-//! Completions of one prompt for a user, between two steps, without effect on training.
+//! Samples completions for a user between steps, without affecting training.
 
 use std::path::Path;
 
@@ -19,8 +19,8 @@ use crate::run::{Answer, Sample, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
 
-/// Samples from the current weights or the base, with the request's seed alone, as `grpo-tui sample` does. Errors go to
-/// the client and do not end the run.
+/// Samples from the current or base weights with the request's seed, as `grpo-tui sample` does.
+/// Errors go to the client and do not end the run.
 pub(super) fn sample(
     trainer: &Trainer,
     request: &Sample,
@@ -34,7 +34,7 @@ pub(super) fn sample(
         ));
     }
     let sampled = sample_row(trainer, request);
-    // Leaves the memory to the gradient.
+    // Release memory for the gradient.
     let _ = trainer.policy.engine.trim_memory();
     match sampled {
         Ok(completions) => {
@@ -122,14 +122,14 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     Ok(samples)
 }
 
-/// A row of a task, and where it comes from, for messages.
+/// A task's row and its origin, for messages.
 struct FoundRow {
     task: Task,
     label: String,
     row: PromptRow,
 }
 
-/// Finds a row by its id in any set of these tasks, or parses the row of a request, which is one of the first.
+/// Finds a row by id in any set of these tasks, or parses a request's row as the first task's.
 fn find_row(tasks: Vec<Task>, requested: &Value) -> Result<FoundRow, TrainError> {
     let mut files = Vec::new();
     for task in tasks {

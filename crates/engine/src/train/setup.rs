@@ -1,4 +1,4 @@
-//! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
+//! A run before loading weights: prompts, scorer, checkpoint to resume from, fit to the device.
 
 use super::endpoint_teacher::EndpointTeacher;
 use super::error::TrainError;
@@ -20,7 +20,7 @@ use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
 use crate::text::Tokenizer;
 
-/// The plan of GPU memory counts what the kernels reserve.
+/// The GPU memory forecast includes what the kernels reserve.
 const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
 
 /// A run without weights and optimizer.
@@ -29,14 +29,14 @@ pub(super) struct Setup {
     pub(super) tasks: Vec<RunTask>,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
-    /// `None` without a teacher, or where it is the base itself.
+    /// A separate teacher model; `None` also for self-distillation.
     pub(super) teacher: Option<OpenModel>,
-    /// One that a server has.
+    /// A teacher on a server.
     pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) prompts: PromptSets,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
-    /// For people.
+    /// Display name.
     pub(super) device: String,
     /// `None` on a CPU.
     pub(super) gpu: Option<Gpu>,
@@ -47,10 +47,12 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Reads the run's frozen task, its model's configuration, and its device. `ranks`: other than configured.
+    /// Reads the run's frozen tasks, model configuration and device. `ranks`: overrides the
+    /// configuration.
     ///
     /// # Errors
-    /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] if the GPU is too small.
+    /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] if the GPU is too
+    /// small.
     pub(super) fn read(
         run: &RunDirectory,
         run_folders: &RunFolders,
@@ -75,7 +77,7 @@ impl Setup {
         })
     }
 
-    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
+    /// As [`Setup::read`] for a run not yet created. `digest`: of the expected model; empty: any.
     pub(super) fn of(
         tasks: Vec<TaskPart>,
         config: TrainConfig,
@@ -116,7 +118,7 @@ impl Setup {
         })
     }
 
-    /// For one of several ranks, each on a GPU or as one of `ranks_per_host` ranks on the same processors.
+    /// Adapts to several ranks: each on a GPU, or `ranks_per_host` on the same processors.
     pub(super) fn share_processors(&mut self, ranks_per_host: usize) -> Result<(), TrainError> {
         let ranks = self.config.ranks;
         if ranks > 1 && self.fit.is_some() {
@@ -144,7 +146,7 @@ impl Setup {
         }
     }
 
-    /// The plan for the log; `None` on a CPU.
+    /// The memory plan for the log; `None` on a CPU.
     pub(super) fn memory(&self) -> Option<events::Memory> {
         let GpuPlan { shape, memory, gpu } = self.fit.as_ref()?;
         Some(events::Memory {
@@ -182,7 +184,7 @@ fn fit_device(
     Ok(Some(fit(model, config, data, gpu)?))
 }
 
-/// A GPU with its driver, or a CPU with its threads.
+/// A GPU with driver, or a CPU with threads.
 fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
     match gpu {
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
@@ -195,12 +197,12 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
 #[derive(Clone, Debug)]
 pub struct Checked {
     pub model: ModelConfig,
-    /// Completions are counted at the limit.
+    /// Completions count with their maximum length.
     pub data: DataShape,
 }
 
 impl Checked {
-    /// The memory of the run on a CPU.
+    /// Memory of the run on a CPU.
     pub fn cpu_memory(&self, config: &TrainConfig) -> Memory {
         let threads = ThreadPool::count_of(config.threads);
         cpu_memory(
@@ -212,7 +214,7 @@ impl Checked {
         )
     }
 
-    /// Its disk space, with completions at the limit.
+    /// Disk space, with completions of maximum length.
     pub fn disk(&self, config: &TrainConfig, run_folders: &RunFolders) -> Disk {
         let steps = config.steps_of_epochs(self.data.train_rows as u64);
         disk(
@@ -225,8 +227,8 @@ impl Checked {
     }
 }
 
-/// Reads everything that a run would read except weights, so that errors name the user's own files, before the run is
-/// created.
+/// Reads everything a run would except weights, so that errors name the user's own files before the
+/// run is created.
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
@@ -264,7 +266,7 @@ fn run_tasks(
         .collect()
 }
 
-/// With the positions of a teacher that has fewer.
+/// Limits prompts to a teacher's context if smaller.
 fn read_by_teacher(mut tasks: Vec<RunTask>, teacher: Option<&ModelConfig>) -> Vec<RunTask> {
     let most = teacher.map_or(usize::MAX, |teacher| teacher.max_position_embeddings);
     tasks

@@ -1,5 +1,5 @@
-//! Parameters and moments that the ranks divide, for a checkpoint, which has all of them: rank 0 asks the others piece by
-//! piece as it writes. Peak memory: two pieces.
+//! Writes sharded parameters and moments to a checkpoint: rank 0 requests them piece by piece. Peak
+//! memory: two pieces.
 
 use std::ops::Range;
 
@@ -13,21 +13,20 @@ use crate::files::failpoint;
 use crate::kernels::pinned_memory::copy_to_host;
 use crate::model::ShardPiece;
 
-/// What ranks may divide.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Sharded {
     Parameters,
     Moments,
 }
 
-/// What rank 0 asks another rank for.
+/// Rank 0's request for a piece.
 #[derive(Debug, Serialize, Deserialize)]
 struct PieceRequest {
     of: Sharded,
     range: Range<usize>,
 }
 
-/// All parameters and all moments of a run, on rank 0.
+/// All parameters and moments of a run, on rank 0.
 pub(super) fn parameters_and_moments(trainer: &Trainer) -> [Box<dyn ElementSource + '_>; 2] {
     [Sharded::Parameters, Sharded::Moments].map(|of| -> Box<dyn ElementSource + '_> {
         match is_whole(trainer) {
@@ -37,7 +36,7 @@ pub(super) fn parameters_and_moments(trainer: &Trainer) -> [Box<dyn ElementSourc
     })
 }
 
-/// Sends rank 0 the pieces that it asks for, as another rank, until it has all.
+/// Sends rank 0 the requested pieces until it has all.
 pub(super) fn serve_pieces(trainer: &Trainer) -> std::result::Result<(), TrainError> {
     if is_whole(trainer) {
         return Ok(());
@@ -49,7 +48,7 @@ pub(super) fn serve_pieces(trainer: &Trainer) -> std::result::Result<(), TrainEr
     Ok(())
 }
 
-/// Tells the other ranks, as rank 0, that it has all pieces.
+/// Ends [`serve_pieces`] on the other ranks, as rank 0.
 pub(super) fn stop_serving(trainer: &Trainer) -> std::result::Result<(), TrainError> {
     if !is_whole(trainer) {
         (1..trainer.ranks.size())
@@ -62,7 +61,7 @@ fn is_whole(trainer: &Trainer) -> bool {
     trainer.policy.model.parameters().shard().is_whole()
 }
 
-/// As f32.
+/// The range as f32 bytes.
 fn bytes(trainer: &Trainer, of: Sharded, range: Range<usize>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; range.len() * DType::F32.size_in_bytes()];
     copy_to_host(
@@ -124,13 +123,13 @@ impl ElementSource for OfAllRanks<'_> {
         let parameters = self.trainer.policy.model.parameters();
         let most = STAGE_BYTES / DType::F32.size_in_bytes();
         let pieces = parameters.shard().pieces(parameters.count(), range, most);
-        // The next piece comes while this one is written.
+        // Fetch the next piece while this one is written.
         self.ask(pieces.first())?;
         for (index, piece) in pieces.iter().enumerate() {
             let next = pieces.get(index + 1);
             self.ask(next)?;
             if let Err(error) = write(&self.answer(piece)?) {
-                // What was asked for arrives in any case.
+                // What was requested arrives in any case.
                 next.map_or(Ok(Vec::new()), |next| self.answer(next))?;
                 return Err(error);
             }

@@ -1,5 +1,5 @@
-//! GRPO, top to bottom: prompts are answered and rewarded, rewards become advantages, advantages a loss and its gradient,
-//! and the optimizer takes a step. Every rank computes this for its own groups; totals and gradients are summed.
+//! GRPO, top to bottom: answers, rewards, advantages, loss, gradient, optimizer step. Every rank
+//! processes its own groups; totals and gradients are summed.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -24,11 +24,11 @@ use crate::update::{
     policy_gradient,
 };
 
-/// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
+/// Rounds of `dynamic_sampling`, after which a step continues with fewer groups.
 const REFILL_ROUNDS: usize = 3;
 
-/// Takes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old log-probs
-/// of the others are computed by a training forward before any update.
+/// Takes the next steps, all sampled with the current weights. Ratios of the first are exactly 1;
+/// for the others, old log-probs are computed by a training forward before any update.
 pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
     record.phase(first, PhaseKind::Rollout)?;
@@ -45,8 +45,8 @@ pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Resu
         .try_for_each(|rollout| grpo_step(trainer, record, rollout))
 }
 
-/// The groups of the next steps, with rewards and advantages, sampled with the current weights. On rank 0 also those of
-/// the other ranks.
+/// Samples the next steps' groups with rewards and advantages. On rank 0 includes those of other
+/// ranks.
 fn sample_groups(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
@@ -80,7 +80,7 @@ fn sample_groups(
     Ok(sampled)
 }
 
-/// The second stage of `per_part`: each task's groups by themselves, since its parts have their own scale.
+/// Second stage of `per_part`, by task, since scales of parts differ.
 fn normalise(trainer: &Trainer, rollout: &mut StepRollout) -> Result<(), TrainError> {
     for task in 0..trainer.tasks.len() {
         rollout.normalise(&trainer.ranks, |group| {
@@ -107,7 +107,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     };
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    // Every answer comes with its reward; within a group rewards become advantages.
+    // Answers come with rewards, which become advantages within a group.
     let Conversed {
         conversations,
         counts,
@@ -144,7 +144,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     Ok(own.iter().map(rollout).collect())
 }
 
-/// Replaces zero-variance groups of a step by those of the next prompts.
+/// Replaces a step's zero-variance groups by those of the next prompts.
 fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
         rollout.set_aside();
@@ -161,7 +161,7 @@ fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result
     Ok(())
 }
 
-/// Learns from a step's groups: advantages weigh the log-probs of their answers in the loss.
+/// Trains on a step's groups.
 fn grpo_step(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
@@ -179,23 +179,23 @@ fn grpo_step(
         };
         let (gradient, statistics) = loss_gradient(trainer, groups, totals)?;
         update.statistics = statistics;
-        // A loss that is not finite has such a gradient, which the optimizer skips.
+        // A non-finite loss has such a gradient, which the optimizer skips.
         update.applied = Some(trainer.apply(&gradient)?);
     }
-    // What was saved beside the step is printed before it.
+    // Log a checkpoint saved during the step before it.
     record.on_rank_0(|recorder| collect(recorder, false))?;
     record.step(trainer, rollout, update)
 }
 
-/// This rank's part of the gradient of the loss, and what the forward passes showed; with the log-probs of a
-/// reference where there is a KL, and of a teacher.
+/// This rank's part of the loss gradient, with statistics of the forward passes; includes log-probs
+/// of a reference for KL, and of a teacher.
 fn loss_gradient(
     trainer: &Trainer,
     mut groups: Vec<PolicyGroup<'_>>,
     totals: StepTotals,
 ) -> Result<(Gradients, PolicyStatistics), TrainError> {
     let policy = &trainer.policy;
-    // Once, also where the gradient is computed again in less memory.
+    // Once, even if the gradient is recomputed in less memory.
     let teacher_errors = match &trainer.endpoint_teacher {
         Some(teacher) => teacher.read(&mut groups, &policy.tokenizer, &policy.threads)?,
         None => 0,
@@ -225,7 +225,7 @@ fn loss_gradient(
     ))
 }
 
-/// Gives each distilled completion the teacher's log-probs.
+/// Sets the teacher's log-probs of distilled completions.
 fn add_teacher(
     trainer: &Trainer,
     groups: &mut [PolicyGroup<'_>],
@@ -246,8 +246,8 @@ fn add_teacher(
     Ok(())
 }
 
-/// The log-probs of a step's completions under the current weights, in the gradient's micro-batches; of all completions
-/// where an entropy bonus may be used by then, since its weight moves after each step.
+/// Log-probs of a step's completions under the current weights, in the gradient's micro-batches; of
+/// all completions if an entropy bonus is possible, since its weight changes between steps.
 fn old_log_probs(
     trainer: &Trainer,
     rollout: &StepRollout,

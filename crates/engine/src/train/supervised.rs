@@ -1,4 +1,4 @@
-//! SFT: a step on the rows' own answers, or on the base's where a row has none.
+//! SFT: trains on rows' answers, or on the base's where a row has none.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ use crate::rollout::Completion;
 use crate::score::Tier;
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
-/// Takes one step of supervised fine-tuning on the next prompts' own answers; in `sft+grpo`, rows of one turn without
-/// an answer have one of the base's, sampled under the task's grammar, if it is valid.
+/// One SFT step on the next prompts' answers; in `sft+grpo`, single-turn rows without one use a
+/// valid answer of the base, sampled under the task's grammar.
 ///
 /// # Errors
 /// [`TrainError::NoAnswer`] for a prompt without one.
@@ -83,15 +83,15 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     record.finish_step(trainer, update, metrics)
 }
 
-/// What a rank has of a step.
+/// A rank's share of a step.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Share {
     examples: usize,
-    /// Tokens of the longest.
+    /// Tokens of the longest example.
     longest: usize,
-    /// Prompts included.
+    /// Including prompts.
     trained_tokens: usize,
-    /// Tokens that the loss is the mean over.
+    /// Tokens averaged by the loss.
     loss_tokens: usize,
 }
 
@@ -126,7 +126,8 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
     Ok(examples)
 }
 
-/// One for each completion of the row's demonstration, or for each of its turns, after the answers of the turns before.
+/// One per completion of the row's demonstration, or per turn of the row, following the answers
+/// of earlier turns.
 fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     let (tokenizer, task) = (&trainer.policy.tokenizer, trainer.task_of(prompt));

@@ -1,8 +1,8 @@
-//! The teacher of distillation: a model beside the student, or the base itself, shown the row's expected answer.
+//! Teachers of distillation: a separate model, or the base itself, shown the row's expected answer.
 //!
-//! Self-distillation (arXiv 2601.19897) averages the student's weights over time for its teacher. Here the teacher keeps
-//! the weights that the run starts from: they need no memory beside adapters, do not drift with the student, and are the
-//! same on every rank and after a resume.
+//! Self-distillation (arXiv 2601.19897) uses an average of the student's weights over time. Here
+//! the teacher has the run's initial weights: they need no memory with adapters, do not drift with
+//! the student, and are equal on all ranks and after a resume.
 
 use super::error::TrainError;
 use super::run_task::RunTask;
@@ -13,7 +13,7 @@ use crate::prompts::reference_answer;
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
-/// The model of a teacher beside the student; `None` without a teacher, and where it is the base itself or on an endpoint.
+/// A separate teacher model; `None` without one, for self-distillation, and for an endpoint.
 ///
 /// # Errors
 /// [`TrainError::OtherVocabulary`]; [`TrainError::Start`] if there is no such model.
@@ -45,13 +45,13 @@ pub(super) fn teacher_model(
     }
 }
 
-/// What follows the row's own last message in the prompt of a teacher that is shown the expected answer.
+/// Appended to the row's last message in the prompt of a teacher that is shown the answer.
 fn demonstration(answer: &str) -> String {
     format!("\n\nA correct answer to this is:\n\n{answer}\n\nNow answer yourself.")
 }
 
-/// The prompt that a teacher reads instead of each row's own; `None` for rows of several turns, rows without an expected
-/// answer, and those whose prompt would be too long for the model.
+/// Teacher prompts for rows; `None` for multi-turn rows, rows without an expected answer, and
+/// prompts too long for the model.
 ///
 /// # Errors
 /// [`TrainError::NoDemonstration`] if no row has one.

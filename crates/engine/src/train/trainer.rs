@@ -1,4 +1,4 @@
-//! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
+//! State of a training run, from its run directory: new, or exactly as of the last checkpoint.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -34,18 +34,18 @@ use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, 
 pub(super) struct Trainer {
     pub(super) run: RunDirectory,
     pub(super) config: TrainConfig,
-    /// At least one.
+    /// Not empty.
     pub(super) tasks: Vec<RunTask>,
     pub(super) prompts: PromptSets,
     pub(super) policy: Policy,
     pub(super) optimizer: Optimizer,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
-    /// The shape of gradients, which shrinks when memory runs out; the same on all ranks.
+    /// Shape of gradients, shrunk on out-of-memory; equal on all ranks.
     pub(super) shape: Cell<StepShape>,
-    /// By task, with `guided` or once the run has recovered from a collapse; else none.
+    /// Guides by task, with `guided` or after recovering from a collapse; else empty.
     pub(super) guides: Vec<Guide>,
-    /// A teacher beside the student.
+    /// A separate teacher.
     pub(super) teacher: Option<Decoder>,
     pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) ranks: Rc<Ranks>,
@@ -55,7 +55,7 @@ pub(super) struct Trainer {
 const MAX_SKIPPED_STEPS: u64 = 3;
 
 impl Trainer {
-    /// Loads the model's weights and the last checkpoint. `has_recovered`: from a collapse.
+    /// Loads the model and the last checkpoint. `has_recovered`: from a collapse.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
@@ -135,7 +135,6 @@ impl Trainer {
         }
     }
 
-    /// The task of a prompt.
     pub(super) fn task_of(&self, prompt: &Prompt) -> &RunTask {
         &self.tasks[prompt.task]
     }
@@ -144,7 +143,7 @@ impl Trainer {
         Trainable::for_config(&self.config)
     }
 
-    /// How rewards of the groups of a training prompt become advantages.
+    /// How rewards of a training prompt's groups become advantages.
     pub(super) fn advantage_rule(&self, prompt: usize) -> AdvantageRule {
         let task = self.task_of(&self.prompts.train[prompt]);
         let is_off = !self.config.learns_from_rewards();
@@ -163,14 +162,14 @@ impl Trainer {
         sampling(&self.policy.tokenizer, &self.config)
     }
 
-    /// Whether the base can be sampled: where all weights are trained, a run without a KL keeps no copy of it.
+    /// Whether the base can be sampled: full training without KL keeps no copy of it.
     pub(super) fn has_base(&self) -> bool {
         self.policy.reference.is_some()
             || self.trainable() != Trainable::Full
             || self.state.updates == 0
     }
 
-    /// The steps that are sampled together next.
+    /// Number of steps sampled together next.
     pub(super) fn next_steps(&self) -> u64 {
         let until = match self.is_supervised() && self.config.method == Method::SftGrpo {
             true => self.total_steps.min(self.config.sft_steps),
@@ -181,12 +180,12 @@ impl Trainer {
             .min(until - self.state.step)
     }
 
-    /// Whether the next step learns from answers that are given.
+    /// Whether the next step is supervised.
     pub(super) fn is_supervised(&self) -> bool {
         self.config.is_supervised(self.state.step + 1)
     }
 
-    /// The weight of the entropy bonus in the next step.
+    /// Weight of the entropy bonus in the next step.
     pub(super) fn entropy_coef(&self) -> f64 {
         self.state
             .entropy_coef
@@ -194,7 +193,7 @@ impl Trainer {
             .unwrap_or(self.config.entropy_coef)
     }
 
-    /// Moves the weight of the entropy bonus after a step whose completions had `entropy`, nats/token.
+    /// Adapts the entropy bonus after a step with mean `entropy`, nats/token.
     pub(super) fn adapt_entropy_coef(&mut self, entropy: Option<f64>) {
         let (target, most) = (self.config.entropy_target, 10.0 * self.config.entropy_coef);
         if let Some(entropy) = entropy.filter(|entropy| target > 0.0 && entropy.is_finite()) {
@@ -214,8 +213,8 @@ impl Trainer {
         settings
     }
 
-    /// Computes a gradient of `extent` in the current shape, and on all ranks in smaller ones when memory runs out on any;
-    /// `shape` keeps the one that worked.
+    /// Computes a gradient of `extent` in the current shape; shrinks on all ranks if any runs out
+    /// of memory. `shape` keeps the one that worked.
     ///
     /// # Errors
     /// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt`.
@@ -234,11 +233,11 @@ impl Trainer {
         )
     }
 
-    /// Takes the optimizer's step with the sum of all ranks' gradients. Where the ranks divide what is trained, each sums
-    /// and updates its part, and all have all weights afterwards.
+    /// Applies the sum of all ranks' gradients. With sharding, each rank sums and updates its part,
+    /// and all gather all weights.
     ///
     /// # Errors
-    /// [`TrainError::RanksDiffer`] on rank 0; [`TrainError::Rank`] of a rank that is gone.
+    /// [`TrainError::RanksDiffer`] on rank 0; [`TrainError::Rank`] for a lost rank.
     pub(super) fn apply(&mut self, gradients: &Gradients) -> Result<StepOutcome, TrainError> {
         self.optimizer.set_steps(self.state.step);
         let parameters = self.policy.model.parameters();
@@ -265,7 +264,7 @@ impl Trainer {
         Ok(applied)
     }
 
-    /// The batch of a step's gradient on this rank.
+    /// Batch of a step's gradient on this rank.
     pub(super) fn policy_batch<'a>(
         &'a self,
         rollout: &'a StepRollout,
@@ -282,7 +281,7 @@ impl Trainer {
         }
     }
 
-    /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
+    /// Counts a step that took `seconds`; `skipped`: non-finite gradient.
     pub(super) fn finish_step(&mut self, skipped: bool, seconds: f64) {
         self.state.step += 1;
         self.state.updates = self.optimizer.updates();
@@ -295,7 +294,8 @@ impl Trainer {
     }
 
     /// # Errors
-    /// [`TrainError::NotFinite`] once [`MAX_SKIPPED_STEPS`] steps in a row had no finite gradient.
+    /// [`TrainError::NotFinite`] after [`MAX_SKIPPED_STEPS`] consecutive steps without a finite
+    /// gradient.
     pub(super) fn check_skipped(&self) -> Result<(), TrainError> {
         if self.state.skipped_in_a_row < MAX_SKIPPED_STEPS {
             return Ok(());
@@ -329,7 +329,7 @@ impl Trainer {
     }
 }
 
-/// The model with what a rank trains of it.
+/// The model with a rank's trained parameters.
 pub(super) fn decoder(
     start: &StartModel,
     weights: &Weights,
@@ -350,7 +350,7 @@ pub(super) fn decoder(
     )
 }
 
-/// The parameters that `rank` updates: its part where every weight is trained; of adapters, which are small, all.
+/// Parameters updated by `rank`: a shard in full training; all adapters, which are small.
 fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
     if trainable == Trainable::Full {
         Shard {
@@ -362,7 +362,7 @@ fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Sh
     }
 }
 
-/// How a configuration samples.
+/// Sampling parameters of a configuration.
 pub(super) fn sampling(
     tokenizer: &Arc<Tokenizer>,
     config: &TrainConfig,
@@ -385,7 +385,7 @@ pub(super) fn sampling(
     })
 }
 
-/// The bits of the norm of all weights that this rank has.
+/// Bits of the norm of all weights on this rank.
 pub(super) fn weights_norm(parameters: &Parameters) -> candle_core::Result<u64> {
     let all = if parameters.shard().is_whole() {
         parameters.flat()
@@ -395,7 +395,7 @@ pub(super) fn weights_norm(parameters: &Parameters) -> candle_core::Result<u64> 
     Ok(norm(all)?.to_bits())
 }
 
-/// Errors of ranks inside a tensor operation.
+/// Wraps rank errors inside a tensor operation.
 pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
     match error {
         RankError::Cancelled => ThreadPool::cancelled(),
@@ -403,12 +403,12 @@ pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
     }
 }
 
-/// The history that the run had after `step`.
+/// The draft history after `step`.
 fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> DraftHistory {
     let (mut history, kept) = (DraftHistory::default(), config.keep_rollouts);
     if config.draft_tokens > 0 {
         for step in DraftHistory::first_step(step, kept)..=step {
-            // Drafts change the speed alone: what is damaged makes none.
+            // Drafts only affect speed: ignore damaged records.
             let groups = read_step(run.path(), step).unwrap_or_default();
             let completions = groups.iter().flat_map(|group| &group.completions);
             history.add(step, completions.flat_map(RolloutCompletion::sampled), kept);
@@ -438,7 +438,7 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
     }
 }
 
-/// `folder`: of the last checkpoint, if there is one.
+/// `folder`: of the last checkpoint.
 fn optimizer_and_state(
     model: &Decoder,
     settings: OptimizerSettings,
@@ -454,7 +454,7 @@ fn optimizer_and_state(
     Ok((Optimizer::restored(settings, moments, state.updates), state))
 }
 
-/// `saved`: in the checkpoint in `folder`, if there is one.
+/// `saved`: from the checkpoint in `folder`.
 fn adaptive_order(
     config: &TrainConfig,
     prompts: &PromptSets,

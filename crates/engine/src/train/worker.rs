@@ -1,4 +1,4 @@
-//! Rank 0 of a run: from its worker's start, with the other ranks, to the end that it records.
+//! Rank 0 of a run: from its worker's start, with other ranks, to the recorded end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,26 +23,26 @@ use crate::run::{
     checkpoint_path, eval_damage, list_checkpoints, set_aside_damaged, settings,
 };
 
-/// The processes that compute a run.
+/// Processes that compute a run.
 #[derive(Debug, Default)]
 pub enum RankSource {
-    /// As many as the run is configured for, started here.
+    /// Started here as configured.
     #[default]
     Configured,
-    /// As many, started here.
+    /// This many, started here.
     Here(u16),
-    /// One on each of these GPUs, started here; this process computes on the first.
+    /// One per GPU, started here; this process uses the first.
     OnGpus(Vec<usize>),
-    /// Those that a launcher started.
+    /// Started by a launcher.
     Launched(Ranks),
 }
 
-/// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
-/// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
-/// run.
+/// Trains a run as `worker`, from its last checkpoint or the start, handling requests between
+/// steps. A stop after a step saves first; a stop at once interrupts within a decode step or
+/// micro-batch. A full disk pauses the run.
 ///
 /// # Errors
-/// [`TrainError`], which is also recorded in the run directory.
+/// [`TrainError`], also recorded in the run directory.
 pub fn train(
     run: &RunDirectory,
     run_folders: &RunFolders,
@@ -52,7 +52,7 @@ pub fn train(
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    // Before anything reads which checkpoints there are.
+    // Before anything lists checkpoints.
     let mut damaged = set_aside_damaged(run.path())?;
     if !damaged.is_empty() {
         let resumed_from = list_checkpoints(run.path())?.last().copied();
@@ -82,13 +82,13 @@ pub fn train(
     record.stop_watching();
     let recorded = record.on_rank_0(|recorder| record_end(recorder, worker, &result, start));
     match result {
-        // The error of an end event on a full disk would hide the result.
+        // An error of the end event on a full disk would hide the result.
         Ok(Ended::CutShort { .. }) | Err(_) => result,
         Ok(ended) => recorded.map(|()| ended),
     }
 }
 
-/// Reads what the run needs besides weights, and has its other ranks started.
+/// Reads what the run needs besides weights, and starts its other ranks.
 fn set_up(
     run: &RunDirectory,
     run_folders: &RunFolders,
@@ -155,14 +155,14 @@ fn compute(
     record.watch(setup.gpu.take());
     record.phase(resumed_from.unwrap_or(0), PhaseKind::Load)?;
     let result = load_and_train(run, setup, &ranks, has_recovered, record);
-    // Wherever it was noticed: work is cancelled when a rank is lost, too.
+    // Wherever noticed: losing a rank also cancels work.
     if result.is_err() {
         ranks.check()?;
     }
     result
 }
 
-/// The collapses from which the run had recovered by the checkpoint that it resumes from: later steps are void.
+/// Collapses from which the run had recovered by the resumed checkpoint; later steps are void.
 fn collapses_until(
     recorder: &mut Recorder<'_>,
     resumed_from: Option<u64>,
@@ -174,7 +174,7 @@ fn collapses_until(
         .collect())
 }
 
-/// Records the end, and what came too late.
+/// Records the end, and late requests.
 fn record_end(
     recorder: &mut Recorder<'_>,
     worker: &Worker,
@@ -227,7 +227,7 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, Ca
     }
 }
 
-/// What a resume from an earlier step than the last one discards; empty where it discards nothing.
+/// Steps discarded by resuming from an earlier one; empty if none.
 fn void_steps(last_step: u64, resumed_from: u64) -> String {
     match last_step.saturating_sub(resumed_from) {
         0 => String::new(),
@@ -236,9 +236,9 @@ fn void_steps(last_step: u64, resumed_from: u64) -> String {
     }
 }
 
-/// Records requests that came too late and refuses them.
+/// Records and rejects late requests.
 fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    // Those that were taken from the queue when the run ended come first.
+    // First those taken from the queue when the run ended.
     let open = std::mem::take(&mut recorder.requests.open);
     for accepted in open.into_iter().chain(worker.controls().take_last()) {
         recorder.event(accepted.event(recorder.requests.last_step + 1))?;
@@ -254,7 +254,7 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
     Ok(())
 }
 
-/// The recorded evals that cannot be used from `step` on, and steps that the log has lost.
+/// Recorded evals unusable from `step` on, and steps missing from the log.
 fn lost_records(run: &Path, history: &RunState, step: u64) -> Vec<String> {
     let evals = history.evals.values().filter(|eval| eval.step <= step);
     let mut damage: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
@@ -267,8 +267,8 @@ fn lost_records(run: &Path, history: &RunState, step: u64) -> Vec<String> {
     damage
 }
 
-/// Records the run, its memory, and what will be redone of an earlier worker's steps. `damaged`: what was not
-/// as it was written, in words.
+/// Records the run, its memory, and which earlier steps will be redone. `damaged`: damaged files,
+/// in words.
 fn record_start(
     run: &RunDirectory,
     setup: &Setup,

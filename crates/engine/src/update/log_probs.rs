@@ -1,5 +1,5 @@
-//! Log-probs of completions and their gradient: only completion rows reach the head, some sequences at a time, so no
-//! [tokens, vocabulary] tensor of the whole batch exists.
+//! Log-probs of completions and their gradient: only completion rows reach the head, a few
+//! sequences at a time, so no [tokens, vocabulary] tensor of the whole batch exists.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::model::{AdapterUse, Adapters, Decoder, Gradients, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 use crate::rollout::likeliest;
 
-/// The log-probs of each sequence's tokens, without a gradient.
+/// Log-probs of each sequence's tokens, without gradient.
 pub fn log_probs(
     model: &Decoder,
     micro_batch: &MicroBatch,
@@ -30,18 +30,18 @@ pub fn log_probs(
     Ok(found)
 }
 
-/// A token of a text that a model has read.
+/// A token of an evaluated text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadToken {
     /// Nats, at temperature 1.
     pub log_prob: f32,
-    /// The likeliest tokens in its place, the likeliest first, with their log-probs.
+    /// Most likely tokens at its position with log-probs, descending.
     pub likeliest: Vec<(u32, f32)>,
 }
 
-/// The tokens of all sequences, in order, each with the `count` likeliest in its place. With a `count` above 0 the host
-/// reads the logits of the whole vocabulary. `own`: where several adapters stand side by side, the one that is used and
-/// the numbers of each in the rank, as in [`AdapterUse::own`].
+/// Evaluates all sequences' tokens, in order, with `count` alternatives each. With `count` > 0 the
+/// host reads the logits of the whole vocabulary. `own`: adapter and rank per adapter if there are
+/// several, as in [`AdapterUse::own`].
 pub fn read_tokens(
     model: &Decoder,
     micro_batch: &MicroBatch,
@@ -73,9 +73,9 @@ pub fn read_tokens(
     Ok(found)
 }
 
-/// Adds the gradient of a loss over a micro-batch. `d_log_probs`: the loss's derivative by each token of a sequence, given its
-/// index and log-probs. A sequence is weighed as soon as its log-probs are known, so its logits are computed once
-/// (twice where it alone has more rows than the head takes at once).
+/// Adds a loss gradient over a micro-batch. `d_log_probs`: derivative by each token of a sequence,
+/// given its index and log-probs; called as soon as these are known, so logits are computed once
+/// (twice for a sequence with more rows than the head takes at once).
 pub(super) fn add_gradient(
     model: &Decoder,
     micro_batch: &MicroBatch,
@@ -117,13 +117,14 @@ struct HeadPart<'a> {
     micro_batch: &'a MicroBatch,
     temperature: f64,
     sequences: Range<usize>,
-    /// In the batch, of each of their tokens.
+    /// Batch row of each token.
     rows: Vec<u32>,
     targets: Vec<u32>,
 }
 
 impl<'a> HeadPart<'a> {
-    /// All sequences in order, in parts of at most [`HEAD_ROWS`] rows, unless one alone has more.
+    /// All sequences in order, in parts of at most [`HEAD_ROWS`] rows, unless a single one has
+    /// more.
     fn all(
         model: &'a Decoder,
         normed: &'a Tensor,
@@ -154,7 +155,7 @@ impl<'a> HeadPart<'a> {
         })
     }
 
-    /// By sequence, and the logits if there is one chunk of rows.
+    /// Log-probs by sequence; and the logits if there is one chunk.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
         self.each_chunk(|logits, targets| {
@@ -173,7 +174,7 @@ impl<'a> HeadPart<'a> {
         ))
     }
 
-    /// Passes on the logits of as many rows as the head takes at once, with their targets.
+    /// Passes on logits and targets of chunks of rows.
     fn each_chunk(&self, mut take: impl FnMut(&Tensor, &[u32]) -> Result<()>) -> Result<()> {
         let chunks = self.rows.chunks(HEAD_ROWS_OF_ONE);
         for (rows, targets) in chunks.zip(self.targets.chunks(HEAD_ROWS_OF_ONE)) {
@@ -182,7 +183,7 @@ impl<'a> HeadPart<'a> {
         Ok(())
     }
 
-    /// Adds the head's gradient where it is trained; returns those of chunks of rows, after the final norm.
+    /// Adds the head's gradient if trained; returns gradients after the final norm, by chunk.
     fn backward(
         &self,
         mut logits: Option<Tensor>,
@@ -221,7 +222,7 @@ impl<'a> HeadPart<'a> {
     }
 }
 
-/// Ranges of neighbours whose lengths add up to at most `most`; a longer one is alone.
+/// Ranges of adjacent lengths that sum to at most `most`; a longer one is alone.
 fn split(lengths: impl Iterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut sum = 0;

@@ -1,44 +1,44 @@
-//! The policy losses: one enum arm and one function each, as functions of log-probs alone, so that they can be checked
-//! by hand.
+//! Policy losses as functions of log-probs, one enum arm and function each, so that they can be
+//! checked by hand.
 //!
-//! Notation: `ratio = exp(log_prob - old)`, `A` the token's advantage, N sequences and M tokens in the whole optimizer step, T
-//! tokens in this sequence.
+//! Notation: `ratio = exp(log_prob - old)`, `A` the token's advantage, N sequences and M tokens in
+//! the whole optimizer step, T tokens in this sequence.
 
 use crate::config::{KlEstimator, PolicyLoss};
 
-/// Log-ratios are held within this before they are exponentiated.
+/// Log-ratios are clamped to this before exponentiation.
 const LOG_RATIO_LIMIT: f64 = 20.0;
-/// Cap of the ratio of completions that older weights sampled, so that one stale completion cannot rule a step: beyond
-/// it a term is constant. Below the clip it changes nothing; it bites where the clip does not, at negative advantages
-/// (the `delta` of a two-sided clip). `cispo` has its own cap.
+/// Ratio cap of completions sampled by older weights, so that one stale completion cannot dominate:
+/// beyond it a term is constant. Has no effect below the clip; matters at negative advantages,
+/// where the clip does not apply (`delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
 
 /// The policy loss and its coefficients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
-    /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
+    /// Lower clip: no gradient for ratios below `1 - clip_low` at negative advantages.
     pub clip_low: f64,
-    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever is here; `cispo` has `cispo_cap` instead of
-    /// both.
+    /// Upper clip. `bnpo` clips symmetrically by `clip_low`; `cispo` uses `cispo_cap` instead.
     pub clip_high: f64,
-    /// Largest ratio of `cispo`.
+    /// Ratio cap of `cispo`.
     pub cispo_cap: f64,
     /// Weight of the KL to the reference.
     pub kl_beta: f64,
     pub kl_estimator: KlEstimator,
-    /// Whether each KL term is weighted by its token's ratio, which makes the gradient of k1 and k3 the KL's own.
+    /// Whether KL terms are weighted by their token's ratio, which makes the gradients of k1 and k3
+    /// the KL's own.
     pub kl_importance: bool,
     /// `dr_grpo` divides by this instead of lengths.
     pub max_completion_tokens: usize,
-    /// Weight of the entropy of each token's distribution, which the loss falls with.
+    /// Weight of the entropy bonus.
     pub entropy_coef: f64,
-    /// Weight of the teacher's log-prob minus the own one in each token's advantage.
+    /// Weight of (teacher - own) log-prob in each token's advantage.
     pub distill_coef: f64,
 }
 
-/// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
-/// completions not.
+/// Denominators of the whole optimizer step: include zero-variance groups, not replaced groups and
+/// masked completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTotals {
     /// N.
@@ -47,45 +47,43 @@ pub struct StepTotals {
     pub tokens: usize,
 }
 
-/// Log-probs and advantage of one completion of length T.
+/// Log-probs and advantage of a completion of length T.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceTerms<'a> {
-    /// Log-probs under the weights being trained, nats.
+    /// Log-probs under the trained weights, nats.
     pub log_probs: &'a [f32],
-    /// Log-probs under the weights that sampled the completion, where those are older ones; None where they are the
-    /// current ones: then the ratio is exactly 1.
+    /// Log-probs under the weights that sampled it, if older; `None`: the ratio is exactly 1.
     pub old: Option<&'a [f32]>,
-    /// Log-probs under the reference, where `kl_beta` > 0.
+    /// Log-probs under the reference, with `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
-    /// Log-probs under the teacher, where the completion is distilled.
+    /// Log-probs under the teacher, for a distilled completion.
     pub teacher: Option<&'a [f32]>,
-    /// Of all tokens, without the teacher's part.
+    /// Advantage of all tokens, without the teacher's part.
     pub advantage: f64,
 }
 
 impl<'a> SequenceTerms<'a> {
-    /// Under the weights that sampled the completion, nats; the current ones are held.
+    /// Log-probs under the weights that sampled it, nats; constants if these are the current ones.
     pub(super) fn sampled(self) -> &'a [f32] {
         self.old.unwrap_or(self.log_probs)
     }
 }
 
-/// The contribution of a completion to the step's loss.
+/// A completion's contribution to the step's loss.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceLoss {
-    /// Its share of the loss.
     pub loss: f64,
-    /// The loss's derivative by each token's log-prob.
+    /// Derivative by each token's log-prob.
     pub d_log_probs: Vec<f64>,
-    /// Tokens whose gradient the lower clip cut.
+    /// Tokens whose gradient was removed by the lower clip.
     pub clipped_low: usize,
-    /// Tokens whose gradient the upper clip cut; with `cispo`, whose ratio was capped.
+    /// Tokens whose gradient was removed by the upper clip; with `cispo`, whose ratio was capped.
     pub clipped_high: usize,
     /// Sum of the tokens' KL terms, nats.
     pub kl: f64,
 }
 
-/// The loss of one completion and its derivative.
+/// Loss of one completion with its derivative.
 pub fn sequence_loss(
     settings: &LossSettings,
     terms: SequenceTerms<'_>,
@@ -125,7 +123,7 @@ pub fn sequence_loss(
     result
 }
 
-/// The factor of one token's term.
+/// Factor of one token's term.
 pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
     let count = |n: usize| n.max(1) as f64;
     match settings.policy_loss {
@@ -137,15 +135,15 @@ pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTo
     }
 }
 
-/// One KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman, "Approximating KL
-/// divergence", 2020).
+/// A KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman,
+/// "Approximating KL divergence", 2020).
 pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     match estimator {
         KlEstimator::K1 => (-d, 1.0),
         KlEstimator::K2 => (d * d / 2.0, -d),
         KlEstimator::K3 => {
-            // Beyond the limit the exponential continues as its tangent, so that value and slope stay finite and belong
-            // together.
+            // Beyond the limit the exponential continues as its tangent, keeping value and slope
+            // finite and consistent.
             let bounded = d.min(LOG_RATIO_LIMIT);
             (
                 bounded.exp() * (1.0 + d - bounded) - d - 1.0,
@@ -155,8 +153,8 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     }
 }
 
-/// The factor of a KL term, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv 2512.02556),
-/// constant beyond the cap.
+/// Factor of a KL term and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv
+/// 2512.02556), constant beyond the cap.
 fn kl_ratio(log_ratio: f64) -> (f64, f64) {
     match bounded_exp(log_ratio) {
         ratio if ratio > RATIO_CAP => (RATIO_CAP, 0.0),
@@ -164,15 +162,16 @@ fn kl_ratio(log_ratio: f64) -> (f64, f64) {
     }
 }
 
-/// `log_prob - old`, nats; exactly 0 where the current weights sampled the completion.
+/// `log_prob - old`, nats; exactly 0 if sampled by the current weights.
 fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
     terms.old.map_or(0.0, |old| {
         f64::from(terms.log_probs[token]) - f64::from(old[token])
     })
 }
 
-/// A token's advantage: the sequence's, and with a teacher the token's sample of the negative reverse KL to it (Gu et al.
-/// 2024, arXiv 2306.08543; Thinking Machines, "On-Policy Distillation", 2025), a constant to the gradient.
+/// A token's advantage: the sequence's, plus with a teacher the token's sample of the negative
+/// reverse KL (Gu et al. 2024, arXiv 2306.08543; Thinking Machines, "On-Policy Distillation",
+/// 2025), without gradient.
 fn advantage(settings: &LossSettings, terms: SequenceTerms<'_>, token: usize) -> f64 {
     let distilled = terms.teacher.map_or(0.0, |teacher| {
         f64::from(teacher[token]) - f64::from(terms.sampled()[token])
@@ -184,7 +183,8 @@ fn bounded_exp(log_ratio: f64) -> f64 {
     log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 }
 
-/// `-min(ratio A, clip(ratio) A)` a token (Schulman et al. 2017, arXiv 1707.06347; Shao et al. 2024, arXiv 2402.03300).
+/// `-min(ratio A, clip(ratio) A)` per token (Schulman et al. 2017, arXiv 1707.06347; Shao et al.
+/// 2024, arXiv 2402.03300).
 fn clipped_surrogate(
     settings: &LossSettings,
     terms: SequenceTerms<'_>,
@@ -207,8 +207,8 @@ fn clipped_surrogate(
     result
 }
 
-/// One ratio's term, its derivative by the ratio's logarithm, and which clip took the derivative away; not the cap, as in
-/// TRL's `clip_ratio/*`.
+/// A ratio's term, its derivative by the log-ratio, and the clip that removed the derivative (not
+/// the cap, as in TRL's `clip_ratio/*`).
 struct ClippedRatio {
     term: f64,
     slope: f64,
@@ -243,9 +243,10 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
     }
 }
 
-/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025,
-/// arXiv 2507.18071). Its logarithm moves by 1/T for each nat of a token, so a token's weight is the mean slope of the
-/// sequence; where tokens have advantages of their own it is the token's slope, as in the paper's GSPO-token.
+/// GSPO: one ratio per sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a
+/// whole (Zheng et al. 2025, arXiv 2507.18071). Its logarithm has derivative 1/T by each log-prob,
+/// so a token's weight is the mean slope of the sequence; with per-token advantages the token's
+/// slope, as in the paper's GSPO-token.
 fn sequence_ratio(terms: SequenceTerms<'_>) -> f64 {
     let tokens = terms.log_probs.len();
     bounded_exp(
@@ -256,8 +257,8 @@ fn sequence_ratio(terms: SequenceTerms<'_>) -> f64 {
     )
 }
 
-/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv
-/// 2506.13585).
+/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient
+/// (MiniMax 2025, arXiv 2506.13585).
 fn capped_importance(
     settings: &LossSettings,
     terms: SequenceTerms<'_>,

@@ -1,5 +1,5 @@
-//! Groups packed into micro-batches by their tokens, and gradients summed in the order of the micro-batches. The split
-//! depends on the configuration alone, never on the machine or the number of threads, so neither do the gradients.
+//! Packs groups into micro-batches by tokens, and sums gradients in their order. Both depend only
+//! on the configuration, not on the machine or number of threads.
 
 use candle_core::Result;
 
@@ -10,17 +10,17 @@ use crate::rollout::ThreadPool;
 #[derive(Clone, Debug, Default)]
 pub struct MicroBatch {
     pub batch: PackedBatch,
-    /// Where each completion's log-probs come from.
+    /// Rows of each completion's log-probs.
     pub sequences: Vec<Sequence>,
-    /// Which completion each sequence is: (group, sample).
+    /// (group, sample) of each sequence.
     pub owners: Vec<(usize, usize)>,
 }
 
 /// A completion of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
-    /// Tokens that are read between the completion before it, which this one goes on from, and this one; `None`: it goes
-    /// on from the prompt.
+    /// Tokens read between the previous completion, which this one continues, and this one; `None`:
+    /// it continues the prompt.
     pub follows: Option<&'a [u32]>,
     pub token_ids: &'a [u32],
 }
@@ -34,9 +34,10 @@ impl<'a> From<&'a [u32]> for Piece<'a> {
     }
 }
 
-/// Packs the completions of each (prompt, completions), in order. A group stays together, its prompt computed once,
-/// unless it alone passes `tokens_per_micro_batch`; then its prompt is repeated. Completions that follow one another are
-/// one sequence, each of whose tokens is computed once; where one is longer, it gets a micro-batch of its own.
+/// Packs completions of each (prompt, completions), in order. A group stays together, its prompt
+/// computed once, unless it exceeds `tokens_per_micro_batch`; then its prompt is repeated.
+/// Consecutive completions form one sequence, each token computed once; a longer sequence gets its
+/// own micro-batch.
 pub fn pack<'a, P: Into<Piece<'a>>>(
     groups: impl IntoIterator<Item = (&'a [u32], Vec<P>)>,
     tokens_per_micro_batch: usize,
@@ -97,7 +98,7 @@ fn joined(chain: &[Piece<'_>]) -> Vec<u32> {
         .collect()
 }
 
-/// The sum of what `work` adds for each micro-batch, and what else it found, in order.
+/// Sums what `work` adds per micro-batch; returns its results in order.
 pub(super) fn sum_gradients<R: Send>(
     model: &Decoder,
     micro_batches: &[MicroBatch],
@@ -106,7 +107,7 @@ pub(super) fn sum_gradients<R: Send>(
 ) -> Result<(Gradients, Vec<R>)> {
     let mut sum = Gradients::zeros(model.parameters())?;
     let mut found = Vec::with_capacity(micro_batches.len());
-    // A GPU computes one after the other: they share the one buffer, which may be as large as all weights.
+    // A GPU computes sequentially in one buffer, which may be as large as all weights.
     if !model.device().is_cpu() {
         for micro_batch in micro_batches {
             threads.check()?;
@@ -114,7 +115,7 @@ pub(super) fn sum_gradients<R: Send>(
         }
         return Ok((sum, found));
     }
-    // A wave at a time, so that there are never more buffers than threads.
+    // In waves, so that there are at most as many buffers as threads.
     for wave in micro_batches.chunks(threads.count()) {
         let results = threads.map(wave, |micro_batch| {
             let mut gradients = Gradients::zeros(model.parameters())?;
@@ -178,7 +179,7 @@ mod tests {
                 sequence(&[1], &[5])
             ]
         );
-        // A chain is not broken: here it does not fit beside the completion before it.
+        // A chain is not split: here it does not fit beside the previous completion.
         let chain = [
             piece(None, &[1; 5][..]),
             piece(None, &[1, 2][..]),

@@ -1,10 +1,10 @@
-//! One optimizer step: log-probs of the completions, policy losses and KL, gradients over micro-batches, clipping,
+//! One optimizer step: log-probs, policy losses and KL, gradients over micro-batches, clipping,
 //! AdamW.
 
 mod log_probs; // log-probs of completions and their gradient, in chunks of rows
-mod loss; // policy losses, one arm and function each
-mod micro_batch; // groups packed by tokens; their gradients, summed in order
-mod optimizer; // AdamW, warm-up, clipping, and what to do with a gradient that is not finite
+mod loss; // policy losses
+mod micro_batch; // packed groups; their gradients, summed in order
+mod optimizer; // AdamW, warm-up, clipping; non-finite gradients
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 

@@ -1,4 +1,4 @@
-//! AdamW over the flat buffer, with warm-up and clipping; a gradient that is not finite changes nothing.
+//! AdamW over the flat buffer, with warm-up and clipping; a non-finite gradient changes nothing.
 
 use std::ops::Range;
 
@@ -8,34 +8,33 @@ use crate::config::Schedule;
 use crate::kernels::adamw::{AdamWStep, adamw};
 use crate::model::{Gradients, ParameterSlot, Parameters};
 
-/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with warm-up, a schedule, and clipping by the norm.
+/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with warm-up, schedule, and clipping by
+/// norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerSettings {
     /// Rate after warm-up.
     pub learning_rate: f64,
-    /// Updates over which the rate rises linearly from 0; the first update already moves.
+    /// Updates of the linear warm-up from 0; the first update already moves.
     pub warmup_steps: u64,
-    /// How the rate goes on after warm-up.
+    /// Schedule after warm-up.
     pub schedule: Schedule,
-    /// Steps of the whole schedule, warm-up included; the last one has the floor.
+    /// Steps of the schedule, including warm-up; the last one has the floor.
     pub total_steps: u64,
-    /// What the rate falls to, as a share of it; from 0 to 1.
+    /// Final rate as a share of `learning_rate`, in [0, 1].
     pub floor: f64,
-    /// Decay of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
     pub weight_decay: f64,
     /// Whether one-dimensional tensors decay too.
     pub decay_norms_and_biases: bool,
-    /// The gradient's norm is held below this; 0 leaves it.
+    /// 0: off.
     pub grad_clip_norm: f64,
 }
 
 impl OptimizerSettings {
-    /// A constant rate and no decay, clipped at 1.
+    /// Constant rate, no decay, clipped at 1.
     pub const PLAIN: Self = Self {
         learning_rate: 1e-3,
         warmup_steps: 0,
@@ -51,7 +50,6 @@ impl OptimizerSettings {
     };
 }
 
-/// The result of an optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepOutcome {
     Updated {
@@ -64,19 +62,19 @@ pub enum StepOutcome {
     NotFinite,
 }
 
-/// AdamW's moments and step count: with the parameters, all that a resume needs.
+/// AdamW's moments and update count: with the parameters, all that a resume needs.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    /// First moments of the numbers that this rank moves, then second: [2 * n], f32.
+    /// First moments of this rank's parameters, then second: [2 * n], f32.
     moments: Tensor,
     updates: u64,
-    /// The place in the schedule of the rate: steps so far, those without an update included.
+    /// Position in the schedule: steps so far, including those without an update.
     steps: u64,
 }
 
 impl Optimizer {
-    /// Before the first update.
+    /// State before the first update.
     pub fn new(
         settings: OptimizerSettings,
         parameters: &Parameters,
@@ -90,7 +88,7 @@ impl Optimizer {
         })
     }
 
-    /// As it was when `moments` and `updates` were read from [`Optimizer::moments`] and [`Optimizer::updates`].
+    /// Restores the state saved from [`Optimizer::moments`] and [`Optimizer::updates`].
     pub fn restored(settings: OptimizerSettings, moments: Tensor, updates: u64) -> Self {
         Self {
             settings,
@@ -100,7 +98,7 @@ impl Optimizer {
         }
     }
 
-    /// First moments, then second: [2 * n].
+    /// First, then second: [2 * n].
     pub fn moments(&self) -> &Tensor {
         &self.moments
     }
@@ -109,17 +107,18 @@ impl Optimizer {
         self.updates
     }
 
-    /// The next update is that of the step after `steps` others.
+    /// Sets the schedule's position.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
 
-    /// Clips the gradient, then moves the parameters against it.
+    /// Clips the gradient, then updates the parameters.
     pub fn apply(&mut self, parameters: &Parameters, gradients: &Gradients) -> Result<StepOutcome> {
         self.apply_shard(parameters, gradients.flat(), gradients.norm()?)
     }
 
-    /// As [`Optimizer::apply`], for the numbers that this rank moves. `gradient`: theirs, of one with `grad_norm`.
+    /// As [`Optimizer::apply`] for this rank's shard. `gradient`: the shard of one with norm
+    /// `grad_norm`.
     pub fn apply_shard(
         &mut self,
         parameters: &Parameters,
@@ -172,12 +171,12 @@ impl Optimizer {
         })
     }
 
-    /// Other settings from the next update on.
+    /// Changes settings from the next update on.
     pub fn set(&mut self, settings: OptimizerSettings) {
         self.settings = settings;
     }
 
-    /// The rate of the step that follows `steps` others.
+    /// Rate of the step after `steps` others.
     pub fn learning_rate(&self, steps: u64) -> f64 {
         let OptimizerSettings {
             learning_rate,
@@ -201,8 +200,8 @@ impl Optimizer {
     }
 }
 
-/// Stretches of the flat buffer and their weight decay: one-dimensional tensors (norms, biases) have none unless they
-/// are asked for.
+/// Ranges of the flat buffer with their weight decay: by default none for one-dimensional tensors
+/// (norms, biases).
 fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<usize>, f64)> {
     if settings.weight_decay == 0.0 || settings.decay_norms_and_biases {
         return vec![(0..parameters.count(), settings.weight_decay)];
@@ -233,7 +232,8 @@ mod tests {
 
     #[test]
     fn rates_follow_warm_up_and_schedule() {
-        // (schedule, floor) -> rates of the steps 1, 2, 3, 7, 11 and 12 of 11, the first two of which warm up.
+        // (schedule, floor) -> rates of steps 1, 2, 3, 7, 11 and 12 of 11, the first two in
+        // warm-up.
         let check = |schedule, floor, expected: [f64; 6]| {
             let base = OptimizerSettings {
                 learning_rate: 1.0,
@@ -266,7 +266,7 @@ mod tests {
         check(Schedule::Cosine, 0.1, [0.5, 1.0, 1.0, 0.55, 0.1, 0.1]);
     }
 
-    /// In f32 and bf16, with weight decay for some: parts that ranks move are those that one rank moves.
+    /// Sharded updates equal the whole, in f32 and bf16, partly with weight decay.
     #[test]
     fn parts_move_as_the_whole_does() {
         const RANKS: usize = 3;

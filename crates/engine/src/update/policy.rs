@@ -1,4 +1,5 @@
-//! The gradient of a GRPO step: groups packed into micro-batches, the policy loss on each, summed in a fixed order.
+//! Gradient of a GRPO step: groups packed into micro-batches, policy loss on each, summed in a
+//! fixed order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -19,29 +20,30 @@ use crate::rollout::{Completion, ThreadPool};
 /// A completion with its advantage and log-probs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySample<'a> {
-    /// Tokens that were read between the sample before it, which this one goes on from, and this one; `None`: it goes on
-    /// from the group's prompt.
+    /// Tokens read between the previous sample, which this one continues, and this one; `None`: it
+    /// continues the group's prompt.
     pub follows: Option<Cow<'a, [u32]>>,
-    /// Its tokens as they were sampled, the stop token included.
+    /// Tokens as sampled, including the stop token.
     pub token_ids: Cow<'a, [u32]>,
-    /// The sampler's log-probs, nats; empty for an answer that was not sampled freely.
+    /// The sampler's, nats; empty for a guiding answer.
     pub sampled_log_probs: Cow<'a, [f32]>,
-    /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the
-    /// ratio is exactly 1. The sampler's own would not do: their rounding is another, and passes `gspo`'s clips.
+    /// Log-probs by a training forward of the weights that sampled it; `None` if these are the
+    /// current ones: the ratio is exactly 1. The sampler's own round differently, which exceeds
+    /// `gspo`'s clips.
     pub old_log_probs: Option<Cow<'a, [f32]>>,
-    /// The reference's log-probs, where `kl_beta` > 0.
+    /// Set with `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
-    /// The teacher's log-probs, where the completion is distilled.
+    /// Set for a distilled completion.
     pub teacher_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
-    /// Tokens that the policy did not choose: they are read, and no part of the loss.
+    /// Tokens not chosen by the policy: read, but not part of the loss.
     pub forced: Range<usize>,
-    /// The experts that its tokens and its prompt's go through; `None`: those of the highest probability now.
+    /// Experts of its prompt and tokens; `None`: selected by current probabilities.
     pub experts: Option<&'a ExpertRecord>,
 }
 
 impl<'a> PolicySample<'a> {
-    /// A completion that the current weights sampled.
+    /// A completion sampled by the current weights.
     pub fn on_policy(completion: &'a Completion, advantage: f64) -> Self {
         Self {
             follows: None,
@@ -76,7 +78,7 @@ impl<'a> PolicySample<'a> {
         }
     }
 
-    /// Drops the values of forced tokens; `values`: one for each token.
+    /// Drops values of forced tokens; `values`: one per token.
     fn chosen<'n, T: Clone>(&self, values: &'n [T]) -> Cow<'n, [T]> {
         match values.split_at_checked(self.forced.end) {
             Some((before, after)) if !self.forced.is_empty() => {
@@ -96,17 +98,17 @@ impl<'a> From<&'a PolicySample<'_>> for Piece<'a> {
     }
 }
 
-/// The completions of one prompt.
+/// Completions of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyGroup<'a> {
     pub prompt: Cow<'a, [u32]>,
-    /// The prompt that the teacher reads, where the completions are distilled.
+    /// The teacher's prompt, if the completions are distilled.
     pub teacher_prompt: Option<Cow<'a, [u32]>>,
     pub samples: Vec<PolicySample<'a>>,
 }
 
 impl<'a> PolicyGroup<'a> {
-    /// Completions with advantages none of which is 0, so that nothing is left out of a measurement.
+    /// Completions with nonzero advantages, so that a measurement omits nothing.
     pub fn alternating(
         prompt: &'a [u32],
         completions: impl IntoIterator<Item = &'a Completion>,
@@ -122,8 +124,8 @@ impl<'a> PolicyGroup<'a> {
         }
     }
 
-    /// As the teacher reads it, after its own prompt. What is not distilled has no tokens, and so is not forwarded: a
-    /// group without a teacher, and answers that the policy did not sample.
+    /// The group with the teacher's prompt. What is not distilled has no tokens, so is not
+    /// forwarded: groups without a teacher, and guiding answers.
     pub fn for_teacher(&self) -> PolicyGroup<'_> {
         let prompt = Cow::from(self.teacher_prompt.as_deref().unwrap_or_default());
         let is_read = self.teacher_prompt.is_some();
@@ -139,14 +141,14 @@ impl<'a> PolicyGroup<'a> {
         }
     }
 
-    /// Gives each sample the teacher's log-probs of its tokens; empty where it is not distilled.
+    /// Sets the teacher's log-probs per sample; empty if not distilled.
     pub fn set_teacher(&mut self, log_probs: Vec<Vec<f32>>) {
         for (sample, log_probs) in self.samples.iter_mut().zip(log_probs) {
             sample.teacher_log_probs = Some(log_probs).filter(|log_probs| !log_probs.is_empty());
         }
     }
 
-    /// Gives each sample the reference's log-probs of its tokens.
+    /// Sets the reference's log-probs per sample.
     pub fn set_reference(&mut self, log_probs: Vec<Vec<f32>>) {
         for (sample, log_probs) in self.samples.iter_mut().zip(log_probs) {
             sample.reference_log_probs = Some(log_probs);
@@ -158,47 +160,48 @@ impl<'a> PolicyGroup<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySettings {
     pub loss: LossSettings,
-    /// As in the rollout.
+    /// Temperature of the rollout.
     pub temperature: f64,
     pub tokens_per_micro_batch: usize,
-    /// Keep only layer inputs and compute the rest again.
+    /// Whether to keep only layer inputs and recompute the rest.
     pub recompute: bool,
 }
 
 /// Statistics of a step's forward passes, summed over tokens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatistics {
-    /// The loss. Near 0 on-policy by construction: advantages sum to 0.
+    /// Near 0 on-policy by construction: advantages sum to 0.
     pub loss: f64,
     /// Completion tokens forwarded.
     pub tokens: usize,
-    /// How many of the tokens the policy sampled freely.
+    /// Freely sampled tokens.
     pub sampled_tokens: usize,
-    /// Rows forwarded, prompts included.
+    /// Rows forwarded, including prompts.
     pub rows: usize,
-    /// Sum of entropies, nats.
+    /// Nats.
     pub entropy: f64,
-    /// Sum of KL terms, nats; None where no reference was forwarded.
+    /// Nats; `None` without a reference.
     pub kl: Option<f64>,
-    /// Sum of own minus teacher's log-probs, nats.
+    /// Sum of own - teacher's log-probs, nats.
     pub reverse_kl: f64,
-    /// The tokens that it is the sum of.
+    /// Tokens in that sum.
     pub distilled_tokens: usize,
-    /// Completions that an endpoint that teaches gave no log-probs of, so that they are not distilled.
+    /// Completions without log-probs from an endpoint teacher, which are not distilled.
     pub teacher_errors: usize,
-    /// Tokens that the lower clip cut.
+    /// Tokens clipped below.
     pub clipped_low: usize,
-    /// Tokens that the upper clip cut.
+    /// Tokens clipped above.
     pub clipped_high: usize,
-    /// Sum of |training log-prob - sampler's log-prob|, nats, both under the weights that sampled.
+    /// Sum of |training - sampler's log-prob|, nats, both under the sampling weights.
     pub sampling_difference: f64,
-    /// The largest of them.
+    /// Maximum of those.
     pub sampling_difference_max: f64,
-    /// What the routers did with the rows, by layer that has one; empty on a GPU.
+    /// Router statistics by layer; empty on a GPU.
     pub routers: Vec<RouterUse>,
 }
 
-/// The step's gradient over `groups`; `totals` are the denominators, which also count the groups that are not here.
+/// Gradient of the step over `groups`; `totals`: denominators, which also count groups not passed
+/// here.
 pub fn policy_gradient(
     model: &Decoder,
     groups: &[PolicyGroup<'_>],
@@ -239,9 +242,8 @@ pub fn policy_gradient(
     Ok((sum, statistics))
 }
 
-/// The log-probs of every completion, without a gradient: under the reference, or under the weights that sampled it.
-/// The micro-batches are those of [`policy_gradient`] with the same groups, so the same weights give the very same
-/// numbers there.
+/// Log-probs of every completion without gradient: under the reference, or the weights that sampled
+/// it. Uses the micro-batches of [`policy_gradient`], so equal weights give equal bits.
 pub fn completion_log_probs(
     model: &Decoder,
     adapters: Adapters,
@@ -276,8 +278,8 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
     micro_batches
 }
 
-/// Rows go through the experts that were recorded; a prompt's through those of the first of its completions that has a
-/// record: where it was prefilled more than once, the last bits of its rows may differ.
+/// Replays recorded experts; a prompt uses the record of its first completion with one. If it was
+/// prefilled more than once, the last bits of its rows may differ.
 fn replay_experts(
     MicroBatch {
         batch,
@@ -300,7 +302,7 @@ fn replay_experts(
         };
         let prompt_end = *last as usize + 1;
         if follows.is_some() {
-            // The last token of the completion before, which only now is read, and what follows it.
+            // The previous completion's last token, read only now, and what follows it.
             let rows = read_before + 1..prompt_end;
             let per_token = record.prompt.len() / (batch.positions[*last as usize] as usize + 1);
             let new = record.prompt.len() - rows.len() * per_token;
@@ -324,7 +326,8 @@ fn replay_experts(
 }
 
 impl PolicyStatistics {
-    /// The derivative of the loss by the log-prob and the entropy of each token of a completion, which is counted.
+    /// Derivative of the loss by log-prob and entropy of each token of a completion; updates the
+    /// statistics.
     fn d_log_probs(
         &mut self,
         sample: &PolicySample<'_>,
@@ -408,7 +411,7 @@ impl PolicyStatistics {
         weights
     }
 
-    /// Those of more tokens of the same step.
+    /// Adds more tokens of the same step.
     pub fn add(&mut self, other: Self) {
         self.loss += other.loss;
         self.tokens += other.tokens;
@@ -443,7 +446,7 @@ mod tests {
     use super::*;
     use crate::config::{KlEstimator, PolicyLoss};
 
-    /// Tokens that the policy did not choose have no weight, and change none of the others'.
+    /// Forced tokens have no weight, and do not change the others'.
     #[test]
     fn forced_tokens_are_no_part_of_the_loss() {
         let log_probs: Vec<f32> = vec![-0.5, -1.0, -9.0, -9.0, -0.25];

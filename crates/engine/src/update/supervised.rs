@@ -1,4 +1,4 @@
-//! The next-token gradient of pretraining and SFT: mean negative log-prob over the completions' tokens.
+//! Next-token gradient of pretraining and SFT: mean negative log-prob over completion tokens.
 
 use candle_core::Result;
 
@@ -8,14 +8,14 @@ use crate::kernels::log_probs::TokenWeight;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
-/// A prompt and its target completion, stop token included.
+/// A prompt and its target completion, with stop token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
-    /// Tokens without a loss.
+    /// Tokens without loss.
     pub prompt: Vec<u32>,
-    /// Tokens that the loss is the mean over.
+    /// Averaged by the loss.
     pub completion: Vec<u32>,
-    /// What goes on from there: tokens without a loss, and the completion after them.
+    /// Continuations: tokens without loss, then a completion.
     pub later: Vec<(Vec<u32>, Vec<u32>)>,
 }
 
@@ -29,7 +29,7 @@ impl Example {
         self.prompt.len() + self.completion.len() + later.sum::<usize>()
     }
 
-    /// Those that the loss is the mean over.
+    /// Tokens averaged by the loss.
     pub fn loss_tokens(&self) -> usize {
         self.completion.len()
             + self
@@ -53,17 +53,17 @@ impl Example {
 /// How a supervised gradient is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct SupervisedSettings {
-    /// Completion tokens of all of the step's examples, on all ranks: the loss is their mean.
+    /// Completion tokens of the step's examples on all ranks: the loss is their mean.
     pub loss_tokens: usize,
     pub tokens_per_micro_batch: usize,
-    /// Keep only layer inputs and compute the rest again.
+    /// Whether to keep only layer inputs and recompute the rest.
     pub recompute: bool,
 }
 
-/// The gradient over `examples`, and their part of the step's mean loss, nats/token.
+/// Gradient over `examples`, and their part of the step's mean loss, nats/token.
 ///
 /// # Errors
-/// A failed tensor operation, or cancelled work.
+/// A failed tensor operation, or cancellation.
 pub fn supervised_gradient(
     model: &Decoder,
     examples: &[Example],

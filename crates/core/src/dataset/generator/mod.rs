@@ -1,4 +1,5 @@
-//! Prompts made from templates, pools and value formats: a row is a function of the seed, its set and its number.
+//! Generates prompts from templates, pools and value formats: a row is a function of seed, set and
+//! index.
 
 mod specification;
 mod template_functions;
@@ -18,21 +19,19 @@ use crate::dataset::row::PromptRow;
 use crate::task::TaskFiles;
 use crate::text::Message;
 
-/// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a composed word.
+/// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a
+/// composed word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
-    /// `train`.
     Train,
-    /// `eval`.
     Eval,
-    /// `test`.
     Test,
-    /// Unlimited rows, none of which is in a set.
+    /// Unlimited; none of its rows is in a set.
     Pretrain,
 }
 
 impl Stream {
-    /// The set's name, as row ids begin.
+    /// Prefix of row ids.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -43,16 +42,16 @@ impl Stream {
     }
 }
 
-/// A row, its right completion, and what an unaligned model may write instead.
+/// A row, its right completion, and a typical wrong one of an unaligned model.
 #[derive(Clone, Debug)]
 pub struct GeneratedRow {
     pub row: PromptRow,
-    /// `layout/answer/amount format`, what the style names of them.
+    /// `layout/answer/amount format`, as far as the style names them.
     pub style: String,
     pub answer: String,
-    /// The style's habit by name, and the completion that shows it.
+    /// Name and completion of the style's habit.
     pub habit_answer: Option<(String, String)>,
-    /// How often the habit is shown, in `[0, 1]`.
+    /// Frequency of the habit, in `[0, 1]`.
     pub habit_frequency: f64,
 }
 
@@ -69,7 +68,6 @@ pub struct Generator {
 type Values = BTreeMap<String, Value>;
 
 impl Generator {
-    /// The generator that the task names.
     pub fn load(task: &TaskFiles) -> Result<Self, DatasetError> {
         let file = task
             .prompts
@@ -85,7 +83,7 @@ impl Generator {
         Self::parse(text, &label)
     }
 
-    /// A generator from the text of its file; `label` names the file in errors.
+    /// Compiles a generator; `label` names the file in errors.
     pub fn parse(toml_text: &str, label: &str) -> Result<Self, DatasetError> {
         let fail = |problem: String| DatasetError::Generator {
             label: label.to_owned(),
@@ -119,7 +117,7 @@ impl Generator {
         })
     }
 
-    /// How many rows the file asks for; `None` for the endless stream.
+    /// Number of rows; `None` for the endless stream.
     pub fn rows(&self, stream: Stream) -> Option<u64> {
         let rows = &self.specification.rows;
         match stream {
@@ -130,7 +128,7 @@ impl Generator {
         }
     }
 
-    /// Row `index` (from 0) of a set. Errors name the template that failed.
+    /// Row `index` (from 0). Errors name the template that failed.
     pub fn row(&self, stream: Stream, index: u64) -> Result<GeneratedRow, DatasetError> {
         let random = self.random(stream, index);
         let style = self.style(stream, index);
@@ -176,8 +174,8 @@ impl Generator {
         })
     }
 
-    /// Example `index` of the endless stream: a row and a completion, which is the right one or, as often as the style
-    /// says, the one that shows the style's habit.
+    /// Example `index` of the endless stream: a row and its right completion or, at the style's
+    /// frequency, that of its habit.
     pub fn pretrain_example(&self, index: u64) -> Result<(PromptRow, String), DatasetError> {
         let generated = self.row(Stream::Pretrain, index)?;
         let spoilt =
@@ -193,7 +191,7 @@ impl Generator {
         CounterRandom::new(&[self.specification.seed, stream as u64, index])
     }
 
-    /// Styles come in their shares in every stretch of rows, not only on average: the golden ratio's multiples fill the
+    /// Styles keep their shares in every stretch of rows: multiples of the golden ratio fill the
     /// unit interval evenly.
     fn style(&self, stream: Stream, index: u64) -> &Style {
         let start = mix(self.specification.seed ^ mix(stream as u64 + 1));
@@ -211,7 +209,7 @@ impl Generator {
         &styles[styles.len() - 1]
     }
 
-    /// The values of templates: the date and the amount in all their forms, the fields, the document.
+    /// Template values: date and amount in all forms, fields, document.
     fn values(
         &self,
         stream: Stream,
@@ -254,7 +252,7 @@ impl Generator {
         Ok(values)
     }
 
-    /// One of the `count` templates `name.0`, `name.1`, …, rendered with a `draw` of its own.
+    /// Renders one of the `count` templates `name.0`, `name.1`, … with its own `draw`.
     fn draw_from(
         &self,
         name: &str,

@@ -1,62 +1,59 @@
-//! `generator.toml` as data: what may stand in it, and what it must agree on.
+//! `generator.toml` as data, and its consistency checks.
 
 use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, de};
 
-/// In `row_fields`: the fields of all rows.
+/// Key in `row_fields` that applies to all rows.
 pub(crate) const EVERY_ANSWER: &str = "*";
 
-/// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Specification {
-    /// Fixes every draw.
+    /// Determines every draw.
     pub(crate) seed: u64,
-    /// Template of the user turn; sees `instruction`, `document` and the fields.
+    /// Template of the user turn; uses `instruction`, `document` and the fields.
     pub(crate) prompt: String,
-    /// Template of the right completion, for styles that name none of `answers`.
+    /// Template of the right completion, for styles without `answer`.
     pub(crate) answer: Option<String>,
     /// Templates of right completions by name.
     #[serde(default)]
     pub(crate) answers: BTreeMap<String, String>,
-    /// Template of the row's `expected`, as JSON; sees `answer`. Default: the answer, which is JSON then.
+    /// Template of `expected` as JSON; uses `answer`. Default: the answer, which must be JSON.
     pub(crate) expected: Option<String>,
-    /// Templates of a row's other fields, as JSON, by the name of its answer or for `*`; they see `answer`. `expected` takes
-    /// the place of the one for all.
+    /// Templates of other row fields as JSON, by answer name or `*`; they use `answer`. `expected`
+    /// here overrides the common one.
     #[serde(default)]
     pub(crate) row_fields: BTreeMap<String, BTreeMap<String, String>>,
-    /// In the order of the file.
     pub(crate) styles: Vec<Style>,
-    /// Rows of each written set.
     pub(crate) rows: Rows,
-    /// Answers of an unaligned model, by habit.
+    /// Wrong answers of an unaligned model, by habit.
     #[serde(default)]
     pub(crate) habits: BTreeMap<String, String>,
     /// Templates by field; one is sampled per row.
     #[serde(default)]
     pub(crate) fields: BTreeMap<String, Vec<String>>,
-    /// Composed words: the pools whose picks are joined.
+    /// Composed words: pools whose picks are joined.
     #[serde(default)]
     pub(crate) words: BTreeMap<String, Vec<String>>,
-    /// Each set's part of the words; needed with `words`.
+    /// Each set's share of the words; required with `words`.
     pub(crate) word_shares: Option<WordShares>,
-    /// Range and formats of dates; without it templates see none.
+    /// Dates; templates have none without it.
     pub(crate) dates: Option<Dates>,
-    /// Sizes and formats of amounts, for styles that name a format.
+    /// Amounts, for styles that name a format.
     pub(crate) amounts: Option<Amounts>,
-    /// Symbol by code; needed with `amounts`.
+    /// Symbol by code; required with `amounts`.
     #[serde(default)]
     pub(crate) currencies: BTreeMap<String, String>,
-    /// Templates of the document by layout; one is sampled per row.
+    /// Document templates by layout; one is sampled per row.
     pub(crate) layouts: BTreeMap<String, Vec<String>>,
     /// Lists that templates pick from.
     #[serde(default)]
     pub(crate) pools: BTreeMap<String, Vec<String>>,
 }
 
-/// A layout, its answer and amount format, and the habit tied to it.
+/// A layout with its answer, amount format and habit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Style {
@@ -67,19 +64,19 @@ pub(crate) struct Style {
     /// One of `amounts.formats`.
     #[serde(default)]
     pub(crate) amount: Option<String>,
-    /// Written into each row's `tags`, before the layout.
+    /// Added to each row's `tags`, before the layout.
     pub(crate) tag: String,
-    /// Relative part of the rows.
+    /// Relative share of rows.
     pub(crate) share: u32,
     #[serde(default)]
     pub(crate) habit: Option<String>,
-    /// How often the pretrained model shows the habit, in `[0, 1]`.
+    /// Frequency of the habit in the pretrained model, in `[0, 1]`.
     #[serde(default)]
     pub(crate) frequency: f64,
 }
 
 impl Style {
-    /// `layout/answer/amount`, what there is of them.
+    /// `layout/answer/amount`, as far as present.
     pub(crate) fn name(&self) -> String {
         let parts = [
             Some(&self.layout),
@@ -95,7 +92,7 @@ impl Style {
     }
 }
 
-/// Rows of each written set.
+/// Rows per written set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rows {
@@ -105,7 +102,7 @@ pub(crate) struct Rows {
     pub(crate) test: u64,
 }
 
-/// Each set's part of the words, in relative numbers.
+/// Relative share of the words per set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WordShares {
@@ -117,13 +114,13 @@ pub(crate) struct WordShares {
 }
 
 impl WordShares {
-    /// In the order of `Stream`.
+    /// Returns the shares in the order of `Stream`.
     pub(crate) fn by_stream(&self) -> [u32; 4] {
         [self.train, self.eval, self.test, self.pretrain]
     }
 }
 
-/// Range (inclusive, `YYYY-MM-DD`) and formats of dates.
+/// Range (inclusive, `YYYY-MM-DD`) and formats.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dates {
@@ -134,17 +131,17 @@ pub(crate) struct Dates {
     pub(crate) formats: Vec<String>,
 }
 
-/// Sizes and formats of amounts.
+/// Sizes and formats.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Amounts {
-    /// How many digits may stand before the decimal point; one is sampled per row.
+    /// Numbers of digits before the decimal point; one is sampled per row.
     pub(crate) digits: Vec<u32>,
     pub(crate) formats: BTreeMap<String, String>,
 }
 
 impl Specification {
-    /// The first thing on which the file does not agree with itself, in words.
+    /// Describes the first inconsistency.
     pub(crate) fn problem(&self) -> Option<String> {
         self.styles
             .iter()

@@ -1,4 +1,5 @@
-//! `draw` inside a template: picks from pools, numbers and composed words, from the row's own generator.
+//! `draw` inside a template: picks from pools, numbers and composed words by the row's own random
+//! generator.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +9,16 @@ use minijinja::{Error, ErrorKind, State};
 
 use crate::dataset::random::{CounterRandom, scale, text_hash};
 
-/// How often a composed word is drawn again until it belongs to the set; with a share of 1% this misses once in 10^43
+/// Draws until a composed word belongs to the set; with a share of 1% this fails once in 10^43
 /// rows.
 const WORD_ATTEMPTS: usize = 10_000;
 
-/// Pools and words, shared by all rows.
+/// Shared by all rows.
 #[derive(Debug)]
 pub(super) struct WordPools {
     pub(super) pools: BTreeMap<String, Vec<String>>,
     pub(super) words: BTreeMap<String, Vec<String>>,
-    /// Each set's part of the words, in the order of `Stream`.
+    /// Shares in the order of `Stream`.
     pub(super) word_shares: [u32; 4],
 }
 
@@ -25,13 +26,13 @@ pub(super) struct WordPools {
 #[derive(Debug)]
 pub(super) struct Draw {
     lists: Arc<WordPools>,
-    /// The set's place in `word_shares`.
+    /// Index in `word_shares`.
     set: usize,
     random: Mutex<CounterRandom>,
 }
 
 impl Draw {
-    /// The template value for one field of one row.
+    /// The template value for one field of a row.
     pub(super) fn value(lists: &Arc<WordPools>, set: usize, random: CounterRandom) -> Value {
         Value::from_object(Self {
             lists: Arc::clone(lists),
@@ -64,7 +65,7 @@ impl Draw {
         Ok(low.wrapping_add_unsigned(self.below(high.abs_diff(low).saturating_add(1))))
     }
 
-    /// A composed word that belongs to this set.
+    /// A composed word of this set.
     fn word(&self, word: &str) -> Result<String, Error> {
         let Some(parts) = self.lists.words.get(word) else {
             return Err(unknown("word", word, &self.lists.words));
@@ -84,7 +85,7 @@ impl Draw {
     }
 }
 
-/// The set that a word belongs to: its hash falls into that set's part.
+/// The set that a word's hash falls into.
 fn owner(word: &str, shares: &[u32; 4]) -> usize {
     let total = shares.iter().map(|&share| u64::from(share)).sum();
     let mut place = scale(text_hash(word), total);

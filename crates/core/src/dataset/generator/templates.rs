@@ -1,10 +1,11 @@
-//! The templates of a generator, compiled once: strict about unknown names, with the filters `json` and `group`.
+//! Compiles a generator's templates: strict about unknown names, with the filters `json` and
+//! `group`.
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 use super::specification::Specification;
 
-/// Every template of the file, named by its place: `layouts.receipt.1`, `habits.fence`, `prompt`.
+/// Names templates by their place: `layouts.receipt.1`, `habits.fence`, `prompt`.
 pub(super) fn compile(specification: &Specification) -> Result<Environment<'static>, String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -61,13 +62,13 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
     Ok(environment)
 }
 
-/// A JSON string, with nothing escaped beyond what JSON asks for (minijinja's `tojson` also escapes for HTML).
+/// A JSON string without HTML escapes, unlike minijinja's `tojson`.
 fn json(text: &str) -> Result<String, Error> {
     serde_json::to_string(text)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// A whole number's digits in groups of three: `1234567 | group(",")` is `1,234,567`.
+/// Groups digits by three: `1234567 | group(",")` is `1,234,567`.
 fn group(number: &Value, separator: &str) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 2);

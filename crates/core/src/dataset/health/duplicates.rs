@@ -1,4 +1,4 @@
-//! Which earlier row a prompt repeats, wholly or nearly, within its set or across sets.
+//! Exact and near duplicates of prompts within a set and across sets.
 
 use std::collections::HashMap;
 
@@ -6,28 +6,28 @@ use super::near_duplicates::NearIndex;
 use crate::dataset::row::PromptRow;
 use crate::task::PromptSet;
 
-/// Rows that are compared; those beyond are only read, so that the memory has a bound.
+/// Rows compared; further ones are only read, which bounds memory.
 pub(super) const MAX_ROWS: usize = 4_000_000;
 
-/// An earlier row and how alike it is: 1 for the same prompt.
+/// An earlier row and its similarity: 1 for the same prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Repeat {
     pub(super) set: PromptSet,
     pub(super) line: usize,
     pub(super) likeness: f64,
-    /// The same prompt, character by character.
+    /// Character by character.
     pub(super) exact: bool,
 }
 
-/// The prompts seen so far, of all sets.
+/// Prompts seen so far, of all sets.
 #[derive(Debug)]
 pub(super) struct Duplicates {
-    /// Hash of a prompt -> number of its row.
+    /// Hash of a prompt -> row number.
     exact: HashMap<u64, u32>,
     near: NearIndex,
-    /// Line of each row by number.
+    /// Line by row number.
     lines: Vec<u32>,
-    /// The number of each set's first row.
+    /// First row number of each set.
     starts: Vec<(usize, PromptSet)>,
 }
 
@@ -41,7 +41,7 @@ impl Duplicates {
         }
     }
 
-    /// The rows that follow are of this set.
+    /// Begins a set.
     pub(super) fn begin(&mut self, set: PromptSet) {
         self.starts.push((self.lines.len(), set));
     }
@@ -51,7 +51,7 @@ impl Duplicates {
         self.lines.len() >= MAX_ROWS
     }
 
-    /// Adds a row; the earlier row that it repeats.
+    /// Adds a row; returns the earlier row that it repeats.
     pub(super) fn insert(&mut self, row: &PromptRow) -> Option<Repeat> {
         if self.is_full() {
             return None;
@@ -89,14 +89,16 @@ impl Duplicates {
 
     #[cfg(test)]
     fn held_bytes(&self) -> usize {
-        // A hash table holds an entry and a byte of control a place, and leaves an eighth of the places free.
+        // A hash table holds an entry and a control byte per place, and leaves an eighth of the
+        // places free.
         self.exact.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1)
             + self.lines.capacity() * size_of::<u32>()
             + self.near.held_bytes()
     }
 }
 
-/// The user turns, or everything if there are none: a system turn that all rows share is no likeness.
+/// The user turns, or everything if there are none: a common system turn does not make prompts
+/// similar.
 fn said_by_users(row: &PromptRow) -> String {
     let has_user = row.messages.iter().any(|turn| turn.role == "user");
     let turns = row

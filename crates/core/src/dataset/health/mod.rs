@@ -1,5 +1,4 @@
-//! Checks prompt sets before they are used for training and evals. Each set is read once, row by row, in bounded
-//! memory.
+//! Checks prompt sets before training and evals: one pass per set in bounded memory.
 
 mod duplicates;
 mod near_duplicates;
@@ -18,24 +17,22 @@ use crate::dataset::row::{PromptRow, open, read_rows};
 use crate::secrets;
 use crate::task::{PromptSet, TaskFiles};
 
-/// Tags that are counted of a set; a file may hold any number of them.
+/// Distinct tags counted per set; bounds the memory.
 const MAX_TAGS: usize = 1000;
 
-/// The failure class and reason where a row's `expected` would not count as right.
+/// Failure class and reason if a row's `expected` would not count as right.
 pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, String)> + 'a;
-/// A row's prompt in tokens, template included, or why it is unknown.
+/// Prompt length in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
-/// Checks that need other modules: the scorer and the tokenizer.
+/// Checks that need the scorer and the tokenizer.
 #[derive(Default)]
 pub struct Checks<'a> {
-    /// What the file that defines right answers is called in messages.
+    /// Name of the definition file in messages.
     pub definition: &'a str,
-    /// Why the row's `expected` would not count as right, if so.
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
-    /// The prompt's length in tokens, template included, or why it is unknown.
     pub count_tokens: Option<&'a CountTokens<'a>>,
-    /// The longest prompt that leaves room for an answer, in tokens.
+    /// Longest prompt, in tokens, that leaves room for an answer.
     pub most_prompt_tokens: Option<usize>,
 }
 
@@ -48,7 +45,7 @@ impl std::fmt::Debug for Checks<'_> {
     }
 }
 
-/// Checks every set that the task names. Errors only if a file cannot be opened.
+/// Checks every set of the task. Errors only if a file cannot be opened.
 pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     let mut health = Health::default();
     let mut duplicates = Duplicates::new();
@@ -246,12 +243,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Every text of a value, however deep (serde_json reads at most 128 levels).
+    /// Scans every text of a value (serde_json reads at most 128 levels).
     fn secrets(&self, key: &str, value: &Value, line: usize, health: &mut Health) {
         match value {
             Value::String(text) => {
-                // With its key before it, as in a file of settings: the name says whether a random value is meant to be
-                // secret.
+                // Prefixed with its key, as in a settings file: the name tells whether a random
+                // value is secret.
                 for secret in secrets::scan(&format!("{key}: {text}")) {
                     let message = || {
                         format!(

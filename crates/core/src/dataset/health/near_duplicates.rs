@@ -1,29 +1,28 @@
-//! Near duplicates in bounded memory: a 64-byte sketch a text (MinHash), and a table of fixed size that proposes which
-//! to compare.
+//! Near duplicates in bounded memory: a 64-byte MinHash sketch per text, and a fixed-size table of
+//! candidates.
 
 use crate::dataset::random::{GOLDEN, mix};
 
 /// Minima of a sketch.
 const BINS: usize = 64;
-/// Groups of minima that must agree wholly for two texts to be compared: texts that are 80% the same are met in 95 of
-/// 100 cases, at 90% in all.
+/// Groups of minima of which one must agree for two texts to be compared: finds 95% of texts with
+/// 80% similarity, all with 90%.
 const BANDS: usize = 10;
-/// Minima of a group.
+/// Minima per group.
 const BAND_WIDTH: usize = 6;
-/// Entries of a group's table; a newer text overwrites an older one, so that the memory is the same for any number of
-/// texts.
+/// Entries per group's table; newer texts overwrite older ones, so memory is constant.
 const TABLE_ENTRIES: usize = 1 << 20;
 const SHINGLE_BYTES: usize = 8;
-/// Texts with fewer shingles say too little about likeness.
+/// Minimum for a reliable estimate.
 const MIN_SHINGLES: usize = 40;
 
-/// The share of common shingles from which two texts are near duplicates.
+/// Share of common shingles of near duplicates.
 pub(super) const MIN_SIMILARITY: f64 = 0.8;
 
-/// A hash table of the sketches of all texts so far.
+/// Hash table of all sketches so far.
 #[derive(Debug)]
 pub(super) struct NearIndex {
-    /// Place of a sketch plus one, 0 if empty: [BANDS * TABLE_ENTRIES].
+    /// Index of a sketch + 1, 0 if empty: [BANDS * TABLE_ENTRIES].
     table: Vec<u32>,
     sketches: Vec<[u8; BINS]>,
 }
@@ -36,7 +35,8 @@ impl NearIndex {
         }
     }
 
-    /// Adds a text as number 0, 1, 2, …; the most alike earlier one with its likeness in `[MIN_SIMILARITY, 1]`.
+    /// Adds a text, numbered 0, 1, 2, …; returns the most similar earlier one with its similarity
+    /// in `[MIN_SIMILARITY, 1]`.
     pub(super) fn insert(&mut self, text: &str) -> Option<(u32, f64)> {
         let number = self.sketches.len() as u32;
         let Some(minima) = minima(text) else {
@@ -68,8 +68,8 @@ impl NearIndex {
     }
 }
 
-/// The least hash of each bin (Li, Owen and Zhang 2012: one hash a shingle); an empty bin takes its neighbour's. `None`
-/// for a short text.
+/// Minimum hash of each bin (one-permutation hashing, Li, Owen and Zhang 2012); an empty bin copies
+/// its neighbour. `None` for a short text.
 fn minima(text: &str) -> Option<[u64; BINS]> {
     let plain = normalise(text);
     if plain.len() < MIN_SHINGLES + SHINGLE_BYTES {
@@ -88,8 +88,7 @@ fn minima(text: &str) -> Option<[u64; BINS]> {
         while *minimum == u64::MAX && steps < BINS {
             steps += 1;
             let neighbour = filled[(bin + steps) % BINS];
-            // The distance stays in the value, so that two texts agree here only if they are empty over the same
-            // distance.
+            // Mixes in the distance, so that bins agree only if empty over the same distance.
             *minimum = if neighbour == u64::MAX {
                 u64::MAX
             } else {
@@ -100,7 +99,7 @@ fn minima(text: &str) -> Option<[u64; BINS]> {
     Some(minima)
 }
 
-/// Lower case, one blank for any white space.
+/// Lower case, runs of white space as one blank.
 fn normalise(text: &str) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     for word in text.split_whitespace() {
@@ -115,7 +114,7 @@ fn normalise(text: &str) -> Vec<u8> {
     plain
 }
 
-/// The share of common shingles, estimated from two sketches; one byte in 256 agrees by chance.
+/// Share of common shingles, estimated from two sketches; one byte in 256 agrees by chance.
 fn likeness(left: &[u8; BINS], right: &[u8; BINS]) -> f64 {
     let same = left
         .iter()
@@ -146,7 +145,8 @@ mod tests {
             for (place, word) in words(changed, 2).into_iter().enumerate() {
                 other[place] = word;
             }
-            // A block of c changed words of about 6 bytes leaves (100 - c) words' shingles in common.
+            // A block of c changed words of about 6 bytes leaves (100 - c) words' shingles in
+            // common.
             let expected = (100.0 - changed as f64) / (100.0 + changed as f64);
             let sketch = |words: &[String]| {
                 minima(&words.join(" "))

@@ -1,4 +1,4 @@
-//! The result of a check of prompt sets: all counts, and the first findings of each kind.
+//! Result of a dataset check: all counts, and the first findings of each kind.
 
 use std::collections::BTreeMap;
 
@@ -6,40 +6,36 @@ use serde::Serialize;
 
 use crate::task::PromptSet;
 
-/// Findings that are kept of each kind and set; the rest is only counted.
+/// Findings listed per kind and set; others are only counted.
 const MAX_LISTED: usize = 20;
 
-/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Training or the final result would be wrong.
     Error,
-    /// Worth a look.
+    /// Should be checked.
     Warning,
 }
 
-/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// No prompt row.
+    /// Not a prompt row.
     BadLine,
-    /// A set without rows.
     EmptySet,
     /// An id that an earlier row has.
     DuplicateId,
-    /// Nobody asks anything.
+    /// No user turn.
     NoUserTurn,
-    /// A prompt that is in another set as well.
+    /// A prompt also in another set.
     Leak,
-    /// `expected` is not what the task calls valid.
+    /// `expected` is not valid by the task's definition.
     ExpectedInvalid,
     /// The prompt leaves no room for an answer.
     TooLong,
-    /// Possible secrets.
     Secret,
-    /// A prompt that is in its set twice.
+    /// A prompt twice in its set.
     Duplicate,
     /// A prompt nearly like one of another set.
     NearLeak,
@@ -50,7 +46,7 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// In lists.
+    /// Title in lists.
     pub fn title(self) -> &'static str {
         match self {
             Self::BadLine => "bad line",
@@ -68,7 +64,6 @@ impl FindingKind {
         }
     }
 
-    /// How much it matters.
     pub fn level(self) -> Level {
         match self {
             Self::Duplicate | Self::NearLeak | Self::NearDuplicate | Self::NotCompared => {
@@ -79,77 +74,73 @@ impl FindingKind {
     }
 }
 
-/// One finding of a dataset check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     pub kind: FindingKind,
-    /// How much it matters.
     pub level: Level,
-    /// The file as shown to the user.
+    /// Path as shown to the user.
     pub file: String,
-    /// 1-based; `None` where the whole file is meant.
+    /// 1-based; `None`: the whole file.
     pub line: Option<usize>,
-    /// What is wrong, the value, and what to do.
+    /// Problem, value and remedy.
     pub message: String,
 }
 
-/// All findings of one kind; of invalid answers, of one failure class.
+/// All findings of one kind; for invalid answers, of one failure class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     pub kind: FindingKind,
-    /// The failure class of invalid answers, such as `enum`; empty otherwise.
+    /// Failure class of invalid answers, such as `enum`; else empty.
     pub class: &'static str,
     pub level: Level,
     pub count: usize,
-    /// The first finding, in words.
+    /// The first finding.
     pub example: String,
-    /// Set and line of every finding that has a line.
+    /// Set and line of findings with a line.
     #[serde(skip)]
     pub rows: Vec<(PromptSet, u32)>,
 }
 
-/// The findings and counts of one set.
+/// Findings and counts of one set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
     pub set: &'static str,
-    /// The file as shown to the user.
+    /// Path as shown to the user.
     pub file: String,
-    /// Good rows.
+    /// Valid rows.
     pub rows: usize,
     /// Rows by tag.
     pub tags: BTreeMap<String, usize>,
-    /// Least, mean and greatest prompt length, where a tokenizer was given.
+    /// Min, mean and max prompt length in tokens, with a tokenizer.
     pub prompt_tokens: Option<(usize, f64, usize)>,
 }
 
-/// The position of a finding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    /// As shown to the user.
+    /// Path as shown to the user.
     pub(super) file: &'a str,
     pub(super) set: Option<PromptSet>,
-    /// From 1; `None` where the whole file is meant.
+    /// 1-based; `None`: the whole file.
     pub(super) line: Option<usize>,
 }
 
-/// The result of a dataset check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// The sets in the order train, eval, test.
+    /// Train, eval, test.
     pub sets: Vec<SetHealth>,
-    /// How many there are of each kind.
+    /// Findings by kind.
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
-    /// In the order of their first finding.
+    /// Groups in order of their first finding.
     pub groups: Vec<Group>,
     #[serde(skip)]
     listed: BTreeMap<(FindingKind, String), usize>,
 }
 
 impl Health {
-    /// How many findings have this level.
+    /// Number of findings.
     pub fn count(&self, level: Level) -> usize {
         self.counts
             .iter()
@@ -158,7 +149,7 @@ impl Health {
             .sum()
     }
 
-    /// Counts a finding, and keeps it if it is among the first of its kind; the message is only made then.
+    /// Counts a finding, and keeps the first of each kind; only then is the message made.
     pub(super) fn add(
         &mut self,
         kind: FindingKind,
@@ -168,7 +159,7 @@ impl Health {
         self.add_to_class(kind, "", place, message);
     }
 
-    /// [`Self::add`] for one class of the kind.
+    /// [`Self::add`] for one class of a kind.
     pub(super) fn add_to_class(
         &mut self,
         kind: FindingKind,

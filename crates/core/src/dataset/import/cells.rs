@@ -1,4 +1,4 @@
-//! Converts text of a table into values of the types that a schema allows.
+//! Converts table cells to the types that a schema allows.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,15 @@ use super::records::clip;
 use crate::exact_json::{self, marked_number};
 use crate::task::referenced_part;
 
-/// `$ref`, `anyOf` and the like are followed this deep.
+/// Depth limit for `$ref`, `anyOf` etc.
 const MAX_DEPTH: usize = 8;
 
-/// The value of a text: JSON where the schema's types allow it, else a string. An empty text is null where null is
-/// allowed, else it is not a value. `is_typed`: the text is a string already, and stays one where a string is allowed.
+/// Parses a cell: JSON if the schema's types allow it, else a string. Empty text is null if
+/// allowed, else no value. `is_typed`: the cell is a string in its file, and remains one if
+/// allowed.
 ///
 /// # Errors
-/// The text has none of the types.
+/// A text of another type.
 pub(super) fn value_of(
     text: &str,
     schema: &Value,
@@ -60,7 +61,7 @@ fn with_article(name: &str) -> String {
     }
 }
 
-/// A field's text as a value of the type that the schema gives the field.
+/// Parses text to the type of a schema's field.
 pub(in crate::dataset) fn typed_value(
     text: &str,
     path: &[String],
@@ -69,7 +70,7 @@ pub(in crate::dataset) fn typed_value(
     value_of(text, property(schema, path), schema, false)
 }
 
-/// The schema of a field; one that allows everything for an unknown field.
+/// A field's schema; one that allows everything for an unknown field.
 pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
     static ANY: Value = Value::Bool(true);
     let step = |schema: &'a Value, key: &String| {
@@ -78,8 +79,8 @@ pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
     path.iter().try_fold(schema, step).unwrap_or(&ANY)
 }
 
-/// The types that a schema allows; empty: any. A text of several types is a string only if nothing else fits, so
-/// `string` alone keeps `007`.
+/// Types allowed by a schema; empty: any. With several types text becomes a string only if nothing
+/// else fits; with `string` alone, `007` is kept.
 fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'a str> {
     if depth > MAX_DEPTH {
         return BTreeSet::new();
@@ -110,7 +111,7 @@ fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'
         .collect()
 }
 
-/// Why a value with a type of its own does not fit the types of a schema, with its path.
+/// Why a typed value does not match the schema's types, with its path.
 pub(super) fn type_problem(
     value: &Value,
     schema: &Value,
@@ -124,7 +125,7 @@ pub(super) fn type_problem(
         let value = clip(&exact_json::write(value));
         return Some(format!("`{path}`: {value} is not {}", kinds.join(" or ")));
     }
-    // The forms of several right answers begin with $.
+    // Forms of alternatives begin with $.
     let members = value
         .as_object()?
         .iter()
@@ -138,7 +139,7 @@ pub(super) fn type_problem(
     })
 }
 
-/// The names of a value's type, the narrowest first.
+/// Names of a value's type, narrowest first.
 fn types_of_value(value: &Value) -> &'static [&'static str] {
     if let Some(number) = marked_number(value) {
         return match number.is_integer() {
@@ -159,14 +160,14 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
     }
 }
 
-/// The types that fit all texts of a column so far, narrowest first.
+/// Types that fit all texts of a column so far, narrowest first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnType {
     fits: [bool; TYPES.len()],
     has_text: bool,
 }
 
-/// A code such as 007 is no JSON number.
+/// A code such as 007 is not a JSON number.
 const TYPES: [&str; 5] = ["boolean", "integer", "number", "array", "object"];
 
 impl Default for ColumnType {
@@ -189,7 +190,7 @@ impl ColumnType {
         }
     }
 
-    /// The narrowest type that all have.
+    /// The narrowest common type.
     pub(super) fn schema(self) -> Value {
         let narrowest = TYPES
             .into_iter()

@@ -1,4 +1,4 @@
-//! A mapping of columns to the parts of a prompt row, written as texts, so that a command line and a form give the same.
+//! Maps columns to the parts of a prompt row; as text, so that command line and form agree.
 
 use minijinja::Environment;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use super::survey::{Survey, cell};
 use crate::exact_json::{self, marked_number};
 use crate::text::{Message, json_value};
 
-/// The parts of a row, and the names by which a column is taken for one.
+/// Parts of a row, and the column names guessed for them.
 const PARTS: [(&str, &[&str]); 5] = [
     (
         "prompt",
@@ -48,22 +48,22 @@ const PARTS: [(&str, &[&str]); 5] = [
 /// `expected` of conversations that end with the right answer.
 pub const LAST_TURN: &str = "last-turn";
 
-/// The texts of a mapping, by part; the part of an empty text is left out.
+/// Mapping by part; empty parts are unset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MappingText {
-    /// A column of prompts or of conversations, or a template such as `Read this: {{ text }}`.
+    /// A column of prompts or conversations, or a template such as `Read this: {{ text }}`.
     pub prompt: String,
-    /// A column or a template.
+    /// A column or template.
     pub system: String,
-    /// A column of JSON, or a field of its objects, such as `reward_model.ground_truth`; columns that become fields, such as `vendor, total = amount`; or [`LAST_TURN`].
+    /// A column of JSON, or a field of its objects, such as `reward_model.ground_truth`; columns
+    /// that become fields, such as `vendor, total = amount`; or [`LAST_TURN`].
     pub expected: String,
     pub id: String,
-    /// Columns.
     pub tags: String,
 }
 
 impl MappingText {
-    /// All parts with their names.
+    /// Parts with names.
     pub fn parts(&self) -> [(&'static str, &str); 5] {
         let texts = [
             &self.prompt,
@@ -78,7 +78,7 @@ impl MappingText {
     /// Sets a part by `PART=TEXT`.
     ///
     /// # Errors
-    /// There is no such part.
+    /// An unknown part.
     pub fn set(&mut self, assignment: &str) -> Result<(), String> {
         let names = PARTS.map(|(name, _)| name).join(", ");
         let (part, text) = assignment
@@ -96,7 +96,8 @@ impl MappingText {
         Ok(())
     }
 
-    /// Fills the empty parts: by the names of the columns, and `expected` by those that are properties of the schema.
+    /// Guesses empty parts from column names, and `expected` from columns that are properties of
+    /// the schema.
     #[must_use]
     pub(super) fn guessed(self, survey: &Survey, schema: Option<&Value>) -> Self {
         let named = |part: usize| {
@@ -144,7 +145,7 @@ impl MappingText {
         }
     }
 
-    /// The parts that a column is taken for.
+    /// Parts that use a column.
     pub fn parts_of(&self, column: &str) -> Vec<&'static str> {
         let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
         let takes = |text: &str| match is_template(text) {
@@ -156,7 +157,7 @@ impl MappingText {
                     Some((_, name)) => name.trim(),
                     None => pair.trim(),
                 });
-                // A field of an object in the column, too.
+                // Or a field of an object in it.
                 text == column
                     || names.any(|name| {
                         let rest = name.strip_prefix(column);
@@ -181,11 +182,10 @@ impl MappingText {
     }
 }
 
-/// A part that is text.
 #[derive(Debug)]
 enum Source {
     Column(String),
-    /// A template of this name in the environment.
+    /// Name of a template in the environment.
     Template(&'static str),
 }
 
@@ -194,12 +194,12 @@ enum Expected {
     None,
     /// A column of JSON.
     Column(String),
-    /// The field's path and its column.
+    /// Field path and column.
     Fields(Vec<(Vec<String>, String)>),
     LastTurn,
 }
 
-/// A mapping, checked against the columns of a file.
+/// A mapping, checked against a file's columns.
 #[derive(Debug)]
 pub(super) struct Mapping {
     prompt: Source,
@@ -208,21 +208,21 @@ pub(super) struct Mapping {
     id: Option<String>,
     tags: Vec<String>,
     templates: Environment<'static>,
-    /// The types of expected fields.
+    /// Types of expected fields.
     schema: Value,
-    /// Whether the schema was there before the data.
+    /// Whether the schema was given rather than inferred.
     has_schema: bool,
     is_typed: bool,
-    /// In ids of rows without one.
+    /// Prefix of generated ids.
     stem: String,
 }
 
 impl Mapping {
-    /// Checks a mapping against the records. `schema`: of expected answers; without one, columns that become fields
-    /// have the narrowest type of their cells. `stem`: begins the ids of rows if no column has ids.
+    /// Checks a mapping. `schema`: of expected answers; without one, columns that become fields get
+    /// the narrowest type of their cells. `stem`: prefix of generated ids.
     ///
     /// # Errors
-    /// A part names no column, or is not a template.
+    /// A part that is neither a column nor a template.
     pub(super) fn new(
         text: &MappingText,
         survey: &Survey,
@@ -320,10 +320,11 @@ impl Mapping {
         })
     }
 
-    /// The row of a record: `id`, `messages`, `expected` and `tags`. `place`: of the record, in an id of its own.
+    /// Builds `id`, `messages`, `expected` and `tags`. `place`: the record's number, for a
+    /// generated id.
     ///
     /// # Errors
-    /// A cell does not fit, with the cell.
+    /// A cell that does not fit.
     pub(super) fn row(&self, record: &Record, place: usize) -> Result<Map<String, Value>, String> {
         let mut messages = Vec::new();
         if let Some(system) = &self.system {
@@ -463,7 +464,7 @@ impl Mapping {
         }
     }
 
-    /// The value of a field by the column's cell; `None` where the field is left out.
+    /// A field's value from a cell; `None` omits the field.
     fn field(
         &self,
         path: &[String],
@@ -491,7 +492,7 @@ impl Mapping {
         {
             return Ok(None);
         }
-        // The empty text of a table may be a string.
+        // Empty text may be a string.
         match cell {
             Some(Value::String(text))
                 if let Ok(text @ Some(_)) = value_of(text, schema, root, true) =>
@@ -504,7 +505,7 @@ impl Mapping {
         }
     }
 
-    /// An answer as JSON; as a string if the schema wants that.
+    /// An answer as JSON; as a string if the schema requires it.
     fn answer(&self, text: &str, place: &str) -> Result<Option<Value>, String> {
         if text.trim().is_empty() {
             return Ok(None);
@@ -525,12 +526,12 @@ impl Mapping {
     }
 }
 
-/// Whether the text of a part is a template rather than a column.
+/// Whether a part is a template rather than a column.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
 
-/// A prompt of two columns, of which the first guess is one: the task, and what it is about (Alpaca, Dolly, SQuAD).
+/// A prompt of two columns, given the first guess: task and input (Alpaca, Dolly, SQuAD).
 fn both_columns(survey: &Survey, guess: &str) -> Option<String> {
     const PAIRS: [[&str; 2]; 3] = [
         ["instruction", "input"],
@@ -556,7 +557,7 @@ fn both_columns(survey: &Survey, guess: &str) -> Option<String> {
     })
 }
 
-/// Whether the first texts of a column are JSON; other values are.
+/// Whether the first texts of a column are JSON; non-text values are.
 fn is_json(records: &[Record], column: &str) -> bool {
     let texts = records
         .iter()
@@ -575,7 +576,7 @@ fn path_of(field: &str) -> Vec<String> {
         .collect()
 }
 
-/// The schema of fields that are columns, by their cells.
+/// Schema of fields that are columns, by their cells.
 fn schema_of_fields(survey: &Survey, fields: &[(Vec<String>, String)]) -> Value {
     let mut schema = json!({});
     for (path, name) in fields {
@@ -607,7 +608,7 @@ fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
     Ok(())
 }
 
-/// The turns of a conversation, as `role` and `content` or as `from` and `value`.
+/// Parses a conversation with `role` and `content`, or `from` and `value`.
 fn turns(value: &Value) -> Result<Vec<Message>, String> {
     let turns = value.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = |value: &Value| {

@@ -1,4 +1,4 @@
-//! Imports prompt rows from CSV, JSON, JSONL and Parquet: a mapping says which column becomes which part of a row.
+//! Imports prompt rows from CSV, JSON, JSONL and Parquet through a mapping of columns.
 
 pub(super) mod cells;
 mod mapping;
@@ -20,21 +20,21 @@ use crate::task::PromptSet;
 use mapping::Mapping;
 use survey::Survey;
 
-/// Rows of an imported file, and its malformed records with their lines.
+/// Imported rows, and malformed records by line.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedRows {
-    /// The mapping with its guessed parts.
+    /// The mapping with guessed parts.
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
     /// Line and reason.
     pub problems: Vec<(usize, String)>,
 }
 
-/// Reads the first `most` records of a file as rows; parts that the mapping lacks are guessed. `schema`: of the
+/// Reads the first `most` records as rows, guessing missing parts of the mapping. `schema`: of
 /// expected answers, if known.
 ///
 /// # Errors
-/// The file cannot be read, or the mapping does not fit its columns.
+/// An unreadable file, or a mapping that does not fit its columns.
 pub fn import(
     path: &Path,
     text: &MappingText,
@@ -42,7 +42,7 @@ pub fn import(
     most: usize,
 ) -> Result<ImportedRows, DatasetError> {
     let label = path.display().to_string();
-    // Twice from end to end, because the records of a large file would fill the memory.
+    // Two passes, since the records of a large file could exceed memory.
     let is_typed = Format::from_path(path) != Some(Format::Csv);
     let survey = Survey::from_records(records::records(path, most)?, schema.is_some(), is_typed)?;
     let stem = path.file_stem().map_or_else(
@@ -98,9 +98,9 @@ pub fn import(
     Ok(imported)
 }
 
-/// The mapping with its empty parts guessed by the first records.
+/// Guesses empty parts of the mapping from the first records.
 pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {
-    // The types of cells are of no matter to a guess.
+    // A guess ignores cell types.
     let records = records.iter().cloned().map(Ok);
     Survey::from_records(records, true, true)
         .map(|survey| text.clone().guessed(&survey, schema))
@@ -115,10 +115,10 @@ pub fn not_valid_rows(records: usize) -> String {
     }
 }
 
-/// Shares of the sets in percent: `80/10/10`.
+/// Parses percentages of the sets: `80/10/10`.
 ///
 /// # Errors
-/// They are not three numbers that add up to 100.
+/// Not three numbers that add up to 100.
 pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
     let shares: Vec<usize> = text
         .split('/')
@@ -134,11 +134,11 @@ pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
     }
 }
 
-/// Rows of a set, as they are written.
+/// Rows of a set, as written.
 pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 
-/// Distributes rows over train, eval and test; rows of the same prompt go into the same set. Which rows go where
-/// depends on their text alone; each set is in the order of the rows.
+/// Splits rows into train, eval and test, rows with equal prompts into the same set. Depends only
+/// on the text; each set keeps the order.
 pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] {
     let hash = |row: &Map<String, Value>| {
         super::random::text_hash(
@@ -150,7 +150,7 @@ pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] 
     let mut prompts: Vec<u64> = rows.iter().map(hash).collect();
     prompts.sort_unstable();
     prompts.dedup();
-    // At least one prompt for a set that has a share, as far as they go; training comes first.
+    // At least one prompt for a set with a share, as far as they suffice; training first.
     let count = |share: usize| ((prompts.len() * share + 50) / 100).max(usize::from(share > 0));
     let most_held_out = prompts.len().saturating_sub(usize::from(shares[0] > 0));
     let test = count(shares[2]).min(most_held_out);
@@ -179,10 +179,10 @@ pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] 
     sets
 }
 
-/// The text of a set's file with rows after its own.
+/// Appends rows to a set's text.
 ///
 /// # Errors
-/// An id of the rows is in the file already.
+/// An id that the text already has.
 pub fn with_rows(
     label: &str,
     text: &str,
@@ -214,7 +214,6 @@ pub fn with_rows(
     Ok(format!("{text}{end}{}", lines_of(rows)))
 }
 
-/// The lines of a JSONL file.
 pub fn lines_of(rows: &[Map<String, Value>]) -> String {
     rows.iter()
         .map(|row| crate::exact_json::write(row) + "\n")
@@ -228,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// The rows as JSON lines, and the problems.
+    /// Rows as JSON lines, and problems.
     fn imported(
         name: &str,
         text: &str,

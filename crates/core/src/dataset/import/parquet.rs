@@ -1,4 +1,4 @@
-//! Parquet files, as TRL writes completions and Hugging Face datasets: each row as a line of JSON.
+//! Reads Parquet (TRL completions, Hugging Face datasets), each row as a JSON line.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::exact_json;
 use crate::format::{grouped, shortened};
 use crate::text::catch_panic::{catch_panic, panic_message};
 
-/// Values of a column in one row at most: some bytes can stand for any number of them.
+/// Limit per column and row: a few bytes can encode any number of values.
 const MAX_ROW_VALUES: i64 = 1 << 24;
-/// Rows whose 96-bit times are kept: no import reads more.
+/// Limit of stored 96-bit times; no import reads more rows.
 const MAX_TIMES: usize = 1_000_000;
 const NANOSECONDS_IN_DAY: i128 = 86_400_000_000_000;
 
-/// The rows with their numbers (from 1); an error is the last item. Lists and structs become lists and objects, binary
-/// columns the text that they are, times text in ISO 8601 with a zone where the file has one; numbers that are not finite
-/// null, decimals exact.
+/// Yields rows numbered from 1; an error is the last item. Lists and structs become lists and
+/// objects, binary columns text, times ISO 8601 text with the zone if known, non-finite numbers
+/// null; decimals are exact.
 ///
 /// # Errors
-/// The file is no Parquet file, or a row of it may be too large for the memory.
+/// Not a Parquet file, or a row that may be too large for memory.
 pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, String> {
     let reader = guarded(|| SerializedFileReader::new(file))?;
     let schema = reader
@@ -63,7 +63,7 @@ pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, S
     }))
 }
 
-/// A row has a value of each column at least: what a row group has beside that may all be of one row.
+/// Each row has at least one value per column: the rest of a row group may all belong to one row.
 fn check_row_values(reader: &impl FileReader) -> Result<(), String> {
     for group in reader.metadata().row_groups() {
         for column in group.columns() {
@@ -84,7 +84,8 @@ fn check_row_values(reader: &impl FileReader) -> Result<(), String> {
     Ok(())
 }
 
-/// Nanoseconds since 1970 of each row in columns of 96-bit timestamps: the reader of rows rounds them to milliseconds.
+/// Nanoseconds since 1970 per row of 96-bit timestamp columns, which the row reader rounds to
+/// milliseconds.
 fn int96_columns(reader: &impl FileReader) -> Result<Int96Columns, ParquetError> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let mut columns = Vec::new();
@@ -126,13 +127,13 @@ fn int96_columns(reader: &impl FileReader) -> Result<Int96Columns, ParquetError>
 type Int96Columns = Vec<(String, Vec<Option<i128>>)>;
 
 fn nanoseconds_of(time: &Int96) -> i128 {
-    /// The Julian day of 1970-01-01.
+    /// Julian day of 1970-01-01.
     const FIRST_DAY: i128 = 2_440_588;
     let [low, high, day] = [0, 1, 2].map(|part| i128::from(time.data()[part]));
     (day - FIRST_DAY) * NANOSECONDS_IN_DAY + (high << 32) + low
 }
 
-/// The reader may panic on a damaged file, and repeats the bytes that it cannot read.
+/// The reader may panic on a damaged file, and quotes bytes that it cannot read.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     let problem = match catch_panic(read) {
         Ok(Ok(read)) => return Ok(read),
@@ -148,7 +149,7 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     ))
 }
 
-/// A row or a struct, whose fields have these types.
+/// A row or struct with fields of these types.
 fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
     let value = |(index, (name, field)): (usize, (&String, &Field))| {
         let value = value(field, kinds.get(index).map(Arc::as_ref));
@@ -164,7 +165,7 @@ fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
         .map(Value::Object)
 }
 
-/// `kind`: the type in the schema, where it is known.
+/// `kind`: type in the schema, if known.
 fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
     Ok(match field {
         Field::Null => Value::Null,
@@ -230,7 +231,7 @@ fn fields(kind: &Type) -> &[Arc<Type>] {
     }
 }
 
-/// The type of a list's items, as writers of all ages nest it.
+/// A list's item type, in all nestings used by writers.
 fn item_type(kind: &Type) -> Option<&Type> {
     let info = kind.get_basic_info();
     if info.has_repetition() && info.repetition() == Repetition::REPEATED {
@@ -247,12 +248,12 @@ fn item_type(kind: &Type) -> Option<&Type> {
     }
 }
 
-/// Whether a time names an instant, not the time on some clock.
+/// Whether a time is an instant rather than local time.
 fn is_utc(kind: &Type) -> bool {
     let info = kind.get_basic_info();
     match info.logical_type_ref() {
         Some(LogicalType::Timestamp(time)) => time.is_adjusted_to_u_t_c,
-        // Older files say so by the converted type; 96-bit timestamps say nothing.
+        // Older files use the converted type; 96-bit timestamps have none.
         _ => matches!(
             info.converted_type(),
             ConvertedType::TIMESTAMP_MILLIS | ConvertedType::TIMESTAMP_MICROS
@@ -260,7 +261,7 @@ fn is_utc(kind: &Type) -> bool {
     }
 }
 
-/// As [`is_utc`], for timestamps in nanoseconds; else `None`.
+/// As [`is_utc`] for timestamps in nanoseconds; else `None`.
 fn nanoseconds(kind: &Type) -> Option<bool> {
     match kind.get_basic_info().logical_type_ref() {
         Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS => {
@@ -272,7 +273,8 @@ fn nanoseconds(kind: &Type) -> Option<bool> {
 
 const NO_TIME: &str = "a time outside of the calendar; write it as text";
 
-/// A time in nanoseconds since 1970, on the calendar alone: a timestamp of a zone ends before the year 9999 does.
+/// Formats nanoseconds since 1970 by calendar arithmetic, since zoned timestamps end before year
+/// 9999 does.
 fn instant(nanoseconds: i128, is_utc: bool) -> Result<Value, String> {
     let days = i32::try_from(nanoseconds.div_euclid(NANOSECONDS_IN_DAY)).map_err(|_| NO_TIME)?;
     let time = i64::try_from(nanoseconds.rem_euclid(NANOSECONDS_IN_DAY)).map_err(|_| NO_TIME)?;
@@ -291,7 +293,7 @@ fn day(days: i32) -> Result<Date, String> {
     Ok(first.checked_add(span).map_err(|_| NO_TIME)?)
 }
 
-/// The number with the fewest digits that a float of so many bits is told apart by.
+/// The shortest decimal that identifies a float of this many bits.
 fn shortest_float(value: f32, bits: i32) -> Value {
     let exponent = (value.abs().log2().floor() as i32).max(if bits < 24 { -14 } else { -126 });
     let apart = 2f64.powi(exponent - bits);
@@ -302,7 +304,7 @@ fn shortest_float(value: f32, bits: i32) -> Value {
     json!(found.filter(|_| value != 0.0).unwrap_or(f64::from(value)))
 }
 
-/// The digits of a whole number in bytes, the highest first and in two's complement, with a decimal point.
+/// Formats big-endian two's complement as a decimal number with a point.
 fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
     const MAX_BYTES: usize = 64;
     let scale = usize::try_from(scale).unwrap_or_default();
@@ -322,7 +324,7 @@ fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
         }
     }
     let mut digits = Vec::new();
-    // One digit at least before the point.
+    // At least one digit before the point.
     while digits.len() <= scale || number.iter().any(|byte| *byte > 0) {
         let divide = |rest: u16, byte: &mut u8| {
             let value = rest * 256 + u16::from(*byte);

@@ -1,4 +1,4 @@
-//! Reads the records of a CSV, JSON, JSONL or Parquet file, each with its line.
+//! Reads records of CSV, JSON, JSONL and Parquet files with their lines.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -18,26 +18,24 @@ use crate::exact_json;
 use crate::files;
 use crate::format::{bytes as bytes_of, counted, grouped, shortened};
 
-/// Delimiters of CSV that are recognized in the header.
+/// CSV delimiters recognised in the header.
 const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// The file format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A header, then a record a line; `,`, `;`, tabs or `|` between the cells.
+    /// A header, then one record per line; cells separated by `,`, `;`, tab or `|`.
     Csv,
     /// A list of objects.
     Json,
-    /// An object a line.
+    /// One object per line.
     Jsonl,
-    /// A record a row.
     Parquet,
 }
 
 impl Format {
     pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
-    /// By a file's ending.
+    /// Determines the format by file extension.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
@@ -49,39 +47,38 @@ impl Format {
     }
 }
 
-/// A record: its columns in the order of the file. The cells of a CSV file are strings.
+/// Columns in file order. CSV cells are strings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The first line of the record, from 1; in Parquet its row.
+    /// First line, from 1; in Parquet the row.
     pub line: usize,
     pub fields: Map<String, Value>,
 }
 
 type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
-/// Records of an import at most.
+/// Limit per import.
 const MAX_RECORDS: usize = 1_000_000;
-/// Approximate memory of the records: a file of some KiB can hold any number of bytes.
+/// Approximate memory limit: a small file can decode to any size.
 const MAX_RECORD_BYTES: usize = 1 << 30;
-/// Values of a column that are shown, and characters of each.
+/// Values shown per column, and characters of each.
 const SAMPLE_VALUES: usize = 3;
 const MAX_SAMPLE_CHARS: usize = 40;
-/// One record of CSV at most.
 const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
 
-/// The first `most` records of a file.
+/// Reads the first `most` records.
 ///
 /// # Errors
-/// The file cannot be read, or a line of it is not a record; the error names the line.
+/// An unreadable file, or a malformed record, by line.
 pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetError> {
     records(path, most)?.collect()
 }
 
-/// The first `most` records of a file, one by one; there is one at least. Each may be an error, as of [`read_records`];
-/// more than an import takes are the last.
+/// Yields the first `most` records, at least one. Items may be errors as in [`read_records`];
+/// exceeding an import's limits ends with an error.
 ///
 /// # Errors
-/// The file cannot be read, or has no records.
+/// An unreadable file, or no records.
 pub(super) fn records(
     path: &Path,
     most: usize,
@@ -129,7 +126,7 @@ pub(super) fn records(
     }))
 }
 
-/// Estimates the bytes that a value takes in memory.
+/// Estimates a value's memory in bytes.
 fn size_of_value(value: &Value) -> usize {
     let own = size_of::<Value>() + size_of::<String>();
     own + match value {
@@ -177,7 +174,7 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     })
 }
 
-/// The columns of all records, in the order of their first appearance.
+/// Lists columns in order of first appearance.
 pub fn columns(records: &[Record]) -> Vec<String> {
     let mut known = std::collections::HashSet::new();
     let keys = records.iter().flat_map(|record| record.fields.keys());
@@ -217,7 +214,7 @@ fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
     }))
 }
 
-/// A list of objects, read one by one, so that each has its line; an error is the last.
+/// Reads a list of objects one by one, to know their lines; an error is the last.
 fn json(text: String) -> Records {
     let mut list = Some(JsonList {
         text,
@@ -234,7 +231,6 @@ fn json(text: String) -> Records {
     }))
 }
 
-/// The unread rest of a JSON list.
 struct JsonList {
     text: String,
     at: usize,
@@ -243,7 +239,7 @@ struct JsonList {
 }
 
 impl JsonList {
-    /// Goes to a place, over the white space that follows it.
+    /// Moves to a position and past following white space.
     fn advance(&mut self, to: usize) {
         let rest = self.text.get(to..).unwrap_or_default();
         let to = to + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
@@ -320,7 +316,7 @@ fn record(line: usize, value: Value) -> Result<Record, (usize, String)> {
     }
 }
 
-/// The records below the header; an error if the file cannot be read.
+/// Records below the header.
 fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let mut header = Vec::new();
     reader
@@ -341,7 +337,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         reader: std::io::Cursor::new(header).chain(reader),
         scan: Rc::clone(&scan),
     };
-    // Records of another length are refused below, where the cells are known.
+    // Wrong lengths are rejected below, where cells are known.
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
@@ -380,10 +376,10 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     })))
 }
 
-/// Where a quoted cell begins.
+/// Start of a quoted cell.
 #[derive(Debug, Clone, Copy)]
 struct Quote {
-    /// Both from 1.
+    /// 1-based.
     line: usize,
     column: usize,
 }
@@ -397,11 +393,11 @@ impl Quote {
     }
 }
 
-/// The beginning of a record.
+/// Start of a record.
 #[derive(Debug, Clone, Copy, Default)]
 struct RecordStart {
     line: usize,
-    /// The quote that takes the following records into its cell.
+    /// The quote that swallows the following records.
     unclosed: Option<Quote>,
 }
 
@@ -411,11 +407,12 @@ enum CellState {
     CellStart,
     Plain,
     Quoted,
-    /// After a quote in a quoted cell: its end, or the first of two that stand for one.
+    /// A quote was read in a quoted cell: its end, or an escape.
     Closing,
 }
 
-/// Follows the bytes that the reader of CSV takes: it closes a quote wherever the next one is, and knows no line of it.
+/// Tracks the bytes read by the CSV reader, which closes a quote wherever the next one is and has
+/// no line for it.
 #[derive(Debug)]
 struct QuoteScan {
     delimiter: u8,
@@ -424,9 +421,9 @@ struct QuoteScan {
     last: u8,
     state: CellState,
     open: Option<Quote>,
-    /// Bytes since the last record was taken.
+    /// Bytes since the last record.
     read: usize,
-    /// Records that the reader has read ahead.
+    /// Records read ahead.
     begun: VecDeque<RecordStart>,
 }
 
@@ -471,7 +468,7 @@ impl QuoteScan {
             (CellState::Quoted, b'"') => CellState::Closing,
             (CellState::Quoted, _) | (CellState::Closing, b'"') => CellState::Quoted,
             (state, _) => {
-                // The end of a cell is followed by text: it is the beginning of another one.
+                // Text after a cell's end: it begins another cell.
                 let is_stray = state == CellState::Closing
                     && !(is_break || is_delimiter || matches!(byte, b' ' | b'\t'));
                 let spans = self.open.filter(|quote| is_stray && quote.line < self.line);
@@ -495,13 +492,13 @@ impl QuoteScan {
         }
     }
 
-    /// The text has ended, or the record is longer than any.
+    /// End of text, or a record beyond the limit.
     fn end(&mut self) {
         let open = self.open.filter(|_| self.state == CellState::Quoted);
         self.note(open);
     }
 
-    /// The beginning of the record that the reader returns next.
+    /// Start of the record that the reader returns next.
     fn next_record(&mut self) -> RecordStart {
         self.read = 0;
         self.begun.pop_front().unwrap_or(RecordStart {
@@ -511,7 +508,7 @@ impl QuoteScan {
     }
 }
 
-/// A reader with a limit per record: a quote that is not closed would make one record of the rest.
+/// Limits each record: an unclosed quote would make one record of the rest.
 struct ScannedReader<R> {
     reader: R,
     scan: Rc<RefCell<QuoteScan>>,
@@ -540,7 +537,7 @@ impl<R: Read> Read for ScannedReader<R> {
 fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
     let advice = match cells.len().cmp(&names.len()) {
         Ordering::Equal => {
-            // The first is what pandas and R number rows by.
+            // A nameless first column is a row number of pandas or R.
             let nameless = names.iter().zip(cells).enumerate().skip(1);
             let (place, (_, cell)) = nameless
                 .into_iter()
@@ -558,7 +555,7 @@ fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
     Some(format!("{cells}, but the header names {columns}; {advice}"))
 }
 
-/// The one that occurs most often in the header, quoted names aside.
+/// The most frequent in the header, outside quotes.
 fn delimiter_of(header: &[u8]) -> u8 {
     let mut counts = [0; DELIMITERS.len()];
     let mut quoted = false;
@@ -604,7 +601,7 @@ fn csv_error(error: &csv::Error) -> String {
     }
 }
 
-/// At most 60 characters.
+/// Truncates to 60 characters.
 pub(super) fn clip(text: &str) -> String {
     shortened(text, 60)
 }

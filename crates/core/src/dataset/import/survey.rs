@@ -1,4 +1,4 @@
-//! A first pass over all records: the facts that a mapping needs before it builds rows. Records are not kept.
+//! A first pass over all records for facts that a mapping needs. Keeps no records.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -10,36 +10,36 @@ use crate::dataset::error::DatasetError;
 use crate::exact_json;
 use crate::format::shortened;
 
-/// Records that are looked at as a whole.
+/// Records kept as a whole.
 const FIRST_RECORDS: usize = 20;
-/// Objects in a column are followed this deep, and so many of their fields are known.
+/// Depth limit in objects, and limit of known fields.
 const MAX_DEPTH: usize = 4;
 const MAX_NESTED: usize = 1000;
-/// Columns that a message shows, and characters of a value.
+/// Columns in a message, and characters of a value.
 const MAX_SAMPLES: usize = 12;
 const MAX_SAMPLE_CHARS: usize = 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// In the order of their first appearance.
+    /// Columns in order of first appearance.
     pub(super) columns: Vec<String>,
     pub(super) first: Vec<Record>,
     known: HashSet<String>,
     /// Fields of objects in columns, such as `reward_model.ground_truth`.
     nested: BTreeSet<String>,
-    /// The types of each column's and nested field's texts; empty where answers have a schema.
+    /// Types of the texts per column and nested field; empty if answers have a schema.
     types: BTreeMap<String, ColumnType>,
-    /// Whether cells have types of their own: those of CSV are texts of any.
+    /// Whether cells are typed; CSV cells are texts of any type.
     pub(super) is_typed: bool,
-    /// Whether some records are on one line, which then does not tell them apart.
+    /// Whether several records share a line, which then does not identify them.
     pub(super) shares_lines: bool,
 }
 
 impl Survey {
-    /// Reads all records. `has_schema`: the types of their texts are known.
+    /// Reads all records. `has_schema`: types need not be inferred.
     ///
     /// # Errors
-    /// The first of the records.
+    /// The first malformed record.
     pub(super) fn from_records(
         records: impl Iterator<Item = Result<Record, DatasetError>>,
         has_schema: bool,
@@ -91,17 +91,17 @@ impl Survey {
         }
     }
 
-    /// Whether it names a column, or a field of an object in one.
+    /// Whether `name` is a column, or a field of an object in one.
     pub(super) fn has(&self, name: &str) -> bool {
         self.known.contains(name) || self.nested.contains(name)
     }
 
-    /// Names to suggest for a misspelt one.
+    /// Suggestions for misspelled names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
     }
 
-    /// Columns with their first values: `id (7), body ("Where is my parcel?")`.
+    /// Columns with first values: `id (7), body ("Where is my parcel?")`.
     pub(super) fn samples(&self) -> String {
         let sample = |column: &String| {
             let mut cells = self.first.iter().filter_map(|record| cell(record, column));
@@ -116,18 +116,18 @@ impl Survey {
         shown.join(", ")
     }
 
-    /// The schema of a column of texts.
+    /// Inferred schema of a text column.
     pub(super) fn schema_of(&self, name: &str) -> Value {
         self.types.get(name).copied().unwrap_or_default().schema()
     }
 }
 
-/// The value of a column, or of a field of an object in one: `reward_model.ground_truth`.
+/// Value of a column, or of a field of an object in one: `reward_model.ground_truth`.
 pub(super) fn cell<'r>(record: &'r Record, name: &str) -> Option<&'r Value> {
     if let Some(value) = record.fields.get(name) {
         return Some(value);
     }
-    // A column may have a dot in its name.
+    // A column name may contain a dot.
     let ends = name
         .char_indices()
         .filter(|(_, letter)| *letter == '.')

@@ -1,9 +1,9 @@
-//! Tools that come with the program.
+//! Tests of built-in tools.
 
 use super::*;
 use crate::sandbox::machine;
 
-/// At the level of isolation that this machine gives.
+/// An interpreter at the machine's isolation level.
 fn interpreter(folder: &Path) -> Environment {
     let level = machine().level.name();
     let toml = format!(
@@ -428,7 +428,7 @@ fn a_database_is_the_conversations_own() {
             "INSERT INTO item (name) VALUES ('cog') RETURNING id",
             r#"answered: {"changed":1,"columns":["id"],"rows":[[3]]}"#,
         ),
-        // What fails half-way is undone.
+        // A failure half-way is undone.
         (
             "shop_execute",
             "INSERT INTO item (name) VALUES ('new'), ('nut')",

@@ -1,8 +1,8 @@
-//! Servers of the Model Context Protocol, well-behaved and not.
+//! Tests of MCP servers, well-behaved and not.
 
 use super::*;
 
-/// A server with the tool `f`, which adds up what it is given; each case changes one line of it.
+/// A server with the tool `f`, which adds its arguments; each case changes one line.
 const SERVER: &str = r#"import json, os, sys, time
 version, n, changes = "2025-11-25", 0, False
 def send(**message): print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
@@ -20,7 +20,7 @@ for line in sys.stdin:
         send(id=id, result=call(params["arguments"].get("x")))
 "#;
 
-/// The tools of a server whose script has another text in place of `from`.
+/// The tools of a server whose script has `to` in place of `from`.
 fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
     assert!(SERVER.contains(from), "{from}");
     let folder = folder(&[
@@ -255,7 +255,7 @@ fn a_server_without_state_serves_one_conversation_after_another() {
         };
         let found: std::collections::BTreeSet<String> = (0..3).map(|_| ask(1)).collect();
         assert_eq!(found.len(), starts, "{found:?}");
-        // One that two conversations want is started for the second; one that has ended is not used again.
+        // If two conversations want one, another is started; an ended one is not reused.
         let mut first = tools.open(&row(json!({}))).unwrap();
         let name = reply(&mut first, "f", json!({"x": 1}));
         assert_ne!(ask(1), name);
@@ -306,7 +306,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
         reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
         "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown"
     );
-    // Nothing is started to show a copy.
+    // Showing a copy starts nothing.
     let definitions = json!([{"type": "function", "function": {"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}]);
     let (folder, _) = with("os.urandom(4).hex()", "");
     std::fs::write(folder.path().join("tools.json"), definitions.to_string()).unwrap();
@@ -321,7 +321,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
         ),
         "answered: 1"
     );
-    // Two servers, each under its name.
+    // Two servers under their names.
     let script = SERVER.replace(
         capabilities,
         &format!("{capabilities}, \"instructions\": sys.argv[1]"),
@@ -385,7 +385,7 @@ fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     let mut said = tools.open(&row(json!({}))).unwrap();
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), "answered: 1");
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), changed);
-    // A copy in the task is what counts.
+    // A copy in the task takes precedence.
     let (_folder, tools) = server("", "", "definitions = \"tools.json\"");
     assert_eq!(
         tools.definitions().unwrap(),

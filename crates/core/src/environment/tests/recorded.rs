@@ -1,4 +1,4 @@
-//! Programs whose replies are recorded: replayed without being started, and what a file of them may say.
+//! Tests of recorded replies: replay without starting programs, and errors in the file.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const PROGRAM: &str = "n += x or 0\nanswer(result=n if 'name' in question else [
 const REPLAY: &str = "[tools]\nreplay = true\n";
 const SQLITE: &str = "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"sql\"\n";
 
-/// The replies to calls, and the record of the conversation.
+/// Replies to calls, and the conversation's record.
 fn conversation(tools: &Toolset, row: &PromptRow, calls: &[Value]) -> (Vec<String>, ToolChain) {
     let mut environment = tools.open(row).unwrap();
     let mut chain = ToolChain {
@@ -56,7 +56,7 @@ fn recorded_calls_are_answered_without_the_program() {
         2,
         "what reached no tool is not recorded"
     );
-    // Of another conversation that had another reply to the first call, nothing is reached.
+    // A conversation with another reply to the first call is unreachable.
     let mut other = recorded.clone();
     (other.calls[0].reply, other.calls[1].reply) = ("7".to_owned(), "8".to_owned());
     let lines: String = [&recorded, &other]
@@ -119,7 +119,7 @@ fn recorded_calls_are_answered_without_the_program() {
             reply.starts_with("Answered")
         );
     }
-    // Of a program that holds no state a reply depends on its call alone.
+    // A stateless program's reply depends only on its call.
     let stateless = toolset(folder.path(), &format!("{RUN}stateless = true\n{REPLAY}")).unwrap();
     let mut environment = stateless.open(&about("r2")).unwrap();
     assert_eq!(
@@ -136,7 +136,7 @@ fn recorded_calls_are_answered_without_the_program() {
             .starts_with("not_recorded: the tool \"run\" has no recorded reply to f {\"x\":9} in "),
         "{missing}"
     );
-    // What is no program runs as ever.
+    // Other tools run as usual.
     let mut environment = replayed.open(&about("r1")).unwrap();
     assert_eq!(
         reply(

@@ -1,4 +1,4 @@
-//! What may be called: functions with their parameters, and operations of an API with the parts of their messages.
+//! Outline of what may be called: functions with parameters, API operations with their messages.
 
 use serde_json::json;
 
@@ -60,7 +60,7 @@ pub(super) fn operations(rules: &HttpRules, formats_count: bool) -> Vec<Accepted
                 ..line
             }));
         }
-        // The name of the operation says method and path.
+        // The operation's name contains method and path.
         let is_said = |line: &Accepted| {
             ["/properties/method", "/properties/path"].contains(&line.pointer.as_str())
         };

@@ -1,40 +1,37 @@
-//! A line of an outline, with its place in the definition's text.
+//! A line of an outline and its position in the definition.
 
 use crate::score::json::{self, Kind, Place, Places};
 
-/// One line of an outline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutlineEntry {
-    /// How deep it is nested.
+    /// Nesting level.
     pub depth: usize,
-    /// The name of a field, function, table or key, or what the line is about.
+    /// Name of a field, function, table or key, or a topic.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is not a field.
+    /// `None` if the line is not a field.
     pub required: Option<bool>,
-    /// Its type or accepted values.
+    /// Type or accepted values.
     pub text: String,
-    /// Line and column, both from 1, in the text of the definition.
+    /// Line and column in the definition, from 1.
     pub place: Option<(usize, usize)>,
-    /// More about it, in lines.
+    /// Further lines.
     pub details: Vec<String>,
 }
 
-/// A line of an outline, before its place is found.
+/// An outline line before its position is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Accepted {
-    /// How deep it is nested; the whole answer is 0.
+    /// Nesting level; the whole answer is 0.
     pub depth: usize,
-    /// The field's name, or what the line is about.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is not a field.
+    /// `None` if the line is not a field.
     pub required: Option<bool>,
-    /// The accepted values.
     pub text: String,
-    /// JSON pointer into the schema, to where the line is defined.
+    /// JSON pointer to its definition in the schema.
     pub pointer: String,
 }
 
-/// Finds the place of each JSON pointer: that of the key, where the value has one.
+/// Resolves JSON pointers to positions: that of the key, if the value has one.
 pub(super) fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
     let document = json::parse(text, 0).ok();
     let mut places = Places::new(text);

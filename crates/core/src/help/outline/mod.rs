@@ -1,5 +1,5 @@
-//! The outline of a task's answers, a line each, with its place in the definition's text: fields of a schema,
-//! functions, operations, tables, or keys of `task.toml`.
+//! Outline of a task's answers, with positions in its definition: fields of a schema, functions,
+//! operations, tables, or keys of `task.toml`.
 
 mod calls;
 mod entry;
@@ -13,7 +13,7 @@ use crate::score::{Grammar, ScoreKey, Task, score_keys};
 use crate::task::TASK_FILE;
 use entry::placed;
 
-/// The outline of a task's `definition_text`.
+/// Outlines the task's `definition_text`.
 pub fn outline(task: &Task) -> Vec<OutlineEntry> {
     let (text, formats_count) = (&task.definition_text, task.score.assert_formats);
     let first = [answer(task)].into_iter();
@@ -83,7 +83,7 @@ fn keys(task: &Task) -> Vec<OutlineEntry> {
 mod tests {
     use super::*;
 
-    /// Name, required, text and place of each line.
+    /// Name, required, text and position.
     fn shown(task: &Task) -> Vec<String> {
         let line = |entry: &OutlineEntry| {
             let must = entry
@@ -102,7 +102,6 @@ mod tests {
         outline(task).iter().map(line).collect()
     }
 
-    /// A task of files.
     fn task(files: &[(&str, &str)]) -> Task {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {

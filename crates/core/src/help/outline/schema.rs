@@ -1,4 +1,5 @@
-//! A schema in words: a line per field, nested ones indented; keywords without words are named.
+//! Outline of a schema: a line per field, nested ones indented; keywords without a wording are
+//! listed.
 
 use std::collections::HashSet;
 
@@ -8,12 +9,12 @@ use super::entry::Accepted;
 use crate::schema_keywords::{Draft, Keyword};
 use crate::task::{decode_path, escaped};
 
-/// Nesting is followed this deep.
+/// Nesting limit.
 const MAX_DEPTH: usize = 8;
-/// Lines that are written. A few definitions that name each other stand for millions, so the rest is not even counted.
+/// Line limit. A few definitions that refer to each other can expand to millions.
 const MAX_LINES: usize = 400;
 
-/// Keywords that are put into words.
+/// Keywords with a wording.
 const SPOKEN: [&str; 29] = [
     "type",
     "enum",
@@ -46,13 +47,13 @@ const SPOKEN: [&str; 29] = [
     "$ref",
 ];
 
-/// In some draft.
+/// Whether a keyword constrains values in any draft.
 fn may_constrain(key: &str) -> bool {
-    // A keyword that rejects a value in any draft does so in this one, or did not exist in it.
+    // A keyword that rejects a value in any draft does so in this one, or does not exist in it.
     Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))
 }
 
-/// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).
+/// `formats_count`: whether `format` is checked (`assert_formats`).
 pub(super) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     let mut words = Words {
         root: schema,
@@ -84,7 +85,7 @@ pub(super) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     words.lines
 }
 
-/// A line whose text is to be found.
+/// A line without its text.
 struct Line {
     depth: usize,
     name: String,
@@ -96,7 +97,7 @@ struct Words<'a> {
     root: &'a Value,
     formats_count: bool,
     lines: Vec<Accepted>,
-    /// References that are being followed.
+    /// References being followed.
     open: Vec<&'a str>,
 }
 
@@ -124,7 +125,7 @@ impl<'a> Words<'a> {
         self.lines.len() > MAX_LINES
     }
 
-    /// `at`: the pointer of the schema, which a reference may have led to.
+    /// `at`: pointer of the schema, possibly reached by a reference.
     fn value(&mut self, schema: &'a Value, at: &str, line: Line) {
         if self.is_full() {
             return;
@@ -187,7 +188,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Describes the inside of a value: fields, items, alternatives.
+    /// Describes fields, items and alternatives of a value.
     fn inside(&mut self, keywords: &'a Map<String, Value>, at: &str, depth: usize) {
         let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);
@@ -305,7 +306,7 @@ impl<'a> Words<'a> {
             (None, Some(values)) => one_of(values),
             (None, None) => self.types(keywords),
         };
-        // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
+        // Unknown words have no effect; the linter names misspelled ones.
         let is_unspoken = |key: &&String| may_constrain(key) && !SPOKEN.contains(&key.as_str());
         let unspoken: Vec<String> = keywords
             .keys()
@@ -331,7 +332,7 @@ impl<'a> Words<'a> {
                 .collect::<Vec<_>>()
                 .join(" or ");
         }
-        // Without a type the keywords bind only values of their own kind; everything else is accepted.
+        // Without a type, keywords bind only values of their own kind; all others are accepted.
         let bound = ["object", "array", "string", "number"]
             .into_iter()
             .filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));

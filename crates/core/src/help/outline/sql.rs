@@ -1,5 +1,4 @@
-//! The tables that a schema's statements make: columns with types, numbers of rows, first rows, and where each is
-//! defined.
+//! Outline of a database schema: columns with types, row counts, first rows, positions.
 
 use std::collections::HashMap;
 
@@ -10,13 +9,12 @@ use super::entry::OutlineEntry;
 use crate::format::{counted, shortened};
 use crate::sqlite::{Cell, Database, TableColumns};
 
-/// Tables and views that are described.
 const MAX_TABLES: usize = 200;
-/// Rows of a table that are shown, and characters of each.
+/// Rows shown per table, and characters of each.
 const FIRST_ROWS: usize = 5;
 const MAX_ROW_CHARS: usize = 200;
 
-/// Nothing where the statements do not run.
+/// Empty if the statements fail.
 pub(super) fn outline(schema: &str) -> Vec<OutlineEntry> {
     let Ok(mut database) = Database::new(schema) else {
         return Vec::new();
@@ -76,7 +74,7 @@ fn first_rows(database: &Database, quoted: &str) -> Vec<String> {
         .collect()
 }
 
-/// Line and column, both from 1, of each table (with an empty column) and of each of its columns, in small letters.
+/// Line and column, from 1, of each table (with an empty column) and column, in lower case.
 fn places(schema: &str) -> HashMap<(String, String), (usize, usize)> {
     let mut found = HashMap::new();
     let tokens = Tokenizer::new(&SQLiteDialect {}, schema)
@@ -121,7 +119,7 @@ fn places(schema: &str) -> HashMap<(String, String), (usize, usize)> {
             continue;
         };
         found.entry((table.clone(), String::new())).or_insert(here);
-        // A column is the first word after the bracket that opens the list, and after each comma in it.
+        // A column is the first word after the list's opening bracket and after each comma.
         let mut depth = 0_usize;
         for (index, token) in meant.iter().enumerate().skip(at + 1) {
             match &token.token {

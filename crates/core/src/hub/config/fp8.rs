@@ -1,4 +1,4 @@
-//! How a checkpoint's matrices are quantized, as `quantization_config` says it.
+//! Parses `quantization_config`.
 
 use std::fmt;
 
@@ -6,26 +6,26 @@ use serde_json::{Map, Value};
 
 use crate::hub::HubError;
 
-/// The quantized checkpoints that are read.
+/// Supported quantizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantization {
     /// Matrices in e4m3.
     Fp8(Fp8Scales),
-    /// Experts in e2m1; 32 inputs share a power of two (OCP Microscaling 1.0). As gpt-oss is published.
+    /// Experts in e2m1; 32 inputs share a power-of-two scale (OCP Microscaling 1.0). As in gpt-oss.
     Mxfp4,
 }
 
-/// What shares a scale in a matrix that is stored in e4m3; a weight is its code times its scale.
+/// Granularity of scales of e4m3 matrices; a weight is its code times its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fp8Scales {
     PerTensor,
     PerOutput,
-    /// Blocks of so many outputs and inputs; those at the end may be smaller.
+    /// [outputs, inputs] of a block; smaller at the ends.
     PerBlock([usize; 2]),
 }
 
 impl Fp8Scales {
-    /// Outputs and inputs that share a scale in a matrix of this shape, [outputs, inputs].
+    /// [outputs, inputs] that share a scale in a matrix of `shape`.
     pub fn block(self, shape: [usize; 2]) -> [usize; 2] {
         let [outputs, inputs] = match self {
             Self::PerTensor => shape,
@@ -37,11 +37,11 @@ impl Fp8Scales {
 }
 
 impl Quantization {
-    /// Reads `quantization_config`, which the text part of a model that also sees may have instead of the whole; `None`
-    /// where there is none.
+    /// Parses `quantization_config`, which a vision model may have in its text part; `None` if
+    /// absent.
     ///
     /// # Errors
-    /// [`HubError::Unsupported`] for any other quantized checkpoint.
+    /// [`HubError::Unsupported`] for any other quantization.
     pub(in crate::hub) fn parse(
         keys: &Map<String, Value>,
         path: &str,
@@ -81,7 +81,7 @@ impl Quantization {
 }
 
 impl Quantization {
-    /// The scales of matrices in fp8.
+    /// Scales of fp8 matrices.
     pub fn fp8(self) -> Option<Fp8Scales> {
         match self {
             Self::Fp8(scales) => Some(scales),
@@ -118,7 +118,7 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
     }
 }
 
-/// The scales of `compressed-tensors`, or what is not supported in it.
+/// Scales of `compressed-tensors`, or what is unsupported.
 fn compressed_tensors(quantization: &Value) -> Result<Fp8Scales, String> {
     let refused = |what: String| Err(format!("compressed-tensors, {what}"));
     let text = |value: &Value| {

@@ -1,11 +1,11 @@
-//! Gemma 3's `config.json`: of the text model alone, or of one that also sees.
+//! Gemma 3's `config.json`, text-only or multimodal.
 
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Gemma3TextConfig` for keys that Google's files leave out.
+/// Defaults of transformers' `Gemma3TextConfig`, which Google's files omit.
 const DEFAULTS: [(&str, usize); 5] = [
     ("vocab_size", 262_208),
     ("num_attention_heads", 8),
@@ -14,13 +14,12 @@ const DEFAULTS: [(&str, usize); 5] = [
     ("max_position_embeddings", 131_072),
 ];
 const DEFAULT_WINDOW: usize = 4096;
-/// Every so many layers one sees everything.
+/// One in this many layers is global.
 const DEFAULT_PATTERN: usize = 6;
 const DEFAULT_QUERY_SCALAR: f64 = 256.0;
 const GLOBAL_THETA: f64 = 1e6;
 const LOCAL_THETA: f64 = 1e4;
 
-/// Adds what the keys of the text model leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
@@ -65,7 +64,7 @@ impl Reader<'_> {
         ))
     }
 
-    /// Base and scaling of the rotary positions of layers of a type.
+    /// Rotary base and scaling of a layer type.
     pub(super) fn layer_rope(&self, layer_type: &str) -> Result<(f64, RopeScaling), HubError> {
         let is_local = layer_type == "sliding_attention";
         let (theta_key, default) = if is_local {
@@ -77,7 +76,7 @@ impl Reader<'_> {
             .keys
             .get("rope_parameters")
             .and_then(|parameters| parameters.get(layer_type));
-        // Of the layers that see everything `rope_scaling` replaces what both have.
+        // For global layers `rope_scaling` overrides common keys.
         let added = self
             .keys
             .get("rope_scaling")
@@ -105,7 +104,7 @@ impl Reader<'_> {
         Ok((theta, scaling))
     }
 
-    /// `layer_types`, or the pattern that older files have instead: every so many layers one sees everything.
+    /// `layer_types`, or in older files the pattern's length: each last layer is global.
     pub(super) fn scopes(&self, default_pattern: usize) -> Result<Vec<Scope>, HubError> {
         let layers = self.count("num_hidden_layers")?;
         let Some(types) = self
@@ -147,7 +146,7 @@ impl Reader<'_> {
     }
 }
 
-/// `layer_types` of a model that has layers with a window.
+/// `layer_types` of a model with window layers.
 pub(super) fn layer_types(config: &ModelConfig) -> Vec<&'static str> {
     let layer_type = |layer| match config.scope(layer) {
         Scope::Everything => "full_attention",
@@ -156,13 +155,13 @@ pub(super) fn layer_types(config: &ModelConfig) -> Vec<&'static str> {
     (0..config.num_hidden_layers).map(layer_type).collect()
 }
 
-/// The keys in which its `config.json` differs from others'.
+/// Keys of `config.json` specific to this family.
 pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
     let options = &config.options;
     let scalar = options.query_scalar.unwrap_or(config.head_dim as f64);
     let keys = json!({
         "hidden_activation": options.activation.name(),
-        // transformers takes a whole number alone.
+        // transformers accepts only integers.
         "query_pre_attn_scalar": if scalar.fract() == 0.0 { json!(scalar as u64) } else { json!(scalar) },
         "sliding_window": options.window.as_ref().map(|window| window.tokens),
         "layer_types": layer_types(config),

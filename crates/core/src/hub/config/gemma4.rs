@@ -1,4 +1,4 @@
-//! Gemma 4's `config.json`: of the text model alone, or of one that also sees and hears.
+//! Gemma 4's `config.json`, text-only or multimodal.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use super::options::{
 };
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Gemma4TextConfig` for keys that a file leaves out.
+/// Defaults of transformers' `Gemma4TextConfig`.
 const DEFAULTS: [(&str, usize); 10] = [
     ("vocab_size", 262_144),
     ("hidden_size", 2304),
@@ -23,10 +23,9 @@ const DEFAULTS: [(&str, usize); 10] = [
     ("hidden_size_per_layer_input", 256),
 ];
 const DEFAULT_GLOBAL_DIMENSION: usize = 512;
-/// Every so many layers one sees everything.
+/// One in this many layers is global.
 const DEFAULT_PATTERN: usize = 6;
 
-/// Adds what the keys of the text model leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
@@ -48,7 +47,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
         });
         keys.insert("rope_parameters".to_owned(), default);
     }
-    // Only images see what comes after them.
+    // Only image tokens attend to later ones.
     if keys
         .get("use_bidirectional_attention")
         .is_some_and(|value| value == "vision")
@@ -60,7 +59,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 impl Reader<'_> {
     pub(super) fn gemma4_options(&self) -> Result<DecoderOptions, HubError> {
         let mut scopes = self.scopes(DEFAULT_PATTERN)?;
-        // As transformers does, whatever the file says.
+        // As in transformers, whatever the file says.
         scopes
             .iter_mut()
             .last()
@@ -112,7 +111,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Of published files, and of those that transformers 5.24 writes, which list the layers that see everything.
+    /// Handles published files, and those of transformers 5.24, which list the global layers.
     fn global_heads(&self, scopes: &[Scope]) -> Result<GlobalHeads, HubError> {
         let values_are_keys = self.flag("attention_k_eq_v")?;
         let own = self.count("num_key_value_heads")?;
@@ -202,7 +201,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// The experts that every layer has beside its dense block.
+    /// Experts next to the dense block of every layer.
     fn beside_dense(&self) -> Result<Option<Experts>, HubError> {
         if !self.flag("enable_moe_block")? {
             return Ok(None);
@@ -241,7 +240,7 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys in which its `config.json` differs from others'.
+/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     for key in [
@@ -255,7 +254,7 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let rope = |scope| match config.rope(scope) {
         (theta, RopeScaling::Proportional { share, factor }) => {
             let mut keys = json!({ "rope_type": "proportional", "rope_theta": theta, "partial_rotary_factor": share });
-            // transformers reads it, and warns that it does not know it.
+            // transformers reads it with an unknown-key warning.
             if factor != 1.0 {
                 keys["factor"] = factor.into();
             }
@@ -330,7 +329,7 @@ mod tests {
     const PLAIN: &str =
         r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12"#;
 
-    /// As transformers' `Gemma4TextConfig` reads them.
+    /// Compares with transformers' `Gemma4TextConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {
@@ -418,7 +417,7 @@ mod tests {
             ),
             (2, 48, None)
         );
-        // As transformers 5.24 writes the same.
+        // As transformers 5.24 writes it.
         let listed = read(
             r#","attention_k_eq_v":true,"per_layer_config":{"5":{"head_dim":48,"num_key_value_heads":2},"11":{"num_key_value_heads":2,"head_dim":48}},
             "hidden_size_per_layer_input":0"#,

@@ -6,7 +6,7 @@ use super::gemma3::layer_types;
 use super::options::{ClampedGate, DecoderOptions, ExpertTensors, Experts, Scope, SlidingWindow};
 use super::{HubError, ModelConfig, Reader};
 
-/// Defaults of transformers' `GptOssConfig` for keys that a file leaves out.
+/// Defaults of transformers' `GptOssConfig`.
 const DEFAULTS: [(&str, usize); 7] = [
     ("num_attention_heads", 64),
     ("num_key_value_heads", 8),
@@ -17,14 +17,13 @@ const DEFAULTS: [(&str, usize); 7] = [
     ("intermediate_size", 2880),
 ];
 const DEFAULT_THETA: f64 = 150_000.0;
-/// Every second layer sees everything.
+/// Every second layer is global.
 const DEFAULT_PATTERN: usize = 2;
 const DEFAULT_GATE: ClampedGate = ClampedGate {
     slope: 1.702,
     limit: 7.0,
 };
 
-/// Adds what the keys leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     if let Some(count) = keys.remove("num_experts") {
         keys.insert("num_local_experts".to_owned(), count);
@@ -81,7 +80,7 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys in which its `config.json` differs from others'.
+/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     keys.remove("use_sliding_window");
     let Some(experts) = &config.options.experts else {
@@ -111,7 +110,7 @@ mod tests {
     const PLAIN: &str =
         r#""model_type":"gpt_oss","vocab_size":100,"hidden_size":64,"num_hidden_layers":3"#;
 
-    /// As transformers' `GptOssConfig` reads them.
+    /// Compares with transformers' `GptOssConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {

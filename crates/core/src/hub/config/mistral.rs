@@ -1,18 +1,17 @@
-//! Mistral's `config.json`: of the text model alone, or of one that also sees.
+//! Mistral's `config.json`, text-only or multimodal.
 
 use serde_json::{Map, Value};
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, Reader, RopeScaling};
 
-/// Defaults of transformers' `MistralConfig` for keys that a file leaves out.
+/// Defaults of transformers' `MistralConfig`.
 const DEFAULTS: [(&str, usize); 3] = [
     ("num_key_value_heads", 8),
     ("max_position_embeddings", 131_072),
     ("sliding_window", 4096),
 ];
 
-/// Adds what the keys of the text model leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
@@ -20,7 +19,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 }
 
 impl Reader<'_> {
-    /// A window, where there is one, is that of every layer. One as long as the longest sequence hides nothing.
+    /// A window applies to every layer; one as long as the longest sequence has no effect.
     pub(super) fn mistral_options(&self) -> Result<DecoderOptions, HubError> {
         if self.keys.get("sliding_window").is_none_or(Value::is_null) {
             return Ok(DecoderOptions::PLAIN);

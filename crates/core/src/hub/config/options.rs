@@ -1,17 +1,17 @@
-//! The options of a decoder's layers as data: the code that computes them asks these, never for a family.
+//! Layer options as data: computation depends on these, never on the family.
 
 use super::{Architecture, ModelConfig, RopeScaling};
 
-/// The activation function of the feed-forward block.
+/// Activation function of the feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     Silu,
-    /// GELU as approximated by tanh.
+    /// Tanh approximation.
     GeluTanh,
 }
 
 impl Activation {
-    /// By the names that transformers has for them.
+    /// Names in transformers.
     pub(super) const NAMES: [(&str, Self); 2] =
         [("silu", Self::Silu), ("gelu_pytorch_tanh", Self::GeluTanh)];
 
@@ -23,52 +23,52 @@ impl Activation {
     }
 }
 
-/// The range of tokens that a layer's queries see.
+/// The tokens that a layer's queries attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Every token before.
+    /// All previous tokens.
     Everything,
-    /// The last tokens before, with rotary wavelengths of their own.
+    /// A sliding window, with its own rotary wavelengths.
     Window,
 }
 
-/// The layers whose queries see only the last tokens.
+/// Sliding-window layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
-    /// Tokens that a query sees, its own included.
+    /// Tokens attended to, including the query's own.
     pub tokens: usize,
-    /// By layer.
+    /// One per layer.
     pub scopes: Vec<Scope>,
     /// Base of the rotary wavelengths of these layers.
     pub rope_theta: f64,
     pub rope_scaling: RopeScaling,
 }
 
-/// Heads of the layers that see everything.
+/// Heads of global layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GlobalHeads {
-    /// Key heads, and as many value heads.
+    /// Number of key heads, and of value heads.
     pub key_value: usize,
-    /// Numbers of a head.
+    /// Head dimension.
     pub dimension: usize,
-    /// Values are the product that keys are made of; there is no `v_proj`.
+    /// Values are the key projection's output; there is no `v_proj`.
     pub values_are_keys: bool,
 }
 
-/// The layers at the end that have no keys and values of their own.
+/// The last layers, which have no keys and values of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedLayers {
     pub first: usize,
-    /// Their feed-forward blocks have twice the width.
+    /// Their feed-forward blocks are twice as wide.
     pub is_wide: bool,
 }
 
-/// Where a layer's keys and values are from.
+/// Source of a layer's keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysValues {
-    /// A product of its own for each.
+    /// Two projections.
     Own,
-    /// One product for both.
+    /// One projection for both.
     AreKeys,
     /// An earlier layer's.
     OfLayer(usize),
@@ -77,99 +77,99 @@ pub enum KeysValues {
 /// Key and value heads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerHeads {
-    /// Key heads, and as many value heads.
+    /// Number of key heads, and of value heads.
     pub key_value: usize,
-    /// Numbers of a head, of queries too.
+    /// Head dimension, also of queries.
     pub dimension: usize,
 }
 
 impl LayerHeads {
-    /// Numbers of a token's keys, and of its values.
+    /// Width of a token's keys, and of its values.
     pub fn width(self) -> usize {
         self.key_value * self.dimension
     }
 }
 
-/// The layers that mix tokens by the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
+/// Layers with the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatedDelta {
-    /// Key heads, and as many query heads; divides the value heads.
+    /// Number of key heads, and of query heads; divides the value heads.
     pub key_heads: usize,
     pub value_heads: usize,
-    /// Numbers of a query or key head.
+    /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Numbers of a value head.
+    /// Dimension of a value head.
     pub value_dimension: usize,
-    /// Tokens that the convolution before it sees, the newest included.
+    /// Tokens seen by the causal convolution, including the current one.
     pub kernel: usize,
-    /// By layer.
+    /// One per layer.
     pub layers: Vec<bool>,
 }
 
-/// The most numbers of an attention head on a GPU.
+/// Maximum head dimension of attention on a GPU.
 const GPU_HEAD_DIMENSION: usize = 512;
 
 impl GatedDelta {
-    /// The most numbers of a head on a GPU.
+    /// Maximum head dimension on a GPU.
     pub const GPU_DIMENSION: usize = 128;
-    /// The most tokens of a convolution there.
+    /// Maximum convolution width on a GPU.
     pub const GPU_KERNEL: usize = 8;
 
-    /// Numbers of a token that go through the convolution: queries, keys and values.
+    /// Channels of the convolution: queries, keys and values.
     pub fn convolved(&self) -> usize {
         2 * self.key_heads * self.key_dimension + self.values()
     }
 
-    /// Numbers of a token's values.
+    /// Width of a token's values.
     pub fn values(&self) -> usize {
         self.value_heads * self.value_dimension
     }
 
-    /// Numbers of a sequence's state in one layer: that of the rule, and the convolution's last inputs.
+    /// State size of a sequence in one layer: the rule's matrix and the convolution's last inputs.
     pub fn state(&self) -> usize {
         self.values() * self.key_dimension + (self.kernel - 1) * self.convolved()
     }
 }
 
-/// The tensors in which a checkpoint has the experts of a layer.
+/// Layout of a layer's experts in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpertTensors {
-    /// One for each matrix of each expert.
+    /// A tensor per matrix and expert.
     Separate,
-    /// One for all gates and ups, [experts, 2 * width, hidden], gate above up; one for all downs, [experts, hidden, width].
+    /// [experts, 2 * width, hidden], gate above up; and [experts, hidden, width] for down.
     Fused,
-    /// [experts, hidden, 2 * width], gate and up in alternating columns, and [experts, width, hidden]; each with biases, as
-    /// the router has.
+    /// [experts, hidden, 2 * width], gate and up in alternating columns, and [experts, width,
+    /// hidden]; each with biases, as the router has.
     FusedTransposed,
 }
 
-/// Bounds of gate and up, in `gate * sigmoid(slope * gate) * (up + 1)`.
+/// `gate * sigmoid(slope * gate) * (up + 1)` with clamped gate and up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClampedGate {
     pub slope: f64,
-    /// The gate is at most this, up between its negative and it.
+    /// Upper bound of the gate; up is clamped to ±limit.
     pub limit: f64,
 }
 
-/// The layers whose feed-forward block is a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538).
+/// Mixture-of-experts layers (Shazeer et al. 2017, arXiv 1701.06538).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
-    /// Of a layer.
+    /// Experts per layer.
     pub count: usize,
-    /// Experts that each token uses.
+    /// Experts per token.
     pub active: usize,
-    /// Width inside an expert.
+    /// Width of an expert.
     pub intermediate_size: usize,
-    /// Whether the weights of a token's experts are divided by their sum.
+    /// Whether a token's expert weights are normalised to sum 1.
     pub is_renormalised: bool,
-    /// By layer; the others are dense.
+    /// One per layer; the others are dense.
     pub layers: Vec<bool>,
     pub tensors: ExpertTensors,
     /// `None`: the decoder's activation.
     pub clamped: Option<ClampedGate>,
-    /// Width of the gated MLP that each token uses besides, times the sigmoid of a gate of its own; `None`: there is none.
+    /// Width of the shared expert, scaled by the sigmoid of its gate; `None`: none.
     pub shared_size: Option<usize>,
-    /// Whether each of these layers also has the dense block, and a factor for what each expert gives.
+    /// Whether these layers also have the dense block, and a scale per expert.
     pub is_beside_dense: bool,
 }
 
@@ -180,42 +180,42 @@ pub enum Mixer<'a> {
     GatedDelta(&'a GatedDelta),
 }
 
-/// The options in which families of decoders differ.
+/// Options that differ between decoder families.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
-    /// Norms of each query head and each key head.
+    /// Norms of query and key heads.
     pub has_head_norms: bool,
-    /// Norms of each value head, without a weight.
+    /// Norms of value heads, without a weight.
     pub has_value_norms: bool,
-    /// Norms of what attention and feed-forward give, before it is added to the residual stream.
+    /// Norms of attention and feed-forward outputs, before the residual addition.
     pub has_output_norms: bool,
     /// Added to every norm's weight.
     pub norm_offset: f64,
     pub activation: Activation,
-    /// Embeddings are multiplied by it on their way into the residual stream.
+    /// Scales embeddings.
     pub embedding_scale: f64,
-    /// Products of queries and keys are divided by its root; `None`: a head's width.
+    /// Attention scores are divided by its root; `None`: the head dimension.
     pub query_scalar: Option<f64>,
-    /// `None`: every layer sees everything.
+    /// `None`: every layer is global.
     pub window: Option<SlidingWindow>,
-    /// `None`: as those of layers with a window.
+    /// `None`: as in window layers.
     pub global_heads: Option<GlobalHeads>,
-    /// `None`: every layer has keys and values of its own.
+    /// `None`: every layer has its own keys and values.
     pub shared_layers: Option<SharedLayers>,
-    /// Attention's output is multiplied by the sigmoid of a gate: a query head's rows in `q_proj` are followed by its
-    /// gate's.
+    /// Attention's output is multiplied by the sigmoid of a gate: in `q_proj` each query head's
+    /// rows are followed by its gate's.
     pub has_attention_gate: bool,
-    /// Each query head has a number that the softmax counts as one more score, without a value.
+    /// A learned score without a value per query head, included in the softmax.
     pub has_attention_sinks: bool,
-    /// Numbers at the start of a head that positions rotate; `None`: all.
+    /// Leading head dimensions that are rotated; `None`: all.
     pub rotary_dimension: Option<usize>,
     /// `None`: every layer is attention.
     pub gated_delta: Option<GatedDelta>,
     /// `None`: every layer is dense.
     pub experts: Option<Experts>,
-    /// Width of the input that each layer has besides the residual stream; `None`: there is none.
+    /// Width of the per-layer input; `None`: none.
     pub layer_input: Option<usize>,
-    /// The stream after a layer is multiplied by a number of the checkpoint, which is not trained.
+    /// Each layer's output is multiplied by an untrained scalar of the checkpoint.
     pub has_layer_factors: bool,
     /// Logits are `cap * tanh(logits / cap)`.
     pub logit_cap: Option<f64>,
@@ -248,7 +248,7 @@ impl DecoderOptions {
         ..Self::PLAIN
     };
 
-    /// Gemma 3: norms around each block with weights around 0, GELU, embeddings of unit variance.
+    /// Gemma 3: norms around each block with weights around 0, GELU, scaled embeddings.
     pub fn gemma3(hidden_size: usize, query_scalar: f64, window: Option<SlidingWindow>) -> Self {
         Self {
             has_head_norms: true,
@@ -264,7 +264,6 @@ impl DecoderOptions {
 }
 
 impl ModelConfig {
-    /// The tokens that a layer's queries see.
     pub fn scope(&self, layer: usize) -> Scope {
         let window = self.options.window.as_ref();
         window
@@ -273,21 +272,19 @@ impl ModelConfig {
             .unwrap_or(Scope::Everything)
     }
 
-    /// How a layer mixes tokens.
     pub fn mixer(&self, layer: usize) -> Mixer<'_> {
         let is_delta = |delta: &&GatedDelta| delta.layers.get(layer).copied().unwrap_or(false);
         let delta = self.options.gated_delta.as_ref().filter(is_delta);
         delta.map_or(Mixer::Attention(self.scope(layer)), Mixer::GatedDelta)
     }
 
-    /// Layers whose mixer is attention.
     pub fn attention_layers(&self) -> usize {
         (0..self.num_hidden_layers)
             .filter(|&layer| matches!(self.mixer(layer), Mixer::Attention(_)))
             .count()
     }
 
-    /// The experts of a layer; `None` where it is dense.
+    /// `None` for a dense layer.
     pub fn experts(&self, layer: usize) -> Option<&Experts> {
         self.options
             .experts
@@ -295,7 +292,6 @@ impl ModelConfig {
             .filter(|experts| experts.layers.get(layer).copied().unwrap_or(false))
     }
 
-    /// Key and value heads of a layer.
     pub fn heads(&self, layer: usize) -> LayerHeads {
         match (self.scope(layer), self.options.global_heads) {
             (Scope::Everything, Some(heads)) => LayerHeads {
@@ -309,7 +305,7 @@ impl ModelConfig {
         }
     }
 
-    /// Numbers of a head in layers of a scope.
+    /// Head dimension in layers of a scope.
     pub fn head_dimension(&self, scope: Scope) -> usize {
         let global = self
             .options
@@ -318,7 +314,7 @@ impl ModelConfig {
         global.map_or(self.head_dim, |heads| heads.dimension)
     }
 
-    /// Where a layer's keys and values are from.
+    /// Source of a layer's keys and values.
     pub fn keys_values(&self, layer: usize) -> KeysValues {
         let scope = self.scope(layer);
         if let Some(shared) = self
@@ -340,12 +336,11 @@ impl ModelConfig {
         }
     }
 
-    /// Numbers of a layer's queries.
     pub fn query_width(&self, layer: usize) -> usize {
         self.num_attention_heads * self.heads(layer).dimension
     }
 
-    /// Width inside a layer's dense feed-forward block.
+    /// Width of a layer's dense feed-forward block.
     pub fn inner_size(&self, layer: usize) -> usize {
         let is_wide = self
             .options
@@ -354,12 +349,12 @@ impl ModelConfig {
         self.intermediate_size * if is_wide { 2 } else { 1 }
     }
 
-    /// Numbers at the start of a head that positions rotate.
+    /// Leading head dimensions that are rotated.
     pub fn rotary_dimension(&self) -> usize {
         self.options.rotary_dimension.unwrap_or(self.head_dim)
     }
 
-    /// Why no GPU computes this model, with what to do; `None` where one does.
+    /// Why no GPU can compute this model, with the remedy.
     pub fn gpu_problem(&self) -> Option<String> {
         let widest = (0..self.num_hidden_layers)
             .map(|layer| self.heads(layer).dimension)
@@ -384,8 +379,8 @@ impl ModelConfig {
         })
     }
 
-    /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a
-    /// product of two.
+    /// Divisor of attention scores. Includes YaRN's factor of rotated queries and keys, squared
+    /// since a score multiplies two.
     pub fn attention_divisor(&self, scope: Scope) -> f64 {
         let divisor = self
             .options
@@ -402,7 +397,7 @@ impl ModelConfig {
 }
 
 impl Architecture {
-    /// As people call it.
+    /// Display name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3",

@@ -1,11 +1,11 @@
-//! Qwen3.5's `config.json`: of the text model alone, or of one that also sees.
+//! Qwen3.5's `config.json`, text-only or multimodal.
 
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, GatedDelta, Mixer};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Qwen3_5TextConfig` for keys that a file leaves out.
+/// Defaults of transformers' `Qwen3_5TextConfig`.
 const DEFAULTS: [(&str, usize); 8] = [
     ("num_attention_heads", 16),
     ("num_key_value_heads", 4),
@@ -16,11 +16,10 @@ const DEFAULTS: [(&str, usize); 8] = [
     ("linear_num_key_heads", 16),
     ("linear_num_value_heads", 32),
 ];
-/// Every so many layers one is attention.
+/// One in this many layers is attention.
 const DEFAULT_INTERVAL: usize = 4;
 const DEFAULT_ROTARY_SHARE: f64 = 0.25;
 
-/// Adds what the keys of the text model leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
@@ -73,7 +72,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Numbers of a head that positions rotate.
+    /// Head dimensions that are rotated.
     fn rotated(&self) -> Result<usize, HubError> {
         let key = "partial_rotary_factor";
         let nested = self
@@ -93,7 +92,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `layer_types`, or the interval that older files have instead: by layer, whether it is the gated delta rule.
+    /// `layer_types`, or in older files the interval: by layer, whether it is the gated delta rule.
     fn delta_layers(&self) -> Result<Vec<bool>, HubError> {
         let layers = self.count("num_hidden_layers")?;
         let Some(types) = self
@@ -130,7 +129,7 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys in which its `config.json` differs from others'.
+/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     keys.remove("use_sliding_window");

@@ -1,11 +1,11 @@
-//! Qwen3.5's `config.json` with mixtures of experts.
+//! `config.json` of Qwen3.5 with mixture of experts.
 
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, ExpertTensors, Experts};
 use super::{HubError, ModelConfig, Reader, qwen3_5};
 
-/// Defaults of transformers' `Qwen3_5MoeTextConfig` for keys that a file leaves out.
+/// Defaults of transformers' `Qwen3_5MoeTextConfig`.
 const DEFAULTS: [(&str, usize); 5] = [
     ("num_key_value_heads", 2),
     ("num_experts", 256),
@@ -14,7 +14,7 @@ const DEFAULTS: [(&str, usize); 5] = [
     ("shared_expert_intermediate_size", 512),
 ];
 
-/// Adds what the keys of the text model leave out. No layer is dense, so the width of such a one is not used.
+/// Adds defaults. No layer is dense, so the dense width is unused.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
@@ -45,7 +45,7 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys in which its `config.json` differs from others'.
+/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     qwen3_5::write_keys(config, keys);
     keys.remove("intermediate_size");
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::hub::config::copied_config;
 
-    /// As transformers' `Qwen3_5MoeTextConfig` reads them.
+    /// Compares with transformers' `Qwen3_5MoeTextConfig`.
     #[test]
     fn keys_are_read_and_written() {
         let keys = r#""vocab_size":100,"hidden_size":64,"num_hidden_layers":4"#;

@@ -1,11 +1,11 @@
-//! Qwen3's `config.json` with mixtures of experts.
+//! `config.json` of Qwen3 with mixture of experts.
 
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, ExpertTensors, Experts};
 use super::{HubError, ModelConfig, Reader};
 
-/// Defaults of transformers' `Qwen3MoeConfig` for keys that a file leaves out.
+/// Defaults of transformers' `Qwen3MoeConfig`.
 const DEFAULTS: [(&str, usize); 6] = [
     ("num_key_value_heads", 4),
     ("num_experts", 128),
@@ -15,7 +15,7 @@ const DEFAULTS: [(&str, usize); 6] = [
     ("intermediate_size", 6144),
 ];
 
-/// Adds what the keys of the text model leave out. transformers 5 writes `num_experts` as `num_local_experts`.
+/// Adds defaults. transformers 5 writes `num_experts` as `num_local_experts`.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     if let Some(count) = keys.remove("num_local_experts") {
         keys.insert("num_experts".to_owned(), count);
@@ -50,7 +50,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Experts of a layer, by the name of their key, and those of a token.
+    /// Experts per layer, by key, and per token.
     pub(super) fn expert_counts(
         &self,
         key: &str,
@@ -65,7 +65,6 @@ impl Reader<'_> {
         Ok((count, active))
     }
 
-    /// `mlp_only_layers`.
     fn dense_layers(&self) -> Result<Vec<usize>, HubError> {
         let layers = self.count("num_hidden_layers")?;
         let Some(value) = self

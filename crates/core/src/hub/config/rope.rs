@@ -1,31 +1,32 @@
-//! Rotary positions: their base and scaling in `config.json`, and the frequencies that follow.
+//! Rotary positions: base and scaling in `config.json`, and the resulting frequencies.
 
 use serde_json::{Value, json};
 
 use super::options::Scope;
 use super::{HubError, ModelConfig, Reader};
 
-/// The scaling of rotary frequencies `theta^(-2i / head_dim)`.
+/// Scaling of rotary frequencies `theta^(-2i / head_dim)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
     Unscaled,
-    /// All are divided by it.
+    /// All divided by `factor`.
     Linear {
-        /// `factor`, at least 1.
+        /// At least 1.
         factor: f64,
     },
-    /// Only the first pairs turn, those of a share of a head, by the wavelengths of a whole one; all are divided by `factor`.
+    /// Rotates only the first pairs, a share of the head, with the wavelengths of a whole head; all
+    /// divided by `factor`.
     Proportional {
-        /// `partial_rotary_factor`, above 0 and at most 1.
+        /// `partial_rotary_factor`, in (0, 1].
         share: f64,
-        /// `factor`, at least 1.
+        /// At least 1.
         factor: f64,
     },
-    /// YaRN (arXiv 2309.00071): pairs that turn at least `fast_turns` times over the original length are kept, those that
-    /// turn at most `slow_turns` times are divided by `factor`, those between are blended by their index.
+    /// YaRN (arXiv 2309.00071): pairs with at least `fast_turns` rotations over the original length
+    /// are kept, those with at most `slow_turns` divided by `factor`, those between blended by
+    /// index.
     Yarn {
-        /// `factor`, at least 1.
+        /// At least 1.
         factor: f64,
         /// `beta_fast`, above `slow_turns`.
         fast_turns: f64,
@@ -33,15 +34,16 @@ pub enum RopeScaling {
         slow_turns: f64,
         /// `original_max_position_embeddings`, tokens.
         original_positions: usize,
-        /// `truncate`: whether the bounds of the blend are whole indices.
+        /// `truncate`: whether the blend's bounds are rounded to indices.
         has_whole_bounds: bool,
-        /// Multiplies rotated queries and keys.
+        /// Scales rotated queries and keys.
         attention_factor: f64,
     },
-    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those
-    /// below `original_positions / high_frequency_factor` are kept, those between are blended.
+    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are
+    /// stretched by `factor`, those below `original_positions / high_frequency_factor` are kept,
+    /// those between are blended.
     Llama3 {
-        /// `factor`, at least 1.
+        /// At least 1.
         factor: f64,
         /// `low_freq_factor`.
         low_frequency_factor: f64,
@@ -53,7 +55,7 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// YaRN with the numbers of its paper.
+    /// YaRN with the paper's constants.
     pub fn yarn(factor: f64, original_positions: usize) -> Self {
         let attention_factor = 0.1 * factor.ln() + 1.0;
         Self::Yarn {
@@ -66,7 +68,8 @@ impl RopeScaling {
         }
     }
 
-    /// As `rope_scaling` of a `config.json` has it; the families with layers of several kinds write their own.
+    /// The form of `rope_scaling` in `config.json`; families with several layer types write their
+    /// own.
     pub(super) fn to_json(self) -> Value {
         match self {
             Self::Unscaled | Self::Proportional { .. } => Value::Null,
@@ -106,7 +109,7 @@ impl RopeScaling {
 }
 
 impl ModelConfig {
-    /// Base and scaling of the rotary positions of layers of a scope.
+    /// Base and scaling in layers of a scope.
     pub(super) fn rope(&self, scope: Scope) -> (f64, RopeScaling) {
         match (scope, &self.options.window) {
             (Scope::Window, Some(window)) => (window.rope_theta, window.rope_scaling),
@@ -114,8 +117,8 @@ impl ModelConfig {
         }
     }
 
-    /// Radians a token of each pair of a head, [rotary dimension / 2]: `theta^(-2i / rotary dimension)`, scaled as the
-    /// model asks.
+    /// Radians per token of each pair, [rotary dimension / 2]: `theta^(-2i / rotary dimension)`,
+    /// scaled.
     pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
         let (theta, scaling) = self.rope(scope);
         let dimension = self
@@ -142,7 +145,7 @@ impl ModelConfig {
                 has_whole_bounds,
                 ..
             } => {
-                // The index of the pair that turns so often over the original length.
+                // Index of the pair with this many rotations over the original length.
                 let index = |turns: f64| {
                     let length = original_positions as f64 / (turns * std::f64::consts::TAU);
                     dimension as f64 * length.ln() / (2.0 * theta.ln())
@@ -174,7 +177,7 @@ impl ModelConfig {
             ),
         };
         let scaled = |frequency: f64| {
-            // How often the pair turns over the length that the model was first trained for.
+            // Rotations of the pair over the original training length.
             let turns = original as f64 * frequency / std::f64::consts::TAU;
             let weight = ((turns - low) / (high - low)).clamp(0.0, 1.0);
             frequency * (weight + (1.0 - weight) / factor)
@@ -191,7 +194,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The rotary parameters with their key: those of a `rope_scaling` replace all `rope_parameters`, as in transformers 5.
+    /// The rotary parameters with their key: `rope_scaling` replaces all of `rope_parameters`, as
+    /// in transformers 5.
     pub(super) fn rotary_parameters(&self) -> Option<(&'static str, &Value)> {
         let given = |key: &'static str| {
             let value = self.keys.get(key).filter(|value| !value.is_null());
@@ -299,7 +303,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A number above 0 of the rotary parameters, which are the value of `key`.
+    /// A number above 0 of the rotary parameters in `key`.
     fn rope_number(
         &self,
         (key, parameters): (&str, &Value),

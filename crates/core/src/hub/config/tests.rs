@@ -1,4 +1,4 @@
-//! Tests: how each `config.json` is read, and what is refused.
+//! Tests of reading and rejecting `config.json`.
 
 mod families;
 
@@ -343,7 +343,7 @@ fn text_that_is_no_object_is_refused() {
     }
 }
 
-/// Llama 3.1's own settings; tests/parity compares whole models with these positions.
+/// Llama 3.1's settings; tests/parity compares whole models with these positions.
 #[test]
 fn long_wavelengths_are_stretched_short_ones_kept() {
     let plain = ModelConfig {

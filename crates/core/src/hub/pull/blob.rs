@@ -1,4 +1,4 @@
-//! One file on its way into the cache: resumed where it stopped, checked before it has its name.
+//! Downloads one file into the cache: resumed, and verified before it gets its name.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -13,12 +13,13 @@ use super::stall_guard::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 
-/// Attempts in a row that bring next to nothing before it is given up.
+/// Consecutive attempts with almost no progress before giving up.
 const ATTEMPTS: u32 = 5;
-/// Less than this is next to nothing.
+/// Minimum progress of an attempt.
 const WORTH_BYTES: u64 = 1 << 20;
 
-/// Fetches `file` from `url` into `blobs` and returns its path there. `on_progress` gets the bytes received.
+/// Downloads `file` from `url` into `blobs` and returns its path. `on_progress` gets the bytes
+/// received.
 pub(super) fn fetch(
     client: &Client,
     settings: &PullSettings,
@@ -46,7 +47,8 @@ pub(super) fn fetch(
             Ok(()) => {}
             Err(AttemptError::ForGood(error)) => return Err(error),
             Err(AttemptError::Broken(error)) => {
-                // Counted by bytes, so that one that sends a few and hangs up is not asked for ever.
+                // Judged by bytes, so that a server that sends a few and disconnects is not retried
+                // forever.
                 fruitless = if partial.length >= before.saturating_add(WORTH_BYTES) {
                     1
                 } else {
@@ -64,7 +66,7 @@ pub(super) fn fetch(
     Ok(path)
 }
 
-/// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched again.
+/// Whether the file exists with the right hash; removes a damaged copy.
 fn is_whole(
     path: &Path,
     file: &RemoteFile,
@@ -132,18 +134,18 @@ impl Hasher {
     }
 }
 
-/// A partly downloaded file, locked while this process fetches it; the next byte is appended.
+/// A partial download, locked by this process; appended to.
 struct PartialDownload {
     path: PathBuf,
     file: File,
-    /// Hashes all its bytes; `fresh` has hashed none.
+    /// Covers all its bytes; `fresh` has hashed none.
     hasher: Hasher,
     fresh: Hasher,
     length: u64,
 }
 
 impl PartialDownload {
-    /// Opens the remains of an earlier attempt; more bytes than the file has are dropped.
+    /// Opens a previous partial download; drops bytes beyond the file's size.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk {
             path: path.clone(),
@@ -189,7 +191,7 @@ impl PartialDownload {
         Ok(())
     }
 
-    /// Gives the whole file its name; one that is not what was promised is removed.
+    /// Renames the complete file; removes it if its hash is wrong.
     fn finish(self, file: &RemoteFile, path: &Path) -> Result<(), PullError> {
         let (found, expected) = (self.hasher.hex(), file.checksum.hex());
         if found != expected {
@@ -221,15 +223,15 @@ impl PartialDownload {
     }
 }
 
-/// Why an attempt ended before the file did.
+/// Why an attempt ended early.
 enum AttemptError {
-    /// Another attempt may continue from here.
+    /// Retry from here.
     Broken(PullError),
-    /// It would end the same way.
+    /// Retrying is useless.
     ForGood(PullError),
 }
 
-/// Appends what the server sends from the end of `partial` on.
+/// Appends the server's bytes from the end of `partial` on.
 fn continue_at(
     client: &Client,
     settings: &PullSettings,
@@ -250,7 +252,7 @@ fn continue_at(
         .map_err(AttemptError::Broken)?;
     match response.status().as_u16() {
         206 if start_of_range(&response) == Some(partial.length) => {}
-        // A server that cannot continue in the middle starts over.
+        // A server without range support starts over.
         200 => partial.begin_anew().map_err(AttemptError::ForGood)?,
         status @ (408 | 429 | 500..=599) => {
             return Err(AttemptError::Broken(client.status_error(url, status)));
@@ -265,7 +267,7 @@ fn continue_at(
     let mut body = StallGuard::new(response.into_body().into_reader(), settings);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        // A network error in the middle: what came before it is kept.
+        // Bytes received before a network error are kept.
         let count = match body.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
@@ -296,7 +298,7 @@ fn continue_at(
     Ok(())
 }
 
-/// The first byte that an answer with a part says it begins at.
+/// First byte of a partial response.
 fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     let range = response.headers().get("content-range")?.to_str().ok()?;
     range
@@ -307,8 +309,7 @@ fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
         .ok()
 }
 
-/// Hashes what an earlier attempt left; what cannot be a beginning of the file is dropped. Returns how many bytes are
-/// there.
+/// Hashes a previous partial download and drops an impossible one. Returns its length.
 fn read_back(out: &mut File, hasher: &mut Hasher, most: u64) -> std::io::Result<u64> {
     let length = out.metadata()?.len();
     if length > most {

@@ -1,4 +1,4 @@
-//! Requests to the endpoint: the token only to its own server, timeouts, and errors as sentences.
+//! Requests to the endpoint: token only to its own server, timeouts, errors as sentences.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use ureq::{Agent, Body, http};
 use super::{PullError, PullSettings};
 use crate::http::{Origin, agent_config, problem_of};
 
-/// Redirects that are followed for one request.
+/// Limit per request.
 const MAX_REDIRECTS: usize = 10;
 
-/// An agent for one endpoint.
 pub(super) struct Client {
     agent: Agent,
     pub(super) endpoint: String,
@@ -46,8 +45,7 @@ impl Client {
         })
     }
 
-    /// The answer to a GET, of the bytes from `from` on. Redirects are followed; the token goes along to the endpoint
-    /// alone.
+    /// GET of the bytes from `from` on. Follows redirects, sending the token only to the endpoint.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<http::Response<Body>, PullError> {
         let broken = |problem: String| PullError::Network {
             url: url.to_owned(),
@@ -82,7 +80,7 @@ impl Client {
         Err(broken(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// The error for a status other than success.
+    /// Error for a status other than success.
     pub(super) fn status_error(&self, url: &str, status: u16) -> PullError {
         let has_token = self.token.is_some();
         let remedy = match status {
@@ -105,7 +103,7 @@ impl Client {
     }
 }
 
-/// Where a redirect leads that came from `place`: a whole address, or a path on the same server.
+/// Target of a redirect from `place`: a URL, or a path on the same server.
 fn redirect_target(place: &str, location: &str) -> Option<String> {
     let (scheme, rest) = place.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next()?;
@@ -116,7 +114,7 @@ fn redirect_target(place: &str, location: &str) -> Option<String> {
     }
 }
 
-/// A failure of the connection in words.
+/// Words a connection error.
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     let unreachable = matches!(
         error,

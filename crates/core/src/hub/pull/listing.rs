@@ -1,4 +1,4 @@
-//! The files of a model's repository at one commit, and those that a model needs.
+//! Files of a model's repository at one commit, and those that a model needs.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::stall_guard::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 
-/// The list of a sharded model's files.
+/// Lists a sharded model's files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// The longest list of files that is read.
+/// Size limit of a listing.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The expected hash of a file, in hex.
+/// Expected hash in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// SHA-256, of files in large file storage.
+    /// Hash of files in large file storage.
     Sha256(String),
-    /// SHA-1 of `blob SIZE\0` and the bytes: what git calls the file.
+    /// SHA-1 of `blob SIZE\0` and the bytes, as in git.
     GitBlob(String),
 }
 
@@ -33,7 +33,6 @@ impl Checksum {
     }
 }
 
-/// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteFile {
     pub(super) name: String,
@@ -41,7 +40,7 @@ pub(super) struct RemoteFile {
     pub(super) checksum: Checksum,
 }
 
-/// The files at the top level of a commit.
+/// Files of a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     name: String,
@@ -78,7 +77,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Refuses a repository that cannot become a model or an adapter, before anything is fetched.
+    /// Rejects a repository that is neither a model nor an adapter, before downloading.
     fn require(&self) -> Result<(), PullError> {
         let has = |name: &str| self.files.iter().any(|file| file.name == name);
         let bad = |problem: String| {
@@ -147,14 +146,14 @@ impl Listing {
         )
     }
 
-    /// The small files that say what the others are, and all that is not weights.
+    /// Everything except weights.
     pub(super) fn first(&self) -> impl Iterator<Item = &RemoteFile> {
         self.files
             .iter()
             .filter(|file| !file.name.ends_with(".safetensors"))
     }
 
-    /// The weight files: the shards of the index at `index`, or the one file of a whole model or of an adapter.
+    /// Weight files: the shards of `index`, or the single file of a model or adapter.
     pub(super) fn rest(&self, index: Option<&Path>) -> Result<Vec<&RemoteFile>, PullError> {
         let bad = |problem: String| PullError::Listing {
             name: self.name.clone(),
@@ -190,10 +189,10 @@ impl Listing {
     }
 }
 
-/// The folder of a model's further chat templates, the only one that is read.
+/// Folder of further chat templates, the only one read.
 const TEMPLATES: &str = "additional_chat_templates/";
 
-/// A file that a model may need: data that cannot run, not in a folder but that of chat templates.
+/// A file that a model may need: not executable, not in a folder other than the templates'.
 fn parse_file(sibling: &Value) -> Option<RemoteFile> {
     let name = sibling.get("rfilename")?.as_str()?;
     let is_wanted = [".safetensors", ".json", ".jinja"]
@@ -235,7 +234,7 @@ fn parse_file(sibling: &Value) -> Option<RemoteFile> {
     })
 }
 
-/// Hexadecimal, so that it can be a file's name.
+/// Hexadecimal, so safe as a file name.
 fn is_hash(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

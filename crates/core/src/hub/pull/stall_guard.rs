@@ -1,11 +1,11 @@
-//! A response body with a minimum speed: a server that trickles counts as stalled.
+//! A response body with a minimum speed: a trickling server counts as stalled.
 
 use std::io::{Error, ErrorKind, Read, Result};
 use std::time::{Duration, Instant};
 
 use super::PullSettings;
 
-/// Fails once less than the lowest rate has arrived over a whole window.
+/// Fails if a whole window is below the minimum rate.
 pub(super) struct StallGuard<R> {
     reader: R,
     window: Duration,
@@ -45,7 +45,7 @@ impl<R: Read> Read for StallGuard<R> {
     }
 }
 
-/// Why a body broke off, in words.
+/// Why a body ended early.
 pub(super) fn words(error: &Error) -> String {
     match error
         .get_ref()

@@ -1,4 +1,4 @@
-//! The format that completions must have: OpenAI's `response_format`, or vLLM's fields for the same.
+//! Response format of a request: OpenAI's `response_format` or vLLM's fields.
 
 use serde_json::{Map, Value as Json};
 
@@ -6,12 +6,12 @@ use super::{Fields, ResponseFormat};
 use crate::openai::ApiError;
 use crate::openai::fields::{known, unsupported, wrong};
 
-/// vLLM's newer field, and its older one.
+/// vLLM's newer field, then its older one.
 const STRUCTURED: &str = "structured_outputs";
 const GUIDED: &str = "guided_json";
 
 impl Fields<'_> {
-    /// The format, and the field that it was named in.
+    /// Returns the format and the field that set it.
     pub(super) fn response_format(&self) -> Result<(ResponseFormat, &'static str), ApiError> {
         const NAME: &str = "response_format";
         let guided = match self.get(GUIDED) {
@@ -76,7 +76,7 @@ impl Fields<'_> {
     }
 }
 
-/// A JSON Schema as an object, or as its text.
+/// A JSON Schema, as an object or as text.
 fn schema(name: &str, value: &Json) -> Result<Json, ApiError> {
     let parsed = match value {
         Json::String(text) => serde_json::from_str(text).unwrap_or_default(),

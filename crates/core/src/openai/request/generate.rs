@@ -1,4 +1,4 @@
-//! A body of `/inference/v1/generate`, vLLM's API of token ids alone -> what is asked for: a request of `/v1/completions`.
+//! Parses `/inference/v1/generate`, vLLM's token-id API, into a request of `/v1/completions`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::super::fields::{shown, unsupported, wrong};
 use super::super::{Api, ApiError};
 use super::{Fields, GenerationRequest};
 
-/// Fields beside `sampling_params`; those after `stream` have no effect.
+/// Fields next to `sampling_params`; those after `stream` have no effect.
 const NAMES: [&str; 7] = [
     "model",
     "token_ids",
@@ -18,7 +18,7 @@ const NAMES: [&str; 7] = [
     "cache_salt",
     "priority",
 ];
-/// Sampling parameters that change texts alone.
+/// Sampling parameters that only affect text.
 const OF_TEXT: [&str; 4] = [
     "skip_special_tokens",
     "spaces_between_special_tokens",
@@ -26,7 +26,7 @@ const OF_TEXT: [&str; 4] = [
     "include_stop_str_in_output",
 ];
 
-/// Fields of `/v1/completions` that are no sampling parameters.
+/// Fields of `/v1/completions` that are not sampling parameters.
 const NO_PARAMETERS: [&str; 3] = ["prompt", "echo", "add_special_tokens"];
 
 impl GenerationRequest {
@@ -58,7 +58,7 @@ impl GenerationRequest {
         let given = |name: &str| parameters.get(name).filter(|value| !value.is_null());
         let log_probs = match given("logprobs").map(Json::as_u64) {
             None => false,
-            // Of the sampled tokens; the likeliest are told by the other APIs.
+            // Of the sampled tokens; the other APIs report alternatives.
             Some(Some(0 | 1)) => true,
             Some(_) => return Err(wrong("sampling_params.logprobs", "0 or 1")),
         };

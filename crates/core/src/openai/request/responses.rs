@@ -1,4 +1,4 @@
-//! A body of `/v1/responses` -> what is asked for. Nothing is stored: what refers to an earlier answer is refused.
+//! Parses `/v1/responses`. Nothing is stored: references to earlier answers are rejected.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -8,7 +8,7 @@ use super::super::turns::message;
 use super::{Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat};
 use crate::text::Message;
 
-/// Fields that answers repeat.
+/// Fields echoed in answers.
 const REPEATED: [&str; 11] = [
     "instructions",
     "max_output_tokens",
@@ -110,7 +110,7 @@ impl Fields<'_> {
             )
         };
         let names = value.as_array().ok_or_else(expected)?;
-        // A think block is told as it is: there is nothing to encrypt.
+        // Think blocks are sent as text: nothing to encrypt.
         if !names
             .iter()
             .all(|name| name == LOG_PROBS || name == "reasoning.encrypted_content")
@@ -205,7 +205,7 @@ impl Fields<'_> {
 #[derive(Default)]
 struct Turns {
     messages: Vec<Message>,
-    /// The assistant message under construction: the place of its first item, and its fields as in a chat.
+    /// The assistant message being built: position of its first item, and its chat fields.
     answer: Option<(String, Map<String, Json>)>,
 }
 
@@ -332,7 +332,7 @@ impl Turns {
     }
 }
 
-/// A text, or the parts of one.
+/// A text, or its parts joined.
 fn text_of(at: &str, content: Option<&Json>) -> Result<String, ApiError> {
     let part = |part: &Json| {
         let is_text = ["input_text", "output_text", "reasoning_text", "text"]
@@ -355,7 +355,7 @@ fn text_of(at: &str, content: Option<&Json>) -> Result<String, ApiError> {
     }
 }
 
-/// As a chat has them: a function's fields in a field of their own.
+/// Nests a function's fields as the chat API does.
 fn nested_tools(tools: &Json) -> Result<Json, ApiError> {
     let expected = || wrong("tools", "a list of {\"type\": \"function\", \"name\": …}");
     let nested = |tool: &Json| {

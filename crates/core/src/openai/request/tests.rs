@@ -1,4 +1,4 @@
-//! Tests: how bodies are read, and by which name they are refused.
+//! Tests of parsing and of the names in rejections.
 
 use serde_json::json;
 
@@ -146,7 +146,7 @@ fn a_body_is_read_with_its_defaults() {
         };
         assert_eq!(template.thinking, Some(expected), "{effort}");
     }
-    // Null is absent.
+    // Null means absent.
     assert_eq!(
         chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null, "chat_template_kwargs": {"enable_thinking": null}}))
             .unwrap(),
@@ -234,7 +234,7 @@ fn bodies_of_tokenize_are_read_or_refused_by_name() {
     }
 }
 
-/// What clients make of an answer that they send again: nulls are absent fields, others have no place in a prompt.
+/// Replayed answers: nulls are absent fields, others do not belong in a prompt.
 #[test]
 fn answers_that_clients_replay_are_the_same_turns() {
     let read = |turn: Json| {

@@ -1,4 +1,4 @@
-//! Prompts of `/v1/completions`, and whether their log-probs are told.
+//! Prompts of `/v1/completions`, and whether their log-probs are returned.
 
 use serde_json::Value as Json;
 
@@ -7,7 +7,7 @@ use crate::openai::ApiError;
 use crate::openai::fields::wrong;
 
 impl Fields<'_> {
-    /// vLLM takes a number of likeliest tokens; the prompt's own is told at 0.
+    /// vLLM takes a number of alternatives; 0 returns the prompt's own tokens.
     pub(super) fn prompt_log_probs(&self, stream: bool) -> Result<bool, ApiError> {
         const NAME: &str = "prompt_logprobs";
         let Some(value) = self.get(NAME) else {
@@ -28,7 +28,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A prompt that is told with its log-probs is read before the completion is sampled.
+    /// An echoed prompt with log-probs is evaluated before sampling.
     pub(super) fn echo(&self, stream: bool) -> Result<bool, ApiError> {
         match self.flag("echo")? {
             true if stream => Err(ApiError::invalid(

@@ -1,4 +1,4 @@
-//! A body of `/tokenize`, in vLLM's two forms: a text, or the messages of a chat.
+//! Parses `/tokenize` in vLLM's two forms: text or chat messages.
 
 use serde_json::Value as Json;
 
@@ -9,15 +9,14 @@ use crate::openai::fields::{shown, wrong};
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenizeRequest {
     pub model: Option<String>,
-    /// A chat, or one text.
     pub prompt: Prompt,
-    /// Those that the tokenizer adds, such as a BOS: as vLLM to texts, not to what a chat template has written.
+    /// Such as BOS; as in vLLM for texts, not for rendered chats.
     pub add_special_tokens: bool,
-    /// Whether each token is told as the vocabulary has it.
+    /// Whether to return tokens as the vocabulary spells them.
     pub token_texts: bool,
 }
 
-/// Fields of both forms.
+/// Shared by both forms.
 const NAMES: [&str; 3] = ["model", "add_special_tokens", "return_token_strs"];
 const CHAT_NAMES: [&str; 7] = [
     "messages",

@@ -1,4 +1,4 @@
-//! Tools of a request, and how they may be called.
+//! Tools of a request, and the tool choice.
 
 use serde_json::Value as Json;
 
@@ -39,7 +39,7 @@ impl Fields<'_> {
                 .and_then(Json::as_object_mut)
                 .filter(|_| is_function);
             let function = function.ok_or_else(expected)?;
-            // A null is what an absent field is; within `parameters` it is part of a schema.
+            // Null means absent, but is part of a schema within `parameters`.
             function.retain(|_, value| !value.is_null());
             let is_strict = match function.shift_remove("strict") {
                 None => false,
@@ -105,7 +105,7 @@ fn named(function: &Json) -> Option<String> {
     name.as_str().map(str::to_owned)
 }
 
-/// Whether a call is required, and the functions that may be called.
+/// Whether a call is required, and the allowed functions.
 fn allowed_tools(choice: &Json) -> Result<(ToolChoice, Vec<String>), ApiError> {
     let expected = || {
         wrong(

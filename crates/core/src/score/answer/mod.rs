@@ -1,4 +1,4 @@
-//! What an answer states: JSON, and what is transcribed to it, with the place of each value.
+//! Values of answers: JSON or transcribed to it, each with its position.
 
 pub mod json;
 pub(super) mod schema_types;

@@ -1,24 +1,24 @@
-//! What a schema says of the types of values, for notations that write a string and other values alike.
+//! Types that a schema allows, for notations in which strings and other values look alike.
 
 use serde_json::Value;
 
 use super::json;
 use crate::task::referenced_part;
 
-/// References and branches that are followed one inside another, and subschemas of one value in all.
+/// Limit of nested references and branches, and of subschemas per value.
 const MAX_DEPTH: usize = 8;
 const MAX_PARTS: usize = 64;
 
-/// The subschemas that may apply to one value: one, and those that its references and branches lead to.
+/// The subschemas that may apply to a value: one, and those its references and branches lead to.
 #[derive(Debug, Clone)]
 pub(crate) struct SchemaParts<'s> {
-    /// The document that references lead into.
+    /// The document of references.
     whole: &'s Value,
-    /// With each whether it applies whatever the value is.
+    /// Each with whether it applies unconditionally.
     parts: Vec<(&'s Value, bool)>,
 }
 
-/// Types of JSON values.
+/// A set of JSON types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Types {
     pub(crate) string: bool,
@@ -78,7 +78,7 @@ impl<'s> SchemaParts<'s> {
             .for_each(|branch| self.add(branch, false, depth + 1));
     }
 
-    /// The types that a value may have; any where nothing is said.
+    /// Types that a value may have; all if unspecified.
     pub(crate) fn types(&self) -> Types {
         self.parts
             .iter()
@@ -87,7 +87,7 @@ impl<'s> SchemaParts<'s> {
             .unwrap_or(ANY)
     }
 
-    /// The schema of a member of an object.
+    /// Schema of an object's member.
     pub(crate) fn member(&self, name: &str) -> Self {
         self.inner(|schema| {
             let own = schema
@@ -99,7 +99,7 @@ impl<'s> SchemaParts<'s> {
         })
     }
 
-    /// The schema of an item of a list.
+    /// Schema of a list's items.
     pub(crate) fn items(&self) -> Self {
         self.inner(|schema| {
             let lists = ["prefixItems", "items"]
@@ -125,7 +125,7 @@ impl<'s> SchemaParts<'s> {
         found
     }
 
-    /// Members that every object has.
+    /// Required members.
     pub(crate) fn required(&self) -> impl Iterator<Item = &'s str> {
         let always = self.parts.iter().filter(|(_, always)| *always);
         always
@@ -136,7 +136,7 @@ impl<'s> SchemaParts<'s> {
 }
 
 impl Types {
-    /// Nothing but a list.
+    /// Allows lists only.
     pub(crate) const LIST: Self = Self {
         array: true,
         ..NONE
@@ -195,8 +195,8 @@ impl Types {
         !found.string && self.or(found) == self
     }
 
-    /// Whether a value that is written as text is the JSON that it spells: the text itself is a string where the schema
-    /// has no other type; else it is the JSON value, if the schema has its type or no string.
+    /// Whether text should be parsed as JSON for this schema: if it is JSON of an allowed type, or
+    /// strings are not allowed.
     pub(crate) fn is_json(self, text: &str) -> bool {
         let parsed = || {
             json::parse(text, 0)
@@ -207,7 +207,7 @@ impl Types {
     }
 }
 
-/// The types that a schema itself states.
+/// Types stated by the schema itself.
 fn own_types(schema: &Value) -> Option<Types> {
     let any_of = |types: &mut dyn Iterator<Item = Types>| types.reduce(Types::or);
     if let Some(value) = schema.get("const") {
@@ -301,7 +301,7 @@ mod tests {
                 ..NONE
             }
         );
-        // A schema that refers to itself ends.
+        // A recursive schema terminates.
         let endless = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "type": "string"});
         assert_eq!(SchemaParts::new(&endless, &endless).types(), Types::STRING);
     }

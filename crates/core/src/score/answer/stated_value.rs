@@ -1,4 +1,4 @@
-//! The values that a JSON answer states: its leaves, each with its field and its place.
+//! Values stated by a JSON answer: its leaves with field and position.
 
 use super::json::{Kind, Value};
 use crate::task::escaped;
@@ -6,9 +6,9 @@ use crate::task::escaped;
 /// A leaf of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StatedValue {
-    /// Keys from the root; items of a list share the path of the list.
+    /// Keys from the root; list items share the list's path.
     pub(crate) path: Vec<String>,
-    /// JSON pointer, from the same root.
+    /// JSON pointer from the same root.
     pub(crate) pointer: String,
     /// Byte offset in the completion.
     pub(crate) at: usize,
@@ -20,12 +20,12 @@ pub(crate) enum Leaf {
     /// `null`, `""`, `[]` or `{}`.
     Nothing,
     Boolean,
-    /// In the text that equal numbers share.
+    /// Canonical text, shared by equal numbers.
     Number(String),
     Text(String),
 }
 
-/// Adds the leaves of a value. `locate` maps its places to the completion's.
+/// Adds the leaves of a value. `locate` maps its offsets to the completion.
 pub(crate) fn state(
     value: &Value<'_>,
     (path, pointer): (&[String], &str),

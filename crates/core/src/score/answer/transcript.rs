@@ -1,22 +1,22 @@
-//! JSON transcribed from another notation, with the way back to where its parts are written.
+//! JSON transcribed from another notation, with a map to positions in the completion.
 
 use std::ops::Range;
 
-/// JSON, as far as it is transcribed.
+/// The JSON transcribed so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Transcript {
     json: String,
-    /// In rising order of `json`.
+    /// Ascending by `json`.
     pieces: Vec<Piece>,
 }
 
-/// Where a part of the JSON comes from.
+/// Origin of a part of the JSON.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Piece {
-    /// Where it begins in the JSON, and in the completion.
+    /// Start in the JSON, and in the completion.
     json: usize,
     text: usize,
-    /// Whether the bytes are the same, or all have the place of the first.
+    /// Whether bytes correspond one to one; otherwise all map to the first.
     is_copy: bool,
 }
 
@@ -25,7 +25,7 @@ impl Transcript {
         &self.json
     }
 
-    /// JSON that the completion does not have, for what it has at a byte offset.
+    /// Adds JSON transcribed from byte `at` of the completion.
     pub(crate) fn literal(&mut self, json: &str, at: usize) {
         self.pieces.push(Piece {
             json: self.json.len(),
@@ -35,12 +35,12 @@ impl Transcript {
         self.json.push_str(json);
     }
 
-    /// A JSON string.
+    /// Adds a JSON string.
     pub(crate) fn string(&mut self, content: &str, at: usize) {
         self.literal(&serde_json::Value::from(content).to_string(), at);
     }
 
-    /// JSON as the completion has it.
+    /// Copies JSON from the completion.
     pub(crate) fn copy(&mut self, text: &str, range: Range<usize>) {
         self.pieces.push(Piece {
             json: self.json.len(),
@@ -50,14 +50,14 @@ impl Transcript {
         self.json.push_str(&text[range]);
     }
 
-    /// The values, with commas between, as a JSON list.
+    /// The values, separated by commas, as a JSON list.
     pub(crate) fn into_list(mut self) -> Self {
         self.json = format!("[{}]", self.json);
         self.pieces.iter_mut().for_each(|piece| piece.json += 1);
         self
     }
 
-    /// The byte offset in the completion of one in [`Self::json`].
+    /// Maps an offset in [`Self::json`] to the completion.
     fn locate(&self, offset: usize) -> usize {
         let after = self.pieces.partition_point(|piece| piece.json <= offset);
         let Some(piece) = self.pieces.get(after.saturating_sub(1)) else {
@@ -98,14 +98,14 @@ impl<'t> AnswerText<'t> {
         self.transcript.is_some()
     }
 
-    /// The text that the places of values count in.
+    /// The text that value offsets refer to.
     pub(crate) fn json(&self) -> &str {
         self.transcript
             .as_ref()
             .map_or(self.completion, Transcript::json)
     }
 
-    /// A byte offset in the completion of one in [`Self::json`].
+    /// Maps an offset in [`Self::json`] to the completion.
     pub(crate) fn locate(&self, offset: usize) -> usize {
         self.transcript
             .as_ref()

@@ -1,4 +1,4 @@
-//! The laziest values that a schema's form allows.
+//! Degenerate answers for a schema: minimal values that it allows.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -19,16 +19,17 @@ pub(crate) enum FillStyle {
     Least,
 }
 
-/// References and nesting are followed this deep.
+/// Limit of nesting and references.
 const MAX_DEPTH: usize = 16;
-/// Repetitions that a minimum may ask for.
+/// Limit of repetitions required by a minimum.
 const MAX_REPEATED: u64 = 1_000;
-/// Values that an answer may have beyond those of the schema: references and lists may multiply them at each level.
+/// Values beyond those of the schema: references and lists may multiply them at each level.
 const MAX_VALUES: usize = 20_000;
-/// Text of this length takes as much of the budget as a value: keys, constants and `minLength` are repeated too.
+/// Text of this length costs as much as a value, since keys, constants and `minLength` are repeated
+/// too.
 const BYTES_PER_VALUE: usize = 64;
 
-/// A value for the schema by that habit. It need not be valid: that is what the audit asks.
+/// Builds a value, which need not be valid: that is what the check tests.
 pub(crate) fn answer(schema: &Value, habit: FillStyle) -> Value {
     fill(
         schema,
@@ -39,12 +40,12 @@ pub(crate) fn answer(schema: &Value, habit: FillStyle) -> Value {
     )
 }
 
-/// Whether there may be one more value.
+/// Takes one value from the budget, if left.
 fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }
 
-/// Spends for a long text.
+/// Charges a long text.
 fn take_bytes(left: &Cell<usize>, bytes: usize) {
     left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }
@@ -102,7 +103,7 @@ fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cel
         "array" => {
             let before = left.get();
             let item = keywords.get("items").map_or(Value::Null, next);
-            // Values that are free to make (`true`, no `items`, too deep) take memory each time they are repeated.
+            // Free values (`true`, no `items`, too deep) use memory each time they are repeated.
             let each = (before - left.get()).max(1);
             let count = at_least(keywords, "minItems", habit).min(left.get() / each);
             left.set(left.get() - each * count);
@@ -187,8 +188,8 @@ fn least_number(keywords: &Map<String, Value>, habit: FillStyle) -> Value {
 mod tests {
     use super::*;
 
-    /// Values and bytes of the answer, within the budget of the schema: the schema's own once, and what it is repeated
-    /// to.
+    /// Values and bytes of the answer are within the schema's budget: its own values once, plus
+    /// repetitions.
     #[track_caller]
     fn check(schema: &Value) -> Value {
         let made = answer(schema, FillStyle::Least);
@@ -206,7 +207,7 @@ mod tests {
     fn repetitions_stay_within_the_budget() {
         let list =
             |least: u64, items: Value| json!({"type": "array", "minItems": least, "items": items});
-        // Items that cost nothing: missing, `true`, deeper than is followed.
+        // Items that cost nothing: missing, `true`, or beyond the depth limit.
         check(&list(
             1_000,
             list(18, json!({"type": "array", "minItems": 1000})),

@@ -1,21 +1,21 @@
-//! Answers of a model that does not read its prompt.
+//! Degenerate answers, independent of the prompt.
 
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
 use crate::task::TaskFiles;
 
-/// The remedy where a valid answer earns as much as a right one.
+/// Remedy if a valid answer earns as much as a right one.
 pub(crate) const BY_EXPECTED: &str =
     "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
-/// An answer of a model that does not read its prompt.
+/// An answer that ignores its prompt.
 pub(crate) struct LazyAnswer<'a> {
     pub(crate) name: &'static str,
     pub(crate) text: LazyText<'a>,
-    /// What to do where it earns much.
+    /// Remedy if it earns much.
     pub(crate) advice: &'static str,
-    /// A row that it is valid for is wrong, whatever the others say.
+    /// Whether a row that accepts it is wrong in any case.
     pub(crate) must_fail: bool,
 }
 
@@ -54,7 +54,6 @@ impl<'a> LazyAnswer<'a> {
         }
     }
 
-    /// The answer to a row.
     pub(crate) fn of(&self, row: &PromptRow) -> String {
         match &self.text {
             LazyText::Same(text) => text.clone(),
@@ -63,7 +62,7 @@ impl<'a> LazyAnswer<'a> {
     }
 }
 
-/// Where nothing says which form an answer has.
+/// Answers for unspecified formats.
 pub(crate) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
     let narrow = "let `[score]` ask for more, or give every row an `expected`";
     let lazy = [
@@ -82,20 +81,20 @@ pub(crate) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
         .collect()
 }
 
-/// The prompt as its own answer; none without rows.
+/// The prompt as its own answer; `None` without rows.
 pub(crate) fn prompt_itself<'a>(rows: &[PromptRow]) -> Option<LazyAnswer<'a>> {
     let advice = "an answer that repeats the prompt earns it: ask for more";
     (!rows.is_empty()).then(|| LazyAnswer::by_row("the prompt itself", advice, prompt_of))
 }
 
-/// An `expected` as an answer is written.
+/// Formats an `expected` as an answer.
 pub(crate) fn answer_text(expected: &Value) -> String {
     expected
         .as_str()
         .map_or_else(|| expected.to_string(), str::to_owned)
 }
 
-/// The last user turn of a prompt.
+/// Last user turn.
 pub(crate) fn prompt_of(row: &PromptRow) -> String {
     row.messages
         .iter()
@@ -104,7 +103,7 @@ pub(crate) fn prompt_of(row: &PromptRow) -> String {
         .unwrap_or_default()
 }
 
-/// The `expected` of the next row that has another one.
+/// `expected` of the next row with a different one.
 pub(crate) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Option<&'a Value> {
     let after = rows
         .iter()
@@ -116,7 +115,7 @@ pub(crate) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Opti
         .find(|expected| Some(*expected) != row.expected.as_ref())
 }
 
-/// The `expected` that most rows share.
+/// Most frequent `expected`.
 pub(crate) fn most_common_expected(rows: &[PromptRow]) -> Option<&Value> {
     let mut counts: Vec<(&Value, usize)> = Vec::new();
     for expected in rows.iter().filter_map(|row| row.expected.as_ref()) {

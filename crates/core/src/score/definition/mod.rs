@@ -1,4 +1,5 @@
-//! What a kind of scorer is: its keys, how it reads a task, and what the rest of the program asks of what it read.
+//! Interface of a scorer kind: its keys, how it reads a task, and what the program asks of the
+//! result.
 
 pub(super) mod degenerate_answers;
 pub(super) mod grammar;
@@ -24,26 +25,29 @@ use crate::score::verdict::{QueryResult, Score, Trial, Verdict};
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 use crate::text::CallFormat;
 
-/// A kind of scorer (`[score] kind`). A kind is one file or folder of [`crate::score`], listed in [`crate::score::kinds::KINDS`].
+/// A scorer kind (`[score] kind`): a file or folder of [`crate::score`], listed in
+/// [`crate::score::kinds::KINDS`].
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Its section of docs/kinds.md: what it judges, why, an example, `<!-- keys -->` for its table of keys, pitfalls.
+    /// Its section of docs/kinds.md: what it judges, why, an example, `<!-- keys -->` for the key
+    /// table, pitfalls.
     pub(crate) about: &'static str,
-    /// Keys that it reads outside of all tables of `task.toml`.
+    /// Top-level keys of `task.toml`.
     pub(crate) keys: &'static [KeyInfo],
-    /// Keys of `[score]` that it reads besides those of all kinds.
+    /// Keys of `[score]` besides the common ones.
     pub(crate) score_keys: &'static [KeyInfo],
-    /// Reads a block that names the kind. `top`: of a task's own kind what is outside of all tables, else the block.
+    /// Parses the block that names the kind. `top`: the top level for a task's own kind, else the
+    /// block.
     pub(crate) read:
         fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
-/// What is known of a key.
+/// Documentation of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,
-    /// Empty for a key that is required.
+    /// Empty for a required key.
     pub(crate) default: &'static str,
     pub(crate) meaning: &'static str,
 }
@@ -62,7 +66,7 @@ impl KeyInfo {
     }
 }
 
-/// Keys of `[score]` that all kinds read.
+/// Keys of `[score]` common to all kinds.
 pub(crate) const COMMON_KEYS: [KeyInfo; 4] = [
     KeyInfo::new("kind", "json_schema", "what judges an answer"),
     KeyInfo::new(
@@ -82,7 +86,7 @@ pub(crate) const COMMON_KEYS: [KeyInfo; 4] = [
     ),
 ];
 
-// Keys that several kinds read.
+// Keys shared by several kinds.
 pub(crate) const GRADED: KeyInfo =
     KeyInfo::new("graded", "false", "credit between invalid and valid");
 pub(crate) const ASSERT_FORMATS: KeyInfo =
@@ -100,39 +104,39 @@ pub(crate) const NORMALISE: KeyInfo = KeyInfo::new(
 pub(crate) const REFERENCES: KeyInfo = KeyInfo::new("references", "none", "files of remote `$ref`");
 pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
 
-/// A definition, with the name and the text of its file where that is not `task.toml`.
+/// A definition, with name and text of its file unless that is `task.toml`.
 pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>);
 
-/// What a task says of right answers, as one kind of scorer reads it.
+/// A kind's parsed definition of right answers.
 pub(crate) trait Definition: Debug + Send + Sync {
     fn kind(&self) -> &'static Kind;
 
-    /// Checks and compiles what judges.
+    /// Checks and compiles the judge.
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError>;
 
-    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    /// Schema of rows' `expected`: types values that are entered or imported without quotes.
     fn expected_schema(&self) -> Cow<'_, Value>;
 
-    /// Describes an answer in a sentence.
+    /// Describes an answer in one sentence.
     fn summary(&self, task: &TaskFiles) -> String;
 
-    /// Answers of a model that does not read its prompt, each with what to do if they earn much.
+    /// Degenerate answers, each with the remedy if it earns much.
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
 
     /// SHA-256 in hex of what defines right answers.
     fn digest(&self, task: &TaskFiles) -> String;
 
-    /// What the definition's file is called in messages.
+    /// Name of the definition's file in messages.
     fn file_name(&self) -> &'static str {
         TASK_FILE
     }
 
-    /// Files of the task that it reads besides its own.
+    /// Further task files that it reads.
     fn other_files(&self) -> Vec<&str> {
         Vec::new()
     }
 
-    /// The same with another text of its file, which is not `task.toml`; `None` where nothing is read from it.
+    /// Replaces the text of its file, which is not `task.toml`; `None` if it reads no file.
     fn with_text(
         &self,
         _home: &Home,
@@ -142,17 +146,18 @@ pub(crate) trait Definition: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// What the answers of two tasks must share for one embedded model to serve both: fields, functions, tables.
+    /// Names that two tasks must share for one embedded model to serve both: fields, functions,
+    /// tables.
     fn answer_names(&self, _task: &TaskFiles) -> Vec<String> {
         Vec::new()
     }
 
-    /// The schema of answers, where that defines them.
+    /// Schema of answers, if it defines them.
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         None
     }
 
-    /// The grammar of answers; `None` where decoding cannot be constrained to right ones.
+    /// `None` if decoding cannot be constrained.
     fn grammar(&self) -> Option<Grammar<'_>> {
         None
     }
@@ -162,7 +167,7 @@ pub(crate) trait Definition: Debug + Send + Sync {
         Needs::default()
     }
 
-    /// The same for the answers of a model, by how its chat template writes calls; `None` where that makes no difference.
+    /// Adapts to how a model's chat template writes calls; `None` if irrelevant.
     fn with_model(
         &self,
         _format: &'static CallFormat,
@@ -172,21 +177,21 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 }
 
-/// A JSON Schema of answers, and where it is not JSON alone, the notation that they are written in.
+/// JSON Schema of answers, and their notation if it is not JSON.
 pub(crate) struct AnswerSchema<'a> {
     pub(crate) value: &'a Value,
     pub(crate) notation: Option<String>,
 }
 
-/// A scorer of one kind, compiled from the task's definition. Shared by threads.
+/// A compiled scorer. Thread-safe.
 pub(crate) trait Judge: Debug + Send + Sync {
-    /// Whether what begins at byte `from` is of the form of an answer; of forms without strings that may hold `</think>`,
-    /// always.
+    /// Whether the text from byte `from` has the form of an answer; always true for forms without
+    /// strings that could contain `</think>`.
     fn can_read(&self, _completion: &str, _from: usize) -> bool {
         true
     }
 
-    /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
+    /// Judges the answer from byte `from` of the completion, after stripped reasoning.
     fn judge(
         &self,
         completion: &str,
@@ -195,7 +200,7 @@ pub(crate) trait Judge: Debug + Send + Sync {
         row: Option<&PromptRow>,
     ) -> Verdict;
 
-    /// The values that the answer from byte `from` on states, where answers are JSON; none of one that cannot be read.
+    /// Values stated by a JSON answer from byte `from` on; empty if unparsable.
     fn stated_values(
         &self,
         _completion: &str,
@@ -205,7 +210,7 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Loads the model that judges, where that is one of this machine, and returns its digest.
+    /// Loads a local judge model and returns its digest.
     ///
     /// # Errors
     /// Why it cannot be loaded.
@@ -213,12 +218,12 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// What keeps the judge from judging any answer to a row.
+    /// Why no answer to this row can be scored.
     fn row_problem(&self, _row: &PromptRow) -> Option<String> {
         None
     }
 
-    /// Judges many, in order. Answers as those of [`Self::judge`]; `None` once `keep_going` returns false.
+    /// Judges many, in order, as [`Self::judge`]; `None` once `keep_going` returns false.
     fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
@@ -231,20 +236,20 @@ pub(crate) trait Judge: Debug + Send + Sync {
         completions.iter().map(judge).collect()
     }
 
-    /// The completion that gives an `expected` of a row; `None` where many may.
+    /// The completion for a row's `expected`; `None` if it is not unique.
     fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String>;
 
-    /// The results of a query and of the expected one, where results are compared.
+    /// Results of a query and of the expected one, if results are compared.
     fn results(&self, _answer: &str, _row: &PromptRow) -> Option<[QueryResult; 2]> {
         None
     }
 
-    /// Names under a schema's `format` that are not checked, because the validator does not know them.
+    /// Names in `format` that the validator does not know and does not check.
     fn unknown_formats(&self) -> BTreeSet<String> {
         BTreeSet::new()
     }
 
-    /// Puts an answer to the program that judges, where one does, in a process of its own. `score`: of its verdict.
+    /// Runs a scoring program on an answer in a new process. `score`: of its verdict.
     fn try_out(
         &self,
         _answer: &str,
@@ -255,7 +260,6 @@ pub(crate) trait Judge: Debug + Send + Sync {
     }
 }
 
-/// SHA-256 in hex of a text that defines right answers.
 pub(crate) fn text_digest(text: &str) -> String {
     crate::format::hex(&Sha256::digest(text.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! Dates as people write them, against a day.
+//! Dates in text, in many notations.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -7,10 +7,10 @@ use regex::Regex;
 
 use crate::score::verdict::field_compare::month_named;
 
-/// Year, month and day.
+/// Year, month, day.
 pub(super) type Day = (u32, u32, u32);
 
-/// A date in a text, with the days that it may be: `11/03/2024` is one of two.
+/// A date in a text with its possible readings: `11/03/2024` has two.
 #[derive(Debug, PartialEq)]
 pub(super) struct WrittenDate {
     pub(super) span: Range<usize>,
@@ -26,7 +26,7 @@ const FORMS: &str = r"(?x)
     | \b[0-9]{4}[-./\x20]+[A-Za-z]{3,9}[-./\x20]+[0-9]{1,2}\b
     | \b[A-Za-z]{3,9}\.?\x20[0-9]{1,2}(?:st|nd|rd|th)?,?\x20[0-9]{4}\b";
 
-/// All dates, in order.
+/// Finds dates in order.
 pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
     static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(FORMS).ok());
     let found = DATE.iter().flat_map(|date| date.find_iter(text));
@@ -40,7 +40,7 @@ pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
         .collect()
 }
 
-/// The days that a text as a whole may be; none where it is not a date.
+/// Readings of a whole text; empty if it is not a date.
 pub(super) fn whole_date(text: &str) -> Vec<Day> {
     let text = text.trim();
     dates(text)
@@ -84,7 +84,7 @@ fn days(text: &str) -> Vec<Day> {
     };
     let day = |(year, month, day): (Option<u32>, Option<u32>, Option<u32>)| {
         let (year, month, day) = (year?, month?, day?);
-        // Two digits are of this century.
+        // Two digits mean this century.
         let year = if year < 100 { year + 2000 } else { year };
         let is_day =
             (1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);

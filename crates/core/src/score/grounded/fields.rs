@@ -1,4 +1,4 @@
-//! The fields of an answer as its schemas describe them: which exist, and what each may hold.
+//! Fields of an answer by its schemas: which exist, and what they may hold.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,17 @@ use crate::score::definition::{Definition, Grammar};
 use crate::score::kinds::http_request::message_schema::message_schemas;
 use crate::task::{functions, referenced_part};
 
-/// References and combinations are followed this deep.
+/// Limit of nested references and combinations.
 const MAX_DEPTH: usize = 12;
-/// Names that are collected for messages.
+/// Names collected for messages.
 const MAX_NAMES: usize = 1_000;
 
-/// Schemas of whole answers, or of the arguments of functions.
+/// Schemas of whole answers, or of function arguments.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     schemas: Vec<(Option<String>, Value)>,
 }
 
-/// What a field may hold.
 #[derive(Debug, Default)]
 pub(super) struct FieldForm {
     /// Values of `enum` and `const`.
@@ -33,7 +32,7 @@ pub(super) struct FieldForm {
 }
 
 impl Fields {
-    /// `None` for kinds whose answers are not read as JSON.
+    /// `None` for kinds with non-JSON answers.
     pub(super) fn new(definition: &dyn Definition) -> Option<Self> {
         let schemas = match (definition.schema(), definition.grammar()) {
             (Some(schema), _) => vec![(None, schema.value.clone())],
@@ -49,7 +48,7 @@ impl Fields {
         Some(Self { schemas })
     }
 
-    /// Tools in OpenAI's schema.
+    /// Reads tools in OpenAI's schema.
     pub(super) fn of_tools(tools: &Value) -> Self {
         let functions = functions(tools).unwrap_or_default().into_iter();
         let named = |function: crate::task::Function<'_>| {
@@ -67,12 +66,12 @@ impl Fields {
         self.schemas.is_empty()
     }
 
-    /// Whether a schema describes a field, or allows it.
+    /// Whether a schema describes or allows a field.
     pub(super) fn has(&self, path: &[String]) -> bool {
         !self.described(path).is_empty()
     }
 
-    /// What a field may hold; `None` of one that no schema describes.
+    /// `None` if no schema describes the field.
     pub(super) fn form(&self, path: &[String]) -> Option<FieldForm> {
         let found = self.described(path);
         let mut form = FieldForm::default();
@@ -82,7 +81,7 @@ impl Fields {
         (!found.is_empty()).then_some(form)
     }
 
-    /// Names of fields, dotted.
+    /// Dotted.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for (name, schema) in &self.schemas {
@@ -97,7 +96,7 @@ impl Fields {
         names
     }
 
-    /// The schemas of a field, each with its root.
+    /// Schemas of a field, each with its root.
     fn described(&self, path: &[String]) -> Vec<(&Value, &Value)> {
         let mut found = Vec::new();
         for (name, root) in &self.schemas {
@@ -173,7 +172,7 @@ impl FieldForm {
         }
     }
 
-    /// An object or a list holds what is in it.
+    /// Adds the contents of an object or list.
     fn add_inner(&mut self, root: &Value, schema: &Value, depth: usize) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let items = [schema.get("items"), schema.get("additionalProperties")]
@@ -192,7 +191,7 @@ impl FieldForm {
     }
 }
 
-/// A schema with those that it refers to or combines.
+/// A schema with those it refers to or combines.
 fn alternatives<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Vec<&'s Value> {
     let mut found = vec![schema];
     if depth < MAX_DEPTH {
@@ -210,7 +209,7 @@ fn alternatives<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Vec<&'s
         for other in target.into_iter().chain(combined).chain(branches) {
             found.extend(alternatives(root, other, depth + 1));
         }
-        // The items of a list share its path.
+        // List items share the list's path.
         let items = schema.get("items").filter(|items| items.is_object());
         let prefix = schema
             .get("prefixItems")

@@ -1,4 +1,4 @@
-//! The reward part `grounded`: the share of an answer's values that its prompt states.
+//! The reward part `grounded`: share of an answer's values that its prompt states.
 
 mod dates;
 mod fields;
@@ -18,15 +18,15 @@ use fields::{FieldForm, Fields};
 use numbers::whole_number;
 use prompt_index::{Place, PromptIndex};
 
-/// Values whose places are listed; all of them count.
+/// Values listed as reasons; all of them count.
 const MAX_LISTED: usize = 100;
-/// Fields that one value grounds, as often as the prompt states it: a total and its subtotal, a guest who has a task. The
-/// items of a list are one field.
+/// Fields that one mention in the prompt can ground: a total and its subtotal, a guest who has a
+/// task. The items of a list are one field.
 const MAX_FIELDS: usize = 2;
-/// Characters of the prompt's line that are shown around a value.
+/// Characters of the prompt shown around a value.
 const CONTEXT: usize = 24;
 
-/// What counts as grounded in a task's prompts.
+/// Configuration of the part.
 #[derive(Debug)]
 pub(super) struct Grounded {
     fields: Fields,
@@ -34,27 +34,27 @@ pub(super) struct Grounded {
     except: Vec<Vec<String>>,
 }
 
-/// What a prompt says of an answer.
+/// Result for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Grounding {
-    /// In [0, 1].
+    /// Within [0, 1].
     pub(super) share: f64,
     pub(super) values: Vec<GroundedValue>,
     /// Values that the prompt does not state.
     pub(super) missing: Vec<Reason>,
 }
 
-/// What the prompt says of one value.
+/// Result for one value.
 #[derive(Debug, Clone)]
 enum Finding {
     Stated(Option<Place>),
     NotStated(&'static str),
-    /// Not counted: classified, or excepted.
+    /// Classified, or excepted.
     NotCounted,
 }
 
 impl Grounded {
-    /// `None` for kinds whose answers are not read as JSON.
+    /// `None` for kinds with non-JSON answers.
     pub(super) fn new(definition: &dyn Definition, task: &TaskFiles) -> Option<Self> {
         let fields = Fields::new(definition)?;
         let except = task
@@ -68,7 +68,7 @@ impl Grounded {
         })
     }
 
-    /// A path of `except` that no schema has, and the names that it may have meant.
+    /// A path of `except` that no schema has, with suggestions.
     pub(super) fn unknown_path(&self) -> Option<(String, String)> {
         let unknown = self
             .except
@@ -92,7 +92,7 @@ impl Grounded {
         Some((unknown, hint))
     }
 
-    /// Looks for each value in the prompt. `values`: of a completion, in order.
+    /// Searches the prompt for each value. `values`: of a completion, in order.
     pub(super) fn ground(
         &self,
         completion: &str,
@@ -120,7 +120,7 @@ impl Grounded {
                 _ => Some(search.find(value, form.as_ref())),
             });
         }
-        // Whether there was something to state depends on what the other values state.
+        // Whether an empty value is right depends on what the others state.
         let left = Left::new(&search);
         let nothings: HashMap<&[String], Finding> = forms
             .iter()
@@ -184,7 +184,7 @@ fn summed(
     found
 }
 
-/// What the prompt has that no value states.
+/// Numbers and dates in the prompt that no answer value uses.
 struct Left {
     has_number: bool,
     has_date: bool,
@@ -199,10 +199,10 @@ impl Left {
     }
 }
 
-/// What is found in a prompt, value by value.
+/// Search state for one prompt.
 struct Search<'r> {
     prompt: PromptIndex<'r>,
-    /// By value: the fields that state it, and how often they do.
+    /// Fields that state a value, and its number of mentions.
     stated: HashMap<String, (Vec<Vec<String>>, usize)>,
     taken: Vec<Place>,
 }
@@ -213,7 +213,7 @@ impl Search<'_> {
         let listed = form.map_or(&[][..], |form| form.listed.as_slice());
         if places.is_empty() {
             let is_free = form.is_some_and(|form| form.is_text || form.is_number);
-            // A value of a closed list is classified, unless the prompt states another one of them.
+            // A value of an enum is classified, unless the prompt states another enum value.
             if !listed.is_empty() && !is_free && !listed.iter().any(|other| self.states(other)) {
                 return Finding::NotCounted;
             }
@@ -234,7 +234,7 @@ impl Search<'_> {
         }
     }
 
-    /// A text that equal values share, and their places.
+    /// Canonical text of a value, and its places in the prompt.
     fn places(&self, leaf: &Leaf) -> (String, Vec<Place>) {
         match leaf {
             Leaf::Number(number) => (number.clone(), self.prompt.places_of_number(number)),
@@ -257,7 +257,7 @@ impl Search<'_> {
         if !places.is_empty() {
             return (text.to_owned(), places);
         }
-        // A date with a time: both are in the prompt.
+        // A date with a time: both must be in the prompt.
         let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, ""));
         let clock = time
             .get(..5)
@@ -297,7 +297,7 @@ impl Search<'_> {
         }
     }
 
-    /// Nothing is right where the prompt has nothing that the field could hold and that no other value states.
+    /// An empty value is right if the prompt has nothing unused that the field could hold.
     fn nothing(&self, form: Option<&FieldForm>, left: &Left) -> Finding {
         let Some(form) = form else {
             return Finding::NotStated("nothing, and the prompt has text that it could be");
@@ -335,7 +335,7 @@ fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let before = &text[start_of_line..place.span.start];
     let skipped = before.chars().count().saturating_sub(CONTEXT);
     let shown: String = before.chars().skip(skipped).collect();
-    // Whole words, where there are spaces.
+    // Whole words, if there are spaces.
     let first_word = |shown: &str| {
         shown
             .find(char::is_whitespace)

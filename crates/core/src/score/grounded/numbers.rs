@@ -1,4 +1,5 @@
-//! Numbers as people write them: thousands separators of both kinds, signs, percent, powers of ten, small words.
+//! Numbers in text: both kinds of thousands separators, signs, percent, powers of ten, small number
+//! words.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -7,12 +8,12 @@ use regex::Regex;
 
 use crate::score::answer::json::{Kind, parse};
 
-/// A number in a text: what it may be read as, in the text that equal numbers share.
+/// A number in a text with its possible readings, in canonical text.
 #[derive(Debug, PartialEq)]
 pub(super) struct WrittenNumber {
     pub(super) span: Range<usize>,
     pub(super) readings: Vec<String>,
-    /// `three`, which is often not meant as a number.
+    /// `three`, often not meant as a number.
     pub(super) is_word: bool,
 }
 
@@ -21,7 +22,7 @@ const WORDS: [&str; 13] = [
     "eleven", "twelve",
 ];
 
-/// Words after a number, and the power of ten that they multiply it with.
+/// Suffixes, and the power of ten they multiply by.
 const POWERS: [(&str, i32); 8] = [
     ("%", -2),
     ("percent", -2),
@@ -33,12 +34,12 @@ const POWERS: [(&str, i32); 8] = [
     ("billion", 9),
 ];
 
-/// Of the longest of these words, and one letter more.
+/// Length of the longest of these + 1.
 const MAX_POWER_CHARS: usize = 10;
-/// Groups of three digits that one number has.
+/// Groups of three digits per number.
 const MAX_GROUPS: usize = 8;
 
-/// All numbers, in order of their beginning. Of `58 463,87` there are three: the whole and its parts.
+/// All numbers by start. `58 463,87` gives three: the whole and its parts.
 pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
     static RUN: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"[0-9]+(?:[.,'’_][0-9]+)*(?:[eE][+-]?[0-9]+\b)?|\b[A-Za-z]{3,6}\b").ok()
@@ -67,7 +68,7 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
     }
     for (index, run) in runs.iter().enumerate() {
         add(text, run.clone(), &text[run.clone()], &mut found);
-        // Groups of three after single spaces: thousands, unless they are numbers of their own.
+        // Groups of three after single spaces: thousands, or separate numbers.
         let mut end = run.end;
         for next in runs[index + 1..].iter().take(MAX_GROUPS) {
             let (before, after) = (&text[run.start..end], &text[next.clone()]);
@@ -95,7 +96,7 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
     found
 }
 
-/// The number that a text as a whole is.
+/// Readings of a whole text.
 pub(super) fn whole_number(text: &str) -> Option<Vec<String>> {
     let text = text.trim();
     let is_around = |rest: &str| !rest.chars().any(char::is_alphanumeric);
@@ -108,7 +109,7 @@ pub(super) fn whole_number(text: &str) -> Option<Vec<String>> {
         .map(|number| number.readings)
 }
 
-/// Adds a run of digits and separators; a run that is no number may be a list of them.
+/// Adds a run of digits and separators; a run that is not a number may be a list of them.
 fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>) {
     let plain = readings(run);
     if plain.is_empty() && run.contains(',') && run.len() == span.len() {
@@ -162,7 +163,7 @@ fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>
     }
 }
 
-/// What digits with separators may mean, as JSON writes it.
+/// Readings of digits with separators, in JSON notation.
 fn readings(run: &str) -> Vec<String> {
     let separators: Vec<char> = run
         .chars()
@@ -185,7 +186,7 @@ fn readings(run: &str) -> Vec<String> {
     found
 }
 
-/// Whether pieces are groups of three digits, or of two before the last as in India.
+/// Whether pieces are groups of three digits, or of two before the last (India).
 fn are_thousands(pieces: &[&str], separators: &[char]) -> bool {
     let Some(([first, middle @ ..], last)) = pieces.split_last().map(|(last, rest)| (rest, last))
     else {
@@ -197,7 +198,7 @@ fn are_thousands(pieces: &[&str], separators: &[char]) -> bool {
     is_one_kind && leads && last.len() == 3 && (are(3) || (are(2) && first.len() <= 2))
 }
 
-/// A number times a power of ten, in the text that equal numbers share.
+/// Canonical text of a number times a power of ten.
 fn canonical(number: &str, power: i32) -> Option<String> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let exponent = exponent.parse::<i32>().ok()?.checked_add(power)?;

@@ -1,4 +1,4 @@
-//! What a prompt states: its words, numbers and dates with their places.
+//! Index of a prompt: words, numbers and dates with their places.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,14 +7,14 @@ use super::dates::{Day, WrittenDate, dates};
 use super::numbers::{WrittenNumber, numbers};
 use crate::dataset::PromptRow;
 
-/// Letters from here on are of scripts without spaces between words: each is a word of its own.
+/// From here on scripts have no spaces: each letter is a word.
 const UNSPACED: char = '\u{2e80}';
 
-/// The messages that a value may come from: those of the user and of tools. System texts have instructions and examples,
-/// and the model's own answers are no source.
+/// Roles whose messages are sources. System texts contain instructions and examples, and the
+/// model's own answers do not count.
 const SOURCES: [&str; 2] = ["user", "tool"];
 
-/// A place in the prompt: the message, from 0, and bytes of its content.
+/// A place in the prompt: index of the message, and bytes of its content.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Place {
     pub(super) message: usize,
@@ -67,7 +67,7 @@ impl<'r> PromptIndex<'r> {
         found
     }
 
-    /// Places of a text: its words one after the other, whatever is between and however they are capitalised.
+    /// Places of a text's consecutive words, ignoring case and what is between.
     pub(super) fn places_of_text(&self, text: &str) -> Vec<Place> {
         let sought: Vec<String> = words(text).map(|(_, word)| word).collect();
         let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else {
@@ -117,7 +117,7 @@ impl<'r> PromptIndex<'r> {
             .collect()
     }
 
-    /// Whether there is a number in digits outside of dates that none of the places overlap.
+    /// Whether a number in digits, outside dates, overlaps none of `taken`.
     pub(super) fn has_other_number(&self, taken: &[Place]) -> bool {
         let is_free = |(message, number): &(usize, WrittenNumber)| {
             let in_date = self
@@ -129,7 +129,7 @@ impl<'r> PromptIndex<'r> {
         self.numbers.iter().any(is_free)
     }
 
-    /// The same of dates.
+    /// Whether a date overlaps none of `taken`.
     pub(super) fn has_other_date(&self, taken: &[Place]) -> bool {
         self.dates
             .iter()
@@ -140,7 +140,7 @@ impl<'r> PromptIndex<'r> {
         !self.words.is_empty()
     }
 
-    /// Whether a word between white space, without punctuation around it, matches a pattern.
+    /// Whether a space-separated word, without surrounding punctuation, matches.
     pub(super) fn has_match(&self, pattern: &regex::Regex) -> bool {
         let is_match = |word: &str| {
             pattern.is_match(word)
@@ -170,7 +170,7 @@ fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
         .any(|place| place.message == message && overlap(&place.span, span))
 }
 
-/// Words in small letters with their places.
+/// Lower-case words with their places.
 fn words(text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
     let mut letters = text.char_indices().peekable();
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! `[score] kind = "agent"`: the program that held the conversation says what it is worth, by its last line or its exit
-//! code.
+//! `[score] kind = "agent"`: the program that held the conversation scores it by its last line or
+//! exit code.
 
 use std::borrow::Cow;
 use std::sync::Arc;

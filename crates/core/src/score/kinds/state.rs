@@ -1,4 +1,4 @@
-//! `[score] kind = "state"`: what the tools of a conversation hold at its end equals `expected`.
+//! `[score] kind = "state"`: the final state of a conversation's tools equals `expected`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Definition for StateRules {
         format!("at the end of the conversation, `{what}` gives the row's `expected`")
     }
 
-    /// A conversation is not an answer: without its calls every text leaves the state as it was.
+    /// A conversation is not an answer: without calls no text changes the state.
     fn lazy_answers<'a>(
         &self,
         _task: &'a TaskFiles,
@@ -191,7 +191,7 @@ impl Judge for State {
     }
 }
 
-/// Whether a state is the expected one: of a query its rows, or its only value.
+/// Whether a state equals the expected one; for a query its rows, or its single value.
 fn is_state(found: &Value, expected: &Value) -> bool {
     let rows = found.get("rows").filter(|_| found.get("columns").is_some());
     match (rows, expected) {
@@ -204,7 +204,7 @@ fn is_state(found: &Value, expected: &Value) -> bool {
 /// 1 equals 1.0.
 fn is_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
-        // A database has 64-bit integers and floats.
+        // Databases have 64-bit integers and floats.
         (Value::Number(found), _) if let Some(expected) = marked_number(expected) => {
             !expected.is_written_as_integer() && found.as_f64() == expected.as_f64()
         }

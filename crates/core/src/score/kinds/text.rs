@@ -26,7 +26,7 @@ pub(crate) static KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct TextRules {
-    /// Of the answer.
+    /// Normalisation of the answer.
     normalise: Normalisations,
 }
 

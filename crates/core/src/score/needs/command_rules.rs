@@ -1,4 +1,4 @@
-//! The program that scores or checks, and its limits.
+//! The scoring or checking program, and its limits.
 
 use std::path::{Path, PathBuf};
 
@@ -7,43 +7,43 @@ use crate::sandbox::{
     FoundProgram, Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths,
 };
 
-/// In `command` and `parse`: the name of the file with the answer.
+/// Placeholder in `command` and `parse` for the name of the answer's file.
 pub const FILE_ARGUMENT: &str = "{file}";
 
-/// More processes than this are not started by themselves.
+/// Default limit of processes.
 const MAX_PROCESSES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandRules {
-    /// The program and its arguments; it runs among copies of `files`.
+    /// Program and arguments; it runs among copies of `files`.
     pub command: Vec<String>,
-    /// Files of the task's folder that belong to the program.
+    /// Task files that belong to the program.
     pub files: Vec<String>,
     pub mode: CommandMode,
-    /// 0: one a core, at most eight.
+    /// 0: one per core, at most eight.
     pub processes: usize,
-    /// For one answer.
+    /// Limit per answer.
     pub seconds: f64,
-    /// Address space; 0 for no limit.
+    /// Address space; 0: no limit.
     pub memory_mib: u64,
-    /// Processes and threads of all together; `None`: the usual limit.
+    /// Processes and threads in total; `None`: the default.
     pub max_processes: Option<u64>,
-    /// Output of one answer.
+    /// Output per answer.
     pub output_kib: u64,
-    /// The least isolation that the task asks for; `None`: the most that the machine gives, whatever that is.
+    /// Minimum isolation; `None`: the machine's maximum.
     pub isolation: Option<Level>,
-    /// Files and folders outside the task that it may read.
+    /// Readable files and folders outside the task.
     pub read: Vec<PathBuf>,
 }
 
-/// How questions reach the program.
+/// Protocol of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
-    /// A line of JSON for each completion.
+    /// A JSON line per completion.
     Lines,
-    /// A process for each completion; its exit code is the tier.
+    /// A process per completion; exit code is the tier.
     ExitCode,
-    /// A linter or compiler checks the answer as a file; what it finds are the reasons.
+    /// A linter or compiler checks the answer as a file; findings are the reasons.
     Code(CodeRules),
     /// The answer is a program; the row's tests decide.
     Tests(TestRules),
@@ -53,7 +53,7 @@ pub enum CommandMode {
 pub struct TestRules {
     /// `None`: `command` runs the answer as a file.
     pub language: Option<&'static Language>,
-    /// The name of the file with the answer.
+    /// Name of the answer's file.
     pub file: String,
     /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,
@@ -61,16 +61,16 @@ pub struct TestRules {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeRules {
-    /// The name of the file with the answer; its ending tells the checker the language.
+    /// Name of the answer's file; its extension selects the language.
     pub file: String,
-    /// The program and its arguments that refuse what does not parse; empty for none.
+    /// Command that rejects unparsable code; may be empty.
     pub parse: Vec<String>,
     /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,
 }
 
 impl CommandRules {
-    /// Where a linter or compiler checks code: how.
+    /// Set if a linter or compiler checks code.
     pub fn code(&self) -> Option<&CodeRules> {
         if let CommandMode::Code(code) = &self.mode {
             Some(code)
@@ -79,7 +79,7 @@ impl CommandRules {
         }
     }
 
-    /// Where tests decide about programs: how.
+    /// Set if tests judge programs.
     pub fn tests(&self) -> Option<&TestRules> {
         if let CommandMode::Tests(tests) = &self.mode {
             Some(tests)
@@ -93,7 +93,7 @@ impl CommandRules {
         matches!(self.mode, CommandMode::Code(_) | CommandMode::Tests(_))
     }
 
-    /// Processes at once.
+    /// Number of parallel processes.
     pub fn width(&self) -> usize {
         let cores = || {
             std::thread::available_parallelism()
@@ -107,12 +107,12 @@ impl CommandRules {
         }
     }
 
-    /// Strong for code, which a model wrote; where a program scores, only it knows whether it runs what it is given.
+    /// Strong for code of a model; a scoring program itself knows whether it runs its input.
     pub fn default_isolation(&self) -> Option<Level> {
         self.takes_code().then_some(Level::Strong)
     }
 
-    /// That it starts: for code the parser, if there is one, then the checker.
+    /// Commands to start: for code the parser, if any, then the checker.
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
         let parse = if let CommandMode::Code(code) = &self.mode {
             code.parse.as_slice()
@@ -124,17 +124,17 @@ impl CommandRules {
             .filter(|command| !command.is_empty())
     }
 
-    /// The level at which it runs on this machine; `None`: the task asks for more.
+    /// Its level on this machine; `None`: the task requires more.
     pub fn level(&self, given: Level) -> Option<Level> {
         given.for_asked(self.isolation)
     }
 
-    /// The isolation that it runs in on this machine, or why it does not.
+    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         isolation_text(self.isolation, "[score]")
     }
 
-    /// What it is held to at a level. `folder`: the task's.
+    /// Restrictions at a level. `folder`: the task's.
     pub(crate) fn sandbox(&self, folder: &Path, level: Level) -> Sandbox {
         let visible = if level == Level::None {
             Vec::new()
@@ -151,13 +151,13 @@ impl CommandRules {
         }
     }
 
-    /// Whether it runs with less isolation than is wanted of programs that may run what a model wrote, and its task does
-    /// not say that this is enough.
+    /// Whether it has less isolation than recommended for programs that may run model output,
+    /// without its task accepting that.
     pub fn lacks_isolation(&self) -> bool {
         self.isolation.is_none() && machine().level < Level::Strong
     }
 
-    /// What it may read besides the system's programs and its own files. `folder`: the task's.
+    /// Readable besides system programs and its own files. `folder`: the task's.
     pub fn visible_paths(&self, folder: &Path) -> Vec<PathBuf> {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let programs: Vec<PathBuf> = self
@@ -174,7 +174,7 @@ impl CommandRules {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
     }
 
-    /// What its commands name. `folder`: the task's.
+    /// Programs of its commands. `folder`: the task's.
     pub(crate) fn programs(&self, folder: &Path, files: &[(String, Vec<u8>)]) -> Vec<FoundProgram> {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         self.commands()
@@ -183,8 +183,7 @@ impl CommandRules {
             .collect()
     }
 
-    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files, and the
-    /// programs.
+    /// SHA-256 in hex of what runs: command, protocol, names and contents of files, programs.
     pub(crate) fn program_digest(
         &self,
         files: &[(String, Vec<u8>)],

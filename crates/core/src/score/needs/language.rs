@@ -1,27 +1,28 @@
-//! The languages of answers that tests decide about: what parses or compiles them, and what runs them.
+//! Languages of answers judged by tests: parser or compiler, and interpreter.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A language by its name in `[score] language`.
+/// A language, named in `[score] language`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Language {
     pub name: &'static str,
-    /// The file that an answer is written to.
+    /// File of an answer.
     pub(crate) file: &'static str,
-    /// Refuses what does not parse, before anything runs; empty for a compiler, and where the interpreter parses.
+    /// Rejects unparsable code before anything runs; empty for a compiler, and if the interpreter
+    /// parses.
     pub(crate) parse: &'static [&'static str],
-    /// The interpreter with its arguments, or the compiler; its program must be installed.
+    /// Interpreter with arguments, or compiler; must be installed.
     pub(crate) command: &'static [&'static str],
     pub(crate) is_compiled: bool,
-    /// A program that is right: refused only where the compiler or parser does not work.
+    /// A valid program: rejected only by a broken compiler or parser.
     pub(crate) probe: &'static str,
-    /// Exits at once with the code of success.
+    /// Exits at once with success.
     pub(crate) exits: &'static [&'static str],
 }
 
-/// Where a compiled answer is: beside its source.
+/// Compiled answer, next to its source.
 pub(crate) const BINARY: &str = "answer";
 pub(crate) const PYTHON: &str = "python";
 pub(crate) const NODE: &str = "node";
@@ -98,12 +99,12 @@ impl Language {
         self.command.iter().map(|part| (*part).to_owned()).collect()
     }
 
-    /// The folder of rustc's toolchain: the program in `PATH` may be rustup's, which needs the home that a sandbox does
-    /// not have.
+    /// Folder of rustc's toolchain: `PATH` may have rustup's proxy, which needs a home that
+    /// sandboxes lack.
     pub(crate) fn toolchain(&self) -> Option<PathBuf> {
         static SYSROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
         let asked = || {
-            // At the root of the file system: a folder's `rust-toolchain.toml` would choose what runs.
+            // In `/`, since a folder's `rust-toolchain.toml` would select the toolchain.
             let mut command = Command::new("rustc");
             command
                 .args(["--print", "sysroot"])

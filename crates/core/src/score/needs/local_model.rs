@@ -1,4 +1,4 @@
-//! `[score.judge]`: a judge that is a model of this machine, or the frozen result of a run.
+//! `[score.judge]`: a judge that is a local model, or the frozen result of a run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use crate::task::{Home, Read, Section};
 
-/// Keys of `[score.judge]`.
 pub(crate) const JUDGE_KEYS: [&str; 6] = [
     "model",
     "run",
@@ -18,22 +17,22 @@ pub(crate) const JUDGE_KEYS: [&str; 6] = [
 ];
 const RUN_FILE: &str = "run.toml";
 
-/// A model that the program serves for itself, to judge.
+/// A local judge model, served by this program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LocalModel {
-    /// As `serve` takes it: a model's name or folder, or `RUN@best`.
+    /// Argument of `serve`: model name or folder, or `RUN@best`.
     pub name: String,
     pub device: ModelDevice,
-    /// Where relative names and runs are looked up.
+    /// Base of relative names and runs.
     pub(crate) folder: PathBuf,
-    /// The run whose copy of the task this is: its processes share the server.
+    /// The run that owns this copy of the task: its processes share the server.
     pub(crate) run: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelDevice {
     Cpu,
-    /// By its number among those that CUDA shows this process.
+    /// Index among the GPUs visible to this process.
     Gpu(usize),
 }
 
@@ -45,7 +44,7 @@ impl ModelDevice {
         }
     }
 
-    /// As `serve` takes it.
+    /// Arguments of `serve`.
     pub(crate) fn arguments(self) -> Vec<String> {
         match self {
             Self::Cpu => vec!["--cpu".to_owned()],
@@ -63,7 +62,7 @@ impl std::fmt::Display for ModelDevice {
     }
 }
 
-/// `[score.judge]` as it was read.
+/// Parsed `[score.judge]`.
 pub(crate) struct JudgeTable {
     pub(crate) model: LocalModel,
     pub(crate) concurrency: usize,
@@ -114,7 +113,8 @@ impl JudgeTable {
     }
 }
 
-/// The workspace of a task (the folder with `tasks/`), else the current folder; and the run whose copy it is.
+/// A task's workspace (the folder with `tasks/`), else the current folder; and the run that owns
+/// the copy.
 fn surroundings(task: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
     let task = task.and_then(|folder| std::path::absolute(folder).ok());
     let above = || task.iter().flat_map(|folder| folder.ancestors());
@@ -132,7 +132,7 @@ fn surroundings(task: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
     )
 }
 
-/// A relative path of the workspace as an absolute one, whatever the current folder is then.
+/// Makes a workspace-relative path absolute.
 fn resolved(name: String, workspace: &Path) -> String {
     let (path, at) = name
         .split_once('@')

@@ -1,4 +1,4 @@
-//! What scoring a task needs besides answers and rows, as the kinds have read it: a program, a judge, the state of tools.
+//! What a kind needs for scoring besides answers and rows: a program, a judge, the tools' state.
 
 pub(super) mod command_rules;
 pub(super) mod language;
@@ -15,28 +15,28 @@ pub(crate) use rubric_rules::{INSTRUCTIONS, SIDE_BY_SIDE};
 
 use crate::environment::StateQuery;
 
-/// What a definition of right answers needs besides an answer and its row.
 #[derive(Debug, Default)]
 pub(crate) struct Needs<'a> {
-    /// A program that scores.
+    /// A scoring program.
     pub(crate) program: Option<&'a CommandRules>,
-    /// A model that judges.
+    /// A judge.
     pub(crate) judge: Option<&'a RubricRules>,
-    /// What is asked of the tools at the end of a conversation, and the key of its answer.
+    /// A question about the tools' final state, with the key of its answer.
     pub(crate) state: Option<(&'a str, &'a StateQuery)>,
-    /// A program that holds the conversation.
+    /// An agent.
     pub(crate) agent: bool,
-    /// That its exit code is a verdict.
+    /// Whether the agent's exit code is the verdict.
     pub(crate) exit_code: bool,
 }
 
 impl Needs<'_> {
-    /// Whether many completions together are judged faster: a program or a server has many of them under way.
+    /// Whether judging many completions together is faster, as a program or server processes them
+    /// in parallel.
     pub(crate) fn are_asked_together(&self) -> bool {
         self.program.is_some() || self.judge.is_some()
     }
 
-    /// Whether a verdict depends on the other completions of the row.
+    /// Whether a verdict depends on the row's other completions.
     pub(crate) fn compare_group(&self) -> bool {
         self.judge.is_some_and(|rules| rules.compares_group)
     }

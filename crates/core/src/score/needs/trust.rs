@@ -1,5 +1,4 @@
-//! Which programs the user has allowed to run, by the content of the command and of its files; and which judges may be
-//! asked, by server and task.
+//! Trust of programs, by content of command and files, and of judges, by server and task.
 
 use std::path::{Path, PathBuf};
 
@@ -11,32 +10,32 @@ use crate::sandbox::{FoundProgram, installation_problem, is_trusted as is_noted,
 use crate::score::error::ScoreError;
 use crate::task::{TaskError, TaskFiles};
 
-/// Notes that are searched, and bytes of one.
+/// Trust files searched, and size of one.
 const MAX_NOTES: usize = 4_096;
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 
-/// A program, a tool or a judge that a task names, and whether it may run or be asked.
+/// A program, tool or judge of a task, and whether it is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
-    /// The model, address and key variable of a judge or a teacher, to which prompts and answers are sent.
+    /// Model, address and key variable of a judge or teacher, which receives prompts and answers.
     pub server: Option<String>,
-    /// Whether that server teaches.
+    /// Whether that server is a teacher.
     pub is_teacher: bool,
-    /// The program of a tool or an agent.
+    /// The program of a tool or agent.
     pub tool: Option<ToolProgram>,
-    /// Files of the task's folder that belong to it.
+    /// Task files that belong to it.
     pub files: Vec<String>,
-    /// The files outside that start, each with where its links lead, and what interprets them.
+    /// Executed files outside the task, each with its link targets and interpreter.
     pub programs: Vec<String>,
-    /// SHA-256 in hex over the command, the programs that it starts, the names and the bytes of the files; of a judge
+    /// SHA-256 in hex over the command, its programs, names and contents of the files; for a judge
     /// over server and task.
     pub digest: String,
     pub is_trusted: bool,
-    /// A program that this machine lacks, and how to install it.
+    /// A missing program, and how to install it.
     pub missing: Option<String>,
-    /// Not trusted, but a program of this task's folder was: it has changed since.
+    /// Not trusted, but an earlier version in this task's folder was.
     pub has_changed: bool,
     /// The task's folder.
     folder: Option<PathBuf>,
@@ -56,7 +55,7 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The endpoint that `[train]` of a task names to teach, by its whole definition.
+    /// A teacher endpoint in a task's `[train]`, by its whole definition.
     pub fn for_teacher(task: &TaskFiles, definition: &str) -> Self {
         let key = format!("teacher\n{}\n{definition}", task.name);
         let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
@@ -138,14 +137,13 @@ impl Trust {
         }
     }
 
-    /// Whether it is the program that holds the conversations.
     pub(crate) fn is_agent(&self) -> bool {
         self.tool
             .as_ref()
             .is_some_and(|program| program.word == "agent")
     }
 
-    /// How many of each there are, and their files: `1 command, 2 tools, 3 files`.
+    /// Counts, with files: `1 command, 2 tools, 3 files`.
     pub fn counts(all: &[Self]) -> String {
         let mut subjects: Vec<(&str, usize)> = Vec::new();
         for subject in all.iter().map(Self::subject) {
@@ -165,12 +163,12 @@ impl Trust {
             .join(", ")
     }
 
-    /// The commands as one would type them.
+    /// Commands as typed in a shell.
     pub fn command_lines(&self) -> impl Iterator<Item = String> {
         self.commands.iter().map(|command| command.join(" "))
     }
 
-    /// Remembers, or forgets, that the program may run.
+    /// Stores or revokes trust.
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
         let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);
@@ -199,12 +197,12 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// The last line of a note: the folder that a program was trusted in.
+/// Last line of a trust file: the folder in which it was given.
 fn record(folder: &Path) -> String {
     format!("in {:?}", folder.display().to_string())
 }
 
-/// Digests of the programs that were trusted in a task's folder.
+/// Digests trusted in a task's folder.
 pub(crate) fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
     let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());
@@ -225,14 +223,13 @@ pub(crate) fn trusted_of(of: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A scorer's files with their content, and the programs that its commands start.
+/// A scorer's files with contents, and the programs its commands start.
 type TrustedFiles = (Vec<(String, Vec<u8>)>, Vec<FoundProgram>);
 
-/// The files of a scorer's program, and the programs that its commands start, as they were when they were found to be
-/// trusted.
+/// A scoring program's files and programs, as verified.
 ///
 /// # Errors
-/// Refuses a program that may not run, or is not there.
+/// A program that is untrusted or missing.
 pub(crate) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<TrustedFiles, ScoreError> {
     let files = task.read_files(&rules.files)?;
     let (trust, programs) = Trust::for_scorer(task, rules, &files);
@@ -262,7 +259,7 @@ pub(crate) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<TrustedFil
     }
 }
 
-/// Refuses a judge that the user has not allowed to ask; `digest` and `server`: of its rules.
+/// Rejects an untrusted judge; `digest` and `server`: of its rules.
 pub(crate) fn check_judge_trust(
     task: &TaskFiles,
     digest: &str,

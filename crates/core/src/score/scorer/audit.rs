@@ -1,4 +1,4 @@
-//! Rewards of degenerate answers: a model trained with a schema that accepts `{}` learns to write `{}`.
+//! Degenerate-answer check: a model trained with a schema that accepts `{}` learns to write `{}`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,33 +16,33 @@ use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::{Tier, mean_reward};
 use crate::task::functions;
 
-/// Rows that are asked; more would not change the answer.
+/// Rows tried.
 const MAX_ROWS: usize = 500;
-/// Fewer where a judge scores: its answers cost.
+/// Rows tried with a judge, which costs.
 const MAX_JUDGED_ROWS: usize = 20;
-/// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
+/// Total bytes per answer over all rows; long answers are tried on fewer.
 const MAX_BYTES: usize = 4 << 20;
 
 /// A degenerate answer and its reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    /// The kind of answer.
+    /// Kind of answer.
     pub name: String,
-    /// The answer, shortened.
+    /// Truncated.
     pub completion: String,
     pub tier: Tier,
-    /// Rows that were asked: of a long answer or schema, not all.
+    /// Rows tried: not all for a long answer or schema.
     pub rows: usize,
-    /// Mean reward over them.
+    /// Mean over the rows.
     pub reward: f64,
-    /// Whether training would be drawn to it.
+    /// Whether training could be drawn to it.
     pub weak: bool,
     pub sentence: String,
 }
 
-/// Scores degenerate answers against the task's rows (against none, if there are none).
+/// Scores degenerate answers on the task's rows (once without a row, if there are none).
 pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
-    // A short answer may miss as many keys as the schema has.
+    // Cost grows with the schema too: a short answer may miss all its keys.
     let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
     let most = if scorer.asks_judge() {
         MAX_JUDGED_ROWS
@@ -50,7 +50,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         MAX_ROWS
     };
     let rows = &rows[..rows.len().min(most).min(affordable)];
-    // Without a tokenizer nobody earns a length in tokens.
+    // Lengths in tokens need a tokenizer.
     let is_earned = |part: &&RewardPart| !matches!(part.value, PartValue::Length(length) if length.unit == LengthUnit::Tokens);
     let parts = task
         .rewards
@@ -103,7 +103,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
             advice,
         ));
     }
-    // Only a program knows which completion gives an `expected`; its text may.
+    // Only a program knows which completion matches an `expected`; its text may.
     let is_program = task.command().is_some_and(|rules| !rules.takes_code());
     let completion_of = |expected: &Value, row: Option<&PromptRow>| {
         let known = scorer.expected_completion(expected, row);
@@ -124,7 +124,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     findings
 }
 
-/// An answer whose texts are the most frequent word of the prompt, and whose numbers its most frequent number.
+/// An answer made of the prompt's most frequent word and number.
 fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Option<String> {
     let prompt = row.map(prompt_of)?;
     let most_frequent = |is_sought: fn(&str) -> bool| {
@@ -165,7 +165,7 @@ fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Optio
     )
 }
 
-/// Of least values; those of an `enum` stay.
+/// Replaces leaves of minimal values, except those of an `enum`.
 fn replace_leaves(value: &mut Value, word: &str, number: u32) {
     match value {
         Value::Array(items) => items
@@ -217,7 +217,7 @@ fn finding(
         .filter(|(_, score)| must_fail && score.tier == Tier::Valid)
         .map(|(row, _)| row.line)
         .collect();
-    // Nine tenths of the best reward leave nothing to learn from.
+    // Nine tenths of the best reward leave nothing to learn.
     let weak = tier == Tier::Valid && reward >= 0.9 * best || !accepting.is_empty();
     let sentence = match tier {
         _ if !accepting.is_empty() => format!(
@@ -260,7 +260,7 @@ pub(crate) fn shown_lines(lines: &[usize]) -> String {
     format!("{word} {}{more}", shown.join(", "))
 }
 
-/// The first JSON object or list written in the prompt.
+/// First JSON object or list in the prompt.
 fn example_in(row: &PromptRow) -> Option<String> {
     let first_value = |text: &String| {
         let starts = text

@@ -1,5 +1,4 @@
-//! Scoring many completions: in order, with memory for one batch, on a pool of threads with every core, or with as many
-//! as `RAYON_NUM_THREADS` allows.
+//! Scores many completions in order, batch by batch, on all cores or `RAYON_NUM_THREADS`.
 
 use rayon::prelude::*;
 
@@ -8,21 +7,21 @@ use crate::score::scorer::Scorer;
 use crate::score::threads::on_every_core;
 use crate::score::verdict::Score;
 
-/// Completions scored at once; enough to keep every core busy, few enough to hold.
+/// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
-/// So many bytes of completions are a batch as well.
+/// Bytes per batch.
 const BATCH_BYTES: usize = 256 << 20;
 
-/// So few are scored by one thread before another one is woken: a score takes some ten microseconds.
+/// Up to this many are scored on one thread: a score takes some ten microseconds.
 const MAX_SERIAL_LINES: usize = 8;
 
 impl Scorer {
-    /// Scores of a batch, in order.
+    /// Scores in order.
     pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
         self.score_while(completions, || true).unwrap_or_default()
     }
 
-    /// Scores as [`Self::score_all`]; returns `None` once `keep_going` returns false.
+    /// As [`Self::score_all`]; `None` once `keep_going` returns false.
     pub fn score_while(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
@@ -43,7 +42,7 @@ impl Scorer {
         })
     }
 
-    /// Scores as [`Self::score_while`], of tiers alone where a judge scores a part of the reward: it is not asked.
+    /// As [`Self::score_while`], for tiers only: judges of reward parts are not asked.
     pub fn tiers_while(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
@@ -65,18 +64,18 @@ impl Scorer {
     }
 }
 
-/// Work on each line of a stream besides scoring it, spread over all cores.
+/// Per-line work around scoring, spread over all cores.
 #[derive(Debug)]
 pub struct LineWork<T, P, W> {
-    /// Reads a line. After an error nothing more is scored.
+    /// Parses a line. An error stops scoring.
     pub read: P,
-    /// Finds an item's completion and row.
+    /// Completion and row of an item.
     pub asked: fn(&T) -> (&str, Option<&PromptRow>),
-    /// Makes of item and score what is written.
+    /// Output for item and score.
     pub write: W,
 }
 
-/// Scores lines in order, a batch at a time: `done` takes what was made of each, in their order.
+/// Scores lines in order, batch by batch; `done` gets the outputs in order.
 pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
     scorer: &Scorer,
     mut lines: impl Iterator<Item = NumberedLine>,

@@ -1,4 +1,4 @@
-//! The scorer of a task: compiled once, then asked for every completion.
+//! A task's scorer: compiled once, used for every completion.
 
 pub mod audit;
 pub(super) mod batch;
@@ -17,7 +17,6 @@ use crate::score::verdict::{
 };
 use crate::task::TierValues;
 
-/// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{who} failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui {command}`, then start again"
@@ -25,22 +24,22 @@ use crate::task::TierValues;
 pub struct ScorerErrors {
     /// What may have failed.
     pub who: &'static str,
-    /// What tries it.
+    /// Command to try it.
     pub command: &'static str,
     pub failed: usize,
     pub all: u32,
-    /// Why the first one failed.
+    /// Reason of the first failure.
     pub reason: String,
 }
 
-/// Scores completions of one task. Shared by threads; a score is a function of completion and row.
+/// Scores completions of a task. Thread-safe; a score is a function of completion and row.
 #[derive(Debug)]
 pub struct Scorer {
     own: Rules,
     tiers: TierValues,
     parts: Vec<Part>,
     most_errors: f64,
-    /// As in [`ScorerErrors`].
+    /// Subject and command of [`ScorerErrors`].
     may_fail: (&'static str, &'static str),
 }
 
@@ -49,20 +48,20 @@ pub struct Scorer {
 struct Rules {
     judge: Box<dyn Judge>,
     thoughts: ThinkRules,
-    /// Whether invalid completions get credit for what they meet.
+    /// Whether invalid completions get partial credit.
     graded: bool,
-    /// Whether it puts prompt and answer to a model, which costs.
+    /// Whether it asks a model, which costs.
     asks_model: bool,
     are_asked_together: bool,
     compares_group: bool,
 }
 
-/// A reward part that is added to the tier's value.
+/// A weighted part, added to the tier's value.
 #[derive(Debug)]
 struct Part {
     name: String,
     weight: f64,
-    /// Whether it is 0 for answers that are not valid.
+    /// Whether it is 0 for invalid answers.
     after_valid: bool,
     worth: Worth,
 }
@@ -79,7 +78,7 @@ enum Worth {
     Scored { by: Rules, expected: Option<String> },
 }
 
-/// The parts of a reward with their weights, the tier first.
+/// Weights by part name, the tier first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartWeights(pub Vec<(String, f64)>);
 
@@ -89,7 +88,7 @@ impl Part {
         !self.after_valid || tier == Tier::Valid
     }
 
-    /// Whether there is nothing to compare with: it then adds nothing, and has no value.
+    /// Whether there is nothing to compare with: the part then has no value and adds nothing.
     fn is_unknown(&self, score: &Score, row: Option<&PromptRow>) -> bool {
         match &self.worth {
             Worth::Fields => score.fields.is_none() && score.exact.is_none(),
@@ -107,7 +106,7 @@ impl Part {
         }
     }
 
-    /// The rule of a length in tokens, which a text alone does not tell.
+    /// The length rule if it counts tokens, which text does not show.
     fn token_length(&self) -> Option<LengthRule> {
         match self.worth {
             Worth::Length(length) if length.unit == LengthUnit::Tokens => Some(length),
@@ -115,7 +114,7 @@ impl Part {
         }
     }
 
-    /// A row as the part's own scorer sees it.
+    /// The row with the part's own `expected`.
     fn row(&self, row: &PromptRow) -> PromptRow {
         let (reads_prompt, expected) = match &self.worth {
             Worth::Scored { by, expected } => (by.asks_model, expected.as_deref()),
@@ -149,7 +148,7 @@ impl Rules {
         })
     }
 
-    /// Where the answer begins.
+    /// Start of the answer.
     fn start(&self, completion: &str) -> usize {
         answer_start(completion, self.thoughts, |from| {
             self.judge.can_read(completion, from)
@@ -209,7 +208,7 @@ impl Rules {
         })
     }
 
-    /// In [0, 1].
+    /// Value in [0, 1].
     fn value(&self, verdict: &Verdict) -> f64 {
         let of_tier = match verdict.tier {
             Tier::Unparsable => 0.0,
@@ -226,7 +225,7 @@ impl Rules {
 }
 
 impl Scorer {
-    /// Checks and compiles what defines the task's right answers.
+    /// Checks and compiles the task's definition.
     pub fn new(task: &Task) -> Result<Self, ScoreError> {
         let part = |part: &RewardPart| {
             let worth = match &part.value {
@@ -272,8 +271,7 @@ impl Scorer {
         })
     }
 
-    /// Loads the judges that are models of this machine, so that the first answer need not wait; the digest of each by the
-    /// name of its part, which is empty for `[score]`.
+    /// Loads local judge models in advance; returns each digest by part name, empty for `[score]`.
     ///
     /// # Errors
     /// Why one cannot be loaded.
@@ -288,7 +286,7 @@ impl Scorer {
         loaded.filter_map(Result::transpose).collect()
     }
 
-    /// Refuses scores of which too many are errors of the scorer: what remains says little about the model.
+    /// Rejects scores with too many scorer errors, as the remainder says little about the model.
     pub fn check_errors<'s>(
         &self,
         scores: impl Iterator<Item = &'s Score>,
@@ -317,12 +315,14 @@ impl Scorer {
         }
     }
 
-    /// Names under a schema's `format` that `assert_formats` does not check, because the validator does not know them.
+    /// Names in a schema's `format` that `assert_formats` does not check, since the validator does
+    /// not know them.
     pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
         self.own.judge.unknown_formats().into_iter()
     }
 
-    /// The completion that gives an `expected` of a row, for checking it and for learning from it; `None` where many may.
+    /// The completion for a row's `expected`, for checks and as training target; `None` if it is
+    /// not unique.
     pub fn expected_completion(
         &self,
         expected: &serde_json::Value,
@@ -331,18 +331,19 @@ impl Scorer {
         self.own.judge.completion_of(expected, row)
     }
 
-    /// What keeps every answer to a row from having a score, in its scorer or in that of a part.
+    /// Why no answer to this row can be scored, by the scorer or that of a part.
     pub fn row_problem(&self, row: &PromptRow) -> Option<String> {
         self.rules().find_map(|rules| rules.judge.row_problem(row))
     }
 
-    /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
+    /// Results of a completion's query and of the expected one; `None` for other kinds, and unless
+    /// both run.
     pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         let answer = completion.get(self.own.start(completion)..)?;
         self.own.judge.results(answer.trim(), row)
     }
 
-    /// Scores a completion as the model wrote it. The row supplies `expected`, and what else the kind of scorer reads.
+    /// Scores a raw completion. The row supplies `expected` and other fields the scorer reads.
     pub fn score(&self, completion: &str, row: Option<&PromptRow>) -> Score {
         let own = self.own.judge(completion, row);
         let tier = own.tier;
@@ -353,8 +354,8 @@ impl Scorer {
         self.score_of((completion, row), own, self.parts.iter().map(of_part))
     }
 
-    /// Gives the part `chain` of all answers of a conversation the value of the worst one. If one of them has no score,
-    /// none has a reward.
+    /// Sets the part `chain` of a conversation's answers to the worst one's value. If one has no
+    /// score, none has a reward.
     pub fn join(&self, answers: &mut [&mut Score]) {
         let Some(part) = self
             .parts
@@ -392,7 +393,7 @@ impl Scorer {
         }
     }
 
-    /// Adds the part `length` where it counts tokens, which a text alone does not tell. `tokens`: as sampled.
+    /// Adds the part `length` if it counts tokens. `tokens`: as sampled.
     pub fn add_length(&self, score: &mut Score, tokens: usize) {
         let counted = |part| Some((part, Part::token_length(part)?));
         let Some((part, length)) = self.parts.iter().find_map(counted) else {
@@ -409,12 +410,12 @@ impl Scorer {
         }
     }
 
-    /// Whether a part counts tokens, so that a text alone does not have the whole reward.
+    /// Whether a part counts tokens, so that text alone does not determine the reward.
     pub fn counts_tokens(&self) -> bool {
         self.parts.iter().any(|part| part.token_length().is_some())
     }
 
-    /// The parts of a reward, as [`Score::parts`] names them, with their weights.
+    /// Weights of the parts named in [`Score::parts`].
     pub fn part_weights(&self) -> PartWeights {
         let graded = self.own.graded.then(|| {
             (
@@ -438,29 +439,30 @@ impl Scorer {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(Part::scored_by))
     }
 
-    /// Whether programs score: they take long, many completions are asked together, and answers are remembered.
+    /// Whether programs score: slow, batched, cached.
     pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.are_asked_together)
     }
 
-    /// Whether a judge scores: what is not needed is not scored.
+    /// Whether a judge scores, so unneeded scores should be avoided.
     pub fn asks_judge(&self) -> bool {
         self.rules().any(|rules| rules.asks_model)
     }
 
-    /// The score of a completion without the weighted parts.
+    /// Score without weighted parts.
     pub(crate) fn score_alone(&self, (completion, row): (&str, Option<&PromptRow>)) -> Score {
         let verdict = self.own.judge(completion, row);
         let value = self.own.value(&verdict);
         alone(verdict, value)
     }
 
-    /// Whether a score depends on the other completions of its prompt, so that they are scored together only.
+    /// Whether a prompt's completions must be scored together.
     pub fn compares_groups(&self) -> bool {
         self.rules().any(|rules| rules.compares_group)
     }
 
-    /// Scores in order, of each judge's verdicts on all completions; `None` once `keep_going` returns false.
+    /// Scores in order, from each judge's verdicts on all completions; `None` once `keep_going`
+    /// returns false.
     pub(crate) fn score_together(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
@@ -497,7 +499,7 @@ impl Scorer {
         Some(own.into_iter().zip(completions).map(score).collect())
     }
 
-    /// `of_parts`: for each part the verdict of its own scorer, if it has one.
+    /// `of_parts`: verdict of each part's own scorer, if any.
     fn score_of(
         &self,
         completion: (&str, Option<&PromptRow>),
@@ -520,7 +522,7 @@ impl Scorer {
         score
     }
 
-    /// Puts a completion to each program that scores the task, in a process of its own.
+    /// Runs each scoring program on a completion in a new process.
     pub fn try_programs(&self, completion: &str, row: Option<&PromptRow>) -> Vec<Trial> {
         let of_part = |part: &Part| {
             let row = row.map(|row| part.row(row));
@@ -533,7 +535,7 @@ impl Scorer {
             .collect()
     }
 
-    /// Graded credit stays below the next tier; weighted parts come on top.
+    /// Graded credit stays below the next tier; weighted parts are added on top.
     fn add_parts(
         &self,
         score: &mut Score,
@@ -550,7 +552,7 @@ impl Scorer {
             score.add_part(PartName::Graded, credit);
         }
         for (part, verdict) in self.parts.iter().zip(of_parts) {
-            // What is not known of the row stays unknown; the rest is 0 before the answer is valid.
+            // Parts without a reference stay unknown; others are 0 for invalid answers.
             if part.is_unknown(score, row) {
                 continue;
             }
@@ -581,7 +583,7 @@ impl Scorer {
         }
     }
 
-    /// The share of the answer's values that the prompt states; puts their places into the score.
+    /// Share of the answer's values that the prompt states; records their places in the score.
     fn ground(
         &self,
         (grounded, row): (&Grounded, &PromptRow),
@@ -599,7 +601,7 @@ impl Scorer {
     }
 }
 
-/// The score of one verdict, without weighted parts.
+/// Score of one verdict, without weighted parts.
 fn alone(found: Verdict, reward: f64) -> Score {
     Score {
         reward: if found.is_error() { f64::NAN } else { reward },
@@ -617,7 +619,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
     }
 }
 
-/// An answer's value for its conversation, in [0, 1]: by its tier, or its program's number.
+/// An answer's value for its conversation, in [0, 1]: by tier, or its program's number.
 fn own_value(score: &Score) -> f64 {
     let of_tier = match score.tier {
         Tier::Unparsable => 0.0,
@@ -627,8 +629,8 @@ fn own_value(score: &Score) -> f64 {
     score.part(PartName::Score).unwrap_or(of_tier)
 }
 
-/// Adds to a score why a part of it is not right: reasons and metrics with the part's name before them, and a failure
-/// class where the score has none. Without the part the reward is not known.
+/// Merges a part's failure into a score: reasons and metrics prefixed with the part's name, failure
+/// class if none is set. A failed part makes the reward unknown.
 fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     if verdict.is_error() {
         (score.failure, score.errors) = (Some(FailureClass::ScorerError), Vec::new());
@@ -663,7 +665,7 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     );
 }
 
-/// The share of expected fields that are equal, in [0, 1].
+/// Share of equal expected fields, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() {

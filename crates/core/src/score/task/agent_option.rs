@@ -1,4 +1,4 @@
-//! `--agent`: a task with the program of a command line as its `[agent]`.
+//! `--agent`: a task with a command line as its `[agent]`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub enum AgentOptionError {
 }
 
 impl Task {
-    /// A copy of the task whose agent runs this command, which is trusted: the user has typed it. Words that are files of
-    /// the folder `here` belong to it. The copy is gone with the last clone of the task.
+    /// A copy of the task with this command as agent, trusted since the user typed it. Words that
+    /// name files in `here` belong to it. The copy is deleted with the last clone of the task.
     ///
     /// # Errors
-    /// A command without words, a task that has an agent, and files that cannot be read.
+    /// An empty command, a task with an agent, unreadable files.
     pub fn with_agent(&self, command: &str, here: &Path) -> Result<Self, AgentOptionError> {
         let refuse = |why: String| Err(AgentOptionError::Command(why));
         let mut words = words(command).map_err(AgentOptionError::Command)?;
@@ -37,7 +37,7 @@ impl Task {
                 self.label(TASK_FILE)
             ));
         }
-        // A path of a program stays what it is.
+        // A program's path is kept.
         if words[0].contains('/') {
             let path = std::path::absolute(here.join(&words[0])).unwrap_or_default();
             words[0] = path.display().to_string();
@@ -98,7 +98,7 @@ impl Task {
     }
 }
 
-/// The words of a command; quotes keep white space.
+/// Splits a command; quotes keep white space.
 fn words(command: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in command.chars() {

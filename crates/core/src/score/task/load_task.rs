@@ -1,4 +1,4 @@
-//! Reads a task: its files, then the definition of right answers by the kind of scorer that `[score]` names.
+//! Loads a task: its files, then the definition by the kind in `[score]`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::task::{
     find_embedded, find_home, find_template,
 };
 
-/// The `task.toml` of a task of which nothing is known.
+/// Placeholder `task.toml` of an unread task.
 const UNREAD: &str = "name = \"unread\"\n[score]\nkind = \"text\"";
 
 impl Task {
-    /// Finds a task by path, by name in the nearest workspace above the current folder, or among the embedded ones.
+    /// Finds a task by path, by name in the nearest workspace above the current folder, or among
+    /// the embedded ones.
     pub fn resolve(text: &str) -> Result<Self, TaskError> {
         let here = std::env::current_dir().map_err(|source| TaskError::Read {
             label: ".".to_owned(),
@@ -47,8 +48,8 @@ impl Task {
         read_task(Home::Embedded(find_template(name)?))
     }
 
-    /// The `task.toml` of a folder as a text to edit, which need not be a valid task: [`Task::with_definition_text`]
-    /// reads it. Nothing else of the returned task is known.
+    /// A folder's possibly invalid `task.toml` for editing; [`Task::with_definition_text`] parses
+    /// it. Everything else is a placeholder.
     pub fn unread(folder: &Path) -> Result<Self, TaskError> {
         let name = folder
             .file_name()
@@ -58,15 +59,15 @@ impl Task {
         unread(Home::Folder(folder.to_owned()), name)
     }
 
-    /// The `task.toml` of a task that another file defines, as by [`Task::unread`].
+    /// The `task.toml` of a task defined by another file, as [`Task::unread`].
     pub fn toml(&self) -> Result<Self, TaskError> {
         unread(self.home.clone(), self.name.clone())
     }
 
-    /// The same task with another text of its [`TaskFiles::definition_file`].
+    /// Replaces the text of the [`TaskFiles::definition_file`].
     ///
     /// # Errors
-    /// [`TaskError`] if the text cannot be read, or names a file that the task may not read.
+    /// [`TaskError`] if the text is invalid, or names an inaccessible file.
     pub fn with_definition_text(&self, text: &str) -> Result<Self, TaskError> {
         if self.definition_file == TASK_FILE {
             return parse_task(self.home.clone(), text);
@@ -86,7 +87,8 @@ impl Task {
         })
     }
 
-    /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
+    /// Why embedded model `model` does not suit this task; `None` if it was pretrained for it or is
+    /// not embedded.
     pub fn embedded_model_note(&self, model: &str) -> Option<String> {
         let made_for = |sample: &str| {
             Self::embedded(sample).is_ok_and(|sample| sample.answer_names() == self.answer_names())
@@ -184,7 +186,7 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     Ok(task)
 }
 
-/// Refuses `[score.grounded] except` with a field that answers do not have.
+/// Rejects unknown fields in `[score.grounded] except`.
 fn check_grounded(task: &Task, section: &Section<'_>) -> Read<()> {
     let offset = section.get("except").map_or(0, |(_, offset)| offset);
     match Grounded::new(&*task.definition, task).and_then(|grounded| grounded.unknown_path()) {

@@ -1,4 +1,4 @@
-//! A task: its files, with the definition of right answers that a kind of scorer has read from them.
+//! A task: its files with the definition of right answers.
 
 pub(super) mod agent_option;
 pub(super) mod load_task;
@@ -26,13 +26,13 @@ use crate::text::{ThinkMarks, Tokenizer};
 pub struct Task {
     pub(crate) files: TaskFiles,
     pub(crate) definition: Arc<dyn Definition>,
-    /// Of the think blocks of the model whose answers it judges; all known ones where that is not known.
+    /// Think marks of the model being judged; all known ones if unknown.
     pub(crate) think_marks: &'static [ThinkMarks],
     /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) agent: Option<Agent>,
-    /// The folder of a copy that ends with the task.
+    /// Folder of a temporary copy.
     pub(crate) _copy: Option<Arc<PrivateFolder>>,
 }
 
@@ -53,39 +53,38 @@ impl DerefMut for Task {
 /// `[[reward]]`: a part added to the tier's value.
 #[derive(Debug, Clone)]
 pub struct RewardPart {
-    /// Its name in metrics: an own one, or that of the part with a scorer of its own.
+    /// Name in metrics: built-in, or of a part with its own scorer.
     pub part: String,
     /// Multiplies the part, which is in [0, 1].
     pub weight: f64,
-    /// Whether it is 0 for answers that are not valid.
+    /// Whether it is 0 for invalid answers.
     pub after_valid: bool,
     pub value: PartValue,
 }
 
-/// What a part of the reward is worth.
 #[derive(Debug, Clone)]
 pub enum PartValue {
-    /// The share of fields that are equal to `expected`.
+    /// Share of fields equal to `expected`.
     Fields,
-    /// Whether all are, and no other is there.
+    /// Whether all fields are equal, without additional ones.
     Exact,
-    /// Whether the completion would be valid without a fence or prose around the answer.
+    /// Whether the completion would be valid without a surrounding fence or prose.
     Tolerant,
     /// The worst answer of the row's turns.
     Chain,
-    /// The share of values that the prompt states.
+    /// Share of values that the prompt states.
     Grounded,
     Length(LengthRule),
     Scored {
-        /// The task as that scorer sees it: with its definition and rules, and no parts.
+        /// The task with that scorer's definition and rules, without parts.
         task: Box<Task>,
-        /// The field of a row that is `expected` of that scorer; `None` for nothing.
+        /// Row field used as `expected` by that scorer.
         expected: Option<String>,
     },
 }
 
 impl RewardPart {
-    /// The task as the part's own scorer sees it.
+    /// The task with the part's own scorer.
     pub fn scored_by(&self) -> Option<&Task> {
         match &self.value {
             PartValue::Scored { task, .. } => Some(task),
@@ -93,7 +92,7 @@ impl RewardPart {
         }
     }
 
-    /// The field of a row that is `expected` of the part's own scorer.
+    /// Row field used as `expected` by the part's own scorer.
     pub fn expected(&self) -> Option<&str> {
         match &self.value {
             PartValue::Scored { expected, .. } => expected.as_deref(),
@@ -107,7 +106,7 @@ impl RewardPart {
     }
 }
 
-/// How a completion's length is worth something.
+/// Value of a completion's length.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LengthRule {
     pub aim: LengthAim,
@@ -118,23 +117,23 @@ pub struct LengthRule {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LengthAim {
-    /// No more than that.
+    /// The length should be at most this.
     Max(f64),
-    /// As near as possible.
+    /// The length should be near this.
     Target(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LengthUnit {
-    /// As sampled, the stop token included; not known of a text alone.
+    /// Tokens as sampled, with stop token; text does not show them.
     Tokens,
-    /// Of the text in UTF-8.
+    /// UTF-8.
     Bytes,
 }
 
 impl LengthRule {
-    /// In [0, 1]. With a maximum it is DAPO's punishment (arXiv 2503.14476, equation 13) plus 1, which changes no
-    /// advantage.
+    /// Value in [0, 1]. With a maximum it is DAPO's overlong penalty (arXiv 2503.14476,
+    /// equation 13) plus 1, which changes no advantage.
     pub(crate) fn value(&self, length: usize) -> f64 {
         let length = length as f64;
         match self.aim {
@@ -147,22 +146,22 @@ impl LengthRule {
 }
 
 impl Task {
-    /// The grammar of right answers; `None` where decoding cannot be constrained to them.
+    /// `None` if decoding cannot be constrained.
     pub fn grammar(&self) -> Option<Grammar<'_>> {
         self.definition.grammar()
     }
 
-    /// The JSON Schema of right answers, where that defines them.
+    /// The JSON Schema of answers, if they have one.
     pub fn schema(&self) -> Option<&Value> {
         self.definition.schema().map(|schema| schema.value)
     }
 
-    /// Whether answers call functions.
+    /// Whether answers are function calls.
     pub fn calls_functions(&self) -> bool {
         matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
     }
 
-    /// The tools of every row without its own.
+    /// Tools of rows without their own.
     pub fn tools(&self) -> Option<&Value> {
         if let Some(Grammar::ToolCalls(rules)) = self.grammar() {
             rules.tools.as_ref()
@@ -179,38 +178,38 @@ impl Task {
         rules.named_call_format().map(|format| format.name)
     }
 
-    /// Whether text may be before the first call of functions.
+    /// Whether text is allowed before the first function call.
     pub fn takes_prose(&self) -> bool {
         matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
     }
 
-    /// The tools that a model calls while it converses.
+    /// Tools called during a conversation.
     pub fn toolset(&self) -> Option<&Toolset> {
         self.toolset.as_ref()
     }
 
-    /// The program that holds the conversations.
     pub fn agent(&self) -> Option<&Agent> {
         self.agent.as_ref()
     }
 
-    /// Whether tools or an agent make a conversation more than a prompt and its answers: no answer to its prompt is known.
+    /// Whether tools or an agent take part in conversations, so that no reference answer to a
+    /// prompt is known.
     pub fn has_partner(&self) -> bool {
         self.toolset.is_some() || self.agent.is_some()
     }
 
-    /// Whether the exit code of its agent is a verdict.
+    /// Whether the agent's exit code is the verdict.
     pub fn reads_exit_code(&self) -> bool {
         self.scorers().any(|task| task.definition.needs().exit_code)
     }
 
-    /// What is asked of the tools at the end of a conversation, each with the key of its answer.
+    /// Questions about the tools' final state, with the keys of the answers.
     pub fn state_queries(&self) -> impl Iterator<Item = (&str, &StateQuery)> {
         self.scorers()
             .filter_map(|task| task.definition.needs().state)
     }
 
-    /// Whether answers are calls, of functions or of an HTTP API.
+    /// Whether answers are calls of functions or of an HTTP API.
     pub fn has_calls(&self) -> bool {
         matches!(
             self.grammar(),
@@ -223,12 +222,12 @@ impl Task {
         self.definition.kind().name
     }
 
-    /// Whether the task, or a part of its reward, is scored by a program.
+    /// Whether a program scores the task or a part.
     pub fn runs_programs(&self) -> bool {
         self.scorers().any(|task| task.command().is_some())
     }
 
-    /// The answer of a completion: without its reasoning where the task strips that, and without white space around it.
+    /// The trimmed answer of a completion, without reasoning if the task strips it.
     pub fn answer_of<'t>(&self, completion: &'t str) -> &'t str {
         let start = answer_start(completion, self.think_rules(), |_| true);
         completion.get(start..).unwrap_or_default().trim()
@@ -241,7 +240,7 @@ impl Task {
         }
     }
 
-    /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
+    /// Whether scoring or tools run programs or ask judges that the user must trust.
     pub fn needs_trust(&self) -> bool {
         if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
             return true;
@@ -251,7 +250,7 @@ impl Task {
             || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
     }
 
-    /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
+    /// Judges of the task and its parts: part name, and the task with that judge.
     pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
         let parts = self
             .rewards
@@ -261,27 +260,26 @@ impl Task {
         all.filter_map(|(part, task)| Some((part, task, task.definition.needs().judge?)))
     }
 
-    /// The task, and as which its weighted parts see it that have a scorer of their own.
+    /// The task, and the tasks of parts with their own scorers.
     pub fn scorers(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.rewards.iter().filter_map(RewardPart::scored_by))
     }
 
-    /// The program that scores, where one does.
     pub fn command(&self) -> Option<&CommandRules> {
         self.definition.needs().program
     }
 
-    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    /// Schema of rows' `expected`: types values entered or imported without quotes.
     pub fn expected_schema(&self) -> Cow<'_, Value> {
         self.definition.expected_schema()
     }
 
-    /// The name of the [`TaskFiles::definition_file`] in messages.
+    /// Name of the [`TaskFiles::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
         self.definition.file_name()
     }
 
-    /// Names the judge of an answer, with the [`Self::definition_digest`].
+    /// Names what judges an answer, with the [`Self::definition_digest`].
     pub fn judge_name(&self) -> &'static str {
         if self.schema().is_some() {
             "schema"
@@ -295,14 +293,14 @@ impl Task {
         self.definition.digest(self)
     }
 
-    /// The kind with the names that answers may use, sorted.
+    /// The kind, and sorted names that answers may use.
     pub(crate) fn answer_names(&self) -> (&'static str, Vec<String>) {
         let mut names = self.definition.answer_names(self);
         names.sort_unstable();
         (self.kind(), names)
     }
 
-    /// The files that say what the task is: `task.toml`, and those that define right answers.
+    /// `task.toml` and the files that define right answers.
     pub fn definition_files(&self) -> Vec<&str> {
         let mut names = vec![TASK_FILE, &self.definition_file];
         names.extend(self.definition.other_files());
@@ -312,7 +310,7 @@ impl Task {
         names
     }
 
-    /// All files of the task: those that define it, sets, samples and generator.
+    /// All task files: definition, sets, samples, generator.
     pub fn file_names(&self) -> Vec<&str> {
         let prompts = &self.prompts;
         let mut names = self.definition_files();
@@ -333,12 +331,12 @@ impl Task {
         names
     }
 
-    /// All files of the task, for a frozen copy.
+    /// All task files, for a frozen copy.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         self.read_files(&self.file_names())
     }
 
-    /// SHA-256 in hex over names and bytes of all files; a missing file counts as such.
+    /// SHA-256 in hex over names and contents of all files; a missing file counts as such.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for name in self.file_names() {
@@ -356,8 +354,8 @@ impl Task {
     }
 }
 
-/// The task as it judges the answers of a model: think blocks and calls are as its chat template writes them, calls unless
-/// the task names another format.
+/// Adapts the task to a model: think marks and, unless the task sets one, call format of its chat
+/// template.
 #[must_use]
 pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
     let mut found = task.clone();
@@ -397,7 +395,7 @@ mod tests {
             (rule(LengthAim::Max(100.0), 20.0), 90, 0.5),
             (rule(LengthAim::Max(100.0), 20.0), 100, 0.0),
             (rule(LengthAim::Max(100.0), 20.0), 101, 0.0),
-            // Without a buffer the limit itself is still free.
+            // Without a buffer the limit itself is not penalised.
             (rule(LengthAim::Max(100.0), 0.0), 100, 1.0),
             (rule(LengthAim::Max(100.0), 0.0), 101, 0.0),
             (rule(LengthAim::Target(40.0), 40.0), 40, 1.0),

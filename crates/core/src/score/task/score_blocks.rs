@@ -1,4 +1,4 @@
-//! `[score]` and `[[reward]]`: blocks of `task.toml` that name a kind of scorer, and the other parts of a reward.
+//! Parses `[score]` and `[[reward]]`: scorer kinds and other reward parts.
 
 use toml::de::{DeTable, DeValue};
 
@@ -15,7 +15,7 @@ use crate::text::THINK_MARKS;
 /// Keys of the part `length`.
 const LENGTH_KEYS: [&str; 4] = ["max", "target", "buffer", "unit"];
 
-/// `[[reward]]` of a task that is otherwise read.
+/// Parses `[[reward]]` of an otherwise parsed task.
 pub(super) fn read_rewards(
     top: &Section<'_>,
     source: Source<'_>,
@@ -92,7 +92,7 @@ pub(super) fn read_rewards(
     Ok(parts)
 }
 
-/// A part without a scorer of its own; `at`: of its name.
+/// A part without its own scorer; `at`: offset of its name.
 fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, PartValue)> {
     let names = || PartName::ASKED.map(PartName::name).join(", ");
     let Some(name) = block.string("part")? else {
@@ -124,7 +124,7 @@ fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, P
     Ok((name, value))
 }
 
-/// The block of a part with a scorer of its own, and the task as that sees it.
+/// The block of a part with its own scorer, and the task with that scorer.
 fn read_scorer<'a>(
     source: Source<'a>,
     table: &'a DeTable<'a>,
@@ -166,7 +166,7 @@ fn read_after(block: &Section<'_>) -> Read<bool> {
     }
 }
 
-/// The keys of the part `length`; `at`: of its block.
+/// Keys of the part `length`; `at`: offset of its block.
 fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {
     let number = |key: &str| match (block.number(key)?, block.get(key)) {
         (Some(number), Some((_, offset))) if number < 0.0 || (number < 1.0 && key != "buffer") => {
@@ -213,7 +213,7 @@ fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {
     }
 }
 
-/// A name for metrics and failure classes, which none of the program's parts has.
+/// A name for metrics and failure classes, distinct from built-in parts.
 fn part_name(block: &Section<'_>, offset: usize, name: String) -> Read<String> {
     const MAX_NAME_LEN: usize = 16;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');

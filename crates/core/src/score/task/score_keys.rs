@@ -1,4 +1,4 @@
-//! The keys of a task's scorers as `task.toml` has them, each with its value, place and meaning.
+//! Scorer keys in a `task.toml`, with value, position and meaning.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -9,18 +9,18 @@ use crate::score::kinds::{KINDS, kind_named};
 /// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScoreKey {
-    /// Without the name of its block.
+    /// Key without the block's name.
     pub name: String,
-    /// The value as written; `None` for a key that is not set.
+    /// Value as written; `None` if unset.
     pub value: Option<String>,
-    /// Byte offset of the value in the text.
+    /// Byte offset of the value.
     pub offset: Option<usize>,
-    /// Empty for a key that is required.
+    /// Empty for a required key.
     pub default: &'static str,
     pub meaning: &'static str,
 }
 
-/// Keys of `[[reward]]`, beside those of its kind.
+/// Keys of `[[reward]]` besides those of its kind.
 const REWARD_KEYS: [KeyInfo; 8] = [
     KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
     KeyInfo::new(
@@ -50,8 +50,8 @@ const PART: KeyInfo = KeyInfo::new(
     "what is added: fields, exact, tolerant, chain, grounded or length",
 );
 
-/// The keys of a `task.toml`: those of `[score]`, set or not, then those of each `[[reward]]` with the part's name.
-/// Nothing where the text is no TOML.
+/// Keys of `[score]`, set or not, then of each `[[reward]]` with the part's name. Empty for invalid
+/// TOML.
 pub fn score_keys(text: &str) -> Vec<(Option<String>, Vec<ScoreKey>)> {
     let Ok(document) = DeTable::parse(text) else {
         return Vec::new();
@@ -102,7 +102,7 @@ pub fn score_keys(text: &str) -> Vec<(Option<String>, Vec<ScoreKey>)> {
     blocks
 }
 
-/// A key that is not set.
+/// An unset key.
 fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     let (default, meaning) = known
         .iter()
@@ -118,7 +118,7 @@ fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     }
 }
 
-/// The keys of a table, in the order of the text.
+/// Keys of a table in text order.
 fn set_keys(text: &str, table: &DeTable<'_>, known: &[KeyInfo]) -> Vec<ScoreKey> {
     let mut keys: Vec<ScoreKey> = table
         .iter()
@@ -132,7 +132,7 @@ fn set(text: &str, key: ScoreKey, value: &Spanned<DeValue<'_>>) -> ScoreKey {
     let span = value.span();
     let shown = text.get(span.clone()).unwrap_or_default().trim();
     let shown = match value.get_ref() {
-        // A table of its own is written below its header.
+        // A table of its own is below its header.
         DeValue::Table(table) if !shown.starts_with('{') => {
             let names: Vec<&str> = table
                 .iter()

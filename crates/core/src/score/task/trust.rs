@@ -1,11 +1,11 @@
-//! All that a task would run or ask, with whether the user has allowed it.
+//! Everything a task would run or ask, with trust.
 
 use super::Task;
 use crate::environment::{Agent, Toolset};
 use crate::score::needs::trust::{Trust, TrustError, trusted_of};
 
 impl Trust {
-    /// The programs that the task's scorers and tools would run, and the judges that they would ask.
+    /// Programs of the task's scorers and tools, and judges.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let mut all = Self::programs(task)?;
         for (_, judged, rules) in task.judges().filter(|(_, _, rules)| rules.local.is_none()) {

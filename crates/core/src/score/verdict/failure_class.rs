@@ -1,42 +1,42 @@
-//! The kind of a failure, for counting over time: those that the program knows, and those that a user's scorer names.
+//! Failure classes for counting over time: built-in ones, and those named by a user's scorer.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a completion is not right: the first class that explains it.
+/// The most informative class that explains why a completion is not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
     /// A Markdown fence around the value.
     Fence,
-    /// Text around the value, or no value at all.
+    /// Text around the value, or no value.
     Prose,
     /// The text ends too early.
     Truncated,
-    /// Broken JSON, or a query that does not parse.
+    /// Malformed JSON, or an unparsable query.
     Syntax,
-    /// Reasoning where the answer should be.
+    /// Reasoning in place of the answer.
     ThinkLeak,
     /// A call inside the reasoning, and none after it.
     ThinkCall,
-    /// A required key is absent.
+    /// A missing required key.
     MissingKey,
-    /// A value of another type than the schema's.
+    /// A value of a type that the schema does not allow.
     WrongType,
-    /// A value that is not among the allowed ones.
+    /// A value outside the enum.
     Enum,
-    /// A key that the schema does not have.
+    /// A key not allowed by the schema.
     ExtraKey,
-    /// Well-formed, but not what was expected.
+    /// Well-formed, but different from `expected`.
     WrongValue,
-    /// A call in another format than the task reads.
+    /// A call in a foreign format.
     CallFormat,
-    /// A call of a tool that the row does not offer.
+    /// A tool that the row does not offer.
     UnknownFunction,
-    /// A call without an argument that the tool requires.
+    /// A missing required argument.
     MissingArgument,
-    /// A call with an argument that the tool does not have.
+    /// An argument that the tool does not have.
     ExtraArgument,
     /// Other calls than expected, or in another order.
     WrongCalls,
@@ -44,9 +44,9 @@ pub enum FailureClass {
     UnknownColumn,
     /// A query that the parser's grammar lacks, though its dialect may have it.
     NotUnderstood,
-    /// A query whose result is not that of the expected one.
+    /// A query with a result other than the expected one's.
     WrongResult,
-    /// A request that no operation of the document takes, or of another operation than asked for.
+    /// A request that matches no operation of the document, or not the requested one.
     WrongOperation,
     MissingParameter,
     /// A parameter that the operation does not have.
@@ -55,32 +55,31 @@ pub enum FailureClass {
     WrongStatus,
     /// The pattern does not match.
     NoMatch,
-    /// A conversation with tools that ended otherwise than with an answer.
+    /// A conversation with tools that ended without an answer.
     NoAnswer,
-    /// Constrained decoding could not go on: its grammar became too complex, or no token could follow.
+    /// Constrained decoding failed: the grammar became too complex, or no token could follow.
     Constraint,
-    /// The scorer failed, so that the completion has no reward.
+    /// The scorer failed: no reward.
     ScorerError,
-    /// A result is replayed and not recorded, so that the completion has no reward.
+    /// A result is not recorded, in replay: no reward.
     NotRecorded,
-    /// An endpoint gave no answer, so that there is no completion.
+    /// An endpoint gave no completion.
     EndpointError,
-    /// A class that a scorer of the user's names.
+    /// Named by a user's scorer.
     Own(OwnClass),
-    /// Anything else.
     Other,
 }
 
-/// A failure class named by a scorer: letters, digits, `_` and `-`.
+/// Named by a scorer: letters, digits, `_` and `-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnClass(&'static str);
 
-/// Names in memory at most, since they are never freed; a scorer's own limit is lower.
+/// Interned names, which are never freed; a scorer's own limit is lower.
 const MAX_NAMES: usize = 1_024;
 const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
-    /// The classes that the program knows, in the order in which tables show them.
+    /// All built-in classes in display order.
     pub const ALL: [Self; 31] = [
         Self::Fence,
         Self::Prose,
@@ -120,8 +119,8 @@ impl FailureClass {
         matches!(self, Self::ScorerError | Self::NotRecorded)
     }
 
-    /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
-    /// a text that is not a name, and beyond the number of names that are kept apart.
+    /// The class of a key in files (`think_leak`): built-in, else a user's. `None` if malformed, or
+    /// beyond the limit of names.
     pub fn from_key(key: &str) -> Option<Self> {
         let is_named = |class: &Self| {
             class
@@ -136,17 +135,17 @@ impl FailureClass {
             .or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
     }
 
-    /// Its name in files.
+    /// Name in files.
     pub fn key(self) -> String {
         self.name().replace(' ', "_")
     }
 
-    /// Its metric: the share of completions at a step.
+    /// Metric: share of completions at a step.
     pub fn metric(self) -> String {
         format!("failures/{}", self.key())
     }
 
-    /// In words.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fence => "fence",
@@ -185,7 +184,7 @@ impl FailureClass {
     }
 }
 
-/// The one copy of a name.
+/// Interns a name.
 fn own(name: &str) -> Option<&'static str> {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');

@@ -1,4 +1,5 @@
-//! A completion's values against the expected ones, field by field, under the task's normalisations.
+//! Compares a completion's values with expected ones, field by field, under the task's
+//! normalisations.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use crate::json_number::Number;
 use crate::score::answer::json::{Kind, Object, Value, parse};
 use crate::task::{ALL_FIELDS, Normalisation, Normalisations};
 
-/// Differences of a field that are ignored.
+/// Ignored differences of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ignored {
     casefold: bool,
@@ -38,18 +39,18 @@ impl From<&Normalisations> for Ignored {
     }
 }
 
-/// The normalisation of each field.
+/// Rules by field.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules(BTreeMap<String, Ignored>);
 
 impl Rules {
-    /// From `[score] normalise`.
+    /// Reads `[score] normalise`.
     pub(crate) fn new(normalise: &BTreeMap<String, Normalisations>) -> Self {
         let ignored = |(field, names): (&String, _)| (field.clone(), Ignored::from(names));
         Self(normalise.iter().map(ignored).collect())
     }
 
-    /// The field's own, else that of all others.
+    /// The field's own, else the default.
     pub(crate) fn for_field(&self, field: &str) -> Ignored {
         self.0
             .get(field)
@@ -59,10 +60,8 @@ impl Rules {
     }
 }
 
-/// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is
-/// there.
-///
-/// Compares with the expected answer that has most fields in common, where there are several.
+/// Compares fields if an object is expected (else `None`), and whether everything is equal with
+/// nothing extra. Of several alternatives uses the one with most fields in common.
 pub(crate) fn compare(
     root: &Value<'_>,
     expected: &serde_json::Value,
@@ -81,7 +80,7 @@ pub(crate) fn compare(
                         .count(),
                 )
             };
-            // Ties go to the first, which `max_by_key` finds from behind.
+            // Ties go to the first; `max_by_key` returns the last.
             compared.rev().max_by_key(in_common).unwrap_or_default()
         }
         Expectation::Plain(serde_json::Value::Object(members)) => {
@@ -92,7 +91,7 @@ pub(crate) fn compare(
     }
 }
 
-/// [`compare`] with the members of an object. A field that may be missing, and is, has no entry.
+/// [`compare`] with an object's members. A missing optional field has no entry.
 pub(crate) fn compare_members(
     root: &Value<'_>,
     members: &Map<String, serde_json::Value>,
@@ -119,7 +118,7 @@ pub(crate) fn compare_members(
     (OrderedMap(fields), exact)
 }
 
-/// Whether a plain text is the expected value. A number may be written in any way that JSON has.
+/// Whether plain text equals the expected value. A number may have any JSON notation.
 pub(crate) fn equal_text(found: &str, expected: &serde_json::Value, rule: Ignored) -> bool {
     let rule = Ignored {
         number: rule.number || expected.is_number() || marked_number(expected).is_some(),
@@ -190,7 +189,7 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -
     }
 }
 
-/// A text that all spellings of one value share.
+/// Canonical text of a value.
 fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
     let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace {
         text.trim()
@@ -221,8 +220,8 @@ fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
     normal
 }
 
-/// Unicode's full case folding, as Python's `str.casefold`. It is that of the capital letters, but for dotless i, which
-/// has one without its distinction, and Cherokee, which folds to capitals.
+/// Unicode's full case folding, as Python's `str.casefold`: lower case of the upper case, except
+/// dotless i, whose upper case loses the distinction, and Cherokee, which folds to upper case.
 fn case_folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -240,7 +239,7 @@ fn case_folded(text: &str) -> String {
     folded
 }
 
-/// A number in JSON's own grammar, white space around it aside.
+/// A number in JSON's grammar, trimmed.
 fn written_number(text: &str) -> Option<Number<'_>> {
     match parse(text, 0).ok()?.root.kind {
         Kind::Number(number) => Some(number),
@@ -248,8 +247,8 @@ fn written_number(text: &str) -> Option<Number<'_>> {
     }
 }
 
-/// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11
-/// March 2024`, `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
+/// Year, month and day of an unambiguous date: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11 March
+/// 2024`, `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
 fn date(text: &str) -> Option<(u32, u32, u32)> {
     let parts: Vec<&str> = text
         .split([' ', '-', '/', '.', ','])
@@ -290,7 +289,7 @@ fn date(text: &str) -> Option<(u32, u32, u32)> {
         .then_some((year, month, day))
 }
 
-/// January is 1; three letters are enough.
+/// January is 1; three letters suffice.
 pub(crate) fn month_named(part: &str) -> Option<u32> {
     const NAMES: [&str; 12] = [
         "january",
@@ -375,7 +374,7 @@ mod tests {
         }
     }
 
-    /// Letters that fold otherwise than in small letters, with what Python's `str.casefold` makes of them.
+    /// Letters whose folding differs from lower case, with Python's `str.casefold`.
     #[test]
     fn case_folding_is_that_of_unicode() {
         for (letters, folded) in [

@@ -1,4 +1,4 @@
-//! The verdict of a kind of scorer on a completion; the scorer makes a score of it.
+//! A scorer kind's verdict on a completion, from which the scorer makes a score.
 
 pub(super) mod failure_class;
 pub(super) mod field_compare;
@@ -20,26 +20,26 @@ use crate::environment::ScoredChain;
 use crate::score::answer::json::Places;
 use unwrap_answer::{ThinkRules, Unreadable, Wrapping, open_think, unclosed_think};
 
-/// The answer of one judge.
+/// The result of one judge.
 #[derive(Debug, Clone)]
 pub(crate) struct Verdict {
     pub(crate) tier: Tier,
-    /// Valid, or it would be without a fence or prose around it.
+    /// Valid, or would be without a surrounding fence or prose.
     pub(crate) tolerant: bool,
-    /// Equal to the row's `expected`; `None` without one.
+    /// Equal to the row's `expected`.
     pub(crate) exact: Option<bool>,
-    /// By field of `expected`: equal or not.
+    /// Equality by field of `expected`.
     pub(crate) fields: Option<OrderedMap<bool>>,
-    /// Always there where the tier is not valid.
+    /// Always set unless the tier is valid.
     pub(crate) failure: Option<FailureClass>,
     pub(crate) errors: Vec<Reason>,
     pub(crate) warnings: Vec<String>,
-    /// The share of what makes an answer valid that an invalid one has, in [0, 1); `None` where that is not counted.
+    /// Share of validity that an invalid answer has, in [0, 1); `None` if not graded.
     pub(crate) credit: Option<f64>,
-    /// In [0, 1], in place of the tier's value.
+    /// Replaces the tier's value; in [0, 1].
     pub(crate) reward: Option<f64>,
     pub(crate) metrics: OrderedMap<f64>,
-    /// By a judge.
+    /// Grades of a judge.
     pub(crate) criteria: Vec<CriterionGrade>,
 }
 
@@ -60,12 +60,12 @@ impl Verdict {
         }
     }
 
-    /// Whether there is none, since the scorer failed.
+    /// Whether there is no verdict, since the scorer failed.
     pub(crate) fn is_error(&self) -> bool {
         self.failure.is_some_and(FailureClass::is_unscored)
     }
 
-    /// A verdict for one reason, at a byte of the completion.
+    /// A verdict with a single reason at a byte offset.
     pub(crate) fn because(
         tier: Tier,
         failure: FailureClass,
@@ -79,13 +79,13 @@ impl Verdict {
         }
     }
 
-    /// No verdict: the scorer failed at the completion, or the row or task is not as its kind needs it.
+    /// No verdict: the scorer failed, or row or task do not suit the kind.
     pub(crate) fn failed(why: String, place: (&str, usize)) -> Self {
         Self::because(Tier::Unparsable, FailureClass::ScorerError, why, place)
     }
 
-    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what is around it;
-    /// what begins at or after the byte that it is given is hidden by an open think block.
+    /// Verdict on an unparsable completion. `inside` searches for a valid answer within surrounding
+    /// text; it gets the offset of an open think block, which hides what follows.
     pub(crate) fn unparsable(
         completion: &str,
         from: usize,
@@ -114,8 +114,7 @@ impl Verdict {
     }
 }
 
-/// Judges what is between white space, from a byte offset on; unparsable where that is nothing, or an open think
-/// block.
+/// Judges the trimmed text from a byte offset on; unparsable if empty, or an open think block.
 pub(crate) fn judge_text(
     completion: &str,
     from: usize,
@@ -139,7 +138,7 @@ pub(crate) fn judge_text(
     }
 }
 
-/// The verdict on a completion whose reasoning does not end, so that there is no answer.
+/// Verdict on a completion whose reasoning does not end.
 pub(crate) fn think_leak(
     completion: &str,
     from: usize,
@@ -155,7 +154,7 @@ pub(crate) fn think_leak(
     ))
 }
 
-/// The verdict where an `expected` with alternatives cannot be read.
+/// Verdict if `expected` has malformed alternatives.
 pub(crate) fn unreadable_expected(
     place: (&str, usize),
     expected: Option<&Value>,
@@ -180,7 +179,7 @@ fn unparsable(
     }
 }
 
-/// The verdict on a conversation that has no answer to be judged.
+/// Verdict on a conversation without an answer to judge.
 pub(crate) fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
     if let Some(failure) = chain.failure() {

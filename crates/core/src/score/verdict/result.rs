@@ -1,4 +1,4 @@
-//! A score as it is written into files and onto the terminal, and what is shown beside it.
+//! A score as written to files and shown, and related display data.
 
 use std::fmt;
 
@@ -14,40 +14,40 @@ use crate::task::ScoreRules;
 /// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
-    /// the scorer failed.
+    /// Used in training: tier's value, graded credit, weighted parts. NaN (`null` in files) if the
+    /// scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
     pub tier: Tier,
-    /// Valid, or it would be without a fence or prose around it.
+    /// Valid, or would be without a surrounding fence or prose.
     pub tolerant: bool,
     /// Oddities that are not errors: duplicate keys.
     pub warnings: Vec<String>,
-    /// Why it is not valid; of calls and queries that are, how they differ from `expected`.
+    /// Why it is not valid; for valid calls and queries, differences from `expected`.
     pub errors: Vec<Reason>,
-    /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without `expected`.
+    /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without
+    /// `expected`.
     pub fields: Option<OrderedMap<bool>>,
-    /// Valid and equal to `expected` in every field, with no other; `None` without `expected`.
+    /// Valid and equal to `expected` in every field, without others; `None` without `expected`.
     pub exact: Option<bool>,
-    /// The kind of failure, if it is one.
     pub failure: Option<FailureClass>,
-    /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
+    /// Parts of the reward by name, unweighted: `tier`, `graded`, and those of `[[reward]]`.
     pub parts: OrderedMap<f64>,
     /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
-    /// Values of the answer that the prompt states (part `grounded`), with the place of each.
+    /// Values of the answer that the prompt states (part `grounded`), with places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounded: Vec<GroundedValue>,
-    /// Of a judge: the points by each criterion.
+    /// A judge's points by criterion.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub criteria: Vec<CriterionGrade>,
 }
 
-/// What a judge says of an answer by one criterion.
+/// A judge's grade by one criterion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CriterionGrade {
-    /// With the part's name before it, where a part of the reward is judged.
+    /// Prefixed with the part's name, if a part is judged.
     pub name: String,
     /// From 0 to `max_points`.
     pub points: u8,
@@ -56,32 +56,32 @@ pub struct CriterionGrade {
     pub reason: String,
 }
 
-/// A value of an answer, and where the prompt states it.
+/// A value of an answer, and its place in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroundedValue {
     /// JSON pointer to the value.
     pub instance_path: String,
-    /// 1-based line of the value in the raw completion.
+    /// 1-based line in the raw completion.
     pub line: usize,
     /// 1-based column in Unicode scalars of the raw completion.
     pub column: usize,
     pub prompt: PromptPlace,
 }
 
-/// A place in a message of the row, with the line around it.
+/// A place in a message of the row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptPlace {
-    /// Index of the message among the row's, from 0.
+    /// Index among the row's messages, from 0.
     pub message: usize,
     /// 1-based line in the message.
     pub line: usize,
     /// 1-based column in Unicode scalars.
     pub column: usize,
-    /// What is written there, with some of its line.
+    /// The value with some of its line.
     pub excerpt: String,
-    /// Where the value begins in the excerpt, in Unicode scalars.
+    /// Start of the value in the excerpt, in Unicode scalars.
     pub start: usize,
-    /// Unicode scalars of the value.
+    /// Length of the value in Unicode scalars.
     pub length: usize,
 }
 
@@ -91,27 +91,27 @@ pub struct QueryResult {
     pub columns: Vec<String>,
     /// The first ones.
     pub rows: Vec<Vec<String>>,
-    /// Rows, shown or not.
+    /// Total number of rows.
     pub count: usize,
 }
 
-/// A question to a program, and its result.
+/// A run of a scoring program.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The `[[reward]]` that it scores; `None` for `[score]`.
     pub part: Option<String>,
     /// Its input.
     pub asked: String,
-    /// Its standard output; of a checker of code also standard error.
+    /// Its standard output; of a code checker also standard error.
     pub output: String,
-    /// The end of what it wrote on standard error.
+    /// Tail of its standard error.
     pub complaint: String,
     pub seconds: f64,
-    /// The score by this program alone.
+    /// Score by this program alone.
     pub score: Score,
 }
 
-/// The mean reward of those that have one; NaN where none has.
+/// Mean of known rewards; NaN if there are none.
 pub fn mean_reward(rewards: impl Iterator<Item = f64>) -> f64 {
     let scored = rewards.filter(|reward| reward.is_finite());
     let (sum, count) = scored.fold((0.0, 0.0), |(sum, count), reward| {
@@ -120,7 +120,7 @@ pub fn mean_reward(rewards: impl Iterator<Item = f64>) -> f64 {
     sum / count
 }
 
-/// A missing number is none, not zero.
+/// A missing number is NaN, not zero.
 pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
@@ -136,7 +136,7 @@ impl Score {
         !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
     }
 
-    /// Says of a completion that its constraint cut off after `tokens` why it is not valid, if it is not.
+    /// Explains an invalid completion that its constraint cut off after `tokens`.
     pub fn name_failed_constraint(&mut self, tokens: usize) {
         if self.tier == Tier::Valid || self.is_error() {
             return;
@@ -148,12 +148,10 @@ impl Score {
             .insert(0, Reason::at(message, Place { line: 1, column: 1 }));
     }
 
-    /// Its tier in words.
     pub fn outcome(&self) -> TierOutcome {
         TierOutcome::new(self.tier, self.is_error())
     }
 
-    /// The reward in digits.
     pub fn reward_text(&self) -> String {
         if self.reward.is_nan() {
             "n/a".to_owned()
@@ -162,7 +160,7 @@ impl Score {
         }
     }
 
-    /// The value of one of the program's own parts, where it has one.
+    /// Value of a built-in part.
     pub(crate) fn part(&self, name: PartName) -> Option<f64> {
         self.parts.get(name.name()).copied()
     }
@@ -171,8 +169,9 @@ impl Score {
         self.parts.0.push((name.name().to_owned(), value));
     }
 
-    /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
-    /// compare with `expected` are not asked of a row without it. A completion without a reward stays out of its group.
+    /// Whether no completion of the row can earn more: top tier, and every weighted part in full.
+    /// Without `expected`, parts that compare with it do not count. Unscored completions are left
+    /// out of their group.
     pub fn is_max(&self) -> bool {
         if self.is_error() {
             return true;
@@ -193,7 +192,8 @@ impl Score {
                 })
     }
 
-    /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part but for its length.
+    /// Whether no completion can earn less: lowest tier, and nothing from weighted parts except
+    /// length.
     pub fn is_min(&self) -> bool {
         self.is_error()
             || (self.tier == Tier::Unparsable || self.part(PartName::Score) == Some(0.0))
@@ -204,14 +204,13 @@ impl Score {
     }
 }
 
-/// A reason for a score, with its place.
+/// A reason with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// In words.
     pub message: String,
-    /// JSON pointer to the value at fault; empty for the whole.
+    /// JSON pointer to the faulty value; empty for the whole.
     pub instance_path: String,
-    /// JSON pointer to the schema's keyword; empty when the text is not JSON, and of other scorers.
+    /// JSON pointer to the schema's keyword; empty if the text is not JSON, and for other scorers.
     pub schema_path: String,
     /// 1-based line in the raw completion.
     pub line: usize,
@@ -220,7 +219,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// Moves a place of a text to where the text begins at `start`.
+    /// Shifts a position in a text that begins at `start`.
     pub(crate) fn move_to(&mut self, start: Place) {
         if self.line == 1 {
             self.column += start.column - 1;
@@ -240,7 +239,7 @@ impl Reason {
     }
 }
 
-/// Named values in the order given; a JSON object in files.
+/// Named values in order; a JSON object in files.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OrderedMap<T>(pub Vec<(String, T)>);
 
@@ -252,7 +251,6 @@ impl<T> OrderedMap<T> {
             .map(|(_, value)| value)
     }
 
-    /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }

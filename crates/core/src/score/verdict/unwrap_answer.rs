@@ -1,26 +1,26 @@
-//! Removes the text around a JSON value: think blocks, Markdown fences, prose.
+//! Removes text around an answer: think blocks, Markdown fences, prose.
 
 use super::failure_class::FailureClass;
 use crate::score::answer::json::{self, Syntax, SyntaxError, Value};
 use crate::text::ThinkMarks;
 
-/// How think blocks of completions are treated.
+/// Treatment of think blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThinkRules {
     /// Whether everything up to a block's end is ignored.
     pub(crate) is_stripped: bool,
-    /// Those of the model, else all that are known.
+    /// The model's, else all known ones.
     pub(crate) marks: &'static [ThinkMarks],
 }
 
-/// Why a completion has not the required form.
+/// Why a completion does not have the required form.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Unreadable {
     pub(crate) message: String,
     /// Byte offset in the completion.
     pub(crate) offset: usize,
     pub(crate) class: FailureClass,
-    /// Something may stand around an answer of that form.
+    /// Whether other text may surround such an answer.
     pub(crate) is_wrapped: bool,
 }
 
@@ -50,7 +50,7 @@ impl Unreadable {
 
 pub(crate) type Read<T> = Result<T, Unreadable>;
 
-/// A fault of an answer around which something else may be.
+/// A fault of an answer that may be surrounded by other text.
 pub(crate) fn unreadable(
     message: impl Into<String>,
     offset: usize,
@@ -64,7 +64,7 @@ pub(crate) fn unreadable(
     }
 }
 
-/// The class of what is around an answer, at a byte offset.
+/// Class of the text around an answer, by what is at `offset`.
 pub(crate) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     let is_fence = completion
         .get(offset..)
@@ -76,12 +76,11 @@ pub(crate) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     }
 }
 
-/// Places behind the end of a think block where an answer is tried at most, besides the last one and the beginning of the
-/// text.
+/// Answers tried after ends of think blocks, besides the last one and the beginning of the text.
 const MAX_ANSWER_STARTS: usize = 100;
 
-/// Where an answer begins, when think blocks are stripped: after the last end of one behind which an answer can be read,
-/// since the mark may stand in a string of the answer; else after the last one.
+/// Start of the answer with stripped think blocks: after the last end mark followed by a readable
+/// answer, since the mark may be in a string of the answer; else after the last one.
 pub(crate) fn answer_start(
     text: &str,
     thoughts: ThinkRules,
@@ -105,7 +104,7 @@ pub(crate) fn answer_start(
     if is_answer(last) {
         return last;
     }
-    // Only these hold strings; all else is refused without a look at it, which bounds the work.
+    // Only these contain strings; others are rejected without parsing, which bounds the work.
     let holds_strings = |start: &usize| {
         text[*start..]
             .trim_start()
@@ -121,7 +120,7 @@ pub(crate) fn answer_start(
         .unwrap_or(last)
 }
 
-/// The place of a think block at the start of the answer that never ends.
+/// Offset of an unclosed think block at the start of the answer.
 pub(crate) fn open_think(text: &str, from: usize, marks: &[ThinkMarks]) -> Option<usize> {
     let rest = text.get(from..)?.trim_start();
     marks
@@ -130,7 +129,7 @@ pub(crate) fn open_think(text: &str, from: usize, marks: &[ThinkMarks]) -> Optio
         .then(|| text.len() - rest.len())
 }
 
-/// The place of a think block that never ends and so hides the answer, given where parsing failed.
+/// Offset of an unclosed think block that hides the answer, given where parsing failed.
 pub(crate) fn unclosed_think(
     text: &str,
     from: usize,
@@ -138,18 +137,17 @@ pub(crate) fn unclosed_think(
     marks: &[ThinkMarks],
 ) -> Option<usize> {
     let found = think_opening(text.get(from..)?, marks)? + from;
-    // One before the failure was inside a string of the JSON.
+    // One before the failure was inside a JSON string.
     (found >= failure).then_some(found)
 }
 
-/// The place of the first mark that opens a think block.
+/// Offset of the first mark that opens a think block.
 pub(crate) fn think_opening(text: &str, marks: &[ThinkMarks]) -> Option<usize> {
     marks.iter().filter_map(|marks| text.find(marks.open)).min()
 }
 
-/// Whether the answer is prose or a fence around something: the complete JSON values inside it, fenced ones first.
-///
-/// The work is bounded by a small multiple of the text's length.
+/// Whether the answer is prose or a fence around accepted JSON, fenced values first. The work is a
+/// small multiple of the text's length.
 pub(crate) fn inner_values<'t>(
     text: &'t str,
     from: usize,
@@ -171,8 +169,8 @@ pub(crate) enum Wrapping {
     Prose,
 }
 
-/// Whether an answer fills a ``` block. `is_answer` gets the text up to the block's end, and where the answer begins: after
-/// the word behind the fence, or at once.
+/// Whether an answer fills a ``` block. `is_answer` gets the text up to the block's end, and the
+/// answer's start: after the info string, or at once.
 pub(crate) fn is_fenced<'t>(
     text: &'t str,
     from: usize,

@@ -75,7 +75,7 @@ fn templates_render_as_in_python() {
     check("{{ missing }}{{ missing is defined }}", "False");
     check("{%- generation -%} x {%- endgeneration %}", "x");
     check("a\n", "a");
-    // Null fields are dropped, and reasoning has both of its names.
+    // Null fields are dropped; reasoning has both of its names.
     let thought = json!([{"role": "assistant", "content": null, "reasoning": "r"}]);
     let fields = "{{ messages[0].content is defined }} {{ messages[0].thinking }} {{ messages[0].reasoning_content }}";
     assert_eq!(render(fields, &thought).unwrap(), "False r r");
@@ -130,7 +130,7 @@ fn a_refusal_names_the_template_and_the_line() {
     );
     check("{{ 3 is divisibleby 0 }}", &["cannot divide 3 by 0"]);
     check("{{ strftime_now('%') }}", &["strftime_now"]);
-    // Nothing that a template asks for may hang or fill the memory.
+    // Nothing in a template may hang or exhaust memory.
     let million = "{% for a in range(1000) %}{% for b in range(1000) %}";
     check(
         &format!("{million}{{% endfor %}}{{% endfor %}}"),
@@ -201,7 +201,7 @@ fn a_refusal_names_the_template_and_the_line() {
         &double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"),
         &["more than 64 MiB are printed"],
     );
-    // Nor what it makes without a name for it: by filters, methods, bindings and operators.
+    // Nor unnamed results of filters, methods, bindings and operators.
     let long = "{% set x = 'a' * 99999 %}";
     check(
         &format!("{long}{{{{ ([x] * 99999) | join }}}}"),
@@ -291,8 +291,8 @@ fn a_refusal_names_the_template_and_the_line() {
     );
 }
 
-/// Operators, branches and unassigned values that make the engine descend. An error or a prompt, and the program
-/// lives.
+/// Operators, branches and unassigned values on which the engine recurses: an error or a prompt,
+/// never a crash.
 #[test]
 fn deep_templates_stay_on_the_stack() {
     let deep = |source: String| drop(render(&source, &json!([])));
@@ -372,7 +372,7 @@ fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
             "tool file {{ tools | length }}",
         ),
     );
-    // The configuration, files, and what becomes of a prompt without and with one tool.
+    // Configuration, files, and the prompt without and with a tool.
     let rag = "it has rag";
     for (config, files, plain, with_tools) in [
         (json!({"chat_template": "a"}), &[][..], "a", "a"),
@@ -389,7 +389,7 @@ fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
         (json!({"chat_template": [1]}), &[], "has 1", "has 1"),
         (json!({}), &[], "no chat template", "no chat template"),
         (json!({"chat_template": null}), &[file], "file", "file"),
-        // Files go before all of the configuration.
+        // Files override the whole configuration.
         (named(&["default", "tool_use"]), &[file], "file", "file"),
         (
             json!({"chat_template": "a"}),
@@ -422,7 +422,7 @@ fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
         let tools = json!([{"type": "function", "function": {"name": "f"}}]);
         let (found, found_with_tools) = (render(None), render(Some(&tools)));
         assert!(found.contains(plain), "{shown}: {found}");
-        // Tools as text in the system turn of a template without a place for them.
+        // Tools as text in the system turn of a template that does not support them.
         assert!(
             found_with_tools.contains(with_tools),
             "{shown}: {found_with_tools}"
@@ -430,7 +430,7 @@ fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
     }
 }
 
-/// As transformers hands them on: the order of the fields, and no field that is null.
+/// transformers passes fields in order, without nulls.
 #[test]
 fn messages_have_the_fields_that_they_were_written_with() {
     for (written, expected) in [

@@ -12,7 +12,7 @@ fn trained() -> TokenizerFiles {
     train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap()
 }
 
-/// A model folder of a trained tokenizer with some files replaced or (by none) left out.
+/// A trained tokenizer's folder with some files replaced or (`None`) removed.
 fn folder(changes: &[(&str, Option<&str>)]) -> (tempfile::TempDir, ModelSource) {
     let files = trained();
     let work = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn stop_ids_are_those_of_generation_and_the_end_of_turns() {
         ],
         &[2, 9],
     );
-    // What generation says replaces the model's.
+    // Generation settings override the model's.
     check(
         &[
             config,
@@ -124,7 +124,7 @@ fn stop_ids_are_those_of_generation_and_the_end_of_turns() {
     );
 }
 
-/// The end of a turn as the template writes it, whatever `eos_token` is: 0 here.
+/// The template's end of turn, whatever `eos_token` is: 0 here.
 #[test]
 fn turns_end_as_the_template_ends_them() {
     let messages = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}";
@@ -136,7 +136,7 @@ fn turns_end_as_the_template_ends_them() {
             2,
             vec![0, 2],
         ),
-        // A token that is no special one, and one that is.
+        // A token that is not special, and one that is.
         (
             format!("{messages}</think><|im_end|>{{% endfor %}}"),
             "0",
@@ -156,7 +156,7 @@ fn turns_end_as_the_template_ends_them() {
             2,
             vec![0, 2],
         ),
-        // As gpt-oss: the last answer ends otherwise than those before it.
+        // As gpt-oss: the last answer ends unlike earlier ones.
         (
             format!("{messages}{{{{ '<|im_end|>' if loop.last else '<think>' }}}}{{% endfor %}}"),
             "[0]",
@@ -188,7 +188,7 @@ fn turns_end_as_the_template_ends_them() {
     }
 }
 
-/// As gpt-oss: a call ends with another token than an answer.
+/// gpt-oss ends calls with another token than answers.
 #[test]
 fn calls_that_are_messages_of_their_own_end_as_the_template_ends_them() {
     let template = "{% for m in messages %}{% if m.tool_calls %}<|channel|>commentary to=functions.{{ m.tool_calls[0].function.name }}\
@@ -215,7 +215,7 @@ fn calls_that_are_messages_of_their_own_end_as_the_template_ends_them() {
     );
 }
 
-/// tests/parity/added_tokens.json: what transformers makes of folders whose other files name tokens
+/// tests/parity/added_tokens.json: transformers' results for folders whose other files add tokens
 /// (scripts/golden/added_tokens.py).
 #[test]
 fn tokens_of_the_other_files_are_those_of_transformers() {
@@ -254,7 +254,7 @@ fn tokens_of_the_other_files_are_those_of_transformers() {
             let found = tokenizer.encode(text).unwrap();
             assert_eq!(serde_json::json!(found), *ids, "{shown}: {text}");
         }
-        // What is exported is the same tokenizer.
+        // The export is the same tokenizer.
         let exported = tokenizer_json(&source).unwrap();
         let (inner, _) = parse(&exported, "").unwrap();
         let text = golden["texts"][0].as_str().unwrap();
@@ -339,7 +339,7 @@ fn rules_that_would_fill_the_memory_or_panic_are_errors() {
         sequence[key] = Json::Array(vec![rule; 7]);
         sequence
     };
-    // Already when it is read, for the sake of its added tokens; and each text.
+    // On loading, because of its added tokens; and on each text.
     let (_work, source) = altered(&[(
         "normalizer",
         sequence("normalizers", replace("a", &"a".repeat(100))),

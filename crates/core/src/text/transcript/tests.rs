@@ -1,9 +1,10 @@
-//! Conversations that go on token for token: what is kept, what is encoded, and which templates are refused.
+//! Conversations continue token for token: what is kept, what is encoded, which templates are
+//! rejected.
 
 use super::*;
 use crate::text::{CHAT_TEMPLATE, Thinking, TokenizerFiles, train_tokenizer};
 
-/// As Qwen3 writes calls and results, with an empty think block in the generation prompt alone.
+/// Calls and results of Qwen3, with an empty think block only in the generation prompt.
 const QWEN: &str = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}\
 {% for m in messages %}{% if m.role == 'tool' %}\
 {% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user{% endif %}{{ '\n<tool_response>\n' + m.content + '\n</tool_response>' }}\
@@ -41,7 +42,7 @@ fn tools() -> Json {
     json!([{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}}])
 }
 
-/// The transcript after an answer with these results, and the ids that were sampled.
+/// The transcript after an answer with these results, and the sampled ids.
 fn pushed(
     tokenizer: &Tokenizer,
     answer: &str,
@@ -95,7 +96,7 @@ fn an_answer_is_followed_by_new_text_alone() {
             &["7"],
             "\n<|im_start|>tool\n7<|im_end|>\n",
         ),
-        // Results are text for a template without a place for tools.
+        // Results are text if the template does not support tools.
         (
             CHAT_TEMPLATE,
             &["7"],
@@ -122,7 +123,7 @@ fn an_answer_is_followed_by_new_text_alone() {
             format!("{expected}{chat}{thought}"),
             "{template}"
         );
-        // As a server that encodes the whole prompt would have it.
+        // As a server that encodes the whole prompt.
         let whole = tokenizer
             .encode(&format!("<|im_end|>{expected}{chat}{thought}"))
             .unwrap();

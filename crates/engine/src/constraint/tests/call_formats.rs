@@ -1,9 +1,9 @@
-//! Calls in the formats of model families.
+//! Tests of calls in model families' formats.
 
 use super::*;
 use crate::score::Scorer;
 
-/// A task's tools: of each type of argument one.
+/// One tool per type of argument.
 const TOOLS: &str = r#"[
   {"name": "pay", "parameters": {"type": "object", "required": ["to", "n"], "properties": {
     "to": {"type": "string"}, "n": {"type": "integer", "minimum": 1}, "when": {"enum": ["now", "later"]},

@@ -1,4 +1,4 @@
-//! Keywords that are said in others, and those that are refused by name.
+//! Tests of rewritten keywords, and of those rejected by name.
 
 use super::*;
 
@@ -25,7 +25,8 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
     };
     type Cases<'a> = &'a [(&'a str, bool)];
     let table: Vec<(Value, Cases<'_>)> = vec![
-        // `oneOf`: branches apart by a type, a constant, a required property, also behind references.
+        // `oneOf`: branches that differ by type, constant or required property, also behind
+        // references.
         (
             json!({"oneOf": [{"$ref": "#/$defs/p"}, {"$ref": "#/$defs/q"}], "$defs": {"p": closed(is_kind("p")), "q": closed(is_kind("q"))}, "type": "object"}),
             &[
@@ -77,7 +78,7 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
                 ("{}", false),
             ],
         ),
-        // `dependencies`, of both forms and by all their names.
+        // `dependencies`, in both forms and under all names.
         (
             draft_7(object(json!({"dependencies": {"a": ["b"]}}))),
             &[
@@ -208,7 +209,7 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
                 ("\"yes\"", true),
             ],
         ),
-        // Patterns that match a few keys only.
+        // Patterns that match few keys.
         (
             json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": false, "patternProperties": {"^a$": {"minimum": 0, "maximum": 9}}}),
             &[("{\"a\": 1}", true), ("{\"a\": 10}", false)],
@@ -428,7 +429,7 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
     let shared =
         json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]});
     for (schema, expected) in [
-        // Behind a reference, by the names that the author knows.
+        // Behind a reference, under the author's names.
         (
             definitions(refers.clone(), shared),
             "(/$defs/x/properties/a/oneOf): `oneOf` cannot be enforced while decoding: one value may fit branch 0 and branch 1, and no grammar says the opposite of `pattern`",
@@ -514,7 +515,7 @@ fn references_lead_where_the_scorer_has_them() {
             "1",
             "2",
         ),
-        // A relative `$id` counts once, however it is reached.
+        // A relative `$id` applies once, however it is reached.
         (
             vec![
                 file(

@@ -1,4 +1,4 @@
-//! Weight files mapped into memory: a tensor is read on demand, once, straight to its device.
+//! Memory-mapped weight files: each tensor is read once, on demand, straight to its device.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,10 +18,10 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 /// All weight files of a model.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// With the file's name in messages.
+    /// Contents with file names for messages.
     bytes: Vec<(String, Bytes)>,
     quantization: Option<Quantization>,
-    /// By name: the file's place in `bytes`, and what its header says.
+    /// Index in `bytes` and header entry, by name.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
     uploader: Uploader,
@@ -46,10 +46,10 @@ impl Files {
             );
             bytes.push((source.label(&file), map(source, &file)?));
         }
-        // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
-        // configuration and nothing more.
+        // Files may hold unused tensors, such as a tied head. A run's checkpoint has no
+        // configuration and nothing unused.
         let config = source.config().ok();
-        // Of the two that are one some files store the head.
+        // Some files store only the head of a tied pair.
         if config
             .as_ref()
             .is_some_and(|config| config.tie_word_embeddings)
@@ -66,7 +66,7 @@ impl Files {
             let names = config.tensors().into_iter().map(|tensor| tensor.name);
             names.collect()
         });
-        // Parts of a tensor that has all experts belong to it.
+        // Includes parts of a tensor of all experts.
         let taken = |name: &String| {
             tensors
                 .as_ref()
@@ -86,7 +86,7 @@ impl Files {
         })
     }
 
-    /// Of a quantized tensor bf16, to which its numbers are rounded.
+    /// bf16 for quantized tensors, which are dequantized to it.
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
         match self.entries.get(name) {
             Some((_, entry)) => dtype(&entry.element_type),
@@ -102,7 +102,7 @@ impl Files {
     }
 
     /// # Errors
-    /// A tensor of experts that lacks a part or has one of another kind.
+    /// An expert tensor with a missing part, or one of another type.
     pub(super) fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
         if let Some((_, entry)) = self.entries.get(name) {
             return Ok(Some(dims(&entry.shape)));
@@ -110,7 +110,7 @@ impl Files {
         Ok(self.experts(name)?.map(|entries| dims(&entries.shape())))
     }
 
-    /// The caller has seen that there is such a tensor.
+    /// The tensor must exist.
     pub(super) fn get(
         &self,
         name: &str,
@@ -132,7 +132,7 @@ impl Files {
         Ok(tensor.to_dtype(target)?)
     }
 
-    /// The numbers of a matrix in fp8, little-endian bf16. `label`: its file.
+    /// An fp8 matrix as little-endian bf16. `label`: its file.
     fn dequantized(
         &self,
         label: &str,
@@ -160,7 +160,7 @@ impl Files {
             .map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
     }
 
-    /// The parts of a tensor of all experts that is not one in the checkpoint.
+    /// Parts of an expert tensor that is not fused in the checkpoint.
     fn experts(&self, name: &str) -> Result<Option<ExpertEntries<'_>>, ModelError> {
         if self.entries.contains_key(name) {
             return Ok(None);
@@ -226,7 +226,7 @@ impl Files {
             .tensor(bytes, stored, &dims(&entry.shape), device)?)
     }
 
-    /// The name of a tensor's file, its entry and its bytes.
+    /// A tensor's file name, entry and bytes.
     fn find(&self, name: &str) -> Result<(&str, &TensorEntry, &[u8]), ModelError> {
         let found = self.entries.get(name).and_then(|(file, entry)| {
             let range =
@@ -261,12 +261,12 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone
     // shortens while it is mapped ends the process with SIGBUS; that is documented at `Weights::open`.
     let mapped = unsafe { Mmap::map(&opened) }.map_err(refused)?;
-    // Only a hint: tensors are taken nearly in the order of the file.
+    // Only a hint: tensors are read nearly in file order.
     let _ = mapped.advise(Advice::Sequential);
     Ok(Bytes::Mapped(mapped))
 }
 
-/// What is wrong with a quantized tensor, with its file and what to do.
+/// Error in a quantized tensor, with file and remedy.
 fn damaged(label: &str, problem: &str) -> ModelError {
     ModelError::Weights(format!(
         "{label}: {problem}; fetch the checkpoint again, or take it in bf16"
@@ -277,10 +277,10 @@ fn dims(shape: &[u64]) -> Vec<usize> {
     shape.iter().map(|&size| size as usize).collect()
 }
 
-/// The element type of codes that have scales beside them.
+/// Element type of codes with scales.
 const FP8: &str = "F8_E4M3";
 
-/// What weights of an element type of safetensors are computed from.
+/// Dtype for computing with a safetensors element type.
 fn dtype(element_type: &str) -> Option<DType> {
     match element_type {
         "BF16" | FP8 => Some(DType::BF16),

@@ -1,16 +1,16 @@
-//! Matrices stored in e4m3 with scales, dequantized to bf16. They are never computed with in more bits: a run in f32, its
-//! merged export in bf16 and a base rounded to fp8 have the same numbers.
+//! Dequantizes e4m3 matrices with scales to bf16, never to more bits: an f32 run, its merged bf16
+//! export and an fp8 base have the same weights.
 
 use float8::F8E4M3;
 use half::bf16;
 use rayon::prelude::*;
 
-/// A matrix's codes, `[outputs, inputs]`, and its scales, one for each block.
+/// A matrix's codes, `[outputs, inputs]`, and its scales, one per block.
 pub(super) struct Fp8Codes<'a> {
     pub(super) codes: &'a [u8],
     pub(super) inputs: usize,
     pub(super) scales: &'a [f32],
-    /// Outputs and inputs that share a scale; at the end there may be fewer.
+    /// [outputs, inputs] that share a scale; fewer at the ends.
     pub(super) block: [usize; 2],
 }
 
@@ -18,10 +18,10 @@ impl Fp8Codes<'_> {
     /// code * scale in f32, rounded to bf16: little-endian bytes.
     ///
     /// # Errors
-    /// A code that is NaN, a scale that is not a finite number above 0: its value and place.
+    /// A NaN code, or a scale that is not finite and positive: its value and place.
     pub(super) fn dequantize(&self) -> Result<Vec<u8>, String> {
         let (inputs, columns) = (self.inputs, self.inputs.div_ceil(self.block[1]));
-        // 448 times a larger one is beyond bf16.
+        // 448 times a larger one exceeds bf16.
         let is_scale = |scale: f32| scale > 0.0 && scale <= f32::MAX / 512.0;
         if let Some(at) = self.scales.iter().position(|&scale| !is_scale(scale)) {
             let (scale, row, column) = (self.scales[at], at / columns, at % columns);
@@ -92,7 +92,7 @@ mod tests {
                "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": null}}})
     }
 
-    /// Odd sizes: of blocks, and of their number.
+    /// Odd block sizes, and an odd number of blocks.
     fn config(quantization: &Value) -> String {
         json!({"architectures": ["Qwen3ForCausalLM"], "vocab_size": 40, "hidden_size": 136, "intermediate_size": 300,
                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 34,
@@ -124,11 +124,12 @@ mod tests {
             .narrow(1, 0, inputs)
     }
 
-    /// Codes, scales [rows, columns] in f32, and the dequantized matrix in bf16, computed by candle.
+    /// Codes, scales [rows, columns] in f32, and the dequantized matrix in bf16, computed by
+    /// candle.
     fn quantize(weight: &Tensor, block: [usize; 2]) -> Result<[Tensor; 3]> {
         let (outputs, inputs) = weight.dims2()?;
         let grid = (outputs.div_ceil(block[0]), inputs.div_ceil(block[1]));
-        // Not powers of two, and different ones.
+        // Not powers of two, and different.
         let scales = Tensor::arange(0f32, (grid.0 * grid.1) as f32, &Device::Cpu)?
             .affine(7e-5, 1.1e-3)?
             .reshape(grid)?;
@@ -320,7 +321,7 @@ mod tests {
         check(block_form(), &integer, "_scale_inv` is stored as U8; take");
     }
 
-    /// candle has no such type: the bytes are written here.
+    /// candle has no such type: write the bytes here.
     #[test]
     fn e5m2_is_refused() {
         let work = tempfile::tempdir().unwrap();

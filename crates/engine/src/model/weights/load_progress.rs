@@ -1,29 +1,29 @@
-//! Progress of loading weights, for the process's progress bar.
+//! Progress of loading weights, for the progress bar.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Progress of loading weights, reported after every tensor.
+/// Reported after every tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadProgress<'a> {
     pub model: &'a str,
-    /// Bytes taken so far.
+    /// Loaded so far.
     pub done_bytes: u64,
-    /// Bytes of all its tensors; a model that is loaded in part never gets there.
+    /// Bytes of all tensors; not reached if a model is loaded partially.
     pub total_bytes: u64,
 }
 
 type Watcher = Box<dyn Fn(LoadProgress<'_>) + Send + Sync>;
 
-/// One a process, as the terminal that it is drawn on.
+/// One per process, like the terminal.
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
-/// From now on `watcher` hears of all weights that this process reads. The first call counts, later ones do nothing.
+/// Registers a watcher for all loading in this process; only the first call counts.
 pub fn watch_loading(watcher: impl Fn(LoadProgress<'_>) + Send + Sync + 'static) {
     let _ = WATCHER.set(Box::new(watcher));
 }
 
-/// Counts the loaded bytes of one model; restarts when a second copy is loaded from the same files.
+/// Counts the loaded bytes of a model; restarts for a second copy from the same files.
 #[derive(Debug)]
 pub(super) struct Counter {
     model: String,

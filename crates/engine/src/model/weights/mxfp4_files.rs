@@ -1,24 +1,24 @@
-//! Experts stored in MXFP4 (e2m1 codes, of which 32 share a power of two), dequantized to bf16, which has each number.
+//! Dequantizes MXFP4 experts (e2m1 codes, 32 per power-of-two scale) to bf16, exactly.
 
 use half::bf16;
 use rayon::prelude::*;
 
-/// The parts of a tensor whose numbers are [experts, inputs, outputs].
+/// Parts of a tensor that is dequantized to [experts, inputs, outputs].
 pub(super) struct Mxfp4Codes<'a> {
-    /// [experts, outputs, blocks, 16]: two codes a byte, the first in the low half.
+    /// [experts, outputs, blocks, 16]: two codes per byte, first in the low half.
     pub(super) blocks: &'a [u8],
-    /// [experts, outputs, blocks]: exponents, 127 more than they are.
+    /// [experts, outputs, blocks]: exponents + 127.
     pub(super) scales: &'a [u8],
     pub(super) outputs: usize,
-    /// Blocks of an output.
+    /// Blocks per output.
     pub(super) blocks_a_row: usize,
 }
 
-/// Numbers of a block.
+/// Elements per block.
 const BLOCK: usize = 32;
-/// By code without its sign.
+/// Values by code without sign.
 const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-/// Six times a power of two above it is beyond bf16; 255 is e8m0's NaN.
+/// Six times a greater power of two exceeds bf16; 255 is e8m0's NaN.
 const MAX_SCALE: u8 = 252;
 
 impl Mxfp4Codes<'_> {
@@ -39,7 +39,7 @@ impl Mxfp4Codes<'_> {
         }
         let (outputs, blocks) = (self.outputs, self.blocks_a_row);
         let mut bytes = vec![0; self.scales.len() * BLOCK * 2];
-        // The numbers of an expert's block of inputs stand together.
+        // An expert's block of inputs is contiguous.
         bytes
             .par_chunks_exact_mut(2 * BLOCK * outputs)
             .enumerate()
@@ -80,7 +80,7 @@ mod tests {
 
     const DOWN: &str = "model.layers.0.mlp.experts.down_proj";
 
-    /// What transformers made of it is beside it as `expected`.
+    /// transformers' result is stored as `expected`.
     fn golden() -> HashMap<String, Tensor> {
         let file = concat!(
             env!("CARGO_MANIFEST_DIR"),

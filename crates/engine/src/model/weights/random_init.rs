@@ -1,4 +1,4 @@
-//! Random weights, each tensor sampled when it is requested.
+//! Random weights, sampled on demand per tensor.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use crate::hub::{ExpertTensors, Kind, ModelConfig, ModelTensor, Role};
 use crate::kernels::philox::uniform_weights_on;
 
-/// The distribution of each tensor's initial values.
+/// Distribution of initial values.
 #[derive(Debug)]
 pub(super) struct RandomInit {
     seed: u64,
@@ -16,7 +16,7 @@ pub(super) struct RandomInit {
 
 #[derive(Debug)]
 struct Draw {
-    /// Its stream of random numbers: its position in the order of the model.
+    /// Random stream: index in the model's tensor order.
     stream: u32,
     shape: Vec<usize>,
     numbers: Numbers,
@@ -52,7 +52,7 @@ impl RandomInit {
                 (Kind::Decay, _) => Numbers::Decay,
                 (Kind::Bias | Kind::Zeros, _) => Numbers::Constant(0.0),
                 (Kind::Ones, _) => Numbers::Constant(1.0),
-                // Where norms have in them what scores are divided by elsewhere.
+                // If query norms contain the divisor of the scores.
                 (Kind::Norm, Role::QueryNorm) if divides_by_norm => {
                     Numbers::Constant(1.0 / (shape[0] as f64).sqrt())
                 }

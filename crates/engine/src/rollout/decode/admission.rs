@@ -1,5 +1,5 @@
-//! Which requests are decoded: as many as there are slots for; a completion's slots grow with it, and where there are none
-//! left the youngest is parked in the host's memory.
+//! Admission: decodes as many requests as there are slots; completions' slots grow, and without
+//! free ones the youngest is parked in host memory.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::super::{Completion, StopReason};
 use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
 
 impl DecodeBatch<'_> {
-    /// Takes the requests that have come.
+    /// Receives new requests.
     pub(super) fn receive(&mut self) -> Result<()> {
         if self.is_closed {
             return Ok(());
@@ -47,15 +47,15 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Prefills the prompts that fit, and samples the first token of their completions.
+    /// Prefills prompts that fit, and samples their completions' first tokens.
     pub(super) fn admit(&mut self) -> Result<()> {
         self.unpark()?;
-        // Those that began first go on first.
+        // Oldest first.
         if !self.parked.is_empty() {
             return Ok(());
         }
         self.go_on()?;
-        // A prefill reads all weights once more: it waits for several rows.
+        // A prefill reads all weights: wait for several rows.
         let (rows, most) = (self.rows.len(), self.limits.rows);
         if rows > 0 && most - rows < most.div_ceil(8) {
             return Ok(());
@@ -73,14 +73,14 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
+    /// The next requests that fit with all samples; if nothing is decoded, what fits of the first.
     fn next_requests(&mut self) -> Vec<AdmittedRequest> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
         while let Some((asked, samples)) = self.waiting.front_mut() {
             let length = asked.request.prompt.len();
             let most = asked.sampling.max_completion_tokens + asked.later_tokens;
             let initial_slots = self.capacity.initial_slots.min(most);
-            // Those that are decoded can double theirs at least once.
+            // Rows in decoding must be able to double their slots once.
             let kept = match initial_slots < most {
                 true => initial_slots * count,
                 false => 0,
@@ -119,7 +119,7 @@ impl DecodeBatch<'_> {
         taken
     }
 
-    /// A state for each sample of each request.
+    /// A state per sample of each request.
     pub(super) fn states_of(&mut self, taken: &[AdmittedRequest]) -> Result<Vec<Vec<usize>>> {
         self.free_states_for(taken.iter().map(|admitted| admitted.samples.len()).sum());
         let mut free_state = |_: &_| self.free_states.allocate(1);
@@ -132,7 +132,7 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// A completion that begins after its prompt. Its prompt, KV slots and state are given.
+    /// A completion at its start, with given prompt, KV slots and state.
     pub(super) fn new_row(
         &mut self,
         asked: Arc<QueuedRequest>,
@@ -169,7 +169,8 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is parked.
+    /// Grows rows whose slots the next pass would exceed. Without free slots the youngest row is
+    /// parked.
     pub(super) fn grow(&mut self) -> Result<()> {
         let needs = |row: &Row| row.computed + row.fed + row.draft.tokens.len();
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
@@ -183,9 +184,9 @@ impl DecodeBatch<'_> {
                     self.caches.move_row(old.0, first, old.1)?;
                 }
             } else if self.free_kept() {
-                // Room for the row, perhaps.
+                // May free slots.
             } else if !self.passes.is_empty() {
-                // Rows may have ended, and one that is parked must not be under way.
+                // Rows may have ended, and a parked row must not be in a running pass.
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
                 self.park(row)?;
@@ -194,10 +195,10 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Copies a row to the host. Without memory for it there it is given up and waits again: it will have the same random
+    /// Copies a row to the host. Without memory there it restarts later, with the same random
     /// numbers.
     fn park(&mut self, mut row: Row) -> Result<()> {
-        // The newest token is in no cache yet.
+        // The newest token is not cached yet.
         let slots = (row.kv_slots.0, row.computed);
         let parked = self.parked.iter().map(|(_, saved)| saved.bytes());
         let bytes = parked.sum::<usize>() + self.caches.row_bytes(slots);
@@ -212,7 +213,7 @@ impl DecodeBatch<'_> {
             self.parked.push((row, saved));
             return Ok(());
         }
-        // Counted is what completions consist of.
+        // Only count passes that contribute to completions.
         self.counts.rows -= row.passes;
         self.counts.accepted -= row.completion.token_ids.len().saturating_sub(1) - row.passes;
         match self.waiting.front_mut() {
@@ -226,7 +227,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Lets parked rows go on, the oldest first, as far as there are slots with room for the next token.
+    /// Resumes parked rows, oldest first, as far as slots allow.
     fn unpark(&mut self) -> Result<()> {
         while self.rows.len() < self.limits.rows
             && let Some((row, _)) = self.parked.last()
@@ -248,7 +249,7 @@ impl DecodeBatch<'_> {
             else {
                 bail!("more completions than states")
             };
-            // The tokens of a pass are read in the order of its rows.
+            // A pass's tokens are read in row order.
             self.read(0)?;
             let slots = (first, row.computed);
             self.caches.restore_row(&saved, slots, state)?;
@@ -258,7 +259,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Those without rows.
+    /// Drops prompts without rows.
     pub(super) fn forget_prompts(&mut self) {
         let parked = self.parked.iter().map(|(row, _)| row);
         let rows = self.rows.iter().chain(parked).map(|row| row.prompt);

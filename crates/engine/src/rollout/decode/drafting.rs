@@ -1,22 +1,22 @@
-//! How many tokens are drafted for a pass, and for which rows.
+//! How many tokens to draft for a pass, and for which rows.
 
 use super::{DecodeBatch, Row};
 
 impl DecodeBatch<'_> {
-    /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
-    /// and gives each row a token and each draft one with its probability.
-    /// `others`: rows of the pass beside one for each completion.
+    /// Drafts the number of tokens that maximises throughput: a pass takes the time of reading the
+    /// weights plus that of its rows, and yields a token per row plus each draft's probability.
+    /// `others`: rows besides one per completion.
     pub(super) fn draft(&mut self, others: usize) {
         let (rows, balanced) = (self.rows.len() + others, self.limits.balanced_rows);
         if self.capacity.draft_tokens == 0 || rows >= self.limits.drafted_rows {
             return;
         }
-        // The least that a row of its own would have to give.
+        // Minimum yield that justifies a row.
         let least = rows as f64 / (balanced + rows) as f64;
         let is_drafted = |row: &&mut Row| !row.has_uncomputed_before();
         for row in self.rows.iter_mut().filter(is_drafted) {
             let (tokens, sampling) = (&row.completion.token_ids, &row.asked.sampling);
-            // The last token of a completion is sampled and not fed.
+            // A completion's last token is sampled but not fed.
             let left = match row.needs_newest() {
                 true => 0,
                 false => row.limit - tokens.len() - 1,

@@ -1,5 +1,5 @@
-//! Completions whose keys and values stay in the cache while their conversation is elsewhere: where it goes on, what is new
-//! is computed beside the completions of others, and nothing is prefilled.
+//! Keeps completed rows in the cache while their conversation waits elsewhere: on continuation only
+//! new tokens are computed, without prefill.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{DecodeBatch, KeptRow, QueuedRequest, Row};
 use crate::model::PassExperts;
 
 impl KeptRow {
-    /// Records the experts of its last token, which a pass that ran ahead computed at this row.
+    /// Records the last token's experts, computed at this row by a pass that ran ahead.
     pub(super) fn record_last(&mut self, experts: Option<&PassExperts>, row: usize) {
         if let (Some(experts), Some(record)) = (experts, &mut self.experts) {
             experts.append(row..row + 1, Arc::make_mut(&mut record.completion));
@@ -19,7 +19,7 @@ impl KeptRow {
 }
 
 impl DecodeBatch<'_> {
-    /// Gives back what a completion that has ended has in the cache, or keeps it for its conversation.
+    /// Frees an ended completion's cache, or keeps it for its conversation.
     pub(super) fn keep_or_free(&mut self, row: &Row) {
         let (id, sample) = row.id();
         if !self.source.may_go_on(id, sample, &row.completion) {
@@ -39,7 +39,8 @@ impl DecodeBatch<'_> {
         });
     }
 
-    /// Frees the oldest that is kept, whose conversation will be prefilled if it goes on; whether there was one.
+    /// Frees the oldest kept row, whose conversation will need a prefill; returns whether there was
+    /// one.
     pub(super) fn free_kept(&mut self) -> bool {
         let kept = self.kept.pop_front();
         let is_some = kept.is_some();
@@ -53,7 +54,7 @@ impl DecodeBatch<'_> {
         self.forget_prompts();
     }
 
-    /// As [`DecodeBatch::free_kept`], until so many states are free, or none is kept.
+    /// As [`DecodeBatch::free_kept`], until `count` states are free or none is kept.
     pub(super) fn free_states_for(&mut self, count: usize) {
         while self.free_states.count() < count && self.free_kept() {}
     }
@@ -63,7 +64,7 @@ impl DecodeBatch<'_> {
         self.kept.remove(index)
     }
 
-    /// Frees those that nothing follows.
+    /// Frees rows that nothing will follow.
     pub(super) fn free_not_followed(&mut self) {
         for id in self.source.not_followed() {
             let kept = self.take_kept(id);
@@ -71,13 +72,13 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// Lets requests go on from the kept completions that they follow.
+    /// Continues requests from the kept completions they follow.
     pub(super) fn go_on(&mut self) -> Result<()> {
         let mut waiting = self.waiting.iter();
         if waiting.all(|(asked, _)| self.kept_before(asked).is_none()) {
             return Ok(());
         }
-        // The tokens of a pass are read in the order of its rows.
+        // A pass's tokens are read in row order.
         self.read(0)?;
         let mut index = 0;
         while self.rows.len() < self.limits.rows
@@ -99,7 +100,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// What is kept of the completion that a request follows.
+    /// The kept completion that a request follows.
     fn kept_before(&self, asked: &QueuedRequest) -> Option<(u64, u32)> {
         let after = asked.follows?;
         let is_kept = self.kept.iter().any(|kept| kept.id == after);
@@ -123,14 +124,14 @@ impl DecodeBatch<'_> {
         self.insert(row);
     }
 
-    /// Puts a row to the others of its prompt.
+    /// Inserts a row next to others of its prompt.
     pub(super) fn insert(&mut self, row: Row) {
         let is_before = |other: &Row| other.place() < row.place();
         self.rows.insert(self.rows.partition_point(is_before), row);
     }
 
-    /// Chooses how many tokens each row computes in the next pass: those that follow an earlier completion as many as
-    /// there are rows for, the others their newest. How many rows they take beside one for each completion.
+    /// Sets the tokens that each row computes in the next pass: rows that follow a completion as
+    /// many as fit, others their newest. Returns the rows besides one per completion.
     pub(super) fn feed_before(&mut self) -> usize {
         let all = self.pass_rows.saturating_sub(self.rows.len());
         let mut left = all;

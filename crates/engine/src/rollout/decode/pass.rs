@@ -1,4 +1,4 @@
-//! What runs a pass.
+//! Runs passes.
 
 use std::collections::VecDeque;
 
@@ -11,15 +11,16 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 
-/// Runs decode steps: by a list of rows on the CPU, by a recorded graph on a GPU.
+/// Decode backend: row lists on the CPU, recorded graphs on a GPU.
 pub(super) enum StepBackend {
-    /// Passes that were not read yet, and the tokens of the last one.
+    /// Unread passes, and the last one's tokens.
     Listed(VecDeque<SampledPass>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
     Recorded(Box<super::super::decode_gpu::Steps>),
 }
 
-/// Samples after each fed token, on the CPU; `last`: those of the pass before; `recorded`: whose experts are recorded.
+/// Samples after each fed token, on the CPU; `last`: tokens of the previous pass; `recorded`:
+/// layers whose experts are recorded.
 pub(super) fn sample_after(
     feeds: &[Feed],
     last: &[SampledToken],

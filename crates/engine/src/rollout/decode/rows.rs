@@ -1,4 +1,4 @@
-//! A completion that is being decoded: its tokens, why it ends, and what its next pass needs.
+//! A completion being decoded: its tokens, end, and inputs of the next pass.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ impl Row {
         (self.asked.id, self.sample)
     }
 
-    /// Its order among the rows: those of one prompt stand side by side.
+    /// Sort key: rows of one prompt are adjacent.
     pub(super) fn place(&self) -> (usize, u32) {
         (self.prompt, self.sample)
     }
 
-    /// The most tokens that it may have in the cache.
+    /// Maximum tokens in the cache.
     pub(super) fn most_cached(&self) -> usize {
         let new = self.asked.sampling.max_completion_tokens;
         self.before.len() + new + self.asked.later_tokens
     }
 
-    /// Its sampling parameters, `ahead` tokens after the next.
+    /// Sampling parameters, `ahead` tokens after the next.
     pub(super) fn params(&self, ahead: usize) -> SampleParams {
         let (request, sampling) = (&self.asked.request, &self.asked.sampling);
         let key = SampleKey {
@@ -48,7 +48,7 @@ impl Row {
         }
     }
 
-    /// Those of the next token, where it is sampled on the host; `index`: in the pass.
+    /// Parameters of the next token if sampled on the host; `index`: in the pass.
     pub(super) fn shaped_params(&self, index: usize) -> Option<ShapedParams> {
         let (request, sampling) = (&self.asked.request, &self.asked.sampling);
         let context = (
@@ -60,30 +60,30 @@ impl Row {
         Some(ShapedParams::new(index, shaping, params, context, stop_ids))
     }
 
-    /// Whether some tokens before its completion are not computed.
+    /// Whether tokens before its completion are uncomputed.
     pub(super) fn has_uncomputed_before(&self) -> bool {
         self.computed < self.before.len()
     }
 
-    /// Whether the last pass has computed such tokens.
+    /// Whether the last pass computed such tokens.
     pub(super) fn has_fed_before(&self) -> bool {
         self.computed - self.fed < self.before.len()
     }
 
-    /// Those that the next pass computes, as far as they are known here.
+    /// Known tokens that the next pass computes.
     pub(super) fn uncomputed(&self) -> impl Iterator<Item = &u32> {
         let all = self.before.iter().chain(&self.completion.token_ids);
         all.skip(self.computed).take(self.fed)
     }
 
-    /// Tokens so far, the pending one included.
+    /// Tokens so far, including a pending one.
     pub(super) fn length(&self) -> usize {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
     }
 
-    /// The fed token `ahead` tokens after the newest, which is 0; `prefix`: its prompt's place.
+    /// The fed token `ahead` tokens after the newest; `prefix`: place of its prompt.
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
-        // What is no draft does not go back.
+        // Only drafts may be undone.
         let is_known = self.has_uncomputed_before();
         let state = |ahead: usize| match ahead {
             0 => self.state,
@@ -99,8 +99,8 @@ impl Row {
         }
     }
 
-    /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
-    /// draft whose states find no room is shorter.
+    /// Reserves a state per drafted token, to continue from on a mismatch; shortens the draft if
+    /// there are too few.
     pub(super) fn reserve_states(&mut self, free: &mut FreeSlots) {
         if self.has_uncomputed_before() {
             return;
@@ -110,7 +110,7 @@ impl Row {
         self.draft.truncate(self.drafted_states.len());
     }
 
-    /// Keeps so many drafted tokens, which are what was sampled, and the state after them.
+    /// Accepts `held` drafted tokens and the state after them.
     pub(super) fn keep_drafted(&mut self, held: usize, free: &mut FreeSlots) {
         self.computed += held;
         if held > 0 {
@@ -120,14 +120,14 @@ impl Row {
         states.for_each(|state| free.give_back(state, 1));
     }
 
-    /// For each token that the next pass feeds of it: what its mask comes from.
+    /// Mask source per token fed in the next pass.
     pub(super) fn masks(&mut self) -> Vec<Option<RowMask<'_>>> {
         if self.length() >= self.limit {
             return Vec::new();
         }
         let count = self.fed + self.draft.tokens.len();
         let mut fed: Vec<_> = (0..count).map(|_| None).collect();
-        // After a token before the completion nothing is sampled, but for the last.
+        // Before the completion, only the last token is sampled after.
         if self.computed + self.fed >= self.before.len() {
             let forced = self.thinking.forced().map(RowMask::Token);
             let grammar = self.constrained.as_mut().map(RowMask::Grammar);
@@ -136,14 +136,14 @@ impl Row {
         fed
     }
 
-    /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is sampled here.
+    /// Whether its next pass must wait for the newest token: for its mask, or host sampling.
     pub(super) fn needs_newest(&self) -> bool {
         self.constrained.is_some()
             || self.asked.request.shaping.is_some()
             || self.thinking.free_tokens(self.length()) == 0
     }
 
-    /// Takes its next token, and tells of it with the likeliest in its place.
+    /// Appends a token, and reports it with alternatives.
     pub(super) fn push(
         &mut self,
         token: SampledToken,
@@ -167,21 +167,22 @@ impl Row {
         self.is_dropped = !source.on_token(self.asked.id, self.sample, completion, likeliest);
     }
 
-    /// Records the experts of tokens before its completion, which a pass has computed at these rows.
+    /// Records experts of tokens before its completion, computed at these rows.
     pub(super) fn record_before(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
         if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
             experts.append(rows, Arc::make_mut(&mut record.prompt));
         }
     }
 
-    /// Records the experts of the fed token that the newest one was sampled after; `fed`: its index in the pass.
+    /// Records experts of the token after which the newest was sampled; `fed`: its index in the
+    /// pass.
     pub(super) fn record(&mut self, experts: Option<&PassExperts>, fed: usize) {
         if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
             experts.append(fed..fed + 1, Arc::make_mut(&mut record.completion));
         }
     }
 
-    /// Whether the newest token ends the row; notes why.
+    /// Whether the newest token ends the row; records why.
     pub(super) fn has_ended(&mut self) -> bool {
         let (stop_ids, completion) = (&self.asked.sampling.stop_ids, &mut self.completion);
         let constrained = self.constrained.as_ref();

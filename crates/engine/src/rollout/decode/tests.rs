@@ -1,4 +1,4 @@
-//! Drafts, room and passes that run ahead change how long decoding takes, not what it draws.
+//! Tests that drafts, slots and running ahead change speed, not samples.
 
 use candle_core::{DType, Device};
 
@@ -30,7 +30,7 @@ fn model() -> Decoder {
     of_family("Qwen3ForCausalLM")
 }
 
-/// One with a layer of attention and one of the gated delta rule, whose state is not that of any token before.
+/// One attention layer, and one of the gated delta rule.
 fn hybrid() -> Decoder {
     of_family("Qwen3_5ForCausalLM")
 }
@@ -64,17 +64,17 @@ fn with_keys(name: &str, own: &str) -> Decoder {
     .unwrap()
 }
 
-/// One with experts in both layers.
+/// Experts in both layers.
 fn sparse() -> Decoder {
     of_family("Qwen3MoeForCausalLM")
 }
 
-/// One with a window, sinks and experts with biases.
+/// A window, sinks and experts with biases.
 fn windowed() -> Decoder {
     of_family("GptOssForCausalLM")
 }
 
-/// One whose last layers read keys and values of others, with an input for each layer and capped logits.
+/// Shared keys and values, per-layer inputs, capped logits.
 fn sharing() -> Decoder {
     let own = r#","num_hidden_layers":5,"num_kv_shared_layers":2,"global_head_dim":24,"final_logit_softcapping":9.0,
         "layer_types":["sliding_attention","full_attention","sliding_attention","sliding_attention","full_attention"],
@@ -162,7 +162,7 @@ fn tokens_after_first(generated: &RolloutOutput) -> usize {
         .sum()
 }
 
-/// The same tokens, and log-probs but for rounding.
+/// Equal tokens, and log-probs up to rounding.
 fn assert_same(found: &RolloutOutput, expected: &RolloutOutput, what: &str) {
     assert_eq!(tokens(found), tokens(expected), "{what}");
     let log_probs = |generated: &RolloutOutput| -> Vec<f32> {
@@ -215,7 +215,7 @@ fn drafts_change_the_number_of_steps_alone() {
                 counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps,
                 "{counts:?}"
             );
-            // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
+            // Every token but the first is sampled by a step, with its own row or as a draft.
             assert_eq!(counts.rows + counts.accepted, tokens_after_first(drafted));
         }
         assert!(
@@ -307,7 +307,7 @@ fn passes_that_run_ahead_draw_the_same() {
             );
             if draft_tokens == 0 {
                 let (found, plain) = (found.counts, plain.counts);
-                // A row that ends by its limit is not computed once more.
+                // A row that reaches its limit is not computed again.
                 assert!(
                     found.rows == plain.rows && found.computed > plain.computed,
                     "{found:?} {plain:?}"
@@ -321,7 +321,7 @@ fn passes_that_run_ahead_draw_the_same() {
 fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
     for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
-        // The longest alone; some; half of all that are drawn.
+        // Slots for the longest alone; some; half of all.
         for kv_slots in [40, 41, 110, 500] {
             for limits in [
                 DecodeLimits { kv_slots, ..ROOM },
@@ -348,7 +348,7 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
                     tokens_after_first(&found),
                     "{limits:?}"
                 );
-                // Parked rows go on where they were; one for which the host has no memory begins again.
+                // Parked rows resume; one without host memory restarts.
                 let is_exact =
                     !limits.runs_ahead && limits.parked_bytes == usize::MAX && draft_tokens == 0;
                 assert!(
@@ -370,7 +370,8 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
                 &what,
             );
         }
-        // With room for a fourth of the longest, more than a fourth of the rows are decoded together.
+        // With slots for a fourth of the longest, more than a fourth of the rows are decoded
+        // together.
         let (few, all) = (
             sampled(
                 DecodeLimits {
@@ -416,7 +417,7 @@ fn rows_that_end_make_room_for_the_next_prompts() {
         "{counts:?}"
     );
     check(DecodeLimits { rows: 8, ..ROOM }, 8);
-    // One completion more than there are rows; prompts one at a time; room for the longest prompt alone.
+    // One completion more than rows; one prompt at a time; room for the longest prompt alone.
     check(DecodeLimits { rows: 3, ..ROOM }, 0);
     check(
         DecodeLimits {
@@ -444,14 +445,14 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     );
 }
 
-/// Gives one request at a time, and drops some completions on their way.
+/// Yields one request at a time, and drops some completions midway.
 struct Trickle {
     left: Vec<QueuedRequest>,
-    /// By request: the length at which its completions are dropped.
+    /// Length at which a request's completions are dropped.
     dropped_at: BTreeMap<u64, usize>,
     told: BTreeMap<(u64, u32), Vec<u32>>,
     ended: BTreeMap<(u64, u32), Completion>,
-    /// The most completions that were decoded together.
+    /// Maximum number of completions decoded together.
     together: usize,
 }
 
@@ -520,7 +521,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         follows: None,
         later_tokens: 0,
     };
-    // Drafts of the model with states need theirs before the next pass.
+    // With recurrent states, drafts need theirs before the next pass.
     for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {
         let limits = DecodeLimits { runs_ahead, ..ROOM };
         let mut source = Trickle {
@@ -558,8 +559,8 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
     }
 }
 
-/// What prefill and decoding record of each row, with drafts, parked rows and growing slots, is what one forward of all
-/// completions, packed beside each other, selects.
+/// Experts recorded by prefill and decoding, with drafts, parked rows and growing slots, equal
+/// those of one forward of all completions packed side by side.
 #[test]
 fn recorded_experts_are_those_of_packed_rows() {
     let beside = r#","enable_moe_block":true,"top_k_experts":2,"vocab_size_per_layer_input":61"#;

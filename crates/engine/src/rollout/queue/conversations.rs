@@ -1,4 +1,5 @@
-//! What conversations ask for: each asks, thinks (its tools are called, its answer is scored), and asks again or leaves.
+//! Schedules conversations: each submits a request, thinks (tools run, answers are scored), and
+//! submits another or leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -9,33 +10,33 @@ use tokio::sync::oneshot;
 use super::super::StopReason;
 use super::{Job, Place, Queue, Running, State, Worker};
 
-/// Where rounding depends on the rows that are decoded together, the passes between an answer and what is asked next: the
-/// same however long a conversation thinks, so that no clock has a part in results. Elsewhere what is asked joins at once.
+/// Passes between an answer and the next request, independent of thinking time, for deterministic
+/// results where rounding depends on batch composition. Otherwise requests join at once.
 const PASSES_BETWEEN_REQUESTS: u64 = 8;
 
-/// How often a thread that waits looks whether it is to stop.
+/// Interval of checks for cancellation while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What comes of a conversation.
+/// Message from a conversation.
 pub(super) enum Message {
     Asks(Box<Job>),
-    /// It goes on once all of these conversations, the first and how many, wait for each other or have left.
+    /// It continues once conversations (first, count) all wait for each other or have left.
     Waits(usize, usize),
-    /// It asks for nothing more.
+    /// No further requests.
     Leaves,
 }
 
-/// When conversations go on.
+/// When conversations continue.
 #[derive(Default)]
 pub(super) struct Schedule {
     has_begun: bool,
     passes: u64,
-    /// Conversations that think: the pass in which they go on, and which they are.
+    /// Thinking conversations, by the pass in which they continue.
     thinking: BTreeSet<(u64, usize)>,
-    /// Conversations that wait for others, with these: the first and how many.
+    /// Waiting conversations, with the group (first, count) they wait for.
     waiting: BTreeMap<usize, (usize, usize)>,
     left: BTreeSet<usize>,
-    /// By conversation and request: completions in the cache that nothing follows yet.
+    /// Cached completions not yet followed, by conversation and request.
     in_cache: BTreeMap<(usize, u32), (u64, u32)>,
     not_followed: Vec<(u64, u32)>,
 }
@@ -50,19 +51,19 @@ impl Schedule {
         std::mem::take(&mut self.not_followed)
     }
 
-    /// The completion in the cache that a request follows.
+    /// The cached completion that a request follows.
     pub(super) fn take_followed(&mut self, place: &Place) -> Option<(u64, u32)> {
         self.in_cache.remove(&(place.conversation, place.follows?))
     }
 }
 
 impl Queue {
-    /// A conversation that may ask more than once.
+    /// Registers a conversation with possibly several requests.
     pub(crate) fn enter(&self, conversation: usize) {
         self.state().open.insert(conversation);
     }
 
-    /// The same of one that an agent will hold; `start` is told when it may.
+    /// As [`Self::enter`] for an agent's conversation; `start` is signalled when it may begin.
     pub(crate) fn enter_agent(&self, conversation: usize, start: oneshot::Sender<()>) {
         let mut state = self.state();
         state.open.insert(conversation);
@@ -70,7 +71,7 @@ impl Queue {
         state.unstarted.push_back((conversation, start));
     }
 
-    /// Asks in a conversation, that of the job's place. Of one that has left nothing more is wanted.
+    /// Submits a request of its conversation; ignored after it has left.
     pub(crate) fn ask(&self, job: Job) {
         let Some(place) = job.place else {
             return;
@@ -85,7 +86,8 @@ impl Queue {
         }
     }
 
-    /// A conversation goes on once it and others, `count` from `first` on, wait for each other or have left.
+    /// Makes a conversation wait until `count` from `first` on all wait for each other or have
+    /// left.
     pub(crate) fn wait(&self, conversation: usize, first: usize, count: usize) {
         let mut state = self.state();
         if !state.is_closed {
@@ -95,7 +97,7 @@ impl Queue {
         }
     }
 
-    /// A conversation asks for nothing more.
+    /// A conversation submits nothing more.
     pub(crate) fn leave(&self, conversation: usize) {
         let mut state = self.state();
         if state.open.remove(&conversation) && !state.is_closed {
@@ -106,7 +108,7 @@ impl Queue {
 }
 
 impl Worker<'_> {
-    /// The ids of what is asked for; `None`: nothing will be.
+    /// Ids of the next requests; `None`: there will be none.
     pub(super) fn next_of_conversations(
         &mut self,
         is_idle: bool,
@@ -135,9 +137,9 @@ impl Worker<'_> {
         (!is_over).then_some(asked)
     }
 
-    /// What conversations ask whose time has come, in the order of their numbers.
+    /// Takes due requests, by conversation.
     fn take_due(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
-        // What an agent asks while another request of its is answered.
+        // Requests of an agent made while another is being answered.
         if !self.queue.state().of_agents.is_empty() {
             let thinking = self.schedule.thinking.iter().map(|(_, which)| *which);
             let thinking: BTreeSet<usize> = thinking.collect();
@@ -158,8 +160,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes what has come of some conversations; `must`: waits for it. Returns whether something was taken: not where the
-    /// work is cancelled or has failed, or all conversations have left.
+    /// Processes messages of some conversations; `must`: waits for one. Returns whether there was
+    /// one: false on cancellation, failure, or if all have left.
     fn take_messages(
         &mut self,
         must: bool,
@@ -200,7 +202,7 @@ impl Worker<'_> {
         has_come
     }
 
-    /// Has conversations that wait for each other go on, where the others of them have left.
+    /// Continues conversations that wait for each other, once the others of the group have left.
     fn go_on_together(&mut self, first: usize, count: usize) {
         let schedule = &mut self.schedule;
         let mut all = first..first + count;
@@ -216,7 +218,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Frees what a conversation that has left has in the cache, and lets the next agent start.
+    /// Frees the cache of a conversation that has left, and starts the next agent.
     fn forget(&mut self, conversation: usize) {
         let all = (conversation, 0)..=(conversation, u32::MAX);
         let its = self.schedule.in_cache.extract_if(all, |_, _| true);
@@ -239,13 +241,13 @@ impl Worker<'_> {
             if self.queue.is_paced() {
                 self.schedule.thinking.insert((due, conversation));
             }
-            // It is gone where the work has failed.
+            // The receiver is gone after a failure.
             _ = start.send(());
         }
     }
 
-    /// A completion of a conversation has ended, which thinks now if it may ask more: unless its agent waits for another
-    /// answer.
+    /// A completion has ended; its conversation now thinks if it may submit more, unless its agent
+    /// waits for another answer.
     pub(super) fn think(&mut self, place: &Place, (id, sample): (u64, u32)) {
         let conversation = place.conversation + sample as usize;
         let ended = (conversation, place.number);
@@ -259,14 +261,14 @@ impl Worker<'_> {
             other.is_some_and(|other| other.conversation == conversation)
         };
         let waits = state.of_agents.contains(&conversation) && self.running.values().any(is_its);
-        // That of a single completion never enters.
+        // Conversations with a single completion are not registered.
         if state.open.contains(&conversation) && !waits {
             let due = self.schedule.passes + PASSES_BETWEEN_REQUESTS;
             self.schedule.thinking.insert((due, conversation));
         }
     }
 
-    /// Whether a request may follow a completion of a conversation.
+    /// Whether a request may follow a conversation's completion.
     pub(super) fn may_follow(&self, place: &Place, sample: u32, stop: StopReason) -> bool {
         let conversation = place.conversation + sample as usize;
         let state = self.queue.state();

@@ -1,4 +1,4 @@
-//! Answers on disk as they end, so that the next attempt at an interrupted eval asks for the rest alone.
+//! Stores answers as they end, so that a retry of an interrupted eval only samples the rest.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,23 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::super::{Completion, Request, StopReason};
 use crate::run::{AnswerLog, RunError, sha256};
 
-/// The answers that an interrupted eval has left, and the log to which new ones are appended.
+/// Answers of an interrupted eval, and the log for new ones.
 #[derive(Debug)]
 pub struct KeptAnswers {
     log: AnswerLog,
-    /// What answers depend on besides their requests: weights, sampling, program.
+    /// What answers depend on besides requests: weights, sampling, program.
     key: String,
-    /// By digest of the request, then by sample.
+    /// Answers by request digest, then by sample.
     known: HashMap<String, BTreeMap<u32, Completion>>,
-    /// Whether answers that were decoded together are known or sampled together: then results are those of an eval
-    /// without an interruption, bit for bit.
+    /// Whether groups decoded together are either fully known or sampled together: results then
+    /// equal an uninterrupted eval's bit for bit.
     is_exact: bool,
 }
 
-/// A line of the log.
 #[derive(Serialize, Deserialize)]
 struct StoredAnswer {
-    /// The digest of key and request.
+    /// Digest of key and request.
     question: String,
     sample: u32,
     token_ids: Vec<u32>,
@@ -31,7 +30,7 @@ struct StoredAnswer {
 }
 
 impl KeptAnswers {
-    /// A line of another eval, or of another program, is no answer.
+    /// Ignores lines of other evals or programs.
     pub fn new(log: AnswerLog, lines: &[String], key: impl Into<String>, is_exact: bool) -> Self {
         let mut known: HashMap<String, BTreeMap<u32, Completion>> = HashMap::new();
         let lines = lines.iter().map(|line| serde_json::from_str(line));
@@ -54,7 +53,7 @@ impl KeptAnswers {
         }
     }
 
-    /// Identifies a request among those of all evals.
+    /// Identifies a request across evals.
     pub(super) fn digest(&self, request: &Request) -> String {
         let Request {
             prompt,
@@ -71,8 +70,8 @@ impl KeptAnswers {
         sha256(text.as_bytes())[..16].to_owned()
     }
 
-    /// Whether these requests, which are decoded together, need not be sampled: where results are exact all or none of them
-    /// are known, and none that others follow.
+    /// Whether these requests, decoded together, need not be sampled: with exact results only if
+    /// all are known, and none is followed by others.
     pub(crate) fn serves(&self, requests: &[Request], are_followed: bool) -> bool {
         let is_known = |request: &Request| {
             self.completions(&self.digest(request), request.samples)
@@ -81,7 +80,7 @@ impl KeptAnswers {
         !self.is_exact || (!are_followed && requests.iter().all(is_known))
     }
 
-    /// The completions of a request, where it has all of them.
+    /// All completions of a request, if known.
     pub(super) fn completions(&self, digest: &str, samples: usize) -> Option<Vec<Completion>> {
         let known = self.known.get(digest)?;
         (known.len() == samples).then(|| known.values().cloned().collect())
@@ -99,11 +98,11 @@ impl KeptAnswers {
             token_ids: completion.token_ids.clone(),
             stop: completion.stop,
         };
-        // Numbers and short names are always JSON.
+        // Serialising numbers and short names cannot fail.
         serde_json::to_string(&line).map_or(Ok(()), |line| self.log.append(&line))
     }
 
-    /// Removes the log, whose answers are recorded elsewhere by now.
+    /// Removes the log once its answers are recorded elsewhere.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.

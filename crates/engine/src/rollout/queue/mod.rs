@@ -1,10 +1,10 @@
-//! The queue: what is asked for waits here until a thread that decodes takes it; who asks learns of its tokens. What is
-//! taken, and when, is decided here alone, by the queue's [`Order`].
+//! Request queue between clients and decoding threads. Only the queue's [`Order`] decides what is
+//! taken, and when.
 
-mod conversations; // of conversations: each goes on after its answers
-mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
-mod question; // what the conversations about a question ask for
-mod shares; // of clients: each has its share of the rows
+mod conversations; // order of conversations
+mod kept_answers; // stored answers of interrupted evals
+mod question; // conversations about a question
+mod shares; // fair order of clients
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,28 +18,27 @@ use conversations::{Message, Schedule};
 pub use kept_answers::KeptAnswers;
 pub(crate) use question::{QueuedConversation, QueuedQuestion};
 
-/// Who asks: learns of the samples of its jobs, on the thread that decodes.
+/// Receives the samples of its jobs, on the decoding thread.
 pub(crate) trait Client: Send + Sync {
-    /// So many of its samples are decoded from now on.
+    /// `samples` are decoded from now on.
     fn on_start(&self, _samples: usize) {}
 
-    /// Learns of a completion's newest token; whether it wants more. `likeliest`: the likeliest tokens in its place with
-    /// their log-probs, where the request asks for them.
+    /// A completion's newest token, with alternatives if requested; returns whether to continue.
     fn on_token(&self, sample: u32, completion: &Completion, likeliest: Vec<(u32, f32)>) -> bool;
 
-    /// Takes a completion that has ended, or of which it wanted no more.
+    /// A completion that has ended or was cancelled.
     fn on_end(&self, sample: u32, completion: Completion);
 
-    /// So many of its samples that are decoded, and those that wait, do not end.
+    /// `decoded` running samples and the waiting ones have failed.
     fn on_failure(&self, _decoded: usize, _why: &str) {}
 
-    /// Whether nobody reads what it learns.
+    /// Whether the receiver is gone.
     fn is_gone(&self) -> bool {
         false
     }
 }
 
-/// A request with who asks.
+/// A request with its client.
 #[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) request: Request,
@@ -47,16 +46,16 @@ pub(crate) struct Job {
     /// As [`QueuedRequest::adapter`].
     pub(crate) adapter: Option<u32>,
     pub(crate) client: Arc<dyn Client>,
-    /// The number of its first sample among those that its client asked for.
+    /// Index of its first sample among its client's.
     pub(crate) first_sample: u32,
-    /// How many completions of all jobs that share the rows are decoded now, in all threads.
+    /// Completions being decoded for the client, over all threads; its jobs share the counter.
     pub(crate) decoded: Arc<AtomicUsize>,
-    /// Where it is asked in a conversation.
+    /// Place in a conversation.
     pub(crate) place: Option<Place>,
 }
 
 impl Job {
-    /// All that a client asks for, of the base alone.
+    /// A client's whole request, for the base model.
     pub(crate) fn new(request: Request, sampling: Sampling, client: Arc<dyn Client>) -> Self {
         Self {
             request,
@@ -73,40 +72,39 @@ impl Job {
 /// A request's place in a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// That of the first sample; the conversations of the others follow.
+    /// Conversation of the first sample; the other samples' conversations follow.
     pub(crate) conversation: usize,
-    /// Among the requests of the conversation, from 0.
+    /// Index in the conversation.
     pub(crate) number: u32,
-    /// The request of the conversation after whose completion its prompt goes on.
+    /// Request after whose completion its prompt continues.
     pub(crate) follows: Option<u32>,
-    /// The most tokens that its prompt may grow by; `None`: what follows is prefilled anew.
+    /// Maximum growth of its prompt in tokens; `None`: continuations are prefilled again.
     pub(crate) later_tokens: Option<usize>,
 }
 
-/// What is taken next.
+/// Order of taking jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Each client has its share of the rows, and of the tokens in the cache of each thread, so many; at most so many jobs
-    /// wait.
+    /// Fair shares of rows and cached tokens per client; limits waiting jobs.
     Shares {
         waiting: usize,
         completion_tokens: usize,
     },
-    /// All that conversations ask for; `is_paced`: after a fixed number of passes, so that no clock has a part in results.
-    /// At most so many agents hold conversations at the same time.
+    /// All requests of conversations; `is_paced`: after a fixed number of passes, for deterministic
+    /// results. Limits parallel agents.
     Conversations { is_paced: bool, agents: usize },
 }
 
 /// Why jobs cannot be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueError {
-    /// As many wait as may.
+    /// Too many are waiting.
     Full(usize),
-    /// Nothing more is decoded.
+    /// Decoding has ended.
     Closed,
 }
 
-/// Jobs between those who ask and the threads that decode.
+/// Connects clients and decoding threads.
 pub(crate) struct Queue {
     order: Order,
     state: Mutex<State>,
@@ -116,18 +114,18 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// In [`Order::Shares`].
+    /// Used by [`Order::Shares`].
     waiting: VecDeque<Job>,
-    /// Threads that wait for a job.
+    /// Threads waiting for a job.
     idle: usize,
     is_closed: bool,
-    /// In [`Order::Conversations`]: what has come of each, in the order in which it came.
+    /// Messages in order of arrival, used by [`Order::Conversations`].
     messages: Vec<(usize, Message)>,
-    /// Conversations that may ask for more.
+    /// Conversations with possible further requests.
     open: BTreeSet<usize>,
-    /// Conversations that agents hold.
+    /// Conversations of agents.
     of_agents: BTreeSet<usize>,
-    /// Those whose agents wait for a start.
+    /// Agents waiting to start.
     unstarted: VecDeque<(usize, oneshot::Sender<()>)>,
 }
 
@@ -154,7 +152,8 @@ impl Queue {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Ends what waits, with a sentence, and takes no more; what conversations have decoded now ends at its next token.
+    /// Fails waiting jobs with a message, and accepts no more; running completions end at their
+    /// next token.
     pub(crate) fn fail(&self, why: &str) {
         self.has_failed.store(true, Ordering::Relaxed);
         let waiting = {
@@ -171,17 +170,17 @@ impl Queue {
     }
 }
 
-/// What a thread that decodes does besides.
+/// Additional work of a decoding thread.
 pub(crate) trait Decoding: Sync {
-    /// Whether it is to stop.
+    /// Whether to stop.
     fn is_cancelled(&self) -> bool;
 
-    /// Whether [`Self::run_errand`] has something to do.
+    /// Whether [`Self::run_errand`] has work.
     fn has_errand(&self) -> bool {
         false
     }
 
-    /// Called between two passes.
+    /// Called between passes.
     fn run_errand(&self) {}
 }
 
@@ -191,26 +190,26 @@ impl Decoding for ThreadPool {
     }
 }
 
-/// A thread that decodes from a queue. It outlives an attempt to decode that runs out of memory: the next one asks for what
-/// has not ended.
+/// A decoding thread. Survives out-of-memory attempts: the next attempt restarts what has not
+/// ended.
 pub(crate) struct Worker<'q> {
     queue: &'q Queue,
     decoding: &'q dyn Decoding,
-    /// By id, which no other request of this thread has.
+    /// Jobs by id, unique in this thread.
     running: BTreeMap<u64, Running>,
     next_id: u64,
-    /// Asked for again.
+    /// Jobs to restart.
     again: Vec<u64>,
     schedule: Schedule,
-    /// Tokens that were sampled since the last failure.
+    /// Tokens sampled since the last failure.
     pub(crate) tokens: u64,
 }
 
-/// A job whose completions have not all ended.
+/// A job with unfinished completions.
 struct Running {
     job: Arc<Job>,
     unfinished: BTreeSet<u32>,
-    /// The completion that it follows, as the decoder knows it.
+    /// The completion that it follows, in the decoder's ids.
     after: Option<(u64, u32)>,
 }
 
@@ -227,7 +226,7 @@ impl<'q> Worker<'q> {
         }
     }
 
-    /// Tells all clients of this thread that their completions cannot be had.
+    /// Fails all jobs of this thread.
     pub(crate) fn fail(&mut self, why: &str) {
         for running in std::mem::take(&mut self.running).into_values() {
             let (job, unfinished) = (running.job, running.unfinished.len());
@@ -237,7 +236,7 @@ impl<'q> Worker<'q> {
         self.tokens = 0;
     }
 
-    /// Begins a job; returns its id.
+    /// Starts a job; returns its id.
     fn start(&mut self, job: Job) -> u64 {
         let (id, samples) = (self.next_id, job.request.samples);
         self.next_id += 1;
@@ -289,7 +288,7 @@ impl RequestSource for Worker<'_> {
         })
     }
 
-    /// A completion that has ended in an earlier attempt is asked for beside others of its request.
+    /// A completion that ended in an earlier attempt is resampled with others of its request.
     fn on_token(
         &mut self,
         id: u64,
@@ -333,7 +332,7 @@ impl RequestSource for Worker<'_> {
         if let Some(place) = &job.place {
             self.think(place, (id, sample));
         }
-        // Rows are free by the time the client has its answer.
+        // Frees rows before the client gets its answer.
         job.decoded.fetch_sub(1, Ordering::Relaxed);
         job.client.on_end(job.first_sample + sample, completion);
     }

@@ -1,5 +1,5 @@
-//! The conversations about a question in the queue: what they ask for, with random numbers that no other request has, and
-//! their answers, some of which are stored already.
+//! Conversations about a question in the queue, with unique random numbers and possibly stored
+//! answers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,27 +9,27 @@ use tokio::sync::oneshot;
 use super::super::{Completion, Request, Sampling, ThreadPool};
 use super::{Client, Job, KeptAnswers, Place, Queue};
 
-/// Numbers of samples in the random numbers of each completion of a conversation.
+/// Range of sample numbers per completion of a conversation.
 const SAMPLES_OF_REQUEST: u32 = 1 << 16;
 
-/// A question with its conversations, one a sample.
+/// A question with one conversation per sample.
 pub(crate) struct QueuedQuestion {
     pub(crate) queue: Arc<Queue>,
-    /// Where answers are stored.
+    /// Store of answers.
     pub(crate) kept: Option<Arc<KeptAnswers>>,
-    /// Whether stored ones need not be sampled.
+    /// Whether stored answers are reused.
     pub(crate) uses_kept: bool,
-    /// The first request, of all conversations together.
+    /// First request, common to all conversations.
     pub(crate) first: Request,
     pub(crate) sampling: Sampling,
-    /// The number of the first conversation in the queue; those of the others follow.
+    /// Index of the first conversation in the queue; the others follow.
     pub(crate) conversation: usize,
-    /// Tokens of a prompt at most, where conversations go on in the cache.
+    /// Prompt limit if conversations continue in the cache.
     pub(crate) max_prompt_tokens: Option<usize>,
 }
 
 impl QueuedQuestion {
-    /// Another request of a conversation; `number`: among those of the conversation.
+    /// Another request of a conversation; `number`: its index there.
     pub(crate) fn later_request(&self, sample: usize, number: u32, prompt: &[u32]) -> Request {
         let first = &self.first;
         Request {
@@ -42,28 +42,28 @@ impl QueuedQuestion {
         }
     }
 
-    /// What a request is stored by, where answers are stored.
+    /// Key for storing a request, with a store.
     pub(crate) fn digest(&self, request: &Request) -> Option<String> {
         self.kept.as_ref().map(|kept| kept.digest(request))
     }
 
-    /// The completions of a request that need not be sampled.
+    /// Stored completions of a request.
     pub(crate) fn known(&self, digest: Option<&str>, samples: usize) -> Option<Vec<Completion>> {
         let kept = self.kept.as_ref().filter(|_| self.uses_kept);
         kept?.completions(digest?, samples)
     }
 
-    /// A completion that is not stored is sampled again, should this be interrupted.
+    /// Stores a completion; if that fails, it is sampled again after an interruption.
     pub(crate) fn store(&self, digest: Option<String>, sample: u32, completion: &Completion) {
-        // Where the work has failed it may be cut off.
+        // After a failure it may be truncated.
         let kept = self.kept.as_ref().filter(|_| !self.queue.has_failed());
         if let (Some(kept), Some(digest)) = (kept, digest) {
             _ = kept.append(digest, sample, completion);
         }
     }
 
-    /// Has a request sampled, of the conversation of `sample` and, for its other samples, of those after it. `follows`: the
-    /// request after whose completion its prompt goes on.
+    /// Submits a request for the conversation of `sample` and the following ones, one per sample.
+    /// `follows`: request after whose completion its prompt continues.
     pub(crate) fn ask(
         &self,
         request: Request,
@@ -85,7 +85,7 @@ impl QueuedQuestion {
         });
     }
 
-    /// The same, with each completion to be awaited.
+    /// As [`Self::ask`], returning futures.
     fn completions(&self, request: Request, sample: usize, number: u32) -> Vec<Pending> {
         let digest = self.digest(&request);
         let known = self.known(digest.as_deref(), request.samples);
@@ -112,7 +112,8 @@ impl QueuedQuestion {
         (0..).zip(receivers).map(pending).collect()
     }
 
-    /// Asks for the first completions; `may_ask_again`: its conversations may have more. How many are known already.
+    /// Submits first requests; `may_ask_again`: there may be more. Returns the number already
+    /// known.
     pub(crate) fn begin(self: &Arc<Self>, may_ask_again: bool) -> (Vec<QueuedConversation>, usize) {
         let samples = self.first.samples;
         if may_ask_again {
@@ -134,7 +135,7 @@ impl QueuedQuestion {
         (first.into_iter().enumerate().map(begun).collect(), known)
     }
 
-    /// Conversations that agents will hold.
+    /// Conversations of agents.
     pub(crate) fn begin_of_agents(self: &Arc<Self>) -> Vec<QueuedConversation> {
         let begun = |sample| {
             let (start, started) = oneshot::channel();
@@ -151,22 +152,22 @@ impl QueuedQuestion {
     }
 }
 
-/// One conversation in the queue; dropped, it asks for nothing more.
+/// A conversation in the queue; leaves when dropped.
 pub(crate) struct QueuedConversation {
     pub(crate) question: Arc<QueuedQuestion>,
     pub(crate) sample: usize,
-    /// Completions that it has asked for.
+    /// Number of requests.
     pub(crate) asked: u32,
     first: Option<Pending>,
-    /// Told when its agent may start.
+    /// Signalled when its agent may start.
     start: Option<oneshot::Receiver<()>>,
 }
 
-/// A completion that was asked for.
+/// A requested completion.
 struct Pending {
     completion: oneshot::Receiver<Completion>,
     sample: u32,
-    /// What it is stored by; `None` where it is already.
+    /// Key for storing it; `None` if already stored.
     digest: Option<String>,
 }
 
@@ -179,7 +180,7 @@ impl QueuedConversation {
         }
     }
 
-    /// Has the next completion sampled. `prompt`: all that was read and sampled before, and what is new.
+    /// Samples the next completion. `prompt`: everything read and sampled, and what is new.
     pub(crate) async fn sample(&mut self, prompt: &[u32]) -> Result<Completion> {
         let (question, sample, number) = (&self.question, self.sample, self.asked);
         self.asked += 1;
@@ -196,14 +197,14 @@ impl QueuedConversation {
         Ok(completion)
     }
 
-    /// It goes on once all conversations about its question have their scores, or have left.
+    /// Continues once all conversations about its question are scored or have left.
     pub(crate) fn wait_for_others(&self) {
         let (question, first) = (&self.question, self.question.conversation);
         let queue = &question.queue;
         queue.wait(first + self.sample, first, question.first.samples);
     }
 
-    /// Nothing more is asked for.
+    /// Submits nothing more.
     pub(crate) fn leave(&self) {
         let question = &self.question;
         question.queue.leave(question.conversation + self.sample);
@@ -216,7 +217,7 @@ impl Drop for QueuedConversation {
     }
 }
 
-/// Those who wait for the completions of a request.
+/// Receivers of a request's completions.
 struct Awaited(Mutex<Vec<Option<oneshot::Sender<Completion>>>>);
 
 impl Client for Awaited {
@@ -227,7 +228,7 @@ impl Client for Awaited {
     fn on_end(&self, sample: u32, completion: Completion) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waits) = all.get_mut(sample as usize).and_then(Option::take) {
-            // Nobody waits any more where the work has failed.
+            // The receiver is gone after a failure.
             _ = waits.send(completion);
         }
     }

@@ -1,5 +1,6 @@
-//! Shares of clients. Where several wait, each takes half at most of the rows that are free. One that waits alone takes
-//! all that it needs; one that needs more than there are leaves some, so that the next client never waits for the longest.
+//! Fair shares. Of several waiting clients, each takes at most half of the free rows. One that
+//! waits alone takes all it needs; if it needs more than there are it leaves some, so that the next
+//! client never waits for the longest completion.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -8,14 +9,14 @@ use std::time::Duration;
 
 use super::{Job, Order, Queue, QueueError, Worker};
 
-/// A client that waits alone and fills the rows again and again leaves one row in so many to the next.
+/// A lone client with a large demand leaves one in this many rows.
 const LEFT_ONE_IN: usize = 8;
 
-/// How long a thread without work waits before it looks whether it is to stop.
+/// Interval of checks for cancellation of an idle thread.
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Job {
-    /// Takes its first samples off.
+    /// Splits off its first samples.
     fn split_off(&mut self, samples: usize) -> Self {
         let mut taken = self.clone();
         taken.request.samples = samples;
@@ -27,7 +28,7 @@ impl Job {
 }
 
 impl Queue {
-    /// Queues all jobs, or none. A client may have more than may wait, where nothing else waits.
+    /// Queues all jobs, or none. If nothing else waits, a client may exceed the limit.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -40,7 +41,7 @@ impl Queue {
             return Err(QueueError::Closed);
         }
         if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > most {
-            // Those whose clients are gone make room.
+            // Remove jobs of clients that are gone.
             state.waiting.retain(|job| !job.client.is_gone());
             if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > most {
                 return Err(QueueError::Full(most));
@@ -51,12 +52,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that wait.
+    /// Number of waiting jobs.
     pub(crate) fn waiting(&self) -> usize {
         self.state().waiting.len()
     }
 
-    /// Takes no more; what is queued is still decoded. Who waits for what was never taken learns that nothing comes.
+    /// Accepts no more; queued jobs are still decoded. Clients of jobs never taken are told.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
@@ -72,7 +73,8 @@ impl Queue {
 }
 
 impl Worker<'_> {
-    /// The ids of what is taken for `rows` free rows, of a thread whose cache has so many tokens; `None`: nothing will come.
+    /// Ids of jobs taken for `rows` free rows of a thread with this cache size; `None`: no more
+    /// will come.
     pub(super) fn next_shares(
         &mut self,
         rows: usize,
@@ -88,10 +90,10 @@ impl Worker<'_> {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         } else if state.idle > 0 {
-            // A thread that has nothing to do takes it.
+            // An idle thread takes it.
             return Some(Vec::new());
         }
-        // Shared among those that have nothing to do.
+        // Shared among idle threads.
         let share = match is_idle {
             true => state.waiting.len().div_ceil(state.idle),
             false => usize::MAX,
@@ -112,8 +114,8 @@ impl Worker<'_> {
         (!is_over || has_errand).then_some(taken)
     }
 
-    /// The next job that `rows` free rows have room for, or a part of one: first that of the client of which the fewest
-    /// completions are decoded.
+    /// The next job, or part of one, for `rows` free rows: of the client with the fewest
+    /// completions in decoding.
     fn next_job(
         &self,
         waiting: &mut VecDeque<Job>,
@@ -137,8 +139,8 @@ impl Worker<'_> {
         }
     }
 
-    /// How many completions of a job are taken. `alone`: those that its client waits for, where no other waits; else the
-    /// client has half at most of the rows, and of the tokens in the cache, that no other has.
+    /// Completions to take of a job. `alone`: the client's waiting completions, if no other waits;
+    /// otherwise at most half of the free rows and cached tokens.
     fn most_samples(
         &self,
         job: &Job,

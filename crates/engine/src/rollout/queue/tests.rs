@@ -1,4 +1,4 @@
-//! Tests: rows among clients, conversations that think, attempts that run out of memory, and the end.
+//! Tests of shares, thinking conversations, out-of-memory attempts, and closing.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::rollout::StopReason;
 
-/// What clients have learned of.
+/// Events received by clients.
 #[derive(Debug, PartialEq)]
 enum Told {
     Token(u32),
@@ -134,14 +134,14 @@ fn a_client_of_many_completions_leaves_rows_to_others() {
     more.request.first_sample = 16;
     let (second, told, _client) = job(12);
     queue.push(vec![first, more, second]).unwrap();
-    // The later client is served first, because none of its rows is decoded, and there is room.
+    // The later client is first, since none of its rows is decoded, and there is room.
     assert_eq!(taken(&mut worker, 32, true), [0, 1]);
     queue.push(vec![job(1).0]).unwrap();
     assert_eq!(taken(&mut worker, 8, false), [2]);
     let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished.len();
     let decoded = [0, 1, 2].map(|id| rows(id, &worker));
     assert_eq!(decoded, [16, 8, 1]);
-    // The rest of a client has the numbers after those that were taken.
+    // The rest of a client has the numbers after those taken.
     (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
     assert_eq!(taken(&mut worker, 15, false), [3, 4]);
     let rest = &worker.running[&3].job;
@@ -151,7 +151,7 @@ fn a_client_of_many_completions_leaves_rows_to_others() {
     let told: Vec<_> = told.try_iter().collect();
     let ended = (0..8).chain([11]).map(Told::Ended);
     assert_eq!(told, ended.collect::<Vec<_>>());
-    // Long completions leave tokens of the cache.
+    // Long completions leave cache tokens.
     let mut long = job(16).0;
     long.sampling.max_completion_tokens = 90;
     queue.push(vec![long]).unwrap();
@@ -186,7 +186,7 @@ fn the_queue_is_bounded_and_ends_when_it_is_closed() {
     assert_eq!(last, Some(Told::Failed("why".to_owned())));
 }
 
-/// Runs errands, one between two passes.
+/// One errand between two passes.
 struct Errands(Mutex<usize>);
 
 impl Decoding for Errands {
@@ -220,7 +220,7 @@ const PACED: Order = Order::Conversations {
     agents: 0,
 };
 
-/// A request of a conversation, from that of its first sample on.
+/// A request of a conversation, its first sample's.
 fn request(conversation: usize, number: u32, samples: usize) -> (Job, Receiver<Told>) {
     let (mut job, told, _) = job(samples);
     job.request.first_sample = number << 16;
@@ -294,7 +294,7 @@ fn conversations_whose_answers_are_compared_go_on_together() {
     assert_eq!(taken(&mut worker, 9, true), [0]);
     worker.on_end(0, 0, completion(1));
     queue.wait(0, 0, 3);
-    // The first has no score yet: nothing of it is waited for, however many passes there are.
+    // The first has no score yet: nothing waits for it, however many passes.
     (0..20).for_each(|_| assert!(taken(&mut worker, 9, false).is_empty()));
     // The second calls a tool first, the third ends.
     worker.on_end(0, 1, completion(1));
@@ -311,8 +311,8 @@ fn conversations_whose_answers_are_compared_go_on_together() {
     assert_eq!(taken(&mut worker, 9, false), [2, 3]);
 }
 
-/// The conversations that a queue begins and goes on with in each pass, where each asks three times, thinks for `thought`
-/// passes that it does not count, and completions end after a few.
+/// Conversations that begin and continue in each pass; each submits three requests, thinks for
+/// `thought` uncounted passes, and completions end after a few.
 fn passes(thought: impl Fn() -> usize + Send + Clone) -> Vec<Vec<(usize, u32)>> {
     const CONVERSATIONS: usize = 6;
     let (queue, pool) = (Queue::new(PACED), ThreadPool::calling());

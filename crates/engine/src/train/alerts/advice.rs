@@ -1,17 +1,17 @@
-//! What an alert may advise: nothing that task or configuration already do.
+//! Advice of alerts, omitting what task or configuration already do.
 
 use crate::config::{OnCollapse, TrainConfig};
 use crate::score::{RewardPart, Task};
 
-/// What a task does about values, and its share of a step's prompts.
+/// How a task rewards values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
 pub(in crate::train) struct TaskFacts {
-    /// The task's share of a step's prompts, in (0, 1].
+    /// Share in (0, 1].
     pub(in crate::train) share: f64,
     /// Whether answers have fields.
     has_fields: bool,
     is_graded: bool,
-    /// Weighted parts of the reward that compare values: name and weight.
+    /// Weighted parts that compare values: name and weight.
     value_parts: Vec<(String, f64)>,
 }
 
@@ -51,7 +51,7 @@ impl TaskFacts {
         }
     }
 
-    /// Where answers are valid and values wrong.
+    /// Advice for valid answers with wrong values.
     pub(super) fn all_max(&self) -> String {
         sentence(&[self.weigh_values()])
     }
@@ -101,12 +101,12 @@ fn recovery(config: &TrainConfig) -> Vec<String> {
     set.into_iter().collect()
 }
 
-/// A piece of advice that helps no more where it is followed already.
+/// Drops advice that is already followed.
 pub(super) fn unless(is_followed: bool, advice: &str) -> &str {
     if is_followed { "" } else { advice }
 }
 
-/// One sentence of several pieces of advice.
+/// Joins pieces of advice.
 fn sentence(advice: &[String]) -> String {
     let text = advice.join("; ");
     let mut letters = text.chars();

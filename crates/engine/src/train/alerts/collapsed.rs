@@ -1,19 +1,19 @@
-//! When a policy has collapsed: nothing that it writes differs from what it wrote before, so no reward can. A policy
-//! without any success yet writes different answers.
+//! Detects collapse: the policy's answers no longer differ, so neither can rewards. A policy
+//! without success yet still writes different answers.
 
 use super::steps::{Metrics, entropy_change, get};
 use crate::format::shortened;
 
-/// A policy has collapsed if, in each step of a window, at least this share of the groups has one equal reward below the
-/// maximum and no guided answer, which would be a gradient, with at most this share of distinct answers, or of the first
-/// step's entropy.
+/// Collapsed if, in each step of a window, at least this share of groups has one equal reward below
+/// the maximum and no guided answer (which would give a gradient), and at most this share of
+/// distinct answers, or of the first step's entropy.
 const COLLAPSED_GROUPS: f64 = 0.9;
 const COLLAPSED_ANSWERS: f64 = 0.5;
 const COLLAPSED_ENTROPY: f64 = 0.25;
-/// One that had collapsed has until this share of the groups of a step has a gradient.
+/// Recovered once this share of a step's groups has a gradient.
 const RECOVERED_GROUPS: f64 = 0.5;
 
-/// Whether a step is one of a collapsed policy. `is_active`: it had collapsed before.
+/// Whether a step is one of a collapsed policy. `is_active`: it was collapsed before.
 pub(super) fn has_collapsed(
     metrics: &Metrics,
     first_entropy: Option<f64>,
@@ -29,8 +29,8 @@ pub(super) fn has_collapsed(
     worst >= COLLAPSED_GROUPS && is_narrow || is_active && worst > RECOVERED_GROUPS
 }
 
-/// What a collapsed policy does, by its last step: `the most frequent answer is {..}, mean reward 0.50, entropy 2.74 ->
-/// 0.12 nats/token`.
+/// Describes a collapsed policy by its last step: `the most frequent answer is {..}, mean reward
+/// 0.50, entropy 2.74 -> 0.12 nats/token`.
 pub(super) fn description(
     metrics: &Metrics,
     first_entropy: Option<f64>,
@@ -56,7 +56,8 @@ pub(super) fn description(
 mod tests {
     use super::*;
 
-    /// As Gemma 3 270M's at 3.3e-4: a guided answer in every group, and entropy at a quarter of the first step's.
+    /// Gemma 3 270M at 3.3e-4: a guided answer in every group, and entropy at a quarter of the
+    /// first step's.
     #[test]
     fn a_policy_that_guided_answers_still_move_has_not_collapsed() {
         for (worst, guided, is_active, expected) in [

@@ -1,20 +1,20 @@
-//! When a policy has diverged: it lost nearly all of a rate that it had. Unlike one that has collapsed it may write
-//! something else each time, so its entropy may rise.
+//! Detects divergence: nearly all of a rate is lost. Unlike in a collapse, answers may vary and
+//! entropy may rise.
 
 use super::drift::window_interval;
 use super::steps::{Metrics, WINDOW, entropy_change, mean};
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 
-/// A rate has been lost if at most this share of its best window is left.
+/// Lost if at most this share of the best window is left.
 const LOST: f64 = 0.1;
-/// One that had been lost has until this share of it is back.
+/// Recovered once this share is back.
 const RECOVERED: f64 = 0.5;
 
-/// The rates of a step's completions: those that parse, and those that are valid.
+/// Rates of a step's completions: parsable, valid.
 pub(super) const RATES: [&str; 2] = ["parse", "valid"];
 
-/// The best window of each rate; the first windows are shorter.
+/// Best window of each rate; the first windows are shorter.
 #[derive(Debug, Default)]
 pub(super) struct BestWindows([Option<BestWindow>; 2]);
 
@@ -26,7 +26,7 @@ struct BestWindow {
     reward: f64,
 }
 
-/// A rate that was lost.
+/// A lost rate.
 #[derive(Debug)]
 pub(super) struct Loss {
     name: &'static str,
@@ -60,7 +60,7 @@ impl BestWindows {
         }
     }
 
-    /// What the last steps have lost by more than chance. `is_active`: it had diverged before.
+    /// Significant loss over the last steps. `is_active`: diverged before.
     pub(super) fn loss(
         &self,
         history: &[Metrics],

@@ -1,25 +1,26 @@
-//! Value drift: exact match falls while answers stay, or become, valid. An alert needs the evidence of a verdict.
+//! Value drift: exact match falls while answers stay or become valid. An alert requires
+//! significance.
 
 use super::steps::{Metrics, WINDOW, mean};
 use crate::config::TrainConfig;
 use crate::run::events::Eval;
 use crate::statistics::{Verdict, wilson};
 
-/// Values drift if exact match loses at least this much while valid answers with wrong values gain as much.
+/// Minimum loss of exact match, and gain of valid answers with wrong values.
 const DRIFT: f64 = 0.02;
-/// A drift is reported again when exact match has lost this much more.
+/// Further loss of exact match after which drift is reported again.
 const WORSE: f64 = 0.1;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {
     pub(super) valid: f64,
     pub(super) exact: f64,
-    /// Exact match from which on a drift from this level is resolved.
+    /// Exact match from which a drift from this level is resolved.
     resolved: f64,
     /// 95% interval of the exact rate.
     low: f64,
     high: f64,
-    /// By the paired test on the prompts of the best level; `None` where the two are not of the same prompts.
+    /// Paired test against the best level; `None` for different prompts.
     against_best: Option<Verdict>,
 }
 
@@ -28,15 +29,15 @@ pub(super) struct Level {
 pub(super) struct Drift {
     pub(super) best: Option<Level>,
     pub(super) latest: Option<Level>,
-    /// The largest share of valid answers with wrong values since the best level.
+    /// Largest share of valid answers with wrong values since the best level.
     most_wrong: f64,
-    /// While values drift: the level that was reported, until exact match has recovered. Neither a plateau, nor a rise that
-    /// is no longer significantly lower, nor a fall in validity resolves the drift.
+    /// The reported level, until exact match has recovered. A plateau, a rise that ends
+    /// significance, or a fall in validity do not resolve the drift.
     pub(super) reported: Option<Level>,
 }
 
 impl Level {
-    /// A greedy eval of the same prompts each time.
+    /// Reads a greedy eval of the same prompts each time.
     pub(super) fn of_eval(eval: &Eval) -> Option<Self> {
         let [low, high] = eval.summary.interval("exact");
         let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
@@ -53,8 +54,8 @@ impl Level {
         })
     }
 
-    /// A full window of steps, with different prompts each time; a prompt's completions are correlated, so prompts are
-    /// counted. `share`: of the step's prompts that are the task's.
+    /// Reads a full window of steps with different prompts; counts prompts, as a prompt's
+    /// completions are correlated. `share`: the task's share of a step's prompts.
     pub(super) fn of_window(steps: &[Metrics], share: f64, config: &TrainConfig) -> Option<Self> {
         if steps.len() < WINDOW || steps.iter().any(|metrics| !metrics.contains_key("exact")) {
             return None;
@@ -71,7 +72,7 @@ impl Level {
         })
     }
 
-    /// The share of valid answers with wrong values.
+    /// Share of valid answers with wrong values.
     fn wrong(&self) -> f64 {
         self.valid - self.exact
     }
@@ -112,7 +113,7 @@ impl Drift {
         });
     }
 
-    /// Whether exact match is significantly lower, and answers became valid with wrong values on the way.
+    /// Whether exact match is significantly lower, while answers became valid with wrong values.
     fn begins(&self, best: Level, now: Level) -> bool {
         now.is_below(&best)
             && best.exact - now.exact >= DRIFT

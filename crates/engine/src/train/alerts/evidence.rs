@@ -1,4 +1,4 @@
-//! What the rules read: the last steps, and what evals and guard prompts say of exact match and of forgetting.
+//! Data of the rules: last steps, and changes in exact match and guard prompts.
 
 use super::advice::TaskFacts;
 use super::diverged::BestWindows;
@@ -11,21 +11,21 @@ use crate::statistics::Interval;
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     pub(super) task: TaskFacts,
-    /// At most [`WINDOW`].
+    /// Last steps, at most [`WINDOW`].
     pub(super) steps: Vec<Metrics>,
-    /// The entropy of the first step, nats/token.
+    /// Entropy of the first step, nats/token.
     pub(super) first_entropy: Option<f64>,
-    /// The most frequent answer of the last step, which may be observed next.
+    /// Most frequent answer of the last step, or of the next to be observed.
     pub(super) frequent_answer: Option<String>,
     /// Drift of exact match on the eval set, from the base on.
     pub(super) evals: Drift,
     /// Drift on training completions, if no eval measures exact match during the run.
     pub(super) windows: Drift,
-    /// The best windows of training completions: rates that a diverged policy has lost.
+    /// Best windows of training completions, for divergence.
     pub(super) best_windows: BestWindows,
-    /// The guard prompts of the base.
+    /// Guard prompts of the base.
     guard: Option<Guard>,
-    /// Their latest change, nats/token.
+    /// Latest change of guard prompts, nats/token.
     pub(super) guard_change: Option<Interval>,
 }
 
@@ -45,7 +45,7 @@ impl Evidence {
     }
 
     pub(super) fn add_eval(&mut self, eval: &Eval) {
-        // At step 0, base and trained are the same weights.
+        // At step 0, base and trained weights are equal.
         if eval.set == "eval" && eval.is_of_trained() {
             self.evals.see(Level::of_eval(eval));
         }
@@ -58,7 +58,8 @@ impl Evidence {
         }
     }
 
-    /// With the first eval and the last alone, the windows between them tell more, until the last one drifts.
+    /// Selects the evidence: with only a first and a last eval, the windows between are more
+    /// informative, until the last eval drifts.
     pub(super) fn drift(&self, config: &TrainConfig) -> &Drift {
         let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
         if is_evaluated || self.evals.reported.is_some() {

@@ -1,15 +1,15 @@
-//! What a GPU refused rollouts, each told once.
+//! Alerts of GPU fallbacks, each raised once.
 
 use crate::facts::AlertLevel;
 use crate::rollout::GpuFallback;
 use crate::run::events::Alert;
 
-/// What has been told.
+/// Already reported.
 #[derive(Debug, Default)]
 pub(in crate::train) struct Fallbacks(Vec<GpuFallback>);
 
 impl Fallbacks {
-    /// The alerts of those that are new.
+    /// Alerts of new ones.
     pub(in crate::train) fn alerts(
         &mut self,
         step: u64,
@@ -26,7 +26,7 @@ impl Fallbacks {
     }
 }
 
-/// The alert after a rollout that took longer for want of something on the GPU.
+/// Alert for a rollout slowed down by a missing GPU resource.
 fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
     let (rule, sentence, suggestion) = match gpu_fallback {
         GpuFallback::Smaller { parts } => (

@@ -1,4 +1,4 @@
-//! The rules, one after the other: condition, name, level, value, and what the alert says and advises.
+//! The rules: condition, name, level, value, message and advice.
 
 use super::advice::{self, unless};
 use super::collapsed::{description, has_collapsed};
@@ -15,23 +15,23 @@ pub(super) const VALUE_DRIFT: &str = "value_drift";
 
 /// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
-/// The share of truncated completions above which the limit decides rewards.
+/// Share of truncated completions above which the limit decides rewards.
 const MAX_TRUNCATED: f64 = 0.05;
-/// The share of zero-variance groups above which a KL term dominates; a warning above nine in ten.
+/// Share of zero-variance groups above which a KL term dominates; a warning above nine in ten.
 const MANY_EQUAL: f64 = 0.5;
 const NEARLY_ALL_EQUAL: f64 = 0.9;
-/// The share of completions whose reasoning reaches the scorer.
+/// Share of completions whose reasoning reaches the scorer.
 const MAX_THINK_LEAKS: f64 = 0.05;
-/// The share of exact answers that counts as all.
+/// Share of exact answers that counts as all.
 const ALL_EXACT: f64 = 0.995;
-/// The tokens of the rank with the most, over those of an even share, from which on the others wait long.
+/// Largest rank's tokens relative to an even share, from which others wait long.
 const MAX_IMBALANCE: f64 = 1.5;
-/// The time of a rank over that of the others for as many tokens, in each step of a window.
+/// A rank's time per token relative to the others, in each step of a window.
 const SLOW: f64 = 1.25;
-/// Nats a token that guard prompts may lose, about 5% of a token's probability.
+/// Nats per token that guard prompts may lose, about 5% of a token's probability.
 const FORGOTTEN: f64 = 0.05;
 
-/// The alerts of all rules that are violated. `is_active`: whether the alert of a rule is open.
+/// Alerts of all violated rules. `is_active`: whether a rule's alert is open.
 pub(super) fn violated(
     seen: &Evidence,
     step: u64,
@@ -124,7 +124,7 @@ pub(super) fn violated(
     }
     let drift = seen.drift(config);
     if in_a_row("groups/frac_all_best") {
-        // A maximal reward means that nothing is left to learn only if it includes the values.
+        // A maximal reward only means that nothing is left to learn if it includes the values.
         let drifted = drift.reported.and(drift.latest).map(|now| now.exact);
         let exact = latest.iter().filter_map(|step| step.get("exact").copied());
         let exact = exact.chain(drifted).fold(1.0, f64::min);
@@ -149,7 +149,7 @@ pub(super) fn violated(
             suggestion,
         );
     }
-    // A guided answer is a gradient.
+    // A guided answer gives a gradient.
     let is_guided = |step: &Metrics| get(step, "groups/frac_guided") > 0.0;
     if in_a_row("groups/frac_all_worst") && !latest.iter().any(is_guided) && !config.is_distilled()
     {
@@ -257,7 +257,7 @@ pub(super) fn violated(
             "Leave them out of its requests, or set temperature of the run.".to_owned(),
         );
     }
-    // The references of the guard prompts became less likely, by more than chance.
+    // References of guard prompts became significantly less likely.
     if let Some(change) = seen.guard_change.filter(|change| change.high < -FORGOTTEN) {
         let [lost, low, high] = [change.estimate, change.high, change.low].map(|it| -it);
         raise(

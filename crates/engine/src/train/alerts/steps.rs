@@ -1,11 +1,11 @@
-//! What the rules read of each step.
+//! Step metrics read by the rules.
 
 use std::collections::BTreeMap;
 
-/// One step's metrics by name.
+/// A step's metrics by name.
 pub(super) type Metrics = BTreeMap<String, f64>;
 
-/// The moving window of the rules, in steps.
+/// Moving window of the rules.
 pub(in crate::train) const WINDOW: usize = 5;
 
 pub(super) fn get(metrics: &Metrics, name: &str) -> f64 {
@@ -17,7 +17,7 @@ pub(super) fn mean(steps: &[Metrics], name: &str) -> f64 {
     steps.iter().map(|metrics| get(metrics, name)).sum::<f64>() / steps.len().max(1) as f64
 }
 
-/// `, entropy 2.74 -> 0.12 nats/token`; empty where it is unknown.
+/// `, entropy 2.74 -> 0.12 nats/token`; empty if unknown.
 pub(super) fn entropy_change(first: Option<f64>, last: &Metrics) -> String {
     let entropy = first.zip(last.get("completions/entropy"));
     entropy.map_or_else(String::new, |(first, now)| {

@@ -1,4 +1,4 @@
-//! When each alert is raised, and when it is resolved.
+//! Tests of raising and resolving alerts.
 
 use super::*;
 use crate::config::Layers;
@@ -16,7 +16,7 @@ fn config(set: &[&str]) -> TrainConfig {
     .config
 }
 
-/// The alerts of every step: (step, rule, level, cleared).
+/// Alerts of every step: (step, rule, level, cleared).
 fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, AlertLevel, bool)> {
     let (mut alerts, config) = (Alerts::default(), config(set));
     let mut found = Vec::new();
@@ -132,7 +132,8 @@ fn a_resumed_run_goes_on_with_what_stood() {
     };
     let shares = [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9];
     resumes_everywhere(&shares.map(truncated), &[(2, false), (8, true), (9, false)]);
-    // A collapse stands until half of a step's groups have a gradient, not until they are fewer than those that raise it.
+    // A collapse lasts until half of a step's groups have a gradient, not just until it would no
+    // longer be raised.
     let equal = |share: f64| {
         Metrics::from([
             ("groups/frac_all_worst".to_owned(), share),
@@ -146,7 +147,8 @@ fn a_resumed_run_goes_on_with_what_stood() {
     );
 }
 
-/// Stops after each step, and compares the alerts of the rest. `expected`: those of the whole run, whether they clear.
+/// Resumes after each step, and compares the remaining alerts. `expected`: those of the whole run,
+/// and whether they clear.
 fn resumes_everywhere(steps: &[Metrics], expected: &[(u64, bool)]) {
     let config = config(&[]);
     let raised = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
@@ -245,7 +247,7 @@ fn a_rank_that_keeps_the_others_waiting_is_named() {
     );
 }
 
-/// Training completions tell of drift where no eval does; prompts differ from window to window, so a loss within
+/// Training completions show drift without evals; prompts differ between windows, so a loss within
 /// both intervals is none.
 #[test]
 fn training_completions_show_drift_without_evals() {
@@ -285,7 +287,7 @@ fn eval(step: u64, valid: f64, exact: f64) -> Eval {
     }
 }
 
-/// As few prompts of 100 as possible have changed.
+/// A comparison with as few changed prompts of 100 as possible.
 fn paired(best: f64, exact: f64) -> Box<Comparison> {
     let change = ((exact - best) * 100.0).round();
     let (fixed, broken) = (change.max(0.0) as usize, (-change).max(0.0) as usize);
@@ -350,7 +352,7 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
 
 #[test]
 fn drift_stands_until_exact_match_is_back() {
-    // (evals, steps at which value_drift rises and clears).
+    // (evals, steps at which value_drift is raised and cleared).
     let check = |evals: &[(f64, f64)], expected: &[(u64, bool)]| {
         let found = evaluated(evals);
         let drift: Vec<_> = found
@@ -366,8 +368,8 @@ fn drift_stands_until_exact_match_is_back() {
             "{found:?}"
         );
     };
-    // Against the best so far, not the last window: it neither passes at a plateau nor at the bottom, nor when
-    // validity falls too.
+    // Against the best so far, not the last window: it is not cleared at a plateau, at the bottom,
+    // or when validity falls too.
     check(
         &[
             (0.92, 0.90),
@@ -396,7 +398,7 @@ fn drift_stands_until_exact_match_is_back() {
         ],
         &[(1, false), (4, true)],
     );
-    // After a recovery it may drift again.
+    // It may drift again after a recovery.
     check(
         &[(0.6, 0.6), (0.9, 0.4), (0.9, 0.6), (0.9, 0.4)],
         &[(1, false), (2, true), (3, false)],
@@ -408,7 +410,7 @@ fn drift_stands_until_exact_match_is_back() {
     check(&slow, &[(6, false), (16, false)]);
     // Within the interval of 100 prompts.
     check(&[(0.92, 0.90), (0.95, 0.86), (0.95, 0.85)], &[]);
-    // Validity and values fall together: a collapse, and no drift.
+    // Validity and values fall together: a collapse, not drift.
     check(&[(0.92, 0.90), (0.5, 0.48), (0.1, 0.1)], &[]);
     check(&[(0.6, 0.5), (0.9, 0.8), (1.0, 1.0)], &[]);
 }
@@ -447,7 +449,7 @@ fn sampling_that_an_agent_asks_for_in_vain_is_named() {
     expect(&run(&[], &[none, &[]]), &[]);
 }
 
-/// One prompt of 30 is within the interval of what it is compared with, whether the pairs are known or not.
+/// One prompt of 30 is within the interval, whether pairs are known or not.
 #[test]
 fn one_prompt_is_no_drift() {
     let small = |step, valid, exact, changed: Option<(usize, usize)>| {
@@ -538,12 +540,12 @@ fn a_policy_that_loses_nearly_all_of_a_rate_has_diverged() {
         &[(10, false), (14, true)],
     );
     check(&[[good; 5], [half; 5]].concat(), &[]);
-    // Few valid answers of few prompts prove nothing, nor does a policy without any success yet.
+    // Few valid answers of few prompts prove nothing, nor does a policy without success yet.
     check(&[[good; 5], [invalid; 5]].concat(), &[]);
     check(&[lost; 10], &[]);
 }
 
-/// Nothing is advised that task or configuration already do.
+/// Advice omits what task or configuration already do.
 #[test]
 fn advice_reads_task_and_configuration() {
     let task = |rewards: &str, score: &str| {

@@ -1,4 +1,4 @@
-//! Which completions count, which are forwarded, and what they are weighed with.
+//! Tests of which completions count, which are forwarded, and their weights.
 
 use super::*;
 use crate::config::Layers;
@@ -95,7 +95,8 @@ const TRUNCATED: Shape<'_> = &[(7, true, 0.0), (7, true, 0.5)];
 
 #[test]
 fn zero_variance_groups_count_and_masked_completions_do_not() {
-    // (settings, groups) -> (tokens and advantages of each forwarded group, sequences and tokens that count).
+    // (settings, groups) -> (tokens and advantages of each forwarded group, counted sequences and
+    // tokens).
     let check =
         |set: &[&str], shapes: &[Shape<'_>], forwarded: &[&[(usize, f64)]], sequences, tokens| {
             let rollout = StepRollout {
@@ -147,8 +148,8 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
     check(&[], &[EQUAL, EQUAL], &[], 4, 12);
 }
 
-/// A conversation with tools is one sequence of the group; a request of an agent that goes on from nothing before it begins
-/// another.
+/// A conversation with tools is one sequence of the group; an agent's request that continues
+/// nothing begins another.
 #[test]
 fn completions_of_a_conversation_follow_one_another() {
     let completion = |id: u32, tokens: usize| {
@@ -302,7 +303,7 @@ fn parts_are_compared_by_themselves_and_over_the_step() {
     );
 }
 
-/// The text of tools is in prompts alone; a completion that calls tools has its conversation's advantage.
+/// Text of tools is only in prompts; a completion with calls has its conversation's advantage.
 #[test]
 fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
     let mut group = group(MIXED);
@@ -395,11 +396,12 @@ fn each_turn_has_a_group_of_those_that_reached_it() {
         .iter()
         .map(|group| (group.prompt.len(), group.samples.len()))
         .collect();
-    // Answers that happen to have the same prompt share it.
+    // Answers with equal prompts share it.
     assert_eq!(shape, [(1, 3), (3, 2)]);
 }
 
-/// The weight of the entropy bonus moves after each step of a sync interval, and with it what is in the batch.
+/// The entropy bonus's weight changes within a sync interval, and with it the contents of the
+/// batch.
 #[test]
 fn old_log_probs_belong_to_their_completions() {
     let mut rollout = StepRollout {

@@ -1,4 +1,4 @@
-//! What families of models say in ways of their own.
+//! Tests of family-specific keys.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn the_families_differ_in_biases_and_rotary_positions() {
     };
     let spellings = [
         format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
-        // As a model card says, added to a file of transformers 5: it replaces `rope_parameters`.
+        // As in a model card, added to a file of transformers 5: it replaces `rope_parameters`.
         format!(
             r#"{{"rope_parameters":{{"rope_type":"default","rope_theta":1e4}},"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#
         ),
@@ -114,7 +114,7 @@ fn mistral_has_a_window_where_its_file_has_one_that_hides_something() {
     assert!(error(newer).contains("the text model `ministral3`"));
 }
 
-/// transformers' `Gemma3TextConfig` reads the same of each.
+/// transformers' `Gemma3TextConfig` reads the same.
 #[test]
 fn gemma_3_is_read_in_all_its_spellings() {
     let keys = r#""vocab_size":100,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":7,"sliding_window":512"#;
@@ -194,7 +194,7 @@ fn gemma_3_is_read_in_all_its_spellings() {
     }
 }
 
-/// transformers' `Qwen3_5TextConfig` reads the same of each.
+/// transformers' `Qwen3_5TextConfig` reads the same.
 #[test]
 fn qwen3_5_is_read_in_all_its_spellings() {
     let keys = r#""vocab_size":100,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":8"#;
@@ -276,7 +276,7 @@ fn qwen3_5_is_read_in_all_its_spellings() {
     }
 }
 
-/// transformers' `Qwen3MoeConfig` reads the same of each.
+/// transformers' `Qwen3MoeConfig` reads the same.
 #[test]
 fn mixtures_of_experts_are_read_in_all_their_spellings() {
     let of = |changes: &str| {

@@ -1,16 +1,16 @@
-//! JSON text laid out for people: two blanks a level, small values on one line, every scalar and key as it was written.
+//! Formats JSON: two spaces per level, small values on one line, scalars and keys as written.
 
 use super::parse::parse;
 use super::value::{Kind, Value};
 
-/// Values within this many columns stay on one line, unless they nest.
+/// Values within this many columns stay on one line, unless nested.
 const COLUMNS: usize = 80;
 
-/// The same document in the one layout.
+/// Formats a document.
 ///
 /// # Errors
-/// A sentence with line and column where the text is not JSON; where a key occurs twice, because one of them would be
-/// lost.
+/// A sentence with line and column for invalid JSON, and for a duplicate key, since one of them
+/// would be lost.
 pub fn format(text: &str) -> Result<String, String> {
     let place = |offset| {
         let place = super::position::Places::new(text).locate(offset);
@@ -70,7 +70,7 @@ fn write(text: &str, value: &Value<'_>, level: usize, whole: bool, out: &mut Str
     }
 }
 
-/// The value on one line, where it nests at most that deep.
+/// The value on one line, if nested at most `depth` levels.
 fn one_line(text: &str, value: &Value<'_>, depth: usize) -> Option<String> {
     match &value.kind {
         Kind::Array(items) if items.is_empty() => Some("[]".to_owned()),
@@ -102,7 +102,7 @@ fn one_line(text: &str, value: &Value<'_>, depth: usize) -> Option<String> {
     }
 }
 
-/// A key as written, quotes included.
+/// Including quotes.
 fn key(text: &str, start: usize) -> &str {
     let rest = text.get(start..).unwrap_or_default();
     let mut escaped = false;

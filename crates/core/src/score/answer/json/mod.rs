@@ -1,4 +1,4 @@
-//! JSON as RFC 8259 and ECMA-404 define it, and nothing more; every value keeps its place in the text.
+//! Strict JSON (RFC 8259, ECMA-404); every value keeps its position in the text.
 
 mod format;
 mod parse;

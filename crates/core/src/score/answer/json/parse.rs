@@ -1,4 +1,4 @@
-//! The parser: one pass, no look-back, a bounded depth; the cost is proportional to the text.
+//! The parser: single pass, bounded depth, linear cost.
 
 use std::borrow::Cow;
 
@@ -6,11 +6,10 @@ use super::syntax::{MAX_DEPTH, Syntax, SyntaxError};
 use super::value::{Kind, Member, Object, SMALL_OBJECT, Value};
 use crate::json_number::Number;
 
-/// A text that is one JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document<'t> {
     pub root: Value<'t>,
-    /// Keys written more than once in one object; the last one is in the value.
+    /// Keys repeated in an object; the value holds the last one.
     pub duplicates: Vec<DuplicateKey<'t>>,
 }
 
@@ -18,12 +17,11 @@ pub struct Document<'t> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct DuplicateKey<'t> {
     pub key: Cow<'t, str>,
-    /// Byte offset of the later key, which counts.
+    /// Byte offset of the later key.
     pub offset: usize,
 }
 
-/// Parses the text from a byte offset to its end as one JSON value with white space around; offsets stay those of the
-/// whole text.
+/// Parses `text` from byte `from` to its end as one JSON value; offsets are those of `text`.
 pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
     let mut parser = Parser {
         text,
@@ -47,7 +45,7 @@ pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
     }
 }
 
-/// Parses the value that begins at a byte offset, whatever follows it.
+/// Parses the value at byte `from`, ignoring what follows.
 pub fn parse_prefix(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
     let mut parser = Parser {
         text,
@@ -103,7 +101,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// The first value, whose absence has reasons of its own.
+    /// The first value, whose absence has its own errors.
     fn document_start(&mut self) -> Parsed<Value<'t>> {
         match self.peek() {
             Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9') => self.value(),
@@ -148,7 +146,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// Names what is where a value should.
+    /// Error for a byte where a value is expected.
     #[cold]
     fn unexpected(&self, byte: u8) -> Syntax {
         let rest = self.rest();
@@ -213,7 +211,7 @@ impl<'t> Parser<'t> {
         Ok(Number::new(self.text.get(start..self.at).unwrap_or("0")))
     }
 
-    /// One digit at least.
+    /// Reads at least one digit.
     #[inline]
     fn digits(&mut self) -> Parsed<()> {
         let start = self.at;
@@ -257,7 +255,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Moves past characters that stand for themselves; returns where they end.
+    /// Skips unescaped characters; returns their end.
     #[inline]
     fn plain_characters(&mut self) -> usize {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
@@ -343,7 +341,8 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// After an item or member: true when another one follows. The next character is then its first.
+    /// Ends an item or member; returns whether another follows, which then begins at the next
+    /// character.
     fn another(&mut self, close: u8) -> Parsed<bool> {
         self.skip_white_space();
         let comma = self.at;
@@ -450,7 +449,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// A large object: equal keys are found by sorting, and the order is kept for later searches.
+    /// Sorts the members of a large object to find duplicates and for later searches.
     #[cold]
     fn index(&mut self, mut members: Vec<Member<'t>>) -> Object<'t> {
         let mut order: Vec<usize> = (0..members.len()).collect();

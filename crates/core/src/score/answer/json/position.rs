@@ -1,15 +1,13 @@
-//! Byte offsets to lines and columns, in one pass over the text for any number of places.
+//! Byte offsets to lines and columns, in one pass over the text.
 
-/// A position for people: line and column from 1, the column in Unicode scalar values.
+/// Line and column from 1, the column in Unicode scalar values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// 1-based; lines end with a line feed.
     pub line: usize,
-    /// 1-based, in Unicode scalar values.
     pub column: usize,
 }
 
-/// Converts byte offsets to positions, forward through a text; an earlier offset starts over.
+/// Converts byte offsets to positions, scanning forward; an earlier offset starts over.
 #[derive(Debug)]
 pub struct Places<'t> {
     text: &'t str,
@@ -18,7 +16,6 @@ pub struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    /// Places in this text.
     pub fn new(text: &'t str) -> Self {
         Self {
             text,
@@ -27,7 +24,7 @@ impl<'t> Places<'t> {
         }
     }
 
-    /// The place of a byte offset. Ask in rising order: each step costs only the text between.
+    /// Fastest in ascending order: each call scans the text between.
     pub fn locate(&mut self, offset: usize) -> Place {
         let offset = offset.min(self.text.len());
         if offset < self.offset {
@@ -53,7 +50,7 @@ impl<'t> Places<'t> {
     }
 }
 
-/// Maps bytes of a JSON string's content, escapes resolved, to bytes of the text.
+/// Maps byte offsets in an unescaped JSON string to offsets in the text.
 #[derive(Debug)]
 pub(crate) struct StringPlaces<'t> {
     text: &'t str,
@@ -73,7 +70,7 @@ impl<'t> StringPlaces<'t> {
         }
     }
 
-    /// The byte offset in the text. Ask in rising order: each step costs only what is between.
+    /// Byte offset in the text. Fastest in ascending order.
     pub(crate) fn locate(&mut self, content: usize) -> usize {
         if content < self.resolved {
             *self = Self::new(self.text, self.quote);
@@ -86,7 +83,7 @@ impl<'t> StringPlaces<'t> {
         self.at.min(self.text.len())
     }
 
-    /// Bytes of the next character, as written and resolved.
+    /// Length in bytes of the next character, as written and unescaped.
     fn character(&self) -> (usize, usize) {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let unit = |at: usize| {

@@ -1,32 +1,27 @@
-//! Why a text is not JSON: each rejection has its own name and sentence.
+//! JSON syntax errors: each has its own name and sentence.
 
 use std::fmt;
 
-/// Arrays and objects may stand inside each other this many levels deep.
+/// Nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 512;
 
-/// A syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// The kind of error.
     pub reason: Syntax,
     /// Byte offset of the offending character (the text's length at an early end).
     pub offset: usize,
 }
 
-/// The kinds of JSON syntax errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
-    /// Nothing but white space.
+    /// The text is only white space.
     Empty,
     ByteOrderMark,
     /// A Markdown fence before the value.
     Fence,
-    /// Text, and no value in it.
+    /// Text without a value.
     NoValue,
-    /// Text before the value.
     TextBefore,
-    /// Text after the value.
     TextAfter,
     /// The text ends inside a value.
     Truncated,
@@ -50,23 +45,22 @@ pub enum Syntax {
     MissingComma,
     /// A bracket closed by the other kind.
     WrongBracket,
-    /// A number that begins with 0 and continues.
+    /// A number such as `01`.
     LeadingZero,
-    /// A number with a leading `+`.
+    /// A number such as `+1`.
     PlusSign,
-    /// A number that begins or ends with its decimal point, or has no digits after `e` or `-`.
+    /// A number that begins or ends with its point, or lacks digits after `e` or `-`.
     IncompleteNumber,
-    /// A control character in a string, as such.
+    /// An unescaped control character in a string.
     ControlCharacter(u8),
-    /// An escape that JSON does not have.
     BadEscape,
     /// `\u` without four hexadecimal digits.
     BadUnicodeEscape,
-    /// Half a surrogate pair.
+    /// Half of a surrogate pair.
     LoneSurrogate,
     /// More than [`MAX_DEPTH`] levels.
     TooDeep,
-    /// Any other character out of place.
+    /// Any other misplaced character.
     Unexpected(char),
 }
 

@@ -1,4 +1,4 @@
-//! Strictness, one row a case: text, then the reason and byte offset of its rejection, or none.
+//! Strictness: text, and reason and byte offset of its rejection.
 
 use super::super::{Kind, Syntax};
 use super::*;
@@ -231,7 +231,7 @@ proptest::proptest! {
     fn agrees_with_serde_json(text in r#"[\[\]{}",:0-9a-e\\ .+\-ntrufals\n]{0,24}"#) {
         let ours = parse(&text, 0).is_ok();
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
-        // serde_json alone refuses numbers beyond a 64-bit float.
+        // Only serde_json rejects numbers beyond a 64-bit float.
         let out_of_range = theirs.as_ref().err().is_some_and(|error| error.to_string().contains("out of range"));
         proptest::prop_assert!(out_of_range || ours == theirs.is_ok(), "{text:?}: ours {ours}, serde_json {theirs:?}");
     }

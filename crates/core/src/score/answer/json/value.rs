@@ -1,59 +1,53 @@
-//! A JSON value with its places in the text.
+//! A JSON value with positions.
 
 use std::borrow::Cow;
 
 use crate::json_number::Number;
 
-/// A JSON value with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value<'t> {
-    /// Byte offset of the value's first character.
+    /// Byte offset of the first character.
     pub start: usize,
-    /// Byte offset just after the value.
+    /// Byte offset after the last character.
     pub end: usize,
     pub kind: Kind<'t>,
 }
 
-/// The six kinds of JSON values (`true` and `false` are one).
+/// The six kinds of JSON values.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind<'t> {
-    /// `null`
     Null,
-    /// `true` or `false`
     Bool(bool),
     /// A number as written, of any magnitude.
     Number(Number<'t>),
-    /// A string, its escapes resolved.
+    /// Unescaped.
     String(Cow<'t, str>),
-    /// The items in order.
     Array(Vec<Value<'t>>),
-    /// The members, each key once.
     Object(Object<'t>),
 }
 
-/// The members of an object in the order written. Of equal keys the last one counts.
+/// Members in the order written. Of equal keys the last counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object<'t> {
     pub(super) members: Vec<Member<'t>>,
-    /// Positions of the members by key, kept only where searching one by one would be slow.
+    /// Indices of members sorted by key; empty for small objects.
     pub(super) by_key: Vec<u32>,
 }
 
-/// A key and its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member<'t> {
-    /// The key, its escapes resolved.
+    /// Unescaped.
     pub key: Cow<'t, str>,
-    /// Byte offset of the key's opening quote.
+    /// Byte offset of the opening quote.
     pub key_start: usize,
     pub value: Value<'t>,
 }
 
-/// Objects with more members than this are searched by a sorted index.
+/// Larger objects are searched by a sorted index.
 pub(super) const SMALL_OBJECT: usize = 16;
 
 impl<'t> Object<'t> {
-    /// All members, in the order written.
+    /// Members in the order written.
     pub fn members(&self) -> &[Member<'t>] {
         &self.members
     }
@@ -72,7 +66,7 @@ impl<'t> Object<'t> {
 }
 
 impl Value<'_> {
-    /// The value that a JSON pointer (RFC 6901) names, if there is one.
+    /// Resolves a JSON pointer (RFC 6901).
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
         let mut value = self;
         for token in pointer.split('/').skip(1) {
@@ -90,7 +84,6 @@ impl Value<'_> {
         Some(value)
     }
 
-    /// The members, when this is an object.
     pub fn as_object(&self) -> Option<&Object<'_>> {
         match &self.kind {
             Kind::Object(object) => Some(object),

@@ -1,4 +1,4 @@
-//! The JSON answer of a scorer's program, and the verdict made of it.
+//! Parses a scoring program's JSON answer into a verdict.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
-/// Reasons of one answer; more are left out.
+/// Limit per answer; more are dropped.
 const MAX_REASONS: usize = 100;
 const MAX_METRICS: usize = 16;
 const MAX_TEXT_CHARS: usize = 2_000;
-/// Names of failure classes that are kept apart; a scorer that writes its reasons there would fill a run's log.
+/// Failure classes kept separate: a scorer that writes its reasons there would fill a run's log.
 const MAX_CLASSES: usize = 64;
 
-/// One answer line of a program.
+/// An answer line of a program.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     pub(super) id: u64,
@@ -27,7 +27,7 @@ pub(super) struct Answer {
     metrics: Map<String, Value>,
     exact: Option<bool>,
     fields: Option<OrderedMap<bool>>,
-    /// The program's message where it could not score.
+    /// Why the program could not score.
     error: Option<String>,
 }
 
@@ -50,10 +50,10 @@ fn one() -> usize {
     1
 }
 
-/// The failure classes that a program has named.
+/// Failure classes named by a program.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    /// What the program is called in messages.
+    /// The program's name in messages.
     by: &'static str,
     named: Mutex<Vec<FailureClass>>,
 }
@@ -72,14 +72,14 @@ impl Classes {
         }
     }
 
-    /// The class of a name; `other` for one too many, and for what is not a name.
+    /// Class of a name; `other` beyond the limit, and for malformed names.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;
         };
         let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         match class {
-            // Only the program itself knows that it was wrong.
+            // A program cannot claim that scoring failed through a class.
             class if class.is_unscored() => FailureClass::Other,
             _ if seen.contains(&class) => class,
             _ if seen.len() >= MAX_CLASSES => FailureClass::Other,
@@ -91,7 +91,7 @@ impl Classes {
     }
 }
 
-/// The verdict of a line without an `id`: of a program that judges one conversation.
+/// Verdict of a line without an `id`, from a program that judges a single conversation.
 pub(crate) fn line_verdict(line: &str, classes: &Classes) -> Verdict {
     let with_id = |mut line: Value| {
         line.as_object_mut()
@@ -119,7 +119,7 @@ impl Answer {
         serde_json::from_slice(line).map_err(|error| malformed("scorer", &error, line))
     }
 
-    /// The verdict; a failure of the scorer where the answer is none.
+    /// The verdict; a scorer failure if the answer is malformed.
     pub(super) fn verdict(mut self, classes: &Classes) -> Verdict {
         let by = classes.by;
         self.score = self.score.map(rounded);
@@ -141,7 +141,7 @@ impl Answer {
         };
         let mut metrics = Vec::new();
         for (name, value) in self.metrics.into_iter().take(MAX_METRICS) {
-            // As a name of a metric in a run's log.
+            // As a metric's name in a run's log.
             let is_name = FailureClass::from_key(&name).is_some();
             match value.as_f64().filter(|value| value.is_finite() && is_name) {
                 Some(value) => metrics.push((name, value)),
@@ -166,7 +166,7 @@ impl Answer {
             .take(MAX_REASONS)
             .map(reason)
             .collect();
-        // A valid answer has warnings, no errors.
+        // A valid answer has warnings, not errors.
         let (errors, warnings) = match tier {
             Tier::Valid => (
                 Vec::new(),
@@ -186,7 +186,7 @@ impl Answer {
     }
 }
 
-/// A score that arithmetic has carried out of [0, 1], as a sum of weights may be, at its end.
+/// Clamps a score that rounding has carried slightly out of [0, 1].
 fn rounded(score: f64) -> f64 {
     const MOST_ERROR: f64 = 1e-9;
     let nearest = score.clamp(0.0, 1.0);
@@ -196,7 +196,7 @@ fn rounded(score: f64) -> f64 {
     }
 }
 
-/// The verdict, unless the program gave another one before.
+/// The verdict, or a scorer failure if the program gave a different one before.
 pub(super) fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
     let told = |verdict: &Verdict| (verdict.tier, verdict.reward, verdict.failure);
     match earlier {
@@ -240,7 +240,7 @@ pub(super) fn shorten(text: &str) -> String {
     crate::format::shortened(text, MAX_TEXT_CHARS)
 }
 
-/// A completion whose score is not known, because the program failed.
+/// Verdict for a failure of the program.
 pub(crate) fn failed(why: &str) -> Verdict {
     Verdict::failed(why.to_owned(), ("", 0))
 }

@@ -1,4 +1,5 @@
-//! Code as an answer: written into a file, checked by a linter or compiler, whose findings are the reasons.
+//! Code answers: written to a file and checked by a linter or compiler, whose findings are the
+//! reasons.
 
 use std::sync::LazyLock;
 
@@ -15,10 +16,10 @@ use crate::score::answer::json::{Place, Places};
 use crate::score::needs::{CodeRules, CommandRules, FILE_ARGUMENT};
 use crate::score::verdict::{FailureClass, Reason, Tier, Verdict};
 
-/// Findings of one answer that are listed.
+/// Listed per answer.
 const MAX_FINDINGS: usize = 100;
 
-/// A checker's message about a place in the file.
+/// A checker's message at a place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) place: Place,
@@ -28,7 +29,7 @@ pub(super) struct Finding {
 }
 
 /// # Errors
-/// A sentence: the checker could not be run, or failed itself.
+/// A sentence: the checker cannot be run, or fails itself.
 pub(super) fn check(
     rules: &CommandRules,
     code: &CodeRules,
@@ -102,7 +103,7 @@ pub(super) fn check(
 
 type Checked = (Tier, Option<FailureClass>, Vec<Reason>);
 
-/// Checks a source in a folder of its own, beside copies of the task's files.
+/// Checks a source in a new folder with copies of the task's files.
 fn checked(
     rules: &CommandRules,
     code: &CodeRules,
@@ -189,7 +190,7 @@ fn checked(
     Ok((Tier::Valid, None, Vec::new()))
 }
 
-/// The rule that is broken first; of what does not parse without one, `syntax`.
+/// Class of the first broken rule; `syntax` for unparsable code without one.
 fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     let rule = found.iter().find_map(|finding| finding.rule.as_deref());
     let none = if refused == Tier::Unparsable {
@@ -198,15 +199,15 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
         FailureClass::Other
     };
     match rule.and_then(FailureClass::from_key) {
-        // Only the program itself knows that it was wrong.
+        // A checker cannot claim that scoring failed through a rule.
         Some(class) if !class.is_unscored() => class,
         _ => none,
     }
 }
 
-/// Parses the output of linters and compilers: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
-/// (bash), `File "FILE", line 3` and the message further down (Python), `FILE(3,5): message` (tsc), and the message
-/// before ` --> FILE:3:5` (rustc).
+/// Parses checker output: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
+/// (bash), `File "FILE", line 3` with the message below (Python), `FILE(3,5): message` (tsc), and
+/// the message before ` --> FILE:3:5` (rustc).
 pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
     static PLACE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(
@@ -245,7 +246,7 @@ pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
             _ => None,
         };
         let message = shorten(message.map_or(own, |line| line.trim()));
-        // Notes of gcc and rustc are left out; a note of shellcheck breaks a rule.
+        // Notes of gcc and rustc are skipped; a note of shellcheck is a broken rule.
         let rule = rule_of(&message);
         let is_remark = rule.is_none()
             && ["note:", "help:"]
@@ -272,8 +273,7 @@ pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
     found
 }
 
-/// The text behind the file's name in a line, and where it begins. Without a file, standard input has several
-/// names.
+/// The text after the file's name in a line, with its offset. Standard input has several names.
 fn after_name<'l>(line: &'l str, file: &str) -> Option<(&'l str, usize)> {
     let names: &[&str] = if file == "-" {
         &["<stdin>", "<unknown>", "stdin", "-", "bash", "sh"]
@@ -295,7 +295,7 @@ fn is_of_word(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.')
 }
 
-/// The rule that a message names: `F401`, `SC2086`, `E0425`, `TS2322`, `-Wunused-variable`, `SyntaxError`.
+/// The rule in a message: `F401`, `SC2086`, `E0425`, `TS2322`, `-Wunused-variable`, `SyntaxError`.
 fn rule_of(message: &str) -> Option<String> {
     static RULE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"\b([A-Z]{1,6}[0-9]{2,5})\b|\[(?:-W(?:error=)?)?([A-Za-z][\w-]+)\]$|^(\w+(?:Error|Warning)):").ok()
@@ -309,12 +309,12 @@ fn rule_of(message: &str) -> Option<String> {
         .map(|rule| rule.as_str().to_owned())
 }
 
-/// The code of an answer, and where it begins: behind the line that opens the first Markdown fence, else at 0.
+/// Offset and code of an answer: the content of the first Markdown fence, else everything.
 pub(super) fn answer_source(answer: &str) -> (usize, &str) {
     fenced(answer).unwrap_or((0, answer))
 }
 
-/// The content of the first Markdown fence, and where it begins; an open fence ends with the text.
+/// Offset and content of the first Markdown fence; an unclosed one ends with the text.
 fn fenced(text: &str) -> Option<(usize, &str)> {
     const FENCE: &str = "```";
     let opens = |at: usize| at == 0 || text[..at].ends_with('\n');
@@ -332,7 +332,7 @@ fn fenced(text: &str) -> Option<(usize, &str)> {
     Some((start, &rest[..end]))
 }
 
-/// Lines without white space at their ends, and without empty ones at the end of the text.
+/// Lines without trailing white space, and without empty ones at the end.
 fn lines(code: &str) -> impl Iterator<Item = &str> {
     code.trim_end().lines().map(str::trim_end)
 }

@@ -1,4 +1,4 @@
-//! `[score] kind = "command"`, `"code"` and `"tests"`: their keys, and their lazy answers.
+//! `[score] kind = "command"`, `"code"` and `"tests"`: keys and degenerate answers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -145,7 +145,6 @@ const ERRORS: KeyInfo = KeyInfo::new(
 );
 
 impl CommandRules {
-    /// Reads the keys of the kind `command`.
     fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
         let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
             (None | Some("lines"), _) => CommandMode::Lines,
@@ -162,7 +161,6 @@ impl CommandRules {
         Self::read_as(mode, "command = [\"python3\", \"scorer.py\"]", score, home)
     }
 
-    /// Reads the keys of the kind `code`.
     fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
         let example = "file = \"answer.py\"";
         let file = file_name(score)?.ok_or_else(|| home.missing("score.file", example))?;
@@ -180,7 +178,6 @@ impl CommandRules {
         )
     }
 
-    /// Reads the keys of the kind `tests`.
     fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
         let unknown = |name: &str, offset| {
@@ -349,7 +346,7 @@ impl Definition for CommandRules {
         if let Some(tests) = self.tests() {
             return lazy_programs(tests);
         }
-        // Only the program knows which completion gives an `expected`; its text may.
+        // Only the program knows which completion matches an `expected`; its text may.
         let copied = most_common_expected(rows).map(|_| {
             let advice = "the program takes another row's answer: let it compare with the row";
             let other = move |row: &PromptRow| {
@@ -368,7 +365,7 @@ impl Definition for CommandRules {
 
     fn digest(&self, task: &TaskFiles) -> String {
         task.read_files(&self.files)
-            // Where programs are is a matter of the machine.
+            // Locations of programs depend on the machine.
             .map(|files| self.program_digest(&files, &[]))
             .unwrap_or_default()
     }
@@ -389,7 +386,7 @@ impl Definition for CommandRules {
     }
 }
 
-/// Code that does nothing, in the file of that name.
+/// Code that does nothing, for the file of that name.
 fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
     let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
     let lazy = [
@@ -409,7 +406,7 @@ fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
         .collect()
 }
 
-/// The name of the file with the answer.
+/// Name of the answer's file.
 fn file_name(score: &Section<'_>) -> Read<Option<String>> {
     let Some((file, (_, offset))) = score.string("file")?.zip(score.get("file")) else {
         return Ok(None);

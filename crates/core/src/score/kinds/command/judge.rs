@@ -1,4 +1,4 @@
-//! Asks the program, and remembers what it said.
+//! Asks the scoring program, and caches its verdicts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::score::verdict::unwrap_answer::ThinkRules;
 use crate::score::verdict::{Score, Trial, Verdict, think_leak};
 use crate::task::TaskFiles;
 
-/// Answers that are remembered; then all are forgotten.
+/// The cache is cleared when full.
 const MAX_CACHED_VERDICTS: usize = 65_536;
 
-/// A trusted scoring program, and its running processes.
+/// A trusted scoring program and its running processes.
 #[derive(Debug)]
 pub(super) struct CommandScorer {
     pub(super) rules: CommandRules,
@@ -35,13 +35,13 @@ pub(super) struct CommandScorer {
 
 impl CommandScorer {
     /// # Errors
-    /// [`ScoreError::Untrusted`] where the user has not said that this program may run,
-    /// [`ScoreError::NotInstalled`] where it is not on this machine, [`ScoreError::NotIsolated`] where this machine does
-    /// not give the isolation that the task asks for.
+    /// [`ScoreError::Untrusted`] for a program the user has not allowed,
+    /// [`ScoreError::NotInstalled`] if it is missing, [`ScoreError::NotIsolated`] if the machine
+    /// lacks the required isolation.
     pub(super) fn new(task: &TaskFiles, rules: &CommandRules) -> Result<Self, ScoreError> {
         let folder = match task.folder() {
             Some(folder) => folder,
-            // Code is checked in a folder of its own.
+            // Code is checked in its own folder.
             None if rules.files.is_empty() && rules.takes_code() => Path::new(""),
             None => {
                 return Err(ScoreError::Reference {
@@ -72,7 +72,7 @@ impl CommandScorer {
         }
     }
 
-    /// Judges answers, in order; `None` once `keep_going` returns false.
+    /// Judges answers in order; `None` once `keep_going` returns false.
     fn judge_all(
         &self,
         answers: &[(&str, Option<&PromptRow>)],
@@ -89,7 +89,7 @@ impl CommandScorer {
                 .map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned())
                 .collect()
         };
-        // The same answer to the same prompt is asked once.
+        // Equal answers to equal prompts are judged once.
         let mut asked: HashMap<Key, usize> = HashMap::new();
         for (place, key) in keys
             .iter()
@@ -113,7 +113,7 @@ impl CommandScorer {
                 single_run::run_all(self.rules.width(), &judge, &texts, keep_going)?
             }
         };
-        // Those of programs that were ended for it say nothing.
+        // Verdicts of programs killed by cancellation are meaningless.
         if !keep_going() {
             return None;
         }
@@ -123,7 +123,7 @@ impl CommandScorer {
         }
         for (place, verdict) in places.iter().zip(replies) {
             let verdict = answer::agreed(known.get(&keys[*place]), verdict);
-            // A failure may pass.
+            // A failure may be temporary.
             if !verdict.is_error() {
                 known.insert(keys[*place], verdict.clone());
             }
@@ -144,7 +144,7 @@ impl CommandScorer {
 }
 
 impl CommandScorer {
-    /// The verdict of processes of its own; what they wrote is added to `output`.
+    /// Verdict of a new process, whose output is appended to `output`.
     pub(super) fn judge_alone(
         &self,
         question: &Question<'_>,
@@ -159,8 +159,8 @@ impl CommandScorer {
             .unwrap_or_else(|why| failed(&why))
     }
 
-    /// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at
-    /// random. Tests compare, so there it is the answer that may be random.
+    /// Re-asks 1 in 64 cached questions to detect nondeterministic scorers. Not for tests, where
+    /// the answer itself may be random.
     fn is_doubted(&self, key: &Key) -> bool {
         key[0] < 4 && self.rules.tests().is_none()
     }
@@ -229,7 +229,7 @@ impl Judge for CommandScorer {
         program_tests::row_problem(self.rules.tests()?, row)
     }
 
-    /// Code is its own completion; of other programs only they know.
+    /// Code is its own completion; for other programs it is unknown.
     fn completion_of(
         &self,
         expected: &serde_json::Value,
@@ -258,14 +258,14 @@ fn unanswered() -> Verdict {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Programs that answer, fail, hang, lie and write without end, in Python and in the shell.
+    //! Tests of programs that answer, fail, hang, lie and write endlessly, in Python and shell.
 
     mod single_run;
 
     use super::*;
     use crate::score::verdict::FailureClass;
 
-    /// A scorer whose program has these rules beside `command`.
+    /// A scorer with a changed configuration.
     fn scorer(
         program: &[&str],
         files: &[(&str, &str)],
@@ -302,7 +302,7 @@ mod tests {
         (folder, scorer)
     }
 
-    /// Python's answer to each line, with `completion` and `question` at hand.
+    /// A Python program that answers each line, given `completion` and `question`.
     fn python(
         body: &str,
         change: impl FnOnce(&mut CommandRules),
@@ -450,10 +450,10 @@ mod tests {
             "import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\n",
             place.path()
         );
-        // A daemon: a session of its own, and no parent.
+        // A daemon: its own session, without a parent.
         let daemon = "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\nos.wait()\n";
         let check = |end: &str, expected: &str| {
-            // The first answer may take a minute more.
+            // The first answer may take a minute longer.
             let body =
                 format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
             let (_folder, scorer) = python(&body, |rules| {

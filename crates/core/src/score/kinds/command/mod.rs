@@ -1,5 +1,5 @@
-//! Judges by a program: one of the user's that answers JSON lines or runs once a completion, a linter or compiler of
-//! the answer's code, or the answer itself, about which tests decide.
+//! Judging by a program: a user's (JSON lines, or one run per completion), a linter or compiler for
+//! code, or tests of the answer itself.
 
 pub(super) mod answer;
 mod code;

@@ -1,4 +1,4 @@
-//! A pool of processes that answer JSON lines, each with many lines under way.
+//! A pool of processes that answer JSON lines, with many lines in flight each.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +11,12 @@ use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOu
 use crate::score::needs::CommandRules;
 use crate::score::verdict::Verdict;
 
-/// Lines that a process may have before it answers the first: what it takes to keep it busy.
+/// Lines in flight per process, enough to keep it busy.
 const LINES_UNDER_WAY: usize = 256;
 const BYTES_UNDER_WAY: usize = 1 << 18;
-/// Fewer questions are not worth another process.
+/// Fewer questions do not justify another process.
 const MIN_QUESTIONS: usize = 16;
-/// A program that fails so often without an answer between is not started again for these questions.
+/// A program with this many consecutive failures is not restarted for these questions.
 const MAX_FAILURES: usize = 3;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Processes {
     idle: Vec<LineProcess>,
-    /// Those in use too.
+    /// Including those in use.
     all: usize,
 }
 
@@ -39,21 +39,21 @@ struct LineProcess {
     process: Process,
     next_id: u64,
     has_answered: bool,
-    /// Where it runs.
+    /// Working folder.
     _copies: PrivateFolder,
 }
 
-/// Questions not yet given to a process, and the answers so far.
+/// Questions not yet sent, and the answers so far.
 struct Work<'q> {
     questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
     verdicts: Mutex<Vec<Option<Verdict>>>,
-    /// Failures without an answer between.
+    /// Consecutive failures.
     failures: AtomicUsize,
     keep_going: &'q (dyn Fn() -> bool + Sync),
 }
 
-/// Why a process takes no more questions, and those that it has not answered, oldest first.
+/// Why a process stopped, and its unanswered questions, oldest first.
 struct BrokenProcess {
     why: String,
     held: Vec<usize>,
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// The verdicts, in order; `None` once `keep_going` returns false.
+    /// Verdicts in order; `None` once `keep_going` returns false.
     pub(super) fn ask_all(
         &self,
         rules: &CommandRules,
@@ -102,7 +102,7 @@ impl Pool {
         verdicts.into_iter().collect()
     }
 
-    /// Asks one process after another until no question waits.
+    /// Runs processes until no question is left.
     fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
         while (work.keep_going)() && !lock(&work.waiting).is_empty() {
             let broken = match self.acquire(rules, files) {
@@ -118,7 +118,7 @@ impl Pool {
                     Err(broken) => broken,
                 },
             };
-            // The process has been ended by now.
+            // The process has ended.
             self.give_back(None);
             work.note(broken);
         }
@@ -150,7 +150,7 @@ impl Pool {
         })
     }
 
-    /// `None`: one that has ended.
+    /// `None`: an ended one.
     fn give_back(&self, process: Option<LineProcess>) {
         let mut processes = lock(&self.processes);
         match process {
@@ -176,8 +176,8 @@ impl Work<'_> {
         lock(&self.verdicts)[place] = Some(verdict);
     }
 
-    /// The oldest question failed: a program answers in order, mostly. The others are asked again, unless the program
-    /// fails at once each time.
+    /// Blames the oldest question, as programs mostly answer in order. The others are retried,
+    /// unless the program keeps failing at once.
     fn note(&self, broken: BrokenProcess) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let mut waiting = lock(&self.waiting);
@@ -197,7 +197,7 @@ impl Work<'_> {
 }
 
 impl LineProcess {
-    /// Asks until no question waits and all are answered.
+    /// Asks until all questions are answered.
     fn ask(
         &mut self,
         rules: &CommandRules,
@@ -263,7 +263,6 @@ pub(super) fn too_long(rules: &CommandRules) -> String {
     )
 }
 
-/// Takes one line of output.
 fn read_answer(
     line: &[u8],
     held: &mut BTreeMap<u64, usize>,

@@ -1,4 +1,4 @@
-//! What a program is asked, and the key by which its answer is remembered.
+//! A question to a program, and its cache key.
 
 use sha2::{Digest, Sha256};
 
@@ -7,14 +7,13 @@ use crate::exact_json;
 
 pub(super) type Key = [u8; 16];
 
-/// One question to the program.
 #[derive(Debug)]
 pub(super) struct Question<'r> {
     /// `"completion": ..., "row": ...` as JSON, without braces.
     pub(super) json: String,
     pub(super) completion: String,
     pub(super) row: String,
-    /// The row's, where that is a text.
+    /// The row's, if text.
     pub(super) expected: Option<&'r str>,
     pub(super) prompt_row: Option<&'r PromptRow>,
 }

@@ -1,4 +1,5 @@
-//! One process a completion: the completion on standard input, the tier as exit code, reasons on standard output.
+//! One process per completion: completion on standard input, tier as exit code, reasons on standard
+//! output.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use crate::sandbox::ProgramFiles;
 use crate::score::needs::{CommandMode, CommandRules};
 use crate::score::verdict::{FailureClass, Tier, Verdict};
 
-/// The verdicts, in order; `None` once `keep_going` returns false.
+/// Verdicts in order; `None` once `keep_going` returns false.
 pub(super) fn run_all(
     width: usize,
     judge: &(dyn Fn(&Question<'_>) -> Verdict + Sync),
@@ -43,7 +44,7 @@ pub(super) fn run_all(
         .collect()
 }
 
-/// The verdict of a process of its own; what it wrote is added to `output`.
+/// Verdict of a new process, whose output is appended to `output`.
 pub(super) fn judge(
     rules: &CommandRules,
     files: &ProgramFiles,
@@ -83,7 +84,7 @@ fn by_exit_code(
     )?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
-        // Interpreters end with 1 when a file is not there.
+        // Interpreters exit with 1 if a file is missing.
         _ if hidden_file.is_some() => {
             return Err(format!(
                 "the scorer {ended}; {}",

@@ -1,4 +1,4 @@
-//! One completion put to a program in a process of its own, with all that was asked and answered.
+//! Judges one completion in a new process, with a full record of input and output.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::score::needs::{CommandMode, CommandRules};
 use crate::score::verdict::{Score, Trial, Verdict};
 
 impl CommandScorer {
-    /// Asks a process of its own, which must start, and remembers nothing. `score`: of its verdict.
+    /// Uses a new process, without the cache. `score`: of its verdict.
     pub(super) fn ask_anew(
         &self,
         answer: &str,
@@ -66,7 +66,7 @@ impl CommandScorer {
     }
 }
 
-/// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
+/// Sends one line, and reads until the program ends, to capture all output.
 fn ask(
     rules: &CommandRules,
     files: &ProgramFiles,

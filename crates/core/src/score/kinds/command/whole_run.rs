@@ -1,4 +1,4 @@
-//! A process from its start to its end: its exit code, and what it wrote.
+//! A process from start to end: exit code and output.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use crate::score::answer::json::Place;
 use crate::score::needs::CommandRules;
 use crate::score::verdict::Reason;
 
-/// Lines of output that become reasons.
+/// Output lines used as reasons.
 const MAX_REASONS: usize = 20;
-/// Bytes of an output that are shown.
+/// Limit of a shown output.
 pub(super) const MAX_SHOWN_BYTES: usize = 16 << 10;
-/// Bytes of an environment variable.
+/// Limit of an environment variable.
 const MAX_VARIABLE_BYTES: usize = 100_000;
 
-/// Lines of output as reasons without a place.
+/// Output lines as reasons without position.
 pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
     let lines = output
         .lines()
@@ -27,7 +27,7 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
         .collect()
 }
 
-/// The output of processes, up to a limit.
+/// Output of processes, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) standard: String,
@@ -35,7 +35,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Adds what a process has written so far, and was not taken as lines.
+    /// Adds output of a process that was not consumed as lines.
     pub(super) fn add(&mut self, process: &mut Process) {
         let unread = process.unread();
         self.standard.push_str(&String::from_utf8_lossy(
@@ -49,13 +49,13 @@ impl Output {
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
     pub(super) output: String,
-    /// How it ended, and its last line on standard error.
+    /// How it ended, with its last line on standard error.
     pub(super) ended: String,
-    /// What to do about a file that the sandbox hides, if its last line misses it.
+    /// Remedy if its last line names a file that the sandbox hides.
     pub(super) hidden_file: Option<String>,
 }
 
-/// Runs a program to its end within the limits of the rules.
+/// Runs a program to its end within the limits.
 ///
 /// # Errors
 /// A sentence.
@@ -91,7 +91,7 @@ pub(super) fn run(
     ended?;
     let ended = process.last_words();
     let output = String::from_utf8_lossy(process.unread()).into_owned();
-    // What it says of the answer on standard output may be the model's.
+    // Its standard output about the answer may be the model's.
     let text = if program.joins_output {
         output.clone()
     } else {
@@ -106,7 +106,7 @@ pub(super) fn run(
     })
 }
 
-/// The last line that is not empty.
+/// Last non-empty line.
 pub(super) fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }

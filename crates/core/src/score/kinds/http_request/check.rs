@@ -1,4 +1,4 @@
-//! A message against an operation: what it does not take, each at its place.
+//! Validates a message against an operation; each violation has its position.
 
 use super::document::{Api, Body, Operation, Parameter, Parts};
 use super::message::{Message, Part, Start};
@@ -14,7 +14,7 @@ use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::FailureClass;
 use crate::task::{decode_path, escaped};
 
-/// Headers that any request may have.
+/// Headers allowed in any request.
 const USUAL: [&str; 14] = [
     "accept",
     "accept-charset",
@@ -32,22 +32,22 @@ const USUAL: [&str; 14] = [
     "user-agent",
 ];
 
-/// The documented path that a request matches.
+/// The documented path of a request.
 #[derive(Debug)]
 pub(super) struct Route<'m> {
     pub(super) operation: usize,
     bound: Vec<Bound<'m>>,
-    /// Byte of the written path where that of the document begins.
+    /// Byte of the written path where the document's begins.
     pub(super) start: usize,
 }
 
-/// A path as it is written, with the place of each of its bytes.
+/// A path as written, with positions of its bytes.
 struct Address<'c, 'm> {
     completion: &'c str,
     written: Part<'m, &'m str>,
 }
 
-/// Violations, or why the document's schema cannot be used.
+/// Violations, or why the document's schema is unusable.
 pub(super) type Checked<T> = Result<T, String>;
 
 /// Finds the operation of a request.
@@ -136,13 +136,13 @@ pub(super) fn route<'m>(
 }
 
 impl Address<'_, '_> {
-    /// The byte of the completion where a byte of the path is.
+    /// Maps a byte of the path to the completion.
     fn byte(&self, of_path: usize) -> usize {
         StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }
 }
 
-/// Violations of an operation by a request.
+/// Violations in a request.
 pub(super) fn check_request(
     api: &Api,
     completion: &str,
@@ -170,7 +170,7 @@ pub(super) fn check_request(
     Ok(checker.found)
 }
 
-/// Violations of an operation by a response.
+/// Violations in a response.
 pub(super) fn check_response(
     api: &Api,
     completion: &str,
@@ -228,7 +228,7 @@ fn extra_key(message: &Message<'_>) -> Vec<Violation> {
     message.extra_key.map(violation).into_iter().collect()
 }
 
-/// Whether any request may have a header of that name, in small letters.
+/// Whether any request may have this header (lower case).
 pub(super) fn is_usual(api: &Api, name: &str) -> bool {
     USUAL.contains(&name) || api.keys.contains(name)
 }
@@ -319,7 +319,7 @@ impl Checker<'_> {
 
     fn query(&mut self, parts: &Parts, path: Part<'_, &str>, message: &Message<'_>) -> Checked<()> {
         let mut query = query(self.completion, message);
-        // Before those whose fields stand in the query by themselves.
+        // Before those with fields directly in the query.
         let spreads = |parameter: &&Parameter| {
             matches!(parameter.shape, Shape::Fields(_)) && parameter.style == Style::Comma
         };
@@ -424,7 +424,7 @@ impl Checker<'_> {
         Ok(media)
     }
 
-    /// Checks a parameter's value: what is written like a number is one where the schema wants that.
+    /// Checks a parameter's value: number-like text is a number if the schema requires one.
     fn value(
         &mut self,
         parameter: &Parameter,
@@ -450,7 +450,7 @@ impl Checker<'_> {
             if verdict == Ok(true) || (parameter.may_be_empty && text == "\"\"") {
                 return Ok(());
             }
-            // Where a value reads as a string and as a number, the reading whose type fits.
+            // Of the readings as string and number, the one whose type fits.
             let is_typed =
                 |all: &Vec<Violation>| all.iter().all(|one| one.class != FailureClass::WrongType);
             if !found.as_ref().is_some_and(is_typed) {
@@ -500,7 +500,7 @@ impl Checker<'_> {
         match (&message.body, schema) {
             (Some(given), Some(schema)) => {
                 let violations = self.against(schema, given)?;
-                // `null` stands for none.
+                // `null` means no body.
                 if !(is_null && !body.required && !violations.is_empty()) {
                     self.found.extend(violations);
                 }
@@ -577,7 +577,7 @@ pub(super) fn start(message: &Message<'_>) -> usize {
     }
 }
 
-/// The values that a parameter's text may stand for, as JSON.
+/// Readings of a parameter's text as JSON.
 fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
     match given {
         ParameterValue::Text(text) if parameter.is_json => vec![text.to_string()],

@@ -1,4 +1,4 @@
-//! A message against the expected one, part by part.
+//! Compares a message with the expected one, part by part.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::score::verdict::field_compare::{Ignored, Rules, compare, equal_text};
 use crate::score::verdict::{FailureClass, OrderedMap};
 use crate::task::{decode_path, escaped};
 
-/// A message with its source text and its operation.
+/// A message with its source and operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side<'m> {
     pub(super) text: &'m str,
@@ -24,15 +24,14 @@ pub(super) struct Side<'m> {
     pub(super) routed: Option<&'m Route<'m>>,
 }
 
-/// The result of a comparison.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,
-    /// Differences from the expected message, each at its place.
+    /// Differences with their positions.
     pub(super) differences: Vec<Violation>,
 }
 
-/// Compares messages; `rules` are for parameters, headers and fields of the body of these names. `body`: that of the
+/// Compares messages; `rules` apply to parameters, headers and body fields by name. `body`: of the
 /// expected message.
 pub(super) fn compare_messages(
     api: &Api,
@@ -85,7 +84,7 @@ pub(super) fn compare_messages(
     comparison
 }
 
-/// The path as the document counts it, decoded.
+/// The path relative to the document's, decoded.
 fn path_of(api: &Api, side: Side<'_>, path: &Part<'_, &str>) -> String {
     let (address, _) = split_path(path.value);
     let first = || {
@@ -99,7 +98,7 @@ fn path_of(api: &Api, side: Side<'_>, path: &Part<'_, &str>) -> String {
     decode_path(address.get(start..).unwrap_or_default())
 }
 
-/// Whether two scalars are equal under a rule; numbers are compared by their value.
+/// Whether two scalars are equal under a rule; numbers by value.
 fn equal(found: &str, expected: &str, rule: Ignored) -> bool {
     let number = exact_json::parse(expected)
         .ok()
@@ -219,7 +218,7 @@ impl Comparison {
                 self.differs(message, format!("/{key}/{}", escaped(&member.key)), at);
             }
         }
-        // Further headers of a response are up to the server.
+        // Additional response headers are allowed.
         let is_request = matches!(found.start, Start::Request { .. });
         for member in own().filter(|_| is_request) {
             let is_wanted = wanted().any(|wanted| wanted.key.eq_ignore_ascii_case(&member.key));
@@ -302,7 +301,7 @@ impl Comparison {
     }
 }
 
-/// The query's values by name, each as its parameter has it.
+/// Query values by name, parsed by their parameters.
 fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>, usize, String)> {
     let mut left: Query<'m> = query(side.text, side.message);
     let parts = side
@@ -317,7 +316,7 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
                 }
                 value => value,
             };
-            // A value given twice differs from one given once.
+            // A repeated value differs from a single one.
             values.insert(
                 parameter.name.clone(),
                 (

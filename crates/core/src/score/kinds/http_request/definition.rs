@@ -1,4 +1,5 @@
-//! `[score] kind = "http_request"`: the OpenAPI document, the operation, and which part of an exchange answers are.
+//! `[score] kind = "http_request"`: OpenAPI document, operation, and the part of an exchange that
+//! answers are.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefin
     ))
 }
 
-/// Reads a document's text, which is JSON.
+/// Parses a JSON document.
 fn parse_document(home: &Home, file: &str, text: &str) -> Read<Value> {
     home.parse_json(file, text).map_err(|error| match error {
         TaskError::Place { label, line, column, message } if is_yaml(file, text) => TaskError::Place {
@@ -122,7 +123,7 @@ impl Definition for HttpRules {
         if let Some(first) = message_schemas(self, task.score.assert_formats).first() {
             let mut least = answer(&first.schema, FillStyle::Least);
             if let Some(path) = least.get("path").and_then(Value::as_str) {
-                // Each variable of the path is 1.
+                // Each path variable is 1.
                 let pieces = path.split('{').enumerate().map(|(index, piece)| {
                     match (index, piece.split_once('}')) {
                         (1.., Some((_, rest))) => format!("1{rest}"),

@@ -1,4 +1,4 @@
-//! An OpenAPI document as it is asked of: paths, operations, their parameters, bodies and responses.
+//! An OpenAPI document, indexed: paths, operations, parameters, bodies, responses.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -22,11 +22,11 @@ const UNDESCRIBED: [&str; 3] = ["accept", "content-type", "authorization"];
 pub(super) struct Api {
     pub(super) schemas: Schemas,
     pub(super) servers: Servers,
-    /// The most concrete first; with the operations of each.
+    /// Most concrete first; with their operations.
     pub(super) paths: Vec<(Template, Vec<usize>)>,
     pub(super) operations: Vec<Operation>,
     by_name: HashMap<String, usize>,
-    /// Names of API keys in headers (small letters) and queries.
+    /// Names of API keys in headers (lower case) and queries.
     pub(super) keys: HashSet<String>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Operation {
     pub(super) name: String,
     pub(super) method: String,
     pub(super) pointer: String,
-    /// The parts of a message; a sentence where an operation that the task does not use is faulty.
+    /// A sentence if an operation unused by the task is faulty.
     pub(super) parts: Result<Parts, String>,
 }
 
@@ -46,18 +46,18 @@ pub(super) struct Parts {
     pub(super) query: Vec<Parameter>,
     pub(super) headers: Vec<Parameter>,
     pub(super) body: Option<Body>,
-    /// By `200`, `2XX` or `default`.
+    /// Responses by `200`, `2XX` or `default`.
     pub(super) responses: BTreeMap<String, Response>,
 }
 
-/// A parameter, or a header of a response.
+/// A parameter, or a response header.
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
     pub(super) required: bool,
     pub(super) style: Style,
     pub(super) explode: bool,
-    /// Whether its text is JSON: it has `content` instead of a `schema`.
+    /// Whether its text is JSON: it has `content` instead of `schema`.
     pub(super) is_json: bool,
     pub(super) may_be_empty: bool,
     pub(super) shape: Shape,
@@ -74,9 +74,9 @@ pub(super) struct Body {
 /// A media type of a body.
 #[derive(Debug)]
 pub(super) struct Content {
-    /// In small letters.
+    /// Lower case.
     pub(super) media: String,
-    /// `None` where any value will do.
+    /// `None`: any value.
     pub(super) schema: Option<LazySchema>,
 }
 
@@ -94,7 +94,7 @@ enum Place {
 }
 
 impl Api {
-    /// Checks a document and reads what completions are compared with.
+    /// Checks a document and indexes what completions are compared with.
     pub(super) fn new(
         written: Written<'_>,
         rules: &HttpRules,
@@ -161,7 +161,7 @@ impl Api {
         Ok(api)
     }
 
-    /// The operation of that `operationId` or route.
+    /// Finds an operation by `operationId` or route.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
         let route = || {
             let (method, path) = name.split_once(' ')?;
@@ -175,7 +175,7 @@ impl Api {
     }
 }
 
-/// Headers and query parameters that carry an API's keys.
+/// Headers and query parameters that carry API keys.
 fn keys(document: &Value) -> HashSet<String> {
     let schemes = document
         .pointer("/components/securitySchemes")
@@ -281,7 +281,7 @@ impl Parts {
     }
 }
 
-/// Those of the path and the operation; of one name and place the operation's counts.
+/// Parameters of path and operation; the operation's override equal ones.
 fn parameters(
     document: &Value,
     operation: &openapi::Operation<'_>,
@@ -316,7 +316,7 @@ fn parameters(
 }
 
 impl Parameter {
-    /// `None` for those that are not looked at: cookies, and headers that OpenAPI does not describe so.
+    /// `None` for ignored ones: cookies, and headers that OpenAPI does not describe as parameters.
     fn read(document: &Value, at: &str, parameter: &Value) -> Read<Option<(Place, Self)>> {
         let text = |key: &str| parameter.get(key).and_then(Value::as_str);
         let name =
@@ -371,7 +371,7 @@ impl Parameter {
         )))
     }
 
-    /// The fields that parameters and headers share.
+    /// Fields common to parameters and headers.
     fn described(
         document: &Value,
         at: &str,
@@ -412,7 +412,7 @@ impl Parameter {
             explode,
             is_json,
             may_be_empty: is_true("allowEmptyValue"),
-            // Its text is read as a whole where `content` says how.
+            // Parsed as a whole if described by `content`.
             shape: document
                 .pointer(&pointer)
                 .filter(|_| !has_content)
@@ -434,7 +434,7 @@ impl Body {
         })
     }
 
-    /// The content of a `Content-Type`; without one, JSON if the body may be that.
+    /// Content for a `Content-Type`; without one, JSON if allowed.
     pub(super) fn content(&self, media: Option<&str>) -> Option<&Content> {
         let Some(media) = media else {
             return self
@@ -484,7 +484,7 @@ impl Content {
         is_json(&self.media)
     }
 
-    /// Whether a value of JSON stands for what is sent: of other types, such as XML, the schema says nothing about it.
+    /// Whether the body is JSON; schemas do not apply to other types, such as XML.
     pub(super) fn is_described(&self) -> bool {
         self.is_json() || self.media.starts_with("text/") || self.media.contains("form")
     }
@@ -526,7 +526,7 @@ impl Response {
             }
         }
         let contents = content.unwrap_or_default();
-        // A response that says what its body is has one.
+        // A response whose body has a schema must have a body.
         let required = contents.iter().any(|content| content.schema.is_some());
         Ok(Self {
             headers,

@@ -1,4 +1,4 @@
-//! A message against its operation and the expected message.
+//! Judges a message by its operation and the expected message.
 
 use super::check::{Checked, Route, check_request, check_response, route};
 use super::compare::{Comparison, Side, compare_messages};
@@ -19,9 +19,9 @@ use crate::score::verdict::unwrap_answer::{ThinkRules, Unreadable, inner_values}
 use crate::score::verdict::{FailureClass, Tier, Verdict, unreadable_expected};
 use crate::task::{TaskFiles, escaped};
 
-/// Messages inside of other text that are looked at.
+/// Messages tried inside other text.
 const MAX_EMBEDDED_MESSAGES: usize = 1_000;
-/// The field of a row that names its operation.
+/// Row field that names its operation.
 const OPERATION: &str = "operation";
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct HttpRequest {
     part: MessagePart,
     /// The task's.
     operation: Option<usize>,
-    /// By parameter, header, or field of the body.
+    /// Rules by parameter, header or body field.
     normalise: Rules,
 }
 
@@ -93,7 +93,7 @@ impl Judge for HttpRequest {
         found.unwrap_or_else(failed)
     }
 
-    /// The query and the body; what is in the path and in headers is not counted.
+    /// Query and body only; path and headers do not count.
     fn stated_values(
         &self,
         completion: &str,
@@ -251,7 +251,7 @@ impl HttpRequest {
         })
     }
 
-    /// Where a request leads; `None` for a response.
+    /// `None` for a response.
     fn route<'m>(
         &'m self,
         text: &str,
@@ -263,7 +263,7 @@ impl HttpRequest {
         }
     }
 
-    /// Why the API does not take the message.
+    /// Why the API rejects the message.
     fn faults(
         &self,
         text: &str,
@@ -330,7 +330,8 @@ impl HttpRequest {
     }
 }
 
-/// The class of the fault that explains most: another operation, then something missing, then the first in the text.
+/// Class of the most informative fault: another operation, then something missing, then the first
+/// in the text.
 fn class_of(faults: &[Violation]) -> Option<FailureClass> {
     let classes = || faults.iter().map(|fault| fault.class);
     let explains = |class: FailureClass| classes().find(|found| *found == class);

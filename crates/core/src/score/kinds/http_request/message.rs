@@ -1,11 +1,11 @@
-//! A completion as a request or a response: one JSON object.
+//! Parses a completion as a request or response: one JSON object.
 
 use crate::score::answer::json::{Kind, Member, Object, Value};
 use crate::score::definition::MessagePart;
 use crate::score::verdict::FailureClass;
 use crate::score::verdict::unwrap_answer::Unreadable;
 
-/// Names that the parts of a message have, the first as the documentation has it.
+/// Accepted names of a message's parts, the documented one first.
 const METHOD: &[&str] = &["method"];
 const PATH: &[&str] = &["path", "url"];
 const QUERY: &[&str] = &["query", "params"];
@@ -16,7 +16,7 @@ const STATUS: &[&str] = &["status", "status_code"];
 const REQUEST: &[&[&str]] = &[METHOD, PATH, QUERY, HEADERS, BODY];
 const RESPONSE: &[&[&str]] = &[STATUS, HEADERS, BODY];
 
-/// A part of the message: its key and its value.
+/// A part's key and value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'d, T> {
     pub(super) key: &'d str,
@@ -25,14 +25,14 @@ pub(super) struct Part<'d, T> {
     pub(super) value: T,
 }
 
-/// A message with its places in the completion. Of a request and a response each has its own parts.
+/// A message with positions in the completion. Requests and responses have their own parts.
 #[derive(Debug)]
 pub(super) struct Message<'d> {
     pub(super) start: Start<'d>,
     pub(super) query: Option<Part<'d, &'d Object<'d>>>,
     pub(super) headers: Option<Part<'d, &'d Object<'d>>>,
     pub(super) body: Option<Part<'d, &'d Value<'d>>>,
-    /// A key that messages do not have, and its byte offset.
+    /// An unknown key with its byte offset.
     pub(super) extra_key: Option<(&'d str, usize)>,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Start<'d> {
 
 type Read<T> = Result<T, Unreadable>;
 
-/// Reads a message of that part.
+/// Parses a request or a response.
 pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'d>> {
     let form = Form(part);
     let object = root
@@ -68,7 +68,7 @@ pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'
             status: form.status(root, object)?,
         },
     };
-    // Unknown members, and the second of two names for one part.
+    // Unknown members, and a second name for the same part.
     let is_extra = |member: &&'d Member<'_>| {
         let names = known.iter().find(|names| names.contains(&&*member.key));
         names.is_none_or(|names| {
@@ -101,7 +101,7 @@ fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
     }
 }
 
-/// Describes the form of a message.
+/// Describes a message's form.
 struct Form(MessagePart);
 
 impl Form {
@@ -163,7 +163,7 @@ impl Form {
         }
     }
 
-    /// `null` is none.
+    /// `null` means absent.
     fn object<'d>(
         &self,
         object: &'d Object<'_>,

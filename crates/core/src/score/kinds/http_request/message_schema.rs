@@ -1,4 +1,4 @@
-//! The messages of an operation as one JSON Schema: for describing them, and for the least that an operation takes.
+//! An operation's messages as one JSON Schema, for descriptions and minimal messages.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::score::definition::{HttpRules, MessagePart};
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::escaped;
 
-/// Operations that are described.
+/// Limit of described operations.
 const MAX_OPERATIONS: usize = 50;
 
 /// An operation and its messages.
@@ -18,18 +18,19 @@ pub struct MessageSchema {
     pub name: String,
     /// JSON pointer into the document.
     pub pointer: String,
-    /// The path is a constant with `{NAME}` in it.
+    /// The path is a constant containing `{NAME}`.
     pub schema: Value,
-    /// The parameters of the path, each with its schema.
+    /// Path parameters with schemas.
     pub path: Vec<(String, Value)>,
-    /// JSON pointers into [`Self::schema`] to parameters whose values are read from text as a whole.
+    /// JSON pointers into [`Self::schema`] to parameters parsed from text as a whole.
     pub read_from_text: Vec<String>,
-    /// JSON pointers into [`Self::schema`] and, below `/path/`, to the parameters; with those into the document.
+    /// JSON pointers into [`Self::schema`] and, below `/path/`, to parameters -> pointers into the
+    /// document.
     places: Vec<(String, String)>,
 }
 
 impl MessageSchema {
-    /// The JSON pointer into the document of one into the schema.
+    /// Maps a JSON pointer of the schema to the document.
     pub fn place(&self, pointer: &str) -> String {
         let inside = |(from, to): &(String, String)| {
             let rest = pointer
@@ -44,7 +45,7 @@ impl MessageSchema {
             .max_by_key(|(length, ..)| *length);
         nearest.map_or_else(
             || self.pointer.clone(),
-            // The whole parameter, not its schema alone.
+            // The whole parameter, not only its schema.
             |(_, place, is_whole)| match place.strip_suffix("/schema") {
                 Some(parameter) if is_whole => parameter.to_owned(),
                 _ => place,
@@ -53,7 +54,7 @@ impl MessageSchema {
     }
 }
 
-/// A schema under construction.
+/// A schema being built.
 struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,
@@ -61,7 +62,7 @@ struct Draft<'a> {
     read_from_text: Vec<String>,
 }
 
-/// The operations that a task uses, each with the schema of its messages; nothing where the document is at fault.
+/// Operations of a task with message schemas; empty if the document is invalid.
 pub fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSchema> {
     let written = Written {
         label: "",
@@ -149,7 +150,7 @@ impl Draft<'_> {
         (properties, required)
     }
 
-    /// An object of parameters; null for none.
+    /// An object of parameters; null if there are none.
     fn named(&mut self, key: &str, parameters: &[Parameter]) -> Value {
         if parameters.is_empty() {
             return Value::Null;
@@ -179,7 +180,7 @@ impl Draft<'_> {
         })
     }
 
-    /// A schema of the document, which is to stand at a JSON pointer.
+    /// A schema of the document, to be placed at a JSON pointer.
     fn schema(&mut self, at: &str, schema: &LazySchema) -> Value {
         self.places.push((at.to_owned(), schema.pointer.clone()));
         let Ok(BundledSchema {

@@ -1,5 +1,4 @@
-//! Judges requests to an API, or its responses, by an OpenAPI document: whether an operation takes them, whether they are
-//! the expected ones.
+//! Judges API requests or responses by an OpenAPI document and the expected message.
 
 mod check;
 mod compare;

@@ -1,4 +1,4 @@
-//! An OpenAPI document: its references and its operations.
+//! References and operations of an OpenAPI document.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,25 @@ use serde_json::Value;
 
 use crate::task::{decode_path, escaped};
 
-/// Methods that a path may have, as OpenAPI writes them.
+/// HTTP methods in OpenAPI's spelling.
 const METHODS: [&str; 8] = [
     "get", "put", "post", "delete", "options", "head", "patch", "trace",
 ];
 
-/// References that lead to references.
+/// Chained references.
 const MAX_HOPS: usize = 32;
 
-/// An operation of the document.
 #[derive(Debug, Clone)]
 pub struct Operation<'a> {
-    /// In capitals.
+    /// Upper case.
     pub method: String,
     /// The template, such as `/invoices/{id}`.
     pub path: &'a str,
-    /// `operationId`.
     pub id: Option<&'a str>,
     pub value: &'a Value,
     /// JSON pointer to [`Self::value`].
     pub pointer: String,
-    /// The path item, which all its operations share; references resolved.
+    /// The path item shared by its operations; references resolved.
     pub item: &'a Value,
     pub item_pointer: String,
 }
@@ -37,7 +35,7 @@ impl Operation<'_> {
         format!("{} {}", self.method, self.path)
     }
 
-    /// Its `operationId`, else its route.
+    /// `operationId`, else the route.
     pub fn name(&self) -> String {
         self.id.map_or_else(|| self.route(), str::to_owned)
     }
@@ -50,12 +48,12 @@ impl Operation<'_> {
     }
 }
 
-/// Why a document cannot be used.
+/// Why a document is unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenApiError {
     /// JSON pointer to the fault.
     pub pointer: String,
-    /// What is wrong and what to do.
+    /// Problem and remedy.
     pub message: String,
 }
 
@@ -68,10 +66,10 @@ impl OpenApiError {
     }
 }
 
-/// All operations of a document, in its order.
+/// All operations, in order.
 ///
 /// # Errors
-/// Errors of the document as a whole, its paths, or the names of its operations.
+/// Errors of the document, its paths, or operation names.
 pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> {
     check_version(document)?;
     let paths = document
@@ -123,10 +121,10 @@ pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> 
     }
 }
 
-/// The operation with that `operationId` or route.
+/// Finds an operation by `operationId` or route.
 ///
 /// # Errors
-/// A sentence with the name that may have been meant.
+/// A sentence with a suggestion.
 pub(super) fn find_operation<'o, 'a>(
     operations: &'o [Operation<'a>],
     name: &str,
@@ -194,10 +192,10 @@ fn check_version(document: &Value) -> Result<(), OpenApiError> {
     }
 }
 
-/// Follows `$ref`s within the document: the value that they lead to, and its JSON pointer.
+/// Follows `$ref`s within the document; returns value and JSON pointer.
 ///
 /// # Errors
-/// For a reference to another file or address, to nothing, or in a circle.
+/// A reference to another file or address, a dangling or a cyclic one.
 pub(super) fn resolved<'a>(
     document: &'a Value,
     mut pointer: String,
@@ -212,7 +210,7 @@ pub(super) fn resolved<'a>(
     Err(OpenApiError::new(pointer, "references form a cycle"))
 }
 
-/// The value that a reference names, and its JSON pointer. `pointer`: where the reference is.
+/// Value and JSON pointer of a reference. `pointer`: location of the reference.
 pub(super) fn target<'a>(
     document: &'a Value,
     pointer: &str,
@@ -245,7 +243,6 @@ pub(super) fn target<'a>(
     }
 }
 
-/// The members of an object.
 pub(super) fn object<'a>(
     value: &'a Value,
     pointer: &str,

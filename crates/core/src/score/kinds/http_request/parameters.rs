@@ -1,4 +1,4 @@
-//! Values of parameters as they are written in paths, queries and headers, and as values for a schema.
+//! Parameter values as written in paths, queries and headers, and as JSON for a schema.
 
 use std::borrow::Cow;
 
@@ -6,22 +6,22 @@ use super::schemas::Shape;
 use crate::score::answer::json::{Kind, Object, Value, parse};
 use crate::task::decode_path;
 
-/// The decoded value of a parameter.
+/// A decoded parameter value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParameterValue<'m> {
-    /// Text in a path, a query, a header or a JSON string: the schema says which type it has.
+    /// Text in a path, query, header or JSON string: the schema determines its type.
     Text(Cow<'m, str>),
-    /// A number, true or false of JSON, as written.
+    /// A JSON number or boolean, as written.
     Literal(Cow<'m, str>),
     Null,
     List(Vec<ParameterValue<'m>>),
     Fields(Vec<(Cow<'m, str>, ParameterValue<'m>)>),
 }
 
-/// The serialization style of a parameter.
+/// OpenAPI serialization style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// A comma between items; one value a name where it explodes.
+    /// Comma-separated; one value per name if exploded.
     Comma,
     Space,
     Pipe,
@@ -33,9 +33,9 @@ pub(super) enum Style {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     Strings,
-    /// Texts written like numbers, `true`, `false` or `null` are read as such.
+    /// Text like numbers, `true`, `false` or `null` is parsed as such.
     Scalars,
-    /// As JSON has them: texts are texts, whatever they look like.
+    /// Parses as JSON: text stays text.
     Json,
 }
 
@@ -51,7 +51,7 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// The value of a text that is JSON, or the text.
+    /// Parses JSON, else keeps the text.
     pub(super) fn from_json_text(text: &str) -> ParameterValue<'static> {
         parse(text, 0).map_or_else(
             |_| ParameterValue::Text(Cow::Owned(text.to_owned())),
@@ -77,7 +77,7 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// Reads a text in a style: into a list or fields where the parameter takes them.
+    /// Parses text in a style into a list or fields if the parameter takes them.
     pub(super) fn from_text(
         text: &'m str,
         shape: &Shape,
@@ -116,7 +116,7 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// The value as JSON, its scalars read that way.
+    /// The value as JSON.
     pub(super) fn json(&self, reading: Reading) -> String {
         let mut out = String::new();
         self.write(reading, &mut out);
@@ -159,8 +159,7 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// Whether both are written alike in a request: numbers by their value, fields in any order. `equal` compares
-    /// scalars.
+    /// Equality in a request: numbers by value, fields in any order. `equal` compares scalars.
     pub(super) fn equals(
         &self,
         other: &ParameterValue<'_>,
@@ -217,7 +216,7 @@ fn is_scalar(text: &str) -> bool {
 }
 
 fn quote(text: &str, out: &mut String) {
-    // A text of JSON is never refused.
+    // Serialising a string cannot fail.
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
@@ -241,12 +240,12 @@ fn split<'t>(text: &'t str, delimiters: &[&str]) -> Vec<&'t str> {
     parts
 }
 
-/// Decodes a part of a query string, where `+` is a blank.
+/// Decodes a query component, where `+` is a space.
 pub(super) fn decode_query(text: &str) -> String {
     decode_path(&text.replace('+', " "))
 }
 
-/// The `name=value`s of a query string, not decoded, each with its byte offset in it.
+/// Undecoded `name=value` pairs with their byte offsets.
 pub(super) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str, usize)> {
     let mut at = 0;
     query.split('&').filter_map(move |pair| {

@@ -1,9 +1,9 @@
-//! Paths with templates, such as `/invoices/{id}`, and the addresses of servers before them.
+//! Path templates, such as `/invoices/{id}`, and server URLs.
 
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::task::decode_path;
 
-/// A text with `{NAME}` in it, in pieces.
+/// A piece of a text with `{NAME}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Literal(String),
@@ -17,7 +17,7 @@ pub(super) struct Template {
     segments: Vec<Vec<Piece>>,
 }
 
-/// A variable's text in a concrete path: its name, the text as written, and the byte of the path where it begins.
+/// A path variable: name, text as written, byte offset in the path.
 pub(super) type Bound<'p> = (&'p str, &'p str, usize);
 
 impl Template {
@@ -28,7 +28,6 @@ impl Template {
         }
     }
 
-    /// The names of its variables.
     pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
         self.segments
             .iter()
@@ -39,7 +38,7 @@ impl Template {
             })
     }
 
-    /// In the order of these, the first template that matches is the most concrete one.
+    /// Sort key: the first matching template in this order is the most concrete.
     pub(super) fn rank(&self) -> Vec<bool> {
         self.segments
             .iter()
@@ -47,7 +46,7 @@ impl Template {
             .collect()
     }
 
-    /// The variables of a concrete path.
+    /// Variables of a concrete path.
     pub(super) fn matches<'p>(&'p self, path: &'p str) -> Option<Vec<Bound<'p>>> {
         let (mut found, mut at, mut segments) = (Vec::new(), 0, path.split('/'));
         for pieces in &self.segments {
@@ -70,7 +69,7 @@ impl Template {
     }
 }
 
-/// Reads pieces from the start of a text without `/` in variables; returns where they end.
+/// Matches pieces at the start of a text, without `/` in variables; returns the end.
 fn bind<'p>(
     pieces: &'p [Piece],
     text: &str,
@@ -88,7 +87,7 @@ fn bind<'p>(
             Piece::Variable(name) => {
                 let rest = &text[at..];
                 let segment = &rest[..rest.find('/').unwrap_or(rest.len())];
-                // In `{a}-{b}`, the first takes as little as it can.
+                // In `{a}-{b}`, the first is as short as possible.
                 let first = segment.chars().next()?.len_utf8();
                 let length = match pieces.get(index + 1) {
                     Some(Piece::Literal(next)) => first + rest[first..].find(next.as_str())?,
@@ -123,12 +122,12 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// The addresses of an API, as `servers` has them.
+/// Server URLs in `servers`.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
-    /// With scheme and host, and without.
+    /// URLs with scheme and host, and without.
     absolute: Vec<Vec<Piece>>,
-    /// Paths before those of the document.
+    /// Path prefixes.
     prefixes: Vec<Vec<Piece>>,
     named: Vec<String>,
 }
@@ -152,10 +151,10 @@ impl Servers {
         }
     }
 
-    /// Where paths of the document may begin in an address, as byte offsets; those that leave most first.
+    /// Byte offsets where document paths may begin in a URL, longest remainder first.
     ///
     /// # Errors
-    /// A sentence, for the address of another server.
+    /// A sentence, for another server's URL.
     pub(super) fn starts(&self, url: &str) -> Result<Vec<usize>, String> {
         let after = |pieces: &Vec<Piece>, from: usize| {
             let end = from + bind(pieces, &url[from..], &mut |_, _, _| {})?;

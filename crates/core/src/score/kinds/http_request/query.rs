@@ -1,4 +1,5 @@
-//! The query of a request: of the path's query string and of the object, taken by parameters in their styles.
+//! A request's query, from the path's query string and the query object, parsed by parameter
+//! styles.
 
 use std::collections::BTreeMap;
 
@@ -10,31 +11,30 @@ use crate::score::answer::json::position::StringPlaces;
 use crate::score::answer::json::{self, Value};
 use crate::task::escaped;
 
-/// A path with its query; servers refuse far shorter ones.
+/// Including the query; servers reject far shorter ones.
 pub(super) const MAX_PATH_BYTES: usize = 65_536;
 
-/// One `name=value` of a query.
+/// A `name=value` of a query.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'m> {
     written: EntryValue<'m>,
     /// Byte offset in the completion.
     pub(super) at: usize,
-    /// JSON pointer to it.
+    /// JSON pointer.
     pub(super) place: String,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum EntryValue<'m> {
-    /// In the query string, not decoded.
+    /// Text of the query string, undecoded.
     Text(&'m str),
     Json(&'m Value<'m>),
 }
 
-/// The entries of a query by name.
 pub(super) type Query<'m> = BTreeMap<String, Vec<Entry<'m>>>;
 
 impl<'m> Entry<'m> {
-    /// Its value, as nobody knows its parameter.
+    /// Its value if the parameter is unknown.
     pub(super) fn alone(&self) -> ParameterValue<'m> {
         match self.written {
             EntryValue::Text(text) => ParameterValue::Text(decode_query(text).into()),
@@ -43,13 +43,13 @@ impl<'m> Entry<'m> {
     }
 }
 
-/// The path without query and fragment, and the query.
+/// Splits off query and fragment.
 pub(super) fn split_path(path: &str) -> (&str, &str) {
     let path = path.split('#').next().unwrap_or_default();
     path.split_once('?').unwrap_or((path, ""))
 }
 
-/// The entries of a request's query: of the path's query string, and of the object.
+/// Entries of both the query string and the object.
 pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
     let mut entries = Query::new();
     if let Start::Request { path, .. } = &message.start
@@ -84,7 +84,7 @@ pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
     entries
 }
 
-/// Takes a parameter's entries out of the query and reads them in its style. `Err`: it is given twice.
+/// Removes a parameter's entries from the query and parses them in its style. `Err`: given twice.
 pub(super) fn take_parameter<'m>(
     parameter: &Parameter,
     query: &mut Query<'m>,

@@ -1,5 +1,5 @@
-//! Schemas of an OpenAPI document as JSON Schema for the validator: the dialect of 3.0 translated, references within the
-//! document gathered.
+//! Schemas of an OpenAPI document as JSON Schema: translates the 3.0 dialect and bundles
+//! references.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::OnceLock;
@@ -15,23 +15,23 @@ use crate::score::kinds::json_schema::schema::Schema;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::escaped;
 
-/// Keywords whose schemas judge the same value.
+/// Keywords whose schemas apply to the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 
-/// Keywords whose schemas an object must, or may, meet as a whole.
+/// Keywords whose schemas apply, or may apply, to the object as a whole.
 const SAME_VALUE: [&str; 5] = ["allOf", "anyOf", "oneOf", "then", "else"];
 
-/// Compiles the schemas of a document.
+/// Compiles a document's schemas.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) document: Value,
-    /// Whether the document is of OpenAPI 3.0, whose schemas are a dialect.
+    /// OpenAPI 3.0, whose schemas are a dialect.
     is_30: bool,
     part: MessagePart,
     assert_formats: bool,
 }
 
-/// A schema bundled with its definitions.
+/// A schema with its definitions.
 #[derive(Debug)]
 pub(super) struct BundledSchema {
     pub(super) value: Value,
@@ -39,7 +39,7 @@ pub(super) struct BundledSchema {
     pub(super) definitions: BTreeMap<String, String>,
 }
 
-/// A schema of the document, compiled on first use.
+/// A schema compiled on first use.
 #[derive(Debug)]
 pub(super) struct LazySchema {
     /// JSON pointer into the document.
@@ -53,18 +53,18 @@ pub(super) struct CompiledSchema {
     definitions: BTreeMap<String, String>,
 }
 
-/// How a translation treats references.
+/// Treatment of references in a translation.
 enum References<'r> {
-    /// Leaves them out, and lists what they lead to.
+    /// Drops them, and lists their targets.
     List(&'r mut Vec<String>),
-    /// Names definitions for them.
+    /// Creates definitions.
     Define(&'r mut Definitions),
 }
 
-/// Names of properties that are not in this part of the exchange.
+/// Properties not allowed in this part of the exchange.
 type Foreign = BTreeSet<String>;
 
-/// Name in `$defs` -> JSON pointer into the document, and the properties that are foreign where it is used.
+/// Name in `$defs` -> JSON pointer into the document, and foreign properties there.
 type Definitions = BTreeMap<String, (String, Foreign)>;
 
 impl Schemas {
@@ -80,7 +80,7 @@ impl Schemas {
         }
     }
 
-    /// Checks the schemas at these JSON pointers and all that they refer to, each once.
+    /// Checks schemas and everything they refer to, each once.
     pub(super) fn check(
         &self,
         written: Written<'_>,
@@ -111,7 +111,7 @@ impl Schemas {
         Ok(())
     }
 
-    /// The schema at a JSON pointer with all that it refers to.
+    /// The schema at a JSON pointer, bundled.
     pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
         let mut definitions = Definitions::new();
@@ -143,7 +143,8 @@ impl Schemas {
         })
     }
 
-    /// One schema; `pointer` is its place in the document, `around` what is foreign by schemas that judge the same value.
+    /// Translates a schema; `pointer`: its location, `around`: foreign properties by schemas of the
+    /// same value.
     fn translated(
         &self,
         pointer: &str,
@@ -184,7 +185,7 @@ impl Schemas {
             }
         }
         for (key, inner) in members {
-            // A keyword without effect could give the schema another address than its place in the document.
+            // A keyword without effect could give the schema another address.
             let Some(keyword) =
                 Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020))
             else {
@@ -236,21 +237,21 @@ impl Schemas {
                     KeywordValue::Schema | KeywordValue::SchemaOrList,
                     Value::Object(_) | Value::Bool(_),
                 ) => schema(pointer, inner)?,
-                // The meta-schema says what is wrong with it.
+                // The meta-schema reports the error.
                 _ => inner.clone(),
             };
             out.insert(key.clone(), translated);
         }
         leave_out(&foreign, &mut out);
         if self.is_30 {
-            // Definitions alone are checked as they are written, so that faults have their places.
+            // Only definitions are checked as written, so that faults have their positions.
             let is_checked = matches!(references, References::List(_));
             of_30(members, &mut out, is_checked);
         }
         Ok(Value::Object(out))
     }
 
-    /// Where a schema's reference leads.
+    /// Target of a schema's reference.
     fn reference(
         &self,
         pointer: &str,
@@ -272,8 +273,8 @@ impl Schemas {
         target(&self.document, &pointer, reference).map(|(target, _)| Some(target))
     }
 
-    /// The properties of a schema, and of all that it combines, that belong to the other part: `readOnly` in a request,
-    /// `writeOnly` in a response.
+    /// Properties of a schema and all it combines that belong to the other part: `readOnly` in a
+    /// request, `writeOnly` in a response.
     fn foreign_properties(&self, schema: &Value) -> Foreign {
         let mut found = Foreign::new();
         self.collect_foreign(schema, &mut found, &mut HashSet::new());
@@ -303,7 +304,7 @@ impl Schemas {
         for branch in list(members, "allOf") {
             self.collect_foreign(branch, found, seen);
         }
-        // Whichever of these holds, it is foreign.
+        // Foreign in whichever branch.
         for key in ["anyOf", "oneOf"] {
             let of_branch = |branch| {
                 let mut found = Foreign::new();
@@ -338,7 +339,7 @@ impl Schemas {
             || target.is_some_and(|target| self.is_foreign(target, seen))
     }
 
-    /// The names that a schema, and all that it combines, requires.
+    /// Required names of a schema and all it combines.
     fn required_names<'a>(
         &'a self,
         schema: &'a Value,
@@ -367,7 +368,8 @@ impl Schemas {
         }
     }
 
-    /// The keywords of a schema that count, and what its reference leads to: OpenAPI 3.0 ignores what is beside one.
+    /// Effective keywords of a schema, and its reference's target: OpenAPI 3.0 ignores siblings of
+    /// `$ref`.
     fn written<'a>(
         &'a self,
         schema: &'a Value,
@@ -387,7 +389,7 @@ fn list<'a>(members: &'a Map<String, Value>, key: &str) -> &'a [Value] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether a branch says no more than that foreign properties are there: it does not hold, rather than always.
+/// Whether a branch only requires foreign properties: it then fails instead of always holding.
 fn asks_only_for(branch: &Value, foreign: &Foreign) -> bool {
     let is_foreign = |name: &Value| name.as_str().is_some_and(|name| foreign.contains(name));
     branch.as_object().is_some_and(|members| {
@@ -396,7 +398,7 @@ fn asks_only_for(branch: &Value, foreign: &Foreign) -> bool {
     })
 }
 
-/// Forbids foreign properties, and requires none.
+/// Forbids foreign properties instead of requiring them.
 fn leave_out(foreign: &Foreign, out: &mut Map<String, Value>) {
     if let Some(Value::Object(properties)) = out.get_mut("properties") {
         let forbidden = properties
@@ -409,8 +411,7 @@ fn leave_out(foreign: &Foreign, out: &mut Map<String, Value>) {
     }
 }
 
-/// The name of a definition: the last part of its pointer and what is foreign, with a number where another has that
-/// name.
+/// Name of a definition: last part of its pointer and the foreign properties, numbered if taken.
 fn define(definitions: &mut Definitions, pointer: String, foreign: Foreign) -> String {
     let wanted = (pointer, foreign);
     if let Some((name, _)) = definitions.iter().find(|(_, known)| **known == wanted) {
@@ -433,7 +434,7 @@ fn define(definitions: &mut Definitions, pointer: String, foreign: Foreign) -> S
     name
 }
 
-/// Translates OpenAPI 3.0 into JSON Schema 2020-12 where they differ.
+/// Translates OpenAPI 3.0 to JSON Schema 2020-12 where they differ.
 fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked: bool) {
     for (limit, exclusive) in [
         ("minimum", "exclusiveMinimum"),
@@ -479,7 +480,7 @@ impl LazySchema {
     }
 
     /// # Errors
-    /// A sentence; the document was checked, so there should be none.
+    /// A sentence; not expected, as the document was checked.
     pub(super) fn compiled(&self, schemas: &Schemas) -> Result<&CompiledSchema, &str> {
         let compile = || {
             let whole = schemas
@@ -505,7 +506,7 @@ impl LazySchema {
 }
 
 impl CompiledSchema {
-    /// JSON pointer into the document, of one into a schema that is at `pointer`.
+    /// Maps a pointer in the schema at `pointer` to the document.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {
             let (name, inside) = rest.split_once('/').unwrap_or((rest, ""));
@@ -519,7 +520,7 @@ impl CompiledSchema {
     }
 }
 
-/// The values that a parameter takes, for parsing its text.
+/// Shape of a parameter's values, for parsing text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shape {
     Scalar,
@@ -528,7 +529,7 @@ pub(super) enum Shape {
     Fields(Vec<String>),
 }
 
-/// The shape of a schema's values, as far as `type`, `items` and `properties` say.
+/// Determined by `type`, `items` and `properties`.
 pub(super) fn shape(document: &Value, schema: &Value) -> Shape {
     shape_within(document, schema, 8).unwrap_or(Shape::Scalar)
 }

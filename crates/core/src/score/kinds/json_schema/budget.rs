@@ -1,32 +1,31 @@
-//! Bounds on one validation: each look at a value is a step, each error found takes bytes; a validation that has none
-//! left is ended.
+//! Bounds one validation: each visit of a value is a step, each error takes bytes; exceeding either
+//! ends it.
 
 use std::cell::Cell;
 use std::panic::resume_unwind;
 
 use crate::text::catch_panic::catch_panic;
 
-/// Bytes of a listed key besides its text.
+/// Cost of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
-/// The steps that a validation may still take.
+/// Remaining budget of a validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Budget {
-    /// Looks at values, characters of long strings among them.
+    /// Visits of values, and characters of long strings.
     pub(crate) steps: u64,
     /// Bytes of collected errors.
     pub(super) bytes: u64,
-    /// Bytes that one error takes at most; 0 where errors are not collected.
+    /// Limit of one error; 0 if errors are not collected.
     pub(super) error_bytes: u64,
 }
 
-/// The budget ended before the validation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BudgetExceeded {
     Steps,
     Bytes,
-    /// Matching this string, shortened, against this pattern; `offset`: where it is in the text, bytes (0 for the
-    /// name of a property).
+    /// Matching this (shortened) string against this pattern; `offset`: byte in the text (0 for a
+    /// property's name).
     Pattern {
         pattern: String,
         found: String,
@@ -49,8 +48,7 @@ thread_local! {
     static REASON: Cell<Option<BudgetExceeded>> = const { Cell::new(None) };
 }
 
-/// Returns the result of `work`, unless it spends more than the budget. The rest stays in the budget; an exhausted
-/// one ends the next validation at once.
+/// Runs `work` within the budget. An exhausted budget ends the next validation at once.
 pub(super) fn bounded<R>(
     budget: &mut Budget,
     work: impl FnOnce() -> R,
@@ -79,12 +77,12 @@ pub(super) fn steps(count: u64) {
     }
 }
 
-/// Spends the bytes of one error.
+/// Charges one error.
 pub(super) fn error() {
     bytes(LEFT.get().error_bytes);
 }
 
-/// Spends a step, and the bytes of a key that an error may list.
+/// Charges a step, and the bytes of a key that an error may list.
 pub(super) fn key(length: usize) {
     step();
     if LEFT.get().error_bytes > 0 {
@@ -100,7 +98,8 @@ fn bytes(count: u64) {
     }
 }
 
-/// Ends the validation on this thread. Unwinding is the one way out of the validator; it calls no panic hook.
+/// Ends the validation on this thread. Unwinding is the only way out of the validator; it calls no
+/// panic hook.
 #[cold]
 pub(super) fn end(reason: BudgetExceeded) -> ! {
     REASON.set(Some(reason));

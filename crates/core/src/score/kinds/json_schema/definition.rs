@@ -1,4 +1,4 @@
-//! `[score] kind = "json_schema"`: the schema, the files that it refers to, and its lazy answers.
+//! `[score] kind = "json_schema"`: the schema, its references, degenerate answers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefini
 }
 
 impl SchemaFiles {
-    /// The file and its text that `schema` names, with the files that it refers to.
+    /// Reads the file named by `schema` and what it refers to.
     pub(crate) fn read(
         top: &Section<'_>,
         score: &Section<'_>,
@@ -54,7 +54,7 @@ impl SchemaFiles {
         ))
     }
 
-    /// The same with another text of the schema's file.
+    /// Replaces the text of the schema's file.
     pub(crate) fn with_schema_text(&self, home: &Home, file: &str, text: &str) -> Read<Self> {
         Self::follow(
             home,
@@ -64,7 +64,7 @@ impl SchemaFiles {
         )
     }
 
-    /// Values of a model that does not read its prompt, each with its name and what to do if it earns much.
+    /// Degenerate values, each with name and remedy.
     pub(crate) fn lazy_values(&self) -> [(&'static str, Value, &'static str); 9] {
         let required = "list the keys that must be there under `required`";
         let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";

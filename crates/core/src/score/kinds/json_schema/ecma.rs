@@ -1,9 +1,10 @@
-//! Patterns of JSON Schema as the engines read them. A pattern is one of ECMA-262 with the flag `u`; where the engines'
-//! dialect differs (`.`, `\b`, `\w`, `\0`, `[\b]`, `\cX`, `\k<name>`, surrogates), it is written in theirs.
+//! Translates JSON Schema patterns to the engines. Patterns are ECMA-262 with flag `u`; where
+//! dialects differ (`.`, `\b`, `\w`, `\0`, `[\b]`, `\cX`, `\k<name>`, surrogates) they are
+//! rewritten.
 
 use std::borrow::Cow;
 
-/// Characters that end a line, which `.` does not match.
+/// Characters that `.` does not match.
 const NO_LINE_END: &str = "[^\\n\\r\u{2028}\u{2029}]";
 const WORD: &[(u32, u32)] = &[(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)];
 const DIGIT: &[(u32, u32)] = &[(0x30, 0x39)];
@@ -22,16 +23,16 @@ const SPACE: &[(u32, u32)] = &[
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
 const LAST: u32 = 0x10_FFFF;
 
-/// How an engine writes the edge of a word of ASCII.
+/// How an engine writes an ASCII word boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordEdge {
-    /// As the engine without backtracking has it.
+    /// A flag, for the engine without backtracking.
     Flag,
-    /// By look-around, which the other one needs.
+    /// Look-around, for the other engine.
     LookAround,
 }
 
-/// The pattern in the engines' dialect; as it is where that means the same.
+/// The pattern in the engines' dialect; unchanged if equivalent.
 pub fn engine_pattern(pattern: &str, edge: WordEdge) -> Cow<'_, str> {
     let is_plain =
         !pattern.contains(['.', '\\']) && !pattern.contains("[]") && !pattern.contains("[^]");
@@ -59,12 +60,11 @@ struct Writer<'p> {
     edge: WordEdge,
 }
 
-/// What an escape stands for.
 enum Escape {
     Character(u32),
-    /// `\d`, `\w`, `\s`, and whether it is the complement.
+    /// `\d`, `\w`, `\s`; true: the complement.
     Class(&'static [(u32, u32)], bool),
-    /// Read by the engine alike.
+    /// Same in the engine.
     Other,
 }
 
@@ -74,7 +74,7 @@ impl Writer<'_> {
     }
 
     fn write(&mut self) {
-        // `(?s:.)`: the flag says what a point is.
+        // `(?s:.)`: the flag defines the point.
         let keeps_point = self.pattern.contains("(?s") || self.pattern.contains("(?is");
         while let Some(next) = self.rest().chars().next() {
             match next {
@@ -95,7 +95,7 @@ impl Writer<'_> {
         self.at += bytes.max(1);
     }
 
-    /// An escape outside of classes.
+    /// Outside classes.
     fn escape(&mut self) {
         let word = "[0-9A-Za-z_]";
         let edges = match self.edge {
@@ -120,12 +120,12 @@ impl Writer<'_> {
                 (Escape::Character(code), length) => {
                     match char::from_u32(code) {
                         Some(_) => self.out.push_str(&format!("\\u{{{code:x}}}")),
-                        // No text has half a pair.
+                        // No text contains lone surrogates.
                         None => self.out.push_str("[^\\u{0}-\\u{10ffff}]"),
                     }
                     self.at += length;
                 }
-                // The validator writes it out where nothing backtracks.
+                // Without backtracking the validator expands it itself.
                 (Escape::Class(..), length) if self.edge == WordEdge::Flag => self.copy(length),
                 (Escape::Class(ranges, is_complement), length) => {
                     let not = if is_complement { "^" } else { "" };
@@ -137,7 +137,7 @@ impl Writer<'_> {
         }
     }
 
-    /// `\k<name>`: the number of its group, and the bytes of the reference.
+    /// `\k<name>`: group number, and length of the reference.
     fn named_reference(&self) -> Option<(usize, usize)> {
         let (name, _) = self.rest().strip_prefix(r"\k<")?.split_once('>')?;
         let (mut groups, mut in_class) = (0, false);
@@ -167,7 +167,7 @@ impl Writer<'_> {
         None
     }
 
-    /// The escape at this place, and its bytes.
+    /// The escape here, and its length.
     fn read_escape(&self) -> (Escape, usize) {
         let text = self.rest();
         let hex = |from: usize, digits: usize| {
@@ -199,13 +199,13 @@ impl Writer<'_> {
             'd' => DIGIT,
             'w' => WORD,
             's' => SPACE,
-            // `\p{L}` too: what is in its brackets is copied as it is.
+            // `\p{L}` too: its brackets are copied.
             _ => return (Escape::Other, 1 + kind.len_utf8()),
         };
         (Escape::Class(ranges, kind.is_ascii_uppercase()), 2)
     }
 
-    /// A class, from its bracket on.
+    /// Reads a class from its opening bracket on.
     fn class(&mut self) {
         let start = self.at;
         self.at += 1;
@@ -215,7 +215,7 @@ impl Writer<'_> {
         let mut previous_is_class = false;
         loop {
             let Some(next) = self.rest().chars().next() else {
-                // It has no end, which the engine says.
+                // Unclosed: the engine reports it.
                 self.at = start;
                 self.copy(self.pattern.len() - start);
                 return;
@@ -262,7 +262,7 @@ impl Writer<'_> {
                     }
                 }
                 Some(_) => inside.push_str(&format!("{}-{}", item.text, last.text)),
-                // `[+-\w]`: no range.
+                // `[+-\w]`: not a range.
                 None => {
                     inside.push_str(&format!("{}\\-", item.text));
                     self.at = before + 1;
@@ -277,7 +277,7 @@ impl Writer<'_> {
         }
     }
 
-    /// One item of a class, and whether it is several characters.
+    /// A class item, and whether it is several characters.
     fn class_atom(&mut self) -> (Atom, bool) {
         let text = self.rest();
         let Some(next) = text.chars().next() else {
@@ -323,7 +323,7 @@ impl Writer<'_> {
     }
 }
 
-/// An item of a class as the engine reads it; the character where it is one.
+/// A class item in the engine's syntax; the character, if single.
 #[derive(Debug, Default)]
 struct Atom {
     text: String,
@@ -339,7 +339,7 @@ impl Atom {
     }
 }
 
-/// The character of two halves, the second of which follows the first.
+/// The second half of a surrogate pair.
 fn low_half(high: u32, text: &str) -> Option<u32> {
     let low = text.get(6..12)?.strip_prefix(r"\u")?;
     let low = u16::from_str_radix(low, 16).ok()?;

@@ -1,4 +1,4 @@
-//! The keywords of a schema that compare numbers, by exact values: the validator's own round both sides to 64 bits.
+//! Numeric keywords with exact values: the validator's own round both sides to 64 bits.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use crate::exact_json::{self, marked_number};
 use crate::json_number::Number;
 use crate::score::answer::json;
 
-/// Bounds, and what a number divides.
+/// Bounds and divisors.
 pub(super) const BOUNDS: [&str; 5] = [
     "minimum",
     "maximum",
@@ -19,27 +19,27 @@ pub(super) const BOUNDS: [&str; 5] = [
     "exclusiveMaximum",
     "multipleOf",
 ];
-/// Values that are allowed.
+/// Allowed values.
 pub(super) const VALUES: [&str; 2] = ["const", "enum"];
-/// Before the name of a bound: its literal, where the bound itself is rounded.
+/// Prefix of a bound's literal, kept if the bound itself is rounded.
 pub(crate) const LITERAL: &str = "$exact ";
-/// Digits of a divisor without the zeros at its ends: a remainder times ten has to fit 128 bits.
+/// Significant digits of a divisor: ten times a remainder must fit 128 bits.
 const MAX_DIVISOR_DIGITS: usize = 37;
 
 type Rule = Box<dyn for<'i> Keyword<'i, Completion>>;
 
-/// Parses a schema: bounds are rounded, with their literals beside them; allowed values are marked as [`exact_json`]
-/// marks them.
+/// Parses a schema: rounds bounds, keeping their literals; marks allowed values like
+/// [`exact_json`].
 pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut schema = exact_json::parse(text)?;
     round(&mut schema, false);
     Ok(schema)
 }
 
-/// Where an OpenAPI document has names of its author, besides [`NAMED`].
+/// Objects of an OpenAPI document with user-defined keys, besides [`NAMED`].
 const NAMED_IN_DOCUMENTS: [&str; 3] = ["responses", "schemas", "headers"];
 
-/// `are_names`: the keys are names, such as those of properties, and no keywords.
+/// `are_names`: keys are names, such as of properties, not keywords.
 fn round(schema: &mut Value, are_names: bool) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(|item| round(item, false)),
@@ -70,7 +70,7 @@ fn round(schema: &mut Value, are_names: bool) {
     }
 }
 
-/// Whether allowed values of a parsed schema have numbers that the validator cannot hold.
+/// Whether allowed values contain numbers that the validator cannot represent.
 pub(super) fn has_exact_values(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(has_exact_values),
@@ -81,7 +81,7 @@ pub(super) fn has_exact_values(schema: &Value) -> bool {
     }
 }
 
-/// A keyword of [`BOUNDS`], in place of the validator's.
+/// Implements a keyword of [`BOUNDS`].
 pub(super) fn bound<'a>(
     keyword: &'static str,
     schema: &'a Map<String, Value>,
@@ -94,7 +94,7 @@ pub(super) fn bound<'a>(
     };
     let strict = |other: &str| schema.get(other) == Some(&Value::Bool(true));
     let relation = match keyword {
-        // Draft 4 says so of the bound beside it.
+        // In draft 4 it modifies the bound next to it.
         _ if value.is_boolean() => Relation::Any,
         "minimum" if strict("exclusiveMinimum") => Relation::Above,
         "maximum" if strict("exclusiveMaximum") => Relation::Below,
@@ -146,7 +146,7 @@ impl Bound {
 }
 
 impl<'i> Keyword<'i, Completion> for Bound {
-    /// The error is a part of a sentence, of which the value is the subject.
+    /// The error is a predicate whose subject is the value.
     fn validate(&self, value: &'i json::Value<'i>) -> Result<(), ValidationError<'i>> {
         let what = match self.relation {
             _ if self.holds(value) => return Ok(()),
@@ -165,7 +165,7 @@ impl<'i> Keyword<'i, Completion> for Bound {
     }
 }
 
-/// A keyword of [`VALUES`], in place of the validator's.
+/// Implements a keyword of [`VALUES`].
 pub(super) fn allowed(keyword: &'static str, value: &Value) -> Rule {
     let values = match value {
         Value::Array(values) if keyword == "enum" => values.clone(),

@@ -1,5 +1,5 @@
-//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact. Each look at one is a
-//! step of the validation's budget.
+//! Adapts our JSON values to the schema validator: without copies, with exact numbers. Each access
+//! is a step of the budget.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,10 +12,9 @@ use crate::exact_json::marked_number;
 use crate::json_number::Number;
 use crate::score::answer::json::{Kind, Member, Object, Value};
 
-/// Bytes of a string that are read in about the time of one look at a value.
+/// Bytes read in about the time of one access.
 const BYTES_PER_STEP: u64 = 64;
 
-/// The validator's representation of completions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Completion;
 
@@ -68,7 +67,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         step();
         match &self.kind {
             Kind::String(text) => {
-                // All of the text is read.
+                // Reads the whole text.
                 steps(text.len() as u64 / BYTES_PER_STEP);
                 Some(Cow::Borrowed(text))
             }
@@ -126,8 +125,8 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         equals(self, expected)
     }
 
-    /// What the validator's errors carry, and nothing else asks for: nothing is copied, since reasons quote the
-    /// completion's own text.
+    /// Only carried in the validator's errors: nothing is copied, since reasons quote the
+    /// completion.
     fn to_value(&self) -> Cow<'a, serde_json::Value> {
         error();
         Cow::Owned(serde_json::Value::Null)
@@ -140,7 +139,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 }
 
-/// Members in order, as the validator walks them.
+/// Iterates in order.
 #[derive(Debug)]
 pub(super) struct Members<'a>(std::slice::Iter<'a, Member<'a>>);
 
@@ -154,7 +153,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Items in order, as the validator walks them.
+/// Iterates in order.
 #[derive(Debug)]
 pub(super) struct Elements<'a>(std::slice::Iter<'a, Value<'a>>);
 
@@ -217,7 +216,7 @@ impl JsonNumber for Number<'_> {
         Number::as_i64(self)
     }
 
-    /// `None` beyond the range of floats: the validator then compares by sign, as with an infinity.
+    /// `None` beyond the range of floats: the validator then compares by sign, as with infinity.
     fn as_f64(&self) -> Option<f64> {
         Number::as_f64(self)
     }
@@ -239,7 +238,7 @@ impl JsonNumber for Number<'_> {
     }
 }
 
-/// Equality of values as JSON Schema defines it: numbers by value, objects whatever their order.
+/// JSON Schema equality: numbers by value, objects in any order.
 pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
     use serde_json::Value as Theirs;
     step();
@@ -270,7 +269,7 @@ pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
     }
 }
 
-/// A text that two values share exactly when they are equal.
+/// Canonical text, shared exactly by equal values.
 fn write_canonical(value: &Value<'_>, text: &mut String) {
     step();
     match &value.kind {
@@ -299,7 +298,7 @@ fn write_canonical(value: &Value<'_>, text: &mut String) {
     }
 }
 
-/// Length first, so that no content can imitate structure.
+/// Length-prefixed, so that content cannot imitate structure.
 fn write_string(string: &str, text: &mut String) {
     steps(string.len() as u64 / BYTES_PER_STEP);
     text.push_str(&format!("\"{}:", string.len()));

@@ -1,4 +1,4 @@
-//! A value against its schema and the expected one, with a reason for each fault.
+//! Judges a value by its schema and the expected one, with a reason for each fault.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +17,17 @@ use crate::score::verdict::unwrap_answer::{ThinkRules, Unreadable, inner_values}
 use crate::score::verdict::{FailureClass, Reason, Tier, Verdict, unreadable_expected};
 use crate::task::TaskFiles;
 
-/// More reasons than this are counted, not listed.
+/// Further reasons are only counted.
 const MAX_REASONS: usize = 1_000;
-/// More duplicate keys than this are counted, not listed.
+/// Further duplicate keys are only counted.
 const MAX_WARNINGS: usize = 100;
 
-/// Judges JSON values, whatever notation they are written in.
+/// Judges JSON values of any notation.
 #[derive(Debug)]
 pub(crate) struct SchemaJudge {
     schema: Schema,
     normalise: Rules,
-    /// Present when invalid completions get credit for what they meet.
+    /// Set if invalid completions get partial credit.
     graded: Option<Constraints>,
 }
 
@@ -42,12 +42,11 @@ impl SchemaJudge {
         })
     }
 
-    /// Whether the schema accepts a value.
     pub(crate) fn accepts(&self, value: &Value<'_>, budget: &mut Budget) -> bool {
         self.schema.is_valid(value, budget) == Ok(true)
     }
 
-    /// The budget for looking at values of a completion.
+    /// Budget for the values of a completion.
     pub(crate) fn budget(&self, completion: &str) -> Budget {
         self.schema.budget(completion.len())
     }
@@ -88,7 +87,7 @@ impl SchemaJudge {
             ..Verdict::new(Tier::Invalid, None)
         };
         let violations = self.schema.violations(text.json(), root, verdict);
-        // Without a full list nobody knows which constraints are met.
+        // The share of met constraints needs the full list.
         let share = |graded: &Constraints| {
             violations
                 .as_ref()
@@ -100,7 +99,7 @@ impl SchemaJudge {
             .iter_mut()
             .for_each(|violation| violation.offset = text.locate(violation.offset));
         violations.sort_by_key(|violation| violation.offset);
-        // A missing key explains more than what is beside it; otherwise the first fault in the text does.
+        // A missing key is more informative than other faults; otherwise the first in the text.
         let mut classes = violations.iter().map(|violation| violation.class);
         let class = classes
             .clone()
@@ -121,7 +120,7 @@ impl SchemaJudge {
         let mut budget = self.budget(completion);
         let why = Unreadable::json(completion, error);
         Verdict::unparsable(completion, from, thoughts, why, |open| {
-            // A value that begins before an open think block only holds the word in one of its strings.
+            // A value that begins before an open think block only has the word in a string.
             let accept = |value: &Value<'_>| value.start < open && self.accepts(value, &mut budget);
             inner_values(completion, from, accept)
         })
@@ -181,7 +180,7 @@ impl Judge for SchemaJudge {
     }
 }
 
-/// Warnings for keys that stand twice in one object of a document.
+/// Warnings for duplicate keys.
 pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Vec<String> {
     let duplicates = documents.iter().flat_map(|document| &document.duplicates);
     let mut offsets: Vec<_> = duplicates
@@ -207,7 +206,7 @@ pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
     warnings
 }
 
-/// Violations as reasons with places; very many are cut off, with a warning.
+/// Violations as reasons with positions; truncated with a warning.
 pub(crate) fn reasons(
     completion: &str,
     violations: Vec<Violation>,

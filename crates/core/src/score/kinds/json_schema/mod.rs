@@ -1,4 +1,4 @@
-//! Judges by a JSON Schema: one JSON value that the schema accepts, compared with `expected` field by field.
+//! Judges by JSON Schema, and compares with `expected` field by field.
 
 pub(super) mod budget;
 mod definition;

@@ -1,4 +1,4 @@
-//! Graded credit: which share of a schema's constraints an invalid value meets.
+//! Graded credit: share of a schema's constraints met by an invalid value.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ pub(super) struct Constraints {
     schema: SchemaValue,
 }
 
-/// References are followed this deep; a recursive schema has no end of constraints.
+/// Nested references; recursive schemas have endless constraints.
 const MAX_DEPTH: usize = 32;
 
 /// Constraints met, and their total.
@@ -46,10 +46,10 @@ impl Constraints {
         }
     }
 
-    /// The share of constraints met, in [0, 1) for a value with violations.
+    /// Share of constraints met, in [0, 1) for a value with violations.
     ///
-    /// A keyword is one constraint; what is under an absent key or a value of the wrong type is not met.
-    /// Repairing a fault while all else stays never lowers the share.
+    /// A keyword is one constraint; those under an absent key or a value of the wrong type are not
+    /// met. Repairing a fault without other changes never lowers the share.
     pub(super) fn share_met(&self, root: &Value<'_>, violations: &[Violation]) -> f64 {
         let mut violations: Vec<&Violation> = violations.iter().collect();
         violations.sort_by(|left, right| left.instance_path.cmp(&right.instance_path));
@@ -82,10 +82,10 @@ impl Constraints {
 
 struct Walk<'s> {
     root_schema: &'s SchemaValue,
-    /// In the order of their instance paths.
+    /// Sorted by instance path.
     violations: Vec<&'s Violation>,
-    /// Tallies of references by the target's and the value's addresses and the depth: followed again at each level,
-    /// they would double with each.
+    /// Tallies of references by addresses of target and value and depth: otherwise the work would
+    /// double with each level.
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
@@ -101,7 +101,7 @@ struct Place<'p> {
 }
 
 impl Walk<'_> {
-    /// Tally of a schema at a place; the value is `None` where it is absent or of the wrong type.
+    /// Tallies a schema at a place; `value` is `None` if absent or of the wrong type.
     fn schema(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
         let Some(keywords) = schema.as_object().filter(|_| place.depth < MAX_DEPTH) else {
             return Tally::default();
@@ -210,7 +210,7 @@ impl Walk<'_> {
         }
     }
 
-    /// An absent optional key asks for nothing.
+    /// An absent optional key requires nothing.
     fn properties(
         &self,
         properties: &Map<String, SchemaValue>,
@@ -282,7 +282,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether no violation of the value, or inside it, is of this keyword; the value must be there.
+    /// Whether neither the (present) value nor its contents violate this keyword.
     fn holds(&self, keyword: &str, value: Option<&Value<'_>>, place: Place<'_>) -> bool {
         let location = format!("{}/{keyword}", place.location);
         value.is_some()
@@ -292,7 +292,7 @@ impl Walk<'_> {
     }
 
     fn violations_inside<'w>(&'w self, path: &str) -> impl Iterator<Item = &'w Violation> {
-        // In the order of bytes `/a-b` is between `/a` and `/a/b`, and `0` follows `/`.
+        // In byte order `/a-b` is between `/a` and `/a/b`, and `0` follows `/`.
         let before = |limit: &str| {
             self.violations
                 .partition_point(|violation| violation.instance_path.as_str() < limit)
@@ -309,7 +309,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether one JSON pointer is the other, or leads on from it.
+/// Whether a JSON pointer equals or extends another.
 fn is_inside(pointer: &str, outer: &str) -> bool {
     pointer
         .strip_prefix(outer)
@@ -348,7 +348,7 @@ mod tests {
             "`/ab` begins with `/a` and is another key"
         );
         assert_eq!(reward_with(schema("a-b"), r#"{"a":0,"a-b":2}"#), apart);
-        // A property that is named like a keyword is no violation of that keyword.
+        // A property named like a keyword is not a violation of it.
         let named = |key: &str| {
             Some(json!({"properties": {key: {"type": "string"}}, "not": {"required": ["z"]}}))
         };
@@ -356,7 +356,7 @@ mod tests {
             reward_with(named("not"), r#"{"not":1}"#),
             reward_with(named("b"), r#"{"b":1}"#)
         );
-        // A fault below an item counts for the list and for the item, through references too.
+        // A fault in an item counts for list and item, also through references.
         let list = json!({"items": {"$ref": "#/$defs/line"}, "$defs": {"line": {"properties": {"n": {"minimum": 1, "maximum": 5}}}}});
         assert_eq!(
             reward_with(Some(list.clone()), r#"[{"n":0},{"n":9}]"#),
@@ -371,7 +371,7 @@ mod tests {
             .iter()
             .map(|key| ((*key).to_owned(), json!({"$ref": "#"})))
             .collect();
-        // Followed one by one, these are 8^16 references.
+        // Unshared, these are 8^16 references.
         assert!(
             reward_with(
                 Some(json!({"type": "object", "required": keys, "properties": properties})),

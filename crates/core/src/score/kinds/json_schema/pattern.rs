@@ -1,5 +1,5 @@
-//! Patterns with look-around or back-references: the longer the string, the fewer steps they may take, so that their
-//! product is bounded.
+//! Patterns with look-around or back-references: the step limit falls with the string's length, so
+//! that their product is bounded.
 
 use std::borrow::Cow;
 
@@ -11,33 +11,32 @@ use super::ecma::{WordEdge, engine_pattern};
 use super::instance::Completion;
 use crate::score::answer::json::{Kind, Value};
 
-/// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole
-/// string.
+/// Steps on a string of at most [`SHORT`] bytes. One engine step may read the whole string.
 pub(super) const BACKTRACK_LIMIT: usize = 100_000;
 
-/// Bytes of a string for which [`BACKTRACK_LIMIT`] stands; ten times as many get a tenth of the steps.
+/// Length up to which [`BACKTRACK_LIMIT`] applies; ten times the length gets a tenth.
 const SHORT: usize = 1_000;
 
 /// A `pattern` that needs backtracking, with a limit.
 pub(super) struct BoundedPattern {
     pattern: String,
-    /// For strings of at most `SHORT * 10^i` bytes; the last one for all longer ones.
+    /// Validators for strings of at most `SHORT * 10^i` bytes; the last for all longer ones.
     by_length: Vec<Validator<Completion>>,
 }
 
-/// Whether matching takes more than one pass over the string.
+/// Whether matching takes more than one pass.
 pub(super) fn backtracks(pattern: &str) -> bool {
     let pattern = &*engine_pattern(pattern, WordEdge::Flag);
     if is_plain(pattern) {
         return false;
     }
-    // For completions, as all validators: another kind of instance would have this crate compile every keyword twice.
+    // With the instance type of all validators: another would compile every keyword twice.
     let options =
         jsonschema::options_for::<Completion>().with_pattern_options(PatternOptions::regex());
     options.build(&json!({ "pattern": pattern })).is_err()
 }
 
-/// Whether nothing in a pattern can ask the engine to backtrack: most patterns, told without compiling them.
+/// Whether the pattern certainly never backtracks: most patterns, without compiling.
 fn is_plain(pattern: &str) -> bool {
     let mut characters = pattern.chars();
     let mut escapes = std::iter::from_fn(|| {
@@ -50,7 +49,7 @@ fn is_plain(pattern: &str) -> bool {
             .all(|escaped| "dDsSwWnrtfvux".contains(escaped) || escaped.is_ascii_punctuation())
 }
 
-/// A pattern of strings as its engine reads it, and whether that backtracks.
+/// A pattern for strings in its engine's dialect, and whether it backtracks.
 pub(super) fn of_string(pattern: &str) -> (Cow<'_, str>, bool) {
     let backtracks = backtracks(pattern);
     let edge = if backtracks {
@@ -61,7 +60,7 @@ pub(super) fn of_string(pattern: &str) -> (Cow<'_, str>, bool) {
     (engine_pattern(pattern, edge), backtracks)
 }
 
-/// A pattern of keys as its engine reads it, which is the one that can backtrack.
+/// A pattern for keys in the backtracking engine's dialect.
 pub(super) fn of_keys(pattern: &str) -> Cow<'_, str> {
     match backtracks(pattern) || engine_pattern(pattern, WordEdge::Flag).contains("(?-u:") {
         true => engine_pattern(pattern, WordEdge::LookAround),
@@ -69,7 +68,7 @@ pub(super) fn of_keys(pattern: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether `test` holds for a pattern of strings, or of keys, in a schema.
+/// Whether `test` holds for a pattern of strings (or keys) in a schema.
 pub(super) fn any_pattern(
     schema: &SchemaValue,
     of_keys: bool,
@@ -93,7 +92,7 @@ pub(super) fn any_pattern(
     }
 }
 
-/// A key, and where it is, that is too long for patterns of keys: their limit of steps is one for all lengths.
+/// A key too long for key patterns, whose step limit is independent of length.
 pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),
@@ -127,7 +126,7 @@ impl BoundedPattern {
             (0..classes).map(of_class).collect::<Result<_, _>>()
         };
         let by_length = match pattern.is_string() {
-            // The error is on what the schema has.
+            // Report the schema's own pattern.
             true => build(&written.into()).or_else(|_| build(pattern)),
             false => build(pattern),
         };
@@ -165,7 +164,7 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
                     jsonschema::error::ValidationErrorKind::Pattern { .. }
                 ) =>
             {
-                // Whether it matches is unknown, so no verdict may rest on it.
+                // The match is unknown, so must not affect the verdict.
                 let found = if let Kind::String(text) = &value.kind {
                     shorten(text)
                 } else {
@@ -186,7 +185,7 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
     }
 }
 
-/// At most 80 characters of it, in one line.
+/// Truncates to 80 characters on one line.
 pub(crate) fn shorten(text: &str) -> String {
     let mut short: String = text
         .chars()

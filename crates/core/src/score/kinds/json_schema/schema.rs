@@ -1,4 +1,4 @@
-//! The schema, checked against its meta-schema and compiled; a value's violations with their places.
+//! Compiles a schema, checked by its meta-schema; finds violations with positions.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -21,60 +21,59 @@ use crate::score::error::ScoreError;
 use crate::score::verdict::FailureClass;
 use crate::task::{TaskFiles, encode_path, encode_reference, escaped};
 
-/// Steps for each byte of the completion and each value of the schema.
+/// Steps per byte of completion and value of schema.
 const STEPS_PER_PAIR: u64 = 4;
-/// Steps that every validation may take, however small the completion; and that none may exceed, however large.
+/// Lower and upper bound of a validation's steps.
 const MIN_STEPS: u64 = 1_000_000;
 const MAX_STEPS: u64 = 500_000_000;
 
-/// Bytes that the errors of one completion may take, and bytes of one error besides its paths.
+/// Bytes of errors of one completion, and of one error besides its paths.
 const ERRORS_BYTES: u64 = 128 << 20;
 const ERROR_BYTES: u64 = 1_024;
-/// Characters of the values of an enum that a reason lists.
+/// Characters of an enum's values in a reason.
 const MAX_ENUM_CHARS: usize = 60;
 
-/// A compiled schema.
 #[derive(Debug)]
 pub(crate) struct Schema {
     validator: Validator<Completion>,
-    /// Built when something is not valid; `None` where a reference leads into a branch, which this form lacks.
+    /// Built on the first invalid value; `None` if a reference leads into a branch, which this form
+    /// lacks.
     explainer: OnceLock<Option<Validator<Completion>>>,
     documents: Documents,
     /// Values in all documents.
     size: u64,
 }
 
-/// A schema's files, and what is compiled with them.
+/// A schema's files with their analysis.
 #[derive(Debug)]
 struct Documents {
     root: serde_json::Value,
     base: String,
-    /// By address.
+    /// Documents by address.
     others: HashMap<String, serde_json::Value>,
     assert_formats: bool,
-    /// Whether the engine backtracks for some `pattern`.
+    /// Whether some `pattern` backtracks.
     strings_backtrack: bool,
-    /// Whether some `pattern` is written for its engine.
+    /// Whether some `pattern` is rewritten for its engine.
     strings_differ: bool,
-    /// Patterns as their engines read them -> as the schema has them, where they differ.
+    /// Rewritten patterns -> originals.
     written: HashMap<String, String>,
-    /// Whether it does for some key of `patternProperties`.
+    /// Whether some key of `patternProperties` backtracks.
     keys_backtrack: bool,
 }
 
-/// A violated constraint.
 #[derive(Debug, Clone)]
 pub(crate) struct Violation {
     pub(crate) message: String,
     pub(crate) instance_path: String,
     pub(crate) schema_path: String,
-    /// Byte offset in the completion: of the value, or of the key when a key is the fault.
+    /// Byte offset in the completion: of the value, or of a faulty key.
     pub(crate) offset: usize,
     pub(crate) class: FailureClass,
 }
 
 impl Schema {
-    /// Compiles a task's schema; nothing is fetched from the network.
+    /// Compiles a task's schema; no network access.
     pub(super) fn compile(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
         let written = Written {
@@ -94,7 +93,7 @@ impl Schema {
                 message: error.to_string(),
             };
             let mut schema = exact_numbers::parse(text).map_err(unreadable)?;
-            // A file that names no draft is read by the draft of the file that refers to it.
+            // A file without a draft has that of the file that refers to it.
             if let (Some(members), Some(draft)) =
                 (schema.as_object_mut(), files.inherited_drafts.get(address))
             {
@@ -126,7 +125,7 @@ impl Schema {
             task.score.assert_formats,
         );
         let (built, used) = documents.build_for_verdict();
-        // A file under `[score.references]` that nothing refers to may hold anything.
+        // Unreferenced files under `[score.references]` may be invalid.
         if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
             return Err(fault);
         }
@@ -134,7 +133,7 @@ impl Schema {
         Ok(Self::with_documents(validator, documents))
     }
 
-    /// Compiles a schema that is in another document and refers to nothing outside of itself.
+    /// Compiles a self-contained schema of another document.
     pub(crate) fn compile_part(
         written: Written<'_>,
         schema: serde_json::Value,
@@ -159,7 +158,7 @@ impl Schema {
         }
     }
 
-    /// Names under `format` that the validator does not know in their draft, and so does not check.
+    /// Names in `format` that the validator does not know in their draft, so does not check.
     pub(super) fn unknown_formats(&self) -> BTreeSet<String> {
         let mut unknown = BTreeSet::new();
         let draft = Draft::default().detect(&self.documents.root);
@@ -169,7 +168,7 @@ impl Schema {
         unknown
     }
 
-    /// The budget for validating this many bytes; several values may share it.
+    /// Budget for `bytes` of text; several values may share it.
     pub(crate) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs
@@ -183,7 +182,6 @@ impl Schema {
         }
     }
 
-    /// Whether the schema accepts a value.
     #[inline]
     pub(crate) fn is_valid(
         &self,
@@ -202,8 +200,7 @@ impl Schema {
         bounded(budget, || self.validator.is_valid(value))
     }
 
-    /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where
-    /// there is no end to it.
+    /// Violations in text order; `Err` if validation exceeds its budget.
     pub(crate) fn violations(
         &self,
         text: &str,
@@ -222,7 +219,7 @@ impl Schema {
 
     fn error_budget(&self, root: &Value<'_>) -> Budget {
         let path = u64::try_from(longest_path(root)).unwrap_or(u64::MAX);
-        // The validator's error holds the path, and so does the reason.
+        // Both the validator's error and the reason hold the path.
         Budget {
             bytes: ERRORS_BYTES,
             error_bytes: path.saturating_mul(2).saturating_add(ERROR_BYTES),
@@ -245,7 +242,7 @@ impl Schema {
             }
         });
         let mut list: Vec<Violation> = Vec::new();
-        // The first one finds nothing only where one file mixes drafts.
+        // The first finds nothing only if one file mixes drafts.
         for validator in explainer.iter().chain([&self.validator]) {
             bounded(budget, || {
                 list.extend(
@@ -268,7 +265,7 @@ impl Schema {
 }
 
 impl Schema {
-    /// With the patterns that the schema has, in place of those that the engines read.
+    /// Restores original patterns in messages.
     fn as_written(&self, mut violation: Violation) -> Violation {
         for (engine, pattern) in &self.documents.written {
             if violation.message.contains(engine.as_str()) {
@@ -327,7 +324,7 @@ impl Documents {
         };
         let strings_differ = collect(false);
         collect(true);
-        // The edge of a word takes look-around there.
+        // There a word boundary takes look-around.
         let looks_around =
             |pattern: &str| backtracks(pattern) || pattern::of_keys(pattern).contains("(?<");
         let keys_backtrack = std::iter::once(&root)
@@ -353,7 +350,7 @@ impl Documents {
         self.build(|schema, _| schema_rewrite::for_verdict(schema))
     }
 
-    /// A validator of the documents in some form, and the addresses of those that were referred to.
+    /// Builds a validator for a form of the documents, with the addresses referred to.
     fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
         let form = |schema: &serde_json::Value, draft| {
@@ -400,7 +397,7 @@ impl Documents {
     }
 }
 
-/// Writes the keys of `patternProperties` as their engine reads them.
+/// Rewrites keys of `patternProperties` for their engine.
 fn write_keys(schema: &mut serde_json::Value) {
     match schema {
         serde_json::Value::Array(items) => items.iter_mut().for_each(write_keys),
@@ -426,7 +423,7 @@ fn write_keys(schema: &mut serde_json::Value) {
     }
 }
 
-/// Resolves references to files of the task only.
+/// Resolves references to task files only.
 struct LocalFiles {
     files: HashMap<String, serde_json::Value>,
     used: Arc<Mutex<Vec<String>>>,
@@ -474,10 +471,10 @@ fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTree
     }
 }
 
-/// Bytes of the longest JSON pointer into the value, at most.
+/// Upper bound of a JSON pointer's length in the value.
 fn longest_path(value: &Value<'_>) -> usize {
     match &value.kind {
-        // `~` and `/` are written in two bytes.
+        // `~` and `/` take two bytes.
         json::Kind::Object(object) => object
             .members()
             .iter()
@@ -521,7 +518,7 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
     }
 }
 
-/// The one reason of a validation that was ended; `prefix` says what is known all the same.
+/// The reason for an aborted validation; `prefix`: what is known nevertheless.
 fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &str) -> Violation {
     let invalid = if prefix.is_empty() {
         ", so it counts as not valid"
@@ -575,7 +572,7 @@ fn class_of(kind: &Kind) -> FailureClass {
     }
 }
 
-/// The first values of an enum: a place with little room cuts the end of the sentence.
+/// The first values of an enum: narrow displays cut the end of the sentence.
 fn listed(options: &serde_json::Value) -> String {
     let options = options.as_array().map_or(&[][..], Vec::as_slice);
     let mut list = String::new();
@@ -590,7 +587,7 @@ fn listed(options: &serde_json::Value) -> String {
     format!("[{list}]")
 }
 
-/// The reason in words, quoting what the completion says.
+/// Words the reason, quoting the completion.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
     let what = if type_name == "null" {

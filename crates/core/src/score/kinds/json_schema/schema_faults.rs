@@ -1,4 +1,4 @@
-//! Problems of a schema, each at its place: complaints of its meta-schema, and references that lead nowhere.
+//! Errors in a schema with positions: by its meta-schema, and dangling references.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
@@ -11,13 +11,13 @@ use crate::task::{decode_path, encode_reference};
 /// Base address of the schema's own file.
 pub(super) const HOME: &str = "task:///";
 
-/// Faults of a schema that are looked at.
+/// Faults examined per schema.
 const MAX_FAULTS: usize = 1_000;
 
-/// The source position of a schema.
+/// Source of a schema.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written<'a> {
-    /// The file, for people.
+    /// The file, for display.
     pub(crate) label: &'a str,
     pub(crate) text: &'a str,
     /// JSON pointer to the schema in the text; empty for the whole.
@@ -50,7 +50,7 @@ pub(super) fn check_against_meta_schema(
     written: Written<'_>,
     schema: &serde_json::Value,
 ) -> Result<(), ScoreError> {
-    // The deepest place says most: above it stand the `anyOf`s that failed because of it.
+    // The deepest place is most informative: those above are `anyOf`s that failed because of it.
     let worst = meta_problems(schema)
         .into_iter()
         .max_by_key(|(pointer, _)| pointer.matches('/').count());
@@ -60,8 +60,7 @@ pub(super) fn check_against_meta_schema(
     }
 }
 
-/// Errors of a schema by its meta-schema: JSON pointers into the schema, with sentences. Only the deepest of each
-/// branch.
+/// Meta-schema errors: JSON pointers and sentences. Only the deepest of each branch.
 pub(crate) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(
@@ -115,7 +114,7 @@ fn meta_sentence(error: &ValidationError<'_>) -> String {
     }
 }
 
-/// Why a schema that its meta-schema accepts still cannot be used.
+/// Why a schema accepted by its meta-schema is still unusable.
 pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> ScoreError {
     let Kind::Referencing(cause) = error.kind() else {
         let (found, is_pattern) = (
@@ -150,7 +149,7 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
                     "remote `$ref` to {shown} is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"{shown}\" = \"FILE.json\""
                 )
             };
-            // As written it may be relative to an `$id`; its last part is the same.
+            // It may be relative to an `$id`; its last part is the same.
             let whole = named(shown);
             let pointer = if whole.is_empty() {
                 named(shown.rsplit('/').next().unwrap_or(shown))
@@ -191,7 +190,7 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
     }
 }
 
-/// Pointer to the first reference or address that is wanted, by its key and text.
+/// Pointer to the first reference or address accepted by `is_wanted`, given key and text.
 fn find_address(
     value: &Value<'_>,
     pointer: String,

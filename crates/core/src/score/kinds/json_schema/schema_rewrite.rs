@@ -1,9 +1,8 @@
-//! The two forms in which a schema is compiled. Both mean what the author wrote; they differ in what validating with
-//! them costs.
+//! The two compiled forms of a schema, equivalent but with different validation costs.
 //!
-//! The validator (jsonschema 0.60) collects the errors of all branches of an `anyOf` or `oneOf` that fails, and theirs,
-//! which doubles with each level of a recursive schema. No reason shows them. In the form for explanations a branch is
-//! asked only whether it holds.
+//! The validator (jsonschema 0.60) collects nested errors of all branches of a failing `anyOf` or
+//! `oneOf`, which doubles with each level of a recursive schema; no reason shows them. In the form
+//! for explanations a branch is only asked whether it holds.
 
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
@@ -13,10 +12,10 @@ use crate::task::encode_reference;
 /// Keywords with values or names, not schemas.
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
 
-/// Their values are references and addresses.
+/// Keywords with references and addresses.
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
-/// Members of these are schemas, whatever their keys.
+/// Keywords whose members are schemas under any key.
 pub(super) const NAMED: [&str; 6] = [
     "properties",
     "patternProperties",
@@ -26,7 +25,7 @@ pub(super) const NAMED: [&str; 6] = [
     "dependencies",
 ];
 
-/// Keywords whose schemas judge the same value again.
+/// Keywords whose schemas apply to the same value.
 const SAME_VALUE: [&str; 8] = [
     "allOf",
     "anyOf",
@@ -38,11 +37,11 @@ const SAME_VALUE: [&str; 8] = [
     "dependencies",
 ];
 
-/// A keyword that always holds, and looks at the value first: so each visit of a schema that combines others is a step
-/// of the budget.
+/// Always holds, but visits the value first: makes each visit of a combining schema a step of the
+/// budget.
 const STEP: &str = "minProperties";
 
-/// The schema to ask whether a value is valid.
+/// The form for deciding validity.
 pub(super) fn for_verdict(schema: &Value) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -50,7 +49,7 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
     schema
 }
 
-/// The schema to ask why a value is not valid.
+/// The form for explaining invalidity.
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -61,7 +60,7 @@ pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     schema
 }
 
-/// Writes references and addresses as URIs, where the author wrote them as they are: the validator takes nothing else.
+/// Encodes references and addresses as URIs, which the validator requires.
 pub fn encode_references(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(encode_references),
@@ -79,8 +78,8 @@ pub fn encode_references(schema: &mut Value) {
     }
 }
 
-/// Whether a reference leads into a branch, or by an anchor to who knows where: its explanation would be of the branch
-/// as it was rewritten.
+/// Whether a reference leads into a branch, or by an anchor to an unknown place: its explanation
+/// would be of the rewritten branch.
 pub(super) fn refers_into_branch(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(refers_into_branch),
@@ -98,7 +97,7 @@ pub(super) fn refers_into_branch(schema: &Value) -> bool {
     }
 }
 
-/// A schema as the author wrote it, of what was compiled.
+/// The original of a compiled schema.
 pub(super) fn as_written(schema: &Value) -> String {
     schema.to_string().replace(&format!(",\"{STEP}\":0"), "")
 }
@@ -136,8 +135,8 @@ fn count_visits(members: &mut Map<String, Value>) {
     members.entry(STEP).or_insert(json!(0));
 }
 
-/// A branch with one short reason. `if` passes on which properties a branch has evaluated, which drafts with
-/// `unevaluatedProperties` need.
+/// Gives a branch one short reason. `if` passes on evaluated properties, needed by drafts with
+/// `unevaluatedProperties`.
 fn ask_only(branch: &mut Value, has_if: bool) {
     let whole = branch.take();
     *branch = if has_if {

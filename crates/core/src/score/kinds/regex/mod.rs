@@ -1,4 +1,5 @@
-//! `[score] kind = "regex"`: the answer matches a pattern, whose named groups are the fields of `expected`.
+//! `[score] kind = "regex"`: the answer matches a pattern, whose named groups are the fields of
+//! `expected`.
 
 mod shortest_match;
 
@@ -47,7 +48,7 @@ fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefin
         .string("pattern")?
         .ok_or_else(|| home.missing("score.pattern", example))?;
     let compiled = regex::Regex::new(&pattern).map_err(|error| {
-        // Its last line says what is wrong, those above show where.
+        // The last line is the message, those above show the place.
         let text = error.to_string();
         let message = text
             .lines()
@@ -132,7 +133,7 @@ impl Judge for Regex {
             if let Err(why) = self.check_expected(expected) {
                 return Verdict::failed(why, place);
             }
-            // The last of the nearest, from behind: the first one.
+            // The first of the nearest.
             let all = alternatives(expected)
                 .into_iter()
                 .rev()
@@ -150,14 +151,14 @@ impl Judge for Regex {
         self.check_expected(self.compared(row)?).err()
     }
 
-    /// The text that a pattern is to match, it matches alone.
+    /// The text that a pattern matches exclusively.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         expected::target(expected).as_str().map(str::to_owned)
     }
 }
 
 impl Regex {
-    /// The row's `expected`; none where it is an object, and the pattern has no group to compare with.
+    /// The row's `expected`; `None` for an object, if the pattern has no groups to compare.
     fn compared<'r>(&self, row: &'r PromptRow) -> Option<&'r Value> {
         let expected = row.expected.as_ref()?;
         let has_groups = || self.pattern.capture_names().flatten().next().is_some();
@@ -171,7 +172,7 @@ impl Regex {
     }
 
     /// # Errors
-    /// No answer can be equal to it: it names a group that the pattern does not have, or has lists.
+    /// No answer can equal it: it names an unknown group, or contains lists.
     fn check_expected(&self, expected: &Value) -> Result<(), String> {
         let refuse = |why: String| Err(format!("the row's `expected`: {why}"));
         if let Some(problem) = expected::problem(expected) {

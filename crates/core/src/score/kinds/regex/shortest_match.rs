@@ -2,13 +2,13 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Letters of a text; a pattern that asks for more has no lazy answer.
+/// Length limit; a pattern that needs more has no degenerate answer.
 const MAX_CHARS: usize = 4_096;
-/// Characters of a degenerate answer, where the pattern allows them.
+/// Preferred characters of a degenerate answer.
 const USUAL: [char; 5] = ['x', 'X', '0', ' ', '-'];
 
-/// Built of the least that each part of the pattern takes; `None` where that is long. Boundaries of words and ends of
-/// lines are not looked at, so it may not match.
+/// Built from minimal matches of the pattern's parts; `None` if long. Ignores word boundaries and
+/// line ends, so may not match.
 pub(super) fn shortest_match(pattern: &str) -> Option<String> {
     let mut text = String::new();
     add(&regex_syntax::parse(pattern).ok()?, &mut text).then_some(text)

@@ -1,5 +1,5 @@
-//! Questions to a judge under its limits: requests at once and a minute, cost, retries; grades that are known are not
-//! asked again.
+//! Asks a judge within its limits: concurrency, requests per minute, cost, retries; cached grades
+//! are not asked again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,52 +13,51 @@ use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::{LocalModel, RubricRules};
 use crate::secrets::scan;
 
-/// So many questions in a row without an answer end a batch; more where more are asked at once.
+/// Ends a batch; more with higher concurrency.
 const MAX_CONSECUTIVE_FAILURES: usize = 8;
-/// How soon a pause ends that is no longer wanted.
+/// Delay until a pause notices cancellation.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Grades of the answers of one question, or why there are none.
+/// Grades of one question's answers, or why there are none.
 pub type Graded = Result<Vec<Vec<Grade>>, String>;
 
-/// What a judge was asked by this process.
+/// Usage of a judge by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// With an answer.
+    /// Answered.
     pub requests: usize,
     pub prompt_tokens: usize,
     pub tokens: usize,
     pub cost: f64,
-    /// Answers without a token count, or of a server without prices: the cost is then not known.
+    /// Answers without token count or prices: their cost is unknown.
     pub uncounted: usize,
 }
 
 impl Usage {
-    /// In the currency of the prices; `None` if that of any answer is not known.
+    /// Cost in the currency of the prices; `None` if any answer's is unknown.
     pub fn known_cost(&self) -> Option<f64> {
         (self.uncounted == 0).then_some(self.cost)
     }
 }
 
-/// A judge that may be asked. Shared by threads.
+/// A trusted judge. Thread-safe.
 #[derive(Debug)]
 pub struct Asker {
     pub(super) rules: RubricRules,
     /// The task's system text.
     system: Option<String>,
-    /// Of a model of this machine: none before the first question.
+    /// A local model's is `None` before the first question.
     connection: Mutex<Option<Connection>>,
     cache: Cache,
     usage: Mutex<Usage>,
-    /// When the next request may begin.
+    /// Earliest start of the next request.
     next: Mutex<Option<Instant>>,
 }
 
-/// A server that can be asked.
 #[derive(Debug, Clone)]
 struct Connection {
     client: Arc<Client>,
-    /// The address, or the model of this machine by its digest: part of each question's key in the cache.
+    /// Server address, or a local model's digest: part of the cache key.
     identity: String,
     server: Option<Arc<OwnServer>>,
 }
@@ -91,7 +90,7 @@ impl Asker {
         })
     }
 
-    /// The digest of a judge that is a model of this machine, which is loaded first unless it is.
+    /// Digest of a local judge model, loaded if necessary.
     ///
     /// # Errors
     /// Why it cannot be loaded.
@@ -100,7 +99,7 @@ impl Asker {
         Ok(server.map(|server| server.digest.clone()))
     }
 
-    /// The server; that of a model of this machine is started unless it runs.
+    /// The server; a local model's is started if necessary.
     fn connection(&self) -> Result<Connection, String> {
         let mut connection = self
             .connection
@@ -148,8 +147,8 @@ impl Asker {
         *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Grades in the order of the questions; `None` once `keep_going` returns false. Equal questions are asked once,
-    /// and with `is_cached` only those whose grades are not known.
+    /// Grades in the order of questions; `None` once `keep_going` returns false. Equal questions
+    /// are asked once, and with `is_cached` only unknown ones.
     pub fn grade_all(
         &self,
         questions: &[Question<'_>],
@@ -218,7 +217,8 @@ impl Asker {
         )
     }
 
-    /// So many at once as the endpoint allows. Once it refuses all, or fails too often, the rest is not asked.
+    /// Asks as many in parallel as the endpoint allows. Stops once it refuses all, or fails too
+    /// often.
     fn ask_many(
         &self,
         open: &[usize],
@@ -268,7 +268,7 @@ impl Asker {
         })
     }
 
-    /// One request. The outer error is of the server, the inner one of its answer.
+    /// One request. The outer error is the server's, the inner one about its answer.
     fn ask(
         &self,
         place: usize,
@@ -321,7 +321,7 @@ impl Asker {
         Ok(question.read(&self.rules, &answer.text))
     }
 
-    /// The server's answer. A server of a model of this machine that has ended is started again, once a question.
+    /// The server's answer. Restarts an ended server of a local model, once per question.
     fn answer(
         &self,
         place: usize,
@@ -360,7 +360,7 @@ impl Asker {
         Err(refused("gave no answer", false))
     }
 
-    /// The cost of an answer, which is added to the usage.
+    /// Cost of an answer, added to the usage.
     fn count(&self, answer: &Answer) -> Option<f64> {
         let cost = self
             .rules
@@ -394,11 +394,11 @@ impl Asker {
 /// Why a server gave no answer.
 struct Refusal {
     reason: String,
-    /// Whether every other question would end alike.
+    /// Whether every other question would fail alike.
     of_all: bool,
 }
 
-/// Returns false once nobody waits any more.
+/// Returns false if cancelled.
 fn wait_until(end: Instant, keep_going: &(dyn Fn() -> bool + Sync)) -> bool {
     while keep_going() {
         let left = end.saturating_duration_since(Instant::now());

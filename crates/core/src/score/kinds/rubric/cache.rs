@@ -1,4 +1,4 @@
-//! The grades that a judge has given, by the content of the question: a file for each rubric in the user's cache.
+//! A judge's grades by content of the question: a file per rubric in the user's cache.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,19 +12,18 @@ use serde::{Deserialize, Serialize};
 use super::question::Grade;
 use crate::files::{self, Access};
 
-/// A larger file is begun anew.
+/// A larger file is started anew.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
-/// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Line {
     /// SHA-256 in hex of server and request.
     question: String,
-    /// By answer, then by criterion.
+    /// Grades by answer, then by criterion.
     grades: Vec<Vec<Grade>>,
 }
 
-/// Shared by threads; other processes may append to the same file.
+/// Thread-safe; other processes may append to the same file.
 #[derive(Debug)]
 pub(super) struct Cache {
     path: Option<PathBuf>,
@@ -35,12 +34,12 @@ pub(super) struct Cache {
 struct Opened {
     known: HashMap<String, Vec<Vec<Grade>>>,
     file: File,
-    /// Of the file that were read.
+    /// Bytes of the file read so far.
     read_bytes: u64,
 }
 
 impl Cache {
-    /// Nothing is opened before the first question.
+    /// The file is opened on the first question.
     pub(super) fn new(rubric_digest: &str) -> Self {
         let folders = directories::ProjectDirs::from("", "", "grpo-tui");
         let path = folders.map(|folders| {
@@ -59,7 +58,7 @@ impl Cache {
         self.with(|opened| Ok(opened.known.get(question).cloned()))
     }
 
-    /// Remembers grades; they count once they are written.
+    /// Stores grades, effective once written.
     pub(super) fn insert(&self, question: &str, grades: &[Vec<Grade>]) -> Result<(), String> {
         let line = Line {
             question: question.to_owned(),
@@ -67,7 +66,7 @@ impl Cache {
         };
         let text = serde_json::to_string(&line).map_err(|error| error.to_string())?;
         self.with(|opened| {
-            // In one write, so that lines of several processes do not mix.
+            // A single write keeps lines of several processes apart.
             opened
                 .file
                 .write_all(format!("{text}\n").as_bytes())
@@ -119,12 +118,12 @@ impl Cache {
         Ok(opened)
     }
 
-    /// Learns of what other processes have appended.
+    /// Reads what other processes appended.
     pub(super) fn refresh(&self) -> Result<(), String> {
         self.with(|opened| self.read_new(opened))
     }
 
-    /// Reads the lines behind those that were read. One that a crash has torn is asked again.
+    /// Reads new lines. A line torn by a crash is ignored.
     fn read_new(&self, opened: &mut Opened) -> Result<(), String> {
         let failed = |error: std::io::Error| self.problem(&error);
         let path = self.path.as_deref().unwrap_or(Path::new(""));

@@ -1,5 +1,5 @@
-//! The server of a judge that is a model of this machine: `grpo-tui serve` on a Unix socket in a folder of this user
-//! alone. The process that starts it owns it: it ends with that process, however that ends.
+//! Server of a local judge model: `grpo-tui serve` on a Unix socket in a private folder. Owned by
+//! the process that starts it, with which it ends in any case.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,7 +19,7 @@ use crate::score::needs::rubric_rules::digest;
 use crate::score::threads::given_threads;
 use crate::secrets::visible;
 
-/// Of the folder.
+/// File names in the folder.
 const SOCKET: &str = "socket";
 const LOG: &str = "server.log";
 const OWNER: &str = "owner.lock";
@@ -29,29 +29,30 @@ const LOOK: Duration = Duration::from_millis(50);
 
 static REPORT: OnceLock<fn(&str)> = OnceLock::new();
 
-/// Sets what reports that a judge is being loaded, and where its log is; without it nothing is reported.
+/// Sets a callback for the message that a judge is being loaded, with the path of its log.
 pub fn report_loading(report: fn(&str)) {
-    // Of two, the first reports.
+    // The first reporter wins.
     _ = REPORT.set(report);
 }
 
-/// What a server says of its model once it is loaded.
+/// A server's model once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadyModel {
-    /// Of the weights, or of the run's checkpoint.
+    /// Digest of the weights, or of the run's checkpoint.
     pub digest: String,
 }
 
-/// A running server, of this process or of another one of the same run.
+/// A running server, of this or another process of the run.
 #[derive(Debug)]
 pub(super) struct OwnServer {
     folder: PathBuf,
     pub(super) digest: String,
-    /// `None` where another process owns it.
+    /// `None` if owned by another process.
     own: Option<Mutex<OwnProcess>>,
 }
 
-/// The process, and the lock that says whose it is: freed once it has ended, so that another can be started.
+/// The process, and the owner's lock: released once the process has ended, so that another can be
+/// started.
 #[derive(Debug)]
 struct OwnProcess {
     child: Child,
@@ -59,10 +60,10 @@ struct OwnProcess {
 }
 
 impl OwnServer {
-    /// The server of a model, loaded first unless it is; waits until it is ready.
+    /// A model's server, loaded if necessary; waits until it is ready.
     ///
     /// # Errors
-    /// Why it could not be loaded, and where its log is.
+    /// Why it could not be loaded, and the path of its log.
     pub(super) fn of(model: &LocalModel) -> Result<Arc<Self>, String> {
         type Known = Mutex<HashMap<LocalModel, Arc<Mutex<Weak<OwnServer>>>>>;
         static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
@@ -73,7 +74,7 @@ impl OwnServer {
                 .entry(model.clone())
                 .or_default(),
         );
-        // One is loaded once, also where several ask for it.
+        // Parallel requests load it once.
         let mut server = known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = server.upgrade().filter(|running| !running.has_ended()) {
             return Ok(running);
@@ -101,7 +102,7 @@ impl OwnServer {
         }
     }
 
-    /// What it said last, and where the rest is.
+    /// Its last message, and the path of the log.
     pub(super) fn last_words(&self) -> String {
         last_words(&self.folder)
     }
@@ -196,8 +197,8 @@ impl OwnServer {
         if let Some(runs) = model.run.as_deref().and_then(Path::parent) {
             command.arg("--runs").arg(runs);
         }
-        // Its standard input is open as long as this process lives. An interrupt of the terminal is not for it: answers
-        // that are asked for are still scored.
+        // Its standard input is open while this process lives. Shielded from the terminal's
+        // interrupt: pending answers are still scored.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -248,7 +249,7 @@ impl Drop for OwnServer {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
         let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
-        // What it computes for nobody is not waited for.
+        // Do not wait for its pending work.
         _ = own.child.kill();
         _ = own.child.wait();
         if own.lock.take().is_some() {
@@ -257,8 +258,8 @@ impl Drop for OwnServer {
     }
 }
 
-/// The lock of the process that owns a folder's server; `None` where another one has it. It is freed when that process
-/// ends.
+/// Lock of the owner of a folder's server; `None` if another process holds it. Released when the
+/// owner ends.
 fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
     let file = OpenOptions::new()
         .write(true)
@@ -273,7 +274,7 @@ fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
-/// Removes folders of processes that are gone.
+/// Removes folders of ended processes.
 fn remove_left(servers: &Path) {
     for entry in std::fs::read_dir(servers).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -292,7 +293,7 @@ fn last_words(folder: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines().rev().filter(|line| !line.trim().is_empty());
     let last = lines.clone().next();
-    // Of an error of several lines the first says what is wrong.
+    // The first line of an error names the problem.
     let error = lines.find_map(|line| line.strip_prefix("error: "));
     let said = error
         .or(last)

@@ -8,17 +8,17 @@ use crate::score::needs::{Criterion, INSTRUCTIONS, RubricRules, SIDE_BY_SIDE, Sc
 use crate::secrets::{redact, visible};
 use crate::text::conversation;
 
-/// For reasons and points of a rubric; `extra_body` of the endpoint may say another number.
+/// Limit for reasons and points; overridable in the endpoint's `extra_body`.
 const MAX_TOKENS: usize = 2_048;
 const MAX_REASON_CHARS: usize = 300;
 
-/// What is judged in one request.
+/// Answers judged in one request.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
     pub row: Option<&'a PromptRow>,
-    /// One, or the different ones of a group.
+    /// One, or the distinct ones of a group.
     pub answers: Vec<&'a str>,
-    /// Criteria and answers in reverse order: a judge without position bias gives the same points.
+    /// Reverses criteria and answers: an unbiased judge gives the same points.
     pub is_reversed: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct Grade {
 }
 
 impl Question<'_> {
-    /// The part of the request that only this question has: the conversation and the answers as JSON.
+    /// The variable part of the request: conversation and answers as JSON.
     pub(super) fn content(&self, rules: &RubricRules, system: Option<&str>) -> String {
         let messages = self
             .row
@@ -129,10 +129,10 @@ impl Question<'_> {
         body.to_string()
     }
 
-    /// Reads the judge's answer: for each of the answers its grades, in the order of the rules' criteria.
+    /// Parses grades per answer, in the order of the criteria.
     ///
     /// # Errors
-    /// A sentence about what is not of the form that the request demands.
+    /// A sentence about a deviation from the requested form.
     pub(super) fn read(&self, rules: &RubricRules, text: &str) -> Result<Vec<Vec<Grade>>, String> {
         let form = |what: &str| {
             format!(
@@ -199,7 +199,8 @@ fn answer_name(index: usize) -> String {
     format!("answer_{}", index + 1)
 }
 
-/// `is_bounded`: a small model may write a reason without an end. OpenAI's API has no such bound.
+/// `is_bounded`: limits reasons, which small models may write endlessly. OpenAI's API has no such
+/// bound.
 fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
     let reason = match is_bounded {
         true => json!({"type": "string", "maxLength": MAX_REASON_CHARS}),
@@ -218,7 +219,7 @@ fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
     }))
 }
 
-/// The schema of an object with exactly these members.
+/// Schema of an object with exactly these members.
 fn object(members: impl Iterator<Item = (String, Value)>) -> Value {
     let members: Map<String, Value> = members.collect();
     let required: Vec<&String> = members.keys().collect();

@@ -1,17 +1,19 @@
-//! Which columns of a result are those of the expected one, where it may have more and in another order.
+//! Matches columns of a result with expected ones, if additional columns and other orders are
+//! allowed.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::sqlite::{Cell, Table};
 
-/// Columns that are tried. A result whose columns are alike in each but not together could ask for all orders of them.
+/// Columns tried. Columns that match separately but not together could otherwise require all
+/// permutations.
 const MAX_TRIES: usize = 2_000;
 
-/// The cells of a column as hashes, which are equal for equal cells.
+/// Cells of a column as hashes.
 struct Column {
     has_real: bool,
-    /// As integers are compared among themselves, and beside reals.
+    /// Hashes for comparing integers among themselves, and with reals.
     exact: Vec<u64>,
     rounded: Vec<u64>,
 }
@@ -39,7 +41,7 @@ impl Column {
     }
 }
 
-/// The rows so far, by the columns that are chosen: of each result a hash a row.
+/// Row hashes of both results over the chosen columns.
 type Rows = [Vec<u64>; 2];
 
 struct Search<'t> {
@@ -49,8 +51,8 @@ struct Search<'t> {
     tries: usize,
 }
 
-/// The column of `found` for each one of `expected`, so that their rows are the same; `None` where there are none, or
-/// too many to try.
+/// Finds for each column of `expected` one of `found`, so that rows are equal; `None` if impossible
+/// or too many to try.
 pub(super) fn same_columns(
     found: &Table,
     expected: &Table,
@@ -73,13 +75,13 @@ pub(super) fn same_columns(
 }
 
 impl Search<'_> {
-    /// Chooses the next column and those after it.
+    /// Chooses the next column and, recursively, the rest.
     fn choose(&mut self, chosen: &mut Vec<usize>, rows: &Rows) -> bool {
         let next = chosen.len();
         if next == self.expected.1.len() {
             return true;
         }
-        // One of the same name is the likeliest, then one at the same place.
+        // Prefer equal names, then equal positions.
         let name = self.expected.0.columns.get(next);
         let mut candidates: Vec<usize> = (0..self.found.1.len())
             .filter(|column| !chosen.contains(column))
@@ -121,7 +123,7 @@ fn joined(rows: &[u64], cells: &[u64]) -> Vec<u64> {
     rows.iter().zip(cells).map(join).collect()
 }
 
-/// Equal for the same rows in any order.
+/// Order-independent hash of rows.
 fn sum(rows: &[u64], rows_are_set: bool) -> u64 {
     let add = |sum: u64, row: &u64| sum.wrapping_add(*row);
     if rows_are_set {
@@ -131,8 +133,8 @@ fn sum(rows: &[u64], rows_are_set: bool) -> u64 {
     }
 }
 
-/// A text that equal values share. Numbers are equal by value to twelve digits: sums and means depend on the order in
-/// which they are computed. `is_real`: whether its column has reals.
+/// Canonical text of a value. Numbers are equal to twelve digits, since sums and means depend on
+/// the order of computation. `is_real`: whether its column contains reals.
 pub(super) fn cell_key(cell: &Cell, is_real: bool) -> String {
     match cell {
         Cell::Null => "z".to_owned(),

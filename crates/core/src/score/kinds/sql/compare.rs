@@ -1,4 +1,4 @@
-//! The result of a query against that of the expected one: as many columns, the same rows, in order where that counts.
+//! Compares query results: number of columns, rows, and order if relevant.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,40 +6,39 @@ use super::columns::{cell_key, same_columns};
 use crate::score::verdict::OrderedMap;
 use crate::sqlite::{Cell, Table};
 
-/// Rows that a sentence shows.
+/// Rows in a sentence.
 const SHOWN: usize = 3;
-/// Characters of a row that a sentence shows.
+/// Characters of a row in a sentence.
 const SHOWN_LETTERS: usize = 80;
 
-/// What of two results counts.
+/// Comparison options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CompareRules {
     /// Equal rows count once.
     pub(super) rows_are_set: bool,
-    /// Further columns, and another order of columns, do not count.
+    /// Allows additional and reordered columns.
     pub(super) takes_superset: bool,
-    /// `ORDER BY` of the expected query does not count.
+    /// Ignores `ORDER BY` of the expected query.
     pub(super) ignores_order: bool,
 }
 
-/// The result of an expected query.
+/// Result of an expected query.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) table: Table,
-    /// Where order counts, a number for each row: equal for rows that may be in any order.
+    /// Rank per row if order is relevant; rows of equal rank may be in any order.
     pub(super) ranks: Option<Vec<usize>>,
 }
 
-/// The result of a comparison.
 #[derive(Debug, PartialEq)]
 pub(super) struct Comparison {
-    /// `columns`, `rows` and, where it counts, `order`.
+    /// `columns`, `rows` and, if relevant, `order`.
     pub(super) fields: OrderedMap<bool>,
-    /// A sentence a difference.
+    /// One sentence per difference.
     pub(super) differences: Vec<String>,
 }
 
-/// Names of columns do not count.
+/// Ignores column names.
 pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Comparison {
     let expected = &wanted.table;
     let ranks = wanted.ranks.as_ref().filter(|_| !rules.ignores_order);
@@ -48,7 +47,7 @@ pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Co
         false => found.columns.len() == expected.columns.len(),
     };
     if !is_enough {
-        // With other columns no row is equal, which needs no second sentence.
+        // With other columns no row is equal: one sentence suffices.
         let same_rows = found.rows.is_empty() && expected.rows.is_empty();
         let count = crate::format::counted(expected.columns.len(), "column");
         return Comparison {
@@ -65,7 +64,7 @@ pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Co
         false => None,
     };
     let columns = columns.unwrap_or_else(|| likely_columns(found, expected, rules));
-    // Integers are exact among themselves; beside a real they are as exact as that.
+    // Integers compare exactly among themselves, and rounded with reals.
     let has_real = |table: &Table, column: usize| {
         let mut cells = table.rows.iter().filter_map(|row| row.get(column));
         cells.any(|cell| matches!(cell, Cell::Real(_)))
@@ -116,10 +115,10 @@ pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Co
     }
 }
 
-/// The rows of a result that are compared: all, or of equal ones the first.
+/// Compared rows: all, or distinct ones.
 struct Rows<'t> {
     table: &'t Table,
-    /// Of each, its number in the table.
+    /// Row numbers in the table.
     numbers: Vec<usize>,
     keys: Vec<String>,
 }
@@ -148,7 +147,7 @@ impl<'t> Rows<'t> {
     }
 }
 
-/// A sentence on the first row that is not among those of its rank.
+/// A sentence on the first row that differs within its rank.
 fn moved(found: &Rows<'_>, expected: &Rows<'_>, ranks: &[usize]) -> Option<String> {
     let rank = |row: usize| expected.numbers.get(row).and_then(|row| ranks.get(*row));
     let mut start = 0;
@@ -173,7 +172,7 @@ fn moved(found: &Rows<'_>, expected: &Rows<'_>, ranks: &[usize]) -> Option<Strin
     None
 }
 
-/// The columns that a result means, where its rows are others: by their names, else by their places.
+/// Probable columns of a result with wrong rows: by name, else by position.
 fn likely_columns(found: &Table, expected: &Table, rules: CompareRules) -> Vec<usize> {
     let named = |name: &String| found.columns.iter().position(|found| found == name);
     expected
@@ -185,7 +184,7 @@ fn likely_columns(found: &Table, expected: &Table, rules: CompareRules) -> Vec<u
         .unwrap_or_else(|| (0..expected.columns.len()).collect())
 }
 
-/// The parts of a result that are compared; `order` only where it counts.
+/// Compared parts; `order` only if relevant.
 pub(super) fn fields(columns: bool, rows: bool, order: Option<bool>) -> OrderedMap<bool> {
     let named = |(name, same): (&str, bool)| (name.to_owned(), same);
     let all = [("columns", columns), ("rows", rows)]
@@ -194,7 +193,7 @@ pub(super) fn fields(columns: bool, rows: bool, order: Option<bool>) -> OrderedM
     OrderedMap(all.map(named).collect())
 }
 
-/// The rows that have no partner among the others, each row counted.
+/// Rows without a partner in `others`, counting duplicates.
 fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     let mut counts: HashMap<&str, usize> = HashMap::with_capacity(others.len());
     for other in others {
@@ -210,7 +209,7 @@ fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     left
 }
 
-/// A text that equal rows share. `real`: by column, whether it has reals.
+/// Canonical text of a row. `real`: by column, whether it contains reals.
 fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     let keys = row
         .zip(real)
@@ -218,7 +217,7 @@ fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     keys.flat_map(|key| [key, ",".to_owned()]).collect()
 }
 
-/// A row as people read it, shortened.
+/// A row for display, truncated.
 fn shown(row: &[Cell]) -> String {
     let cells: Vec<String> = row.iter().map(Cell::text).collect();
     crate::format::shortened(&format!("({})", cells.join(", ")), SHOWN_LETTERS)

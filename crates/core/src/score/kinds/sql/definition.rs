@@ -1,4 +1,4 @@
-//! `[score] kind = "sql"`: the tables that queries run on, and the dialect that they are written in.
+//! `[score] kind = "sql"`: tables, dialect, comparison.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) static KIND: Kind = Kind {
     read,
 };
 
-/// Dialects of SQL that queries are parsed in.
+/// Supported parser dialects.
 pub(super) const DIALECTS: [&str; 16] = [
     "sqlite",
     "generic",
@@ -92,7 +92,7 @@ fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefini
     ))
 }
 
-/// Whether a key that takes two words has the second; the first is its default.
+/// Whether a key with two values has the second; the first is the default.
 fn is_other(score: &Section<'_>, key: &str, words: [&str; 2]) -> Read<bool> {
     let Some((word, (_, offset))) = score.string(key)?.zip(score.get(key)) else {
         return Ok(false);
@@ -201,7 +201,7 @@ impl Definition for SqlRules {
             self.dialect,
             self.schema(task).unwrap_or_default()
         );
-        // Tasks without these keys keep the digest that their runs have.
+        // Tasks without these keys keep their digest.
         if (&self.settings, self.compare) != (&Settings::default(), CompareRules::default()) {
             text.push_str(&format!("\n{:?}\n{:?}", self.settings, self.compare));
         }

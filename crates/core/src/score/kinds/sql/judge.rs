@@ -1,4 +1,4 @@
-//! A query, run in SQLite beside the expected one.
+//! Runs a query in SQLite and compares it with the expected one.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,29 +18,29 @@ use crate::score::verdict::{FailureClass, QueryResult, Reason, Tier, Verdict, ju
 use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
 use crate::task::TaskFiles;
 
-/// Databases that a thread keeps open, those used last.
+/// Open databases per thread, most recently used.
 const MAX_DATABASES: usize = 16;
-/// Results of expected queries that a database keeps, of so many rows each.
+/// Cached expected results per database, and rows of each.
 const MAX_RESULTS: usize = 1_000;
 const MAX_CACHED_ROWS: usize = 100;
-/// Rows of a result that are shown.
+/// Rows shown per result.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// How a time is written.
+/// Expected form, in messages.
 pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01 00:00:00\"";
 
 #[derive(Debug)]
 pub(super) struct SqlRules {
-    /// Whether the task's definition file is the statements that make tables and data; else each row has its own.
+    /// Whether the task's definition file is the schema with data; else each row has its own.
     pub(super) has_schema: bool,
-    /// The grammar of queries.
+    /// Query dialect.
     pub(super) dialect: String,
     pub(super) settings: Settings,
     pub(super) compare: CompareRules,
 }
 
 impl SqlRules {
-    /// The task's statements; `None` where each row has its own.
+    /// The task's schema; `None` if each row has its own.
     pub(super) fn schema<'a>(&self, task: &'a TaskFiles) -> Option<&'a str> {
         self.has_schema.then_some(task.definition_text.as_str())
     }
@@ -58,39 +58,38 @@ fn query_result(table: &Table) -> QueryResult {
 
 #[derive(Debug)]
 pub(super) struct Sql {
-    /// The task's statements; `None` where each row has its own.
+    /// The task's schema; `None` if each row has its own.
     schema: Option<String>,
     dialect: String,
     settings: Settings,
     compare: CompareRules,
 }
 
-/// A thread's database, with cached results of expected queries.
+/// A thread's database with cached expected results.
 struct OpenDatabase {
     schema: String,
     settings: Settings,
     database: Result<Database, Failure>,
-    /// By whether a query is ordered, and its text.
+    /// Results by whether order is relevant, and query.
     results: HashMap<(bool, String), Result<Arc<Wanted>, Failure>>,
 }
 
 thread_local! {
-    /// The last used first.
+    /// Most recently used first.
     static OPEN: RefCell<Vec<OpenDatabase>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A row's expected query.
 struct ExpectedQuery<'r> {
     query: &'r str,
     parsed: Parsed,
 }
 
-/// What an answer to a row is judged by.
+/// A row, prepared for judging.
 struct Question<'r> {
     schema: &'r str,
     settings: Settings,
     dialect: Box<dyn Dialect>,
-    /// Several where each is right; none where the row has no `expected`.
+    /// Several alternatives; empty without `expected`.
     expected: Vec<ExpectedQuery<'r>>,
 }
 
@@ -119,7 +118,7 @@ impl Sql {
     }
 
     /// # Errors
-    /// Why no answer to the row can be judged.
+    /// Why no answer to this row can be scored.
     fn question<'r>(&'r self, row: Option<&'r PromptRow>) -> Result<Question<'r>, String> {
         let schema = self
             .schema_of(row)
@@ -147,7 +146,7 @@ impl Sql {
         })
     }
 
-    /// Judges the answer, which is at a byte offset of the completion without white space around it.
+    /// Judges the trimmed answer at a byte offset of the completion.
     fn judge_answer(
         &self,
         (completion, offset): (&str, usize),
@@ -234,7 +233,7 @@ impl Judge for Sql {
         })
     }
 
-    /// The results of an answer and of the expected query; `None` unless both run.
+    /// Results of an answer and of the expected query; `None` unless both run.
     fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         let expected = self.completion_of(row.expected.as_ref()?, Some(row))?;
         let settings = self.settings_of(Some(row)).ok()?;
@@ -247,7 +246,7 @@ impl Judge for Sql {
 }
 
 /// # Errors
-/// It is not a text.
+/// It is not text.
 fn query_of(expected: &serde_json::Value) -> Result<&str, String> {
     match Expectation::from_value(expected) {
         Expectation::Plain(serde_json::Value::String(query)) => Ok(query),
@@ -274,7 +273,7 @@ fn schema_does_not_run(failure: &Failure) -> String {
     format!("the schema does not run: {}", failure.message)
 }
 
-/// A field of a row, where that is a text.
+/// A text field of a row.
 fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
     row?.fields.get(name)?.as_str()
 }
@@ -289,9 +288,9 @@ impl OpenDatabase {
         }
     }
 
-    /// Judges a query that is at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
-    /// syntax. Of the others, only the parser's grammar is known, which lacks some of what they have: what it refuses
-    /// without being certain is judged as if it were understood, by whether SQLite runs it.
+    /// Judges a query at a byte of the completion. In dialect `sqlite` SQLite's parser decides
+    /// about syntax. For other dialects only an incomplete grammar is known: what it rejects
+    /// uncertainly is judged by whether SQLite runs it.
     ///
     /// # Errors
     /// The text is not a query.
@@ -323,7 +322,7 @@ impl OpenDatabase {
         let found = match (found, refused) {
             (Err(failure), refused) if is_sqlite && failure.is_syntax() => {
                 let at = failure.offset.unwrap_or(text.len());
-                // The grammar says more, unless it stumbles over what SQLite takes.
+                // The grammar's message is better, unless SQLite accepts that place.
                 let same = refused.filter(|why| why.offset(text) == at);
                 return Err(same.unwrap_or_else(|| {
                     QueryError::by_sqlite(failure.message, text, failure.offset)
@@ -388,8 +387,8 @@ impl OpenDatabase {
     }
 }
 
-/// A number for each row of an ordered query, equal for rows that its `ORDER BY` leaves in any order; where they cannot
-/// be told, none is.
+/// Ranks of an ordered query's rows, equal where its `ORDER BY` leaves the order open; empty if
+/// unknown.
 fn ranks(database: &Database, dialect: &dyn Dialect, query: &str, table: &Table) -> Vec<usize> {
     let rank = |row: &[Cell], found: &[Cell]| match found.split_last()? {
         (Cell::Integer(rank), cells) if cells == row => usize::try_from(*rank).ok(),
@@ -409,14 +408,14 @@ fn ranks(database: &Database, dialect: &dyn Dialect, query: &str, table: &Table)
         .unwrap_or_else(|| (0..table.rows.len()).collect())
 }
 
-/// The verdict on a query that has a result: by the expected one that it is nearest to.
+/// Verdict on a query with a result, by the nearest expected one.
 fn compared(
     (completion, offset): (&str, usize),
     found: &Table,
     wanted: &[Arc<Wanted>],
     rules: CompareRules,
 ) -> Verdict {
-    // The last of the nearest, from behind: the first one.
+    // The first of the nearest.
     let all = wanted.iter().rev();
     let nearness = |compared: &compare::Comparison| {
         let same = compared.fields.iter().filter(|(_, same)| **same).count();
@@ -442,7 +441,7 @@ fn compared(
     }
 }
 
-/// The verdict on a query that does not run.
+/// Verdict on a query that does not run.
 fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) -> Verdict {
     let class = match failure.kind {
         FailureKind::UnknownTable => FailureClass::UnknownTable,
@@ -461,8 +460,8 @@ fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) ->
     )
 }
 
-/// The verdict on a query that the dialect may have and the parser's grammar does not: as any other, it is invalid where
-/// SQLite does not run it either. Where SQLite does, nobody knows whether the dialect would: there is no score.
+/// Verdict on a query that the grammar lacks but the dialect may have: invalid if SQLite rejects it
+/// too; otherwise unknown, so without score.
 fn not_understood(
     (completion, offset): (&str, usize),
     text: &str,
@@ -488,7 +487,7 @@ fn not_understood(
     }
 }
 
-/// The first table of the database that a row's queries run on: the row's own, else that of the task's `schema`.
+/// First table for a row's queries: from the row, else the task's `schema`.
 pub(super) fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
     let schema = text_of(row, "schema").or(schema)?;
     with_database(schema, &Settings::default(), |open| {
@@ -497,7 +496,7 @@ pub(super) fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Opti
     })
 }
 
-/// Runs work on this thread's database of a schema.
+/// Runs `work` on this thread's database of a schema.
 fn with_database<R>(
     schema: &str,
     settings: &Settings,
@@ -517,7 +516,8 @@ fn with_database<R>(
     })
 }
 
-/// The verdict on a text that is not a query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
+/// Verdict on a text that is not a query; `is_valid_inside`: it has a valid one in a Markdown
+/// fence.
 fn not_parsed(
     (completion, offset): (&str, usize),
     answer: &str,
@@ -539,14 +539,14 @@ fn not_parsed(
     }
 }
 
-/// The content of the first Markdown fence.
+/// Content of the first Markdown fence.
 fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
     Some(rest.get(word..)?.split("```").next()?.trim())
 }
 
-/// Where a query names what SQLite does not find: `no such table: NAME`.
+/// Position of the name that SQLite does not find: `no such table: NAME`.
 fn named_place(text: &str, message: &str) -> Option<usize> {
     let name = message.strip_prefix("no such ")?.split_once(": ")?.1;
     let name = name.rsplit('.').next()?.to_ascii_lowercase();

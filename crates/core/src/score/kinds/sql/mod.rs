@@ -1,5 +1,4 @@
-//! Judges SQL: parsed in its dialect, run in SQLite against a schema with data, its result compared with that of the
-//! expected query.
+//! Judges SQL: parsed in its dialect, run in SQLite on a schema with data, compared by result.
 
 mod columns;
 mod compare;

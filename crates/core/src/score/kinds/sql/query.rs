@@ -1,4 +1,4 @@
-//! A query as text: parsed in its dialect, one statement that only reads.
+//! Parses a query: a single read-only statement of a dialect.
 
 use sqlparser::ast::{
     Expr, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value,
@@ -8,12 +8,12 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-/// Tokens of a query at most. A tree of them is taken apart recursively, so this bounds the stack.
+/// Limit per query. Bounds the stack, as the syntax tree is dropped recursively.
 const MAX_TOKENS: usize = 4_000;
-/// Bytes of a query at most.
+/// Limit per query.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Words that a query begins with in some dialect.
+/// First keywords of queries in some dialect.
 const QUERY_STARTS: [Keyword; 7] = [
     Keyword::SELECT,
     Keyword::WITH,
@@ -34,7 +34,7 @@ pub(super) struct QueryError {
     pub(super) column: usize,
     /// Whether the text ends too early.
     pub(super) is_truncated: bool,
-    /// Whether no grammar takes it: the parser's may lack what the dialect has.
+    /// Whether no grammar accepts it: the parser's may lack parts of the dialect.
     pub(super) is_certain: bool,
 }
 
@@ -49,7 +49,7 @@ impl QueryError {
         }
     }
 
-    /// A refusal by SQLite at a byte of the text, or at its end.
+    /// SQLite's rejection at a byte of the text, or at its end.
     pub(super) fn by_sqlite(message: String, text: &str, offset: Option<usize>) -> Self {
         let (line, column) = crate::format::line_column(text, offset.unwrap_or(text.len()));
         Self {
@@ -58,7 +58,7 @@ impl QueryError {
         }
     }
 
-    /// Its byte in the text.
+    /// Byte in the text.
     pub(super) fn offset(&self, text: &str) -> usize {
         let lines = text
             .split_inclusive('\n')
@@ -75,14 +75,14 @@ impl QueryError {
     }
 }
 
-/// Properties of one statement, known without running it.
+/// Static properties of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
-    /// It reads and does nothing else; of a statement that the grammar refuses, whether it begins like a query.
+    /// Read-only; for an unparsable statement, whether it begins like a query.
     pub(super) is_query: bool,
-    /// Its rows have an order: `ORDER BY` at its top.
+    /// Has a top-level `ORDER BY`.
     pub(super) is_ordered: bool,
-    /// Why the grammar refuses it.
+    /// The grammar's error.
     pub(super) refused: Option<QueryError>,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
     dialect_from_str(name)
 }
 
-/// Parses one statement, with or without a semicolon at its end.
+/// Parses one statement with an optional semicolon.
 ///
 /// # Errors
 /// No statement, several, or one beyond the limits.
@@ -159,8 +159,8 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryEr
     })
 }
 
-/// Queries that may give the rows of an ordered query and, in a last column, the rank of each: rows are of one rank where
-/// all that they are ordered by is equal. Which of them does is seen by running it. `columns`: of the query's result.
+/// Candidate queries that add each row's rank in a last column: rows with equal sort keys share a
+/// rank. Running them shows which one works. `columns`: of the query's result.
 pub(super) fn ranked(dialect: &dyn Dialect, text: &str, columns: &[String]) -> Vec<String> {
     let statement = Parser::parse_sql(dialect, text)
         .ok()
@@ -189,7 +189,7 @@ pub(super) fn ranked(dialect: &dyn Dialect, text: &str, columns: &[String]) -> V
         };
         texts.push(query.to_string());
     }
-    // Of rows that are distinct, or of several queries, what orders them are columns of the result.
+    // With DISTINCT or set operations, sort keys are columns of the result.
     let named = |number: usize| {
         let name = columns.get(number)?;
         Some(Expr::Identifier(sqlparser::ast::Ident::with_quote(
@@ -223,7 +223,7 @@ pub(super) fn ranked(dialect: &dyn Dialect, text: &str, columns: &[String]) -> V
     texts
 }
 
-/// The rank of a row, as SQL; `meant`: what a term of `ORDER BY` stands for.
+/// A row's rank as SQL; `meant` resolves terms of `ORDER BY`.
 fn rank(terms: &[OrderByExpr], meant: impl Fn(&Expr) -> Option<Expr>) -> Option<String> {
     let term = |term: &OrderByExpr| {
         let expr = meant(&term.expr)?;
@@ -239,7 +239,7 @@ fn rank(terms: &[OrderByExpr], meant: impl Fn(&Expr) -> Option<Expr>) -> Option<
     Some(format!("dense_rank() OVER (ORDER BY {})", terms.join(", ")))
 }
 
-/// What a term of `ORDER BY` names: a column of the result by its number or its alias, else itself.
+/// Resolves a term of `ORDER BY`: a result column by number or alias, else itself.
 fn selected(select: &Select, term: &Expr) -> Option<Expr> {
     if let Some(number) = ordinal(term) {
         let is_expression = |item: &SelectItem| {
@@ -270,7 +270,7 @@ fn selected(select: &Select, term: &Expr) -> Option<Expr> {
     Some(named.unwrap_or_else(|| term.clone()))
 }
 
-/// The column of the result that a whole number stands for, from 0.
+/// Result column of an integer, from 0.
 fn ordinal(term: &Expr) -> Option<usize> {
     let Expr::Value(value) = term else {
         return None;
@@ -281,7 +281,7 @@ fn ordinal(term: &Expr) -> Option<usize> {
     }
 }
 
-/// Properties of a statement, by its tokens alone.
+/// Properties of a statement by its tokens.
 struct Outline {
     is_query: bool,
     is_ordered: bool,
@@ -362,7 +362,7 @@ fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> Q
     }
 }
 
-/// `INSERT`, `UPDATE` and the like may stand after `WITH`.
+/// `INSERT`, `UPDATE` etc. may follow `WITH`.
 fn reads(body: &SetExpr) -> bool {
     !matches!(
         body,
@@ -370,7 +370,7 @@ fn reads(body: &SetExpr) -> bool {
     )
 }
 
-/// `message at Line: 1, Column: 5` as message and place.
+/// Splits `message at Line: 1, Column: 5`.
 fn split_place(message: &str) -> (String, Option<(usize, usize)>) {
     let found = message.rsplit_once(" at Line: ").and_then(|(text, place)| {
         let (line, column) = place.split_once(", Column: ")?;

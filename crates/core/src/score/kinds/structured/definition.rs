@@ -1,4 +1,4 @@
-//! `[score] kind = "structured"`: a schema, and the notation of its answers.
+//! `[score] kind = "structured"`: a schema, and the notation of answers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Definition for StructuredRules {
             .notation
             .filter(|_| !rows.iter().any(|row| row.fields.get("format").is_some()));
         let written = |(name, value, advice): (_, Value, _)| match own {
-            // What the notation cannot say, no model can answer.
+            // Values that the notation cannot express cannot be answers.
             Some(notation) => Some(LazyAnswer::same(
                 name,
                 notation.write(&value, self.root_name())?,

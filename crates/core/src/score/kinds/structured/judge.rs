@@ -1,4 +1,4 @@
-//! An answer in its notation, judged as the JSON that it stands for.
+//! Judges an answer in its notation as JSON.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,8 @@ impl Structured {
         )
     }
 
-    /// Looks for a valid answer in a fence or between prose. `open`: where an open think block hides what follows.
+    /// Finds a valid answer in a fence or between prose. `open`: start of an open think block,
+    /// which hides what follows.
     fn wrapping(
         &self,
         completion: &str,

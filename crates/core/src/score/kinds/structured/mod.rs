@@ -1,4 +1,4 @@
-//! Judges answers in YAML or XML by a JSON Schema: the answer as JSON, with the places that it has in its own notation.
+//! Judges YAML or XML by a JSON Schema, with positions in the original notation.
 
 mod definition;
 mod judge;

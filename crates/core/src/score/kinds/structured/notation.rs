@@ -1,4 +1,4 @@
-//! The notations of structured answers: how each is read as JSON, and written.
+//! Notations of structured answers: reading as JSON, and writing.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::SchemaFiles;
 use crate::score::verdict::unwrap_answer::Read;
 
-/// What a structured answer is written in.
+/// Notation of a structured answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notation {
     Json,
@@ -29,7 +29,7 @@ impl Notation {
         }
     }
 
-    /// The notation of a name, or what the name must be.
+    /// Parses a name; the error lists valid ones.
     pub(super) fn named(name: &str) -> Result<Self, String> {
         let names = || Self::ALL.iter().map(|notation| notation.name());
         Self::ALL
@@ -44,8 +44,8 @@ impl Notation {
             })
     }
 
-    /// The JSON of the answer that is a text from a byte offset to its end, where the schema decides which scalars are
-    /// strings. `root`: the name that the root element of XML must have.
+    /// Reads the text from a byte offset to its end as JSON; the schema decides which scalars are
+    /// strings. `root`: required name of XML's root element.
     pub(super) fn read<'t>(
         self,
         text: &'t str,
@@ -61,16 +61,16 @@ impl Notation {
         Ok(AnswerText::transcribed(text, transcript))
     }
 
-    /// Where an answer between prose may be.
+    /// Range of a possible answer between prose.
     pub(super) fn span(self, text: &str, from: usize) -> Option<(usize, usize)> {
         match self {
-            // Any prose may be YAML, so nothing says where it ends.
+            // Any prose may be YAML, so the end is unknown.
             Self::Json | Self::Yaml => None,
             Self::Xml => Some((from + text.get(from..)?.find('<')?, text.rfind('>')? + 1)),
         }
     }
 
-    /// The answer that is a value; `None` where the notation cannot say it.
+    /// Writes a value; `None` if the notation cannot express it.
     pub(super) fn write(self, value: &Value, root: &str) -> Option<String> {
         match self {
             Self::Json => Some(value.to_string()),
@@ -80,21 +80,21 @@ impl Notation {
     }
 }
 
-/// The root element of an answer that the task does not name one for.
+/// Default root element.
 const ROOT: &str = "answer";
 
 /// A schema, and the notation of its answers.
 #[derive(Debug, Clone)]
 pub(super) struct StructuredRules {
     pub(super) files: Arc<SchemaFiles>,
-    /// The task's; `None` where each row has its own.
+    /// The task's; `None` if each row has its own.
     pub(super) notation: Option<Notation>,
-    /// The name that an XML answer's root element must have.
+    /// Required name of XML's root element.
     pub(super) root: Option<String>,
 }
 
 impl StructuredRules {
-    /// The row's own notation, else the task's.
+    /// The row's notation, else the task's.
     pub(super) fn notation_of(&self, row: Option<&PromptRow>) -> Result<Notation, String> {
         match row.and_then(|row| row.fields.get("format")) {
             Some(own) => {

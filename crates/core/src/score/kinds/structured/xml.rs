@@ -1,4 +1,4 @@
-//! XML as JSON, by a mapping that takes from the schema what is a list, a number or a boolean; and JSON values as XML.
+//! XML to JSON, with lists, numbers and booleans by schema; and JSON to XML.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::score::answer::transcript::Transcript;
 use crate::score::verdict::FailureClass;
 use crate::score::verdict::unwrap_answer::{Read, Unreadable, class_of_text, unreadable};
 
-/// The children of a list that is not a member of an object.
+/// Children of a list that is not an object's member.
 const ITEM: &str = "item";
-/// The member that is the text beside attributes or elements.
+/// Member for text next to attributes or elements.
 const TEXT: &str = "#text";
 
-/// The JSON of the document that is a text from a byte offset to its end, white space around it aside.
+/// Reads the text from a byte offset to its end, trimmed.
 pub(super) fn read(
     text: &str,
     from: usize,
@@ -105,8 +105,8 @@ fn not_xml(text: &str, start: usize, source: &str, error: &Error) -> Unreadable 
     }
 }
 
-/// What the parser takes in a document though XML 1.0 refuses it, and where: references to what is no character, the
-/// values of a declaration, and one that is not at the beginning.
+/// First well-formedness error that the parser accepts, with its position: references to
+/// non-characters, values of a declaration, a misplaced declaration.
 fn overlooked_fault(source: &str) -> Option<(usize, String)> {
     const SKIPPED: [(&str, &str); 3] = [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")];
     let mut at = 0;
@@ -148,7 +148,7 @@ fn overlooked_fault(source: &str) -> Option<(usize, String)> {
     None
 }
 
-/// What is wrong with the version, encoding and `standalone` of a declaration.
+/// Error in a declaration's version, encoding or `standalone`.
 fn declaration_fault(mut rest: &str) -> Option<String> {
     type Allows = fn(&str) -> bool;
     let parts: [(&str, &str, Allows); 3] = [
@@ -192,7 +192,7 @@ fn declaration_fault(mut rest: &str) -> Option<String> {
 
 struct Reader<'t> {
     source: &'t str,
-    /// Where it begins in the completion.
+    /// Its offset in the completion.
     start: usize,
     json: Transcript,
 }
@@ -202,7 +202,7 @@ impl<'t> Reader<'t> {
         self.start + node.range().start
     }
 
-    /// The name as written, with its prefix.
+    /// Name with prefix, as written.
     fn name(&self, element: Node<'_, '_>) -> &'t str {
         let written = &self.source[element.range().start + 1..];
         written
@@ -282,7 +282,7 @@ impl<'t> Reader<'t> {
             self.key(&mut members, name, self.place(same[0]));
             match same.as_slice() {
                 [one] if member.types() != Types::LIST => self.element(*one, &member, depth + 1)?,
-                // The place of the list is that of its first element.
+                // A list's position is that of its first element.
                 same => self.list(same, self.place(same[0]), &member.items(), depth + 1)?,
             }
         }
@@ -301,7 +301,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// The text that is directly in an element, and where its first visible character is.
+    /// Text directly in an element, and the offset of its first visible character.
     fn text(&self, node: Node<'_, '_>) -> (String, usize) {
         let parts = || node.children().filter(Node::is_text);
         let text: String = parts().filter_map(|part| part.text()).collect();
@@ -317,7 +317,7 @@ impl<'t> Reader<'t> {
         )
     }
 
-    /// A text as the types say: null, a boolean or a number, else a string.
+    /// Text as null, boolean or number if the types allow it, else a string.
     fn scalar(&mut self, text: &str, at: usize, types: Types) {
         let trimmed = text.trim();
         let is_empty = if types.string {
@@ -349,14 +349,14 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Whether a name may be that of an element or attribute.
+/// Whether a name is valid for elements and attributes.
 pub(super) fn is_name(name: &str) -> bool {
     let begins = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
     let continues = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
     name.starts_with(begins) && name.chars().all(continues)
 }
 
-/// A value as an element; `None` where XML has no name or character for a part of it.
+/// A value as an element; `None` if XML cannot express a name or character.
 pub(super) fn write(value: &Value, root: &str) -> Option<String> {
     let mut text = String::new();
     element(root, value, 0, &mut text)?;
@@ -399,7 +399,7 @@ fn element(name: &str, value: &Value, indent: usize, text: &mut String) -> Optio
     Some(())
 }
 
-/// The rest of an element after its attributes: its text, and each child on a line of its own.
+/// The rest of an element after its attributes: text, and each child on its own line.
 fn children(
     name: &str,
     inner: &[(&str, &Value)],
@@ -429,7 +429,7 @@ fn children(
     Some(())
 }
 
-/// A scalar as text. Line ends and tabs are written so that they are read as they are, in attributes too.
+/// A scalar as text. Escapes line ends and tabs to survive normalisation, also in attributes.
 fn content(value: &Value) -> Option<String> {
     let written = match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! YAML 1.2 by its core schema, without tags, anchors and aliases, as JSON; and JSON values as YAML.
+//! YAML 1.2 (core schema, without tags, anchors, aliases) to JSON; and JSON to YAML.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use crate::score::answer::transcript::Transcript;
 use crate::score::verdict::FailureClass;
 use crate::score::verdict::unwrap_answer::{Read, Unreadable, class_of_text, unreadable};
 
-/// The JSON of the document that is a text from a byte offset to its end. A plain scalar where the schema has no string
-/// is prose.
+/// Reads the text from a byte offset to its end. A plain scalar is prose unless the schema allows a
+/// string.
 pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> {
     let rest = text.get(from..).unwrap_or_default();
     let mut reader = Reader {
@@ -62,7 +62,7 @@ pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> 
     }
 }
 
-/// Whether what is wrong here is that the text ends: a scalar in quotes is wrong where it begins.
+/// Whether the error is an early end of text: unclosed quotes are reported at their start.
 fn ends_early(rest: &str) -> bool {
     let mut letters = rest.chars();
     match letters.next() {
@@ -76,14 +76,14 @@ fn ends_early(rest: &str) -> bool {
 #[derive(Default)]
 struct Offsets<'t> {
     rest: &'t str,
-    /// Where it begins in the text.
+    /// Offset of its start in the text.
     from: usize,
     chars: usize,
     bytes: usize,
 }
 
 impl Offsets<'_> {
-    /// Costs only the text since the last one, unless it is before that.
+    /// Scans forward from the previous position, unless it is before that.
     fn byte_at(&mut self, chars: usize) -> usize {
         if chars < self.chars {
             (self.chars, self.bytes) = (0, 0);
@@ -98,12 +98,12 @@ impl Offsets<'_> {
     }
 }
 
-/// A collection that is not closed.
+/// An open collection.
 enum Open {
     Sequence {
         is_empty: bool,
     },
-    /// Its keys with their places; whether the next node is a key.
+    /// Keys with positions; whether the next node is a key.
     Mapping {
         keys: HashMap<String, usize>,
         takes_key: bool,
@@ -116,9 +116,9 @@ struct Reader<'t> {
     offsets: Offsets<'t>,
     json: Transcript,
     open: Vec<Open>,
-    /// Where the document's node begins.
+    /// Start of the document's node.
     root: Option<usize>,
-    /// Whether that is a string without quotes.
+    /// Whether that is an unquoted string.
     is_plain_text: bool,
 }
 
@@ -226,7 +226,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Writes what is before a value that is no key, and notes that there is one.
+    /// Writes the separator before a non-key value, and records it.
     fn before_value(&mut self, at: usize) {
         self.root.get_or_insert(at);
         if let Some(Open::Sequence { is_empty: false }) = self.open.last() {
@@ -262,12 +262,12 @@ fn duplicate(text: &str, key: &str, earlier: usize, at: usize) -> Unreadable {
     unreadable(message, at, FailureClass::Syntax)
 }
 
-/// A plain scalar as the core schema resolves it.
+/// A plain scalar resolved by the core schema.
 enum Scalar {
-    /// As JSON: null, a boolean or a number.
+    /// JSON text: null, boolean or number.
     Json(String),
     Text,
-    /// What JSON cannot say.
+    /// Not expressible in JSON.
     NotJson(&'static str),
 }
 
@@ -305,7 +305,8 @@ fn core_value(text: &str) -> Scalar {
     })
 }
 
-/// A number without sign in JSON's grammar: YAML's may begin with zeros, and with or end in its point.
+/// An unsigned number in JSON's grammar: YAML allows leading zeros, and a leading or trailing
+/// point.
 fn decimal(text: &str) -> Option<String> {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (mantissa, exponent) = text
@@ -329,14 +330,14 @@ fn decimal(text: &str) -> Option<String> {
     is_number.then(|| format!("{whole}{point}{fraction}{exponent}"))
 }
 
-/// A value as a block of YAML.
+/// A value in block style.
 pub(super) fn write(value: &Value) -> String {
     let mut text = String::new();
     block(value, 0, &mut text);
     text
 }
 
-/// Appends a value whose lines after the first are indented.
+/// Appends a value, indenting lines after the first.
 fn block(value: &Value, indent: usize, text: &mut String) {
     let line = |number: usize| {
         if number == 0 {
@@ -369,7 +370,7 @@ fn block(value: &Value, indent: usize, text: &mut String) {
     }
 }
 
-/// A string: plain where it reads as itself, else as in JSON, with escapes for what YAML cannot print.
+/// A string: plain if it reads as itself, else JSON-quoted with escapes for unprintable characters.
 fn scalar(content: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || " _-./()+@,".contains(letter);
     let ends = |at: Option<char>| at.is_some_and(|letter| letter != ' ');

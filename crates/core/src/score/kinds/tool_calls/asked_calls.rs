@@ -1,4 +1,4 @@
-//! What an answer of a conversation with tools asks of them.
+//! Tool calls of an answer in a conversation.
 
 use serde_json::{Map, Value};
 
@@ -8,17 +8,16 @@ use super::reader::AnswerPart;
 use crate::environment::ToolCall;
 use crate::text::CallFormat;
 
-/// The calls of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AskedCalls {
-    /// It calls nothing: the conversation ends with it.
+    /// None: the conversation ends with this answer.
     None,
     Calls(Vec<ToolCall>),
-    /// It begins a call that is none.
+    /// Begins a call that is malformed.
     Unreadable,
 }
 
-/// Reads the calls of an answer, without its reasoning. `tools`: in OpenAI's schema.
+/// Reads the calls of an answer without reasoning. `tools`: in OpenAI's schema.
 pub fn asked_calls(format: &CallFormat, tools: &Value, answer: &str) -> AskedCalls {
     let (syntax, mut reader) = (
         syntax_of(format),
@@ -72,8 +71,8 @@ pub fn written_calls(
     whole.into_iter().chain([written]).find(is_read)
 }
 
-/// Those of a chat API's message with calls, as [`crate::api_client::message_text`] writes it; of any other text those in the
-/// form of Hermes.
+/// Calls of a chat message as written by [`crate::api_client::message_text`]; of other text in
+/// Hermes's format.
 pub(crate) fn calls_of_message(tools: &Value, text: &str) -> AskedCalls {
     let message = serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
     let Some(Value::Array(calls)) = message.get("tool_calls") else {

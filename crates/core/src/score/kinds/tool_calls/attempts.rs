@@ -1,12 +1,13 @@
-//! Attempts at calls in the forms of all model families and agent frameworks, also of those that no task reads.
+//! Detects attempts at calls in formats of all model families and agent frameworks, including
+//! unsupported ones.
 
 use super::syntax::OPEN;
 use super::tools::Tools;
 use crate::score::answer::json::{self, Kind, Syntax, Value};
 use crate::score::verdict::unwrap_answer::inner_values;
 
-/// What the names of marks have in common, in lower case and without separators: of all, and of those between `<|` and
-/// `|>` alone.
+/// Substrings of mark names, lower case and without separators: of all, and of those only between
+/// `<|` and `|>`.
 const MARKS: [&str; 10] = [
     "toolcall",
     "toolscall",
@@ -28,11 +29,11 @@ const TOKENS: [&str; 7] = [
     "pythonstart",
     "dsml",
 ];
-/// Tags that are a call only with a name in them or behind them.
+/// Tags that are a call only with a name inside or after them.
 const NAMED_TAGS: [&str; 4] = ["function", "tool", "action", "call"];
-/// Marks with neither `<` nor `[`, and the receiver in a header of harmony.
+/// Marks without `<` or `[`, and harmony's receiver.
 const OTHER_MARKS: [&str; 4] = ["✿FUNCTION✿", "functools[", "<<function>>", "to=functions."];
-/// Labels of lines that name a function, in lower case.
+/// Line labels that name a function, lower case.
 const LABELS: [&str; 6] = [
     "action",
     "tool",
@@ -41,7 +42,7 @@ const LABELS: [&str; 6] = [
     "function call",
     "call",
 ];
-/// Keys of the function and of its arguments in an object that is a call.
+/// Keys of function and arguments in a call object.
 const NAME_KEYS: [&str; 8] = [
     "name",
     "tool",
@@ -72,10 +73,9 @@ const CALL_KEYS: [&str; 6] = [
     "action",
 ];
 const MAX_MARK_BYTES: usize = 64;
-/// Characters up to the closing parenthesis of a call in Python's syntax.
+/// Length up to the closing parenthesis of a Python-style call.
 const MAX_PYTHON_CALL: usize = 4_000;
 
-/// An attempt at a call.
 #[derive(Debug, PartialEq)]
 pub(super) struct Attempt {
     /// Byte offset in the completion.
@@ -83,7 +83,7 @@ pub(super) struct Attempt {
     pub(super) form: String,
 }
 
-/// The form of calls that an answer begins with, where it is another than those that are read.
+/// The call format that an answer begins with, if different from the supported ones.
 pub(super) fn foreign_form(answer: &str) -> Option<String> {
     const FORMS: [(&str, &str); 5] = [
         (
@@ -115,7 +115,8 @@ pub(super) fn foreign_form(answer: &str) -> Option<String> {
     is_python.then(|| "a call in Python's syntax".to_owned())
 }
 
-/// The first attempt at a call in a text from a byte offset on. Words and quoted marks that only mention calls are none.
+/// First attempt at a call from a byte offset on. Mentions of calls in words or quotes do not
+/// count.
 pub(super) fn attempt(completion: &str, from: usize, tools: &Tools) -> Option<Attempt> {
     let answer = completion.get(from..)?;
     let start = from + answer.len() - answer.trim_start().len();
@@ -145,7 +146,7 @@ pub(super) fn attempt(completion: &str, from: usize, tools: &Tools) -> Option<At
     Some(of(object?, "a call as JSON"))
 }
 
-/// The first mark that begins a call, and where.
+/// First mark that begins a call, with its offset.
 fn find_mark<'t>(text: &'t str, tools: &Tools) -> Option<(usize, &'t str)> {
     text.char_indices()
         .filter(|(_, letter)| "<[✿ft".contains(*letter))
@@ -159,7 +160,7 @@ fn find_mark<'t>(text: &'t str, tools: &Tools) -> Option<(usize, &'t str)> {
         })
 }
 
-/// The mark of a call that a text begins with.
+/// The call mark at the start of a text.
 fn mark_at(text: &str) -> Option<&str> {
     if let Some(mark) = OTHER_MARKS.iter().find(|mark| text.starts_with(**mark)) {
         return text.get(..mark.len());
@@ -167,7 +168,7 @@ fn mark_at(text: &str) -> Option<&str> {
     let inner = tag_name(text)?;
     let rest = &text[1 + inner.len()..];
     if text.starts_with('[') {
-        // Text in brackets is common: these are in capital letters.
+        // Bracketed text is common: these are upper case.
         let is_mark =
             rest.starts_with(']') && !inner.contains(char::is_lowercase) && is_marked(inner);
         return is_mark.then(|| &text[..inner.len() + 2]);
@@ -186,7 +187,7 @@ fn is_marked(inner: &str) -> bool {
     MARKS.iter().chain(tokens).any(|mark| key.contains(mark))
 }
 
-/// The name of a tag in lower case, without separators.
+/// Tag name in lower case, without separators.
 fn key_of(inner: &str) -> String {
     inner
         .chars()
@@ -195,7 +196,7 @@ fn key_of(inner: &str) -> String {
         .collect()
 }
 
-/// What is between `<` or `[` and the next delimiter.
+/// Text between `<` or `[` and the next delimiter.
 fn tag_name(text: &str) -> Option<&str> {
     let inner = text.strip_prefix(['<', '['])?;
     let end = inner
@@ -207,7 +208,7 @@ fn tag_name(text: &str) -> Option<&str> {
         .filter(|inner| !inner.is_empty() && end <= MAX_MARK_BYTES)
 }
 
-/// A tag that is named for a tool, or holds the name of one.
+/// A tag named after a tool, or containing a tool's name.
 fn tool_tag<'t>(text: &'t str, tools: &Tools) -> Option<&'t str> {
     let inner = text.starts_with('<').then(|| tag_name(text))??;
     let rest = &text[1 + inner.len()..];
@@ -219,7 +220,7 @@ fn tool_tag<'t>(text: &'t str, tools: &Tools) -> Option<&'t str> {
     (holds_name || is_tool).then(|| &text[..end])
 }
 
-/// Whether a mark is quoted, or words go on behind it.
+/// Whether a mark is quoted, or followed by words.
 fn is_mention(before: &str, rest: &str, mark: &str) -> bool {
     let line_end = rest.find('\n').unwrap_or(rest.len());
     let end = match rest[mark.len()..line_end].find('>') {
@@ -247,7 +248,7 @@ fn is_mention(before: &str, rest: &str, mark: &str) -> bool {
         && words[name.len()..].starts_with([' ', ',', ';', '!', '?', ')'])
 }
 
-/// The form of the call that a line is, or begins. `following`: the text behind it.
+/// Form of the call in or from this line. `following`: the text after it.
 fn line_form(line: &str, following: &str, tools: &Tools) -> Option<&'static str> {
     let bare = line.trim();
     if is_labelled(bare, following, tools) {
@@ -267,7 +268,7 @@ fn line_form(line: &str, following: &str, tools: &Tools) -> Option<&'static str>
     if !is_tool(name, tools) {
         return None;
     }
-    // With the lines behind it, as far as a call may be.
+    // With the following lines, up to a call's maximum length.
     let rest = &bare[name.len()..];
     if rest.starts_with('(') {
         let closed = after_parentheses(rest.chars().chain(['\n']).chain(following.chars()));
@@ -285,7 +286,7 @@ fn line_form(line: &str, following: &str, tools: &Tools) -> Option<&'static str>
     is_object(arguments).then_some("a name and its arguments")
 }
 
-/// Whether a parenthesis opens a call: what follows its end on that line is no text.
+/// Whether a parenthesis opens a call: nothing but the end of line follows its closing.
 fn after_parentheses(text: impl Iterator<Item = char>) -> bool {
     let (mut depth, mut quote) = (0_usize, None);
     let mut text = text.take(MAX_PYTHON_CALL);
@@ -310,7 +311,7 @@ fn after_parentheses(text: impl Iterator<Item = char>) -> bool {
     true
 }
 
-/// Whether a line is `Action: NAME`, as ReAct writes it, or its siblings.
+/// Whether a line is `Action: NAME` (ReAct), or similar.
 fn is_labelled(line: &str, following: &str, tools: &Tools) -> bool {
     let label = |line: &str| -> Option<(String, usize)> {
         let (label, _) = line.split_once(':')?;
@@ -339,7 +340,7 @@ fn is_labelled(line: &str, following: &str, tools: &Tools) -> bool {
         && !none.contains(&value.to_lowercase().as_str())
 }
 
-/// Whether a value in a text is a call of one of the tools, under whatever keys.
+/// Whether a value is a call of a tool, under any keys.
 fn is_call(value: &Value<'_>, tools: &Tools) -> bool {
     let object = match &value.kind {
         Kind::Array(items) => return items.iter().any(|item| is_call(item, tools)),
@@ -347,7 +348,7 @@ fn is_call(value: &Value<'_>, tools: &Tools) -> bool {
         _ => return false,
     };
     let member = |keys: &[&str]| keys.iter().find_map(|key| object.get(key));
-    // Of no function that is known, only under the keys that calls alone have.
+    // For unknown functions, only keys specific to calls count.
     let is_plain = || member(&ARGUMENT_KEYS[..4]).is_some();
     let named = NAME_KEYS
         .iter()
@@ -373,7 +374,7 @@ fn is_call(value: &Value<'_>, tools: &Tools) -> bool {
     (is_named && !is_described) || is_keyed || CALL_KEYS.iter().any(holds)
 }
 
-/// Whether a name is that of a tool, with what some families put before it.
+/// Whether a name is a tool's, with family-specific prefixes.
 fn is_tool(name: &str, tools: &Tools) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     !name.is_empty() && (tools.function(name).is_some() || tools.function(last).is_some())
@@ -386,7 +387,7 @@ fn leading_name(text: &str) -> &str {
     &text[..end]
 }
 
-/// Whether a text begins with a JSON object, or with one that breaks off.
+/// Whether a text begins with a JSON object, possibly truncated.
 fn is_object(text: &str) -> bool {
     text.starts_with('{')
         && match json::parse_prefix(text, 0) {
@@ -450,7 +451,7 @@ mod tests {
             "Sure.\n[ping(), get_weather(city='x')]",
             "Sure.\nresult = default_api.ping()",
             "```tool_code\nprint(ping(\n  a=1\n))\n```",
-            // With text before it, or broken off.
+            // After text, or truncated.
             "Let me see.<|tool_call_start|>[ping()]",
             "Let me see. <invoke name=\"ping\">",
             "Let me see. <minimax:tool_call>",

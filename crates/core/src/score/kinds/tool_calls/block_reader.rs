@@ -1,5 +1,5 @@
-//! A completion as it comes, in a format whose calls are transcribed: text, and calls; enforced ones piece by piece, as far
-//! as the format says what follows.
+//! Streams a completion in transcribed formats as text and calls; enforced calls piecewise, as far
+//! as determined.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::score::verdict::FailureClass;
 use crate::task::functions;
 use crate::text::{CallFormat, unfinished};
 
-/// Reads calls in a completion as it comes.
+/// Streams a completion's text and calls.
 #[derive(Debug)]
 pub struct CallReader(Reader);
 
@@ -22,14 +22,14 @@ enum Reader {
 }
 
 impl CallReader {
-    /// `tools`: in OpenAI's schema. `is_constrained`: whether the completion is constrained to calls, `has_value`: or to
-    /// a value of a response format.
+    /// `tools`: in OpenAI's schema. `is_constrained`: whether decoding is constrained to calls;
+    /// `has_value`: or to a response format's value.
     pub fn new(format: &CallFormat, tools: &Value, is_constrained: bool, has_value: bool) -> Self {
         let syntax = syntax_of(format);
-        // Where calls are bound to blocks, other JSON is text.
+        // If calls require blocks, other JSON is text.
         let takes_json =
             !is_constrained || matches!(syntax.layout(), Some(CallLayout::List { .. }));
-        // A list may also be a value of the format.
+        // A list may also be a value of the response format.
         let is_enforced = is_constrained && !(takes_json && has_value);
         Self(match syntax.is_in_place() {
             true => Reader::Json(JsonReader::new(takes_json, is_enforced)),
@@ -45,7 +45,7 @@ impl CallReader {
         })
     }
 
-    /// Whether a call has begun whose arguments are not complete.
+    /// Whether a call's arguments are incomplete.
     pub fn is_within_call(&self) -> bool {
         match &self.0 {
             Reader::Json(reader) => reader.is_within_call(),
@@ -61,7 +61,7 @@ impl CallReader {
         }
     }
 
-    /// Returns the buffered rest; nothing comes after it.
+    /// Returns the buffered rest.
     pub fn finish(&mut self) -> Vec<AnswerPart> {
         match &mut self.0 {
             Reader::Json(reader) => reader.finish(),
@@ -75,12 +75,12 @@ struct BlockReader {
     syntax: Syntax,
     types: ArgumentTypes,
     is_enforced: bool,
-    /// Buffered text; it begins with a call's opening where `in_block`.
+    /// Buffered text; begins with a call's opening if `in_block`.
     held: String,
     in_block: bool,
     has_spoken: bool,
     has_called: bool,
-    /// Bytes of the arguments of the call under way that were given out, once its name was.
+    /// Bytes emitted of the current call's arguments, once its name was.
     given: Option<usize>,
 }
 
@@ -130,7 +130,7 @@ impl BlockReader {
         said
     }
 
-    /// Gives out text up to a call, or to what may become one. Whether there may be more to give out.
+    /// Emits text up to a (possible) call. Returns whether there may be more.
     fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.has_called || !self.has_spoken {
             let rest = self.held.trim_start();
@@ -162,7 +162,7 @@ impl BlockReader {
                 .min()
                 .unwrap_or(self.held.len())
         });
-        // White space before a call is no text.
+        // Drops white space before a call.
         let text = self.held[..end].trim_end().to_owned();
         self.held
             .drain(..if found.is_some() { end } else { text.len() });
@@ -174,7 +174,7 @@ impl BlockReader {
         self.in_block
     }
 
-    /// As [`Self::text`], of a call.
+    /// As [`Self::text`], for a call.
     fn block(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let mut transcript = CallList::default();
         match self
@@ -216,7 +216,7 @@ impl BlockReader {
     }
 }
 
-/// What follows the first bytes of the arguments.
+/// Arguments after the first `given` bytes.
 fn rest(arguments: &str, given: usize) -> Vec<AnswerPart> {
     let rest = arguments.get(given..).filter(|rest| !rest.is_empty());
     rest.map(|rest| AnswerPart::Arguments(rest.to_owned()))
@@ -224,7 +224,7 @@ fn rest(arguments: &str, given: usize) -> Vec<AnswerPart> {
         .collect()
 }
 
-/// The calls of a block; none where it is reasoning. `None` where they are not calls.
+/// A block's calls, empty for reasoning; `None` if malformed.
 fn parts(calls: CallList) -> Option<Vec<AnswerPart>> {
     let list = calls.into_list();
     let json = list.json();
@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// Text as it is, and calls as `NAME(arguments)`.
+    /// Text as is, calls as `NAME(arguments)`.
     fn read(format: &str, is_enforced: bool, text: &str, step: usize) -> String {
         let tools = json!([{"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "n": {"type": "integer"}}}}]);
         let mut reader = CallReader::new(

@@ -1,4 +1,4 @@
-//! A completion as calls of functions: Hermes and Qwen's `<tool_call>` blocks, OpenAI's message, or JSON alone.
+//! Parses calls: `<tool_call>` blocks of Hermes and Qwen, OpenAI's message, or bare JSON.
 
 pub(super) use super::syntax::{CLOSE, OPEN};
 
@@ -14,30 +14,29 @@ const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 /// The JSON of a completion.
 #[derive(Debug)]
 pub(super) struct Answer<'t> {
-    /// One a block, or one in all.
+    /// One per block, or a single one.
     pub(super) documents: Vec<Document<'t>>,
     are_blocks: bool,
 }
 
-/// One call, with its places in the completion.
+/// A call with positions in the completion.
 #[derive(Debug)]
 pub(super) struct Call<'d> {
     pub(super) name: &'d str,
     /// Byte offset of the name.
     pub(super) name_at: usize,
     pub(super) arguments: Arguments<'d>,
-    /// A key that calls do not have, and its byte offset.
+    /// An unknown key with its byte offset.
     pub(super) extra_key: Option<(&'d str, usize)>,
 }
 
-/// The object of arguments.
 #[derive(Debug)]
 pub(super) enum Arguments<'d> {
     Written(&'d Value<'d>),
-    /// JSON in a string, as OpenAI has it.
+    /// JSON in a string, as in OpenAI's form.
     Quoted {
         document: Document<'d>,
-        /// The string, its escapes resolved: the text that places in the document count in.
+        /// The unescaped string, to which the document's positions refer.
         text: &'d str,
         /// Byte offset of the opening quote in the completion.
         quote: usize,
@@ -73,7 +72,8 @@ impl<'t> Answer<'t> {
         })
     }
 
-    /// Reads the blocks of a text, whatever is between them; `None` where there is none, or one is broken.
+    /// Reads the blocks of a text, ignoring text between; `None` without blocks, or with a
+    /// malformed one.
     pub(super) fn blocks_within(text: &'t str, from: usize) -> Option<Self> {
         let (mut documents, mut at) = (Vec::new(), from);
         while let Some(found) = text.get(at..)?.find(OPEN) {
@@ -92,7 +92,7 @@ impl<'t> Answer<'t> {
         self.are_blocks
     }
 
-    /// Whether it is an answer in every format: no call, `[]`, or OpenAI's message.
+    /// Whether it is valid in every format: no call, `[]`, or OpenAI's message.
     pub(super) fn is_neutral(&self) -> bool {
         match self.documents.as_slice() {
             [
@@ -123,7 +123,7 @@ impl<'t> Answer<'t> {
         self.calls(text).is_ok_and(|calls| !calls.is_empty())
     }
 
-    /// The calls, in the order written.
+    /// Calls in the order written.
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
         match self.documents.as_slice() {
             [document] if !self.are_blocks => calls_of(completion, &document.root),
@@ -143,7 +143,7 @@ impl Arguments<'_> {
         }
     }
 
-    /// The text that the places of [`Self::value`] count in.
+    /// The text that positions in [`Self::value`] refer to.
     pub(super) fn text<'a>(&'a self, completion: &'a str) -> &'a str {
         match self {
             Self::Written(_) => completion,
@@ -151,7 +151,7 @@ impl Arguments<'_> {
         }
     }
 
-    /// From those places to the completion's.
+    /// Maps those positions to the completion.
     pub(super) fn places<'t>(&self, completion: &'t str) -> ArgumentPlaces<'t> {
         match self {
             Self::Written(_) => ArgumentPlaces(None),
@@ -174,7 +174,7 @@ impl ArgumentPlaces<'_> {
     }
 }
 
-/// The calls of one JSON value: a list, a message with `tool_calls`, or one call.
+/// Calls of a JSON value: a list, a message with `tool_calls`, or one call.
 pub(super) fn calls_of<'d>(completion: &str, root: &'d Value<'_>) -> Read<Vec<Call<'d>>> {
     let list = |items: &'d [Value<'_>]| items.iter().map(|item| call(completion, item)).collect();
     match &root.kind {
@@ -199,7 +199,7 @@ pub(super) fn calls_of<'d>(completion: &str, root: &'d Value<'_>) -> Read<Vec<Ca
     }
 }
 
-/// `{"name", "arguments"}`, alone or as the `function` of OpenAI's form.
+/// `{"name", "arguments"}`, possibly under `function`.
 fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
     let outer = value
         .as_object()
@@ -296,7 +296,7 @@ fn is_blank(value: &Value<'_>) -> bool {
     }
 }
 
-/// The blocks of an answer that begins with one, and nothing else.
+/// The blocks of an answer consisting of blocks.
 fn blocks(text: &str, start: usize) -> Read<Vec<Document<'_>>> {
     let (mut documents, mut at) = (Vec::new(), start);
     loop {
@@ -322,7 +322,7 @@ fn blocks(text: &str, start: usize) -> Read<Vec<Document<'_>>> {
     }
 }
 
-/// The block at a byte offset, and where it ends.
+/// The block at a byte offset, and its end.
 fn block(text: &str, start: usize) -> Read<(Document<'_>, usize)> {
     let start = after_white_space(text, start + OPEN.len());
     let document = json::parse_prefix(text, start).map_err(|error| not_json(text, &error))?;
@@ -372,7 +372,7 @@ fn wrong_type(what: &str, expected: &str, found: &Value<'_>) -> Unreadable {
 mod tests {
     use super::*;
 
-    /// The calls as `NAME@LINE:COLUMN{keys}`, or the message with its place.
+    /// Calls as `NAME@LINE:COLUMN{keys}`, or the message with its place.
     fn read(text: &str) -> String {
         let place = |offset| {
             let place = json::Places::new(text).locate(offset);
@@ -447,7 +447,7 @@ mod tests {
                 "f@1:40(a)",
             ),
             (r#"{"tool_calls":[]}"#, ""),
-            // A key that calls do not have.
+            // An unknown key.
             (r#"{"name":"f","arguments":{},"why":1}"#, "f@1:9()+why@1:28"),
             (
                 r#"{"function":{"name":"f","arguments":"{}","x":1}}"#,

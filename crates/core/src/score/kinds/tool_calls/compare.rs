@@ -1,4 +1,4 @@
-//! The calls of a completion against the expected ones: number, functions, order, arguments.
+//! Compares calls with expected ones: number, functions, order, arguments.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,20 @@ use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::field_compare::{Rules, compare_members};
 use crate::score::verdict::{FailureClass, OrderedMap};
 
-/// The entry of `fields` that says whether the right functions are called, as often as expected and in order.
+/// Entry of `fields`: whether the right functions are called, as often as expected and in order.
 const CALLS: &str = "calls";
 
-/// An expected call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExpectedCall<'e> {
     pub(super) name: &'e str,
     pub(super) arguments: &'e Map<String, Value>,
 }
 
-/// The result of a comparison.
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// `calls`, and each expected argument as `FUNCTION.ARGUMENT`.
     pub(super) fields: OrderedMap<bool>,
-    /// Differences from the expected calls, each at its place.
+    /// Differences with positions.
     pub(super) differences: Vec<Violation>,
 }
 
@@ -37,7 +35,7 @@ struct Pair {
     same: bool,
 }
 
-/// The calls that a row expects: `{"name", "arguments"}`, or a list of such.
+/// Expected calls of a row: `{"name", "arguments"}`, or a list of them.
 pub(super) fn expected_calls(expected: &Value) -> Option<Vec<ExpectedCall<'_>>> {
     match expected {
         Value::Array(calls) => calls.iter().map(expected_call).collect(),
@@ -53,7 +51,7 @@ fn expected_call(call: &Value) -> Option<ExpectedCall<'_>> {
     })
 }
 
-/// Compares calls; `rules` are for arguments of these names.
+/// Compares calls; `rules` are by argument name.
 pub(super) fn compare_calls(
     completion: &str,
     calls: &[Call<'_>],
@@ -96,7 +94,7 @@ pub(super) fn compare_calls(
     }
 }
 
-/// Arguments that may not be missing.
+/// Required arguments.
 fn needed<'e>(wanted: &ExpectedCall<'e>) -> impl Iterator<Item = &'e String> {
     let needed =
         |value: &Value| !matches!(Expectation::from_value(value), Expectation::Optional(_));
@@ -107,8 +105,8 @@ fn needed<'e>(wanted: &ExpectedCall<'e>) -> impl Iterator<Item = &'e String> {
         .map(|(name, _)| name)
 }
 
-/// For each expected call a call of the same function: as many as can be with equal arguments, that at the same place
-/// first.
+/// Matches each expected call with one of the same function: as many with equal arguments as
+/// possible, preferring equal positions.
 fn pairs(calls: &[Call<'_>], expected: &[ExpectedCall<'_>], rules: &Rules) -> Vec<Option<Pair>> {
     let compared = |call: usize, wanted: &ExpectedCall<'_>| {
         let (fields, same) =
@@ -153,8 +151,8 @@ fn pairs(calls: &[Call<'_>], expected: &[ExpectedCall<'_>], rules: &Rules) -> Ve
     pairs
 }
 
-/// Gives the expected call at `place` one of its `equal` calls, moving others to further ones where that frees one:
-/// an augmenting path of the bipartite matching, because one call may answer several alternatives.
+/// Augmenting path of the bipartite matching, since one call may match several alternatives: gives
+/// the expected call at `place` one of its `equal` calls, moving others if that frees one.
 fn assign(
     place: usize,
     equal: &[Vec<usize>],
@@ -177,7 +175,7 @@ fn assign(
     false
 }
 
-/// Errors of number, functions and order: one sentence, at the first unexpected call.
+/// One sentence on number, functions and order, at the first unexpected call.
 fn wrong_calls(
     completion: &str,
     calls: &[Call<'_>],
@@ -231,7 +229,7 @@ fn wrong_calls(
     ))
 }
 
-/// Arguments that are not as expected, and those that nobody expects.
+/// Wrong and unexpected arguments.
 fn wrong_arguments(
     completion: &str,
     pair: &Pair,
@@ -406,7 +404,7 @@ mod tests {
             "!calls !f.a f[2].a",
             &["32 2 calls expected, found 1"],
         );
-        // In a string, escapes count as written.
+        // In a string, positions count escapes as written.
         check(
             r#"{"function":{"name":"f","arguments":"{\"é\":\"\u00e9\",\"a\":2}"}}"#,
             &f(r#"{"é":"é","a":1}"#),

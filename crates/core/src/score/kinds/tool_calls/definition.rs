@@ -1,4 +1,4 @@
-//! `[score] kind = "tool_calls"`: the functions that may be called, and how calls are compared.
+//! `[score] kind = "tool_calls"`: callable functions, and comparison of calls.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -98,22 +98,22 @@ fn format_named(score: &Section<'_>, name: &str) -> Read<&'static CallFormat> {
 }
 
 impl ToolRules {
-    /// The format that calls are read, written and enforced in.
+    /// Format for reading, writing and enforcing calls.
     pub fn call_format(&self) -> &'static CallFormat {
         self.named_format.unwrap_or(self.model_format)
     }
 
-    /// The format that the task names, whatever the model.
+    /// Set by the task, independent of the model.
     pub fn named_call_format(&self) -> Option<&'static CallFormat> {
         self.named_format
     }
 
-    /// Whether text may be before the first call.
+    /// Whether text is allowed before the first call.
     pub fn takes_prose(&self) -> bool {
         self.allows_prose && self.model_writes_prose
     }
 
-    /// Those of the task; none where they cannot be read.
+    /// The task's; empty if malformed.
     fn functions(&self) -> Vec<Function<'_>> {
         self.tools
             .as_ref()

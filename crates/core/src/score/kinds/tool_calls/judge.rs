@@ -1,4 +1,4 @@
-//! The calls of an answer against the tools and the expected calls.
+//! Judges an answer's calls by the tools and the expected calls.
 
 use std::sync::Arc;
 
@@ -27,21 +27,21 @@ use crate::score::verdict::unwrap_answer::{
 use crate::score::verdict::{FailureClass, Tier, Verdict};
 use crate::task::TaskFiles;
 
-/// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
+/// Calls with individual reasons; others are only known to be invalid.
 const MAX_EXPLAINED_CALLS: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct ToolCalls {
-    /// The task's; `None` where each row has its own.
+    /// The task's; `None` if each row has its own.
     tools: Option<Arc<Tools>>,
-    /// Tools of rows that bring their own.
+    /// Cache of rows' own tools.
     own: OwnTools,
     syntax: Syntax,
     in_order: bool,
     allows_none: bool,
-    /// Whether text may be before the first call.
+    /// Whether text is allowed before the first call.
     takes_prose: bool,
-    /// By argument.
+    /// Rules by argument.
     normalise: Rules,
 }
 
@@ -97,7 +97,7 @@ impl Judge for ToolCalls {
             .and_then(|answer| answer.calls(text.json()));
         let mut verdict = match calls {
             Ok(calls) => self.judge_calls(text, &tools, &calls, expected.as_deref(), &mut budget),
-            // Where no call is expected, saying so makes none.
+            // If no call is expected, declining in words is valid.
             Err(_)
                 if expected.as_ref().is_some_and(Vec::is_empty)
                     && self.is_decline(completion, from, &tools) =>
@@ -175,8 +175,8 @@ impl Judge for ToolCalls {
         found
     }
 
-    /// The expected calls in the task's format, which is also what the system text asks for where the template has no
-    /// tools.
+    /// Expected calls in the task's format, which the system text also requests if the template
+    /// does not support tools.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         let target = Self::target(expected);
         match expected_calls(&target).filter(|calls| !calls.is_empty()) {
@@ -211,7 +211,7 @@ impl ToolCalls {
         })
     }
 
-    /// Calls whose arguments have one value each.
+    /// Picks one value per argument.
     fn target(expected: &Value) -> Value {
         let one = |call: &Value| {
             let mut call = call.clone();
@@ -226,7 +226,7 @@ impl ToolCalls {
         }
     }
 
-    /// The row's own tools, else the task's.
+    /// The row's tools, else the task's.
     fn tools_of(&self, row: Option<&PromptRow>) -> Result<Arc<Tools>, String> {
         match (row.and_then(PromptRow::tools), &self.tools) {
             (Some(own), _) => self.own.compiled(own),
@@ -237,7 +237,7 @@ impl ToolCalls {
         }
     }
 
-    /// Where the calls of an answer begin: after prose, where that is allowed.
+    /// Start of an answer's calls, after prose if allowed.
     fn first_call(&self, completion: &str, from: usize) -> usize {
         let rest = completion.get(from..).unwrap_or_default();
         let found = self
@@ -247,7 +247,7 @@ impl ToolCalls {
         from + found.unwrap_or(0)
     }
 
-    /// Reads calls in the task's format; no call and OpenAI's message are answers in any.
+    /// Reads calls in the task's format; no call and OpenAI's message are valid in any.
     fn call_text<'t>(
         &self,
         completion: &'t str,
@@ -271,7 +271,7 @@ impl ToolCalls {
         is_decline(&completion[..spoken.end], spoken.start, tools)
     }
 
-    /// Why an answer that should call nothing is none, where it attempts a call in another form than the task's.
+    /// Error for an answer that should not call but attempts one in a foreign format.
     fn attempted(
         &self,
         completion: &str,
@@ -309,7 +309,7 @@ impl ToolCalls {
             .unzip();
         let mut warnings = Vec::new();
         let mut faults = if are_valid(tools, calls, budget) {
-            // An empty list can be right only where no call is expected, or the task allows it.
+            // An empty list can only be right if no call is expected, or the task allows it.
             if calls.is_empty() && expected.is_none() && !self.allows_none {
                 vec![no_call(json)]
             } else {
@@ -383,7 +383,7 @@ impl ToolCalls {
             self.wrapped(completion, from, open, tools.types(), &mut accept)
         });
         let answer = &completion[from..];
-        // The block is before the answer, or never ends.
+        // The block is before the answer, or unclosed.
         let thought = match verdict.failure {
             _ if !thoughts.is_stripped || verdict.tolerant => return verdict,
             Some(FailureClass::ThinkLeak) => {
@@ -410,7 +410,7 @@ impl ToolCalls {
         }
     }
 
-    /// Where the calls of a text begin that has them between other text.
+    /// Start of the calls in a text that has other text around them.
     fn call_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<usize> {
         let mut first = None;
         self.wrapped(text, from, usize::MAX, types, &mut |calls| {
@@ -423,8 +423,8 @@ impl ToolCalls {
             .or(first)
     }
 
-    /// Whether an answer is a fence or prose around calls that are accepted. `open`: where an open think block hides what
-    /// follows.
+    /// Whether an answer is a fence or prose around accepted calls. `open`: start of an open think
+    /// block, which hides what follows.
     fn wrapped(
         &self,
         completion: &str,
@@ -459,7 +459,7 @@ impl ToolCalls {
     }
 }
 
-/// Whether the tools take every call.
+/// Whether the tools accept every call.
 fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     calls.iter().all(|call| {
         let function = tools
@@ -471,7 +471,7 @@ fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     })
 }
 
-/// Why the tools do not take the calls.
+/// Why the tools reject the calls.
 fn explain(
     completion: &str,
     tools: &Tools,
@@ -567,7 +567,8 @@ fn no_call(completion: &str) -> Violation {
     }
 }
 
-/// The class of the fault that explains most: an unknown function, then a missing argument, then the first in the text.
+/// Class of the most informative fault: an unknown function, then a missing argument, then the
+/// first in the text.
 fn class_of(faults: &[Violation]) -> Option<FailureClass> {
     let classes = || faults.iter().map(|fault| fault.class);
     let explains = |class: FailureClass| classes().find(|found| *found == class);

@@ -1,4 +1,4 @@
-//! All formats of calls: the one of a name, and which of them a text is in.
+//! All call formats: lookup by name, and detection in text.
 
 use super::attempts::attempt;
 use super::calls::Answer;
@@ -10,7 +10,7 @@ use super::tools::Tools;
 use crate::score::verdict::unwrap_answer::think_opening;
 use crate::text::{CallFormat, THINK_MARKS};
 
-/// One for each of [`crate::text::CALL_FORMATS`].
+/// One per [`crate::text::CALL_FORMATS`].
 static SYNTAXES: [Syntax; 9] = [
     &hermes::HERMES,
     &hermes::JSON,
@@ -30,12 +30,12 @@ pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
         .unwrap_or(&hermes::HERMES)
 }
 
-/// How calls of a format are put together; `None` where they cannot be enforced.
+/// Layout of a format's calls; `None` if they cannot be enforced.
 pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
     syntax_of(format).layout()
 }
 
-/// The name of the other format whose calls are the whole answer.
+/// Name of another format whose calls are the whole answer.
 pub(super) fn foreign_calls(
     own: Syntax,
     text: &str,
@@ -68,7 +68,7 @@ pub(super) fn foreign_calls(
     })
 }
 
-/// The name of the other format that the answer begins in.
+/// Name of another format that the answer begins in.
 pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
     let begins = |other: &Syntax| {
         other
@@ -82,8 +82,8 @@ pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str>
     others.into_iter().find(begins).map(|other| other.name())
 }
 
-/// What a completion that calls functions says before its first call, in whatever format that is; all of it in `harmony`,
-/// whose marks are around all text.
+/// Text before a completion's first call in any format; all of it in `harmony`, whose marks
+/// surround all text.
 pub fn text_before_calls(completion: &str) -> &str {
     if completion.trim_start().starts_with(['{', '[']) {
         return "";
@@ -100,7 +100,7 @@ pub fn text_before_calls(completion: &str) -> &str {
         .trim_end()
 }
 
-/// Whether the arguments of a call are one JSON object.
+/// Whether a call's arguments are one JSON object.
 pub fn has_json_arguments(format: &CallFormat) -> bool {
     let arguments = |layout| {
         if let CallLayout::Named { arguments, .. } = layout {
@@ -114,7 +114,7 @@ pub fn has_json_arguments(format: &CallFormat) -> bool {
         .is_none_or(|arguments| arguments == ArgumentLayout::Json)
 }
 
-/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and attempts none.
+/// Whether an answer without parsable calls declines to call: its text attempts no call.
 pub(super) fn is_decline(completion: &str, from: usize, tools: &Tools) -> bool {
     let answer = completion
         .get(after_white_space(completion, from)..)

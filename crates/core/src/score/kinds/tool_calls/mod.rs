@@ -1,5 +1,4 @@
-//! Judges calls of functions: whether they can be read, whether the tools take them, whether they are the expected
-//! ones.
+//! Judges function calls: whether they parse, fit the tools, and equal the expected ones.
 
 pub(crate) mod asked_calls;
 mod attempts;

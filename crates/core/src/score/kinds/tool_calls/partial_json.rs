@@ -1,9 +1,9 @@
-//! JSON of which only the beginning is there: the end of an object, its first key, and the head of a call.
+//! Truncated JSON: an object's end, its first key, the head of a call.
 
-/// Finds the end of a JSON object in the text that is held.
+/// Finds the end of a JSON object in a growing text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
-    /// Where the object begins.
+    /// Start of the object.
     pub(super) start: usize,
     pub(super) end: Option<usize>,
     /// The next byte to read.
@@ -13,12 +13,12 @@ pub(super) struct Scan {
     is_escaped: bool,
 }
 
-/// The beginning of a call: `{"name": …, "arguments": {`.
+/// The head of a call: `{"name": …, "arguments": {`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CallHead {
-    /// A part of it, perhaps nothing.
+    /// A prefix of it, possibly empty.
     Partial,
-    /// All; `arguments`: where their `{` is.
+    /// `arguments`: offset of their `{`.
     Whole { name: String, arguments: usize },
     /// Something else.
     Other,
@@ -59,7 +59,7 @@ impl CallHead {
     }
 }
 
-/// Where a string that a text begins with ends, quotes included.
+/// End of the string at the start of a text, including quotes.
 fn string_end(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('"')?;
     let mut is_escaped = false;
@@ -72,7 +72,6 @@ fn string_end(text: &str) -> Option<usize> {
 }
 
 impl Scan {
-    /// Reads an object that begins at `start`.
     pub(super) fn from(start: usize) -> Self {
         Self {
             start,
@@ -80,12 +79,12 @@ impl Scan {
         }
     }
 
-    /// Goes on with the same object where the text that was scanned is taken away.
+    /// Continues after the scanned text was removed.
     pub(super) fn rebase(&mut self) {
         (self.start, self.at) = (0, 0);
     }
 
-    /// The end of the object that begins at `start`.
+    /// End of the object that begins at `start`.
     pub(super) fn end_of(&mut self, text: &str, start: usize) -> Option<usize> {
         self.start = start;
         self.at = self.at.max(start);
@@ -110,13 +109,13 @@ impl Scan {
     }
 }
 
-/// Where the first character from a byte offset on stands that is not white space.
+/// Offset of the first non-space character at or after `from`.
 pub(super) fn first_from(text: &str, from: usize) -> Option<usize> {
     let rest = text.get(from..)?.trim_start();
     (!rest.is_empty()).then(|| text.len() - rest.len())
 }
 
-/// The first key of an object, once it is written.
+/// First key of an object, once complete.
 pub(super) fn first_key(object: &str) -> Option<&str> {
     let key = object.strip_prefix('{')?.trim_start();
     match key.strip_prefix('"') {

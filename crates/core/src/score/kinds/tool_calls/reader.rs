@@ -1,5 +1,5 @@
-//! A completion as it comes -> text, given out once it cannot become a call any more, and calls: each once it is
-//! complete, or piece by piece where a constraint sees to it that what begins as a call is one.
+//! Streams a completion as text, emitted once it can no longer become a call, and calls: each when
+//! complete, or piecewise if decoding is constrained to calls.
 
 use super::calls::{Call, calls_of};
 use super::partial_json::{CallHead, Scan, first_from, first_key};
@@ -7,7 +7,7 @@ use super::syntax::{CLOSE, OPEN};
 use crate::score::answer::json;
 use crate::text::unfinished;
 
-/// First keys of calls and of messages with calls: JSON that begins with another key is text.
+/// First keys of calls and messages with calls: other JSON is text.
 const KEYS: [&str; 10] = [
     "name",
     "arguments",
@@ -21,26 +21,24 @@ const KEYS: [&str; 10] = [
     "refusal",
 ];
 
-/// A part of a completion: text, or a piece of a call.
+/// Text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
     Text(String),
-    /// A call begins: its function.
+    /// Function of a new call.
     Name(String),
-    /// More of the arguments of the call that began last, as the model wrote them: a JSON object in all, unless the call
-    /// broke off.
+    /// More of the last call's arguments, as written: in total a JSON object, unless truncated.
     Arguments(String),
 }
 
-/// Reads `<tool_call>` blocks anywhere in a completion, or a completion that begins as JSON.
+/// Reads `<tool_call>` blocks anywhere, or a completion that begins as JSON.
 #[derive(Debug)]
 pub(super) struct JsonReader {
-    /// Whether calls may stand without a block.
+    /// Whether calls are allowed without a block.
     takes_json: bool,
-    /// Whether what begins as a call can only go on as one.
+    /// Whether the start of a call guarantees a call.
     is_enforced: bool,
     place: Place,
-    /// Buffered text.
     held: String,
     has_called: bool,
     scan: Scan,
@@ -48,40 +46,40 @@ pub(super) struct JsonReader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// There was only white space.
+    /// Nothing but white space so far.
     Start,
     Text,
-    /// In a block; `held` begins with it.
+    /// Inside a block; `held` begins with it.
     Block,
-    /// In an object without a block.
+    /// Inside an object without a block.
     Json {
         in_list: bool,
     },
-    /// At the beginning of a list, or after one of its calls.
+    /// Start of a list, or after one of its calls.
     List,
-    /// In the arguments of a call that is given out piece by piece.
+    /// Inside arguments that are emitted piecewise.
     Arguments {
         in_list: bool,
     },
-    /// After them, up to the end of the call.
+    /// Past the arguments, up to the end of the call.
     Closing {
         in_list: bool,
     },
 }
 
-/// The interpretation of the buffered text so far.
+/// Interpretation of the buffered text.
 enum ReadState {
-    /// It may be a call: more must come.
+    /// Possibly a call: needs more text.
     Open,
-    /// Calls, and where they end.
+    /// Calls, and their end.
     Calls(Vec<AnswerPart>, usize),
-    /// No call, whatever comes.
+    /// Not a call, whatever follows.
     Text,
 }
 
 impl JsonReader {
-    /// `takes_json`: whether calls may stand without a block. `is_enforced`: whether what begins as a call can only go
-    /// on as one; then calls are given out piece by piece.
+    /// `takes_json`: whether calls are allowed without a block. `is_enforced`: whether the start of
+    /// a call guarantees a call, which is then emitted piecewise.
     pub(super) fn new(takes_json: bool, is_enforced: bool) -> Self {
         Self {
             takes_json,
@@ -93,7 +91,7 @@ impl JsonReader {
         }
     }
 
-    /// Whether a call has begun whose arguments are not complete.
+    /// Whether a call's arguments are incomplete.
     pub(super) fn is_within_call(&self) -> bool {
         matches!(self.place, Place::Arguments { .. })
     }
@@ -106,10 +104,10 @@ impl JsonReader {
         said
     }
 
-    /// Returns the buffered rest; nothing comes after it.
+    /// Returns the buffered rest.
     pub(super) fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
-        // The closing of a call is not text, even if it breaks off.
+        // The closing of a call is not text, even if truncated.
         if matches!(self.place, Place::Closing { .. }) {
             return Vec::new();
         }
@@ -122,7 +120,7 @@ impl JsonReader {
         said.into_iter().collect()
     }
 
-    /// Whether there may be more to give out.
+    /// Whether more may be emitted.
     fn step(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.is_enforced
             && let Some(is_more) = self.piece(said)
@@ -174,7 +172,7 @@ impl JsonReader {
         true
     }
 
-    /// As [`Self::step`], of a call that is enforced; `None` where the text is none so far.
+    /// As [`Self::step`] for an enforced call; `None` if there is none so far.
     fn piece(&mut self, said: &mut Vec<AnswerPart>) -> Option<bool> {
         let (start, in_list) = match self.place {
             Place::Block => (OPEN.len(), false),
@@ -232,11 +230,11 @@ impl JsonReader {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// Gives out text up to a block, or to what may become one.
+    /// Emits text up to a (possible) block.
     fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let block = self.held.find(OPEN);
         let end = block.unwrap_or_else(|| unfinished(&self.held, OPEN));
-        // White space before a call is no text.
+        // Drops white space before a call.
         let end_of_text = self.held[..end].trim_end().len();
         let text = self.held[..end_of_text].to_owned();
         self.cut(if block.is_some() { end } else { end_of_text });
@@ -278,7 +276,7 @@ impl JsonReader {
         }
     }
 
-    /// Up to the next object of a list, or past its end; `None` there.
+    /// Skips to the next object of a list, or past its end; then `None`.
     fn list(&mut self) -> Option<ReadState> {
         let Some(start) = first_from(&self.held, 0) else {
             return Some(ReadState::Open);
@@ -301,7 +299,7 @@ impl JsonReader {
         Some(ReadState::Text)
     }
 
-    /// The calls of the object that was scanned; `end`: of what is taken with it.
+    /// Calls of the scanned object; `end`: end of the consumed text.
     fn calls(&self, end: usize) -> ReadState {
         let text = &self.held[self.scan.start..self.scan.end.unwrap_or(self.held.len())];
         let read = || {

@@ -1,4 +1,4 @@
-//! What a format of calls is to the scorer and to `serve`: how its calls are read and written.
+//! Interface of a call format for the scorer and `serve`: reading and writing calls.
 
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut, Range};
@@ -15,14 +15,14 @@ use crate::text::THINK_MARKS;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
 
-/// Around a call of Hermes, and of Qwen.
+/// Opening of Hermes and Qwen.
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
 
-/// The texts around the parts of a call.
+/// Texts around the parts of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallLayout {
-    /// `open`, a JSON object with the keys `name` and `arguments`, `close`.
+    /// `open`, a JSON object with `name` and `arguments`, `close`.
     Object {
         open: &'static str,
         arguments: &'static str,
@@ -41,42 +41,42 @@ pub enum CallLayout {
     },
 }
 
-/// How the arguments of a call are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgumentLayout {
-    /// A JSON object.
     Json,
-    /// Each value between `open`, its key, `after` and `close`: a string as it is, all else as JSON.
+    /// Each value between `open`, key, `after` and `close`: strings raw, others as JSON.
     Tags {
         open: &'static str,
         after: &'static str,
         close: &'static str,
     },
-    /// `{key:value,…}`, a string between two `quote`.
-    Braces { quote: &'static str },
+    /// `{key:value,…}`, strings between two `quote`.
+    Braces {
+        quote: &'static str,
+    },
 }
 
-/// How calls of a format are read and written. A format is one file of `formats`, a line in `known_formats.rs`, and one in
+/// A call format: a file in `formats`, a line in `known_formats.rs`, and one in
 /// [`crate::text::CALL_FORMATS`].
 pub(super) trait CallSyntax: Debug + Sync {
-    /// Of its [`crate::text::CallFormat`].
+    /// Name of its [`crate::text::CallFormat`].
     fn name(&self) -> &'static str;
 
-    /// Texts that calls begin with, wherever they are in an answer.
+    /// Texts that begin calls anywhere in an answer.
     fn openings(&self) -> &'static [&'static str];
 
-    /// Texts that begin calls only at the beginning of an answer, and after other calls.
+    /// Texts that begin calls only at the start of an answer, and after other calls.
     fn first_openings(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Whether calls are JSON of the completion itself, so that nothing is transcribed.
+    /// Whether calls are JSON in the completion itself, without transcription.
     fn is_in_place(&self) -> bool {
         false
     }
 
-    /// Reads the calls that begin at a byte offset up to the next opening, and returns where they end. An error is of the
-    /// class `Truncated` only where more text may complete them.
+    /// Reads calls from a byte offset up to the next opening; returns their end. The error class is
+    /// `Truncated` only if more text may complete them.
     fn read_block(
         &self,
         text: &str,
@@ -85,19 +85,18 @@ pub(super) trait CallSyntax: Debug + Sync {
         calls: &mut CallList,
     ) -> Read<usize>;
 
-    /// What may stand between calls besides white space.
+    /// Allowed between calls besides white space.
     fn separator(&self) -> &'static str {
         ""
     }
 
-    /// How a call is put together, for a grammar; `None` where none can be made of it.
+    /// Layout of a call, for a grammar; `None` if unsupported.
     fn layout(&self) -> Option<CallLayout>;
 
-    /// An answer of these calls, each with the object of its arguments.
+    /// Writes calls with their argument objects.
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String>;
 
-    /// Where the calls of an answer begin that has text before them; in formats whose marks are around all text,
-    /// behind the messages that are text.
+    /// Start of an answer's calls after text; if marks surround all text, after the text messages.
     fn first_call(&self, text: &str) -> Option<usize> {
         let found = self
             .openings()
@@ -109,7 +108,7 @@ pub(super) trait CallSyntax: Debug + Sync {
             .then_some(found)
     }
 
-    /// Where the text to the user is, in an answer without calls that begins at a byte offset.
+    /// Range of the text for the user in an answer without calls.
     fn spoken(&self, text: &str, from: usize) -> Range<usize> {
         from..text.len()
     }
@@ -127,7 +126,7 @@ impl dyn CallSyntax {
         self.all_openings().any(|opening| rest.starts_with(opening))
     }
 
-    /// The calls of an answer that is nothing else, from a byte offset to the end of the text.
+    /// Calls of a text that consists of calls, from a byte offset to its end.
     pub(super) fn transcribe(
         &self,
         text: &str,
@@ -156,7 +155,7 @@ impl dyn CallSyntax {
         }
     }
 
-    /// The calls of a text, whatever is between them; `None` where there is none, or one is broken.
+    /// Calls of a text, ignoring text between; `None` without calls, or with a malformed one.
     pub(super) fn transcribe_within(
         &self,
         text: &str,
@@ -170,7 +169,7 @@ impl dyn CallSyntax {
         (!calls.json().is_empty()).then_some(calls)
     }
 
-    /// Where the first call may begin in a text.
+    /// Possible start of the first call.
     pub(super) fn next_opening(&self, text: &str) -> Option<usize> {
         self.openings()
             .iter()
@@ -227,7 +226,7 @@ pub(super) fn after_white_space(text: &str, from: usize) -> usize {
     text.len() - rest.trim_start_matches([' ', '\n', '\r', '\t']).len()
 }
 
-/// The byte offset after a text that must be at another.
+/// Requires a text at `at`; returns its end.
 pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
     match rest.starts_with(expected) {
@@ -241,7 +240,7 @@ pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
     }
 }
 
-/// The byte offset of the first of some texts.
+/// Offset of the first of `ends`.
 pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
     ends.iter()
@@ -251,7 +250,7 @@ pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
         .ok_or_else(|| truncated(text))
 }
 
-/// Copies the JSON object at a byte offset, as far as it is there, and returns where it ends.
+/// Copies the (possibly truncated) JSON object at `at`; returns its end.
 pub(super) fn copy_object(text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
     let object = json_at(text, at).inspect_err(|why| {
         if why.class == FailureClass::Truncated {
@@ -262,16 +261,15 @@ pub(super) fn copy_object(text: &str, at: usize, calls: &mut CallList) -> Read<u
     Ok(object.root.end)
 }
 
-/// The JSON value at a byte offset.
 pub(super) fn json_at(text: &str, at: usize) -> Read<Document<'_>> {
     json::parse_prefix(text, at).map_err(|error: SyntaxError| Unreadable::json(text, &error))
 }
 
-/// The list without its brackets, as far as it is written: calls, with commas between.
+/// The list without brackets, as far as written: calls separated by commas.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct CallList {
     calls: Transcript,
-    /// The name of the last call that begins with it, and where its arguments are.
+    /// Name of the last call, if written first, and range of its arguments.
     last: Option<(String, Range<usize>)>,
 }
 
@@ -290,17 +288,16 @@ impl DerefMut for CallList {
 }
 
 impl CallList {
-    /// The whole list.
     pub(super) fn into_list(self) -> Transcript {
         self.calls.into_list()
     }
 
-    /// The name of the last call, where that is known before its arguments.
+    /// Name of the last call, if it precedes its arguments.
     pub(super) fn name(&self) -> Option<String> {
         self.last.as_ref().map(|(name, _)| name.clone())
     }
 
-    /// What is written of the last call from its arguments on, where its name is known before.
+    /// The last call from its arguments on, if its name precedes them.
     pub(super) fn arguments(&self) -> Option<&str> {
         let json = self.json();
         self.last
@@ -330,7 +327,7 @@ impl CallList {
     }
 }
 
-/// The schemas of the parameters, by function.
+/// Parameter schemas by function.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ArgumentTypes(Vec<(String, Value)>);
 
@@ -345,7 +342,7 @@ impl ArgumentTypes {
         Self(functions.iter().map(schema).collect())
     }
 
-    /// Whether the text of an argument is the JSON that it spells, and not a string.
+    /// Whether an argument's text is JSON rather than a string.
     pub(super) fn is_json(&self, function: &str, argument: &str, text: &str) -> bool {
         let known = self.0.iter().find(|(name, _)| name == function);
         let schema =

@@ -1,4 +1,4 @@
-//! The functions that may be called: the JSON Schema of each one's parameters, compiled.
+//! Callable functions with compiled parameter schemas.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,6 @@ use crate::task::functions;
 /// Tools of a task or a row.
 #[derive(Debug)]
 pub(super) struct Tools {
-    /// By name.
     functions: Vec<Function>,
     types: ArgumentTypes,
 }
@@ -25,11 +24,11 @@ pub(super) struct Tools {
 pub(super) struct Function {
     name: String,
     pub(super) schema: Schema,
-    /// JSON pointer to the schema, within the list of tools.
+    /// JSON pointer to the schema within the list of tools.
     pub(super) pointer: String,
 }
 
-/// Keywords under which a function's arguments may be named in places other than `properties`.
+/// Keywords that may name arguments outside `properties`.
 const COMBINING: [&str; 9] = [
     "$ref",
     "$dynamicRef",
@@ -43,7 +42,7 @@ const COMBINING: [&str; 9] = [
 ];
 
 impl Tools {
-    /// Compiles a list of tools. `label` and `text`: the file that it is the whole of, for errors.
+    /// Compiles a list of tools. `label`, `text`: its file, for errors.
     pub(super) fn compile(
         label: &str,
         text: &str,
@@ -100,7 +99,7 @@ impl Tools {
         self.functions.len()
     }
 
-    /// The budget of all calls of a completion together.
+    /// Budget for all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
         let of_each = self
             .functions
@@ -111,7 +110,7 @@ impl Tools {
             .unwrap_or_default()
     }
 
-    /// The names in words, the one that may have been meant if there is one.
+    /// The known names, or the nearest one.
     pub(super) fn advice(&self, name: &str) -> String {
         let names = || self.functions.iter().map(|function| function.name.as_str());
         match did_you_mean(name, names()) {
@@ -126,7 +125,7 @@ impl Tools {
     }
 }
 
-/// The schema of an object that has no key but those it names, unless it says itself what others may be.
+/// Forbids keys that a schema does not name, unless it allows them explicitly.
 pub fn closed_parameters(parameters: &Value) -> Value {
     let mut schema = parameters.clone();
     let Some(keywords) = schema.as_object_mut() else {
@@ -141,13 +140,13 @@ pub fn closed_parameters(parameters: &Value) -> Value {
             "additionalProperties"
         };
         keywords.insert(key.to_owned(), Value::Bool(false));
-        // Without any, the validator says only that nothing is allowed, and not which key is one too many.
+        // Without `properties` the validator does not name the unknown key.
         keywords.entry("properties").or_insert_with(|| json!({}));
     }
     schema
 }
 
-/// Compiled functions that are kept at most; a group of completions asks for the same ones.
+/// Cache size; a group's completions use the same functions.
 const MAX_FUNCTIONS: usize = 1_000;
 
 type Compiled = Result<Arc<Tools>, String>;
@@ -173,13 +172,13 @@ impl OwnTools {
     }
 
     /// # Errors
-    /// A sentence: what is wrong, and at which JSON pointer.
+    /// A sentence with a JSON pointer.
     pub(super) fn compiled(&self, tools: &Value) -> Compiled {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().by_content.get(tools) {
             return known.clone();
         }
-        // Not under the lock: other threads go on.
+        // Outside the lock, so that other threads continue.
         let compiled = Tools::compile("", "", tools, self.assert_formats)
             .map(Arc::new)
             .map_err(|error| match error {

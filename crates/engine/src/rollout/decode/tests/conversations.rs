@@ -1,10 +1,10 @@
-//! Conversations that go on in the cache.
+//! Tests of conversations that continue in the cache.
 
 use super::*;
 
-/// Conversations of three completions each, of which the next follows after some passes.
+/// Conversations of three completions, each following after some passes.
 struct Talks {
-    /// By request: its tokens, and the passes until what follows is asked for.
+    /// Tokens and passes until the next request, by request.
     active: BTreeMap<u64, (Vec<u32>, u64)>,
     asked: Vec<(u64, Option<(u64, u32)>)>,
     ended: BTreeMap<(u64, u32), Completion>,
@@ -32,7 +32,7 @@ impl Talks {
         }
     }
 
-    /// What is read between two completions.
+    /// Read between two completions.
     fn reply(id: u64) -> Vec<u32> {
         (0..1 + id % 23)
             .map(|index| ((index * 5 + id) % 61) as u32)
@@ -89,7 +89,7 @@ impl RequestSource for Talks {
             &Self::reply(next),
         ]
         .concat();
-        // The last of a conversation, and where nothing follows though it might have.
+        // The last of a conversation, and where nothing follows though it might.
         match id % 100 < (TURNS - 1) * 10 && !next.is_multiple_of(7) && prompt.len() < 70 {
             true => {
                 self.active.insert(next, (prompt, next % 5));
@@ -206,13 +206,13 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
                     model.config().architecture
                 );
             }
-            // With room nothing but first prompts is prefilled.
+            // With room only first prompts are prefilled.
             let is_roomy = limits.kv_slots == usize::MAX && limits.rows == usize::MAX;
             assert!(
                 !is_roomy || counts.prefilled == first,
                 "{counts:?}, prompts of {first} tokens"
             );
-            // With little, completions that find no room are given up and begin again.
+            // Without, completions are dropped and restarted.
             let is_short = limits.rows < 36 || limits.parked_bytes == 0;
             assert!(
                 is_short || counts.prefilled < prefilled.prefilled,

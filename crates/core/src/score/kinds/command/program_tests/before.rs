@@ -1,20 +1,22 @@
-//! A row's `before`: code that stands before the answer, such as the imports and the signature that a prompt ends with.
+//! A row's `before`: code in front of the answer, such as imports and the signature that ends the
+//! prompt.
 
 use crate::score::answer::json::Place;
 
-/// A program of `before` and an answer, with where the answer is in it.
+/// A program of `before` and answer, with the answer's position.
 #[derive(Debug, PartialEq)]
 pub(super) struct Joined {
     pub(super) source: String,
-    /// Lines that end before the answer begins.
+    /// Complete lines before the answer.
     lines_before: usize,
-    /// Columns before the answer's first line, and before its others.
+    /// Columns before the answer's first line, and before its other lines.
     first_shift: usize,
     shift: usize,
 }
 
-/// Puts an answer behind `before`: a line break apart, unless that ends with white space. In Python an answer is a body of
-/// the function that `before` ends with, or a program; a program replaces a signature without a body.
+/// Appends an answer to `before`, on a new line unless that ends with white space. A Python answer
+/// is the body of the function that `before` ends with, or a whole program, which replaces a
+/// signature without a body.
 pub(super) fn joined(before: &str, answer: &str, is_python: bool, entry: Option<&str>) -> Joined {
     let function = if is_python {
         open_function(before, entry)
@@ -26,7 +28,7 @@ pub(super) fn joined(before: &str, answer: &str, is_python: bool, entry: Option<
     };
     let body = body_indents(answer);
     let (before, indents) = match body {
-        // The first line's own indent may begin in `before`.
+        // The first line's indent may begin in `before`.
         Some((0, _)) if is_indented(first_line(answer)) => {
             (before.trim_end_matches([' ', '\t']), (0, 0))
         }
@@ -66,7 +68,7 @@ impl Joined {
         }
     }
 
-    /// From a place in the program to the answer's; what is before the answer is at its beginning.
+    /// Maps a place in the program to the answer; places before it map to its start.
     pub(super) fn place(&self, place: Place) -> Place {
         let (line, shift) = match place.line.saturating_sub(self.lines_before) {
             0 => return Place { line: 1, column: 1 },
@@ -78,16 +80,16 @@ impl Joined {
     }
 }
 
-/// The function that Python code ends within.
+/// An unfinished Python function at the end of code.
 struct OpenFunction<'t> {
     name: &'t str,
-    /// Where its decorators begin.
+    /// Start of its decorators.
     start: usize,
     /// Whether it has no body, not even a docstring.
     is_empty: bool,
 }
 
-/// The function that code ends with, if it is `entry` or has no more than a docstring.
+/// The function that code ends with, if it is `entry` or has at most a docstring.
 fn open_function<'t>(before: &'t str, entry: Option<&str>) -> Option<OpenFunction<'t>> {
     let (mut at, mut start, mut decorated, mut header) = (0, 0, None, None);
     for line in before.split_inclusive('\n') {
@@ -130,7 +132,7 @@ fn function_name(line: &str) -> Option<&str> {
         .next()
 }
 
-/// A line without a comment at its end.
+/// A line without trailing comment.
 fn code_of(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }
@@ -152,7 +154,8 @@ fn defines(program: &str, name: &str) -> bool {
     })
 }
 
-/// What the first line and the others lack to be a function's body; `None` where the answer is a program.
+/// Missing indents of the first and the other lines as a function's body; `None` if the answer is a
+/// program.
 fn body_indents(answer: &str) -> Option<(usize, usize)> {
     const INDENT: usize = 4;
     let mut lines = answer.lines().filter(|line| !code_of(line).is_empty());
@@ -164,7 +167,7 @@ fn body_indents(answer: &str) -> Option<(usize, usize)> {
         .clone()
         .map(|line| line.len() - line.trim_start_matches([' ', '\t']).len())
         .collect();
-    // Only the indent of the first line is gone.
+    // Only the first line's indent is missing.
     if let (Some(second), Some(least)) = (indents.first(), indents.iter().min())
         && *least > 0
         && (*least < *second || !code_of(first).ends_with([':', '(', '[', '{', ',', '\\']))
@@ -200,7 +203,7 @@ mod tests {
         let documented = "import math\n\ndef f(x):\n    \"\"\"Square.\"\"\"\n";
         let helper = "def g(x):\n    return x\n";
         for (before, answer, expected) in [
-            // A body, however it is indented.
+            // A body, however indented.
             (
                 signature,
                 "    return x",
@@ -239,7 +242,7 @@ mod tests {
                 "x * x",
                 "def f(x):\n    return x * x",
             ),
-            // A program: with the imports, without a signature that has no body.
+            // A program: keeps imports, drops a signature without a body.
             (
                 signature,
                 "def f(x):\n    return x",

@@ -1,4 +1,4 @@
-//! What a row says of right answers: `cases`, `tests`, or both.
+//! Tests in a row: `cases`, `tests`, or both.
 
 use serde_json::Value;
 
@@ -8,12 +8,11 @@ use crate::format::shortened;
 use crate::json_number::Number;
 use crate::score::needs::{Language, NODE, PYTHON};
 
-/// Digits of a whole number, as in `server.py`.
+/// Digits of an integer, as in `server.py`.
 const MAX_DIGITS: usize = 4_300;
 /// Characters of a value in a reason.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// One thing that an answer must do.
 #[derive(Debug)]
 pub(super) struct Case<'r> {
     pub(super) test: CaseKind<'r>,
@@ -23,26 +22,26 @@ pub(super) struct Case<'r> {
 
 #[derive(Debug)]
 pub(super) enum CaseKind<'r> {
-    /// A function returns a value.
+    /// A function and its return value.
     Call {
         entry: &'r str,
         arguments: &'r [Value],
         value: &'r Value,
     },
-    /// A program writes an output.
+    /// A program and its output.
     Run {
         arguments: Vec<&'r str>,
         stdin: &'r str,
         stdout: &'r str,
     },
-    /// Code that ends without an error. `entry`: what its function `check` is called with.
+    /// Test code that must not raise. `entry`: the argument of its function `check`.
     Code {
         tests: &'r str,
         entry: Option<&'r str>,
     },
 }
 
-/// The cases of a row, hidden ones last: what an answer leaves behind in one of them, no other can show.
+/// Cases of a row, hidden ones last: no other case can reveal what an answer leaves behind in them.
 ///
 /// # Errors
 /// A sentence about the row.
@@ -99,7 +98,7 @@ pub(super) fn cases<'r>(
     Ok(found)
 }
 
-/// A row's code that stands before the answer.
+/// A row's code before the answer.
 ///
 /// # Errors
 /// A sentence about the row.
@@ -114,7 +113,7 @@ pub(super) fn code_before(row: &PromptRow) -> Result<&str, String> {
     }
 }
 
-/// The digits of the longest whole number in a value.
+/// Digits of the longest integer in a value.
 fn longest_integer(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(longest_integer).max().unwrap_or(0),
@@ -221,7 +220,7 @@ const EXAMPLE: &str =
     "{\"args\": [2, 3], \"value\": 5} or {\"stdin\": \"2 3\\n\", \"stdout\": \"5\\n\"}";
 
 impl Case<'_> {
-    /// What was asked, in a reason.
+    /// The question, in a reason.
     pub(super) fn question(&self) -> String {
         match &self.test {
             CaseKind::Call {
@@ -251,8 +250,7 @@ impl Case<'_> {
     }
 }
 
-/// The first difference of two outputs, if there is one: white space at the ends of lines, and empty lines at the end,
-/// do not count.
+/// First difference of two outputs, ignoring trailing white space and empty lines at the end.
 pub(super) fn output_difference(expected: &str, found: &str) -> Option<String> {
     let lines = |text: &str| -> Vec<String> {
         text.trim_end()
@@ -282,7 +280,7 @@ pub(super) fn output_difference(expected: &str, found: &str) -> Option<String> {
     ))
 }
 
-/// Whether JSON values are the same; fractions up to one part in 10^9, as functions compute them in another order.
+/// Equality of JSON values; fractions within one part in 10^9, since order of computation varies.
 pub(super) fn same(expected: &Value, found: &Value) -> bool {
     let marked = |value: &Value| marked_number(value).is_some();
     if (marked(expected) || marked(found)) && (is_number(expected) && is_number(found)) {
@@ -313,7 +311,7 @@ fn is_number(value: &Value) -> bool {
     value.is_number() || marked_number(value).is_some()
 }
 
-/// Whether literals are the same number: whole numbers exactly, where a whole number is expected or small.
+/// Equality of number literals; exact where an integer is expected, or small.
 fn same_number(expected: &str, found: &str) -> bool {
     let (expected, found) = (Number::new(expected), Number::new(found));
     let (Some(near), Some(other)) = (expected.as_f64(), found.as_f64()) else {
@@ -323,7 +321,7 @@ fn same_number(expected: &str, found: &str) -> bool {
     if expected.is_integer() && found.is_integer() && is_exact {
         return expected.equals(&found);
     }
-    // A large float has no fraction: an integer is that number, or none.
+    // A large float has no fraction: it equals an integer exactly or not at all.
     if found.is_written_as_integer() && near.abs() >= 1e15 {
         return expected.equals(&found) || Number::new(&format!("{near:.0}")).equals(&found);
     }

@@ -1,4 +1,4 @@
-//! Programs that do nothing that they were asked for, and what a task does about them.
+//! Degenerate programs that ignore the task.
 
 use serde_json::Value;
 
@@ -11,21 +11,21 @@ const MORE: &str = "the row's tests accept it: add cases that it fails";
 const HIDDEN: &str =
     "it has the results of the cases in the prompt: mark others as `\"hidden\": true`";
 
-/// Removes or overwrites all that it may write, so that no test is left.
+/// Deletes or overwrites all writable files, including tests.
 const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser('~'), '/tmp']:\n    for top, _, names in os.walk(folder):\n        for name in names:\n            for change in (os.remove, lambda path: open(path, 'w').close()):\n                try:\n                    change(os.path.join(top, name))\n                except OSError:\n                    pass\n";
-/// Equal to everything, true, and every number.
+/// Equal to everything, truthy, and a number.
 const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    def __lt__(self, other): return True\n    def __gt__(self, other): return True\n    __le__ = __ge__ = __eq__\n    def __hash__(self): return 0\n    def __bool__(self): return True\n    def __call__(self, *given, **named): return self\n    def __getattr__(self, name): return self\n    def __sub__(self, other): return self\n    def __abs__(self): return self\n    def __len__(self): return 1\n    def __iter__(self): return iter([])\n    def __contains__(self, other): return True\n";
-/// Failed assertions are none any more.
+/// Disables assertions.
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
-/// What each is called, code before its function, and what the function does.
+/// Name, code before the function, and its body.
 const RETURNS: [(&str, &str, &str); 4] = [
     ("nothing returned", "", "return None"),
     ("deleted tests", DELETES, "return None"),
     ("a value equal to everything", EQUAL, "return Equal()"),
     ("patched assertions", PATCHES, "return None"),
 ];
-/// Exceptions that Python itself or a runner of tests catches.
+/// Exceptions caught by Python itself or test runners.
 const RAISES: [(&str, &str, &str); 6] = [
     ("StopIteration raised", "", "raise StopIteration"),
     ("StopAsyncIteration raised", "", "raise StopAsyncIteration"),
@@ -69,7 +69,7 @@ pub(crate) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
     lazy
 }
 
-/// Functions and classes of the names that the row's tests define, which do nothing.
+/// No-op definitions of the names that the row's tests define.
 fn own_tests(row: &PromptRow) -> String {
     let tests = row.fields.get("tests").and_then(Value::as_str);
     let names = tests.unwrap_or_default().lines().filter_map(|line| {
@@ -87,7 +87,7 @@ fn own_tests(row: &PromptRow) -> String {
         .collect()
 }
 
-/// The function that the row names, or its `expected` defines.
+/// The function named by the row, or defined by its `expected`.
 fn entry(row: &PromptRow) -> Option<String> {
     let named = row
         .fields
@@ -106,7 +106,7 @@ fn entry(row: &PromptRow) -> Option<String> {
     named.or_else(defined)
 }
 
-/// A program that has a table of the visible cases, or, where its language has no table here, the first output.
+/// A lookup table of the visible cases, or the first output in languages without a table here.
 fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
     let cases = cases(Some(row), tests.language).unwrap_or_default();
     let visible = || cases.iter().filter(|case| !case.is_hidden);

@@ -1,4 +1,4 @@
-//! Answers that are programs, and tests that decide about them: what an answer should give never reaches its processes.
+//! Programs judged by tests: expected results never reach the answer's processes.
 
 mod before;
 mod cases;
@@ -19,16 +19,16 @@ use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use server::{Reply, ServerPool};
 use whole_programs::Prepared;
 
-/// A case that an answer does not do, or, of one that does not parse, any.
+/// A failed case, or any for an unparsable answer.
 struct Failure {
     tier: Tier,
     class: FailureClass,
     message: String,
-    /// In the answer's code.
+    /// Place in the answer's code.
     place: Place,
 }
 
-/// What a row needs and has not; `None` where it is as it should be.
+/// Describes what the row lacks.
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
     let cases = cases(Some(row), tests.language).err();
     cases.or_else(|| code_before(row).err())
@@ -40,7 +40,7 @@ pub(super) fn is_warm(language: Option<&Language>) -> bool {
 }
 
 /// # Errors
-/// A sentence: the row or the machine is not as it should be.
+/// A sentence: a problem of the row or machine.
 pub(super) fn check(
     (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
     servers: &ServerPool,
@@ -85,7 +85,7 @@ pub(super) fn check(
     Ok(verdict)
 }
 
-/// What became of each case, up to one after which the others are not worth their time.
+/// Result per case, until one after which the others are skipped.
 fn outcomes(
     (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
     servers: &ServerPool,
@@ -97,7 +97,7 @@ fn outcomes(
         let mut replies = match servers.ask(rules, files, source, cases, keep_going)? {
             Ok(replies) => replies,
             Err(Lost::Late | Lost::TooLong) => return Ok(vec![Some(late(rules, &cases[0]))]),
-            // The answer has ended more than itself.
+            // The answer has killed more than itself.
             Err(Lost::Ended(why)) => {
                 let message = format!("{}: the sandbox {why}", cases[0].question());
                 return Ok(vec![Some(failed(ENDED, message, 1))]);
@@ -106,7 +106,7 @@ fn outcomes(
         replace_hidden_syntax(&mut replies, cases, |unasked| {
             servers.ask(rules, files, source, unasked, keep_going)
         })?;
-        // It has ended what would have replied.
+        // It has killed the process that replies.
         if replies.len() < cases.len() && !replies.last().is_some_and(Reply::is_last) {
             replies.push(Reply {
                 ended: Some(0),
@@ -135,8 +135,8 @@ fn outcomes(
     Ok(outcomes)
 }
 
-/// An answer's message of its own syntax may reveal a hidden case that it has seen: asks again with an empty call, and
-/// takes that message.
+/// The syntax error of an answer that has seen a hidden case may reveal it: asks again with an
+/// empty call, and uses that message.
 ///
 /// # Errors
 /// A sentence.
@@ -165,7 +165,7 @@ fn replace_hidden_syntax(
     Ok(())
 }
 
-// Names of failure classes; the first is one of all kinds.
+// Failure classes; the first is common to all kinds.
 const WRONG: &str = "wrong_value";
 const EXCEPTION: &str = "exception";
 const TIMEOUT: &str = "timeout";
@@ -203,7 +203,7 @@ fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
     )
 }
 
-/// Why the reply to a case is not right.
+/// Why a reply is wrong.
 ///
 /// # Errors
 /// A sentence: the case itself is wrong.
@@ -300,7 +300,7 @@ fn end(code: i32, before: &str) -> String {
     }
 }
 
-/// The verdict on an answer whose code begins at `start`.
+/// Verdict on an answer whose code begins at `start`.
 fn verdict(cases: &[Case<'_>], outcomes: Vec<Option<Failure>>, start: Place) -> Verdict {
     let passed = outcomes.iter().filter(|failure| failure.is_none()).count();
     if passed == cases.len() {

@@ -1,4 +1,4 @@
-//! A warm Python in a sandbox, which runs one case of one answer after another in processes of their own (`server.py`).
+//! A warm sandboxed Python that runs cases of answers in separate processes (`server.py`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,25 +12,25 @@ use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 use crate::score::needs::CommandRules;
 
 const SCRIPT: &str = include_str!("server.py");
-/// A server notices by itself that an answer takes too long, unless the answer keeps it from that.
+/// A server enforces time limits itself, unless the answer prevents it.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Server(LineProgram);
 
-/// What became of a case.
+/// Result of a case.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Reply {
-    /// It does not parse: why.
+    /// Syntax error.
     pub(super) syntax: Option<String>,
     #[serde(default, deserialize_with = "present")]
     pub(super) value: Option<Value>,
     pub(super) stdout: Option<String>,
-    /// The exit code of a program; below 0 the signal that ended it.
+    /// Exit code of a program; negative: the signal.
     pub(super) code: Option<i32>,
-    /// The function raised this.
+    /// Exception of the function.
     pub(super) raised: Option<String>,
-    /// The process ended with this code before it had answered.
+    /// Exit code of a process that ended without a reply.
     pub(super) ended: Option<i32>,
     #[serde(default)]
     pub(super) late: bool,
@@ -41,13 +41,13 @@ pub(super) struct Reply {
     pub(super) many: bool,
     #[serde(default)]
     pub(super) passed: bool,
-    /// Tests failed.
+    /// Failed tests.
     pub(super) failed: Option<String>,
-    /// `exception`: by another one than a failed assertion; `ended`: the answer's process is gone.
+    /// `exception`: other than a failed assertion; `ended`: the answer's process is gone.
     pub(super) kind: Option<String>,
-    /// The tests are wrong: why.
+    /// Error in the tests themselves.
     pub(super) broken: Option<String>,
-    /// Of the answer, or of the tests that failed.
+    /// Line of the answer, or of the failed tests.
     #[serde(default)]
     pub(super) line: usize,
     #[serde(default)]
@@ -55,7 +55,7 @@ pub(super) struct Reply {
     /// That line of the tests.
     #[serde(default)]
     pub(super) source: String,
-    /// The last call of a function of the answer's, with what became of it.
+    /// Last call of the answer's functions, with its result.
     pub(super) last: Option<String>,
     #[serde(default)]
     pub(super) stderr: String,
@@ -67,20 +67,20 @@ impl Reply {
         serde_json::from_str(&exact_json::mark(line)).ok()
     }
 
-    /// Whether the other cases of the answer are left out.
+    /// Whether the remaining cases are skipped.
     pub(super) fn is_last(&self) -> bool {
         self.syntax.is_some() || self.late || self.long || self.many
     }
 }
 
-/// `null` is a value, too.
+/// Distinguishes `null`, which is a value, from a missing field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
 impl Server {
     /// # Errors
-    /// A sentence: Python is not as it should be.
+    /// A sentence: a problem with Python.
     pub(super) fn start(
         rules: &CommandRules,
         files: &ProgramFiles,
@@ -126,8 +126,8 @@ impl Server {
         }
     }
 
-    /// The replies to the first cases, of which the last may be one after which the others are left out, and whether
-    /// the server may be asked again.
+    /// Replies to the first cases, of which the last may skip the others, and whether the server is
+    /// reusable.
     pub(super) fn ask(
         &mut self,
         rules: &CommandRules,
@@ -155,7 +155,7 @@ impl Server {
             data.extend_from_slice(asked.as_bytes());
         }
         self.0.send(&[head.as_bytes(), b"\n", &data].concat());
-        // As JSON a byte may take six, and what is read of an output may be one piece too much.
+        // In JSON a byte may take six, and output may exceed its limit by one read.
         let most = most.saturating_add(1 << 17).saturating_mul(6);
         let mut replies = Vec::new();
         loop {
@@ -164,7 +164,8 @@ impl Server {
             match line.as_slice() {
                 b"clean" => return Ok((replies, true)),
                 b"used" => return Ok((replies, false)),
-                // What only an answer can have made unreadable: half a character, lists in lists without end.
+                // Only an answer can cause unreadable lines: half a character, endlessly nested
+                // lists.
                 line => replies.push(Reply::read(line).unwrap_or_else(|| Reply {
                     raised: Some("it gave a value that cannot be read".to_owned()),
                     ..Reply::default()
@@ -174,12 +175,13 @@ impl Server {
     }
 }
 
-/// Warm interpreters that wait for an answer.
+/// Idle warm interpreters.
 #[derive(Debug, Default)]
 pub(crate) struct ServerPool(Mutex<Vec<Server>>);
 
 impl ServerPool {
-    /// Puts the cases of an answer to a server; once more to a new one where the first ends, since the machine may have ended it.
+    /// Runs an answer's cases on a server; retries on a new one if the first ends, as the machine
+    /// may have killed it.
     ///
     /// # Errors
     /// A sentence: no server starts.
@@ -216,15 +218,15 @@ impl ServerPool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! What one answer may try against its own verdict or that of the next; each succeeds once its protection is taken
-    //! out of the server.
+    //! Attacks of an answer on its own or the next verdict; each succeeds if its protection is
+    //! removed from the server.
 
     use std::path::Path;
 
     use super::*;
     use crate::score::needs::{CommandMode, Language, TestRules};
 
-    /// Writes a reply into every descriptor of the processes that it sees.
+    /// Writes a reply into every descriptor of visible processes.
     const FORGES: &str = "import os\nfor process in os.listdir('/proc'):\n    if process.isdecimal() and process != str(os.getpid()):\n        try:\n            with open(f'/proc/{process}/fd/1', 'wb', 0) as end: end.write(b'{\"value\": 4}\\nclean\\n')\n        except OSError: pass\ndef f(x): return 5\n";
     const READS: &str = "import os\ndef f(x):\n    for process in os.listdir('/proc'):\n        try:\n            if process.isdecimal() and process != str(os.getpid()): return len(open(f'/proc/{process}/mem', 'rb').name) and 4\n        except OSError: pass\n";
     const LEAVES_PROCESS: &str = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\ndef f(x): return 0\n";
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Whether answers, one after another, bring the last one the value 4, by a server with this script.
+    /// Whether consecutive answers get the value 4 for the last one, on a server with this script.
     fn succeeds(script: &str, answers: &[&str]) -> bool {
         let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
         let files = ProgramFiles::new(

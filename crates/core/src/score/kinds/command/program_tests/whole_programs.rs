@@ -1,4 +1,4 @@
-//! Answers in languages without a warm interpreter: parsed or compiled once, then a process for each case.
+//! Languages without a warm interpreter: parsed or compiled once, then one process per case.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,12 @@ use crate::score::kinds::command::code::findings;
 use crate::score::kinds::command::whole_run::last_line;
 use crate::score::needs::{BINARY, CommandRules, FILE_ARGUMENT, Language, TestRules};
 
-/// For a compiler.
+/// Time limit of a compiler.
 const COMPILE_SECONDS: f64 = 60.0;
-/// Bytes of a compiled answer.
+/// Size of a compiled answer.
 const MAX_BINARY_BYTES: usize = 64 << 20;
-/// Calls a function with the arguments on standard input; its value is the last line of standard output.
+/// Calls a function with arguments from standard input; its value is the last line of standard
+/// output.
 const NODE_CALL: &str = r#"
 const fs = require("fs"), [file, entry] = process.argv.slice(1);
 const source = fs.readFileSync(file, "utf8"), given = JSON.parse(fs.readFileSync(0, "utf8"));
@@ -25,7 +26,7 @@ try {
 } catch (error) { fail(error); }
 "#;
 
-/// An answer that is ready to run.
+/// An answer ready to run.
 pub(super) struct Prepared<'a> {
     rules: &'a CommandRules,
     files: &'a ProgramFiles,
@@ -33,11 +34,11 @@ pub(super) struct Prepared<'a> {
     folder: PrivateFolder,
 }
 
-/// A process that has ended, or was ended.
+/// A process after its end.
 struct Finished {
     stdout: Vec<u8>,
     stderr: String,
-    /// `None`: it took too long.
+    /// `None`: timeout.
     code: Option<i32>,
     /// How it ended, in words.
     ended: String,
@@ -46,10 +47,10 @@ struct Finished {
 }
 
 impl<'a> Prepared<'a> {
-    /// Writes and parses or compiles an answer; the reply where it is refused.
+    /// Writes and parses or compiles an answer; returns a reply if rejected.
     ///
     /// # Errors
-    /// A sentence: the machine, the parser or the compiler fails.
+    /// A sentence: the machine, parser or compiler fails.
     pub(super) fn new(
         (rules, files, tests): (&'a CommandRules, &'a ProgramFiles, &'a TestRules),
         source: &str,
@@ -69,7 +70,7 @@ impl<'a> Prepared<'a> {
             None => Ok(Ok(prepared)),
             Some((reply, true)) => Ok(Err(reply)),
             Some((reply, false)) => {
-                // Without a place in the answer, it may be the compiler that is wrong.
+                // Without a position in the answer, the compiler itself may be broken.
                 prepared.write(&tests.file, language.probe.as_bytes())?;
                 match prepared.refusal(language, keep_going)? {
                     None => Ok(Err(reply)),
@@ -89,7 +90,7 @@ impl<'a> Prepared<'a> {
         std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Why the answer does not parse or compile, and whether that has a place in it.
+    /// Why the answer does not parse or compile, and whether the message has a position in it.
     fn refusal(
         &self,
         language: &Language,
@@ -114,7 +115,8 @@ impl<'a> Prepared<'a> {
             *first = compiler;
         }
         if language.is_compiled {
-            // What it writes is gone with its sandbox; messages come first, so that they cannot be in the program.
+            // Output is returned via stdout since the sandbox is deleted; messages come first, so
+            // cannot be part of the program.
             let script = "\"$@\" -o \"$HOME/made\" > \"$HOME/said\" 2>&1 || { cat \"$HOME/said\"; exit 1; }; cat \"$HOME/made\"";
             words = ["sh", "-c", script, "sh"]
                 .map(str::to_owned)

@@ -58,10 +58,10 @@ fn annotations(tokens: &[Token]) -> Vec<Edit> {
         if start > 0 && sign(start - 1) == Some('@') {
             edits.push(Edit::blank(whole(start - 1)));
         } else if has_arguments && sign(at - usize::from(at > 0)) == Some('[') {
-            // `@[Suppress("x") Other]`; brackets that become empty are an error of the answer.
+            // `@[Suppress("x") Other]`; empty brackets are an error of the answer.
             edits.push(Edit::blank(whole(start)));
         } else if sign(at.wrapping_sub(1)) == Some('=') || word(at + 1) == Some("as") {
-            // Another name for it.
+            // An alias.
             edits.push(Edit::cross_out(range.clone()));
         }
     }
@@ -155,7 +155,7 @@ fn tokens(text: &[char], has_nested_comments: bool) -> Vec<Token> {
     tokens
 }
 
-/// The characters after Java's `\u0041`, each with its first place.
+/// Characters after resolving Java's `\u0041`, each with its start.
 fn unescaped(text: &[char]) -> Vec<(char, usize)> {
     let mut letters = Vec::with_capacity(text.len());
     let mut at = 0;

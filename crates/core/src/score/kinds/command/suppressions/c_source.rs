@@ -1,9 +1,9 @@
-//! Directives and operators of the C preprocessor that change what its compiler reports, found as the compiler finds
-//! them: after trigraphs, line splices and comments.
+//! C preprocessor directives and operators that change compiler reports, found as the compiler
+//! does: after trigraphs, line splices and comments.
 
 use super::edit::Edit;
 
-/// Pragmas that say nothing about warnings. All others are hidden.
+/// Pragmas unrelated to warnings. All others are hidden.
 const KEPT_PRAGMAS: [&str; 14] = [
     "STDC",
     "acc",
@@ -21,10 +21,10 @@ const KEPT_PRAGMAS: [&str; 14] = [
     "weak",
 ];
 
-/// Tokens behind `_Pragma`, which takes one literal, or one that a macro makes.
+/// Tokens after `_Pragma`, which takes one literal, or one made by a macro.
 const MAX_OPERAND_TOKENS: usize = 64;
 
-/// What standards and options decide about the same bytes. An answer does not know its checker's, so all are read.
+/// A reading of the source by standards and options. A checker's are unknown, so all are tried.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     has_trigraphs: bool,
@@ -34,7 +34,7 @@ struct Reading {
     has_header_names: bool,
 }
 
-/// Characters of a raw string's delimiter; a compiler refuses more.
+/// Length of a raw string's delimiter; compilers reject longer ones.
 const MAX_DELIMITER: usize = 16;
 
 pub(super) fn find(text: &[char]) -> Vec<Edit> {
@@ -44,7 +44,7 @@ pub(super) fn find(text: &[char]) -> Vec<Edit> {
         let mut pairs = joined.iter().flat_map(|letters| letters.windows(2));
         pairs.any(|pair| is(pair[0].0, pair[1].0))
     };
-    // What a standard may read in another way.
+    // Standards differ here.
     let is_open = [
         text.windows(2).any(|pair| pair == ['?', '?']),
         has_pair(|first, second| (first, second) == ('R', '"')),
@@ -79,9 +79,9 @@ enum Token {
 
 struct Lexer<'t> {
     reading: Reading,
-    /// Characters after trigraphs and splices, each with its first place in the source.
+    /// Characters after trigraphs and splices, each with its start in the source.
     letters: &'t [(char, usize)],
-    /// In `letters`.
+    /// Index in `letters`.
     at: usize,
     source_length: usize,
     /// Whether `<` begins a header's name.
@@ -131,20 +131,20 @@ impl<'t> Lexer<'t> {
         self.letters.get(at).map(|(letter, _)| *letter)
     }
 
-    /// The place in the source of one of `letters`.
+    /// Position in the source of one of `letters`.
     fn place(&self, at: usize) -> usize {
         self.letters
             .get(at)
             .map_or(self.source_length, |(_, place)| *place)
     }
 
-    /// `#` or its digraph; the trigraph has become one.
+    /// `#` or its digraph; trigraphs are already replaced.
     fn is_hash(&self, at: usize) -> bool {
         self.letter(at) == Some('#')
             || (self.letter(at), self.letter(at + 1)) == (Some('%'), Some(':'))
     }
 
-    /// White space and comments, without the ends of lines.
+    /// White space and comments, without line ends.
     fn skip_space(&mut self) {
         loop {
             match (self.peek(0), self.peek(1)) {
@@ -168,7 +168,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// The token here; not after white space.
+    /// The next token; expects no white space.
     fn next(&mut self) -> Option<Token> {
         let first = self.peek(0)?;
         let start = self.at;
@@ -215,7 +215,7 @@ impl<'t> Lexer<'t> {
             .collect()
     }
 
-    /// Up to the closing quote, at most to the end of the line.
+    /// Reads up to the closing quote, at most to the end of the line.
     fn literal(&mut self, close: char) -> Token {
         self.at += 1;
         while let Some(letter) = self.peek(0) {
@@ -233,7 +233,7 @@ impl<'t> Lexer<'t> {
         Token::Literal
     }
 
-    /// From `"` on: `"x( .. )x"`.
+    /// Reads from `"` on: `"x( .. )x"`.
     fn raw_string(&mut self) -> Token {
         let start = self.at;
         let mut end = start + 1;
@@ -273,7 +273,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Behind `#` at the start of a line.
+    /// Reads after `#` at the start of a line.
     fn directive(&mut self, start: usize) {
         self.takes_header = self.reading.has_header_names;
         self.skip_space();
@@ -306,8 +306,8 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// A header below `..` may be the answer itself, read as one of the system, of which nothing is reported; one that a
-    /// macro names may be it, too. Both are made names of nothing.
+    /// A header path with `..` may be the answer itself read as a system header, which is not
+    /// reported; one named by a macro may be too. Both are made invalid.
     fn header(&mut self, keyword: usize) {
         let end = self.at;
         self.skip_space();
@@ -332,7 +332,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Hides a directive from its `#` to the end of its line.
+    /// Hides a directive from `#` to the end of its line.
     fn blank_line(&mut self, start: usize) {
         loop {
             self.skip_space();
@@ -349,7 +349,7 @@ impl<'t> Lexer<'t> {
         self.edits.push(Edit::blank(range));
     }
 
-    /// `_Pragma ( .. )` anywhere, and as a name alone.
+    /// `_Pragma ( .. )`, or the bare name.
     fn operator(&mut self, token: &Token, start: usize) {
         let is_pragma =
             matches!(token, Token::Word(word) if word == "_Pragma" || word == "__pragma");
@@ -382,7 +382,7 @@ impl<'t> Lexer<'t> {
         self.blank(start);
     }
 
-    /// Whether the next token, in any line, is `(`.
+    /// Whether the next token, on any line, is `(`.
     fn is_call_ahead(&self) -> bool {
         self.letters[self.at.min(self.letters.len())..]
             .iter()
@@ -392,7 +392,7 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// The characters that the compiler's lexer sees: no trigraph, no line that a backslash continues.
+/// Characters seen by the compiler's lexer: without trigraphs and line continuations.
 fn joined_lines(text: &[char], has_trigraphs: bool) -> Vec<(char, usize)> {
     let mut letters = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -402,7 +402,7 @@ fn joined_lines(text: &[char], has_trigraphs: bool) -> Vec<(char, usize)> {
             .flatten();
         let (shown, length) = trigraph.map_or((letter, 1), |shown| (shown, 3));
         if shown == '\\' {
-            // Compilers forgive white space between the backslash and the end of the line.
+            // Compilers allow white space between the backslash and the line end.
             let rest = &text[at + length..];
             let blanks = rest
                 .iter()
@@ -434,7 +434,7 @@ fn trigraph(last: char) -> Option<char> {
     })
 }
 
-/// White space within a line. A carriage return is one: it ends a line only with the line feed behind it.
+/// White space within a line, including a carriage return without a line feed.
 fn is_space(letter: char) -> bool {
     matches!(
         letter,

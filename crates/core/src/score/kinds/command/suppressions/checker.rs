@@ -1,18 +1,18 @@
-//! Options and a header by which checkers ignore what an answer says about its own findings.
+//! Options and a header that make checkers ignore suppressions in an answer.
 
 use std::path::Path;
 
-/// The file name of [`HEADER`], in the folder of the answer.
+/// File name of [`HEADER`] in the answer's folder.
 pub(crate) const HEADER_NAME: &str = "grpo-tui-checker.h";
-/// Makes nothing of `_Pragma`, however an answer spells it (`##` can join it of two names). A compiler reports nothing
-/// of a system header, not that a name of its own is defined.
+/// Disables `_Pragma` in any spelling (`##` can join it from parts). A system header is exempt from
+/// reports, such as that a reserved name is defined.
 pub(crate) const HEADER: &str =
     "#pragma GCC system_header\n#undef _Pragma\n#define _Pragma(text)\n";
 
-/// Complains of a lint's name that the compiler does not know.
+/// Reports unknown lint names.
 const UNKNOWN_LINTS: &str = "unknown-lints";
 
-/// Options by which a program ignores what code says about its findings: program, subcommand, option.
+/// Options that ignore suppressions in code: program, subcommand, option.
 const OPTIONS: [(&str, &str, &str); 8] = [
     ("ruff", "check", "--ignore-noqa"),
     ("flake8", "", "--disable-noqa"),
@@ -24,12 +24,12 @@ const OPTIONS: [(&str, &str, &str); 8] = [
     ("perlcritic", "", "--force"),
 ];
 
-/// Programs that run the one that follows.
+/// Programs that run the following one.
 const RUNNERS: [&str; 9] = [
     "bunx", "env", "npx", "pipx", "pnpm", "poetry", "uv", "uvx", "yarn",
 ];
 
-/// A program that checks code, as far as its name tells.
+/// A checker, recognised by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checker {
     /// gcc and clang.
@@ -64,7 +64,7 @@ impl Checker {
     }
 }
 
-/// The command with the options of its program that ignore suppressions.
+/// Adds the options that ignore suppressions.
 pub(crate) fn with_options(command: &[String]) -> Vec<String> {
     let mut command = command.to_vec();
     if command
@@ -107,8 +107,8 @@ fn file_name(program: &str) -> &str {
         .unwrap_or_default()
 }
 
-/// `-F` for each lint that the command makes an error, so that an attribute that lowers it is an error too. `help`: the
-/// output of `rustc -W help`, since the lints differ between compilers.
+/// `-F` for each lint that the command makes an error, so that lowering it by an attribute is an
+/// error too. `help`: output of `rustc -W help`, since lints differ between compilers.
 pub(crate) fn forbidden_lints(command: &[String], help: &str) -> Vec<String> {
     let levels = levels(command);
     let groups: Vec<(&str, Vec<&str>)> = help.lines().filter_map(group).collect();
@@ -143,7 +143,8 @@ pub(crate) fn forbidden_lints(command: &[String], help: &str) -> Vec<String> {
         .collect()
 }
 
-/// The levels that a command sets, each with its lint or group: `-Dwarnings`, `-D warnings`, `--deny=warnings`.
+/// Levels set by a command with their lint or group: `-Dwarnings`, `-D warnings`,
+/// `--deny=warnings`.
 fn levels(command: &[String]) -> Vec<(char, String)> {
     let mut levels = Vec::new();
     let mut words = command.iter().peekable();

@@ -1,23 +1,23 @@
-//! Changes of a text that keep the places of everything else.
+//! Text edits that preserve the positions of everything else.
 
 use std::ops::Range;
 
-/// Characters of a source that the checker does not see.
+/// Characters of a source hidden from the checker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Edit {
     /// Character indices.
     pub(super) range: Range<usize>,
-    /// What replaces each of them; line ends stay.
+    /// Replaces each of them except line ends.
     fill: char,
 }
 
 impl Edit {
-    /// Leaves out what the program can do without.
+    /// Blanks code that is not needed.
     pub(super) fn blank(range: Range<usize>) -> Self {
         Self { range, fill: ' ' }
     }
 
-    /// Makes another word of one.
+    /// Changes a word into another.
     pub(super) fn cross_out(range: Range<usize>) -> Self {
         Self { range, fill: 'x' }
     }
@@ -35,7 +35,7 @@ impl Edit {
     }
 }
 
-/// Applies what `find` finds until it finds nothing more: what is left out may uncover the next.
+/// Applies edits until `find` returns none: each may uncover another.
 pub(super) fn apply_all(
     text: &mut [char],
     found: &mut Vec<Range<usize>>,

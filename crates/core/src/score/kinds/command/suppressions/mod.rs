@@ -1,4 +1,5 @@
-//! Comments and attributes by which code switches off its own checker: `# noqa`, `# shellcheck disable=all`.
+//! Hides comments and attributes by which code disables its checker: `# noqa`, `# shellcheck
+//! disable=all`.
 
 mod annotations;
 mod c_source;
@@ -11,18 +12,18 @@ mod words;
 use checker::Checker;
 use edit::{Edit, apply_all};
 
-/// Suppressions of one answer that are named.
+/// Named per answer.
 const MAX_LISTED: usize = 10;
 
-/// A source whose suppressions are hidden from the checker, at the same positions.
+/// A source with hidden suppressions, at unchanged positions.
 pub(super) struct UnsuppressedSource<'s> {
     pub(super) source: String,
-    /// The first suppressions, each with its byte in the source.
+    /// The first suppressions with their byte offsets.
     pub(super) found: Vec<(usize, &'s str)>,
 }
 
 impl<'s> UnsuppressedSource<'s> {
-    /// `file`: the name of the file with the source. `programs`: what checks it.
+    /// `file`: name of the source's file. `programs`: its checkers.
     pub(super) fn from_source<'p>(
         source: &'s str,
         file: &str,
@@ -32,14 +33,14 @@ impl<'s> UnsuppressedSource<'s> {
         let mut found = Vec::new();
         let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
         let checkers: Vec<Checker> = programs.into_iter().map(Checker::of).collect();
-        // Another checker may have rules about `eval` itself.
+        // Other checkers may have rules about `eval` itself.
         if checkers.contains(&Checker::Shell) {
             found = shell_source::unwrap(&mut text);
         }
         for find in finders(ending, &checkers) {
             apply_all(&mut text, &mut found, find);
         }
-        // Ranges of several readings may overlap.
+        // Ranges of different readings may overlap.
         found.sort_unstable_by_key(|range| (range.start, usize::MAX - range.end));
         let mut end = 0;
         found.retain(|range| {
@@ -66,10 +67,9 @@ impl<'s> UnsuppressedSource<'s> {
     }
 }
 
-/// Finds what to hide in a source.
 type Finder = fn(&[char]) -> Vec<Edit>;
 
-/// What finds the suppressions of a file's language and of the programs that check it.
+/// Finders for a file's language and its checkers.
 fn finders(ending: &str, checkers: &[Checker]) -> Vec<Finder> {
     let is_c = checkers.contains(&Checker::C)
         || matches!(
@@ -103,12 +103,12 @@ fn finders(ending: &str, checkers: &[Checker]) -> Vec<Finder> {
     if matches!(ending, "java" | "kt" | "kts" | "scala" | "sc" | "groovy") {
         finders.push(annotations::find);
     }
-    // Last: words that the others have uncovered.
+    // Last, as other finders may uncover words.
     finders.push(words::find);
     finders
 }
 
-/// An answer in the language of a file's ending that suppresses its own finding.
+/// An answer that suppresses its own finding, in the language of a file name.
 pub(crate) fn suppressed_answer(file: &str) -> Option<&'static str> {
     Some(match file.rsplit_once('.')?.1 {
         "sh" | "bash" | "ksh" => "# shellcheck disable=all\nrm -rf $x/*\n",

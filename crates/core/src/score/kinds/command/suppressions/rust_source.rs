@@ -1,15 +1,15 @@
-//! Attributes that change the level of Rust's lints, found in tokens.
+//! Rust attributes that change lint levels, found in tokens.
 
 use std::ops::Range;
 
 use super::edit::Edit;
 
-/// Attributes that change a lint's level. `deny` and `forbid` only add findings.
+/// `deny` and `forbid` only add findings.
 const LEVELS: [&str; 3] = ["allow", "expect", "warn"];
-/// Attributes that exempt code from other checkers' findings.
+/// Attributes that exempt code from other checkers.
 const EXEMPTIONS: [&str; 2] = ["rustfmt", "rustfmt_skip"];
 
-/// Attributes `cfg_attr` within one another.
+/// Nested `cfg_attr`s.
 const MAX_DEPTH: usize = 128;
 
 pub(super) fn find(text: &[char]) -> Vec<Edit> {
@@ -19,7 +19,7 @@ pub(super) fn find(text: &[char]) -> Vec<Edit> {
         .collect()
 }
 
-/// Whether a macro of the answer may make an attribute that changes a lint's level.
+/// Whether a macro of the answer could create a lint attribute.
 pub(crate) fn may_make_attributes(source: &str) -> bool {
     if !source.contains("macro") {
         return false;
@@ -61,7 +61,7 @@ impl Token {
     }
 }
 
-/// The tokens, in each way that an edition may read them.
+/// Tokens in each reading of the editions.
 fn readings(text: &[char]) -> Vec<Vec<Token>> {
     let is_open = text
         .windows(3)
@@ -80,7 +80,7 @@ fn readings(text: &[char]) -> Vec<Vec<Token>> {
     all
 }
 
-/// `has_c_strings`: whether `cr".."` is a raw string, as since the edition 2021.
+/// `has_c_strings`: whether `cr".."` is a raw string, as since edition 2021.
 fn tokens(text: &[char], start: usize, has_c_strings: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut at = start;
@@ -140,7 +140,7 @@ fn tokens(text: &[char], start: usize, has_c_strings: bool) -> Vec<Token> {
     tokens
 }
 
-/// White space of Rust, which has two direction marks.
+/// Rust's white space, including two direction marks.
 fn is_space(letter: char) -> bool {
     letter.is_whitespace() || matches!(letter, '\u{200e}' | '\u{200f}')
 }
@@ -210,7 +210,7 @@ fn char_or_lifetime_end(text: &[char], start: usize) -> usize {
     }
 }
 
-/// What to leave out of the attributes, each `# [ .. ]` or `# ! [ .. ]`.
+/// Edits to attributes, each `# [ .. ]` or `# ! [ .. ]`.
 fn attributes(tokens: &[Token]) -> Vec<Edit> {
     let mut edits = Vec::new();
     let closings = closings(tokens, '[', ']');
@@ -232,13 +232,14 @@ fn attributes(tokens: &[Token]) -> Vec<Edit> {
     edits
 }
 
-/// Finds what to leave out of one attribute, the inside of its brackets; returns how many attributes are left of it.
+/// Adds edits to one attribute (the inside of its brackets); returns how many attributes remain in
+/// it.
 fn left_of(attribute: &[Token], edits: &mut Vec<Edit>, depth: usize) -> usize {
     let (Some(first), Some(last)) = (attribute.first(), attribute.last()) else {
         return 1;
     };
     let word = first.word().unwrap_or_default();
-    // rustc itself refuses deeper ones.
+    // rustc rejects deeper ones.
     if LEVELS.contains(&word) || EXEMPTIONS.contains(&word) || depth > MAX_DEPTH {
         edits.push(Edit::blank(first.range.start..last.range.end));
         return 0;
@@ -259,7 +260,7 @@ fn left_of(attribute: &[Token], edits: &mut Vec<Edit>, depth: usize) -> usize {
             continue;
         }
         match left_of(part, edits, depth + 1) {
-            // With the comma behind it.
+            // Including the following comma.
             0 => {
                 if let Some(comma) = inside.get(end) {
                     edits.push(Edit::blank(comma.range.clone()));
@@ -271,7 +272,7 @@ fn left_of(attribute: &[Token], edits: &mut Vec<Edit>, depth: usize) -> usize {
     left
 }
 
-/// The commas outside of inner brackets.
+/// Commas outside inner brackets.
 fn top_commas(tokens: &[Token]) -> Vec<usize> {
     let mut depth = 0_i64;
     let mut commas = Vec::new();
@@ -286,7 +287,7 @@ fn top_commas(tokens: &[Token]) -> Vec<usize> {
     commas
 }
 
-/// Where each bracket of a kind closes.
+/// Closing positions of brackets of a kind.
 fn closings(tokens: &[Token], begin: char, end: char) -> Vec<Option<usize>> {
     let mut closings = vec![None; tokens.len()];
     let mut open = Vec::new();

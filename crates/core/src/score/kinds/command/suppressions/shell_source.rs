@@ -1,25 +1,25 @@
-//! Code that a shell script has as text: `eval '..'`, `bash -c '..'`, here documents of a shell. It is put where the
-//! command is, so that the checker reads it.
+//! Code in strings of a shell script: `eval '..'`, `bash -c '..'`, here documents for a shell.
+//! Moved into the place of the command, so that the checker reads it.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ksh", "ash", "zsh"];
-/// Commands that run the command behind them.
+/// Commands that run the following one.
 const PREFIXES: [&str; 5] = ["command", "builtin", "exec", "nohup", "time"];
-/// Words of the grammar that a command follows.
+/// Keywords before a command.
 const KEYWORDS: [&str; 9] = [
     "if", "then", "else", "elif", "while", "until", "do", "{", "!",
 ];
-/// Files that are standard input.
+/// Names of standard input.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
-/// A word, its quotes taken off.
+/// A word without quotes.
 #[derive(Debug)]
 struct Word {
     start: usize,
     end: usize,
-    /// Each character with its place; `None` where something is only known at run time.
+    /// Characters with positions; `None` if only known at run time.
     text: Option<Vec<(char, usize)>>,
 }
 
@@ -31,7 +31,7 @@ impl Word {
 }
 
 struct HereDocument {
-    /// The index of its command.
+    /// Index of its command.
     command: usize,
     delimiter: String,
     is_literal: bool,
@@ -41,24 +41,24 @@ struct HereDocument {
 #[derive(Default)]
 struct Command {
     words: Vec<Word>,
-    /// The index of the command whose output it reads.
+    /// Index of the command whose output it reads.
     reads_from: Option<usize>,
     bodies: Vec<Body>,
 }
 
-/// The body of a here document.
+/// Body of a here document.
 struct Body {
     text: Vec<(char, usize)>,
-    /// Where `<<` is.
+    /// Position of `<<`.
     operator: usize,
-    /// The end of the line with the delimiter.
+    /// End of the line with the delimiter.
     end: usize,
 }
 
-/// Levels of code within code.
+/// Nested code in strings.
 const MAX_NESTING: usize = 8;
 
-/// Replaces text by the code that it is. Returns the places that changed.
+/// Replaces strings by their code. Returns the changed ranges.
 pub(super) fn unwrap(text: &mut [char]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for _ in 0..MAX_NESTING {
@@ -83,7 +83,7 @@ pub(super) fn unwrap(text: &mut [char]) -> Vec<Range<usize>> {
     found
 }
 
-/// The words from the command's name on, without assignments and commands that only start it.
+/// Index of the command's name, after assignments and prefix commands.
 fn name_at(command: &Command) -> usize {
     let is_before = |word: &Word| match word.value() {
         Some(value) => {
@@ -170,7 +170,7 @@ fn unwrap_words(text: &mut [char], command: &Command) -> Option<Range<usize>> {
     Some(range)
 }
 
-/// The bodies of a command's here documents, in place of it.
+/// Replaces a command by its here documents.
 fn unwrap_bodies(text: &mut [char], command: &Command) -> Vec<Range<usize>> {
     let Some(start) = command.words.get(name_at(command)).map(|word| word.start) else {
         return Vec::new();
@@ -206,7 +206,7 @@ fn blank(text: &mut [char], range: Range<usize>) {
     }
 }
 
-/// Writes characters at their places; where quotes were taken off, what is before moves to the right.
+/// Writes characters at their positions; where quotes were removed, preceding text moves right.
 fn place(text: &mut [char], decoded: &[(char, usize)]) {
     let mut next: Option<usize> = None;
     for (letter, origin) in decoded.iter().rev() {
@@ -221,7 +221,7 @@ fn place(text: &mut [char], decoded: &[(char, usize)]) {
     }
 }
 
-/// The simple commands, in order.
+/// Parses the simple commands in order.
 fn commands(text: &[char]) -> Vec<Command> {
     let mut commands = vec![Command::default()];
     let mut waiting: Vec<(HereDocument, usize)> = Vec::new();
@@ -286,7 +286,7 @@ fn commands(text: &[char]) -> Vec<Command> {
                 }
             }
             '<' | '>' => {
-                // The file of a redirection is no argument.
+                // A redirection's file is not an argument.
                 at += 1;
                 while text
                     .get(at)
@@ -350,7 +350,7 @@ fn read_body(
     }
 }
 
-/// Text in which `$`, `` ` `` and `\` are special, `None` with one that is not escaped.
+/// Unescapes text in which `$`, `` ` `` and `\` are special; `None` if one is unescaped.
 fn unescaped(body: &[char], start: usize) -> Option<Vec<(char, usize)>> {
     let mut decoded = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! Suppressions in every spelling that a checker reads, and text that is none.
+//! Tests: suppressions in every spelling that checkers accept, and look-alikes.
 
 use super::checker::{forbidden_lints, with_options};
 use super::*;
@@ -89,7 +89,7 @@ fn checkers_do_not_see_suppressions_and_places_stay() {
     }
 }
 
-/// Each is whole lines that are hidden, before what stays.
+/// Each: hidden lines before the rest.
 #[test]
 fn the_preprocessor_is_not_told_in_any_spelling() {
     let code = "int main(void) { int x; return 0; }\n";
@@ -131,7 +131,7 @@ fn the_preprocessor_is_not_told_in_any_spelling() {
             "{directive:?}: {before:?}"
         );
     }
-    // Whatever a standard makes of the line before.
+    // In any standard's reading of the previous line.
     for before in [
         "char *s = \"/*\";",
         "char *s = \"\\\"/*\";",
@@ -148,7 +148,7 @@ fn the_preprocessor_is_not_told_in_any_spelling() {
         assert!(!hidden("a.cpp", &source).contains("pragma"), "{before:?}");
     }
     for (source, expected) in [
-        // The answer itself as a header of the system.
+        // The answer itself as a system header.
         (
             "#include <../../proc/self/cwd/a.c>\n",
             "#include <xx/xx/proc/self/cwd/a.c>\n",
@@ -323,7 +323,7 @@ fn lints_that_a_command_makes_errors_are_forbidden() {
     }
 }
 
-/// An answer of a kind that takes the square of its length, or a stack's depth.
+/// Answers that could take quadratic time or deep recursion.
 #[test]
 fn long_answers_do_not_overflow_the_stack() {
     let (opening, closing) = ("cfg_attr(a, ".repeat(2_000), ")".repeat(2_000));

@@ -1,5 +1,5 @@
-//! Words of comments that checkers look for. They are crossed out wherever a checker could read them, in text too:
-//! no checker runs the answer.
+//! Suppression words in comments. Also crossed out in strings, since checkers may read them there
+//! and the answer is not run.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::edit::Edit;
 
-/// Anywhere in a text. `[S]`: a character of white space within a line, or one that is not seen.
+/// Anywhere in a text. `[S]`: white space within a line, or an invisible character.
 const ANYWHERE: &str = r"(?ix)
     (noqa)
   | \#[S!\#:]*(ruff|flake8|isort|fmt|yapf|mypy|pylint|pytype|pyright|basedpyright|pyrefly|zuban|ty|nopycln|credo|cmake-?lint|cmake-?format|robocop|deadnix|lint|typed)[S]*[:=]
@@ -31,14 +31,14 @@ const ANYWHERE: &str = r"(?ix)
   | <(auto-?generated)
   | \{-\#\s*(OPTIONS\w*|ANN)\b
 ";
-/// Behind a `#` in the same line.
+/// Words after `#` on the same line.
 const AFTER_HASH: &str = r"(?ix)
     (shellcheck|pyre-(?:ignore|fixme|unsafe|strict)|hadolint|yamllint|ansible-lint)
   | (pylint|pyright|mypy)[S]*:
   | coding[:=][S]*([-\w.]+)
 ";
 const SPACE: &str = r"[\s\p{Cf}\p{Cc}--\n]";
-/// Encodings in which a file of Python reads as its bytes do.
+/// Encodings in which Python reads the file like UTF-8.
 const PLAIN_ENCODINGS: [&str; 6] = ["utf-8", "utf8", "utf_8", "ascii", "latin-1", "iso-8859-1"];
 
 fn pattern(text: &str) -> Option<Regex> {

@@ -1,5 +1,5 @@
-//! Tests: validation costs steps and bytes of errors linear in the completion's size times the schema's, on schemas
-//! that invite more.
+//! Tests that validation takes steps and error bytes linear in completion size times schema size,
+//! for adversarial schemas.
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -27,8 +27,7 @@ fn compile(mut schema: Json, draft: &str) -> Schema {
     Schema::compile(&task, files).unwrap()
 }
 
-/// Validates, explains where there is something to explain, and holds both to the bound: no allowance for small
-/// completions.
+/// Validates and explains within the bound, without the allowance for small completions.
 fn check(schema: &Schema, text: &str, valid: bool) -> Vec<Violation> {
     let document = json::parse(text, 0).unwrap();
     let root = &document.root;
@@ -58,7 +57,7 @@ fn check(schema: &Schema, text: &str, valid: bool) -> Vec<Violation> {
     found
 }
 
-/// Expressions: so many operators, each a branch that its constant tells from the others, and a leaf.
+/// Expressions: `operators` branches told apart by a constant, and a leaf.
 fn expressions(combine: &str, operators: usize, definitions: &str) -> Json {
     let this = json!({"$ref": format!("#/{definitions}/e")});
     let operator = |number: usize| {
@@ -151,7 +150,7 @@ proptest! {
         let leaf = if wrong { "{}" } else { r#"{"n":1}"# };
         let leaves = vec![leaf; width].join(",");
         check(&schema, &expression(depth, operators, if depth == 0 { leaf } else { &leaves }), !wrong);
-        // Below keys, with faults beside it.
+        // Below keys, next to faults.
         let mut record = expressions("oneOf", operators, "$defs");
         record["type"] = "object".into();
         record["properties"] = json!({"e": record["$ref"].take(), "k": {"type": "string"}});
@@ -201,7 +200,7 @@ fn what_costs_more_is_ended_and_says_so() {
         json!({}),
         json!({"minimum": 2}),
     ] {
-        // 2 kB that ask for 2^60 checks of one number: all are made where all hold, or where none does.
+        // 2 kB that require 2^60 checks of one number: all are made if all hold, or none.
         let (combine, levels) =
             if last == json!(false) || last["type"] == "string" || last["minimum"] == 2 {
                 ("anyOf", 60)
@@ -210,7 +209,7 @@ fn what_costs_more_is_ended_and_says_so() {
             };
         ended(doubled(combine, levels, last), "1", "too many steps");
     }
-    // Decided at once; the reasons are without end.
+    // Decided at once; the reasons are endless.
     let twice = json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string"}}});
     let deep = format!("{}1{}", r#"{"b":1,"a":"#.repeat(60), "}".repeat(60));
     ended(
@@ -227,7 +226,7 @@ fn what_costs_more_is_ended_and_says_so() {
 
 #[test]
 fn the_form_for_explanations_says_the_same() {
-    // Properties that a branch has evaluated, references into and out of branches, drafts without `if`.
+    // Properties evaluated by a branch, references into and out of branches, drafts without `if`.
     for (schema, text) in [
         (
             json!({"anyOf": [{"properties": {"a": {}}}], "oneOf": [{"properties": {"b": {}}}], "unevaluatedProperties": false}),

@@ -1,5 +1,5 @@
-//! `call:NAME{key:value,…}` between two tokens, strings between two tokens of their own, keys and other values bare: as
-//! FunctionGemma and Gemma 4 write a call.
+//! FunctionGemma and Gemma 4: `call:NAME{key:value,…}` between two tokens, strings between two
+//! others, keys and other values bare.
 
 use std::fmt::Write;
 
@@ -87,7 +87,7 @@ impl CallSyntax for Gemma {
 }
 
 impl Gemma {
-    /// Reads a value, and returns where it ends.
+    /// Reads a value; returns its end.
     fn value(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let rest = &text[at..];
         if depth > MAX_DEPTH {
@@ -152,7 +152,7 @@ impl Gemma {
         Ok(at + 1)
     }
 
-    /// Reads a key with its colon; keys of objects may be written as strings.
+    /// Reads a key with its colon; keys may be written as strings.
     fn key(&self, text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
         let end = if text[at..].starts_with(self.quote) {
             self.string(text, at, calls)?

@@ -1,6 +1,7 @@
-//! gpt-oss's messages (OpenAI's harmony): a call is one to `functions.NAME`, in the header of the channel or of the role:
-//! `<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{…}<|call|>`. Messages of the channel `analysis`
-//! are reasoning, and those without a receiver are text, such as a preamble in `commentary`.
+//! gpt-oss (OpenAI's harmony): a call is a message to `functions.NAME`, in the channel's or role's
+//! header: `<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{…}<|call|>`.
+//! Messages of channel `analysis` are reasoning; those without receiver are text, such as a
+//! preamble in `commentary`.
 
 use std::ops::Range;
 
@@ -57,7 +58,7 @@ impl CallSyntax for Harmony {
         let header = &text[at..content];
         let start = content + MESSAGE.len();
         let Some(name) = receiver(text, &(at..content)) else {
-            // Reasoning; other messages are no calls.
+            // Reasoning; other messages are not calls.
             return match header.contains("analysis") {
                 true => find_any(text, start, &ENDS).map(|end| after_end(text, end)),
                 false => Err(unreadable(
@@ -123,18 +124,17 @@ impl CallSyntax for Harmony {
     }
 }
 
-/// Whether a text has messages.
 pub(crate) fn has_messages(text: &str) -> bool {
     text.contains(START) || text.contains(CHANNEL)
 }
 
-/// Whether one of the messages of a text has a receiver.
+/// Whether a message has a receiver.
 pub(crate) fn has_call(text: &str) -> bool {
     messages(text)
         .any(|(header, _)| has_messages(&text[header.clone()]) && receiver(text, &header).is_some())
 }
 
-/// The headers of messages, each with its content.
+/// Headers of messages with contents.
 fn messages(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -146,7 +146,7 @@ fn messages(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     })
 }
 
-/// The receiver that a header names, without the tokens behind it.
+/// A header's receiver, without the tokens after it.
 fn receiver(text: &str, header: &Range<usize>) -> Option<Range<usize>> {
     let start = header.start + text[header.clone()].find(RECEIVER)? + RECEIVER.len();
     let end = text[start..header.end].find([' ', '<']);

@@ -1,5 +1,6 @@
-//! `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, as Hermes, Qwen2.5 and Qwen3 write calls; and a JSON list of
-//! calls, for templates with a format of their own. Both read both, in the completion itself (`crate::score::kinds::tool_calls::calls`).
+//! Hermes, Qwen2.5 and Qwen3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`; and a JSON
+//! list of calls, for templates with other formats. Both read both, in place
+//! (`crate::score::kinds::tool_calls::calls`).
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use crate::text::json_line;
 
 #[derive(Debug)]
 pub(crate) struct Hermes {
-    /// Whether calls are written in blocks, and not in a list.
+    /// Blocks instead of a list.
     in_blocks: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `{"name": …, "parameters": {…}}`, as Llama 3.1 to 3.3 write a call, after `<|python_tag|>` or alone; several are
+//! Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, after `<|python_tag|>` or alone; several are
 //! separated by `;`.
 
 use serde_json::{Value, json};

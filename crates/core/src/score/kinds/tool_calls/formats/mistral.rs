@@ -1,5 +1,6 @@
-//! `[TOOL_CALLS]` of Mistral's models: a list of calls after it (tokenizers up to v7), or `NAME[ARGS]{…}` after each (v11
-//! and later, where `[CALL_ID]` and an id may follow the name). Both formats read both.
+//! Mistral: `[TOOL_CALLS]` before a list of calls (tokenizers up to v7), or before each
+//! `NAME[ARGS]{…}` (v11 and later, where `[CALL_ID]` and an id may follow the name). Both formats
+//! read both.
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ const ARGUMENTS: &str = "[ARGS]";
 
 #[derive(Debug)]
 pub(crate) struct Mistral {
-    /// Whether names stand before arguments, and not in a list.
+    /// Names before arguments instead of a list.
     has_names: bool,
 }
 
@@ -66,7 +67,7 @@ impl CallSyntax for Mistral {
         if text[arguments..].starts_with(ARGUMENTS) {
             arguments = after_white_space(text, arguments + ARGUMENTS.len());
         }
-        // `NAME[ARGS]` in pieces is not yet a call.
+        // A partial `NAME[ARGS]` is not yet a call.
         if !text[arguments..].starts_with('{') {
             expect(text, arguments, "{")?;
         }

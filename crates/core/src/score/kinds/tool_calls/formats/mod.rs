@@ -1,4 +1,4 @@
-//! The formats of calls, one file each.
+//! Call formats, one file each.
 
 pub(super) mod functiongemma;
 pub(super) mod harmony;

@@ -1,5 +1,6 @@
-//! `<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, each tag on its own line, as
-//! Qwen3-Coder and Qwen3.5 write a call. The tool's schema says whether a value is a string or JSON.
+//! Qwen3-Coder and Qwen3.5:
+//! `<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, each tag on
+//! its own line. The tool's schema decides whether a value is a string or JSON.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -102,7 +103,7 @@ impl CallSyntax for QwenXml {
     }
 }
 
-/// The value between two tags: without one line break on each side, and without the indent of the closing tag.
+/// The value between two tags, without one line break on each side and the closing tag's indent.
 fn value_within(text: &str, between: Range<usize>) -> Range<usize> {
     let written = &text[between.clone()];
     let (break_before, is_crlf) = match written.as_bytes() {

@@ -1,4 +1,4 @@
-//! Completions in pieces: the same text and calls, however they come.
+//! Tests that pieces of any size give the same text and calls.
 
 use proptest::prelude::*;
 
@@ -185,7 +185,7 @@ fn calls_that_are_enforced_are_given_out_piece_by_piece() {
     );
 }
 
-/// JSON of arguments, white space and awkward texts included.
+/// JSON of arguments, with white space and awkward texts.
 fn arguments() -> impl Strategy<Value = String> {
     let text = prop::sample::select(vec![
         "a",
@@ -218,8 +218,8 @@ fn arguments() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Broken off anywhere and in whatever pieces: the same parts as of the whole; and of what is complete, the same as of
-    /// completions that are not enforced.
+    /// Truncated anywhere and in any pieces: same parts as of the whole; complete ones as without
+    /// enforcement.
     #[test]
     fn pieces_of_enforced_calls_are_the_whole(
         calls in prop::collection::vec((prop::sample::select(vec!["f", "get_weather", "g\"é"]), arguments()), 0..4),

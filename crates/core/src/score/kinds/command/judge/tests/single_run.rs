@@ -1,4 +1,4 @@
-//! Programs that are started for each answer: their exit code is the tier, or they check code in a file.
+//! Tests of programs started per answer: by exit code, or as checkers of a file.
 
 use super::*;
 use crate::score::needs::CodeRules;
