@@ -7,6 +7,7 @@ mod distillation;
 mod endpoint_teacher;
 mod full_disk;
 mod guard;
+mod demonstrations;
 pub(crate) mod guided;
 mod learning;
 mod mixed;

@@ -12,14 +12,19 @@ const MAX_TURNS: usize = 256;
 
 /// The turns under `messages`.
 pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
-    let turns = match fields.get("messages") {
+    messages_of(fields, "messages")
+}
+
+/// The turns under a key.
+pub(super) fn messages_of(fields: &Map<String, Value>, key: &str) -> Result<Vec<Message>, String> {
+    let turns = match fields.get(key) {
         Some(Value::Array(turns)) if turns.is_empty() => {
-            return Err("`messages` is empty; it needs at least one user turn".into());
+            return Err(format!("`{key}` is empty; it needs at least one turn"));
         }
         Some(Value::Array(turns)) => turns,
         Some(other) => {
             return Err(format!(
-                "`messages` is {}; it must be a list of {{\"role\", \"content\"}}",
+                "`{key}` is {}; it must be a list of {{\"role\", \"content\"}}",
                 show(other)
             ));
         }

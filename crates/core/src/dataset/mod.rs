@@ -1,6 +1,7 @@
 //! Prompt rows: reading, importing, editing, order in training, health.
 
 pub mod adaptive_order;
+mod demonstration;
 mod error;
 pub(crate) mod expected;
 mod guard;

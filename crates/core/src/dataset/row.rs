@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::demonstration::{self, demonstration_of, take_demonstration};
 use super::error::DatasetError;
 use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
@@ -41,6 +42,19 @@ impl PromptRow {
     /// The row's own tools, which replace the task's.
     pub fn tools(&self) -> Option<&Value> {
         self.fields.get("tools").filter(|tools| !tools.is_null())
+    }
+
+    /// The turns that follow the prompt in a demonstration: of the model, and of tools with the results of its calls. Empty
+    /// where the row has none.
+    pub fn demonstration(&self) -> Vec<Message> {
+        // Checked when the row was read.
+        demonstration_of(self.fields.other()).unwrap_or_default()
+    }
+
+    pub fn has_demonstration(&self) -> bool {
+        self.fields
+            .get(demonstration::KEY)
+            .is_some_and(|turns| !turns.is_null())
     }
 
     /// Hash of the prompt: all turns with roles, later ones included, and the row's own tools.
@@ -273,14 +287,15 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
         })?
         .trim_end_matches(['\r', '\n']);
     let value = exact_json::parse(text).map_err(|error| not_json(&error, text))?;
-    let Value::Object(fields) = value else {
+    let Value::Object(mut fields) = value else {
         return Err(format!(
             "expected an object, found {}; write {{\"messages\": […]}}",
             show(&value)
         ));
     };
-    let messages = messages(&fields)?;
+    let mut messages = messages(&fields)?;
     check_turns(&fields)?;
+    take_demonstration(&mut fields, &mut messages)?;
     let id = match fields.get("id") {
         None | Some(Value::Null) => format!("{stem}-{line}"),
         Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),

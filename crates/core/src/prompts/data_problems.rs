@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
+use super::demonstration::failing_demonstrations;
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
+use crate::format::counted;
 use crate::score::audit::shown_lines;
 use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
 use crate::task::PromptSet;
@@ -83,6 +85,7 @@ pub fn data_problems(
         unusable.extend(unusable_rows(task, *set, rows.len(), &problems));
         refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
         refused.extend(accepted_answers(task, scorer, *set, &rows, &lines));
+        refused.extend(failed_demonstrations(task, scorer, *set, &rows, &lines));
     }
     unusable.append(&mut refused);
     unusable.append(&mut repeated_prompts(task, sets));
@@ -122,6 +125,26 @@ fn unusable_rows(
         ),
         set,
         refused_share: problems.len() as f64 / count as f64,
+    })
+}
+
+fn failed_demonstrations(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
+) -> Option<DataProblem> {
+    let (count, first) = failing_demonstrations(task, scorer, rows, unusable)?;
+    Some(DataProblem {
+        kind: DataProblemKind::InvalidExpected,
+        message: format!(
+            "{}: {} failed with the task's tools, first on {first}; correct the rows",
+            label(task, set),
+            counted(count, "demonstration"),
+        ),
+        set,
+        refused_share: count as f64 / rows.len() as f64,
     })
 }
 

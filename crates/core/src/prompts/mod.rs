@@ -4,6 +4,7 @@
 mod completion_line;
 mod completion_rows;
 mod data_problems;
+mod demonstration;
 mod hand_conversation;
 mod rendering;
 
@@ -13,6 +14,7 @@ pub use data_problems::{
     DataProblem, DataProblemKind, TriedAnswers, data_problems, load_sets, repeated_prompts,
     similar_prompts,
 };
+pub use demonstration::{DemonstratedTurn, demonstrated_turns, demonstration_problem};
 pub use hand_conversation::{HandChain, HandConversation};
 pub use rendering::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer,

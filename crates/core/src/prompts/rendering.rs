@@ -86,7 +86,7 @@ pub fn reference_answer(
     })
 }
 
-/// Single-turn rows without a [`reference_answer`].
+/// Single-turn rows without a [`reference_answer`] or a demonstration.
 ///
 /// # Errors
 /// As [`reference_answer`].
@@ -97,7 +97,7 @@ pub fn rows_without_answer<'a>(
 ) -> Result<Vec<&'a PromptRow>, TextError> {
     let mut without = Vec::new();
     for row in rows.filter(|row| row.turn_count() == 1) {
-        if reference_answer(task, scorer, row)?.is_none() {
+        if !row.has_demonstration() && reference_answer(task, scorer, row)?.is_none() {
             without.push(row);
         }
     }

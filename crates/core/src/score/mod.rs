@@ -25,7 +25,7 @@ pub use kinds::rubric::{
 pub(crate) use kinds::tool_calls::calls_of_message;
 pub use kinds::tool_calls::{
     AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout,
-    closed_parameters, has_json_arguments, text_before_calls,
+    closed_parameters, has_json_arguments, text_before_calls, written_calls,
 };
 pub use needs::trust::{Trust, TrustError};
 pub use needs::{

@@ -14,7 +14,7 @@ mod served; // a model loaded by another process
 mod settings; // questions and results
 mod tools; // tool calls, replies, ends of conversations
 mod watch; // progress of an eval
-mod written; // prepared conversations with tools
+mod written; // demonstrations and other prepared conversations
 
 use std::sync::{Arc, PoisonError};
 
@@ -39,7 +39,7 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use watch::{EvalWatch, Watcher};
-pub use written::{WrittenTokens, written_conversation};
+pub use written::{WrittenTokens, demonstrate, demonstrated_tokens, written_conversation};
 
 /// Step of an eval's random numbers; not used in training, so evals never repeat rollouts.
 pub const EVAL_STEP: u32 = u32::MAX;

@@ -1,13 +1,102 @@
-//! Conversations with tools and prepared completions, for pretraining.
+//! Conversations with tools and prepared completions: demonstrations, and what pretraining learns.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use candle_core::{Error, Result};
 
-use super::render;
-use super::tools::{TaskTools, ToolSession};
+use super::tools::{Sampled, TaskTools, ToolSession};
+use super::{Prompt, ScoredTask, Turn, render};
 use crate::dataset::PromptRow;
-use crate::prompts::turns_of;
-use crate::score::{AskedCalls, Task, asked_calls};
+use crate::prompts::{DemonstratedTurn, demonstrated_turns, turns_of};
+use crate::rollout::{Completion, StopReason};
+use crate::score::{AskedCalls, Task, asked_calls, written_calls};
 use crate::text::{Tokenizer, Transcript};
+
+/// Tokens of each completion of a row's demonstration.
+///
+/// # Errors
+/// A text that cannot be encoded.
+pub fn demonstrated_tokens(
+    task: &Task,
+    tokenizer: &Tokenizer,
+    row: &PromptRow,
+) -> Result<Vec<usize>> {
+    let demonstrated = demonstrated_turns(row);
+    if demonstrated.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tools = TaskTools::of_task(task, tokenizer, usize::MAX)?;
+    let texts = demonstrated
+        .into_iter()
+        .map_while(|said| tools.as_ref()?.text_of(said));
+    let tokens = texts.map(|text| Ok(tokenizer.answer_ids(&text).map_err(Error::wrap)?.len()));
+    tokens.collect()
+}
+
+/// Replays a row's demonstration with the task's tools and scores it, as if a model had sampled it,
+/// without log-probs. `None` without a demonstration, if a completion exceeds
+/// `max_completion_tokens`, or if a limit or a failure ends the conversation earlier.
+///
+/// # Errors
+/// Tools that cannot be opened; a chat template that rejects the conversation.
+pub fn demonstrate(
+    tokenizer: &Tokenizer,
+    scored: &ScoredTask<'_>,
+    prompt: &Prompt,
+    max_completion_tokens: usize,
+) -> Result<Option<Turn>> {
+    let demonstrated = demonstrated_turns(&prompt.row);
+    let tools = TaskTools::of_task(scored.task, tokenizer, scored.max_prompt_tokens)?;
+    let Some(tools) = tools.filter(|_| !demonstrated.is_empty()) else {
+        return Ok(None);
+    };
+    let (mut session, mut read) = (ToolSession::default(), prompt.token_ids.clone());
+    let last = demonstrated.len();
+    for (count, said) in (1..).zip(demonstrated) {
+        let Some(text) = tools.text_of(said) else {
+            return Ok(None);
+        };
+        let token_ids = tokenizer.answer_ids(&text).map_err(Error::wrap)?;
+        if token_ids.len() > max_completion_tokens {
+            return Ok(None);
+        }
+        let sampled = Sampled {
+            row: Cow::Borrowed(&prompt.row),
+            prompt: read,
+            completion: Completion::new(token_ids, Vec::new(), StopReason::Stop),
+            count,
+            is_last: true,
+        };
+        match tools.follow(prompt, &mut session, sampled)? {
+            ControlFlow::Continue(next) => read = next,
+            ControlFlow::Break(_) if (count as usize) < last => return Ok(None),
+            ControlFlow::Break(mut answer) => {
+                let tokens = answer.completion.token_ids.len();
+                let mut score = scored.scorer.score(&answer.text, Some(&answer.row));
+                scored.scorer.add_length(&mut score, tokens);
+                answer.completion.stop = StopReason::Guided;
+                let steps = answer.tools.iter_mut().flat_map(|tools| &mut tools.steps);
+                steps.for_each(|step| step.completion.stop = StopReason::Guided);
+                return Ok(Some(Turn {
+                    tools: answer.tools,
+                    ..Turn::new(answer.completion, answer.text, score)
+                }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+impl TaskTools<'_> {
+    /// The completion of a turn; `None` if its format cannot write the calls.
+    fn text_of(&self, said: DemonstratedTurn) -> Option<String> {
+        match said.calls.as_slice() {
+            [] => Some(said.text),
+            calls => written_calls(self.format, &self.definitions, &said.text, calls),
+        }
+    }
+}
 
 /// The prompt, and each completion with its stop token, preceded by the tokens read since the
 /// previous one.

@@ -1,6 +1,7 @@
 //! Guided groups: if no completion of a group has the full reward, the last is replaced by an
 //! answer with a higher reward than the others, so that a policy without success has a gradient.
-//! The answer is the row's `expected`, or sampled under the task's grammar.
+//! The answer is the row's `expected`, or sampled under the task's grammar; with tools it is the
+//! row's demonstration.
 //!
 //! Its log-probs are the free policy's and its ratio is 1, so its tokens have the weight of sampled
 //! ones. LUFFY (arXiv 2504.14945) instead divides by the other policy's probability, which is 1 for
@@ -9,7 +10,7 @@
 use super::error::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
-use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn};
+use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrate};
 use crate::prompts::reference_answer;
 use crate::rollout::{Completion, StopReason};
 
@@ -24,8 +25,9 @@ pub(super) fn guide(
 ) -> Result<(), TrainError> {
     let mut failed = Vec::new();
     for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
-        let is_alone = !trainer.task_of(question.prompt).task().has_partner();
-        if question.prompt.row.turn_count() == 1 && is_alone && !group.has_success() {
+        let (row, task) = (&question.prompt.row, trainer.task_of(question.prompt));
+        let is_known = !task.task().has_partner() || row.has_demonstration();
+        if row.turn_count() == 1 && is_known && !group.has_success() {
             failed.push(index);
         }
     }
@@ -62,9 +64,15 @@ pub(super) fn guiding_answers(
         return Ok(Vec::new());
     }
     let (mut indices, mut completions) = (Vec::new(), Vec::new());
-    let (mut sampled, mut requests) = (Vec::new(), Vec::new());
+    let (mut sampled, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for (index, question) in questions.iter().enumerate() {
-        if let Some(completion) = expected_completion(trainer, question.prompt)? {
+        if trainer.task_of(question.prompt).task().has_partner() {
+            let held = demonstrated(trainer, question.prompt)?;
+            answers.extend(held.map(|answer| GuidingAnswer {
+                question: index,
+                answer,
+            }));
+        } else if let Some(completion) = expected_completion(trainer, question.prompt)? {
             indices.push(index);
             completions.push(vec![completion]);
         } else if let Some(request) = trainer.guides[question.prompt.task].request(question) {
@@ -92,10 +100,19 @@ pub(super) fn guiding_answers(
         }
     };
     let scored = trainer.policy.score(completions, indices.iter().map(row))?;
-    let answers = indices.into_iter().zip(scored.into_iter().flatten());
-    Ok(answers
-        .map(|(question, answer)| GuidingAnswer { question, answer })
-        .collect())
+    let scored = indices.into_iter().zip(scored.into_iter().flatten());
+    answers.extend(scored.map(|(question, answer)| GuidingAnswer { question, answer }));
+    Ok(answers)
+}
+
+/// The conversation of the row's demonstration; `None` where it has none, or it is too long.
+///
+/// # Errors
+/// Those of the task's tools, and of the chat template.
+pub(super) fn demonstrated(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Turn>, TrainError> {
+    let (tasks, tokenizer) = (trainer.scored_tasks(), &trainer.policy.tokenizer);
+    let most = trainer.task_of(prompt).part.max_completion_tokens;
+    Ok(demonstrate(tokenizer, &tasks[prompt.task], prompt, most)?)
 }
 
 /// The row's expected answer with the end of turn; `None` if missing or too long.

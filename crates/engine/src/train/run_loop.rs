@@ -17,7 +17,8 @@ use super::step::grpo_steps;
 use super::supervised::sft_step;
 use super::trainer::Trainer;
 use crate::facts::{AlertLevel, SaveReason};
-use crate::policy::PolicyVersion;
+use crate::format::counted;
+use crate::policy::{PolicyVersion, demonstrated_tokens};
 use crate::prompts::rows_without_answer;
 use crate::run::events::{Alert, Eval};
 use crate::run::{Answer, Status};
@@ -181,8 +182,11 @@ fn trained_evals(trainer: &Trainer, record: &mut Record<'_>) -> Result<Vec<Eval>
 fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     let mut alerts = Vec::new();
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
-        // Conversations with tools or an agent are not guided.
-        let Some(cause) = guide.refusal().filter(|_| !task.task().has_partner()) else {
+        if task.task().has_partner() {
+            alerts.extend(undemonstrated(trainer, index)?);
+            continue;
+        }
+        let Some(cause) = guide.refusal() else {
             continue;
         };
         let rows = trainer
@@ -198,6 +202,49 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
+}
+
+/// An alert that some rows of a task with tools have no demonstration that fits.
+fn undemonstrated(trainer: &Trainer, index: usize) -> Result<Option<Alert>, TrainError> {
+    let (task, most) = (
+        &trainer.tasks[index],
+        trainer.tasks[index].part.max_completion_tokens,
+    );
+    if task.task().toolset().is_none() {
+        return Ok(None);
+    }
+    let (mut without, mut longer) = (0, Vec::new());
+    for prompt in trainer.prompts.set(PromptSet::Train, index) {
+        let lengths = demonstrated_tokens(task.task(), &trainer.policy.tokenizer, &prompt.row)?;
+        match lengths.iter().position(|tokens| *tokens > most) {
+            Some(turn) => longer.push((&prompt.row.id, turn + 1, lengths[turn])),
+            None => without += usize::from(lengths.is_empty()),
+        }
+    }
+    let mut why = Vec::new();
+    if without > 0 {
+        why.push(format!(
+            "{} without a demonstration",
+            counted(without, "row")
+        ));
+    }
+    if let Some((id, turn, tokens)) = longer.first() {
+        let rows = counted(longer.len(), "row");
+        why.push(format!(
+            "{rows} whose demonstration is longer than max_completion_tokens = {most} (the first, {id}: turn {turn} has {tokens})"
+        ));
+    }
+    let sentence = format!("Groups of {} are not guided.", why.join(", and of "));
+    let advice = "Add `demonstration` to rows: it is trained on where no conversation of a group earns the full reward. Without it, \
+                  a group whose conversations all earn the same teaches nothing.";
+    let alert = Alert::new(
+        "unguided",
+        AlertLevel::Info,
+        trainer.state.step,
+        sentence,
+        advice,
+    );
+    Ok((!why.is_empty()).then(|| task_alert(&task.part.name, alert)))
 }
 
 /// Named in an alert.

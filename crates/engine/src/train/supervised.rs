@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::checkpointing::collect;
 use super::error::TrainError;
 use super::gradient_shape::Extent;
-use super::guided::{GuidingAnswer, guiding_answers};
+use super::guided::{GuidingAnswer, demonstrated, guiding_answers};
 use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::StepPlan;
@@ -14,6 +14,7 @@ use crate::config::Method;
 use crate::facts::PhaseKind;
 use crate::policy::{PolicyVersion, Prompt, render};
 use crate::prompts::reference_answer;
+use crate::rollout::Completion;
 use crate::score::Tier;
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -125,10 +126,20 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
     Ok(examples)
 }
 
-/// One per turn of the row, following the answers of earlier turns.
+/// One per completion of the row's demonstration, or per turn of the row, following the answers
+/// of earlier turns.
 fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     let (tokenizer, task) = (&trainer.policy.tokenizer, trainer.task_of(prompt));
+    if let Some(held) = demonstrated(trainer, prompt)? {
+        let completions = held.prompted(&prompt.token_ids);
+        let example = |(prompt, completion): (&[u32], &Completion)| Example {
+            prompt: prompt.to_vec(),
+            completion: completion.token_ids.clone(),
+            ..Example::default()
+        };
+        return Ok(completions.map(example).collect());
+    }
     while let Some(row) = prompt.row.after(&answers) {
         let missing = || TrainError::NoAnswer {
             id: row.id.clone(),

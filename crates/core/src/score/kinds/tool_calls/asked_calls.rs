@@ -51,6 +51,26 @@ pub fn asked_calls(format: &CallFormat, tools: &Value, answer: &str) -> AskedCal
     read.map_or(AskedCalls::Unreadable, AskedCalls::Calls)
 }
 
+/// An answer of these calls in a format; `None` where it cannot write them. Text before the calls is left out where it would
+/// be read as something else.
+pub fn written_calls(
+    format: &CallFormat,
+    tools: &Value,
+    text: &str,
+    calls: &[ToolCall],
+) -> Option<String> {
+    let arguments: Vec<Value> = calls
+        .iter()
+        .map(|call| call.arguments.clone().into())
+        .collect();
+    let named = calls.iter().map(|call| call.name.as_str()).zip(&arguments);
+    let written = syntax_of(format).write(&named.collect::<Vec<_>>())?;
+    let is_read =
+        |answer: &String| asked_calls(format, tools, answer) == AskedCalls::Calls(calls.to_vec());
+    let whole = (!text.is_empty()).then(|| format!("{text}\n{written}"));
+    whole.into_iter().chain([written]).find(is_read)
+}
+
 /// Calls of a chat message as written by [`crate::api_client::message_text`]; of other text in
 /// Hermes's format.
 pub(crate) fn calls_of_message(tools: &Value, text: &str) -> AskedCalls {

@@ -15,7 +15,7 @@ mod syntax;
 mod tools;
 
 pub(crate) use asked_calls::calls_of_message;
-pub use asked_calls::{AskedCalls, asked_calls};
+pub use asked_calls::{AskedCalls, asked_calls, written_calls};
 pub use block_reader::CallReader;
 pub(super) use definition::KIND;
 pub use known_formats::{call_layout, has_json_arguments, text_before_calls};
