@@ -124,9 +124,16 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         malformed,
     );
     let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
+    let demonstrated =
+        |rows: &[PromptRow]| rows.iter().filter(|row| row.has_demonstration()).count();
     let sets: Vec<_> = loaded
         .iter()
-        .map(|(set, rows)| (*set, rows.len(), answered(rows)))
+        .map(|(set, rows)| SetCounts {
+            set: *set,
+            rows: rows.len(),
+            expected: answered(rows),
+            demonstrations: demonstrated(rows),
+        })
         .collect();
     check_completions(&task, loaded, &mut found);
     if choice.json {
@@ -286,21 +293,28 @@ fn check_completions(
     }
 }
 
-/// Prompt sets with the number of their rows, and of those with an expected answer.
-type Sets = [(PromptSet, usize, usize)];
+/// Rows of a prompt set.
+struct SetCounts {
+    set: PromptSet,
+    rows: usize,
+    /// With an expected answer.
+    expected: usize,
+    /// With a demonstration.
+    demonstrations: usize,
+}
 
 fn print_document(
     task: &Task,
-    sets: &Sets,
+    sets: &[SetCounts],
     guard: usize,
     found: &TaskFindings,
 ) -> Result<(), Failure> {
     let sets: serde_json::Map<_, _> = sets
         .iter()
-        .map(|(set, rows, expected)| {
+        .map(|counts| {
             (
-                set.name().to_owned(),
-                json!({"rows": rows, "expected": expected}),
+                counts.set.name().to_owned(),
+                json!({"rows": counts.rows, "expected": counts.expected, "demonstrations": counts.demonstrations}),
             )
         })
         .collect();
@@ -322,7 +336,7 @@ fn print_document(
     print_json(document).map(|_| ())
 }
 
-fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
+fn print_text(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) {
     let title = if task.title == task.name {
         String::new()
     } else {
@@ -335,13 +349,18 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
         task.kind()
     };
     println!("  {kind} {} ok", visible(&task.definition_file));
-    for (set, rows, expected) in sets {
+    for counts in sets {
+        let demonstrations = match counts.demonstrations {
+            0 => String::new(),
+            count => format!(", {count} with a demonstration"),
+        };
         println!(
-            "  {:<6} {}, {expected} with an expected answer",
-            set.name(),
-            counted(*rows, "row")
+            "  {:<6} {}, {} with an expected answer{demonstrations}",
+            counts.set.name(),
+            counted(counts.rows, "row"),
+            counts.expected,
         );
-        if let Some(tried) = TriedAnswers::of(task, *rows) {
+        if let Some(tried) = TriedAnswers::of(task, counts.rows) {
             println!(
                 "         {} tried, on {} of {}",
                 counted(tried.answers, "degenerate answer"),

@@ -86,9 +86,11 @@ fn call_twice(
     })
 }
 
-/// Calls in a row's messages, then in `expected`.
+/// Calls in a row's messages and demonstration, then in `expected`.
 fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
-    let called = row.messages.iter().flat_map(|message| message.tool_calls());
+    let shown = row.demonstration();
+    let messages = row.messages.iter().chain(&shown);
+    let called = messages.flat_map(|message| message.tool_calls());
     let expected = match &row.expected {
         Some(Value::Array(calls)) => calls.as_slice(),
         Some(call) => std::slice::from_ref(call),
@@ -98,7 +100,7 @@ fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
 }
 
 /// `{"name": .., "arguments": {..}}`, possibly under `function`.
-fn read_call(call: &Value) -> Option<ToolCall> {
+pub(crate) fn read_call(call: &Value) -> Option<ToolCall> {
     let call = call.get("function").unwrap_or(call);
     tool_call(call.get("name")?.as_str()?, call.get("arguments")?)
 }

@@ -35,6 +35,7 @@ pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentServer, ExitRe
 pub use agent_record::{AgentRecord, AgentRequest};
 pub use calls::{CallOutcome, ConversationLimits, StateQuery, StateQuestion, ToolCall, ToolReply};
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
+pub(crate) use check::read_call;
 pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;

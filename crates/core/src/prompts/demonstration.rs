@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
-use crate::environment::{CallOutcome, ChainEnd, ToolCall};
+use crate::environment::{CallOutcome, ChainEnd, ToolCall, read_call};
 use crate::format::{counted, shortened};
 use crate::score::{Scorer, Task, Tier};
 
@@ -31,21 +31,13 @@ pub fn demonstrated_turns(row: &PromptRow) -> Vec<DemonstratedTurn> {
         match turns.last_mut().filter(|_| message.role == "tool") {
             Some(turn) => turn.results.push(message.content),
             None => turns.push(DemonstratedTurn {
-                calls: message.tool_calls().iter().filter_map(call).collect(),
+                calls: message.tool_calls().iter().filter_map(read_call).collect(),
                 text: message.content,
                 results: Vec::new(),
             }),
         }
     }
     turns
-}
-
-fn call(written: &Value) -> Option<ToolCall> {
-    let function = written.get("function").unwrap_or(written);
-    Some(ToolCall {
-        name: function.get("name")?.as_str()?.to_owned(),
-        arguments: function.get("arguments")?.as_object()?.clone(),
-    })
 }
 
 /// Holds a row's demonstration with the task's tools. Returns the first thing that is not as it is recorded: a call that
