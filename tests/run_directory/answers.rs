@@ -73,7 +73,7 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     let markdown = runs(&["versus", run, "--markdown"]).1;
     for expected in [
         "### base vs step 30\n",
-        "**base to step 30: valid: +39.0 points (95% CI",
+        "**valid: +39.0 points (95% CI",
         "| valid | 60.0% [",
         "| valid in base | 59 | 1 (regressions) |",
         "#### Failures of base: 41 of 100 completions (41.0%)",

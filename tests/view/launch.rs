@@ -322,7 +322,7 @@ fn a_forecast_is_made_and_goes_stale() {
         stage.shows("40 steps on cpu, 2 threads")
             && stage.shows("187 MB of 25.3 GB")
             && stage.shows("25 to 27 s; 475 to 519 ms per step")
-            && stage.shows("GB are free"),
+            && stage.shows("GB free"),
         "{}",
         stage.screen()
     );
@@ -380,7 +380,7 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
     check(
         too_large,
         "f",
-        &["weights of 16 GB do not fit", "(200%), too big"],
+        &["weights of 16 GB do not fit", "(200%): does not fit"],
     );
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
 use crate::report::{
     EvalId, ReportError, Versus, base_and_trained_on, held_out_sets, list_evals, result_on,
-    versus_csv, versus_html, versus_markdown,
+    versus_csv, versus_html, versus_markdown, versus_text,
 };
 use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
@@ -131,7 +131,7 @@ fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         () if arguments.json => print_json(versus.document()),
         () if arguments.markdown => print(&versus_markdown(&versus)),
         () if arguments.csv => print(&versus_csv(&versus)),
-        () => print(&versus.page()),
+        () => print(&versus_text(&versus)),
     }
 }
 

@@ -10,10 +10,11 @@ use super::eval_results::{EvalId, EvalResult};
 use super::event_text::rates;
 use super::run_report::Report;
 use super::run_row::RunRow;
-use super::significance::{MetricComparison, verdict_lines};
+use super::significance::{MetricComparison, verdict};
 use super::tables::shown;
 use crate::facts::Target;
 use crate::format::{amount, counted, or_na};
+use crate::page::text::render;
 use crate::run::events::Eval;
 use crate::run::{Comparison, EvalRecord, HELD_OUT_SETS, RunFile, read_evals};
 use crate::secrets::visible;
@@ -225,7 +226,7 @@ impl RunComparison {
             } in result
             {
                 let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-                text.push_str(&verdict_lines(valid, exact.as_ref()));
+                text.push_str(&render(&verdict(valid, exact.as_ref())));
                 if *other_prompts > 0 {
                     let _ = writeln!(
                         text,

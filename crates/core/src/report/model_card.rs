@@ -3,12 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::html::Page;
-use super::markdown::{changed_configuration, line, results, table};
+use super::markdown::{changed_configuration, results};
 use super::run_report::Report;
-use super::summary_table::{labelled, rate_rows};
+use super::summary_table::tables;
 use crate::config::{BasePrecision, TrainConfig};
 use crate::format::{amount, duration, or_na};
 use crate::hub::{Quantization, embedded_model_names, find_model};
+use crate::page::markdown::{line, render, table};
 use crate::run::EvalSummary;
 use crate::score::Task;
 
@@ -123,19 +124,11 @@ fn rounding(
         log_prob_difference,
     }: &PublishedBase,
 ) -> String {
-    let [rounded, _] = summaries;
-    let titles = [format!(
-        "{} test set (n = {}), 95% CI",
-        line(task),
-        rounded.n
-    )];
-    let titles = titles
-        .into_iter()
-        .chain(["base in fp8, as trained", "base as published"].map(str::to_owned));
-    let rows = labelled(rate_rows(&summaries.each_ref()));
+    let names = ["base in fp8, as trained", "base as published"];
+    let evals = [(names[0], &summaries[0]), (names[1], &summaries[1])];
     format!(
         "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
-        table(&titles.collect::<Vec<_>>(), &rows, "l")
+        render(&tables(&format!("{task} test"), &evals))
     )
 }
 
