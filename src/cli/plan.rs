@@ -46,7 +46,7 @@ pub(super) fn run(
         Err(TrainError::DoesNotFit(error)) => {
             let forecast = Forecast {
                 shape: Some(of_config(config, gpus)),
-                ..of_memory(error.memory.clone())
+                ..of_memory((*error.memory).clone())
             };
             if json {
                 let why = Some(error.to_string());

@@ -27,6 +27,7 @@ use serde_json::Value;
 pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
+use crate::page::text::render;
 use crate::report::{Page, Report, RunComparison};
 use crate::run::{RunDirectory, RunError, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
@@ -120,7 +121,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             if json {
                 print_json(compared.document())
             } else {
-                print(&compared.page())
+                print(&render(&compared.page()))
             }
         }
         Command::Check(arguments) => check::run(&arguments, &run_folders),

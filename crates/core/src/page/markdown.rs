@@ -46,12 +46,13 @@ fn block(block: &Block) -> String {
 /// Its cells are escaped; `align` has a letter per column, `r` for right.
 pub fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule = align
+    let last = align.chars().last();
+    let letters = align
         .chars()
-        .map(|letter| if letter == 'r' { "---:|" } else { "---|" });
-    let rule: String = rule
-        .chain(std::iter::repeat("---:|"))
+        .chain(std::iter::repeat_with(|| last.unwrap_or('l')));
+    let rule: String = letters
         .take(head.len())
+        .map(|letter| if letter == 'r' { "---:|" } else { "---|" })
         .collect();
     std::iter::once(format!("\n{}|{rule}\n", row(head)))
         .chain(rows.iter().map(|cells| row(cells)))

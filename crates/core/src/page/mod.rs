@@ -7,7 +7,7 @@ pub mod text;
 
 use std::borrow::Cow;
 
-use crate::facts::Tier;
+use crate::facts::{AlertLevel, Tier};
 use crate::format::{amount, bytes, duration, percent, percent_interval};
 
 /// How much a line matters, and which side of a comparison it is of.
@@ -23,6 +23,16 @@ pub enum Level {
     Good,
     Warning,
     Error,
+}
+
+impl From<AlertLevel> for Level {
+    fn from(level: AlertLevel) -> Self {
+        match level {
+            AlertLevel::Info => Self::Info,
+            AlertLevel::Warning => Self::Warning,
+            AlertLevel::Error => Self::Error,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +125,14 @@ impl Table {
     pub fn new(head: &[&str], align: &'static str, rows: Vec<Row>) -> Self {
         let head = head.iter().map(|&title| title.to_owned()).collect();
         Self { head, rows, align }
+    }
+
+    /// With cells in their shortest form.
+    #[must_use]
+    pub fn short(mut self) -> Self {
+        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
+        cells.for_each(|cell| *cell = Cell::Text(cell.short()));
+        self
     }
 
     /// The texts of each row, its label first.

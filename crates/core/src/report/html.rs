@@ -13,21 +13,17 @@ use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, Versus};
 use super::error::ReportError;
-use super::eval_pair::{EvalPair, TaskSection, result_page};
+use super::eval_pair::{EvalPair, TaskSection};
 use super::eval_results::EvalResult;
-use super::event_text::{Level, alert_text, event_text};
-use super::failures::failure_table;
+use super::event_text::event_text;
 use super::gate::{Threshold, junit_values};
-use super::previous_run::RunChanges;
-use super::run_page::eval_table;
+use super::run_page::{self, eval_table, key_table};
 use super::run_report::Report;
 use super::run_row::configuration;
 use super::versus_text;
-use crate::config::Source;
 use crate::facts::TierOutcome;
-use crate::judge_check::{check_table, checks_in};
-use crate::page::Block;
 use crate::page::html::values;
+use crate::page::{Block, Cell, Row, Table};
 use crate::run::{EvalRecord, EventBody};
 use crate::secrets::{redact, visible_letter};
 
@@ -65,39 +61,28 @@ const TEMPLATES: [(&str, &str); 6] = [
 /// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
-    let sections: Vec<_> = TaskSection::all(report)
-        .iter()
-        .map(|section| task_section(report, section))
-        .collect();
-    let cause = report
-        .cause()
-        .map_or_else(String::new, |cause| format!(": {cause}"));
-    let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
-    let keys = configuration(file);
-    let outcome = report.outcome();
-    let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
+    let tasks = TaskSection::all(report);
+    let section = |task: &TaskSection<'_>| {
+        let examples = task.pair.as_ref().map(changed_answers).unwrap_or_default();
+        json!({"page": values(&run_page::failures(report, task)), "examples": examples})
+    };
+    let all_keys = key_table(configuration(file).into_iter().map(|(_, row)| row));
+    let end = [happenings(report), run_page::configuration(report)].concat();
     render(
         "run.html",
         context! {
             title => format!("{} · {}", report.directory.id(), file.task),
-            run => Serde(file),
-            name => report.directory.name(),
-            standing => report.progress() + &cause,
-            outcome => outcome.is_known().then(|| outcome.sentence()),
-            outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },
-            alerts => Serde(alerts),
-            sections => Serde(sections),
+            name => Some(report.directory.name()).filter(|name| !name.is_empty()).unwrap_or(&file.id),
+            summary => Serde(values(&run_page::summary(report))),
+            results => Serde(values(&run_page::results(report, &tasks))),
             charts => charts::charts(report),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
+            sections => Serde(tasks.iter().map(section).collect::<Vec<_>>()),
             evals => Serde(values(&[Block::Table(eval_table(history.evals.values()))])),
             many_evals => history.evals.len() > 30,
-            happenings => Serde(happenings(report)),
-            checkpoints => steps.join(", "),
-            best => report.best(),
-            changed_keys => Serde(keys.iter().filter(|(source, _)| *source != Source::Default).map(|(_, row)| row).collect::<Vec<_>>()),
-            all_keys => Serde(keys.iter().map(|(_, row)| row).collect::<Vec<_>>()),
-            changes => Serde(RunChanges::since_previous(&report.directory).map(|changes| json!({"previous": changes.previous, "rows": changes.rows}))),
-            provenance => Serde(provenance(report)),
+            end => Serde(values(&end)),
+            all_keys => Serde(values(&[Block::Table(all_keys)])),
+            provenance => Serde(values(&[provenance(report)])),
         },
     )
 }
@@ -240,25 +225,6 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
 
-/// What the page says of a task.
-fn task_section(
-    report: &Report,
-    TaskSection {
-        name,
-        history,
-        result,
-        pair,
-    }: &TaskSection<'_>,
-) -> serde_json::Value {
-    json!({
-        "of_task": if name.is_empty() { String::new() } else { format!(", {name}") },
-        "result": result.map(|result| json!({"set": result.set, "page": values(&result_page(report, result, pair.as_ref()))})),
-        "failures": failure_table(history, pair.as_ref()).unwrap_or_default(),
-        "judges": check_table(&checks_in(&report.directory.task_path().join(name))),
-        "examples": pair.as_ref().map(changed_answers).unwrap_or_default(),
-    })
-}
-
 /// The first answers that one metric tells apart, base beside trained.
 fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     const SHOWN: usize = 5;
@@ -340,42 +306,52 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
 
-/// Requests, notes, alerts and phases of the run.
-fn happenings(report: &Report) -> Vec<String> {
+/// Requests, notes and alerts of the run, and its checkpoints.
+fn happenings(report: &Report) -> Vec<Block> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);
     let alerts = history.alerts.values().cloned().map(EventBody::Alert);
-    let notes = history
-        .notes
-        .iter()
-        .map(|(_, note)| EventBody::Note(note.clone()));
-    controls
-        .chain(alerts)
-        .chain(notes)
+    let notes = history.notes.iter();
+    let notes = notes.map(|(_, note)| EventBody::Note(note.clone()));
+    let events = controls.chain(alerts).chain(notes);
+    let events: Vec<String> = events
         .filter_map(|event| Some(event_text(&event, 0)?.1))
-        .collect()
+        .collect();
+    let mut page = Vec::new();
+    if !events.is_empty() {
+        page.extend([
+            Block::heading("Alerts, requests and notes"),
+            Block::List(events),
+        ]);
+    }
+    if !report.checkpoints.is_empty() {
+        let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
+        let best = report.best();
+        let best = best.map_or_else(String::new, |best| {
+            format!("; the best on the eval set is step {best}")
+        });
+        let steps = format!("Steps {}{best}.", steps.join(", "));
+        page.extend([Block::heading("Checkpoints"), Block::info(steps)]);
+    }
+    page
 }
 
-fn provenance(report: &Report) -> Vec<(&str, String)> {
+fn provenance(report: &Report) -> Block {
     let (file, history) = (report.directory.file(), &report.history);
-    let mut rows = vec![
+    let device = history
+        .run
+        .as_ref()
+        .map_or_else(String::new, |run| run.device.clone());
+    let program = format!(
+        "grpo-tui {} ({})",
+        file.binary_version,
+        file.features.join(", ")
+    );
+    let known = [
         ("command", file.argv.join(" ")),
-        (
-            "program",
-            format!(
-                "grpo-tui {} ({})",
-                file.binary_version,
-                file.features.join(", ")
-            ),
-        ),
+        ("program", program),
         ("host", file.host.clone()),
-        (
-            "device",
-            history
-                .run
-                .as_ref()
-                .map_or_else(String::new, |run| run.device.clone()),
-        ),
+        ("device", device),
         (
             "total step time",
             format!("{:.0} s", report.computed_seconds()),
@@ -384,20 +360,23 @@ fn provenance(report: &Report) -> Vec<(&str, String)> {
         ("configuration", file.config_digest.clone()),
         ("base model", file.model_digest.clone()),
     ];
-    rows.extend(report.log_damage().map(|damage| ("log", damage)));
-    rows.extend(
-        file.task_files
-            .iter()
-            .map(|(name, digest)| (name.as_str(), digest.clone())),
-    );
-    rows
+    let files = file
+        .task_files
+        .iter()
+        .map(|(name, digest)| (name.as_str(), digest.clone()));
+    let rows = known
+        .into_iter()
+        .chain(report.log_damage().map(|damage| ("log", damage)))
+        .chain(files);
+    let rows = rows.map(|(name, value)| Row::new(name, [Cell::Text(value)]));
+    Block::Table(Table::new(&["", ""], "ll", rows.collect()))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::page::{Bar, Cell, Fact, Row, Table};
+    use crate::page::{Bar, Fact, Level};
 
     #[test]
     fn texts_are_masked_cut_and_escaped() {

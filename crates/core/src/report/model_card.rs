@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::html::Page;
-use super::markdown::{changed_configuration, results};
+use super::markdown::results;
+use super::run_page::changed_keys;
 use super::run_report::Report;
 use super::summary_table::tables;
 use crate::config::{BasePrecision, TrainConfig};
@@ -77,12 +78,7 @@ pub fn model_card(
             result.step
         )
     });
-    let configuration = changed_configuration(report);
-    let configuration = if configuration.is_empty() {
-        "\nAll keys have their defaults.\n".to_owned()
-    } else {
-        configuration
-    };
+    let configuration = render(&[changed_keys(report)]);
     let precision = match (file.config.base_precision, published) {
         (BasePrecision::Bf16, _) => String::new(),
         (BasePrecision::Fp8, None) => "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n".to_owned(),
@@ -102,7 +98,7 @@ pub fn model_card(
             "Results",
             format!(
                 "\n{outcome}\n{other}{dequantized}{precision}{}",
-                results(report)
+                render(&results(report))
             ),
         ),
         ("Configuration", configuration),

@@ -1,10 +1,14 @@
 //! What is said of one run, besides its curves and its answers.
 
+use super::eval_pair::{TaskSection, result_page};
 use super::event_text::alert_text;
+use super::failures::failure_table;
+use super::previous_run::RunChanges;
+use super::run_report::Report;
 use super::run_row::RunRow;
-use crate::facts::AlertLevel;
 use crate::format::{duration, percent_short};
-use crate::page::{Cell, Fact, Level, Row, Table};
+use crate::judge_check::{check_table, checks_in};
+use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
 
 /// What depends on who shows the run.
@@ -83,16 +87,9 @@ impl RunRow {
 
     /// Open alerts, and notes.
     pub fn happenings(&self) -> Vec<Fact> {
-        let alert = |alert: &Alert| {
-            let level = match alert.level {
-                AlertLevel::Info => Level::Info,
-                AlertLevel::Warning => Level::Warning,
-                AlertLevel::Error => Level::Error,
-            };
-            Fact {
-                level,
-                ..Fact::new("alert", alert_text(alert))
-            }
+        let alert = |alert: &Alert| Fact {
+            level: alert.level.into(),
+            ..Fact::new("alert", alert_text(alert))
         };
         let notes = self
             .notes
@@ -124,6 +121,106 @@ impl RunRow {
             false => format!("steps {}", steps.join(", ")),
         }
     }
+}
+
+/// Where it came from, how far it is, the verdict against the base, open alerts.
+pub(super) fn summary(report: &Report) -> Vec<Block> {
+    let file = report.directory.file();
+    let about = format!(
+        "run {}, task {}, from {}, launched {}",
+        file.id, file.task, file.config.base_model, file.created
+    );
+    let cause = report
+        .cause()
+        .map_or_else(String::new, |cause| format!(": {cause}"));
+    let outcome = report.outcome();
+    let outcome = outcome
+        .is_known()
+        .then(|| Block::Text(outcome.level(), outcome.sentence()));
+    let alerts = report.history.standing_alerts();
+    let alerts = alerts.map(|alert| Block::Finding(alert.level.into(), alert_text(alert)));
+    [
+        Block::detail(about),
+        Block::info(report.progress() + &cause),
+    ]
+    .into_iter()
+    .chain(outcome)
+    .chain(alerts)
+    .collect()
+}
+
+/// Rates of base and result of each task, with verdicts.
+pub(super) fn results(report: &Report, tasks: &[TaskSection<'_>]) -> Vec<Block> {
+    let task = |section: &TaskSection<'_>| {
+        let result = section.result?;
+        let heading = Block::heading(format!("Result on the {} set", result.set));
+        let page = result_page(report, result, section.pair.as_ref());
+        Some(std::iter::once(heading).chain(page))
+    };
+    tasks.iter().filter_map(task).flatten().collect()
+}
+
+/// Failure classes of a task, and how far its judges agreed with people at launch.
+pub(super) fn failures(report: &Report, section: &TaskSection<'_>) -> Vec<Block> {
+    let of_task = match section.name {
+        "" => String::new(),
+        name => format!(", {name}"),
+    };
+    let part = |title: &str, about: &str, table: Option<Table>| {
+        let table = Block::Table(table?);
+        Some([
+            Block::heading(format!("{title}{of_task}")),
+            Block::detail(about),
+            table,
+        ])
+    };
+    let classes = part(
+        "Failure classes",
+        "Shares of completions; each has at most one class, the first that explains why it is not valid or not exact.",
+        failure_table(&section.history, section.pair.as_ref()),
+    );
+    let judges = part(
+        "Judge against people",
+        "Human labels at launch, with 95% intervals. Gain by instruction: what an answer that asks for full points earns more, of 1. Length bias: correlation of judge minus human with the answer's length.",
+        check_table(&checks_in(&report.directory.task_path().join(section.name))),
+    );
+    classes.into_iter().chain(judges).flatten().collect()
+}
+
+/// What differs from the previous run of the task, and the keys without their default.
+pub(super) fn configuration(report: &Report) -> Vec<Block> {
+    let mut page = Vec::new();
+    if let Some(changes) = RunChanges::since_previous(&report.directory) {
+        let previous = changes.previous;
+        let heading = format!("Changed since the previous run of this task, {previous}");
+        page.push(Block::heading(heading));
+        page.push(if changes.rows.is_empty() {
+            Block::info("Nothing: same configuration, task files and starting model.")
+        } else {
+            Block::Table(text_rows(&["", "previous run", "this run"], changes.rows))
+        });
+    }
+    page.push(Block::heading("Keys without their default"));
+    page.push(changed_keys(report));
+    page
+}
+
+pub(super) fn changed_keys(report: &Report) -> Block {
+    let changed = RunRow::from_report(report).changed_keys();
+    if changed.is_empty() {
+        return Block::info("All keys have their defaults.");
+    }
+    Block::Table(key_table(changed))
+}
+
+pub(super) fn key_table(rows: impl IntoIterator<Item = [String; 3]>) -> Table {
+    text_rows(&["key", "value", "set by"], rows)
+}
+
+fn text_rows(head: &[&str], rows: impl IntoIterator<Item = [String; 3]>) -> Table {
+    let row =
+        |[label, first, second]: [String; 3]| Row::new(label, [first, second].map(Cell::Text));
+    Table::new(head, "l", rows.into_iter().map(row).collect())
 }
 
 /// The rates of evals, a row each.

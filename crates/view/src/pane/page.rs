@@ -3,6 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use crate::facts::Tier;
+use crate::page::text::render;
 use crate::page::{Bar, Block, Fact, Level, Table};
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -106,11 +107,19 @@ impl PageLines<'_> {
         Span::styled(bar, self.theme.style(role))
     }
 
+    /// With intervals and reasons if they fit.
     fn table(&self, table: &Table) -> Vec<Line<'static>> {
-        let text = crate::page::text::render(&[Block::Table(table.clone())]);
-        text.lines()
-            .map(|line| Line::from(line.to_owned()))
-            .collect()
+        let lines = |table: Table| -> Vec<Line<'static>> {
+            let text = render(&[Block::Table(table)]);
+            text.lines()
+                .map(|line| Line::from(line.to_owned()))
+                .collect()
+        };
+        let whole = lines(table.clone());
+        match whole.iter().all(|line| line.width() <= self.columns) {
+            true => whole,
+            false => lines(table.clone().short()),
+        }
     }
 }
 
