@@ -91,7 +91,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
         "peak",
         "at the speed measured now",
         "disk",
-        "preflight passed: prompt sets, ",
+        "free\npreflight passed: prompt sets, ",
         "learnability not checked",
         "\nmax_rows                6             --set\n",
     ] {

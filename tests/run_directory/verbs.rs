@@ -459,7 +459,7 @@ fn exports() {
         "<polyline",
         "step 17: not finite",
         "Test set, 95% CI",
-        "Rates by tag",
+        ">by tag</th>",
         "exact: +48.0 points (95% CI [",
         "</html>",
     ];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::dataset;
-use crate::format::{bytes, percent_short};
+use crate::format::{bytes, counted, percent_short};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Fact, Row, Table};
 use crate::report::{Report, RunContext, RunRow, eval_table, rank_lines};
@@ -143,7 +143,7 @@ pub(super) fn page(seen: &Report) -> String {
         page.push(Block::Table(eval_table(listed)));
     }
     if hidden > 0 {
-        let more = format!("and {hidden} earlier evals; --json has them all");
+        let more = format!("and {}; --json has all", counted(hidden, "earlier eval"));
         page.push(Block::detail(more));
     }
     if !seen.history.ranks.is_empty() {

@@ -1,7 +1,7 @@
 //! A page as Markdown, for a pull request. The caller masks secrets.
 
 use super::text::mark;
-use super::{Block, Level};
+use super::{Block, Cell, Level, Row};
 use crate::secrets::visible;
 
 /// Verdicts are bold.
@@ -37,7 +37,14 @@ fn block(block: &Block) -> String {
                 .collect(),
         ),
         Block::Table(found) => {
-            let rows: Vec<_> = found.texts().map(|cells| escaped(&cells)).collect();
+            let row = |row: &Row| {
+                let cells = row.cells.iter().map(|cell| match cell {
+                    Cell::Text(text) => line(text),
+                    _ => cell.to_string(),
+                });
+                std::iter::once(line(&row.label)).chain(cells).collect()
+            };
+            let rows: Vec<_> = found.rows.iter().map(row).collect();
             table(&escaped(&found.head), &rows, found.align)
         }
     }

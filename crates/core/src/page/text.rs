@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 
 use super::{Bar, Block, Fact, Level};
-use crate::secrets::visible;
+use crate::secrets::{redact, visible};
 
 /// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
 /// table, and no width is beyond what `format!` takes (65,535).
 const MAX_PADDED: usize = 120;
+
+/// Characters of a column's title.
+const MAX_TITLE: usize = 32;
 
 /// Lines without control characters; a heading has a blank line above it.
 pub fn render(page: &[Block]) -> String {
@@ -29,7 +32,8 @@ pub fn render(page: &[Block]) -> String {
             Block::Facts(facts) => text += &rows(facts, "l", fact),
             Block::Bars(bars) => text += &rows(bars, "lrl", bar),
             Block::Table(found) => {
-                let head = (!found.head.is_empty()).then(|| found.head.clone());
+                let head = found.head.iter().map(|title| shorten(title)).collect();
+                let head = (!found.head.is_empty()).then_some(head);
                 let rows = head.into_iter().chain(found.texts());
                 text += &table(&rows.collect::<Vec<_>>(), found.align);
             }
@@ -44,6 +48,15 @@ pub(super) fn mark(level: Level) -> &'static str {
         Level::Warning => "warning: ",
         Level::Error => "error: ",
         _ => "",
+    }
+}
+
+/// A title from its end: that of a path or of a run's name is more specific.
+fn shorten(title: &str) -> String {
+    let title = visible(&redact(title).0).into_owned();
+    match title.chars().count().checked_sub(MAX_TITLE) {
+        None | Some(0) => title,
+        Some(over) => format!("…{}", title.chars().skip(over + 1).collect::<String>()),
     }
 }
 

@@ -148,8 +148,8 @@ impl Forecast {
             signals.map(|(task, signal)| [signal.details(), signal.verdict(task)].concat());
         let parts = [
             self.summary(),
-            self.details(),
             preflight.unwrap_or_default(),
+            self.details(),
             self.changes(),
         ];
         parts.into_iter().chain(signals).flatten().collect()
@@ -204,7 +204,7 @@ impl Forecast {
         let (level, verdict) = if memory.peak_bytes <= machine {
             (Level::Good, String::new())
         } else {
-            (Level::Error, format!(": does not fit{}", memory.remedy()))
+            (Level::Error, ", too big".to_owned())
         };
         Fact {
             level,
@@ -483,7 +483,7 @@ mod tests {
         assert_eq!(
             text,
             "weights of 16 GB do not fit\n\
-             memory  16.0 GB of 8.00 GB (200%): does not fit; set recompute_activations = always\n\
+             memory  16.0 GB of 8.00 GB (200%), too big\n\
              \n\
              memory at the longest prompts and completions\n\
              \u{20} weights                                   16.0 GB\n\

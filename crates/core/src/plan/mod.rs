@@ -40,7 +40,8 @@ pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
 /// The shape of the task's data, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DataShape {
     /// Training prompts in use.
     pub train_rows: usize,

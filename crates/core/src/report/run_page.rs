@@ -98,10 +98,19 @@ impl RunRow {
         self.alerts.iter().map(alert).chain(notes).collect()
     }
 
+    /// `max_steps=40 lora_rank=4 (--set), max_seq_len=512 (task)`
     fn changed_text(&self) -> String {
-        let changed = self.changed_keys().into_iter();
-        let changed: Vec<String> = changed
-            .map(|[key, value, source]| format!("{key}={value} ({source})"))
+        let mut by_source: Vec<(String, String)> = Vec::new();
+        for [key, value, source] in self.changed_keys() {
+            let changed = format!("{key}={value} ");
+            match by_source.iter_mut().find(|(other, _)| *other == source) {
+                Some((_, keys)) => keys.push_str(&changed),
+                None => by_source.push((source, changed)),
+            }
+        }
+        let by_source = by_source.iter();
+        let changed: Vec<_> = by_source
+            .map(|(source, keys)| format!("{keys}({source})"))
             .collect();
         match changed.is_empty() {
             true => "all keys at their defaults".to_owned(),
