@@ -313,7 +313,7 @@ fn pages_tell_exact_answers_from_valid_ones() {
         assert_eq!(code, 0, "{error}");
         std::fs::read_to_string(&file).unwrap()
     };
-    let (run, versus) = (page(&["export"]), page(&["versus"]));
+    let (run, versus) = (page(&["export"]), page(&["compare"]));
     for (page, title) in [
         (&run, "Regressions on exact among valid answers: 1 of 1"),
         (&versus, "no longer exact, valid in both: 1 of 1"),

@@ -82,7 +82,7 @@ fn keys_write_down_the_commands_that_do_the_same() {
         "runs promote RUN@best --out adapter",
     );
     check(&mut stage, "f ctrl-u", "vendor\n", "runs search vendor RUN");
-    check(&mut stage, "esc v", "", "runs versus RUN");
+    check(&mut stage, "esc v", "", "runs compare RUN");
     check(&mut stage, "f1 d", "y", "runs remove RUN --yes");
     let folder = stage.folder.path().join("tasks/own");
     crate::program::sample_task(&folder, [10, 10, 10]);

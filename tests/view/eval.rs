@@ -328,7 +328,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
 #[test]
 fn the_command_line_says_the_same() {
     let command = |arguments: &[&str]| {
-        let output = call_anywhere(&[&["runs", "versus"], arguments].concat());
+        let output = call_anywhere(&[&["runs", "compare"], arguments].concat());
         assert!(
             output.status.success(),
             "{}",

@@ -124,7 +124,7 @@ pub(super) fn show(
 /// Suggests commands for a result; step 0 is the base. `run`: as commands take it.
 fn next_commands(run: &str, best_step: u64) -> String {
     let run = quoted(run);
-    let compare = format!("\nnext:\n  compare  grpo-tui runs versus {run}");
+    let compare = format!("\nnext:\n  compare  grpo-tui runs compare {run}");
     if best_step == 0 {
         return compare;
     }

@@ -302,7 +302,7 @@ impl Versus {
             .and_then(|record| Outcome::between(record, record))
     }
 
-    /// The output of `runs versus --json`.
+    /// The output of `runs compare --json`.
     pub fn document(&self) -> Value {
         let eval = |eval: &EvalResult| {
             let [in_a_row, in_a_row_interval] = eval.in_a_row();
@@ -328,7 +328,7 @@ impl Versus {
         self.evals.iter().map(of).collect()
     }
 
-    /// The comparisons in the output of `runs versus --json` and `eval --json`.
+    /// The comparisons in the output of `runs compare --json` and `eval --json`.
     pub fn comparisons(&self) -> Vec<Value> {
         let document = |pair: &PairedComparison| {
             pair.document([&self.evals[pair.first].name, &self.evals[pair.second].name])

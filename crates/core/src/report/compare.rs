@@ -112,7 +112,7 @@ impl RunComparison {
         }
     }
 
-    /// The output of `runs compare --json`; `second` and `results` are those of the second run, a list for several tasks.
+    /// Part of the output of `runs compare --json`; `second` and `results` are those of the second run, a list for several tasks.
     pub fn document(&self) -> Value {
         let config: Map<String, Value> = self
             .config
@@ -155,8 +155,8 @@ impl RunComparison {
         })
     }
 
-    /// Verdicts, then what differs, one column per run.
-    pub fn page(&self) -> Vec<Block> {
+    /// Verdicts, rates on the same prompts, then what differs, one column per run.
+    pub fn page(&self, rates: Vec<Block>) -> Vec<Block> {
         let ids = self.rows.iter().map(|row| row.directory.id());
         let ids: Vec<&str> = std::iter::once("").chain(ids).collect();
         let table = |rows| Block::Table(Table::new(&ids, "l", rows));
@@ -194,6 +194,10 @@ impl RunComparison {
         });
         let mut page = vec![table(about)];
         page.extend(self.results());
+        if !rates.is_empty() {
+            page.push(Block::heading("rates"));
+            page.extend(rates);
+        }
         page.push(Block::heading("configuration"));
         page.push(match config.is_empty() {
             true => Block::info("configurations are identical"),
@@ -377,7 +381,7 @@ fn result(
     }
     if before.schema_digest != after.schema_digest {
         return unlike(format!(
-            "scored with different {}s; to re-score all answers by one task, use runs versus with --rescore TASK",
+            "scored with different {}s; to re-score all answers by one task, add --rescore TASK",
             before.judge
         ));
     }

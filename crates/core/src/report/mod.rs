@@ -73,4 +73,4 @@ pub use summary_table::{MeasureRow, call_rows, columns, cost_rows, rate_rows, ta
 pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, shown, spread};
 pub use tensorboard::{event_file, write_event_file};
-pub use versus_text::{versus_csv, versus_markdown, versus_text};
+pub use versus_text::{versus_csv, versus_markdown, versus_rates, versus_text};

@@ -10,9 +10,9 @@ use crate::facts::Tier;
 use crate::format::counted;
 use crate::page::{Block, Cell, Level, Row, Table, markdown, text};
 
-/// Rates, then verdicts: the output of `eval` and `runs versus`.
+/// Rates, then verdicts: the output of `eval`, and of `runs compare` for one run.
 pub fn versus_text(versus: &Versus) -> String {
-    text::render(&[rates(versus), verdicts(versus)].concat())
+    text::render(&[versus_rates(versus), verdicts(versus)].concat())
 }
 
 /// For a pull request: verdicts, rates, outcomes, groups of failures, comments.
@@ -38,7 +38,7 @@ pub(super) fn page(versus: &Versus) -> Vec<Block> {
     );
     let mut page = vec![Block::detail(about)];
     page.extend(verdicts(versus));
-    page.extend(rates(versus));
+    page.extend(versus_rates(versus));
     page.extend(versus.pairs.iter().flat_map(|pair| outcomes(versus, pair)));
     page.extend(versus.evals.iter().flat_map(failures));
     if !versus.comments.is_empty() {
@@ -50,7 +50,8 @@ pub(super) fn page(versus: &Versus) -> Vec<Block> {
     page
 }
 
-fn rates(versus: &Versus) -> Vec<Block> {
+/// The rates of each eval, a column each.
+pub fn versus_rates(versus: &Versus) -> Vec<Block> {
     let evals = versus.evals.iter();
     let evals: Vec<_> = evals
         .map(|eval| (eval.name.as_str(), &eval.summary))

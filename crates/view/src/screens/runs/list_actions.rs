@@ -280,7 +280,7 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Shows evals of runs on the eval screen.
 pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
-    let line = CommandLine::for_runs("versus", &runs, &[]);
+    let line = CommandLine::for_runs("compare", &runs, &[]);
     let compare = Work::once(
         "runs.versus",
         move || {
@@ -315,7 +315,7 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 .iter()
                 .map(|path| Report::read(RunDirectory::open(path)?))
                 .collect::<Result<Vec<_>, _>>()?;
-            Ok(RunComparison::for_reports(&reports).page())
+            Ok(RunComparison::for_reports(&reports).page(Vec::new()))
         },
         |_: &mut Runs, shared, page| {
             match page {
