@@ -17,15 +17,10 @@ fn block(block: &Block) -> Value {
             (value["text"], value["class"]) = (json!(text), json!(class(*level)));
         }
         Block::List(items) => value["items"] = json!(items),
-        Block::Facts(facts) => {
-            let row = |fact: &super::Fact| json!([fact.name, fact.value.to_string()]);
-            (value["rows"], value["align"]) = (facts.iter().map(row).collect(), json!("ll"));
-        }
-        Block::Bars(bars) => {
-            let row = |bar: &super::Bar| json!([bar.name, bar.amount.to_string()]);
-            value["rows"] = bars.iter().map(row).collect();
-        }
-        Block::Table(found) => {
+        Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
+            let Some(found) = block.table() else {
+                return value;
+            };
             value["rows"] = found.texts().collect();
             (value["titles"], value["align"]) = (json!(found.head), json!(found.align));
         }

@@ -10,13 +10,6 @@ pub fn render(page: &[Block]) -> String {
 }
 
 fn block(block: &Block) -> String {
-    let items = |items: Vec<String>| {
-        let items: String = items
-            .iter()
-            .map(|item| format!("- {}\n", line(item)))
-            .collect();
-        format!("\n{items}")
-    };
     match block {
         Block::Heading(text) => format!("\n#### {}\n", line(text)),
         Block::Finding(level, text) => format!("\n{}{}\n", mark(*level), line(text)),
@@ -24,19 +17,14 @@ fn block(block: &Block) -> String {
             format!("\n**{}**\n", line(text))
         }
         Block::Text(_, text) => format!("\n{}\n", line(text)),
-        Block::List(texts) => items(texts.clone()),
-        Block::Facts(facts) => items(
-            facts
-                .iter()
-                .map(|fact| format!("{}: {}", fact.name, fact.value))
-                .collect(),
-        ),
-        Block::Bars(bars) => items(
-            bars.iter()
-                .map(|bar| format!("{}: {}", bar.name, bar.amount))
-                .collect(),
-        ),
-        Block::Table(found) => {
+        Block::List(items) => {
+            let items = items.iter().map(|item| format!("- {}\n", line(item)));
+            format!("\n{}", items.collect::<String>())
+        }
+        Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
+            let Some(found) = block.table() else {
+                return String::new();
+            };
             let row = |row: &Row| {
                 let cells = row.cells.iter().map(|cell| match cell {
                     Cell::Text(text) => line(text),
@@ -44,8 +32,10 @@ fn block(block: &Block) -> String {
                 });
                 std::iter::once(line(&row.label)).chain(cells).collect()
             };
-            let rows: Vec<_> = found.rows.iter().map(row).collect();
-            table(&escaped(&found.head), &rows, found.align)
+            let rows: Vec<Vec<String>> = found.rows.iter().map(row).collect();
+            let mut head = escaped(&found.head);
+            head.resize(rows.first().map_or(head.len(), Vec::len), String::new());
+            table(&head, &rows, found.align)
         }
     }
 }
@@ -53,10 +43,8 @@ fn block(block: &Block) -> String {
 /// Its cells are escaped; `align` has a letter per column, `r` for right.
 pub fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let last = align.chars().last();
-    let letters = align
-        .chars()
-        .chain(std::iter::repeat_with(|| last.unwrap_or('l')));
+    let last = align.chars().last().unwrap_or('l');
+    let letters = align.chars().chain(std::iter::repeat(last));
     let rule: String = letters
         .take(head.len())
         .map(|letter| if letter == 'r' { "---:|" } else { "---|" })

@@ -119,6 +119,21 @@ impl Block {
     pub fn heading(text: impl Into<String>) -> Self {
         Self::Heading(text.into())
     }
+
+    /// Facts, bars and tables as rows.
+    fn table(&self) -> Option<Table> {
+        let fact = |fact: &Fact| Row::new(fact.name, [fact.value.clone()]);
+        let bar = |bar: &Bar| {
+            let note = Cell::Text(bar.note.to_string());
+            Row::new(format!("  {}", bar.name), [bar.amount.clone(), note])
+        };
+        match self {
+            Self::Facts(facts) => Some(Table::new(&[], "l", facts.iter().map(fact).collect())),
+            Self::Bars(bars) => Some(Table::new(&[], "lrl", bars.iter().map(bar).collect())),
+            Self::Table(table) => Some(table.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl Table {
@@ -301,7 +316,7 @@ mod tests {
         );
         assert_eq!(
             markdown::render(&page),
-            "\n#### title\n\n**better**\n\nerror: wrong␊more\n\n- one\n\n- disk: 12 B\n\n- part: 3.0 s\n\n|  | x | y |\n|---|---:|---:|\n| a\\|b | 50.0% | 1 |\n"
+            "\n#### title\n\n**better**\n\nerror: wrong␊more\n\n- one\n\n|  |  |\n|---|---|\n| disk | 12 B |\n\n|  |  |  |\n|---|---:|---|\n|   part | 3.0 s |  |\n\n|  | x | y |\n|---|---:|---:|\n| a\\|b | 50.0% | 1 |\n"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Bar, Block, Fact, Level};
+use super::{Block, Level};
 use crate::secrets::{redact, visible};
 
 /// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
@@ -29,9 +29,8 @@ pub fn render(page: &[Block]) -> String {
             }
             Block::Text(_, sentence) => text += &line(sentence),
             Block::List(items) => text.extend(items.iter().map(|item| line(&format!("  {item}")))),
-            Block::Facts(facts) => text += &rows(facts, "l", fact),
-            Block::Bars(bars) => text += &rows(bars, "lrl", bar),
-            Block::Table(found) => {
+            Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
+                let Some(found) = block.table() else { continue };
                 let head = found.head.iter().map(|title| shorten(title)).collect();
                 let head = (!found.head.is_empty()).then_some(head);
                 let rows = head.into_iter().chain(found.texts());
@@ -62,19 +61,6 @@ fn shorten(title: &str) -> String {
 
 fn line(text: &str) -> String {
     visible(text).into_owned() + "\n"
-}
-
-fn fact(fact: &Fact) -> Vec<String> {
-    vec![fact.name.to_owned(), fact.value.to_string()]
-}
-
-fn bar(bar: &Bar) -> Vec<String> {
-    let name = format!("  {}", bar.name);
-    vec![name, bar.amount.to_string(), bar.note.to_string()]
-}
-
-fn rows<T>(all: &[T], align: &str, cells: impl Fn(&T) -> Vec<String>) -> String {
-    table(&all.iter().map(cells).collect::<Vec<_>>(), align)
 }
 
 /// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one

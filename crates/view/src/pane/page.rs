@@ -69,7 +69,12 @@ impl PageLines<'_> {
         let bar = fact.share.map(|share| self.gauge(share, fact.level.into()));
         let beside = bar.as_ref().map_or(0, Span::width);
         let room = self.columns.saturating_sub(width + 1 + beside).max(8);
-        let rows = wrapped(&fact.value.to_string(), room);
+        // The colour is not the only sign.
+        let mark = match fact.level {
+            Level::Warning | Level::Error if bar.is_none() => mark(self.theme, fact.level),
+            _ => "",
+        };
+        let rows = wrapped(&format!("{mark}{}", fact.value), room);
         let line = |(number, row): (usize, String)| {
             let (name, bar) = match number {
                 0 => (fact.name, bar.clone()),
