@@ -176,9 +176,11 @@ impl Text<'_> {
     fn stale(&self, is_stale: bool, id: &str) -> Vec<Line<'static>> {
         let key = self.shared.key_of(id);
         let text = format!("stale: settings changed; {key} updates");
-        is_stale
-            .then(|| self.page.finding(Level::Warning, &text))
-            .unwrap_or_default()
+        if is_stale {
+            self.page.finding(Level::Warning, &text)
+        } else {
+            Vec::new()
+        }
     }
 
     fn keyed(&self, id: &str, text: &str) -> Line<'static> {
