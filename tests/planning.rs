@@ -91,9 +91,9 @@ fn a_plan_is_one_document_and_creates_nothing() {
         "peak",
         "at the speed measured now",
         "disk",
-        "preflight: nothing found",
+        "free\npreflight passed: prompt sets, ",
         "learnability not checked",
-        "max_rows = 6  (--set)",
+        "\nmax_rows                6             --set\n",
     ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
@@ -148,19 +148,19 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     let text = plan(&["--set", "max_completion_tokens=256"]);
     for part in [
         "completions at most 256",
-        "\n  at most ",
-        "; at least ",
+        "\ntime    at most ",
+        "\nat least ",
         " per step",
-        "total at most ",
-        ": every completion as long as max_completion_tokens = 256, since lengths are unknown",
-        "disk at most ",
+        " with lengths as sampled\n",
+        "\nlengths every completion as long as max_completion_tokens = 256, since lengths are unknown",
+        "\ndisk    at most ",
     ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
     // Up to the limit everything is measured: the seconds are an estimate.
     let text = plan(&["--set", "max_completion_tokens=32"]);
     assert!(
-        text.contains(", from 4 sampled completions: mean ") && !text.contains("at most"),
+        text.contains("\nlengths from 4 sampled completions: mean ") && !text.contains("at most"),
         "{text}"
     );
 }

@@ -501,7 +501,7 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         ),
         (
             &[&eval[..], &["--model", "other=tiny"]].concat(),
-            &["<h1>tiny vs other</h1>", "4 answers side by side; "],
+            &["<h1>tiny vs other</h1>", "4 answers; "],
         ),
     ] {
         let _ = fs::remove_file(here.join("o.html"));

@@ -23,7 +23,8 @@ use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
 use crate::report::{
-    self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown,
+    self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html,
+    versus_markdown, versus_text,
 };
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
@@ -263,7 +264,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     if arguments.json {
         print_json(document)?;
     } else {
-        print(&versus.page())?;
+        print(&versus_text(&versus))?;
     }
     judge(&arguments.fail_under, last)
 }

@@ -82,39 +82,3 @@ pub(super) fn gate(
     }
     Ok(())
 }
-
-/// The lines of a plan.
-pub(super) fn lines(checked: &Preflight) -> Vec<String> {
-    let summary = checked.summary();
-    let head = if summary.is_empty() {
-        "nothing found".to_owned()
-    } else {
-        summary
-    };
-    let mut lines = vec![format!("preflight: {head}")];
-    lines.extend(checked.findings.iter().map(
-        |PreflightFinding {
-             check,
-             severity,
-             message,
-         }| {
-            let severity = match severity {
-                Severity::Error => "error, train refuses to start",
-                Severity::Warning => "warning",
-            };
-            format!("  {severity}, {}: {message}", check.title())
-        },
-    ));
-    lines.extend(checked.notes.iter().map(|note| format!("  {note}")));
-    let passed = titles(checked.passed());
-    if !passed.is_empty() {
-        lines.push(format!("  passed: {passed}"));
-    }
-    if !checked.not_checked.is_empty() {
-        lines.push(format!(
-            "  {} not checked",
-            titles(checked.not_checked.iter().copied())
-        ));
-    }
-    lines
-}

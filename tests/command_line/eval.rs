@@ -156,7 +156,7 @@ fn a_limit_is_an_eval_of_the_first_prompts() {
     };
     assert_eq!(ids(read("some")), ids(read("all"))[..3]);
     // Evals of other prompts are not compared.
-    let refused = call_in_process(folder.path(), &["runs", "versus", "some", "all"]);
+    let refused = call_in_process(folder.path(), &["runs", "compare", "some", "all"]);
     assert!(
         !refused.status.success() && stderr(&refused).contains("prompts"),
         "{}",
@@ -471,7 +471,7 @@ fn prompts_of_a_target_are_varied_and_named() {
         answers("A")
     );
     // The reader of the folder says so, too.
-    let shown = call_in_process(folder.path(), &["runs", "versus", "out"]);
+    let shown = call_in_process(folder.path(), &["runs", "compare", "out"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     let expected = format!(
         "note: prompts of C: 2 examples of the train set ({}, ",

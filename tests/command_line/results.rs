@@ -23,7 +23,8 @@ fn the_result_of_a_training_is_on_stdout() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(
-        said.contains("\nnext:\n  compare  grpo-tui runs versus ") && !said.contains("2 steps in "),
+        said.contains("\nnext:\n  compare  grpo-tui runs compare ")
+            && !said.contains("2 steps in "),
         "{said}"
     );
     assert!(

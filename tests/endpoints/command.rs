@@ -74,7 +74,7 @@ fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     }
     let versus = stdout(&call_in_process(
         folder.path(),
-        &["runs", "versus", "out", "--json"],
+        &["runs", "compare", "out", "--json"],
     ));
     let document: Value = serde_json::from_str(&versus).unwrap();
     let speed = &document["passes"]

@@ -1,4 +1,4 @@
-//! `runs versus` and `runs comment` on the recorded run: exports, groups of failures, comments.
+//! `runs compare` and `runs comment` on the recorded run: exports, groups of failures, comments.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
         "{error}"
     );
 
-    let document: Value = serde_json::from_str(&runs(&["versus", run, "--json"]).1).unwrap();
+    let document: Value = serde_json::from_str(&runs(&["compare", run, "--json"]).1).unwrap();
     assert_eq!(document["comments"]["test-003"], "label | is wrong");
     assert_eq!(document["schema"]["rescored"], false);
     let base = &document["failures"][0];
@@ -70,10 +70,10 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
         "{groups:?}"
     );
 
-    let markdown = runs(&["versus", run, "--markdown"]).1;
+    let markdown = runs(&["compare", run, "--markdown"]).1;
     for expected in [
         "### base vs step 30\n",
-        "**base to step 30: valid: +39.0 points (95% CI",
+        "**valid: +39.0 points (95% CI",
         "| valid | 60.0% [",
         "| valid in base | 59 | 1 (regressions) |",
         "#### Failures of base: 41 of 100 completions (41.0%)",
@@ -81,7 +81,7 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     ] {
         assert!(markdown.contains(expected), "{expected}: {markdown}");
     }
-    let csv = runs(&["versus", run, "--csv"]).1;
+    let csv = runs(&["compare", run, "--csv"]).1;
     let lines: Vec<&str> = csv.lines().collect();
     assert!(
         lines.len() == 101
@@ -100,7 +100,7 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
 
     assert_eq!(runs(&["comment", run, "test-003", ""]).1, "no comments\n");
     assert!(
-        !runs(&["versus", run, "--markdown"])
+        !runs(&["compare", run, "--markdown"])
             .1
             .contains("#### Comments")
     );

@@ -92,10 +92,11 @@ fn the_runs_command_tells_what_the_files_say() {
     let (code, text, _) = runs_command(&root, &["show", run.id()]);
     assert_eq!(code, 0);
     for expected in [
-        "interrupted, step 2 of 5",
+        "state        interrupted: ",
+        "steps        2 of 5",
         ") died",
         "grpo-tui train --resume",
-        "valid  82.0% [69.2, 90.2]",
+        "trained  50  82.0% [69.2, 90.2]",
         "checkpoints  none",
     ] {
         assert!(text.contains(expected), "{expected}:\n{text}");

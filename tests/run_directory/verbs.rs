@@ -277,7 +277,7 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
         "| valid | 30.0% [",
         "| exact match | 24.0% [",
         "| seed | 3 | ",
-        "- valid: +60.0 points (95% CI \\[",
+        "**valid: +60.0 points (95% CI \\[",
         "\n- valid: 30 improvements, 0 regressions",
         "\n- exact: 24 improvements, 0 regressions",
     ];
@@ -313,7 +313,7 @@ fn pages_tell_exact_answers_from_valid_ones() {
         assert_eq!(code, 0, "{error}");
         std::fs::read_to_string(&file).unwrap()
     };
-    let (run, versus) = (page(&["export"]), page(&["versus"]));
+    let (run, versus) = (page(&["export"]), page(&["compare"]));
     for (page, title) in [
         (&run, "Regressions on exact among valid answers: 1 of 1"),
         (&versus, "no longer exact, valid in both: 1 of 1"),
@@ -381,7 +381,7 @@ fn a_report_says_what_changed_since_the_previous_run_of_the_task() {
     assert!(!report(&first, &["--html", "-"]).contains("previous run"));
     let since = |run: &RunDirectory| {
         format!(
-            "Changed since the previous run of this task, `{}`",
+            "#### Changed since the previous run of this task, {}\n",
             run.id()
         )
     };
@@ -394,7 +394,7 @@ fn a_report_says_what_changed_since_the_previous_run_of_the_task() {
     check(
         &third,
         "Nothing: same configuration",
-        &format!("{}: nothing.", since(&second)),
+        &format!("{}\nNothing: same", since(&second)),
     );
 }
 
@@ -459,7 +459,7 @@ fn exports() {
         "<polyline",
         "step 17: not finite",
         "Test set, 95% CI",
-        "Rates by tag",
+        ">by tag</th>",
         "exact: +48.0 points (95% CI [",
         "</html>",
     ];

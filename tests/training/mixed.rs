@@ -211,7 +211,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     );
     let versus = stdout(&call(
         folder,
-        &["runs", "versus", &run.display().to_string()],
+        &["runs", "compare", &run.display().to_string()],
     ));
     assert!(
         versus.contains(":invoice set, n = ") && versus.contains(":receipts set, n = "),
@@ -222,7 +222,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
         &["runs", "export", &run.display().to_string(), "--markdown"],
     ));
     assert!(
-        page.contains("test:invoice set, 95% CI") && page.contains("test:receipts set, 95% CI"),
+        page.contains("| test:invoice set, n = ") && page.contains("| test:receipts set, n = "),
         "{page}"
     );
 }

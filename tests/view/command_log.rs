@@ -81,7 +81,7 @@ fn keys_write_down_the_commands_that_do_the_same() {
         "best adapter\n",
         "runs promote RUN@best --out adapter",
     );
-    check(&mut stage, "v", "", "runs versus RUN");
+    check(&mut stage, "v", "", "runs compare RUN");
     check(&mut stage, "f1 d", "y", "runs remove RUN --yes");
     let folder = stage.folder.path().join("tasks/own");
     crate::program::sample_task(&folder, [10, 10, 10]);

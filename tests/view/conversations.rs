@@ -321,12 +321,12 @@ fn eval_shows_both_conversations_and_how_calls_go() {
             "1 call ",
             "end max_calls",
             // Base: 20 valid, one refused and one that the tool failed at.
-            "calls valid: p",
+            "calls valid (p)",
             "95.5%",
             "first 2 calls valid",
-            "50.0% of 2, p^2 91.1%",
+            "50.0% of 2 (p^2 91%)",
             "first 20 calls valid",
-            "100.0% of 1, p^20",
+            "100.0% of 1 (p^20 ",
         ],
     );
 }

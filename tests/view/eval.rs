@@ -9,7 +9,9 @@ mod single;
 use std::path::{Path, PathBuf};
 
 use grpo_tui::facts::{Target, Tier};
-use grpo_tui::report::{EvalId, EvalResult, Outcome, Verdict, Versus, base_and_trained};
+use grpo_tui::report::{
+    EvalId, EvalResult, Outcome, Verdict, Versus, base_and_trained, versus_text,
+};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::Message;
 use grpo_tui::view::style_role::Role;
@@ -235,7 +237,7 @@ fn both_metrics_are_judged_on_their_own() {
     for eval in &mut evals {
         eval.summary = EvalSummary::from_records(&eval.records);
     }
-    let page = Versus::from_evals(evals.clone()).unwrap().page();
+    let page = versus_text(&Versus::from_evals(evals.clone()).unwrap());
     assert!(
         !page.contains("calls valid"),
         "of a task without calls: {page}"
@@ -249,7 +251,7 @@ fn both_metrics_are_judged_on_their_own() {
         (valid.verdict, exact.verdict),
         (Verdict::Better, Verdict::Worse)
     );
-    let text = page.page();
+    let text = versus_text(&page);
     assert!(
         text.contains("\nvalid: +100.0 points (95% CI [") && text.contains("], p = 1.9e-9)\n"),
         "{text}"
@@ -326,7 +328,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
 #[test]
 fn the_command_line_says_the_same() {
     let command = |arguments: &[&str]| {
-        let output = call_anywhere(&[&["runs", "versus"], arguments].concat());
+        let output = call_anywhere(&[&["runs", "compare"], arguments].concat());
         assert!(
             output.status.success(),
             "{}",
@@ -343,7 +345,7 @@ fn the_command_line_says_the_same() {
         document["comparisons"][0]["fixed"],
         versus.pairs[0].valid.comparison.fixed
     );
-    assert_eq!(command(&[run.to_str().unwrap()]), versus.page());
+    assert_eq!(command(&[run.to_str().unwrap()]), versus_text(&versus));
     let on_eval = command(&[run.to_str().unwrap(), "--on", "eval"]);
     assert!(
         on_eval.contains("eval set, n = 50") && on_eval.contains("step 30"),

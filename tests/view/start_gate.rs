@@ -154,7 +154,7 @@ fn the_forecast_is_part_of_the_checks_while_it_is_valid() {
     let mut stage = Stage::with(120, 36, |options| answering(options, too_large));
     stage.keys("f5 f");
     assert!(
-        stage.shows("✗ peak 16.0 GB of 8.00 GB: it does not fit"),
+        stage.shows("✗ memory: peak 16.0 GB of 8.00 GB: it does not"),
         "{}",
         stage.screen()
     );

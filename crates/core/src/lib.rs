@@ -8,6 +8,7 @@ pub mod files; // opening what others may have written: regular files only, boun
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod facts; // what records say, as closed sets of words
 pub mod secrets; // a deterministic scan of what would leave the machine
+pub mod page; // what reports say: blocks of typed cells -> terminal text, Markdown, HTML
 pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers

@@ -3,6 +3,7 @@
 pub mod content;
 pub mod draw;
 pub mod lines;
+pub mod page;
 
 use ratatui::style::Style;
 use ratatui::symbols::border;

@@ -3,6 +3,7 @@
 mod attach;
 mod check;
 mod comment;
+mod compare;
 mod control;
 mod export;
 mod list;
@@ -13,7 +14,6 @@ mod remove;
 mod rename;
 mod show;
 mod tag;
-mod versus;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ use serde_json::Value;
 pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
-use crate::report::{Page, Report, RunComparison};
+use crate::report::{Page, Report};
 use crate::run::{RunDirectory, RunError, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
@@ -58,19 +58,9 @@ enum Command {
     Attach(attach::Arguments),
     /// Verify the files of runs by their checksums: what is damaged, and what depends on it
     Check(check::Arguments),
-    /// Compare runs: configuration, metrics, evals
-    Compare {
-        /// First run
-        first: String,
-        /// Runs to compare it with
-        #[arg(required = true)]
-        others: Vec<String>,
-        /// Print one JSON document
-        #[arg(long)]
-        json: bool,
-    },
-    /// Compare answers: base vs result of a run, or results of two or three runs
-    Versus(versus::Arguments),
+    /// Compare base and result of a run, several runs, or the evals of a standalone eval
+    #[command(alias = "versus")]
+    Compare(compare::Arguments),
     /// List, write or remove comments on prompts of evals
     Comment(comment::Arguments),
     /// Export metrics as CSV, JSON lines or TensorBoard event files, or runs as HTML or Markdown
@@ -104,24 +94,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             }
         }
         Command::Attach(arguments) => attach::run(&arguments, &run_folders),
-        Command::Compare {
-            first,
-            others,
-            json,
-        } => {
-            let runs = std::iter::once(&first)
-                .chain(&others)
-                .map(|run| verified(run_folders.find(run)?))
-                .collect::<Result<Vec<_>, _>>()?;
-            let compared = RunComparison::for_reports(&runs);
-            if json {
-                print_json(compared.document())
-            } else {
-                print(&compared.page())
-            }
-        }
         Command::Check(arguments) => check::run(&arguments, &run_folders),
-        Command::Versus(arguments) => versus::run(&arguments, &run_folders),
+        Command::Compare(arguments) => compare::run(&arguments, &run_folders),
         Command::Comment(arguments) => comment::run(&arguments, &run_folders),
         Command::Export(arguments) => export::run(&arguments, &run_folders),
         Command::Promote(arguments) => promote::run(&arguments, &run_folders),

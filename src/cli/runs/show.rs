@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::dataset;
-use crate::format::{amount, bytes, percent_short};
-use crate::report::{Report, RunRow, alert_text, rank_lines, rates};
+use crate::format::{bytes, counted, percent_short};
+use crate::page::text::render;
+use crate::page::{Block, Cell, Fact, Row, Table};
+use crate::report::{Report, RunContext, RunRow, eval_table, rank_lines};
 use crate::run::events::Eval;
 use crate::run::{SolveRate, Status, disk_forecast, task_folder};
 use crate::score::Task;
@@ -109,112 +111,51 @@ pub(super) fn prompts_page(prompts: &[(String, Option<SolveRate>)]) -> String {
 }
 
 pub(super) fn page(seen: &Report) -> String {
-    let file = seen.directory.file();
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12} {}", visible(&value));
+    let (file, row) = (seen.directory.file(), RunRow::from_report(seen));
+    let context = RunContext {
+        launched: file.created.clone(),
+        folder: seen.directory.path().display().to_string(),
+        disk: Some(disk(seen)),
     };
-    line("run", file.id.clone());
-    line("folder", seen.directory.path().display().to_string());
-    line("task", format!("{} ({})", file.task, file.job));
-    let all: usize = file.mix.iter().map(|task| task.weight).sum();
-    for task in &file.mix {
-        let share = percent_short(task.weight as f64 / all as f64);
-        let limit = task.max_completion_tokens;
-        line(
-            "",
-            format!(
-                "{:<20} {share} of the prompts, at most {limit} tokens, from {}",
-                task.name, task.origin
-            ),
-        );
+    let cause = row.cause.as_ref();
+    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+    let mut facts = vec![
+        Fact::new("run", file.id.clone()),
+        Fact::new("state", format!("{}{cause}", row.status.name())),
+    ];
+    if row.status == Status::Interrupted {
+        let resume = format!("grpo-tui train --resume {}", file.id);
+        facts.push(Fact::new("resume", resume));
     }
-    line("launched", format!("{} on {}", file.created, file.host));
-    line("status", seen.progress());
-    if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
-        line("cause", cause.to_string());
-    }
-    if let Some(job) = &seen.slurm {
-        line("slurm", job.described());
-    }
-    line("outcome", seen.outcome().sentence());
-    if seen.status() == Status::Interrupted {
-        line("resume", format!("grpo-tui train --resume {}", file.id));
-    }
-    if !seen.tags.is_empty() {
-        line("tags", seen.tags.join(" "));
-    }
-    line("model", file.config.base_model.clone());
-    let changed: Vec<String> = RunRow::from_report(seen)
-        .changed_keys()
-        .into_iter()
-        .map(|[key, value, source]| format!("{key}={value} ({source})"))
-        .collect();
-    line(
-        "configured",
-        if changed.is_empty() {
-            "all keys at their defaults".to_owned()
-        } else {
-            changed.join(", ")
-        },
-    );
-    for name in seen.history.metrics.keys() {
-        let value = seen
-            .metric(name, false)
-            .map_or_else(|| "n/a".to_owned(), amount);
-        line("", format!("{name:<42} {value}"));
-    }
-    if !seen.history.ranks.is_empty() {
-        rank_lines(&seen.history.ranks, usize::MAX)
-            .into_iter()
-            .for_each(|ranks| line("", ranks));
-    }
+    facts.push(row.outcome_fact());
+    facts.extend(row.configuration_facts(context));
+    facts.extend(row.happenings());
+    facts.extend(seen.log_damage().map(|damage| Fact::new("log", damage)));
     let (listed, hidden) = listed_evals(seen);
-    let set = listed.iter().map(|eval| eval.set.len()).fold(6, usize::max);
-    for eval in listed {
-        line(
-            "eval",
-            format!(
-                "step {:>5}  {:<set$} {:<8} {}",
-                eval.step,
-                eval.set,
-                eval.who(),
-                rates(&eval.summary)
-            ),
-        );
+    let metrics = seen.history.metrics.keys().map(|name| {
+        let value = seen.metric(name, false).map(Cell::Amount);
+        Row::new(name, [Cell::known(value, "not measured at this step")])
+    });
+    let metrics = Table::new(&[], "l", metrics.collect());
+    let mut page = vec![Block::Facts(facts)];
+    if !listed.is_empty() {
+        page.push(Block::heading("evals"));
+        page.push(Block::Table(eval_table(listed)));
     }
     if hidden > 0 {
-        line(
-            "",
-            format!("and {hidden} earlier evals; --json has them all"),
-        );
+        let more = format!("and {}; --json has all", counted(hidden, "earlier eval"));
+        page.push(Block::detail(more));
     }
-    let steps: Vec<String> = seen.checkpoints.iter().map(u64::to_string).collect();
-    let best = seen
-        .best()
-        .map_or_else(String::new, |step| format!(" (best: {step})"));
-    line(
-        "checkpoints",
-        if steps.is_empty() {
-            "none".to_owned()
-        } else {
-            format!("steps {}{best}", steps.join(", "))
-        },
-    );
-    line("disk", disk(seen));
-    for alert in seen.history.standing_alerts() {
-        line("alert", alert_text(alert));
+    if !seen.history.ranks.is_empty() {
+        page.push(Block::heading("ranks"));
+        page.push(Block::List(rank_lines(&seen.history.ranks, usize::MAX)));
     }
-    for (_, note) in &seen.history.notes {
-        line("note", note.text.clone());
+    if !metrics.rows.is_empty() {
+        let step = seen.history.last_step;
+        page.push(Block::heading(format!("metrics of step {step}")));
+        page.push(Block::Table(metrics));
     }
-    if let Some(damage) = seen.log_damage() {
-        line("log", damage);
-    }
-    for warning in &seen.warnings {
-        line("warning", warning.clone());
-    }
-    text
+    render(&page)
 }
 
 /// The listed evals (base, test set, best and latest), and the number of others.

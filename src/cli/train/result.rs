@@ -4,7 +4,7 @@ use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
 use crate::prompts::{load_sets, repeated_prompts};
-use crate::report::MetricComparison;
+use crate::report::{Metric, MetricComparison};
 use crate::run::{RunDirectory, task_folder};
 use crate::score::Task;
 use crate::secrets::redact;
@@ -66,9 +66,9 @@ fn rates(
         // The base is not compared with itself.
         return crate::report::columns(set, &[("base", base)]);
     }
-    let valid = MetricComparison::from_comparison("valid", *comparison);
-    let exact =
-        exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
+    let valid = MetricComparison::from_comparison(Metric::Valid, *comparison);
+    let exact = exact_comparison
+        .map(|comparison| MetricComparison::from_comparison(Metric::Exact, comparison));
     crate::report::table(
         set,
         [("base", base), (&format!("step {best_step}"), trained)],
@@ -124,7 +124,7 @@ pub(super) fn show(
 /// Suggests commands for a result; step 0 is the base. `run`: as commands take it.
 fn next_commands(run: &str, best_step: u64) -> String {
     let run = quoted(run);
-    let compare = format!("\nnext:\n  compare  grpo-tui runs versus {run}");
+    let compare = format!("\nnext:\n  compare  grpo-tui runs compare {run}");
     if best_step == 0 {
         return compare;
     }

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::{create, is_finished, named_tasks, remove_unstarted, run_input};
-use crate::cli::output::eprint_line;
-use crate::cli::plan::PartitionPlan;
+use crate::cli::output::{eprint_line, eprint_lines};
+use crate::cli::plan::for_partition;
 use crate::cli::slurm::{program, submit_run};
 use crate::cli::{Failure, Outcome, print, print_indented};
 use crate::kernels::device::Engine;
+use crate::page::text::render;
 use crate::run::{Device, JobRequest, Partition, RunDirectory, RunFolders, SlurmJob, partitions};
 
 #[derive(Debug, Default, clap::Args)]
@@ -107,8 +108,9 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
         let script = request.script(&program()?);
         let mut document = serde_json::json!({"script": script, "request": request});
         if let Some(input) = &input {
-            let plan = PartitionPlan::for_partition(input, run_folders, &request)?;
-            plan.lines().iter().for_each(|line| eprint_line(line));
+            let plan = for_partition(input, run_folders, &request)?;
+            let page = [plan.summary(), plan.details()].concat();
+            eprint_lines(render(&page).trim_end());
             if let (Value::Object(document), Value::Object(plan)) =
                 (&mut document, serde_json::to_value(&plan)?)
             {

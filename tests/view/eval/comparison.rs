@@ -253,7 +253,7 @@ fn passes_of_other_schemas_are_scored_again() {
         let arguments = [
             &[
                 "runs",
-                "versus",
+                "compare",
                 ID,
                 OTHER,
                 "--runs",
@@ -269,7 +269,9 @@ fn passes_of_other_schemas_are_scored_again() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let (code, _, error) = command(&[]);
+    let (code, text, _) = command(&[]);
+    assert!(code == 0 && text.contains("add --rescore TASK"), "{text}");
+    let (code, _, error) = command(&["--markdown"]);
     assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
     let task = runs.join(ID).join("task");
     let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);

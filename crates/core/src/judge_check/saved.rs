@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::page::{Cell, Row, Table};
 use crate::score::Task;
 use crate::statistics::Interval;
 use crate::task::TaskError;
@@ -131,48 +132,45 @@ pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
         .unwrap_or_default()
 }
 
-/// Table of checks by criterion, with a header; empty without checks.
-pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
+/// The figures of checks by criterion, as a table with its head; empty without checks.
+pub fn check_table(checks: &[JudgeCheck]) -> Option<Table> {
     let interval = |interval: Option<Interval>| {
-        interval.map_or_else(
-            || "n/a".to_owned(),
-            |Interval {
-                 estimate,
-                 low,
-                 high,
-             }| format!("{estimate:.2} [{low:.2}, {high:.2}]"),
-        )
+        let text = |Interval {
+                        estimate,
+                        low,
+                        high,
+                    }| format!("{estimate:.2} [{low:.2}, {high:.2}]").into();
+        Cell::known(interval.map(text), "not measured")
     };
     let row = |check: &JudgeCheck, criterion: &CriterionCheck| {
-        vec![
+        Row::new(
             check.model.clone(),
-            criterion.name.clone(),
-            criterion.n.to_string(),
-            interval(criterion.agreement),
-            interval(criterion.kappa),
-            interval(check.repeated),
-            interval(check.instruction.as_ref().and_then(|shift| shift.change)),
-            interval(check.length),
-        ]
+            [
+                Cell::Text(criterion.name.clone()),
+                Cell::Count(criterion.n),
+                interval(criterion.agreement),
+                interval(criterion.kappa),
+                interval(check.repeated),
+                interval(check.instruction.as_ref().and_then(|shift| shift.change)),
+                interval(check.length),
+            ],
+        )
     };
-    let mut rows: Vec<Vec<String>> = checks
+    let rows: Vec<Row> = checks
         .iter()
         .flat_map(|check| check.criteria.iter().map(|criterion| row(check, criterion)))
         .collect();
-    if !rows.is_empty() {
-        let head = [
-            "judge",
-            "criterion",
-            "n",
-            "agreement",
-            "kappa",
-            "repeatability",
-            "gain by instruction",
-            "length bias",
-        ];
-        rows.insert(0, head.map(str::to_owned).to_vec());
-    }
-    rows
+    let head = [
+        "judge",
+        "criterion",
+        "n",
+        "agreement",
+        "kappa",
+        "repeatability",
+        "gain by instruction",
+        "length bias",
+    ];
+    (!rows.is_empty()).then(|| Table::new(&head, "llr", rows))
 }
 
 /// A task's files with the current checks of its judges.

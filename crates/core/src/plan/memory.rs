@@ -46,7 +46,7 @@ pub struct MemoryPart {
     pub bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// In display order, without empty parts.
     pub parts: Vec<MemoryPart>,

@@ -2,6 +2,7 @@
 
 mod completion_lengths; // tokens of a completion, and where they are known from
 mod disk; // checkpoints, rollouts, evals
+mod forecast; // all of it, as JSON and as a page
 mod gpu; // bytes by part on a GPU, and what fits
 mod learnability; // "can it learn"
 mod machine; // the memory and disk that there are
@@ -10,7 +11,7 @@ pub mod preflight; // the checks before a run starts
 mod shape; // parameters and operations of a model
 mod time; // operations and seconds
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
@@ -19,6 +20,7 @@ pub use completion_lengths::{CompletionLengths, LengthBasis};
 pub use disk::{
     BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk,
 };
+pub use forecast::{Forecast, ForecastShape, PartitionPace, Size};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS,
     GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit,
@@ -35,10 +37,11 @@ pub use memory::{
     cpu_memory,
 };
 pub use shape::{ModelShape, parameters};
-pub use time::{GpuLimits, Speed, Time, time, training_operations, unmeasured_time};
+pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
 /// The shape of the task's data, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DataShape {
     /// Training prompts in use.
     pub train_rows: usize,
@@ -58,28 +61,7 @@ pub struct DataShape {
     pub most_completion_tokens: f64,
 }
 
-/// The output of `train --plan`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Plan {
-    pub task: String,
-    pub model: String,
-    pub parameters: usize,
-    /// Trained parameters.
-    pub trainable: usize,
-    /// For people.
-    pub device: String,
-    pub steps: u64,
-    pub data: DataShape,
-    pub completion_lengths: CompletionLengths,
-    pub memory: Memory,
-    pub time: Time,
-    pub disk: Disk,
-    pub preflight: preflight::Preflight,
-    /// Keys without their default.
-    pub differences: Vec<Difference>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     pub key: String,
     pub value: serde_json::Value,

@@ -194,19 +194,6 @@ impl Time {
     }
 }
 
-/// The time where nothing measures the speed; `recorded_seconds_per_step` of the last such run there.
-pub fn unmeasured_time(recorded_seconds_per_step: Option<f64>, steps: u64) -> String {
-    match recorded_seconds_per_step {
-        Some(pace) => format!(
-            "time about {} without evals: the last such run there took {} per step",
-            duration(steps as f64 * pace),
-            duration(pace)
-        ),
-        None => "time n/a: the nodes are not measured here, and no such run there has finished"
-            .to_owned(),
-    }
-}
-
 pub fn time(
     model: &ModelConfig,
     config: &TrainConfig,

@@ -9,12 +9,11 @@ use super::error::ReportError;
 use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
 use super::failure_groups::FailureGroups;
-use super::significance::{MetricComparison, MetricVerdict, Verdict, verdict_lines};
-use super::summary_table;
+use super::measure::Measure;
+use super::significance::{MetricComparison, MetricVerdict, Verdict};
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::{Scorer, Task, Tier};
-use crate::secrets::visible;
 use crate::statistics::Interval;
 
 /// Several evals, compared prompt by prompt.
@@ -303,7 +302,7 @@ impl Versus {
             .and_then(|record| Outcome::between(record, record))
     }
 
-    /// The output of `runs versus --json`.
+    /// The output of `runs compare --json`.
     pub fn document(&self) -> Value {
         let eval = |eval: &EvalResult| {
             let [in_a_row, in_a_row_interval] = eval.in_a_row();
@@ -329,45 +328,12 @@ impl Versus {
         self.evals.iter().map(of).collect()
     }
 
-    /// The comparisons in the output of `runs versus --json` and `eval --json`.
+    /// The comparisons in the output of `runs compare --json` and `eval --json`.
     pub fn comparisons(&self) -> Vec<Value> {
         let document = |pair: &PairedComparison| {
             pair.document([&self.evals[pair.first].name, &self.evals[pair.second].name])
         };
         self.pairs.iter().map(document).collect()
-    }
-
-    /// The output of `runs versus`.
-    pub fn page(&self) -> String {
-        let columns: Vec<_> = self
-            .evals
-            .iter()
-            .map(|eval| (eval.name.as_str(), &eval.summary))
-            .collect();
-        let mut text = summary_table::columns(&self.evals[0].id.set, &columns);
-        for pair in &self.pairs {
-            if self.pairs.len() > 1 {
-                let names = [pair.first, pair.second].map(|eval| visible(columns[eval].0));
-                text.push_str(&format!("{} to {}:\n", names[0], names[1]));
-            }
-            text.push_str(&verdict_lines(&pair.valid, pair.exact.as_ref()));
-        }
-        if self
-            .evals
-            .iter()
-            .any(|eval| eval.records.iter().any(|record| record.sample > 0))
-        {
-            text.push_str("intervals and p-values are clustered by prompt\n");
-        }
-        if let Some((_, last)) = columns.last() {
-            text.push_str(&summary_table::value_drift(last));
-        }
-        text.extend(
-            self.warnings
-                .iter()
-                .map(|warning| format!("note: {}\n", visible(warning))),
-        );
-        text
     }
 }
 
@@ -421,17 +387,15 @@ impl PairedComparison {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
-    /// The difference of a rate, named as in the table of rates, and whether it is significantly better or worse.
-    pub fn difference(&self, rate: &str) -> Option<(Interval, Verdict)> {
+    /// The difference of a measure, and whether it is significantly better or worse.
+    pub fn difference(&self, measure: &Measure) -> Option<(Interval, Verdict)> {
         let judged = |metric: &MetricComparison| (metric.difference, metric.verdict);
-        match rate {
-            "valid" => Some(judged(&self.valid)),
-            "exact match" => self.exact.as_ref().map(judged),
+        match measure {
+            Measure::Valid => Some(judged(&self.valid)),
+            Measure::Exact => self.exact.as_ref().map(judged),
             _ => {
-                let found = self
-                    .metrics()
-                    .flat_map(|metric| &metric.of_samples)
-                    .find(|found| found.rate == rate)?;
+                let mut samples = self.metrics().flat_map(|metric| &metric.of_samples);
+                let found = samples.find(|found| found.rate == *measure)?;
                 // It has a test, and decides nothing.
                 Some((found.difference, Verdict::NoDifference))
             }

@@ -1,22 +1,20 @@
 //! Runs side by side: differing configuration keys, metrics at the last step, evals, and results on the same prompts.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
 use super::error::ReportError;
 use super::eval_results::{EvalId, EvalResult};
-use super::event_text::rates;
 use super::run_report::Report;
 use super::run_row::RunRow;
-use super::significance::{MetricComparison, verdict_lines};
+use super::significance::{MetricComparison, verdict};
 use super::tables::shown;
 use crate::facts::Target;
-use crate::format::{amount, counted, or_na};
+use crate::format::counted;
+use crate::page::{Block, Cell, Row, Table};
 use crate::run::events::Eval;
-use crate::run::{Comparison, EvalRecord, HELD_OUT_SETS, RunFile, read_evals};
-use crate::secrets::visible;
+use crate::run::{Comparison, EvalRecord, EvalSummary, HELD_OUT_SETS, RunFile, read_evals};
 use crate::task::task_set;
 
 /// Step, set and target.
@@ -114,7 +112,7 @@ impl RunComparison {
         }
     }
 
-    /// The output of `runs compare --json`; `second` and `results` are those of the second run, a list for several tasks.
+    /// Part of the output of `runs compare --json`; `second` and `results` are those of the second run, a list for several tasks.
     pub fn document(&self) -> Value {
         let config: Map<String, Value> = self
             .config
@@ -157,102 +155,101 @@ impl RunComparison {
         })
     }
 
-    /// One column per run.
-    pub fn page(&self) -> String {
-        // Writing into a String cannot fail.
-        let mut text = String::new();
-        let row = |name: &str, cells: &mut dyn Iterator<Item = String>| {
-            let cells: Vec<String> = cells
-                .map(|cell| format!("{:<40}", visible(&cell)))
-                .collect();
-            format!("{:<40} {}", visible(name), cells.join(" "))
-                .trim_end()
-                .to_owned()
-                + "\n"
-        };
-        text.push_str(&row(
-            "",
-            &mut self.rows.iter().map(|row| row.directory.id().to_owned()),
-        ));
-        let names = || self.rows.iter().map(|row| row.directory.name().to_owned());
-        if names().any(|name| !name.is_empty()) {
-            text.push_str(&row("name", &mut names()));
+    /// Verdicts, rates on the same prompts, then what differs, one column per run.
+    pub fn page(&self, rates: Vec<Block>) -> Vec<Block> {
+        let ids = self.rows.iter().map(|row| row.directory.id());
+        let ids: Vec<&str> = std::iter::once("").chain(ids).collect();
+        let table = |rows| Block::Table(Table::new(&ids, "l", rows));
+        let names = self
+            .rows
+            .iter()
+            .map(|row| Cell::Text(row.directory.name().to_owned()));
+        let about = vec![Row::new("name", names)];
+        let config = self.config.iter().map(|(key, values)| {
+            Row::new(key, values.iter().map(|value| Cell::Text(shown(value))))
+        });
+        let config: Vec<Row> = config.collect();
+        let evals = self.evals.iter().flat_map(|((step, set, target), found)| {
+            let row = |metric, cell: fn(&EvalSummary) -> Option<Cell>| {
+                let cells = found.iter().map(|eval| {
+                    let Some(eval) = eval else {
+                        return Cell::Unknown("no eval");
+                    };
+                    Cell::known(cell(&eval.summary), "no expected answers")
+                });
+                Row::new(format!("step {step} {set} {target}, {metric}"), cells)
+            };
+            [
+                row("valid", |found| {
+                    Some(Cell::interval(found.valid, found.valid_interval))
+                }),
+                row("exact", |found| {
+                    Some(Cell::interval(found.exact?, found.interval("exact")))
+                }),
+            ]
+        });
+        let metrics = self.metrics.iter().map(|(name, values)| {
+            let cell = |value: &Option<f64>| Cell::known(value.map(Cell::Amount), "not measured");
+            Row::new(name, values.iter().map(cell))
+        });
+        let mut page = vec![table(about)];
+        page.extend(self.results());
+        if !rates.is_empty() {
+            page.push(Block::heading("rates"));
+            page.extend(rates);
         }
-        self.write_results(&mut text);
-        text.push('\n');
-        for (key, values) in &self.config {
-            text.push_str(&row(key, &mut values.iter().map(shown)));
-        }
-        if self.config.is_empty() {
-            text.push_str("configurations are identical\n");
-        }
-        text.push('\n');
-        for ((step, set, target), found) in &self.evals {
-            let _ = writeln!(text, "step {step} {} {}", visible(set), target);
-            for eval in found {
-                let _ = writeln!(
-                    text,
-                    "  {}",
-                    or_na(eval.as_ref(), |eval| rates(&eval.summary))
-                );
-            }
-        }
-        text.push('\n');
-        for (name, values) in &self.metrics {
-            text.push_str(&row(
-                name,
-                &mut values.iter().map(|value| or_na(*value, amount)),
-            ));
-        }
-        text
+        page.push(Block::heading("configuration"));
+        page.push(match config.is_empty() {
+            true => Block::info("configurations are identical"),
+            false => table(config),
+        });
+        page.extend([Block::heading("evals"), table(evals.collect())]);
+        page.extend([
+            Block::heading("metrics at the last step"),
+            table(metrics.collect()),
+        ]);
+        page
     }
 
     /// The verdicts, and what they do not allow for.
-    fn write_results(&self, text: &mut String) {
+    fn results(&self) -> Vec<Block> {
+        let mut page = Vec::new();
         let rows = self.rows.iter().skip(1);
         for ((row, result), reasons) in rows.zip(&self.results).zip(&self.not_compared) {
-            let second = if self.rows.len() == 2 {
-                "second run".into()
-            } else {
-                visible(row.directory.id())
+            let second = match self.rows.len() {
+                2 => "second run",
+                _ => row.directory.id(),
             };
-            for ResultComparison {
-                set,
-                valid,
-                exact,
-                other_prompts,
-                ..
-            } in result
-            {
-                let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-                text.push_str(&verdict_lines(valid, exact.as_ref()));
-                if *other_prompts > 0 {
-                    let _ = writeln!(
-                        text,
-                        "  not compared: {} whose prompt is not the same in both runs",
-                        counted(*other_prompts, "answer")
+            for found in result {
+                let set = &found.set;
+                page.push(Block::heading(format!(
+                    "{second} vs the first on the same {set} prompts"
+                )));
+                page.extend(verdict(&found.valid, found.exact.as_ref()));
+                if found.other_prompts > 0 {
+                    let answers = counted(found.other_prompts, "answer");
+                    let text = format!(
+                        "not compared: {answers} whose prompt is not the same in both runs"
                     );
+                    page.push(Block::List(vec![text]));
                 }
             }
-            for reason in reasons {
-                let _ = writeln!(
-                    text,
-                    "\n{second} vs the first: not compared: {}",
-                    visible(reason)
-                );
-            }
+            page.extend(reasons.iter().map(|reason| {
+                Block::heading(format!("{second} vs the first: not compared: {reason}"))
+            }));
         }
         let comparisons = self.results.iter().flatten().count();
         if comparisons > 1 {
-            let _ = writeln!(
-                text,
-                "\nverdicts by p-values adjusted by Holm's method for {comparisons} comparisons"
+            let text = format!(
+                "verdicts by p-values adjusted by Holm's method for {comparisons} comparisons"
             );
+            page.push(Block::heading(text));
         }
         if !self.task_files.is_empty() {
             let files = self.task_files.join(", ");
-            let _ = writeln!(text, "\ntask files that differ: {}", visible(&files));
+            page.push(Block::heading(format!("task files that differ: {files}")));
         }
+        page
     }
 }
 
@@ -384,7 +381,7 @@ fn result(
     }
     if before.schema_digest != after.schema_digest {
         return unlike(format!(
-            "scored with different {}s; to re-score all answers by one task, use runs versus with --rescore TASK",
+            "scored with different {}s; to re-score all answers by one task, add --rescore TASK",
             before.judge
         ));
     }

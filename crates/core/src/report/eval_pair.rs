@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use super::run_report::Report;
-use super::significance::{MetricComparison, verdict_lines};
+use super::significance::{MetricComparison, verdict};
+use super::summary_table::tables;
 use crate::facts::Target;
+use crate::page::Block;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, HELD_OUT_SETS, RunState, eval_path, read_evals};
+use crate::run::{EvalRecord, HELD_OUT_SETS, RunState, eval_path, read_evals};
 use crate::task::task_set;
 
 /// One of the tasks of a run, or the only one.
@@ -74,32 +76,23 @@ impl EvalPair {
     }
 
     /// The verdict on both metrics, then the numbers of each.
-    pub(super) fn sentences(&self) -> Vec<String> {
+    pub(super) fn verdict(&self) -> [Block; 2] {
         let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1);
-        sentences(&valid, exact.as_ref())
+        verdict(&valid, exact.as_ref())
     }
 }
 
-pub(super) fn sentences(valid: &MetricComparison, exact: Option<&MetricComparison>) -> Vec<String> {
-    verdict_lines(valid, exact)
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect()
-}
-
-/// The result's eval, after the base's unless it is that itself: the title of a column each, and the summaries.
-pub(super) fn columns<'a>(
-    report: &'a Report,
-    result: &'a Eval,
-) -> (Vec<String>, Vec<&'a EvalSummary>) {
+/// The verdict on the result, and its rates after the base's unless it is that itself.
+pub(super) fn result_page(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> Vec<Block> {
     let base = report.history.base(&result.set).filter(|_| result.step > 0);
-    let evals = base
-        .map(|base| ("base".to_owned(), base))
+    let name = result_name(result);
+    let evals = base.map(|base| ("base", &base.summary));
+    let evals: Vec<_> = evals
         .into_iter()
-        .chain([(result_name(result), result)]);
-    evals
-        .map(|(name, Eval { summary, .. })| (format!("{name} (n = {})", summary.n), summary))
-        .unzip()
+        .chain([(name.as_str(), &result.summary)])
+        .collect();
+    let verdict = pair.into_iter().flat_map(EvalPair::verdict);
+    verdict.chain(tables(&result.set, &evals)).collect()
 }
 
 /// The name of the trained model's eval.

@@ -7,24 +7,12 @@ use serde_json::Value;
 use super::tables::shown;
 use crate::facts::{AlertLevel, PhaseKind, Target};
 use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
+pub use crate::page::Level;
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status, user_name};
 use crate::secrets::redact;
 use crate::task::{split_task_metric, split_task_set, task_metric};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Step,
-    Info,
-    Base,
-    Trained,
-    /// A request or a note.
-    Request,
-    Good,
-    Warning,
-    Error,
-}
 
 type MetricText = fn(f64) -> String;
 

@@ -9,6 +9,7 @@ use super::eval_results::EvalResult;
 use super::tables::shown;
 use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
+use crate::page::{Cell, Row};
 use crate::run::EvalRecord;
 use crate::score::FailureClass;
 use crate::statistics::{SIGNIFICANT, over_represented};
@@ -159,7 +160,7 @@ impl FailureGroups {
         )
     }
 
-    /// The headings of [`FailureGroup::cells`].
+    /// The headings of [`FailureGroup::row`].
     pub const HEADINGS: [&str; 5] = ["group", "failures", "share of failures", "share of set", ""];
 }
 
@@ -169,25 +170,20 @@ impl FailureGroup {
         format!("{} {}", self.kind.name(), self.name)
     }
 
-    /// A row of a table.
-    pub fn cells(&self) -> [String; 5] {
-        let Self {
-            failures,
-            completions,
-            ..
-        } = self;
+    pub fn row(&self) -> Row {
         let over = if self.over_represented {
             "over-represented"
         } else {
             ""
         };
-        [
-            self.label(),
-            format!("{failures} of {completions}"),
-            percent(self.share_of_failures),
-            percent(self.share_of_set),
-            over.to_owned(),
-        ]
+        let count = format!("{} of {}", self.failures, self.completions);
+        let cells = [
+            Cell::Text(count),
+            Cell::rate(self.share_of_failures),
+            Cell::rate(self.share_of_set),
+            Cell::Text(over.to_owned()),
+        ];
+        Row::new(self.label(), cells)
     }
 }
 
@@ -393,14 +389,8 @@ mod tests {
             (0..24).filter(|index| index % 2 == 1).collect()
         );
         assert_eq!(
-            found.groups[3].cells(),
-            [
-                "tag messy",
-                "12 of 50",
-                "100.0%",
-                "50.0%",
-                "over-represented"
-            ]
+            format!("{:?}", found.groups[3].row()),
+            r#"Row { label: "tag messy", cells: [Text("12 of 50"), Rate { value: 1.0, interval: None, n: None }, Rate { value: 0.5, interval: None, n: None }, Text("over-represented")] }"#
         );
         let mut clean = eval();
         clean.records.retain(|record| !record.fails());

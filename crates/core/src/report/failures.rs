@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::eval_pair::EvalPair;
-use crate::format::percent;
+use crate::page::{Cell, Row, Table};
 use crate::run::{EvalRecord, RunState, SPARSE};
 use crate::score::FailureClass;
 
@@ -34,10 +34,7 @@ pub(super) fn by_stretch(history: &RunState, most: usize) -> Vec<((u64, u64), Sh
 }
 
 /// A row of titles, one of all classes, and one per class; `None` if nothing failed.
-pub(super) fn failure_table(
-    history: &RunState,
-    pair: Option<&EvalPair>,
-) -> Option<Vec<Vec<String>>> {
+pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Option<Table> {
     let steps = steps(history);
     let (first, last) = (
         &steps[..steps.len().min(STEPS)],
@@ -73,21 +70,20 @@ pub(super) fn failure_table(
         .iter()
         .flat_map(|(_, shares)| shares.keys().copied())
         .collect();
-    let row = |name: &str, cell: &dyn Fn(&Shares) -> f64| {
-        std::iter::once(name.to_owned())
-            .chain(columns.iter().map(|(_, shares)| percent(cell(shares))))
-            .collect()
+    let row = |name: &str, share: &dyn Fn(&Shares) -> f64| {
+        let shares = columns.iter().map(|(_, shares)| share(shares));
+        Row::new(name, shares.map(Cell::rate))
     };
-    let titles = std::iter::once("failure".to_owned())
-        .chain(columns.iter().map(|(title, _)| title.clone()))
-        .collect();
+    let titles = columns.iter().map(|(title, _)| title.as_str());
+    let titles: Vec<&str> = std::iter::once("failure").chain(titles).collect();
     let all = row("all classes", &|shares| shares.values().sum());
     let each = classes.iter().map(|class| {
         row(class.name(), &|shares| {
             shares.get(class).copied().unwrap_or(0.0)
         })
     });
-    (!classes.is_empty()).then(|| [titles, all].into_iter().chain(each).collect())
+    let rows = std::iter::once(all).chain(each).collect();
+    (!classes.is_empty()).then(|| Table::new(&titles, "lr", rows))
 }
 
 /// The classes that a log has metrics of.
@@ -130,9 +126,12 @@ fn failure_shares(records: &[EvalRecord]) -> Shares {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::facts::Tier;
+    use crate::page::Block;
+    use crate::page::markdown::render;
     use crate::run::events::Step;
     use crate::run::{Event, EventBody};
     use serde_json::json;
@@ -211,18 +210,16 @@ mod tests {
             ],
             after: vec![after, record(Tier::Valid, "wrong_value")],
         };
-        let table =
-            failure_table(&history(), Some(&pair(record(Tier::Valid, "")))).unwrap_or_default();
-        let rows: Vec<String> = table.iter().map(|row| row.join("|")).collect();
-        let expected = [
-            "failure|training, steps 1 to 10|training, steps 16 to 25|test set, base (n = 2)|test set, step 25 (n = 2)",
-            "all classes|75.0%|25.0%|50.0%|50.0%",
-            "syntax|25.0%|25.0%|0.0%|0.0%",
-            "think leak|50.0%|0.0%|0.0%|0.0%",
-            "missing key|0.0%|0.0%|50.0%|0.0%",
-            "wrong value|0.0%|0.0%|0.0%|50.0%",
-        ];
-        assert_eq!(rows, expected);
+        let table = failure_table(&history(), Some(&pair(record(Tier::Valid, "")))).unwrap();
+        let expected = "\n\
+            | failure | training, steps 1 to 10 | training, steps 16 to 25 | test set, base (n = 2) | test set, step 25 (n = 2) |\n\
+            |---|---:|---:|---:|---:|\n\
+            | all classes | 75.0% | 25.0% | 50.0% | 50.0% |\n\
+            | syntax | 25.0% | 25.0% | 0.0% | 0.0% |\n\
+            | think leak | 50.0% | 0.0% | 0.0% | 0.0% |\n\
+            | missing key | 0.0% | 0.0% | 50.0% | 0.0% |\n\
+            | wrong value | 0.0% | 0.0% | 0.0% | 50.0% |\n";
+        assert_eq!(render(&[Block::Table(table)]), expected);
         assert_eq!(failure_table(&RunState::default(), None), None);
     }
 }

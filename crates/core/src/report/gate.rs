@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::eval_results::EvalResult;
-use super::markdown::{line, table};
 use crate::format::{counted, percent, percent_interval};
+use crate::page::markdown::{line, table};
 use crate::run::EvalRecord;
 
 /// The minimum of a rate.

@@ -11,24 +11,20 @@ use minijinja::value::Serde;
 use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
-use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
+use super::answer_diff::{ComparedPrompt, Outcome, Versus};
 use super::error::ReportError;
-use super::eval_pair::{EvalPair, TaskSection, columns, sentences};
+use super::eval_pair::{EvalPair, TaskSection};
 use super::eval_results::EvalResult;
-use super::event_text::{Level, alert_text, event_text};
-use super::failure_groups::{FailureGroup, FailureGroups};
-use super::failures::failure_table;
+use super::event_text::event_text;
 use super::gate::{Threshold, junit_values};
-use super::previous_run::RunChanges;
+use super::run_page::{self, eval_table, key_table};
 use super::run_report::Report;
 use super::run_row::configuration;
-use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
-use crate::config::Source;
-use crate::facts::{Tier, TierOutcome};
-use crate::format::{or_na, percent};
-use crate::judge_check::{check_table, checks_in};
-use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, EventBody};
+use super::versus_text;
+use crate::facts::TierOutcome;
+use crate::page::html::values;
+use crate::page::{Block, Cell, Row, Table};
+use crate::run::{EvalRecord, EventBody};
 use crate::secrets::{redact, visible_letter};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,38 +61,28 @@ const TEMPLATES: [(&str, &str); 6] = [
 /// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
-    let sections: Vec<_> = TaskSection::all(report)
-        .iter()
-        .map(|section| task_section(report, section))
-        .collect();
-    let cause = report
-        .cause()
-        .map_or_else(String::new, |cause| format!(": {cause}"));
-    let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
-    let keys = configuration(file);
-    let outcome = report.outcome();
-    let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
+    let tasks = TaskSection::all(report);
+    let section = |task: &TaskSection<'_>| {
+        let examples = task.pair.as_ref().map(changed_answers).unwrap_or_default();
+        json!({"page": values(&run_page::failures(report, task)), "examples": examples})
+    };
+    let all_keys = key_table(configuration(file).into_iter().map(|(_, row)| row));
+    let end = [happenings(report), run_page::configuration(report)].concat();
     render(
         "run.html",
         context! {
             title => format!("{} · {}", report.directory.id(), file.task),
-            run => Serde(file),
-            name => report.directory.name(),
-            standing => report.progress() + &cause,
-            outcome => outcome.is_known().then(|| outcome.sentence()),
-            outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },
-            alerts => Serde(alerts),
-            sections => Serde(sections),
+            name => Some(report.directory.name()).filter(|name| !name.is_empty()).unwrap_or(&file.id),
+            summary => Serde(values(&run_page::summary(report))),
+            results => Serde(values(&run_page::results(report, &tasks))),
             charts => charts::charts(report),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
-            evals => Serde(history.evals.values().map(eval_row).collect::<Vec<_>>()),
-            happenings => Serde(happenings(report)),
-            checkpoints => steps.join(", "),
-            best => report.best(),
-            changed_keys => Serde(keys.iter().filter(|(source, _)| *source != Source::Default).map(|(_, row)| row).collect::<Vec<_>>()),
-            all_keys => Serde(keys.iter().map(|(_, row)| row).collect::<Vec<_>>()),
-            changes => Serde(RunChanges::since_previous(&report.directory).map(|changes| json!({"previous": changes.previous, "rows": changes.rows}))),
-            provenance => Serde(provenance(report)),
+            sections => Serde(tasks.iter().map(section).collect::<Vec<_>>()),
+            evals => Serde(values(&[Block::Table(eval_table(history.evals.values()))])),
+            many_evals => history.evals.len() > 30,
+            end => Serde(values(&end)),
+            all_keys => Serde(values(&[Block::Table(all_keys)])),
+            provenance => Serde(values(&[provenance(report)])),
         },
     )
 }
@@ -106,12 +92,6 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 /// # Errors
 /// [`ReportError::Template`].
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
-    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
-    let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries)
-        .into_iter()
-        .chain(call_rows(&summaries))
-        .chain(cost_rows(&summaries));
     let examples = match versus.pairs.first() {
         Some(pair) => {
             let evals = [pair.first, pair.second];
@@ -170,21 +150,9 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     render(
         "answers.html",
         context! {
-            title => format!("{} · {}", names.join(" vs "), versus.evals[0].task),
-            heading => names.join(" vs "),
-            titles => Serde([&[""], names.as_slice()].concat()),
-            task => &versus.evals[0].task,
-            set => &versus.evals[0].id.set,
-            n => versus.prompts.len(),
-            warnings => Serde(&versus.warnings),
-            rates => Serde(labelled(rates)),
-            pairs => Serde(versus.pairs.iter().map(|pair| pair_section(&names, pair)).collect::<Vec<_>>()),
-            drift => summaries.last().map(|last| value_drift(last).trim().to_owned()),
-            tags => Serde(tag_cells(&summaries)),
-            schema => versus.schema(),
-            failure_headings => Serde(FailureGroups::HEADINGS),
-            failures => Serde(versus.evals.iter().filter_map(failure_section).collect::<Vec<_>>()),
-            comments => Serde(versus.comment_rows().into_iter().map(|(prompt, text)| json!([prompt, text])).collect::<Vec<_>>()),
+            title => format!("{} · {}", versus_text::title(versus), versus.evals[0].task),
+            heading => versus_text::title(versus),
+            page => Serde(values(&versus_text::page(versus))),
             examples => Serde(examples),
         },
     )
@@ -196,13 +164,6 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
 /// [`ReportError::Template`].
 pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, ReportError> {
     render("junit.xml", Serde(junit_values(thresholds, eval)).into())
-}
-
-/// The failure groups of an eval.
-fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
-    let found = FailureGroups::for_eval(eval);
-    let rows: Vec<_> = found.groups.iter().map(FailureGroup::cells).collect();
-    (!rows.is_empty()).then(|| json!({"title": found.title(&eval.name), "rows": rows}))
 }
 
 /// The formatter masks and escapes everything that a template prints, except charts and the results of macros.
@@ -262,41 +223,6 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
         ""
     };
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
-}
-
-fn tag_cells(summaries: &[&EvalSummary]) -> Vec<Vec<String>> {
-    labelled(
-        tag_rows(summaries)
-            .into_iter()
-            .map(|row| (row.label(), row.cells)),
-    )
-}
-
-/// What the page says of a task.
-fn task_section(
-    report: &Report,
-    TaskSection {
-        name,
-        history,
-        result,
-        pair,
-    }: &TaskSection<'_>,
-) -> serde_json::Value {
-    json!({
-        "of_task": if name.is_empty() { String::new() } else { format!(", {name}") },
-        "result": result.map(|result| result_section(report, result, pair.as_ref())),
-        "failures": failure_table(history, pair.as_ref()).unwrap_or_default(),
-        "judges": check_table(&checks_in(&report.directory.task_path().join(name))),
-        "examples": pair.as_ref().map(changed_answers).unwrap_or_default(),
-    })
-}
-
-fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> serde_json::Value {
-    let (titles, summaries) = columns(report, result);
-    let titles = [vec![String::new()], titles].concat();
-    let sentences = pair.map(EvalPair::sentences).unwrap_or_default();
-    json!({"set": result.set, "titles": titles, "sentences": sentences,
-        "rates": labelled(rate_rows(&summaries)), "tags": tag_cells(&summaries)})
 }
 
 /// The first answers that one metric tells apart, base beside trained.
@@ -380,72 +306,52 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
 
-fn eval_row(eval: &Eval) -> serde_json::Value {
-    let summary = &eval.summary;
-    let exact = or_na(summary.exact, percent);
-    let (valid, parse, seconds) = (
-        percent(summary.valid),
-        percent(summary.parse),
-        format!("{:.1}", eval.seconds),
-    );
-    json!([
-        eval.step,
-        eval.set,
-        eval.who(),
-        summary.n,
-        valid,
-        exact,
-        parse,
-        seconds
-    ])
-}
-
-/// Requests, notes, alerts and phases of the run.
-fn happenings(report: &Report) -> Vec<String> {
+/// Requests, notes and alerts of the run, and its checkpoints.
+fn happenings(report: &Report) -> Vec<Block> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);
     let alerts = history.alerts.values().cloned().map(EventBody::Alert);
-    let notes = history
-        .notes
-        .iter()
-        .map(|(_, note)| EventBody::Note(note.clone()));
-    controls
-        .chain(alerts)
-        .chain(notes)
+    let notes = history.notes.iter();
+    let notes = notes.map(|(_, note)| EventBody::Note(note.clone()));
+    let events = controls.chain(alerts).chain(notes);
+    let events: Vec<String> = events
         .filter_map(|event| Some(event_text(&event, 0)?.1))
-        .collect()
-}
-
-fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
-    let tiers: Vec<_> = Tier::NAMES
-        .iter()
-        .zip(pair.tiers)
-        .map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c]))
         .collect();
-    let sentences = sentences(&pair.valid, pair.exact.as_ref());
-    json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
+    let mut page = Vec::new();
+    if !events.is_empty() {
+        page.extend([
+            Block::heading("Alerts, requests and notes"),
+            Block::List(events),
+        ]);
+    }
+    if !report.checkpoints.is_empty() {
+        let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
+        let best = report.best();
+        let best = best.map_or_else(String::new, |best| {
+            format!("; the best on the eval set is step {best}")
+        });
+        let steps = format!("Steps {}{best}.", steps.join(", "));
+        page.extend([Block::heading("Checkpoints"), Block::info(steps)]);
+    }
+    page
 }
 
-fn provenance(report: &Report) -> Vec<(&str, String)> {
+fn provenance(report: &Report) -> Block {
     let (file, history) = (report.directory.file(), &report.history);
-    let mut rows = vec![
+    let device = history
+        .run
+        .as_ref()
+        .map_or_else(String::new, |run| run.device.clone());
+    let program = format!(
+        "grpo-tui {} ({})",
+        file.binary_version,
+        file.features.join(", ")
+    );
+    let known = [
         ("command", file.argv.join(" ")),
-        (
-            "program",
-            format!(
-                "grpo-tui {} ({})",
-                file.binary_version,
-                file.features.join(", ")
-            ),
-        ),
+        ("program", program),
         ("host", file.host.clone()),
-        (
-            "device",
-            history
-                .run
-                .as_ref()
-                .map_or_else(String::new, |run| run.device.clone()),
-        ),
+        ("device", device),
         (
             "total step time",
             format!("{:.0} s", report.computed_seconds()),
@@ -454,19 +360,23 @@ fn provenance(report: &Report) -> Vec<(&str, String)> {
         ("configuration", file.config_digest.clone()),
         ("base model", file.model_digest.clone()),
     ];
-    rows.extend(report.log_damage().map(|damage| ("log", damage)));
-    rows.extend(
-        file.task_files
-            .iter()
-            .map(|(name, digest)| (name.as_str(), digest.clone())),
-    );
-    rows
+    let files = file
+        .task_files
+        .iter()
+        .map(|(name, digest)| (name.as_str(), digest.clone()));
+    let rows = known
+        .into_iter()
+        .chain(report.log_damage().map(|damage| ("log", damage)))
+        .chain(files);
+    let rows = rows.map(|(name, value)| Row::new(name, [Cell::Text(value)]));
+    Block::Table(Table::new(&["", ""], "ll", rows.collect()))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::page::{Bar, Fact, Level};
 
     #[test]
     fn texts_are_masked_cut_and_escaped() {
@@ -517,14 +427,20 @@ mod tests {
         let text = format!("<i>{token}</i>");
         let examples = json!([{"title": text, "prompts": [{"id": text, "answers": [
             {"name": text, "tier": text, "good": true, "reason": text, "completion": text}]}]}]);
-        let table = json!([[text, text, text]]);
-        let pair = json!({"title": text, "sentences": [text], "tiers": table});
+        let row = Row::new(&text, [Cell::Text(text.clone())]);
+        let blocks = [
+            Block::heading(&text),
+            Block::info(&text),
+            Block::Finding(Level::Warning, text.clone()),
+            Block::List(vec![text.clone()]),
+            Block::Facts(vec![Fact::new("fact", text.clone())]),
+            Block::Bars(vec![Bar::new(&text, Cell::Text(text.clone()), 1.0)]),
+            Block::Table(Table::new(&[&text, &text], "ll", vec![row])),
+        ];
         let page = render(
             "answers.html",
             context! {
-                title => &text, heading => &text, titles => Serde([&text]), task => &text, set => &text, n => 1, warnings => Serde([&text]),
-                rates => Serde(&table), pairs => Serde([pair]), drift => &text, tags => Serde(&table), examples => Serde(&examples),
-                schema => &text, failure_headings => Serde([&text; 5]), failures => Serde([json!({"title": text, "rows": [[text, text]]})]), comments => Serde([[&text, &text]]),
+                title => &text, heading => &text, page => Serde(values(&blocks)), examples => Serde(&examples),
             },
         );
         let page = page.unwrap();
@@ -533,8 +449,7 @@ mod tests {
                 && !page.text.contains("<i>")
                 && !page.text.contains(&token[4..20])
         );
-        // Each text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of columns,
-        // cells, the example's six.
+        // Each text once.
         assert_eq!(
             page.masked,
             page.text.matches("ghp_…(40 characters)").count()

@@ -15,12 +15,14 @@ mod gate;
 mod html;
 mod listing;
 mod markdown;
+mod measure;
 mod messages;
 mod model_card;
 mod previous_run;
 mod rank_table;
 mod run_groups;
 mod run_outcome;
+mod run_page;
 mod run_report;
 mod run_row;
 mod sample_differences;
@@ -31,6 +33,7 @@ mod tables;
 mod tensorboard;
 mod versus_text;
 
+pub use crate::page::text::table as text_table;
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
 pub use chain_text::{chain_counts, chain_text};
 pub use compare::RunComparison;
@@ -49,6 +52,7 @@ pub use gate::{Threshold, thresholds_markdown};
 pub use html::{Page, html, junit, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
+pub use measure::{Measure, Metric};
 pub use messages::{PromptMessages, openai_messages};
 pub use model_card::{PublishedBase, model_card};
 pub use previous_run::RunChanges;
@@ -57,15 +61,16 @@ pub use run_groups::{
     GROUPINGS, MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping,
 };
 pub use run_outcome::{JudgedEval, RunOutcome};
+pub use run_page::{RunContext, eval_table};
 pub use run_report::{Report, SMOOTHING};
 pub use run_row::{
     EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, mistyped_value, number_text,
     order, unknown_field,
 };
 pub use sample_differences::SampleDifference;
-pub use significance::{MetricComparison, MetricVerdict, Verdict, points, verdict_lines};
-pub use summary_table::{call_rows, columns, cost_rows, rate_rows, table, tag_rows, value_drift};
+pub use significance::{MetricComparison, MetricVerdict, Verdict, points};
+pub use summary_table::{MeasureRow, call_rows, columns, cost_rows, rate_rows, table, tag_rows};
 pub use svg::curves::{Curve, curves_svg};
-pub use tables::{csv, csv_line, json_lines, shown, spread, text_table};
+pub use tables::{csv, csv_line, json_lines, shown, spread};
 pub use tensorboard::{event_file, write_event_file};
-pub use versus_text::{versus_csv, versus_markdown};
+pub use versus_text::{versus_csv, versus_markdown, versus_rates, versus_text};

@@ -3,12 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::html::Page;
-use super::markdown::{changed_configuration, line, results, table};
+use super::markdown::results;
+use super::run_page::changed_keys;
 use super::run_report::Report;
-use super::summary_table::{labelled, rate_rows};
+use super::summary_table::tables;
 use crate::config::{BasePrecision, TrainConfig};
 use crate::format::{amount, duration, or_na};
 use crate::hub::{Quantization, embedded_model_names, find_model};
+use crate::page::markdown::{line, render, table};
 use crate::run::EvalSummary;
 use crate::score::Task;
 
@@ -76,12 +78,7 @@ pub fn model_card(
             result.step
         )
     });
-    let configuration = changed_configuration(report);
-    let configuration = if configuration.is_empty() {
-        "\nAll keys have their defaults.\n".to_owned()
-    } else {
-        configuration
-    };
+    let configuration = render(&[changed_keys(report)]);
     let precision = match (file.config.base_precision, published) {
         (BasePrecision::Bf16, _) => String::new(),
         (BasePrecision::Fp8, None) => "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n".to_owned(),
@@ -101,7 +98,7 @@ pub fn model_card(
             "Results",
             format!(
                 "\n{outcome}\n{other}{dequantized}{precision}{}",
-                results(report)
+                render(&results(report))
             ),
         ),
         ("Configuration", configuration),
@@ -123,19 +120,11 @@ fn rounding(
         log_prob_difference,
     }: &PublishedBase,
 ) -> String {
-    let [rounded, _] = summaries;
-    let titles = [format!(
-        "{} test set (n = {}), 95% CI",
-        line(task),
-        rounded.n
-    )];
-    let titles = titles
-        .into_iter()
-        .chain(["base in fp8, as trained", "base as published"].map(str::to_owned));
-    let rows = labelled(rate_rows(&summaries.each_ref()));
+    let names = ["base in fp8, as trained", "base as published"];
+    let evals = [(names[0], &summaries[0]), (names[1], &summaries[1])];
     format!(
         "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
-        table(&titles.collect::<Vec<_>>(), &rows, "l")
+        render(&tables(&format!("{task} test"), &evals))
     )
 }
 

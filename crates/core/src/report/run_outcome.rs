@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::event_text::Level;
+use super::measure::Metric;
 use super::significance::{MetricVerdict, Verdict};
 use crate::facts::Target;
 use crate::format::{or_na, percent};
@@ -50,16 +51,16 @@ impl JudgedEval {
             step: eval.step,
             valid_rates: [base.valid, eval.summary.valid],
             exact_rates: [base.exact, eval.summary.exact],
-            valid: MetricVerdict::from_comparison("valid", &against.valid),
+            valid: MetricVerdict::from_comparison(Metric::Valid, &against.valid),
             exact: against
                 .exact
                 .as_ref()
-                .map(|exact| MetricVerdict::from_comparison("exact", exact)),
+                .map(|exact| MetricVerdict::from_comparison(Metric::Exact, exact)),
         })
     }
 
     /// The metrics that are significantly below the base's.
-    fn losses(&self) -> Vec<&'static str> {
+    fn losses(&self) -> Vec<Metric> {
         let judged = std::iter::once(self.valid).chain(self.exact);
         judged
             .filter(|judged| judged.verdict == Verdict::Worse)
@@ -156,8 +157,8 @@ impl RunOutcome {
         self.result.as_ref().or(self.latest.as_ref())
     }
 
-    /// Whether a metric, `valid` or `exact`, of the result or of the latest eval is significantly below the base's.
-    pub fn loses(&self, metric: &str) -> bool {
+    /// Whether a metric of the result or of the latest eval is significantly below the base's.
+    pub fn loses(&self, metric: Metric) -> bool {
         let judged = self
             .by_task()
             .into_iter()
@@ -191,12 +192,12 @@ impl RunOutcome {
             .and_then(|result| result.exact)
             .map(|exact| exact.verdict);
         (
-            if self.loses("valid") {
+            if self.loses(Metric::Valid) {
                 Verdict::Worse
             } else {
                 valid
             },
-            if self.loses("exact") {
+            if self.loses(Metric::Exact) {
                 Some(Verdict::Worse)
             } else {
                 exact
@@ -206,7 +207,7 @@ impl RunOutcome {
 
     /// As JSON: the label, the sentence, and the numbers.
     pub fn document(&self) -> Value {
-        let mut document = json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses("exact"),
+        let mut document = json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses(Metric::Exact),
             "result": self.result, "latest": self.latest});
         for (name, task) in &self.tasks {
             document["tasks"][name] = task.document();
@@ -312,7 +313,8 @@ impl RunOutcome {
         } else {
             "the run is now"
         };
-        let (below, rates, step) = (latest.losses().join(" and "), latest.rates(), latest.step);
+        let below: Vec<_> = latest.losses().into_iter().map(Metric::name).collect();
+        let (below, rates, step) = (below.join(" and "), latest.rates(), latest.step);
         Some(format!(
             "{when} with {below} below the base: {rates} on the eval set (step {step})"
         ))

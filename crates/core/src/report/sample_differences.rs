@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::measure::{Measure, Metric};
 use crate::format::{p_value, points_interval};
 use crate::run::{EvalRecord, counts_by_prompt};
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, pass_at};
@@ -10,7 +11,7 @@ use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, pass_
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleDifference {
     /// `pass@4`, `all 8 exact`.
-    pub rate: String,
+    pub rate: Measure,
     /// Prompts with so many samples in both evals.
     pub n: usize,
     /// Second minus first, paired by prompt.
@@ -22,7 +23,7 @@ pub struct SampleDifference {
 impl SampleDifference {
     /// Nothing with one sample a prompt. pass@1 is the rate itself; `all` is compared where both have as many samples.
     pub(super) fn between(
-        metric: &str,
+        metric: Metric,
         [before, after]: [&[EvalRecord]; 2],
         measure: fn(&EvalRecord) -> Option<bool>,
     ) -> Vec<Self> {
@@ -40,7 +41,7 @@ impl SampleDifference {
             .iter()
             .filter_map(|(prompt, first)| Some((*first, *after.get(prompt)?)))
             .collect();
-        let of = |rate: String, n: usize, PairedTest { difference, p }| Self {
+        let of = |rate: Measure, n: usize, PairedTest { difference, p }| Self {
             rate,
             n,
             difference,
@@ -54,7 +55,7 @@ impl SampleDifference {
                 .filter_map(|(first, second)| Some(value(*second)? - value(*first)?))
                 .collect();
             of(
-                pass_at_label(j, metric),
+                Measure::PassAt(j, metric),
                 differences.len(),
                 paired_means(&differences, 1.0),
             )
@@ -67,7 +68,7 @@ impl SampleDifference {
             .collect();
         let count = |outcome: [bool; 2]| passes.iter().filter(|found| **found == outcome).count();
         let test = paired_counts(count([false, true]), count([true, false]), passes.len());
-        let all = (first == second).then(|| of(all_label(samples, metric), passes.len(), test));
+        let all = (first == second).then(|| of(Measure::All(samples, metric), passes.len(), test));
         pass_at.chain(all).collect()
     }
 
@@ -85,18 +86,6 @@ impl SampleDifference {
             p_value(self.p)
         )
     }
-}
-
-pub(super) fn pass_at_label(j: usize, metric: &str) -> String {
-    if metric == "valid" {
-        format!("pass@{j}")
-    } else {
-        format!("pass@{j} {metric}")
-    }
-}
-
-pub(super) fn all_label(samples: usize, metric: &str) -> String {
-    format!("all {samples} {metric}")
 }
 
 #[cfg(test)]
@@ -124,15 +113,16 @@ mod tests {
     fn rates_of_samples_are_paired_by_prompt() {
         let valid = |record: &EvalRecord| Some(record.is_valid());
         let of = |before: &[EvalRecord], after: &[EvalRecord]| {
-            SampleDifference::between("valid", [before, after], valid)
+            SampleDifference::between(Metric::Valid, [before, after], valid)
         };
         let (before, after) = (eval(&[0, 1, 4, 2], 4), eval(&[1, 4, 4, 0], 4));
         let found = of(&before, &after);
         let rates: Vec<_> = found
             .iter()
-            .map(|found| (found.rate.as_str(), found.n))
+            .map(|found| (found.rate.to_string(), found.n))
             .collect();
-        assert_eq!(rates, [("pass@2", 4), ("pass@4", 4), ("all 4 valid", 4)]);
+        let expected = [("pass@2", 4), ("pass@4", 4), ("all 4 valid", 4)];
+        assert_eq!(rates, expected.map(|(rate, n)| (rate.to_owned(), n)));
         // pass@2 of 0, 1, 2 and 4 passed of 4: 0, 1/2, 5/6 and 1.
         let expected = [(0.5 + 0.5 + 0.0 - 5.0 / 6.0) / 4.0, 0.0, 0.25];
         for (found, expected) in found.iter().zip(expected) {
@@ -158,7 +148,7 @@ mod tests {
         // Fewer samples on one side: what both have; none of single ones.
         let fewer: Vec<String> = of(&before, &eval(&[1, 2, 2, 0], 2))
             .into_iter()
-            .map(|found| found.rate)
+            .map(|found| found.rate.to_string())
             .collect();
         assert_eq!(fewer, ["pass@2"]);
         assert!(of(&eval(&[1, 0], 1), &eval(&[1, 1], 1)).is_empty());

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::event_text::Level;
+use super::measure::Metric;
 use super::sample_differences::SampleDifference;
 use crate::format::{counted, p_value, points_interval};
+use crate::page::{Block, Level};
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
 use crate::statistics::{
@@ -20,9 +21,8 @@ const POWER: f64 = 0.8;
 /// The verdict on one metric of the second of two evals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct MetricVerdict {
-    /// `valid` or `exact`.
     #[serde(skip)]
-    pub metric: &'static str,
+    pub metric: Metric,
     pub verdict: Verdict,
     /// Two-sided.
     pub p: f64,
@@ -35,7 +35,7 @@ pub struct MetricVerdict {
 
 impl MetricVerdict {
     /// For one completion per prompt.
-    pub fn from_comparison(metric: &'static str, comparison: &Comparison) -> Self {
+    pub fn from_comparison(metric: Metric, comparison: &Comparison) -> Self {
         let PairedTest { difference, .. } =
             paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
         Self {
@@ -82,13 +82,14 @@ impl MetricVerdict {
         )
     }
 
-    fn words(self) -> String {
+    /// `better (p = 0.0300)`
+    pub fn words(self) -> String {
         let words = match self.verdict {
-            Verdict::Better => " better",
-            Verdict::Worse => " worse",
-            Verdict::NoDifference => ": no difference",
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::NoDifference => "no difference",
         };
-        format!("{}{words}", self.metric)
+        format!("{words} (p = {})", self.p_value())
     }
 
     /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`.
@@ -102,29 +103,29 @@ impl MetricVerdict {
 
 impl std::fmt::Display for MetricVerdict {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} (p = {})", self.words(), self.p_value())
+        let colon = match self.verdict {
+            Verdict::NoDifference => ":",
+            Verdict::Better | Verdict::Worse => "",
+        };
+        write!(formatter, "{}{colon} {}", self.metric, self.words())
     }
 }
 
 /// The sentence on both metrics, then the numbers of each.
-pub fn verdict_lines(valid: &MetricComparison, exact: Option<&MetricComparison>) -> String {
-    let metrics = std::iter::once(valid).chain(exact);
-    let numbers: String = metrics
-        .flat_map(MetricComparison::lines)
-        .map(|line| format!("  {line}\n"))
-        .collect();
-    format!(
-        "{}\n{numbers}",
-        MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged))
-    )
+pub(super) fn verdict(valid: &MetricComparison, exact: Option<&MetricComparison>) -> [Block; 2] {
+    let sentence = MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged));
+    let level = MetricVerdict::level(valid.verdict, exact.map(|exact| exact.verdict));
+    let numbers = std::iter::once(valid)
+        .chain(exact)
+        .flat_map(MetricComparison::lines);
+    [Block::Text(level, sentence), Block::List(numbers.collect())]
 }
 
 /// A metric of two evals with its test. In JSON, the counts of `comparison` are on the same level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricComparison {
-    /// `valid` or `exact`.
     #[serde(skip)]
-    pub metric: &'static str,
+    pub metric: Metric,
     /// Prompts in both evals.
     pub n: usize,
     /// Compares the first completion of each prompt.
@@ -186,17 +187,19 @@ impl MetricComparison {
             }
         };
         let exact = Comparison::between_exact(&first, &second)
-            .map(|comparison| judged("exact", comparison, |record| record.exact));
+            .map(|comparison| judged(Metric::Exact, comparison, |record| record.exact));
         (
-            judged("valid", Comparison::between(&first, &second), |record| {
-                (!record.is_error()).then(|| record.is_valid())
-            }),
+            judged(
+                Metric::Valid,
+                Comparison::between(&first, &second),
+                |record| (!record.is_error()).then(|| record.is_valid()),
+            ),
             exact,
         )
     }
 
     /// For one completion per prompt and one comparison.
-    pub fn from_comparison(metric: &'static str, comparison: Comparison) -> Self {
+    pub fn from_comparison(metric: Metric, comparison: Comparison) -> Self {
         Self::at(SIGNIFICANT, metric, comparison)
     }
 
@@ -217,7 +220,7 @@ impl MetricComparison {
         }
     }
 
-    fn at(level: f64, metric: &'static str, comparison: Comparison) -> Self {
+    fn at(level: f64, metric: Metric, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
         Self::tested(
@@ -232,7 +235,7 @@ impl MetricComparison {
 
     fn tested(
         level: f64,
-        metric: &'static str,
+        metric: Metric,
         comparison: Comparison,
         samples: usize,
         test: PairedTest,
@@ -344,11 +347,12 @@ fn differences(
 mod tests {
     use super::*;
     use crate::facts::Tier;
+    use crate::page::text::render;
 
     fn counted(fixed: usize, broken: usize, pairs: usize) -> MetricComparison {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
         MetricComparison::from_comparison(
-            "valid",
+            Metric::Valid,
             Comparison {
                 fixed,
                 broken,
@@ -361,16 +365,16 @@ mod tests {
 
     #[test]
     fn the_sentence_follows_the_test() {
-        let check = |(fixed, broken, pairs), verdict, expected: &str| {
+        let check = |(fixed, broken, pairs), expected_verdict, expected: &str| {
             let judged = counted(fixed, broken, pairs);
             assert_eq!(
-                (judged.verdict, verdict_lines(&judged, None).as_str()),
-                (verdict, expected)
+                (judged.verdict, render(&verdict(&judged, None)).as_str()),
+                (expected_verdict, expected)
             );
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(
                 low <= 0.0 && 0.0 <= high,
-                verdict == Verdict::NoDifference,
+                expected_verdict == Verdict::NoDifference,
                 "{expected}"
             );
         };

@@ -1,189 +1,202 @@
-//! Tables of evals: rates with intervals, paired tests, compounding, tags.
+//! Evals side by side: a row per measure with typed cells, and the pages that show them.
 
 use std::collections::BTreeMap;
 
-use super::sample_differences::{all_label, pass_at_label};
-use super::significance::{MetricComparison, verdict_lines};
-use super::tables::text_table;
-use crate::format::{amount, duration, or_na, percent, percent_interval};
+use super::measure::{Measure, Metric};
+use super::significance::{MetricComparison, verdict};
+use crate::format::{percent, percent_short};
+use crate::page::text::render;
+use crate::page::{Block, Cell, Level, Row, Table};
 use crate::run::{
-    EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates, SampleSummary,
-    TagSummary, ValidCalls,
+    AnswerSummary, EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates,
+    SampleSummary, TagSummary, ToolSummary, ValidCalls,
 };
-use crate::secrets::{redact, visible};
 use crate::statistics::{Interval, compound};
 
-/// Compares `first` with `second` on one set.
+/// A measure of each eval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasureRow {
+    pub measure: Measure,
+    /// By eval.
+    pub cells: Vec<Cell>,
+}
+
+impl From<MeasureRow> for Row {
+    fn from(row: MeasureRow) -> Self {
+        Self::new(row.measure.to_string(), row.cells)
+    }
+}
+
+/// Compares `first` with `second` on one set, as text.
 pub fn table(
     set: &str,
     [first, second]: [(&str, &EvalSummary); 2],
     valid: &MetricComparison,
     exact: Option<&MetricComparison>,
 ) -> String {
-    columns(set, &[first, second]) + &verdict_lines(valid, exact) + &value_drift(second.1)
+    let page = [
+        tables(set, &[first, second]),
+        verdict(valid, exact).to_vec(),
+        value_drift(second.1).into_iter().collect(),
+    ];
+    render(&page.concat())
 }
 
-/// Evals on one set, one column each.
+/// Evals on one set, one column each, as text.
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
-    if evals.is_empty() {
-        return String::new();
-    }
-    let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
-    let names = evals.iter().map(|(name, _)| shorten(name)).collect();
-    let rates = rate_rows(&summaries)
-        .into_iter()
-        .chain(call_rows(&summaries))
-        .chain(cost_rows(&summaries));
-    let tags = tag_rows(&summaries)
-        .into_iter()
-        .map(|row| (row.label(), row.cells));
-    // Errors of a scorer or an endpoint leave fewer answers to one than to another.
-    let mut counts: Vec<usize> = summaries.iter().map(|summary| summary.n).collect();
-    counts.dedup();
-    let n = counts
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let rows = std::iter::once((format!("{set} set, n = {n}"), names))
-        .chain(rates)
-        .chain(tags);
-    text_table(&labelled(rows), "lr")
+    render(&tables(set, evals))
 }
 
-/// Rows whose first cell is their label.
-pub(super) fn labelled(rows: impl IntoIterator<Item = (String, Vec<String>)>) -> Vec<Vec<String>> {
-    rows.into_iter()
-        .map(|(label, cells)| [vec![label], cells].concat())
+/// The rates of evals on one set, one column each, and those of each tag.
+pub(super) fn tables(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
+    let (names, summaries): (Vec<&str>, Vec<&EvalSummary>) = evals.iter().copied().unzip();
+    // Errors of a scorer or an endpoint leave fewer answers to one than to another.
+    let mut counts: Vec<String> = summaries
+        .iter()
+        .map(|summary| summary.n.to_string())
+        .collect();
+    counts.dedup();
+    let table = |first: &str, rows: Vec<MeasureRow>| {
+        let head = [&[first], names.as_slice()].concat();
+        let rows: Vec<Row> = rows.into_iter().map(Row::from).collect();
+        (!rows.is_empty()).then(|| Block::Table(Table::new(&head, "lr", rows)))
+    };
+    let rates = [
+        rate_rows(&summaries),
+        call_rows(&summaries),
+        cost_rows(&summaries),
+    ]
+    .concat();
+    let rates = table(
+        &format!("{set} set, n = {}, 95% CI", counts.join(", ")),
+        rates,
+    );
+    rates
+        .into_iter()
+        .chain(table("by tag", tag_rows(&summaries)))
         .collect()
 }
 
-/// One row per measure.
-pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
-    type Cell = fn(&EvalSummary) -> String;
-    let rows: [(&'static str, Cell); 8] = [
-        ("parse", |e| percent_interval(e.parse, e.interval("parse"))),
-        ("valid", |e| percent_interval(e.valid, e.valid_interval)),
-        ("exact match", |e| {
-            or_na(e.exact, |exact| {
-                percent_interval(exact, e.interval("exact"))
-            })
+type Value = fn(&EvalSummary) -> Cell;
+
+fn rows(evals: &[&EvalSummary], measures: Vec<(Measure, Value)>) -> Vec<MeasureRow> {
+    let row = |(measure, value): (Measure, Value)| MeasureRow {
+        measure,
+        cells: evals.iter().map(|summary| value(summary)).collect(),
+    };
+    measures.into_iter().map(row).collect()
+}
+
+/// Rates of completions and of conversations.
+pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
+    let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
+    let has_tools = has(|e| e.tools.is_some());
+    let mut measures: Vec<(Measure, Value)> = vec![
+        (Measure::Parse, |e| {
+            Cell::interval(e.parse, e.interval("parse"))
         }),
-        ("valid after unwrapping", |e| {
-            percent_interval(e.tolerant, e.interval("tolerant"))
+        (Measure::Valid, |e| {
+            Cell::interval(e.valid, e.valid_interval)
         }),
-        ("mean tokens", |e| {
-            or_na(
-                Some(e.mean_tokens).filter(|mean| mean.is_finite()),
-                |mean| format!("{mean:.1}"),
-            )
+        (Measure::Exact, |e| {
+            let exact = e
+                .exact
+                .map(|exact| Cell::interval(exact, e.interval("exact")));
+            Cell::known(exact, "no expected answers")
         }),
-        ("truncated", |e| percent(e.truncated)),
-        ("P(10 calls valid)", |e| in_a_row(e, 10)),
-        ("P(50 calls valid)", |e| in_a_row(e, 50)),
+        (Measure::Tolerant, |e| {
+            Cell::interval(e.tolerant, e.interval("tolerant"))
+        }),
+        (Measure::MeanTokens, |e| {
+            let mean = Some(e.mean_tokens).filter(|mean| mean.is_finite());
+            Cell::known(mean.map(|mean| Cell::Number(mean, 1)), "not counted")
+        }),
+        (Measure::Truncated, |e| Cell::rate(e.truncated)),
     ];
-    let errors = ("not scored", (|e| e.scorer_errors.to_string()) as Cell);
-    let of_answers: [(&'static str, Cell); 3] = [
-        ("turns", |e| {
-            or_na(e.answers.as_ref(), |answers| {
-                format!("{:.1}", answers.mean_turns)
-            })
-        }),
-        ("answers valid", |e| {
-            or_na(e.answers.as_ref(), |a| {
-                percent_interval(a.valid, a.valid_interval)
-            })
-        }),
-        ("valid if independent", |e| {
-            or_na(e.answers.as_ref(), |a| {
-                percent_interval(a.independent, a.independent_interval)
-            })
-        }),
-    ];
-    let of_tools: [(&'static str, Cell); 3] = [
-        ("calls per conversation", |e| {
-            or_na(e.tools.as_ref(), |tools| format!("{:.1}", tools.mean_calls))
-        }),
-        ("calls refused", |e| {
-            or_na(e.tools.as_ref(), |tools| percent(tools.refused))
-        }),
-        ("ended", |e| {
-            or_na(e.tools.as_ref(), |tools| ends(&tools.ends))
-        }),
-    ];
-    let has_tools = evals.iter().any(|summary| summary.tools.is_some());
-    let of_tools = of_tools.into_iter().filter(|_| has_tools);
-    let has_turns = evals.iter().any(|summary| summary.answers.is_some());
-    let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
-    let of_answers = of_answers.into_iter().filter(|_| has_turns);
     // Of calls, not of whole conversations, [`call_rows`] tells.
-    let has_calls = evals.iter().any(|summary| summary.has_calls) && !has_tools;
-    let rows = rows
-        .into_iter()
-        .filter(|(label, _)| has_calls || !label.starts_with("P("));
-    let rows = rows
-        .chain(of_answers)
-        .chain(of_tools)
-        .chain(has_errors.then_some(errors));
-    rows.map(|(label, cell)| {
-        (
-            label.to_owned(),
-            evals.iter().map(|summary| cell(summary)).collect(),
-        )
-    })
-    .chain(sample_rows(evals))
-    .collect()
+    if has(|e| e.has_calls) && !has_tools {
+        measures.push((Measure::CallsInARow(10), |e| in_a_row(e, 10)));
+        measures.push((Measure::CallsInARow(50), |e| in_a_row(e, 50)));
+    }
+    if has(|e| e.answers.is_some()) {
+        fn answers(e: &EvalSummary, cell: fn(&AnswerSummary) -> Cell) -> Cell {
+            Cell::known(e.answers.as_deref().map(cell), "single turn")
+        }
+        measures.extend::<[(Measure, Value); 3]>([
+            (Measure::Turns, |e| {
+                answers(e, |a| Cell::Number(a.mean_turns, 1))
+            }),
+            (Measure::AnswersValid, |e| {
+                answers(e, |a| Cell::interval(a.valid, a.valid_interval))
+            }),
+            (Measure::Independent, |e| {
+                answers(e, |a| Cell::interval(a.independent, a.independent_interval))
+            }),
+        ]);
+    }
+    if has_tools {
+        fn tools(e: &EvalSummary, cell: fn(&ToolSummary) -> Cell) -> Cell {
+            Cell::known(e.tools.as_deref().map(cell), "no tools")
+        }
+        measures.extend::<[(Measure, Value); 3]>([
+            (Measure::CallsPerConversation, |e| {
+                tools(e, |t| Cell::Number(t.mean_calls, 1))
+            }),
+            (Measure::CallsRefused, |e| {
+                tools(e, |t| Cell::rate(t.refused))
+            }),
+            (Measure::Ended, |e| tools(e, |t| Cell::Text(ends(&t.ends)))),
+        ]);
+    }
+    if has(|e| e.scorer_errors > 0) {
+        measures.push((Measure::NotScored, |e| {
+            Cell::Count(e.scorer_errors as usize)
+        }));
+    }
+    let mut rows = rows(evals, measures);
+    rows.extend(sample_rows(evals));
+    rows
 }
 
 /// The calls that the model wrote: the share p that is valid, and of conversations with k calls and more those whose
 /// first k are, beside p^k, which it were if calls were independent.
-pub fn call_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
+pub fn call_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let calls: Vec<Option<&ValidCalls>> = evals
         .iter()
         .map(|summary| summary.tools.as_ref()?.valid_calls.as_ref())
         .collect();
-    let row = |label: String, cell: &dyn Fn(&ValidCalls) -> Option<String>| {
+    let row = |measure, cell: &dyn Fn(&ValidCalls) -> Option<Cell>| {
         let cells: Vec<_> = calls.iter().map(|calls| cell((*calls)?)).collect();
-        let is_known = cells.iter().any(Option::is_some);
-        is_known.then(|| {
-            (
-                label,
-                cells
-                    .into_iter()
-                    .map(|cell| or_na(cell, |cell| cell))
-                    .collect(),
-            )
+        cells.iter().any(Option::is_some).then(|| MeasureRow {
+            measure,
+            cells: cells
+                .into_iter()
+                .map(|cell| Cell::known(cell, "no such calls"))
+                .collect(),
         })
     };
-    let all = |calls: &ValidCalls| {
-        Some(format!(
-            "{}, n = {}",
-            percent_interval(calls.valid, calls.interval),
-            calls.n
-        ))
+    let rate = |value, interval, n| Cell::Rate {
+        value,
+        interval: Some(interval),
+        n: Some(n),
     };
+    let all = |calls: &ValidCalls| Some(rate(calls.valid, calls.interval, calls.n));
     let first = |k: usize| {
         let cell = move |calls: &ValidCalls| {
             let chain = calls.chains.iter().find(|chain| chain.k == k)?;
-            let measured = percent_interval(chain.valid, chain.interval);
-            Some(format!(
-                "{measured}, n = {} (p^{k}: {})",
-                chain.n,
-                percent(calls.independent(k).0)
+            let independent = percent_short(calls.independent(k).0);
+            let measured = rate(chain.valid, chain.interval, chain.n);
+            Some(Cell::Noted(
+                Box::new(measured),
+                format!("p^{k} {independent}"),
             ))
         };
-        row(format!("first {k} calls valid"), &cell)
+        row(Measure::FirstCalls(k), &cell)
     };
-    let mut lengths: Vec<usize> = calls
-        .iter()
-        .flatten()
-        .flat_map(|calls| &calls.chains)
-        .map(|chain| chain.k)
-        .filter(|k| *k > 1)
-        .collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    row("calls valid (p)".to_owned(), &all)
+    let chains = calls.iter().flatten().flat_map(|calls| &calls.chains);
+    let lengths: std::collections::BTreeSet<usize> =
+        chains.map(|chain| chain.k).filter(|k| *k > 1).collect();
+    row(Measure::CallsValid, &all)
         .into_iter()
         .chain(lengths.into_iter().filter_map(first))
         .collect()
@@ -193,240 +206,187 @@ pub fn call_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
 fn ends(shares: &BTreeMap<String, f64>) -> String {
     let mut shares: Vec<(&String, &f64)> = shares.iter().collect();
     shares.sort_by(|a, b| b.1.total_cmp(a.1));
-    shares
+    let shares = shares
         .into_iter()
-        .map(|(end, share)| format!("{end} {}", percent(*share)))
-        .collect::<Vec<_>>()
-        .join(", ")
+        .map(|(end, share)| format!("{end} {}", percent(*share)));
+    shares.collect::<Vec<_>>().join(", ")
 }
 
 /// Cost and speed of answers, one row per measure that is known of one of the evals.
-pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
-    type Cell = fn(&EvalSummary) -> String;
-    fn endpoint_text(
+pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
+    fn endpoint(
         e: &EvalSummary,
-        value: fn(&EndpointSummary) -> Option<f64>,
-        show: fn(f64) -> String,
-    ) -> String {
-        or_na(e.endpoint.as_deref().and_then(value), show)
-    }
-    fn logprob(e: &EvalSummary) -> String {
+        cell: fn(&EndpointSummary) -> Option<Cell>,
+        why: &'static str,
+    ) -> Cell {
         let Some(endpoint) = &e.endpoint else {
-            return "n/a".to_owned();
+            return Cell::Unknown("no endpoint");
         };
-        let LogProbs { mean, answers, .. } = endpoint.logprobs.unwrap_or_default();
-        // A mean over some of the answers is no mean of all.
-        let part = if answers < endpoint.answers {
-            format!(" ({answers} of {})", endpoint.answers)
-        } else {
-            String::new()
-        };
-        or_na(mean, |mean| format!("{mean:.3}{part}"))
+        Cell::known(cell(endpoint), why)
     }
-    fn mask_text(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
-        or_na(
-            e.speed.as_ref().and_then(|speed| speed.masks.as_ref()),
-            show,
-        )
+    fn masks(e: &EvalSummary, cell: fn(&MaskCost) -> Cell) -> Cell {
+        let masks = e.speed.as_ref().and_then(|speed| speed.masks.as_ref());
+        Cell::known(masks.map(cell), "no grammar")
+    }
+    fn cost(e: &EvalSummary, which: usize) -> Cell {
+        Cell::known(e.cost()[which].map(Cell::Amount), "no price")
+    }
+    fn log_prob(found: &EndpointSummary) -> Option<Cell> {
+        let LogProbs { mean, answers, .. } = found.logprobs.unwrap_or_default();
+        let mean = Cell::Number(mean?, 3);
+        // A mean over some of the answers is no mean of all.
+        Some(match answers < found.answers {
+            true => Cell::Noted(Box::new(mean), format!("{answers} of {}", found.answers)),
+            false => mean,
+        })
     }
     let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
     let has_endpoint = has(|e| e.endpoint.is_some());
     let has_cost = has_endpoint || has(|e| e.cost()[0].is_some());
-    let has_speed = has(|e| e.speed.is_some());
+    let has_speed = has_endpoint || has(|e| e.speed.is_some());
     let has_masks = has(|e| e.speed.as_ref().is_some_and(|speed| speed.masks.is_some()));
-    let has_logprobs = has(|e| {
+    let has_log_probs = has(|e| {
         e.endpoint
             .as_ref()
-            .is_some_and(|endpoint| endpoint.logprobs.is_some())
+            .is_some_and(|found| found.logprobs.is_some())
     });
-    let rows: [(&'static str, bool, Cell); 9] = [
-        ("endpoint errors", has_endpoint, |e| {
-            or_na(e.endpoint.as_ref(), |_| e.endpoint_errors.to_string())
+    let measures: [(bool, Measure, Value); 9] = [
+        (has_endpoint, Measure::EndpointErrors, |e| {
+            let errors = e
+                .endpoint
+                .as_ref()
+                .map(|_| Cell::Count(e.endpoint_errors as usize));
+            Cell::known(errors, "no endpoint")
         }),
-        ("cost", has_cost, |e| or_na(e.cost()[0], amount)),
-        ("cost of 1,000 answers", has_cost, |e| {
-            or_na(e.cost()[1], amount)
-        }),
+        (has_cost, Measure::Cost, |e| cost(e, 0)),
+        (has_cost, Measure::CostOfThousand, |e| cost(e, 1)),
         // Answers of a model on this machine are decoded together: none has a latency of its own.
-        ("latency, median", has_endpoint, |e| {
-            endpoint_text(e, |endpoint| endpoint.latency_median_seconds, duration)
+        (has_endpoint, Measure::MedianLatency, |e| {
+            endpoint(
+                e,
+                |found| found.latency_median_seconds.map(Cell::Seconds),
+                "not measured",
+            )
         }),
-        ("latency, p95", has_endpoint, |e| {
-            endpoint_text(e, |endpoint| endpoint.latency_p95_seconds, duration)
+        (has_endpoint, Measure::LatencyP95, |e| {
+            endpoint(
+                e,
+                |found| found.latency_p95_seconds.map(Cell::Seconds),
+                "not measured",
+            )
         }),
-        ("tok/s", has_speed || has_endpoint, |e| {
-            or_na(e.tokens_per_second(), |rate| format!("{rate:.0}"))
+        (has_speed, Measure::TokensPerSecond, |e| {
+            let rate = e.tokens_per_second().map(|rate| Cell::Number(rate, 0));
+            Cell::known(rate, "not measured")
         }),
-        ("logprob, nats/token", has_logprobs, logprob),
-        ("ms/mask", has_masks, |e| {
-            mask_text(e, |masks| format!("{:.4}", masks.milliseconds()))
+        (has_log_probs, Measure::LogProb, |e| {
+            endpoint(e, log_prob, "not returned")
         }),
-        ("masks waited for", has_masks, |e| {
-            mask_text(e, |masks| percent(masks.waited()))
+        (has_masks, Measure::MillisecondsPerMask, |e| {
+            masks(e, |masks| Cell::Number(masks.milliseconds(), 4))
+        }),
+        (has_masks, Measure::MasksWaited, |e| {
+            masks(e, |masks| Cell::rate(masks.waited()))
         }),
     ];
-    let known = rows.into_iter().filter(|(_, is_known, _)| *is_known);
-    known
-        .map(|(label, _, cell)| {
-            (
-                label.to_owned(),
-                evals.iter().map(|summary| cell(summary)).collect(),
-            )
-        })
-        .collect()
+    let known = measures.into_iter().filter(|(is_known, ..)| *is_known);
+    rows(
+        evals,
+        known.map(|(_, measure, value)| (measure, value)).collect(),
+    )
 }
 
 /// pass@j and the share of prompts of which all samples pass, where prompts have several.
-fn sample_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
-    let columns: Vec<Vec<(String, Interval)>> = evals
-        .iter()
-        .map(|summary| {
-            summary
-                .samples
-                .as_deref()
-                .map_or_else(Vec::new, labelled_rates)
-        })
-        .collect();
-    let mut labels: Vec<&String> = Vec::new();
-    for (label, _) in columns.iter().flatten() {
-        if !labels.contains(&label) {
-            labels.push(label);
+fn sample_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
+    let rates = |summary: &&EvalSummary| {
+        summary
+            .samples
+            .as_deref()
+            .map_or_else(Vec::new, sample_rates)
+    };
+    let columns: Vec<_> = evals.iter().map(rates).collect();
+    let mut measures: Vec<&Measure> = Vec::new();
+    for (measure, _) in columns.iter().flatten() {
+        if !measures.contains(&measure) {
+            measures.push(measure);
         }
     }
-    let cell = |label: &String, column: &[(String, Interval)]| {
-        let rate = column.iter().find(|(name, _)| name == label);
-        or_na(
-            rate,
-            |(
-                _,
-                Interval {
-                    estimate,
-                    low,
-                    high,
-                },
-            )| percent_interval(*estimate, [*low, *high]),
-        )
+    let cell = |measure: &Measure, column: &[(Measure, Interval)]| {
+        let found = column.iter().find(|(other, _)| other == measure);
+        let rate = found.map(|(_, rate)| Cell::interval(rate.estimate, [rate.low, rate.high]));
+        Cell::known(rate, "other samples")
     };
-    labels
-        .iter()
-        .map(|label| {
-            (
-                (*label).clone(),
-                columns.iter().map(|column| cell(label, column)).collect(),
-            )
-        })
-        .collect()
+    let row = |measure: &&Measure| MeasureRow {
+        measure: (*measure).clone(),
+        cells: columns.iter().map(|column| cell(measure, column)).collect(),
+    };
+    measures.iter().map(row).collect()
 }
 
-/// `pass@4`, `pass@4 exact`, `all 4 valid`, `all 4 exact`.
-fn labelled_rates(samples: &SampleSummary) -> Vec<(String, Interval)> {
-    let of = |rates: &SampleRates, metric: &str| {
-        let pass_at = rates
-            .pass_at
-            .iter()
-            .map(|PassAt { j, rate }| (pass_at_label(*j, metric), *rate));
-        pass_at
-            .chain([(all_label(rates.samples, metric), rates.all)])
-            .collect::<Vec<_>>()
+fn sample_rates(samples: &SampleSummary) -> Vec<(Measure, Interval)> {
+    let of = |rates: &SampleRates, metric| {
+        let pass_at = rates.pass_at.iter();
+        let pass_at = pass_at.map(|PassAt { j, rate }| (Measure::PassAt(*j, metric), *rate));
+        let all = (Measure::All(rates.samples, metric), rates.all);
+        pass_at.chain([all]).collect::<Vec<_>>()
     };
-    let exact = samples.exact.iter().flat_map(|rates| of(rates, "exact"));
-    of(&samples.valid, "valid")
+    let exact = samples
+        .exact
+        .iter()
+        .flat_map(|rates| of(rates, Metric::Exact));
+    of(&samples.valid, Metric::Valid)
         .into_iter()
         .chain(exact)
         .collect()
 }
 
-/// A rate of the rows with a tag.
-#[derive(Debug)]
-pub struct TagRow {
-    /// `valid` or `exact`.
-    pub metric: &'static str,
-    pub tag: String,
-    /// Rows in the first eval.
-    pub n: usize,
-    /// By eval.
-    pub cells: Vec<String>,
-}
-
-impl TagRow {
-    /// `valid, nested (40)`.
-    pub fn label(&self) -> String {
-        format!("{}, {} ({})", self.metric, self.tag, self.n)
-    }
-}
-
 /// Both rates by tag; exact match only where it is known.
-pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
+pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let Some(first) = evals.first() else {
         return Vec::new();
     };
-    // The recorded run has no intervals of tags.
-    let cell = |rate: f64, interval: Option<[f64; 2]>| match interval {
-        Some(interval) => percent_interval(rate, interval),
-        None => percent(rate),
+    let rate = |metric, tagged: &TagSummary| match metric {
+        Metric::Valid => (Some(tagged.valid), tagged.valid_interval),
+        Metric::Exact => (tagged.exact, tagged.exact_interval),
     };
-    type Rate = fn(&TagSummary) -> (Option<f64>, Option<[f64; 2]>);
-    let rates: [(&'static str, Rate); 2] = [
-        ("valid", |tagged| {
-            (Some(tagged.valid), tagged.valid_interval)
-        }),
-        ("exact", |tagged| (tagged.exact, tagged.exact_interval)),
-    ];
-    let row = |tag: &String, n: usize, (metric, rate): (&'static str, Rate)| {
-        let of = |summary: &&EvalSummary| summary.by_tag.get(tag).map_or((None, None), rate);
-        let rates: Vec<_> = evals.iter().map(of).collect();
-        let is_known = rates.iter().any(|(rate, _)| rate.is_some());
-        let cells = rates
-            .into_iter()
-            .map(|(rate, interval)| or_na(rate, |rate| cell(rate, interval)))
-            .collect();
-        is_known.then(|| TagRow {
-            metric,
-            tag: tag.clone(),
-            n,
-            cells,
-        })
-    };
-    first
-        .by_tag
-        .iter()
-        .flat_map(|(tag, tagged)| {
-            rates
+    let row = |tag: &String, n: usize, metric| {
+        let cell = |summary: &&EvalSummary| {
+            let (value, interval) = rate(metric, summary.by_tag.get(tag)?);
+            // The recorded run has no intervals of tags.
+            value.map(|value| Cell::Rate {
+                value,
+                interval,
+                n: None,
+            })
+        };
+        let cells: Vec<_> = evals.iter().map(cell).collect();
+        cells.iter().any(Option::is_some).then(|| MeasureRow {
+            measure: Measure::Tag(metric, tag.clone(), n),
+            cells: cells
                 .into_iter()
-                .filter_map(move |rate| row(tag, tagged.n, rate))
+                .map(|cell| Cell::known(cell, "no such rows"))
+                .collect(),
         })
-        .collect()
+    };
+    let of_tag =
+        |(tag, tagged): (_, &TagSummary)| Metric::ALL.map(|metric| row(tag, tagged.n, metric));
+    first.by_tag.iter().flat_map(of_tag).flatten().collect()
 }
 
 /// A warning if many valid answers have wrong values.
-pub fn value_drift(trained: &EvalSummary) -> String {
-    match trained.exact {
-        Some(exact) if trained.valid - exact > 0.05 => format!(
-            "note: {} of the completions are valid but only {} exact: many valid completions have wrong values. Give the `fields` or `exact` part more weight, lower learning_rate, or raise kl_beta.\n",
-            percent(trained.valid),
-            percent(exact)
-        ),
-        _ => String::new(),
-    }
+pub(super) fn value_drift(trained: &EvalSummary) -> Option<Block> {
+    let exact = trained.exact.filter(|exact| trained.valid - exact > 0.05)?;
+    let text = format!(
+        "{} of the completions are valid but only {} exact: many valid completions have wrong values. Give the `fields` or `exact` part more weight, lower learning_rate, or raise kl_beta.",
+        percent(trained.valid),
+        percent(exact)
+    );
+    Some(Block::Finding(Level::Request, text))
 }
 
-/// The probability that this many independent calls are all valid, with its interval.
-fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
-    percent_interval(
-        compound(summary.valid, calls),
-        summary.valid_interval.map(|rate| compound(rate, calls)),
-    )
-}
-
-/// Shortens a heading from its beginning: the end of a path or of a run's name is more specific.
-fn shorten(name: &str) -> String {
-    let name = visible(&redact(name).0).into_owned();
-    let letters = name.chars().count();
-    if letters <= 22 {
-        name
-    } else {
-        format!("…{}", name.chars().skip(letters - 21).collect::<String>())
-    }
+fn in_a_row(summary: &EvalSummary, calls: u32) -> Cell {
+    let interval = summary.valid_interval.map(|rate| compound(rate, calls));
+    Cell::interval(compound(summary.valid, calls), interval)
 }
 
 #[cfg(test)]
@@ -464,35 +424,24 @@ mod tests {
             endpoint_errors: 3,
             ..EvalSummary::default()
         };
-        let check = |evals: &[&EvalSummary], expected: &[(&str, &[&str])]| {
-            let found = cost_rows(evals);
-            let found: Vec<(&str, Vec<&str>)> = found
-                .iter()
-                .map(|(label, cells)| (label.as_str(), cells.iter().map(String::as_str).collect()))
-                .collect();
-            assert_eq!(
-                found,
-                expected
-                    .iter()
-                    .map(|(label, cells)| (*label, cells.to_vec()))
-                    .collect::<Vec<_>>()
-            );
+        let check = |evals: &[&EvalSummary], expected: &[&str]| {
+            let rows: Vec<Row> = cost_rows(evals).into_iter().map(Row::from).collect();
+            let text = render(&[Block::Table(Table::new(&[], "l", rows))]);
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(text.lines().map(words).collect::<Vec<_>>(), expected);
         };
         check(&[&EvalSummary::default()], &[]);
-        check(
-            &[&local(None), &local(None)],
-            &[("tok/s", &["1234", "1234"])],
-        );
+        check(&[&local(None), &local(None)], &["tok/s 1234 1234"]);
         check(
             &[&local(Some(0.02)), &remote, &local(None)],
             &[
-                ("endpoint errors", &["n/a", "3", "n/a"]),
-                ("cost", &["0.02", "0.5", "n/a"]),
-                ("cost of 1,000 answers", &["0.2", "n/a", "n/a"]),
-                ("latency, median", &["n/a", "0.2 s", "n/a"]),
-                ("latency, p95", &["n/a", "n/a", "n/a"]),
-                ("tok/s", &["1234", "20", "1234"]),
-                ("logprob, nats/token", &["n/a", "-0.250", "n/a"]),
+                "endpoint errors n/a (no endpoint) 3 n/a (no endpoint)",
+                "cost 0.02 0.5 n/a (no price)",
+                "cost of 1,000 answers 0.2 n/a (no price) n/a (no price)",
+                "latency, median n/a (no endpoint) 0.2 s n/a (no endpoint)",
+                "latency, p95 n/a (no endpoint) n/a (not measured) n/a (no endpoint)",
+                "tok/s 1234 20 1234",
+                "logprob, nats/token n/a (no endpoint) -0.250 n/a (no endpoint)",
             ],
         );
     }

@@ -1,6 +1,5 @@
-//! Aligned text tables, and metrics as CSV and JSON lines.
+//! Metrics as CSV and JSON lines.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -8,51 +7,6 @@ use serde_json::{Value, json};
 
 use crate::run::RunState;
 use crate::secrets::visible;
-
-/// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
-/// table, and no width is beyond what `format!` takes (65,535).
-const MAX_PADDED: usize = 120;
-
-/// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
-/// applies to all further columns.
-pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
-    let shown: Vec<Vec<_>> = rows
-        .iter()
-        .map(|row| row.iter().map(|cell| visible(cell)).collect())
-        .collect();
-    let width = |column: usize| {
-        shown
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-            .min(MAX_PADDED)
-    };
-    let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0))
-        .map(width)
-        .collect();
-    let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
-    let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
-        let width = widths[column];
-        if is_right(column) {
-            format!("{cell:>width$}")
-        } else {
-            format!("{cell:<width$}")
-        }
-    };
-    let line = |row: &Vec<Cow<'_, str>>| {
-        row.iter()
-            .enumerate()
-            .map(aligned)
-            .collect::<Vec<_>>()
-            .join("  ")
-            .trim_end()
-            .to_owned()
-            + "\n"
-    };
-    shown.iter().map(line).collect()
-}
 
 /// One line per step, one column per metric; empty fields for missing and non-finite values.
 pub fn csv(history: &RunState) -> String {
@@ -145,42 +99,6 @@ pub fn spread(values: &[f64], most: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let rows = [
-            ["", "a", "b"],
-            ["long\tname", "1", "22%"],
-            ["x", "10", "5%"],
-        ]
-        .map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(
-            text_table(&rows, "lr"),
-            "            a    b\nlong name   1  22%\nx          10   5%\n"
-        );
-        assert_eq!(
-            text_table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"),
-            "a\nb  c\n"
-        );
-        assert_eq!(text_table(&[], "l"), "");
-    }
-
-    #[test]
-    fn a_cell_of_any_length_is_one_long_row() {
-        let long = "x".repeat(70_000);
-        for align in ["l", "r"] {
-            let table = text_table(
-                &[vec!["a".into(), "b".into()], vec![long.clone(), "c".into()]],
-                align,
-            );
-            let lines: Vec<&str> = table.lines().collect();
-            assert_eq!(
-                (lines[0].len(), lines[1]),
-                (123, format!("{long}  c").as_str()),
-                "{align}"
-            );
-        }
-    }
 
     #[test]
     fn a_name_is_one_field_and_no_formula() {

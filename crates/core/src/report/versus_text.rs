@@ -1,91 +1,149 @@
-//! A comparison of evals, or a single one, as Markdown and as CSV. The caller masks secrets.
-
-use crate::format::counted;
-use std::fmt::Write;
+//! A comparison of evals, or a single one, as text, as Markdown and as CSV. The caller masks secrets.
 
 use super::answer_diff::{Outcome, PairedComparison, Versus};
 use super::eval_results::EvalResult;
 use super::failure_groups::{FailureGroup, FailureGroups};
-use super::markdown::{line, table};
-use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
+use super::significance::verdict;
+use super::summary_table::{tables, value_drift};
 use super::tables::csv_line;
+use crate::facts::Tier;
+use crate::format::counted;
+use crate::page::{Block, Cell, Level, Row, Table, markdown, text};
+
+/// Rates, then verdicts: the output of `eval`, and of `runs compare` for one run.
+pub fn versus_text(versus: &Versus) -> String {
+    text::render(&[versus_rates(versus), verdicts(versus)].concat())
+}
 
 /// For a pull request: verdicts, rates, outcomes, groups of failures, comments.
 pub fn versus_markdown(versus: &Versus) -> String {
-    let names: Vec<String> = versus.evals.iter().map(|eval| line(&eval.name)).collect();
+    let title = markdown::line(&title(versus));
+    format!("### {title}\n{}", markdown::render(&page(versus)))
+}
+
+pub(super) fn title(versus: &Versus) -> String {
+    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
+    names.join(" vs ")
+}
+
+/// All of a comparison but its answers.
+pub(super) fn page(versus: &Versus) -> Vec<Block> {
     let first = &versus.evals[0];
-    let mut text = format!(
-        "### {}\n\ntask {}, {} set, {}; {}\n",
-        names.join(" vs "),
-        line(&first.task),
-        line(&first.id.set),
+    let about = format!(
+        "task {}, {} set, {}; {}",
+        first.task,
+        first.id.set,
         counted(versus.prompts.len(), "answer"),
         versus.schema()
     );
-    for pair in &versus.pairs {
-        let (from, to) = (&names[pair.first], &names[pair.second]);
-        // Writing into a String cannot fail.
-        let _ = write!(text, "\n**{from} to {to}: {}**\n", line(&pair.sentence()));
-        for metric in pair.metrics() {
-            text.extend(
-                metric
-                    .lines()
-                    .into_iter()
-                    .map(|row| format!("\n- {}", line(&row))),
-            );
-        }
-        text.push('\n');
-    }
-    let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries)
-        .into_iter()
-        .chain(call_rows(&summaries))
-        .chain(cost_rows(&summaries));
-    let tags = tag_rows(&summaries)
-        .into_iter()
-        .map(|row| (line(&row.label()), row.cells));
-    text += &table(
-        &[vec![String::new()], names.clone()].concat(),
-        &labelled(rates.chain(tags)),
-        "l",
-    );
-    text.extend(
-        versus
-            .pairs
-            .iter()
-            .map(|pair| outcomes(versus, pair, &names)),
-    );
-    for (eval, name) in versus.evals.iter().zip(&names) {
-        text += &failures(eval, name);
-    }
+    let mut page = vec![Block::detail(about)];
+    page.extend(verdicts(versus));
+    page.extend(versus_rates(versus));
+    page.extend(versus.pairs.iter().flat_map(|pair| outcomes(versus, pair)));
+    page.extend(versus.evals.iter().flat_map(failures));
     if !versus.comments.is_empty() {
-        let rows = versus
-            .comment_rows()
-            .into_iter()
-            .map(|(prompt, comment)| vec![line(prompt), line(&comment)]);
-        let _ = write!(
-            text,
-            "\n#### Comments\n{}",
-            table(
-                &["prompt".to_owned(), "comment".to_owned()],
-                &rows.collect::<Vec<_>>(),
-                "ll"
-            )
-        );
+        let row = |(prompt, comment)| Row::new(prompt, [Cell::Text(comment)]);
+        let rows = versus.comment_rows().into_iter().map(row).collect();
+        page.push(Block::heading("Comments"));
+        page.push(Block::Table(Table::new(&["prompt", "comment"], "ll", rows)));
     }
-    let drift = versus
-        .evals
-        .last()
-        .map(|eval| value_drift(&eval.summary))
-        .unwrap_or_default();
-    let notes = versus
-        .warnings
-        .iter()
-        .map(|warning| format!("\nnote: {}\n", line(warning)));
-    text.extend(
-        notes.chain((!drift.is_empty()).then(|| format!("\n{}", line(drift.trim())) + "\n")),
+    page
+}
+
+/// The rates of each eval, a column each.
+pub fn versus_rates(versus: &Versus) -> Vec<Block> {
+    let evals = versus.evals.iter();
+    let evals: Vec<_> = evals
+        .map(|eval| (eval.name.as_str(), &eval.summary))
+        .collect();
+    tables(&versus.evals[0].id.set, &evals)
+}
+
+/// The verdict on each pair, and what qualifies it.
+fn verdicts(versus: &Versus) -> Vec<Block> {
+    let mut page = Vec::new();
+    for pair in &versus.pairs {
+        if versus.pairs.len() > 1 {
+            let [from, to] = names(versus, pair);
+            page.push(Block::heading(format!("{from} to {to}")));
+        }
+        page.extend(verdict(&pair.valid, pair.exact.as_ref()));
+    }
+    let mut records = versus.evals.iter().flat_map(|eval| &eval.records);
+    if records.any(|record| record.sample > 0) {
+        page.push(Block::detail(
+            "intervals and p-values are clustered by prompt",
+        ));
+    }
+    page.extend(
+        versus
+            .evals
+            .last()
+            .and_then(|eval| value_drift(&eval.summary)),
     );
-    text
+    let warning = |warning: &String| Block::Finding(Level::Request, warning.clone());
+    page.extend(versus.warnings.iter().map(warning));
+    page
+}
+
+fn names<'a>(versus: &'a Versus, pair: &PairedComparison) -> [&'a str; 2] {
+    [pair.first, pair.second].map(|eval| versus.evals[eval].name.as_str())
+}
+
+fn outcomes(versus: &Versus, pair: &PairedComparison) -> Vec<Block> {
+    let [first, second] = names(versus, pair);
+    let count = |outcome| Cell::Count(pair.count(outcome));
+    let changed =
+        |outcome: Outcome| Cell::Noted(Box::new(count(outcome)), outcome.name().to_owned());
+    let head = [
+        "prompts",
+        &format!("valid in {second}"),
+        &format!("not valid in {second}"),
+    ];
+    let rows = vec![
+        Row::new(
+            format!("valid in {first}"),
+            [count(Outcome::Both), changed(Outcome::Broken)],
+        ),
+        Row::new(
+            format!("not valid in {first}"),
+            [changed(Outcome::Fixed), count(Outcome::Neither)],
+        ),
+    ];
+    let broken = versus.prompts.iter().filter(|prompt| {
+        prompt.sample == 0 && versus.outcome(prompt, pair) == Some(Outcome::Broken)
+    });
+    let broken: Vec<&str> = broken.map(|prompt| prompt.prompt_id.as_str()).collect();
+    let regressions = format!("regressions: {}", broken.join(", "));
+    let tier = |(tier, counts): (Tier, [usize; 3])| {
+        Row::new(format!("{tier} in {first}"), counts.map(Cell::Count))
+    };
+    let tiers = Tier::ALL.into_iter().zip(pair.tiers).map(tier).collect();
+    let columns = Tier::ALL.map(|tier| format!("{tier} in {second}"));
+    let columns = [
+        &["answers"],
+        columns.each_ref().map(String::as_str).as_slice(),
+    ]
+    .concat();
+    let regressions = (!broken.is_empty()).then(|| Block::info(regressions));
+    [
+        Block::heading(format!("{first} to {second}: outcomes")),
+        Block::Table(Table::new(&head, "lr", rows)),
+    ]
+    .into_iter()
+    .chain(regressions)
+    .chain([Block::Table(Table::new(&columns, "lr", tiers))])
+    .collect()
+}
+
+fn failures(eval: &EvalResult) -> Vec<Block> {
+    let found = FailureGroups::for_eval(eval);
+    if found.groups.is_empty() {
+        return Vec::new();
+    }
+    let rows = found.groups.iter().map(FailureGroup::row).collect();
+    let table = Table::new(&FailureGroups::HEADINGS, "lrrrl", rows);
+    vec![Block::heading(found.title(&eval.name)), Block::Table(table)]
 }
 
 /// A line per prompt and sample: outcome, each eval's score and answer, comment.
@@ -152,54 +210,4 @@ pub fn versus_csv(versus: &Versus) -> String {
         text += &csv_line(&cells);
     }
     text
-}
-
-fn outcomes(versus: &Versus, pair: &PairedComparison, names: &[String]) -> String {
-    let count = |outcome: Outcome| pair.count(outcome).to_string();
-    let [first, second] = [pair.first, pair.second].map(|eval| &names[eval]);
-    let head = [
-        "prompts".to_owned(),
-        format!("valid in {second}"),
-        format!("not valid in {second}"),
-    ];
-    let rows = [
-        vec![
-            format!("valid in {first}"),
-            count(Outcome::Both),
-            format!("{} (regressions)", count(Outcome::Broken)),
-        ],
-        vec![
-            format!("not valid in {first}"),
-            format!("{} (improvements)", count(Outcome::Fixed)),
-            count(Outcome::Neither),
-        ],
-    ];
-    let broken = versus
-        .prompts
-        .iter()
-        .filter(|prompt| versus.outcome(prompt, pair) == Some(Outcome::Broken));
-    let broken: Vec<String> = broken
-        .filter(|prompt| prompt.sample == 0)
-        .map(|prompt| line(&prompt.prompt_id))
-        .collect();
-    let regressions = if broken.is_empty() {
-        String::new()
-    } else {
-        format!("\nregressions: {}\n", broken.join(", "))
-    };
-    table(&head, &rows, "l") + &regressions
-}
-
-fn failures(eval: &EvalResult, name: &str) -> String {
-    let found = FailureGroups::for_eval(eval);
-    if found.groups.is_empty() {
-        return String::new();
-    }
-    let cells = |group: &FailureGroup| group.cells().map(|cell| line(&cell)).to_vec();
-    let rows: Vec<_> = found.groups.iter().map(cells).collect();
-    format!(
-        "\n#### {}\n{}",
-        found.title(name),
-        table(&FailureGroups::HEADINGS.map(str::to_owned), &rows, "lrrrl")
-    )
 }

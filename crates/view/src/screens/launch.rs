@@ -20,8 +20,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::config::{ConfigError, KEYS, Key, Layers, ResolvedConfig, Source, TaskTable};
 use crate::message::{Command, Work};
-use crate::plan::SignalReport;
 use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
+use crate::plan::{Forecast, SignalReport};
 use crate::popup::Popup;
 use crate::run::{DeviceChoice, Partition, RunFolders};
 use crate::score::Task;
@@ -34,7 +34,7 @@ use crate::widgets::list_cursor::Cursor;
 use cluster::{Cluster, Partitions};
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
-use forecast::{DataChecks, Forecast, ForecastJob, ForecastResult};
+use forecast::{DataChecks, ForecastJob, ForecastResult};
 use form::{Form, Row, SECTIONS, Section, Values, values_of};
 
 #[derive(Debug, Default)]

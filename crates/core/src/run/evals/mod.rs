@@ -23,7 +23,7 @@ pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{
-    Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals,
-    write_evals,
+    AnswerSummary, Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path,
+    read_evals, write_evals,
 };
 pub use tool_summary::{CallCount, ChainRate, ToolSummary, ValidCalls};

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use ratatui::text::{Line, Span};
 
 use crate::environment::ToolChain;
-use crate::format::{or_na, percent, percent_interval, percent_short};
-use crate::run::{EvalRecord, EvalSummary, ToolSummary, ValidCalls};
+use crate::format::{or_na, percent_short};
+use crate::report::{MeasureRow, call_rows};
+use crate::run::{EvalRecord, EvalSummary, ToolSummary};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -170,7 +171,7 @@ pub(super) fn overview(
             tools.iter().map(|tools| tools.map(share)),
         ));
     }
-    lines.extend(table.valid_calls(&tools, width));
+    lines.extend(table.valid_calls(evals, width));
     lines
 }
 
@@ -259,68 +260,16 @@ impl CallTable<'_> {
     }
 
     /// The share p of the calls that is valid; of conversations with k calls and more those whose first k are, beside p^k.
-    fn valid_calls(&self, tools: &[Option<&ToolSummary>], width: usize) -> Vec<Line<'static>> {
-        let calls: Vec<Option<&ValidCalls>> = tools
-            .iter()
-            .map(|tools| tools.and_then(|tools| tools.valid_calls.as_ref()))
-            .collect();
-        if calls.iter().all(Option::is_none) {
+    fn valid_calls(&self, evals: &[&EvalSummary], width: usize) -> Vec<Line<'static>> {
+        let rows = call_rows(evals);
+        if rows.is_empty() {
             return Vec::new();
         }
-        let fitting = |texts: [String; 2]| {
-            let [long, short] = texts;
-            if long.chars().count() <= self.columns {
-                long
-            } else {
-                short
-            }
+        let line = |row: &MeasureRow| {
+            let cells = row.cells.iter().map(|cell| cell.fitted(self.columns));
+            self.row(&row.measure.to_string(), cells)
         };
-        let all = |calls: &ValidCalls| {
-            fitting([
-                format!(
-                    "{}, n {}",
-                    percent_interval(calls.valid, calls.interval),
-                    calls.n
-                ),
-                format!("{} of {}", percent(calls.valid), calls.n),
-            ])
-        };
-        let mut lines = vec![self.row(
-            "calls valid: p",
-            calls.iter().map(|calls| or_na(*calls, all)),
-        )];
-        let mut lengths: Vec<usize> = calls
-            .iter()
-            .flatten()
-            .flat_map(|calls| &calls.chains)
-            .map(|chain| chain.k)
-            .collect();
-        lengths.sort_unstable();
-        lengths.dedup();
-        for k in lengths.into_iter().filter(|k| *k > 1) {
-            let cell = |calls: &ValidCalls| {
-                let chain = calls.chains.iter().find(|chain| chain.k == k)?;
-                let independent = calls.independent(k).0;
-                Some(fitting([
-                    format!(
-                        "{} of {}, p^{k} {}",
-                        percent(chain.valid),
-                        chain.n,
-                        percent(independent)
-                    ),
-                    format!(
-                        "{} of {}, {}",
-                        percent_short(chain.valid),
-                        chain.n,
-                        percent_short(independent)
-                    ),
-                ]))
-            };
-            let cells = calls
-                .iter()
-                .map(|calls| or_na(calls.and_then(cell), |cell| cell));
-            lines.push(self.row(&format!("first {k} calls valid"), cells));
-        }
+        let mut lines: Vec<_> = rows.iter().map(line).collect();
         let note = "A call is valid if it can be read, names a function, and its arguments fit. First k: of conversations with k calls or more; p^k: if calls were independent.";
         lines.extend(
             wrapped(note, width)

@@ -10,10 +10,11 @@ use super::Eval;
 use super::{conversations, failures};
 use crate::facts::Tier;
 use crate::format::{counted, or_na, percent, percent_interval};
+use crate::page::Cell;
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
-    MetricComparison, Outcome, PairedComparison, Verdict, Versus, cost_rows, points, rate_rows,
-    tag_rows,
+    Measure, MeasureRow, Metric, MetricComparison, Outcome, PairedComparison, Verdict, Versus,
+    cost_rows, points, rate_rows, tag_rows,
 };
 use crate::run::EvalSummary;
 use crate::shared::Shared;
@@ -237,12 +238,8 @@ impl SummaryText<'_> {
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let wide = self.is_wide();
-        let names: Vec<String> = self
-            .versus
-            .evals
-            .iter()
-            .map(|eval| eval.name.clone())
-            .collect();
+        let names = self.versus.evals.iter();
+        let names: Vec<Cell> = names.map(|eval| eval.name.clone().into()).collect();
         let mut heading = self.row("", &names);
         if wide {
             heading.push(Span::styled(
@@ -252,14 +249,13 @@ impl SummaryText<'_> {
         }
         let mut lines = vec![Line::from(heading)];
         // How conversations ended is a histogram of its own.
-        let is_shown = |(label, _): &(String, Vec<String>)| {
-            label != "ended" && label != "calls per conversation"
+        let is_shown = |row: &MeasureRow| {
+            !matches!(row.measure, Measure::Ended | Measure::CallsPerConversation)
         };
-        for (label, cells) in rate_rows(&self.summaries()).into_iter().filter(is_shown) {
-            let mut spans = self.row(&label, &cells);
-            if let (true, Some((difference, verdict))) =
-                (wide, self.pair.and_then(|pair| pair.difference(&label)))
-            {
+        for row in rate_rows(&self.summaries()).into_iter().filter(is_shown) {
+            let mut spans = self.row(&row.measure.to_string(), &row.cells);
+            let difference = self.pair.and_then(|pair| pair.difference(&row.measure));
+            if let (true, Some((difference, verdict))) = (wide, difference) {
                 spans.push(Span::styled(
                     format!("   {}", points(&difference)),
                     theme.style(role_of(verdict)),
@@ -274,16 +270,16 @@ impl SummaryText<'_> {
         self.versus.evals.iter().map(|eval| &eval.summary).collect()
     }
 
-    /// A row of the table; if the columns do not fit with their intervals, only the rates are shown.
-    fn row(&self, label: &str, cells: &[String]) -> Vec<Span<'static>> {
+    /// A row of the table; where a column is narrow, its cells are without intervals and reasons.
+    fn row(&self, label: &str, cells: &[Cell]) -> Vec<Span<'static>> {
         let theme = &self.shared.theme;
         let room = (self.width.saturating_sub(LABEL) / cells.len().max(1)).saturating_sub(1);
         let cell_width = CELL.min(room);
-        let shown = |cell: &str| {
+        let shown = |cell: &Cell| {
             if cell_width < CELL {
-                cell.split(" [").next().unwrap_or_default().to_owned()
+                cell.short()
             } else {
-                cell.to_owned()
+                cell.fitted(cell_width)
             }
         };
         let second = self.pair.map(|pair| pair.second);
@@ -317,7 +313,7 @@ impl SummaryText<'_> {
     fn costs(&self) -> Vec<Line<'static>> {
         let rows = cost_rows(&self.summaries());
         rows.iter()
-            .map(|(label, cells)| Line::from(self.row(label, cells)))
+            .map(|row| Line::from(self.row(&row.measure.to_string(), &row.cells)))
             .collect()
     }
 
@@ -528,14 +524,14 @@ impl SummaryText<'_> {
         let mut texts: Vec<String> = Vec::new();
         for row in tag_rows(&sides.collect::<Vec<_>>()) {
             // Many tags fit without their intervals, which the exports have.
-            let rates = row
-                .cells
-                .iter()
-                .map(|cell| cell.split(" [").next().unwrap_or_default());
-            let rates = rates.collect::<Vec<_>>().join("→");
-            match texts.last_mut().filter(|_| row.metric == "exact") {
-                Some(text) => text.push_str(&format!(", exact {rates}")),
-                None => texts.push(format!("{} ({}) {rates}", row.tag, row.n)),
+            let rates: Vec<String> = row.cells.iter().map(Cell::short).collect();
+            let rates = rates.join("→");
+            match (row.measure, texts.last_mut()) {
+                (Measure::Tag(Metric::Exact, ..), Some(text)) => {
+                    text.push_str(&format!(", exact {rates}"));
+                }
+                (Measure::Tag(_, tag, n), _) => texts.push(format!("{tag} ({n}) {rates}")),
+                _ => {}
             }
         }
         if texts.is_empty() {

@@ -1,9 +1,10 @@
 //! The gate before a start: unsaved schemas and findings of the checks are asked about; the prompt sets are read in
 //! the background.
 
-use super::forecast::{DataChecks, mark_of};
+use super::forecast::DataChecks;
 use super::{Launch, judge, start_run};
 use crate::message::{Command, Work};
+use crate::pane::page::mark;
 use crate::plan::preflight::{Severity, read_data, titles};
 use crate::popup::{Confirm, Popup};
 use crate::score::Task;
@@ -131,7 +132,7 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         .iter()
         .take(MAX_FINDINGS)
         .map(|finding| {
-            let mark = mark_of(finding.severity);
+            let mark = mark(&shared.theme, finding.severity.into());
             let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
             let more = if text.len() < finding.message.len() {
                 "…"

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::context::short_name;
-use super::forecast::{Forecast, ForecastJob, ForecastResult};
+use super::forecast::{ForecastJob, ForecastResult};
 use super::form::Form;
 use super::{Launch, judge};
 use crate::format::quoted;
 use crate::message::{Command, Work};
-use crate::plan::SignalReport;
+use crate::plan::Forecast;
 use crate::plan::preflight::Severity;
 use crate::run::{DeviceChoice, RunDirectory};
 use crate::screens::Screen;
@@ -297,12 +297,6 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     vec![forecast.like(line)]
 }
 
-/// The verdict of sampled groups.
-pub(super) fn learnability(signal: &SignalReport) -> String {
-    let advice = &signal.advice;
-    format!("learnability: {}: {}", advice.verdict.label(), advice.why)
-}
-
 /// Cancels the forecast in progress.
 pub(super) fn cancel(launch: &mut Launch) {
     if let Some(job) = launch.forecast_job.take() {
@@ -333,7 +327,7 @@ fn finish_start(
         // A run that does not fit has a forecast although the program fails.
         (Ok(Some(_)), Ok(mut forecast)) => {
             if let Some(signal) = forecast.signal.take() {
-                shared.say(learnability(&signal));
+                shared.say(signal.sentence(""));
                 launch.scroll = Cursor::default();
                 launch.signal = Some(ForecastResult {
                     of: of.clone(),

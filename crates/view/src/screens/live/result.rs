@@ -187,11 +187,7 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
             continue;
         };
         let style = theme.style(role(judged.verdict));
-        let words = judged.to_string();
-        let words = words
-            .trim_start_matches(metric)
-            .trim_start_matches([':', ' '])
-            .to_owned();
+        let words = judged.words();
         let difference = if is_of_all {
             format!("{}  ", points(&judged.difference))
         } else {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::format::{age, percent, short_id};
-use crate::report::{FIELDS, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
+use crate::report::{FIELDS, Metric, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
 use crate::run::Field;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -249,7 +249,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
                 };
                 (
                     percent(exact),
-                    if row.outcome.loses("exact") {
+                    if row.outcome.loses(Metric::Exact) {
                         Role::Warning
                     } else {
                         trained

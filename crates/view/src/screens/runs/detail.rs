@@ -7,15 +7,16 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::{Runs, group_detail, rows_of, sweep_detail};
-use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
+use crate::format::{age, bytes, percent, percent_interval, short_id};
+use crate::page::Fact;
 use crate::pane::content::{Body, Content, Text};
-use crate::report::{Entry, EvalSeries, RunRow, alert_text, eval_progress_text, spread};
-use crate::run::{EvalSummary, Status};
+use crate::pane::page::PageLines;
+use crate::report::{Entry, EvalSeries, RunContext, RunRow, eval_progress_text, spread};
+use crate::run::{DiskUse, EvalSummary, Status};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::bars::sparkline;
-use crate::widgets::text_width::wrapped;
 
 /// Narrower than this, everything is in one column.
 const TWO_COLUMNS: u16 = 100;
@@ -115,37 +116,33 @@ fn unreadable(shared: &Shared, entry: &Entry, error: &str) -> Vec<Line<'static>>
     ]
 }
 
-/// Lines of a name and its value, as wide as a pane.
+/// What is said of a run, as wide as a pane.
 struct Facts<'a> {
     runs: &'a Runs,
     shared: &'a Shared,
     theme: &'a Theme,
-    width: usize,
+    page: PageLines<'a>,
 }
 
 impl<'a> Facts<'a> {
     fn new(runs: &'a Runs, shared: &'a Shared, width: u16) -> Self {
+        let page = PageLines {
+            theme: &shared.theme,
+            columns: width as usize,
+        };
         Self {
             runs,
             shared,
             theme: &shared.theme,
-            width: width as usize,
+            page,
         }
     }
 
-    fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
-        self.styled_fact(name, value.as_ref(), Role::Text)
-    }
-
-    /// The name, faint, and the value wrapped beside it.
-    fn styled_fact(&self, name: &str, value: &str, role: Role) -> Vec<Line<'static>> {
-        let rows = wrapped(value, self.width.saturating_sub(NAME + 1).max(8));
-        let named = |(index, row): (usize, String)| {
-            let name = if index == 0 { name } else { "" };
-            let name = Span::styled(format!("{name:<NAME$} "), self.theme.style(Role::Faint));
-            Line::from(vec![name, Span::styled(row, self.theme.style(role))])
-        };
-        rows.into_iter().enumerate().map(named).collect()
+    fn facts(&self, facts: &[Fact]) -> Vec<Line<'static>> {
+        facts
+            .iter()
+            .flat_map(|fact| self.page.fact(fact, NAME))
+            .collect()
     }
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
@@ -169,114 +166,30 @@ impl<'a> Facts<'a> {
             Status::Created => format!("; no worker yet, start with {key}"),
             _ => String::new(),
         };
-        self.styled_fact(
-            "state",
-            &format!("{glyph} {}{cause}{next}", row.status.name()),
-            role,
-        )
+        let status = row.status.name();
+        let state = Fact::new("state", format!("{glyph} {status}{cause}{next}"));
+        let mut lines = self.page.fact(&state, NAME);
+        let spans = lines
+            .iter_mut()
+            .flat_map(|line| line.spans.iter_mut().skip(1));
+        spans.for_each(|span| span.style = self.theme.style(role));
+        lines
     }
 
     /// The configuration, and the folder.
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
-        let planned = row
-            .total_steps
-            .map_or_else(String::new, |total| format!(" of {total}"));
-        let left = row
-            .seconds_left()
-            .map_or_else(String::new, |left| format!(", {} left", duration(left)));
-        let name = if row.directory.name().is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", row.directory.name())
-        };
-        let changed: Vec<String> = row
-            .changed_keys()
-            .into_iter()
-            .map(|[key, value, _]| format!("{key}={value}"))
-            .collect();
-        let changed = if changed.is_empty() {
-            "all keys at their defaults".to_owned()
-        } else {
-            changed.join(" ")
-        };
-        let steps: Vec<String> = row
-            .checkpoints
-            .iter()
-            .map(|step| mark_best(*step, row.best))
-            .collect();
-        let steps = if steps.is_empty() {
-            "none yet".to_owned()
-        } else {
-            format!("steps {}", steps.join(" "))
-        };
-        let mut lines = [
-            self.fact(
-                "steps",
-                format!(
-                    "{}{planned}, {} compute time{left}",
-                    row.last_step,
-                    duration(row.seconds)
-                ),
+        let disk = self.runs.disk.as_ref();
+        let disk = disk.filter(|(path, _)| path == row.directory.path());
+        let context = RunContext {
+            launched: format!("{} ago", age(self.shared.now_ms, file.created_ms)),
+            folder: end_of_path(
+                row.directory.path(),
+                self.page.columns.saturating_sub(NAME + 1),
             ),
-            self.fact(
-                "task",
-                format!(
-                    "{name}{} ({}) on {}",
-                    file.task, file.job, file.config.base_model
-                ),
-            ),
-            self.fact(
-                "launched",
-                format!(
-                    "{} ago on {}",
-                    age(self.shared.now_ms, file.created_ms),
-                    file.host
-                ),
-            ),
-            self.fact("configured", changed),
-            self.fact("checkpoints", steps),
-        ]
-        .concat();
-        if let Some(job) = &row.slurm {
-            lines.extend(self.fact("slurm", job.described()));
-        }
-        if !row.tags.is_empty() {
-            lines.extend(self.styled_fact("tags", &row.tags.join(" "), Role::Marked));
-        }
-        if let Some((_, disk)) = self
-            .runs
-            .disk
-            .as_ref()
-            .filter(|(path, _)| path == row.directory.path())
-        {
-            let parts = [
-                ("checkpoints", disk.checkpoints_bytes),
-                ("rollouts", disk.rollouts_bytes),
-                ("evals", disk.evals_bytes),
-            ];
-            let parts: Vec<String> = parts
-                .iter()
-                .filter(|(_, size)| *size > 0)
-                .map(|(name, size)| format!("{name} {}", bytes(*size)))
-                .collect();
-            let parts = if parts.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", parts.join(", "))
-            };
-            lines.extend(self.fact("disk", format!("{}{parts}", bytes(disk.total_bytes))));
-        }
-        lines.extend(self.fact(
-            "folder",
-            end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1)),
-        ));
-        lines.extend(
-            row.warnings
-                .iter()
-                .flat_map(|warning| self.styled_fact("warning", warning, Role::Warning)),
-        );
-        lines
+            disk: disk.map(|(_, disk)| disk_text(disk)),
+        };
+        self.facts(&row.configuration_facts(context))
     }
 
     /// The results: test-set evals, reward curve, alerts, notes.
@@ -285,16 +198,12 @@ impl<'a> Facts<'a> {
         let mut lines: Vec<Line<'static>> = row
             .held_out
             .iter()
-            .flat_map(|held_out| eval_lines(theme, held_out, self.width))
+            .flat_map(|held_out| eval_lines(theme, held_out, self.page.columns))
             .collect();
-        match row.held_out.is_empty() {
-            true => lines.extend(self.fact("evals", "none yet")),
-            false => lines.extend(self.styled_fact(
-                "outcome",
-                &row.outcome.sentence(),
-                row.outcome.level().into(),
-            )),
-        }
+        lines.extend(self.facts(&[match row.held_out.is_empty() {
+            true => Fact::new("evals", "none yet".to_owned()),
+            false => row.outcome_fact(),
+        }]));
         if let Some(reward) = row.metric("reward", false) {
             let smoothed = row
                 .metric("reward", true)
@@ -306,21 +215,26 @@ impl<'a> Facts<'a> {
                 Span::raw(format!("  {reward:.3}{smoothed}")),
             ]));
         }
-        for alert in &row.alerts {
-            let (mark, role) = theme.alert_mark(alert);
-            lines.extend(self.styled_fact("alert", &format!("{mark}{}", alert_text(alert)), role));
-        }
-        lines.extend(row.notes.iter().flat_map(|note| self.fact("note", note)));
+        lines.extend(self.facts(&row.happenings()));
         lines
     }
 }
 
-fn mark_best(step: u64, best: Option<u64>) -> String {
-    if best == Some(step) {
-        format!("{step}★")
-    } else {
-        step.to_string()
-    }
+fn disk_text(disk: &DiskUse) -> String {
+    let parts = [
+        ("checkpoints", disk.checkpoints_bytes),
+        ("rollouts", disk.rollouts_bytes),
+        ("evals", disk.evals_bytes),
+    ];
+    let parts = parts.iter().filter(|(_, size)| *size > 0);
+    let parts: Vec<String> = parts
+        .map(|(name, size)| format!("{name} {}", bytes(*size)))
+        .collect();
+    let parts = match parts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", parts.join(", ")),
+    };
+    format!("{}{parts}", bytes(disk.total_bytes))
 }
 
 /// `test valid  60.0% [50.2, 69.1]  →  99.0% [94.6, 99.8]  n 100, step 30`, and the same for exact answers.

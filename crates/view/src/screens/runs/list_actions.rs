@@ -7,6 +7,8 @@ use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::command_log::CommandLine;
 use crate::format::{counted, short_id};
 use crate::message::{Command, Work};
+use crate::page::Block;
+use crate::pane::page::PageLines;
 use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
 use crate::report::{
     GROUPINGS, Report, RunComparison, RunGroup, base_and_trained, field_text, group_values,
@@ -278,7 +280,7 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Shows evals of runs on the eval screen.
 pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
-    let line = CommandLine::for_runs("versus", &runs, &[]);
+    let line = CommandLine::for_runs("compare", &runs, &[]);
     let compare = Work::once(
         "runs.versus",
         move || {
@@ -308,12 +310,12 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let line = CommandLine::for_runs("compare", &paths, &[]);
     let work = Work::once(
         "runs.compare",
-        move || -> Result<String, crate::run::RunError> {
+        move || -> Result<Vec<Block>, crate::run::RunError> {
             let reports = paths
                 .iter()
                 .map(|path| Report::read(RunDirectory::open(path)?))
                 .collect::<Result<Vec<_>, _>>()?;
-            Ok(RunComparison::for_reports(&reports).page())
+            Ok(RunComparison::for_reports(&reports).page(Vec::new()))
         },
         |_: &mut Runs, shared, page| {
             match page {
@@ -322,11 +324,12 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                     shared.complain(format!("comparison ready: press {key} again to show it"));
                 }
                 Ok(page) => {
-                    let lines = page
-                        .lines()
-                        .map(|line| ratatui::text::Line::from(line.to_owned()))
-                        .collect();
-                    shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
+                    let page = PageLines {
+                        theme: &shared.theme,
+                        columns: usize::MAX,
+                    }
+                    .lines(&page);
+                    shared.popup = Some(Popup::Page(Page::new("Run comparison", page)));
                 }
                 Err(error) => shared.complain(error.to_string()),
             }

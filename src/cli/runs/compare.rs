@@ -1,15 +1,16 @@
-//! `runs versus`: compares a run's base with its result, the results of two or three runs, or the evals of a standalone
-//! eval, on the same prompts.
+//! `runs compare`: a run's base with its result, several runs with the first, or the evals of a standalone eval.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
+use crate::page::text::render;
+use crate::page::{Block, Level};
 use crate::report::{
-    EvalId, ReportError, Versus, base_and_trained_on, held_out_sets, list_evals, result_on,
-    versus_csv, versus_html, versus_markdown,
+    EvalId, ReportError, RunComparison, Versus, base_and_trained_on, held_out_sets, list_evals,
+    result_on, versus_csv, versus_html, versus_markdown, versus_rates, versus_text,
 };
 use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
@@ -17,8 +18,8 @@ use crate::task::{current_set_name, task_set};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One run: base vs result. Two or three: their results. The folder of a standalone eval: its evals
-    #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
+    /// One run: base vs result. Several: configuration, metrics, evals, and results, each against the first. The folder of a standalone eval: its evals
+    #[arg(required = true, value_name = "RUN")]
     these: Vec<String>,
     /// Prompt set; of a run of several tasks with the name of one, such as test:invoice [default: test if evaluated, else eval, of each task]
     #[arg(long, value_name = "SET")]
@@ -45,6 +46,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     check_page(arguments.html.as_deref(), arguments.force)?;
+    if arguments.is_whole() {
+        return whole(arguments, run_folders);
+    }
     match tasks(arguments, run_folders)? {
         tasks if tasks.len() < 2 => compare(arguments, run_folders),
         tasks if arguments.json || arguments.csv || arguments.html.is_some() => {
@@ -86,6 +90,40 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     }
 }
 
+impl Arguments {
+    /// Whether runs are compared in full, rather than answers in a form of their own.
+    fn is_whole(&self) -> bool {
+        let is_eval = |run: &String| Path::new(run).join(RESULT_FILE).is_file();
+        let of_answers = self.on.is_some() || self.rescore.is_some() || self.html.is_some();
+        let of_answers = of_answers || self.markdown || self.csv;
+        self.these.len() > 1 && !of_answers && !self.these.iter().any(is_eval)
+    }
+}
+
+/// Runs against the first one; of up to three runs of one task, the rates on the same prompts too.
+fn whole(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let runs = arguments.these.iter();
+    let runs = runs
+        .map(|run| super::verified(run_folders.find(run)?))
+        .collect::<Result<Vec<_>, _>>()?;
+    let compared = RunComparison::for_reports(&runs);
+    let is_few = runs.len() <= 3 && tasks(arguments, run_folders)?.len() < 2;
+    let versus = is_few.then(|| read(arguments, run_folders));
+    if arguments.json {
+        let mut document = compared.document();
+        let answers = versus.and_then(Result::ok).map(|versus| versus.document());
+        if let (Value::Object(document), Some(Value::Object(answers))) = (&mut document, answers) {
+            document.extend(answers);
+        }
+        return print_json(document);
+    }
+    let rates = versus.map(|versus| match versus {
+        Ok(versus) => versus_rates(&versus),
+        Err(Failure { message, .. }) => vec![Block::Finding(Level::Request, message)],
+    });
+    print(&render(&compared.page(rates.unwrap_or_default())))
+}
+
 /// The tasks that are compared one after the other: those of the first run, unless a set is named.
 fn tasks(arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<String>, Failure> {
     let run = &arguments.these[0];
@@ -100,23 +138,25 @@ fn tasks(arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<String>,
         .collect())
 }
 
-fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+fn read(arguments: &Arguments, run_folders: &RunFolders) -> Result<Versus, Failure> {
     let mut evals = Vec::new();
     for run in &arguments.these {
         evals.extend(evals_of(run, arguments, run_folders)?);
     }
-    let versus = match &arguments.rescore {
-        Some(task) => {
-            let task = Task::resolve(task)?;
-            Versus::rescored(&evals, &task, &Scorer::new(&task)?)?
-        }
-        None => Versus::read(&evals).map_err(|error| match error {
-            ReportError::OtherSchemas(text) => Failure::failed(format!(
-                "{text}; to re-score all answers by one task, add --rescore TASK"
-            )),
-            error => error.into(),
-        })?,
-    };
+    if let Some(task) = &arguments.rescore {
+        let task = Task::resolve(task)?;
+        return Ok(Versus::rescored(&evals, &task, &Scorer::new(&task)?)?);
+    }
+    Versus::read(&evals).map_err(|error| match error {
+        ReportError::OtherSchemas(text) => Failure::failed(format!(
+            "{text}; to re-score all answers by one task, add --rescore TASK"
+        )),
+        error => error.into(),
+    })
+}
+
+fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let versus = read(arguments, run_folders)?;
     if let Some(file) = &arguments.html {
         let page = versus_html(&versus)?;
         write_page(file, &page, arguments.force)?;
@@ -131,7 +171,7 @@ fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         () if arguments.json => print_json(versus.document()),
         () if arguments.markdown => print(&versus_markdown(&versus)),
         () if arguments.csv => print(&versus_csv(&versus)),
-        () => print(&versus.page()),
+        () => print(&versus_text(&versus)),
     }
 }
 

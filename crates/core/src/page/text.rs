@@ -1,0 +1,146 @@
+//! A page as text of a terminal.
+
+use std::borrow::Cow;
+
+use super::{Block, Level};
+use crate::secrets::{redact, visible};
+
+/// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
+/// table, and no width is beyond what `format!` takes (65,535).
+const MAX_PADDED: usize = 120;
+
+/// Characters of a column's title.
+const MAX_TITLE: usize = 32;
+
+/// Lines without control characters; a heading has a blank line above it.
+pub fn render(page: &[Block]) -> String {
+    let mut text = String::new();
+    for block in page {
+        match block {
+            Block::Heading(heading) => {
+                text += if text.is_empty() { "" } else { "\n" };
+                text += &line(heading);
+            }
+            Block::Finding(level, sentence) => {
+                let mut lines = sentence.lines();
+                text += mark(*level);
+                text += &line(lines.next().unwrap_or_default());
+                text.extend(lines.map(|more| line(&format!("  {more}"))));
+            }
+            Block::Text(_, sentence) => text += &line(sentence),
+            Block::List(items) => text.extend(items.iter().map(|item| line(&format!("  {item}")))),
+            Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
+                let Some(found) = block.table() else { continue };
+                let head = found.head.iter().map(|title| shorten(title)).collect();
+                let head = (!found.head.is_empty()).then_some(head);
+                let rows = head.into_iter().chain(found.texts());
+                text += &table(&rows.collect::<Vec<_>>(), found.align);
+            }
+        }
+    }
+    text
+}
+
+pub(super) fn mark(level: Level) -> &'static str {
+    match level {
+        Level::Request => "note: ",
+        Level::Warning => "warning: ",
+        Level::Error => "error: ",
+        _ => "",
+    }
+}
+
+/// A title from its end: that of a path or of a run's name is more specific.
+fn shorten(title: &str) -> String {
+    let title = visible(&redact(title).0).into_owned();
+    match title.chars().count().checked_sub(MAX_TITLE) {
+        None | Some(0) => title,
+        Some(over) => format!("…{}", title.chars().skip(over + 1).collect::<String>()),
+    }
+}
+
+fn line(text: &str) -> String {
+    visible(text).into_owned() + "\n"
+}
+
+/// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
+/// applies to all further columns.
+pub fn table(rows: &[Vec<String>], align: &str) -> String {
+    let shown: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| visible(cell)).collect())
+        .collect();
+    let width = |column: usize| {
+        shown
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(MAX_PADDED)
+    };
+    let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0))
+        .map(width)
+        .collect();
+    let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
+    let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
+        let width = widths[column];
+        if is_right(column) {
+            format!("{cell:>width$}")
+        } else {
+            format!("{cell:<width$}")
+        }
+    };
+    let line = |row: &Vec<Cow<'_, str>>| {
+        row.iter()
+            .enumerate()
+            .map(aligned)
+            .collect::<Vec<_>>()
+            .join("  ")
+            .trim_end()
+            .to_owned()
+            + "\n"
+    };
+    shown.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [
+            ["", "a", "b"],
+            ["long\tname", "1", "22%"],
+            ["x", "10", "5%"],
+        ]
+        .map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(
+            table(&rows, "lr"),
+            "            a    b\nlong name   1  22%\nx          10   5%\n"
+        );
+        assert_eq!(
+            table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"),
+            "a\nb  c\n"
+        );
+        assert_eq!(table(&[], "l"), "");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_one_long_row() {
+        let long = "x".repeat(70_000);
+        for align in ["l", "r"] {
+            let table = table(
+                &[vec!["a".into(), "b".into()], vec![long.clone(), "c".into()]],
+                align,
+            );
+            let lines: Vec<&str> = table.lines().collect();
+            assert_eq!(
+                (lines[0].len(), lines[1]),
+                (123, format!("{long}  c").as_str()),
+                "{align}"
+            );
+        }
+    }
+}
