@@ -347,7 +347,7 @@ fn base_against_a_run() {
         "three comparisons of two metrics: {text}"
     );
     assert!(
-        text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "),
+        text.starts_with("test set, n = 8") && text.contains("first to last\nvalid: "),
         "{text}"
     );
     let start = text
@@ -602,7 +602,7 @@ fn runs_are_listed_and_shown() {
         folder,
         &["runs", "--runs", "runs", "show", "short"],
     ));
-    assert!(text.contains("finished, step 2 of 2"), "{text}");
+    assert!(text.contains("state        finished") && text.contains("steps        2 of 2"), "{text}");
     let none = call_in_process(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
     assert_eq!(
         (

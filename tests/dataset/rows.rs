@@ -27,7 +27,7 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
     );
     check(
         br#"{"messages":[]}"#,
-        "`messages` is empty; it needs at least one user turn",
+        "`messages` is empty; it needs at least one turn",
     );
     check(
         br#"{"messages":"hi"}"#,

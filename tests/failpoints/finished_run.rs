@@ -90,7 +90,7 @@ fn a_clone_is_read_and_not_written_to() {
     copy(&recorded(), &runs.join("finished-run"));
     let before = names(&runs.join("finished-run"));
     let program = |arguments: &[&str]| stdout(&call(folder.path(), arguments));
-    assert!(program(&["runs", "show", "runs/finished-run"]).contains("finished, step 40 of 40"));
+    assert!(program(&["runs", "show", "runs/finished-run"]).contains("steps        40 of 40"));
     assert!(program(&["runs", "list", "--runs", "runs"]).contains("99.0%"));
     assert_eq!(
         program(&["runs", "export", "runs/finished-run", "--csv"])
