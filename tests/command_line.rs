@@ -602,7 +602,10 @@ fn runs_are_listed_and_shown() {
         folder,
         &["runs", "--runs", "runs", "show", "short"],
     ));
-    assert!(text.contains("state        finished") && text.contains("steps        2 of 2"), "{text}");
+    assert!(
+        text.contains("state        finished") && text.contains("steps        2 of 2"),
+        "{text}"
+    );
     let none = call_in_process(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
     assert_eq!(
         (

@@ -634,11 +634,11 @@ fn a_note_says_which_embedded_model_fits_a_task() {
 #[test]
 fn the_embedded_tasks_are_whole() {
     for (name, files) in [
-        ("sql", 7),
-        ("tool-calls", 7),
-        ("shell-lint", 6),
-        ("py-functions", 6),
-        ("assistant", 7),
+        ("sql", 6),
+        ("tool-calls", 6),
+        ("shell-lint", 5),
+        ("py-functions", 5),
+        ("assistant", 6),
     ] {
         let task = Task::embedded(name).unwrap();
         assert!(

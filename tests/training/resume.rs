@@ -9,7 +9,7 @@ use grpo_tui::run::{
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, finish_with_stops, weights, whole, work};
-use crate::program::{NANO, call, program, stdout};
+use crate::program::{NANO, program};
 
 fn never(_: &EventBody) -> bool {
     false
@@ -180,21 +180,9 @@ fn stopping_changes_nothing_with_replayed_experts() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
         "norm_topk_prob":true,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = [
-        "model",
-        "pretrain",
-        "invoice",
-        "--config",
-        "config.json",
-        "--updates",
-        "1",
-        "--examples",
-        "2",
-    ];
-    stdout(&call(
-        folder.path(),
-        &[&pretrain[..], &["--out", "sparse"]].concat(),
-    ));
+    let config = folder.path().join("config.json");
+    let more = ["--config", config.to_str().unwrap(), "--updates", "1"];
+    crate::program::pretrain("invoice", &folder.path().join("sparse"), &more);
     let base = format!("base_model={}", folder.path().join("sparse").display());
     // No answer is valid: the bonus is what moves the weights.
     let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
