@@ -659,5 +659,5 @@ fn the_embedded_tasks_are_whole() {
     for set in PromptSet::ALL {
         assert!(!task.read(task.set_file(set).unwrap()).unwrap().is_empty());
     }
-    assert_eq!(task.files().unwrap().len(), 7);
+    assert_eq!(task.files().unwrap().len(), 6);
 }
