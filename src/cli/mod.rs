@@ -88,7 +88,7 @@ enum Command {
     /// Train with several values of configuration keys, and compare the results
     #[cfg(feature = "engine")]
     Sweep(Box<sweep::Arguments>),
-    /// Run a predefined experiment: SFT against GRPO, rewards, group size, rollout interval
+    /// Run a predefined experiment: SFT, GRPO, and GRPO after SFT
     #[cfg(feature = "engine")]
     Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
@@ -104,7 +104,7 @@ enum Command {
     Serve(serve::Arguments),
     /// Create or check a task, or check its reward for degenerate answers
     Task(task::Arguments),
-    /// Import, build or check a task's prompt sets
+    /// Import or check a task's prompt sets
     Dataset(dataset::Arguments),
     /// Fetch, inspect, check and export models
     #[cfg(feature = "engine")]

@@ -160,11 +160,11 @@ impl RunComparison {
         let ids = self.rows.iter().map(|row| row.directory.id());
         let ids: Vec<&str> = std::iter::once("").chain(ids).collect();
         let table = |rows| Block::Table(Table::new(&ids, "l", rows));
-        let names = self
-            .rows
-            .iter()
-            .map(|row| Cell::Text(row.directory.name().to_owned()));
-        let about = vec![Row::new("name", names)];
+        let names = || self.rows.iter().map(|row| row.directory.name().to_owned());
+        // The head has ids.
+        let has_names = names().any(|name| !name.is_empty());
+        let about = Row::new("name", names().map(Cell::Text));
+        let about = has_names.then_some(about).into_iter().collect();
         let config = self.config.iter().map(|(key, values)| {
             Row::new(key, values.iter().map(|value| Cell::Text(shown(value))))
         });
