@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::output::{eprint_line, is_captured};
 use super::{Failure, Outcome, print, print_indented};
-use crate::facts::Cause;
 use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Status, Worker, launch};
 #[cfg(feature = "engine")]
 use crate::{
+    facts::Cause,
     run::{RunFolders, Slot, slots_folder},
     secrets::redact,
     train::{Ended, RankSource, TrainError, train},
