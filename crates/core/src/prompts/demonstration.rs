@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::ops::Deref;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{CallOutcome, ChainEnd, ToolCall, read_call};
 use crate::format::{counted, shortened};
-use crate::score::{Scorer, Task, Tier};
+use crate::score::{Scorer, Task, Tier, on_every_core};
 
 const SHOWN_CHARS: usize = 120;
 
@@ -102,8 +103,8 @@ pub(super) fn failing_demonstrations(
     unusable: &HashSet<usize>,
 ) -> Option<(usize, String)> {
     const MAX_TRIED: usize = 256;
-    let usable = |row: &&&PromptRow| row.has_demonstration() && !unusable.contains(&row.line);
-    let all: Vec<&&PromptRow> = rows.iter().filter(usable).collect();
+    let usable = |row: &&PromptRow| row.has_demonstration() && !unusable.contains(&row.line);
+    let all: Vec<&PromptRow> = rows.iter().copied().filter(usable).collect();
     if all.is_empty() {
         return None;
     }
@@ -111,9 +112,11 @@ pub(super) fn failing_demonstrations(
         let why = "the task has no `[[tool]]` whose calls it could show".to_owned();
         return Some((all.len(), format!("line {}: {why}", all[0].line)));
     }
-    let tried: Vec<_> = all.iter().step_by(all.len().div_ceil(MAX_TRIED)).collect();
-    let problem = |row: &&&&PromptRow| Some((row.line, demonstration_problem(task, scorer, row)?));
-    let problems: Vec<(usize, String)> = tried.iter().filter_map(problem).collect();
+    let step = all.len().div_ceil(MAX_TRIED);
+    let tried: Vec<&PromptRow> = all.iter().copied().step_by(step).collect();
+    let problem = |row: &&PromptRow| Some((row.line, demonstration_problem(task, scorer, row)?));
+    let problems: Vec<(usize, String)> =
+        on_every_core(|| tried.par_iter().filter_map(problem).collect());
     let (line, why) = problems.first()?;
     let of = if tried.len() < all.len() {
         format!(" (of {} tried)", counted(tried.len(), "row"))

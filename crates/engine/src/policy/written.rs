@@ -47,8 +47,11 @@ pub fn demonstrate(
     max_completion_tokens: usize,
 ) -> Result<Option<Turn>> {
     let demonstrated = demonstrated_turns(&prompt.row);
+    if demonstrated.is_empty() {
+        return Ok(None);
+    }
     let tools = TaskTools::of_task(scored.task, tokenizer, scored.max_prompt_tokens)?;
-    let Some(tools) = tools.filter(|_| !demonstrated.is_empty()) else {
+    let Some(tools) = tools else {
         return Ok(None);
     };
     let (mut session, mut read) = (ToolSession::default(), prompt.token_ids.clone());

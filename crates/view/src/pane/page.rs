@@ -47,7 +47,7 @@ impl PageLines<'_> {
 
     /// The mark of a level, then the first line; further ones are indented.
     pub fn finding(&self, level: Level, text: &str) -> Vec<Line<'static>> {
-        let mark = mark(self.theme, level);
+        let mark = mark(level);
         let line = |(number, line): (usize, &str)| {
             let start = if number == 0 { mark } else { "  " };
             self.styled(format!("{start}{line}"), level.into())
@@ -71,7 +71,7 @@ impl PageLines<'_> {
         let room = self.columns.saturating_sub(width + 1 + beside).max(8);
         // The colour is not the only sign.
         let mark = match fact.level {
-            Level::Warning | Level::Error if bar.is_none() => mark(self.theme, fact.level),
+            Level::Warning | Level::Error if bar.is_none() => mark(fact.level),
             _ => "",
         };
         let rows = wrapped(&format!("{mark}{}", fact.value), room);
@@ -129,13 +129,12 @@ impl PageLines<'_> {
 }
 
 /// The mark before a finding.
-pub fn mark(theme: &Theme, level: Level) -> &'static str {
-    let (rich, plain) = match level {
-        Level::Good => ("✓ ", "+ "),
-        Level::Warning => ("▲ ", "! "),
-        Level::Error => ("✗ ", "! "),
-        Level::Request => ("◌ ", ". "),
-        Level::Step | Level::Info | Level::Base | Level::Trained => ("", ""),
-    };
-    theme.glyph(rich, plain)
+pub fn mark(level: Level) -> &'static str {
+    match level {
+        Level::Good => "✓ ",
+        Level::Warning => "▲ ",
+        Level::Error => "✗ ",
+        Level::Request => "◌ ",
+        Level::Step | Level::Info | Level::Base | Level::Trained => "",
+    }
 }

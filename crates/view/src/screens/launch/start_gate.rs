@@ -132,7 +132,7 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         .iter()
         .take(MAX_FINDINGS)
         .map(|finding| {
-            let mark = mark(&shared.theme, finding.severity.into());
+            let mark = mark(finding.severity.into());
             let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
             let more = if text.len() < finding.message.len() {
                 "…"
