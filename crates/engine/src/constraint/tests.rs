@@ -414,6 +414,28 @@ fn a_constraint_that_takes_too_long_is_given_up() {
     );
     drop(sender);
     assert_eq!(within(COMPILE_TIME, || 7).unwrap(), 7);
+    let occupy = |_| {
+        let (sender, receiver) = channel::<()>();
+        let work = move || receiver.recv().is_err();
+        (
+            sender,
+            std::thread::spawn(move || within(COMPILE_TIME, work)),
+        )
+    };
+    let most = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (senders, threads): (Vec<_>, Vec<_>) = (0..most).map(occupy).unzip();
+    let busy = loop {
+        if let Err(error) = within(Duration::from_millis(10), || 7) {
+            break error;
+        }
+    };
+    assert!(matches!(busy, ConstraintError::Busy { .. }), "{busy}");
+    drop(senders);
+    assert!(
+        threads
+            .into_iter()
+            .all(|thread| thread.join().unwrap().unwrap())
+    );
     let tools = json!([{"name": "f"}, {"name": "g", "parameters": {"properties": {"a": {"contains": {}}}}}]);
     let answer = Answer::calls(("t.json", &tools.to_string()), &tools, hermes(), false).unwrap();
     let error = compile(&answer, Reasoning::Off)
