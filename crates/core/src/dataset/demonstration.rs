@@ -51,7 +51,8 @@ pub(super) fn demonstration_of(fields: &Map<String, Value>) -> Result<Vec<Messag
     if fields.get(KEY).is_none_or(Value::is_null) {
         return Ok(Vec::new());
     }
-    let turns = messages_of(fields, KEY)?;
+    let turns =
+        messages_of(fields, KEY).map_err(|problem| format!("in the demonstration: {problem}"))?;
     let refuse = |index: usize, why: String| Err(format!("`{KEY}`: turn {} {why}", index + 1));
     let mut waiting = 0;
     for (index, turn) in turns.iter().enumerate() {
@@ -154,6 +155,10 @@ mod tests {
             (json!([asked, answer]), "turn 1 is of `user`"),
             (json!("pay"), "`demonstration` is `\"pay\"`"),
             (json!([]), "`demonstration` is empty"),
+            (
+                json!([{"role": "bot"}]),
+                "in the demonstration: turn 1: role",
+            ),
         ] {
             let error = row(json!({"messages": [asked], "demonstration": demonstration}));
             let error = error.unwrap_err();
