@@ -38,7 +38,7 @@ pub(super) fn some() -> Vec<Vec<Death>> {
     ]
 }
 
-/// Four runs that together die once in every phase and every kind of write.
+/// Five runs that together die once in every phase and every kind of write.
 pub(super) fn everywhere() -> Vec<Vec<Death>> {
     vec![
         // Before the first step, then in a rollout and in an update.
@@ -70,6 +70,8 @@ pub(super) fn everywhere() -> Vec<Vec<Death>> {
             ],
         ]
         .concat(),
+        // Between the last checkpoint and its event, which applies the keep rules.
+        at(&["folder.renamed:5"]),
         // At the end.
         at(&[
             "rollouts.both=compress:1",

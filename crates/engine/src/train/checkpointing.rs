@@ -9,13 +9,14 @@ use super::recorder::{Record, Recorder};
 use super::sharded::{parameters_and_moments, serve_pieces, stop_serving};
 use super::trainer::Trainer;
 use crate::checkpoint::{Contents, Snapshot};
+use crate::config::TrainConfig;
 use crate::facts::{PhaseKind, SaveReason};
 use crate::model::Trainable;
 use crate::plan::BYTES_PER_TRAINED_NUMBER;
 use crate::run::events::Checkpoint;
 use crate::run::{
-    WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
-    list_checkpoints,
+    RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete,
+    disk_forecast, list_checkpoints,
 };
 
 /// Space for names, counters and log lines.
@@ -116,14 +117,7 @@ fn save_on_rank_0(
         }
     }
     drop((parameters, moments));
-    let mut steps = list_checkpoints(run.path())?;
-    steps.push(step);
-    let best = recorder
-        .history()?
-        .best_step_by(&steps, trainer.config.keep_best_by);
-    let end = (step == trainer.total_steps).then_some(step);
-    pending.event.removed =
-        checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
+    pending.event.removed = deleted_by(recorder, run, &trainer.config, trainer.total_steps, step)?;
     pending.to_remove.clone_from(&pending.event.removed);
     if pending.snapshot.is_none() {
         let result = pending.proceed();
@@ -142,6 +136,28 @@ fn save_on_rank_0(
     } else {
         collect(recorder, true)
     }
+}
+
+/// Checkpoints that the keep rules delete once that of `step` is durable.
+pub(super) fn deleted_by(
+    recorder: &mut Recorder<'_>,
+    run: &RunDirectory,
+    config: &TrainConfig,
+    total_steps: u64,
+    step: u64,
+) -> Result<Vec<u64>, TrainError> {
+    let mut steps = list_checkpoints(run.path())?;
+    steps.push(step);
+    let best = recorder
+        .history()?
+        .best_step_by(&steps, config.keep_best_by);
+    let end = (step == total_steps).then_some(step);
+    Ok(checkpoints_to_delete(
+        &steps,
+        config.keep_checkpoints,
+        best,
+        end,
+    ))
 }
 
 /// Records a durable checkpoint, or pauses the run if it could not be written; `wait` waits for it.

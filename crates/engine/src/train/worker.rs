@@ -5,7 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::checkpointing::leave;
+use super::checkpointing::{deleted_by, leave};
 use super::error::TrainError;
 use super::judge_models::check_judges;
 use super::rank::{Begin, load_and_train};
@@ -310,27 +310,26 @@ fn record_start(
             resumed_from: Some(step),
             text,
         })?;
-        match recorder.history()?.checkpoints.get(&step) {
+        let removed = match recorder.history()?.checkpoints.get(&step) {
             // The worker died between this event and the removals.
-            Some(event) => event
-                .removed
-                .iter()
-                .try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?,
+            Some(event) => event.removed.clone(),
             // The worker died between the checkpoint and its event.
             None if setup.resumed_from.is_some() => {
-                let (path, bytes) = (
-                    checkpoint_folder(step),
-                    checkpoint::size(&checkpoint_path(run.path(), step))?,
-                );
+                let removed = deleted_by(recorder, run, &setup.config, setup.total_steps, step)?;
                 recorder.event(Checkpoint {
                     step,
-                    path,
-                    bytes,
+                    path: checkpoint_folder(step),
+                    bytes: checkpoint::size(&checkpoint_path(run.path(), step))?,
                     why: SaveReason::Found,
+                    removed: removed.clone(),
                     ..Checkpoint::default()
                 })?;
+                removed
             }
-            None => {}
+            None => Vec::new(),
+        };
+        for old in removed {
+            checkpoint::remove(&checkpoint_path(run.path(), old))?;
         }
     }
     Ok(())
