@@ -274,6 +274,24 @@ impl<'a> ScoredChain<'a> {
             .is_some_and(|end| end == ChainEnd::Truncated.name())
     }
 
+    /// Calls that reached a tool, and all; `None` for an agent, which calls tools itself.
+    pub fn calls(self) -> Option<(usize, usize)> {
+        if self.0.get("agent").is_some() {
+            return None;
+        }
+        let steps = self.0.get("steps")?.as_array()?;
+        let calls = steps
+            .iter()
+            .filter_map(|step| step.get("calls")?.as_array());
+        let calls = calls.chain(self.0.get("last_calls").and_then(Value::as_array));
+        let has_reached = |call: &&Value| {
+            call.get("outcome")
+                .is_none_or(|outcome| outcome != &json!(CallOutcome::Refused))
+        };
+        let all = calls.flatten();
+        Some((all.clone().filter(has_reached).count(), all.count()))
+    }
+
     /// The agent's requests and end.
     pub fn agent(self) -> Option<AgentRecord> {
         AgentRecord::deserialize(self.0.get("agent")?).ok()

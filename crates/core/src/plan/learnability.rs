@@ -575,6 +575,7 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::NoAnswer => {
             "raise the limits of `[tools]`, or say in `system` when to answer"
         }
+        FailureClass::NoCall => "say in `system` that work is done by calls of the tools",
         FailureClass::Constraint => "simplify the schema or pattern that constrains completions",
         FailureClass::NoMatch => "say in `system` how the answer is written",
         // Evals only: nothing is trained through an endpoint.

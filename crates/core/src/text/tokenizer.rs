@@ -461,6 +461,13 @@ impl Tokenizer {
         self.call_format
     }
 
+    /// The format of a task's calls: the one that it names, or else the model's.
+    pub fn call_format_of(&self, named: Option<&str>) -> &'static CallFormat {
+        named
+            .and_then(CallFormat::named)
+            .unwrap_or(self.call_format)
+    }
+
     pub fn think_marks(&self) -> &'static ThinkMarks {
         self.think_marks
     }

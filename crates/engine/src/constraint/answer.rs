@@ -109,6 +109,25 @@ impl Answer {
         })
     }
 
+    /// One call of a task's live tools, of which a row lists these.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Tools`].
+    pub(super) fn one_call(
+        task: &Task,
+        listed: Option<&Value>,
+        format: &'static CallFormat,
+    ) -> Result<Self, ConstraintError> {
+        let (none, label) = (json!([]), format!("the tools of {}", task.name));
+        let listed = listed.unwrap_or(&none);
+        let text = listed.to_string();
+        let mut calls = Self::calls((&label, &text), listed, format, task.score.assert_formats)?;
+        if let Self::Calls { is_single, .. } = &mut calls {
+            *is_single = true;
+        }
+        Ok(calls)
+    }
+
     /// Right answers of a task; `tools`: a row's own.
     ///
     /// # Errors

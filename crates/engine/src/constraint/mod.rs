@@ -26,7 +26,7 @@ use crate::dataset::PromptRow;
 use crate::prompts::{thinking_of, tools_of};
 use crate::score::{Task, for_model};
 use crate::task::TaskError;
-use crate::text::{TextError, ThinkMarks, Thinking, Tokenizer};
+use crate::text::{CallFormat, TextError, ThinkMarks, Thinking, Tokenizer};
 
 pub use answer::{Answer, Instead};
 pub use schema::SchemaFile;
@@ -359,6 +359,8 @@ impl Progress {
 #[derive(Debug)]
 pub struct TaskConstraints {
     task: Task,
+    /// Format of a call of the task's tools, if that is what is constrained.
+    calls: Option<&'static CallFormat>,
     vocabulary: Arc<Vocabulary>,
     compiled: Mutex<CompiledConstraints>,
 }
@@ -375,12 +377,29 @@ impl TaskConstraints {
         let vocabulary = Vocabulary::new(tokenizer)?;
         let constraints = Self {
             task: for_model(task, tokenizer),
+            calls: None,
             vocabulary,
             compiled: Mutex::default(),
         };
         if !task.calls_functions() || task.tools().is_some() {
             constraints.compiled(None, Reasoning::Off)?;
         }
+        Ok(constraints)
+    }
+
+    /// One call of a row's live tools, instead of an answer.
+    ///
+    /// # Errors
+    /// [`ConstraintError`].
+    pub fn of_calls(task: &Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
+        let constraints = Self {
+            task: task.clone(),
+            calls: Some(tokenizer.call_format_of(task.call_format())),
+            vocabulary: Vocabulary::new(tokenizer)?,
+            compiled: Mutex::default(),
+        };
+        let tools = tools_of(task, None)?;
+        constraints.compiled(tools, Reasoning::Off)?;
         Ok(constraints)
     }
 
@@ -393,8 +412,11 @@ impl TaskConstraints {
         row: &PromptRow,
         prompt: &str,
     ) -> Result<Arc<Constraint>, ConstraintError> {
-        tools_of(&self.task, Some(row))?;
-        let own = row.tools().filter(|_| self.task.calls_functions());
+        let listed = tools_of(&self.task, Some(row))?;
+        let own = match self.calls {
+            Some(_) => listed,
+            None => row.tools().filter(|_| self.task.calls_functions()).cloned(),
+        };
         self.compiled(
             own,
             Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks),
@@ -403,15 +425,19 @@ impl TaskConstraints {
 
     fn compiled(
         &self,
-        own: Option<&Value>,
+        own: Option<Value>,
         reasoning: Reasoning,
     ) -> Result<Arc<Constraint>, ConstraintError> {
-        let key = (own.cloned(), reasoning);
+        let key = (own, reasoning);
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = compiled.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let answer = Answer::for_task(&self.task, own)?;
+        let own = key.0.as_ref();
+        let answer = match self.calls {
+            Some(format) => Answer::one_call(&self.task, own, format)?,
+            None => Answer::for_task(&self.task, own)?,
+        };
         let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
         compiled.insert(key, Arc::clone(&constraint));
         Ok(constraint)

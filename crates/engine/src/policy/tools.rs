@@ -81,13 +81,12 @@ impl<'a> TaskTools<'a> {
         let Some(toolset) = task.toolset() else {
             return Ok(None);
         };
-        let format = task.call_format().and_then(CallFormat::named);
         let most = toolset.limits().max_context_tokens.unwrap_or(usize::MAX);
         Ok(Some(Self {
             task,
             toolset,
             tokenizer,
-            format: format.unwrap_or(tokenizer.call_format()),
+            format: tokenizer.call_format_of(task.call_format()),
             definitions: listed(task, None)?,
             options: template_options(task),
             max_prompt_tokens: most.min(max_prompt_tokens),

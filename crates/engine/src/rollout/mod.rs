@@ -57,6 +57,8 @@ pub struct Request {
     /// tasks, or recorded lengths replayed by a benchmark. Empty: none.
     pub lengths: Vec<usize>,
     pub constraint: Option<Arc<Constraint>>,
+    /// Completions of the conversation under the constraint; the later ones are free.
+    pub constrained: u32,
     /// Sampling options that change the distribution.
     pub shaping: Option<Arc<Shaping>>,
 }
@@ -73,6 +75,7 @@ impl Request {
             greedy: false,
             lengths: Vec::new(),
             constraint: None,
+            constrained: u32::MAX,
             shaping: None,
         }
     }

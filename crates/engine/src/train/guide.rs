@@ -1,21 +1,35 @@
-//! Grammar for guiding groups whose rows have no expected answer.
+//! Grammar for guiding groups whose rows have neither an expected answer nor a demonstration.
 
 use crate::constraint::{ConstraintError, TaskConstraints};
+use crate::environment::Toolset;
 use crate::policy::Question;
 use crate::rollout::Request;
 use crate::score::Task;
 use crate::text::Tokenizer;
 
-/// Grammar of answers.
+/// Calls in a conversation that are sampled under the grammar, at most; later completions are free.
+const MAX_CALLS: usize = 6;
+
+/// Grammar of answers; with tools, of a call.
 #[derive(Debug)]
 pub(super) struct Guide {
     grammar: Result<TaskConstraints, ConstraintError>,
+    /// Calls under the grammar, at most; 0 without tools.
+    calls: u32,
 }
 
 impl Guide {
     pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
+        let Some(limits) = task.toolset().map(Toolset::limits) else {
+            return Self {
+                grammar: TaskConstraints::new(task, tokenizer),
+                calls: 0,
+            };
+        };
+        let calls = limits.max_calls.min(limits.max_turns - 1).min(MAX_CALLS);
         Self {
-            grammar: TaskConstraints::new(task, tokenizer),
+            grammar: TaskConstraints::of_calls(task, tokenizer),
+            calls: calls.max(1) as u32,
         }
     }
 
@@ -44,7 +58,8 @@ impl Guide {
         }
     }
 
-    /// `None` without a grammar for the row.
+    /// With tools, that of a conversation's first completion; how many calls are constrained
+    /// differs from group to group and from step to step. `None` without a grammar for the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
         let constraint = self
             .grammar
@@ -58,6 +73,10 @@ impl Guide {
             samples: 1,
             first_sample,
             constraint: Some(constraint),
+            constrained: match self.calls {
+                0 => u32::MAX,
+                calls => 1 + (request.step + request.prompt_number) % calls,
+            },
             ..request.clone()
         })
     }
@@ -92,6 +111,7 @@ mod tests {
         ] {
             let guide = Guide {
                 grammar: Err(error),
+                calls: 0,
             };
             let refusal = guide.refusal().unwrap();
             assert!(

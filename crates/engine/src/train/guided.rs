@@ -1,7 +1,8 @@
 //! Guided groups: if no completion of a group has the full reward, the last is replaced by an
 //! answer with a higher reward than the others, so that a policy without success has a gradient.
-//! The answer is the row's `expected`, or sampled under the task's grammar; with tools it is the
-//! row's demonstration.
+//! The answer is the row's `expected`, or sampled under the task's grammar. With tools it is the
+//! row's demonstration, or a conversation whose first completions are sampled under the grammar of
+//! a call: their structure is enforced, their values are the model's.
 //!
 //! Its log-probs are the free policy's and its ratio is 1, so its tokens have the weight of sampled
 //! ones. LUFFY (arXiv 2504.14945) instead divides by the other policy's probability, which is 1 for
@@ -10,7 +11,10 @@
 use super::error::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
-use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrate};
+use crate::environment::ChainEnd;
+use crate::policy::{
+    Conversation, ConverseSettings, PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrate,
+};
 use crate::prompts::reference_answer;
 use crate::rollout::{Completion, StopReason};
 
@@ -26,7 +30,7 @@ pub(super) fn guide(
     let mut failed = Vec::new();
     for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
         let (row, task) = (&question.prompt.row, trainer.task_of(question.prompt));
-        let is_known = !task.task().has_partner() || row.has_demonstration();
+        let is_known = task.task().agent().is_none();
         if row.turn_count() == 1 && is_known && !group.has_success() {
             failed.push(index);
         }
@@ -65,13 +69,16 @@ pub(super) fn guiding_answers(
     }
     let (mut indices, mut completions) = (Vec::new(), Vec::new());
     let (mut sampled, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut begun = Vec::new();
     for (index, question) in questions.iter().enumerate() {
         if trainer.task_of(question.prompt).task().has_partner() {
-            let held = demonstrated(trainer, question.prompt)?;
-            answers.extend(held.map(|answer| GuidingAnswer {
-                question: index,
-                answer,
-            }));
+            match demonstrated(trainer, question.prompt)? {
+                Some(answer) => answers.push(GuidingAnswer {
+                    question: index,
+                    answer,
+                }),
+                None => begun.push(index),
+            }
         } else if let Some(completion) = expected_completion(trainer, question.prompt)? {
             indices.push(index);
             completions.push(vec![completion]);
@@ -92,6 +99,7 @@ pub(super) fn guiding_answers(
             }
         }
     }
+    answers.extend(with_calls(trainer, version, questions, begun)?);
     let row = |index: &usize| {
         let prompt = questions[*index].prompt;
         ScoredRow {
@@ -103,6 +111,47 @@ pub(super) fn guiding_answers(
     let scored = indices.into_iter().zip(scored.into_iter().flatten());
     answers.extend(scored.map(|(question, answer)| GuidingAnswer { question, answer }));
     Ok(answers)
+}
+
+/// Conversations about these questions that begin with calls under the grammar, where an answer
+/// ends them.
+///
+/// # Errors
+/// Those of sampling, tools and scoring.
+fn with_calls(
+    trainer: &Trainer,
+    version: PolicyVersion,
+    questions: &[Question<'_>],
+    without: Vec<usize>,
+) -> Result<Vec<GuidingAnswer>, TrainError> {
+    let (mut indices, mut asked) = (Vec::new(), Vec::new());
+    for index in without {
+        let prompt = questions[index].prompt;
+        if let Some(request) = trainer.guides[prompt.task].request(&questions[index]) {
+            indices.push(index);
+            asked.push(Question { prompt, request });
+        }
+    }
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (tasks, sampling) = (trainer.scored_tasks(), trainer.sampling()?);
+    let settings = ConverseSettings::new(&tasks, version, &sampling);
+    let conversed = trainer.policy.converse(&asked, &settings, None)?;
+    let held = conversed.conversations.into_iter().flatten();
+    let guiding = |(question, held): (usize, Conversation)| {
+        let mut answer = held.turns.into_iter().next()?;
+        let tools = answer
+            .tools
+            .as_mut()
+            .filter(|tools| tools.end == ChainEnd::Answer)?;
+        for step in &mut tools.steps {
+            step.completion = guiding(std::mem::take(&mut step.completion.token_ids));
+        }
+        answer.completion = guiding(answer.completion.token_ids);
+        Some(GuidingAnswer { question, answer })
+    };
+    Ok(indices.into_iter().zip(held).filter_map(guiding).collect())
 }
 
 /// The conversation of the row's demonstration; `None` where it has none, or it is too long.

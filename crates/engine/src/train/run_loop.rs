@@ -7,6 +7,7 @@ use super::early_stop::is_due;
 use super::error::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
 use super::guard::measure_guard;
+use super::guide::Guide;
 use super::memory_probe::probe_memory;
 use super::next_action::NextAction;
 use super::recorder::Record;
@@ -183,7 +184,7 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     let mut alerts = Vec::new();
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
         if task.task().has_partner() {
-            alerts.extend(undemonstrated(trainer, index)?);
+            alerts.extend(undemonstrated(trainer, index, guide)?);
             continue;
         }
         let Some(cause) = guide.refusal() else {
@@ -204,8 +205,13 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     Ok(alerts)
 }
 
-/// An alert that some rows of a task with tools have no demonstration that fits.
-fn undemonstrated(trainer: &Trainer, index: usize) -> Result<Option<Alert>, TrainError> {
+/// An alert that some rows of a task with tools have no demonstration that fits, and, if calls have
+/// no grammar, that others have none.
+fn undemonstrated(
+    trainer: &Trainer,
+    index: usize,
+    guide: &Guide,
+) -> Result<Option<Alert>, TrainError> {
     let (task, most) = (
         &trainer.tasks[index],
         trainer.tasks[index].part.max_completion_tokens,
@@ -221,12 +227,12 @@ fn undemonstrated(trainer: &Trainer, index: usize) -> Result<Option<Alert>, Trai
             None => without += usize::from(lengths.is_empty()),
         }
     }
-    let mut why = Vec::new();
-    if without > 0 {
-        why.push(format!(
-            "{} without a demonstration",
-            counted(without, "row")
-        ));
+    let (mut why, refusal) = (Vec::new(), guide.refusal());
+    if without > 0
+        && let Some(cause) = &refusal
+    {
+        let rows = counted(without, "row");
+        why.push(format!("{rows} without a demonstration ({cause})"));
     }
     if let Some((id, turn, tokens)) = longer.first() {
         let rows = counted(longer.len(), "row");
@@ -234,7 +240,13 @@ fn undemonstrated(trainer: &Trainer, index: usize) -> Result<Option<Alert>, Trai
             "{rows} whose demonstration is longer than max_completion_tokens = {most} (the first, {id}: turn {turn} has {tokens})"
         ));
     }
-    let sentence = format!("Groups of {} are not guided.", why.join(", and of "));
+    let sentence = match refusal {
+        Some(_) => format!("Groups of {} are not guided.", why.join(", and of ")),
+        None => format!(
+            "Guided by calls that the model samples instead: {}.",
+            why.join(", and ")
+        ),
+    };
     let advice = "Add `demonstration` to rows: it is trained on where no conversation of a group earns the full reward. Without it, \
                   a group whose conversations all earn the same teaches nothing.";
     let alert = Alert::new(

@@ -12,7 +12,7 @@ use super::rollout_order::StepPlan;
 use super::trainer::Trainer;
 use crate::config::Method;
 use crate::facts::PhaseKind;
-use crate::policy::{PolicyVersion, Prompt, render};
+use crate::policy::{PolicyVersion, Prompt, Turn, render};
 use crate::prompts::reference_answer;
 use crate::rollout::Completion;
 use crate::score::Tier;
@@ -115,15 +115,20 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
     };
     for GuidingAnswer { question, answer } in guiding_answers(trainer, base, &unanswered)? {
         if answer.score.tier == Tier::Valid && !answer.score.is_error() {
-            let prompt = unanswered[question].prompt.token_ids.clone();
-            examples.push(Example {
-                prompt,
-                completion: answer.completion.token_ids,
-                ..Example::default()
-            });
+            examples.extend(completed(&answer, &unanswered[question].prompt.token_ids));
         }
     }
     Ok(examples)
+}
+
+/// One per completion of an answered turn; `first`: the row's prompt.
+fn completed<'t>(turn: &'t Turn, first: &'t [u32]) -> impl Iterator<Item = Example> + 't {
+    let example = |(prompt, completion): (&[u32], &Completion)| Example {
+        prompt: prompt.to_vec(),
+        completion: completion.token_ids.clone(),
+        ..Example::default()
+    };
+    turn.prompted(first).map(example)
 }
 
 /// One per completion of the row's demonstration, or per turn of the row, following the answers
@@ -132,13 +137,7 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     let (tokenizer, task) = (&trainer.policy.tokenizer, trainer.task_of(prompt));
     if let Some(held) = demonstrated(trainer, prompt)? {
-        let completions = held.prompted(&prompt.token_ids);
-        let example = |(prompt, completion): (&[u32], &Completion)| Example {
-            prompt: prompt.to_vec(),
-            completion: completion.token_ids.clone(),
-            ..Example::default()
-        };
-        return Ok(completions.map(example).collect());
+        return Ok(completed(&held, &prompt.token_ids).collect());
     }
     while let Some(row) = prompt.row.after(&answers) {
         let missing = || TrainError::NoAnswer {

@@ -86,9 +86,10 @@ impl Definition for StateRules {
         &KIND
     }
 
-    fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(State {
             key: self.key.clone(),
+            is_graded: task.score.graded,
         }))
     }
 
@@ -129,6 +130,7 @@ impl Definition for StateRules {
 #[derive(Debug)]
 struct State {
     key: String,
+    is_graded: bool,
 }
 
 impl Judge for State {
@@ -162,9 +164,9 @@ impl Judge for State {
                 ..verdict
             };
         }
-        let Some(found) = row
-            .and_then(ScoredChain::of_row)
-            .and_then(|chain| chain.state(&self.key))
+        let chain = row.and_then(ScoredChain::of_row);
+        let Some((found, calls)) =
+            chain.and_then(|chain| Some((chain.state(&self.key)?, chain.calls())))
         else {
             return failed(
                 "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
@@ -176,13 +178,23 @@ impl Judge for State {
                 ..Verdict::new(Tier::Valid, None)
             };
         }
+        let credit = self.is_graded.then(|| share_right(found, expected));
         let [expected, found] =
             [expected, found].map(|value| shortened(&value.to_string(), SHOWN_CHARS));
-        let message = format!("the final state is {found}, expected {expected}");
-        let class = FailureClass::WrongValue;
+        let mut message = format!("the final state is {found}, expected {expected}");
+        // Otherwise an answer without calls would earn what an attempt earns.
+        let (tier, class) = match calls {
+            Some((0, 0)) => (Tier::Unparsable, FailureClass::NoCall),
+            Some((0, all)) => {
+                message += &format!("; none of the {all} calls reached a tool");
+                (Tier::Unparsable, FailureClass::NoCall)
+            }
+            _ => (Tier::Invalid, FailureClass::WrongValue),
+        };
         Verdict {
             exact: Some(false),
-            ..Verdict::because(Tier::Invalid, class, message, (completion, from))
+            credit: credit.filter(|_| tier == Tier::Invalid),
+            ..Verdict::because(tier, class, message, (completion, from))
         }
     }
 
@@ -199,6 +211,44 @@ fn is_state(found: &Value, expected: &Value) -> bool {
         (Some(rows), Value::Array(_)) => is_equal(rows, expected),
         (Some(rows), _) => is_equal(rows, &json!([[expected]])),
     }
+}
+
+/// Share of a wrong state that is right, in [0, 1): of rows or items in any order, of members, of
+/// lines; what is there in addition counts as wrong.
+fn share_right(found: &Value, expected: &Value) -> f64 {
+    let rows = found.get("rows").filter(|_| found.get("columns").is_some());
+    let found = match expected {
+        Value::Object(_) => found,
+        _ => rows.unwrap_or(found),
+    };
+    let (right, all) = match (found, expected) {
+        (Value::Array(found), Value::Array(expected)) => matched(found, expected, is_equal),
+        (Value::Object(found), Value::Object(expected)) => {
+            let [found, expected]: [Vec<_>; 2] = [found, expected].map(|all| all.iter().collect());
+            matched(&found, &expected, |a, b| a.0 == b.0 && is_equal(a.1, b.1))
+        }
+        (Value::String(found), Value::String(expected)) => {
+            let [found, expected]: [Vec<_>; 2] =
+                [found, expected].map(|text| text.lines().collect());
+            matched(&found, &expected, |a, b| a == b)
+        }
+        _ => (0, 1),
+    };
+    // All may match in another order.
+    right as f64 / all.max(right + 1) as f64
+}
+
+/// Pairs of equal items, and the items of the longer list.
+fn matched<T>(found: &[T], expected: &[T], is_equal: impl Fn(&T, &T) -> bool) -> (usize, usize) {
+    let mut open: Vec<&T> = expected.iter().collect();
+    let mut right = 0;
+    for item in found {
+        if let Some(place) = open.iter().position(|other| is_equal(item, other)) {
+            open.swap_remove(place);
+            right += 1;
+        }
+    }
+    (right, found.len().max(expected.len()))
 }
 
 /// 1 equals 1.0.
@@ -229,6 +279,22 @@ fn is_equal(found: &Value, expected: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_share_of_a_wrong_state_counts_what_is_missing_and_what_is_added() {
+        let table = |rows: Value| json!({"columns": ["a"], "rows": rows});
+        for (found, expected, share) in [
+            (table(json!([[1], [2]])), json!([[1], [3]]), 0.5),
+            (table(json!([[1], [2], [3], [4]])), json!([[4]]), 0.25),
+            (table(json!([])), json!([[1]]), 0.0),
+            (json!([2, 1]), json!([1, 2]), 2.0 / 3.0),
+            (json!({"a": 1, "b": 2}), json!({"a": 1, "b": 3}), 0.5),
+            (json!("x\ny"), json!("x\nz"), 0.5),
+            (json!(1), json!(2), 0.0),
+        ] {
+            assert_eq!(share_right(&found, &expected), share, "{found} {expected}");
+        }
+    }
 
     #[test]
     fn a_state_is_compared_as_rows_or_as_the_only_value() {

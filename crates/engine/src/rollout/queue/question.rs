@@ -36,7 +36,10 @@ impl QueuedQuestion {
             first_sample: number * SAMPLES_OF_REQUEST + sample as u32,
             greedy: first.greedy,
             lengths: first.lengths.get(sample).copied().into_iter().collect(),
-            constraint: first.constraint.clone(),
+            constraint: first
+                .constraint
+                .clone()
+                .filter(|_| number < first.constrained),
             shaping: first.shaping.clone(),
             ..Request::new(prompt.to_vec(), first.prompt_number, first.step, 1)
         }
