@@ -57,6 +57,8 @@ pub enum FailureClass {
     NoMatch,
     /// A conversation with tools that ended without an answer.
     NoAnswer,
+    /// An agent failed after a completion.
+    AgentError,
     /// Constrained decoding failed: the grammar became too complex, or no token could follow.
     Constraint,
     /// The scorer failed: no reward.
@@ -80,7 +82,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// All built-in classes in display order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -107,6 +109,7 @@ impl FailureClass {
         Self::WrongStatus,
         Self::NoMatch,
         Self::NoAnswer,
+        Self::AgentError,
         Self::Constraint,
         Self::ScorerError,
         Self::NotRecorded,
@@ -174,6 +177,7 @@ impl FailureClass {
             Self::WrongStatus => "wrong status",
             Self::NoMatch => "no match",
             Self::NoAnswer => "no answer",
+            Self::AgentError => "agent error",
             Self::Constraint => "constraint",
             Self::ScorerError => "scorer error",
             Self::NotRecorded => "not recorded",
