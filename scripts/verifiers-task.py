@@ -32,6 +32,7 @@ service = [{python}, "verifiers_service.py"]
 files = {files}
 isolation = "none"
 memory_mib = 0
+on_failure = "no_reward"
 max_requests = 64
 time_limit_seconds = 300
 

@@ -125,8 +125,8 @@ fn an_agent_with_openai_s_client_is_trained_token_for_token() {
                 "{record}"
             );
             assert_eq!(
-                (&record["exit_code"], &record["has_ignored"]),
-                (&json!(0), &json!(true))
+                (&record["exit_code"], &record["ignored"]),
+                (&json!(0), &json!({"temperature": 2}))
             );
             let ids = |number: usize| -> Vec<u32> {
                 serde_json::from_value(record["requests"][number]["prompt_ids"].clone()).unwrap()
@@ -220,7 +220,7 @@ elif mode == "leak":
 elif mode == "hang":
     say(M); time.sleep(600)
 elif mode == "refused":
-    kinds = [dict(n=2), dict(response_format={"type": "json_object"}), dict(logprobs=True, top_logprobs=3),
+    kinds = [dict(n=2), dict(logprobs=True, top_logprobs=3),
         dict(key="sk-other"), dict(path="/embeddings"), dict(messages=[{"role": "nobody", "content": ""}])]
     verdict["reasons"] = [refused(**kind) for kind in kinds]
     say(M)
@@ -228,9 +228,10 @@ elif mode == "constrained":
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     strict = {"type": "function", "function": {**tool["function"], "strict": True}}
     kinds = [dict(response_format={"type": "json_object"}), dict(guided_json={"type": "object"}), dict(tools=[tool], tool_choice="required"),
-        dict(tools=[strict]), dict(tools=[tool], parallel_tool_calls=False)]
-    verdict["reasons"] = [" ".join(refused(**kind).split("`")[1] for kind in kinds)]
-    say(M)
+        dict(tools=[strict], parallel_tool_calls=False)]
+    told = [refused(**kind) for kind in kinds]
+    verdict["reasons"] = [" ".join(text.split("`")[1] for text in told if text)]
+    if any(told): say(M)
 elif mode == "stream":
     lines = ask(M, stream=True, stream_options={"include_usage": True}).split("\n\n")
     parts = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
@@ -314,25 +315,19 @@ fn each_end_of_an_agent_has_its_reason() {
         ("daemon", "truncated", 1, 1, ""),
         (
             "exit",
-            "agent_failed",
+            "agent_error",
             1,
             1,
             "the agent ended with exit code 3",
         ),
         (
             "crash",
-            "agent_failed",
+            "agent_error",
             1,
             1,
             "the agent ended with exit code 1: ValueError: no net",
         ),
-        (
-            "other model",
-            "no_request",
-            0,
-            0,
-            "no model `gpt-4o` is served; there is `policy`",
-        ),
+        ("other model", "truncated", 1, 1, ""),
         ("large", "no_request", 0, 0, "the body is larger than 4 MiB"),
         (
             "context",
@@ -367,9 +362,9 @@ fn each_end_of_an_agent_has_its_reason() {
         (
             "constrained",
             "truncated",
-            1,
-            1,
-            "response_format guided_json tool_choice tools.function.strict parallel_tool_calls",
+            4,
+            4,
+            "\"ignored\":{\"guided_json\":1,\"parallel_tool_calls\":1,\"response_format\":1,\"tool_choice\":1,\"tools.function.strict\":1}",
         ),
         ("stream", "truncated", 2, 1, "{"),
         ("parallel", "truncated", 3, 3, ""),
@@ -455,7 +450,8 @@ fn each_end_of_an_agent_has_its_reason() {
         let is_right = found["prompt_id"] == *mode
             && found["chain"]["end"] == *end
             && (all.len(), leaves) == (*requests, *branches)
-            && text.contains(json!(reason).to_string().trim_matches('"'));
+            && (text.contains(json!(reason).to_string().trim_matches('"'))
+                || text.contains(reason));
         if !is_right {
             wrong.push(format!(
                 "{mode}: {} {} {leaves} {text}",
@@ -473,6 +469,38 @@ fn each_end_of_an_agent_has_its_reason() {
         "{}",
         wrong.join("\n\n")
     );
+    // The rules of a user who wants neither.
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let strict = "[agent]\nconstraints = \"refuse\"\non_failure = \"no_reward\"\n";
+    std::fs::write(&toml, text.replace("[agent]\n", strict)).unwrap();
+    let rows = ["constrained", "crash"].map(|mode| {
+        let row = json!({"id": mode, "mode": mode, "messages": content});
+        format!("{row}\n")
+    });
+    std::fs::write(Path::new(task).join("strict.jsonl"), rows.concat()).unwrap();
+    let rows = format!("{task}/strict.jsonl");
+    let found = json_lines(&call(
+        here,
+        &[
+            "sample", task, "--model", "tiny", "--on", &rows, "--n", "1", "--json",
+        ],
+    ));
+    let told = ["response_format guided_json tool_choice tools.function.strict"];
+    let table = [
+        ("truncated", told[0]),
+        ("agent_failed", "exit code 1: ValueError: no net"),
+    ];
+    for ((end, reason), found) in table.iter().zip(&found) {
+        let text = found.to_string();
+        let is_right = found["chain"]["end"] == *end && text.contains(reason);
+        assert!(is_right && !text.contains("\"ignored\""), "{text}");
+    }
+    assert_eq!(found.len(), 2);
+    let wrong = text.replace("[agent]\n", "[agent]\non_failure = \"none\"\n");
+    std::fs::write(&toml, wrong).unwrap();
+    let refused = stderr(&call(here, &["task", "check", task]));
+    let why = "takes \"lowest_tier\" or \"no_reward\", not \"none\"";
+    assert!(refused.contains(why), "{refused}");
 }
 
 /// Each rank holds the conversations of its own groups, with a server of its own.

@@ -14,7 +14,7 @@ use crate::task::{Home, Read, Section, TaskError};
 
 pub(crate) const AGENT_KEY: &str = "agent";
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "run",
     "service",
     "files",
@@ -27,6 +27,8 @@ const KEYS: [&str; 12] = [
     "max_context_tokens",
     "time_limit_seconds",
     "processes",
+    "constraints",
+    "on_failure",
 ];
 const OWNER: ProgramOwner<'static> = ProgramOwner {
     name: "agent",
@@ -39,7 +41,7 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
     ..OWNER
 };
 
-/// Limits of a conversation with an agent.
+/// Limits and rules of a conversation with an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentLimits {
     /// Requests answered.
@@ -50,6 +52,25 @@ pub struct AgentLimits {
     pub time_limit_seconds: f64,
     /// Maximum in parallel.
     pub processes: usize,
+    pub constraints: RequestedConstraints,
+    pub on_failure: OnFailure,
+}
+
+/// Effect of a request's constraints (`response_format`, strict tools, `tool_choice`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestedConstraints {
+    /// Sampled without them, and recorded.
+    Ignore,
+    Refuse,
+}
+
+/// Reward of a conversation whose program fails after a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The policy's fault.
+    LowestTier,
+    /// The program's fault.
+    NoReward,
 }
 
 /// `[agent]` of a task. Clones share the verified program.
@@ -99,6 +120,14 @@ impl Agent {
             },
             time_limit_seconds: block.seconds("time_limit_seconds", 60.0)?,
             processes: whole("processes", 64, 1..=4_096)?,
+            constraints: match is_second(&block, "constraints", ["ignore", "refuse"])? {
+                false => RequestedConstraints::Ignore,
+                true => RequestedConstraints::Refuse,
+            },
+            on_failure: match is_second(&block, "on_failure", ["lowest_tier", "no_reward"])? {
+                false => OnFailure::LowestTier,
+                true => OnFailure::NoReward,
+            },
         };
         let program = read_program(&block, read_command(&block, "run")?, home)?;
         let service = read_service(&block, &program, home)?;
@@ -189,6 +218,20 @@ impl Agent {
             program,
             service: service.map(AgentService::new),
         }))
+    }
+}
+
+/// Whether a key has the second of its values; the first is the default.
+fn is_second(block: &Section<'_>, key: &'static str, values: [&str; 2]) -> Read<bool> {
+    match block.string(key)? {
+        None => Ok(false),
+        Some(value) if values.contains(&value.as_str()) => Ok(value == values[1]),
+        Some(other) => {
+            let offset = block.get(key).map_or(0, |(_, offset)| offset);
+            let [first, second] = values;
+            let message = format!("takes {first:?} or {second:?}, not {other:?}");
+            Err(block.error(key, offset, message))
+        }
     }
 }
 

@@ -15,15 +15,28 @@ pub struct AgentRecord {
     /// Requests without a completion, by OpenAI's error code.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, usize>,
-    /// Whether a request named other sampling parameters than the run's, which were ignored.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub has_ignored: bool,
+    /// Requests whose sampling parameter or constraint was ignored, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ignored: BTreeMap<String, usize>,
     /// `None`: killed.
     pub exit_code: Option<i32>,
     /// The last line of its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
+
+/// Sampling parameters that have no effect; other names in `ignored` are constraints.
+const SAMPLING: [&str; 9] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "min_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+];
 
 /// A request with a completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -43,6 +56,18 @@ pub struct AgentRequest {
 }
 
 impl AgentRecord {
+    pub fn ignores_sampling(&self) -> bool {
+        self.ignored
+            .keys()
+            .any(|name| SAMPLING.contains(&name.as_str()))
+    }
+
+    pub fn ignores_constraints(&self) -> bool {
+        self.ignored
+            .keys()
+            .any(|name| !SAMPLING.contains(&name.as_str()))
+    }
+
     /// The record as passed to scoring programs.
     #[must_use]
     pub fn without_ids(&self) -> Self {

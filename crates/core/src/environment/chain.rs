@@ -33,6 +33,8 @@ pub enum ChainEnd {
     MaxRequests,
     /// The agent made no request: no reward.
     NoRequest,
+    /// The agent failed after a completion: the lowest tier.
+    AgentError,
     /// The agent failed: no reward.
     AgentFailed,
 }
@@ -51,12 +53,13 @@ impl ChainEnd {
         Self::NotRecorded,
     ];
     /// Ends of conversations with agents.
-    pub const OF_AGENTS: [Self; 7] = [
+    pub const OF_AGENTS: [Self; 8] = [
         Self::Answer,
         Self::Truncated,
         Self::MaxRequests,
         Self::MaxContextTokens,
         Self::TimeLimit,
+        Self::AgentError,
         Self::NoRequest,
         Self::AgentFailed,
     ];
@@ -75,6 +78,7 @@ impl ChainEnd {
             Self::NotRecorded => "not_recorded",
             Self::MaxRequests => "max_requests",
             Self::NoRequest => "no_request",
+            Self::AgentError => "agent_error",
             Self::AgentFailed => "agent_failed",
         }
     }
@@ -93,6 +97,7 @@ impl ChainEnd {
             Self::NotRecorded => "what is replayed was not recorded, so there is no reward",
             Self::MaxRequests => "the agent asked more often than `max_requests`",
             Self::NoRequest => "the agent asked for nothing, so there is no reward",
+            Self::AgentError => "the agent failed after a completion",
             Self::AgentFailed => "the agent failed, so there is no reward",
         }
     }
@@ -253,11 +258,8 @@ impl<'a> ScoredChain<'a> {
         self.0.get("failure")?.as_str()
     }
 
-    /// Whether a recorded result is missing.
-    pub fn is_not_recorded(self) -> bool {
-        self.0
-            .get("end")
-            .is_some_and(|end| end == ChainEnd::NotRecorded.name())
+    pub fn has_end(self, end: ChainEnd) -> bool {
+        self.0.get("end").is_some_and(|found| found == end.name())
     }
 
     /// The end of a conversation without an answer.
@@ -269,9 +271,7 @@ impl<'a> ScoredChain<'a> {
     }
 
     pub fn is_truncated(self) -> bool {
-        self.0
-            .get("end")
-            .is_some_and(|end| end == ChainEnd::Truncated.name())
+        self.has_end(ChainEnd::Truncated)
     }
 
     /// Calls that reached a tool, and all; `None` for an agent, which calls tools itself.

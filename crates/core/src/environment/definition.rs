@@ -131,9 +131,9 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
     (
         "run",
         "",
-        &["definitions", "parallel", "stateless", "field"],
+        &["env", "definitions", "parallel", "stateless", "field"],
     ),
-    ("mcp", "", &["definitions", "parallel", "stateless"]),
+    ("mcp", "", &["env", "definitions", "parallel", "stateless"]),
     (
         "builtin",
         "sqlite",

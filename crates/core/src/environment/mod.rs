@@ -30,7 +30,7 @@ mod toolset;
 mod warm_tool;
 
 pub(crate) use agent::AGENT_KEY;
-pub use agent::{Agent, AgentLimits};
+pub use agent::{Agent, AgentLimits, OnFailure, RequestedConstraints};
 pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentServer, ExitReason};
 pub use agent_record::{AgentRecord, AgentRequest};
 pub use calls::{CallOutcome, ConversationLimits, StateQuery, StateQuestion, ToolCall, ToolReply};

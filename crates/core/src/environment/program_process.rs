@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::program_rules::ProgramRules;
+use super::program_rules::{ProgramRules, Variable};
 use crate::sandbox::{LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 
 /// A trusted program that answers in lines, not yet started.
@@ -48,17 +48,41 @@ impl LineServer {
     /// Starts it unless running.
     pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
-            self.process =
-                match LineProgram::start(&self.program.files, &self.program.rules.command) {
-                    Ok(program) => Process::Running(Box::new(program)),
-                    Err(why) => Process::Ended(why),
-                };
+            self.process = match self.started() {
+                Ok(program) => Process::Running(Box::new(program)),
+                Err(why) => Process::Ended(why),
+            };
         }
         match &mut self.process {
             Process::Running(program) => Ok(program),
             Process::Ended(why) => Err(why.clone()),
             Process::Waiting => Err("does not start".to_owned()),
         }
+    }
+
+    fn started(&self) -> Result<LineProgram, String> {
+        let ProgramRules {
+            command, variables, ..
+        } = &self.program.rules;
+        let values = variables.iter().map(Variable::value);
+        let values: Vec<String> = values.collect::<Result<_, _>>()?;
+        let named = variables.iter().map(|variable| variable.name.as_str());
+        let variables: Vec<_> = named.zip(values.iter().map(String::as_str)).collect();
+        LineProgram::start(&self.program.files, command, &variables)
+    }
+
+    /// The text with names in place of the values of secret variables.
+    fn redacted(&self, text: String) -> String {
+        let mut text = text;
+        for variable in &self.program.rules.variables {
+            if let Some(secret) = variable.secret() {
+                let in_json = Value::String(secret.clone()).to_string();
+                for secret in [in_json.trim_matches('"'), &secret] {
+                    text = text.replace(secret, &variable.text);
+                }
+            }
+        }
+        text
     }
 
     pub(super) fn send(&mut self, line: &Value) -> Result<(), String> {
@@ -98,7 +122,11 @@ impl LineServer {
         let why = match program.line(until, *max_line_bytes, &|| true) {
             Ok(line) => {
                 self.has_answered = true;
-                return Ok(line);
+                if self.program.rules.variables.is_empty() {
+                    return Ok(line);
+                }
+                let text = String::from_utf8_lossy(&line).into_owned();
+                return Ok(self.redacted(text).into_bytes());
             }
             Err(Lost::Ended(why)) => why,
             Err(Lost::Late) => return Err(self.end_late()),
@@ -126,6 +154,7 @@ impl LineServer {
 
     /// Ends it and answers no further call.
     pub(super) fn end(&mut self, why: String) -> String {
+        let why = self.redacted(why);
         self.process = Process::Ended(format!("{why}, at an earlier call"));
         why
     }

@@ -1,11 +1,49 @@
 //! A tool's program and its limits.
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 use crate::sandbox::{ProgramKeys, program_files};
 use crate::task::{Home, Read, Section};
+
+/// Set by the sandbox.
+const OWN_VARIABLES: [&str; 4] = ["HOME", "LANG", "PATH", "TMPDIR"];
+
+/// `NAME = "text"` or `NAME = "${OTHER}"` of `env`; the latter's value is never stored.
+#[derive(Debug, Clone)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Variable {
+    /// The variable of this process that has the value.
+    fn source(&self) -> Option<&str> {
+        self.text.strip_prefix("${")?.strip_suffix('}')
+    }
+
+    /// # Errors
+    /// A sentence without a subject.
+    pub(super) fn value(&self) -> Result<String, String> {
+        let Some(source) = self.source() else {
+            return Ok(self.text.clone());
+        };
+        std::env::var(source).map_err(|_| {
+            format!("needs the environment variable {source} (`env` in its [[tool]]): set it")
+        })
+    }
+
+    /// The value, if it is not written in the task.
+    pub(super) fn secret(&self) -> Option<String> {
+        self.source()?;
+        self.value().ok().filter(|value| !value.is_empty())
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct ProgramRules {
     pub(super) command: Vec<String>,
+    pub(super) variables: Vec<Variable>,
     /// Task files that belong to it.
     pub(super) files: Vec<String>,
     pub(super) keys: ProgramKeys,
@@ -48,6 +86,7 @@ pub(super) fn read_program(
     Ok(ProgramRules {
         files: program_files(command.iter(), block, home)?,
         command,
+        variables: read_variables(block)?,
         keys: ProgramKeys::read(block, 10.0)?,
         max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10)
             .unwrap_or(usize::MAX),
@@ -55,4 +94,32 @@ pub(super) fn read_program(
         is_stateless,
         field,
     })
+}
+
+fn read_variables(block: &Section<'_>) -> Read<Vec<Variable>> {
+    let Some(table) = block.table("env")? else {
+        return Ok(Vec::new());
+    };
+    let variable = |(name, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+        let name = name.get_ref().to_string();
+        let fault = |why: &str| Err(block.error(&format!("env.{name}"), value.span().start, why));
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        match value.get_ref().as_str() {
+            _ if OWN_VARIABLES.contains(&name.as_str()) => {
+                fault("is set by the sandbox: leave it out")
+            }
+            _ if name.is_empty() || !name.bytes().all(is_name) => {
+                fault("is no name of a variable: use letters, digits and `_`")
+            }
+            None => {
+                fault("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
+            }
+            Some(text) if text.contains('\0') => fault("has a NUL character"),
+            Some(text) => Ok(Variable {
+                text: text.to_owned(),
+                name,
+            }),
+        }
+    };
+    table.iter().map(variable).collect()
 }

@@ -459,7 +459,7 @@ fn malformed_tools_are_refused_with_their_place() {
         ),
         (
             "[[tool]]\nmcp = [\"x\"]\nfield = \"data\"",
-            "task.toml line 3 column 9: `tool.field` is not a key of a tool with `mcp`, which takes name, definitions, parallel",
+            "task.toml line 3 column 9: `tool.field` is not a key of a tool with `mcp`, which takes name, env, definitions, parallel",
         ),
         (
             &format!("{RUN}read = [\"data\"]"),

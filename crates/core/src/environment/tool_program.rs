@@ -36,7 +36,8 @@ pub struct ToolProgram {
     pub command: Vec<String>,
     /// Task files that belong to it.
     pub files: Vec<String>,
-    /// Executed files outside the task, each with its link targets and interpreter.
+    /// Executed files outside the task, each with its link targets and interpreter; then its
+    /// variables as written.
     pub programs: Vec<String>,
     /// SHA-256 in hex over the command, its programs, and names and contents of the files.
     pub digest: String,
@@ -84,6 +85,9 @@ impl ToolProgram {
         files
             .iter()
             .for_each(|(name, bytes)| digest.add(&[name.as_bytes(), bytes]));
+        for variable in &rules.variables {
+            digest.add(&[b"env", variable.name.as_bytes(), variable.text.as_bytes()]);
+        }
         let name = rules.command.first().map_or("", String::as_str);
         let found = FoundProgram::find(name, &folder, &files);
         found.add_to(&mut digest);
@@ -94,7 +98,12 @@ impl ToolProgram {
             block: owner.block,
             command: rules.command.clone(),
             files: rules.files.clone(),
-            programs: found.lines().collect(),
+            programs: found
+                .lines()
+                .chain(rules.variables.iter().map(|variable| {
+                    format!("with {}={}", variable.name, variable.text) //
+                }))
+                .collect(),
             is_trusted: is_trusted(&digest),
             digest,
             missing: installation_problem(name, &folder),

@@ -576,6 +576,9 @@ fn remedy(class: FailureClass) -> &'static str {
             "raise the limits of `[tools]`, or say in `system` when to answer"
         }
         FailureClass::NoCall => "say in `system` that work is done by calls of the tools",
+        FailureClass::AgentError => {
+            "read the reasons: if the agent fails by its own fault, fix it; else let it handle bad answers"
+        }
         FailureClass::Constraint => "simplify the schema or pattern that constrains completions",
         FailureClass::NoMatch => "say in `system` how the answer is written",
         // Evals only: nothing is trained through an endpoint.

@@ -33,9 +33,13 @@ pub(crate) enum Lost {
 impl LineProgram {
     /// # Errors
     /// A sentence.
-    pub(crate) fn start(files: &ProgramFiles, command: &[String]) -> Result<Self, String> {
+    pub(crate) fn start(
+        files: &ProgramFiles,
+        command: &[String],
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let copies = files.copies()?;
-        let process = Process::start(&files.sandbox, &files.program(command, &copies, &[]))?;
+        let process = Process::start(&files.sandbox, &files.program(command, &copies, variables))?;
         Ok(Self {
             process,
             lines: VecDeque::new(),

@@ -420,8 +420,7 @@ impl Process {
             (None, None, None) => "ended".to_owned(),
         };
         let text = String::from_utf8_lossy(&self.complaint);
-        let last = text.lines().rev().find(|line| !line.trim().is_empty());
-        let last = last.map_or_else(String::new, |line| {
+        let last = final_complaint(&text).map_or_else(String::new, |line| {
             format!(": {}", shortened(line.trim(), MAX_LINE_CHARS))
         });
         format!("{ended}{last}")
@@ -431,8 +430,7 @@ impl Process {
     pub(crate) fn last_words_with_remedy(&mut self) -> String {
         let ended = self.last_words();
         let complaint = self.complaint();
-        let last = complaint.lines().rev().find(|line| !line.trim().is_empty());
-        match last.and_then(|line| self.hidden_file(line)) {
+        match final_complaint(&complaint).and_then(|line| self.hidden_file(line)) {
             Some(remedy) => format!("{ended}; {remedy}"),
             None => ended,
         }
@@ -455,5 +453,45 @@ impl Process {
         Some(format!(
             "the sandbox hides {path}: add read = [\"{path}\"] to {block}, or isolation = \"none\""
         ))
+    }
+}
+
+/// The last line; Node.js ends its complaints with its version, after the error and its stack.
+fn final_complaint(text: &str) -> Option<&str> {
+    let mut lines = text.lines().rev().filter(|line| !line.trim().is_empty());
+    let last = lines.next()?;
+    let is_error = |line: &&str| {
+        let head = line.split([':', ' ']).next().unwrap_or_default();
+        head.ends_with("Error") && line.contains(": ")
+    };
+    match last.starts_with("Node.js v") {
+        true => lines.find(is_error).or(Some(last)),
+        false => Some(last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::final_complaint;
+
+    #[test]
+    fn the_error_of_node_is_shown_rather_than_its_version() {
+        let node = |error: &str| {
+            let code = "file:///a.js:1\nthrow new Error('x')\n^\n\n";
+            format!("{code}{error}\n    at a.js:1:7\n    at main: Error\n\nNode.js v20.20.2\n")
+        };
+        for error in [
+            "Error: ENOENT: no such file",
+            "RangeError: WebAssembly.Memory(): could not allocate memory",
+            "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'x'",
+        ] {
+            assert_eq!(final_complaint(&node(error)), Some(error));
+        }
+        assert_eq!(final_complaint("Error: a\nb\n\n"), Some("b"));
+        assert_eq!(
+            final_complaint("a\nNode.js v20.20.2"),
+            Some("Node.js v20.20.2")
+        );
+        assert_eq!(final_complaint(" \n"), None);
     }
 }

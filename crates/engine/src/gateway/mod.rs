@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
+use crate::environment::AgentLimits;
 use crate::format::hex;
 use crate::generation::AskedModel;
 use crate::rollout::QueuedQuestion;
@@ -117,13 +118,13 @@ impl Gateway {
     pub(crate) fn open(
         &self,
         model: &Arc<AskedModel>,
-        max_requests: usize,
+        limits: &AgentLimits,
         question: &Arc<QueuedQuestion>,
         sample: usize,
     ) -> std::io::Result<(String, Arc<Session>)> {
         let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
         let (model, question) = (Arc::clone(model), Arc::clone(question));
-        let session = Arc::new(Session::new(model, max_requests, question, sample));
+        let session = Arc::new(Session::new(model, limits.clone(), question, sample));
         let mut all = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(hash(&key), Arc::clone(&session));
         Ok((key, session))

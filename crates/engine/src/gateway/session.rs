@@ -11,20 +11,21 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
-use super::MODEL_NAME;
 use super::branches::{Answered, Asked, prompt_of};
-use crate::environment::{AgentPhase, AgentRequest};
+use crate::environment::{AgentLimits, AgentPhase, AgentRequest, RequestedConstraints};
 use crate::generation::{
-    AskedModel, Collected, Event, PreparedRequest, TextStream, no_model, prepare_asked, respond,
-    server_error,
+    AskedModel, Collected, ConstraintSpec, Event, PreparedRequest, TextStream, prepare_asked,
+    respond, server_error,
 };
-use crate::openai::{Api, ApiError, GenerationRequest, chat_message};
+use crate::openai::{
+    Api, ApiError, GenerationRequest, Prompt, ResponseFormat, ToolChoice, chat_message,
+};
 use crate::rollout::{Client, Completion, QueuedQuestion, Request, StopReason};
 use crate::text::Message;
 
 pub(crate) struct Session {
     model: Arc<AskedModel>,
-    max_requests: usize,
+    limits: AgentLimits,
     question: Arc<QueuedQuestion>,
     sample: usize,
     /// Whether its program has ended.
@@ -125,20 +126,20 @@ pub(crate) struct SessionRecord {
     /// Counts by OpenAI's error code.
     pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) last_refusal: Option<ApiError>,
-    /// Whether a request had an ignored sampling parameter.
-    pub(crate) has_ignored: bool,
+    /// Requests whose sampling parameter or constraint was ignored, by its name.
+    pub(crate) ignored: BTreeMap<String, usize>,
 }
 
 impl Session {
     pub(super) fn new(
         model: Arc<AskedModel>,
-        max_requests: usize,
+        limits: AgentLimits,
         question: Arc<QueuedQuestion>,
         sample: usize,
     ) -> Self {
         Self {
             model,
-            max_requests,
+            limits,
             question,
             sample,
             is_closed: Arc::default(),
@@ -247,18 +248,16 @@ impl Session {
 
     fn prepare(&self, api: Api, body: &[u8]) -> Result<(PreparedRequest, Pending), ApiError> {
         let asked = GenerationRequest::parse(api, body)?;
-        if asked.model != MODEL_NAME {
-            return Err(no_model(&asked.model, [MODEL_NAME].into_iter()));
-        }
-        let (asked, has_ignored) = as_policy(asked, self.model.max_completion_tokens)?;
+        let (mut asked, mut ignored) = as_policy(asked, self.model.max_completion_tokens)?;
+        ignored.extend(without_constraints(&mut asked, self.limits.constraints)?);
         let mut earlier = self.asked();
         if self.is_closed() {
             return Err(server_error("the conversation has ended"));
         }
-        if earlier.len() >= self.max_requests {
+        if earlier.len() >= self.limits.max_requests {
             let message = format!(
                 "the conversation has had its {} requests ([agent] max_requests)",
-                self.max_requests
+                self.limits.max_requests
             );
             return Err(ApiError {
                 code: Some("max_requests"),
@@ -283,9 +282,6 @@ impl Session {
         let reader = prepare(whole, reader)?.collected;
         let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;
-        if let Some(wanted) = &prepared.wanted {
-            return Err(constrained(wanted.field()));
-        }
         let sampled = prepared
             .prompts
             .pop()
@@ -317,7 +313,9 @@ impl Session {
         let mut state = self.state();
         state.pending += 1;
         state.has_asked = true;
-        state.record.has_ignored |= has_ignored;
+        for name in ignored {
+            *state.record.ignored.entry(name.to_owned()).or_default() += 1;
+        }
         drop(state);
         let digest = question.digest(&request);
         let known = question.known(digest.as_deref(), 1);
@@ -390,8 +388,11 @@ fn not_prepared(_: JoinError) -> ApiError {
     server_error("the request could not be prepared")
 }
 
-/// The request with the policy's sampling, and whether a parameter is ignored.
-fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest, bool), ApiError> {
+/// The request with the policy's sampling, and the parameters that are ignored.
+fn as_policy(
+    asked: GenerationRequest,
+    most: usize,
+) -> Result<(GenerationRequest, Vec<&'static str>), ApiError> {
     let refuse =
         |field: &str, why: &str| Err(ApiError::invalid(field, format!("`{field}`: {why}")));
     if asked.samples > 1 || asked.prompt.count() > 1 {
@@ -433,19 +434,69 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
         max_tokens: Some(asked.max_tokens.map_or(most, |tokens| tokens.min(most))),
         ..asked.clone()
     };
-    let as_asked = GenerationRequest {
-        seed: policy.seed,
-        max_tokens: policy.max_tokens,
-        ..asked.clone()
-    };
-    let has_ignored = as_asked != policy || asked.seed.is_some();
-    Ok((policy, has_ignored))
+    let differs = [
+        ("temperature", asked.temperature != policy.temperature),
+        ("top_k", asked.top_k != policy.top_k),
+        ("top_p", asked.top_p != policy.top_p),
+        ("min_p", asked.min_p != policy.min_p),
+        (
+            "repetition_penalty",
+            asked.repetition_penalty != policy.repetition_penalty,
+        ),
+        ("min_tokens", asked.min_tokens != policy.min_tokens),
+        (
+            "presence_penalty",
+            asked.presence_penalty != policy.presence_penalty,
+        ),
+        (
+            "frequency_penalty",
+            asked.frequency_penalty != policy.frequency_penalty,
+        ),
+        ("seed", asked.seed.is_some()),
+    ];
+    let ignored = differs.into_iter().filter(|(_, differs)| *differs);
+    Ok((policy, ignored.map(|(name, _)| name).collect()))
+}
+
+/// Removes what constrains completions; returns the fields.
+///
+/// # Errors
+/// A constraint, if `rule` refuses them.
+fn without_constraints(
+    asked: &mut GenerationRequest,
+    rule: RequestedConstraints,
+) -> Result<Vec<&'static str>, ApiError> {
+    let mut ignored = Vec::new();
+    loop {
+        let mut tools = match &mut asked.prompt {
+            Prompt::Chat { tools, .. } => tools.as_mut(),
+            Prompt::Texts(_) => None,
+        };
+        let format = (&asked.response_format, asked.format_field);
+        let Some(wanted) = ConstraintSpec::new(format, tools.as_deref()) else {
+            return Ok(ignored);
+        };
+        let field = wanted.field();
+        if rule == RequestedConstraints::Refuse {
+            return Err(constrained(field));
+        }
+        ignored.push(field);
+        match (field, &mut tools) {
+            ("tool_choice", Some(tools)) => {
+                tools.choice = ToolChoice::Auto;
+                tools.allowed.clear();
+            }
+            ("tools.function.strict", Some(tools)) => tools.strict.clear(),
+            ("parallel_tool_calls", Some(tools)) => tools.parallel = true,
+            _ => asked.response_format = ResponseFormat::Text,
+        }
+    }
 }
 
 /// `field`: the constraining one.
 fn constrained(field: &str) -> ApiError {
     let message = format!(
-        "`{field}`: a policy is sampled without constraints, since its log-probs would be others"
+        "`{field}`: a policy is sampled without constraints, since its log-probs would be others; `constraints = \"ignore\"` in [agent] answers all the same"
     );
     ApiError {
         code: Some("unsupported_parameter"),

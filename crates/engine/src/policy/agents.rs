@@ -13,7 +13,7 @@ use super::settings::{ConverseSettings, ScoredTask};
 use crate::dataset::PromptRow;
 use crate::environment::{
     Agent, AgentExit, AgentRecord, AgentServer, AnsweredCall, CallOutcome, ChainEnd, ExitReason,
-    ToolCall, ToolReply,
+    OnFailure, ToolCall, ToolReply,
 };
 use crate::gateway::{Gateway, MODEL_NAME, SessionAnswer, SessionRecord};
 use crate::generation::AskedModel;
@@ -95,7 +95,7 @@ impl TaskAgent<'_> {
     ) -> Result<Answer<'e>> {
         let begun = std::time::Instant::now();
         let limits = self.agent.limits();
-        let (key, session) = gateway.open(&self.model, limits.max_requests, question, sample)?;
+        let (key, session) = gateway.open(&self.model, limits, question, sample)?;
         let server = AgentServer {
             address: gateway.address(),
             key: &key,
@@ -137,7 +137,8 @@ impl TaskAgent<'_> {
         record: SessionRecord,
         seconds: f64,
     ) -> Result<Answer<'e>> {
-        let (end, failure) = ending(self.task, &exit, &record);
+        let on_failure = self.agent.limits().on_failure;
+        let (end, failure) = ending((self.task, on_failure), &exit, &record);
         let answers = &record.answers;
         let mut steps = Vec::with_capacity(answers.len());
         for (number, answer) in answers.iter().enumerate() {
@@ -164,7 +165,7 @@ impl TaskAgent<'_> {
         let agent = AgentRecord {
             requests: requests.collect(),
             refused: record.refused,
-            has_ignored: record.has_ignored,
+            ignored: record.ignored,
             exit_code: exit.code,
             output: exit.output,
         };
@@ -184,7 +185,11 @@ impl TaskAgent<'_> {
 }
 
 /// Why a conversation ended, and what failed.
-fn ending(task: &Task, exit: &AgentExit, record: &SessionRecord) -> (ChainEnd, Option<String>) {
+fn ending(
+    (task, on_failure): (&Task, OnFailure),
+    exit: &AgentExit,
+    record: &SessionRecord,
+) -> (ChainEnd, Option<String>) {
     let refusal = record.last_refusal.as_ref();
     let failed = |what: &str| {
         let refused = refusal.map_or_else(String::new, |error| {
@@ -210,7 +215,11 @@ fn ending(task: &Task, exit: &AgentExit, record: &SessionRecord) -> (ChainEnd, O
         _ => match refusal.and_then(|error| error.code) {
             Some("context_length_exceeded") => (ChainEnd::MaxContextTokens, None),
             Some("max_requests") => (ChainEnd::MaxRequests, None),
-            _ => (ChainEnd::AgentFailed, failed(&exit.words)),
+            // Its service is nothing that the policy could make fail on purpose.
+            _ if on_failure == OnFailure::NoReward || exit.why == ExitReason::Service => {
+                (ChainEnd::AgentFailed, failed(&exit.words))
+            }
+            _ => (ChainEnd::AgentError, failed(&exit.words)),
         },
     }
 }

@@ -376,7 +376,11 @@ fn tools(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
         );
         metrics.add(
             "agent/frac_ignored",
-            share(records.iter().map(|record| record.has_ignored)),
+            share(records.iter().map(|record| record.ignores_sampling())),
+        );
+        metrics.add(
+            "agent/frac_unconstrained",
+            share(records.iter().map(|record| record.ignores_constraints())),
         );
     }
 }

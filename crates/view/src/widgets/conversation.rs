@@ -77,11 +77,11 @@ impl Conversation<'_> {
                 .iter()
                 .map(|(code, count)| format!("refused {count} with {}", visible(code)));
             let mut parts: Vec<String> = refused.collect();
-            parts.extend(
-                agent
-                    .has_ignored
-                    .then(|| "asked for sampling parameters that have no effect".to_owned()),
-            );
+            let ignored = agent
+                .ignored
+                .iter()
+                .map(|(name, count)| format!("ignored {count} with {}", visible(name)));
+            parts.extend(ignored);
             parts.push(match agent.exit_code {
                 Some(code) => format!("the program ended with exit code {code}"),
                 None => "the program was ended".to_owned(),

@@ -59,6 +59,53 @@ fn a_server_lists_its_functions_and_answers() {
 
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_server_gets_variables_whose_secrets_are_in_no_reply() {
+    let own = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+    let told =
+        "text(os.environ['MODE'] + ' ' + os.environ['KEY'] + ' ' + str(len(os.environ['KEY'])))";
+    let env = "env = { MODE = \"quiet\", KEY = \"${CARGO_MANIFEST_DIR}\" }\n";
+    let (folder, tools) = server("text(str(n))", told, env);
+    let shown = tools.programs().unwrap()[0].programs.join("\n");
+    assert!(
+        shown.contains("with KEY=${CARGO_MANIFEST_DIR}") && shown.contains("with MODE=quiet"),
+        "{shown}"
+    );
+    let mut conversation = tools.open(&row(json!({}))).unwrap();
+    let expected = format!("answered: quiet ${{CARGO_MANIFEST_DIR}} {}", own.len());
+    assert_eq!(reply(&mut conversation, "f", json!({"x": 2})), expected);
+    // In what it says at its end, too.
+    let (_folder, tools) = server("text(str(n))", "sys.exit(os.environ['KEY'])", env);
+    let mut conversation = tools.open(&row(json!({}))).unwrap();
+    let found = reply(&mut conversation, "f", json!({"x": 2}));
+    assert!(
+        found.contains("exit code 1: ${CARGO_MANIFEST_DIR}") && !found.contains(&own),
+        "{found}"
+    );
+    for (env, why) in [
+        ("{ KEY = 3 }", "`tool.env.KEY` takes a text in quotes"),
+        (
+            "{ PATH = \"/bin\" }",
+            "`tool.env.PATH` is set by the sandbox: leave it out",
+        ),
+        (
+            "{ \"A=B\" = \"c\" }",
+            "`tool.env.A=B` is no name of a variable",
+        ),
+    ] {
+        let task = format!("[[tool]]\nmcp = [\"python3\", \"server.py\"]\nenv = {env}\n");
+        let found = toolset(folder.path(), &task).unwrap_err();
+        assert!(found.contains(why), "{found}");
+    }
+    let missing =
+        "[[tool]]\nmcp = [\"python3\", \"server.py\"]\nenv = { KEY = \"${NO_SUCH_VARIABLE_1}\" }\n";
+    let tools = toolset(folder.path(), missing).unwrap();
+    let found = tools.definitions().unwrap_err().to_string();
+    let why = "needs the environment variable NO_SUCH_VARIABLE_1 (`env` in its [[tool]]): set it";
+    assert!(found.contains(why), "{found}");
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn results_are_texts_whatever_they_are() {
     for (result, expected) in [
         ("text('a')", "answered: a"),

@@ -59,6 +59,8 @@ pub enum FailureClass {
     NoAnswer,
     /// A wrong final state, and no call reached a tool.
     NoCall,
+    /// An agent failed after a completion.
+    AgentError,
     /// Constrained decoding failed: the grammar became too complex, or no token could follow.
     Constraint,
     /// The scorer failed: no reward.
@@ -82,7 +84,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// All built-in classes in display order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -110,6 +112,7 @@ impl FailureClass {
         Self::NoMatch,
         Self::NoAnswer,
         Self::NoCall,
+        Self::AgentError,
         Self::Constraint,
         Self::ScorerError,
         Self::NotRecorded,
@@ -178,6 +181,7 @@ impl FailureClass {
             Self::NoMatch => "no match",
             Self::NoAnswer => "no answer",
             Self::NoCall => "no call",
+            Self::AgentError => "agent error",
             Self::Constraint => "constraint",
             Self::ScorerError => "scorer error",
             Self::NotRecorded => "not recorded",

@@ -17,7 +17,7 @@ pub use result::{
 use serde_json::Value;
 
 use crate::dataset::{PromptRow, expected};
-use crate::environment::ScoredChain;
+use crate::environment::{ChainEnd, ScoredChain};
 use crate::score::answer::json::Places;
 use unwrap_answer::{ThinkRules, Unreadable, Wrapping, open_think, unclosed_think};
 
@@ -183,31 +183,26 @@ fn unparsable(
 /// Verdict on a conversation without an answer to judge.
 pub(crate) fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
-    if let Some(failure) = chain.failure() {
-        let class = if chain.is_not_recorded() {
-            FailureClass::NotRecorded
-        } else {
-            FailureClass::ScorerError
-        };
-        return Some(Verdict::because(
-            Tier::Unparsable,
-            class,
-            failure.to_owned(),
-            (completion, 0),
-        ));
-    }
-    let end = chain.missing_answer()?;
-    let message = format!("the conversation ended without an answer: {end}");
-    let exact = row
-        .is_some_and(|row| row.expected.is_some())
-        .then_some(false);
+    let (class, message) = match chain.failure() {
+        Some(failure) => {
+            let class = if chain.has_end(ChainEnd::NotRecorded) {
+                FailureClass::NotRecorded
+            } else if chain.has_end(ChainEnd::AgentError) {
+                FailureClass::AgentError
+            } else {
+                FailureClass::ScorerError
+            };
+            (class, failure.to_owned())
+        }
+        None => {
+            let end = chain.missing_answer()?;
+            let message = format!("the conversation ended without an answer: {end}");
+            (FailureClass::NoAnswer, message)
+        }
+    };
+    let has_expected = row.is_some_and(|row| row.expected.is_some());
     Some(Verdict {
-        exact,
-        ..Verdict::because(
-            Tier::Unparsable,
-            FailureClass::NoAnswer,
-            message,
-            (completion, 0),
-        )
+        exact: (has_expected && !class.is_unscored()).then_some(false),
+        ..Verdict::because(Tier::Unparsable, class, message, (completion, 0))
     })
 }

@@ -14,6 +14,8 @@ pub(in crate::train) const DIVERGED: &str = "diverged";
 pub(super) const VALUE_DRIFT: &str = "value_drift";
 
 /// Consecutive steps without a mixed group.
+/// Share of conversations that failed, beyond which the program is suspected.
+const MOSTLY_FAILED: f64 = 0.9;
 const EQUAL_STEPS: usize = 3;
 /// Share of truncated completions above which the limit decides rewards.
 const MAX_TRUNCATED: f64 = 0.05;
@@ -255,6 +257,29 @@ pub(super) fn violated(
             "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect."
                 .to_owned(),
             "Leave them out of its requests, or set temperature of the run.".to_owned(),
+        );
+    }
+    let unconstrained = get(last, "agent/frac_unconstrained");
+    if unconstrained > 0.0 {
+        raise(
+            "agent_constraints",
+            AlertLevel::Info,
+            unconstrained,
+            "The agent asks for constrained answers (response_format, strict tools, tool_choice): the policy answers freely."
+                .to_owned(),
+            "Reward what the constraints would enforce; `constraints = \"refuse\"` in [agent] ends such conversations instead."
+                .to_owned(),
+        );
+    }
+    let failed = get(last, "ends/agent_error");
+    if failed > MOSTLY_FAILED {
+        raise(
+            "agent_errors",
+            AlertLevel::Warning,
+            failed,
+            format!("The agent failed after a completion in {:.0}% of the last step's conversations: they earn the lowest tier.", 100.0 * failed),
+            "Read the reasons on Live: if the program itself is at fault, fix it; `on_failure = \"no_reward\"` in [agent] counts them as scorer errors."
+                .to_owned(),
         );
     }
     // References of guard prompts became significantly less likely.

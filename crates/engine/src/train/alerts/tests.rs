@@ -449,6 +449,24 @@ fn sampling_that_an_agent_asks_for_in_vain_is_named() {
     expect(&run(&[], &[none, &[]]), &[]);
 }
 
+#[test]
+fn constraints_without_effect_and_failing_agents_are_named() {
+    let step: &[(&str, f64)] = &[
+        ("agent/frac_unconstrained", 0.5),
+        ("ends/agent_error", 0.95),
+    ];
+    let fine: &[(&str, f64)] = &[("agent/frac_unconstrained", 0.0), ("ends/agent_error", 0.9)];
+    expect(
+        &run(&[], &[step, step, fine]),
+        &[
+            (1, "agent_constraints", AlertLevel::Info, false),
+            (1, "agent_errors", AlertLevel::Warning, false),
+            (3, "agent_constraints", AlertLevel::Info, true),
+            (3, "agent_errors", AlertLevel::Warning, true),
+        ],
+    );
+}
+
 /// One prompt of 30 is within the interval, whether pairs are known or not.
 #[test]
 fn one_prompt_is_no_drift() {

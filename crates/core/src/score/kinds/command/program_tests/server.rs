@@ -110,7 +110,7 @@ impl Server {
             .cloned()
             .chain(own.map(str::to_owned))
             .collect();
-        let mut program = LineProgram::start(files, &command)?;
+        let mut program = LineProgram::start(files, &command, &[])?;
         let interpreter = &command[0];
         match program.line(Instant::now() + START_TIMEOUT, usize::MAX, keep_going) {
             Ok(line) if line == b"ready" => Ok(Self(program)),
