@@ -93,7 +93,7 @@ fn groups_without_success_learn_from_demonstrations_and_resume_as_they_were() {
 fn groups_without_success_learn_from_calls_sampled_under_the_grammar_and_resume_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let task = task(folder.path());
-    let toml = TOML.replace("\n[score]", "definitions = \"tools.json\"\n[score]");
+    let toml = TOML.replace("\n[score]", "\ndefinitions = \"tools.json\"\n[score]");
     fs::write(task.join("task.toml"), toml).unwrap();
     let parameters = json!({"type": "object", "properties": {"count": {"enum": [1, 2, 3]}}, "required": ["count"]});
     let tools = json!([{"type": "function", "function": {"name": "sell", "parameters": parameters},

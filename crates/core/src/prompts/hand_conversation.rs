@@ -454,10 +454,10 @@ mod tests {
         sell(&mut talk);
         assert_eq!(tiers(&talk), [Some("valid"), Some("unparsable")]);
         assert_eq!(talk.written().chain.end, ChainEnd::MaxTurns);
-        // An invalid answer ends the conversation.
+        // An answer that is not valid ends the conversation.
         let mut wrong = open();
         wrong.answer("Sold.");
-        assert_eq!(tiers(&wrong), [Some("invalid")]);
+        assert_eq!(tiers(&wrong), [Some("unparsable")]);
         // The last turn ends it.
         let row = row
             .to_string()
