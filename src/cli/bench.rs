@@ -1,4 +1,4 @@
-//! `grpo-tui bench`: the speed of this machine, as JSON or as a table.
+//! `grpo-tui bench`: measures the speed of this machine, as JSON or as a table.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -150,7 +150,7 @@ fn step_shape(text: &str) -> Result<(usize, usize), String> {
         .ok_or_else(|| format!("`{text}`: write prompts x completions, such as 8x8"))
 }
 
-/// A thousand lengths between the given quantiles, or those of all completions of a run.
+/// A thousand lengths between the given quantiles, or the lengths of all completions of a run.
 fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
     const COUNT: usize = 1000;
     let quantiles: Option<Vec<f64>> = text
@@ -206,7 +206,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     let threads = ThreadPool::new(threads)?;
     let config = find_model(&shape)?.config()?;
-    // The run goes first: the process's peak memory is then the run's own.
+    // The run goes first, so that the process's peak memory is the run's.
     let run = if no_run {
         Vec::new()
     } else {
@@ -275,7 +275,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
     let engine = arguments.device.gpu_or_asked()?;
     let device = engine.name();
     eprintln!("{device}, shape {}", arguments.shape);
-    // Each figure is shown as soon as it is known: the whole takes minutes.
+    // Each figure is shown as soon as it is known: the benchmark takes minutes.
     let results = measure_gpu(&config, &engine, &bench, |measurement| {
         if arguments.json {
             eprintln!("{}", line(measurement))
@@ -353,8 +353,8 @@ fn line(
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
 
-/// `train invoice` from the base's test to the final one in a folder that is removed again, and this process's peak
-/// memory.
+/// Runs `train invoice` from the base model's test eval to the final one in a temporary folder;
+/// also measures this process's peak memory.
 fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let name = crate::format::hex(&crate::files::random_bytes::<8>()?);
     let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{name}"));
@@ -418,7 +418,7 @@ fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> 
     }
 }
 
-/// The most memory that this process has held (Linux's VmHWM).
+/// Peak resident memory of this process (Linux's VmHWM).
 fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status

@@ -1,4 +1,4 @@
-//! `grpo-tui doctor`: what a run can rely on here: logout, engine, GPUs, folders, disk, terminal.
+//! `grpo-tui doctor`: what runs depend on here: logout, engine, GPUs, folders, disk, terminal.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -15,7 +15,7 @@ use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
 use crate::sandbox::{Machine, Tried, machine, try_promises};
 use crate::secrets::visible;
 
-/// For all that programs try in their sandbox.
+/// For all sandbox probes together.
 const PROMISES_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ struct Findings {
     /// Whether systemd-logind kills a user's processes at logout; `None` if it does not answer.
     kills_at_logout: Option<bool>,
     engine: EngineReport,
-    /// How far programs that score are kept apart from the machine.
+    /// Isolation of scoring programs from the machine.
     isolation: IsolationReport,
     slots: Vec<SlotReport>,
     folders: Vec<Folder>,
@@ -46,7 +46,7 @@ struct Findings {
 struct IsolationReport {
     #[serde(flatten)]
     machine: &'static Machine,
-    /// What programs tried here.
+    /// Sandbox probes with their results.
     promises: Vec<Tried>,
 }
 
@@ -58,12 +58,12 @@ struct EngineReport {
     why: String,
     /// Files of the loaded NVIDIA libraries.
     libraries: Vec<String>,
-    /// For several GPUs: its file, or what is missing. Absent where no GPU can be used.
+    /// NCCL's file, or why it cannot be loaded. Absent if no GPU can be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     nccl: Option<String>,
 }
 
-/// The appearance of the workbench here, and the user's files that decide it.
+/// Appearance of the workbench here, and the user's files that determine it.
 #[cfg(feature = "view")]
 #[derive(Serialize)]
 struct ViewReport {

@@ -1,4 +1,5 @@
-//! `grpo-tui eval`: one to three models on the same held-out prompts, and the significance of the difference.
+//! `grpo-tui eval`: evaluates one to three models on the same held-out prompts and tests the
+//! significance of the difference.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -165,7 +166,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let limit = arguments
         .max_completion_tokens
         .map_or(own.completion_tokens, |limit| limit as usize);
-    // What may not be sent, or cannot be enforced, is known before anything is sampled.
+    // Prompts that may not be sent and unsupported constraints are errors before sampling.
     let asked = TargetInput {
         status: &status,
         task: &task,
@@ -192,7 +193,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
         .transpose()?;
     let (folder, earlier) = kept.unzip();
-    // Samples of this machine are known already where endpoints are asked again.
+    // When endpoints are asked again, the local samples already exist.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = TargetInput {
         folder: folder.as_ref(),
@@ -269,7 +270,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     judge(&arguments.fail_under, last)
 }
 
-/// Whether each page can be written, and none over another.
+/// Checks that each page can be written and that no two have the same path.
 fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
     let pages = [
         ("--html", &arguments.html),
@@ -282,7 +283,7 @@ fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
         .filter_map(|(option, file)| Some((option, file.as_deref()?)))
     {
         check_page(Some(file), arguments.force)?;
-        // The file need not exist, its folder does.
+        // The file need not exist, its folder must.
         let folder = file
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
@@ -303,7 +304,7 @@ fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The records of a model on this machine, and how fast it was.
+/// Records of a local model, and its speed.
 fn sample(
     arguments: &Arguments,
     target: &Target,
@@ -384,7 +385,7 @@ fn sample(
     status.end();
     let records = evaluated?;
     if is_topped_up {
-        // Its time is that of some of the answers.
+        // The time covers only some of the answers.
         return Ok((records, None));
     }
     let overhead = target
@@ -436,7 +437,7 @@ fn targets(
     Ok(targets)
 }
 
-/// The answers in the eval's folder, of the same weights and settings.
+/// The answers stored in the eval's folder for the same weights and settings.
 fn keep_answers(
     folder: &EvalFolder,
     target: &Target,
@@ -458,8 +459,8 @@ fn keep_answers(
     Ok(KeptAnswers::new(log, &lines, key, false))
 }
 
-/// Creates the eval's folder, or opens that of the same eval; prompts that are no set of the task are stored with their
-/// ids.
+/// Creates the eval's folder, or opens it if it is of the same eval. Prompts other than a whole set
+/// of the task are stored with their ids.
 fn keep(
     out: &Path,
     task: &Task,
@@ -508,7 +509,7 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
     }
 }
 
-/// The settings that identify an eval: with others it is another one.
+/// The settings that identify an eval.
 fn settings(
     arguments: &Arguments,
     task: &Task,
@@ -552,7 +553,7 @@ fn settings(
         .collect()
 }
 
-/// The result and its settings, without the endpoints, prompts and limit that it does not have.
+/// The result and its settings, without absent endpoints, prompts and limit.
 fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
     let summaries: Map<String, Value> = versus
         .evals
@@ -595,7 +596,7 @@ fn judge(thresholds: &[Threshold], last: &report::EvalResult) -> Outcome {
     }
 }
 
-/// A sampling temperature: 0 or above, finite.
+/// Parses a sampling temperature: finite, at least 0.
 pub(super) fn temperature(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()

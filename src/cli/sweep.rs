@@ -1,4 +1,5 @@
-//! `grpo-tui sweep`: runs over values of keys, through the device queue; and what sweeps and studies share.
+//! `grpo-tui sweep`: trains runs over values of keys, through the device queue; shared code of
+//! sweeps and studies.
 
 mod driver;
 
@@ -65,7 +66,7 @@ pub(super) struct Arguments {
     common: CommonArguments,
 }
 
-/// Options of both sweeps and studies.
+/// Options shared by sweeps and studies.
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
     /// Weights of several tasks, in their order, such as 2:1: their shares of the prompts [default: equal]
@@ -135,7 +136,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     begin(&arguments.common, &run_folders, &tasks, sweep)
 }
 
-/// Checks the files of an export before hours of computing.
+/// The runs folders; first checks the export files and limits, before hours of computing.
 pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failure> {
     let exports = [&common.svg, &common.markdown];
     exports
@@ -157,7 +158,7 @@ pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failur
     ))
 }
 
-/// A sweep with the fields that all runs share; `settings` and `runs` are still empty.
+/// A sweep with the fields shared by all runs; `settings` and `runs` are still empty.
 pub(super) fn blank(
     common: &CommonArguments,
     tasks: &[Task],
@@ -210,7 +211,7 @@ pub(super) fn blank(
     })
 }
 
-/// The configuration of a run with these assignments, as `train` resolves it.
+/// Resolves the configuration of a run with these assignments, as `train` does.
 pub(super) fn resolve(
     sweep: &Sweep,
     set: &[String],
@@ -239,7 +240,7 @@ fn planned(
         .iter()
         .try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
     let seeds = space.seeds.len().max(1);
-    // A grid too large to be listed is too large to be run, unless some of it is drawn.
+    // A grid too large to list is too large to run, unless settings are sampled from it.
     let too_many = |runs: usize| {
         usage(StudyError::TooMany {
             runs,
@@ -295,8 +296,8 @@ fn planned(
     Ok(sweep)
 }
 
-/// Checks every setting and makes the runs; the seed of the configuration serves where none is given. Returns how many
-/// seeds there are.
+/// Validates every setting and creates the runs, with the configuration's seed if none is given.
+/// Returns the number of seeds.
 pub(super) fn fill_runs(
     sweep: &mut Sweep,
     mut seeds: Vec<u64>,
@@ -322,7 +323,7 @@ pub(super) fn fill_runs(
     Ok(seeds.len())
 }
 
-/// The rungs, which must be the same for all settings.
+/// The rungs of successive halving; must be the same for all settings.
 fn halving(
     arguments: &Arguments,
     sweep: &Sweep,
@@ -369,7 +370,7 @@ fn halving(
     })
 }
 
-/// Names it, and plans or runs it.
+/// Names the sweep, then plans or runs it.
 pub(super) fn begin(
     common: &CommonArguments,
     run_folders: &RunFolders,
@@ -393,7 +394,7 @@ pub(super) fn begin(
     drive(common, folder, sweep)
 }
 
-/// The tasks that the command line named.
+/// Finds the tasks named on the command line.
 pub(super) fn resolve_tasks(names: &[impl AsRef<str>]) -> Result<Vec<Task>, Failure> {
     Ok(names
         .iter()
@@ -405,7 +406,7 @@ fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
     resolve_tasks(&sweep.tasks())
 }
 
-/// After study and task, with the first free number.
+/// `STUDY-TASK` or `sweep-TASK` with the first free number.
 fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
     let kind = sweep.study.as_deref().unwrap_or("sweep");
     let letters = task.name.chars().map(|letter| {
@@ -563,10 +564,11 @@ fn plan(
     print(&text)
 }
 
-/// The time of a run, or why it is unknown.
+/// The duration of a run, or why it is unknown.
 type TimeOrWhy = Result<Time, String>;
 
-/// The time of each run. Runs that differ in what takes no time are measured once.
+/// The duration of each run. Settings that differ only in keys without effect on time are measured
+/// once.
 fn times(
     common: &CommonArguments,
     sweep: &Sweep,
@@ -648,7 +650,7 @@ fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
     }
 }
 
-/// The exit code of a session.
+/// Exit code of a session.
 fn exit_code(is_interrupted: bool, any_failed: bool) -> ExitCode {
     match (is_interrupted, any_failed) {
         (true, _) => ExitCode::from(130),

@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     /// TOML file of configuration keys
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The file of --config as a sweep has read it
+    /// Contents of --config, read once by the sweep
     #[arg(skip)]
     config_file: Option<ConfigFile>,
     /// Set a configuration key; repeatable
@@ -86,10 +86,10 @@ pub(super) struct Arguments {
     /// number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
-    /// How many of the ranks a launcher has started on this host
+    /// Number of ranks that a launcher started on this host
     #[arg(skip)]
     local_ranks: Option<usize>,
-    /// Warnings before the run were printed for another one of the same sweep
+    /// Preflight warnings were already printed for another run of the sweep
     #[arg(skip)]
     pub(super) is_quiet: bool,
     /// Compute on several GPUs, one rank each: count, `all` or indices (0,2,3); sets `ranks`
@@ -105,7 +105,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// A run of a sweep, in the folder for new runs.
+    /// Arguments for one run of a sweep.
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
         let Sweep {
             mix,
@@ -145,7 +145,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             arguments.json,
         );
     }
-    // As one of the ranks of a launcher, if it is one.
+    // The rank assigned by a launcher, if one started this process.
     let placement = Placement::found()?;
     let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| {
         super::rank::device_of(own, &compute)
@@ -225,7 +225,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             eprintln!(
                 "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {name}"
             );
-            // A job that ends before its first step would be queued again for ever.
+            // A job that ends before its first step would be requeued forever.
             let goes_on =
                 worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
             Ok(ExitCode::from(if goes_on { TO_BE_CONTINUED } else { 130 }))
@@ -250,7 +250,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     }
 }
 
-/// Whether a run to resume has nothing left to compute; shows its result then.
+/// Whether a run to resume has nothing left to compute; if so, prints its result.
 fn is_finished(
     run: &RunDirectory,
     arguments: &Arguments,
@@ -275,17 +275,17 @@ fn is_finished(
     Ok(report.is_some())
 }
 
-/// Removes a new run whose launch failed, since nothing was computed.
+/// Removes a new run whose launch failed before anything was computed.
 fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
     if arguments.resume.is_none() {
-        // If it cannot be removed, it is listed as failed with the same cause.
+        // If removal fails, the run is listed as failed with the same cause.
         let _ = std::fs::remove_dir_all(run.path());
     }
     failure
 }
 
-/// Creates the run directory with a resolved configuration, after the checks before a run. `devices`: of this machine,
-/// `None` if it computes elsewhere.
+/// Creates the run directory with a resolved configuration, after the preflight checks. `devices`:
+/// of this machine; `None` if the run computes elsewhere.
 pub(super) fn create(
     arguments: &Arguments,
     tasks: Vec<Task>,
@@ -333,7 +333,7 @@ pub(super) fn create(
         }
         data.extend(read_data(task)?);
     }
-    // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
+    // The worker that opens a GPU plans its memory; supervised fine-tuning has no rollouts.
     let is_forecast = config.method != Method::Sft;
     let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
     let here = TrainConfig {
@@ -388,7 +388,7 @@ fn features() -> Vec<String> {
     .collect()
 }
 
-/// The devices that the options name; `--gpus` sets the number of ranks.
+/// Devices named by the options; `--gpus` also sets the number of ranks.
 fn choose_devices(arguments: &mut Arguments) -> Result<DeviceChoice, Failure> {
     let Some(gpus) = &arguments.gpus else {
         return Ok(arguments.device.compute());
@@ -402,7 +402,7 @@ fn choose_devices(arguments: &mut Arguments) -> Result<DeviceChoice, Failure> {
     }
 }
 
-/// How many of `devices` this process takes, with ranks that a launcher starts on their own.
+/// Number of device slots for this process: one if a launcher starts each rank separately.
 fn slots(arguments: &Arguments, ranks: usize, devices: &[Device]) -> Result<usize, Failure> {
     super::device::slots_of(
         if arguments.local_ranks.is_some() {
@@ -414,7 +414,7 @@ fn slots(arguments: &Arguments, ranks: usize, devices: &[Device]) -> Result<usiz
     )
 }
 
-/// A goal on a set that the task lacks would never be reached.
+/// Rejects a goal on a set that the task lacks: it would never be reached.
 fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     let goal = match config {
         _ if task.set_file(PromptSet::Eval).is_some() => return Ok(()),
@@ -430,7 +430,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     )))
 }
 
-/// The file of `--config`.
+/// Reads the `--config` file.
 pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Failure> {
     let Some(path) = path else { return Ok(None) };
     let label = path.display().to_string();
@@ -442,7 +442,7 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     Ok(Some(ConfigFile { label, text }))
 }
 
-/// The configuration of a run of these tasks.
+/// Resolves the configuration of a run of these tasks.
 pub(super) fn resolve(
     arguments: &Arguments,
     tasks: &[Task],
@@ -451,7 +451,7 @@ pub(super) fn resolve(
     Ok(run_input(arguments, tasks.to_vec(), run_folders)?.resolved)
 }
 
-/// The run's id if it is found by that, else its path.
+/// The run's id if `--resume` finds it by id, else its path.
 fn run_argument(run: &RunDirectory, run_folders: &RunFolders) -> String {
     let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default())
         .find(run.id())
@@ -462,7 +462,7 @@ fn run_argument(run: &RunDirectory, run_folders: &RunFolders) -> String {
     }
 }
 
-/// The message of a failed training. A new run without results is removed.
+/// The message of a failed training; removes a new run without results.
 fn training_failure(run: &RunDirectory, name: &str, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
@@ -497,7 +497,7 @@ mod tests {
     use crate::view::shared::OpenTask;
     use crate::view::{Model, Options};
 
-    /// The form, filled in on a task of its own in a folder with one run.
+    /// The form, filled in for a separate task in a folder with one run.
     fn filled(folder: &Path, form: Form) -> Model {
         let run_folders = RunFolders::discover(Some(&folder.join("runs")), folder);
         let mut model = Model::new(Options::at(
@@ -546,7 +546,7 @@ mod tests {
         }
     }
 
-    /// A value that is not the default.
+    /// A value other than the default.
     fn other_value(key: &Key) -> String {
         match key.kind {
             Kind::Choice(names) => names
@@ -625,7 +625,7 @@ mod tests {
                 others: "sql 2:1".to_owned(),
                 ..set(&[("lora_rank", "0"), ("learning_rate", "1e-4")])
             },
-            // The task's part for `tiny` holds for what came from it, and for no other model.
+            // The task's table for `tiny` also applies to models derived from it, and to no other.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),
         ];
@@ -638,7 +638,7 @@ mod tests {
         for form in forms {
             let mut model = filled(folder.path(), form);
             model.shared.options.shell = "/".into();
-            // Some values need others; such a form starts nothing.
+            // Some values require others; such a form starts nothing.
             if model.launch.problem.is_some() {
                 continue;
             }

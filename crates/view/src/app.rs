@@ -1,5 +1,5 @@
-//! The whole model: the shared state and each screen's own. Only this file knows all screens; it has the table of them
-//! and of all actions.
+//! The whole model: the shared state and each screen's state, the table of screens and of all
+//! actions. Only this file knows all screens.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use crate::report::EvalId;
 #[derive(Debug)]
 pub struct Model {
     pub shared: Shared,
-    /// Time and position of the last click, until it became part of a double click.
+    /// Time and position of the last click, unless it became part of a double click.
     pub clicked: Option<(u64, (u16, u16))>,
     pub runs: runs::Runs,
     pub schema: schema::Schema,
@@ -31,11 +31,12 @@ pub struct Model {
     pub launch: launch::Launch,
     pub live: live::Live,
     pub eval: eval::Eval,
-    /// The part for work that belongs to no screen and changes only the shared state.
+    /// Target of work that belongs to no screen and changes only the shared state.
     pub nothing: (),
 }
 
-/// Implements each screen as a part of the model, and lists the facts that do not depend on its state.
+/// Implements each screen as a field of the model, and lists the facts that do not depend on its
+/// state.
 macro_rules! screens {
     ($($id:ident $field:ident: $state:ty,)*) => {
         $(impl Part for $state {
@@ -47,7 +48,7 @@ macro_rules! screens {
             }
         })*
 
-        /// The facts about a screen that do not depend on its state.
+        /// Facts about a screen that do not depend on its state.
         pub fn about(screen: Screen) -> &'static About {
             match screen {
                 $(Screen::$id => <$state>::ABOUT,)*
@@ -68,7 +69,7 @@ macro_rules! screens {
                 }
             }
 
-            /// A screen, and the shared state.
+            /// A screen and the shared state.
             pub fn screen_mut(&mut self, screen: Screen) -> (&mut dyn screen::Screen, &mut Shared) {
                 match screen {
                     $(Screen::$id => (&mut self.$field, &mut self.shared),)*
@@ -114,26 +115,25 @@ impl Model {
         }
     }
 
-    /// The current screen.
     pub fn screen(&self) -> &dyn screen::Screen {
         self.screen_of(self.shared.screen)
     }
 
-    /// The current screen, and the shared state.
+    /// The current screen and the shared state.
     pub fn current(&mut self) -> (&mut dyn screen::Screen, &mut Shared) {
         self.screen_mut(self.shared.screen)
     }
 
-    /// Whether a popup or a text field has the keys.
+    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.shared.popup.is_some() || self.screen().is_typing()
     }
 
-    /// Whether the keys of an action work where the focus is.
+    /// Whether the keys of an action apply to the current focus.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
-            // In a text field these keys move its cursor.
+            // In a text field these keys move the cursor.
             Scope::Movement => !self.screen().is_typing(),
             Scope::Screen(screen) => screen == self.shared.screen,
             Scope::Pane(screen, pane) => {
@@ -142,7 +142,7 @@ impl Model {
         }
     }
 
-    /// The actions available here, by scope: pane, screen, everywhere.
+    /// Available actions by scope: pane, screen, global.
     pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
         let mut found: Vec<&'static ActionInfo> =
             actions().filter(|action| self.is_here(action)).collect();
@@ -155,7 +155,7 @@ impl Model {
         found
     }
 
-    /// The action of a chord where the focus is.
+    /// The action bound to a chord at the current focus.
     pub fn action_of(&self, chord: Chord) -> Option<&'static ActionInfo> {
         if self.is_for_text(chord) {
             return None;
@@ -165,7 +165,7 @@ impl Model {
             .find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
-    /// The movement of a chord, for popups.
+    /// The movement bound to a chord, for popups.
     pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
         let motions = [
             Motion::Down,
@@ -185,8 +185,8 @@ impl Model {
             .map(|(_, motion)| motion)
     }
 
-    /// The actions available here with their keys, without those that a text field takes or that a nearer scope gives
-    /// another meaning.
+    /// Available actions with their keys, without keys that a text field takes or a nearer scope
+    /// overrides.
     pub fn keys_here(&self) -> Vec<(&'static ActionInfo, Vec<Chord>)> {
         let mut taken = HashSet::new();
         let keys = |action| {
@@ -197,7 +197,8 @@ impl Model {
         self.actions_here().into_iter().map(keys).collect()
     }
 
-    /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
+    /// Whether the focused text field handles a chord: it gets plain keys; actions get chords that
+    /// cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
         let screen = self.screen();
         let is_taken = match chord.code {
@@ -218,7 +219,7 @@ impl Model {
         }
     }
 
-    /// The hint of an action in the bottom line, by the current state.
+    /// The action's hint in the bottom line in the current state.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -243,10 +244,10 @@ impl Model {
         }
     }
 
-    /// The entries of the palette: actions available here, then those of other screens and panes, which are opened
+    /// Palette entries: available actions, then those of other screens and panes, which are opened
     /// first.
     fn palette_entries(&self) -> Vec<PaletteEntry> {
-        // Excludes panes that something else has to open.
+        // Excludes panes that only another action opens.
         let can_be_gone_to = |action: &&ActionInfo| match action.scope {
             Scope::Pane(of, pane) => about(of).panes.contains(&pane),
             _ => true,
@@ -299,7 +300,7 @@ pub fn action(id: &str) -> Option<&'static ActionInfo> {
     actions().find(|action| action.id == id)
 }
 
-/// An action that works on every screen.
+/// An action available on every screen.
 struct Global {
     info: ActionInfo,
     perform: fn(&mut Model) -> Vec<Command>,
@@ -561,7 +562,7 @@ const GLOBAL: &[Global] = &[
     ),
 ];
 
-/// Quits; asks first if there is unsaved text. `ctrl-c` while that question is open quits at once.
+/// Quits, asking first if there is unsaved text. `ctrl-c` at that question quits at once.
 fn quit(model: &mut Model) -> Vec<Command> {
     let schema = model
         .shared
@@ -584,7 +585,7 @@ fn quit(model: &mut Model) -> Vec<Command> {
         "Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.",
         unsaved.join(", and ")
     );
-    // A popup that was open comes back after a no.
+    // A popup that was open returns after "no".
     let before = model.shared.popup.take();
     let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit])
         .otherwise(move |_: &mut (), shared| {

@@ -1,4 +1,4 @@
-//! State that all screens share: the task and its rows, the schema in the editor, the followed runs.
+//! State shared by all screens: the task and its rows, the schema in the editor, the followed runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -33,10 +33,10 @@ use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of};
 
 #[derive(Debug)]
 pub struct Shared {
-    /// How the program was started, and the terminal's capabilities.
+    /// Command-line options and terminal capabilities.
     pub options: Options,
     pub screen: Screen,
-    /// The popup over the screen, which takes all keys.
+    /// The open popup; receives all keys.
     pub popup: Option<Popup>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
@@ -47,46 +47,45 @@ pub struct Shared {
     /// Looks up an action by its id.
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
-    /// The command lines of what was done.
+    /// Log of equivalent command lines.
     pub commands: Notices,
-    /// Ids of the actions taken from the palette, latest first.
+    /// Ids of actions chosen in the palette, latest first.
     pub recent: Vec<&'static str>,
-    /// Whether the focused pane is zoomed.
     pub zoomed: bool,
-    /// Whether long results of tools are shown whole.
+    /// Whether long tool results are shown in full.
     pub whole_results: bool,
-    /// Whether editors wrap long lines: of prose, and of JSON, whose lines are units.
     pub soft_wrap: SoftWrap,
     /// Whether a text field has the focus; while a message is applied, whether one had it before.
     pub is_typing: bool,
-    /// Recent bytes per second to the terminal.
+    /// Recent output to the terminal, bytes per second.
     pub bytes_per_second: u64,
-    /// Keys pressed so far: work that ends in a question asks it only if none was pressed meanwhile.
+    /// Number of keys pressed: background work asks its final question only if no key was pressed
+    /// meanwhile.
     pub keys: u64,
-    /// The newest work of each key, and whether it still runs.
+    /// Newest background work by key, and whether it is still running.
     pub work: HashMap<&'static str, WorkGeneration>,
-    /// The open task as it was read last; `None` while it loads or if it cannot be read.
+    /// The open task as last read; `None` while it loads or if it cannot be read.
     pub task: Option<Arc<OpenTask>>,
-    /// Why it cannot be read as it is on disk.
+    /// Why the task on disk cannot be read.
     pub task_error: Option<TaskFailure>,
     /// The schema in the editor, and the last scorer that compiled.
     pub draft: SchemaDraft,
-    /// Unsaved texts of earlier sessions, and the draft files of this one.
+    /// Unsaved texts of earlier sessions, and the draft files of this session.
     pub drafts: Drafts,
-    /// The last scores of completions with the schema in the editor.
+    /// Latest scores of completions under the schema in the editor.
     pub last_scores: Option<LastScores>,
     pub runs: RunList,
-    /// The configuration of a new run, from the form of Launch.
+    /// Configuration of a new run, from the Launch form.
     pub new_run: NewRun,
     /// Followed runs, by folder.
     pub followed: BTreeMap<PathBuf, FollowedRun>,
-    /// The run of the screens Live, Scores and Eval.
+    /// The run shown by the Live, Scores and Eval screens.
     pub current: Option<PathBuf>,
     /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
 
-/// Whether editors wrap long lines, by what they edit.
+/// Whether editors wrap long lines, for prose and for JSON (where a line is a unit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SoftWrap {
     pub prose: bool,
@@ -103,60 +102,58 @@ impl SoftWrap {
     }
 }
 
-/// How often the runs found so far are shown during the first listing.
+/// Redraw interval during the first listing.
 const LISTING_INTERVAL: Duration = Duration::from_millis(150);
 
 /// All runs, oldest first.
 #[derive(Debug, Default)]
 pub struct RunList {
     pub listing: Listing,
-    /// Whether all have been read once.
+    /// Whether the first listing is complete.
     pub listed: bool,
-    /// When the last listing started.
+    /// Start of the latest listing.
     pub looked_ms: u64,
 }
 
-/// How many of some completions are valid, and exact.
+/// Number of valid and of exact completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastScores {
     /// The source of the completions.
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,
-    /// Exact answers, and rows with an expected one; `None` without any.
+    /// Exact answers, and rows with an expected answer; `None` without any.
     pub exact: Option<(usize, usize)>,
 }
 
-/// The configuration of a new run.
 #[derive(Debug, Default)]
 pub struct NewRun {
     pub base_model: String,
-    /// How rewards become advantages; `None` until the form was resolved once.
+    /// How rewards become advantages; `None` until the form is first resolved.
     pub advantage: Option<Advantage>,
-    /// The arguments that choose the device.
+    /// Command-line arguments that select the device.
     pub device: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorkGeneration {
-    /// Counts the work of this key; only the newest may change the model.
+    /// Increases with each start of work under this key; only the newest may change the model.
     pub generation: u64,
     pub busy: bool,
 }
 
-/// A task with its files.
 #[derive(Debug)]
 pub struct OpenTask {
     pub task: Task,
-    /// How a command line names it in the folder where the view was started.
+    /// Shortest command-line argument for the task from the folder where the view was started.
     pub argument: String,
-    /// The rows of each set of the task, or why they cannot be read.
+    /// Rows of each prompt set of the task, or why they cannot be read.
     pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, DatasetError>>,
-    /// The sample completions, or why they cannot be read.
+    /// Sample completions, or why they cannot be read.
     pub samples: Result<Vec<SampleCompletion>, String>,
-    /// Its `task.toml` as a text to edit.
+    /// `task.toml` as editable text.
     pub toml: Task,
-    /// Its files as they were when they were read; empty for an embedded task.
+    /// Files with their stamps when read; empty for an embedded task.
     pub stamps: Vec<(PathBuf, Option<Stamp>)>,
 }
 
@@ -171,7 +168,6 @@ pub struct SampleCompletion {
 }
 
 impl Shared {
-    /// The state at the start.
     pub fn new(options: Options, find_action: fn(&str) -> Option<&'static ActionInfo>) -> Self {
         Self {
             screen: Screen::default(),
@@ -217,7 +213,7 @@ impl Shared {
         }
     }
 
-    /// Whether work of this key runs.
+    /// Whether work under this key is running.
     pub fn is_busy(&self, key: &str) -> bool {
         self.work.get(key).is_some_and(|running| running.busy)
     }
@@ -247,7 +243,7 @@ impl Shared {
         key.unwrap_or_else(|| format!("`{}`", action.map_or(id, |action| action.title)))
     }
 
-    /// Why an action that needs a task is blocked; `None` if one is open.
+    /// Why an action that needs a task is blocked; `None` if a task is open.
     pub fn no_task(&self) -> Option<String> {
         let failed = |failure: &TaskFailure| format!("cannot open the task: {}", failure.error);
         let why = || {
@@ -267,7 +263,7 @@ impl Shared {
         )
     }
 
-    /// Why an action that writes into a run is blocked on the recorded one.
+    /// Why an action that writes to a run is blocked on a demonstration.
     pub fn no_change_of_recording(&self) -> String {
         format!(
             "this is a recording: {} starts a run of your own",
@@ -275,33 +271,30 @@ impl Shared {
         )
     }
 
-    /// Whether a popup or a text field has the keys.
+    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.popup.is_some() || self.is_typing
     }
 
-    /// Shows a notice.
     pub fn say(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Done, text.into());
     }
 
-    /// Shows an error: what went wrong and what to do.
+    /// Shows an error; `text` says what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Complaint, text.into());
     }
 
-    /// Shows a warning.
     pub fn warn(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Warning, text.into());
     }
 
-    /// Writes a command line into the log of commands.
     pub fn log_command(&mut self, line: &CommandLine) {
         self.commands
             .add(self.now_ms, Level::Done, line.text(&self.options.shell));
     }
 
-    /// Lists runs and reads their new events in the background.
+    /// Lists runs and reads new events in the background.
     pub fn look_for_runs(&mut self) -> Vec<Command> {
         if self.is_busy("runs") {
             return Vec::new();
@@ -333,18 +326,19 @@ impl Shared {
         })]
     }
 
-    /// The run of the screens Live, Scores and Eval.
+    /// The run shown by the Live, Scores and Eval screens.
     pub fn current_run(&self) -> Option<&FollowedRun> {
         self.followed.get(self.current.as_ref()?)
     }
 
-    /// The open run, if it is of another task than the open one: what its screens score, sample and ask is its own task.
+    /// The open run if its task is not the open task; its screens use the run's task.
     pub fn run_of_other_task(&self) -> Option<&RunDirectory> {
         let run = self.current_run()?.directory.as_ref()?;
         (self.task.as_ref()?.task.name != run.file().task).then_some(run)
     }
 
-    /// The frozen task of a run: of several that of the open task's name, or the first.
+    /// Folder of the run's frozen task: of several, the one with the open task's name, else the
+    /// first.
     pub fn own_task_folder(&self, run: &RunDirectory) -> PathBuf {
         let open = self
             .task
@@ -353,7 +347,7 @@ impl Shared {
         task_folder(run.path(), run.task_like(open))
     }
 
-    /// The readable runs of the open task, newest first.
+    /// Readable runs of the open task, newest first.
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
         let task = self
             .task
@@ -369,21 +363,21 @@ impl Shared {
         rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
-    /// The newest run of the open task that was compared with its base.
+    /// Newest run of the open task with a comparison to its base.
     pub fn compared_run(&self) -> Option<&RunRow> {
         self.task_runs().find(|row| row.outcome.is_known())
     }
 
-    /// The scorer of the schema in the editor; of its last version that compiled if it does not now.
+    /// The scorer of the schema in the editor, or of its last version that compiled.
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.draft.scorer.clone()
     }
 }
 
 impl OpenTask {
-    /// Reads a task with its rows and samples. `here`: where the view was started.
+    /// Reads a task with its rows and samples. `here`: folder where the view was started.
     pub fn read(task: Task, here: &Path) -> Self {
-        // Taken before the files are read, so that a change meanwhile is noticed later.
+        // Taken before reading, so that a change during the read is noticed later.
         let stamps = task_files::stamps(&task);
         let sets = PromptSet::ALL
             .into_iter()
@@ -405,7 +399,7 @@ impl OpenTask {
         }
     }
 
-    /// The row with an id, in whichever set has it, or with `set:id`.
+    /// The row with an id, or with `set:id`; a bare id is looked up in each set.
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
         let named = |row: &&PromptRow| row.id == id;
         let of_set = || {
@@ -418,8 +412,8 @@ impl OpenTask {
     }
 }
 
-/// The shortest argument that resolves to this task on a command line: its folder's name, else its path. Another task
-/// may have the same name.
+/// Shortest command-line argument that resolves to this task: its folder's name, else its path,
+/// since another task may have the same name.
 fn shortest_argument(task: &Task, here: &Path) -> String {
     let Some(folder) = task.folder().map(|folder| here.join(folder)) else {
         return task.name.clone();
@@ -470,8 +464,8 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     Ok(samples)
 }
 
-/// Opens a task: the given one, else the one opened last in this folder, else the workspace's first, else the embedded
-/// one.
+/// Opens the named task, else the one last opened in this folder, else the workspace's first, else
+/// the embedded one.
 pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
     let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
     let work = Work::once(
@@ -490,7 +484,8 @@ pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
     vec![work]
 }
 
-/// The outcome of opening a task. Of one that is open already, what was read before stays beside the failure.
+/// Applies the outcome of opening a task. If it was already open, its last readable state is kept
+/// beside the failure.
 fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Command> {
     match found {
         Ok(task) => {
@@ -516,7 +511,7 @@ fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Comm
     }
 }
 
-/// Finds and reads a task. An error comes with its folder, if it has one.
+/// Finds a task. An error includes the task's folder, if known.
 fn find_task(
     name: Option<&str>,
     here: &Path,
@@ -545,7 +540,7 @@ fn find_task(
     let name = name.or(last.as_deref());
     let folder = match name {
         Some(name) => folder_of(name, here),
-        // Once the embedded task has been edited its copy is opened.
+        // After the embedded task was edited, its copy is opened.
         None => of_workspace().or_else(|| task_files::copy_of("invoice", data)),
     };
     let found = match (&folder, name) {
@@ -556,7 +551,7 @@ fn find_task(
     found.map_err(|error| (error, folder))
 }
 
-/// Continues in the copy of a task, once it was copied.
+/// Switches from a task to its new copy.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
@@ -570,7 +565,7 @@ pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Comma
     )))]
 }
 
-/// Follows a run, and makes it the one of the screens Live, Scores and Eval.
+/// Follows a run and shows it on the Live, Scores and Eval screens.
 pub fn show_run(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     let mut commands = follow(shared, run.clone());
     shared.current = Some(run);
@@ -589,7 +584,7 @@ pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     vec![Command::Watch(run)]
 }
 
-/// Stops following runs that no screen shows. An active run is followed to its end, for the notification.
+/// Stops following runs that no screen shows, except active ones, whose end is notified.
 pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
     let Shared {
         followed,
@@ -607,7 +602,7 @@ pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// Applies news of a followed run.
+/// Applies an update of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(followed) = shared.followed.get_mut(run) else {
         return Vec::new();

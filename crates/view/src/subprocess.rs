@@ -1,4 +1,4 @@
-//! Runs this program as a subprocess, in the background and cancellable, for what needs the engine.
+//! Runs this program as a cancellable background subprocess, for work that needs the engine.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ use super::shared::Shared;
 use crate::run::Status;
 use crate::score::given_threads;
 
-/// How often a running program checks for cancellation.
+/// Poll interval for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Further lines of stderr are dropped.
 const MAX_STDERR_LINES: usize = 200;
@@ -46,7 +46,6 @@ pub struct Call {
     pub arguments: Vec<String>,
 }
 
-/// A line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputLine {
     /// A line of standard output: a result, or part of one.
@@ -58,12 +57,12 @@ pub enum OutputLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
     pub success: bool,
-    /// The lines of stderr, without progress that was overwritten.
+    /// Lines of stderr, without overwritten progress.
     pub stderr: Vec<String>,
 }
 
 impl Exit {
-    /// Returns the error: the lines from the last `error` on, else the last line.
+    /// The error: the lines from the last `error` on, else the last line.
     pub fn reason(&self) -> String {
         let from = self
             .stderr
@@ -80,7 +79,7 @@ impl Exit {
     }
 }
 
-/// The open task as a command line argument; `None` if none is open.
+/// The open task as a command-line argument; `None` if none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
     Some(task.folder().map_or_else(
@@ -89,7 +88,8 @@ pub fn task_argument(shared: &Shared) -> Option<String> {
     ))
 }
 
-/// The task of the open run as a command line argument, and its name; those of the open task without a run.
+/// The task of the open run as a command-line argument, and its name; without a run, those of the
+/// open task.
 pub fn run_task_argument(shared: &Shared) -> Option<(String, String)> {
     match shared.current_run().and_then(|run| run.directory.as_ref()) {
         Some(run) => Some((
@@ -103,7 +103,8 @@ pub fn run_task_argument(shared: &Shared) -> Option<(String, String)> {
     }
 }
 
-/// The model of the open run as a command line argument, and which weights it means; or why there is none yet.
+/// Which weights of the open run are used, and their command-line argument; or why there are none
+/// yet.
 pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), String> {
     let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
     let is_active = !run.status().is_ended() && run.status() != Status::Created;
@@ -111,9 +112,9 @@ pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), Strin
         return Err(format!("{} has no checkpoint yet", run.id()));
     }
     let (at, what) = match run.best {
-        // Its worker answers between two steps.
+        // The worker answers between two steps.
         _ if is_active => ("last", "current weights"),
-        // The best is the base itself.
+        // The best checkpoint is the base itself.
         Some(0) => ("last", "last checkpoint"),
         _ => ("best", "best checkpoint"),
     };
@@ -138,10 +139,9 @@ impl Call {
         self.arguments.iter().collect()
     }
 
-    /// Runs it to its end and parses the JSON document that it prints. Blocks.
+    /// Runs to completion and parses the printed JSON document. Blocks.
     ///
-    /// # Errors
-    /// The program's error, or why it could not be started.
+    /// # Errors Returns the program's error, or why it could not be started.
     pub fn json(&self) -> Result<serde_json::Value, String> {
         let mut document = String::new();
         let on_line = &mut |line| {
@@ -158,11 +158,10 @@ impl Call {
         }
     }
 
-    /// Runs it to its end and passes every line to `on_line`. Blocks. Returns `None` if it was cancelled. The program
-    /// and its children end with the view.
+    /// Runs to completion, passing every line to `on_line`. Blocks. Returns `None` if cancelled.
+    /// The program and its children end with the view.
     ///
-    /// # Errors
-    /// The program could not be started.
+    /// # Errors Fails if the program cannot be started.
     pub fn run(
         &self,
         cancel: &CancelToken,
@@ -191,8 +190,7 @@ impl Call {
 
     /// Like [`Self::run`] for a program that must finish even if the view exits, such as a launch.
     ///
-    /// # Errors
-    /// Same as [`Self::run`].
+    /// # Errors Same as [`Self::run`].
     pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
         let ended = self.wait(
             self.spawn(self.command())?,
@@ -259,10 +257,10 @@ impl Call {
             }
         };
         if timed_out {
-            // Fails if it has exited already, which is fine.
+            // Fails harmlessly if it has already exited.
             let _ = group(&child).map(|group| kill_process_group(group, Signal::KILL));
         }
-        // Before the child is reaped: afterwards its pid may be reused.
+        // Before the child is reaped: its pid may be reused afterwards.
         if let (Some(list), Some(group)) = (children().as_mut(), group(&child)) {
             list.retain(|other| *other != group);
         }
@@ -287,7 +285,7 @@ fn group(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Kills the children that end with the view, and keeps further ones from starting.
+/// Kills the children that end with the view, and prevents further starts.
 pub(super) fn end_children() {
     signal_children(Signal::KILL);
     *children() = None;
@@ -319,7 +317,7 @@ fn read_lines(
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
-            // A line overwritten with carriage returns counts in its last version.
+            // Keeps the last version of a line overwritten by carriage returns.
             let text = text
                 .trim_end_matches(['\n', '\r'])
                 .rsplit('\r')

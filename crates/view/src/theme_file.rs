@@ -1,5 +1,5 @@
-//! Theme files: a style for each role in TOML, based on another theme. Entries that cannot be read keep the style of
-//! the base theme.
+//! Theme files: a style for each role in TOML, based on another theme. Invalid entries keep the
+//! base theme's style.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use super::style_role::Role;
 use super::theme::Theme;
 use super::user_file::{UserFile, text};
 
-/// Themes that come with the program.
+/// Built-in themes.
 pub const EMBEDDED: [(&str, &str); 4] = [
     ("dark", include_str!("../../../themes/dark.toml")),
     ("light", include_str!("../../../themes/light.toml")),
@@ -27,7 +27,7 @@ pub const EMBEDDED: [(&str, &str); 4] = [
     ),
 ];
 
-/// The longest chain of base themes.
+/// Maximum chain of base themes.
 const MAX_DEPTH: usize = 8;
 
 const MODIFIERS: [(&str, Modifier); 5] = [
@@ -39,7 +39,7 @@ const MODIFIERS: [(&str, Modifier); 5] = [
 ];
 
 impl Theme {
-    /// A theme without colours: bold, faint, reversed and underlined only.
+    /// A theme without colours: only bold, faint, reversed and underlined.
     pub fn monochrome() -> Self {
         Self::embedded("monochrome")
     }
@@ -62,7 +62,7 @@ pub struct ThemeRead {
     pub theme: Theme,
     /// Errors in its files, with file and line.
     pub notes: Vec<String>,
-    /// The user's files that it was read from.
+    /// The user's files it was read from.
     pub files: Vec<PathBuf>,
 }
 
@@ -133,7 +133,7 @@ fn load(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
     above.push(name.to_owned());
     let below = table.get("inherits");
     match below.map(|value| (value, text(value))) {
-        // Parts that a user's theme leaves out are as in `dark`.
+        // Styles missing from a user's theme are as in `dark`.
         None if is_own => load("dark", None, above, found),
         None => {}
         // A user's `dark` may be based on the built-in one.
@@ -161,7 +161,7 @@ fn open(
     folder: Option<&Path>,
     above: &[String],
 ) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
-    // A name, not a path: themes come from the themes folder only.
+    // A name, not a path: themes are only read from the themes folder.
     let is_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
     let own = folder
         .filter(|_| is_name && !above.iter().any(|other| other == name))

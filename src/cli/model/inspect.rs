@@ -1,5 +1,5 @@
-//! `grpo-tui model inspect`: a model's shape and memory, read from its configuration and the headers of its weights;
-//! nothing is computed.
+//! `grpo-tui model inspect`: a model's shape and memory, from its configuration and the headers of
+//! its weights, without computing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -32,15 +32,15 @@ struct Inspection {
     stored_bytes: u64,
     element_types: BTreeMap<String, u64>,
     quantization: Option<Quantization>,
-    /// (kind, tensors, numbers), in the order of the model.
+    /// (kind, tensors, elements), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
-    /// Tensors that are missing or have another shape.
+    /// Tensors that are missing or have a wrong shape.
     problems: Vec<String>,
-    /// Tensors of a part that sees or hears or of multi-token prediction, and their bytes.
+    /// Number and bytes of vision, audio and multi-token-prediction tensors.
     not_loaded: (u64, u64),
 }
 
-/// Parts of the names of tensors that text alone does not need.
+/// Name fragments of tensors that text alone does not need.
 const NOT_LOADED: [&str; 7] = [
     "vision_tower.",
     "multi_modal_projector.",
@@ -175,12 +175,12 @@ impl Inspection {
         self.kinds.iter().map(|kind| kind.2).sum()
     }
 
-    /// KV cache numbers per token.
+    /// KV cache elements per token.
     fn cache_numbers_per_token(&self) -> u64 {
         ModelShape::from_config(&self.config).key_values_per_token as u64
     }
 
-    /// Numbers of a sequence's recurrent states.
+    /// Elements of a sequence's recurrent states.
     fn state_numbers(&self) -> u64 {
         ModelShape::from_config(&self.config).state as u64
     }

@@ -1,5 +1,6 @@
-//! `sample --worker`: samples from a model that is in memory already, that of an active run's worker or of a server
-//! (`serve` on a Unix socket), which is started if needed and has tokens alone: prompts are rendered and scored here.
+//! `sample --worker`: samples from a model already in memory, that of an active run's worker or of
+//! a server (`serve` on a Unix socket, started if needed). Servers handle only tokens: prompts are
+//! rendered and completions scored here.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,26 +39,26 @@ use crate::score::{Score, Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::text::Tokenizer;
 
-/// For a prompt's completions: loading, waiting for a device, or the current step.
+/// For a prompt's completions: includes loading, waiting for a device, and the current step.
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(250);
-/// Servers that are started for a prompt, one after the other, if they end.
+/// Maximum number of servers started in a row for one prompt.
 const MAX_SERVERS: usize = 2;
 
-/// What is asked, and of which model.
+/// The request, and the requested model.
 pub(super) struct Client<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) task: &'a Task,
     pub(super) model: &'a str,
-    /// Whether with its adapter, if it has one.
+    /// Whether to use the adapter, if any.
     pub(super) is_trained: bool,
     pub(super) run_folders: &'a RunFolders,
 }
 
-/// A server, and what makes prompts for it.
+/// A server, and the renderer of its prompts.
 struct Server {
     folder: ServerFolder,
-    /// A name that is valid in every folder.
+    /// Model name that is valid in every folder.
     model: String,
     tokenizer: Arc<Tokenizer>,
     config: ModelConfig,
@@ -65,12 +66,12 @@ struct Server {
     lengths: Lengths,
     task: Task,
     scorer: Scorer,
-    /// Those that were started for the current prompt; requests of conversations come at the same time.
+    /// Servers started for the current prompt; requests of conversations are concurrent.
     launched: Mutex<usize>,
 }
 
 impl Client<'_> {
-    /// Samples one prompt after the other, and prints the completions of each.
+    /// Samples prompts one after another, printing the completions of each.
     pub(super) fn sample(&self, requested_rows: Vec<Rows>) -> Outcome {
         let mut server = None;
         for Rows { label, rows, .. } in requested_rows {
@@ -90,10 +91,10 @@ impl Client<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The active run that RUN or RUN@last means.
+    /// The active run denoted by RUN or RUN@last.
     fn active_run(&self) -> Option<PathBuf> {
         let reference = RunReference::parse(self.model);
-        // As elsewhere: a model's folder or name, then a run.
+        // As elsewhere: a model's folder or name precedes a run.
         let is_run = |folder: &Path| folder.join("run.toml").is_file();
         let is_model =
             find_model(self.model).is_ok_and(|source| !source.folder().is_some_and(is_run));
@@ -108,7 +109,7 @@ impl Client<'_> {
             .then(|| run.path().to_owned())
     }
 
-    /// Whether the run's worker has answered; else it has exited meanwhile.
+    /// Returns whether the run's worker has answered; false if it exited meanwhile.
     fn sample_from_run(&self, run: &Path, row: &PromptRow) -> Result<bool, Failure> {
         let task = match self.task.folder() {
             Some(folder) => std::path::absolute(folder)?.display().to_string(),
@@ -239,7 +240,7 @@ impl Client<'_> {
         })
     }
 
-    /// The server samples; tools and agents run here, and so does the scorer.
+    /// The server samples; tools, agents and the scorer run here.
     fn sample_from_server(
         &self,
         server: &Server,
@@ -338,7 +339,7 @@ impl Client<'_> {
         .to_string()
     }
 
-    /// Asks until a server has answered; starts one where there is none.
+    /// Requests until a server has answered, starting one if there is none.
     fn answer(&self, server: &Server, request: &Request) -> Result<Vec<Completion>, Failure> {
         let (Server { folder, model, .. }, body) = (server, self.body(server, request));
         let begun = Instant::now();
@@ -349,7 +350,8 @@ impl Client<'_> {
                     return completions(&answer)
                         .ok_or_else(|| failed("its answer was truncated".to_owned()));
                 }
-                // It takes no more requests, and ends; so does one that holds the lock and does not listen. Or its queue is full.
+                // The server is shutting down, holds the lock without listening, or has a full
+                // queue.
                 Ok((429 | 503, _)) => {}
                 Ok((_, answer)) => {
                     let message = answer["error"]["message"]
@@ -385,7 +387,7 @@ impl Client<'_> {
     }
 }
 
-/// Does `work`, and prints the state on stderr meanwhile, whenever it changes.
+/// Does `work` while printing each change of the state on stderr.
 fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = channel::<()>();
     std::thread::scope(|scope| {
@@ -404,7 +406,7 @@ fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl F
     })
 }
 
-/// The status and body of an answer. By HTTP/1.0 it is not in chunks, and ends with the connection.
+/// Status and body of a response. HTTP/1.0: not chunked, ends with the connection.
 fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
     let head = "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length:";
     socket.set_read_timeout(Some(SAMPLE_TIMEOUT))?;

@@ -1,5 +1,5 @@
-//! Starts and follows the runs of a sweep: as many at once as devices serve, each by a worker of its own, so that a
-//! sweep that ends or dies leaves them as any other run.
+//! Starts and follows the runs of a sweep, as many at once as devices serve. Each run has its own
+//! worker, so that it survives the end of the sweep's process.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,31 +20,31 @@ use crate::study::{
     Halving, LatestRates, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors,
 };
 
-/// How often runs are looked at.
+/// Poll interval of the runs.
 const ROUND: Duration = Duration::from_millis(200);
-/// How long a worker may take until it is ready, on a busy machine.
+/// Maximum time for a worker to become ready on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often the logs of runs are read.
+/// Interval between reads of the runs' logs.
 const READ_EVERY: Duration = Duration::from_secs(1);
-/// How often the time spent is saved.
+/// Interval between saves of the elapsed time.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) struct Driver<'a> {
     folder: &'a SweepFolder,
     sweep: Sweep,
     devices: Vec<Device>,
-    /// The most ranks that one run may have.
+    /// Maximum number of ranks of a single run.
     ranks: usize,
     signals: SignalFlags,
-    /// The runs that were given a worker in this session, or had one when it began.
+    /// Runs that were given a worker in this session, or had one when it began.
     handled: BTreeSet<usize>,
-    /// Those of them that ended without having finished, and those that failed before: left to the next session.
+    /// Those of `handled` that ended unfinished, and earlier failures: left to the next session.
     left: BTreeSet<usize>,
-    /// The last word printed of each run.
+    /// Last status line printed for each run.
     shown: BTreeMap<usize, String>,
-    /// The logs of the runs that compute, and the step of the eval printed last.
+    /// Logs of active runs, and the step of the last printed eval.
     logs: BTreeMap<usize, (LiveState, Option<u64>)>,
-    /// When the logs were read.
+    /// Time of the last read of the logs.
     logs_read: Instant,
     begun: Instant,
     before: f64,
@@ -53,7 +53,7 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Takes the sweep, and finds the runs that an earlier session started without recording it.
+    /// Loads the sweep, and finds runs that an earlier session started without recording them.
     pub(super) fn begin(
         folder: &'a SweepFolder,
         mut sweep: Sweep,
@@ -82,7 +82,7 @@ impl<'a> Driver<'a> {
             run.problem = None;
             run.id = run.id.take().filter(|id| folder.runs().join(id).is_dir());
         }
-        // A task or model that is gone fails the runs that need it, with its cause.
+        // A missing task or model fails only the runs that need it, with its cause.
         let ranks = named_tasks(&sweep).ok().and_then(|tasks| {
             let all = sweep
                 .settings
@@ -122,7 +122,7 @@ impl<'a> Driver<'a> {
         Ok(driver)
     }
 
-    /// Until all is done, a limit is reached, or the user stops it.
+    /// Runs until all runs are done, a limit is reached, or the user stops the sweep.
     pub(super) fn run(&mut self) -> Result<ExitCode, Failure> {
         loop {
             let phases = self.run_phases();
@@ -176,9 +176,9 @@ impl<'a> Driver<'a> {
         Ok(exit_code(false, unfinished))
     }
 
-    /// Saves the time and gives the sweep back.
+    /// Saves the elapsed time and returns the sweep.
     pub(super) fn end(mut self) -> Sweep {
-        // The runs are as they are; only the time is lost if it cannot be written.
+        // The runs are unaffected; only the elapsed time is lost if it cannot be written.
         if let Err(failure) = self.save() {
             eprint_line(&failure.message);
         }
@@ -199,7 +199,7 @@ impl<'a> Driver<'a> {
         path.is_dir().then_some(path)
     }
 
-    /// The phase of every run by its state alone; prints what has changed.
+    /// The phase of every run from its state alone; prints changes.
     fn run_phases(&mut self) -> Vec<RunPhase> {
         let stop = self.sweep.halving.as_ref().and_then(Halving::stop);
         let mut phases = Vec::new();
@@ -260,7 +260,7 @@ impl<'a> Driver<'a> {
         eprint_line(&format!("{name} {setting} seed={}: {text}", run.seed));
     }
 
-    /// Prints the rates of each eval of the runs that compute.
+    /// Prints the rates of new evals of active runs.
     fn print_rates(&mut self, phases: &[RunPhase]) {
         if self.logs_read.elapsed() < READ_EVERY {
             return;
@@ -279,7 +279,7 @@ impl<'a> Driver<'a> {
             {
                 free.insert((log, None));
             }
-            // What cannot be read now is read in the next round.
+            // A log that cannot be read now is read in the next round.
             let Some((log, printed)) = self.logs.get_mut(&index) else {
                 continue;
             };
@@ -306,13 +306,13 @@ impl<'a> Driver<'a> {
         self.sweep.max_runs.is_some_and(|most| started >= most)
     }
 
-    /// As many runs at once as devices serve.
+    /// Number of runs that the devices serve at once.
     fn capacity(&self) -> usize {
         (self.devices.len() / self.ranks.max(1)).max(1)
     }
 
-    /// Creates a run with the checks of `train`, and starts it. Its name is in its folder from the beginning: if this
-    /// process dies before it has saved the id, the next one finds it.
+    /// Creates a run after the checks of `train`, and starts it. Its name is stored in its folder
+    /// first: if this process dies before saving the id, the next session finds the run.
     fn start(&mut self, index: usize) -> Result<(), Failure> {
         let created = self.create(index);
         let is_first = self
@@ -323,7 +323,7 @@ impl<'a> Driver<'a> {
         match created {
             Ok(id) => self.sweep.runs[index].id = Some(id),
             Err(failure) if is_first => {
-                // A problem of the first run is one of the whole sweep.
+                // A fault of the first run is a fault of the whole sweep.
                 self.folder.remove()?;
                 return Err(failure);
             }
@@ -353,7 +353,7 @@ impl<'a> Driver<'a> {
             .to_owned())
     }
 
-    /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.
+    /// Starts a worker up to the next rung; a run with a checkpoint resumes from it.
     fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
         let Some(path) = self.path(index) else {
             return Ok(());
@@ -395,7 +395,8 @@ impl<'a> Driver<'a> {
         self.save()
     }
 
-    /// Stops what computes after its step, at once on a second signal, and waits until it has.
+    /// Stops active runs after their current step, at once on a second signal, and waits for their
+    /// end.
     fn stop_runs(&mut self, phases: &[RunPhase]) -> Result<(), Failure> {
         let computes = |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
         let active: Vec<_> = phases
@@ -416,7 +417,7 @@ impl<'a> Driver<'a> {
                 .iter()
                 .filter(|path| Liveness::for_run(path).may_live())
             {
-                // One that has just ended needs no stop.
+                // A run that has just ended needs no stop.
                 if let Err(error) = stop_worker(path, now) {
                     eprint_line(&error.to_string());
                 }
@@ -434,8 +435,8 @@ impl<'a> Driver<'a> {
         self.save()
     }
 
-    /// Once all runs have reached their rung, prunes the worse settings; false if there is no further rung, or a run
-    /// has not reached this one.
+    /// Once all runs have reached their rung, prunes the worse settings. Returns false if there is
+    /// no further rung, or a run has not reached this one.
     fn advance_rung(&mut self, phases: &[RunPhase]) -> Result<bool, Failure> {
         let Some(step) = self.sweep.halving.as_ref().and_then(Halving::stop) else {
             return Ok(false);
@@ -468,7 +469,7 @@ impl<'a> Driver<'a> {
         if let Some(halving) = &mut self.sweep.halving {
             halving.rung += 1;
         }
-        // Those that go on stand where they stopped, short of the next rung.
+        // The remaining runs are stopped at this rung and need a worker to the next.
         self.handled.clear();
         let labels: Vec<&str> = kept
             .iter()

@@ -1,4 +1,4 @@
-//! `grpo-tui task check`: reads the whole task and names every problem.
+//! `grpo-tui task check`: reads the whole task and lists every problem.
 
 use std::io::BufRead;
 use std::process::ExitCode;
@@ -20,9 +20,9 @@ use crate::secrets::visible;
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
-/// Malformed lines of a file that are listed.
+/// Maximum malformed lines listed per file.
 const MAX_LINES: usize = 100;
-/// Characters of a tool's reply that are shown.
+/// Characters shown of a tool's result.
 const MAX_REPLY_CHARS: usize = 80;
 
 #[derive(Debug, clap::Args)]
@@ -34,17 +34,17 @@ pub(super) struct Arguments {
     model: Option<String>,
 }
 
-/// Problems of a task, and warnings.
+/// Problems and warnings of a task.
 #[derive(Default)]
 struct TaskFindings {
     problems: Vec<String>,
     warnings: Vec<String>,
-    /// Of the task's tools.
+    /// The task's tools.
     functions: Vec<FunctionCheck>,
 }
 
 impl TaskFindings {
-    /// Adds the malformed lines of a file; of very many the first.
+    /// Adds the malformed lines of a file, up to the limit.
     fn add_lines(&mut self, label: &str, lines: Vec<String>) {
         let more = lines.len().saturating_sub(MAX_LINES);
         self.problems.extend(lines.into_iter().take(MAX_LINES));
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .map(|problem| problem.message),
     );
     found.problems.extend(scorer_fault(&scorer, &loaded));
-    // A set that cannot be opened is a problem already.
+    // A set that cannot be opened is already a problem.
     found.warnings.extend(
         similar_prompts(&task)
             .unwrap_or_default()
@@ -148,7 +148,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// Why the task's program cannot score: it is tried on an empty answer to the first row, before a run finds out.
+/// Why the task's program cannot score: tries it on an empty answer to the first row.
 fn scorer_fault(scorer: &Scorer, loaded: &[(PromptSet, Vec<PromptRow>)]) -> Option<String> {
     if !scorer.runs_programs() || scorer.asks_judge() {
         return None;
@@ -162,7 +162,7 @@ fn scorer_fault(scorer: &Scorer, loaded: &[(PromptSet, Vec<PromptRow>)]) -> Opti
     ))
 }
 
-/// The rows of each set that the task names, without its malformed lines.
+/// The rows of each set named by the task, without malformed lines.
 fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<PromptRow>)> {
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
@@ -175,7 +175,7 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
         };
         let Some(file) = task.set_file(set) else {
             match set {
-                // A benchmark is read alone.
+                // A benchmark may have only a test set.
                 PromptSet::Train
                     if task.set_file(PromptSet::Test).is_some()
                         && task.set_file(PromptSet::Eval).is_none() =>
@@ -205,7 +205,7 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
     loaded
 }
 
-/// Opens the tools for every row, calls each function twice, and asks for the state that is scored.
+/// Opens the tools for every row, calls each function twice, and requests the scored state.
 fn check_toolset(
     task: &Task,
     tools: &Toolset,
@@ -238,7 +238,7 @@ fn check_toolset(
     }
     let open = |(index, row): (usize, &&PromptRow)| {
         let mut environment = tools.open(row)?;
-        // A program would be started for each row.
+        // Otherwise a program would be started for each row.
         let mut asked = task
             .state_queries()
             .filter(|_| index == 0 && !tools.is_replayed());
@@ -253,7 +253,7 @@ fn check_toolset(
     found.functions = checks;
 }
 
-/// Reads every line of the sample completions, and looks for their rows.
+/// Reads every line of the sample completions, and finds their rows.
 fn check_completions(
     task: &Task,
     loaded: Vec<(PromptSet, Vec<PromptRow>)>,
@@ -293,13 +293,12 @@ fn check_completions(
     }
 }
 
-/// Rows of a prompt set.
 struct SetCounts {
     set: PromptSet,
     rows: usize,
-    /// With an expected answer.
+    /// Rows with an expected answer.
     expected: usize,
-    /// With a demonstration.
+    /// Rows with a demonstration.
     demonstrations: usize,
 }
 
@@ -407,7 +406,7 @@ fn print_text(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFinding
     }
 }
 
-/// Says that the model's template has no place for the tools of the task, or writes calls in another format.
+/// Warns if the model's template lacks tools, or writes calls in another format.
 fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
     let has_calls = task.calls_functions() || task.toolset().is_some();
     let Some(model) = model.filter(|_| has_calls) else {

@@ -1,5 +1,5 @@
-//! A pane as a value: where it is, its frame, and what is in it. One module draws it, one finds what is under the
-//! pointer and moves, and linear mode prints it.
+//! A pane as a value: position, frame and content, shared by drawing, pointer, movement and linear
+//! mode.
 
 #![expect(
     missing_debug_implementations,
@@ -20,15 +20,14 @@ use crate::widgets::editor::paint::Look;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::{wrapped_line, wrapped_rows};
 
-/// Where a pane is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub id: &'static str,
-    /// Its number among those of the same id: a pane may have several boxes.
+    /// Index among the boxes of a pane, which share its id.
     pub part: usize,
     pub area: Rect,
     pub is_framed: bool,
-    /// Whether it is drawn over another one.
+    /// Whether it is drawn over another pane.
     pub is_over: bool,
 }
 
@@ -61,28 +60,27 @@ impl Place {
     }
 }
 
-/// A pane's frame and what is in it.
 #[derive(Default)]
 pub struct Content<'a> {
     pub title: String,
-    /// The key that focuses it, at the right of the title.
+    /// The key that focuses the pane, at the right of the title.
     pub key: String,
-    /// In the lower edge, at the left and at the right.
+    /// In the lower edge, at the left; `about`: at the right.
     pub legend: Line<'static>,
     pub about: Line<'static>,
-    /// The role of the frame, if it is not the usual one.
+    /// Role of the frame, if not the default.
     pub edge: Option<Role>,
-    /// Lines above and below the body, which stay.
+    /// Fixed lines above the body; `foot`: below it.
     pub head: Vec<Line<'static>>,
     pub foot: Vec<Line<'static>>,
-    /// Whether the foot follows a short list, in place of standing at the bottom.
+    /// Whether the foot directly follows a short list instead of being at the bottom.
     pub foot_follows: bool,
     pub body: Body<'a>,
-    /// In place of an empty body.
+    /// Shown instead of an empty body.
     pub empty: Vec<Line<'static>>,
-    /// Parts of a text that act as an action when clicked.
+    /// Text ranges that trigger an action when clicked.
     pub links: Vec<Link>,
-    /// Whether a double click anywhere acts as enter.
+    /// Whether a double click anywhere acts as Enter.
     pub opens: bool,
 }
 
@@ -94,14 +92,14 @@ pub enum Body<'a> {
     Table(Table<'a>),
     Entries(Entries),
     Text(Text),
-    /// Lines made for the size of the pane, such as a chart; what does not fit is cut.
+    /// Lines built for the size of the pane, such as a chart; overflow is truncated.
     Fixed(Vec<Line<'static>>),
     Editor(Edited<'a>),
 }
 
-/// Rows of one line each, made when they are drawn.
+/// Rows of one line each, built when drawn.
 pub struct List<'a> {
-    /// The rows, and those of them where the cursor stops.
+    /// Number of rows; `items`: number of those where the cursor stops.
     pub rows: usize,
     pub items: usize,
     /// Counts the rows where it stops.
@@ -109,36 +107,32 @@ pub struct List<'a> {
     /// Whether the row under the cursor is marked.
     pub is_marked: bool,
     pub row: Box<dyn Fn(usize) -> Line<'static> + 'a>,
-    /// The number of the item in a row; `None` for a heading.
+    /// Index of the item in a row; `None` for a heading.
     pub item: Box<dyn Fn(usize) -> Option<usize> + 'a>,
-    /// Columns before the row of the mark of the cursor.
+    /// Columns before the cursor mark in a row.
     pub mark: u16,
 }
 
-/// Rows with columns.
 pub struct Table<'a> {
     pub list: List<'a>,
     /// Titles with their widths.
     pub columns: Vec<(Line<'static>, u16)>,
-    /// The cells of a row, and how many columns each takes.
+    /// Cells of a row, with the columns that each takes.
     pub cells: Box<dyn Fn(usize) -> Vec<(Line<'static>, u16)> + 'a>,
 }
 
-/// A text under edit.
 pub struct Edited<'a> {
     pub editor: &'a Editor,
-    /// Whether it has the keys.
+    /// Whether the editor receives the keys.
     pub typing: bool,
     /// Whether its pane has the focus.
     pub focused: bool,
-    /// Problems of the text.
     pub faults: Cow<'a, [Fault]>,
-    /// Whether long lines continue on the next line of the screen.
+    /// Whether long lines wrap.
     pub wraps: bool,
 }
 
 impl<'a> Edited<'a> {
-    /// The look in a theme.
     pub fn look(&'a self, theme: &'a Theme) -> Look<'a> {
         let Self {
             typing,
@@ -157,7 +151,7 @@ impl<'a> Edited<'a> {
     }
 }
 
-/// Lines, some of which are of an entry where the cursor stops; an entry may have several.
+/// Lines, some of which belong to an entry where the cursor stops; an entry may have several.
 pub struct Entries {
     pub lines: Vec<(Option<usize>, Line<'static>)>,
     pub cursor: Cursor,
@@ -165,10 +159,10 @@ pub struct Entries {
     pub wraps: bool,
 }
 
-/// Lines that wrap and scroll, in one column or several side by side.
+/// Lines that wrap and scroll, in one or several columns.
 pub struct Text {
     pub columns: Vec<(Rect, Vec<Line<'static>>)>,
-    /// The first visible row.
+    /// First visible row.
     pub top: Cursor,
 }
 
@@ -195,7 +189,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// With the cursor marked only if `is_marked`.
+    /// With the cursor mark shown only if `is_marked`.
     pub fn marked(self, is_marked: bool) -> Self {
         Self { is_marked, ..self }
     }
@@ -209,7 +203,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The first visible row, where so many are visible.
+    /// First visible row at a height.
     pub fn first(&self, height: usize) -> usize {
         Cursor {
             index: self.at().unwrap_or(0),
@@ -219,7 +213,7 @@ impl<'a> List<'a> {
 }
 
 impl Entries {
-    /// The rows of the screen.
+    /// Screen rows, each with the index of its entry.
     pub fn wrapped(&self, columns: u16) -> Vec<(Option<usize>, Line<'static>)> {
         if !self.wraps {
             return self.lines.clone();
@@ -244,7 +238,8 @@ impl Entries {
         self.cursor.at(self.count())
     }
 
-    /// The first visible row: the entry under the cursor is in the middle, except near the ends, and whole if it fits.
+    /// First visible row: the entry under the cursor is centred, except near the ends, and complete
+    /// if it fits.
     pub fn first(&self, rows: &[(Option<usize>, Line<'static>)], height: usize) -> usize {
         let at = self.at();
         let is_at = |row: &(Option<usize>, Line<'static>)| row.0.is_some() && row.0 == at;
@@ -265,7 +260,7 @@ impl Text {
         }
     }
 
-    /// The rows of the screen that are above and below the visible ones: the most of a column.
+    /// Maximum over the columns of the screen rows that are not visible.
     pub fn over(&self) -> usize {
         let over = |(area, lines): &(Rect, Vec<Line<'static>>)| {
             let rows: usize = lines
@@ -277,12 +272,12 @@ impl Text {
         self.columns.iter().map(over).max().unwrap_or(0)
     }
 
-    /// The first visible row: no further than the end.
+    /// First visible row, at most that of the end.
     pub fn first(&self) -> usize {
         self.top.index.min(self.over())
     }
 
-    /// The rows of the screen of each column.
+    /// Screen rows of each column.
     pub fn wrapped(self) -> impl Iterator<Item = (Rect, Vec<Line<'static>>)> {
         self.columns.into_iter().map(|(area, lines)| {
             (
@@ -296,10 +291,10 @@ impl Text {
     }
 }
 
-/// A part of a line that acts as an action when clicked.
+/// A text range that triggers an action when clicked.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The number of the text's column, and of the line in it.
+    /// Index of the text column; `line`: of the line in it.
     pub column: usize,
     pub line: usize,
     pub cells: Range<usize>,
@@ -309,11 +304,11 @@ pub struct Link {
 /// What is at a position of a pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spot {
-    /// An item of a list, by its number.
+    /// An item of a list, by index.
     Item(usize),
-    /// The title of a column.
+    /// A column title, by index.
     Title(usize),
-    /// Clicked, it acts as this action.
+    /// A link to the action with this id.
     Link(&'static str),
     Other,
 }
@@ -326,7 +321,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// A pane that says one thing.
+    /// A pane with a single message.
     pub fn saying(theme: &Theme, title: &str, role: Role, text: &str, inside: Rect) -> Self {
         let lines = text
             .lines()
@@ -385,7 +380,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Whether nothing of the body is there.
+    /// Whether the body is empty.
     pub fn is_empty(&self) -> bool {
         match &self.body {
             Body::List(list) => list.rows == 0,
@@ -398,7 +393,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// What is at a position of the terminal.
+    /// What is at a terminal position.
     pub fn spot(&self, inside: Rect, at: Position) -> Spot {
         let [_, body, _] = self.parts(inside);
         if !body.contains(at) {
@@ -464,6 +459,6 @@ pub struct Hit {
     pub spot: Spot,
     pub at: Position,
     pub is_editor: bool,
-    /// Whether a double click acts as enter.
+    /// Whether a double click acts as Enter.
     pub opens: bool,
 }

@@ -1,4 +1,4 @@
-//! A list to choose from: entries found by a few of their letters.
+//! A list to choose from, with fuzzy search.
 
 use std::borrow::Cow;
 
@@ -19,13 +19,11 @@ use crate::widgets::field::Field;
 use crate::widgets::list_cursor::{Cursor, Motion};
 use crate::widgets::text_width::{fitted, wrapped_line};
 
-/// Maximum width, and rows below the list for the selected entry's details.
+/// Maximum columns; `DETAIL_ROWS`: rows of the selected entry's details.
 const COLUMNS: u16 = 100;
 const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
-/// The label of the filter.
 const FILTER: &str = "Filter: ";
 
-/// An entry.
 #[derive(Debug, Clone, Default)]
 pub struct PickEntry {
     pub label: String,
@@ -36,11 +34,11 @@ pub struct PickEntry {
     /// Text below the list while the entry is selected.
     pub detail: String,
     pub role: Option<Role>,
-    /// Nesting in a tree.
+    /// Nesting depth in a tree.
     pub depth: usize,
 }
 
-/// The indices of the entries that match a text, best first.
+/// Returns the indices of the entries that match a text, best first.
 type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
 type OnTyped = Box<dyn FnOnce(String) -> Update + Send>;
 type OnChosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
@@ -51,18 +49,18 @@ pub struct Pick {
     entries: Vec<PickEntry>,
     /// Columns of the longest details.
     longest_detail: usize,
-    /// `None`: by letters of the label and what is beside it.
+    /// `None`: fuzzy match of the label and `beside`.
     ranking: Option<Ranking>,
-    /// The entries that match the text, best first.
+    /// Entries that match the text, best first.
     found: Vec<usize>,
     cursor: Cursor,
     then: Option<OnChosen>,
-    /// The name of a free text beside the entries, and what happens with it.
+    /// Name of free text offered as an entry, and its handler.
     typed: Option<(&'static str, OnTyped)>,
 }
 
 impl Pick {
-    /// A list with the cursor on an entry; `then` gets the index of the chosen one.
+    /// A list with the cursor on the entry `selected`; `then` gets the index of the chosen one.
     pub fn new<X: Part>(
         title: impl Into<String>,
         entries: Vec<PickEntry>,
@@ -79,7 +77,7 @@ impl Pick {
         pick
     }
 
-    /// Takes a text that is not an entry's label, too.
+    /// Also accepts a text that is not an entry's label.
     #[must_use]
     pub fn or_typed<X: Part>(
         self,
@@ -95,7 +93,7 @@ impl Pick {
         }
     }
 
-    /// A list with its own ranking, which also says what is listed without a text.
+    /// A list with a custom ranking, which also determines the entries listed without a text.
     pub(super) fn ranked(
         title: &str,
         entries: Vec<PickEntry>,
@@ -151,7 +149,7 @@ impl Pick {
             None => fuzzy::rank(self.field.text().trim(), &all, text),
         };
         let typed = self.field.text().trim();
-        // An entry that is named in full comes before longer names.
+        // An exact match precedes longer names.
         if let Some(at) = self.found.iter().position(|index| {
             let entry = self.entries.get(*index);
             entry.is_some_and(|entry| entry.label == typed)
@@ -176,7 +174,7 @@ impl Pick {
         self.cursor.go(rows, self.found.len());
     }
 
-    /// Moves by rows; the ends of the text field are nearer.
+    /// Moves by rows; Home and End stay with the text field.
     pub(super) fn follow(&mut self, motion: Option<Motion>) -> PopupOutcome {
         match motion {
             Some(Motion::Down) => self.go(1),
@@ -222,7 +220,7 @@ impl Pick {
         PopupOutcome::Stay
     }
 
-    /// The entry in a row of the list: after the matching ones the typed text, if it is taken.
+    /// The entry in a row of the list; typed text, if accepted, follows the matches.
     fn entry(&self, row: usize) -> Option<Cow<'_, PickEntry>> {
         let index = *self.found.get(row)?;
         let typed = || {
@@ -248,7 +246,7 @@ impl Pick {
         }
     }
 
-    /// Rows of the window with its frame.
+    /// Rows of the window including its frame.
     fn rows(&self, columns: u16) -> u16 {
         let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
         entries
@@ -256,7 +254,7 @@ impl Pick {
             .clamp(10, 30)
     }
 
-    /// Rows for the longest details, which are wrapped between words.
+    /// Rows for the longest details, wrapped between words.
     fn longest_detail_rows(&self, columns: u16) -> u16 {
         let rows =
             (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
@@ -265,14 +263,14 @@ impl Pick {
             .clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
-    /// Rows for details in the window, of which the list has some in any case.
+    /// Rows for details in the window; some rows are always left for the list.
     fn detail_rows(&self, inside: Rect) -> u16 {
         let room = inside.height.saturating_sub(2);
         self.longest_detail_rows(inside.width)
             .min(room - room.div_ceil(2).min(3))
     }
 
-    /// Moves the cursor to the entry at a position of the terminal; false if there is none.
+    /// Moves the cursor to the entry at a terminal position; false if there is none.
     pub(super) fn click(&mut self, theme: &Theme, size: Size, at: Position) -> bool {
         let (place, content) = self.pane(theme, body(size));
         let Spot::Item(row) = content.spot(place.inside(), at) else {
@@ -283,7 +281,7 @@ impl Pick {
         true
     }
 
-    /// The text that filters, the list, and the details of the selected entry.
+    /// The filter text, the list, and the details of the selected entry.
     pub(super) fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
         let place = place(area, COLUMNS, self.rows(area.width));
         let (inside, columns) = (place.inside(), usize::from(place.inside().width));
@@ -323,7 +321,8 @@ impl Pick {
         )
     }
 
-    /// The label with the matched letters highlighted, what is beside it as far as it fits, and its key at the right.
+    /// The label with matched letters highlighted, as much of `beside` as fits, and the key at the
+    /// right.
     fn line(&self, theme: &Theme, entry: &PickEntry, columns: usize) -> Line<'static> {
         let style = theme.style(entry.role.unwrap_or(Role::Text));
         let mut spans = Vec::new();
@@ -458,7 +457,7 @@ mod tests {
         let entries = vec![PickEntry::default(); 50];
         let mut pick = Pick::new("List", entries, 0, |_: &mut (), _, _| Vec::new());
         let theme = Theme::default();
-        // The window of 30 rows begins in row 2: frame, field and a gap come first.
+        // The 30-row window begins in row 2; frame, field and a gap come first.
         assert!(pick.click(&theme, (120, 36).into(), (20, 7).into()));
         assert_eq!(pick.cursor.index, 2);
         assert!(

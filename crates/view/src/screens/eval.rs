@@ -1,4 +1,5 @@
-//! The eval screen: one eval, base and trained, or any two or three evals side by side on the same prompts.
+//! Eval screen: one eval, base and trained, or any two or three evals side by side on the same
+//! prompts.
 
 pub mod actions;
 mod answers;
@@ -41,36 +42,37 @@ const CHAT: &str = "chat";
 
 #[derive(Debug)]
 pub struct Eval {
-    /// The run that is shown, if no evals were selected.
+    /// The run shown if no evals were selected.
     run: Option<PathBuf>,
     /// The selected evals; empty: base and trained of the current run.
     chosen: Vec<EvalId>,
-    /// The comparison, or why there is none; `None` before anything was read.
+    /// The comparison, or why there is none; `None` before the first read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// The failure groups of each eval.
+    /// Failure groups of each eval.
     failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
-    /// The task of a run of several whose evals are read where none are chosen; `None`: the first.
+    /// For a run of several tasks, the one whose evals are read if none are chosen; `None`: the
+    /// first.
     task: Option<String>,
-    /// The version of the schema with which the evals are re-scored; `None`: as recorded.
+    /// Version of the schema with which the evals are re-scored; `None`: as recorded.
     rescored: Option<u64>,
-    /// Whether the comparison is to be exported once it is read.
+    /// Whether to export the comparison once it is read.
     exports_next: bool,
-    /// Test-set evals of the run when it was read.
+    /// Number of test-set evals of the run when it was read.
     evals_seen: usize,
-    /// The index of the pair of evals that the difference, the matrix and the answers compare.
+    /// Index of the pair of evals compared by the difference, the matrix and the answers.
     pair: usize,
     /// The outcome that filters the prompts.
     only: Option<Outcome>,
-    /// The group of failures that filters the prompts, and the index of its eval.
+    /// The failure group that filters the prompts, and the index of its eval.
     group: Option<(usize, FailureGroup)>,
     filter: Filter,
     sort: Sort,
     shown: Vec<usize>,
     cursor: Cursor,
     pane: &'static str,
-    /// The first visible line of the answers, and of the summary.
+    /// First visible line of the answers; `summary_top`: of the summary.
     top: Cursor,
     summary_top: Cursor,
     /// Whether answers are side by side or stacked; `None`: as the width allows.
@@ -88,19 +90,19 @@ struct Chooser {
     /// Runs, newest first, then evals outside of runs.
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
-    /// The evals of the open folder, with their rates.
+    /// Evals of the open folder, with their rates.
     evals: Option<Result<Vec<(EvalId, String)>, String>>,
     eval: Cursor,
     picked: Vec<EvalId>,
 }
 
-/// A prompt of one's own, and its answers.
+/// A custom prompt and its answers.
 #[derive(Debug)]
 struct Chat {
     editor: Editor,
-    /// Whether keys go to the prompt.
+    /// Whether the prompt has the focus.
     is_typing: bool,
-    /// The answers by name, the base first.
+    /// Answers by model name, the base first.
     answers: Vec<(String, EvalRecord)>,
     /// The job, and its last line of progress.
     job: Option<(CancelToken, String)>,
@@ -108,22 +110,21 @@ struct Chat {
     top: Cursor,
 }
 
-/// An eval in progress, started in this session or in an earlier one.
+/// An eval in progress, started in this or an earlier session.
 #[derive(Debug)]
 struct EvalJob {
     folder: PathBuf,
     /// Whether its process has exited, if this session started it.
     ended: Arc<AtomicBool>,
-    /// The last line of its log.
+    /// Last line of its log.
     progress: String,
 }
 
-/// The order of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    /// Orders by reward difference, largest decrease first; a single eval by reward.
+    /// By reward difference, largest decrease first; for a single eval by reward.
     Worst,
-    /// Orders by reward difference, largest increase first.
+    /// By reward difference, largest increase first.
     Best,
     /// The order of the prompt file.
     File,
@@ -181,13 +182,13 @@ impl Default for Eval {
 }
 
 impl Eval {
-    /// Whether what will be shown is still being read: the evals, or the runs of which one is opened.
+    /// Whether the content is still being read: the evals, or the runs to open one of.
     fn is_awaited(&self, shared: &Shared) -> bool {
         let opens = self.is_untouched() && shared.current.is_none() && !shared.runs.listed;
         shared.is_busy("eval") || opens
     }
 
-    /// Whether nothing was chosen, and the newest run may be opened.
+    /// Whether nothing was chosen and the newest run may be opened.
     fn is_untouched(&self) -> bool {
         self.chosen.is_empty()
             && self.chooser.is_none()
@@ -205,7 +206,7 @@ impl Eval {
             .get(self.pair.min(versus.pairs.len().saturating_sub(1)))
     }
 
-    /// The outcome of the selected pair; of a single eval, of its answer.
+    /// The outcome of the selected pair, or of a single eval's answer.
     fn outcome(&self, versus: &Versus, prompt: &ComparedPrompt) -> Option<Outcome> {
         self.pair(versus).map_or_else(
             || versus.outcome_alone(prompt),
@@ -213,7 +214,7 @@ impl Eval {
         )
     }
 
-    /// The indices of the selected evals: before and after, or the only one.
+    /// Indices of the selected evals: before and after, or the only one.
     fn sides(&self, versus: &Versus) -> Vec<usize> {
         self.pair(versus)
             .map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
@@ -294,8 +295,9 @@ impl Eval {
         }
     }
 
-    /// Whether a word is in the prompt's id, its tags, its outcome, its comment, one of its answers, or a function that was
-    /// called, or says why a conversation ended; `commented` is in every prompt with a comment.
+    /// Whether a word occurs in the prompt's id, tags, outcome, comment, answers, names of called
+    /// functions, or the reason a conversation ended; `commented` matches every prompt with a
+    /// comment.
     fn has_word(&self, versus: &Versus, prompt: &ComparedPrompt, word: &str) -> bool {
         let outcome = self.outcome(versus, prompt).map_or("", Outcome::name);
         let comment = versus.comment(&prompt.prompt_id).to_lowercase();
@@ -311,7 +313,7 @@ impl Eval {
             || records().any(is_in_record)
     }
 
-    /// Takes what was read; filters and the cursor stay as far as they still mean something.
+    /// Stores the result; keeps filters and cursor as far as they still apply.
     fn set_versus(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
         self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
         let (loaded, failures) = match read {
@@ -340,7 +342,7 @@ impl Eval {
             ))
         });
         (self.loaded, self.failures) = (Some(loaded), failures);
-        // A cursor that was not moved stays at the top when other evals are listed.
+        // An unmoved cursor stays at the top when other evals are listed.
         let is_unmoved = self.cursor.index == 0 && self.versus().map(evals) != before;
         self.arrange();
         if is_unmoved {
@@ -373,7 +375,7 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Compares the given evals, and shows them.
+/// Compares the given evals.
 pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
     eval.chosen = evals;
     read(eval, shared)
@@ -448,7 +450,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Exports the comparison, once it is read.
+/// Exports the comparison once it is read.
 fn ask_export(eval: &mut Eval, shared: &mut Shared) {
     if eval.is_awaited(shared) {
         eval.exports_next = true;

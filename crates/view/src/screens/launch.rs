@@ -1,4 +1,4 @@
-//! The launch screen: the form of a new run, its forecast, and its start.
+//! Launch screen: the form of a new run, its forecast, and its start.
 
 pub mod actions;
 mod chooser;
@@ -40,7 +40,7 @@ use form::{Form, Row, SECTIONS, Section, Values, values_of};
 #[derive(Debug, Default)]
 pub struct Launch {
     pub form: Form,
-    /// The cursor, among the visible rows.
+    /// Row among the visible ones.
     pub cursor: Cursor,
     pub filter: Filter,
     /// Whether only keys are shown that are set here or differ from the default.
@@ -50,38 +50,36 @@ pub struct Launch {
     pub edit: Option<Field>,
     /// Whether the forecast has the focus instead of the form.
     pub in_forecast: bool,
-    /// The first visible line of the forecast.
+    /// First visible line of the forecast.
     pub scroll: Cursor,
-    /// `[train]` of the task and of the other tasks of the run, or why one cannot be read; `None` while they are read.
+    /// `[train]` of the task and of the run's other tasks, or a read error; `None` while reading.
     pub train: Option<Result<Vec<TaskTable>, String>>,
-    /// Tasks, models and the last run; `None` while they are read.
+    /// Tasks, models and the last run; `None` while reading.
     pub context: Option<LaunchContext>,
-    /// The list that opens once they are.
+    /// The list to open once `context` is read.
     awaited: Option<fn(&mut Launch, &mut Shared)>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
-    /// Partitions of the Slurm cluster; `None` until they are known.
+    /// Partitions of the Slurm cluster; `None` until known.
     pub partitions: Option<Partitions>,
-    /// The original model of the base model.
     pub origin: Option<Origin>,
-    /// The configuration of the last valid form.
+    /// Configuration of the last valid form.
     pub resolved: Option<ResolvedConfig>,
-    /// Its values, as the form shows them.
+    /// Values of `resolved`, as the form shows them.
     pub values: Values,
-    /// Why the form is invalid now.
+    /// Why the form is currently invalid.
     pub problem: Option<String>,
     pub forecast: Option<ForecastResult<Forecast>>,
     /// Whether groups are informative.
     pub signal: Option<ForecastResult<SignalReport>>,
-    /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
     /// Problems of the prompt sets, once known.
     pub data: Option<DataChecks>,
-    /// The checks of the current form.
+    /// Preflight checks of the current form.
     pub preflight: Preflight,
-    /// Findings that the user has started with.
+    /// Findings that the user accepted when starting.
     pub accepted: Vec<PreflightFinding>,
-    /// START waits for the prompt sets: the number of keys pressed before it.
+    /// Set while START waits for the prompt sets: the number of keys pressed before it.
     pub start_after_checks: Option<u64>,
     /// Why the last launch or forecast failed.
     pub failure: Option<String>,
@@ -118,7 +116,7 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     vec![find_origin(shared.options.run_folders.clone(), base_model)]
 }
 
-/// Sets a key; a value that equals the one of the layers below is left to them.
+/// Sets a key; a value equal to that of the layers below is removed from the form.
 pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> Vec<Command> {
     let Some(key) = Key::find(name) else {
         return Vec::new();
@@ -141,7 +139,7 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
     refresh(launch, shared)
 }
 
-/// Judges what is known of the run of the current form.
+/// Runs the preflight checks on the current form with what is known.
 fn judge(launch: &mut Launch, shared: &Shared) {
     let Some(resolved) = &launch.resolved else {
         return;
@@ -202,7 +200,8 @@ fn stepped<T: Clone + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
     all.get(next).cloned().unwrap_or_default()
 }
 
-/// The visible rows: those that match the filter, or only changed keys, or all but the advanced keys of folded sections.
+/// Visible rows: those that match the filter, or only changed keys, or all except advanced keys of
+/// folded sections.
 pub fn rows(launch: &Launch) -> Vec<Row> {
     let query = launch.filter.text().to_lowercase();
     let of_cluster: &[Row] = match launch.form.cluster {
@@ -252,13 +251,13 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
         .collect()
 }
 
-/// Whether a key is set here, or has another value than its default.
+/// Whether a key is set here or differs from its default.
 pub fn is_changed(launch: &Launch, key: &Key) -> bool {
     let parsed = |text: &str| key.kind.parse(text).ok().map(|value| value.to_string());
     launch.form.changed.contains_key(key.name) || parsed(&value(launch, key)) != parsed(key.default)
 }
 
-/// The keys that a folded section hides, and how many of them are changed.
+/// Number of keys hidden by a folded section, and how many of them are changed.
 pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
     let advanced = || section.keys().filter(|key| !section.is_basic(key));
     (
@@ -267,7 +266,7 @@ pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
     )
 }
 
-/// Folds or unfolds the section under the cursor, or of the key there, and moves the cursor to its row.
+/// Toggles the section at the cursor and moves the cursor to its row.
 fn toggle_section(launch: &mut Launch) {
     let section = match selected(launch) {
         Some(Row::Section(section)) => section,
@@ -303,13 +302,12 @@ fn go_to_section(launch: &mut Launch, section: &'static Section) {
     }
 }
 
-/// The row under the cursor.
 fn selected(launch: &Launch) -> Option<Row> {
     let rows = rows(launch);
     rows.get(launch.cursor.at(rows.len())?).copied()
 }
 
-/// The layers of the run's configuration.
+/// Layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = tables(launch).first().map(|table| table.train.clone());
     let mut layers = Layers {
@@ -329,7 +327,7 @@ fn layers(launch: &Launch, form: &Form) -> Layers {
     layers
 }
 
-/// Of the task and of the other tasks of the run; none while they are read.
+/// Tables of the task and the run's other tasks; empty while reading.
 fn tables(launch: &Launch) -> &[TaskTable] {
     launch
         .train
@@ -338,7 +336,7 @@ fn tables(launch: &Launch) -> &[TaskTable] {
         .unwrap_or_default()
 }
 
-/// The configuration of a run of the task, or of it and others.
+/// Resolves the configuration of a run of one or several tasks.
 fn resolve(launch: &Launch, layers: &Layers) -> Result<ResolvedConfig, ConfigError> {
     match tables(launch) {
         [] | [_] => layers.resolve(),
@@ -346,7 +344,7 @@ fn resolve(launch: &Launch, layers: &Layers) -> Result<ResolvedConfig, ConfigErr
     }
 }
 
-/// The value of a key as text; of the last valid form if it is invalid now.
+/// The value of a key as text; that of the last valid form while the form is invalid.
 pub fn value(launch: &Launch, key: &Key) -> String {
     if let Some(text) = launch.form.changed.get(key.name) {
         return text.clone();
@@ -381,7 +379,7 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
         .map(|error| error.to_string())
 }
 
-/// `[train]` of the task and of others by name, or why one cannot be read.
+/// `[train]` of the task and of `others` by name, or a read error.
 pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<TaskTable>, String> {
     let others = others
         .iter()
@@ -398,7 +396,7 @@ pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<Ta
         .collect()
 }
 
-/// Reads the tasks' own defaults again.
+/// Rereads the tasks' defaults.
 pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -414,7 +412,7 @@ pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Reads tasks, models and runs again: expensive, so only while the screen is visible.
+/// Rereads tasks, models and runs: expensive, so only while the screen is visible.
 pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -453,7 +451,7 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
     )
 }
 
-/// The partitions that are known.
+/// Known partitions.
 fn partitions(launch: &Launch) -> &[Partition] {
     launch
         .partitions
@@ -462,7 +460,7 @@ fn partitions(launch: &Launch) -> &[Partition] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The partition that the form asks for, where it is known.
+/// The form's partition, if known.
 fn own_partition(launch: &Launch) -> Option<Partition> {
     let cluster = launch.form.cluster.as_ref()?;
     partitions(launch)
@@ -486,7 +484,7 @@ fn chosen_device(launch: &Launch) -> String {
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
 }
 
-/// Selects the next device of this machine, or partition of a cluster; `by` is 1 or -1.
+/// Selects the next (`by` = 1) or previous (-1) local device or Slurm partition.
 fn next_device(launch: &mut Launch, by: isize) {
     let here = std::iter::once(DeviceChoice::Any)
         .chain(launch.devices.iter().map(|choice| choice.compute.clone()));

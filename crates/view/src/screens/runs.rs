@@ -1,4 +1,4 @@
-//! The runs screen: the list of runs, and actions on them.
+//! Runs screen: the list of runs, and actions on them.
 
 pub mod actions;
 mod column_chooser;
@@ -37,37 +37,37 @@ const COLUMNS: &str = "columns";
 pub struct Runs {
     /// The visible rows, sorted.
     shown: Vec<Row>,
-    /// The number of runs that the filter lets through.
+    /// Number of runs that match the filter.
     filtered: usize,
-    /// A field, and the groups of runs by it.
+    /// The field that groups runs.
     group_by: Option<String>,
     groups: Vec<Group>,
-    /// Values of the groups whose runs are visible.
+    /// Values of the expanded groups.
     expanded: BTreeSet<String>,
     cursor: Cursor,
-    /// The entry under the cursor, so that it stays there when the list changes.
+    /// The entry under the cursor, to keep the cursor there when the list changes.
     under: Option<RunPosition>,
-    /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
+    /// The last opened run: the cursor moves to it once, when it is listed.
     opened: Option<PathBuf>,
     marked: BTreeSet<PathBuf>,
     filter: Filter,
-    /// The last filter that could be parsed: it stays while a condition is being typed.
+    /// The last valid filter: stays active while a condition is being typed.
     parsed: report::Filter,
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
-    /// The cursor of the pipeline.
+    /// Cursor of the pipeline.
     stage: Cursor,
-    /// The first visible line of the details.
+    /// First visible line of the details.
     detail_top: Cursor,
     /// Disk usage of the run under the cursor.
     disk: Option<(PathBuf, DiskUse)>,
-    /// The table of the sweep whose runs are the group under the cursor, by its tag.
+    /// Tag and table of the sweep whose runs are the group under the cursor.
     sweep: Option<(String, SweepTable)>,
     chooser: Chooser,
 }
 
-/// The cursor and the filter of the list of columns.
+/// Cursor and filter of the column list.
 #[derive(Debug, Default)]
 struct Chooser {
     cursor: Cursor,
@@ -84,10 +84,10 @@ enum Row {
 /// Runs with the same value of a field.
 #[derive(Debug)]
 struct Group {
-    /// Identifies it.
+    /// The value of the field, which identifies the group.
     value: String,
     label: String,
-    /// Indices of entries of the listing.
+    /// Indices into the listing.
     entries: Vec<usize>,
 }
 
@@ -97,7 +97,6 @@ enum RunPosition {
     Run(PathBuf),
 }
 
-/// The sort order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sort {
     /// A field, `config.KEY`, or a metric.
@@ -138,7 +137,7 @@ impl Default for Runs {
 }
 
 impl Runs {
-    /// If there are no runs, the pipeline replaces list and details.
+    /// Without runs, the pipeline replaces list and details.
     fn go_to_pane(&mut self, shared: &Shared, pane: &'static str) {
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) {
@@ -172,7 +171,7 @@ impl Runs {
         self.entry(shared).and_then(|entry| entry.row.as_ref().ok())
     }
 
-    /// The runs that a mark under the cursor is of.
+    /// The runs marked by a mark at the cursor.
     fn under_marks(&self, shared: &Shared) -> Vec<PathBuf> {
         match self.row_under() {
             Some(Row::Run(_)) => self
@@ -185,7 +184,7 @@ impl Runs {
         }
     }
 
-    /// Marked runs that still exist, in the order of the list; without any, those under the cursor.
+    /// Marked runs that still exist, in list order; if none, those under the cursor.
     fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
         let entries = shared.runs.listing.entries();
         let marked = entries
@@ -200,7 +199,7 @@ impl Runs {
         }
     }
 
-    /// Filters, sorts and groups again; the cursor stays where it was.
+    /// Filters, sorts and groups again; the cursor stays on its entry.
     fn arrange(&mut self, shared: &Shared) {
         let (entries, rows) = (shared.runs.listing.entries(), || {
             rows_of(&shared.runs.listing)
@@ -297,7 +296,7 @@ impl Group {
             .into_iter()
     }
 
-    /// Its readable runs.
+    /// Readable runs of the group.
     fn runs<'a>(&self, shared: &'a Shared) -> RunGroup<'a> {
         let entries = shared.runs.listing.entries();
         let runs = self
@@ -312,7 +311,7 @@ impl Group {
     }
 }
 
-/// Groups entries, by the mean of the sorted field if it is a number, else in the order of their first runs.
+/// Groups entries, ordered by the mean of the sort field if numeric, else by their first runs.
 fn grouped(sorted: &[usize], by: &str, sort: &Sort, shared: &Shared) -> Vec<Group> {
     let entries = shared.runs.listing.entries();
     let mut groups: Vec<Group> = Vec::new();
@@ -358,7 +357,6 @@ fn grouped(sorted: &[usize], by: &str, sort: &Sort, shared: &Shared) -> Vec<Grou
     groups
 }
 
-/// The readable runs.
 fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
     listing
         .entries()
@@ -366,7 +364,8 @@ fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
         .filter_map(|entry| entry.row.as_deref().ok())
 }
 
-/// Measures the folder of the run under the cursor, unless that was done, or reads the sweep of the group.
+/// Measures the folder of the run under the cursor unless already done, or reads the sweep of the
+/// group.
 fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let under = runs.row_under().map(|row| runs.under_row(row, shared));
     if under != runs.under && (under.is_some() || runs.shown.is_empty()) {
@@ -390,7 +389,7 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
             "runs.disk",
             move |_| (disk_use(&path), path),
             |runs: &mut Runs, _, (disk, path)| {
-                // The cursor may have moved, or come back to a run that was measured.
+                // The cursor may have moved, or returned to a measured run.
                 if runs.under.as_ref() == Some(&RunPosition::Run(path.clone())) {
                     runs.disk = Some((path, disk));
                 }
@@ -404,7 +403,7 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Reads the sweep of a tag, if it is one's.
+/// Reads the sweep with a tag, if there is one.
 fn read_sweep(tag: String, places: RunFolders) -> Command {
     let table = move || {
         let table = SweepFolder::find(&places, &tag)
@@ -434,7 +433,7 @@ fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     }
 }
 
-/// The same, also if it cannot be read.
+/// Why there is no run for an action that also accepts an unreadable one.
 fn no_readable(runs: &Runs, shared: &Shared) -> Option<String> {
     let error = || {
         runs.entry(shared)
@@ -444,7 +443,7 @@ fn no_readable(runs: &Runs, shared: &Shared) -> Option<String> {
     no_run(runs, shared).or_else(error)
 }
 
-/// Why there are no runs for an action on the marked ones, or those under the cursor.
+/// Why there are no runs for an action on marked runs, or those under the cursor.
 fn none_chosen(runs: &Runs, shared: &Shared) -> Option<String> {
     let chosen = runs.chosen(shared);
     if chosen.is_empty() {

@@ -1,4 +1,5 @@
-//! The event loop: handles all pending messages from keyboard, runs, work and clock, then draws at most one frame.
+//! Event loop: handles all pending messages from keyboard, runs, background work and clock, then
+//! draws at most one frame.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -32,19 +33,20 @@ use crate::update::{start, update};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The most events handled before a frame is drawn.
+/// Maximum events handled before a frame is drawn.
 const MAX_EVENTS: usize = 2_000;
 
-/// How long to wait for the last frame before the terminal is handed over, and for the whole exit.
+/// How long to wait for the last frame before handing over the terminal; `EXIT_TIMEOUT`: for the
+/// whole exit.
 pub(super) const LAST_FRAME: Duration = Duration::from_millis(500);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long lines wait for the work that a key has started.
+/// How long script lines wait for work started by a key.
 const WORK_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The exit code after a panic, as Rust has it.
+/// Exit code after a panic, as in Rust.
 const BUG: u8 = 101;
-/// The exit code if a line of standard input cannot be understood.
+/// Exit code for an invalid line of standard input.
 const BAD_INPUT: u8 = 2;
 
 /// How long to wait for the terminal's background colour.
@@ -53,10 +55,10 @@ const QUERY_TIMEOUT_REMOTE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct ViewExit {
-    /// The exit code: 0, or 128 and the signal's number.
+    /// Exit code: 0, or 128 + the signal's number.
     pub code: u8,
     pub live: Vec<String>,
-    /// The unsaved texts that could not be stored, and why.
+    /// Unsaved texts that could not be stored, and why.
     pub unsaved: Option<String>,
 }
 
@@ -65,7 +67,7 @@ pub(super) enum LoopEvent {
     /// A line of a script on standard input; `None` at its end.
     Line(Option<String>),
     Signal(SignalEvent),
-    /// The terminal is gone.
+    /// The terminal was closed.
     Lost,
     /// A frame has been written.
     Written,
@@ -75,13 +77,11 @@ pub(super) enum LoopEvent {
     Appearance(Box<Appearance>),
 }
 
-/// The source of keys.
 pub(super) enum UserInput {
     Keyboard(Input),
     Script(Script),
 }
 
-/// The form of output.
 pub(super) enum Renderer {
     Frames(FrameRenderer),
     Lines(LinePrinter),
@@ -100,15 +100,15 @@ pub(super) struct View {
     pub(super) followed: HashMap<PathBuf, FollowGuard>,
     /// Control sequences to write between frames: clipboard, notifications.
     pub(super) sequences: Vec<u8>,
-    /// Another program has the terminal.
+    /// Whether another program uses the terminal.
     pub(super) in_editor: bool,
     pub(super) continued: Option<Instant>,
     pub(super) exit_code: Option<u8>,
-    /// Work that a key has started, or the result of such work.
+    /// Keys of background work started by the user or by the result of such work.
     pub(super) asked: HashSet<&'static str>,
-    /// Whether the message being handled comes from the user, or from such work.
+    /// Whether the current message comes from the user or from such work.
     pub(super) is_asked: bool,
-    /// The time of the user's last input.
+    /// Time of the user's last input.
     acted: Option<Instant>,
     scheduler: FrameScheduler,
     /// Total bytes written at each of the last seconds.
@@ -134,7 +134,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     };
     view.senders.close();
     subprocess::end_children();
-    // Unsaved text is stored, however the view ends.
+    // Unsaved text is stored however the view ends.
     let unsaved = store_drafts(&mut view.model);
     // A blocked terminal must not keep the process alive.
     std::thread::spawn(move || signals::end_after(EXIT_TIMEOUT, code));
@@ -149,7 +149,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     })
 }
 
-/// The terminal modes of a view with these options.
+/// Terminal modes of a view with these options.
 pub(super) fn taken(options: &Options) -> TerminalMode {
     if options.appearance.linear {
         TerminalMode::Keys
@@ -160,7 +160,7 @@ pub(super) fn taken(options: &Options) -> TerminalMode {
     }
 }
 
-/// Stores every unsaved text; returns what could not be stored.
+/// Stores every unsaved text; returns an error for texts that could not be stored.
 fn store_drafts(model: &mut Model) -> Option<String> {
     let Model {
         shared,
@@ -266,9 +266,9 @@ impl View {
         }
     }
 
-    /// When the next write is due; `None` if there is nothing to write, or it cannot be shown now.
+    /// When the next write is due; `None` if there is nothing to write or it cannot be shown now.
     fn due(&self) -> Option<Instant> {
-        // While a frame is being written the next one waits, and then shows the newest state.
+        // While a frame is being written, the next one waits and then shows the newest state.
         let can = !self.in_editor && !self.writer.is_busy();
         let sequences = (!self.sequences.is_empty()).then(Instant::now);
         sequences.or_else(|| self.frame_due()).filter(|_| can)
@@ -379,8 +379,8 @@ impl View {
         self.carry_out(commands);
     }
 
-    /// Carries out the next instruction of a script once the effects of the last one are printed, and ends after the
-    /// last one; false if there is nothing to do now.
+    /// Executes the next script instruction once the effects of the last one are printed, and ends
+    /// after the last. Returns false if there is nothing to do now.
     fn follow_script(&mut self) -> bool {
         let now = Instant::now();
         let is_settled = !self.model.shared.work.values().any(|work| work.busy)
@@ -421,14 +421,14 @@ impl View {
             .is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
-    /// Prints what has not been printed yet, and exits.
+    /// Prints the remaining output and exits.
     fn end(&mut self, code: u8) {
         let bytes = self.frame();
         self.writer.write(bytes);
         self.exit_code = Some(code);
     }
 
-    /// Updates the bytes per second written to the terminal, over the last five seconds.
+    /// Updates the output rate in bytes per second, over the last five seconds.
     fn measure(&mut self) {
         self.written.push_back(self.writer.bytes());
         if self.written.len() > 6 {

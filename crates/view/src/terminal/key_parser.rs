@@ -1,5 +1,6 @@
-//! Bytes of the terminal -> keys, mouse and pasted text. A sequence that is none of these, such as an answer to a query
-//! of this or another program, is dropped whole. (crossterm drops the start of some and takes the rest for keys.)
+//! Parses terminal bytes into keys, mouse events and pasted text. Other sequences, such as an
+//! answer to a query of this or another program, are dropped whole. (crossterm drops the start of
+//! some and reports the rest as keys.)
 
 use std::time::Duration;
 
@@ -10,22 +11,22 @@ use crossterm::event::{
 const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 
-/// How long the rest of a sequence may take after its first byte, before that is the key escape.
+/// Maximum time between an escape byte and the rest of its sequence, before it is the Escape key.
 const ESCAPE_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long an unfinished sequence waits for its next byte before it is dropped.
+/// How long an incomplete sequence waits for its next byte before it is dropped.
 const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const PASTE_END: &[u8] = b"\x1b[201~";
 
 #[derive(Debug, Default)]
 pub(super) struct KeyParser {
-    /// The start of what is not complete yet.
+    /// Start of an incomplete sequence.
     pending: Vec<u8>,
-    /// Whether the escape that `pending` begins with came in a read of its own, as from a key.
+    /// Whether the escape at the start of `pending` was read alone, as a key press is.
     is_escape_alone: bool,
-    /// Whether escape was the last key, and nothing has come since.
+    /// Whether the last byte was reported as the Escape key and nothing has followed.
     was_escape: bool,
-    /// Inside OSC, DCS, APC, PM or SOS, whose text is dropped up to its end.
+    /// Inside an OSC, DCS, APC, PM or SOS string, which is dropped up to its end.
     is_in_string: bool,
     /// Pasted text so far.
     paste: Option<Vec<u8>>,
@@ -33,16 +34,16 @@ pub(super) struct KeyParser {
 
 enum Parsed {
     Incomplete,
-    /// These many bytes mean nothing here.
+    /// Number of bytes without a meaning here.
     Skip(usize),
     Event(usize, Event),
-    /// A string begins after these many bytes.
+    /// A control string begins after this number of bytes.
     String(usize),
     Paste(usize),
 }
 
 impl KeyParser {
-    /// The events of the next bytes, as one read returned them.
+    /// Events of the bytes returned by one read.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(first) = bytes.first() else {
@@ -50,13 +51,13 @@ impl KeyParser {
         };
         if self.pending == [ESC] && !self.is_in_string && self.paste.is_none() {
             self.is_escape_alone = true;
-            // A terminal sends alt and a key in one write.
+            // A terminal sends Alt and a key in one write.
             if !b"[O]P_^X".contains(first) {
                 self.pending.clear();
                 events.push(key(KeyCode::Esc, KeyModifiers::NONE));
             }
         } else if std::mem::take(&mut self.was_escape) && is_report(bytes) {
-            // Its escape came so much earlier that it has been taken for a key.
+            // The escape of this sequence was read long before and reported as the Escape key.
             self.pending.push(ESC);
         }
         self.was_escape = false;
@@ -65,7 +66,7 @@ impl KeyParser {
         events
     }
 
-    /// How long to wait for more bytes until `expire`; `None` if nothing is incomplete.
+    /// How long to wait for more bytes before `expire`; `None` if nothing is incomplete.
     pub(super) fn timeout(&self) -> Option<Duration> {
         if self.paste.is_some() || (self.pending.is_empty() && !self.is_in_string) {
             return None;
@@ -77,7 +78,7 @@ impl KeyParser {
         })
     }
 
-    /// The events of what is incomplete, after `timeout` without another byte.
+    /// Events of the incomplete bytes, once `timeout` has passed without another byte.
     pub(super) fn expire(&mut self) -> Vec<Event> {
         let pending = std::mem::take(&mut self.pending);
         if std::mem::take(&mut self.is_in_string) {
@@ -107,7 +108,7 @@ impl KeyParser {
         while start < bytes.len() {
             let left = &bytes[start..];
             if let Some(paste) = &mut self.paste {
-                // The end may be in two reads.
+                // The end marker may be split over two reads.
                 let searched = paste.len().saturating_sub(PASTE_END.len());
                 paste.extend_from_slice(left);
                 start = bytes.len();
@@ -157,7 +158,7 @@ impl KeyParser {
     }
 }
 
-/// Whether bytes after an escape are one whole sequence that is not a key.
+/// Whether bytes after an escape are one complete sequence other than a key.
 fn is_report(bytes: &[u8]) -> bool {
     let sequence = [&[ESC], bytes].concat();
     match parse(&sequence) {
@@ -176,8 +177,8 @@ fn is_report(bytes: &[u8]) -> bool {
     }
 }
 
-/// The bytes of a string up to its end, or to the end of `bytes`, and whether it ends; `None` if that depends on the
-/// next byte.
+/// Length of a control string up to its end or the end of `bytes`, and whether it ends; `None` if
+/// that depends on the next byte.
 fn string_end(bytes: &[u8]) -> Option<(usize, bool)> {
     match bytes.iter().position(u8::is_ascii_control) {
         None if bytes.is_empty() => None,
@@ -186,7 +187,7 @@ fn string_end(bytes: &[u8]) -> Option<(usize, bool)> {
         Some(end) if bytes[end] != ESC => Some((end, true)),
         Some(end) => match bytes.get(end + 1) {
             Some(b'\\') => Some((end + 2, true)),
-            // Another sequence begins, and ends this one.
+            // The start of another sequence ends this one.
             Some(_) => Some((end, true)),
             None if end == 0 => None,
             None => Some((end, false)),
@@ -194,7 +195,7 @@ fn string_end(bytes: &[u8]) -> Option<(usize, bool)> {
     }
 }
 
-/// Parses what begins with the first byte.
+/// Parses the key, event or string at the start of `bytes`.
 fn parse(bytes: &[u8]) -> Parsed {
     match *bytes {
         [ESC] => Parsed::Incomplete,
@@ -202,7 +203,7 @@ fn parse(bytes: &[u8]) -> Parsed {
         [ESC, b'[', ..] => parse_csi(bytes),
         [ESC, b'O', ..] => parse_ss3(bytes),
         [ESC, b']' | b'P' | b'_' | b'^' | b'X'] => Parsed::Incomplete,
-        // A title (`l`, `L`) or a number.
+        // A title (`l`, `L`) or a numbered command.
         [ESC, b']', b'0'..=b'9' | b'l' | b'L', ..] => Parsed::String(2),
         [ESC, b'P' | b'_' | b'^' | b'X', b' '..=b'~', ..] => Parsed::String(2),
         [ESC, ..] => match parse_character(&bytes[1..]) {
@@ -217,7 +218,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Parses a control character or one in UTF-8.
+/// Parses a control character or a UTF-8 character.
 fn parse_character(bytes: &[u8]) -> Parsed {
     let control = |letter: u8| key(KeyCode::Char(letter.into()), KeyModifiers::CONTROL);
     let plain = |code| key(code, KeyModifiers::NONE);
@@ -248,7 +249,7 @@ fn parse_character(bytes: &[u8]) -> Parsed {
     Parsed::Event(1, event)
 }
 
-/// Parses `ESC O`, which keys alone begin with.
+/// Parses `ESC O`, which only keys begin with.
 fn parse_ss3(bytes: &[u8]) -> Parsed {
     let digits = bytes[2..].iter().take_while(|byte| byte.is_ascii_digit());
     let end = 2 + digits.count();
@@ -267,11 +268,11 @@ fn parse_ss3(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Parses `ESC [`: parameters, and a last byte that says what it is.
+/// Parses `ESC [`, parameters, and a final byte that determines the meaning.
 fn parse_csi(bytes: &[u8]) -> Parsed {
     match bytes.get(2) {
         None => return Parsed::Incomplete,
-        // The console of Linux: F1 to F5.
+        // Linux console: F1 to F5.
         Some(b'[') => {
             return match bytes.get(3) {
                 None => Parsed::Incomplete,
@@ -281,7 +282,7 @@ fn parse_csi(bytes: &[u8]) -> Parsed {
                 Some(_) => Parsed::Skip(3),
             };
         }
-        // A mouse report of three bytes, from a terminal that knows no other.
+        // Three-byte mouse report, from a terminal without SGR reports.
         Some(b'M') => {
             let Some([button, column, row]) = bytes.get(3..6) else {
                 return Parsed::Incomplete;
@@ -322,8 +323,8 @@ fn parse_csi(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The key of a sequence: `ESC [ NUMBER ; MODIFIERS : KIND LAST`. Without a prefix such as `?`, and never `R`: that is
-/// the position of the cursor.
+/// The key of a sequence `ESC [ NUMBER ; MODIFIERS : KIND LAST`. Sequences with a prefix such as
+/// `?` and with final byte `R` (cursor position) are not keys.
 fn csi_key(parameters: &str, last: u8) -> Option<Event> {
     let mut fields = parameters.split(';').map(|field| {
         let mut numbers = field.split(':').map(|number| match number {
@@ -392,7 +393,7 @@ fn character_key(number: u32, mask: u32) -> Option<KeyCode> {
         '\t' if is_shifted => KeyCode::BackTab,
         '\t' => KeyCode::Tab,
         '\x7f' => KeyCode::Backspace,
-        // Private use: keys of the protocol of kitty, which is not enabled.
+        // Private use: keys of the kitty protocol, which is not enabled.
         '\u{e000}'..='\u{f8ff}' => return None,
         letter if letter.is_control() => return None,
         letter if is_shifted => KeyCode::Char(letter.to_ascii_uppercase()),
@@ -436,7 +437,7 @@ fn character(letter: char) -> Event {
     key(KeyCode::Char(letter), modifiers)
 }
 
-/// The event of `BUTTON;COLUMN;ROW`, from 1.
+/// The event of `BUTTON;COLUMN;ROW`; columns and rows start at 1.
 fn sgr_mouse(report: &str, is_press: bool) -> Option<Event> {
     let numbers: Vec<u16> = report
         .split(';')
@@ -453,7 +454,8 @@ fn sgr_mouse(report: &str, is_press: bool) -> Option<Event> {
     )
 }
 
-/// The event of a mouse report: the low two bits and the high two are the button, 4, 8 and 16 modifiers, 32 movement.
+/// The event of a mouse report. Bits 0, 1, 6 and 7 are the button; 4, 8 and 16 modifiers; 32
+/// motion.
 fn mouse(bits: u16, column: u16, row: u16, is_press: bool) -> Option<Event> {
     let button = match bits & 3 {
         0 => MouseButton::Left,
@@ -472,7 +474,7 @@ fn mouse(bits: u16, column: u16, row: u16, is_press: bool) -> Option<Event> {
         (7, false) => MouseEventKind::ScrollRight,
         _ => return None,
     };
-    // Shift, alt and control are the bits 4, 8 and 16.
+    // Shift, Alt and Control have the values 4, 8 and 16.
     let modifiers = modifiers(u32::from((bits >> 2) & 7) + 1);
     Some(Event::Mouse(MouseEvent {
         kind,
@@ -539,7 +541,8 @@ mod tests {
         check("\u{80}\x1b[1\x1b[Bx", "down x");
     }
 
-    /// What terminals answer, whoever asked, in one read or two, at once or after a while.
+    /// Terminal answers to any program's query, in one read or two, immediate or late, are not
+    /// keys.
     #[test]
     fn answers_are_not_keys() {
         for answer in [
@@ -580,7 +583,7 @@ mod tests {
                 assert_eq!(shown(&events), "q", "{answer:?} split at {split}");
                 assert_eq!(parser.timeout(), None, "{answer:?} split at {split}");
             }
-            // The escape alone, long before the rest.
+            // The escape alone, long before the rest of the sequence.
             let mut parser = KeyParser::default();
             parser.push(b"\x1b");
             assert_eq!(shown(&parser.expire()), "esc");
@@ -610,7 +613,7 @@ mod tests {
         check(&["\x1b[", "1;", "5", "A"], "ctrl-up");
         check(&["\u{e9}x"], "é x");
         check(&["\x1b[200~ab", "c\x1b[20", "1~d"], "paste(abc) d");
-        // A string without an end leaves keys alone that are not text.
+        // Non-text keys after an unterminated string are still reported.
         check(&["\x1b]11;rgb:", "\x03"], "ctrl-c");
     }
 

@@ -1,4 +1,5 @@
-//! A line chart over steps in braille: the minimum and the maximum of each column are drawn, so that no spike is lost.
+//! Braille line chart over steps: draws the minimum and maximum of each column, so that no spike is
+//! lost.
 
 mod axis;
 mod braille;
@@ -15,24 +16,22 @@ use crate::run::Series;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// The contents of a chart.
 #[derive(Debug, Default)]
 pub struct Chart<'a> {
     /// Drawn in this order, later ones on top.
     pub curves: Vec<Curve<'a>>,
-    /// The number of leading curves that the legend lists last: those for comparison.
+    /// Number of leading comparison curves, which the legend lists last.
     pub under: usize,
-    /// Single points.
     pub dots: Vec<Dot>,
-    /// Horizontal lines, with a label for the legend.
+    /// Horizontal lines: value, role, legend label.
     pub levels: Vec<(f64, Role, &'static str)>,
-    /// Events as letters on the axis of the steps.
+    /// Events: step, and a letter on the step axis.
     pub marks: Vec<(u64, &'static str)>,
     /// First and last visible step.
     pub steps: (u64, u64),
-    /// The range of values; `None` takes it from the visible curves.
+    /// Range of values; `None`: that of the visible curves.
     pub values: Option<(f64, f64)>,
-    /// Whether the axis of values is logarithmic.
+    /// Whether the value axis is logarithmic.
     pub log: bool,
     /// The step under the cursor.
     pub cursor: Option<u64>,
@@ -40,28 +39,29 @@ pub struct Chart<'a> {
 
 #[derive(Debug)]
 pub struct Curve<'a> {
-    /// The text in the legend.
+    /// Text in the legend.
     pub label: String,
     pub role: Role,
     pub series: &'a Series,
-    /// EMA weight of the past in [0, 1); above 0 the raw values are drawn faintly behind the smoothed ones.
+    /// EMA weight of the past in [0, 1); above 0 the raw values are drawn faintly behind the
+    /// smoothed ones.
     pub smoothing: f64,
-    /// The last step of its run: without a cursor the legend shows the value there, if any.
+    /// Last step of its run: without a cursor the legend shows the value there, if any.
     pub last: u64,
 }
 
-/// A point with a character of its own.
+/// A point drawn as a character.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     pub step: u64,
     pub value: f64,
     pub role: Role,
-    /// The text in the legend, which shows the last dot of each label.
+    /// Text in the legend, which shows the last dot of each label.
     pub label: &'static str,
     pub sign: &'static str,
 }
 
-/// The columns and rows of a chart's parts.
+/// Layout in columns and rows.
 struct Frame {
     axis: Axis,
     ticks: Vec<(f64, String)>,
@@ -75,7 +75,7 @@ struct Frame {
 }
 
 impl Curve<'_> {
-    /// The raw value at a step, and the smoothed one if there is smoothing.
+    /// The raw value at a step, and the smoothed one if smoothing is on.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
         let smoothed = if self.smoothing > 0.0 {
             buckets::smoothed_at(self.series, step, self.smoothing)
@@ -88,11 +88,12 @@ impl Curve<'_> {
 
 /// ASCII characters of the curves.
 const LETTERS: [&str; 8] = ["*", "+", "o", "x", "#", "=", "&", "~"];
-/// The line styles in the legend, as the pen draws them.
+/// Line styles in the legend, matching the pens.
 const STROKES: [&str; 6] = ["━", "╍", "┉", "╌", "╾", "┈"];
 
 impl Chart<'_> {
-    /// The chart as at most `rows` lines of at most `columns`. In a small space the axes are omitted first.
+    /// The chart in at most `rows` lines of at most `columns`. In a small space the axes are
+    /// omitted first.
     pub fn lines(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
         if columns == 0 || rows == 0 {
             return Vec::new();
@@ -147,7 +148,7 @@ impl Chart<'_> {
         lines
     }
 
-    /// Each curve in words: its first, last, lowest and highest value among the visible steps.
+    /// Each curve as text: its first, last, lowest and highest value among the visible steps.
     fn sentences(&self) -> Vec<String> {
         let (first, last) = self.steps;
         let sentence = |curve: &Curve<'_>| {
@@ -182,7 +183,8 @@ impl Chart<'_> {
         }
     }
 
-    /// The step that [`Self::lines`] draws in a column; `None` left of the curves or if there are none.
+    /// The step that [`Self::lines`] draws in a column; `None` left of the curves or without
+    /// curves.
     pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
         let frame = self.frame(columns, rows)?;
         let column = column
@@ -191,9 +193,9 @@ impl Chart<'_> {
         Some(buckets::step_at(column, self.steps, frame.wide))
     }
 
-    /// The layout; `None` if there is no value to make an axis for.
+    /// The layout; `None` without any value to scale an axis.
     fn frame(&self, columns: usize, rows: usize) -> Option<Frame> {
-        // Steps below the axis, then the axis line, then the labels of the values.
+        // Omitted in this order: steps below the axis, the axis line, the value labels.
         let below = match rows {
             0..4 => 0,
             4..6 => 1,
@@ -225,7 +227,7 @@ impl Chart<'_> {
         })
     }
 
-    /// The curves' names, with their values at the cursor, else at the last step.
+    /// Names of the curves, with their values at the cursor, else at the last step.
     pub fn legend(&self, theme: &Theme, columns: usize) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::new();
         let mut used = 0;
@@ -273,7 +275,7 @@ impl Chart<'_> {
         )
     }
 
-    /// The index of a curve in the legend.
+    /// Position of a curve in the legend.
     fn place(&self, index: usize) -> usize {
         let under = self.under.min(self.curves.len());
         index
@@ -281,7 +283,7 @@ impl Chart<'_> {
             .unwrap_or(self.curves.len() - under + index)
     }
 
-    /// The buckets of each curve: raw values, and smoothed ones if there are any.
+    /// Buckets of each curve: raw values, and smoothed ones if there are any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
         self.curves
@@ -298,7 +300,7 @@ impl Chart<'_> {
                 log: false,
             });
         }
-        // A smoothed curve stays within the values.
+        // A smoothed curve stays within the range of the raw values.
         let of_curves = self
             .curves
             .iter()
@@ -347,7 +349,7 @@ impl Chart<'_> {
                 letter: '.',
                 stroke: 0,
             };
-            // Lines of raw values would look like another curve where there are no colours.
+            // Without colours, lines of raw values would look like another curve.
             if smooth.is_empty() {
                 trace(raster, raw, axis, pen);
             } else if theme.ascii {
@@ -357,7 +359,7 @@ impl Chart<'_> {
             }
             trace(raster, smooth, axis, pen);
         }
-        // Values off the axis are drawn at its edge rather than not at all.
+        // Values off the axis are drawn at its edge.
         let rows = raster.row_of(down.saturating_sub(1));
         for (x, bucket) in measured
             .iter()
@@ -395,7 +397,7 @@ impl Chart<'_> {
         buckets::place(step, self.steps, raster.size().0)
     }
 
-    /// The axis of the steps: a line with the marks, and numbers.
+    /// The step axis: a line with the marks, and step numbers.
     fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
         let style = theme.style(Role::Axis);
         let mut numbers = vec![' '; wide];
@@ -472,7 +474,7 @@ impl Chart<'_> {
     }
 }
 
-/// The column of a step if `columns` show the steps from the first to the last.
+/// Column of a step when `columns` columns span `steps`.
 pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
     buckets::place(step, steps, columns)
 }
@@ -498,7 +500,7 @@ fn entry(
     }
 }
 
-/// The dot row of a value.
+/// Dot row of a value.
 fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
     ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
 }
@@ -526,7 +528,7 @@ fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen)
     }
 }
 
-/// The values as dots: of each column the first, the last and both extremes.
+/// Draws the values as dots: the first, last, minimum and maximum of each column.
 fn scatter(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen) {
     let (_, down) = raster.size();
     let shown = buckets.iter().enumerate();

@@ -1,5 +1,5 @@
-//! A conversation with tools or an agent: why it ended, then each completion with its calls, what these replied, tokens
-//! and times, up to the heading of the answer.
+//! A conversation with tools or an agent: why it ended, then each completion with its calls and
+//! results, tokens and times, up to the heading of the answer.
 
 use ratatui::text::{Line, Span};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// How much of a text is shown: results have up to a mebibyte, and lines are made for every frame.
+/// How much of a text is shown: results can be 1 MiB, and lines are built for every frame.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     lines: usize,
@@ -33,23 +33,23 @@ const WHOLE: Extent = Extent {
 };
 const INDENT: usize = 2;
 
-/// What is drawn.
 #[derive(Debug, Clone)]
 pub struct Conversation<'a> {
     pub chain: &'a ToolChain,
-    /// Of each call; empty where they were not recorded.
+    /// Seconds of each call; empty if not recorded.
     pub call_seconds: &'a [f64],
-    /// All that was sampled, the answer included; `None` if they were not counted.
+    /// Sampled tokens including the answer; `None` if not counted.
     pub tokens: Option<usize>,
-    /// Whether long texts are whole, as far as the screen takes them.
+    /// Whether long texts are shown in full, up to a limit.
     pub is_whole: bool,
-    /// The key that toggles that.
+    /// Key that toggles `is_whole`.
     pub whole_key: String,
     pub width: usize,
 }
 
 impl Conversation<'_> {
-    /// The number of calls, their time, and why the conversation ended; what failed is a reason of its score.
+    /// Number and time of calls, and why the conversation ended; failures are among the reasons of
+    /// its score.
     pub fn summary(&self, theme: &Theme) -> Vec<Line<'static>> {
         let time: f64 = self.call_seconds.iter().sum();
         let time = if self.call_seconds.is_empty() {
@@ -112,7 +112,7 @@ impl Conversation<'_> {
                 0 => String::new(),
                 read => format!(", {} read", grouped(read as u64)),
             };
-            // Of a person's turns there are none.
+            // A person's turns have no tokens.
             let tokens = if step.tokens > 0 {
                 format!("  {}{read}", counted(step.tokens, "token"))
             } else {
@@ -134,10 +134,10 @@ impl Conversation<'_> {
         lines
     }
 
-    /// Above the answer.
+    /// Heading above the answer.
     pub fn heading(&self, theme: &Theme) -> Vec<Line<'static>> {
         let chain = self.chain;
-        // An agent that asks for nothing has no answer.
+        // An agent without requests has no answer.
         if self.tokens == Some(0) && chain.steps.is_empty() {
             return Vec::new();
         }
@@ -148,12 +148,12 @@ impl Conversation<'_> {
         self.turn(theme, chain.steps.len(), &tokens)
     }
 
-    /// All up to the answer.
+    /// Everything up to the answer.
     pub fn turns(&self, theme: &Theme) -> Vec<Line<'static>> {
         [self.steps(theme), self.heading(theme)].concat()
     }
 
-    /// Calls of the answer whose replies the model did not read, and the final state: what is below the answer.
+    /// Below the answer: its calls whose results the model did not read, and the final state.
     pub fn rest(&self, theme: &Theme) -> Vec<Line<'static>> {
         let before = self.chain.steps.iter().map(|step| step.calls.len()).sum();
         let mut times = self.call_seconds.iter().copied().skip(before);
@@ -171,7 +171,8 @@ impl Conversation<'_> {
         lines
     }
 
-    /// `turn 2  24 tokens, 31 read ────`; of an agent also what the request follows and what it adds.
+    /// `turn 2  24 tokens, 31 read ────`; for an agent also the preceding request and the added
+    /// messages.
     fn turn(&self, theme: &Theme, number: usize, tokens: &str) -> Vec<Line<'static>> {
         let agent = self.chain.agent.as_deref();
         let request = agent.and_then(|agent| agent.requests.get(number));
@@ -190,7 +191,7 @@ impl Conversation<'_> {
             Span::styled(format!(" {rule}"), theme.style(Role::Border)),
         ]);
         let mut lines = wrapped_line(heading, self.width);
-        // The first request has the prompt; results of tools are below their calls.
+        // The first request contains the prompt; tool results are below their calls.
         let own = request
             .filter(|_| number > 0)
             .into_iter()
@@ -205,7 +206,7 @@ impl Conversation<'_> {
         lines
     }
 
-    /// `→ query {"sql": "SELECT 1"}  2 ms`, and the reply.
+    /// `→ query {"sql": "SELECT 1"}  2 ms`, and the result.
     fn call(
         &self,
         theme: &Theme,
@@ -222,7 +223,7 @@ impl Conversation<'_> {
         // A refused call reaches no tool.
         let seconds = seconds.filter(|_| call.outcome != CallOutcome::Refused);
         let time = seconds.map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
-        // Code is below the call, as it was written.
+        // Code is shown below the call, as written.
         let (code, short): (Vec<_>, Vec<_>) = call
             .arguments
             .iter()
@@ -262,7 +263,7 @@ impl Conversation<'_> {
         lines
     }
 
-    /// A text of the model's, a tool's or an agent's, wrapped below an indent.
+    /// A text of the model, a tool or an agent, wrapped and indented.
     fn text(&self, theme: &Theme, text: &str, indent: usize) -> Vec<Line<'static>> {
         if text.is_empty() {
             return Vec::new();
@@ -295,7 +296,7 @@ impl Conversation<'_> {
     }
 }
 
-/// The parts of a reward, by name; nothing of a reward without parts.
+/// Components of a reward by name; empty without components.
 pub fn parts<'p>(
     theme: &Theme,
     parts: impl Iterator<Item = (&'p str, f64)>,
@@ -316,7 +317,7 @@ pub fn parts<'p>(
         .collect()
 }
 
-/// What the request follows, where that is not the one before it.
+/// The request that this one follows, unless it is the previous one.
 fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
     match (&request.follows, &request.split) {
         _ if number == 0 => None,
@@ -327,7 +328,7 @@ fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
     }
 }
 
-/// The beginning of a text, and the bytes that are left out.
+/// The beginning of a text, and the number of omitted bytes.
 fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
     let start = &text[..text.floor_char_boundary(extent.bytes)];
     let lines = start
@@ -335,7 +336,7 @@ fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
         .nth(extent.lines - 1)
         .map_or(start.len(), |(at, _)| at);
     let rest = text.len() - lines;
-    // A line end alone is nothing that is left out.
+    // A lone line end does not count as omitted.
     if text[lines..].trim().is_empty() {
         (&text[..lines], None)
     } else {

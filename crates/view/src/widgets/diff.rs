@@ -1,5 +1,5 @@
-//! The diff of two answers: JSON field by field, other texts line by line; with marks and colours, unified or side by
-//! side.
+//! Diff of two answers: JSON field by field, other texts line by line; with marks and colours,
+//! unified or side by side.
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -18,14 +18,13 @@ use crate::theme::Theme;
 /// Deeper values are written on one line.
 const MAX_DEPTH: usize = 32;
 
-/// A line of both answers.
+/// An aligned line of both answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The relation of the two sides.
     pub kind: Kind,
     /// The line in the first answer.
     pub before: Option<String>,
-    /// The line in the second.
+    /// The line in the second answer.
     pub after: Option<String>,
 }
 
@@ -38,7 +37,8 @@ pub enum Kind {
     Extra,
 }
 
-/// The diff of two answers. If both are JSON, fields are aligned by their keys, else lines by their text.
+/// The diff of two answers. If both are JSON, fields are aligned by their keys, else lines by their
+/// text.
 pub fn difference(before: &str, after: &str) -> Vec<Row> {
     match (
         serde_json::from_str::<Value>(before.trim()),
@@ -53,8 +53,8 @@ pub fn difference(before: &str, after: &str) -> Vec<Row> {
     }
 }
 
-/// The edits from `old` to `new`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile
-/// five of them for every kind of text.
+/// Edits from `old` to `new`, element by element. A single algorithm and type: `similar`'s
+/// `TextDiff` would compile five for every kind of text.
 pub fn diff_ops(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let mut hook = Compact::new(Replace::new(Capture::new()), old, new);
     let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
@@ -85,7 +85,7 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
     rows
 }
 
-/// The rows of a value with the key `name`, in one answer or both; `end` is the comma after it.
+/// Rows of a value with the key `name`, in one answer or both; `end` is the comma after it.
 fn values(
     rows: &mut Vec<Row>,
     depth: usize,
@@ -190,13 +190,14 @@ fn values(
     }
 }
 
-/// Whether a text of several lines is there, and no value that is none: lines are compared, not escapes of JSON.
+/// Whether one side is multi-line text and no side is of another type: compared by lines, not by
+/// JSON escapes.
 fn is_block(before: Option<&Value>, after: Option<&Value>) -> bool {
     let mut values = before.into_iter().chain(after);
     values.clone().all(Value::is_string) && values.any(|value| block(value).is_some())
 }
 
-/// Unified: `-` the first answer's lines, `+` the second's.
+/// Unified: `-` for the first answer's lines, `+` for the second's.
 pub fn unified(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for row in rows {
@@ -235,7 +236,8 @@ pub fn unified(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'static>> 
     lines
 }
 
-/// Side by side, with a mark between the two: `~` changed, `-` only in the first, `+` only in the second.
+/// Side by side, with a mark in between: `~` changed, `-` only in the first, `+` only in the
+/// second.
 pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'static>> {
     let half = width.saturating_sub(3) / 2;
     let mut lines = Vec::new();
@@ -305,7 +307,7 @@ fn marked(
     pieces.into_iter().enumerate().map(with_mark).collect()
 }
 
-/// The text with the words that differ from the other side highlighted.
+/// The text with words that differ from the other side highlighted.
 fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec<Span<'static>> {
     let style = theme.style(role);
     let Some(other) = other else {
@@ -326,7 +328,7 @@ fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec
     pieces.collect()
 }
 
-/// Pieces broken to a width, at any character.
+/// Spans broken to a width, at any character.
 fn broken(spans: &[Span<'static>], width: usize) -> Vec<Vec<Span<'static>>> {
     let mut rows = vec![Vec::new()];
     let mut used = 0;

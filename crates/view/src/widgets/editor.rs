@@ -1,4 +1,4 @@
-//! A text editor for JSON and plain text: typing, selection, undo by words, search, scrolling.
+//! Text editor for JSON and plain text: typing, selection, undo by words, search, scrolling.
 
 pub mod paint;
 mod search;
@@ -11,17 +11,15 @@ use ratatui_textarea::{CursorMove, TextArea};
 use wrap::ScreenRow;
 pub use wrap::Window;
 
-/// The most edits that can be undone.
+/// Maximum number of edits that can be undone.
 const MAX_EDITS: usize = 20_000;
 /// Spaces per indentation level.
 const INDENT: usize = 2;
-/// Edits at least this many milliseconds apart are separate undo steps.
+/// Edits at least this far apart are separate undo steps, milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
-/// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The text changed.
     Edited,
     /// The cursor or the selection moved; the text is unchanged.
     Moved,
@@ -29,7 +27,7 @@ pub enum Effect {
     None,
 }
 
-/// Consecutive edits of the same kind are one step of undo.
+/// Consecutive edits of the same kind are one undo step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Letters of a word.
@@ -37,34 +35,34 @@ enum Step {
     Blank,
     /// Deleted letters.
     Erase,
-    /// Always a step of its own.
+    /// Always a separate step.
     Single,
 }
 
-/// A text under edit. Rows and columns are counted from 0, columns in Unicode scalars.
+/// Editable text. Rows and columns start at 0; columns count Unicode scalars.
 #[derive(Debug, Clone)]
 pub struct Editor {
     area: TextArea<'static>,
     is_json: bool,
     line_end: &'static str,
-    /// The number of edits of each step that can be undone, and redone.
+    /// Number of edits per step that can be undone; `undone`: that can be redone.
     done: Vec<usize>,
     undone: Vec<usize>,
     last: Option<(Step, (usize, usize))>,
-    /// Times of the last key and of the last edit, milliseconds.
+    /// Time of the last key, and of the last edit, milliseconds.
     now_ms: u64,
     edited_ms: u64,
-    /// First line of the screen and first column of the window.
+    /// First screen row, and first column of the window.
     top: ScreenRow,
     left: usize,
-    /// The cursor after a vertical move, and the column to which it returns once a line is long enough.
+    /// The cursor after a vertical move, and the column to return to once a line is long enough.
     goal: Option<((usize, usize), usize)>,
     query: String,
     cut: String,
 }
 
 impl Editor {
-    /// An editor; with `is_json` it colours JSON, matches brackets and indents.
+    /// An editor; `is_json` enables JSON colours, bracket matching and indentation.
     pub fn new(text: &str, is_json: bool) -> Self {
         let mut area = TextArea::new(lines_of(text));
         area.set_max_histories(MAX_EDITS);
@@ -85,7 +83,7 @@ impl Editor {
         }
     }
 
-    /// The whole text, with the line ending of the text as loaded.
+    /// The whole text, with the line ending of the loaded text.
     pub fn text(&self) -> String {
         self.area.lines().join(self.line_end)
     }
@@ -104,7 +102,7 @@ impl Editor {
         (cursor.0, cursor.1)
     }
 
-    /// Moves the cursor there, or as near as the text allows.
+    /// Moves the cursor as near to the position as the text allows.
     pub fn go_to(&mut self, row: usize, column: usize) {
         self.area.cancel_selection();
         self.jump(row, column);
@@ -115,7 +113,7 @@ impl Editor {
         self.last = None;
     }
 
-    /// Replaces the whole text, as one step of undo.
+    /// Replaces the whole text as one undo step.
     pub fn replace(&mut self, text: &str) {
         if self.text() == text {
             return;
@@ -126,7 +124,7 @@ impl Editor {
         self.go_to(row, column);
     }
 
-    /// Handles a key at a time in milliseconds; up and down move by lines of the screen.
+    /// Handles a key at a time in milliseconds; Up and Down move by screen rows.
     pub fn key(&mut self, event: KeyEvent, window: Window, now_ms: u64) -> Effect {
         self.now_ms = now_ms;
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
@@ -296,7 +294,7 @@ impl Editor {
         self.edit(Step::Single, |area| inserted(area, &text))
     }
 
-    /// Replaces a part of the text, as one step of undo; the cursor is after it.
+    /// Replaces a range as one undo step; the cursor moves after it.
     pub fn replace_part(&mut self, from: (usize, usize), to: (usize, usize), text: &str) {
         self.go_to(from.0, from.1);
         self.area.start_selection();
@@ -345,7 +343,7 @@ impl Editor {
         Some(text)
     }
 
-    /// The range of the selection; `None` without one.
+    /// The selected range, if any.
     pub fn selection(&self) -> Option<((usize, usize), (usize, usize))> {
         self.area.selection_range().filter(|(from, to)| from != to)
     }
@@ -356,13 +354,12 @@ impl Editor {
         self.jump(usize::MAX, usize::MAX);
     }
 
-    /// Clears the selection.
     pub fn unselect(&mut self) {
         self.area.cancel_selection();
     }
 
-    /// Searches a text from the cursor on, case-sensitive only if it contains an uppercase letter. Returns the number
-    /// of matches.
+    /// Searches from the cursor, case-sensitive only if the query contains an uppercase letter.
+    /// Returns the number of matches.
     pub fn find(&mut self, query: &str) -> usize {
         self.query = query.to_owned();
         self.area.cancel_selection();
@@ -393,12 +390,11 @@ impl Editor {
             .any(|line| !search::matches(line, query).is_empty())
     }
 
-    /// The text of the search; empty without one.
+    /// The search text; empty without a search.
     pub fn query(&self) -> &str {
         &self.query
     }
 
-    /// Moves to the next or previous match.
     pub fn find_next(&mut self, forward: bool) -> bool {
         self.area.cancel_selection();
         self.last = None;
@@ -409,8 +405,8 @@ impl Editor {
         }
     }
 
-    /// One step of undo, or a continuation of the last one for the same kind of edit at the same position. The
-    /// selection is deleted first; `change` returns its number of edits in the text's history.
+    /// Starts an undo step, or extends the last one for the same kind of edit at the same position.
+    /// Deletes the selection first; `change` returns its number of edits in the text's history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
         let is_same = step != Step::Single
             && self.selection().is_none()
@@ -449,14 +445,13 @@ fn inserted(area: &mut TextArea<'static>, text: &str) -> usize {
     usize::from(area.insert_str(text))
 }
 
-/// The movement of a key.
 enum Motion {
     By(CursorMove),
     To((usize, usize)),
 }
 
-/// Moves the cursor as near as the text allows. The text area jumps no further than `u16` reaches: to further rows it
-/// steps, to further columns it searches.
+/// Moves the cursor as near as the text allows. The text area jumps only within `u16`: moves row by
+/// row beyond that, and searches for further columns.
 fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
     let row = row.min(area.lines().len().saturating_sub(1));
@@ -492,8 +487,8 @@ fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     }
 }
 
-/// A pattern whose first match from `start` on is at `byte`: the text there, as much as it takes; `None` if it repeats
-/// too often.
+/// A pattern whose first match from `start` is at `byte`: just enough of the text there; `None` if
+/// it repeats too often.
 fn landmark(line: &str, start: usize, byte: usize) -> Option<String> {
     let lengths = std::iter::successors(Some(32), |length| Some(2 * length))
         .take_while(|length| *length <= 4096);

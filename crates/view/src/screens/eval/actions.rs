@@ -1,4 +1,4 @@
-//! The actions of the eval screen.
+//! Actions of the eval screen.
 
 use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
@@ -41,7 +41,8 @@ impl screen::Screen for Eval {
         }
     }
 
-    /// Chosen evals are of other runs than the open one, which a prompt of one's own is for.
+    /// Task and folders of the chosen evals; `None` for a custom prompt, which the open run's
+    /// models answer.
     fn shown_instead(&self) -> Option<Vec<String>> {
         if self.chosen.is_empty() || self.chat.is_some() {
             return None;
@@ -539,7 +540,7 @@ fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
     Vec::new()
 }
 
-/// Leaves the innermost.
+/// Leaves the innermost of: the filter's text, zoom, the pane, filters, the chosen evals.
 fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if eval.filter.is_typing {
         eval.filter.is_typing = false;
@@ -616,7 +617,7 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
     }
 }
 
-/// Where nothing is open, opens the newest run of the open task that was compared with its base.
+/// If no run is open, opens the newest run of the open task with a comparison to its base.
 fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
     let newest = shared
         .compared_run()

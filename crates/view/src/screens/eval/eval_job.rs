@@ -31,12 +31,12 @@ enum EvalStatus {
     Failed(String),
 }
 
-/// The folder of evals outside of runs.
+/// Folder of evals outside of runs.
 pub(super) fn evals_folder(data: &Path) -> PathBuf {
     data.join("evals")
 }
 
-/// Why none can be started.
+/// Why no eval can be started.
 pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     match shared.current_run() {
         Some(run) if eval.started.is_none() => run
@@ -56,14 +56,15 @@ pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     shared.no_task()
 }
 
-/// The last line of the eval in progress.
+/// The last log line of the eval in progress.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
     eval.started
         .as_ref()
         .map(|started| format!("eval running: {}", started.progress))
 }
 
-/// Asks the worker of an active run; else asks for the prompt set. Without a run, asks for a baseline.
+/// Requests an eval from the worker of an active run, else asks for the prompt set. Without a run,
+/// asks for a baseline.
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else {
         return ask_baseline(eval, shared);
@@ -77,7 +78,7 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Asks for a prompt set of the open task, which the base model of Launch answers; no run is needed.
+/// Asks for a prompt set of the open task for Launch's base model; needs no run.
 pub(super) fn ask_baseline(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = &shared.task else {
         return Vec::new();
@@ -117,7 +118,7 @@ fn ask_set(
     })));
 }
 
-/// Says what is evaluated, and asks for confirmation.
+/// Confirms a baseline eval.
 fn confirm_baseline(shared: &mut Shared, on: String) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
         return;
@@ -183,7 +184,7 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Shows the estimated cost, as far as it was measured, and asks for confirmation.
+/// Confirms an eval, showing the estimated cost as far as measured.
 fn confirm(shared: &mut Shared, on: String) {
     let Some(run) = shared.current_run() else {
         return;
@@ -317,7 +318,8 @@ fn begin(
     )]
 }
 
-/// Starts a process that survives the terminal, with its output in the folder. The flag is set when it exits.
+/// Starts a process that survives the terminal, with its output in the folder. The flag is set when
+/// it exits.
 fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
     let failed =
         |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
@@ -342,7 +344,7 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
     let mut child = process.spawn().map_err(failed)?;
     let ended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ended);
-    // Reaps the process, which would otherwise stay a zombie while the view lives.
+    // Reaps the process, which would otherwise remain a zombie.
     let waiting = move || {
         let _ = child.wait();
         seen.store(true, Ordering::Release);
@@ -354,7 +356,7 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
     Ok(ended)
 }
 
-/// Looks once for a running eval of an earlier session.
+/// Searches once for a running eval of an earlier session.
 pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if std::mem::replace(&mut eval.looked, true) {
         return Vec::new();
@@ -429,7 +431,7 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn status(folder: &Path, ended: &AtomicBool) -> EvalStatus {
-    // Checked before the result: a process that ends in between has left one.
+    // Checked before the result: a process that ends in between has written one.
     let is_running = !ended.load(Ordering::Acquire) || RunLock::is_held(folder);
     if folder.join(RESULT_FILE).is_file() {
         return EvalStatus::Done;

@@ -1,4 +1,5 @@
-//! The summary: rates with 95% CI, the significance of the difference, the matrix of outcomes, tiers, tags.
+//! Summary pane: rates with 95% CI, the significance of the difference, the outcome matrix, tiers,
+//! tags.
 
 use std::ops::Range;
 
@@ -23,15 +24,15 @@ use crate::theme::Theme;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::{fitted, padded, wrapped};
 
-/// Rows of the full summary with its frame.
+/// Rows of the full summary including its frame.
 pub(super) const FULL_ROWS: u16 = 16;
 pub(super) const SHORT_ROWS: u16 = 7;
 
-/// Columns of the matrix and the tiers beside the rates.
+/// Minimum columns of the matrix and the tiers next to the rates.
 const BESIDE: u16 = 40;
 const LABEL: usize = 22;
 const CELL: usize = 21;
-/// Columns of the difference, and those of the rates and sentences at least.
+/// Columns of the difference; [`MIN_RATES`]: minimum columns of the rates and sentences.
 const DIFFERENCE: usize = 32;
 const MIN_RATES: usize = 60;
 
@@ -89,7 +90,7 @@ pub(super) fn content<'a>(
     }
 }
 
-/// The action that a cell of the matrix stands for.
+/// The action that filters by a cell of the matrix.
 fn action_of(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Fixed => "eval.fixed",
@@ -99,7 +100,7 @@ fn action_of(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A line, and the cells of the matrix in it.
+/// A line, and the columns of matrix cells in it.
 type Linked = (Line<'static>, Vec<(Range<usize>, Outcome)>);
 
 fn plain(lines: Vec<Line<'static>>) -> Vec<Linked> {
@@ -132,13 +133,13 @@ struct SummaryText<'a> {
     eval: &'a Eval,
     shared: &'a Shared,
     versus: &'a Versus,
-    /// `None` of a single eval.
+    /// `None` for a single eval.
     pair: Option<&'a PairedComparison>,
     width: usize,
 }
 
 impl SummaryText<'_> {
-    /// The outcomes that have a cell.
+    /// The outcomes with a cell in the matrix.
     fn outcomes(&self) -> &'static [Outcome] {
         match self.pair {
             Some(_) => &[
@@ -159,7 +160,7 @@ impl SummaryText<'_> {
         }
     }
 
-    /// The number of prompts with an outcome; of a single eval, of answers.
+    /// Number of prompts with an outcome; for a single eval, of answers.
     fn count(&self, outcome: Outcome) -> usize {
         let alone = || match (outcome, self.tiers_alone()) {
             (Outcome::Both, [.., valid]) => valid,
@@ -168,7 +169,7 @@ impl SummaryText<'_> {
         self.pair.map_or_else(alone, |pair| pair.count(outcome))
     }
 
-    /// The answers of a single eval by tier, as [`Tier`]s rise.
+    /// Answers of a single eval by tier, in the order of [`Tier`].
     fn tiers_alone(&self) -> [usize; 3] {
         let summary = &self.versus.evals[0].summary;
         let count = |rate: f64| (rate * summary.n as f64).round() as usize;
@@ -204,14 +205,14 @@ impl SummaryText<'_> {
             ];
             return vec![(inside, [below(self), empty(), rest.concat()].concat())];
         }
-        // The matrix is as wide as its numbers.
+        // The matrix is as wide as its counts.
         let matrix = self
             .matrix()
             .iter()
             .map(|(line, _)| line.width())
             .max()
             .unwrap_or(0) as u16;
-        // What the rates and their differences leave is free.
+        // Columns not used by the rates and their differences.
         let evals = self.versus.evals.len();
         let wide = LABEL + evals * (CELL + 1) + if self.pair.is_some() { DIFFERENCE } else { 0 };
         let free = usize::from(inside.width).saturating_sub(wide.max(MIN_RATES)) as u16;
@@ -234,7 +235,7 @@ impl SummaryText<'_> {
         ]
     }
 
-    /// A table with a row per measure and a column per eval, and the difference of the selected pair.
+    /// Table with a row per measure, a column per eval, and the difference of the selected pair.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let wide = self.is_wide();
@@ -248,7 +249,7 @@ impl SummaryText<'_> {
             ));
         }
         let mut lines = vec![Line::from(heading)];
-        // How conversations ended is a histogram of its own.
+        // The endings of conversations have their own histogram.
         let is_shown = |row: &MeasureRow| {
             !matches!(row.measure, Measure::Ended | Measure::CallsPerConversation)
         };
@@ -270,7 +271,7 @@ impl SummaryText<'_> {
         self.versus.evals.iter().map(|eval| &eval.summary).collect()
     }
 
-    /// A row of the table; where a column is narrow, its cells are without intervals and reasons.
+    /// A row of the table; cells of narrow columns omit intervals and reasons.
     fn row(&self, label: &str, cells: &[Cell]) -> Vec<Span<'static>> {
         let theme = &self.shared.theme;
         let room = (self.width.saturating_sub(LABEL) / cells.len().max(1)).saturating_sub(1);
@@ -309,7 +310,7 @@ impl SummaryText<'_> {
         conversations::overview(self.shared, &self.summaries(), second, self.width)
     }
 
-    /// Errors of endpoints, costs and speed, below the verdict: they prove nothing.
+    /// Endpoint errors, cost and speed, below the verdict because they are no evidence for it.
     fn costs(&self) -> Vec<Line<'static>> {
         let rows = cost_rows(&self.summaries());
         rows.iter()
@@ -317,13 +318,14 @@ impl SummaryText<'_> {
             .collect()
     }
 
-    /// Whether the table has a column for the difference.
+    /// Whether the table has a difference column.
     fn is_wide(&self) -> bool {
         self.pair.is_some()
             && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + DIFFERENCE
     }
 
-    /// The verdict on both metrics, the numbers of prompts that would show more, and where failures gather.
+    /// The verdict on both metrics, the number of prompts needed to detect more, and clusters of
+    /// failures.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let needed = self
@@ -352,7 +354,7 @@ impl SummaryText<'_> {
             .collect()
     }
 
-    /// The verdict; of a single eval, that there is none.
+    /// The verdict; for a single eval, a sentence that there is none.
     fn sentence(&self) -> (String, Role) {
         let Some(pair) = self.pair else {
             let summary = &self.versus.evals[0].summary;
@@ -379,7 +381,7 @@ impl SummaryText<'_> {
         (format!("{which}{}", pair.sentence()), pair.level().into())
     }
 
-    /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
+    /// Outcome counts; each cell has its key, and the cell that filters the list is highlighted.
     fn matrix(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let width = |outcome| self.cell_text(outcome).width() + self.key(outcome).width();
@@ -407,7 +409,7 @@ impl SummaryText<'_> {
         ]
     }
 
-    /// Cells after a beginning, each with what follows it.
+    /// Cells after a leading span, each with its count.
     fn cells(
         &self,
         start: Span<'static>,
@@ -464,7 +466,7 @@ impl SummaryText<'_> {
         })
     }
 
-    /// The number of answers that moved from one tier to another; for a single eval, the number in each.
+    /// Transition counts between tiers; for a single eval, the count in each tier.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let heading = Tier::ALL.map(|tier| {
@@ -513,7 +515,7 @@ impl SummaryText<'_> {
         lines
     }
 
-    /// The rates of each tag.
+    /// Rates by tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let sides = self
@@ -523,7 +525,7 @@ impl SummaryText<'_> {
             .map(|place| &self.versus.evals[place].summary);
         let mut texts: Vec<String> = Vec::new();
         for row in tag_rows(&sides.collect::<Vec<_>>()) {
-            // Many tags fit without their intervals, which the exports have.
+            // Intervals are omitted to fit many tags; the exports contain them.
             let rates: Vec<String> = row.cells.iter().map(Cell::short).collect();
             let rates = rates.join("→");
             match (row.measure, texts.last_mut()) {
@@ -537,7 +539,7 @@ impl SummaryText<'_> {
         if texts.is_empty() {
             return Vec::new();
         }
-        // A tag with its rates is never broken over two lines.
+        // A tag and its rates stay on one line.
         let mut lines = vec![String::from("valid by tag")];
         for text in texts {
             let Some(line) = lines.last_mut() else { break };
@@ -554,7 +556,7 @@ impl SummaryText<'_> {
             .collect()
     }
 
-    /// The five most important lines.
+    /// The five most important lines, for a low pane.
     fn short(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let sides: Vec<_> = self
@@ -595,7 +597,7 @@ impl SummaryText<'_> {
             ),
             ("  parse ", cells(&|summary| percent(summary.parse))),
         ];
-        // Parts that do not fit are left out.
+        // Items that do not fit are omitted.
         for (name, text) in others {
             if rates.width() + name.width() + text.width() <= self.width {
                 rates.spans.extend([label(name), Span::raw(text)]);

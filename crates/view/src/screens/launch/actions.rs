@@ -1,4 +1,4 @@
-//! The actions of the launch screen.
+//! Actions of the launch screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
@@ -21,7 +21,7 @@ use crate::widgets::field::Field;
 use crate::widgets::filter::{Filter, TextField};
 use crate::widgets::list_cursor::Cursor;
 
-/// How often the devices are read while the screen is in front, and Slurm is asked for its partitions, seconds.
+/// Interval, in seconds, for reading the devices and Slurm's partitions while the screen is shown.
 const LOOK_SECONDS: u64 = 5;
 const ASK_SECONDS: u64 = 30;
 
@@ -64,7 +64,7 @@ impl screen::Screen for Launch {
         draw::content(self, shared, place)
     }
 
-    // A text under edit belongs to the row under the cursor.
+    // Edited text belongs to the row under the cursor.
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             FORM if self.edit.is_none() => Some(&mut self.cursor),
@@ -336,7 +336,7 @@ const ACTIONS: &[Action] = &[
         &["esc"],
         IN_FORM,
         |launch, shared| {
-            // In a text field escape belongs to the field.
+            // In a text field the field handles Escape.
             if launch.edit.is_some() {
                 return edit_key(
                     launch,
@@ -466,8 +466,7 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
     }
 }
 
-/// Reads the devices again.
-/// Reads the prompt sets, too: the checks are a part of it.
+/// Starts the forecast. Reads the devices and, for the checks, the prompt sets again.
 fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
     let mut commands = start_gate::read(launch, shared);
     commands.extend(start_run::forecast(launch, shared, samples));
@@ -486,7 +485,6 @@ fn look_at_devices(shared: &Shared) -> Command {
     )
 }
 
-/// Asks Slurm for its partitions.
 fn ask_for_partitions() -> Command {
     let ask = || match partitions() {
         // Most machines have no Slurm.
@@ -519,8 +517,8 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
             }
             return refresh(launch, shared);
         }
-        // A value invalid for its key is rejected; one that conflicts with another key is accepted, since that one may
-        // be set next.
+        // A value invalid for its key is rejected; a conflict with another key is accepted, since
+        // that key may be set next.
         (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => {
             return set(launch, shared, key.name, field.text());
         }
@@ -533,7 +531,6 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
     Vec::new()
 }
 
-/// Starts editing the row under the cursor.
 fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match selected(launch) {
         None => {}
@@ -572,7 +569,7 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// Sets the next value of the row under the cursor; `by` is 1 or -1.
+/// Selects the next (`by` = 1) or previous (-1) value of the row under the cursor.
 fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
     match selected(launch) {
         Some(Row::Preset) => {

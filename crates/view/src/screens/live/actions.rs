@@ -1,4 +1,4 @@
-//! The actions of the live screen.
+//! Actions of the live screen.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ const fn action(
     Action::new(id, title, hint, keys, scope, perform).unless(no_run)
 }
 
-/// The same without a hint.
+/// As [`action`] without a hint.
 const fn quiet(
     id: &'static str,
     title: &'static str,
@@ -508,7 +508,7 @@ const ACTIONS: &[Action] = &[
     ),
 ];
 
-/// Leaves the innermost: a filter, a list over the chart, the prompt, the pane.
+/// Leaves the innermost of: a filter, a list over the chart, the prompt, the pane.
 fn back(live: &mut Live, _: &mut Shared) -> Vec<Command> {
     let is_cleared = match live.pane {
         METRICS | CHOOSER => live.metrics.clear(),
@@ -563,7 +563,7 @@ fn assignments(text: &str) -> Result<Verb, String> {
     Verb::set(text.split_whitespace())
 }
 
-/// The parameters are those of this run, even if another one is open when the question is answered.
+/// Asks for parameters of this run, even if another one is open when the question is answered.
 fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Ok(Target { path, .. }) = live.target(shared) else {
         return Vec::new();
@@ -575,7 +575,7 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
             .and_then(crate::run::Series::last)
     });
     let text = now.map_or_else(String::new, |rate| {
-        // The shortest digits of a float32: a schedule's product has 17.
+        // Shortest digits of a float32: a schedule's product would have 17.
         format!("learning_rate={:e}", rate as f32)
     });
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";

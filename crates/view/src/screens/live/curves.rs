@@ -1,4 +1,4 @@
-//! The curves of a run: the visible range of steps, and the panes that draw them, large and small.
+//! Curves of a run: the visible range of steps, and the large and small panes that draw them.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -61,7 +61,7 @@ pub(super) fn large<'a>(
     }
 }
 
-/// The markers in the visible range with their meanings.
+/// Markers in the visible range with their meanings.
 fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
     let is_shown = |step: &u64| (chart.steps.0..=chart.steps.1).contains(step);
@@ -123,7 +123,7 @@ fn note(run: &FollowedRun, subject: Subject<'_>) -> &'static str {
     }
 }
 
-/// Rows of the legend above the large chart, and of the chart itself; the rest is for the subject's note.
+/// Rows of the legend above the large chart, and of the chart; the rest is for the subject's note.
 fn rows_of_chart(subject: Subject<'_>, rows: usize) -> (usize, usize) {
     let above = usize::from(rows >= 4);
     let note = usize::from(rows >= 9 && !subject.note.is_empty());
@@ -208,7 +208,7 @@ fn chart<'a>(
             last,
         });
     }
-    // Dots of several tasks would not say whose they are: their curves do.
+    // Eval dots do not identify their task: with several tasks their curves are shown instead.
     let first = subject.is_first() && tasks == [""];
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
     // A task may have rewards above 1.
@@ -243,8 +243,8 @@ fn chart<'a>(
     }
 }
 
-/// The curves of a run: of several tasks each has its own instead of one of all, of the second metric where that is the
-/// share of valid completions, since rewards have other scales.
+/// Curves of a run; with several tasks, one per task. For the first subject these are the shares of
+/// valid completions, since rewards of tasks have different scales.
 fn own_curves<'r>(
     run: &'r FollowedRun,
     tasks: &[&str],
@@ -272,10 +272,10 @@ fn own_curves<'r>(
         .collect()
 }
 
-/// The sign of an eval's exact match.
+/// Symbol of an eval's exact match.
 const EXACT: &str = "◇";
 
-/// The rates of an eval: exact match below valid, so that valid is on top where both are equal.
+/// Rates of an eval; valid is drawn on top of an equal exact match.
 fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
     let role = if eval.who() == Target::Base {
         Role::Base
@@ -297,8 +297,8 @@ fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
         })
 }
 
-/// Values at the cursor: raw, smoothed, and the spread of rewards within groups. What does not fit is left out, the
-/// least important first.
+/// Values at the cursor: raw, smoothed, and the standard deviation of rewards within groups. Omits
+/// the least important ones that do not fit.
 fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let width = |part: &Vec<Span<'_>>| part.iter().map(Span::width).sum::<usize>();
     let of = |smoothed: usize| readout_parts(shared, run, chart, smoothed);
@@ -322,7 +322,7 @@ fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize
     line
 }
 
-/// The parts of the readout; so many curves also with the smoothed value and the spread.
+/// Items of the readout; the first `smoothed_curves` also with the smoothed value and the spread.
 fn readout_parts(
     shared: &Shared,
     run: &FollowedRun,
@@ -390,7 +390,8 @@ fn readout_parts(
     parts
 }
 
-/// Events by step as letters for the axis; a rarer one covers a more frequent one, but a checkpoint not its eval.
+/// Events by step as letters for the axis; a rarer event hides a more frequent one, but a
+/// checkpoint does not hide its eval.
 fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
     let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
@@ -413,7 +414,7 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
         .collect()
 }
 
-/// The meaning of a step's marks; `None` without marks.
+/// Meaning of a step's marks; `None` without marks.
 fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     let history = &run.history;
     let checkpoint = history
@@ -429,10 +430,10 @@ fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-/// The narrowest and the lowest small chart.
+/// Minimum columns and rows of a small chart.
 const SMALL: (u16, u16) = (34, 7);
 
-/// The number of the line of the filter among the boxes of the small charts.
+/// Box number of the filter line among those of the small charts.
 pub(super) const FILTER: usize = usize::MAX;
 
 /// As many small charts as fit, below their filter.
@@ -485,7 +486,7 @@ pub(super) fn small<'a>(
             &note,
         )]);
     }
-    // The key goes to the first of them.
+    // The first chart shows the key.
     let pane = if place.part == 0 { METRICS } else { "" };
     if subjects.is_empty() {
         let line = Line::styled(
@@ -525,7 +526,7 @@ pub(super) fn small<'a>(
     }
 }
 
-/// One line: the reward as a sparkline, for narrow terminals.
+/// One line for narrow terminals: the reward as a sparkline.
 pub(super) fn one_line(
     live: &Live,
     shared: &Shared,
@@ -560,7 +561,7 @@ pub(super) fn one_line(
     ])
 }
 
-/// The latest values up to a step.
+/// The latest `count` values up to a step.
 pub(super) fn up_to(series: &Series, last: u64, count: u64) -> Vec<f64> {
     series
         .between((last + 1).saturating_sub(count), last)

@@ -1,4 +1,4 @@
-//! The actions of the prompts screen.
+//! Actions of the prompts screen.
 
 use super::by_hand::HAND;
 use super::editing::EditTarget;
@@ -418,7 +418,7 @@ fn nothing_to_undo(prompts: &Prompts, shared: &Shared) -> Option<String> {
         .or_else(|| by_hand(prompts, shared))
 }
 
-/// Why the rows are out of sight.
+/// Why the rows are hidden: a hand conversation is shown.
 fn by_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
     let text = || {
         format!(
@@ -433,7 +433,7 @@ fn no_task(prompts: &Prompts, shared: &Shared) -> Option<String> {
     shared.no_task().or_else(|| by_hand(prompts, shared))
 }
 
-/// Why no file can be opened: not that of a task that cannot be read.
+/// Why no file can be opened, except that of an unreadable task.
 fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
     let is_known = shared
         .task_error
@@ -474,7 +474,7 @@ fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// Marks the row, or unmarks it, and goes to the next one.
+/// Toggles the row's mark and moves to the next one.
 fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let length = prompts.shown.len();
     if let Some(index) = prompts
@@ -562,7 +562,8 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Where the task cannot be read; else the finding in the health pane; else the row; else the first unreadable set.
+/// Opens in the external editor: the file of an unreadable task; else the finding in the health
+/// pane, the row, or the first unreadable set.
 fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if let Some((path, line)) = shared
         .task_error
@@ -595,7 +596,7 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     save::outside(prompts, shared, file, line)
 }
 
-/// Filters the table by the finding; what is not among the rows is opened in the editor.
+/// Filters the table by the finding; opens the editor for a finding outside of the rows.
 fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(group) = prompts
         .finding

@@ -1,4 +1,5 @@
-//! Writes rows and the system text into the task's files in the background; an embedded task is copied first.
+//! Writes rows and the system text to the task's files in the background; an embedded task is
+//! copied first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,22 +21,22 @@ use crate::shared::{self, OpenTask, Shared};
 use crate::task::{PromptSet, TASK_FILE};
 use crate::task_files::{self, Home};
 
-/// An edit of the files, run on its own thread: reads texts by file name (empty if there is no file yet), returns the
-/// files and their new texts.
+/// An edit of the files, run on its own thread: reads texts by file name (empty for a missing
+/// file), returns the files and their new texts.
 type Rewrite = Box<
     dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<Vec<(String, String)>, String>
         + Send,
 >;
 
-/// Bytes of earlier texts that are kept for undo.
+/// Bytes of earlier texts kept for undo.
 const MAX_UNDO_BYTES: usize = 256 << 20;
-/// Digits of a new id.
+/// Maximum digits of a new id.
 const MAX_DIGITS: usize = 32;
 
-/// With the row to select afterwards, or why it failed.
+/// The edit with the row to select afterwards, or why it cannot be made.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
-/// Saves the text under edit.
+/// Saves the edited text.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -93,7 +94,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
     }
 }
 
-/// Restores a row that is gone from its file, with a new value of one member.
+/// Restores a row that is missing from its file, with a new value of one member.
 fn again(
     open: &Arc<OpenTask>,
     set: PromptSet,
@@ -175,7 +176,7 @@ fn insert(
     Ok((rewrite, Some((set, after + 1))))
 }
 
-/// Duplicates a row after itself, with a new id if rows have ids.
+/// Inserts a copy below a row, with a new id if rows have ids.
 pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -196,7 +197,7 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
     write(prompts, shared, made, Done::Files("duplicated"), None)
 }
 
-/// Deletes the row if it is still in its line.
+/// Deletes the row if it is still on its line.
 pub(super) fn delete(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -227,7 +228,7 @@ pub(super) fn delete(
     )
 }
 
-/// Applies a template to rows; rows that it does not change keep every byte.
+/// Applies a template to rows; unchanged rows keep every byte.
 pub(super) fn edit_rows(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -285,7 +286,6 @@ pub(super) fn edit_rows(
     )
 }
 
-/// Adds imported rows to their sets.
 pub(super) fn import_rows(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -313,7 +313,7 @@ pub(super) fn import_rows(
     )
 }
 
-/// Restores the files as they were before the last change of rows, if they still hold what that wrote.
+/// Restores the files from before the last change of rows, if they still contain what it wrote.
 pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(last) = prompts.undo.last().map(|file| file.change) else {
         return Vec::new();
@@ -366,8 +366,8 @@ pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Returns an unused id that continues the number at the end of the ids. `None` if the row before has no id of its own.
-/// of its own.
+/// An unused id that continues the number at the end of the ids; `None` if the previous row has no
+/// explicit id.
 fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     let like = rows
         .iter()
@@ -379,7 +379,7 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
         .id
         .trim_end_matches(|letter: char| letter.is_ascii_digit());
     let digits = like.id.len() - stem.len();
-    // A row may bring an id of any number of digits.
+    // Limits ids with very many digits in the file.
     let width = digits.min(MAX_DIGITS);
     let numbers = rows
         .iter()
@@ -389,10 +389,9 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     Some(format!("{stem}{dash}{next:0width$}"))
 }
 
-/// Writes the files, and closes the editor if it still edits the text that was saved.
-/// What is said once files are written.
+/// What to do once the files are written.
 enum Done {
-    /// What was done to them; their names follow.
+    /// Shows this notice, followed by the file names.
     Files(&'static str),
     Row(String),
 }
@@ -420,7 +419,7 @@ fn write(
     let work = move || -> Result<(Home, Vec<FileChange>), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
-            // A new task may have no file yet for a set.
+            // A new task may lack the file of a set.
             if home.task.path(file).is_ok_and(|path| !path.exists()) {
                 return Ok(String::new());
             }

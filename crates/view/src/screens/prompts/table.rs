@@ -1,5 +1,5 @@
-//! The lines of the prompts screen: the table, the selected row as the model sees it, the findings of the health
-//! report.
+//! Lines of the prompts screen: the table, the selected row as the model sees it, the findings of
+//! the health report.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
@@ -27,7 +27,8 @@ fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)>
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))
 }
 
-/// Widths of the columns set, id, tokens, expected, solve rate, tags; the rest is for the text. 0: hidden.
+/// Widths of the columns set, id, tokens, expected, solve rate, tags; the text gets the rest. 0:
+/// hidden.
 fn widths(shared: &Shared, columns: usize) -> [usize; 6] {
     let rate = if has_solve_rates(shared) {
         "solved".len()
@@ -69,7 +70,7 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     lines
 }
 
-/// The titles of the columns with their widths; the first has room for the mark.
+/// Column titles with their widths; the first has space for the cursor mark.
 pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, u16)> {
     let titles: Vec<_> = titles(shared, columns).collect();
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
@@ -80,7 +81,7 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
         } else {
             (name.to_owned(), width)
         };
-        // The words have the rest.
+        // The text column gets the rest.
         let width = if at == last {
             width + columns.saturating_sub(used + 1)
         } else {
@@ -94,7 +95,7 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
     titles.into_iter().enumerate().map(title).collect()
 }
 
-/// The visible columns for a width, with their titles and widths.
+/// Columns visible at a width, with their titles and widths.
 fn titles(
     shared: &Shared,
     columns: usize,
@@ -112,14 +113,13 @@ fn titles(
     all.into_iter().filter(|(_, _, width)| *width > 0)
 }
 
-/// The column with a title, by its number.
+/// The column at a title's index.
 pub(super) fn column(shared: &Shared, columns: usize, title: usize) -> Option<Column> {
     titles(shared, columns)
         .nth(title)
         .map(|(column, ..)| column)
 }
 
-/// The cells of a visible row.
 pub(super) fn cells(
     prompts: &Prompts,
     shared: &Shared,
@@ -183,7 +183,7 @@ pub(super) fn cells(
     titles(shared, columns).zip(widths).map(cell).collect()
 }
 
-/// The beginning of the user's prompt, or the part that matches the filter.
+/// The start of the user's prompt, or the match of the filter.
 fn words(
     prompts: &Prompts,
     shared: &Shared,
@@ -192,7 +192,7 @@ fn words(
 ) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
-    // A longer word is in no row: each row that is drawn would read it again.
+    // A longer word cannot match, and every drawn row would be searched for it.
     let word = plain_words(prompts.filter.text())
         .next()
         .filter(|word| word.len() <= 4 * SEARCHED_LETTERS);
@@ -211,7 +211,7 @@ fn words(
     else {
         return plain();
     };
-    // If the match would be cut off, the words before it are left out.
+    // Starts at the match if it would otherwise be truncated.
     let start = if place + word.len() < columns {
         0
     } else {
@@ -333,7 +333,7 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
     invalid.chain(others).collect()
 }
 
-/// Where the tokens of the prompt go, and the room that they leave.
+/// Prompt tokens by use, and the tokens left for the completion.
 fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
     let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else {
         return Vec::new();
@@ -361,7 +361,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
         theme.style(if room == 0 { Role::Bad } else { Role::Faint }),
     ));
     if let Some(expected) = tokens.expected {
-        // One more for the end of the turn.
+        // Plus the end-of-turn token.
         let fits = expected < completion;
         let text = if fits {
             "; expected answer ".to_owned()
@@ -377,7 +377,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     lines
 }
 
-/// What the open run knows of the selected training row.
+/// The selected training row's solve rate in the open run.
 fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> {
     let entry = prompts
         .selected()
@@ -401,7 +401,7 @@ fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> 
     Some(Line::styled(text, shared.theme.style(Role::Faint)))
 }
 
-/// The changes that the template under edit makes to the row under the cursor.
+/// Changes to the row under the cursor by the edited template.
 pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
@@ -434,7 +434,7 @@ pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
         .place
 }
 
-/// The head of the health report: what each set contains.
+/// Head of the health report: the contents of each set.
 pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let set = |set: &crate::dataset::health::SetHealth| {
@@ -472,7 +472,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
             None => "checking expected answers ...".to_owned(),
         },
         true if given == 0 => "no expected answers: rows are scored for validity only".to_owned(),
-        // What they are compared with is known once a conversation or a program has ended.
+        // The compared value is known only after a conversation or program has ended.
         true if absent == all => {
             format!("expected answers: {given}, compared when an answer is scored")
         }

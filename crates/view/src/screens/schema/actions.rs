@@ -1,4 +1,4 @@
-//! The actions of the schema screen.
+//! Actions of the schema screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -401,7 +401,7 @@ fn no_text(_: &Schema, shared: &Shared) -> Option<String> {
         .flatten()
 }
 
-/// Why `task.toml` and what defines answers cannot change places.
+/// Why the editor cannot switch between `task.toml` and the definition.
 fn one_text(_: &Schema, shared: &Shared) -> Option<String> {
     let open = match (&shared.task, shared.no_task()) {
         (Some(open), _) => open,
@@ -432,7 +432,7 @@ fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
         .then(|| "the task runs no command and no tool and asks no judge".to_owned())
 }
 
-/// Selects another sample, and puts it to the programs.
+/// Selects another sample, and scores it with the programs.
 fn choose_sample(schema: &mut Schema, shared: &mut Shared, by: isize) -> Vec<Command> {
     let samples = shared
         .task
@@ -493,7 +493,7 @@ fn revert(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Leaves the innermost: the list of completions, the selection and the search, typing.
+/// Leaves the innermost of: the list of completions, the selection and the search, typing.
 fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     if schema.completion.take().is_some() {
         return Vec::new();
@@ -515,7 +515,7 @@ fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// After undo or redo. What could be completed before is not where it was.
+/// After undo or redo: closes the completion list, whose position may be outdated.
 fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str) -> Vec<Command> {
     schema.completion = None;
     if !is_done {
@@ -569,7 +569,7 @@ fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 
 pub(super) fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
     schema.pane = match pane {
-        // Other tasks have none: the focus passes over it.
+        // Other tasks have no program pane: the focus skips it.
         PROGRAM if !program_pane::needs_trust(shared) => {
             if schema.pane == OUTLINE {
                 SCORES
@@ -613,7 +613,8 @@ pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Chang
         Change::Schema => {
             let is_shown = shared.screen == Screen::Schema;
             if !is_shown {
-                // Results of an older schema are not shown as this one's, neither in the stages of runs nor here later.
+                // Results of an older schema are not shown as current, neither in the stages of
+                // runs nor here.
                 (shared.draft.expected, schema.degenerate) = (None, None);
             }
             let shown = if is_shown {
@@ -658,7 +659,7 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     changed(schema, shared, effect)
 }
 
-/// A changed text becomes the draft.
+/// Stores a changed text as the draft.
 pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
@@ -669,7 +670,7 @@ pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) 
     file::edited(shared, text)
 }
 
-/// Moves the cursor of the editor as a key of a text field does.
+/// Moves the editor's cursor as a text field does for this key.
 fn move_by(schema: &mut Schema, shared: &mut Shared, code: KeyCode) -> Vec<Command> {
     interaction::edit(schema, shared, KeyEvent::new(code, KeyModifiers::NONE))
 }

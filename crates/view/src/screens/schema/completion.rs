@@ -19,16 +19,15 @@ use crate::theme::Theme;
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
-/// Rows of the list, and its widest line.
+/// Maximum rows of the list; `MAX_COLUMNS`: of its widest line.
 const MAX_ROWS: usize = 8;
 const MAX_COLUMNS: usize = 72;
 
-/// Completions at the cursor.
 #[derive(Debug)]
 pub(super) struct Completion {
     items: Vec<Item>,
     pub(super) cursor: Cursor,
-    /// The range that an inserted entry replaces.
+    /// Start of the range replaced by an inserted entry.
     from: Place,
     to: Place,
 }
@@ -38,12 +37,12 @@ struct Item {
     label: String,
     /// JSON text.
     insert: String,
-    /// The number of letters by which the cursor moves back afterwards.
+    /// Letters to move the cursor back after inserting.
     back: usize,
     detail: String,
 }
 
-/// The string at the cursor, or the gap in which one may be inserted.
+/// The string at the cursor, or the gap where one can be inserted.
 struct Site {
     /// The node whose key or value is completed, or the container of a new entry.
     node: usize,
@@ -55,7 +54,7 @@ struct Site {
 }
 
 impl Completion {
-    /// The completion at the editor's cursor, `None` without one. Only `asked` for, it opens outside of strings.
+    /// The completion at the editor's cursor, if any. Outside of strings it opens only if `asked`.
     pub(super) fn at_cursor(editor: &Editor, structure: &Structure, asked: bool) -> Option<Self> {
         let site =
             in_string(editor, structure).or_else(|| in_gap(editor, structure).filter(|_| asked))?;
@@ -82,7 +81,7 @@ impl Completion {
         })
     }
 
-    /// Whether a key chose another entry.
+    /// Handles a key that selects another entry; returns whether it did.
     pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
         let rows = match event.code {
             KeyCode::Down => 1,
@@ -107,7 +106,7 @@ impl Completion {
         editor.go_to(row, column.saturating_sub(item.back));
     }
 
-    /// The area of the list: below the cursor's position on the screen, or above if there is more space.
+    /// Area of the list: below the cursor's screen position, or above if there is more space.
     pub(super) fn area(&self, area: Rect, (column, row): (u16, u16)) -> Option<Rect> {
         let (labels, widest) = self.widths();
         let columns = (labels + 2 + widest)
@@ -140,7 +139,7 @@ impl Completion {
         )
     }
 
-    /// Columns of the longest label, and of the longest detail.
+    /// Columns of the longest label and of the longest detail.
     fn widths(&self) -> (usize, usize) {
         let labels = self
             .items
@@ -190,7 +189,6 @@ fn letters(editor: &Editor, row: usize) -> Vec<char> {
         .map_or_else(Vec::new, |line| line.chars().collect())
 }
 
-/// The string in which the cursor is.
 fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let line = letters(editor, cursor.0);
@@ -220,7 +218,7 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
                 key.or_else(|| is_text.then_some((index, false, node.start)))
             })?;
     let typed = line.get(start.1 + 1..cursor.1)?.iter().collect();
-    // An open string extends to the end of its line: only letters of a name are replaced.
+    // An unterminated string extends to the end of its line: replace only letters of a name.
     let rest = line
         .get(cursor.1..)?
         .iter()
@@ -241,7 +239,7 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     })
 }
 
-/// A gap in which a key or a value is missing.
+/// A gap where a key or value is missing.
 fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let gap = |node, is_key, is_new| {
@@ -354,7 +352,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
     }
 }
 
-/// The empty value of a keyword, and the number of letters by which the cursor moves back into it.
+/// The empty value of a keyword, and the number of letters to move the cursor back into it.
 fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     match keyword.holds {
         _ if matches!(
@@ -379,7 +377,7 @@ fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     }
 }
 
-/// Whether a colon follows a position; else the comma that a member before the next one needs.
+/// Whether a colon follows a position; otherwise the comma required before the next member.
 fn after(editor: &Editor, (row, column): Place) -> (bool, &'static str) {
     let rows = editor.lines().iter().skip(row).enumerate();
     let mut rest =
@@ -462,7 +460,7 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
     }
 }
 
-/// The definitions and anchors that a reference can name.
+/// Definitions and anchors that a reference can name.
 fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
     let all = 0..structure.nodes.len();
     let is_definition = |index: &usize| {

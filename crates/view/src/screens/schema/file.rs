@@ -1,4 +1,4 @@
-//! The schema's file and its text under edit: opening, compiling, saving, the external editor, changes on disk.
+//! The schema's file and its edited text: open, compile, save, external editor, changes on disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::task::TASK_FILE;
 use crate::task_files::{self, SaveError};
 use crate::widgets::editor::Editor;
 
-/// Opens a task's definition, or `task.toml` where that was chosen or is unsaved.
+/// Opens a task's definition, or `task.toml` if that was chosen or has unsaved changes.
 pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -35,7 +35,8 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     begin(schema, shared, base)
 }
 
-/// Opens the `task.toml` of a task that cannot be read, unless the text under edit is unsaved or itself at fault.
+/// Opens the `task.toml` of an unreadable task, unless the edited text is unsaved or is the faulty
+/// file.
 pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some((place, toml)) = shared
         .task_error
@@ -60,7 +61,7 @@ pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<C
     commands
 }
 
-/// Turns from the definition to `task.toml`, or back.
+/// Switches between the definition and `task.toml`.
 pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     shared.draft.edits_toml = !shared.draft.is_toml();
     schema.typing = false;
@@ -69,7 +70,7 @@ pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
     commands
 }
 
-/// Edits the text of a task's definition. An unsaved text stays if the same task was read again.
+/// Edits the text of a task's definition. An unsaved text stays if the same task is read again.
 fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> {
     let draft = &shared.draft;
     let again = draft.file.is_of(task);
@@ -92,13 +93,13 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
             };
             shared.draft.file = drafts::begin::<Schema>(shared, task);
             (shared.draft.outline, shared.draft.faults) = (Vec::new(), Vec::new());
-            // Undo does not lead into another file.
+            // Undo stays within one file.
             (schema.shown, schema.jumps) = (None, Vec::new());
         }
         if !again {
             shared.draft.scorer = None;
             shared.draft.programs = Vec::new();
-            // Results of the other task's schema say nothing of this one.
+            // Results of the other task's schema do not apply to this one.
             shared.draft.version += 1;
         }
         shared.draft.text.clone_from(&task.definition_text);
@@ -140,7 +141,7 @@ fn compile(draft: &SchemaDraft) -> Command {
                     draft.version += 1;
                 }
                 (Err(error), task) => {
-                    // The output of a program that may no longer run is not a score of this text.
+                    // Output of a program without permission to run is not a score of this text.
                     if found.needs_command {
                         draft.scorer = None;
                         draft.version += 1;
@@ -167,20 +168,18 @@ fn compile_saved(draft: &SchemaDraft) -> Command {
     )
 }
 
-/// Compiles the text in the background, after an edit.
 pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
     shared.draft.text = text;
     vec![compile(&shared.draft)]
 }
 
-/// Replaces the text by one from outside the editor: a draft, the file, an external editor.
+/// Replaces the text by an external one: a draft, the file, an external editor's.
 fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let commands = edited(shared, text);
     show_text(schema, shared);
     commands
 }
 
-/// Reads the text's file.
 fn read_file(shared: &Shared) -> Option<Command> {
     let (path, base) = (shared.draft.path()?, shared.draft.base.clone()?);
     Some(Work::once(
@@ -202,7 +201,7 @@ fn read_file(shared: &Shared) -> Option<Command> {
     ))
 }
 
-/// Handles the file's content: loaded if there is no unsaved text, else the user decides.
+/// Handles the file's content: loads it if there is no unsaved text, else asks the user.
 fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let draft = &mut shared.draft;
     if text == draft.saved {
@@ -231,7 +230,7 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     commands
 }
 
-/// Reloads after an external editor or another program has written files.
+/// Reloads files written by an external editor or another program.
 pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Command> {
     let draft = &shared.draft;
     if draft.path().is_some_and(|path| paths.contains(&path)) {
@@ -262,8 +261,8 @@ pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Comma
     vec![read]
 }
 
-/// Opens the schema in the external editor: the file if all is saved, else the draft; of a task that cannot be read the
-/// file at fault.
+/// Opens the external editor on the file if all is saved, else on the draft; for an unreadable task
+/// on the faulty file.
 pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     let draft = &mut shared.draft;
     let place = shared
@@ -288,7 +287,7 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     )]
 }
 
-/// Saves the text into the task's file; an embedded task is copied into the data directory first.
+/// Saves the text to the task's file; an embedded task is first copied to the data directory.
 pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let Some(base) = draft.base.clone() else {
@@ -297,7 +296,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let (text, saved) = (draft.text.clone(), draft.saved.clone());
     let data = shared.options.data.clone();
     let written = text.clone();
-    // A task that cannot be read is written as what is known of it.
+    // An unreadable task is copied with the files that are known.
     let task = shared
         .task
         .as_ref()
@@ -310,7 +309,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
         move |schema: &mut Schema, shared, outcome| match outcome {
             Ok(home) => {
                 shared.draft.saved = written;
-                // This includes a `task.toml` shown because the task could not be read.
+                // Includes a `task.toml` shown because the task could not be read.
                 shared.draft.edits_toml = shared.draft.is_toml();
                 let mut commands = shared::switch_to_copy(shared, &home);
                 if !home.is_copy {
@@ -320,7 +319,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 commands.push(Command::Changed(Change::Files(vec![
                     home.folder.join(&name),
                 ])));
-                // An open task is read again by the change.
+                // The change of the file reloads an open task.
                 if home.is_copy || shared.task.is_none() {
                     commands.extend(shared::open_task(
                         shared,
@@ -339,14 +338,14 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// The task was copied into a folder: the text belongs to the copy now.
+/// Assigns the text to the new copy of its task.
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let toml = shared.draft.is_toml().then(|| copy.toml().ok()).flatten();
     shared.draft.base = Some(toml.unwrap_or_else(|| copy.clone()));
     drafts::move_to_copy(schema, shared, copy)
 }
 
-/// Shows the command and the judge that the text names, and asks whether they may run and be asked.
+/// Asks for trust in the command and the judge named by the text.
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft
@@ -428,7 +427,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Reverts to the saved text. The editor can undo it.
+/// Reverts to the saved text; can be undone.
 pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = shared.draft.saved.clone();
     let mut commands = replaced(schema, shared, text);
@@ -451,7 +450,8 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     follow(schema, shared);
 }
 
-/// The values of a schema's text; none of another definition, so that no keyword is offered or explained there.
+/// The values of a schema's text; empty for other definitions, where no keyword is offered or
+/// explained.
 pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
     let is_schema = shared
         .draft
@@ -471,7 +471,7 @@ pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     schema.editor.follow(window);
 }
 
-/// The text of the open task that a draft belongs to.
+/// The text of the open task to which a draft belongs.
 fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> {
     let open = shared
         .task

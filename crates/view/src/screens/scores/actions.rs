@@ -1,4 +1,4 @@
-//! The actions of the scores screen.
+//! Actions of the scores screen.
 
 use std::collections::HashSet;
 
@@ -446,7 +446,7 @@ const ACTIONS: &[Action] = &[
         &["esc"],
         HERE,
         |scores, shared| {
-            // Leaves the innermost: the editor, the filter's text, the pane, all filters.
+            // Leaves the innermost of: the editor, the filter's text, the pane, all filters.
             if scores.editor.take().is_some() {
                 return drop_empty(scores, shared);
             }
@@ -496,7 +496,7 @@ fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
     (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
 }
 
-/// After a change of filter or order.
+/// Applies a change of filter or order and moves to the first row.
 pub(super) fn to_the_top(scores: &mut Scores) -> Vec<Command> {
     arrange(scores);
     scores.cursor = Cursor::default();
@@ -511,7 +511,8 @@ fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
     shared.no_task().or_else(|| (!is_written).then(why))
 }
 
-/// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen one.
+/// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen
+/// one.
 fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else {
         return Vec::new();
@@ -541,7 +542,7 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
             ..PickEntry::default()
         }
     };
-    // An id of several sets is that of the first; the others are named with theirs.
+    // An id in several sets denotes the first; the others are listed as `set:id`.
     let mut known = HashSet::new();
     let name = |(set, row): &(PromptSet, &PromptRow)| match known.insert(row.id.clone()) {
         true => row.id.clone(),
@@ -568,10 +569,10 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Bytes of a prompt that are listed.
+/// Bytes of a prompt shown in the list.
 const PROMPT_BYTES: usize = 200;
 
-/// Starts writing a completion: a new one, or a copy of the one under the cursor.
+/// Opens the editor for a completion: a new one, or a copy of the one under the cursor.
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
     let here = selected(scores);
     let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
@@ -600,7 +601,7 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
     source::turn_to(scores, shared, Source::Written)
 }
 
-/// After writing: a completion without text is none; without any other, the source before is shown again.
+/// Removes a written completion without text; if none is left, shows the previous source again.
 fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let is_empty = scores
         .written
@@ -627,7 +628,7 @@ fn add(scores: &mut Scores, written: Written) {
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
     (scores.only, scores.class, scores.filter, scores.order) = Default::default();
-    // Groups are in the order of their first completion, so in groups it may be elsewhere; ungrouped it is the last.
+    // Groups are ordered by their first completion; only the flat list has the new one last.
     scores.is_flat = true;
     scores.source = Source::Written;
     scores.cursor = Cursor {
@@ -648,7 +649,7 @@ pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     source::load(scores, shared)
 }
 
-/// Pasted text becomes a completion.
+/// Adds pasted text as a completion.
 pub(super) fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
@@ -672,7 +673,6 @@ pub(super) fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Ve
     source::turn_to(scores, shared, Source::Written)
 }
 
-/// Deletes the written completion under the cursor.
 fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if let Some(place) = selected(scores).filter(|place| *place < scores.written.len()) {
         scores.written.remove(place);

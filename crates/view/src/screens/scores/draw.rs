@@ -1,4 +1,4 @@
-//! The panes of the scores screen: list, completion and summary, side by side if there is room.
+//! Panes of the scores screen: list, completion and summary, side by side if there is space.
 
 use std::borrow::Cow;
 
@@ -83,7 +83,7 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, place: &Place)
     }
 }
 
-/// Describes the schema that the scores are of; with the names of both tasks where run and open task differ.
+/// Names the schema of the scores, and both tasks if the run's differs from the open one.
 fn summary_title(scores: &Scores, shared: &Shared) -> String {
     let draft = &shared.draft;
     let run = shared
@@ -254,7 +254,7 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     lines
 }
 
-/// The prompt's id, the group's signal, and what distinguishes the prompt.
+/// The prompt's id, the group's signal, and the distinguishing text of the prompt.
 fn group_line(theme: &Theme, scored: &ScoredItems, number: usize, columns: usize) -> Line<'static> {
     let mut line = group_signal(theme, scored, number);
     let room = columns.saturating_sub(line.width() + 2);
@@ -327,7 +327,7 @@ fn row(
         .get(item.group)
         .is_some_and(|group| group.members.len() > 1);
     let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
-    // A narrow list has the advantage in the details only.
+    // A narrow list shows the advantage only in the details.
     let advantage = match columns {
         ..44 => String::new(),
         _ if in_group => format!("{advantage:>+6.2}"),
@@ -358,17 +358,17 @@ fn row(
     ])
 }
 
-/// Columns of a class; a longer one is cut.
+/// Columns of a class; a longer one is truncated.
 const OUTCOME: usize = 11;
 
-/// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
-/// the prompt.
+/// The distinguishing text of a completion: its prompt if ungrouped, then where it differs from
+/// others of the prompt.
 fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) -> String {
     let Some(item) = scored.items.all.get(place) else {
         return String::new();
     };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();
-    // Of sampled ones the group's name also has the model.
+    // For sampled completions the group's name includes the model.
     let group = scored.items.groups.get(item.group).map(String::as_str);
     let prompt = item.row.as_ref().map(|row| row.id.as_str()).or(group);
     let name = prompt.filter(|name| scores.is_flat && !name.is_empty());
@@ -400,7 +400,7 @@ fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) ->
     format!("{number}{name}{calls}{text}")
 }
 
-/// A name with its beginning elided: names differ at their ends.
+/// The end of a name, since names differ at their ends.
 fn end_of(name: &str, columns: usize) -> String {
     let letters = name.chars().count();
     if letters <= columns {
@@ -410,7 +410,7 @@ fn end_of(name: &str, columns: usize) -> String {
     format!("…{end}")
 }
 
-/// A text in one line, after the sign that its beginning is elided.
+/// A text on one line, after an ellipsis if its beginning is elided.
 fn end_in_one_line(is_elided: bool, text: &str, columns: usize) -> String {
     let sign = if is_elided { "…" } else { "" };
     format!(
@@ -419,7 +419,7 @@ fn end_in_one_line(is_elided: bool, text: &str, columns: usize) -> String {
     )
 }
 
-/// The beginning of a text in one line, with runs of whitespace collapsed.
+/// The beginning of a text on one line, with runs of whitespace collapsed.
 fn one_line(text: &str, columns: usize) -> String {
     let mut line = String::new();
     let mut width = 0;
@@ -469,7 +469,7 @@ fn completion<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) -> Conte
     }
 }
 
-/// While it is written: tier and reward, the text, the reasons.
+/// The pane while the completion is edited: tier and reward, the text, the reasons.
 fn editing<'a>(
     scores: &'a Scores,
     shared: &'a Shared,

@@ -1,5 +1,5 @@
-//! Completions scored under a schema, each with its group's mean, standard deviation and advantage; counts of all; and
-//! the effect of the schema on a run.
+//! Completions scored under a schema, each with its group's mean, standard deviation and advantage;
+//! total counts; and the effect of the schema on a run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,68 +14,65 @@ use crate::advantage::{
 use crate::dataset::PromptRow;
 use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier, on_every_core};
 
-/// Whether the result of the computation is still wanted.
+/// Returns false once the result is no longer needed.
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 #[derive(Debug)]
 pub struct ScoredItems {
     pub items: Arc<Items>,
-    /// The scores, in the same order.
+    /// In the order of the items.
     pub scores: Vec<Score>,
-    /// Advantages, in the same order.
+    /// In the order of the items.
     pub advantages: Vec<f64>,
-    /// The groups, by number.
     pub groups: Vec<Group>,
     pub tally: Tally,
-    /// The results of the first completions' queries and of the expected ones, if they differ.
+    /// Query results of the first completions, actual and expected, if they differ.
     pub results: Vec<Option<[QueryResult; 2]>>,
 }
 
-/// Completions whose queries are run once more, to be shown.
+/// Maximum completions whose queries are run again for display.
 const MAX_RESULTS: usize = 1_000;
 
-/// A group under the schema.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Group {
     /// Indices of its completions.
     pub members: Vec<usize>,
-    /// Mean of the rewards.
+    /// Mean reward.
     pub mean: f64,
-    /// Sample standard deviation of the rewards; 0 of fewer than two.
+    /// Sample standard deviation of the rewards; 0 for fewer than two.
     pub deviation: f64,
     pub state: GroupSignal,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// All scored completions; those that the scorer failed to score are in `failures` only.
+    /// All scored completions; scorer failures are only in `failures`.
     pub all: usize,
     /// Completions by tier, in the order of [`Tier::ALL`].
     pub tiers: [usize; 3],
     /// Valid after unwrapping: as they are, or without a fence or prose around them.
     pub tolerant: usize,
-    /// Exact matches, of those whose expected answer is known.
+    /// Exact matches, and completions with a known expected answer.
     pub exact: (usize, usize),
-    /// Failures by class, those that occur.
+    /// Failures by class; only classes that occur.
     pub failures: Vec<(FailureClass, usize)>,
 }
 
 /// The effect of a schema on a stored step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Impact {
-    /// The step; of a sum, the last one.
+    /// The step; for a sum, the last one.
     pub step: u64,
     pub completions: usize,
-    /// Rewards that differ from the recorded ones.
+    /// Number of rewards that differ from the recorded ones.
     pub rewards: usize,
-    /// Tiers that differ.
+    /// Number of tiers that differ.
     pub tiers: usize,
     /// Completions by recorded tier, in the order of [`Tier::ALL`].
     pub before: [usize; 3],
     /// Completions with a recorded tier, by their tier under the schema.
     pub after: [usize; 3],
-    /// Advantages whose sign differs: completions pushed up that would be pushed down or left alone, or the other way
-    /// round.
+    /// Number of advantages whose sign differs (including to or from 0).
     pub signs: usize,
     /// Groups that had zero variance and would be mixed.
     pub revived: usize,
@@ -176,7 +173,7 @@ fn per_part(scores: &[Score], groups: &[Group], weights: &PartWeights) -> Vec<f6
     advantages
 }
 
-/// The results of queries that are not the expected ones, in the order of the completions.
+/// Query results that differ from the expected ones, in the order of the completions.
 pub fn query_results(scored: &ScoredItems, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
     let one = |(item, score): (&Item, &Score)| {
         let differs = score.failure == Some(FailureClass::WrongResult);
@@ -217,7 +214,7 @@ fn tally(scores: &[Score]) -> Tally {
     tally
 }
 
-/// The effect of the schema on stored steps, on every core; `None` as for [`score`].
+/// The effect of the schema on stored steps, on every core; `None` once `is_wanted` returns false.
 pub fn impacts(
     steps: &[(u64, Arc<Items>)],
     scorer: &Scorer,
@@ -293,15 +290,14 @@ pub fn sum(impacts: &[Impact]) -> Impact {
     })
 }
 
-/// The previous tiers of completions whose tier changed. `None` if they are other completions, which cannot be
-/// compared.
+/// Previous tiers of completions whose tier changed; `None` if the completions differ.
 pub fn moved(before: &ScoredItems, now: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
     same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
 }
 
-/// The recorded tiers of stored completions whose tier is another one now; `None` if none is stored.
+/// Recorded tiers of stored completions whose tier differs now; `None` if none is stored.
 pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
     let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
@@ -316,7 +312,8 @@ pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     })
 }
 
-/// Whether a completion or its prompt's name contains a text, ignoring case; `query` in lower case.
+/// Whether a completion or its prompt's name contains a text, ignoring case; `query` must be
+/// lowercase.
 pub fn holds(item: &Item, name: &str, query: &str) -> bool {
     query.is_empty()
         || item.text.to_lowercase().contains(query)
@@ -393,7 +390,7 @@ mod tests {
             ],
             none,
         );
-        // The second was valid: a zero-variance group that would be informative.
+        // The second completion was valid: a zero-variance group would be informative.
         check(
             [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
             Impact {

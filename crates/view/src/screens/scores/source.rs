@@ -1,4 +1,4 @@
-//! Loads completions from their source and scores them again, as background work of which only the newest counts.
+//! Background loading and re-scoring of completions; only the newest result counts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::shared::{LastScores, OpenTask, Shared};
 use crate::subprocess::CancelToken;
 use crate::widgets::list_cursor::Cursor;
 
-/// Completions of stored steps that are cached and re-scored on every change of the schema.
+/// Maximum completions of stored steps cached for re-scoring on every change of the schema.
 const MAX_CACHED: usize = 2_000;
 /// Steps per progress report when a whole run is scored.
 const CHUNK_STEPS: usize = 20;
@@ -31,13 +31,12 @@ struct LoadedSteps {
     step: u64,
 }
 
-/// The inputs of the work.
 struct LoadRequest {
     open: Arc<OpenTask>,
     rows: Option<Arc<Rows>>,
-    /// The folder of the open run if it is of another task, and its task if it was read.
+    /// Folder of the open run if its task is not the open task, and the run's task if already read.
     own: Option<(PathBuf, Option<RunTask>)>,
-    /// Whether the completions are of that task.
+    /// Whether the completions are of the run's task.
     is_own: bool,
     here: PathBuf,
     source: Source,
@@ -50,14 +49,13 @@ struct LoadRequest {
 struct RunStep {
     run: PathBuf,
     task: PathBuf,
-    /// One of several; empty for the only one.
+    /// Name of the task in a run of several tasks, else empty.
     task_name: String,
     step: u64,
     last: u64,
     advantage: Advantage,
 }
 
-/// Loads the completions of the current source.
 pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -100,7 +98,6 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// The selected step of the current run.
 fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
     let run = shared.current_run()?;
     let last = run.history.last_step;
@@ -195,7 +192,7 @@ fn read_task(folder: PathBuf, here: &Path) -> RunTask {
     RunTask { folder, read }
 }
 
-/// Whether the completions are of the open run, and scored by its own task, which is not the open one.
+/// Whether the completions are of the open run, whose task is not the open one.
 pub(super) fn is_own(scores: &Scores, shared: &Shared) -> bool {
     let own = shared.run_of_other_task();
     match scores.source {
@@ -205,7 +202,7 @@ pub(super) fn is_own(scores: &Scores, shared: &Shared) -> bool {
     }
 }
 
-/// The task of the open run that is not the open task, or why there is none to sample for yet.
+/// Task of the open run if it is not the open task, or why it cannot be sampled yet.
 pub(super) fn own_task<'a>(
     scores: &'a Scores,
     run: &RunDirectory,
@@ -223,7 +220,7 @@ pub(super) fn own_task<'a>(
     }
 }
 
-/// Whether the task of the open run must be read, because it is not the open one.
+/// Whether the task of the open run must be read because it is not the open one.
 pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
     let run = shared.run_of_other_task();
     run.is_some_and(|run| {
@@ -234,7 +231,7 @@ pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
     })
 }
 
-/// The scorer of the completions; `None` if nothing has compiled yet, or the run's task cannot be read.
+/// Scorer of the completions; `None` if nothing has compiled yet or the run's task cannot be read.
 fn scorer(scores: &Scores, shared: &Shared) -> Option<Arc<Scorer>> {
     if !is_own(scores, shared) {
         return shared.scorer();
@@ -245,7 +242,7 @@ fn scorer(scores: &Scores, shared: &Shared) -> Option<Arc<Scorer>> {
         .map(|task| Arc::clone(&task.scorer))
 }
 
-/// The latest steps of a run, up to a number of completions; cached ones are not read again.
+/// The latest steps of a run, up to [`MAX_CACHED`] completions; cached steps are not read again.
 fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Stored {
     let (rows, known) = match before {
         Some(before)
@@ -268,7 +265,7 @@ fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Store
                 Items::step(&run.run, &run.task_name, step, &rows, run.advantage).map(Arc::new)
             }
         };
-        // An unreadable step is reported when it is selected; steps deleted by `keep_rollouts` are empty.
+        // An unreadable step is reported when selected; steps deleted by `keep_rollouts` are empty.
         let Ok(items) = items else { continue };
         if items.all.is_empty() {
             break;
@@ -339,7 +336,7 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
         let is_wanted = || sender.is_wanted();
         let mut scored = score(&items, &scorer, &is_wanted)?;
         scored.results = query_results(&scored, &scorer);
-        // A judge is asked for what is shown.
+        // A judge is asked only for visible completions.
         let impacts = if scorer.asks_judge() {
             Vec::new()
         } else {
@@ -381,7 +378,7 @@ fn take_scores(scores: &mut Scores, scored: ScoredItems, impacts: Vec<Impact>) -
         Some(now) if scored.items.all.iter().any(|item| item.stored.is_some()) => {
             scores.moved = now
         }
-        // Changes stay marked until the next change.
+        // Changed tiers stay marked until the next change.
         Some(now) if now.iter().any(Option::is_some) => scores.moved = now,
         Some(_) => {}
         None => scores.moved = vec![None; scored.scores.len()],
@@ -391,13 +388,13 @@ fn take_scores(scores: &mut Scores, scored: ScoredItems, impacts: Vec<Impact>) -
     Vec::new()
 }
 
-/// Whether the latest step is followed, and a later one than the shown one has ended.
+/// Whether the latest step is followed and a step after the shown one has ended.
 pub(super) fn is_behind(scores: &Scores, shared: &Shared) -> bool {
     let last = shared.current_run().map_or(0, |run| run.history.last_step);
     scores.source == Source::Step && scores.step == 0 && scores.loaded_step < last
 }
 
-/// Whether the newest step of an active run is shown as it comes.
+/// Whether the newest step of an active run is shown automatically.
 pub(super) fn is_following(scores: &Scores, shared: &Shared) -> bool {
     let is_active = shared
         .current_run()
@@ -405,7 +402,7 @@ pub(super) fn is_following(scores: &Scores, shared: &Shared) -> bool {
     scores.source == Source::Step && scores.step == 0 && is_active
 }
 
-/// Follows the newest step, or stays at the shown one.
+/// Toggles between following the newest step and staying at the shown one.
 pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else {
         return Vec::new();
@@ -428,7 +425,7 @@ pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Com
     turn_to(scores, shared, Source::Step)
 }
 
-/// Goes to the next stored step whose rewards or tiers the schema changes; after the last, to the first.
+/// Shows the next stored step whose rewards or tiers change under the schema, wrapping at the end.
 pub(super) fn next_changed(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let impacts = scores
         .whole
@@ -446,7 +443,8 @@ pub(super) fn next_changed(scores: &mut Scores, shared: &mut Shared) -> Vec<Comm
     turn_to(scores, shared, Source::Step)
 }
 
-/// A warning if the shown step was scored by other rules than the schema in the editor, which is of the same task.
+/// A warning if the shown step was scored by other rules than those of the schema in the editor, of
+/// the same task.
 fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
     let file = shared
         .current_run()?
@@ -489,7 +487,7 @@ pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) 
     load(scores, shared)
 }
 
-/// Goes to another step of the current run, within its ends.
+/// Shows another step of the current run, clamped to its range.
 pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Command> {
     let last = shared.current_run().map_or(0, |run| run.history.last_step);
     let now = if scores.step == 0 {
@@ -498,16 +496,15 @@ pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Com
         scores.step
     };
     let next = now.saturating_add_signed(by).clamp(1, last.max(1));
-    // From the last step on, the latest step is followed.
+    // Past the last step, the latest step is followed.
     scores.step = if next >= last { 0 } else { next };
     if scores.source != Source::Step {
-        // The first press shows the latest step, the next ones move.
+        // The first press shows the latest step, further presses move.
         scores.step = 0;
     }
     turn_to(scores, shared, Source::Step)
 }
 
-/// Why the run cannot be re-scored with the schema in the editor.
 pub(super) fn no_rescoring(shared: &Shared) -> Option<String> {
     let run = shared.run_of_other_task()?;
     let (id, task, open) = (
@@ -521,7 +518,8 @@ pub(super) fn no_rescoring(shared: &Shared) -> Option<String> {
     ))
 }
 
-/// Another task is open: shows its samples, unless the current run's completions are shown and it is that run's task.
+/// After another task was opened: shows its samples, unless the completions are of a run of that
+/// task.
 pub(super) fn follow_task(scores: &mut Scores, shared: &Shared) {
     let name = |open: &Arc<OpenTask>| open.task.name.clone();
     let before = scores.rows.as_ref().map(|(task, _)| name(task));
@@ -536,7 +534,7 @@ pub(super) fn follow_task(scores: &mut Scores, shared: &Shared) {
     }
 }
 
-/// Another run is current: drops everything of the last one.
+/// Drops all data of the previous run after the current run changed.
 pub(super) fn forget_run(scores: &mut Scores) {
     if let Some(whole) = scores.whole.take() {
         whole.cancel.cancel();
@@ -554,7 +552,7 @@ pub(super) fn forget_run(scores: &mut Scores) {
     arrange(scores);
 }
 
-/// Scores every stored step of the current run again, in pieces, and shows the source that the result is of.
+/// Re-scores every stored step of the current run in chunks, and shows the matching source.
 pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let (Some(run), Some(scorer)) = (run_step(scores, shared), shared.scorer()) else {
         return Vec::new();
@@ -612,7 +610,7 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
     commands
 }
 
-/// The steps of a piece, without those deleted by `keep_rollouts`.
+/// The steps of a chunk, without those deleted by `keep_rollouts`.
 fn piece_of(run: &RunStep, piece: &[u64], rows: &Rows) -> Result<Vec<(u64, Arc<Items>)>, String> {
     let items = |step: u64| Items::step(&run.run, &run.task_name, step, rows, run.advantage);
     let read = piece

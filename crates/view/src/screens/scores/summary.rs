@@ -1,5 +1,5 @@
-//! The summary of all completions: tiers, rates with 95% CI, kinds of failure, and the effect of
-//! the schema on the run.
+//! Summary of all completions: tiers, rates with 95% CI, kinds of failure, and the effect of the
+//! schema on the run.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,6 @@ use crate::theme::Theme;
 use crate::widgets::bars::gauge;
 use crate::widgets::text_width::wrapped;
 
-/// The lines, for a width of columns.
 pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let Some(scored) = &scores.scored else {
         return Vec::new();
@@ -101,7 +100,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     lines
 }
 
-/// The count of a tier before the change of the schema.
+/// A tier's count before the schema's change.
 fn was(scores: &Scores, scored: &ScoredItems, tier: Tier) -> String {
     let before = scored.scores.iter().enumerate();
     let before = before.map(|(place, score)| {
@@ -115,7 +114,7 @@ fn was(scores: &Scores, scored: &ScoredItems, tier: Tier) -> String {
     format!("  was {}", before.filter(|before| *before == tier).count())
 }
 
-/// The rows whose tier changed: how many went where, and which.
+/// Rows whose tier changed: counts by transition, and ids.
 fn changed(
     scores: &Scores,
     shared: &Shared,
@@ -184,10 +183,10 @@ fn changed(
         .collect()
 }
 
-/// Rows that are named in the summary.
+/// Maximum rows named in the summary.
 const CHANGED_ROWS: usize = 4;
 
-/// The rows of the pane in which the result of a re-scoring is complete; 0 if nothing changed.
+/// Rows of the pane needed for the complete re-scoring result; 0 if nothing changed.
 pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
     let of_run = scores
         .whole
@@ -205,14 +204,14 @@ pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
     }
 }
 
-/// The number of each prompt's completions with the property, and the number of all.
+/// For each prompt, its completions with the property and all its completions.
 fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
         let Some(holds) = holds(score).filter(|_| !score.is_error()) else {
             continue;
         };
-        // Completions without a prompt are their own group.
+        // Completions without a prompt are a separate group.
         let is_of_prompt = scored
             .items
             .groups
@@ -227,8 +226,8 @@ fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(us
     prompts.into_values().collect()
 }
 
-/// A rate with its 95% CI, clustered by prompt, and its counts: with labels if there is room, without the interval if
-/// there is little.
+/// A rate with its 95% CI, clustered by prompt, and its counts: with labels if there is space,
+/// without the interval if there is little.
 fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
     let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| {
         (count + found, all + of)
@@ -254,7 +253,7 @@ fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -
     fitting(theme, head, details, columns)
 }
 
-/// A head with the first of the details that fits beside it.
+/// A heading with the first of the details that fits next to it.
 fn fitting<const N: usize>(
     theme: &Theme,
     head: String,
@@ -371,7 +370,7 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     }
 }
 
-/// The steps that the schema changes, the latest first.
+/// Steps that the schema changes, the latest first.
 fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     let impacts = scores
         .whole
