@@ -1,4 +1,4 @@
-//! What is not as it was written in a run's folder, for `runs check`.
+//! Finds damaged files in a run's folder, for `runs check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,14 +23,14 @@ use super::storage::directory::{RunDirectory, sha256_file};
 use super::storage::pulled::Pulled;
 use crate::files::Checked;
 
-/// A file of a run, or a line of one, that is not as it was written.
+/// A damaged file or line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// Relative to the run.
+    /// Path relative to the run.
     pub file: String,
     /// What is wrong, with the file and the line.
     pub problem: String,
-    /// What depends on it.
+    /// What relies on it.
     pub affects: &'static str,
 }
 
@@ -38,20 +38,20 @@ pub struct Damage {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RunCheck {
     pub damaged: Vec<Damage>,
-    /// Files without a checksum, which older programs wrote: nothing is known of them.
+    /// Files without a checksum, written by older programs: damage cannot be detected.
     pub unverified: Vec<String>,
-    /// Files that are as they were written.
+    /// Number of intact files.
     pub verified: usize,
 }
 
 const STATE_AFFECTS: &str = "the status of the run, which is read from events.jsonl instead";
 
-/// What is wrong with the answers of an eval.
+/// Describes damage to an eval's answers.
 pub fn eval_damage(run: &Path, eval: &Eval) -> Option<String> {
     check_eval(run, eval)?.err()
 }
 
-/// Whether the answers of an eval have checksums, or what is wrong with them; `None` without a file to read.
+/// Whether an eval's answers have checksums, or their damage; `None` without a file of them.
 fn check_eval(run: &Path, eval: &Eval) -> Option<Result<bool, String>> {
     let path = run.join(&eval.file);
     if eval.file.is_empty() || (Pulled::for_run(run).is_some() && !path.exists()) {
@@ -70,10 +70,10 @@ fn check_eval(run: &Path, eval: &Eval) -> Option<Result<bool, String>> {
     })
 }
 
-/// The groups of each step by the log, without those of steps that were redone.
+/// Number of logged groups by step, without those of repeated steps.
 ///
 /// # Errors
-/// As [`EventReader::each`].
+/// Same as [`EventReader::each`].
 pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunError> {
     let mut groups: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     EventReader::new(&run.events_path()).each(|item| match item {
@@ -115,10 +115,10 @@ pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunEr
         .collect())
 }
 
-/// The steps that stored files may hold, and those that the log has.
+/// The steps that stored files may contain, and those in the log.
 ///
 /// # Errors
-/// A folder that cannot be read.
+/// The folder cannot be read.
 pub fn rollout_steps(
     run: &Path,
     recorded: &BTreeMap<u64, usize>,
@@ -129,7 +129,7 @@ pub fn rollout_steps(
     Ok(stored.chain(recorded.keys().copied()).collect())
 }
 
-/// What is missing of a step's groups; `expected`: as many as the log has.
+/// Describes missing groups of a step; `expected`: number of groups in the log.
 pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String> {
     (found < expected).then(|| {
         format!(
@@ -139,10 +139,10 @@ pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String
     })
 }
 
-/// Verifies all that a run has stored.
+/// Verifies everything stored for a run.
 ///
 /// # Errors
-/// [`RunError`] of a log or a folder that cannot be read at all.
+/// [`RunError`] if a log or a folder cannot be read at all.
 pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
     let mut check = RunCheck::default();
     let (path, state) = (run.path(), State::written(run.path()));
@@ -159,7 +159,7 @@ pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
     check.settle("events.jsonl", all_checked);
     match crate::files::read(&path.join("state.json")) {
         Ok(text) => check.settle("state.json", crate::files::check(&text) == Checked::Intact),
-        // A run that no worker has begun has none.
+        // A run that no worker has started has no log.
         Err(_) if history.run.is_none() => {}
         Err(error) => {
             let problem = format!("state.json: {error}");
@@ -181,7 +181,7 @@ pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
     }
     check.rollouts(run)?;
     check.tables(run)?;
-    // What users may write themselves has no checksum.
+    // Files that users may edit have no checksum.
     for file in [
         "name.json",
         "tags.json",
@@ -234,7 +234,7 @@ impl RunCheck {
 
     fn checkpoints(&mut self, run: &Path) -> Result<(), RunError> {
         const AFFECTS: &str = "this checkpoint: resume uses the newest whole one, and what loads it ends with an error";
-        // Of a copy from another host, weights may be missing.
+        // Weights may be missing in a copy from another host.
         let is_pulled = Pulled::for_run(run).is_some();
         for step in list_checkpoints(run)? {
             let file = format!("{}/{CHECKPOINT_MARK}", checkpoint_folder(step));
@@ -247,7 +247,7 @@ impl RunCheck {
         Ok(())
     }
 
-    /// Those of compressed rollouts, without which a step is found all the same, but slowly.
+    /// Checks the tables of compressed rollouts, without which finding a step is slow.
     fn tables(&mut self, run: &RunDirectory) -> Result<(), RunError> {
         let compressed = rollout_segments(run.path())?.into_iter();
         let has_tables = run.checked() != Checked::Without;

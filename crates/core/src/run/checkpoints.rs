@@ -13,7 +13,7 @@ use crate::run::storage::durable::{entries, sync_folder};
 /// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
 
-/// Relative to the run: `checkpoints/step-000050`.
+/// Path relative to the run: `checkpoints/step-000050`.
 pub fn checkpoint_folder(step: u64) -> String {
     format!("checkpoints/step-{step:06}")
 }
@@ -47,23 +47,25 @@ pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
     run.join(checkpoint_folder(step))
 }
 
-/// How many trained parameters a checkpoint has no files for, since they are those of the run's base: at the start of
-/// full training. `None` if it has all.
+/// Number of trained parameters that are missing from a checkpoint because they equal the base's:
+/// at the start of full training. `None` if none is missing.
 pub fn base_parameter_count(checkpoint: &Path) -> Option<u64> {
     let text = crate::files::read_text(&checkpoint.join(CHECKPOINT_MARK)).ok()?;
     let state: serde_json::Value = serde_json::from_str(&text).ok()?;
-    // The second is its name in older checkpoints.
+    // The second name was used in older checkpoints.
     state
         .get("base_parameters")
         .or_else(|| state.get("numbers_of_base"))?
         .as_u64()
 }
 
-/// Verifies `trainer.json` and, of the files whose digests it has, those that `is_read` names. Returns whether it has
-/// digests: a checkpoint of an older program has none, and of it only `trainer.json` is read.
+/// Verifies `trainer.json` and, of the files whose digests it lists, those selected by `is_read`.
+/// Returns whether it has digests; for a checkpoint of an older program, which has none, only
+/// `trainer.json` is read.
 ///
 /// # Errors
-/// [`RunError::Malformed`] naming the first file that is damaged or missing, [`RunError::Io`] of one that cannot be read.
+/// [`RunError::Malformed`] naming the first damaged or missing file, [`RunError::Io`] if a file
+/// cannot be read.
 pub fn verify_checkpoint(folder: &Path, is_read: impl Fn(&str) -> bool) -> Result<bool, RunError> {
     #[derive(Deserialize)]
     struct Digests {
@@ -102,8 +104,8 @@ pub fn verify_checkpoint(folder: &Path, is_read: impl Fn(&str) -> bool) -> Resul
     Ok(true)
 }
 
-/// Sets the newest checkpoints aside, up to the first whole one, by another name; returns what is wrong with each. Needs
-/// the run's lock.
+/// Renames the newest checkpoints, back to the first intact one, so that nothing reads them;
+/// describes the damage of each. Requires the run's lock.
 ///
 /// # Errors
 /// [`RunError::Io`] naming a file that cannot be read, or a folder that cannot be renamed.
@@ -120,7 +122,8 @@ pub fn set_aside_damaged(run: &Path) -> Result<Vec<String>, RunError> {
     Ok(damaged)
 }
 
-/// Gives a damaged checkpoint another name, so that none reads it; returns what is wrong with it. Needs the run's lock.
+/// Renames a damaged checkpoint so that nothing reads it; describes the damage. Requires the run's
+/// lock.
 ///
 /// # Errors
 /// [`RunError::Io`] naming a folder that cannot be renamed.
@@ -140,8 +143,8 @@ pub fn set_aside(run: &Path, step: u64, damage: &RunError) -> Result<String, Run
     ))
 }
 
-/// Returns the checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps all), step 0, the best and the
-/// end.
+/// Returns the checkpoints to delete: all of `steps` except the latest `keep_last` (0 keeps all),
+/// step 0, the best and the last.
 pub fn checkpoints_to_delete(
     steps: &[u64],
     keep_last: usize,

@@ -9,26 +9,26 @@ pub enum RunError {
     /// An error of the operating system.
     #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.source))]
     Io {
-        /// A verb phrase.
+        /// Verb phrase.
         action: &'static str,
         path: PathBuf,
         source: std::io::Error,
     },
     #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs", .path.display())]
     NotARun { path: PathBuf },
-    /// Written by a newer program.
+    /// A file of a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer {
         path: PathBuf,
         found: u64,
-        /// The newest version known here.
+        /// The newest supported version.
         known: u64,
     },
     /// A file with invalid contents.
     #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
     Malformed {
         path: PathBuf,
-        /// From 1.
+        /// Line number, from 1.
         line: Option<usize>,
         message: String,
     },
@@ -45,7 +45,7 @@ pub enum RunError {
     #[error("{} has the result of an eval {why}: choose a new folder", .path.display())]
     Evaluated {
         path: PathBuf,
-        /// Why it cannot go on.
+        /// Why the worker cannot continue.
         why: String,
     },
     #[error("{} exists: name another file, or add --force to replace it", .path.display())]
@@ -53,7 +53,7 @@ pub enum RunError {
     #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]
     InUse {
         path: PathBuf,
-        /// The process and host that hold it.
+        /// The process and host that hold the lock.
         holder: String,
     },
     #[error(
@@ -82,7 +82,7 @@ pub enum RunError {
     )]
     Query {
         query: String,
-        /// From 1.
+        /// Column, from 1.
         column: usize,
         /// The expected content.
         expected: &'static str,
@@ -108,19 +108,19 @@ pub enum RunError {
     #[error("{} {why}", .path.display())]
     Unsafe {
         path: PathBuf,
-        /// The rest of a sentence.
+        /// Completes a sentence.
         why: String,
     },
     #[error("run {} {standing}", short_id(&.path.file_name().unwrap_or_default().to_string_lossy()))]
     NoWorker {
         path: PathBuf,
-        /// How the run ended, the rest of a sentence about it.
+        /// Completes a sentence about how the run ended.
         standing: String,
     },
     #[error("{message}")]
     Refused {
         path: PathBuf,
-        /// From the worker.
+        /// The worker's message.
         message: String,
     },
     #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
@@ -132,7 +132,7 @@ pub enum RunError {
     NoSlurm { program: &'static str },
     #[error("{program}: {message}; {}", slurm_remedy(program))]
     Slurm {
-        /// One of Slurm's commands.
+        /// Name of a Slurm command.
         program: &'static str,
         /// Slurm's message.
         message: String,
@@ -141,14 +141,14 @@ pub enum RunError {
     #[error("the worker of {} did not start: {message}", .path.display())]
     Launch {
         path: PathBuf,
-        /// From the worker if it had any.
+        /// The worker's message, if any.
         message: String,
     },
 }
 
 impl RunError {
-    /// Whether a write failed because of a full disk and can be retried. A failed sync cannot: what reached the disk is
-    /// unknown.
+    /// Whether a write failed because of a full disk and can be retried. A failed sync cannot,
+    /// since it is unknown what was written.
     pub fn is_full_disk(&self) -> bool {
         matches!(self, Self::Io { action, source, .. } if *action != "sync" && is_full_disk(source))
     }
@@ -162,7 +162,7 @@ impl RunError {
         }
     }
 
-    /// Wraps an error with what was attempted on which file.
+    /// Wraps an error with the attempted action and the file.
     pub(crate) fn io(
         action: &'static str,
         path: &Path,
@@ -176,7 +176,7 @@ impl RunError {
     }
 }
 
-/// Whether the disk is full, at least for this user.
+/// Whether the disk is full, or this user's quota used up.
 pub fn is_full_disk(source: &std::io::Error) -> bool {
     matches!(
         source.kind(),
@@ -205,11 +205,11 @@ fn remedy(source: &std::io::Error) -> &'static str {
             "; make it writable, or use another folder with --runs DIR"
         }
         StorageFull | QuotaExceeded => "; free some space, then try again",
-        // From the system, not from our limits on reading.
+        // A system error, as opposed to our size limits.
         FileTooLarge if source.raw_os_error().is_some() => {
             "; raise the limit on the size of files (`ulimit -f`), then try again"
         }
-        // From the system: `files` says it in its own words.
+        // A system error; `files` has its own message.
         NotADirectory if source.raw_os_error().is_some() => {
             "; a file is in the way: remove it, or choose another folder with --runs DIR"
         }

@@ -1,4 +1,5 @@
-//! Filter expressions over runs: `valid>0.9 and task:invoice`, `not (status=failed or config.lora_rank=0)`, `has:kl`.
+//! Filter expressions over runs: `valid>0.9 and task:invoice`,
+//! `not (status=failed or config.lora_rank=0)`, `has:kl`.
 
 use std::fmt;
 
@@ -9,9 +10,9 @@ pub enum Query {
     And(Vec<Self>),
     Or(Vec<Self>),
     Not(Box<Self>),
-    /// The field is known.
+    /// True if the field is known.
     Has(String),
-    /// False if the field is unknown.
+    /// Compares a field; false if it is unknown.
     Test {
         field: String,
         comparison: Comparison,
@@ -21,7 +22,7 @@ pub enum Query {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// `:` a text contains the value, ignoring case; a number equals it.
+    /// `:`, true if a text contains the value, ignoring case, or a number equals it.
     Like,
     Equal,
     Unequal,
@@ -31,7 +32,6 @@ pub enum Comparison {
     Less,
 }
 
-/// A field's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Text(String),
@@ -47,7 +47,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// Longer operators first.
+/// Operators; longer ones first.
 const SIGNS: [(&str, Comparison); 8] = [
     (">=", Comparison::AtLeast),
     ("<=", Comparison::AtMost),
@@ -59,7 +59,7 @@ const SIGNS: [(&str, Comparison); 8] = [
     (":", Comparison::Like),
 ];
 
-/// The nesting limit.
+/// Maximum nesting depth.
 const MAX_DEPTH: usize = 64;
 
 impl Query {
@@ -82,7 +82,7 @@ impl Query {
         }
     }
 
-    /// `field` returns the value of a field of the run.
+    /// Evaluates the expression; `field` returns a field of the run.
     pub fn matches(&self, field: &dyn Fn(&str) -> Option<Field>) -> bool {
         match self {
             Self::And(all) => all.iter().all(|query| query.matches(field)),
@@ -97,7 +97,8 @@ impl Query {
         }
     }
 
-    /// The conditions on a number, by `is_number`, whose value is none: field and value.
+    /// The first condition on a number (by `is_number`) whose value is not numeric: field and
+    /// value.
     pub fn mistyped(&self, is_number: &dyn Fn(&str) -> bool) -> Option<(&str, &str)> {
         match self {
             Self::And(queries) | Self::Or(queries) => {
@@ -110,7 +111,7 @@ impl Query {
         }
     }
 
-    /// The names of its fields.
+    /// The fields it refers to.
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::And(queries) | Self::Or(queries) => {
@@ -147,7 +148,7 @@ fn holds(found: &Field, comparison: Comparison, value: &str) -> bool {
     }
 }
 
-/// `0.9`, `1e-5` or `90%`.
+/// Parses `0.9`, `1e-5` or `90%`.
 fn number(text: &str) -> Option<f64> {
     match text.strip_suffix('%') {
         Some(percent) => percent

@@ -1,4 +1,4 @@
-//! Sending requests to a worker as files, and waiting for its answers.
+//! Sends requests to a worker as files and waits for answers.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -23,26 +23,26 @@ use crate::run::slurm::cancel_job;
 use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::storage::pulled::Pulled;
 
-/// How long a live worker may take to accept a request.
+/// Timeout for a live worker to accept a request.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The polling interval for answers, for file systems without notifications.
+/// Polling interval for answers on file systems without notifications.
 const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestOutcome {
     pub text: String,
-    /// Whether the work is done; else it was only accepted.
+    /// Whether the work is done; otherwise it was only accepted.
     pub done: bool,
     pub result: Value,
 }
 
-/// Sends a request to the worker of a run. Without a worker, a note is recorded directly. Checkpoint, eval and sample
-/// are waited for up to `timeout` after they are accepted; the other verbs return once accepted. `on_part` gets each
-/// part of a result as it arrives.
+/// Sends a request to a run's worker. Without a worker, a note is recorded directly. Checkpoint,
+/// eval and sample wait up to `timeout` after acceptance; other verbs return once accepted.
+/// `on_part` gets each part of a result as it arrives.
 ///
 /// # Errors
-/// [`RunError::NoWorker`], [`RunError::Refused`] with the worker's message, [`RunError::NoAnswer`], and
-/// [`RunError::Unsafe`] or [`RunError::Io`] if the request cannot be written.
+/// [`RunError::NoWorker`], [`RunError::Refused`] with the worker's message, [`RunError::NoAnswer`],
+/// and [`RunError::Unsafe`] or [`RunError::Io`] if the request cannot be written.
 pub fn ask(
     run: &Path,
     verb: &Verb,
@@ -64,7 +64,7 @@ pub fn ask(
     let begun = Instant::now();
     let mut accepted: Option<(String, Instant)> = None;
     loop {
-        // Checked before the answers are read: a worker answers before it exits.
+        // Checked before reading answers, since a worker answers before it exits.
         let liveness = Liveness::for_run(run);
         for Answer {
             stage,
@@ -146,11 +146,11 @@ fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
     }
 }
 
-/// Requests a stop; signals a worker that does not answer or whose disk is full. In a Slurm job, the job is cancelled
-/// then, or where the run waits for it.
+/// Requests a stop. If the worker does not answer or its disk is full, cancels its Slurm job, or
+/// else signals it; without a worker, cancels the job that the run waits for.
 ///
 /// # Errors
-/// As [`ask`] and [`signal_worker`]; what Slurm says.
+/// Same as [`ask`] and [`signal_worker`]; Slurm's message.
 pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
         Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),
@@ -187,12 +187,12 @@ pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     })
 }
 
-/// Removes its files when dropped.
+/// A request whose files are removed on drop.
 struct PostedRequest {
     request: PathBuf,
     answers: PathBuf,
     watch: FolderWatch,
-    /// Always at the end of a line.
+    /// Offset, always at the end of a line.
     read_bytes: u64,
 }
 
@@ -243,7 +243,8 @@ impl PostedRequest {
         matches!(self.answers.try_exists(), Ok(false))
     }
 
-    /// Returns the complete lines since the last call, skipping those it cannot parse (a newer worker's).
+    /// Returns complete lines since the last call, without those of a newer worker that cannot be
+    /// parsed.
     fn new_answers(&mut self) -> Vec<Answer> {
         let mut bytes = Vec::new();
         let open = crate::files::open(&self.answers);
@@ -273,7 +274,7 @@ impl Drop for PostedRequest {
     }
 }
 
-/// Unique across clients and across requests of this process.
+/// Unique across clients and requests of this process.
 fn request_id() -> String {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now()

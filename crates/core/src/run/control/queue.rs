@@ -14,10 +14,10 @@ use crate::run::record::events;
 
 const MAX_WAITING_REQUESTS: usize = 256;
 
-/// How soon a waiting loop sees a signal, which cannot wake it.
+/// How often a waiting loop checks for signals, which cannot wake it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Sends an answer to the client; called from the loop's thread, so it must not block for long.
+/// Sends an answer to the client. Called on the loop's thread, so it must not block for long.
 pub(super) type ReplyFn = Arc<dyn Fn(&Answer) + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +28,14 @@ pub enum Stop {
     Now,
 }
 
-/// A checked request, which the loop must record, execute and answer.
+/// A validated request, which the loop must record, execute and answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AcceptedRequest {
-    /// For [`RequestQueue::answer`].
+    /// Argument of [`RequestQueue::answer`].
     pub id: u64,
     pub verb: Verb,
     pub user_id: u32,
-    /// The name of its file until the log has it; empty without a file.
+    /// The name of the request's file until it is in the log; empty without a file.
     pub request: String,
 }
 
@@ -63,7 +63,7 @@ struct Shared {
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
-    /// Where the worker's launcher has it stop, before the run is complete.
+    /// Last step before the launcher stops the worker, which leaves the run incomplete.
     last_step: OnceLock<u64>,
     /// `None` for a worker without a log.
     spool: OnceLock<AcceptedFiles>,
@@ -77,18 +77,18 @@ struct Queue {
     waiting: VecDeque<AcceptedRequest>,
     replies: BTreeMap<u64, ReplyFn>,
     paused: bool,
-    /// Paused by the worker itself, for example because the disk is full.
+    /// Whether the worker paused itself, for example because the disk is full.
     blocked: bool,
     stop: Option<Stop>,
-    /// Why the worker's folder is gone.
+    /// Why the worker's folder is gone, if it is.
     lost: Option<String>,
-    /// The step after which the loop looks at requests; `None` without a loop.
+    /// The step after which the loop next checks for requests; `None` without a loop.
     computes_until: Option<u64>,
     closed: bool,
 }
 
 impl RequestQueue {
-    /// `interrupted` is set by the first signal: the run then stops after its step.
+    /// After the first signal, which sets `interrupted`, the run stops after its step.
     pub fn new(interrupted: Arc<AtomicBool>) -> Self {
         Self(Arc::new(Shared {
             interrupted,
@@ -96,15 +96,13 @@ impl RequestQueue {
         }))
     }
 
-    /// `flag` is set by the second signal: the run then stops at once.
+    /// After the second signal, which sets `flag`, the run stops at once.
     pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
-        // Only the first call counts.
         let _ = self.0.interrupted_again.set(flag);
     }
 
-    /// Ends the run after `step`, with an eval and a checkpoint, to be resumed.
+    /// Ends the run after `step` with an eval and a checkpoint, so that it can be resumed.
     pub fn stop_after(&self, step: u64) {
-        // Only the first call counts.
         let _ = self.0.last_step.set(step);
     }
 
@@ -113,8 +111,8 @@ impl RequestQueue {
         self.0.last_step.get().is_some_and(|last| step >= *last)
     }
 
-    /// Takes all requests, in order. Each must be recorded as a `control` event, passed to [`Self::recorded`], and
-    /// answered.
+    /// Takes all requests, in order. The loop must record each as a `control` event, pass it to
+    /// [`Self::recorded`], and answer it.
     pub fn drain(&self) -> Vec<AcceptedRequest> {
         self.queue().waiting.drain(..).collect()
     }
@@ -131,9 +129,9 @@ impl RequestQueue {
         queue.waiting.drain(..).collect()
     }
 
-    /// Announces that the loop computes up to `step` before it looks at requests again, so that requests accepted
-    /// meanwhile apply to the step after it. Returns false and changes nothing if a request already waits: it was
-    /// promised for the next step.
+    /// Announces that the loop computes up to `step` before it checks for requests, so that
+    /// requests accepted meanwhile apply to the step after it. Returns false and changes nothing if
+    /// a request already waits, since it was promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
         let _one_at_a_time = self
             .0
@@ -158,8 +156,8 @@ impl RequestQueue {
         }
     }
 
-    /// Pauses the run where it is, without a request, for example because the disk is full. `resume` ends this like any
-    /// pause.
+    /// Pauses the run without a request, for example because the disk is full. `resume` ends this
+    /// like any pause.
     pub fn block(&self) {
         self.queue().blocked = true;
     }
@@ -170,8 +168,8 @@ impl RequestQueue {
         self.0.changed.notify_all();
     }
 
-    /// Waits while the run is blocked, for at most `longest`, or until it should stop. Returns whether it is still
-    /// blocked.
+    /// Waits until the run is no longer blocked, should stop, or `longest` has passed. Returns
+    /// whether it is still blocked.
     pub fn wait_while_blocked(&self, longest: Duration) -> bool {
         self.wait_while(longest, |queue| queue.blocked).blocked
     }
@@ -184,12 +182,12 @@ impl RequestQueue {
         self.0.changed.notify_all();
     }
 
-    /// Why the worker's folder is gone, if it is.
     pub(in crate::run) fn lost(&self) -> Option<String> {
         self.queue().lost.clone()
     }
 
-    /// Whether and how the run should stop, by request or signal. Cheap enough for every micro-batch.
+    /// Whether and how the run should stop, by request or signal. Cheap enough for every
+    /// micro-batch.
     pub fn stop_requested(&self) -> Option<Stop> {
         let asked = self.queue().stop;
         let again = self
@@ -205,19 +203,19 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Whether the stop was asked for by a signal.
+    /// Whether a signal requested the stop.
     pub(in crate::run) fn is_signalled(&self) -> bool {
         self.0.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is a request, the pause has ended, or the run should stop.
+    /// Waits until a request arrives, the pause ends, or the run should stop.
     pub fn wait_while_paused(&self) {
         drop(self.wait_while(Duration::MAX, |queue| {
             queue.paused && queue.waiting.is_empty()
         }));
     }
 
-    /// Answers a request. Nothing is sent after its last answer, `done` or `refused`.
+    /// Answers a request. `done` and `refused` are last answers: nothing may follow.
     pub fn answer(&self, id: u64, answer: &Answer) {
         let reply = {
             let mut queue = self.queue();
@@ -232,13 +230,14 @@ impl RequestQueue {
         }
     }
 
-    /// From now on, accepted requests are written to the run's folder until the log has them.
+    /// Writes requests accepted from now on to the run's folder until they are in the log.
     pub(in crate::run) fn persist_in(&self, run: &Path) {
         let _ = self.0.spool.set(AcceptedFiles::for_run(run));
     }
 
-    /// Queues a checked request; once this returns, it survives a crash. A pause, a resume and a stop are visible at
-    /// once. Returns the step after which the loop looks at it; `None` without a loop.
+    /// Queues a validated request; once this returns, it survives a crash. A pause, resume or stop
+    /// is visible at once. Returns the step after which the loop checks for it; `None` without a
+    /// loop.
     pub(super) fn push(
         &self,
         verb: Verb,
@@ -282,8 +281,9 @@ impl RequestQueue {
         Ok(computes_until)
     }
 
-    /// Returns the name of the request's file. `step`: the first step to which it applies. Requests that end a full
-    /// disk's pause, or the run, are accepted even if they cannot be written.
+    /// Writes the request's file and returns its name. `step`: the first step to which it applies.
+    /// Requests that end the pause of a full disk, or the run, are accepted even if they cannot be
+    /// written.
     fn persist(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else {
             return Ok(String::new());
@@ -299,7 +299,7 @@ impl RequestQueue {
         self.queue().waiting.len()
     }
 
-    /// Refuses further requests and those that still wait for an answer.
+    /// Refuses further requests and all unanswered ones.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();
@@ -314,7 +314,7 @@ impl RequestQueue {
         }
     }
 
-    /// Waits while `waits` holds, the run need not stop, and `longest` has not passed.
+    /// Waits while `waits` returns true, for at most `longest`, unless the run should stop.
     fn wait_while(
         &self,
         longest: Duration,
@@ -344,7 +344,7 @@ impl RequestQueue {
 }
 
 impl Queue {
-    /// Why `verb` cannot be queued. A full queue still accepts a stop.
+    /// Why `verb` cannot be queued. A full queue still accepts `stop`.
     fn refusal(&self, verb: &Verb) -> Option<String> {
         let full = self.waiting.len() >= MAX_WAITING_REQUESTS && !matches!(verb, Verb::Stop { .. });
         match self.closed {

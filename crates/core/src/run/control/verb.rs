@@ -1,4 +1,4 @@
-//! Requests to a worker: verbs, their arguments, and the checks on them.
+//! Requests to a worker: verbs, arguments, and validation.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -14,33 +14,33 @@ use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::secrets::is_control;
 
-/// The keys that a run changes while it computes.
+/// The keys that can be changed during a run.
 pub const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
 
-/// In characters.
 const MAX_NOTE_CHARS: usize = 4096;
 
 const MAX_SAMPLES: u64 = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
-    /// Not recorded as an event.
+    /// Status request; not recorded as an event.
     Status,
     Pause,
     Resume,
     Checkpoint,
     Eval,
     Sample(Sample),
-    /// After the current step, unless `now`.
+    /// Stops after the current step, unless `now`.
     Stop {
-        /// At once: the current step is lost.
+        /// Stops at once and discards the current step.
         now: bool,
     },
     Annotate {
-        /// Without control characters other than line ends and tabs.
+        /// Text without control characters, except line ends and tabs.
         text: String,
     },
-    /// From the next step on. Keys are among [`SETTABLE`]; values are numbers within the key's range.
+    /// Changes the configuration from the next step on. Keys are among [`SETTABLE`]; values are
+    /// numbers within the key's range.
     Set {
         changes: BTreeMap<String, Value>,
     },
@@ -48,42 +48,42 @@ pub enum Verb {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// A prompt row's id, of any of the task's sets, or a whole row.
+    /// The id of a prompt row in any of the task's sets, or a whole row.
     pub row: Value,
-    /// 1 to 64.
+    /// Number of completions, 1 to 64.
     pub n: usize,
     /// 0 is greedy.
     pub temperature: f64,
-    /// `None`: as the run's configuration or the task has it.
+    /// `None`: the limit of the run's configuration or the task.
     pub max_tokens: Option<usize>,
-    /// The base model instead of the trained one.
+    /// Samples from the base model instead of the trained one.
     pub base: bool,
     pub seed: u64,
-    /// The task of the rows, template switches and scorer: an absolute path, or an embedded task's name. `None`: the
-    /// run's own; a model without a run has none, and the request is refused.
+    /// The task that defines rows, template switches and scorer: an absolute path, or the name of
+    /// an embedded task. `None`: the run's task; without a run the request is refused.
     pub task: Option<String>,
 }
 
-/// One completion: the `result` of one `part`.
+/// One completion: the `result` of a `part` answer.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SampledCompletion {
     pub prompt_id: String,
-    /// From 0.
+    /// Index of the sample, from 0.
     pub sample: usize,
-    /// How a turn with tools came to this answer, and why it ended.
+    /// The tool calls that led to this answer, and why the turn ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<ToolChain>,
-    /// Seconds of each of its calls, in order; beside it, since a clock has no part in a conversation.
+    /// Seconds of each tool call, in order. Times are kept outside `chain`, which is reproducible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub text: String,
-    /// The stop token included.
+    /// Completion tokens, including the stop token.
     pub token_ids: Vec<u32>,
-    /// Under the sampling distribution, nats.
+    /// Log-probs under the sampling distribution, nats.
     pub log_probs: Vec<f32>,
     pub stop_reason: StopReason,
-    /// As `score --json` prints it: `reward`, `tier`, `errors`, ...
+    /// Score in the format of `score --json`: `reward`, `tier`, `errors`, ...
     pub score: Value,
     pub target: Target,
     /// The step of an active run's weights; `None` for other models.
@@ -91,7 +91,7 @@ pub struct SampledCompletion {
 }
 
 impl Verb {
-    /// Parses a verb with its arguments, as in a request or a `control` event.
+    /// Parses a verb with its arguments, as written in a request or a `control` event.
     ///
     /// # Errors
     /// A sentence for the user with what is wrong and what is valid.
@@ -148,7 +148,7 @@ impl Verb {
         changes(&arguments).map(|changes| Self::Set { changes })
     }
 
-    /// As in requests and events.
+    /// The name in requests and events.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -196,7 +196,7 @@ impl Verb {
         }
     }
 
-    /// Why a finished run does not take it.
+    /// Why a finished run does not accept the verb.
     pub fn why_not_after_the_end(&self) -> &'static str {
         match self {
             Self::Pause | Self::Resume => "nothing to pause",
@@ -212,14 +212,16 @@ impl Verb {
     }
 }
 
-/// Values by key, by the first step to which they apply. Together with `run.toml` they are the effective configuration.
+/// Changed values by key, by the first step to which they apply. Together with `run.toml` they are
+/// the effective configuration.
 pub type Settings = BTreeMap<u64, BTreeMap<String, Value>>;
 
-/// Returns every `set` of a run. If a key was set several times for one step, the last value counts.
+/// Returns the changes of all `set` requests of a run. If a key was set several times for one step,
+/// the last value counts.
 ///
 /// # Errors
-/// [`RunError::Malformed`] naming the log, for a `set` that this program does not understand: ignoring it would change
-/// the run.
+/// [`RunError::Malformed`] naming the log, for a `set` that this program does not understand:
+/// ignoring it would change the run.
 pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     let mut settings = Settings::new();
     for control in history

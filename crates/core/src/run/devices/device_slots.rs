@@ -1,5 +1,5 @@
-//! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served. A run
-//! of several GPUs takes all of them at once or none, so that no two runs wait for each other.
+//! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first
+//! come, first served. A run takes all of its GPUs at once or none, which prevents deadlocks.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -17,10 +17,10 @@ use crate::run::clock::local_now;
 use crate::run::error::RunError;
 use crate::run::storage::folder::{user_id, user_name};
 
-/// Overrides the folder of the locks, for tests and unusual hosts.
+/// Environment variable that overrides the folder of locks, for tests and unusual hosts.
 pub const SLOTS: &str = "GRPO_TUI_SLOTS";
 
-/// How often a waiting run checks whether it is its turn.
+/// How often a waiting run checks its position.
 const ROUND: Duration = Duration::from_millis(250);
 const MAX_HOLDER_BYTES: u64 = 200;
 
@@ -28,15 +28,15 @@ const MAX_HOLDER_BYTES: u64 = 200;
 pub enum Device {
     Cpu,
     Gpu {
-        /// Among those that CUDA shows this process.
+        /// Index among the devices that CUDA exposes to this process.
         ordinal: usize,
-        /// Empty if the driver does not say; the ordinal then identifies it.
+        /// Empty if the driver does not report it; the ordinal then identifies the device.
         uuid: String,
     },
 }
 
 impl Device {
-    /// For people.
+    /// Display name.
     pub fn described(&self) -> String {
         match self {
             Self::Cpu => "CPU".to_owned(),
@@ -44,7 +44,7 @@ impl Device {
         }
     }
 
-    /// Among those that CUDA shows this process; `None` for the CPU.
+    /// Index among the devices that CUDA exposes to this process; `None` for the CPU.
     pub fn ordinal(&self) -> Option<usize> {
         match self {
             Self::Cpu => None,
@@ -52,7 +52,7 @@ impl Device {
         }
     }
 
-    /// The prefix of its files.
+    /// File name prefix.
     fn name(&self) -> String {
         match self {
             Self::Cpu => "cpu".to_owned(),
@@ -65,10 +65,10 @@ impl Device {
     }
 }
 
-/// Who computes on a device, as its lock says.
+/// The user of a device, read from its lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its id on this host; `None` if the lock does not say.
+    /// Process id on this host; `None` if not recorded.
     pub process: Option<u32>,
     pub user: String,
     /// Local time of day.
@@ -91,18 +91,18 @@ impl fmt::Display for Holder {
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Of several devices that would do, one with the shortest queue.
+    /// The device with the shortest queue, if several would do.
     pub device: Device,
-    /// The number of devices that the run needs.
+    /// Number of devices that the run needs.
     pub count: usize,
-    /// Runs before this one, besides the one that holds the device.
+    /// Number of earlier runs, excluding the one that holds the device.
     pub ahead: usize,
-    /// `None` if the device is free for a run before this one.
+    /// `None` if the device is free but an earlier run waits for it.
     pub holder: Option<Holder>,
 }
 
 impl Waiting {
-    /// As a sentence.
+    /// Describes the wait in a sentence.
     pub fn described(&self) -> String {
         let device = match self.count {
             0 | 1 => self.device.described(),
@@ -116,7 +116,7 @@ impl Waiting {
     }
 }
 
-/// The right to compute on devices, released when dropped, and by the kernel when the process dies.
+/// The right to compute on devices. Released when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Slot {
     /// At least one.
@@ -127,8 +127,9 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits until `count` of `devices` are free at once. `folder` holds the locks, which all runs of this host must share
-    /// ([`slots_folder`]). `on_wait` gets the position at every check and may give up, which returns `None`.
+    /// Waits until `count` of `devices` are free at once. `folder` has the locks, which all runs of
+    /// this host must share ([`slots_folder`]). `on_wait` gets the position at every check and may
+    /// give up, which returns `None`.
     ///
     /// # Errors
     /// [`RunError`] naming the problem with the folder.
@@ -177,7 +178,7 @@ impl Slot {
         }
     }
 
-    /// Says in the locks who has them.
+    /// Records the holder in the locks.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
         let holder = Holder {
@@ -192,7 +193,7 @@ impl Slot {
                 .and_then(|()| lock.write_all(&text))
                 .map_err(RunError::io("write", folder))?;
         }
-        // A locked folder is spared by programs that clean /tmp.
+        // Programs that clean /tmp skip locked folders.
         let open = File::open(folder)
             .ok()
             .filter(|folder| folder.try_lock_shared().is_ok());
@@ -216,7 +217,7 @@ impl Slot {
     }
 }
 
-/// `$GRPO_TUI_SLOTS`, else a folder for all users of this host.
+/// `$GRPO_TUI_SLOTS`, or else a folder shared by all users of this host.
 ///
 /// # Errors
 /// [`RunError`] naming the folder that could not be created or used.
@@ -242,20 +243,20 @@ pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     let mut text = Vec::new();
     let _ = lock.take(MAX_HOLDER_BYTES).read_to_end(&mut text);
     let mut holder: Holder = serde_json::from_slice(&text).unwrap_or_default();
-    // Any user may have written it, and it is printed on terminals.
+    // Any user may have written these texts, which are printed on terminals.
     for text in [&mut holder.user, &mut holder.since] {
         text.retain(|letter| !letter.is_control());
     }
     Some(holder)
 }
 
-/// The number of waiting runs.
+/// Number of waiting runs.
 pub fn queue_length(folder: &Path, device: &Device) -> usize {
     tickets(folder, device).filter(|path| lives(path)).count()
 }
 
-/// The name of a new wait. Names sort by time and are the same in all queues, so that a run that is before another in
-/// one queue is before it in all.
+/// Creates the name of a wait. Names sort by time and are the same in all queues, so that runs have
+/// the same order in each.
 fn position() -> String {
     static WAITS: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now()
@@ -269,7 +270,8 @@ fn position() -> String {
     )
 }
 
-/// A position in the queue of a device: a file that the waiting run has locked. The lock ends with the process.
+/// A position in a device's queue: a file locked by the waiting run, whose lock ends with the
+/// process.
 struct Ticket {
     folder: PathBuf,
     device: Device,
@@ -292,14 +294,14 @@ impl Ticket {
         })
     }
 
-    /// Counts earlier live tickets and removes dead ones.
+    /// Counts earlier active tickets and removes stale ones.
     fn ahead(&self) -> usize {
         tickets(&self.folder, &self.device)
             .filter(|path| *path < self.path && lives(path))
             .count()
     }
 
-    /// The device's lock, if nobody has it.
+    /// Locks the device; `None` if it is taken.
     fn lock(&self) -> Result<Option<File>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let lock = open_or_create(&self.folder, &path)?;
@@ -332,7 +334,7 @@ fn tickets(folder: &Path, device: &Device) -> impl Iterator<Item = PathBuf> {
         .filter(is_ticket)
 }
 
-/// Whether a run waits with this ticket. Removes a stale one if permitted.
+/// Whether the ticket is active. Removes a stale one if permitted.
 fn lives(path: &Path) -> bool {
     let Ok(file) = open_shared(path) else {
         return false;
@@ -348,7 +350,7 @@ fn lives(path: &Path) -> bool {
 fn make_shared(folder: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
-            // Set after creation, since the umask would remove it.
+            // Set after creation, since the umask would clear it.
             let open = openat(
                 CWD,
                 folder,
@@ -379,8 +381,8 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
     })
 }
 
-/// Opens an existing shared file. A symlink, or a file with other hard links, is refused: writing to it would change
-/// another file.
+/// Opens an existing shared file. Refuses symlinks and files with other hard links: writing would
+/// change another file.
 fn open_shared(path: &Path) -> Result<File, RunError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(
@@ -414,8 +416,8 @@ fn open_or_create(folder: &Path, path: &Path) -> Result<File, RunError> {
     }
 }
 
-/// Creates a file that every user may lock and write. It appears complete, and locked if requested; `None` if the name
-/// is taken.
+/// Creates a file that every user may lock and write. It appears complete, and locked if requested;
+/// `None` if the name is taken.
 fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File>, RunError> {
     static CREATED: AtomicU64 = AtomicU64::new(0);
     let building = folder.join(format!(
@@ -424,7 +426,7 @@ fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File
         CREATED.fetch_add(1, Ordering::Relaxed)
     ));
     let failed = |error: rustix::io::Errno| RunError::io("create", path)(error.into());
-    // Left by a process with the same id.
+    // Left by an earlier process with the same id.
     let _ = std::fs::remove_file(&building);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =

@@ -1,4 +1,5 @@
-//! GPUs as reported by the driver's library NVML, which is loaded at run time; without it there are none.
+//! GPUs reported by NVML, the driver's library, which is loaded at run time; without it there are
+//! none.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
@@ -9,11 +10,11 @@ use crate::run::record::events::Device;
 #[derive(Debug)]
 pub struct Gpu {
     nvml: Nvml,
-    /// In NVML's order, which differs from CUDA's if `CUDA_VISIBLE_DEVICES` is set.
+    /// NVML's index, which differs from CUDA's if `CUDA_VISIBLE_DEVICES` is set.
     index: u32,
-    /// Such as `NVIDIA H200`.
+    /// Name such as `NVIDIA H200`.
     pub name: String,
-    /// `GPU-…`; empty if the driver does not say.
+    /// `GPU-…`; empty if the driver does not report it.
     pub uuid: String,
     pub driver: String,
 }
@@ -21,14 +22,15 @@ pub struct Gpu {
 /// Another process that computes on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuProcess {
-    /// As counted outside of containers.
+    /// Process id outside of containers.
     pub pid: u32,
-    /// `None` if the driver does not say.
+    /// `None` if the driver does not report it.
     pub memory_bytes: Option<u64>,
 }
 
 impl Gpu {
-    /// GPU `ordinal` of those that CUDA shows this process; `None` without NVML or such a GPU.
+    /// The GPU with index `ordinal` among those that CUDA exposes to this process; `None` without
+    /// NVML or such a GPU.
     pub fn by_ordinal(ordinal: usize) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let uuids: Vec<String> = (0..nvml.device_count().ok()?)
@@ -62,7 +64,7 @@ impl Gpu {
         })
     }
 
-    /// Its condition now, as far as the driver says.
+    /// The current condition, as far as the driver reports it.
     pub fn condition(&self) -> Device {
         let mut found = Device {
             device: format!("{} {}", self.name, self.uuid),
@@ -91,8 +93,8 @@ impl Gpu {
         found
     }
 
-    /// Other processes that compute on the GPU. In a container the driver may report none, or this one under another
-    /// id.
+    /// Other processes that compute on the GPU. In a container the driver may report none, or this
+    /// one under another id.
     pub fn others(&self) -> Vec<GpuProcess> {
         let Ok(device) = self.nvml.device_by_index(self.index) else {
             return Vec::new();
@@ -113,7 +115,8 @@ impl Gpu {
             .collect()
     }
 
-    /// Describes who else uses the GPU; `None` if it is free. To be called before this process opens it.
+    /// Describes who else uses the GPU; `None` if it is free. Must be called before this process
+    /// opens it.
     pub fn in_use(&self) -> Option<String> {
         in_use(
             &self.name,
@@ -123,7 +126,7 @@ impl Gpu {
     }
 }
 
-/// Memory in use on an idle GPU: the driver's own, with a margin.
+/// Memory in use on an idle GPU, by the driver, with a margin.
 const IDLE_BYTES: u64 = 1 << 30;
 
 fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<String> {
@@ -151,8 +154,9 @@ fn uuid(nvml: &Nvml, index: u32) -> String {
         .unwrap_or_default()
 }
 
-/// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as indices into `uuids`. The
-/// value lists numbers or unique prefixes of UUIDs, up to the first invalid entry; without a value, all are shown.
+/// The GPUs that CUDA exposes for a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as indices
+/// into `uuids`. The value lists indices or unique prefixes of UUIDs, up to the first invalid
+/// entry; without a value, all are exposed.
 fn visible(setting: Option<&str>, uuids: &[String]) -> Vec<usize> {
     let Some(setting) = setting else {
         return (0..uuids.len()).collect();
@@ -183,7 +187,7 @@ mod tests {
         check(Some("2,0"), &[2, 0]);
         check(Some(" 1 "), &[1]);
         check(Some("GPU-bb,GPU-aa11"), &[2, 0]);
-        // Ambiguous, unknown, empty, or part of a GPU: the list ends there.
+        // An ambiguous, unknown or empty entry, or a part of a GPU, ends the list.
         check(Some("1,GPU-aa,0"), &[1]);
         check(Some("0,7,1"), &[0]);
         check(Some("-1"), &[]);

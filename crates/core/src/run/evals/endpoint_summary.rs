@@ -1,12 +1,12 @@
-//! A summary of an endpoint's answers: cost, latency, rate and log-probs.
+//! Summary of an endpoint's answers: cost, latency, rate and log-probs.
 
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
 use crate::api_client::LogProbs;
 
-/// Cost, latency, rate and log-probs of an endpoint's answers; costs are in the currency of its prices. Unknown values
-/// are `None`.
+/// Cost, latency, rate and log-probs of an endpoint's answers; costs are in the currency of its
+/// prices. Unknown values are `None`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointSummary {
@@ -15,16 +15,15 @@ pub struct EndpointSummary {
     pub cost_per_1000_answers: Option<f64>,
     pub latency_median_seconds: Option<f64>,
     pub latency_p95_seconds: Option<f64>,
-    /// In which at least one answered request was under way, over all sessions of the eval.
+    /// Time in which at least one answered request was active, over all sessions of the eval.
     pub busy_seconds: Option<f64>,
-    /// Completion tokens, by the server's count, per busy second.
+    /// Completion tokens, counted by the server, per busy second.
     pub tokens_per_second: Option<f64>,
-    /// `None` if the endpoint was not asked for them.
+    /// `None` if not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
 }
 
-/// The fields of one answer that the summary needs.
 struct Answer {
     seconds: f64,
     begun: Option<f64>,
@@ -32,7 +31,7 @@ struct Answer {
 }
 
 impl EndpointSummary {
-    /// `None` where no completion is of an endpoint.
+    /// `None` if no completion is from an endpoint.
     pub(super) fn from_records(records: &[EvalRecord]) -> Option<Self> {
         if records.iter().all(|record| record.call.is_none()) {
             return None;
@@ -44,7 +43,7 @@ impl EndpointSummary {
         let answers: Vec<&Answer> = calls.iter().flat_map(|(answers, _)| answers).collect();
         let mut seconds: Vec<f64> = answers.iter().map(|answer| answer.seconds).collect();
         seconds.sort_by(f64::total_cmp);
-        // By nearest rank: a latency that was measured.
+        // Nearest rank, so the result is a measured latency.
         let rank = |share: f64| {
             seconds
                 .get(((share * seconds.len() as f64).ceil() as usize).max(1) - 1)
@@ -75,7 +74,7 @@ impl EndpointSummary {
     }
 }
 
-/// The answers of a record; a conversation that broke off has answers, too.
+/// The answers of a record, including those of an interrupted conversation.
 fn answers_of(record: &EvalRecord) -> Vec<Answer> {
     if !record.is_endpoint_error() && record.turns.is_empty() {
         let begun = record.call.as_ref().and_then(|call| call.begun);
@@ -97,8 +96,8 @@ fn answers_of(record: &EvalRecord) -> Vec<Answer> {
         .collect()
 }
 
-/// The length of the union of the answers' times, so that requests side by side count once and a pause between sessions
-/// not at all; `None` if the time of one is not known.
+/// The length of the union of the answers' times: concurrent requests count once, and pauses
+/// between sessions do not count. `None` if any time is unknown.
 fn busy_seconds(answers: &[&Answer]) -> Option<f64> {
     let times = answers
         .iter()
@@ -144,12 +143,12 @@ mod tests {
         };
         let at = |begun: f64, seconds: f64| record(Some(begun), seconds, Some(30));
         check(&[at(100.0, 2.0)], [Some(2.0), Some(15.0)]);
-        // Side by side, one within another, in any order.
+        // Concurrent, nested, in any order.
         check(
             &[at(101.0, 3.0), at(100.0, 2.0), at(102.0, 1.0)],
             [Some(4.0), Some(22.5)],
         );
-        // The pause between two sessions is no time of the endpoint.
+        // A pause between two sessions does not count.
         check(&[at(100.0, 2.0), at(9000.0, 1.0)], [Some(3.0), Some(20.0)]);
         // An answer without a time, an answer without a count, no answers.
         check(&[at(100.0, 2.0), record(None, 1.0, Some(30))], [None, None]);

@@ -1,5 +1,5 @@
-//! The folder of a standalone eval: the answers of each target, the task, prompts that are no set of the task, and the
-//! result.
+//! The folder of a standalone eval: each target's answers, the task, prompts from outside the task,
+//! and the result.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::run::storage::durable::{
 };
 use crate::run::storage::lock::RunLock;
 
-/// Written at the end of an eval.
+/// Written last.
 pub const RESULT_FILE: &str = "eval.json";
 
 /// The folder of an active eval, locked like a run's ([`RunLock::is_held`]).
@@ -28,13 +28,14 @@ pub struct EvalFolder {
 }
 
 impl EvalFolder {
-    /// Creates the folder and writes the files of the task, and `prompts` that are no set of it. A folder of an interrupted
-    /// eval goes on; so does that of a finished one in which an endpoint left prompts without an answer, if it is the same
-    /// eval: equal files, and equal `settings` (fields of its result). Returns that result beside the folder.
+    /// Creates the folder and writes the task's files and `prompts` from outside the task. Resumes
+    /// an interrupted eval, or a finished one with missing endpoint answers, if files and
+    /// `settings` (fields of its result) are equal; then also returns the earlier result.
     ///
     /// # Errors
-    /// [`RunError::Evaluated`] if another or a complete eval has its result there, [`RunError::Taken`] for a run's folder,
-    /// [`RunError::InUse`] if an eval is active there, [`RunError::Io`].
+    /// [`RunError::Evaluated`] if the folder has the result of another or a complete eval,
+    /// [`RunError::Taken`] for a run's folder, [`RunError::InUse`] if an eval is active there,
+    /// [`RunError::Io`].
     pub fn create(
         path: &Path,
         task_files: &[(String, Vec<u8>)],
@@ -105,7 +106,7 @@ impl EvalFolder {
         write_evals(&self.path.join(eval_file(0, &set, &name)), records)
     }
 
-    /// Opens the answers of a model, and returns the lines that an interrupted eval left there.
+    /// Opens a model's answers; returns the lines that an interrupted eval left.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -131,7 +132,7 @@ fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<Stri
     Some(format!("with other settings ({name})"))
 }
 
-/// Whether an earlier result has an answer to everything, in words.
+/// Describes an earlier result that has all answers; `None` if some are missing.
 fn nothing_open(earlier: &Value) -> Option<String> {
     let targets = earlier["targets"].as_object();
     let is_open = |target: &Value| {
@@ -143,16 +144,16 @@ fn nothing_open(earlier: &Value) -> Option<String> {
     (!is_any_open).then(|| "in which no answer is missing".to_owned())
 }
 
-/// What a standalone eval stores of a target besides its records; empty without a result.
+/// What a standalone eval stores about a target besides its records; empty without a result.
 #[derive(Debug, Default)]
 pub struct StoredTarget {
-    /// How its prompts differ from the task's own, in words; empty where they do not.
+    /// Describes how its prompts differ from the task's; empty if they do not.
     pub prompts: String,
     pub speed: Option<Box<SpeedSummary>>,
 }
 
 impl StoredTarget {
-    /// `target`: its name; of an eval of an older program as in the names of files.
+    /// `target`: its name, or the name in the files of an older program's eval.
     pub fn read(folder: &Path, target: &str) -> Self {
         let text = crate::files::read_text(&folder.join(RESULT_FILE)).unwrap_or_default();
         let document: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -175,7 +176,7 @@ impl StoredTarget {
     }
 }
 
-/// A log of answers that cost money or time, written one by one.
+/// A log of answers, appended one by one because they cost money or time.
 #[derive(Debug)]
 pub struct AnswerLog {
     path: PathBuf,
@@ -183,7 +184,7 @@ pub struct AnswerLog {
 }
 
 impl AnswerLog {
-    /// Opens or creates the file; returns its intact lines as well.
+    /// Opens or creates the file; also returns its intact lines.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -191,7 +192,7 @@ impl AnswerLog {
         let file = open_append(&path)?;
         seal(&file, &path)?;
         let bytes = files::read(&path).map_err(RunError::io("read", &path))?;
-        // What is damaged is asked for again.
+        // Damaged answers are requested again.
         let intact = bytes
             .split(|byte| *byte == b'\n')
             .filter(|line| files::check(line) != Checked::Damaged)
@@ -199,7 +200,7 @@ impl AnswerLog {
         Ok((Self { path, file }, intact.collect()))
     }
 
-    /// Removes the file, whose answers are in the eval's own.
+    /// Removes the file once its answers are in the eval's records.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -207,8 +208,6 @@ impl AnswerLog {
         std::fs::remove_file(&self.path).map_err(RunError::io("remove", &self.path))
     }
 
-    /// Appends a line.
-    ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn append(&self, line: &str) -> Result<(), RunError> {
@@ -261,7 +260,7 @@ mod tests {
             folder.read("my set/rows.jsonl", "second-model").unwrap().0,
             records
         );
-        // Another model whose file would have the same name.
+        // A model with the same file name.
         folder
             .write("my set/rows.jsonl", "second_model", &[])
             .unwrap();

@@ -12,41 +12,44 @@ use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalRecord {
-    /// The row; of a row of several turns one record is a conversation, with the outcome of the answer that decided it.
+    /// The row's id. A row of several turns has one record per conversation, with the outcome of
+    /// the answer that decided it.
     pub prompt_id: String,
-    /// The sample of that prompt, from 0.
+    /// Index of the sample for that prompt, from 0.
     pub sample: usize,
     pub tags: Vec<String>,
     pub completion: String,
-    /// NaN (`null`) where the scorer failed.
+    /// NaN (`null`) if the scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
     pub tier: Tier,
-    /// Whether it would be valid without a fence or text around it.
+    /// Whether it would be valid after unwrapping.
     pub tolerant: bool,
     /// Whether it equals the row's expected value; `None` if there is none.
     pub exact: Option<bool>,
-    /// As the scorer writes it.
+    /// The scorer's output.
     pub score: serde_json::Value,
-    /// The stop token included; `None` if an endpoint did not count them.
+    /// Completion tokens including the stop token; `None` if an endpoint did not report them.
     pub tokens: Option<usize>,
-    /// At the token limit.
+    /// Truncated at the token limit.
     pub truncated: bool,
-    /// Its share of the batch's time; of an endpoint the latency of its answer, of a conversation in all.
+    /// Share of the batch's time; for an endpoint the answer's latency, or the sum over a
+    /// conversation.
     pub seconds: f64,
-    /// Only of an endpoint.
+    /// `None` unless an endpoint answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<Box<EndpointCall>>,
-    /// How a turn with tools came to the answer, and why it ended; of a row of several turns each has its own.
+    /// The tool calls that led to the answer, and why the turn ended; with several turns, each has
+    /// a chain in `turns`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
-    /// Seconds of each of its calls, in order; beside it, since a clock has no part in a conversation.
+    /// Seconds of each tool call, in order. Times are kept outside `chain`, which is reproducible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
-    /// The answers of a conversation; empty for a row of one turn.
+    /// Answers of a conversation; empty for a row of one turn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
-    /// Turns of the row without an answer: that the conversation did not reach, or that an endpoint did not answer.
+    /// Number of turns without an answer: not reached, or not answered by an endpoint.
     #[serde(skip_serializing_if = "is_zero")]
     pub unanswered: usize,
 }
@@ -55,45 +58,46 @@ pub struct EvalRecord {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointCall {
-    /// By the endpoint's count.
+    /// Token count reported by the endpoint.
     pub prompt_tokens: Option<usize>,
-    /// In the currency of the prices; `None` without prices or counts.
+    /// Cost in the currency of the prices; `None` without prices or counts.
     pub cost: Option<f64>,
-    /// Requests, the failed ones included.
+    /// Number of requests, including failed ones.
     pub attempts: u32,
-    /// When the answered request began, seconds since 1970; `None` for a conversation, whose turns have it.
+    /// Start of the answered request in seconds since 1970; `None` for a conversation, which has it
+    /// per turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<f64>,
-    /// `None` if the endpoint was not asked for them.
+    /// `None` if not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
 }
 
-/// An answer of a conversation.
+/// One answer of a conversation.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalTurn {
     pub completion: String,
-    /// As [`EvalRecord::chain`].
+    /// See [`EvalRecord::chain`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
-    /// As [`EvalRecord::call_seconds`].
+    /// See [`EvalRecord::call_seconds`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub tier: Tier,
     pub exact: Option<bool>,
-    /// The stop token included; `None` if an endpoint did not count them.
+    /// Completion tokens including the stop token; `None` if an endpoint did not report them.
     pub tokens: Option<usize>,
-    /// Latency; only of an endpoint.
+    /// Latency of an endpoint; else `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// As [`EndpointCall::begun`].
+    /// See [`EndpointCall::begun`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<f64>,
-    /// As [`EndpointCall::logprobs`].
+    /// See [`EndpointCall::logprobs`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
-    /// NaN (`null`) where the scorer failed.
+    /// NaN (`null`) if the scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
 }
@@ -103,10 +107,10 @@ pub(super) fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
 }
 
 impl EvalRecord {
-    /// Takes the outcome from the scores of its answers, in order.
+    /// Sets the outcome from the scores of the answers, in order.
     ///
     /// # Errors
-    /// A score that cannot be written as JSON.
+    /// A score that cannot be represented as JSON.
     pub fn judge(&mut self, scores: &[Score]) -> Result<(), serde_json::Error> {
         for (turn, score) in self.turns.iter_mut().zip(scores) {
             turn.tier = score.tier;
@@ -119,7 +123,7 @@ impl EvalRecord {
         if let Some(turn) = self.turns.get(deciding) {
             self.completion.clone_from(&turn.completion);
         }
-        // Without an answer for every turn it is neither valid nor exact.
+        // Without an answer for every turn, the conversation is neither valid nor exact.
         let is_complete = self.unanswered == 0;
         let is_known = scores.iter().any(|score| score.exact.is_some());
         self.tier = score.tier;
@@ -131,12 +135,12 @@ impl EvalRecord {
         Ok(())
     }
 
-    /// Turns of its row.
+    /// Number of turns in the row.
     pub fn turn_count(&self) -> usize {
         self.turns.len().max(1) + self.unanswered
     }
 
-    /// Those of all its turns.
+    /// Chains of all turns.
     pub fn chains(&self) -> impl Iterator<Item = &ToolChain> {
         self.chain
             .as_deref()
@@ -144,7 +148,7 @@ impl EvalRecord {
             .chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
     }
 
-    /// Its answers.
+    /// Texts of all answers.
     pub fn texts(&self) -> Vec<&str> {
         if self.turns.is_empty() {
             return vec![&self.completion];
@@ -155,7 +159,7 @@ impl EvalRecord {
             .collect()
     }
 
-    /// Its row as scorers see it with each of its answers.
+    /// The row as the scorer sees it for each answer.
     pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
         let texts = self.texts();
         let scored = |turn: usize| {
@@ -170,8 +174,8 @@ impl EvalRecord {
         (0..texts.len()).map(scored).collect()
     }
 
-    /// The index of the answer that decides a conversation's outcome: the first without a score, else the first that is
-    /// not valid, else the first that is not exact, else the last.
+    /// The index of the answer that decides the outcome: the first without a score, else the first
+    /// invalid one, else the first not exact, else the last.
     pub fn deciding_turn(&self) -> usize {
         let first = |is_wrong: fn(&EvalTurn) -> bool| self.turns.iter().position(is_wrong);
         first(|turn| turn.reward.is_nan())
@@ -188,18 +192,18 @@ impl EvalRecord {
         self.tier == Tier::Valid && self.unanswered == 0
     }
 
-    /// `None` for a completion without a failure.
+    /// `None` if the completion has no failure.
     pub fn failure(&self) -> Option<FailureClass> {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }
 
-    /// Whether scorer or endpoint failed, so that nothing is known of the completion.
+    /// Whether scorer or endpoint failed, which leaves the outcome unknown.
     pub fn is_error(&self) -> bool {
         self.failure()
             .is_some_and(|class| class.is_unscored() || class == FailureClass::EndpointError)
     }
 
-    /// Its tier in words: of an error `not scored`.
+    /// The tier, or `not scored` after an error.
     pub fn outcome(&self) -> TierOutcome {
         TierOutcome::new(self.tier, self.is_error())
     }
@@ -208,7 +212,7 @@ impl EvalRecord {
         self.failure() == Some(FailureClass::EndpointError)
     }
 
-    /// Not valid, or valid with wrong values; nothing is known of one without a score or an answer.
+    /// Whether it is invalid, or valid with wrong values; false if the outcome is unknown.
     pub fn fails(&self) -> bool {
         !self.is_error() && (!self.is_valid() || self.exact == Some(false))
     }

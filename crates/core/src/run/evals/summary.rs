@@ -17,73 +17,71 @@ use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 
-/// The result of an eval. Rates are in [0, 1]; with `n` = 0 all are 0.
+/// The result of an eval. Rates are in [0, 1], and 0 if `n` is 0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
-    /// Completions that were scored.
+    /// Number of scored completions.
     pub n: usize,
-    /// Completions that the scorer failed to score: in no other number.
+    /// Completions that the scorer failed on, which count nowhere else.
     #[serde(skip_serializing_if = "is_zero")]
     pub scorer_errors: u32,
-    /// Completions that an endpoint failed to give: in no other number.
+    /// Requests that the endpoint failed to answer, which count nowhere else.
     #[serde(skip_serializing_if = "is_zero")]
     pub endpoint_errors: u32,
-    /// Share that parses.
     pub parse: f64,
-    /// Share that is valid.
     pub valid: f64,
-    /// Share of the rows with an expected value that equal it; `None` without such rows.
+    /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub exact: Option<f64>,
-    /// Share that is valid, or would be without a fence or text around it.
+    /// Share of completions that are valid, or would be after unwrapping.
     pub tolerant: f64,
     /// 95% interval of `valid`, by [`Self::interval`].
     pub valid_interval: [f64; 2],
-    /// Per completion of known length; NaN (`null`) where an endpoint counts none.
+    /// Mean over completions of known length; NaN (`null`) if the endpoint reports no lengths.
     #[serde(deserialize_with = "null_is_nan")]
     pub mean_tokens: f64,
     /// Share truncated at the token limit.
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// The number of completions with an expected value.
+    /// Number of completions with an expected value.
     pub with_expected: u32,
-    /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per prompt. Boxed, since
-    /// events are moved often.
+    /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per
+    /// prompt. Boxed to keep events small.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
-    /// Whether the answers are calls, of functions or of an HTTP API.
+    /// Whether the answers are calls of functions or of an HTTP API.
     #[serde(skip_serializing_if = "is_zero")]
     pub has_calls: bool,
-    /// Only of an endpoint.
+    /// `None` for models on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Box<EndpointSummary>>,
-    /// Where rows have several turns; a conversation is then one of `n`.
+    /// `None` unless rows have several turns; each conversation then counts once in `n`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Box<AnswerSummary>>,
-    /// Where the task has tools.
+    /// `None` unless the task has tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<Box<ToolSummary>>,
     /// `None` with one completion per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<SampleSummary>>,
-    /// Speed of a model on this machine; `None` in evals of a run, which are sampled beside its training.
+    /// Speed of a model on this machine; `None` in evals of a run, which run during training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<Box<SpeedSummary>>,
 }
 
-/// The answers of conversations, one by one.
+/// The single answers of conversations.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerSummary {
-    /// Answers.
+    /// Number of answers.
     pub n: usize,
-    /// Turns of a conversation, on average.
+    /// Mean number of turns per conversation.
     pub mean_turns: f64,
-    /// Share that is valid.
     pub valid: f64,
     /// 95% interval of `valid`, clustered by conversation.
     pub valid_interval: [f64; 2],
-    /// The share of conversations that were valid if answers were independent: the mean of `valid ^ turns`.
+    /// Expected share of valid conversations if answers were independent: the mean of
+    /// `valid ^ turns`.
     pub independent: f64,
     /// `independent` at the ends of `valid_interval`.
     pub independent_interval: [f64; 2],
@@ -137,15 +135,13 @@ impl AnswerSummary {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TagSummary {
-    /// Completions.
+    /// Number of completions.
     pub n: usize,
-    /// Share that is valid.
+    /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub valid: f64,
-    /// Share of the rows with an expected value that equal it; `None` without such rows.
     pub exact: Option<f64>,
-    /// Share that parses.
     pub parse: f64,
-    /// 95% intervals as those of the whole set; `None` in those of the recorded run.
+    /// 95% intervals, computed like those of the whole set; `None` in evals of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_interval: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,7 +194,8 @@ impl EvalSummary {
         summary
     }
 
-    /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several completions.
+    /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several
+    /// completions.
     pub fn interval(&self, name: &str) -> [f64; 2] {
         let rows = self.rows_of(name);
         let alone = || {
@@ -214,7 +211,7 @@ impl EvalSummary {
             .unwrap_or_else(alone)
     }
 
-    /// Cost of all answers, and of 1,000; `None` where a price or a count is unknown.
+    /// Costs of all answers and of 1,000; `None` if a price or a token count is unknown.
     pub fn cost(&self) -> [Option<f64>; 2] {
         let of_endpoint = self
             .endpoint
@@ -228,8 +225,8 @@ impl EvalSummary {
         of_endpoint.or_else(of_gpu).unwrap_or_default()
     }
 
-    /// Completion tokens per second: of a model on this machine while it samples, of an endpoint while a request is under
-    /// way.
+    /// Completion tokens per second: while sampling for a model on this machine, while a request is
+    /// active for an endpoint.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let of_endpoint = self
             .endpoint
@@ -238,8 +235,8 @@ impl EvalSummary {
         of_endpoint.or_else(|| self.speed.as_ref().map(|speed| speed.tokens_per_second))
     }
 
-    /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other names, and for `exact`
-    /// without expected values.
+    /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other
+    /// names, and for `exact` without expected values.
     pub fn metric(&self, name: &str) -> f64 {
         match name {
             "parse" => self.parse,
@@ -312,9 +309,9 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
 /// A binary outcome (valid or exact) in two evals, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Only in the second eval.
+    /// Holds only in the second eval.
     pub fixed: usize,
-    /// Only in the first eval.
+    /// Holds only in the first eval.
     pub broken: usize,
     pub both: usize,
     pub neither: usize,
@@ -325,14 +322,14 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
+    /// Compares `valid`. If an id occurs more than once in an eval, the last record counts.
     pub fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
         Self::by(before, after, |record| {
             (!record.is_error()).then(|| record.is_valid())
         })
     }
 
-    /// Compares `exact`; `None` if no prompt of both has an expected value.
+    /// Compares `exact`; `None` if no shared prompt has an expected value.
     pub fn between_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
         let found = Self::by(before, after, |record| {
             record.exact.filter(|_| !record.is_error())
@@ -376,13 +373,13 @@ impl Comparison {
         Verdict::from_difference(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
     }
 
-    /// Prompts in both evals.
+    /// Number of prompts in both evals.
     pub fn pairs(&self) -> usize {
         self.fixed + self.broken + self.both + self.neither
     }
 }
 
-/// The file of an eval, or the one that older programs called `proof`.
+/// The file of an eval; falls back to `proof`, the old name of the test set.
 pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     let (new, old) = (
         folder.join(eval_file(step, set, target)),
@@ -395,20 +392,21 @@ pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     }
 }
 
-/// Relative to the run: `evals/step-000050-test-trained.jsonl`.
+/// Path relative to the run: `evals/step-000050-test-trained.jsonl`.
 pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-/// Where the answers of a run's eval are while it is under way.
+/// The file of a run's answers during an eval.
 pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
 }
 
-/// The field of the last record of an eval: the checksum of all lines before it.
+/// Field of an eval's last record: the checksum of all lines before it.
 const LINES_BEFORE: &str = "xxh3_before";
 
-/// Writes an eval atomically. Each record has its checksum; the last one says what comes before it.
+/// Writes an eval atomically. Each record has a checksum, and the last one also has that of all
+/// lines before it.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
@@ -429,7 +427,7 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
     replace_file(path, &bytes)
 }
 
-/// Reads an eval, and verifies it unless an older program wrote it.
+/// Reads an eval and verifies its checksums, if it has any.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
@@ -442,18 +440,18 @@ pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     Ok(records)
 }
 
-/// An eval that can be read.
+/// A readable eval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::run) struct Verified {
     pub(in crate::run) records: usize,
-    /// Without them nothing is known of its bytes.
+    /// If false, damage cannot be detected.
     pub(in crate::run) has_checksums: bool,
 }
 
 /// Verifies an eval.
 ///
 /// # Errors
-/// As [`read_evals`].
+/// Same as [`read_evals`].
 pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
     let mut records = 0;
     let has_checksums = each_record(path, |line| {
@@ -466,7 +464,7 @@ pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
     })
 }
 
-/// Visits the lines of an eval, and verifies them; returns whether they have checksums.
+/// Verifies an eval and calls the visitor with each record; returns whether there are checksums.
 fn each_record(
     path: &Path,
     mut visit: impl FnMut(&[u8]) -> serde_json::Result<()>,
@@ -632,7 +630,7 @@ mod tests {
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
     }
-    /// Four equal completions of each of ten prompts carry the information of ten completions, not of forty.
+    /// Four equal completions of each of ten prompts carry as much information as ten completions.
     #[test]
     fn completions_of_a_prompt_are_not_independent() {
         let records: Vec<EvalRecord> = (0..40)

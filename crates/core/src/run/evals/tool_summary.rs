@@ -1,4 +1,5 @@
-//! The calls of an eval's conversations with tools, why these ended, and how many calls in a row are valid.
+//! Tool calls of an eval's conversations, why turns ended, and how many consecutive calls are
+//! valid.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +9,28 @@ use super::eval_record::EvalRecord;
 use crate::environment::{CallOutcome, ToolChain};
 use crate::statistics::{compound, wilson_by_prompt};
 
-/// Lengths of the beginnings of conversations whose calls are counted, as far as there are such conversations.
+/// Chain lengths that are reported, if conversations of that length exist.
 const CHAINS: [usize; 7] = [1, 2, 3, 5, 10, 20, 50];
 
-/// The calls of conversations with tools, those without a score included.
+/// Calls in conversations with tools, including those without a score.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolSummary {
-    /// Calls of a conversation, on average.
+    /// Mean number of calls per conversation.
     pub mean_calls: f64,
-    /// Share of the calls that were refused: unknown functions, wrong arguments.
+    /// Share of refused calls: unknown functions, wrong arguments.
     pub refused: f64,
-    /// Share of the calls at which a tool failed.
+    /// Share of calls whose tool failed.
     pub failed: f64,
-    /// Tokens that a conversation has read and not sampled, on average.
+    /// Mean number of unsampled tokens that a conversation read.
     pub mean_reply_tokens: f64,
-    /// Shares of the turns by why they ended.
+    /// Shares of turns by the reason for their end.
     pub ends: BTreeMap<String, f64>,
-    /// Turns.
+    /// Number of turns.
     pub turns: usize,
-    /// Conversations by their number of calls, ascending; empty in evals of older programs.
+    /// Number of conversations by number of calls, ascending; empty in evals of older programs.
     pub calls: Vec<CallCount>,
-    /// `None` where no call was written, and of agents.
+    /// `None` without calls, and for agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_calls: Option<ValidCalls>,
 }
@@ -40,28 +41,28 @@ pub struct CallCount {
     pub conversations: usize,
 }
 
-/// How many of the calls that a model wrote are valid ([`ToolChain::valid_calls`]), one by one and in a row.
+/// How many of a model's calls are valid ([`ToolChain::valid_calls`]), singly and consecutively.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValidCalls {
-    /// Calls.
+    /// Number of calls.
     pub n: usize,
-    /// Share that is valid: p.
+    /// Share of valid calls, p.
     pub valid: f64,
     /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
-    /// By the number of calls, ascending.
+    /// Rates by number of calls, ascending.
     pub chains: Vec<ChainRate>,
 }
 
-/// The conversations with at least `k` calls.
+/// Conversations with at least `k` calls.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChainRate {
     pub k: usize,
-    /// Conversations, at least one.
+    /// Number of conversations, at least one.
     pub n: usize,
-    /// Share of them whose first `k` calls are all valid.
+    /// Share of these conversations whose first `k` calls are all valid.
     pub valid: f64,
     /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
@@ -158,7 +159,7 @@ impl ValidCalls {
         })
     }
 
-    /// p^k, the share of chains of `k` calls that were valid if calls were independent, and its 95% interval.
+    /// p^k, the rate expected if calls were independent, with its 95% interval.
     pub fn independent(&self, k: usize) -> (f64, [f64; 2]) {
         let k = u32::try_from(k).unwrap_or(u32::MAX);
         (
@@ -168,7 +169,8 @@ impl ValidCalls {
     }
 }
 
-/// The number of outcomes, the share of those that hold, and its interval, clustered by prompt; `None` of nothing.
+/// Number of outcomes, share that holds, and its interval clustered by prompt; `None` without
+/// outcomes.
 fn rate<'r>(outcomes: impl Iterator<Item = (&'r str, bool)>) -> Option<(usize, f64, [f64; 2])> {
     let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (prompt, holds) in outcomes {
@@ -196,7 +198,7 @@ mod tests {
     use super::*;
     use crate::environment::{AnsweredCall, ChainEnd, ToolStep};
 
-    /// A letter a call: valid, refused, failed (the tool did).
+    /// `calls`: one letter per call, for valid, refused, or failed (by the tool).
     fn record(prompt_id: &str, calls: &str, end: ChainEnd) -> EvalRecord {
         let call = |letter: char| AnsweredCall {
             name: "f".to_owned(),
@@ -238,7 +240,7 @@ mod tests {
             record("b", "vv", ChainEnd::Answer),
             record("c", "vr", ChainEnd::Answer),
             record("d", "r", ChainEnd::MaxTurns),
-            // The call that cannot be read is one that is not valid; a tool that fails is not the model's fault.
+            // An unreadable call is not valid; a failing tool is not the model's fault.
             record("e", "v", ChainEnd::Unreadable),
             record("f", "vvf", ChainEnd::ToolFailed),
         ];

@@ -13,7 +13,7 @@ use crate::run::storage::display_name::read_display_name;
 /// The checkpoint in a RUN argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The default: the best on the eval set, by the run's `keep_best_by`.
+    /// The default: best on the eval set, by the run's `keep_best_by`.
     Best,
     Last,
     Step(u64),
@@ -22,7 +22,7 @@ pub enum At {
 /// A parsed RUN argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunReference {
-    /// A path, an id, or a unique prefix of one.
+    /// A path, an id, or a unique prefix of an id.
     pub run: String,
     pub at: At,
     /// Whether `@` was given.
@@ -30,7 +30,8 @@ pub struct RunReference {
 }
 
 impl RunReference {
-    /// Parses RUN, RUN@best, RUN@last, RUN@STEP or RUN@step-STEP. An `@` followed by anything else belongs to the name.
+    /// Parses RUN, RUN@best, RUN@last, RUN@STEP or RUN@step-STEP. An `@` followed by anything else
+    /// is part of the name.
     pub fn parse(text: &str) -> Self {
         let split = text.rsplit_once('@').and_then(|(run, at)| {
             let at = match at {
@@ -55,7 +56,7 @@ impl RunReference {
     }
 }
 
-/// The folders that runs are found in, and where new ones are created.
+/// Folders that are searched for runs, and where new runs are created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolders {
     roots: Vec<PathBuf>,
@@ -69,7 +70,8 @@ pub fn workspace(from: &Path) -> Option<&Path> {
 }
 
 impl RunFolders {
-    /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the user's data directory.
+    /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the
+    /// user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
             return Self {
@@ -99,12 +101,12 @@ impl RunFolders {
         &self.roots[0]
     }
 
-    /// In order of search.
+    /// Folders in search order.
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
 
-    /// For messages.
+    /// Lists the folders for messages.
     pub fn described(&self) -> String {
         self.roots
             .iter()
@@ -113,7 +115,7 @@ impl RunFolders {
             .join(", ")
     }
 
-    /// Folders that may be runs, unopened.
+    /// Folders that may contain a run, unopened.
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = self
             .roots
@@ -127,12 +129,13 @@ impl RunFolders {
             .collect()
     }
 
-    /// All runs, oldest first. Other folders are omitted; runs that cannot be opened come with their error.
+    /// All runs, oldest first. Other folders are omitted; runs that cannot be opened come with
+    /// their error.
     pub fn list(&self) -> Vec<(PathBuf, Result<RunDirectory, RunError>)> {
         let mut found = Vec::new();
         for path in self.folders() {
             match RunDirectory::open(&path) {
-                // One that has lost its run.toml is named.
+                // Report a run that has lost its run.toml.
                 Err(RunError::NotARun { .. }) if !path.join("events.jsonl").is_file() => {}
                 outcome => found.push((path, outcome)),
             }
@@ -148,8 +151,8 @@ impl RunFolders {
         found
     }
 
-    /// Ids that begin with `start`, newest first, each with the run's name or nothing; without any, their last parts. Of
-    /// the runs only the names are read.
+    /// Ids that start with `start`, newest first, each with the run's name, which may be empty; if
+    /// there are none, ids whose last parts start with it. Reads only names.
     pub fn labels(&self, start: &str) -> Vec<(String, String)> {
         let mut all = self.folders();
         all.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
@@ -243,14 +246,14 @@ impl RunFolders {
     /// Finds the run and the step of a reference.
     ///
     /// # Errors
-    /// As [`Self::find`], [`RunError::NoCheckpoint`] with the available ones, and [`RunError::Malformed`] where the best is
-    /// asked for and the log has lost evals.
+    /// Same as [`Self::find`], [`RunError::NoCheckpoint`] with the available ones, and
+    /// [`RunError::Malformed`] if the best is requested and the log has lost evals.
     pub fn find_checkpoint(
         &self,
         reference: &RunReference,
     ) -> Result<(RunDirectory, u64), RunError> {
         let run = self.find(&reference.run)?;
-        // Of a run of an older program the evals that can be read decide.
+        // For a run of an older program, the readable evals decide.
         if reference.at == At::Best
             && run.checked() != Checked::Without
             && let Some(damage) = RunState::read(run.path())?.lost_evals()
@@ -263,7 +266,7 @@ impl RunFolders {
     }
 }
 
-/// The display name of a run, or nothing; `None` if the folder is not a run.
+/// A run's display name, or empty; `None` if the folder is not a run.
 fn name_of(run: &Path) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Head {
@@ -281,7 +284,8 @@ fn name_of(run: &Path) -> Option<String> {
     Some(display_name.or_else(head).unwrap_or_default())
 }
 
-/// The step of a checkpoint. `Best` falls back to the last one without an eval of a kept checkpoint.
+/// Returns the step of a checkpoint. `Best` falls back to the last one if no checkpoint has an
+/// eval.
 ///
 /// # Errors
 /// [`RunError::NoCheckpoint`] with the available ones.

@@ -1,4 +1,4 @@
-//! Copies a checkpoint's weights into a folder of their own, with their provenance.
+//! Copies a checkpoint's weights with their provenance into a new folder.
 
 use std::path::Path;
 
@@ -16,17 +16,19 @@ use crate::score::Task;
 use crate::secrets::redact_json;
 use crate::task::TEMPLATE_KWARGS;
 
-/// Needed only to resume.
+/// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// The file that says where a promoted checkpoint comes from.
+/// File with the provenance of a promoted checkpoint.
 pub const PROVENANCE: &str = "provenance.json";
 
-/// Copies the checkpoint of `step` into the new folder `out`, after full fine-tuning with the base's configuration and
-/// tokenizer. `card`: its README.md. Returns the contents of `provenance.json`.
+/// Copies the checkpoint of `step` into the new folder `out`; after full fine-tuning also the
+/// base's configuration and tokenizer. `card`: contents of README.md. Returns the contents of
+/// `provenance.json`.
 ///
 /// # Errors
-/// [`RunError::StartHasNoFiles`] of full training, [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
+/// [`RunError::StartHasNoFiles`] for the start of full training, [`RunError::Taken`] if `out`
+/// exists or is not a name, [`RunError::Io`] naming what could not be read or written.
 pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<Value, RunError> {
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken {
@@ -90,8 +92,8 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     Ok(document)
 }
 
-/// The files that turn fully trained weights into a model folder. Checkpoints are f32, so the configuration must say
-/// so.
+/// The files that turn fully trained weights into a model folder. The configuration must name f32,
+/// the dtype of checkpoints.
 fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
     if run.file().config.lora_rank > 0 {
         return Ok(Vec::new());
@@ -132,7 +134,7 @@ fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError>
             let config: Value =
                 serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
             let base = config["base_model_name_or_path"].as_str();
-            // An adapter's base is never an adapter.
+            // An adapter's base is not an adapter.
             let base =
                 base.filter(|base| find_model(base).map_or(true, |source| !source.is_adapter()));
             origin(

@@ -1,5 +1,5 @@
-//! Starts a worker that outlives its launcher: this binary again, in its own session, inheriting only a pipe on which
-//! it reports `ready`.
+//! Starts a worker that outlives its launcher: this binary in a new session, which inherits only a
+//! pipe for reporting `ready`.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ use crate::run::error::RunError;
 use crate::run::storage::directory::RunDirectory;
 use crate::score::given_threads;
 
-/// The environment variable with the pipe's descriptor.
+/// Environment variable with the pipe's descriptor.
 const READY: &str = "GRPO_TUI_READY_FD";
 
 /// The longest report of a worker.
@@ -30,16 +30,15 @@ const MAX_REPORT_BYTES: usize = 16 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
-    /// The first free GPU, or as many as the run has ranks; else the CPU.
+    /// The first free GPU, or as many as the run has ranks; otherwise the CPU.
     #[default]
     Any,
     Cpu,
-    /// A run has all its ranks on these, by their numbers among those that CUDA shows this process.
+    /// GPUs for all ranks, as indices among the devices that CUDA exposes to this process.
     Gpus(Vec<usize>),
 }
 
 impl DeviceChoice {
-    /// From `--gpu` and `--cpu`.
     pub fn from_flags(gpus: impl IntoIterator<Item = usize>, cpu: bool) -> Self {
         let gpus: Vec<usize> = gpus.into_iter().collect();
         match gpus.is_empty() {
@@ -49,7 +48,7 @@ impl DeviceChoice {
         }
     }
 
-    /// The flags of which it is made. Of several GPUs, those of a worker.
+    /// The equivalent flags; with several GPUs those of a worker.
     pub fn arguments(&self) -> Vec<String> {
         match self {
             Self::Any => Vec::new(),
@@ -71,13 +70,13 @@ impl DeviceChoice {
 pub struct Launch {
     pub compute: DeviceChoice,
     pub resume: bool,
-    /// Processes that compute it; `None`: as configured.
+    /// Number of processes; `None`: as configured.
     pub ranks: Option<u16>,
-    /// Stop after this step, with an eval and a checkpoint, to be resumed.
+    /// Stops after this step with an eval and a checkpoint, so that the run can be resumed.
     pub until: Option<u64>,
-    /// `None`: this one.
+    /// `None`: this program.
     pub program: Option<PathBuf>,
-    /// How long to wait for the worker's report.
+    /// Timeout for the worker's report.
     pub patience: Duration,
 }
 
@@ -97,17 +96,17 @@ impl Default for Launch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchedWorker {
     pub pid: u32,
-    /// Whether it has reported that it is ready, within the time.
+    /// Whether the worker reported `ready` in time.
     pub ready: bool,
-    /// Its output.
+    /// The worker's output.
     pub log: PathBuf,
 }
 
 /// Starts a worker on a run and waits for its report.
 ///
 /// # Errors
-/// [`RunError::Launch`] with the worker's reason, or the end of its log if it gave none; [`RunError::Foreign`] and
-/// [`RunError::Loose`] if others could tamper with the run.
+/// [`RunError::Launch`] with the worker's reason, or the end of its log if it gave none;
+/// [`RunError::Foreign`] and [`RunError::Loose`] if others could tamper with the run.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunError> {
     run.check_private()?;
     let mut arguments: Vec<OsString> = vec!["worker".into(), "--run".into(), run.path().into()];
@@ -118,7 +117,8 @@ pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunErr
     launch_in(run.path(), "worker.log", &arguments, how)
 }
 
-/// Starts this program in `folder`, which must be private to this user, with its output in the file `log` there.
+/// Starts this program in `folder`, which must be private to this user, and appends its output to
+/// the file `log` there.
 pub(super) fn launch_in(
     folder: &Path,
     log: &str,
@@ -168,7 +168,7 @@ pub(super) fn launch_in(
         Some(word) => match word.strip_prefix("error: ") {
             Some(reason) => Err(failed(reason.to_owned())),
             None => {
-                // It has closed its pipe, so it has died or is about to.
+                // The pipe is closed, so the worker has died or will soon.
                 let status = child
                     .wait()
                     .map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -179,7 +179,7 @@ pub(super) fn launch_in(
             }
         },
     };
-    // Reaps the worker, so that it does not become a zombie of a launcher that stays.
+    // Reaps the worker, which would otherwise become a zombie while the launcher runs.
     let _ = std::thread::Builder::new()
         .name("reaper".to_owned())
         .spawn(move || child.wait());
@@ -210,8 +210,9 @@ fn command(
         .current_dir(folder)
         .envs(given_threads())
         .env(READY, sender.to_string());
-    // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
-    // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.
+    // SAFETY: between fork and exec only system calls are made, without allocation and without
+    // locks that another thread may hold. `sender` is open in the child, which has a copy of every
+    // descriptor of this process.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
@@ -265,7 +266,7 @@ fn end_of_log(path: &Path, start: u64) -> String {
     }
 }
 
-/// The last line that was written since `start`, of the last 4 kB, among those that count.
+/// The last matching line among the last 4 kB written since `start`.
 pub(in crate::run) fn last_line_where(
     path: &Path,
     start: u64,
@@ -284,14 +285,15 @@ pub(in crate::run) fn last_line_where(
     last.filter(|_| read.is_ok()).map(str::to_owned)
 }
 
-/// The worker's end of the pipe. Dropped without a report, it tells the launcher that the worker has died.
+/// The worker's end of the pipe. Dropped without a report, it tells the launcher that the worker
+/// has died.
 #[derive(Debug)]
 pub struct ReadyPipe {
     pipe: Option<File>,
 }
 
 impl ReadyPipe {
-    /// The pipe of the launcher, if there is one. To be called once, before any other file is opened.
+    /// The launcher's pipe, if any. Call it once, before any other file is opened.
     pub fn from_environment() -> Self {
         let number = std::env::var(READY)
             .ok()
@@ -321,7 +323,7 @@ impl ReadyPipe {
     }
 }
 
-/// The descriptor with that number if it is a pipe: a variable left over from another process may name anything.
+/// The descriptor `number` if it is a pipe; a variable left by another process may name anything.
 fn adopt(number: RawFd) -> Option<File> {
     let kind = std::fs::metadata(format!("/proc/self/fd/{number}"))
         .ok()?
@@ -329,8 +331,8 @@ fn adopt(number: RawFd) -> Option<File> {
     if !kind.is_fifo() {
         return None;
     }
-    // SAFETY: the descriptor is open, since the kernel just listed it, and nothing else of this process owns it: the
-    // launcher left it for this one use.
+    // SAFETY: the kernel just listed the descriptor, so it is open, and nothing else in this
+    // process owns it: the launcher passed it for this use only.
     let pipe = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&pipe, FdFlags::CLOEXEC).ok()?;
     Some(File::from(pipe))

@@ -24,7 +24,7 @@ use crate::run::storage::lock::RunLock;
 /// A worker's ownership of its run; dropping it releases the lock.
 #[derive(Debug)]
 pub struct Worker {
-    // Dropped in this order: no request is accepted once the lock is free.
+    // Dropped first: no request is accepted once the lock is free.
     listener: RequestListener,
     controls: RequestQueue,
     state: StateWriter,
@@ -34,16 +34,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Locks `run` as its worker. `interrupted` is set by signals: the run then stops after its step.
+    /// Locks `run` as its worker. Signals set `interrupted`: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] if another worker lives or a Slurm job waits to compute it, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
-    /// private to this user, [`RunError::Edited`] if its configuration or task has changed, [`RunError::Io`].
+    /// [`RunError::InUse`] if another worker is alive or a Slurm job is queued for the run,
+    /// [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not private to this user,
+    /// [`RunError::Edited`] if its configuration or task has changed, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         run.check_private()?;
         run.check_unedited()?;
         let slurm_job = enter_job(run.path())?;
-        // Before the state is replaced; a torn line is said where it is cut off.
+        // Read before the state is replaced; a torn line is reported when it is truncated.
         let damage = match RunState::read(run.path()) {
             Ok(history) => damage_of(run, State::written(run.path()).as_ref(), &history)
                 .into_iter()
@@ -53,7 +54,7 @@ impl Worker {
         };
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
-        // If the log is missing from now on, it was removed.
+        // Creates the log: if it is missing later, it was removed.
         drop(open_append(&run.events_path())?);
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
@@ -72,7 +73,7 @@ impl Worker {
         })
     }
 
-    /// What of the run was not as it was written when this worker began.
+    /// Damage to the run's files when this worker started.
     pub fn damage(&self) -> &[String] {
         &self.damage
     }
@@ -81,7 +82,8 @@ impl Worker {
         &self.lock
     }
 
-    /// Whether Slurm has signalled the end of the job in which this is the worker: preemption, time limit, or scancel.
+    /// Whether Slurm has signalled the end of this worker's job: preemption, time limit, or
+    /// scancel.
     pub fn is_ended_by_slurm(&self) -> bool {
         self.slurm_job.is_some() && self.controls.is_signalled()
     }
@@ -94,16 +96,16 @@ impl Worker {
         &self.controls
     }
 
-    /// Problems found at the start, for the log.
+    /// Problems at the start, to be logged.
     pub fn notes(&self) -> &[String] {
         self.listener.notes()
     }
 
-    /// Waits for `count` of `devices`, by the locks in `slots`, and shows this in the run's state; calls `on_wait` with a message whenever it
-    /// changes. `None`: the run was stopped meanwhile, and has ended.
+    /// Waits in `slots` for `count` of `devices` and shows this in the run's state; calls `on_wait`
+    /// with a message whenever it changes. `None`: the run was stopped meanwhile and has ended.
     ///
     /// # Errors
-    /// [`RunError`] of the slots, or of a full disk.
+    /// [`RunError`] of the slots or of a full disk.
     pub fn wait_for(
         &self,
         slots: &Path,
@@ -136,8 +138,8 @@ impl Worker {
         slot
     }
 
-    /// Checks that the worker still has its folder and its log; otherwise records that as far as possible, and nothing
-    /// more may be written.
+    /// Checks that the worker still has its folder and log; if not, records that where possible,
+    /// and nothing more may be written.
     ///
     /// # Errors
     /// [`RunError::Lost`] with what has happened.
@@ -158,8 +160,8 @@ impl Worker {
         Err(lost)
     }
 
-    /// Records the end of work that could not record its own: waiting requests, the end event, the state. Does nothing
-    /// after an end.
+    /// Records the end of a run whose loop could not: answers waiting requests, writes the end
+    /// event and the state. Does nothing after an end.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
@@ -175,8 +177,8 @@ impl Worker {
         recorded
     }
 
-    /// Tidies a finished run whose worker was killed at its last moments: removes what it left, and sets the state. Does
-    /// nothing to another user's run, or where there is nothing to do.
+    /// Cleans up a finished run whose worker was killed just before its exit: removes leftover
+    /// files and sets the state. Does nothing to another user's run.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
@@ -188,17 +190,17 @@ impl Worker {
         }
         match Self::begin(run, Arc::default()) {
             Ok(worker) => worker.exit_finished(),
-            // What is not ours, or not as it was, stays as it is.
+            // Files of another user and damaged files stay unchanged.
             Err(_) => Ok(()),
         }
     }
 
-    /// Leaves a finished run: records waiting requests and keeps the end that the log has.
+    /// Exits a finished run: records waiting requests and keeps the end in the log.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn exit_finished(&self) -> Result<(), RunError> {
-        // The state may lag: the worker may have been killed after its end event.
+        // The state may be stale: the worker may have been killed after its end event.
         let end = RunState::read(self.lock.run())?.end;
         let (step, cause) = end.map_or_else(
             || (self.state.now().step, "all steps done".into()),

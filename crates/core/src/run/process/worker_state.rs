@@ -1,4 +1,4 @@
-//! `state.json`: the worker's view of itself, replaced atomically.
+//! `state.json`: the worker's report of its state, replaced atomically.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,23 +17,24 @@ use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     pub status: Status,
-    /// For signals only.
+    /// Process id, used only for signals.
     pub pid: u32,
-    /// In clock ticks since boot; distinguishes the process from a later one with the same id.
+    /// Process start in clock ticks since boot, which distinguishes it from a later process with
+    /// the same id.
     pub start_ticks: u64,
     pub boot_id: String,
     pub host: String,
-    /// Complete steps.
+    /// Number of complete steps.
     pub step: u64,
     #[serde(flatten)]
     pub cause: Option<Cause>,
-    /// The process that has the device for which the run waits.
+    /// The process that uses the device for which the run waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u32>,
-    /// The eval under way. Boxed, since states are moved as messages.
+    /// The running eval. Boxed, since states are moved as messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<Box<EvalProgress>>,
     /// Milliseconds since 1970.
@@ -41,7 +42,7 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a run that no worker has described.
+    /// The state of a run that never had a worker.
     pub fn without_worker(status: Status, step: u64) -> Self {
         Self {
             version: FORMAT_VERSION,
@@ -58,14 +59,14 @@ impl State {
         }
     }
 
-    /// The eval that the worker is sampling.
+    /// The running eval.
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
         self.eval
             .as_deref()
             .filter(|_| matches!(self.status, Status::Running | Status::Stopping))
     }
 
-    /// The file as it is, possibly stale; see [`Self::observe`].
+    /// The contents of the file, possibly stale; see [`Self::observe`].
     pub fn written(run: &Path) -> Option<Self> {
         let text = crate::files::read(&run.join("state.json")).ok()?;
         serde_json::from_slice(&text)
@@ -74,13 +75,13 @@ impl State {
     }
 }
 
-/// Whether there is a `state.json` that is not as it was written.
+/// Whether `state.json` exists but is damaged.
 pub(in crate::run) fn is_state_damaged(run: &Path) -> bool {
     run.join("state.json").exists() && State::written(run).is_none()
 }
 
-/// Writes `state.json`. Status changes are durable at once; progress is written at most once a second. Clones share the
-/// state, so that the loop, the control thread and the worker never contradict each other.
+/// Writes `state.json`. Status changes are durable at once; progress is written at most once a
+/// second. Clones share the state, so the loop, the control thread and the worker agree.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
     shared: Arc<Mutex<StateFile>>,
@@ -137,7 +138,7 @@ impl StateWriter {
         shared.write()
     }
 
-    /// Sets the status unless the run has ended; returns whether it did.
+    /// Sets the status unless the run has ended; returns whether it was set.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -145,7 +146,7 @@ impl StateWriter {
         self.shared().turn(status, cause, None)
     }
 
-    /// Says that the run waits for a device, as [`Self::turn`] does.
+    /// Reports, like [`Self::turn`], that the run waits for a device.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -165,14 +166,15 @@ impl StateWriter {
         shared.write_after(Duration::from_secs(1))
     }
 
-    /// Sets how far the eval under way is; `None` once there is none. Its begin and end are on disk at once.
+    /// Sets the progress of the running eval; `None` once there is none. Start and end are written
+    /// at once.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
         let mut shared = self.shared();
         let begins_or_ends = shared.state.eval.is_some() != progress.is_some();
-        // A worker that dies soon after still shows the scores of the answers that an earlier one left.
+        // If the worker dies soon, its state still has the scores of an earlier worker's answers.
         let has_counted_kept = progress
             .as_ref()
             .is_some_and(|eval| eval.kept > 0 && eval.answers == eval.kept);
@@ -197,7 +199,7 @@ impl StateWriter {
         }
     }
 
-    /// Records the end of a worker that has lost its folder, at the folder's new path.
+    /// Records the end of a worker that lost its folder, at the folder's new path.
     pub(in crate::run) fn follow(&self, cause: &str) {
         let mut shared = self.shared();
         if shared.identity.check().is_ok() || shared.state.status.is_ended() {
@@ -207,7 +209,7 @@ impl StateWriter {
             (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.into()));
             shared.path = folder.join("state.json");
             shared.identity.release_to(folder);
-            // If it cannot be written, `worker.log` has it.
+            // If it cannot be written, it is in `worker.log`.
             let _ = shared.write();
         }
     }
@@ -259,15 +261,15 @@ impl StateFile {
     }
 }
 
-/// Empty if the kernel does not say.
+/// Empty if the kernel does not report it.
 pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
 
-/// A process's start in clock ticks since boot: field 22 of `/proc/PID/stat`. The command's name before it may contain
-/// spaces and parentheses.
+/// A process's start in clock ticks since boot: field 22 of `/proc/PID/stat`. The command name
+/// before it may contain spaces and parentheses.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(')')?

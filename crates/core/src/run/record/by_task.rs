@@ -1,4 +1,4 @@
-//! What a run of several tasks records by task, and the rates by which all of them together are judged.
+//! Per-task records of a run of several tasks, and the rates over all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use crate::task::{TASK_METRIC, split_task_metric, split_task_set};
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEvals<'a> {
     pub step: u64,
-    /// At least one; by task.
+    /// At least one eval, ordered by task.
     pub evals: Vec<&'a Eval>,
 }
 
 impl StepEvals<'_> {
-    /// The mean of the tasks' rates, each of the same weight.
+    /// Unweighted mean of the tasks' rates.
     pub fn valid(&self) -> f64 {
         self.evals
             .iter()
@@ -26,7 +26,7 @@ impl StepEvals<'_> {
             / self.evals.len() as f64
     }
 
-    /// The rate of the task with the lowest.
+    /// The lowest rate of any task.
     pub fn lowest_valid(&self) -> f64 {
         self.evals
             .iter()
@@ -34,7 +34,7 @@ impl StepEvals<'_> {
             .fold(f64::INFINITY, f64::min)
     }
 
-    /// The mean of those with expected answers; `None` if no task has any.
+    /// Mean over tasks with expected answers; `None` if no task has any.
     pub fn exact(&self) -> Option<f64> {
         let known: Vec<f64> = self
             .evals
@@ -46,7 +46,7 @@ impl StepEvals<'_> {
 }
 
 impl RunState {
-    /// The names of the tasks, sorted; of one task the empty name.
+    /// Sorted names of the tasks; one empty name in a run of one task.
     pub fn task_names(&self) -> Vec<&str> {
         let of_evals = self.evals.keys().map(|(_, set, _)| split_task_set(set).1);
         let of_metrics = self
@@ -58,7 +58,8 @@ impl RunState {
         if named.is_empty() { vec![""] } else { named }
     }
 
-    /// The evals of one task under the names that the only task of a run has, with checkpoints and the end; nothing else.
+    /// One task's evals, named as in a run of one task, with checkpoints and the end, and nothing
+    /// else.
     pub fn evals_of_task(&self, task: &str) -> Self {
         let own = |((step, set, target), eval): (&(u64, String, Target), &Eval)| {
             let (kind, of_task) = split_task_set(set);
@@ -84,7 +85,7 @@ impl RunState {
         }
     }
 
-    /// The same with the task's metrics, and the time of steps.
+    /// [`Self::evals_of_task`] plus the task's metrics and step times.
     pub fn of_task(&self, task: &str) -> Self {
         let own = self
             .metrics
@@ -102,11 +103,12 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest rate on the eval set (of several tasks the highest mean of their rates),
-    /// by the run's `keep_best_by`; ties by the other rate,
-    /// then one that was evaluated on the test set as the best of a finished run, then the latest, which has learned more
-    /// than a small eval set shows; the base stays where nothing is better. A checkpoint whose comparison with the base is
-    /// unknown is not taken for worse. `None` without such an eval.
+    /// The step of `candidates` with the highest rate on the eval set (with several tasks the
+    /// highest mean rate), by the run's `keep_best_by`. Ties are broken by the other rate, then in
+    /// favour of the checkpoint evaluated on the test set as the best of a finished run, then of
+    /// the latest, since a small eval set may not show what it has learned. The base wins if
+    /// nothing is better. An unknown comparison with the base does not count as worse. `None`
+    /// without such an eval.
     pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
         let rates = |evals: &StepEvals<'_>| {
             let (valid, exact) = (evals.valid(), evals.exact().unwrap_or(0.0));
@@ -148,11 +150,11 @@ impl RunState {
         let held = (by == BestBy::ValidIfExactHolds)
             .then(|| best(&mut evals.iter().filter(holds)))
             .flatten();
-        // Where exact match holds at none, not even a kept base, the rates alone decide.
+        // If no candidate, not even the base, holds exact match, the rates alone decide.
         held.or_else(|| best(&mut evals.iter()))
     }
 
-    /// What no task of several has by itself: the other metrics, guard prompts and collapses.
+    /// What belongs to no single task: other metrics, guard prompts and collapses.
     pub fn of_no_task(&self) -> Self {
         let of_tasks: BTreeSet<&str> = self
             .metrics
@@ -172,12 +174,12 @@ impl RunState {
         }
     }
 
-    /// The evals of the base and of the trained model on the eval set, by step; without steps that were not evaluated on
-    /// all tasks.
+    /// Evals of the base and the trained model on the eval set, by step; omits steps not evaluated
+    /// on all tasks.
     pub fn step_evals(&self) -> Vec<StepEvals<'_>> {
         let mut found: BTreeMap<u64, Vec<&Eval>> = BTreeMap::new();
         for eval in self.evals.values() {
-            // At step 0, base and trained are the same weights.
+            // At step 0, base and trained weights are equal.
             let is_counted = (eval.target == Target::Trained) != (eval.step == 0);
             if is_counted && split_task_set(&eval.set).0 == "eval" {
                 found.entry(eval.step).or_default().push(eval);
@@ -196,7 +198,7 @@ mod tests {
     use super::*;
     use crate::run::{EvalSummary, Event};
 
-    /// Evals: (step, set, valid rate, exact rate).
+    /// `evals`: step, set, valid rate, exact rate.
     fn history(evals: &[(u64, &str, f64, Option<f64>)]) -> RunState {
         let mut history = RunState::default();
         for (seq, &(step, set, valid, exact)) in (1..).zip(evals) {
@@ -248,7 +250,7 @@ mod tests {
             &with(&[(5, "eval:a", 1.0, None), (5, "eval:b", 0.0, None)]),
             Some(0),
         );
-        // A worker that died between two evals has left a step that cannot be judged.
+        // A worker that died between two evals left a step without a complete result.
         check(
             &with(&[
                 (5, "eval:a", 0.9, None),

@@ -1,4 +1,5 @@
-//! Every kind of event in `events.jsonl`: `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`, one per line.
+//! All kinds of events in `events.jsonl`, one per line:
+//! `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,12 +16,12 @@ use crate::run::evals::summary::{Comparison, EvalSummary};
 use crate::statistics::{Interval, student_mean};
 use crate::task::{current_set_name, task_prompt};
 
-/// The version that this program writes, and the newest that it reads.
+/// The version that this program writes, and the newest it reads.
 pub const EVENT_VERSION: u64 = 1;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// From 1, without gaps unless lines were lost.
+    /// Sequence number, from 1, without gaps unless lines were lost.
     pub seq: u64,
     /// Milliseconds since 1970 by the worker's clock, which may jump.
     pub time_ms: u64,
@@ -33,12 +34,12 @@ macro_rules! bodies {
         #[derive(Debug, Clone, PartialEq)]
         pub enum EventBody {
             $($(#[$meta])* $variant($type)),+,
-            /// A kind that this program does not know.
+            /// A kind unknown to this program.
             Unknown(String),
         }
 
         impl EventBody {
-            /// As serialized.
+            /// The serialized kind.
             pub fn kind(&self) -> &str {
                 match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
             }
@@ -65,27 +66,27 @@ macro_rules! bodies {
 }
 
 bodies! {
-    /// The first line, and once more after each resume.
+    /// First line of the log, and first line after each resume.
     Run(Run) = "run",
     /// Recorded before the weights are read.
     Memory(Memory) = "memory",
     Phase(Phase) = "phase",
-    /// One optimizer step, after its groups.
+    /// One optimizer step; follows its groups.
     Step(Step) = "step",
-    /// One group; its texts are in `rollouts/`.
+    /// One group, without texts, which are in `rollouts/`.
     Group(Group) = "group",
-    /// Its completions are in `evals/`.
+    /// Result of an eval, without completions, which are in `evals/`.
     Eval(Eval) = "eval",
-    /// The guard prompts, after a step.
+    /// Results of the guard prompts after a step.
     Guard(Guard) = "guard",
     Checkpoint(Checkpoint) = "checkpoint",
     Device(Device) = "device",
     Alert(Alert) = "alert",
     Control(Control) = "control",
     Note(Note) = "note",
-    /// What was repaired or will be redone after an interruption.
+    /// What was repaired or will be repeated after an interruption.
     Recovered(Recovered) = "recovered",
-    /// A collapsed or diverged policy was replaced by an earlier checkpoint.
+    /// Replacement of a collapsed or diverged policy by an earlier checkpoint.
     Collapse(Collapse) = "collapse",
     End(End) = "end",
 }
@@ -97,9 +98,9 @@ pub struct Run {
     pub job: Job,
     pub config_digest: String,
     pub model_digest: String,
-    /// For people.
+    /// Display name.
     pub device: String,
-    /// By program, driver and so on.
+    /// Versions by component: program, driver and others.
     pub versions: BTreeMap<String, String>,
     pub total_steps: u64,
 }
@@ -108,13 +109,13 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// The estimated peak.
+    /// Estimated peak.
     pub peak_bytes: u64,
     /// Free memory, including what the worker already holds.
     pub usable_bytes: u64,
-    /// Memory of the GPU.
+    /// Total memory of the GPU.
     pub total_bytes: u64,
-    /// The estimate by part; not all exist at once.
+    /// Estimated bytes by component, not all allocated at the same time.
     pub parts: BTreeMap<String, u64>,
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: bool,
@@ -134,28 +135,29 @@ pub struct Step {
     pub step: u64,
     /// Wall-clock time.
     pub seconds: f64,
-    /// By TRL's names where it has one; non-finite values are written as null and read as NaN.
+    /// Values by name, TRL's names where TRL has the metric; non-finite values are written as null
+    /// and read as NaN.
     #[serde(deserialize_with = "null_is_nan_map")]
     pub metrics: BTreeMap<String, f64>,
-    /// By rank; empty where one computes the run.
+    /// Ordered by rank; empty with a single rank.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankStep>,
 }
 
-/// A rank's part of a step. Seconds are by the rank's own clock.
+/// One rank's part of a step. Seconds are measured by the rank's clock.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RankStep {
     pub host: String,
-    /// Tokens of its completions.
+    /// Tokens of the rank's completions.
     pub sampled_tokens: usize,
-    /// Tokens of its prompts and completions in the gradient.
+    /// Prompt and completion tokens in the rank's gradient.
     pub trained_tokens: usize,
     pub rollout_seconds: f64,
     pub update_seconds: f64,
-    /// For other ranks and for messages: in gathers and sums.
+    /// Time spent waiting for other ranks and for messages, in gathers and sums.
     pub waited_seconds: f64,
-    /// State of its device; on a CPU only the name is known.
+    /// State of the rank's device; on a CPU only its name is known.
     #[serde(flatten)]
     pub condition: Device,
 }
@@ -165,7 +167,7 @@ pub struct RankStep {
 #[serde(default)]
 pub struct Group {
     pub step: u64,
-    /// One of several tasks; empty in a run of one.
+    /// Task name in a run of several tasks, else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
     pub prompt_id: String,
@@ -174,52 +176,55 @@ pub struct Group {
     pub tiers: Vec<Tier>,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub advantages: Vec<f64>,
-    /// The stop token included.
+    /// Completion lengths, including the stop token.
     pub token_counts: Vec<usize>,
     pub stop_reasons: Vec<StopReason>,
     pub signal: GroupSignal,
     /// Freely sampled completions with the full reward; `None` in runs of older programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solved: Option<usize>,
-    /// With tools: seconds of the calls of each completion's conversation, in order. They are no part of its record, which a
-    /// resumed run has byte by byte.
+    /// Seconds of the tool calls of each completion's conversation, in order. They are outside its
+    /// record, which is byte-identical after a resume.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<Vec<f64>>,
-    /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
+    /// Whether dynamic sampling replaced the group; it is then neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// The file of the texts, relative to the run.
+    /// Path of the rollout file, relative to the run.
     pub file: String,
-    /// From 1.
+    /// Line in the rollout file, from 1.
     pub line: u64,
 }
 
 impl Group {
-    /// The prompt's id, with the name of one of several tasks, whose ids may be equal.
+    /// The prompt's id, prefixed with the task's name in a run of several tasks, whose ids may be
+    /// equal.
     pub fn prompt_name(&self) -> String {
         task_prompt(&self.task, &self.prompt_id)
     }
 }
 
-/// One target on one prompt set.
+/// One eval of one target on one prompt set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
     /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// `eval`, `test` (`proof` in older programs), or a file's name; with the name of one of several tasks, `eval:NAME`.
+    /// `eval`, `test` (`proof` in older programs), or a file's name; `eval:NAME` in a run of
+    /// several tasks.
     #[serde(deserialize_with = "set_name")]
     pub set: String,
     pub target: Target,
     pub summary: EvalSummary,
-    /// The file of the completions, relative to the run.
+    /// Path of the file of completions, relative to the run.
     pub file: String,
     /// Wall-clock time.
     pub seconds: f64,
-    /// Of a trained model.
+    /// `None` for the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against_base: Option<Box<AgainstBase>>,
-    /// Exact match against the run's earlier eval of the set that had the most; of a trained model on the eval set.
+    /// Exact match compared with the run's best earlier eval of the set; only for the trained model
+    /// on the eval set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact_against_best: Option<Box<Comparison>>,
 }
@@ -229,7 +234,7 @@ fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Erro
 }
 
 impl Eval {
-    /// Which weights it measured; before the first step they are the base's.
+    /// The weights that were evaluated: before the first step always the base's.
     pub fn who(&self) -> Target {
         if self.step == 0 {
             Target::Base
@@ -238,7 +243,7 @@ impl Eval {
         }
     }
 
-    /// Whether it is a point of the trained model's curve, which the base begins.
+    /// Whether it belongs to the trained model's curve, which starts with the base.
     pub fn is_of_trained(&self) -> bool {
         self.step == 0 || self.target == Target::Trained
     }
@@ -248,28 +253,28 @@ impl Eval {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
-    /// 0 is the base.
+    /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// Mean log-prob of each reference's tokens, nats, in the order of the file.
+    /// Mean log-prob per token of each reference, in nats, in file order.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub log_probs: Vec<f64>,
-    /// Tokens of all references.
+    /// Total tokens of all references.
     pub tokens: usize,
-    /// The share of greedy answers that are their reference; `None` if none was measured.
+    /// Share of greedy answers that equal their reference; `None` if not measured.
     pub exact: Option<f64>,
-    /// Prompts of that share.
+    /// Number of prompts in that share.
     pub answers: usize,
     pub seconds: f64,
 }
 
 impl Guard {
-    /// The mean over prompts, nats/token.
+    /// Mean over prompts, nats/token.
     pub fn log_prob(&self) -> f64 {
         self.log_probs.iter().sum::<f64>() / self.log_probs.len() as f64
     }
 
-    /// The mean change of a prompt's log-prob since `base`, nats/token, with its 95% interval over prompts; `None` of
-    /// fewer than two prompts, or of other ones.
+    /// Mean change of a prompt's log-prob since `base`, nats/token, with a 95% interval over
+    /// prompts; `None` for fewer than two prompts or if the prompts differ.
     pub fn change(&self, base: &Self) -> Option<Interval> {
         let pairs = self.log_probs.iter().zip(&base.log_probs);
         let changes: Vec<f64> = pairs.map(|(now, before)| now - before).collect();
@@ -283,17 +288,17 @@ impl Guard {
 #[serde(default)]
 pub struct Checkpoint {
     pub step: u64,
-    /// Relative to the run.
+    /// Path relative to the run.
     pub path: String,
     pub bytes: u64,
     pub why: SaveReason,
-    /// Removed by the keep rules once this one was durable.
+    /// Steps of the checkpoints that the keep rules removed once this one was durable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<u64>,
-    /// Until it was durable; `None` if not measured.
+    /// Time until the checkpoint was durable; `None` if not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// The part of these in which training waited.
+    /// The part of `seconds` during which training waited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_seconds: Option<f64>,
 }
@@ -301,12 +306,12 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// For people.
+    /// Display name.
     pub device: String,
-    /// In the driver's order, as `nvidia-smi` counts.
+    /// Index in the driver's order, as in `nvidia-smi`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
-    /// Share of time, 0 to 1.
+    /// Share of time, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub utilisation: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -329,14 +334,14 @@ pub struct Alert {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     pub sentence: String,
-    /// What to do.
+    /// Remedy.
     pub suggestion: String,
     /// Whether it is resolved.
     pub cleared: bool,
 }
 
 impl Alert {
-    /// An alert that is raised.
+    /// Creates an unresolved alert.
     pub fn new(
         rule: &str,
         level: AlertLevel,
@@ -362,9 +367,10 @@ pub struct Control {
     pub verb: String,
     pub arguments: BTreeMap<String, serde_json::Value>,
     pub user_id: u32,
-    /// The step at which it takes effect.
+    /// First step to which it applies.
     pub step: u64,
-    /// Unique within the run, so that no request is recorded twice; empty for one that was recorded when accepted.
+    /// Unique id within the run, so that no request is recorded twice; empty if recorded when
+    /// accepted.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request: String,
 }
@@ -375,13 +381,13 @@ pub struct Note {
     pub text: String,
 }
 
-/// What a worker repaired or redoes after an interruption.
+/// What a worker repaired or repeats after an interruption.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recovered {
-    /// Bytes of a torn last line.
+    /// Size of a torn last line, which was dropped.
     pub dropped_bytes: u64,
-    /// Everything recorded for later steps is void and will be redone.
+    /// Step of the checkpoint; everything recorded for later steps is void and will be repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
     /// The same as text.
@@ -392,13 +398,13 @@ pub struct Recovered {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Collapse {
-    /// The step after which it was replaced.
+    /// The step after which the policy was replaced.
     pub step: u64,
-    /// The checkpoint whose weights and optimizer state continue.
+    /// The checkpoint whose weights and optimizer state were restored.
     pub restored_step: u64,
-    /// From the next step on.
+    /// The learning rate from the next step on.
     pub learning_rate: f64,
-    /// The alert: `collapsed`, which older programs do not write, or `diverged`.
+    /// Name of the alert: `collapsed` (absent in logs of older programs) or `diverged`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rule: String,
 }
@@ -409,7 +415,7 @@ pub struct End {
     pub status: Status,
     #[serde(flatten)]
     pub cause: Cause,
-    /// Complete steps.
+    /// Number of complete steps.
     pub step: u64,
     /// Wall-clock time of this worker.
     pub seconds: f64,
@@ -443,24 +449,24 @@ struct ReadHead<'a> {
     kind: Cow<'a, str>,
 }
 
-/// Why a line is not an event.
+/// Why a line is not a valid event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BadLine {
     Malformed {
         reason: String,
-        /// Of which kind the line says it is, where it does not match its checksum.
+        /// The kind that the line claims, if its checksum does not match.
         kind: Option<String>,
     },
-    /// From a newer program, with its version.
+    /// An event of a newer program, with its version.
     Newer(u64),
 }
 
 impl Event {
-    /// The line in the file, with its checksum, newline included. Non-finite numbers become null and are named in
-    /// `nonfinite`.
+    /// Serializes the event as a line with its checksum and a newline. Non-finite numbers become
+    /// null and are listed in `nonfinite`.
     ///
     /// # Errors
-    /// Only for maps with keys that JSON cannot hold, which no kind has.
+    /// Only for maps with keys that JSON cannot represent, which no kind has.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let nonfinite = self.body.nonfinite();
         let head = Head {
@@ -507,7 +513,7 @@ impl BadLine {
     }
 }
 
-/// What is known of an event whose line does not match its checksum.
+/// Keeps what is known of an event whose line does not match its checksum.
 fn mismatch(line: &str) -> BadLine {
     let lost: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
     let (kind, step) = (lost["kind"].as_str(), lost["step"].as_u64());
@@ -523,7 +529,7 @@ fn mismatch(line: &str) -> BadLine {
 }
 
 impl EventBody {
-    /// Whether the event must be on disk before the worker continues.
+    /// Whether the event must be durable before the worker continues.
     pub fn must_be_durable(&self) -> bool {
         matches!(
             self,
@@ -537,7 +543,7 @@ impl EventBody {
         )
     }
 
-    /// The names of non-finite numbers.
+    /// The names of the fields with non-finite numbers.
     fn nonfinite(&self) -> Vec<String> {
         let listed = |name: &str, values: &[f64]| {
             values

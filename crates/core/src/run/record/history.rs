@@ -1,4 +1,4 @@
-//! Folds events into a run's state: one pure function for every reader.
+//! Folds events into a run's state, in one pure function for all readers.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,22 +16,22 @@ use crate::facts::{StopReason, Target};
 use crate::format::counted;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
-/// Steps whose groups are held; of earlier ones only counts.
+/// Number of latest steps whose groups are kept; earlier ones are only counted.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
-/// The most invalid lines that are named.
+/// Maximum number of invalid lines that are named.
 const MAX_NAMED_LINES: usize = 8;
 
-/// The latest steps whose mean time is the speed of a run.
+/// Number of latest steps over which a run's speed is averaged.
 const PACE_STEPS: u64 = 10;
 
-/// The held-out sets, in the order in which a run is judged by them.
+/// The held-out sets; the first one available is used to judge a run.
 pub const HELD_OUT_SETS: [&str; 2] = ["test", "eval"];
 
-/// Metrics whose absence at a step means 0: the shares of failure kinds, of which the log has those that occurred.
+/// Prefix of metrics that are absent if 0: shares of failure classes, logged only if they occurred.
 pub const SPARSE: &str = "failures/";
 
-/// The state of a run. If a step is redone, the later event of the same kind and step counts.
+/// The state of a run. If a step is repeated, the later event of the same kind and step counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// The start event of the latest worker.
@@ -41,47 +41,47 @@ pub struct RunState {
     pub phase: Option<Phase>,
     /// The last complete step; 0 before the first.
     pub last_step: u64,
-    /// By step; `seconds` is the step's time.
+    /// Values by step; `seconds` is the step time.
     #[serde(skip)]
     pub metrics: BTreeMap<String, Series>,
-    /// Groups of the latest steps, by step, then by line of the rollout file.
+    /// Groups of the latest steps, by step and line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
-    /// By prompt name, of the latest group that told one.
+    /// Solve rates by prompt name, from the latest group in which one is known.
     pub solve_rates: BTreeMap<String, SolveRate>,
-    /// By step, set and target.
+    /// Evals by step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, Target), Eval>,
-    /// By step.
+    /// Guard results by step.
     pub guards: BTreeMap<u64, Guard>,
-    /// By step; the keep rules may have removed some.
+    /// Checkpoints by step, including those that the keep rules removed.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
     pub device: Option<Device>,
-    /// Ranks of the last step; empty for a run of one rank.
+    /// Ranks of the last step; empty with a single rank.
     pub ranks: Vec<RankStep>,
     /// The latest alert of each rule.
     pub alerts: BTreeMap<String, Alert>,
-    /// All alerts, in order, so that those of voided steps can be undone.
+    /// All alerts, in order, to undo those of voided steps.
     pub(super) alerts_in_order: Vec<Alert>,
     /// Accepted requests, in order.
     pub controls: Vec<Control>,
-    /// With their time in milliseconds.
+    /// Notes with their time in milliseconds since 1970.
     pub notes: Vec<(u64, Note)>,
-    /// Dropped with torn lines.
+    /// Total size of dropped torn lines.
     pub dropped_bytes: u64,
     pub resumed: usize,
-    /// Collapsed policies that were replaced, in order.
+    /// Replacements of collapsed or diverged policies, in order.
     pub collapses: Vec<Collapse>,
-    /// Unless a later worker took over.
+    /// `None` while no worker has ended, or a later one took over.
     pub end: Option<End>,
     /// Time of the first event, milliseconds since 1970.
     pub first_ms: Option<u64>,
     /// Time of the latest event up to the end event, milliseconds since 1970.
     pub last_ms: Option<u64>,
-    /// Events of unknown kinds.
+    /// Number of events of unknown kinds.
     pub unknown: usize,
-    /// Invalid lines.
+    /// Number of invalid lines.
     pub skipped: usize,
-    /// The first of them.
+    /// The first invalid lines.
     pub skipped_lines: Vec<SkippedLine>,
     pub gaps: u64,
 }
@@ -97,7 +97,7 @@ pub struct SolveRate {
 }
 
 impl SolveRate {
-    /// `None` if it is not known, or if no completion has a reward.
+    /// `None` if unknown, or if no completion has a reward.
     fn from_group(group: &Group) -> Option<Self> {
         let answers = group.rewards.iter().zip(&group.stop_reasons);
         let scored = answers
@@ -111,14 +111,14 @@ impl SolveRate {
         })
     }
 
-    /// From 0 to 1.
+    /// Share in [0, 1].
     pub fn rate(self) -> f64 {
         self.solved as f64 / self.scored as f64
     }
 }
 
 impl RunState {
-    /// The unresolved alerts, the latest of each rule: errors, then warnings, then information.
+    /// Unresolved alerts, the latest of each rule: errors, then warnings, then information.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
         let mut standing: Vec<&Alert> = self
             .alerts
@@ -130,18 +130,18 @@ impl RunState {
     }
 
     pub fn fold(&mut self, event: Event) {
-        // A note may come long before the first worker.
+        // A note may precede the first worker by a long time.
         if self.run.is_some() || !matches!(event.body, EventBody::Control(_) | EventBody::Note(_)) {
             self.first_ms.get_or_insert(event.time_ms);
         }
-        // A note added to a finished run does not prolong it.
+        // A note added after the end does not prolong the run.
         if self.end.is_none() || matches!(event.body, EventBody::Run(_)) {
             self.last_ms = Some(event.time_ms);
         }
         match event.body {
             EventBody::Run(run) => {
                 self.resumed += usize::from(self.run.is_some());
-                // A resumed run applies every `set` again, so the last one decides.
+                // A resumed run applies every `set` again, so the last one counts.
                 let total_steps = self
                     .controls
                     .iter()
@@ -199,7 +199,7 @@ impl RunState {
                 }
             }
             EventBody::Collapse(collapse) => {
-                // What was measured at the step is of the weights that were replaced.
+                // Measurements at this step are of the weights that were replaced.
                 self.guards.remove(&collapse.step);
                 self.evals.retain(|(step, _, target), _| {
                     *step != collapse.step || *target != Target::Trained
@@ -211,7 +211,7 @@ impl RunState {
         }
     }
 
-    /// Counts an invalid line, and names it unless there are many.
+    /// Counts an invalid line, and names it if few have been named.
     pub(super) fn skip(&mut self, line: SkippedLine) {
         self.skipped += 1;
         if self.skipped_lines.len() < MAX_NAMED_LINES {
@@ -219,7 +219,7 @@ impl RunState {
         }
     }
 
-    /// What is missing from the log or not as it was written, each with its line.
+    /// What is missing from the log or damaged, with line numbers.
     pub fn damage(&self) -> impl Iterator<Item = String> {
         let named = self.skipped_lines.iter();
         let named = named.map(|line| format!("events.jsonl line {}: {}", line.line, line.reason));
@@ -232,19 +232,20 @@ impl RunState {
         named.chain(others).chain(gaps)
     }
 
-    /// The damage by which evals may be missing.
+    /// The damage due to which evals may be missing.
     pub fn lost_evals(&self) -> Option<String> {
         const OTHERS: [&str; 7] = [
             "step", "group", "phase", "device", "note", "control", "memory",
         ];
         let kinds = self.skipped_lines.iter().map(|line| line.kind.as_deref());
         let others = kinds.flatten().filter(|kind| OTHERS.contains(kind)).count();
-        // The gap after each skipped line is its own.
+        // Each skipped line accounts for one gap.
         let is_whole = others == self.skipped && self.gaps <= self.skipped as u64;
         self.damage().next().filter(|_| !is_whole)
     }
 
-    /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.
+    /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever target was
+    /// recorded.
     pub fn latest_eval(&self, set: &str, target: Target) -> Option<&Eval> {
         self.evals.values().rev().find(|eval| {
             eval.set == set && eval.target == target && (eval.step > 0 || target == Target::Base)
@@ -256,8 +257,9 @@ impl RunState {
         self.evals.get(&(0, set.to_owned(), Target::Base))
     }
 
-    /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
-    /// [`Self::best_step_by`]; step 0 is the base's eval), until then the latest.
+    /// The eval on `set` that represents the trained model: after the end that of the best
+    /// checkpoint (`best`, by [`Self::best_step_by`]; step 0 is the base's eval), until then the
+    /// latest.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let of_best = best
             .filter(|_| self.end.is_some())
@@ -268,8 +270,8 @@ impl RunState {
         of_best.or_else(|| self.latest_eval(set, Target::Trained))
     }
 
-    /// The eval on `set` that is compared with the base's: the result; where that is the base itself, the latest on the
-    /// eval set, which shows what training did.
+    /// The eval on `set` to compare with the base's: the result, or, if that is the base itself,
+    /// the latest on the eval set, which shows the effect of training.
     pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let result = self.result(set, best).filter(|result| result.step > 0);
         let on_eval_set = task_set("eval", split_task_set(set).1);
@@ -279,7 +281,7 @@ impl RunState {
         })
     }
 
-    /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
+    /// A metric's value at a step: `None` if not measured, 0 for an absent metric of [`SPARSE`] if
     /// completions were scored.
     pub fn metric_at(&self, name: &str, step: u64) -> Option<f64> {
         let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
@@ -290,7 +292,7 @@ impl RunState {
         at(name).or_else(|| (is_sparse && at(&scored).is_some()).then_some(0.0))
     }
 
-    /// Planned steps, as the last `set` request left them; `None` if unknown.
+    /// Planned steps after the last `set` request; `None` if unknown.
     pub fn planned_steps(&self) -> Option<u64> {
         let set = self
             .controls
@@ -305,7 +307,7 @@ impl RunState {
             .filter(|steps| *steps > 0)
     }
 
-    /// Mean seconds of the latest steps, without evals; `None` before the first one.
+    /// Mean seconds of the latest steps, without evals; `None` before the first step.
     pub fn seconds_per_step(&self) -> Option<f64> {
         let first = (self.last_step + 1).saturating_sub(PACE_STEPS);
         let latest = self.metrics.get("seconds")?.between(first, self.last_step);
@@ -316,8 +318,8 @@ impl RunState {
         (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
     }
 
-    /// Estimated seconds to the last step at the pace of the latest ones, without evals; `None` if unknown, or if no
-    /// step is left.
+    /// Estimated seconds to the last step at the speed of the latest steps, without evals; `None`
+    /// if unknown or no step is left.
     pub fn seconds_left(&self) -> Option<f64> {
         let left = self
             .planned_steps()?
@@ -337,7 +339,7 @@ impl RunState {
         if let Some(rate) = SolveRate::from_group(&group) {
             self.solve_rates.insert(group.prompt_name(), rate);
         }
-        // A redone step writes its groups to the same lines.
+        // A repeated step writes its groups to the same lines.
         self.groups
             .entry(group.step)
             .or_default()
@@ -347,7 +349,7 @@ impl RunState {
         }
     }
 
-    /// Voids everything recorded for steps after `step`.
+    /// Discards everything recorded for steps after `step`.
     fn forget_after(&mut self, step: u64) {
         for series in self.metrics.values_mut() {
             series.forget_after(step);
@@ -370,7 +372,7 @@ impl RunState {
     }
 }
 
-/// Serializes evals as a list, since each has its own key.
+/// Serializes evals as a list; each contains its key.
 mod listed_evals {
     use std::collections::BTreeMap;
 
@@ -399,7 +401,8 @@ mod listed_evals {
     }
 }
 
-/// The last step that a `set` requests; `None` if it does not change that, or leaves it to the epochs.
+/// The last step that a `set` requests; `None` if it leaves the step unchanged or to the number of
+/// epochs.
 fn goal(control: &Control) -> Option<u64> {
     let steps = control
         .arguments

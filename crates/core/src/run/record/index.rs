@@ -1,5 +1,5 @@
-//! `events.index`: the folded state of a long log up to a position, so that only later events must be read. It may be
-//! deleted at any time.
+//! `events.index`: the folded state of a long log up to a position, so that only later events need
+//! to be read. It may be deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,19 +16,19 @@ use crate::files::{self, Access, Sync, failpoint};
 use crate::run::storage::directory::sha256;
 use crate::run::storage::durable::ensure_folder;
 
-/// An index is written once this many bytes had to be folded.
+/// An index is written after folding this many bytes.
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
-/// The first line. The number changes with the layout and with the meaning of the fold.
+/// The first line. The number changes with the layout and with the fold.
 const HEAD: &[u8] = b"grpo-tui events.index 7\n";
 
-/// The size of the part of the log, before the position, that identifies it.
+/// Number of bytes before the position that identify the log.
 const FINGERPRINT_BYTES: u64 = 4096;
 
-/// A metric: its name, its stretches, and the number of its values.
+/// A metric: name, stretches, and number of values.
 type Column = (String, Vec<(u64, usize)>, usize);
 
-/// Precedes the columns, as JSON.
+/// JSON before the columns.
 #[derive(Serialize, Deserialize)]
 struct Header<S> {
     position: Position,
@@ -38,7 +38,7 @@ struct Header<S> {
     columns: Vec<Column>,
 }
 
-/// Loads the newest index that fits the log.
+/// Loads the newest index that matches the log.
 pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
     let log = files::open(&run.join("events.jsonl")).ok()?;
     places(run)
@@ -47,8 +47,8 @@ pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
         .max_by_key(|(_, position)| position.offset)
 }
 
-/// Writes the index beside the log, or into the user's cache if the run is another user's or not writable. Errors are
-/// ignored: an index only saves time.
+/// Writes the index next to the log, or to the user's cache if the run belongs to another user or
+/// is read-only. Errors are ignored: an index only saves time.
 pub(super) fn store(run: &Path, state: &RunState, position: Position) {
     let Ok(log) = files::open(&run.join("events.jsonl")) else {
         return;
@@ -76,7 +76,7 @@ fn places(run: &Path) -> Vec<PathBuf> {
     std::iter::once(beside).chain(cached).collect()
 }
 
-/// Nothing is written into another user's run.
+/// Whether the path is outside another user's run.
 fn writable(run: &Path, path: &Path) -> bool {
     let own = || {
         std::fs::metadata(run)
@@ -98,13 +98,13 @@ fn write(
     fingerprint: &str,
 ) -> std::io::Result<()> {
     remove_stale_temporaries(path);
-    // Not synced: the checksum reveals an incomplete index.
+    // Not synced: an incomplete index fails its checksum.
     files::replace_file_with(path, Access::Private, Sync::Never, |file| {
         fill(file, state, position, fingerprint)
     })
 }
 
-/// Removes temporary files of viewers that died. A live viewer on another host may lose its index that way.
+/// Removes temporary files of dead viewers. A live viewer on another host may lose its index.
 fn remove_stale_temporaries(path: &Path) {
     let start = format!(
         "{}.",
@@ -163,7 +163,7 @@ fn fill(
     frame.finish()?.flush()
 }
 
-/// `None` if it is missing, of another version, damaged, or of another log.
+/// `None` if the index is missing, damaged, or belongs to another version or log.
 fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
         .bits()
@@ -187,7 +187,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     }
     let mut frame = BufReader::with_capacity(1 << 16, zstd::stream::read::Decoder::new(file).ok()?);
     let length = u64::from_le_bytes(bytes(&mut frame)?);
-    // An index is smaller than its log, apart from the header, which repeats some of its lines.
+    // An index is smaller than its log, except for the header, which repeats some lines.
     let most = log_metadata.len();
     if length > most.saturating_mul(2).saturating_add(1 << 20) {
         return None;
@@ -209,7 +209,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     }
     let mut state = header.state;
     state.metrics = columns(&mut frame, header.columns)?;
-    // The checksum is verified at the end of the frame.
+    // Reading to the frame's end verifies the checksum.
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
 
@@ -217,7 +217,7 @@ fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<Strin
     let mut metrics = BTreeMap::new();
     let mut buffer = vec![0u8; 1 << 16];
     for (name, stretches, count) in columns {
-        // With spare capacity for values to come.
+        // Spare capacity for later values.
         let mut values = Vec::with_capacity(count + count / 16);
         let mut left = count * 8;
         while left > 0 {

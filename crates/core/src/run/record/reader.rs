@@ -8,10 +8,9 @@ use super::events::{BadLine, EVENT_VERSION, Event};
 use crate::files::{Checked, check};
 use crate::run::error::RunError;
 
-/// The size of one read.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// A longer line is skipped without being held in memory.
+/// Longer lines are skipped without being held in memory.
 const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// Reads a growing log; [`EventReader::read`] returns what was appended since the last call.
@@ -20,9 +19,9 @@ pub struct EventReader {
     path: PathBuf,
     position: Position,
     inode: Option<u64>,
-    /// Within a line that is too long; its rest is skipped.
+    /// Whether the rest of an overlong line is being skipped.
     overlong: bool,
-    /// Events without a checksum.
+    /// Number of events without a checksum.
     unchecked: usize,
 }
 
@@ -32,22 +31,21 @@ pub struct Position {
     pub offset: u64,
     pub line: usize,
     pub last_seq: u64,
-    /// Whether a line before it has a checksum: then all have one from there on.
+    /// Whether an earlier line has a checksum; all later ones then have one.
     pub has_checksums: bool,
 }
 
-/// The result of one read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// In file order; unknown kinds included.
+    /// Events in file order, including unknown kinds.
     pub events: Vec<Event>,
-    /// Invalid lines.
     pub skipped: Vec<SkippedLine>,
-    /// The number of missing sequence numbers.
+    /// Number of missing sequence numbers.
     pub gaps: u64,
-    /// The file shrank or was replaced: earlier state is void, and `events` starts from the beginning.
+    /// Whether the file shrank or was replaced: earlier state is void, and `events` starts from the
+    /// beginning.
     pub restarted: bool,
-    /// The run's folder does not exist (any more).
+    /// Whether the run's folder does not exist.
     pub gone: bool,
 }
 
@@ -61,13 +59,12 @@ impl Batch {
     }
 }
 
-/// An invalid line.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SkippedLine {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
     pub reason: String,
-    /// Of which kind the line says it is, where it does not match its checksum.
+    /// The kind that the line claims, if its checksum does not match.
     #[serde(default)]
     pub kind: Option<String>,
 }
@@ -98,7 +95,7 @@ impl EventReader {
         self.position
     }
 
-    /// Whether the reader is within a line that is too long.
+    /// Whether the reader is within an overlong line.
     pub(super) fn is_inside_a_line(&self) -> bool {
         self.overlong
     }
@@ -118,10 +115,10 @@ impl EventReader {
         Ok(batch)
     }
 
-    /// As [`Self::read`], one item at a time, so that a long log needs no memory.
+    /// Like [`Self::read`], but passes single items, so that a long log needs no memory.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// Same as [`Self::read`].
     pub fn each(&mut self, mut take: impl FnMut(LogItem)) -> Result<(), RunError> {
         let path = self.path.clone();
         let mut file = match crate::files::open(&path) {
@@ -159,7 +156,7 @@ impl EventReader {
         }
     }
 
-    /// Takes the whole lines of `pending`, whose last `fresh` bytes are new; returns their size.
+    /// Parses the whole lines of `pending`, whose last `fresh` bytes are new; returns their size.
     fn lines(
         &mut self,
         pending: &[u8],
@@ -243,7 +240,7 @@ pub enum LogItem {
     Restarted,
     Event(Box<Event>),
     SkippedLine(SkippedLine),
-    /// The number of sequence numbers missing here.
+    /// Number of sequence numbers missing here.
     Missing(u64),
 }
 
@@ -274,7 +271,7 @@ mod tests {
             (7, recovered()),
             (8, recovered()),
         ];
-        // Without checksums, as older programs wrote them.
+        // Older programs wrote no checksums.
         let lines: Vec<u8> = events
             .into_iter()
             .flat_map(|(seq, body)| {
@@ -301,7 +298,7 @@ mod tests {
         );
     }
 
-    /// A line that is too long is one skipped line, even if it arrives in pieces.
+    /// An overlong line is one skipped line, even if it arrives in pieces.
     #[test]
     fn an_overlong_line_is_skipped_whole() {
         use std::io::Write;

@@ -1,5 +1,5 @@
-//! Compression of complete rollout files: one zstd frame per step, so that a step can be read alone, and a table of the
-//! frames at the end.
+//! Compression of complete rollout files: one zstd frame per step, so that single steps can be
+//! read, and a table of frames at the end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -10,19 +10,19 @@ use crate::files::{self, Access, Sync, failpoint, torn_write};
 use crate::run::error::RunError;
 use crate::run::storage::durable::sync_folder;
 
-/// Fast enough to be negligible beside a training step.
+/// Takes negligible time compared with a training step.
 const LEVEL: i32 = 3;
 
-/// A skippable zstd frame, which holds the table.
+/// Magic number of a skippable zstd frame, which contains the table.
 const SKIPPABLE: u32 = 0x184D_2A50;
 
-/// The last bytes of a file with a table that has a checksum, and of one by an older program.
+/// The last bytes of a file: with a checksum of the table, and as older programs wrote them.
 const TAG: [u8; 4] = *b"GTR2";
 const OLDER_TAG: [u8; 4] = *b"GTR1";
-/// The checksum of the table's numbers, in hexadecimal digits.
+/// Checksum of the table, in hexadecimal digits.
 const SUM_BYTES: u64 = 16;
 
-/// A larger frame is hostile.
+/// Larger frames are refused as hostile.
 const MAX_STEP_BYTES: u64 = 4 << 30;
 
 pub(in crate::run) fn compressed_path(plain: &Path) -> PathBuf {
@@ -31,7 +31,8 @@ pub(in crate::run) fn compressed_path(plain: &Path) -> PathBuf {
     name.into()
 }
 
-/// Compresses a complete file. The plain file stays until the compressed one is durable, and counts while both exist.
+/// Compresses a complete file. The plain file stays until the compressed one is durable, and counts
+/// while both exist.
 pub(super) fn compress(
     plain: &Path,
     step_of: impl Fn(&[u8]) -> Option<u64>,
@@ -109,7 +110,7 @@ fn write_frames(
         line.clear();
         let whole = source.read_until(b'\n', &mut line)? > 0;
         let step = if whole { step_of(&line) } else { None };
-        // A line without a step belongs to the one before it.
+        // A line without a step belongs to the previous step.
         let new = step.is_some_and(|step| frames.last().is_none_or(|frame| frame.step != step));
         if (new || !whole)
             && let Some(frame) = frames.last_mut()

@@ -1,5 +1,5 @@
-//! Full records of rollouts: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one per line, and is
-//! compressed once complete.
+//! Full records of rollouts. `rollouts/000100.jsonl` has the groups of steps 1 to 100, one per
+//! line, and is compressed once complete.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -21,19 +21,19 @@ use crate::run::storage::lock::RunLock;
 
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 
-/// A group, one line of a rollout file.
+/// A group: one line of a rollout file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutGroup {
     /// From 1.
     pub step: u64,
-    /// One of several tasks; empty in a run of one.
+    /// Task name in a run of several tasks, else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
     pub prompt_id: String,
     /// The rendered prompt; empty for a later turn.
     pub prompt: String,
-    /// Whether dynamic sampling replaced the group, so that it was not trained on.
+    /// Whether dynamic sampling replaced the group; it is then not trained on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
     pub completions: Vec<RolloutCompletion>,
@@ -45,28 +45,29 @@ pub struct RolloutCompletion {
     /// The prompt of a later turn, which differs between samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// How a turn with tools came to this answer, and why it ended.
+    /// The tool calls that led to this answer, and why the turn ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<ToolChain>,
     pub text: String,
-    /// The stop token included.
+    /// Completion tokens, including the stop token.
     pub token_ids: Vec<u32>,
     /// The sampler's log-prob of each token, nats.
     pub log_probs: Vec<f32>,
-    /// Of the tokens, those that closed a think block at its limit: not sampled, and not trained on.
+    /// Tokens inserted to close a think block at its limit: not sampled, and not trained on.
     #[serde(default, skip_serializing_if = "Range::is_empty")]
     pub forced: Range<usize>,
-    /// `stop`, `length`, `thinking` (a think block reached its limit), or `guided`: not sampled freely, but expected or constrained, and without log-probs.
+    /// `stop`, `length`, `thinking` (a think block reached its limit), or `guided` (expected or
+    /// constrained rather than freely sampled, without log-probs).
     pub stop_reason: StopReason,
-    /// Null if the completion could not be scored.
+    /// `None` (null) if scoring failed.
     pub reward: Option<f64>,
-    /// As the scorer writes it.
+    /// The scorer's output.
     pub score: serde_json::Value,
     pub advantage: f64,
 }
 
 impl RolloutCompletion {
-    /// The tokens of all that was sampled, in order: of completions that call tools, and of the answer.
+    /// All sampled tokens, in order: completions that call tools, then the answer.
     pub fn sampled(&self) -> impl Iterator<Item = &[u32]> {
         let steps = self
             .chain
@@ -76,18 +77,18 @@ impl RolloutCompletion {
         steps.chain([self.token_ids.as_slice()])
     }
 
-    /// All tokens that were sampled: those of the calls on the way, and of the answer.
+    /// Number of all sampled tokens, of tool calls and of the answer.
     pub fn sampled_tokens(&self) -> usize {
         self.chain.as_ref().map_or(0, ToolChain::tokens) + self.token_ids.len()
     }
 }
 
-/// The place of a group in the rollout files, for its event.
+/// The location of a group in the rollout files, recorded in its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLocation {
-    /// Relative to the run.
+    /// Path relative to the run.
     pub file: String,
-    /// From 1.
+    /// Line, from 1.
     pub line: u64,
 }
 
@@ -118,8 +119,9 @@ struct SegmentFile {
 }
 
 impl RolloutWriter {
-    /// Opens for appending after `step`, the last complete one: groups of later steps and a torn tail are dropped,
-    /// complete files are compressed, and the file of `step` is decompressed if more will be appended to it.
+    /// Opens for appending after `step`, the last complete step: drops groups of later steps and a
+    /// torn tail, compresses complete files, and decompresses the file of `step` if more will be
+    /// appended to it.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -163,14 +165,15 @@ impl RolloutWriter {
         Ok(writer)
     }
 
-    /// Deletes complete files by [`rollouts_to_delete`] whenever a new one is begun; 0, the default, keeps all.
+    /// Applies [`rollouts_to_delete`] to complete files whenever a new file is started; 0, the
+    /// default, keeps all.
     #[must_use]
     pub fn with_retention(mut self, keep_steps: u64) -> Self {
         self.keep_steps = keep_steps;
         self
     }
 
-    /// Compresses the files that are left.
+    /// Compresses the remaining files.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the folder.
@@ -181,7 +184,8 @@ impl RolloutWriter {
         self.keep()
     }
 
-    /// Compresses the files whose last step is at most `step`. On a full disk the plain file stays.
+    /// Compresses files whose last step is at most `step`. If the disk is full, the plain file
+    /// stays.
     fn compress_complete(&self, step: u64) -> Result<(), RunError> {
         for segment in rollout_segments(&self.run)?
             .into_iter()
@@ -218,7 +222,8 @@ impl RolloutWriter {
     /// Appends a group.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file; [`RunError::Malformed`] if the step is before the last one written.
+    /// [`RunError::Io`] naming the file; [`RunError::Malformed`] if its step is before the last one
+    /// written.
     pub fn append(&mut self, group: &RolloutGroup) -> Result<GroupLocation, RunError> {
         let name = rollout_file(group.step);
         let path = self.run.join(&name);
@@ -278,8 +283,8 @@ impl RolloutWriter {
     }
 }
 
-/// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the step has none or the
-/// keep rule has deleted them.
+/// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the
+/// step has none or the keep rule has deleted them.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
@@ -287,14 +292,14 @@ pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     read_checked_step(run, step).map(|(groups, _)| groups)
 }
 
-/// As [`read_step`], and whether all lines have a checksum.
+/// Like [`read_step`]; also returns whether all lines have a checksum.
 pub(in crate::run) fn read_checked_step(
     run: &Path,
     step: u64,
 ) -> Result<(Vec<RolloutGroup>, bool), RunError> {
     let plain = run.join(rollout_file(step));
     let packed = compressed_path(&plain);
-    // Meanwhile a worker may replace the plain file by the compressed one.
+    // A worker may replace the plain file by the compressed one during the search.
     for path in [&plain, &packed, &plain] {
         let opened = match path == &plain {
             true => files::open(path)
@@ -317,7 +322,7 @@ fn groups_of(
 ) -> Result<(Vec<RolloutGroup>, bool), RunError> {
     let (mut groups, mut has_checksums, mut before) = (Vec::new(), false, 0);
     let mut all_checked = true;
-    // A damaged line may be of the steps around it.
+    // A damaged line may belong to an adjacent step.
     let mut damaged = None;
     let malformed = |index: usize, message: String| RunError::Malformed {
         path: path.to_owned(),
@@ -358,13 +363,14 @@ fn groups_of(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// The first one is [`STEPS_PER_FILE`] - 1 before.
+    /// The last step in the file; the first is [`STEPS_PER_FILE`] - 1 before it.
     pub last_step: u64,
     pub compressed: bool,
     pub bytes: u64,
 }
 
-/// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain one counts.
+/// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain
+/// one counts.
 ///
 /// # Errors
 /// [`RunError::Io`] if the folder exists but cannot be read.
@@ -386,7 +392,7 @@ pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     Ok(segments)
 }
 
-/// Parses a file name: its last step, and whether it is compressed.
+/// Parses a file name into its last step and whether the file is compressed.
 fn segment_of(name: &str) -> Option<(u64, bool)> {
     let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
         Some(digits) => (digits, true),
@@ -399,8 +405,8 @@ fn segment_of(name: &str) -> Option<(u64, bool)> {
         .map(|last_step| (last_step, compressed))
 }
 
-/// Returns the files to delete, by their last steps: all of `segments` except those with the last `keep_steps` steps (0
-/// keeps all) and those with a step that led to, or followed, one of `checkpoints`.
+/// Returns the last steps of the files to delete: all of `segments` except those with any of the
+/// last `keep_steps` steps (0 keeps all), or with the step of one of `checkpoints` or the next one.
 pub fn rollouts_to_delete(
     segments: &[u64],
     last_step: u64,
@@ -425,7 +431,8 @@ pub fn rollouts_to_delete(
         .collect()
 }
 
-/// The size up to the last line whose step is at most `step`; a damaged line before it stays, for readers to name.
+/// Length up to the last line whose step is at most `step`; damaged lines before it are kept so
+/// that readers can report them.
 fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
     let (mut length, mut read) = (0, 0);
     let file = files::open(path).map_err(RunError::io("read", path))?;
@@ -440,7 +447,7 @@ fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
     Ok(length)
 }
 
-/// `None` also for a line that does not match its checksum.
+/// Returns `None` also if the line does not match its checksum.
 fn intact_step_of(line: &[u8]) -> Option<u64> {
     step_of(line).filter(|_| files::check(line) != Checked::Damaged)
 }
@@ -480,7 +487,7 @@ pub(in crate::run) fn step_of(line: &[u8]) -> Option<u64> {
     struct Head {
         step: u64,
     }
-    // The layout that this program writes; anything else is parsed in full.
+    // Fast path for the layout that this program writes; anything else is parsed in full.
     let digits = line.strip_prefix(b"{\"step\":").map(|rest| {
         rest.split(|byte| !byte.is_ascii_digit())
             .next()

@@ -1,9 +1,10 @@
-//! A metric over steps, stored as values and the runs of consecutive steps that they belong to.
+//! A metric over steps, stored as values and stretches of consecutive steps.
 
-/// A metric over steps, ascending. A long run has many, so consecutive steps are stored as one stretch.
+/// A metric over ascending steps. Consecutive steps are stored as one stretch to save memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
-    /// The first step of each stretch and the index of its first value. Stretches never touch.
+    /// The first step of each stretch and the index of its first value. Stretches are never
+    /// adjacent.
     stretches: Vec<(u64, usize)>,
     values: Vec<f64>,
 }
@@ -19,7 +20,7 @@ impl Series {
             })
     }
 
-    /// NaN for numbers that were not finite.
+    /// Values; NaN if not finite.
     pub fn values(&self) -> &[f64] {
         &self.values
     }
@@ -28,7 +29,8 @@ impl Series {
         self.steps().zip(self.values.iter().copied())
     }
 
-    /// Step and value from step `first` to `last`, inclusive; earlier steps are skipped without iterating.
+    /// Steps and values from step `first` to `last`, inclusive; skips earlier steps without
+    /// iterating.
     pub fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
         let start = self.place(first).unwrap_or_else(|place| place);
         let stretch = self
@@ -71,7 +73,7 @@ impl Series {
             Ok(place) => self.values[place] = value,
             Err(place) if place == self.values.len() => self.push(step, value),
             Err(place) => {
-                // A step between stretches, which only a log with lost lines has.
+                // Only a log with lost lines has a step between stretches.
                 let mut points: Vec<(u64, f64)> = self.points().collect();
                 points.insert(place, (step, value));
                 *self = points.into_iter().collect();
@@ -87,7 +89,7 @@ impl Series {
         self.stretches.retain(|(_, start)| *start < keep);
     }
 
-    /// The parts that an index stores.
+    /// The fields that an index stores.
     pub(super) fn parts(&self) -> (&[(u64, usize)], &[f64]) {
         (&self.stretches, &self.values)
     }
@@ -142,7 +144,7 @@ impl Series {
 }
 
 impl FromIterator<(u64, f64)> for Series {
-    /// Steps must ascend.
+    /// Steps must be ascending.
     fn from_iter<I: IntoIterator<Item = (u64, f64)>>(points: I) -> Self {
         let mut series = Self::default();
         for (step, value) in points {
@@ -157,7 +159,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Compared with a sorted map, for any order of steps.
+    /// Compares with a sorted map, for steps in any order.
     #[test]
     fn as_a_map_would() {
         let mut state = 7u64;

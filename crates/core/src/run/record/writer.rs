@@ -1,5 +1,5 @@
-//! The only writer of `events.jsonl`: one `write` per line, sequence numbers that continue after a resume, torn tails
-//! truncated first.
+//! The only writer of `events.jsonl`: one `write` per line, sequence numbers that continue after a
+//! resume, and truncation of torn tails.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -17,10 +17,10 @@ use crate::run::error::RunError;
 use crate::run::storage::durable::{append_line, open_append, seal};
 use crate::run::storage::lock::RunLock;
 
-/// The longest time until an event is synced.
+/// Maximum time until an event is synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Appends events. Needs the run's lock.
+/// Appends events; requires the run's lock.
 #[derive(Debug)]
 pub struct EventWriter {
     file: File,
@@ -30,7 +30,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Opens the log for appending. A torn last line is truncated and reported as a `recovered` event.
+    /// Opens the log for appending. A torn last line is truncated and reported as a `recovered`
+    /// event.
     ///
     /// # Errors
     /// [`RunError`] naming the file.
@@ -65,12 +66,12 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Appends an event and returns its sequence number. Kinds that others rely on are durable on return, the rest
-    /// within five seconds.
+    /// Appends an event and returns its sequence number. Kinds that others rely on are durable on
+    /// return, the rest within five seconds.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that could not be synced. The
-    /// log still ends in whole lines.
+    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that could
+    /// not be synced. The log still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
         if self
             .file
@@ -120,12 +121,12 @@ impl EventWriter {
     }
 }
 
-/// Whether the log does not exist; a file system that does not answer proves nothing.
+/// Whether the log is known to be missing; a file system that does not respond proves nothing.
 pub(in crate::run) fn is_gone(log: &Path) -> bool {
     matches!(log.try_exists(), Ok(false))
 }
 
-/// The log was removed: further events would be lost.
+/// The error for a removed log, in which further events would be lost.
 pub(in crate::run) fn lost_log(path: &Path) -> RunError {
     RunError::Lost {
         path: path.parent().unwrap_or(path).to_owned(),
@@ -133,7 +134,7 @@ pub(in crate::run) fn lost_log(path: &Path) -> RunError {
     }
 }
 
-/// The name of a line in tests: its kind, and of a phase also which.
+/// The name of a line in tests: its kind, with the phase for phase events.
 fn line_name(body: &EventBody) -> Cow<'_, str> {
     match body {
         EventBody::Phase(phase) => Cow::Owned(format!("phase-{}", phase.phase)),
@@ -141,7 +142,7 @@ fn line_name(body: &EventBody) -> Cow<'_, str> {
     }
 }
 
-/// Syncs the log some time after a line was written.
+/// Syncs the log in the background after a line was written.
 #[derive(Debug)]
 struct Syncer {
     /// Whether there are unsynced lines.
@@ -167,7 +168,7 @@ impl Syncer {
                         match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
                             Ok(()) => {}
                             Err(RecvTimeoutError::Timeout) => break,
-                            // The writer is dropped, which syncs.
+                            // Dropping the writer syncs.
                             Err(RecvTimeoutError::Disconnected) => return syncs,
                         }
                     }
@@ -227,7 +228,8 @@ impl Drop for EventWriter {
     }
 }
 
-/// The sequence number of the last event, 0 in an empty log. Reads backwards, so that the length does not matter.
+/// The sequence number of the last event, 0 in an empty log. Reads backwards, so its cost is
+/// independent of the log's length.
 fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
     let mut start = length;
     let mut tail: Vec<u8> = Vec::new();
@@ -238,7 +240,7 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
         file.read_exact_at(&mut chunk, start)?;
         chunk.append(&mut tail);
         tail = chunk;
-        // The first piece may be the end of a longer line, except at the file's start.
+        // The first piece may be the end of a longer line, unless it is the start of the file.
         let whole = if start == 0 {
             0
         } else {
@@ -257,7 +259,7 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
     Ok(0)
 }
 
-/// Lines of newer versions count, too.
+/// Lines of newer versions count as well.
 fn seq_of(line: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]
     struct Head {

@@ -1,5 +1,5 @@
-//! Asks Slurm about the jobs of runs, and cancels them. What it says is written into the runs' folders, where every
-//! reader finds it.
+//! Queries Slurm about the jobs of runs, and cancels jobs. The answers are written to the runs'
+//! folders, for all readers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +12,8 @@ use crate::run::error::RunError;
 use crate::run::process::launch::last_line_where;
 use crate::run::process::liveness::Liveness;
 
-/// Asks Slurm once about all of these runs that compute in a job and have no living worker, unless it was asked within
-/// `recently`. Without an answer the last one stays.
+/// Queries Slurm once about all of these runs that compute in a job and have no live worker, unless
+/// it was queried within `recently`. If Slurm does not answer, the last answer stays.
 ///
 /// # Errors
 /// Why Slurm does not answer.
@@ -41,15 +41,15 @@ pub fn ask_slurm(
         job.update(lines.iter().find(|line| Some(line.job) == job.job), || {
             last_line(&run.join("worker.log"))
         });
-        // The runs of others are read only.
+        // Runs of other users are read-only.
         let _ = job.write(&run);
     }
     Ok(())
 }
 
-/// Asks `squeue` about these jobs.
+/// Queries `squeue` about these jobs.
 fn job_lines(jobs: impl Iterator<Item = u64>) -> Result<Vec<JobLine>, RunError> {
-    // Each twice: of a single one that it does not know, squeue says so as an error.
+    // Each id twice: for a single unknown job, squeue returns an error.
     let ids: Vec<String> = jobs
         .flat_map(|job| [job.to_string(), job.to_string()])
         .collect();
@@ -90,7 +90,7 @@ fn local_ms(text: &str) -> Option<u64> {
     .ok()
 }
 
-/// The last line of an output that says more than an exit code, without blanks; empty if there is none.
+/// The last informative line of the output, trimmed; empty if there is none.
 fn last_line(path: &Path) -> String {
     let is_exit_code =
         |line: &str| line.starts_with("srun: ") && line.contains("xited with exit code");
@@ -100,7 +100,7 @@ fn last_line(path: &Path) -> String {
         .to_owned()
 }
 
-/// The job of a run without a worker, where Slurm still has it. It is asked now.
+/// The job of a run without a worker, if a query shows that Slurm still has it.
 ///
 /// # Errors
 /// Why Slurm does not answer.
@@ -112,7 +112,7 @@ pub(in crate::run) fn live_job(run: &Path) -> Result<Option<SlurmJob>, RunError>
     Ok(SlurmJob::read(run).filter(is_live))
 }
 
-/// Checks that no Slurm job waits to compute a run.
+/// Checks that no Slurm job is queued for a run.
 ///
 /// # Errors
 /// [`RunError::InUse`] naming the job, or why Slurm does not answer.
@@ -126,11 +126,11 @@ pub(in crate::run) fn check_no_job(run: &Path) -> Result<(), RunError> {
     }
 }
 
-/// Records that this process is the worker of a run in its job, and returns the job. Elsewhere checks that no job waits
-/// to compute the run.
+/// Records that this process is the worker of a run in its job, and returns the job. Outside a job,
+/// checks that none is queued for the run.
 ///
 /// # Errors
-/// As [`check_no_job`].
+/// Same as [`check_no_job`].
 pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
     let Some(mut job) = SlurmJob::read(run) else {
         return Ok(None);
@@ -146,7 +146,7 @@ pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
     }
 }
 
-/// Cancels the job of a run; returns what was done, `None` without a job.
+/// Cancels a run's job; describes what was done, `None` without a job.
 ///
 /// # Errors
 /// `scancel`'s message.
@@ -159,7 +159,7 @@ pub(in crate::run) fn cancel_job(run: &Path) -> Result<Option<String>, RunError>
         stopped: !Liveness::for_run(run).may_live(),
         ..job
     };
-    // Slurm may take its time to say so itself.
+    // Slurm may report the cancellation late.
     (cancelled.state, cancelled.asked_ms) = ("CANCELLED".to_owned(), now_ms());
     cancelled.write(run)?;
     Ok(Some(format!("cancelled {}", cancelled.name())))

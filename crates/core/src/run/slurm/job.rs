@@ -1,4 +1,5 @@
-//! `slurm.json`: the Slurm job of a run, and what Slurm last said of it; the state of a run whose worker does not live.
+//! `slurm.json`: the Slurm job of a run, Slurm's last report of it, and the state of a run without
+//! a live worker.
 
 use std::path::Path;
 
@@ -13,42 +14,42 @@ use crate::run::process::worker_state::State;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_file;
 
-/// In the run's folder.
+/// File name in the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";
-/// State of a job that Slurm no longer knows.
+/// State of a job that Slurm no longer lists.
 const UNKNOWN: &str = "UNKNOWN";
-/// Older states are shown with their time.
+/// Age from which a state is shown with its time.
 const OLD_MS: u64 = 60_000;
-/// A submission takes no longer.
+/// Maximum duration of a submission.
 const SUBMISSION_MS: u64 = 120_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlurmJob {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
-    /// `None` until `sbatch` has answered.
+    /// Job id; `None` until `sbatch` has answered.
     pub job: Option<u64>,
     #[serde(flatten)]
     pub request: JobRequest,
     pub submitted_ms: u64,
-    /// Cancelled by a stop request.
+    /// Whether a stop request cancelled the job.
     #[serde(default)]
     pub stopped: bool,
-    /// Slurm's name of it, such as `PENDING`.
+    /// Slurm's state, such as `PENDING`.
     pub state: String,
-    /// Slurm's name of it, such as `Resources`; may be empty.
+    /// Slurm's reason, such as `Resources`; may be empty.
     #[serde(default)]
     pub reason: String,
-    /// As Slurm writes it; empty before the job has started.
+    /// Slurm's node list; empty before the job has started.
     #[serde(default)]
     pub node_list: String,
-    /// The latest start.
+    /// Time of the latest start.
     pub start_ms: Option<u64>,
-    /// While it waits.
+    /// Expected start of a pending job.
     pub expected_start_ms: Option<u64>,
-    /// When Slurm said so.
+    /// Time of Slurm's last report.
     pub asked_ms: u64,
-    /// The last line of a job's output, if it ended before its worker started.
+    /// The last line of output, if the job ended before its worker started.
     #[serde(default)]
     pub last_line: String,
 }
@@ -78,7 +79,7 @@ impl SlurmJob {
         }
     }
 
-    /// `None` for a run that never was submitted to Slurm, or whose file cannot be read.
+    /// `None` if the run was never submitted to Slurm, or its file cannot be read.
     pub fn read(run: &Path) -> Option<Self> {
         let bytes = crate::files::read(&run.join(SLURM_FILE)).ok()?;
         serde_json::from_slice::<Self>(&bytes)
@@ -114,7 +115,8 @@ impl SlurmJob {
             .map_or_else(|| "Slurm job".to_owned(), |job| format!("Slurm job {job}"))
     }
 
-    /// What Slurm says of it now: `None` if it no longer knows it. `last_line`: of its output.
+    /// Updates the job from Slurm's report: `None` if Slurm no longer lists it. `last_line`: the
+    /// last line of its output.
     pub(super) fn update(&mut self, said: Option<&JobLine>, last_line: impl FnOnce() -> String) {
         self.asked_ms = now_ms();
         match said {
@@ -137,7 +139,7 @@ impl SlurmJob {
         }
     }
 
-    /// Records that the job has started on this host, as its first rank.
+    /// Records that the job's first rank has started on this host.
     pub(super) fn start(&mut self, job: u64, node_list: String) {
         let now = now_ms();
         (self.job, self.state, self.reason) = (Some(job), "RUNNING".to_owned(), String::new());
@@ -145,8 +147,8 @@ impl SlurmJob {
         (self.asked_ms, self.stopped) = (now, false);
     }
 
-    /// The state of the run without a living worker. `worker`: what the last one said; `died`: it could not say its
-    /// last word.
+    /// The state of the run without a live worker. `worker`: the last worker's state; `died`: it
+    /// ended without recording why.
     pub(in crate::run) fn observed(&self, worker: Option<State>, died: bool) -> Option<State> {
         let last_ms = worker.as_ref().map_or(0, |state| state.updated_ms);
         if worker
@@ -216,7 +218,7 @@ impl SlurmJob {
         )
     }
 
-    /// Says why it is pending.
+    /// Why the job is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
         let mut text = format!(
@@ -240,7 +242,7 @@ impl SlurmJob {
         text
     }
 
-    /// Why it ended before the worker started, with the remedy.
+    /// Why the job ended before the worker started, with the remedy.
     fn ended(&self) -> String {
         let (name, reason) = (self.name(), &self.reason);
         let output = match self.last_line.as_str() {
@@ -309,7 +311,7 @@ pub(super) struct JobLine {
 mod tests {
     use super::*;
 
-    /// A job submitted at 1000 of which Slurm said this at 5000.
+    /// A job submitted at 1000, reported by Slurm at 5000.
     fn job(state: &str, reason: &str, start_ms: Option<u64>) -> SlurmJob {
         let request = JobRequest {
             partition: "gpu".to_owned(),
@@ -330,7 +332,7 @@ mod tests {
         }
     }
 
-    /// A worker that wrote last at `updated_ms`.
+    /// A worker whose last update was at `updated_ms`.
     fn worker(status: Status, updated_ms: u64) -> Option<State> {
         Some(State {
             version: FORMAT_VERSION,
@@ -359,7 +361,7 @@ mod tests {
         let pending = || job("PENDING", "Resources", None);
         let waits = "Slurm job 17 in partition gpu, 2 nodes x 4 GPUs: Resources (not enough nodes are free); as of ";
         check(pending(), None, (Status::Waiting, waits));
-        // Queued again, after the worker has stopped; and what was said before it started.
+        // Requeued after the worker has stopped, and Slurm's report from before it started.
         check(
             pending(),
             worker(Status::Interrupted, 4000),

@@ -10,18 +10,18 @@ use crate::run::error::RunError;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partition {
     pub name: String,
-    /// Takes jobs.
+    /// Whether it accepts jobs.
     pub is_up: bool,
     pub nodes: usize,
     pub idle_nodes: usize,
-    /// GPUs of the largest node; 0 without GPUs.
+    /// GPUs of its largest node; 0 without GPUs.
     pub gpus_per_node: usize,
     pub cpus_per_node: usize,
-    /// As Slurm writes it.
+    /// Time limit in Slurm's format.
     pub time_limit: String,
 }
 
-/// All partitions, the hidden ones too.
+/// All partitions, including hidden ones.
 ///
 /// # Errors
 /// [`RunError::NoSlurm`], [`RunError::Slurm`].
@@ -33,7 +33,7 @@ pub fn partitions() -> Result<Vec<Partition>, RunError> {
     Ok(parse(&text))
 }
 
-/// A partition of several kinds of nodes has a line for each.
+/// Parses `sinfo`'s output, which has a line per kind of node in a partition.
 fn parse(text: &str) -> Vec<Partition> {
     let mut found: Vec<Partition> = Vec::new();
     for line in text.lines() {
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Vec<Partition> {
         let [name, available, nodes, gres, cpus, time_limit] = fields[..] else {
             continue;
         };
-        // Allocated, idle, other, all.
+        // Counts of allocated, idle, other and all nodes.
         let nodes: Vec<usize> = nodes
             .split('/')
             .filter_map(|count| count.parse().ok())
@@ -66,7 +66,7 @@ fn parse(text: &str) -> Vec<Partition> {
         partition.nodes += all;
         partition.idle_nodes += idle;
         partition.gpus_per_node = partition.gpus_per_node.max(gpus(gres));
-        // `64+` where nodes differ.
+        // `64+` if nodes differ.
         partition.cpus_per_node = partition
             .cpus_per_node
             .max(cpus.trim_end_matches('+').parse().unwrap_or(0));
@@ -92,10 +92,10 @@ fn gpus(gres: &str) -> usize {
 }
 
 impl Partition {
-    /// Whether a job may ever start there.
+    /// Checks that the partition has the resources of a job.
     ///
     /// # Errors
-    /// Which option asks for more than there is, and what to ask for.
+    /// The option that requests too much, and what to request.
     pub fn check(found: &[Self], request: &JobRequest) -> Result<(), String> {
         let names = || {
             found

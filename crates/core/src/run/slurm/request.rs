@@ -4,29 +4,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::counted;
 
-/// The job script in the run's folder.
+/// File name of the job script in the run's folder.
 pub(super) const SCRIPT_FILE: &str = "job.sh";
-/// The exit code of a run that Slurm has signalled and that made progress: it is to be started again.
+/// Exit code of a run that made progress before a signal from Slurm and should be started again.
 pub const TO_BE_CONTINUED: u8 = 75;
-/// How long before a time limit the run is signalled, seconds.
+/// Time between Slurm's signal and the time limit, in seconds.
 const LEAD_SECONDS: u64 = 300;
 
-/// The part of the cluster that a run computes on.
+/// The resources that a run requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
     pub partition: String,
     pub nodes: usize,
-    /// 0: on CPUs.
+    /// 0 computes on CPUs.
     pub gpus_per_node: usize,
-    /// As many on each node.
+    /// Ranks per node.
     pub ranks: usize,
-    /// As Slurm takes it; `None`: the partition's default.
+    /// Time limit in Slurm's format; `None`: the partition's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 
 impl JobRequest {
-    /// Checks what ends up in the job script.
+    /// Validates the values that are inserted into the job script.
     ///
     /// # Errors
     /// The option, what is wrong with it, and what to write.
@@ -75,7 +75,8 @@ impl JobRequest {
         format!("{} x {each}", counted(self.nodes, "node"))
     }
 
-    /// The job script. It names nothing of the run: it is started in the run's folder. `program`: as a shell takes it.
+    /// The job script. It is started in the run's folder and does not name the run. `program`:
+    /// quoted for the shell.
     pub fn script(&self, program: &str) -> String {
         let Self {
             partition,
@@ -117,7 +118,7 @@ exit "$code"
     }
 }
 
-/// Minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+/// Parses minutes, minutes:seconds, hours:minutes:seconds or days-hours[:minutes[:seconds]].
 fn seconds(time: &str) -> Option<u64> {
     let numbers = |text: &str| -> Option<Vec<u64>> {
         text.split(':')

@@ -15,48 +15,48 @@ use crate::format::{hex, line_column};
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
 
-/// The format that this program writes, and the newest that it reads.
+/// The format that this program writes, and the newest it reads.
 pub const FORMAT_VERSION: u64 = 1;
 
 /// `run.toml`: written once by the launcher, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
-    /// The kind of the checksum at the end of the file; absent from files of older programs.
+    /// The algorithm of the checksum at the end of the file; absent in files of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// Also the folder's name.
+    /// The run's id, which is also the folder's name.
     pub id: String,
     pub job: Job,
-    /// Given by the user, or empty.
+    /// The name that the user gave, or empty.
     #[serde(default)]
     pub name: String,
     pub task: String,
-    /// Where the task was read from.
+    /// The path or name from which the task was read.
     #[serde(default)]
     pub task_origin: String,
-    /// RFC 3339 with offset.
+    /// Creation time as RFC 3339 with offset.
     pub created: String,
-    /// The same in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub created_ms: u64,
-    /// Where it was launched.
+    /// The host of the launch.
     pub host: String,
     pub argv: Vec<String>,
     pub binary_version: String,
     pub features: Vec<String>,
     pub config_digest: String,
-    /// SHA-256 of the starting model, or empty if not computed.
+    /// SHA-256 of the starting model; empty if not computed.
     #[serde(default)]
     pub model_digest: String,
     pub config: TrainConfig,
-    /// Which layer set each key.
+    /// The configuration layer that set each key.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
     /// SHA-256 of each file of the frozen task.
     #[serde(default)]
     pub task_files: BTreeMap<String, String>,
-    /// The tasks of a run of several, whose files are in folders of these names; empty for one task.
+    /// Tasks of a run of several, whose files are in folders of these names; empty for one task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mix: Vec<MixedTask>,
 }
@@ -64,18 +64,19 @@ pub struct RunFile {
 /// One of the tasks of a run of several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MixedTask {
-    /// Of its folder, sets and metrics: the task's name in lower-case letters, digits and hyphens.
+    /// The name of the task's folder, sets and metrics: the task's name in lower-case letters,
+    /// digits and hyphens.
     pub name: String,
-    /// Where the task was read from.
+    /// The path or name from which the task was read.
     pub origin: String,
-    /// Its share of the prompts, over the sum of all weights; at least 1.
+    /// Weight of the task's prompts relative to the sum of all weights; at least 1.
     pub weight: usize,
-    /// Of its own rows.
+    /// Token limit for completions of the task's rows.
     pub max_completion_tokens: usize,
 }
 
 impl RunFile {
-    /// Whether it trains on the task of this name, alone or among others.
+    /// Whether the run trains on the task of this name, alone or among others.
     pub fn is_of_task(&self, task: &str) -> bool {
         self.task == task
             || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
@@ -86,40 +87,41 @@ impl RunFile {
 #[derive(Debug, Clone)]
 pub struct NewRun {
     pub job: Job,
-    /// Given by the user, or empty.
+    /// The name that the user gave, or empty.
     pub name: String,
-    /// Also a part of the run's id.
+    /// Task name, also part of the run's id.
     pub task: String,
-    /// Where the task was read from.
+    /// The path or name from which the task was read.
     pub task_origin: String,
-    /// Every file of the task, path and bytes.
+    /// Path and contents of each file of the task.
     pub task_files: Vec<(String, Vec<u8>)>,
     pub config: TrainConfig,
-    /// Which layer set each key.
+    /// The configuration layer that set each key.
     pub sources: BTreeMap<String, Source>,
     pub argv: Vec<String>,
-    /// What the program was built with: `view`, `engine`, `cuda`.
+    /// Features of the program: `view`, `engine`, `cuda`.
     pub features: Vec<String>,
     /// SHA-256 of the starting model, or empty.
     pub model_digest: String,
-    /// Of several tasks; empty for one.
+    /// Tasks of a run of several; empty for one task.
     pub mix: Vec<MixedTask>,
 }
 
-/// An existing run directory. Opening one takes no lock; see [`super::RunLock`].
+/// An existing run directory. Opening it takes no lock; see [`super::RunLock`].
 #[derive(Debug, Clone)]
 pub struct RunDirectory {
     path: PathBuf,
     file: RunFile,
     display_name: Option<String>,
-    /// Whether `run.toml` has every key of this program.
+    /// Whether `run.toml` has all keys that this program knows.
     has_all_keys: bool,
-    /// Whether `run.toml` is as it was written, as far as its checksum says; one of an older program has none.
+    /// Whether the checksum of `run.toml` matches; older programs wrote none.
     checked: Checked,
 }
 
 impl RunDirectory {
-    /// Creates a run in `runs`. The folder appears under its name once `run.toml` and the frozen task are durable.
+    /// Creates a run in `runs`. The folder appears under its final name once `run.toml` and the
+    /// frozen task are durable.
     ///
     /// # Errors
     /// [`RunError::Io`] naming what could not be written.
@@ -181,7 +183,8 @@ impl RunDirectory {
     /// Opens an existing run for reading.
     ///
     /// # Errors
-    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`], [`RunError::Malformed`] with the line.
+    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`], [`RunError::Malformed`] with
+    /// the line.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let file_path = path.join("run.toml");
         let text = match crate::files::read_text(&file_path) {
@@ -216,18 +219,18 @@ impl RunDirectory {
             });
         }
         let checked = match files::check(text.as_bytes()) {
-            // Its other half says that it had one.
+            // The other half of the checksum, the key, is still there.
             Checked::Without if table.get("checksum").is_some() => Checked::Damaged,
             checked => checked,
         };
         let has_all_keys = !add_new_keys(&mut table);
         let file: RunFile = match has_all_keys {
-            // From the text, so that errors have a line.
+            // Parsing the text gives errors with line numbers.
             true => toml::from_str(&text),
             false => table.try_into(),
         }
         .map_err(|error| malformed(&error))?;
-        // A damaged name never hides the run; a report warns of it.
+        // A damaged display name does not hide the run; reports warn about it.
         let display_name = read_display_name(path).ok().flatten();
         Ok(Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -238,10 +241,10 @@ impl RunDirectory {
         })
     }
 
-    /// Whether configuration and task are as they were when the run was created.
+    /// Checks that configuration and task are unchanged since the run was created.
     ///
     /// # Errors
-    /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
+    /// [`RunError::Edited`] naming a changed file, [`RunError::Io`].
     pub fn check_unedited(&self) -> Result<(), RunError> {
         if self.checked == Checked::Damaged {
             return Err(RunError::Edited {
@@ -264,11 +267,12 @@ impl RunDirectory {
         Ok(())
     }
 
-    /// Whether this user may compute in the run or remove it: others who could write here could have tampered with it.
+    /// Checks that this user may compute in the run or remove it: if others can write here, they
+    /// could have tampered with it.
     ///
     /// # Errors
-    /// [`RunError::Foreign`] if the folder or a file in it is another user's, [`RunError::Loose`] if others may write
-    /// to it.
+    /// [`RunError::Foreign`] if the folder or a file in it belongs to another user,
+    /// [`RunError::Loose`] if others may write to it.
     pub fn check_private(&self) -> Result<(), RunError> {
         let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -294,7 +298,7 @@ impl RunDirectory {
         }
     }
 
-    /// Absolute.
+    /// Absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -307,7 +311,7 @@ impl RunDirectory {
         &self.file.id
     }
 
-    /// What the checksum of `run.toml` says.
+    /// Whether the checksum of `run.toml` matches.
     pub fn checked(&self) -> Checked {
         self.checked
     }
@@ -317,17 +321,17 @@ impl RunDirectory {
         self.display_name.as_deref().unwrap_or(&self.file.name)
     }
 
-    /// Whether it has this name, or had it when it was created.
+    /// Whether the run has this name, or had it when it was created.
     pub fn is_named(&self, name: &str) -> bool {
         !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }
 
-    /// The folder of the frozen task; of several tasks, that of their folders.
+    /// The folder of the frozen task; with several tasks, the folder that contains theirs.
     pub fn task_path(&self) -> PathBuf {
         task_folder(&self.path, "")
     }
 
-    /// The frozen task of this name, or the first: empty in a run of one.
+    /// The frozen task of this name, or else the first one; empty in a run of one task.
     pub fn task_like(&self, task: &str) -> &str {
         let (names, like) = (self.task_names(), slug(task));
         names
@@ -337,12 +341,12 @@ impl RunDirectory {
             .unwrap_or(names[0])
     }
 
-    /// The folder of the task by which prompts of others are rendered: of several the first.
+    /// The folder of the first task, whose template also renders other prompts.
     pub fn first_task_path(&self) -> PathBuf {
         task_folder(&self.path, self.task_names()[0])
     }
 
-    /// The names of the frozen tasks; of one task, the empty name.
+    /// The names of the frozen tasks; one empty name in a run of one task.
     pub fn task_names(&self) -> Vec<&str> {
         let names: Vec<&str> = self
             .file
@@ -362,7 +366,7 @@ impl RunDirectory {
     }
 }
 
-/// The frozen task of a run or an eval; `task`: one of several by its name, else empty.
+/// The frozen task of a run or an eval. `task`: the name of one of several tasks, else empty.
 pub fn task_folder(folder: &Path, task: &str) -> PathBuf {
     let tasks = folder.join("task");
     if task.is_empty() {
@@ -372,7 +376,7 @@ pub fn task_folder(folder: &Path, task: &str) -> PathBuf {
     }
 }
 
-/// A mix decides what is computed as the configuration does.
+/// Digest of the configuration and the mix of tasks, since both determine the results.
 fn config_digest(config: &TrainConfig, mix: &[MixedTask]) -> String {
     let task = |task: &MixedTask| {
         format!(
@@ -388,11 +392,11 @@ fn config_digest(config: &TrainConfig, mix: &[MixedTask]) -> String {
     }
 }
 
-/// Whether only this user may change the contents of a folder. Links are not followed.
+/// Checks that only this user may change the contents of a folder. Does not follow links.
 fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     for entry in std::fs::read_dir(folder).map_err(RunError::io("read", folder))? {
         let path = entry.map_err(RunError::io("read", folder))?.path();
-        // A file that has vanished cannot be changed any more.
+        // A file that has vanished cannot be changed.
         let Ok(found) = std::fs::symlink_metadata(&path) else {
             continue;
         };
@@ -410,7 +414,8 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Adds keys that an earlier release did not know, with their defaults; returns whether there were any.
+/// Adds keys unknown to the release that wrote the table, with their defaults; returns whether any
+/// were added.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else {
         return false;
@@ -474,7 +479,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&sha2::Sha256::digest(bytes))
 }
 
-/// Hashes a file, which may be larger than memory, as hex.
+/// Returns the SHA-256 of a file as hex; the file may be larger than memory.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
@@ -491,7 +496,8 @@ pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     }
 }
 
-/// A task's name for a folder's name: lower-case letters, digits and single hyphens, at most 32.
+/// Turns a task's name into a folder name: lower-case letters, digits and single hyphens, at most
+/// 32.
 pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.to_lowercase().chars() {
@@ -510,7 +516,7 @@ pub fn slug(name: &str) -> String {
     }
 }
 
-/// Distinguishes runs of the same second.
+/// Distinguishes runs created in the same second.
 fn random_suffix() -> Result<String, RunError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let bytes =

@@ -1,4 +1,4 @@
-//! Private files and folders, written atomically, and files of lines that are appended to.
+//! Private files and folders, written atomically, and append-only files of lines.
 
 use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -10,12 +10,13 @@ use serde::Serialize;
 use crate::files::{self, Access, failpoint, torn_write};
 use crate::run::error::RunError;
 
-/// Its parent must exist.
+/// Creates a folder whose parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
     files::create_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Its parent must exist: the folder of a removed run must not be recreated.
+/// Creates a missing folder whose parent must exist: the folder of a removed run must not be
+/// recreated.
 pub(in crate::run) fn ensure_one_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_one_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
@@ -29,17 +30,17 @@ pub(in crate::run) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunEr
     files::create_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// As [`files::replace_file`], for a private file.
+/// Private [`files::replace_file`].
 pub(in crate::run) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::replace_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// Replaces a private file by a JSON document, indented, with a line end.
+/// Replaces a private file by an indented JSON document with a final newline.
 pub(in crate::run) fn replace_json(path: &Path, document: &impl Serialize) -> Result<(), RunError> {
     write_json(path, document, |_| ())
 }
 
-/// As [`replace_json`], with a checksum as the last field of the object.
+/// Like [`replace_json`], with a checksum as the object's last field.
 pub(in crate::run) fn replace_sealed_json(
     path: &Path,
     document: &impl Serialize,
@@ -59,7 +60,7 @@ fn write_json(
     replace_file(path, &text)
 }
 
-/// The bytes of a file of at most so many; `None` if there is none.
+/// Reads a file with a size limit; `None` if it does not exist.
 pub(in crate::run) fn read_if_there(
     path: &Path,
     most_bytes: u64,
@@ -70,7 +71,7 @@ pub(in crate::run) fn read_if_there(
     }
 }
 
-/// Removes a file; there may be none.
+/// Removes a file if it exists.
 pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -80,7 +81,7 @@ pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
     }
 }
 
-/// What is in a folder, which need not exist.
+/// The entries of a folder; empty if it does not exist.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -90,7 +91,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
     }
 }
 
-/// Whether an export may be written to `path`, checked before anything is computed for it.
+/// Checks before any computation that an export may be written to `path`.
 ///
 /// # Errors
 /// [`RunError::Exists`] if something is there and `force` is not given.
@@ -107,13 +108,14 @@ pub fn check_export(path: &Path, force: bool) -> Result<(), RunError> {
 /// Writes a file for the user, atomically.
 ///
 /// # Errors
-/// [`RunError::Exists`] if something is there and `force` is not given, [`RunError::Io`] naming the file.
+/// [`RunError::Exists`] if something is there and `force` is not given, [`RunError::Io`] naming the
+/// file.
 pub fn write_export(path: &Path, bytes: &[u8], force: bool) -> Result<(), RunError> {
     check_export(path, force)?;
     replace_file(path, bytes)
 }
 
-/// The first free path of NAME.EXT, NAME-2.EXT, NAME-3.EXT, ….
+/// The first unused path of NAME.EXT, NAME-2.EXT, NAME-3.EXT, ….
 pub fn free_path(path: &Path) -> PathBuf {
     let part =
         |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
@@ -130,8 +132,8 @@ pub fn free_path(path: &Path) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
-/// Removes what killed processes have left in a folder of runs: `.ID.partial` of a run that was being made, `.ID.removed`
-/// of one that was being deleted.
+/// Removes what killed processes left in a folder of runs: `.ID.partial` of unfinished creation,
+/// `.ID.removed` of unfinished deletion.
 pub(in crate::run) fn remove_left(runs: &Path) {
     files::remove_left_folders(runs, |name| {
         name.strip_prefix('.').is_some_and(|name| {
@@ -142,7 +144,7 @@ pub(in crate::run) fn remove_left(runs: &Path) {
     });
 }
 
-/// Makes the entries of a folder durable: new files, renames, removals.
+/// Makes new, renamed and removed entries of a folder durable.
 pub(in crate::run) fn sync_folder(path: &Path) -> Result<(), RunError> {
     files::sync_folder(path).map_err(RunError::io("sync", path))
 }
@@ -158,8 +160,8 @@ pub(in crate::run) fn open_append(path: &Path) -> Result<File, RunError> {
         .map_err(RunError::io("open", path))
 }
 
-/// Appends a line with a single `write`. If only a part fits on the disk, it is truncated, so that the file still ends
-/// in whole lines. `kind` names the line for tests.
+/// Appends a line with a single `write`. If only part of it fits on the disk, that part is
+/// truncated, so the file still ends in a whole line. `kind` names the line for tests.
 pub(in crate::run) fn append_line(
     file: &File,
     path: &Path,
@@ -179,7 +181,7 @@ pub(in crate::run) fn append_line(
                 return Ok(());
             }
             Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),
-            // Writing the rest reveals the error: a full disk, or a limit on file size.
+            // Writing the rest returns the error: a full disk, or a limit on file size.
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break error,

@@ -1,4 +1,4 @@
-//! Folders: their file system, changes in them, and whether they are private to this user.
+//! Folders: file system type, change notifications, and privacy.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
@@ -13,8 +13,8 @@ use rustix::fs::OFlags;
 
 use crate::run::error::RunError;
 
-/// A file system type, by the kernel's number. On a network file system, changes are not announced and locks may be
-/// invisible.
+/// A file system type, by the kernel's number. A network file system announces no changes and may
+/// hide locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem(Option<u32>);
 
@@ -48,7 +48,7 @@ const KINDS: &[(u32, &str, bool)] = &[
 impl FileSystem {
     /// Unknown if the path cannot be examined.
     pub fn for_path(path: &Path) -> Self {
-        // Only the low half of the kernel's word is meaningful.
+        // Only the low 32 bits are meaningful.
         Self(
             rustix::fs::statfs(path)
                 .ok()
@@ -65,7 +65,7 @@ impl FileSystem {
         }
     }
 
-    /// Whether it is shared with other hosts: poll it, and do not rely on locks.
+    /// Whether other hosts may share it: then poll, and do not rely on locks.
     pub fn is_network(self) -> bool {
         self.known().is_some_and(|(_, _, network)| *network)
     }
@@ -75,7 +75,8 @@ impl FileSystem {
     }
 }
 
-/// Wakes when something changes in a folder. Without notifications, [`Self::wait`] always times out.
+/// Wakes when something changes in a folder. Without notifications, [`Self::wait`] always times
+/// out.
 #[derive(Debug)]
 pub(in crate::run) struct FolderWatch {
     watcher: Option<RecommendedWatcher>,
@@ -84,7 +85,7 @@ pub(in crate::run) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// Watches the paths for which `concerns` is true.
+    /// Watches the paths for which `concerns` returns true.
     pub(in crate::run) fn new(
         folder: &Path,
         concerns: impl Fn(&Path) -> bool + Send + 'static,
@@ -99,7 +100,7 @@ impl FolderWatch {
         watch
     }
 
-    /// Renews the watch, as a watch on a removed folder sees nothing of a new one.
+    /// Renews the watch, since a watch on a removed folder does not see its replacement.
     pub(in crate::run) fn renew(
         &mut self,
         folder: &Path,
@@ -111,7 +112,7 @@ impl FolderWatch {
         }
         let sender = self.sender.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
-            // Reads are events too; reacting to them would loop forever.
+            // Reads are events too; reacting to them would cause an endless loop.
             let changed = event.map_or(true, |event| {
                 event.need_rescan()
                     || (!matches!(event.kind, EventKind::Access(_))
@@ -146,7 +147,7 @@ impl FolderWatch {
     }
 }
 
-/// The name of a user of this host, else `user 1000`.
+/// The name of a user of this host, or else `user 1000`.
 pub fn user_name(id: u32) -> String {
     static USERS: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| {
         let users = crate::files::read(Path::new("/etc/passwd")).unwrap_or_default();
@@ -167,13 +168,12 @@ pub fn user_name(id: u32) -> String {
         .unwrap_or_else(|| format!("user {id}"))
 }
 
-/// The effective user id.
 pub(in crate::run) fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Creates a folder with mode 0700, or checks that an existing one is private to this user. Returns whether it was
-/// created.
+/// Creates a folder with mode 0700, or checks that an existing one is private to this user. Returns
+/// whether it was created.
 pub(in crate::run) fn private_folder(path: &Path) -> Result<bool, RunError> {
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
     let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
