@@ -104,7 +104,11 @@ fn groups_without_success_learn_from_calls_sampled_under_the_grammar_and_resume_
     fs::write(task.join("train.jsonl"), format!("{row}\n")).unwrap();
     let set = [
         &SET[..],
-        &["prompt_groups_per_step=1", "max_completion_tokens=48"],
+        &[
+            "prompt_groups_per_step=1",
+            "max_completion_tokens=256",
+            "max_steps=6",
+        ],
     ]
     .concat();
     let whole = create_of(&task, &folder.path().join("whole"), &set);
@@ -113,7 +117,7 @@ fn groups_without_success_learn_from_calls_sampled_under_the_grammar_and_resume_
         Ended::Finished(_)
     ));
     let mut calls = 0;
-    for group in (1..=3).flat_map(|step| read_step(whole.path(), step).unwrap()) {
+    for group in (1..=6).flat_map(|step| read_step(whole.path(), step).unwrap()) {
         let (guided, sampled): (Vec<_>, Vec<_>) = group
             .completions
             .iter()

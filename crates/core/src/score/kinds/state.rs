@@ -10,7 +10,7 @@ use crate::environment::{ScoredChain, StateQuery, StateQuestion};
 use crate::exact_json::marked_number;
 use crate::format::shortened;
 use crate::score::definition::{
-    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
+    Definition, FoundDefinition, GRADED, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::score::needs::Needs;
@@ -23,6 +23,7 @@ pub(crate) static KIND: Kind = Kind {
     about: include_str!("state.about.md"),
     keys: &[],
     score_keys: &[
+        GRADED,
         KeyInfo::new(
             "tool",
             "the first that answers",
