@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Copies the sample task `assistant` and gives its first training rows demonstrations: the calls that lead to `expected`.
 
     scripts/assistant-demonstrations.py FOLDER COUNT
