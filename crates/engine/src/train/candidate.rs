@@ -282,9 +282,10 @@ impl Candidate {
         let without = rows_without_answer(task.task(), &task.scorer, rows.clone())?.len();
         let conversations = rows.filter(|row| row.turn_count() > 1).count();
         let is_on = config.is_guided();
+        let has_demonstrations = prompts.iter().any(|prompt| prompt.row.has_demonstration());
         // Compiling a grammar is slow: only if needed.
         let refusal = if is_on && without > 0 {
-            Guide::new(task.task(), &policy.tokenizer).refusal()
+            Guide::new(task.task(), &policy.tokenizer, has_demonstrations).refusal()
         } else {
             None
         };

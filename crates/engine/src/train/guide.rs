@@ -16,25 +16,33 @@ pub(super) struct Guide {
     grammar: Result<TaskConstraints, ConstraintError>,
     /// Calls under the grammar, at most; 0 without tools.
     calls: u32,
+    /// Whether rows of the task have demonstrations, which guide alone then: beside them, sampled
+    /// calls made a run longer by half and taught nothing more.
+    has_demonstrations: bool,
 }
 
 impl Guide {
-    pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
+    pub(super) fn new(task: &Task, tokenizer: &Tokenizer, has_demonstrations: bool) -> Self {
         let Some(limits) = task.toolset().map(Toolset::limits) else {
             return Self {
                 grammar: TaskConstraints::new(task, tokenizer),
                 calls: 0,
+                has_demonstrations,
             };
         };
         let calls = limits.max_calls.min(limits.max_turns - 1).min(MAX_CALLS);
         Self {
             grammar: TaskConstraints::of_calls(task, tokenizer),
             calls: calls.max(1) as u32,
+            has_demonstrations,
         }
     }
 
     /// Why rows without an expected answer cannot be guided.
     pub(super) fn refusal(&self) -> Option<String> {
+        if self.has_demonstrations {
+            return Some("other rows of the task have one".to_owned());
+        }
         self.grammar.as_ref().err().map(|error| match error {
             // Its own message mentions `constrained:`, which is not used here.
             ConstraintError::Kind { kind, .. } => {
@@ -61,6 +69,9 @@ impl Guide {
     /// With tools, that of a conversation's first completion; how many calls are constrained
     /// differs from group to group and from step to step. `None` without a grammar for the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
+        if self.has_demonstrations {
+            return None;
+        }
         let constraint = self
             .grammar
             .as_ref()
@@ -112,6 +123,7 @@ mod tests {
             let guide = Guide {
                 grammar: Err(error),
                 calls: 0,
+                has_demonstrations: false,
             };
             let refusal = guide.refusal().unwrap();
             assert!(

@@ -156,7 +156,7 @@ fn check_answers(
     };
     let instead = match config.method {
         Method::SftGrpo if !config.guided => Some("guided = false".to_owned()),
-        Method::SftGrpo => match Guide::new(task.task(), tokenizer).refusal() {
+        Method::SftGrpo => match Guide::new(task.task(), tokenizer, false).refusal() {
             Some(why) => Some(why),
             None => return Ok(()),
         },

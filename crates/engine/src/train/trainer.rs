@@ -130,8 +130,12 @@ impl Trainer {
     /// Guides groups without a success from now on.
     pub(super) fn guide(&mut self) {
         if self.guides.is_empty() {
-            let guide = |task: &RunTask| Guide::new(task.task(), &self.policy.tokenizer);
-            self.guides = self.tasks.iter().map(guide).collect();
+            let guide = |(index, task): (usize, &RunTask)| {
+                let rows = self.prompts.set(PromptSet::Train, index);
+                let is_shown = rows.iter().any(|prompt| prompt.row.has_demonstration());
+                Guide::new(task.task(), &self.policy.tokenizer, is_shown)
+            };
+            self.guides = self.tasks.iter().enumerate().map(guide).collect();
         }
     }
 
