@@ -499,7 +499,7 @@ fn each_end_of_an_agent_has_its_reason() {
     let wrong = text.replace("[agent]\n", "[agent]\non_failure = \"none\"\n");
     std::fs::write(&toml, wrong).unwrap();
     let refused = stderr(&call(here, &["task", "check", task]));
-    let why = "takes \"lowest_tier\" or \"no_reward\", not \"none\"";
+    let why = "takes lowest_tier, no_reward, not \"none\"";
     assert!(refused.contains(why), "{refused}");
 }
 

@@ -42,7 +42,7 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
 };
 
 /// Limits and rules of a conversation with an agent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgentLimits {
     /// Requests answered.
     pub max_requests: usize,
@@ -57,17 +57,19 @@ pub struct AgentLimits {
 }
 
 /// Effect of a request's constraints (`response_format`, strict tools, `tool_choice`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RequestedConstraints {
     /// Sampled without them, and recorded.
+    #[default]
     Ignore,
     Refuse,
 }
 
 /// Reward of a conversation whose program fails after a completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// The policy's fault.
+    #[default]
     LowestTier,
     /// The program's fault.
     NoReward,
@@ -111,6 +113,14 @@ impl Agent {
                     .map(|number| number as usize)
             };
         let has_context = block.get("max_context_tokens").is_some();
+        let constraints = [
+            ("ignore", RequestedConstraints::Ignore),
+            ("refuse", RequestedConstraints::Refuse),
+        ];
+        let on_failure = [
+            ("lowest_tier", OnFailure::LowestTier),
+            ("no_reward", OnFailure::NoReward),
+        ];
         let limits = AgentLimits {
             max_requests: whole("max_requests", 16, 1..=10_000)?,
             max_context_tokens: if has_context {
@@ -120,14 +130,10 @@ impl Agent {
             },
             time_limit_seconds: block.seconds("time_limit_seconds", 60.0)?,
             processes: whole("processes", 64, 1..=4_096)?,
-            constraints: match is_second(&block, "constraints", ["ignore", "refuse"])? {
-                false => RequestedConstraints::Ignore,
-                true => RequestedConstraints::Refuse,
-            },
-            on_failure: match is_second(&block, "on_failure", ["lowest_tier", "no_reward"])? {
-                false => OnFailure::LowestTier,
-                true => OnFailure::NoReward,
-            },
+            constraints: block
+                .choice("constraints", constraints)?
+                .unwrap_or_default(),
+            on_failure: block.choice("on_failure", on_failure)?.unwrap_or_default(),
         };
         let program = read_program(&block, read_command(&block, "run")?, home)?;
         let service = read_service(&block, &program, home)?;
@@ -218,20 +224,6 @@ impl Agent {
             program,
             service: service.map(AgentService::new),
         }))
-    }
-}
-
-/// Whether a key has the second of its values; the first is the default.
-fn is_second(block: &Section<'_>, key: &'static str, values: [&str; 2]) -> Read<bool> {
-    match block.string(key)? {
-        None => Ok(false),
-        Some(value) if values.contains(&value.as_str()) => Ok(value == values[1]),
-        Some(other) => {
-            let offset = block.get(key).map_or(0, |(_, offset)| offset);
-            let [first, second] = values;
-            let message = format!("takes {first:?} or {second:?}, not {other:?}");
-            Err(block.error(key, offset, message))
-        }
     }
 }
 

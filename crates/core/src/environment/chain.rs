@@ -284,10 +284,8 @@ impl<'a> ScoredChain<'a> {
             .iter()
             .filter_map(|step| step.get("calls")?.as_array());
         let calls = calls.chain(self.0.get("last_calls").and_then(Value::as_array));
-        let has_reached = |call: &&Value| {
-            call.get("outcome")
-                .is_none_or(|outcome| outcome != &json!(CallOutcome::Refused))
-        };
+        let refused = json!(CallOutcome::Refused);
+        let has_reached = |call: &&Value| call.get("outcome") != Some(&refused);
         let all = calls.flatten();
         Some((all.clone().filter(has_reached).count(), all.count()))
     }

@@ -27,7 +27,7 @@ impl ProgramKeys {
             seconds: block.seconds("seconds", seconds)?,
             memory_mib: block.whole("memory_mib", 2_048, 0..=1 << 30)?,
             max_processes: max_processes(block)?,
-            isolation: isolation(block)?,
+            isolation: block.choice("isolation", Level::ALL.map(|level| (level.name(), level)))?,
             read: outside(block)?,
         })
     }
@@ -63,21 +63,6 @@ fn max_processes(block: &Section<'_>) -> Read<Option<u64>> {
         None => Ok(None),
         Some(_) => block.whole("max_processes", 1, 1..=1 << 20).map(Some),
     }
-}
-
-fn isolation(block: &Section<'_>) -> Read<Option<Level>> {
-    let Some((name, (_, offset))) = block.string("isolation")?.zip(block.get("isolation")) else {
-        return Ok(None);
-    };
-    let names = || Level::ALL.map(Level::name).join(", ");
-    let level = Level::from_name(&name);
-    level.map(Some).ok_or_else(|| {
-        block.error(
-            "isolation",
-            offset,
-            format!("takes {}, not {name:?}", names()),
-        )
-    })
 }
 
 /// Paths of `read`: absolute, and not folders that a sandbox replaces.

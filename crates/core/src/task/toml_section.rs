@@ -113,6 +113,22 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// One of these values by name.
+    pub(crate) fn choice<T, const N: usize>(
+        &self,
+        key: &str,
+        values: [(&str, T); N],
+    ) -> Read<Option<T>> {
+        let Some((name, (_, offset))) = self.string(key)?.zip(self.get(key)) else {
+            return Ok(None);
+        };
+        let names = values.each_ref().map(|value| value.0).join(", ");
+        let found = values.into_iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, value)| Some(value))
+            .ok_or_else(|| self.error(key, offset, format!("takes {names}, not {name:?}")))
+    }
+
     pub(crate) fn strings(&self, key: &str) -> Read<Option<Vec<String>>> {
         let Some((value, offset)) = self.get(key) else {
             return Ok(None);

@@ -124,7 +124,7 @@ impl Gateway {
     ) -> std::io::Result<(String, Arc<Session>)> {
         let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
         let (model, question) = (Arc::clone(model), Arc::clone(question));
-        let session = Arc::new(Session::new(model, limits.clone(), question, sample));
+        let session = Arc::new(Session::new(model, *limits, question, sample));
         let mut all = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(hash(&key), Arc::clone(&session));
         Ok((key, session))

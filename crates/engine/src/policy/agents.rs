@@ -138,7 +138,7 @@ impl TaskAgent<'_> {
         seconds: f64,
     ) -> Result<Answer<'e>> {
         let on_failure = self.agent.limits().on_failure;
-        let (end, failure) = ending((self.task, on_failure), &exit, &record);
+        let (end, failure) = ending(self.task, on_failure, &exit, &record);
         let answers = &record.answers;
         let mut steps = Vec::with_capacity(answers.len());
         for (number, answer) in answers.iter().enumerate() {
@@ -186,7 +186,8 @@ impl TaskAgent<'_> {
 
 /// Why a conversation ended, and what failed.
 fn ending(
-    (task, on_failure): (&Task, OnFailure),
+    task: &Task,
+    on_failure: OnFailure,
     exit: &AgentExit,
     record: &SessionRecord,
 ) -> (ChainEnd, Option<String>) {

@@ -13,49 +13,46 @@ const MAX_CALLS: usize = 6;
 /// Grammar of answers; with tools, of a call.
 #[derive(Debug)]
 pub(super) struct Guide {
-    grammar: Result<TaskConstraints, ConstraintError>,
+    /// `None`: the task's demonstrations guide alone. Beside them, sampled calls made a run longer
+    /// by half and taught nothing more.
+    grammar: Option<Result<TaskConstraints, ConstraintError>>,
     /// Calls under the grammar, at most; 0 without tools.
     calls: u32,
-    /// Whether rows of the task have demonstrations, which guide alone then: beside them, sampled
-    /// calls made a run longer by half and taught nothing more.
-    has_demonstrations: bool,
 }
 
 impl Guide {
+    /// `has_demonstrations`: whether a training row of the task has one.
     pub(super) fn new(task: &Task, tokenizer: &Tokenizer, has_demonstrations: bool) -> Self {
         let Some(limits) = task.toolset().map(Toolset::limits) else {
             return Self {
-                grammar: TaskConstraints::new(task, tokenizer),
+                grammar: Some(TaskConstraints::new(task, tokenizer)),
                 calls: 0,
-                has_demonstrations,
             };
         };
-        let calls = limits.max_calls.min(limits.max_turns - 1).min(MAX_CALLS);
+        let calls = limits.max_calls.min(limits.max_turns - 1);
         Self {
-            grammar: TaskConstraints::of_calls(task, tokenizer),
-            calls: calls.max(1) as u32,
-            has_demonstrations,
+            grammar: (!has_demonstrations).then(|| TaskConstraints::of_calls(task, tokenizer)),
+            calls: calls.clamp(1, MAX_CALLS) as u32,
         }
     }
 
-    /// Why rows without an expected answer cannot be guided.
+    /// Why rows without an expected answer or a demonstration cannot be guided.
     pub(super) fn refusal(&self) -> Option<String> {
-        if self.has_demonstrations {
-            return Some("other rows of the task have one".to_owned());
-        }
-        self.grammar.as_ref().err().map(|error| match error {
+        match self.grammar.as_ref() {
+            None => Some("demonstrations of other rows guide alone".to_owned()),
+            Some(Ok(_)) => None,
             // Its own message mentions `constrained:`, which is not used here.
-            ConstraintError::Kind { kind, .. } => {
-                format!("tasks of kind `{kind}` have no grammar to sample answers from")
-            }
-            error => error.to_string(),
-        })
+            Some(Err(ConstraintError::Kind { kind, .. })) => Some(format!(
+                "tasks of kind `{kind}` have no grammar to sample answers from"
+            )),
+            Some(Err(error)) => Some(error.to_string()),
+        }
     }
 
     /// Remedy for the refusal.
     pub(super) fn remedy(&self) -> &'static str {
         match self.grammar {
-            Err(ConstraintError::Kind { .. }) => {
+            Some(Err(ConstraintError::Kind { .. })) => {
                 "Add `expected` to rows: it is trained on where no answer of a group earns the full reward. Without it, a group whose answers all \
                  earn the same teaches nothing."
             }
@@ -69,15 +66,8 @@ impl Guide {
     /// With tools, that of a conversation's first completion; how many calls are constrained
     /// differs from group to group and from step to step. `None` without a grammar for the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
-        if self.has_demonstrations {
-            return None;
-        }
-        let constraint = self
-            .grammar
-            .as_ref()
-            .ok()?
-            .for_row(&prompt.row, &prompt.text)
-            .ok()?;
+        let grammar = self.grammar.as_ref()?.as_ref().ok()?;
+        let constraint = grammar.for_row(&prompt.row, &prompt.text).ok()?;
         // Number of the sample that the answer replaces.
         let first_sample = request.first_sample + request.samples as u32 - 1;
         Some(Request {
@@ -86,7 +76,7 @@ impl Guide {
             constraint: Some(constraint),
             constrained: match self.calls {
                 0 => u32::MAX,
-                calls => 1 + (request.step + request.prompt_number) % calls,
+                calls => 1 + request.step.wrapping_add(request.prompt_number) % calls,
             },
             ..request.clone()
         })
@@ -121,9 +111,8 @@ mod tests {
             ),
         ] {
             let guide = Guide {
-                grammar: Err(error),
+                grammar: Some(Err(error)),
                 calls: 0,
-                has_demonstrations: false,
             };
             let refusal = guide.refusal().unwrap();
             assert!(

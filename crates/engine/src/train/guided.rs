@@ -29,9 +29,7 @@ pub(super) fn guide(
 ) -> Result<(), TrainError> {
     let mut failed = Vec::new();
     for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
-        let (row, task) = (&question.prompt.row, trainer.task_of(question.prompt));
-        let is_known = task.task().agent().is_none();
-        if row.turn_count() == 1 && is_known && !group.has_success() {
+        if question.prompt.row.turn_count() == 1 && !group.has_success() {
             failed.push(index);
         }
     }
@@ -71,7 +69,12 @@ pub(super) fn guiding_answers(
     let (mut sampled, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut begun = Vec::new();
     for (index, question) in questions.iter().enumerate() {
-        if trainer.task_of(question.prompt).task().has_partner() {
+        let task = trainer.task_of(question.prompt).task();
+        if task.agent().is_some() {
+            // Its requests are its program's.
+            continue;
+        }
+        if task.toolset().is_some() {
             match demonstrated(trainer, question.prompt)? {
                 Some(answer) => answers.push(GuidingAnswer {
                     question: index,

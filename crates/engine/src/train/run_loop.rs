@@ -205,8 +205,8 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     Ok(alerts)
 }
 
-/// An alert that some rows of a task with tools have no demonstration that fits, and, if calls have
-/// no grammar, that others have none.
+/// An alert that some rows of a task with tools have no demonstration that fits, unless groups are
+/// guided by sampled calls.
 fn undemonstrated(
     trainer: &Trainer,
     index: usize,
@@ -216,9 +216,9 @@ fn undemonstrated(
         &trainer.tasks[index],
         trainer.tasks[index].part.max_completion_tokens,
     );
-    if task.task().toolset().is_none() {
+    let Some(cause) = guide.refusal().filter(|_| task.task().toolset().is_some()) else {
         return Ok(None);
-    }
+    };
     let (mut without, mut longer) = (0, Vec::new());
     for prompt in trainer.prompts.set(PromptSet::Train, index) {
         let lengths = demonstrated_tokens(task.task(), &trainer.policy.tokenizer, &prompt.row)?;
@@ -227,10 +227,8 @@ fn undemonstrated(
             None => without += usize::from(lengths.is_empty()),
         }
     }
-    let (mut why, refusal) = (Vec::new(), guide.refusal());
-    if without > 0
-        && let Some(cause) = &refusal
-    {
+    let mut why = Vec::new();
+    if without > 0 {
         let rows = counted(without, "row");
         why.push(format!("{rows} without a demonstration ({cause})"));
     }
@@ -240,13 +238,7 @@ fn undemonstrated(
             "{rows} whose demonstration is longer than max_completion_tokens = {most} (the first, {id}: turn {turn} has {tokens})"
         ));
     }
-    let sentence = match refusal {
-        Some(_) => format!("Groups of {} are not guided.", why.join(", and of ")),
-        None => format!(
-            "Guided by calls that the model samples instead: {}.",
-            why.join(", and ")
-        ),
-    };
+    let sentence = format!("Groups of {} are not guided.", why.join(", and of "));
     let advice = "Add `demonstration` to rows: it is trained on where no conversation of a group earns the full reward. Without it, \
                   a group whose conversations all earn the same teaches nothing.";
     let alert = Alert::new(

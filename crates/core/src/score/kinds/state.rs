@@ -204,10 +204,14 @@ impl Judge for State {
     }
 }
 
+/// Rows of a query's result.
+fn rows_of(found: &Value) -> Option<&Value> {
+    found.get("rows").filter(|_| found.get("columns").is_some())
+}
+
 /// Whether a state equals the expected one; for a query its rows, or its single value.
 fn is_state(found: &Value, expected: &Value) -> bool {
-    let rows = found.get("rows").filter(|_| found.get("columns").is_some());
-    match (rows, expected) {
+    match (rows_of(found), expected) {
         (Some(_), Value::Object(_)) | (None, _) => is_equal(found, expected),
         (Some(rows), Value::Array(_)) => is_equal(rows, expected),
         (Some(rows), _) => is_equal(rows, &json!([[expected]])),
@@ -217,10 +221,9 @@ fn is_state(found: &Value, expected: &Value) -> bool {
 /// Share of a wrong state that is right, in [0, 1): of rows or items in any order, of members, of
 /// lines; what is there in addition counts as wrong.
 fn share_right(found: &Value, expected: &Value) -> f64 {
-    let rows = found.get("rows").filter(|_| found.get("columns").is_some());
     let found = match expected {
         Value::Object(_) => found,
-        _ => rows.unwrap_or(found),
+        _ => rows_of(found).unwrap_or(found),
     };
     let (right, all) = match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => matched(found, expected, is_equal),

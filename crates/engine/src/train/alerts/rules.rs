@@ -13,9 +13,9 @@ pub(super) const COLLAPSED: &str = "collapsed";
 pub(in crate::train) const DIVERGED: &str = "diverged";
 pub(super) const VALUE_DRIFT: &str = "value_drift";
 
-/// Consecutive steps without a mixed group.
 /// Share of conversations that failed, beyond which the program is suspected.
 const MOSTLY_FAILED: f64 = 0.9;
+/// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
 /// Share of truncated completions above which the limit decides rewards.
 const MAX_TRUNCATED: f64 = 0.05;
