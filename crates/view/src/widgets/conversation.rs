@@ -77,10 +77,10 @@ impl Conversation<'_> {
                 .iter()
                 .map(|(code, count)| format!("refused {count} with {}", visible(code)));
             let mut parts: Vec<String> = refused.collect();
-            let ignored = agent
-                .ignored
-                .iter()
-                .map(|(name, count)| format!("ignored {count} with {}", visible(name)));
+            let ignored = agent.ignored.iter().map(|(name, count)| {
+                let requests = counted(*count, "request");
+                format!("{} ignored in {requests}", visible(name))
+            });
             parts.extend(ignored);
             parts.push(match agent.exit_code {
                 Some(code) => format!("the program ended with exit code {code}"),
