@@ -1,20 +1,25 @@
-//! `grpo-tui dataset import|check`: adds rows to a task's prompt files, or says what is wrong with them.
+//! `grpo-tui dataset import|check|demonstrate`: adds rows to a task's prompt files, says what is
+//! wrong with them, or searches the calls that they ask for.
 
 mod import;
 
 pub(super) use import::{MappingArguments, print_problems};
 
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
+
+use rayon::prelude::*;
 
 use super::{Failure, Outcome, preset, print_json};
 use crate::config::{Assignments, Layers};
 use crate::dataset::health::{Health, Level};
+use crate::dataset::{self, PromptRow};
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::prompts::check_prompts;
-use crate::score::{Scorer, Task, for_model};
+use crate::prompts::{check_prompts, demonstration_messages, find_calls};
+use crate::score::{Scorer, Task, for_model, on_every_core};
 use crate::secrets::visible;
-use crate::task::TASK_FILE;
+use crate::task::{PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +34,17 @@ enum Command {
     Import(import::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
+    /// Search the calls that lead to the final state that each row expects; print the rows with them as demonstrations
+    Demonstrate(Demonstrate),
+}
+
+#[derive(Debug, clap::Args)]
+struct Demonstrate {
+    /// Task with live tools, scored by their final state (`kind = "state"`)
+    task: String,
+    /// Prompt set: train, eval or test
+    #[arg(long, value_name = "SET", default_value = "train")]
+    on: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +69,48 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Demonstrate(arguments) => demonstrate(&arguments),
     }
+}
+
+fn demonstrate(arguments: &Demonstrate) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let Some(set) = PromptSet::from_name(&arguments.on) else {
+        let message = format!("--on {:?}: write train, eval or test", arguments.on);
+        return Err(Failure::usage(message));
+    };
+    if task.state_queries().next().is_none() {
+        let message = format!(
+            "{}: only the calls of tasks with `[[tool]]` and `[score] kind = \"state\"` can be searched",
+            task.label(TASK_FILE)
+        );
+        return Err(Failure::failed(message));
+    }
+    let scorer = Scorer::new(&task)?;
+    let rows = dataset::load(&task, set)?;
+    let is_shown = |row: &&PromptRow| row.has_demonstration();
+    let shown = rows.iter().filter(is_shown).count();
+    let search = |row: &PromptRow| match row.has_demonstration() {
+        true => Ok(None),
+        false => find_calls(&task, &scorer, row),
+    };
+    let found: Vec<_> = on_every_core(|| rows.par_iter().map(search).collect::<Result<_, _>>())?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for (row, turns) in rows.iter().zip(&found) {
+        let mut fields = row.fields.whole();
+        if let Some(turns) = turns {
+            fields.insert("demonstration".to_owned(), demonstration_messages(turns));
+        }
+        writeln!(out, "{}", serde_json::to_string(&fields)?)?;
+    }
+    out.flush()?;
+    let searched = rows.len() - shown;
+    eprintln!(
+        "Calls found for {} of {}; {shown} had a demonstration.",
+        found.iter().flatten().count(),
+        counted(searched, "row"),
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(arguments: &Check) -> Outcome {

@@ -89,18 +89,60 @@ fn groups_without_success_learn_from_demonstrations_and_resume_as_they_were() {
     assert!(fingerprint(&stopped) == fingerprint(&whole));
 }
 
+/// Replaces the built-in functions by one that sells.
+fn write_sell(task: &Path) {
+    let toml = TOML.replace("\n[score]", "\ndefinitions = \"tools.json\"\n[score]");
+    fs::write(task.join("task.toml"), toml).unwrap();
+    let parameters = json!({"type": "object", "properties": {"count": {"type": "integer", "maximum": 3}},
+                            "required": ["count"], "additionalProperties": false});
+    let tools = json!([{"type": "function", "function": {"name": "sell", "parameters": parameters},
+                        "sql": "UPDATE item SET stock = stock - :count"}]);
+    fs::write(task.join("tools.json"), tools.to_string()).unwrap();
+}
+
+#[test]
+fn groups_without_success_learn_from_calls_found_by_search_and_resume_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = task(folder.path());
+    write_sell(&task);
+    let row =
+        json!({"id": "c", "messages": [{"role": "user", "content": "Sell 3."}], "expected": 2});
+    fs::write(task.join("train.jsonl"), format!("{row}\n")).unwrap();
+    for method in ["method=grpo", "method=sft+grpo"] {
+        let set = [&SET[..], &["prompt_groups_per_step=1", method]].concat();
+        let whole = create_of(&task, &folder.path().join(method), &set);
+        assert!(matches!(
+            work(&whole, |_| false).unwrap(),
+            Ended::Finished(_)
+        ));
+        let group = &read_step(whole.path(), 3).unwrap()[0];
+        let guided = group.completions.last().unwrap();
+        assert_eq!(guided.stop_reason, StopReason::Guided);
+        assert_eq!((guided.tier, guided.text.as_str()), (Tier::Valid, "Done."));
+        let steps = &guided.chain.as_ref().unwrap().steps;
+        assert_eq!(steps.len(), 1);
+        assert_eq!(
+            json!(steps[0].calls[0].arguments).to_string(),
+            r#"{"count":3}"#
+        );
+        let stopped = create_of(
+            &task,
+            &folder.path().join(format!("{method}-stopped")),
+            &set,
+        );
+        finish_with_stops(&stopped, &[1, 2]);
+        assert!(fingerprint(&stopped) == fingerprint(&whole));
+    }
+}
+
 #[test]
 fn groups_without_success_learn_from_calls_sampled_under_the_grammar_and_resume_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let task = task(folder.path());
-    let toml = TOML.replace("\n[score]", "\ndefinitions = \"tools.json\"\n[score]");
-    fs::write(task.join("task.toml"), toml).unwrap();
-    let parameters = json!({"type": "object", "properties": {"count": {"enum": [1, 2, 3]}}, "required": ["count"]});
-    let tools = json!([{"type": "function", "function": {"name": "sell", "parameters": parameters},
-                        "sql": "UPDATE item SET stock = stock - :count"}]);
-    fs::write(task.join("tools.json"), tools.to_string()).unwrap();
+    write_sell(&task);
+    // Values of an integer come from the request: search finds none.
     let row =
-        json!({"id": "c", "messages": [{"role": "user", "content": "Sell 3."}], "expected": 2});
+        json!({"id": "c", "messages": [{"role": "user", "content": "Sell three."}], "expected": 2});
     fs::write(task.join("train.jsonl"), format!("{row}\n")).unwrap();
     let set = [
         &SET[..],

@@ -105,6 +105,13 @@ impl Environment {
             .collect()
     }
 
+    /// A number that is another one after calls that changed something; `None` if a tool cannot
+    /// tell.
+    pub(crate) fn changes(&self) -> Option<u64> {
+        let changes = self.tools.iter().map(|tool| tool.changes());
+        changes.reduce(|all, one| Some(all?.wrapping_mul(31).wrapping_add(one?)))?
+    }
+
     /// The final state, for scoring.
     ///
     /// # Errors

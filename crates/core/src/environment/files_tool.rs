@@ -1,6 +1,7 @@
 //! `builtin = "files"`: an in-memory folder per conversation, without links.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -154,6 +155,12 @@ impl LiveTool for Conversation {
             .files
             .get(&normal(path)?)
             .map_or(Value::Null, |text| text.as_str().into()))
+    }
+
+    fn changes(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        self.files.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 

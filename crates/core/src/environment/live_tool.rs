@@ -23,6 +23,11 @@ pub(super) trait LiveTool: Send + Debug {
         Err("keeps no state that can be asked for".to_owned())
     }
 
+    /// A number that is another one after a call that changed something; `None` if unknown.
+    fn changes(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether it runs and has no unread output since its last answer.
     fn is_idle(&mut self) -> bool {
         false

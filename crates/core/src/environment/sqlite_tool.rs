@@ -283,6 +283,10 @@ impl LiveTool for Conversation {
             .map_err(|failure| failure.message)?;
         serde_json::to_value(table).map_err(|error| error.to_string())
     }
+
+    fn changes(&self) -> Option<u64> {
+        Some(self.database.changed_rows())
+    }
 }
 
 impl Conversation {

@@ -57,6 +57,8 @@ pub struct Guidance {
     pub rows: usize,
     /// Rows with several turns, which are not guided.
     pub conversations: usize,
+    /// Whether rows without a demonstration can be guided by calls that lead to their final state.
+    pub has_state: bool,
     /// Rows without an expected answer, which need the task's grammar.
     pub without_expected: usize,
     /// Why the task's answers cannot be sampled under a grammar.
@@ -80,6 +82,9 @@ impl Guidance {
             (true, ..) if self.conversations > 0 => "rows of several turns are not guided".to_owned(),
             (true, 0, _) => "guided groups will be used, with the rows' expected answers".to_owned(),
             (true, _, Some(why)) => format!("rows without an expected answer are not guided: {why}"),
+            (true, _, None) if self.has_state => {
+                "guided groups will be used, with calls that search finds to lead to the row's final state, or calls sampled under the tools' grammar".to_owned()
+            }
             (true, without, None) if without == self.rows => {
                 "guided groups will be used, with answers sampled under the task's grammar".to_owned()
             }

@@ -1,6 +1,8 @@
 //! Prompt rows in use: rendered and counted in tokens, checked, answered by hand, matched with
 //! completions of a file.
 
+mod call_search;
+mod call_values;
 mod completion_line;
 mod completion_rows;
 mod data_problems;
@@ -8,6 +10,7 @@ mod demonstration;
 mod hand_conversation;
 mod rendering;
 
+pub use call_search::{demonstration_messages, find_calls};
 pub use completion_line::{CompletionLine, ForeignPrompt};
 pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{

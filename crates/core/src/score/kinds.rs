@@ -8,7 +8,7 @@ pub(super) mod json_schema;
 mod regex;
 pub(super) mod rubric;
 mod sql;
-mod state;
+pub(super) mod state;
 mod structured;
 mod text;
 pub(super) mod tool_calls;

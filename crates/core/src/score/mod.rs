@@ -22,6 +22,7 @@ pub use kinds::kinds_page;
 pub use kinds::rubric::{
     Asker, Grade, Graded, INSTRUCTION, Question, ReadyModel, Usage, report_loading,
 };
+pub(crate) use kinds::state::share_of_state;
 pub(crate) use kinds::tool_calls::calls_of_message;
 pub use kinds::tool_calls::{
     AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout,

@@ -429,6 +429,11 @@ impl Database {
             .map(|error| failure(&error))
     }
 
+    /// Rows that statements have changed so far.
+    pub(crate) fn changed_rows(&self) -> u64 {
+        self.connection.total_changes()
+    }
+
     pub(crate) fn query(&self, text: &str) -> Result<Table, Failure> {
         self.rows(text, &Map::new())
     }

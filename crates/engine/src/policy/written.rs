@@ -34,8 +34,8 @@ pub fn demonstrated_tokens(
     tokens.collect()
 }
 
-/// Replays a row's demonstration with the task's tools and scores it, as if a model had sampled it,
-/// without log-probs. `None` without a demonstration, if a completion exceeds
+/// Replays a demonstration with the task's tools and scores it, as if a model had sampled it,
+/// without log-probs. `None` without turns, if a completion exceeds
 /// `max_completion_tokens`, or if a limit or a failure ends the conversation earlier.
 ///
 /// # Errors
@@ -44,9 +44,9 @@ pub fn demonstrate(
     tokenizer: &Tokenizer,
     scored: &ScoredTask<'_>,
     prompt: &Prompt,
+    demonstrated: Vec<DemonstratedTurn>,
     max_completion_tokens: usize,
 ) -> Result<Option<Turn>> {
-    let demonstrated = demonstrated_turns(&prompt.row);
     if demonstrated.is_empty() {
         return Ok(None);
     }

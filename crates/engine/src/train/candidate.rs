@@ -295,6 +295,7 @@ impl Candidate {
             is_on,
             rows,
             conversations,
+            has_state: task.task().state_queries().next().is_some(),
             without_expected: without,
             refusal,
         })

@@ -1,18 +1,29 @@
-//! Grammar for guiding groups whose rows have neither an expected answer nor a demonstration.
+//! How a task's groups are guided where rows have neither an expected answer nor a demonstration:
+//! calls found by search, a grammar to sample under.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::run_task::RunTask;
 use crate::constraint::{ConstraintError, TaskConstraints};
-use crate::environment::Toolset;
-use crate::policy::Question;
+use crate::environment::{EnvironmentError, Toolset};
+use crate::policy::{Prompt, Question};
+use crate::prompts::{DemonstratedTurn, demonstrated_turns, find_calls};
 use crate::rollout::Request;
-use crate::score::Task;
+use crate::score::{Task, on_every_core};
 use crate::text::Tokenizer;
 
 /// Calls in a conversation that are sampled under the grammar, at most; later completions are free.
 const MAX_CALLS: usize = 6;
 
-/// Grammar of answers; with tools, of a call.
 #[derive(Debug)]
 pub(super) struct Guide {
+    /// Turns found by search, by row; none where it found none. Not saved: a row's are the same in
+    /// a resumed run.
+    found: Mutex<HashMap<String, Vec<DemonstratedTurn>>>,
+    /// Of answers; with tools, of a call.
     /// `None`: the task's demonstrations guide alone. Beside them, sampled calls made a run longer
     /// by half and taught nothing more.
     grammar: Option<Result<TaskConstraints, ConstraintError>>,
@@ -25,15 +36,52 @@ impl Guide {
     pub(super) fn new(task: &Task, tokenizer: &Tokenizer, has_demonstrations: bool) -> Self {
         let Some(limits) = task.toolset().map(Toolset::limits) else {
             return Self {
+                found: Mutex::default(),
                 grammar: Some(TaskConstraints::new(task, tokenizer)),
                 calls: 0,
             };
         };
         let calls = limits.max_calls.min(limits.max_turns - 1);
         Self {
+            found: Mutex::default(),
             grammar: (!has_demonstrations).then(|| TaskConstraints::of_calls(task, tokenizer)),
             calls: calls.clamp(1, MAX_CALLS) as u32,
         }
+    }
+
+    /// Turns of the row's demonstration, or those that search found; empty without both.
+    pub(super) fn turns(&self, prompt: &Prompt) -> Vec<DemonstratedTurn> {
+        let shown = demonstrated_turns(&prompt.row);
+        if !shown.is_empty() {
+            return shown;
+        }
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(&prompt.row.id).cloned().unwrap_or_default()
+    }
+
+    /// Searches calls for those of the rows that have no demonstration, at once on every core.
+    ///
+    /// # Errors
+    /// Tools that cannot be opened.
+    pub(super) fn search(
+        &self,
+        task: &RunTask,
+        prompts: &[&Prompt],
+    ) -> Result<(), EnvironmentError> {
+        let known = |prompt: &&&Prompt| {
+            let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            prompt.row.has_demonstration() || found.contains_key(&prompt.row.id)
+        };
+        let new: Vec<&Prompt> = prompts.iter().filter(|it| !known(it)).copied().collect();
+        let search = |prompt: &&Prompt| {
+            let turns = find_calls(task.task(), &task.scorer, &prompt.row)?;
+            Ok((prompt.row.id.clone(), turns.unwrap_or_default()))
+        };
+        let new: Result<Vec<_>, EnvironmentError> =
+            on_every_core(|| new.par_iter().map(search).collect());
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.extend(new?);
+        Ok(())
     }
 
     /// Why rows without an expected answer or a demonstration cannot be guided.
@@ -111,6 +159,7 @@ mod tests {
             ),
         ] {
             let guide = Guide {
+                found: Mutex::default(),
                 grammar: Some(Err(error)),
                 calls: 0,
             };

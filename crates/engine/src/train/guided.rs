@@ -1,8 +1,9 @@
 //! Guided groups: if no completion of a group has the full reward, the last is replaced by an
 //! answer with a higher reward than the others, so that a policy without success has a gradient.
 //! The answer is the row's `expected`, or sampled under the task's grammar. With tools it is the
-//! row's demonstration, or a conversation whose first completions are sampled under the grammar of
-//! a call: their structure is enforced, their values are the model's.
+//! row's demonstration, or calls that search found to lead to the expected state, or a conversation
+//! whose first completions are sampled under the grammar of a call: their structure is enforced,
+//! their values are the model's.
 //!
 //! Its log-probs are the free policy's and its ratio is 1, so its tokens have the weight of sampled
 //! ones. LUFFY (arXiv 2504.14945) instead divides by the other policy's probability, which is 1 for
@@ -15,7 +16,7 @@ use crate::environment::ChainEnd;
 use crate::policy::{
     Conversation, ConverseSettings, PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrate,
 };
-use crate::prompts::reference_answer;
+use crate::prompts::{demonstrated_turns, reference_answer};
 use crate::rollout::{Completion, StopReason};
 
 /// Guides single-turn groups without the full reward. `questions`: of the groups.
@@ -68,6 +69,7 @@ pub(super) fn guiding_answers(
     let (mut indices, mut completions) = (Vec::new(), Vec::new());
     let (mut sampled, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut begun = Vec::new();
+    search(trainer, questions)?;
     for (index, question) in questions.iter().enumerate() {
         let task = trainer.task_of(question.prompt).task();
         if task.agent().is_some() {
@@ -116,6 +118,19 @@ pub(super) fn guiding_answers(
     Ok(answers)
 }
 
+/// Searches calls for rows without a demonstration.
+///
+/// # Errors
+/// Those of the tasks' tools.
+fn search(trainer: &Trainer, questions: &[Question<'_>]) -> Result<(), TrainError> {
+    for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
+        let prompts = questions.iter().map(|question| question.prompt);
+        let prompts: Vec<&Prompt> = prompts.filter(|prompt| prompt.task == index).collect();
+        guide.search(task, &prompts)?;
+    }
+    Ok(())
+}
+
 /// Conversations about these questions that begin with calls under the grammar, where an answer
 /// ends them.
 ///
@@ -157,14 +172,25 @@ fn with_calls(
     Ok(indices.into_iter().zip(held).filter_map(guiding).collect())
 }
 
-/// The conversation of the row's demonstration; `None` where it has none, or it is too long.
+/// The conversation of the row's demonstration, or of the calls found for it; `None` where it has
+/// none, or it is too long.
 ///
 /// # Errors
 /// Those of the task's tools, and of the chat template.
 pub(super) fn demonstrated(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Turn>, TrainError> {
     let (tasks, tokenizer) = (trainer.scored_tasks(), &trainer.policy.tokenizer);
     let most = trainer.task_of(prompt).part.max_completion_tokens;
-    Ok(demonstrate(tokenizer, &tasks[prompt.task], prompt, most)?)
+    let turns = match trainer.guides.get(prompt.task) {
+        Some(guide) => guide.turns(prompt),
+        None => demonstrated_turns(&prompt.row),
+    };
+    Ok(demonstrate(
+        tokenizer,
+        &tasks[prompt.task],
+        prompt,
+        turns,
+        most,
+    )?)
 }
 
 /// The row's expected answer with the end of turn; `None` if missing or too long.

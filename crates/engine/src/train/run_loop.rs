@@ -220,11 +220,12 @@ fn undemonstrated(
         return Ok(None);
     };
     let (mut without, mut longer) = (0, Vec::new());
+    let is_searched = task.task().state_queries().next().is_some();
     for prompt in trainer.prompts.set(PromptSet::Train, index) {
         let lengths = demonstrated_tokens(task.task(), &trainer.policy.tokenizer, &prompt.row)?;
         match lengths.iter().position(|tokens| *tokens > most) {
             Some(turn) => longer.push((&prompt.row.id, turn + 1, lengths[turn])),
-            None => without += usize::from(lengths.is_empty()),
+            None => without += usize::from(lengths.is_empty() && !is_searched),
         }
     }
     let mut why = Vec::new();

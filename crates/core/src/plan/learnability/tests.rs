@@ -68,6 +68,7 @@ fn guidance_is_said_beforehand() {
         is_on: true,
         rows: 200,
         conversations: 0,
+        has_state: false,
         without_expected,
         refusal: refusal.map(str::to_owned),
     };
@@ -83,6 +84,15 @@ fn guidance_is_said_beforehand() {
         on(200, None),
         Verdict::CanLearn,
         "0 of 256 sampled answers are valid: guided groups will be used, with answers sampled under the task's grammar",
+    );
+    check(
+        none(),
+        Guidance {
+            has_state: true,
+            ..on(150, None)
+        },
+        Verdict::CanLearn,
+        "0 of 256 sampled answers are valid: guided groups will be used, with calls that search finds to lead to the row's final state, or calls sampled under the tools' grammar",
     );
     check(
         signal(8, 0, 24),

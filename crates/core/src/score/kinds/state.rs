@@ -209,6 +209,14 @@ fn rows_of(found: &Value) -> Option<&Value> {
     found.get("rows").filter(|_| found.get("columns").is_some())
 }
 
+/// Share of the expected state that is right, in [0, 1].
+pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
+    match is_state(found, expected) {
+        true => 1.0,
+        false => share_right(found, expected),
+    }
+}
+
 /// Whether a state equals the expected one; for a query its rows, or its single value.
 fn is_state(found: &Value, expected: &Value) -> bool {
     match (rows_of(found), expected) {

@@ -1,0 +1,489 @@
+//! Search for the calls that lead to a row's expected final state, for tasks that judge the state
+//! of their tools.
+//!
+//! Best first: by the share of the state that is right, then by fewer calls and values that come
+//! first. Arguments take values from the schema, the user's messages and earlier results, never
+//! from `expected`. What is found depends on nothing but the row and the tools.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::{Value, json};
+
+use super::call_values::{CallValues, candidate_calls};
+use super::demonstration::DemonstratedTurn;
+use super::hand_conversation::HandConversation;
+use crate::dataset::PromptRow;
+use crate::environment::{
+    CallOutcome, ChainEnd, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
+};
+use crate::score::{Scorer, Task, Tier, share_of_state};
+
+/// Calls tried for a row, at most.
+const MAX_TRIED: usize = 4_000;
+/// A conversation that starts a program counts as so many calls.
+const PROGRAM_START: usize = 50;
+/// Ends a found conversation; the state alone is judged.
+const ANSWER: &str = "Done.";
+
+/// Turns of a conversation about the row that ends in its expected state: calls, then an answer.
+/// `None` if the task does not judge a state, or none is found within the limits.
+///
+/// # Errors
+/// Tools that cannot be opened.
+pub fn find_calls(
+    task: &Task,
+    scorer: &Scorer,
+    row: &PromptRow,
+) -> Result<Option<Vec<DemonstratedTurn>>, EnvironmentError> {
+    let (Some(tools), Some((_, query)), Some(expected)) = (
+        task.toolset(),
+        task.state_queries().next(),
+        row.expected.as_ref(),
+    ) else {
+        return Ok(None);
+    };
+    if row.turn_count() > 1 {
+        return Ok(None);
+    }
+    let definitions = tools.definitions_of(row)?;
+    let search = Search {
+        tools,
+        row,
+        query,
+        expected,
+        definitions: &definitions,
+        most_calls: tools.limits().max_calls,
+        has_programs: tools.needs_trust(),
+    };
+    let Some(steps) = search.run()? else {
+        return Ok(None);
+    };
+    let steps = search.shortened(steps)?;
+    for turns in [search.grouped(&steps), search.one_by_one(&steps)] {
+        if is_valid(task, scorer, row, &turns)? {
+            return Ok(Some(turns));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the task's tools and scorer accept a conversation.
+fn is_valid(
+    task: &Task,
+    scorer: &Scorer,
+    row: &PromptRow,
+    turns: &[DemonstratedTurn],
+) -> Result<bool, EnvironmentError> {
+    let mut held = HandConversation::open(task, scorer, row)?;
+    for turn in turns {
+        if held.written().score.is_some() {
+            return Ok(false);
+        }
+        match turn.calls.is_empty() {
+            true => held.answer(&turn.text),
+            false => held.call(turn.calls.clone()),
+        }
+    }
+    let score = held.written().score.as_ref();
+    Ok(held.written().chain.end == ChainEnd::Answer
+        && score.is_some_and(|score| score.tier == Tier::Valid))
+}
+
+#[derive(Clone)]
+struct Step {
+    call: ToolCall,
+    reply: String,
+}
+
+struct Search<'s> {
+    tools: &'s Toolset,
+    row: &'s PromptRow,
+    query: &'s StateQuery,
+    expected: &'s Value,
+    definitions: &'s Value,
+    most_calls: usize,
+    has_programs: bool,
+}
+
+/// Calls from the initial state, and what can follow them.
+struct Node {
+    steps: Vec<Step>,
+    found: Found,
+    /// Of its calls: the ranks of their values, and a cost for each.
+    cost: usize,
+    /// Equal for nodes that differ in calls without effect alone.
+    history: usize,
+    /// `None` until the node is expanded, which few are.
+    next_calls: Option<NextCalls>,
+}
+
+struct NextCalls {
+    values: CallValues,
+    candidates: std::vec::IntoIter<(usize, ToolCall)>,
+}
+
+/// The tools after calls.
+struct Found {
+    share: f64,
+    state: Value,
+    /// `None`: only the state tells what calls change.
+    changes: Option<u64>,
+}
+
+/// The lowest is expanded first: the best share, then the lowest cost; unique by its last member.
+type Priority = (Reverse<u64>, usize, usize);
+
+/// Cost of a call beside the ranks of its values.
+const CALL_COST: usize = 1;
+/// Of a call that changes something without a better state.
+const CHANGE_COST: usize = 10;
+
+impl Node {
+    /// Before it is expanded.
+    fn priority(&self, number: usize) -> Priority {
+        let share = (self.found.share * 1e9) as u64;
+        (Reverse(share), self.cost, number)
+    }
+}
+
+impl Search<'_> {
+    fn run(&self) -> Result<Option<Vec<Step>>, EnvironmentError> {
+        let mut open = BTreeMap::new();
+        // Calls without effect, by history.
+        let mut idle: HashSet<(usize, String)> = HashSet::new();
+        let mut left = MAX_TRIED;
+        let mut environment = self.tools.open(self.row)?;
+        let Some(found) = self.found(&mut environment) else {
+            return Ok(None);
+        };
+        if found.share >= 1.0 {
+            return Ok(Some(Vec::new()));
+        }
+        let root = Node {
+            steps: Vec::new(),
+            found,
+            cost: 0,
+            history: 0,
+            next_calls: None,
+        };
+        open.insert(root.priority(0), root);
+        let mut count = 1;
+        while let Some((mut priority, mut node)) = open.pop_first() {
+            let mut next_calls = match node.next_calls.take() {
+                Some(next_calls) => next_calls,
+                None => self.next_calls(&node.steps),
+            };
+            let mut held: Option<Environment> = None;
+            while let Some((rank, call)) = next_calls.candidates.next() {
+                let key = (node.history, format!("{}{:?}", call.name, call.arguments));
+                let is_known = idle.contains(&key) || node.steps.iter().any(|it| it.call == call);
+                if !is_known {
+                    let cost = match self.has_programs && held.is_none() {
+                        true => PROGRAM_START,
+                        false => 1,
+                    };
+                    if left < cost {
+                        return Ok(None);
+                    }
+                    left -= cost;
+                    let mut environment = match held.take() {
+                        Some(held) => held,
+                        None => self.reopened(&node.steps)?,
+                    };
+                    let reply = environment.call(std::slice::from_ref(&call)).remove(0);
+                    let is_answered = reply.outcome == CallOutcome::Answered;
+                    if let Some(found) = self.found(&mut environment).filter(|_| is_answered) {
+                        let is_same =
+                            found.changes == node.found.changes && found.state == node.found.state;
+                        if is_same {
+                            held = Some(environment);
+                        }
+                        if is_same && !next_calls.values.is_new(&reply.text) {
+                            idle.insert(key);
+                        } else {
+                            let mut steps = node.steps.clone();
+                            steps.push(Step {
+                                call,
+                                reply: reply.text,
+                            });
+                            if found.share >= 1.0 {
+                                return Ok(Some(steps));
+                            }
+                            let is_worse = !is_same && found.share <= node.found.share;
+                            let more = if is_worse { CHANGE_COST } else { CALL_COST };
+                            if steps.len() < self.most_calls {
+                                let child = Node {
+                                    steps,
+                                    found,
+                                    cost: node.cost + rank + more,
+                                    history: if is_same { node.history } else { count },
+                                    next_calls: None,
+                                };
+                                open.insert(child.priority(count), child);
+                                count += 1;
+                            }
+                        }
+                    } else {
+                        idle.insert(key);
+                    }
+                }
+                let Some((rank, _)) = next_calls.candidates.as_slice().first() else {
+                    break;
+                };
+                priority.1 = node.cost + rank;
+                let is_first = open.first_key_value().is_none_or(|(it, _)| priority < *it);
+                if !is_first {
+                    node.next_calls = Some(next_calls);
+                    open.insert(priority, node);
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_calls(&self, steps: &[Step]) -> NextCalls {
+        let values = self.values(steps);
+        NextCalls {
+            candidates: candidate_calls(self.definitions, &values).into_iter(),
+            values,
+        }
+    }
+
+    /// A conversation after these calls.
+    fn reopened(&self, steps: &[Step]) -> Result<Environment, EnvironmentError> {
+        let mut environment = self.tools.open(self.row)?;
+        for step in steps {
+            environment.call(std::slice::from_ref(&step.call));
+        }
+        Ok(environment)
+    }
+
+    /// `None` if the state cannot be read.
+    fn found(&self, environment: &mut Environment) -> Option<Found> {
+        let state = environment.state(self.query).ok()?;
+        Some(Found {
+            share: share_of_state(&state, self.expected),
+            state,
+            changes: environment.changes(),
+        })
+    }
+
+    /// What arguments may be taken from after these calls.
+    fn values(&self, steps: &[Step]) -> CallValues {
+        let mut values = CallValues::of_messages(&self.row.messages);
+        steps.iter().for_each(|step| values.add_reply(&step.reply));
+        values
+    }
+
+    /// Whether a call needs no values but those that are known after these calls.
+    fn can_call(&self, steps: &[Step], call: &ToolCall) -> bool {
+        let candidates = candidate_calls(self.definitions, &self.values(steps));
+        candidates.iter().any(|(_, candidate)| candidate == call)
+    }
+
+    /// Without the calls that the state does not need, and whose results later calls do not need.
+    fn shortened(&self, mut steps: Vec<Step>) -> Result<Vec<Step>, EnvironmentError> {
+        for index in (0..steps.len()).rev() {
+            let mut fewer = steps.clone();
+            fewer.remove(index);
+            let is_known =
+                |(index, step): (usize, &Step)| self.can_call(&fewer[..index], &step.call);
+            if !fewer.iter().enumerate().all(is_known) {
+                continue;
+            }
+            let mut environment = self.tools.open(self.row)?;
+            for step in &mut fewer {
+                let reply = environment.call(std::slice::from_ref(&step.call));
+                step.reply = reply.into_iter().map(|reply| reply.text).collect();
+            }
+            let found = self.found(&mut environment);
+            if found.is_some_and(|found| found.share >= 1.0) {
+                steps = fewer;
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Calls of one function that need no result of each other are one turn.
+    fn grouped(&self, steps: &[Step]) -> Vec<DemonstratedTurn> {
+        let mut turns: Vec<DemonstratedTurn> = Vec::new();
+        let mut begun = 0;
+        for (index, step) in steps.iter().enumerate() {
+            match turns.last_mut() {
+                Some(turn)
+                    if turn.calls[0].name == step.call.name
+                        && self.can_call(&steps[..begun], &step.call) =>
+                {
+                    turn.calls.push(step.call.clone());
+                    turn.results.push(step.reply.clone());
+                }
+                _ => {
+                    begun = index;
+                    turns.push(turn_of(step));
+                }
+            }
+        }
+        turns.push(answer());
+        turns
+    }
+
+    fn one_by_one(&self, steps: &[Step]) -> Vec<DemonstratedTurn> {
+        steps.iter().map(turn_of).chain([answer()]).collect()
+    }
+}
+
+fn turn_of(step: &Step) -> DemonstratedTurn {
+    DemonstratedTurn {
+        text: String::new(),
+        calls: vec![step.call.clone()],
+        results: vec![step.reply.clone()],
+    }
+}
+
+fn answer() -> DemonstratedTurn {
+    DemonstratedTurn {
+        text: ANSWER.to_owned(),
+        calls: Vec::new(),
+        results: Vec::new(),
+    }
+}
+
+/// The turns as messages of a row's `demonstration`.
+pub fn demonstration_messages(turns: &[DemonstratedTurn]) -> Value {
+    let mut messages = Vec::new();
+    for turn in turns {
+        if turn.calls.is_empty() {
+            messages.push(json!({"role": "assistant", "content": turn.text}));
+            continue;
+        }
+        let calls = turn.calls.iter().map(|call| {
+            json!({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+        });
+        messages.push(json!({"role": "assistant", "content": turn.text, "tool_calls": calls.collect::<Vec<_>>()}));
+        let replies = turn.results.iter();
+        messages.extend(replies.map(|reply| json!({"role": "tool", "content": reply})));
+    }
+    Value::Array(messages)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dataset::{self, load_from};
+    use crate::task::PromptSet;
+
+    /// Calls of the turns, a line each.
+    fn shown(turns: &[DemonstratedTurn]) -> String {
+        let call = |call: &ToolCall| format!("{}{}", call.name, json!(call.arguments));
+        let turn = |turn: &DemonstratedTurn| match turn.calls.is_empty() {
+            true => turn.text.clone(),
+            false => turn.calls.iter().map(call).collect::<Vec<_>>().join(" "),
+        };
+        turns.iter().map(turn).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn calls_of_a_sample_task_are_found_in_the_order_of_the_request() {
+        let task = Task::embedded("assistant").unwrap();
+        let scorer = Scorer::new(&task).unwrap();
+        let rows = dataset::load(&task, PromptSet::Train).unwrap();
+        for (id, expected) in [
+            (
+                "train-004",
+                "find_invoices{\"vendor\":\"Daleau AB\",\"status\":\"late\"}\n\
+                 pay{\"number\":4491,\"account\":\"main\"} pay{\"number\":6558,\"account\":\"main\"}\n\
+                 find_invoices{\"vendor\":\"Daleau AB\",\"status\":\"open\"}\n\
+                 remind{\"number\":3163,\"days\":37}\nDone.",
+            ),
+            // A name that ends with a full stop.
+            (
+                "train-044",
+                "find_invoices{\"vendor\":\"Braland Inc.\",\"status\":\"open\"}\n",
+            ),
+        ] {
+            let row = rows.iter().find(|row| row.id == id).unwrap();
+            let turns = find_calls(&task, &scorer, row).unwrap().unwrap();
+            let found = shown(&turns);
+            assert!(found.starts_with(expected), "{found}");
+            // A demonstration that holds as one written by hand.
+            let mut fields = row.fields.whole();
+            fields.insert("demonstration".to_owned(), demonstration_messages(&turns));
+            let line = serde_json::to_string(&fields).unwrap();
+            let row = load_from("x.jsonl", line.as_bytes()).unwrap().remove(0);
+            assert_eq!(
+                crate::prompts::demonstration_problem(&task, &scorer, &row),
+                None
+            );
+        }
+    }
+
+    fn find(sql: &str, tools: Value, query: &str, row: Value) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let toml = format!(
+            "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"a.sql\"\n\
+             definitions = \"tools.json\"\n[score]\nkind = \"state\"\nquery = {query:?}\n"
+        );
+        for (name, text) in [
+            ("task.toml", toml.as_str()),
+            ("a.sql", sql),
+            ("tools.json", &tools.to_string()),
+            ("train.jsonl", &row.to_string()),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let task = Task::load(folder.path()).unwrap();
+        let scorer = Scorer::new(&task).unwrap();
+        let row = dataset::load(&task, PromptSet::Train).unwrap().remove(0);
+        find_calls(&task, &scorer, &row)
+            .unwrap()
+            .map(|turns| shown(&turns))
+    }
+
+    fn function(name: &str, properties: Value, sql: &str) -> Value {
+        let required: Vec<&String> = properties.as_object().unwrap().keys().collect();
+        let parameters = json!({"type": "object", "properties": properties, "required": required});
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}, "sql": sql})
+    }
+
+    #[test]
+    fn a_state_that_calls_reach_only_together_is_found_with_what_it_needs_alone() {
+        let sql = "CREATE TABLE room (id TEXT, floor INT, guest TEXT); CREATE TABLE open (id TEXT);\
+                   INSERT INTO room VALUES ('r-17', 3, NULL), ('r-20', 4, NULL);";
+        let text = json!({"type": "string"});
+        let tools = json!([
+            function(
+                "rooms",
+                json!({"floor": {"type": "integer"}}),
+                "SELECT id FROM room WHERE floor = :floor"
+            ),
+            function(
+                "unlock",
+                json!({"room": text}),
+                "INSERT INTO open VALUES (:room)"
+            ),
+            function(
+                "book",
+                json!({"room": text, "guest": text}),
+                "UPDATE room SET guest = :guest WHERE id = :room AND id IN (SELECT id FROM open)"
+            ),
+        ]);
+        let row = json!({"id": "a", "messages": [{"role": "user", "content": "A room on floor 4 for Ada Byron, please"}],
+                         "expected": [["r-20", "Ada Byron"]]});
+        let query = "SELECT id, guest FROM room WHERE guest IS NOT NULL";
+        // What unlocking does is not seen in the state.
+        let found = find(sql, tools.clone(), query, row.clone());
+        assert_eq!(
+            found.as_deref(),
+            Some(
+                "rooms{\"floor\":4}\nunlock{\"room\":\"r-20\"}\nbook{\"room\":\"r-20\",\"guest\":\"Ada Byron\"}\nDone."
+            )
+        );
+        // A value that neither the request nor a result has.
+        let row =
+            json!({"id": "a", "messages": row["messages"], "expected": [["r-20", "Grace Hopper"]]});
+        assert_eq!(find(sql, tools, query, row), None);
+    }
+}
