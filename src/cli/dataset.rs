@@ -5,10 +5,9 @@ mod import;
 
 pub(super) use import::{MappingArguments, print_problems};
 
-use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
-use rayon::prelude::*;
+use serde_json::Value;
 
 use super::{Failure, Outcome, preset, print_json};
 use crate::config::{Assignments, Layers};
@@ -16,8 +15,8 @@ use crate::dataset::health::{Health, Level};
 use crate::dataset::{self, PromptRow};
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::prompts::{check_prompts, demonstration_messages, find_calls};
-use crate::score::{Scorer, Task, for_model, on_every_core};
+use crate::prompts::{check_prompts, demonstration_messages, find_calls_of};
+use crate::score::{Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
@@ -88,27 +87,23 @@ fn demonstrate(arguments: &Demonstrate) -> Outcome {
     }
     let scorer = Scorer::new(&task)?;
     let rows = dataset::load(&task, set)?;
-    let is_shown = |row: &&PromptRow| row.has_demonstration();
-    let shown = rows.iter().filter(is_shown).count();
-    let search = |row: &PromptRow| match row.has_demonstration() {
-        true => Ok(None),
-        false => find_calls(&task, &scorer, row),
-    };
-    let found: Vec<_> = on_every_core(|| rows.par_iter().map(search).collect::<Result<_, _>>())?;
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    for (row, turns) in rows.iter().zip(&found) {
+    let (shown, searched): (Vec<&PromptRow>, Vec<&PromptRow>) =
+        rows.iter().partition(|row| row.has_demonstration());
+    let mut found = find_calls_of(&task, &scorer, &searched)?.into_iter();
+    let mut count = 0;
+    for row in &rows {
         let mut fields = row.fields.whole();
-        if let Some(turns) = turns {
-            fields.insert("demonstration".to_owned(), demonstration_messages(turns));
+        let turns = (!row.has_demonstration()).then(|| found.next()).flatten();
+        if let Some(turns) = turns.flatten() {
+            fields.insert("demonstration".to_owned(), demonstration_messages(&turns));
+            count += 1;
         }
-        writeln!(out, "{}", serde_json::to_string(&fields)?)?;
+        print_json(Value::Object(fields))?;
     }
-    out.flush()?;
-    let searched = rows.len() - shown;
     eprintln!(
-        "Calls found for {} of {}; {shown} had a demonstration.",
-        found.iter().flatten().count(),
-        counted(searched, "row"),
+        "Calls found for {count} of {}; {} had a demonstration.",
+        counted(searched.len(), "row"),
+        shown.len(),
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Outcome, print_json};
 use crate::dataset;
-use crate::score::audit::audit;
+use crate::prompts::audit_task;
 use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::task::PromptSet;
@@ -68,7 +68,7 @@ fn run_audit(choice: &Choice) -> Outcome {
     } else {
         Vec::new()
     };
-    let findings = audit(&task, &scorer, &rows);
+    let findings = audit_task(&task, &scorer, &rows)?;
     let weak = findings.iter().filter(|finding| finding.weak).count();
     if choice.json {
         return print_json(

@@ -6,6 +6,8 @@ use grpo_tui::dataset::{load, load_from, read_lines, read_rows};
 use grpo_tui::task::PromptSet;
 use grpo_tui::text::{ChatTemplate, Thinking};
 
+use crate::program::call_anywhere_in_process as call_anywhere;
+
 const GOOD: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
 
 #[test]
@@ -250,4 +252,19 @@ fn a_long_file_streams_through_a_small_buffer() {
         "{} bytes were asked for at once",
         source.largest
     );
+}
+
+#[test]
+fn calls_that_rows_ask_for_are_found_and_printed_as_demonstrations() {
+    let output = call_anywhere(&["dataset", "demonstrate", "assistant", "--on", "eval"]);
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(
+        err.contains("Calls found for 24 of 24 rows; 0 had a demonstration."),
+        "{err}"
+    );
+    let rows = load_from("eval.jsonl", out.as_bytes()).unwrap();
+    assert!(rows.len() == 24 && rows.iter().all(|row| row.has_demonstration()));
+    let refused = call_anywhere(&["dataset", "demonstrate", "invoice"]);
+    let err = String::from_utf8(refused.stderr).unwrap();
+    assert!(err.contains("kind = \"state\""), "{err}");
 }

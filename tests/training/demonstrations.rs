@@ -118,7 +118,7 @@ fn groups_without_success_learn_from_calls_found_by_search_and_resume_as_they_we
         let group = &read_step(whole.path(), 3).unwrap()[0];
         let guided = group.completions.last().unwrap();
         assert_eq!(guided.stop_reason, StopReason::Guided);
-        assert_eq!((guided.tier, guided.text.as_str()), (Tier::Valid, "Done."));
+        assert_eq!((guided.reward, guided.text.as_str()), (Some(1.0), "Done."));
         let steps = &guided.chain.as_ref().unwrap().steps;
         assert_eq!(steps.len(), 1);
         assert_eq!(

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::call_values::{CallValues, candidate_calls};
@@ -17,7 +18,7 @@ use crate::dataset::PromptRow;
 use crate::environment::{
     CallOutcome, ChainEnd, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
 };
-use crate::score::{Scorer, Task, Tier, share_of_state};
+use crate::score::{Scorer, Task, Tier, on_every_core, share_of_state};
 
 /// Calls tried for a row, at most.
 const MAX_TRIED: usize = 4_000;
@@ -31,7 +32,7 @@ const ANSWER: &str = "Done.";
 ///
 /// # Errors
 /// Tools that cannot be opened.
-pub fn find_calls(
+fn find_calls(
     task: &Task,
     scorer: &Scorer,
     row: &PromptRow,
@@ -59,13 +60,26 @@ pub fn find_calls(
     let Some(steps) = search.run()? else {
         return Ok(None);
     };
-    let steps = search.shortened(steps)?;
+    let steps = search.ordered(search.shortened(steps)?)?;
     for turns in [search.grouped(&steps), search.one_by_one(&steps)] {
         if is_valid(task, scorer, row, &turns)? {
             return Ok(Some(turns));
         }
     }
     Ok(None)
+}
+
+/// [`find_calls`] for rows, on every core.
+///
+/// # Errors
+/// Tools that cannot be opened.
+pub fn find_calls_of(
+    task: &Task,
+    scorer: &Scorer,
+    rows: &[&PromptRow],
+) -> Result<Vec<Option<Vec<DemonstratedTurn>>>, EnvironmentError> {
+    let find = |row: &&PromptRow| find_calls(task, scorer, row);
+    on_every_core(|| rows.par_iter().map(find).collect())
 }
 
 /// Whether the task's tools and scorer accept a conversation.
@@ -124,6 +138,7 @@ struct NextCalls {
 }
 
 /// The tools after calls.
+#[derive(Clone)]
 struct Found {
     share: f64,
     state: Value,
@@ -145,16 +160,31 @@ impl Node {
         let share = (self.found.share * 1e9) as u64;
         (Reverse(share), self.cost, number)
     }
+
+    /// After one more call, of this rank. `number`: its own.
+    fn child(&self, steps: Vec<Step>, found: Found, rank: usize, number: usize) -> Self {
+        let is_same = found.is_same(&self.found);
+        let is_progress = is_same || found.share > self.found.share;
+        let more = if is_progress { CALL_COST } else { CHANGE_COST };
+        Self {
+            steps,
+            found,
+            cost: self.cost + rank + more,
+            history: if is_same { self.history } else { number },
+            next_calls: None,
+        }
+    }
+}
+
+impl Found {
+    fn is_same(&self, other: &Self) -> bool {
+        self.changes == other.changes && self.state == other.state
+    }
 }
 
 impl Search<'_> {
     fn run(&self) -> Result<Option<Vec<Step>>, EnvironmentError> {
-        let mut open = BTreeMap::new();
-        // Calls without effect, by history.
-        let mut idle: HashSet<(usize, String)> = HashSet::new();
-        let mut left = MAX_TRIED;
-        let mut environment = self.tools.open(self.row)?;
-        let Some(found) = self.found(&mut environment) else {
+        let Some(found) = self.found(&mut self.tools.open(self.row)?) else {
             return Ok(None);
         };
         if found.share >= 1.0 {
@@ -167,73 +197,42 @@ impl Search<'_> {
             history: 0,
             next_calls: None,
         };
+        let (mut open, mut count, mut left) = (BTreeMap::new(), 1, MAX_TRIED);
+        // Calls without effect, by history.
+        let mut idle: HashSet<(usize, String)> = HashSet::new();
         open.insert(root.priority(0), root);
-        let mut count = 1;
         while let Some((mut priority, mut node)) = open.pop_first() {
-            let mut next_calls = match node.next_calls.take() {
-                Some(next_calls) => next_calls,
-                None => self.next_calls(&node.steps),
-            };
-            let mut held: Option<Environment> = None;
+            let next_calls = node.next_calls.take();
+            let mut next_calls = next_calls.unwrap_or_else(|| self.next_calls(&node.steps));
+            let mut held = None;
             while let Some((rank, call)) = next_calls.candidates.next() {
                 let key = (node.history, format!("{}{:?}", call.name, call.arguments));
-                let is_known = idle.contains(&key) || node.steps.iter().any(|it| it.call == call);
-                if !is_known {
-                    let cost = match self.has_programs && held.is_none() {
-                        true => PROGRAM_START,
-                        false => 1,
-                    };
+                if !idle.contains(&key) && !node.steps.iter().any(|step| step.call == call) {
+                    let starts_program = self.has_programs && held.is_none();
+                    let cost = if starts_program { PROGRAM_START } else { 1 };
                     if left < cost {
                         return Ok(None);
                     }
                     left -= cost;
-                    let mut environment = match held.take() {
-                        Some(held) => held,
-                        None => self.reopened(&node.steps)?,
-                    };
-                    let reply = environment.call(std::slice::from_ref(&call)).remove(0);
-                    let is_answered = reply.outcome == CallOutcome::Answered;
-                    if let Some(found) = self.found(&mut environment).filter(|_| is_answered) {
-                        let is_same =
-                            found.changes == node.found.changes && found.state == node.found.state;
-                        if is_same {
-                            held = Some(environment);
+                    match self.tried(&node, &next_calls.values, &mut held, call)? {
+                        None => _ = idle.insert(key),
+                        Some((steps, found)) if found.share >= 1.0 => return Ok(Some(steps)),
+                        Some((steps, found)) if steps.len() < self.most_calls => {
+                            let child = node.child(steps, found, rank, count);
+                            open.insert(child.priority(count), child);
+                            count += 1;
                         }
-                        if is_same && !next_calls.values.is_new(&reply.text) {
-                            idle.insert(key);
-                        } else {
-                            let mut steps = node.steps.clone();
-                            steps.push(Step {
-                                call,
-                                reply: reply.text,
-                            });
-                            if found.share >= 1.0 {
-                                return Ok(Some(steps));
-                            }
-                            let is_worse = !is_same && found.share <= node.found.share;
-                            let more = if is_worse { CHANGE_COST } else { CALL_COST };
-                            if steps.len() < self.most_calls {
-                                let child = Node {
-                                    steps,
-                                    found,
-                                    cost: node.cost + rank + more,
-                                    history: if is_same { node.history } else { count },
-                                    next_calls: None,
-                                };
-                                open.insert(child.priority(count), child);
-                                count += 1;
-                            }
-                        }
-                    } else {
-                        idle.insert(key);
+                        Some(_) => {}
                     }
                 }
                 let Some((rank, _)) = next_calls.candidates.as_slice().first() else {
                     break;
                 };
                 priority.1 = node.cost + rank;
-                let is_first = open.first_key_value().is_none_or(|(it, _)| priority < *it);
-                if !is_first {
+                if open
+                    .first_key_value()
+                    .is_some_and(|(first, _)| *first < priority)
+                {
                     node.next_calls = Some(next_calls);
                     open.insert(priority, node);
                     break;
@@ -241,6 +240,43 @@ impl Search<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The node's calls with one more, and what they lead to; `None` if the call has no effect.
+    /// `held`: tools after the node's calls, kept as long as calls change nothing.
+    fn tried(
+        &self,
+        node: &Node,
+        values: &CallValues,
+        held: &mut Option<Environment>,
+        call: ToolCall,
+    ) -> Result<Option<(Vec<Step>, Found)>, EnvironmentError> {
+        let mut environment = match held.take() {
+            Some(held) => held,
+            None => self.reopened(&node.steps)?,
+        };
+        let reply = environment.call(std::slice::from_ref(&call)).remove(0);
+        if reply.outcome != CallOutcome::Answered {
+            return Ok(None);
+        }
+        let changes = environment.changes();
+        let found = match changes.is_some() && changes == node.found.changes {
+            true => node.found.clone(),
+            false => match self.found(&mut environment) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        if found.is_same(&node.found) {
+            *held = Some(environment);
+            if !values.is_new(&reply.text) {
+                return Ok(None);
+            }
+        }
+        let mut steps = node.steps.clone();
+        let reply = reply.text;
+        steps.push(Step { call, reply });
+        Ok(Some((steps, found)))
     }
 
     fn next_calls(&self, steps: &[Step]) -> NextCalls {
@@ -273,7 +309,9 @@ impl Search<'_> {
     /// What arguments may be taken from after these calls.
     fn values(&self, steps: &[Step]) -> CallValues {
         let mut values = CallValues::of_messages(&self.row.messages);
-        steps.iter().for_each(|step| values.add_reply(&step.reply));
+        for step in steps {
+            values.add_call(&step.call, &step.reply);
+        }
         values
     }
 
@@ -293,17 +331,53 @@ impl Search<'_> {
             if !fewer.iter().enumerate().all(is_known) {
                 continue;
             }
-            let mut environment = self.tools.open(self.row)?;
-            for step in &mut fewer {
-                let reply = environment.call(std::slice::from_ref(&step.call));
-                step.reply = reply.into_iter().map(|reply| reply.text).collect();
-            }
-            let found = self.found(&mut environment);
-            if found.is_some_and(|found| found.share >= 1.0) {
+            if self.repeat(&mut fewer)? {
                 steps = fewer;
             }
         }
         Ok(steps)
+    }
+
+    /// Makes the calls again; returns whether they lead to the expected state.
+    fn repeat(&self, steps: &mut [Step]) -> Result<bool, EnvironmentError> {
+        let mut environment = self.tools.open(self.row)?;
+        for step in steps {
+            let reply = environment.call(std::slice::from_ref(&step.call));
+            step.reply = reply.into_iter().map(|reply| reply.text).collect();
+        }
+        let found = self.found(&mut environment);
+        Ok(found.is_some_and(|found| found.share >= 1.0))
+    }
+
+    /// In the order in which the user mentions what they are about: each call that needs no earlier
+    /// result, with those that need its result.
+    fn ordered(&self, steps: Vec<Step>) -> Result<Vec<Step>, EnvironmentError> {
+        let said = self.values(&[]);
+        let mut parts: Vec<(usize, Vec<Step>)> = Vec::new();
+        for step in &steps {
+            let arguments = || step.call.arguments.values();
+            let is_unsaid = |value: &&Value| !said.has(value);
+            let needed: Vec<&Value> = arguments().filter(is_unsaid).collect();
+            let gives = |step: &Step| {
+                let one = self.values(std::slice::from_ref(step));
+                needed.iter().any(|value| one.has(value))
+            };
+            let giver = parts.iter().rposition(|(_, part)| part.iter().any(gives));
+            match giver {
+                Some(at) => parts[at].1.push(step.clone()),
+                None => {
+                    let place = arguments().map(|value| said.place(value)).max();
+                    parts.push((place.unwrap_or(0), vec![step.clone()]));
+                }
+            }
+        }
+        parts.sort_by_key(|(place, _)| *place);
+        let mut sorted: Vec<Step> = parts.into_iter().flat_map(|(_, part)| part).collect();
+        Ok(if self.repeat(&mut sorted)? {
+            sorted
+        } else {
+            steps
+        })
     }
 
     /// Calls of one function that need no result of each other are one turn.

@@ -1,6 +1,6 @@
 //! Values that arguments of calls may be taken from, and the calls that they make.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Number, Value};
 
@@ -25,6 +25,10 @@ pub(super) struct CallValues {
     /// All numbers and all texts of a reply, for arguments that are lists.
     lists: Vec<Vec<Value>>,
     seen: HashSet<String>,
+    /// Members of replies that values were read from, by value.
+    members: HashMap<String, String>,
+    /// Values that earlier calls gave to parameters, by name.
+    given: HashMap<String, Vec<Value>>,
     /// The user's words in lower case, for the order in which members of an enum are mentioned.
     said: String,
 }
@@ -46,10 +50,17 @@ impl CallValues {
         !read.seen.is_subset(&self.seen)
     }
 
-    /// Values of a tool's reply, tried before earlier ones.
-    pub(super) fn add_reply(&mut self, reply: &str) {
+    /// Values of a call's reply, tried before earlier ones.
+    pub(super) fn add_call(&mut self, call: &ToolCall, reply: &str) {
+        for (name, value) in &call.arguments {
+            self.given
+                .entry(name.clone())
+                .or_default()
+                .push(value.clone());
+        }
         let mut new = Self {
             seen: std::mem::take(&mut self.seen),
+            members: std::mem::take(&mut self.members),
             ..Self::default()
         };
         new.read_reply(reply);
@@ -59,24 +70,61 @@ impl CallValues {
         self.lists.splice(0..0, lists);
         self.texts.splice(0..0, new.texts);
         self.numbers.splice(0..0, new.numbers);
-        self.seen = new.seen;
+        (self.seen, self.members) = (new.seen, new.members);
+    }
+
+    /// Whether a value was read, not from the schema.
+    pub(super) fn has(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.seen.contains(&seen_text(text)),
+            other => self.seen.contains(&other.to_string()),
+        }
+    }
+
+    /// Where the user's words mention a value; 0 if nowhere.
+    pub(super) fn place(&self, value: &Value) -> usize {
+        let text = match value {
+            Value::String(text) => text.to_lowercase(),
+            other => other.to_string(),
+        };
+        self.said.find(&text).unwrap_or(0)
     }
 
     fn read_reply(&mut self, reply: &str) {
         match serde_json::from_str::<Value>(reply) {
-            Ok(value) => self.read_value(&value),
+            Ok(value) => self.read_value(&value, ""),
             Err(_) => self.read_text(reply, 2),
         }
     }
 
-    fn read_value(&mut self, value: &Value) {
+    /// `member`: name of the innermost member that holds it.
+    fn read_value(&mut self, value: &Value, member: &str) {
         match value {
             Value::Number(number) => self.add_number(number.clone()),
             Value::String(text) => self.add_text(text),
-            Value::Array(items) => items.iter().for_each(|item| self.read_value(item)),
-            Value::Object(members) => members.values().for_each(|member| self.read_value(member)),
+            Value::Array(items) => items.iter().for_each(|item| self.read_value(item, member)),
+            Value::Object(members) => {
+                let mut read = |(name, value): (&String, &Value)| self.read_value(value, name);
+                members.iter().for_each(&mut read);
+            }
             Value::Null | Value::Bool(_) => {}
         }
+        if !value.is_array() && !value.is_object() {
+            let known = self.members.entry(value.to_string());
+            known.or_insert_with(|| member.to_owned());
+        }
+    }
+
+    /// How likely a parameter takes a value: given to it before, read from a member of its name or of
+    /// the name that earlier values were read from, any other.
+    fn class(&self, parameter: &str, value: &Value) -> u8 {
+        let given = self.given.get(parameter).map_or(&[][..], Vec::as_slice);
+        let member = |value: &Value| self.members.get(&value.to_string());
+        let Some(own) = member(value).filter(|_| !given.contains(value)) else {
+            return if given.contains(value) { 0 } else { 2 };
+        };
+        let is_likely = own == parameter || given.iter().any(|other| member(other) == Some(own));
+        if is_likely { 1 } else { 2 }
     }
 
     /// Numbers, runs of capitalised words, words, then all other runs of up to `most` words.
@@ -122,7 +170,7 @@ impl CallValues {
 
     fn add_text(&mut self, text: &str) {
         let is_long = text.is_empty() || text.chars().count() > MAX_TEXT_CHARS;
-        if !is_long && self.seen.insert(format!("\"{text}")) {
+        if !is_long && self.seen.insert(seen_text(text)) {
             self.texts.push(text.to_owned());
         }
     }
@@ -205,6 +253,11 @@ impl CallValues {
     }
 }
 
+/// Texts are not mistaken for numbers.
+fn seen_text(text: &str) -> String {
+    format!("\"{text}")
+}
+
 /// Calls of all functions with these values, each with its rank: the sum of its values' places, the
 /// lowest first.
 pub(super) fn candidate_calls(definitions: &Value, values: &CallValues) -> Vec<(usize, ToolCall)> {
@@ -240,7 +293,10 @@ fn objects(
     let mut choices: Vec<(&String, Vec<Option<Value>>)> = Vec::new();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let optional = (!required.contains(&name.as_str())).then_some(None);
-        let found = values.of_schema(property, root, depth);
+        let mut found = values.of_schema(property, root, depth);
+        if property.get("enum").is_none() {
+            found.sort_by_cached_key(|value| values.class(name, value));
+        }
         choices.push((
             name,
             optional

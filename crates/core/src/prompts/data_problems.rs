@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::demonstration::failing_demonstrations;
+use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
@@ -86,6 +87,9 @@ pub fn data_problems(
         refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
         refused.extend(accepted_answers(task, scorer, *set, &rows, &lines));
         refused.extend(failed_demonstrations(task, scorer, *set, &rows, &lines));
+        if *set == PromptSet::Train {
+            refused.extend(easy_conversation(task, scorer, &rows, &lines));
+        }
     }
     unusable.append(&mut refused);
     unusable.append(&mut repeated_prompts(task, sets));
@@ -145,6 +149,26 @@ fn failed_demonstrations(
         ),
         set,
         refused_share: count as f64 / rows.len() as f64,
+    })
+}
+
+/// A conversation that does not do what is asked and earns as much as one that tries.
+fn easy_conversation(
+    task: &Task,
+    scorer: &Scorer,
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
+) -> Option<DataProblem> {
+    let usable = rows.iter().filter(|row| !unusable.contains(&row.line));
+    let usable: Vec<PromptRow> = usable.take(MAX_ROWS).map(|row| (*row).clone()).collect();
+    // Tools that cannot be opened are named where they are checked.
+    let tried = lazy_conversations(task, scorer, &usable).ok()?;
+    let weak = tried.into_iter().find(|conversation| conversation.weak)?;
+    Some(DataProblem {
+        kind: DataProblemKind::AcceptsWrong,
+        message: format!("{}: {}", label(task, PromptSet::Train), weak.sentence),
+        set: PromptSet::Train,
+        refused_share: 0.0,
     })
 }
 

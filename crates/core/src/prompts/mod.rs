@@ -8,9 +8,10 @@ mod completion_rows;
 mod data_problems;
 mod demonstration;
 mod hand_conversation;
+mod lazy_conversations;
 mod rendering;
 
-pub use call_search::{demonstration_messages, find_calls};
+pub use call_search::{demonstration_messages, find_calls_of};
 pub use completion_line::{CompletionLine, ForeignPrompt};
 pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{
@@ -19,6 +20,7 @@ pub use data_problems::{
 };
 pub use demonstration::{DemonstratedTurn, demonstrated_turns, demonstration_problem};
 pub use hand_conversation::{HandChain, HandConversation};
+pub use lazy_conversations::audit_task;
 pub use rendering::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer,
     template_options, thinking_of, tools_of, turns_of,

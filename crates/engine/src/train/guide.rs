@@ -4,15 +4,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::run_task::RunTask;
 use crate::constraint::{ConstraintError, TaskConstraints};
+use crate::dataset::PromptRow;
 use crate::environment::{EnvironmentError, Toolset};
 use crate::policy::{Prompt, Question};
-use crate::prompts::{DemonstratedTurn, demonstrated_turns, find_calls};
+use crate::prompts::{DemonstratedTurn, demonstrated_turns, find_calls_of};
 use crate::rollout::Request;
-use crate::score::{Task, on_every_core};
+use crate::score::Task;
 use crate::text::Tokenizer;
 
 /// Calls in a conversation that are sampled under the grammar, at most; later completions are free.
@@ -72,15 +71,12 @@ impl Guide {
             let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             prompt.row.has_demonstration() || found.contains_key(&prompt.row.id)
         };
-        let new: Vec<&Prompt> = prompts.iter().filter(|it| !known(it)).copied().collect();
-        let search = |prompt: &&Prompt| {
-            let turns = find_calls(task.task(), &task.scorer, &prompt.row)?;
-            Ok((prompt.row.id.clone(), turns.unwrap_or_default()))
-        };
-        let new: Result<Vec<_>, EnvironmentError> =
-            on_every_core(|| new.par_iter().map(search).collect());
+        let new = prompts.iter().filter(|prompt| !known(prompt));
+        let rows: Vec<&PromptRow> = new.map(|prompt| &prompt.row).collect();
+        let turns = find_calls_of(task.task(), &task.scorer, &rows)?.into_iter();
+        let ids = rows.iter().map(|row| row.id.clone());
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.extend(new?);
+        found.extend(ids.zip(turns.map(Option::unwrap_or_default)));
         Ok(())
     }
 

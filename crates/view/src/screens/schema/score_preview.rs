@@ -8,6 +8,7 @@ use super::expected::{self, Baseline};
 use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
 use crate::message::{Change, Command, Sender, Work};
+use crate::prompts::audit_task;
 use crate::score::audit::audit;
 use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::shared::{LastScores, OpenTask, Shared};
@@ -64,7 +65,10 @@ pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
             .rows
             .get(&PromptSet::Train)
             .and_then(|rows| rows.as_ref().ok());
-        let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
+        let rows = rows.map_or(&[][..], Vec::as_slice);
+        // Tools that cannot be opened are named where they are called.
+        let findings =
+            audit_task(&task, &scorer, rows).unwrap_or_else(|_| audit(&task, &scorer, rows));
         sender.send(move |schema: &mut Schema, shared| {
             // The schema may have changed while another screen was shown.
             if shared.draft.version == version {
