@@ -77,7 +77,9 @@ def encoded(value):
         return [encoded(item) for item in value]
     if hasattr(value, "tolist"):
         return value.tolist()
-    return value.value if hasattr(value, "value") else value
+    if hasattr(value, "value"):
+        return value.value
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def answer_of(dataset, entry):
@@ -221,6 +223,8 @@ def main():
         parser.error("name a data set and a folder")
     if min(given.size, given.eval, given.test) < 1:
         parser.error("--size, --eval and --test must be at least 1")
+    if given.dataset == "composite":
+        sys.exit("composite mixes other data sets: make a task of each, and train them together, `grpo-tui train TASK TASK --mix 2:1`")
     if given.dataset not in names:
         similar = difflib.get_close_matches(given.dataset, names, 1)
         sys.exit(f"reasoning-gym has no data set {given.dataset!r}" + (f": a similar name is {similar[0]!r}" if similar else ": --list prints their names"))
