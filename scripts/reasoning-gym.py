@@ -123,9 +123,10 @@ def is_whole(text):
     return text is not None and re.fullmatch(r"0|-?[1-9]\d*", text) is not None
 
 
-def tokens(text):
-    """At most so many, with the usual tokenizers: digits and punctuation alone, words in pieces."""
-    return sum(len(piece.encode()) if not piece.isascii() else 1 for piece in re.findall(r"[a-zA-Z]{1,4}|\s+|[^a-zA-Z\s]", text))
+def tokens(text, letters):
+    """About so many at most, with the usual tokenizers: digits and punctuation alone, words in pieces of `letters`."""
+    pieces = re.findall(rf"[a-zA-Z]{{1,{letters}}}|\s+|[^a-zA-Z\s]", text)
+    return sum(1 if piece.isascii() else len(piece.encode()) for piece in pieces)
 
 
 def rounded(count, to):
@@ -189,9 +190,9 @@ def write_files(given, dataset, kind, by_schema, rows):
     texts["schema"] = 'schema = "schema.json"\n' if by_schema else ""
     evaluates = EVALUATES.search(inspect.getsource(sys.modules[type(dataset).__module__]))
     texts["isolation"] = '# Answers are evaluated as Python.\nisolation = "strong"\n' if evaluates else ""
-    longest = max((tokens(json.dumps(row.get("expected", ""), ensure_ascii=False)) for row in rows), default=0)
+    longest = max((tokens(json.dumps(row.get("expected", ""), ensure_ascii=False), 2) for row in rows), default=0)
     completion = rounded(longest + 32, 64)
-    prompt = max(tokens(row["messages"][0]["content"]) for row in rows) + 64
+    prompt = max(tokens(row["messages"][0]["content"], 4) for row in rows) + 64
     room = {"completion": completion, "sequence": max(2048, rounded(prompt + completion, 256))}
     toml = (HEAD + (BY_SCHEMA if by_schema else BY_PROGRAM)).format(**texts) + TRAIN.format(**room)
     (given.out / "task.toml").write_text(toml, encoding="utf-8")
