@@ -277,6 +277,12 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
             "memory_mib = 1024",
             "failed: the tool \"run\" ended with exit code 1: MemoryError",
         ),
+        // As WebAssembly does.
+        (
+            "import mmap\nreserved = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE, mmap.PROT_READ)\nanswer(result=x)",
+            "memory_mib = 1024",
+            "answered: 2",
+        ),
         (
             "answer(result=x) if x == 1 else time.sleep(60)",
             "seconds = 0.5",

@@ -170,12 +170,7 @@ impl Init {
             processes
         });
         let limits = Limits {
-            // At `none` only the kernel's address space limit per process applies.
-            memory_mib: if launch.level == Level::None {
-                0
-            } else {
-                launch.memory_mib
-            },
+            memory_mib: launch.memory_mib,
             processes: launch.max_processes,
             has_namespace: is_strong,
         };
@@ -381,7 +376,8 @@ fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
         maximum: Some(bytes),
     };
     if memory_mib > 0 {
-        setrlimit(Resource::As, limit(memory_mib << 20))?;
+        // Private writable memory. Not the address space: WebAssembly reserves gigabytes of it, unused.
+        setrlimit(Resource::Data, limit(memory_mib << 20))?;
     }
     setrlimit(Resource::Core, limit(0))?;
     setrlimit(Resource::Fsize, limit(MAX_FILE_BYTES))?;

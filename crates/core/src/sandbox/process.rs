@@ -88,7 +88,7 @@ pub(crate) struct Sandbox {
     pub(crate) level: Level,
     /// Readable besides system programs and its own files.
     pub(crate) visible: Vec<PathBuf>,
-    /// Address space per process and memory in use by all; 0: no limit.
+    /// Of each process, and in use by all; 0: no limit.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: [`MAX_PROCESSES`].
     pub(crate) max_processes: Option<u64>,

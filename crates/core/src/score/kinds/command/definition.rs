@@ -120,7 +120,7 @@ const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer"
 const MEMORY: KeyInfo = KeyInfo::new(
     "memory_mib",
     "2048",
-    "MiB of address space of a process; 0: no limit",
+    "MiB of memory that a process allocates, and that it uses with all that it starts; 0: no limit",
 );
 const MAX_PROCESSES: KeyInfo = KeyInfo::new(
     "max_processes",
