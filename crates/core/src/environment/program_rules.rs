@@ -17,8 +17,29 @@ pub(super) struct Variable {
 }
 
 impl Variable {
+    /// `None`: not a text.
+    ///
+    /// # Errors
+    /// A clause about it.
+    pub(super) fn new(name: &str, text: Option<&str>) -> Result<Self, &'static str> {
+        match text {
+            _ if OWN_VARIABLES.contains(&name) => Err("is set by the sandbox: leave it out"),
+            _ if !is_name(name) => {
+                Err("is no name of a variable: use letters, digits and `_`") //
+            }
+            None => {
+                Err("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
+            }
+            Some(text) if text.contains('\0') => Err("has a NUL character"),
+            Some(text) => Ok(Self {
+                name: name.to_owned(),
+                text: text.to_owned(),
+            }),
+        }
+    }
+
     /// The variable of this process that has the value.
-    fn source(&self) -> Option<&str> {
+    pub(super) fn source(&self) -> Option<&str> {
         self.text.strip_prefix("${")?.strip_suffix('}')
     }
 
@@ -101,25 +122,14 @@ fn read_variables(block: &Section<'_>) -> Read<Vec<Variable>> {
         return Ok(Vec::new());
     };
     let variable = |(name, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-        let name = name.get_ref().to_string();
-        let fault = |why: &str| Err(block.error(&format!("env.{name}"), value.span().start, why));
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        match value.get_ref().as_str() {
-            _ if OWN_VARIABLES.contains(&name.as_str()) => {
-                fault("is set by the sandbox: leave it out")
-            }
-            _ if name.is_empty() || !name.bytes().all(is_name) => {
-                fault("is no name of a variable: use letters, digits and `_`")
-            }
-            None => {
-                fault("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
-            }
-            Some(text) if text.contains('\0') => fault("has a NUL character"),
-            Some(text) => Ok(Variable {
-                text: text.to_owned(),
-                name,
-            }),
-        }
+        let name = name.get_ref();
+        let fault = |why| block.error(&format!("env.{name}"), value.span().start, why);
+        Variable::new(name, value.get_ref().as_str()).map_err(fault)
     };
     table.iter().map(variable).collect()
+}
+
+pub(super) fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_part)
 }

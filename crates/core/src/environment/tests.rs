@@ -303,7 +303,8 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
         assert!(found.text.len() <= 4_096 && found.seconds > 0.0);
         if found.outcome == CallOutcome::Failed {
             let again = reply(&mut environment, "f", json!({"x": 2}));
-            assert!(again.ends_with(", at an earlier call"), "{body}: {again}");
+            let named = ", at an earlier call (row r1, call f {\"x\":2})";
+            assert!(again.ends_with(named), "{body}: {again}");
         }
     }
     let (_folder, mut environment) = python("answer(result=1)", "");
@@ -499,8 +500,7 @@ fn malformed_tools_are_refused_with_their_place() {
         .definitions()
         .unwrap_err()
         .to_string();
-    let expected =
-        "the tool \"run\" has definitions with a fault: \"f\" is a function of another tool";
+    let expected = "the tool \"run\" has definitions with a fault: \"f\" is a function of the tool \"b\", too: leave out one";
     assert!(error.starts_with(expected), "{error}");
     std::fs::write(
         folder.path().join("shop.sql"),
@@ -582,7 +582,7 @@ fn each_function_is_called_twice_by_a_call_of_the_task() {
         (
             "sys.exit(1)",
             of_row(json!({}), expected),
-            "failed: the tool \"run\" ended with exit code 1",
+            "failed: the tool \"run\" ended with exit code 1 (row r1, call f {\"x\":1})",
         ),
         (
             "answer(result=x)",

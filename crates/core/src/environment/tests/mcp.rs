@@ -20,6 +20,14 @@ for line in sys.stdin:
         send(id=id, result=call(params["arguments"].get("x")))
 "#;
 
+/// Asks for the state that a last call of `f` returns.
+fn asked(question: Value) -> StateQuery {
+    StateQuery {
+        tool: None,
+        question: StateQuestion::Program(question),
+    }
+}
+
 /// The tools of a server whose script has `to` in place of `from`.
 fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
     assert!(SERVER.contains(from), "{from}");
@@ -351,7 +359,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
     let (_folder, tools) = with("os.urandom(4).hex()", "");
     assert_eq!(
         reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
-        "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown"
+        "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown (row r1, call f {})"
     );
     // Showing a copy starts nothing.
     let definitions = json!([{"type": "function", "function": {"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}]);
@@ -396,8 +404,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
-    let changed =
-        "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
+    let changed = "failed: the tool \"mcp\" has changed its list of tools since the task was made ready (row r1, call f ";
     // From one process to the next, and within one.
     let another = "def tools(): return [{\"name\": \"f\", \"description\": str(os.getpid()) + str(time.time())";
     let (_folder, tools) = server(
@@ -405,10 +412,8 @@ fn a_server_keeps_to_the_list_that_the_model_was_shown() {
         another,
         "",
     );
-    assert_eq!(
-        reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
-        changed
-    );
+    let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({}));
+    assert!(found.starts_with(changed), "{found}");
     let later = "\"description\": \"adds\" if n == 0 else \"more\"";
     let notice = format!("{later}, \"inputSchema\"");
     let (_folder, tools) = server("\"description\": \"adds\", \"inputSchema\"", &notice, "");
@@ -431,19 +436,268 @@ fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     .unwrap();
     let mut said = tools.open(&row(json!({}))).unwrap();
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), "answered: 1");
-    assert_eq!(reply(&mut said, "f", json!({"x": 1})), changed);
+    let found = reply(&mut said, "f", json!({"x": 1}));
+    assert!(found.starts_with(changed), "{found}");
     // A copy in the task takes precedence.
     let (_folder, tools) = server("", "", "definitions = \"tools.json\"");
     assert_eq!(
         tools.definitions().unwrap(),
         &serde_json::from_str::<Value>(DEFINITIONS).unwrap()
     );
-    assert_eq!(
-        reply(
-            &mut tools.open(&row(json!({}))).unwrap(),
-            "f",
-            json!({"x": 1})
+    let found = reply(
+        &mut tools.open(&row(json!({}))).unwrap(),
+        "f",
+        json!({"x": 1}),
+    );
+    assert!(found.starts_with(changed), "{found}");
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_last_call_of_a_server_is_the_final_state() {
+    let state = |answer: &str, question: Value| {
+        let (_folder, tools) = server("return text(str(n))", &format!("return {answer}"), "");
+        let mut conversation = tools.open(&row(json!({}))).unwrap();
+        reply(&mut conversation, "f", json!({"x": 2}));
+        let state = conversation.state(&asked(question));
+        state.map_err(|error| error.to_string())
+    };
+    let last = json!({"name": "f", "arguments": {"x": 3}});
+    for (answer, question, expected) in [
+        ("text(str(n))", last.clone(), json!("5")),
+        ("text(str(n))", json!({"name": "f"}), json!("2")),
+        (
+            "text('two', structuredContent={'n': n})",
+            last.clone(),
+            json!({"n": 5}),
         ),
-        changed
+        (
+            "text('no such order', isError=True, structuredContent={'n': n})",
+            last.clone(),
+            json!("error: no such order\n{\"n\":5}"),
+        ),
+    ] {
+        assert_eq!(state(answer, question), Ok(expected), "{answer}");
+    }
+    for (answer, question, expected) in [
+        (
+            "text('a')",
+            json!({"name": "f", "arguments": {"x": "3"}}),
+            "the final state: the tool \"mcp\": error: arguments of f: /x: \"3\" is not of type \"integer\" (row r1)",
+        ),
+        (
+            "text('a')",
+            json!({"name": "g"}),
+            "the final state: no [[tool]] that answers it: {\"name\":\"g\"} (row r1)",
+        ),
+        (
+            "text('a')",
+            json!({"name": "f", "args": {"x": 3}}),
+            "the final state: no [[tool]] that answers it",
+        ),
+        (
+            "text('a') if x == 2 else sys.exit('gone')",
+            last.clone(),
+            "the final state: the tool \"mcp\": ended with exit code 1: gone (row r1)",
+        ),
+        (
+            "text('a') if x == 2 else 7",
+            last.clone(),
+            "the final state: the tool \"mcp\": answered a call with no result of MCP: invalid type",
+        ),
+    ] {
+        let found = state(answer, question).unwrap_err();
+        assert!(found.starts_with(expected), "{answer}: {found}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_last_call_is_replayed() {
+    let (folder, _) = server("", "", "");
+    let recorded = RecordedConversation {
+        row: "r1".to_owned(),
+        calls: Vec::new(),
+        states: [(json!(asked(json!({"name": "f"}))).to_string(), json!(7))]
+            .into_iter()
+            .collect(),
+    };
+    std::fs::write(
+        folder.path().join("recorded.jsonl"),
+        json!(recorded).to_string(),
+    )
+    .unwrap();
+    let toml = "[[tool]]\nmcp = [\"python3\", \"server.py\"]\ndefinitions = \"tools.json\"\n[tools]\nreplay = true\n";
+    let tools = toolset(folder.path(), toml).unwrap();
+    let mut conversation = tools.open(&row(json!({}))).unwrap();
+    assert_eq!(
+        conversation.state(&asked(json!({"name": "f"}))).unwrap(),
+        json!(7)
+    );
+    let other = conversation.state(&asked(json!({"name": "g"})));
+    assert!(other.unwrap_err().to_string().contains("no [[tool]] that"));
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn servers_are_read_as_other_programs_list_them() {
+    let other = SERVER.replace("\"name\": \"f\"", "\"name\": \"g\"");
+    let told = other.replace(
+        "text(str(n))",
+        "text(os.environ['MODE'] + os.environ['KEY'])",
+    );
+    let list = json!({"mcpServers": {
+        "adds": {"command": "python3", "args": ["server.py"], "type": "stdio", "autoApprove": ["f"]},
+        "told-more": {
+            "command": "python3", "args": ["other.py"], "env": {"MODE": "quiet ", "KEY": "${env:CARGO_MANIFEST_DIR}"}
+        },
+        "off": {"command": "python3", "args": ["other.py"], "disabled": true},
+    }});
+    let of_vs_code = json!({"inputs": [], "servers": list["mcpServers"]});
+    let folder = folder(&[
+        ("server.py", SERVER),
+        ("other.py", &told),
+        ("mcp.json", &list.to_string()),
+        ("code.json", &of_vs_code.to_string()),
+        ("tools.json", DEFINITIONS),
+    ]);
+    let opened = |toml: &str| {
+        let tools = toolset(folder.path(), toml).unwrap();
+        let names: Vec<String> = tools
+            .programs()
+            .unwrap()
+            .into_iter()
+            .map(|one| one.name)
+            .collect();
+        (tools.open(&row(json!({}))).unwrap(), names, tools)
+    };
+    for file in ["mcp.json", "code.json"] {
+        let (mut both, names, tools) = opened(&format!("[[tool]]\nmcp = {file:?}\n"));
+        assert_eq!(names, ["adds", "told-more"]);
+        assert!(tools.files().any(|own| own == file) && tools.files().any(|own| own == "other.py"));
+        assert_eq!(reply(&mut both, "f", json!({"x": 2})), "answered: 2");
+        let secret = "answered: quiet ${CARGO_MANIFEST_DIR}";
+        assert_eq!(reply(&mut both, "g", json!({"x": 2})), secret);
+    }
+    // The block's keys are of what it reads; its variables come before the file's.
+    let keys = "server = \"told-more\"\nname = \"shop\"\nenv = { MODE = \"loud \" }\n";
+    let (mut one, names, _) = opened(&format!("[[tool]]\nmcp = \"mcp.json\"\n{keys}"));
+    assert_eq!(names, ["shop"]);
+    let found = reply(&mut one, "g", json!({}));
+    assert_eq!(found, "answered: loud ${CARGO_MANIFEST_DIR}");
+    let (_, names, _) = opened(
+        "[[tool]]\nmcp = \"mcp.json\"\nserver = \"off\"\nenv = { MODE = \"\", KEY = \"\" }\n",
+    );
+    assert_eq!(names, ["off"]);
+    // Functions of one name are named with both servers.
+    let twice = "[[tool]]\nmcp = \"mcp.json\"\n[[tool]]\nname = \"more\"\nmcp = [\"python3\", \"server.py\"]\n";
+    let error = toolset(folder.path(), twice)
+        .unwrap()
+        .definitions()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the tool \"more\" has definitions with a fault: \"f\" is a function of the tool \"adds\", too: leave out one of them, or give a built-in one a `name`"
+    );
+}
+
+#[test]
+fn a_list_of_servers_with_a_fault_is_named() {
+    let server = |fields: Value| json!({"mcpServers": {"web": fields}}).to_string();
+    let with = |key: &str, value: Value| server(json!({"command": "python3", key: value}));
+    for (list, keys, expected) in [
+        (
+            "{",
+            "",
+            "/F/mcp.json line 1 column 1: EOF while parsing an object",
+        ),
+        (
+            "{}",
+            "",
+            "task.toml line 2 column 7: `tool.mcp` /F/mcp.json has no object `mcpServers` (Claude, Cursor) or `servers` (VS Code)",
+        ),
+        (
+            "{\"servers\": {}}",
+            "",
+            "task.toml line 2 column 7: `tool.mcp` /F/mcp.json lists no server that is not disabled",
+        ),
+        (
+            &server(json!({"url": "https://a"})),
+            "",
+            "task.toml line 2 column 7: `tool.mcp` /F/mcp.json has the server \"web\", which is reached by `url`, and a tool has no network: use one with a `command`",
+        ),
+        (
+            &with("type", json!("sse")),
+            "",
+            "whose `type` is \"sse\": only \"stdio\" is run",
+        ),
+        (
+            &with("cwd", json!("/a")),
+            "",
+            "which has `cwd`: the server runs in a copy of the task's `files`, leave it out",
+        ),
+        (
+            &server(json!({"args": []})),
+            "",
+            "which has no `command`, a text",
+        ),
+        (
+            &with("args", json!([7])),
+            "",
+            "whose `args` are not a list of texts",
+        ),
+        (
+            &with("args", json!(["${HOME}/a"])),
+            "",
+            "whose command has \"${HOME}/a\": here only `env` takes \"${NAME}\", the whole value",
+        ),
+        (
+            &with("env", json!({"A": "x${B}"})),
+            "",
+            "whose `env.A` here only `env` takes",
+        ),
+        (
+            &with("env", json!({"A": "${input:key}"})),
+            "",
+            "whose `env.A` here only `env` takes",
+        ),
+        (
+            &with("env", json!({"A": 7})),
+            "",
+            "whose `env.A` takes a text in quotes",
+        ),
+        (
+            &with("env", json!({"PATH": "/"})),
+            "",
+            "whose `env.PATH` is set by the sandbox: leave it out",
+        ),
+        (
+            &with("env", json!({"API_KEY": "k8dX2mQ9vL4sT7wZ1bN6"})),
+            "",
+            "whose `env.API_KEY` is a secret: write \"${NAME}\" for a variable of your environment",
+        ),
+        (
+            &with("args", json!([])),
+            "server = \"wed\"\n",
+            "task.toml line 3 column 10: `tool.server` names \"wed\", which /F/mcp.json does not list; did you mean `web`?",
+        ),
+        (
+            "{\"mcpServers\": {\"a\": {}, \"b\": {}}}",
+            "name = \"shop\"\n",
+            "task.toml line 3 column 8: `tool.name` is of one server, and /F/mcp.json lists 2: choose one with `server`",
+        ),
+    ] {
+        let folder = folder(&[("mcp.json", list)]);
+        let toml = format!("[[tool]]\nmcp = \"mcp.json\"\n{keys}");
+        let error = toolset(folder.path(), &toml).unwrap_err();
+        let error = error.replace(folder.path().to_str().unwrap(), "/F");
+        assert!(error.contains(expected), "{list}: {error}");
+        assert!(!error.contains("k8dX2mQ9"), "{error}");
+    }
+    let toml = "[[tool]]\nmcp = [\"python3\"]\nserver = \"a\"\n";
+    let error = toolset(Path::new("."), toml).unwrap_err();
+    assert!(
+        error.contains("names a server of a file, such as"),
+        "{error}"
     );
 }
