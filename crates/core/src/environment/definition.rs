@@ -145,6 +145,7 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
             "parallel",
             "stateless",
             "field",
+            "folder",
         ],
     ),
     (
@@ -156,6 +157,7 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
             "parallel",
             "stateless",
             "server",
+            "folder",
         ],
     ),
     (

@@ -76,6 +76,8 @@ pub(super) struct ProgramRules {
     pub(super) is_stateless: bool,
     /// Row field sent to a `run` program at the start.
     pub(super) field: Option<String>,
+    /// A folder of the task whose copy each process may change; its files are among `files`.
+    pub(super) folder: Option<String>,
 }
 
 pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
@@ -99,13 +101,20 @@ pub(super) fn read_program(
     home: &Home,
 ) -> Read<ProgramRules> {
     let is_stateless = block.boolean("stateless")?.unwrap_or(false);
-    let field = block.string("field")?;
-    if let (Some((_, offset)), true) = (block.get("field"), is_stateless) {
-        let message = "is sent to a process of one conversation, but with `stateless = true` a process serves many: leave one of them out";
-        return Err(block.error("field", offset, message));
+    for key in ["field", "folder"] {
+        if let (Some((_, offset)), true) = (block.get(key), is_stateless) {
+            let message = "is of a process of one conversation, but with `stateless = true` a process serves many: leave one of them out";
+            return Err(block.error(key, offset, message));
+        }
+    }
+    let mut files = program_files(command.iter(), block, home)?;
+    let folder = read_folder(block, home)?;
+    if let Some((_, inside)) = &folder {
+        files.retain(|file| !inside.contains(file));
+        files.extend(inside.iter().cloned());
     }
     Ok(ProgramRules {
-        files: program_files(command.iter(), block, home)?,
+        files,
         command,
         variables: read_variables(block)?,
         keys: ProgramKeys::read(block, 10.0)?,
@@ -113,8 +122,23 @@ pub(super) fn read_program(
             .unwrap_or(usize::MAX),
         in_parallel: block.boolean("parallel")?.unwrap_or(false),
         is_stateless,
-        field,
+        field: block.string("field")?,
+        folder: folder.map(|(name, _)| name),
     })
+}
+
+/// A tool's folder, and the files in it.
+fn read_folder(block: &Section<'_>, home: &Home) -> Read<Option<(String, Vec<String>)>> {
+    let Some((name, (_, offset))) = block.string("folder")?.zip(block.get("folder")) else {
+        return Ok(None);
+    };
+    let name = home.name(name)?;
+    let files = home.files_below(&name)?;
+    if files.is_empty() {
+        let why = format!("names {}, which has no files", home.label(&name));
+        return Err(block.error("folder", offset, why));
+    }
+    Ok(Some((name, files)))
 }
 
 fn read_variables(block: &Section<'_>) -> Read<Vec<Variable>> {

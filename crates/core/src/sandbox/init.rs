@@ -25,6 +25,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new
 use super::found_program::FoundFile;
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit, Reply, receive, send};
+use super::root::OwnFiles;
 use super::usage::{Limits, Processes, Usage};
 use super::{landlock, loopback, priority, root, seccomp};
 
@@ -281,7 +282,10 @@ fn start(
     let (level, is_trial) = (launch.level, launch.program.as_os_str().is_empty());
     let folder = match level {
         Level::Strong => {
-            let files = (!is_trial).then_some(launch.folder.as_path());
+            let files = (!is_trial).then(|| OwnFiles {
+                folder: &launch.folder,
+                writable: launch.writable.as_deref(),
+            });
             root::enter(&launch.visible, files, launch.max_processes)?;
             Path::new(root::WORK)
         }

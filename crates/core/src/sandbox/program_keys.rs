@@ -50,8 +50,7 @@ pub(crate) fn program_files<'a>(
     }
     for file in block.quoted_strings("files")? {
         let name = home.name(file)?;
-        home.open(&name)?;
-        files.push(name);
+        files.extend(home.files_below(&name)?);
     }
     let mut seen = BTreeSet::new();
     files.retain(|file| seen.insert(file.clone()));

@@ -382,6 +382,7 @@ impl Scene {
         let sandbox = Sandbox {
             level,
             visible: visible_paths([python.as_path()], &[attacked.shown()]),
+            writable: None,
             memory_mib: 400,
             max_processes: None,
             has_port: false,

@@ -292,6 +292,19 @@ fn a_server_that_is_not_one_is_named() {
         let error = tools.definitions().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{to}: {error}");
     }
+    let folder = folder(&[("npx", "#!/bin/sh\necho 'npm error' >&2\nexit 1\n")]);
+    let toml = "[[tool]]\nmcp = [\"./npx\", \"-y\", \"server\"]\nisolation = \"limited\"\n";
+    let npx = folder.path().join("npx");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(npx, mode).unwrap();
+    if crate::sandbox::machine().level == crate::sandbox::Level::None {
+        return;
+    }
+    let tools = toolset(folder.path(), toml).unwrap();
+    assert_eq!(
+        tools.definitions().unwrap_err().to_string(),
+        "the tool \"mcp\" ended with exit code 1: npm error; npx downloads what it starts, and a tool has no network: install the server and start it by its file"
+    );
 }
 
 #[test]

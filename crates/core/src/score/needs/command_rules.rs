@@ -144,6 +144,7 @@ impl CommandRules {
         Sandbox {
             level,
             visible,
+            writable: None,
             memory_mib: self.memory_mib,
             max_processes: self.max_processes,
             has_port: false,

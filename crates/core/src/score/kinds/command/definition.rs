@@ -113,7 +113,11 @@ const COMMAND: KeyInfo = KeyInfo::new(
     "",
     "program and arguments; runs once it is trusted",
 );
-const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
+const FILES: KeyInfo = KeyInfo::new(
+    "files",
+    "none",
+    "other files that belong to the program; of a folder all below it",
+);
 const PROCESSES: KeyInfo =
     KeyInfo::new("processes", "one per core, at most 8", "processes at once");
 const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer");
