@@ -44,14 +44,14 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
     let mut command = vec!["python3", "probe.py"];
     command.extend(arguments.iter().map(String::as_str).chain([size]));
     let names: Vec<&str> = PROMISES.iter().map(|promise| promise.name).collect();
-    // At `none` processes are counted, too.
+    // At `none` processes and memory are counted, too.
     let most = if level == Level::None {
-        "max_processes = 10000\n"
+        "max_processes = 10000\nmemory_mib = 0\n"
     } else {
-        ""
+        "memory_mib = 400\n"
     };
     let keys = format!(
-        "memory_mib = 400\nisolation = \"{}\"\nread = [{:?}]\n{most}",
+        "isolation = \"{}\"\nread = [{:?}]\n{most}",
         level.name(),
         attacked.shown()
     );

@@ -9,7 +9,7 @@ use super::super::{Failure, Outcome, print_json};
 use super::Choice;
 use crate::config::Assignments;
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::environment::{FunctionCheck, FunctionFinding, Toolset, check_tools};
+use crate::environment::{Agent, FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, duration, shortened};
 use crate::hub::find_model;
 use crate::prompts::{
@@ -91,6 +91,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .and_then(|agent| agent.check().err())
             .map(|error| error.to_string()),
     );
+    let tools = task.toolset().map(Toolset::programs);
+    let programs = tools
+        .into_iter()
+        .chain(task.agent().map(Agent::programs))
+        .flatten()
+        .flatten();
+    let notes = programs.filter_map(|program| program.bytecode_note());
+    found.warnings.extend(notes);
     found.problems.extend(
         data_problems(&task, &scorer, &loaded)
             .into_iter()

@@ -25,11 +25,12 @@ struct Function {
 }
 
 impl Functions {
-    /// Adds a tool's functions.
+    /// Adds the functions of the last of the tools with these names.
     ///
     /// # Errors
     /// A sentence: a duplicate name, an invalid schema.
-    pub(super) fn add(&mut self, tool: usize, definitions: &Value) -> Result<(), String> {
+    pub(super) fn add(&mut self, tools: &[&str], definitions: &Value) -> Result<(), String> {
+        let tool = tools.len() - 1;
         for function in functions(definitions).map_err(|error| error.to_string())? {
             let empty = json!({"type": "object"});
             // Not generic, so compiled in its own crate.
@@ -41,14 +42,11 @@ impl Functions {
                         error.instance_path()
                     )
                 })?;
-            if self
-                .by_name
-                .insert(function.name.to_owned(), Function { tool, parameters })
-                .is_some()
-            {
+            let added = Function { tool, parameters };
+            if let Some(other) = self.by_name.insert(function.name.to_owned(), added) {
                 return Err(format!(
-                    "{:?} is a function of another tool, too: give one of them a `name`",
-                    function.name
+                    "{:?} is a function of the tool {:?}, too: leave out one of them, or give a built-in one a `name`",
+                    function.name, tools[other.tool]
                 ));
             }
         }

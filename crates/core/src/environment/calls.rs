@@ -69,6 +69,7 @@ pub enum StateQuestion {
     Sql(String),
     /// A path for `files`. Answer: the file's text, or null if missing.
     File(String),
-    /// Sent to a `run` program as `{"state": ..}`. Answer: its `result`.
+    /// Sent to a `run` program as `{"state": ..}`. Answer: its `result`. Of an MCP server a last
+    /// call, `{"name": .., "arguments": {..}}`. Answer: its structured content, else its text.
     Program(Value),
 }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::{CallOutcome, StateQuery, ToolCall, ToolReply};
+use super::calls::{CallOutcome, StateQuery, StateQuestion, ToolCall, ToolReply};
 use super::error::EnvironmentError;
 use super::live_tool::{LiveTool, RawReply};
 use super::ready::ReadyTools;
 use super::reply_text::reply_text;
 use crate::dataset::PromptRow;
+use crate::format::shortened;
+
+/// Of a failed call, in its reason.
+const MAX_ARGUMENTS_CHARS: usize = 200;
 
 /// The tools of one conversation with their state; dropping it ends all that they started.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct Environment {
     ready: Arc<ReadyTools>,
     tools: Vec<Box<dyn LiveTool>>,
     max_result_bytes: usize,
+    /// The row's id.
+    row: String,
 }
 
 impl Environment {
@@ -37,6 +43,7 @@ impl Environment {
             ready: ready.clone(),
             tools,
             max_result_bytes,
+            row: row.id.clone(),
         })
     }
 
@@ -63,7 +70,12 @@ impl Environment {
             .zip(&waiting)
             .filter(|(_, places)| !places.is_empty());
         let mut work: Vec<_> = asked
-            .map(|((name, tool), places)| ToolWork { name, tool, places })
+            .map(|((name, tool), places)| ToolWork {
+                name,
+                tool,
+                places,
+                row: &self.row,
+            })
             .collect();
         let last = work.pop();
         std::thread::scope(|scope| {
@@ -127,14 +139,26 @@ impl Environment {
             Some(asked) => *name == asked,
             None => tool.has_state(&query.question),
         };
-        let failed = |why: String| EnvironmentError::State { why };
+        let row = &self.row;
+        let failed = |why: String| EnvironmentError::State {
+            why: format!("{why} (row {row})"),
+        };
         let Some((name, tool)) = { named }.find(is_asked) else {
             let tool = query
                 .tool
                 .as_ref()
                 .map_or_else(|| "that answers it".to_owned(), |name| format!("{name:?}"));
-            return Err(failed(format!("no [[tool]] {tool}: {:?}", query.question)));
+            let question = match &query.question {
+                StateQuestion::Sql(text) | StateQuestion::File(text) => text.clone(),
+                StateQuestion::Program(asked) => asked.to_string(),
+            };
+            return Err(failed(format!("no [[tool]] {tool}: {question}")));
         };
+        if let Some(call) = tool.last_call(&query.question) {
+            // A server may answer wrong arguments like any others.
+            let found = self.ready.functions.tool_of(&call);
+            found.map_err(|why| failed(format!("the tool {name:?}: {why}")))?;
+        }
         tool.state(&query.question)
             .map_err(|why| match tool.is_replayed() {
                 true => EnvironmentError::NotRecorded {
@@ -150,17 +174,24 @@ struct ToolWork<'e> {
     name: &'e str,
     tool: &'e mut Box<dyn LiveTool>,
     places: &'e [usize],
+    row: &'e str,
 }
 
 impl ToolWork<'_> {
     fn answer(self, calls: &[ToolCall]) -> Vec<(usize, RawReply)> {
         let asked: Vec<&ToolCall> = self.places.iter().map(|place| &calls[*place]).collect();
-        let replies = self.tool.call(&asked).into_iter().map(|mut reply| {
-            if matches!(
-                reply.outcome,
-                CallOutcome::Failed | CallOutcome::NotRecorded
-            ) {
-                reply.text = format!("the tool {:?} {}", self.name, reply.text);
+        let replies = self.tool.call(&asked).into_iter().zip(&asked);
+        let replies = replies.map(|(mut reply, call)| {
+            let told = |what: String| format!("the tool {:?} {}{what}", self.name, reply.text);
+            match reply.outcome {
+                CallOutcome::Answered | CallOutcome::Refused => {}
+                CallOutcome::Failed => {
+                    let arguments = serde_json::to_string(&call.arguments).unwrap_or_default();
+                    let arguments = shortened(&arguments, MAX_ARGUMENTS_CHARS);
+                    let call = format!(" (row {}, call {} {arguments})", self.row, call.name);
+                    reply.text = told(call);
+                }
+                CallOutcome::NotRecorded => reply.text = told(String::new()),
             }
             reply
         });

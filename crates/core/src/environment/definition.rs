@@ -1,9 +1,11 @@
 //! Parses `[[tool]]` and `[tools]` of `task.toml`.
 
 use serde_json::Value;
+use toml::de::DeValue;
 
 use super::calls::ConversationLimits;
 use super::files_tool::FilesRules;
+use super::mcp_file::{ListedServer, read_servers};
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::python_tool;
 use super::sqlite_tool::SqliteRules;
@@ -44,6 +46,8 @@ pub(super) enum ToolKind {
     Mcp {
         program: ProgramRules,
         definitions: Option<(String, Value)>,
+        /// The file that lists it.
+        listed: Option<String>,
     },
     Python {
         program: ProgramRules,
@@ -107,15 +111,19 @@ impl ToolKind {
 
     /// Task files that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
-        let own = match self {
-            Self::Run { file, .. }
-            | Self::Mcp {
-                definitions: Some((file, _)),
+        let own: Vec<&String> = match self {
+            Self::Run { file, .. } => vec![file],
+            Self::Mcp {
+                definitions,
+                listed,
                 ..
-            } => std::slice::from_ref(file),
-            Self::Sqlite(rules) => rules.files.as_slice(),
-            Self::Files(rules) => rules.files.as_slice(),
-            Self::Mcp { .. } | Self::Python { .. } => &[],
+            } => {
+                let definitions = definitions.as_ref().map(|(file, _)| file);
+                definitions.into_iter().chain(listed).collect()
+            }
+            Self::Sqlite(rules) => rules.files.iter().collect(),
+            Self::Files(rules) => rules.files.iter().collect(),
+            Self::Python { .. } => Vec::new(),
         };
         self.program()
             .iter()
@@ -131,9 +139,27 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
     (
         "run",
         "",
-        &["env", "definitions", "parallel", "stateless", "field"],
+        &[
+            "env",
+            "definitions",
+            "parallel",
+            "stateless",
+            "field",
+            "folder",
+        ],
     ),
-    ("mcp", "", &["env", "definitions", "parallel", "stateless"]),
+    (
+        "mcp",
+        "",
+        &[
+            "env",
+            "definitions",
+            "parallel",
+            "stateless",
+            "server",
+            "folder",
+        ],
+    ),
     (
         "builtin",
         "sqlite",
@@ -150,21 +176,23 @@ pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>>
     known.extend(KINDS.iter().flat_map(|(_, _, keys)| keys.iter()));
     let mut tools: Vec<ToolRules> = Vec::new();
     for (block, offset) in top.sections("tool", &known)? {
-        let tool = read_tool(&block, offset, home)?;
-        if tools.iter().any(|other| other.name == tool.name) {
-            let at = block.get("name").map_or(offset, |(_, offset)| offset);
-            let message = format!(
-                "{:?} occurs twice: give each [[tool]] its own, such as `name = \"shop\"`",
-                tool.name
-            );
-            return Err(block.error("name", at, message));
+        for tool in read_tool(&block, offset, home)? {
+            if tools.iter().any(|other| other.name == tool.name) {
+                let at = block.get("name").map_or(offset, |(_, offset)| offset);
+                let message = format!(
+                    "{:?} occurs twice: give each [[tool]] its own, such as `name = \"shop\"`",
+                    tool.name
+                );
+                return Err(block.error("name", at, message));
+            }
+            tools.push(tool);
         }
-        tools.push(tool);
     }
     Ok(tools)
 }
 
-fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules> {
+/// One tool, or those of a file of servers.
+fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<Vec<ToolRules>> {
     let builtin = block.string("builtin")?;
     let of_kind = |(key, value, _): &&(&str, &str, &[&str])| match *key {
         "builtin" => builtin.as_deref() == Some(*value),
@@ -224,6 +252,9 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
         ));
     }
     let named = read_name(block)?;
+    if key == "mcp" && matches!(block.get(key), Some((DeValue::String(_), _))) {
+        return read_listed(block, named, home);
+    }
     let prefix = named
         .as_ref()
         .map_or_else(String::new, |name| format!("{name}_"));
@@ -247,10 +278,14 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
             }
         }
         ("mcp", _) => {
-            let program = read_program(block, read_command(block, key)?, home)?;
+            if let Some((_, at)) = block.get("server") {
+                let why = "names a server of a file, such as `mcp = \"mcp.json\"`";
+                return Err(block.error("server", at, why));
+            }
             ToolKind::Mcp {
-                program,
+                program: read_program(block, read_command(block, key)?, home)?,
                 definitions: read_definitions(block, home)?,
+                listed: None,
             }
         }
         (_, "python") => {
@@ -273,7 +308,22 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
             read_definitions(block, home)?,
         )?),
     };
-    Ok(ToolRules { name, kind })
+    Ok(vec![ToolRules { name, kind }])
+}
+
+/// The servers of `mcp = "mcp.json"`.
+fn read_listed(block: &Section<'_>, name: Option<String>, home: &Home) -> Read<Vec<ToolRules>> {
+    let (file, servers) = read_servers(block, home)?;
+    let definitions = read_definitions(block, home)?;
+    let tool = |server: ListedServer| ToolRules {
+        name: name.clone().unwrap_or(server.name),
+        kind: ToolKind::Mcp {
+            program: server.program,
+            definitions: definitions.clone(),
+            listed: Some(file.clone()),
+        },
+    };
+    Ok(servers.into_iter().map(tool).collect())
 }
 
 fn read_name(block: &Section<'_>) -> Read<Option<String>> {

@@ -12,6 +12,11 @@ pub(super) trait LiveTool: Send + Debug {
     /// Answers calls with valid arguments, in order.
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply>;
 
+    /// The call by which it answers a question, if it does so by a call.
+    fn last_call(&self, _question: &StateQuestion) -> Option<ToolCall> {
+        None
+    }
+
     /// Whether it answers such questions.
     fn has_state(&self, _question: &StateQuestion) -> bool {
         false

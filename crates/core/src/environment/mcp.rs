@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::calls::ToolCall;
+use super::calls::{StateQuestion, ToolCall};
 use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use crate::format::{grouped, shortened};
+use crate::task::functions;
 
 /// Versions with `initialize`, newest last.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -88,6 +89,25 @@ pub(super) struct McpTools {
     session: Session,
     has_begun: bool,
     offer: McpOffer,
+}
+
+/// The call that a question makes; `None` if it is none of these functions.
+pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option<ToolCall> {
+    let StateQuestion::Program(Value::Object(asked)) = question else {
+        return None;
+    };
+    let mut rest = asked.clone();
+    let (name, arguments) = (rest.remove("name")?, rest.remove("arguments"));
+    let call = ToolCall {
+        name: name.as_str()?.to_owned(),
+        arguments: match arguments {
+            None => Map::new(),
+            Some(arguments) => arguments.as_object()?.clone(),
+        },
+    };
+    let functions = functions(definitions).ok()?;
+    let is_known = functions.iter().any(|known| known.name == call.name);
+    (is_known && rest.is_empty()).then_some(call)
 }
 
 /// Starts a server, reads its functions, and ends it.
@@ -343,7 +363,12 @@ impl LiveTool for McpTools {
                     );
                 }
                 Ok(answers) => {
-                    let reply = |Timed { answer, end }| RawReply::new(text_of(answer), start, end);
+                    let text = |answer| match answer {
+                        Ok(answer) => call_result(answer).map(|result| text_of(&result)),
+                        // An answer too.
+                        Err(error) => Ok(format!("error: {error}")),
+                    };
+                    let reply = |Timed { answer, end }| RawReply::new(text(answer), start, end);
                     replies.extend(answers.into_iter().map(reply));
                 }
             }
@@ -351,19 +376,37 @@ impl LiveTool for McpTools {
         replies
     }
 
+    fn last_call(&self, question: &StateQuestion) -> Option<ToolCall> {
+        last_call(&self.offer.definitions, question)
+    }
+
+    fn has_state(&self, question: &StateQuestion) -> bool {
+        self.last_call(question).is_some()
+    }
+
+    fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
+        let call = self.last_call(question).ok_or(
+            "is asked by a call of a function that it lists: `ask = { name = \"..\", arguments = {..} }`",
+        )?;
+        let answer = self.ask(&[&call])?.remove(0).answer;
+        let result = call_result(answer.map_err(|error| format!("says: {error}"))?)?;
+        Ok(match &result.structured_content {
+            Some(content) if !result.is_error => content.clone(),
+            _ => text_of(&result).into(),
+        })
+    }
+
     fn is_idle(&mut self) -> bool {
         self.session.server.is_idle()
     }
 }
 
-/// Text of a result; a protocol error is an answer too.
-fn text_of(answer: Result<Value, String>) -> Result<String, String> {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return Ok(format!("error: {error}")),
-    };
-    let result: CallResult = serde_json::from_value(answer)
-        .map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
+fn call_result(answer: Value) -> Result<CallResult, String> {
+    serde_json::from_value(answer)
+        .map_err(|error| format!("answered a call with no result of MCP: {error}"))
+}
+
+fn text_of(result: &CallResult) -> String {
     let texts: Vec<String> = result.content.iter().map(content_text).collect();
     let mut text = texts.join("\n");
     // Most servers also return it as text.
@@ -372,18 +415,16 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
             .iter()
             .any(|text| serde_json::from_str::<Value>(text).is_ok_and(|told| told == *content))
     };
-    if let Some(content) = result
-        .structured_content
-        .filter(|content| !is_told(content))
-    {
+    let structured = result.structured_content.as_ref();
+    if let Some(content) = structured.filter(|content| !is_told(content)) {
         text.push_str(if text.is_empty() { "" } else { "\n" });
         text.push_str(&content.to_string());
     }
-    Ok(if result.is_error {
+    if result.is_error {
         format!("error: {text}")
     } else {
         text
-    })
+    }
 }
 
 /// Non-text content is only named.

@@ -15,6 +15,7 @@ mod error;
 mod files_tool;
 mod live_tool;
 mod mcp;
+mod mcp_file;
 mod program;
 mod program_process;
 mod program_rules;

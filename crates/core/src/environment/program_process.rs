@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::program_rules::{ProgramRules, Variable};
-use crate::sandbox::{LineProgram, Lost, ProgramFiles, START_TIMEOUT};
+use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
+
+/// Programs that download a server and start it.
+const DOWNLOADERS: [&str; 5] = ["npx", "pnpx", "bunx", "uvx", "pipx"];
 
 /// A trusted program that answers in lines, not yet started.
 #[derive(Debug, Clone)]
@@ -154,7 +157,16 @@ impl LineServer {
 
     /// Ends it and answers no further call.
     pub(super) fn end(&mut self, why: String) -> String {
-        let why = self.redacted(why);
+        let program = self.program.rules.command.first();
+        let name = program.and_then(|program| program.rsplit('/').next());
+        let has_network = self.program.files.sandbox.level == Level::None;
+        let remedy = match name.filter(|name| DOWNLOADERS.contains(name)) {
+            Some(name) if !self.has_answered && !has_network => format!(
+                "; {name} downloads what it starts, and a tool has no network: install the server and start it by its file"
+            ),
+            _ => String::new(),
+        };
+        let why = self.redacted(why) + &remedy;
         self.process = Process::Ended(format!("{why}, at an earlier call"));
         why
     }

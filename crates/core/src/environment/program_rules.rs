@@ -17,8 +17,29 @@ pub(super) struct Variable {
 }
 
 impl Variable {
+    /// `None`: not a text.
+    ///
+    /// # Errors
+    /// A clause about it.
+    pub(super) fn new(name: &str, text: Option<&str>) -> Result<Self, &'static str> {
+        match text {
+            _ if OWN_VARIABLES.contains(&name) => Err("is set by the sandbox: leave it out"),
+            _ if !is_name(name) => {
+                Err("is no name of a variable: use letters, digits and `_`") //
+            }
+            None => {
+                Err("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
+            }
+            Some(text) if text.contains('\0') => Err("has a NUL character"),
+            Some(text) => Ok(Self {
+                name: name.to_owned(),
+                text: text.to_owned(),
+            }),
+        }
+    }
+
     /// The variable of this process that has the value.
-    fn source(&self) -> Option<&str> {
+    pub(super) fn source(&self) -> Option<&str> {
         self.text.strip_prefix("${")?.strip_suffix('}')
     }
 
@@ -55,6 +76,8 @@ pub(super) struct ProgramRules {
     pub(super) is_stateless: bool,
     /// Row field sent to a `run` program at the start.
     pub(super) field: Option<String>,
+    /// A folder of the task whose copy each process may change; its files are among `files`.
+    pub(super) folder: Option<String>,
 }
 
 pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
@@ -78,13 +101,20 @@ pub(super) fn read_program(
     home: &Home,
 ) -> Read<ProgramRules> {
     let is_stateless = block.boolean("stateless")?.unwrap_or(false);
-    let field = block.string("field")?;
-    if let (Some((_, offset)), true) = (block.get("field"), is_stateless) {
-        let message = "is sent to a process of one conversation, but with `stateless = true` a process serves many: leave one of them out";
-        return Err(block.error("field", offset, message));
+    for key in ["field", "folder"] {
+        if let (Some((_, offset)), true) = (block.get(key), is_stateless) {
+            let message = "is of a process of one conversation, but with `stateless = true` a process serves many: leave one of them out";
+            return Err(block.error(key, offset, message));
+        }
+    }
+    let mut files = program_files(command.iter(), block, home)?;
+    let folder = read_folder(block, home)?;
+    if let Some((_, inside)) = &folder {
+        files.retain(|file| !inside.contains(file));
+        files.extend(inside.iter().cloned());
     }
     Ok(ProgramRules {
-        files: program_files(command.iter(), block, home)?,
+        files,
         command,
         variables: read_variables(block)?,
         keys: ProgramKeys::read(block, 10.0)?,
@@ -92,8 +122,23 @@ pub(super) fn read_program(
             .unwrap_or(usize::MAX),
         in_parallel: block.boolean("parallel")?.unwrap_or(false),
         is_stateless,
-        field,
+        field: block.string("field")?,
+        folder: folder.map(|(name, _)| name),
     })
+}
+
+/// A tool's folder, and the files in it.
+fn read_folder(block: &Section<'_>, home: &Home) -> Read<Option<(String, Vec<String>)>> {
+    let Some((name, (_, offset))) = block.string("folder")?.zip(block.get("folder")) else {
+        return Ok(None);
+    };
+    let name = home.name(name)?;
+    let files = home.files_below(&name)?;
+    if files.is_empty() {
+        let why = format!("names {}, which has no files", home.label(&name));
+        return Err(block.error("folder", offset, why));
+    }
+    Ok(Some((name, files)))
 }
 
 fn read_variables(block: &Section<'_>) -> Read<Vec<Variable>> {
@@ -101,25 +146,14 @@ fn read_variables(block: &Section<'_>) -> Read<Vec<Variable>> {
         return Ok(Vec::new());
     };
     let variable = |(name, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-        let name = name.get_ref().to_string();
-        let fault = |why: &str| Err(block.error(&format!("env.{name}"), value.span().start, why));
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        match value.get_ref().as_str() {
-            _ if OWN_VARIABLES.contains(&name.as_str()) => {
-                fault("is set by the sandbox: leave it out")
-            }
-            _ if name.is_empty() || !name.bytes().all(is_name) => {
-                fault("is no name of a variable: use letters, digits and `_`")
-            }
-            None => {
-                fault("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
-            }
-            Some(text) if text.contains('\0') => fault("has a NUL character"),
-            Some(text) => Ok(Variable {
-                text: text.to_owned(),
-                name,
-            }),
-        }
+        let name = name.get_ref();
+        let fault = |why| block.error(&format!("env.{name}"), value.span().start, why);
+        Variable::new(name, value.get_ref().as_str()).map_err(fault)
     };
     table.iter().map(variable).collect()
+}
+
+pub(super) fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_part)
 }

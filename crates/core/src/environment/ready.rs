@@ -42,8 +42,8 @@ pub(super) enum ReadyTool {
     Files(FilesTool),
     /// A program whose processes serve several conversations in turn.
     Warm(Box<ReadyTool>, Arc<IdleTools>),
-    /// A replayed program, and whether it answers questions about its state.
-    Replayed(Arc<RecordedReplies>, bool),
+    /// A replayed program.
+    Replayed(Arc<RecordedReplies>, Arc<ToolKind>),
 }
 
 impl ReadyTools {
@@ -70,7 +70,7 @@ impl ReadyTools {
                     kind.definitions().filter(|_| recorded.is_some()) =>
                 {
                     (
-                        ReadyTool::Replayed(Arc::default(), matches!(kind, ToolKind::Run { .. })),
+                        ReadyTool::Replayed(Arc::default(), Arc::new(kind.clone())),
                         definitions.clone(),
                     )
                 }
@@ -82,6 +82,7 @@ impl ReadyTools {
                 ToolKind::Mcp {
                     program,
                     definitions,
+                    ..
                 } => {
                     let program = trusted(program)?;
                     let failed = |why| EnvironmentError::Tool {
@@ -139,7 +140,8 @@ impl ReadyTools {
                 }
                 made => made,
             };
-            let added = ready.functions.add(index, &definitions);
+            let names: Vec<&str> = rules.iter().map(|tool| tool.name.as_str()).collect();
+            let added = ready.functions.add(&names[..=index], &definitions);
             added.map_err(|why| EnvironmentError::Tool {
                 tool: tool.name.clone(),
                 why: format!("has definitions with a fault: {why}"),
@@ -179,9 +181,7 @@ impl ReadyTool {
             Self::Sqlite(tool) => tool.open(row),
             Self::Files(tool) => tool.open(row),
             Self::Warm(tool, idle) => idle.open(|| tool.open(row)),
-            Self::Replayed(replies, answers_state) => {
-                ReplayedTool::open(replies, *answers_state, row)
-            }
+            Self::Replayed(replies, kind) => ReplayedTool::open(replies, kind, row),
         }
     }
 }

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use super::arguments::Functions;
 use super::calls::{CallOutcome, StateQuestion, ToolCall};
 use super::chain::ToolChain;
+use super::definition::ToolKind;
 use super::live_tool::{LiveTool, RawReply};
+use super::mcp::last_call;
 use crate::dataset::{PromptRow, read_lines};
 use crate::format::{grouped, shortened};
 use crate::task::{Home, Read, TaskError};
@@ -214,7 +216,7 @@ fn call_key(name: &str, arguments: &Map<String, Value>) -> String {
 pub(super) struct ReplayedTool {
     replies: Arc<RecordedReplies>,
     row: String,
-    answers_state: bool,
+    kind: Arc<ToolKind>,
     /// `None` after an unrecorded call, and for an unrecorded row.
     at: Option<usize>,
     calls: usize,
@@ -225,7 +227,7 @@ impl ReplayedTool {
     /// A sentence: the row has several turns.
     pub(super) fn open(
         replies: &Arc<RecordedReplies>,
-        answers_state: bool,
+        kind: &Arc<ToolKind>,
         row: &PromptRow,
     ) -> Result<Box<dyn LiveTool>, String> {
         if row.turn_count() > 1 && !replies.is_stateless {
@@ -241,7 +243,7 @@ impl ReplayedTool {
         Ok(Box::new(Self {
             replies,
             row: row.id.clone(),
-            answers_state,
+            kind: Arc::clone(kind),
             at,
             calls: 0,
         }))
@@ -302,7 +304,14 @@ impl LiveTool for ReplayedTool {
     }
 
     fn has_state(&self, question: &StateQuestion) -> bool {
-        self.answers_state && matches!(question, StateQuestion::Program(_))
+        match &*self.kind {
+            ToolKind::Run { .. } => matches!(question, StateQuestion::Program(_)),
+            ToolKind::Mcp {
+                definitions: Some((_, definitions)),
+                ..
+            } => last_call(definitions, question).is_some(),
+            _ => false,
+        }
     }
 
     fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod builtin;
+mod folder;
 mod mcp;
+mod mcp_file;
 mod recorded;
 
 use std::path::Path;
@@ -278,6 +280,17 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
             "failed: the tool \"run\" ended with exit code 1: MemoryError",
         ),
         (
+            "import mmap\nheld = mmap.mmap(-1, 1 << 30)\nfor at in range(0, 1 << 30, 4096): held[at] = 1\ntime.sleep(60)",
+            "memory_mib = 512\nisolation = \"none\"",
+            "failed: the tool \"run\" used more than 512 MiB of memory",
+        ),
+        // As WebAssembly does.
+        (
+            "import mmap\nreserved = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE, mmap.PROT_READ)\nanswer(result=x)",
+            "memory_mib = 1024",
+            "answered: 2",
+        ),
+        (
             "answer(result=x) if x == 1 else time.sleep(60)",
             "seconds = 0.5",
             "failed: the tool \"run\" gave no answer within 0.5 s",
@@ -297,7 +310,8 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
         assert!(found.text.len() <= 4_096 && found.seconds > 0.0);
         if found.outcome == CallOutcome::Failed {
             let again = reply(&mut environment, "f", json!({"x": 2}));
-            assert!(again.ends_with(", at an earlier call"), "{body}: {again}");
+            let named = ", at an earlier call (row r1, call f {\"x\":2})";
+            assert!(again.ends_with(named), "{body}: {again}");
         }
     }
     let (_folder, mut environment) = python("answer(result=1)", "");
@@ -451,7 +465,7 @@ fn malformed_tools_are_refused_with_their_place() {
         ),
         (
             &format!("{RUN}field = \"data\"\nstateless = true"),
-            "task.toml line 4 column 9: `tool.field` is sent to a process of one conversation, but with `stateless = true`",
+            "task.toml line 4 column 9: `tool.field` is of a process of one conversation, but with `stateless = true`",
         ),
         (
             &format!("{RUN}field = 7"),
@@ -493,8 +507,7 @@ fn malformed_tools_are_refused_with_their_place() {
         .definitions()
         .unwrap_err()
         .to_string();
-    let expected =
-        "the tool \"run\" has definitions with a fault: \"f\" is a function of another tool";
+    let expected = "the tool \"run\" has definitions with a fault: \"f\" is a function of the tool \"b\", too: leave out one";
     assert!(error.starts_with(expected), "{error}");
     std::fs::write(
         folder.path().join("shop.sql"),
@@ -576,7 +589,7 @@ fn each_function_is_called_twice_by_a_call_of_the_task() {
         (
             "sys.exit(1)",
             of_row(json!({}), expected),
-            "failed: the tool \"run\" ended with exit code 1",
+            "failed: the tool \"run\" ended with exit code 1 (row r1, call f {\"x\":1})",
         ),
         (
             "answer(result=x)",

@@ -7,8 +7,8 @@ use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use crate::sandbox::{
-    FoundProgram, Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted,
-    isolation_text, machine, path_of, visible_paths,
+    FoundProgram, Level, ProgramDigest, ProgramFiles, Sandbox, bytecode_note, installation_problem,
+    is_trusted, isolation_text, machine, path_of, visible_paths,
 };
 use crate::task::{Home, Read};
 
@@ -148,10 +148,29 @@ impl ToolProgram {
         self.asked.is_none() && machine().level < Level::Strong
     }
 
+    /// Whether Python compiles most of its packages at each start, and the remedy.
+    pub fn bytecode_note(&self) -> Option<String> {
+        let name = self
+            .command
+            .first()
+            .filter(|_| self.level() != Some(Level::None))?;
+        let note = bytecode_note(name, &self.folder)?;
+        Some(format!("the {}: {note}", described(self.word, &self.name)))
+    }
+
     /// What it may read besides system programs and its own files.
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);
         visible_paths([path_of(name, &self.folder).as_path()], &self.read)
+    }
+}
+
+/// A program in messages: `tool "shop"`, or `agent`.
+fn described(word: &str, name: &str) -> String {
+    if word == name {
+        word.to_owned()
+    } else {
+        format!("{word} {name:?}")
     }
 }
 
@@ -189,11 +208,7 @@ pub(super) fn trusted(
         .level()
         .ok_or_else(|| EnvironmentError::NotIsolated {
             task: task.to_owned(),
-            program: if owner.word == owner.name {
-                owner.word.to_owned()
-            } else {
-                format!("{} {:?}", owner.word, owner.name)
-            },
+            program: described(owner.word, owner.name),
             text: program.isolation_text(),
         })?;
     let visible = if level == Level::None {
@@ -204,6 +219,7 @@ pub(super) fn trusted(
     let sandbox = Sandbox {
         level,
         visible,
+        writable: rules.folder.as_ref().map(PathBuf::from),
         memory_mib: rules.keys.memory_mib,
         max_processes: rules.keys.max_processes,
         has_port: program.needs_network() && level == Level::Strong,

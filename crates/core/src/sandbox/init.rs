@@ -25,6 +25,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new
 use super::found_program::FoundFile;
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit, Reply, receive, send};
+use super::root::OwnFiles;
 use super::usage::{Limits, Processes, Usage};
 use super::{landlock, loopback, priority, root, seccomp};
 
@@ -170,12 +171,7 @@ impl Init {
             processes
         });
         let limits = Limits {
-            // At `none` only the kernel's address space limit per process applies.
-            memory_mib: if launch.level == Level::None {
-                0
-            } else {
-                launch.memory_mib
-            },
+            memory_mib: launch.memory_mib,
             processes: launch.max_processes,
             has_namespace: is_strong,
         };
@@ -286,7 +282,10 @@ fn start(
     let (level, is_trial) = (launch.level, launch.program.as_os_str().is_empty());
     let folder = match level {
         Level::Strong => {
-            let files = (!is_trial).then_some(launch.folder.as_path());
+            let files = (!is_trial).then(|| OwnFiles {
+                folder: &launch.folder,
+                writable: launch.writable.as_deref(),
+            });
             root::enter(&launch.visible, files, launch.max_processes)?;
             Path::new(root::WORK)
         }
@@ -381,7 +380,8 @@ fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
         maximum: Some(bytes),
     };
     if memory_mib > 0 {
-        setrlimit(Resource::As, limit(memory_mib << 20))?;
+        // Private writable memory. Not the address space: WebAssembly reserves gigabytes of it, unused.
+        setrlimit(Resource::Data, limit(memory_mib << 20))?;
     }
     setrlimit(Resource::Core, limit(0))?;
     setrlimit(Resource::Fsize, limit(MAX_FILE_BYTES))?;

@@ -136,6 +136,37 @@ pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
+/// Says that most packages of a virtual environment have no bytecode, which a sandboxed program
+/// cannot write, so that Python compiles them at each start.
+pub(crate) fn bytecode_note(program: &str, folder: &Path) -> Option<String> {
+    let program = located(&path_of(program, folder))?;
+    let programs = program.parent()?;
+    let environment = programs.parent()?;
+    if !environment.join("pyvenv.cfg").is_file() {
+        return None;
+    }
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_version = entries(&environment.join("lib"));
+    let libraries = of_version.map(|version| version.path().join("site-packages"));
+    let note = |library: PathBuf| {
+        let packages: Vec<PathBuf> = entries(&library)
+            .map(|entry| entry.path())
+            .filter(|path| path.join("__init__.py").is_file())
+            .collect();
+        let is_source = |path: &&PathBuf| !path.join("__pycache__").is_dir();
+        let count = packages.iter().filter(is_source).count();
+        (2 * count > packages.len()).then(|| {
+            format!(
+                "{count} of {} packages in {} have no bytecode, so that Python compiles them at each start: run `{} -m compileall -q {1}`",
+                packages.len(),
+                library.display(),
+                programs.join("python").display(),
+            )
+        })
+    };
+    libraries.into_iter().find_map(note)
+}
+
 fn is_system(path: &Path) -> bool {
     SYSTEM_FOLDERS
         .iter()
@@ -284,6 +315,34 @@ mod tests {
                 "{program}"
             );
         }
+    }
+
+    #[test]
+    fn an_environment_without_bytecode_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let library = here.join(".venv/lib/python3.11/site-packages");
+        for name in ["a", "b", "c"] {
+            fs::create_dir_all(library.join(name)).unwrap();
+            fs::write(library.join(name).join("__init__.py"), "").unwrap();
+        }
+        fs::create_dir_all(library.join("a-1.dist-info")).unwrap();
+        fs::create_dir_all(here.join(".venv/bin")).unwrap();
+        let python = here.join(".venv/bin/python");
+        fs::write(&python, "").unwrap();
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o700)).unwrap();
+        let note = || bytecode_note(".venv/bin/python", here);
+        assert_eq!(note(), None);
+        fs::write(here.join(".venv/pyvenv.cfg"), "").unwrap();
+        fs::create_dir(library.join("a/__pycache__")).unwrap();
+        let (library, python) = (library.display(), python.display());
+        let expected = format!(
+            "2 of 3 packages in {library} have no bytecode, so that Python compiles them at each start: run `{python} -m compileall -q {library}`"
+        );
+        assert_eq!(note(), Some(expected));
+        fs::create_dir(here.join(format!("{library}/b/__pycache__"))).unwrap();
+        assert_eq!(note(), None);
     }
 
     #[test]

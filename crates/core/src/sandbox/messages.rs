@@ -31,7 +31,9 @@ pub(super) struct Launch {
     pub(super) environment: BTreeMap<String, OsString>,
     /// Readable besides system programs.
     pub(super) visible: Vec<PathBuf>,
-    /// Address space per process and memory in use by all; 0: no limit.
+    /// A folder in `folder` that it may change.
+    pub(super) writable: Option<PathBuf>,
+    /// Of each process, and in use by all; 0: no limit.
     pub(super) memory_mib: u64,
     /// Processes and threads in total.
     pub(super) max_processes: u64,

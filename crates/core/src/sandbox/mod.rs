@@ -25,7 +25,7 @@ mod usage;
 
 pub(crate) use found_program::FoundProgram;
 pub use init::launch_if_asked;
-pub(crate) use installed::{installation_problem, path_of, visible_paths};
+pub(crate) use installed::{bytecode_note, installation_problem, path_of, visible_paths};
 pub use level::Level;
 pub(crate) use line_program::{LineProgram, Lost, START_TIMEOUT};
 pub(crate) use loopback::PORT;

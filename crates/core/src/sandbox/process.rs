@@ -88,7 +88,9 @@ pub(crate) struct Sandbox {
     pub(crate) level: Level,
     /// Readable besides system programs and its own files.
     pub(crate) visible: Vec<PathBuf>,
-    /// Address space per process and memory in use by all; 0: no limit.
+    /// A folder among its own files that it may change.
+    pub(crate) writable: Option<PathBuf>,
+    /// Of each process, and in use by all; 0: no limit.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: [`MAX_PROCESSES`].
     pub(crate) max_processes: Option<u64>,
@@ -166,6 +168,7 @@ impl Process {
             folder: program.folder.to_owned(),
             environment,
             visible: sandbox.visible.clone(),
+            writable: sandbox.writable.clone(),
             memory_mib: sandbox.memory_mib,
             max_processes: sandbox.max_processes()?,
             has_port: sandbox.has_port && sandbox.level == Level::Strong,
@@ -456,7 +459,7 @@ impl Process {
     }
 }
 
-/// The last line; Node.js ends its complaints with its version, after the error and its stack.
+/// The last line; of Node.js the error, which its stack and version follow.
 fn final_complaint(text: &str) -> Option<&str> {
     let mut lines = text.lines().rev().filter(|line| !line.trim().is_empty());
     let last = lines.next()?;
@@ -464,10 +467,11 @@ fn final_complaint(text: &str) -> Option<&str> {
         let head = line.split([':', ' ']).next().unwrap_or_default();
         head.ends_with("Error") && line.contains(": ")
     };
-    match last.starts_with("Node.js v") {
-        true => lines.find(is_error).or(Some(last)),
-        false => Some(last),
-    }
+    let found = match last.starts_with("Node.js v") {
+        true => lines.find(is_error),
+        false => lines.find(|line| line.starts_with("FATAL ERROR: ")),
+    };
+    found.or(Some(last))
 }
 
 #[cfg(test)]
@@ -487,6 +491,12 @@ mod tests {
         ] {
             assert_eq!(final_complaint(&node(error)), Some(error));
         }
+        let fatal = "FATAL ERROR: Allocation failed - JavaScript heap out of memory";
+        let stack = "----- Native stack trace -----\n\n 1: 0xb78db3 [node]\n";
+        assert_eq!(
+            final_complaint(&format!("<--- JS stacktrace --->\n\n{fatal}\n{stack}")),
+            Some(fatal)
+        );
         assert_eq!(final_complaint("Error: a\nb\n\n"), Some("b"));
         assert_eq!(
             final_complaint("a\nNode.js v20.20.2"),

@@ -10,7 +10,7 @@ use crate::task::{Home, Read, Section};
 pub(crate) struct ProgramKeys {
     /// Limit per answer.
     pub(crate) seconds: f64,
-    /// Address space per process; 0: no limit.
+    /// Of each process, and in use by all; 0: no limit.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub(crate) max_processes: Option<u64>,
@@ -50,8 +50,7 @@ pub(crate) fn program_files<'a>(
     }
     for file in block.quoted_strings("files")? {
         let name = home.name(file)?;
-        home.open(&name)?;
-        files.push(name);
+        files.extend(home.files_below(&name)?);
     }
     let mut seen = BTreeSet::new();
     files.retain(|file| seen.insert(file.clone()));

@@ -169,12 +169,12 @@ pub const PROMISES: &[Promise] = &[
     ),
     promise(
         "more memory than `memory_mib`, in several processes",
-        Level::Limited,
+        Level::None,
         "def fill(done):\n    mine = bytearray(200 << 20)\n    done()\n    time.sleep(20)\nfilled(50 if large else 3, fill)",
     ),
     promise(
         "the same in processes whose first thread has ended",
-        Level::Limited,
+        Level::None,
         "def fill(done):\n    def later():\n        time.sleep(0.2)\n        mine = bytearray(200 << 20)\n        done()\n        time.sleep(20)\n    threading.Thread(target=later).start()\n    ctypes.CDLL(None).syscall(number(60, 93), 0)\nfilled(50 if large else 3, fill)",
     ),
     promise(
@@ -382,6 +382,7 @@ impl Scene {
         let sandbox = Sandbox {
             level,
             visible: visible_paths([python.as_path()], &[attacked.shown()]),
+            writable: None,
             memory_mib: 400,
             max_processes: None,
             has_port: false,

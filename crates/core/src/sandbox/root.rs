@@ -85,6 +85,14 @@ const TCP_BUFFERS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/tcp_rmem", "4096 131072 212992"),
 ];
 
+/// A program's files, shown in [`WORK`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnFiles<'a> {
+    pub(super) folder: &'a Path,
+    /// A folder in it, copied: the others are read-only.
+    pub(super) writable: Option<&'a Path>,
+}
+
 /// A tree of the old root, and its place in the new one.
 struct Tree {
     mount: OwnedFd,
@@ -100,11 +108,15 @@ struct OldRoot {
     links: Vec<(PathBuf, &'static str)>,
 }
 
-/// Makes the system, `visible`, and the entries of `files` in [`WORK`] this namespace's root.
+/// Makes the system, `visible`, and `files` in [`WORK`] this namespace's root.
 ///
 /// # Errors
 /// Names what could not be mounted.
-pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u64) -> Result<()> {
+pub(super) fn enter(
+    visible: &[PathBuf],
+    files: Option<OwnFiles<'_>>,
+    max_processes: u64,
+) -> Result<()> {
     let failed = |what: &'static str| move |error| named(what, error);
     mount_change(
         "/",
@@ -136,6 +148,12 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u6
     for folder in ["work", "home", "shm"] {
         fs::create_dir(root.join("tmp").join(folder))?;
     }
+    if let Some((files, writable)) = files.and_then(|files| Some((files, files.writable?))) {
+        copy_folder(
+            &files.folder.join(writable),
+            &root.join("tmp/work").join(writable),
+        )?;
+    }
     // Hidden by the next mount there: it stays empty.
     let empty = open_folder(&root.join("proc"))?;
     trees.iter_mut().for_each(|tree| tree.mask(&empty));
@@ -161,8 +179,22 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u6
     Ok(chdir("/")?)
 }
 
-/// Clones the system, `visible`, and the entries of `files`.
-fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
+/// Copies a folder of files and folders.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&from, &to)?,
+            false => _ = fs::copy(from, to)?,
+        }
+    }
+    Ok(())
+}
+
+/// Clones the system, `visible`, and `files`.
+fn old_root(visible: &[PathBuf], files: Option<OwnFiles<'_>>) -> Result<OldRoot> {
     let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let mut links = LINKS
         .map(|(target, at)| (PathBuf::from(target), at))
@@ -189,13 +221,8 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
             read_only,
         )?);
     }
-    for entry in files.map(fs::read_dir).transpose()?.into_iter().flatten() {
-        let entry = entry?;
-        trees.extend(Tree::new(
-            &entry.path(),
-            Path::new(WORK).join(entry.file_name()),
-            read_only,
-        )?);
+    if let Some(files) = files {
+        files.add_to(&mut trees, Path::new(""), read_only)?;
     }
     for device in DEVICES.iter().filter(|device| **device != ZEROS) {
         // Devices are writable anyway; mode, owner and times are the machine's.
@@ -204,6 +231,27 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
         trees.extend(Tree::new(Path::new(device), device.into(), attributes)?);
     }
     Ok(OldRoot { trees, links })
+}
+
+impl OwnFiles<'_> {
+    /// Clones the entries of one of its folders.
+    fn add_to(self, trees: &mut Vec<Tree>, within: &Path, read_only: u64) -> Result<()> {
+        for entry in fs::read_dir(self.folder.join(within))? {
+            let name = within.join(entry?.file_name());
+            match self.writable {
+                Some(writable) if writable == name => {}
+                Some(writable) if writable.starts_with(&name) => {
+                    self.add_to(trees, &name, read_only)?
+                }
+                _ => trees.extend(Tree::new(
+                    &self.folder.join(&name),
+                    Path::new(WORK).join(&name),
+                    read_only,
+                )?),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Tree {

@@ -276,7 +276,9 @@ impl<'a> Usage<'a> {
         let sum = |text: String| {
             let kib = |name| field(&text, name);
             let pages = kib("Pss_Anon:").or_else(|| kib("Pss:"))?;
-            Some(pages + kib("SwapPss:").unwrap_or(0))
+            // As above.
+            let shared = kib("Pss_Shmem:").filter(|_| !self.limits.has_namespace);
+            Some(pages + shared.unwrap_or(0) + kib("SwapPss:").unwrap_or(0))
         };
         let first = text(&process.to_string()).and_then(sum);
         // After its first thread's end, sharing is unknown.

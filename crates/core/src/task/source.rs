@@ -16,6 +16,9 @@ use crate::files;
 /// Limit of `task.toml`, schemas and generators.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
+/// Limit of the files below a folder.
+const MAX_FOLDER_FILES: usize = 10_000;
+
 /// Location of a task's files.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Home {
@@ -115,6 +118,39 @@ impl Home {
             }
             Self::Embedded(_) => Ok(Box::new(Cursor::new(self.read(file, u64::MAX)?))),
         }
+    }
+
+    /// A file, or the files below a folder, in order.
+    ///
+    /// # Errors
+    /// Neither of them, a link to a folder, or more than [`MAX_FOLDER_FILES`].
+    pub(crate) fn files_below(&self, name: &str) -> Read<Vec<String>> {
+        let is_folder = match self {
+            Self::Folder(_) => self.path(name)?.is_dir(),
+            Self::Embedded(_) => false,
+        };
+        if !is_folder {
+            return self.open(name).map(|_| vec![name.to_owned()]);
+        }
+        let failed = |source| self.unread(name, source);
+        let entries = std::fs::read_dir(self.path(name)?).and_then(Iterator::collect);
+        let mut entries: Vec<std::fs::DirEntry> = entries.map_err(failed)?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        let mut found = Vec::new();
+        for entry in entries {
+            // It may lead to a folder around it.
+            if entry.file_type().map_err(failed)?.is_symlink() && entry.path().is_dir() {
+                let why = format!("has a link to a folder, {:?}", entry.file_name());
+                return Err(failed(std::io::Error::other(why)));
+            }
+            let file = format!("{name}/{}", entry.file_name().to_string_lossy());
+            found.extend(self.files_below(&file)?);
+            if found.len() > MAX_FOLDER_FILES {
+                let why = format!("has more than {MAX_FOLDER_FILES} files");
+                return Err(failed(std::io::Error::other(why)));
+            }
+        }
+        Ok(found)
     }
 
     fn unread(&self, file: &str, source: std::io::Error) -> TaskError {

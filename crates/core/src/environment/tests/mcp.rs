@@ -3,7 +3,7 @@
 use super::*;
 
 /// A server with the tool `f`, which adds its arguments; each case changes one line.
-const SERVER: &str = r#"import json, os, sys, time
+pub(super) const SERVER: &str = r#"import json, os, sys, time
 version, n, changes = "2025-11-25", 0, False
 def send(**message): print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
 def tools(): return [{"name": "f", "description": "adds", "inputSchema": {"type": "object", "properties": {"x": {"type": "integer"}}}}]
@@ -19,6 +19,14 @@ for line in sys.stdin:
         n += params["arguments"].get("x", 0)
         send(id=id, result=call(params["arguments"].get("x")))
 "#;
+
+/// Asks for the state that a last call of `f` returns.
+fn asked(question: Value) -> StateQuery {
+    StateQuery {
+        tool: None,
+        question: StateQuestion::Program(question),
+    }
+}
 
 /// The tools of a server whose script has `to` in place of `from`.
 fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
@@ -284,6 +292,19 @@ fn a_server_that_is_not_one_is_named() {
         let error = tools.definitions().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{to}: {error}");
     }
+    let folder = folder(&[("npx", "#!/bin/sh\necho 'npm error' >&2\nexit 1\n")]);
+    let toml = "[[tool]]\nmcp = [\"./npx\", \"-y\", \"server\"]\nisolation = \"limited\"\n";
+    let npx = folder.path().join("npx");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(npx, mode).unwrap();
+    if crate::sandbox::machine().level == crate::sandbox::Level::None {
+        return;
+    }
+    let tools = toolset(folder.path(), toml).unwrap();
+    assert_eq!(
+        tools.definitions().unwrap_err().to_string(),
+        "the tool \"mcp\" ended with exit code 1: npm error; npx downloads what it starts, and a tool has no network: install the server and start it by its file"
+    );
 }
 
 #[test]
@@ -351,7 +372,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
     let (_folder, tools) = with("os.urandom(4).hex()", "");
     assert_eq!(
         reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
-        "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown"
+        "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown (row r1, call f {})"
     );
     // Showing a copy starts nothing.
     let definitions = json!([{"type": "function", "function": {"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}]);
@@ -396,8 +417,7 @@ fn instructions_of_a_server_are_for_the_prompt() {
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
-    let changed =
-        "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
+    let changed = "failed: the tool \"mcp\" has changed its list of tools since the task was made ready (row r1, call f ";
     // From one process to the next, and within one.
     let another = "def tools(): return [{\"name\": \"f\", \"description\": str(os.getpid()) + str(time.time())";
     let (_folder, tools) = server(
@@ -405,10 +425,8 @@ fn a_server_keeps_to_the_list_that_the_model_was_shown() {
         another,
         "",
     );
-    assert_eq!(
-        reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
-        changed
-    );
+    let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({}));
+    assert!(found.starts_with(changed), "{found}");
     let later = "\"description\": \"adds\" if n == 0 else \"more\"";
     let notice = format!("{later}, \"inputSchema\"");
     let (_folder, tools) = server("\"description\": \"adds\", \"inputSchema\"", &notice, "");
@@ -431,19 +449,104 @@ fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     .unwrap();
     let mut said = tools.open(&row(json!({}))).unwrap();
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), "answered: 1");
-    assert_eq!(reply(&mut said, "f", json!({"x": 1})), changed);
+    let found = reply(&mut said, "f", json!({"x": 1}));
+    assert!(found.starts_with(changed), "{found}");
     // A copy in the task takes precedence.
     let (_folder, tools) = server("", "", "definitions = \"tools.json\"");
     assert_eq!(
         tools.definitions().unwrap(),
         &serde_json::from_str::<Value>(DEFINITIONS).unwrap()
     );
-    assert_eq!(
-        reply(
-            &mut tools.open(&row(json!({}))).unwrap(),
-            "f",
-            json!({"x": 1})
-        ),
-        changed
+    let found = reply(
+        &mut tools.open(&row(json!({}))).unwrap(),
+        "f",
+        json!({"x": 1}),
     );
+    assert!(found.starts_with(changed), "{found}");
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_last_call_of_a_server_is_the_final_state() {
+    let state = |answer: &str, question: Value| {
+        let (_folder, tools) = server("return text(str(n))", &format!("return {answer}"), "");
+        let mut conversation = tools.open(&row(json!({}))).unwrap();
+        reply(&mut conversation, "f", json!({"x": 2}));
+        let state = conversation.state(&asked(question));
+        state.map_err(|error| error.to_string())
+    };
+    let last = json!({"name": "f", "arguments": {"x": 3}});
+    for (answer, question, expected) in [
+        ("text(str(n))", last.clone(), json!("5")),
+        ("text(str(n))", json!({"name": "f"}), json!("2")),
+        (
+            "text('two', structuredContent={'n': n})",
+            last.clone(),
+            json!({"n": 5}),
+        ),
+        (
+            "text('no such order', isError=True, structuredContent={'n': n})",
+            last.clone(),
+            json!("error: no such order\n{\"n\":5}"),
+        ),
+    ] {
+        assert_eq!(state(answer, question), Ok(expected), "{answer}");
+    }
+    for (answer, question, expected) in [
+        (
+            "text('a')",
+            json!({"name": "f", "arguments": {"x": "3"}}),
+            "the final state: the tool \"mcp\": error: arguments of f: /x: \"3\" is not of type \"integer\" (row r1)",
+        ),
+        (
+            "text('a')",
+            json!({"name": "g"}),
+            "the final state: no [[tool]] that answers it: {\"name\":\"g\"} (row r1)",
+        ),
+        (
+            "text('a')",
+            json!({"name": "f", "args": {"x": 3}}),
+            "the final state: no [[tool]] that answers it",
+        ),
+        (
+            "text('a') if x == 2 else sys.exit('gone')",
+            last.clone(),
+            "the final state: the tool \"mcp\": ended with exit code 1: gone (row r1)",
+        ),
+        (
+            "text('a') if x == 2 else 7",
+            last.clone(),
+            "the final state: the tool \"mcp\": answered a call with no result of MCP: invalid type",
+        ),
+    ] {
+        let found = state(answer, question).unwrap_err();
+        assert!(found.starts_with(expected), "{answer}: {found}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_last_call_is_replayed() {
+    let (folder, _) = server("", "", "");
+    let recorded = RecordedConversation {
+        row: "r1".to_owned(),
+        calls: Vec::new(),
+        states: [(json!(asked(json!({"name": "f"}))).to_string(), json!(7))]
+            .into_iter()
+            .collect(),
+    };
+    std::fs::write(
+        folder.path().join("recorded.jsonl"),
+        json!(recorded).to_string(),
+    )
+    .unwrap();
+    let toml = "[[tool]]\nmcp = [\"python3\", \"server.py\"]\ndefinitions = \"tools.json\"\n[tools]\nreplay = true\n";
+    let tools = toolset(folder.path(), toml).unwrap();
+    let mut conversation = tools.open(&row(json!({}))).unwrap();
+    assert_eq!(
+        conversation.state(&asked(json!({"name": "f"}))).unwrap(),
+        json!(7)
+    );
+    let other = conversation.state(&asked(json!({"name": "g"})));
+    assert!(other.unwrap_err().to_string().contains("no [[tool]] that"));
 }

@@ -42,7 +42,7 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new(
             "ask",
             "none",
-            "of a `run` program: a table that it answers as `state`, in place of `query`",
+            "of a `run` program: a table that it answers as `state`; of an MCP server: a last call, `{ name = \"list\", arguments = {} }`, which does not count among the model's. In place of `query`",
         ),
     ],
     read,
@@ -173,6 +173,7 @@ impl Judge for State {
                 "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
             );
         };
+        let found = &*read_text(found, expected);
         if is_state(found, expected) {
             return Verdict {
                 exact: Some(true),
@@ -204,6 +205,15 @@ impl Judge for State {
     }
 }
 
+/// A text as JSON where `expected` is not a text: a tool may answer in text alone.
+fn read_text<'a>(found: &'a Value, expected: &Value) -> Cow<'a, Value> {
+    let text = found
+        .as_str()
+        .filter(|_| !expected.is_string() && !expected.is_null());
+    let read = text.and_then(|text| serde_json::from_str(text).ok());
+    read.map_or(Cow::Borrowed(found), Cow::Owned)
+}
+
 /// Rows of a query's result.
 fn rows_of(found: &Value) -> Option<&Value> {
     found.get("rows").filter(|_| found.get("columns").is_some())
@@ -211,6 +221,7 @@ fn rows_of(found: &Value) -> Option<&Value> {
 
 /// Share of the expected state that is right, in [0, 1].
 pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
+    let found = &*read_text(found, expected);
     match is_state(found, expected) {
         true => 1.0,
         false => share_right(found, expected),
@@ -305,6 +316,21 @@ mod tests {
             (json!(1), json!(2), 0.0),
         ] {
             assert_eq!(share_right(&found, &expected), share, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_read_as_json_where_a_text_is_not_expected() {
+        for (found, expected, is_right) in [
+            (json!("[1, 2.0]"), json!([1, 2]), true),
+            (json!("{\"a\": 1}"), json!({"a": 2}), false),
+            (json!("5"), json!(5), true),
+            (json!("5"), json!("5"), true),
+            (json!("null"), Value::Null, false),
+            (json!("five"), json!(5), false),
+        ] {
+            let read = read_text(&found, &expected);
+            assert_eq!(is_state(&read, &expected), is_right, "{found} {expected}");
         }
     }
 

@@ -24,7 +24,7 @@ pub struct CommandRules {
     pub processes: usize,
     /// Limit per answer.
     pub seconds: f64,
-    /// Address space; 0: no limit.
+    /// Of each process, and in use by all; 0: no limit.
     pub memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub max_processes: Option<u64>,
@@ -144,6 +144,7 @@ impl CommandRules {
         Sandbox {
             level,
             visible,
+            writable: None,
             memory_mib: self.memory_mib,
             max_processes: self.max_processes,
             has_port: false,

@@ -113,14 +113,18 @@ const COMMAND: KeyInfo = KeyInfo::new(
     "",
     "program and arguments; runs once it is trusted",
 );
-const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
+const FILES: KeyInfo = KeyInfo::new(
+    "files",
+    "none",
+    "other files that belong to the program; of a folder all below it",
+);
 const PROCESSES: KeyInfo =
     KeyInfo::new("processes", "one per core, at most 8", "processes at once");
 const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer");
 const MEMORY: KeyInfo = KeyInfo::new(
     "memory_mib",
     "2048",
-    "MiB of address space of a process; 0: no limit",
+    "MiB of memory that a process allocates, and that it uses with all that it starts; 0: no limit",
 );
 const MAX_PROCESSES: KeyInfo = KeyInfo::new(
     "max_processes",
