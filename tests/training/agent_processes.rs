@@ -99,7 +99,7 @@ fn a_process_takes_one_row_after_another() {
     let refused = many.replace("kind = \"agent\"", "kind = \"agent\"\nmode = \"exit_code\"");
     std::fs::write(&toml, refused).unwrap();
     let refused = stderr(&call(here, &["task", "check", "small"]));
-    let reason = "`rows = \"many\"` has no exit code for each row";
+    let reason = "`agent` has no exit code for each row with `rows = \"many\"`";
     assert!(refused.contains(reason), "{refused}");
 }
 

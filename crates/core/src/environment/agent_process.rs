@@ -152,7 +152,7 @@ impl AgentProcess {
         }
         let moved = self.process.transfer(Instant::now(), &|| true);
         let has_ended = matches!(moved, Ok(WaitOutcome::Ended) | Err(_));
-        let has_answer = self.process.lines(|line| is_no_answer(line)).is_err();
+        let has_answer = self.process.lines(is_no_answer).is_err();
         (!has_ended && !has_answer).then_some(self)
     }
 

@@ -175,11 +175,12 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
             "cannot be beside `[[tool]]`: an agent calls its tools itself",
         ));
     }
-    if let (Some((_, offset)), Some(agent)) = (top.get(AGENT_KEY), &task.agent) {
-        if agent.limits().rows == AgentRows::Many && task.reads_exit_code() {
-            let message = "`rows = \"many\"` has no exit code for each row: leave it out, or `mode = \"exit_code\"` of [score]";
-            return Err(top.error(AGENT_KEY, offset, message));
-        }
+    if let (Some((_, offset)), Some(agent)) = (top.get(AGENT_KEY), &task.agent)
+        && agent.limits().rows == AgentRows::Many
+        && task.reads_exit_code()
+    {
+        let message = "has no exit code for each row with `rows = \"many\"`: leave it out, or `mode = \"exit_code\"` of [score]";
+        return Err(top.error(AGENT_KEY, offset, message));
     }
     if task.agent.is_none() && task.definition.needs().agent {
         return Err(task
