@@ -1,6 +1,7 @@
 //! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk
 //! change what it comes to.
 
+mod agent_processes;
 mod agents;
 mod conversations;
 mod distillation;

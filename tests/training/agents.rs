@@ -9,11 +9,11 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{SMALL, create_with, fingerprint, finish_with_stops, work, write};
-use crate::program::{call, copy_tree, json_lines, processes_of, sample_data, stderr};
+use crate::program::{call, copy_tree, json_lines, sample_data, stderr};
 use crate::ranks::{arguments_for, run_in, sampled, words};
 
 /// The small task with this agent, trusted.
-fn task(folder: &Path, python: &str, agent: &str, score: &str) -> PathBuf {
+pub(super) fn task(folder: &Path, python: &str, agent: &str, score: &str) -> PathBuf {
     let task = write(folder);
     std::fs::write(task.join("agent.py"), agent).unwrap();
     let path = task.join("task.toml");
@@ -42,7 +42,7 @@ fn task(folder: &Path, python: &str, agent: &str, score: &str) -> PathBuf {
     task
 }
 
-fn trust(task: &Path) {
+pub(super) fn trust(task: &Path) {
     let task = Task::load(task).unwrap();
     Trust::for_task(&task)
         .unwrap()
@@ -82,7 +82,7 @@ for attempt in range(2):
 print(json.dumps({"score": 1 - len(wrong) / len(row["expected"]), "metrics": {"wrong": len(wrong)}}))
 "#;
 
-fn agent(completion: &RolloutCompletion) -> Value {
+pub(super) fn agent(completion: &RolloutCompletion) -> Value {
     json!(completion.chain.as_ref().unwrap().agent.as_ref().unwrap())
 }
 
@@ -545,123 +545,4 @@ fn agents_converse_with_any_number_of_ranks() {
             .all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b),
         "{two:?}"
     );
-}
-
-/// Numbers those that connect; `stop` ends it.
-const SERVICE: &str = r#"
-import os, socket, sys
-server = socket.socket(socket.AF_UNIX)
-server.bind(os.environ["AGENT_SERVICE"])
-server.listen()
-number = 0
-while True:
-    client, _ = server.accept()
-    asked = client.recv(100)
-    if asked == b"stop": sys.exit("the service was told to stop")
-    number += 1
-    print("x" * 10_000, flush=True)
-    client.sendall(f"{number} {os.getpid()}".encode())
-    client.close()
-"#;
-
-const SHARING: &str = r#"
-import json, os, socket, sys, time, urllib.request
-row = json.loads(sys.stdin.readline())
-body = json.dumps({"model": os.environ["OPENAI_MODEL"], "messages": row["messages"], "max_tokens": 4}).encode()
-headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
-urllib.request.urlopen(urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body, headers))
-for _ in range(200):
-    client = socket.socket(socket.AF_UNIX)
-    try: client.connect(os.environ["AGENT_SERVICE"])
-    except OSError: time.sleep(0.05)
-    else: break
-answer = ""
-try:
-    client.sendall(row["ask"].encode())
-    answer = client.recv(100).decode()
-except OSError: pass
-if row["ask"] == "stop": time.sleep(60)
-print(json.dumps({"score": 1, "reasons": [answer]}))
-"#;
-
-#[test]
-#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
-fn conversations_share_a_service_that_ends_with_the_task() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
-    let task = task(here, "python3", SHARING, "kind = \"agent\"");
-    std::fs::write(task.join("service.py"), SERVICE).unwrap();
-    let toml = task.join("task.toml");
-    let text = std::fs::read_to_string(&toml).unwrap();
-    let service = "[agent]\nservice = [\"python3\", \"service.py\"]\n";
-    std::fs::write(&toml, text.replace("[agent]\n", service)).unwrap();
-    let refused = call(here, &["task", "trust", "small", "--yes"]);
-    let reason =
-        "`agent.service` is out of reach of an isolated program: write isolation = \"none\" too";
-    assert!(stderr(&refused).contains(reason), "{}", stderr(&refused));
-    std::fs::write(
-        &toml,
-        text.replace("[agent]\n", &format!("{service}isolation = \"none\"\n")),
-    )
-    .unwrap();
-    let trusted = call(here, &["task", "trust", "small", "--yes"]);
-    assert!(
-        String::from_utf8_lossy(&trusted.stdout).contains("python3 service.py"),
-        "{trusted:?}"
-    );
-    let sample = |asked: &str| {
-        let content =
-            json!([{"role": "user", "content": "Turn this invoice into JSON: Acme, 12.50 EUR."}]);
-        std::fs::write(
-            task.join("ask.jsonl"),
-            format!(
-                "{}\n",
-                json!({"id": "a", "ask": asked, "messages": content})
-            ),
-        )
-        .unwrap();
-        json_lines(&call(
-            here,
-            &[
-                "sample",
-                "small",
-                "--model",
-                "tiny",
-                "--on",
-                "small/ask.jsonl",
-                "--n",
-                "12",
-                "--json",
-            ],
-        ))
-    };
-    let found = sample("number");
-    let verdict = |found: &Value| {
-        serde_json::from_str::<Value>(found["chain"]["agent"]["output"].as_str().unwrap())
-    };
-    let answers = found.iter().map(|found| {
-        verdict(found).unwrap()["reasons"][0]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    });
-    let answers: Vec<String> = answers.collect();
-    let (numbers, processes): (Vec<&str>, std::collections::BTreeSet<&str>) = answers
-        .iter()
-        .filter_map(|answer| answer.split_once(' '))
-        .unzip();
-    let mut numbers: Vec<u32> = numbers
-        .iter()
-        .map(|number| number.parse().unwrap())
-        .collect();
-    numbers.sort_unstable();
-    assert_eq!((numbers, processes.len()), ((1..=12).collect(), 1));
-    let found = sample("stop");
-    let reason =
-        "the agent lost its service, which ended with exit code 1: the service was told to stop";
-    let is_ended = |found: &&Value| {
-        found["chain"]["end"] == "agent_failed" && found.to_string().contains(reason)
-    };
-    assert_eq!(found.iter().filter(is_ended).count(), 12, "{}", found[0]);
-    assert_eq!(processes_of(here), Vec::<String>::new());
 }

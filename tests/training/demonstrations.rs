@@ -77,8 +77,8 @@ fn groups_without_success_learn_from_demonstrations_and_resume_as_they_were() {
     }
     let share = state.metrics["groups/frac_guided"].at(1).unwrap();
     assert!((share - 2.0 / 3.0).abs() < 1e-9, "{share}");
-    let told = &state.alerts["unguided"].sentence;
-    assert!(told.contains("1 row without a demonstration"), "{told}");
+    // Its calls are searched.
+    assert!(!state.alerts.contains_key("unguided"));
     let groups = read_step(whole.path(), 1).unwrap();
     let guided = groups[0].completions.last().unwrap();
     let chain = guided.chain.as_ref().unwrap();
@@ -115,16 +115,18 @@ fn groups_without_success_learn_from_calls_found_by_search_and_resume_as_they_we
             work(&whole, |_| false).unwrap(),
             Ended::Finished(_)
         ));
-        let group = &read_step(whole.path(), 3).unwrap()[0];
-        let guided = group.completions.last().unwrap();
-        assert_eq!(guided.stop_reason, StopReason::Guided);
-        assert_eq!((guided.reward, guided.text.as_str()), (Some(1.0), "Done."));
-        let steps = &guided.chain.as_ref().unwrap().steps;
-        assert_eq!(steps.len(), 1);
-        assert_eq!(
-            json!(steps[0].calls[0].arguments).to_string(),
-            r#"{"count":3}"#
-        );
+        if method == "method=grpo" {
+            let group = &read_step(whole.path(), 3).unwrap()[0];
+            let guided = group.completions.last().unwrap();
+            assert_eq!(guided.stop_reason, StopReason::Guided);
+            assert_eq!((guided.reward, guided.text.as_str()), (Some(1.0), "Done."));
+            let steps = &guided.chain.as_ref().unwrap().steps;
+            assert_eq!(steps.len(), 1);
+            assert_eq!(
+                json!(steps[0].calls[0].arguments).to_string(),
+                r#"{"count":3}"#
+            );
+        }
         let stopped = create_of(
             &task,
             &folder.path().join(format!("{method}-stopped")),

@@ -1,9 +1,9 @@
 //! `[agent]` of `task.toml`: a user's program that drives the conversation about a row through
 //! OpenAI's API.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::agent_process::{AgentProcess, AgentServer};
+use super::agent_process::{AgentProcess, AgentRows, AgentServer};
 use super::agent_service::AgentService;
 use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
@@ -14,8 +14,9 @@ use crate::task::{Home, Read, Section, TaskError};
 
 pub(crate) const AGENT_KEY: &str = "agent";
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "run",
+    "rows",
     "service",
     "files",
     "memory_mib",
@@ -44,6 +45,7 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
 /// Limits and rules of a conversation with an agent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgentLimits {
+    pub rows: AgentRows,
     /// Requests answered.
     pub max_requests: usize,
     /// Limit per prompt; `None`: the run's limit.
@@ -95,6 +97,14 @@ struct AgentRules {
 struct ReadyAgent {
     program: TrustedProgram,
     service: Option<AgentService>,
+    /// Processes that wait for a row.
+    idle: Mutex<Vec<AgentProcess>>,
+}
+
+impl ReadyAgent {
+    fn idle(&self) -> MutexGuard<'_, Vec<AgentProcess>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Agent {
@@ -113,6 +123,7 @@ impl Agent {
                     .map(|number| number as usize)
             };
         let has_context = block.get("max_context_tokens").is_some();
+        let rows = [("one", AgentRows::One), ("many", AgentRows::Many)];
         let constraints = [
             ("ignore", RequestedConstraints::Ignore),
             ("refuse", RequestedConstraints::Refuse),
@@ -122,6 +133,7 @@ impl Agent {
             ("no_reward", OnFailure::NoReward),
         ];
         let limits = AgentLimits {
+            rows: block.choice("rows", rows)?.unwrap_or_default(),
             max_requests: whole("max_requests", 16, 1..=10_000)?,
             max_context_tokens: if has_context {
                 Some(whole("max_context_tokens", 1, 1..=1 << 24)?)
@@ -184,7 +196,21 @@ impl Agent {
         self.trusted().map(|_| ())
     }
 
-    /// Starts the program for one conversation.
+    /// A process that has ended a conversation and waits for the next.
+    pub fn idle_process(&self) -> Option<AgentProcess> {
+        let ready = self.0.ready.get()?;
+        // One that wrote more, or has ended, is dropped.
+        std::iter::from_fn(|| ready.idle().pop()).find_map(AgentProcess::if_waiting)
+    }
+
+    /// Keeps a process for the next conversation.
+    pub fn keep(&self, process: AgentProcess) {
+        if let Some(ready) = self.0.ready.get() {
+            ready.idle().push(process);
+        }
+    }
+
+    /// Starts the program for a conversation.
     ///
     /// # Errors
     /// As [`Self::check`], and a program that does not start.
@@ -200,7 +226,8 @@ impl Agent {
             .map(AgentService::running)
             .transpose()
             .map_err(failed)?;
-        AgentProcess::start(&ready.program, server, service).map_err(failed)
+        let rows = self.limits().rows;
+        AgentProcess::start(&ready.program, server, service, rows).map_err(failed)
     }
 
     fn trusted(&self) -> Result<&ReadyAgent, EnvironmentError> {
@@ -223,6 +250,7 @@ impl Agent {
         Ok(ready.get_or_init(|| ReadyAgent {
             program,
             service: service.map(AgentService::new),
+            idle: Mutex::default(),
         }))
     }
 }

@@ -32,7 +32,7 @@ mod warm_tool;
 
 pub(crate) use agent::AGENT_KEY;
 pub use agent::{Agent, AgentLimits, OnFailure, RequestedConstraints};
-pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentServer, ExitReason};
+pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentRows, AgentServer, ExitReason};
 pub use agent_record::{AgentRecord, AgentRequest};
 pub use calls::{CallOutcome, ConversationLimits, StateQuery, StateQuestion, ToolCall, ToolReply};
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};

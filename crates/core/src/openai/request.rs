@@ -34,6 +34,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// A lower temperature would make logits infinite.
 const MIN_TEMPERATURE: f64 = 0.01;
 const MAX_REPETITION_PENALTY: f64 = 100.0;
+/// A wish about style that no chat template knows; OpenAI's Agents SDK sends it by default.
+const VERBOSITIES: [Option<&str>; 3] = [Some("low"), Some("medium"), Some("high")];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
@@ -341,7 +343,8 @@ impl<'b> Fields<'b> {
                     "only [\"text\"] is supported",
                 ),
                 "functions" | "function_call" => (false, "use `tools`"),
-                "verbosity" | "suffix" => (false, "not supported"),
+                "verbosity" => (VERBOSITIES.contains(&value.as_str()), "low, medium or high"),
+                "suffix" => (false, "not supported"),
                 _ => continue,
             };
             if !is_none {

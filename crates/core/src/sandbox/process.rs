@@ -216,9 +216,9 @@ impl Process {
         fcntl_setfl(&self.stdout, OFlags::NONBLOCK)
     }
 
-    /// Listener at its network's port; `None` without one, or if already taken.
-    pub(crate) fn take_listener(&mut self) -> Option<TcpListener> {
-        self.program.listener.take()
+    /// Listener at its network's port; `None` without one.
+    pub(crate) fn listener(&self) -> Option<&TcpListener> {
+        self.program.listener.as_ref()
     }
 
     /// Queues input for [`Self::transfer`].
@@ -259,7 +259,8 @@ impl Process {
             }
         }
         self.unread.drain(..start);
-        self.searched = self.unread.len();
+        // A rejected line may be followed by others.
+        self.searched = if result.is_ok() { self.unread.len() } else { 0 };
         result
     }
 
@@ -459,7 +460,8 @@ impl Process {
     }
 }
 
-/// The last line; of Node.js the error, which its stack and version follow.
+/// The error that ended it, else the last line: Node.js writes its version after the error and its
+/// stack; after Python's there may be more of its text, and what libraries say at the end.
 fn final_complaint(text: &str) -> Option<&str> {
     let mut lines = text.lines().rev().filter(|line| !line.trim().is_empty());
     let last = lines.next()?;
@@ -467,9 +469,13 @@ fn final_complaint(text: &str) -> Option<&str> {
         let head = line.split([':', ' ']).next().unwrap_or_default();
         head.ends_with("Error") && line.contains(": ")
     };
-    let found = match last.starts_with("Node.js v") {
-        true => lines.find(is_error),
-        false => lines.find(|line| line.starts_with("FATAL ERROR: ")),
+    let found = match text.rfind("Traceback (most recent call last):\n") {
+        Some(start) => text[start..].lines().skip(1).find(|line| {
+            // Frames are indented.
+            line.starts_with(|letter: char| !letter.is_whitespace())
+        }),
+        None if last.starts_with("Node.js v") => lines.find(is_error),
+        None => lines.find(|line| line.starts_with("FATAL ERROR: ")),
     };
     found.or(Some(last))
 }
@@ -503,5 +509,22 @@ mod tests {
             Some("Node.js v20.20.2")
         );
         assert_eq!(final_complaint(" \n"), None);
+    }
+
+    #[test]
+    fn the_error_of_python_is_shown_rather_than_what_follows_it() {
+        let frames = "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\n    f()\n    ^^^\n";
+        let error = "a.ValidationError: 1 error for Invoice";
+        let chain = format!("{frames}KeyError: 1\n\nDuring it:\n\n{frames}{error}");
+        for end in [
+            "",
+            "\n",
+            "\n  Field required\n",
+            "\nvendor\n[non-fatal] Tracing: gave up\n",
+        ] {
+            assert_eq!(final_complaint(&format!("{chain}{end}")), Some(error));
+        }
+        let cut_off = "Traceback (most recent call last):\n  File";
+        assert_eq!(final_complaint(cut_off), Some("  File"));
     }
 }

@@ -7,7 +7,7 @@ mod session; // one conversation
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,10 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
-use crate::environment::AgentLimits;
 use crate::format::hex;
-use crate::generation::AskedModel;
-use crate::rollout::QueuedQuestion;
 pub(crate) use session::{Session, SessionAnswer, SessionRecord};
 
 /// Name of the sampled model.
@@ -37,14 +34,14 @@ fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// Stops listening when dropped.
+/// Serves as long as this process: agents that get many rows keep its address and connections.
 pub(crate) struct Gateway {
-    runtime: Option<Runtime>,
+    runtime: Runtime,
     sessions: Arc<Sessions>,
     address: SocketAddr,
 }
 
-/// An additional listener; stops when dropped.
+/// An additional listener; accepts no more once dropped.
 pub(crate) struct Listening(tokio::task::AbortHandle);
 
 impl Drop for Listening {
@@ -54,11 +51,22 @@ impl Drop for Listening {
 }
 
 impl Gateway {
-    /// Listens on a local port.
+    /// Starts with the first that asks.
     ///
     /// # Errors
     /// No port, or no threads.
-    pub(crate) fn start() -> std::io::Result<Self> {
+    pub(crate) fn shared() -> std::io::Result<&'static Self> {
+        static SHARED: OnceLock<Gateway> = OnceLock::new();
+        match SHARED.get() {
+            Some(shared) => Ok(shared),
+            None => {
+                let started = Self::start()?;
+                Ok(SHARED.get_or_init(|| started))
+            }
+        }
+    }
+
+    fn start() -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -67,11 +75,11 @@ impl Gateway {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let gateway = Self {
-            runtime: Some(runtime),
+            runtime,
             sessions: Arc::default(),
             address,
         };
-        // Listens as long as the runtime lives.
+        // Listens as long as this process lives.
         std::mem::forget(gateway.listen(listener)?);
         Ok(gateway)
     }
@@ -85,14 +93,11 @@ impl Gateway {
     /// # Errors
     /// A socket that cannot be polled.
     pub(crate) fn listen(&self, listener: TcpListener) -> std::io::Result<Listening> {
-        let Some(runtime) = &self.runtime else {
-            return Err(std::io::ErrorKind::NotConnected.into());
-        };
         listener.set_nonblocking(true)?;
-        let _inside = runtime.enter();
+        let _inside = self.runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let router = http::router(Arc::clone(&self.sessions));
-        let task = runtime.spawn(async move {
+        let task = self.runtime.spawn(async move {
             loop {
                 let Ok((socket, _)) = listener.accept().await else {
                     // Such as exhausted file descriptors: retry later.
@@ -111,31 +116,47 @@ impl Gateway {
         Ok(Listening(task.abort_handle()))
     }
 
-    /// Opens the conversation of a sample; returns it with its key.
+    /// A key for a process's conversations.
     ///
     /// # Errors
     /// No random numbers.
-    pub(crate) fn open(
-        &self,
-        model: &Arc<AskedModel>,
-        limits: &AgentLimits,
-        question: &Arc<QueuedQuestion>,
-        sample: usize,
-    ) -> std::io::Result<(String, Arc<Session>)> {
-        let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
-        let (model, question) = (Arc::clone(model), Arc::clone(question));
-        let session = Arc::new(Session::new(model, *limits, question, sample));
-        let mut all = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(hash(&key), Arc::clone(&session));
-        Ok((key, session))
+    pub(crate) fn new_key() -> std::io::Result<String> {
+        Ok(format!("sk-{}", hex(&crate::files::random_bytes::<16>()?)))
+    }
+
+    /// Answers requests with this key until the session is dropped.
+    pub(crate) fn open(&'static self, key: &str, session: Session) -> OpenSession {
+        let (key, session) = (hash(key), Arc::new(session));
+        self.sessions().insert(key, Arc::clone(&session));
+        OpenSession {
+            gateway: self,
+            key,
+            session,
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Gateway {
+/// A conversation whose requests are answered.
+pub(crate) struct OpenSession {
+    gateway: &'static Gateway,
+    key: [u8; 32],
+    session: Arc<Session>,
+}
+
+impl std::ops::Deref for OpenSession {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for OpenSession {
     fn drop(&mut self) {
-        // Do not wait for connections of killed programs.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.gateway.sessions().remove(&self.key);
     }
 }

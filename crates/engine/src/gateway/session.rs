@@ -131,7 +131,7 @@ pub(crate) struct SessionRecord {
 }
 
 impl Session {
-    pub(super) fn new(
+    pub(crate) fn new(
         model: Arc<AskedModel>,
         limits: AgentLimits,
         question: Arc<QueuedQuestion>,

@@ -15,7 +15,7 @@ use crate::environment::{
     Agent, AgentExit, AgentRecord, AgentServer, AnsweredCall, CallOutcome, ChainEnd, ExitReason,
     OnFailure, ToolCall, ToolReply,
 };
-use crate::gateway::{Gateway, MODEL_NAME, SessionAnswer, SessionRecord};
+use crate::gateway::{Gateway, MODEL_NAME, Session, SessionAnswer, SessionRecord};
 use crate::generation::AskedModel;
 use crate::prompts::template_options;
 use crate::rollout::{Completion, QueuedQuestion, StopReason, ThreadPool};
@@ -24,7 +24,7 @@ use crate::text::{Thinking, conversation};
 
 /// Agents of tasks, and their server.
 pub(super) struct Agents<'a> {
-    gateway: Gateway,
+    gateway: &'static Gateway,
     /// One per task; `None` without an agent.
     of_tasks: Vec<Option<TaskAgent<'a>>>,
 }
@@ -65,14 +65,14 @@ impl<'a> Agents<'a> {
         all.try_for_each(|one| one.agent.check())
             .map_err(Error::wrap)?;
         Ok(Some(Self {
-            gateway: Gateway::start()?,
+            gateway: Gateway::shared()?,
             of_tasks,
         }))
     }
 
     /// A task's agent, with its server.
-    pub(super) fn of_task(&self, task: usize) -> Option<(&TaskAgent<'a>, &Gateway)> {
-        Some((self.of_tasks[task].as_ref()?, &self.gateway))
+    pub(super) fn of_task(&self, task: usize) -> Option<(&TaskAgent<'a>, &'static Gateway)> {
+        Some((self.of_tasks[task].as_ref()?, self.gateway))
     }
 
     /// Programs running in parallel.
@@ -84,10 +84,11 @@ impl<'a> Agents<'a> {
 }
 
 impl TaskAgent<'_> {
-    /// Runs a conversation's program to its end; the answer is its last completion.
+    /// Runs a conversation's program to its end, or to its answer; the conversation's is its last
+    /// completion.
     pub(super) fn run<'e>(
         &self,
-        gateway: &Gateway,
+        gateway: &'static Gateway,
         prompt: &Prompt,
         question: &Arc<QueuedQuestion>,
         sample: usize,
@@ -95,19 +96,33 @@ impl TaskAgent<'_> {
     ) -> Result<Answer<'e>> {
         let begun = std::time::Instant::now();
         let limits = self.agent.limits();
-        let (key, session) = gateway.open(&self.model, limits, question, sample)?;
+        let idle = self.agent.idle_process();
+        let key = match &idle {
+            Some(process) => process.key().to_owned(),
+            None => Gateway::new_key()?,
+        };
+        let session = Session::new(
+            Arc::clone(&self.model),
+            *limits,
+            Arc::clone(question),
+            sample,
+        );
+        let session = gateway.open(&key, session);
         let server = AgentServer {
             address: gateway.address(),
             key: &key,
             model: MODEL_NAME,
         };
-        let mut exit = match self.agent.start(server) {
+        let mut waiting = None;
+        let mut exit = match idle.map_or_else(|| self.agent.start(server), Ok) {
             Ok(mut process) => {
-                let listener = process.take_listener();
+                let listener = process.listener().transpose()?;
                 let _listening = listener.map(|one| gateway.listen(one)).transpose()?;
                 let row = row_line(self.task, &prompt.row);
                 let phase = || session.phase();
-                process.run(&row, limits.time_limit_seconds, &phase, keep_going)
+                let exit = process.run(&row, limits.time_limit_seconds, &phase, keep_going);
+                waiting = process.if_waiting();
+                exit
             }
             Err(error) => AgentExit {
                 why: ExitReason::Ended,
@@ -117,6 +132,9 @@ impl TaskAgent<'_> {
             },
         };
         let record = session.close();
+        drop(session);
+        // Its key is free only now.
+        waiting.into_iter().for_each(|one| self.agent.keep(one));
         question.queue.leave(question.conversation + sample);
         let record = record.map_err(Error::wrap)?;
         if exit.why == ExitReason::Cancelled {

@@ -94,7 +94,7 @@ impl<'s, 'e> Context<'_, 's, 'e> {
     async fn run_agent(
         self,
         agent: &'e TaskAgent<'e>,
-        gateway: &'e Gateway,
+        gateway: &'static Gateway,
         asked: &'e Prompt,
         queued: &mut QueuedConversation,
     ) -> Result<Answer<'e>> {

@@ -52,7 +52,7 @@ impl<'a> Questions<'a> {
     }
 
     /// The question's agent, with its server.
-    pub(super) fn agent(&self, question: usize) -> Option<(&TaskAgent<'a>, &Gateway)> {
+    pub(super) fn agent(&self, question: usize) -> Option<(&TaskAgent<'a>, &'static Gateway)> {
         let task = self.all[question].prompt.task;
         self.agents.as_ref()?.of_task(task)
     }

@@ -4,14 +4,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::run_task::RunTask;
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::dataset::PromptRow;
 use crate::environment::{EnvironmentError, Toolset};
 use crate::policy::{Prompt, Question};
 use crate::prompts::{DemonstratedTurn, demonstrated_turns, find_calls_of};
 use crate::rollout::Request;
-use crate::score::Task;
+use crate::score::{Scorer, Task};
 use crate::text::Tokenizer;
 
 /// Calls in a conversation that are sampled under the grammar, at most; later completions are free.
@@ -64,7 +63,8 @@ impl Guide {
     /// Tools that cannot be opened.
     pub(super) fn search(
         &self,
-        task: &RunTask,
+        task: &Task,
+        scorer: &Scorer,
         prompts: &[&Prompt],
     ) -> Result<(), EnvironmentError> {
         let known = |prompt: &&&Prompt| {
@@ -73,7 +73,7 @@ impl Guide {
         };
         let new = prompts.iter().filter(|prompt| !known(prompt));
         let rows: Vec<&PromptRow> = new.map(|prompt| &prompt.row).collect();
-        let turns = find_calls_of(task.task(), &task.scorer, &rows)?.into_iter();
+        let turns = find_calls_of(task, scorer, &rows)?.into_iter();
         let ids = rows.iter().map(|row| row.id.clone());
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.extend(ids.zip(turns.map(Option::unwrap_or_default)));

@@ -126,7 +126,7 @@ fn search(trainer: &Trainer, questions: &[Question<'_>]) -> Result<(), TrainErro
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
         let prompts = questions.iter().map(|question| question.prompt);
         let prompts: Vec<&Prompt> = prompts.filter(|prompt| prompt.task == index).collect();
-        guide.search(task, &prompts)?;
+        guide.search(task.task(), &task.scorer, &prompts)?;
     }
     Ok(())
 }

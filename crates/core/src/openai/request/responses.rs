@@ -5,7 +5,9 @@ use serde_json::{Map, Value as Json, json};
 use super::super::ApiError;
 use super::super::fields::{known, unsupported, without_nulls, wrong};
 use super::super::turns::message;
-use super::{Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat};
+use super::{
+    Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat, VERBOSITIES,
+};
 use crate::text::Message;
 
 /// Fields echoed in answers.
@@ -125,11 +127,9 @@ impl Fields<'_> {
             return Ok(ResponseFormat::Text);
         };
         known(text, "text", &["format", "verbosity"])?;
-        if text
-            .get("verbosity")
-            .is_some_and(|verbosity| !verbosity.is_null())
-        {
-            return Err(unsupported("text.verbosity"));
+        let verbosity = text.get("verbosity").filter(|value| !value.is_null());
+        if verbosity.is_some_and(|value| !VERBOSITIES.contains(&value.as_str())) {
+            return Err(wrong("text.verbosity", "low, medium or high"));
         }
         let format = match text.get("format") {
             None | Some(Json::Null) => return Ok(ResponseFormat::Text),

@@ -94,7 +94,7 @@ fn a_body_is_read_with_its_defaults() {
     let full = chat(json!({
         "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
         "stream_options": {"include_usage": true}, "top_p": 1, "presence_penalty": 0, "logit_bias": {}, "user": "x", "metadata": {"a": "b"},
-        "store": false, "tool_choice": "auto", "parallel_tool_calls": true, "response_format": {"type": "text"}, "ignore_eos": true,
+        "store": false, "tool_choice": "auto", "parallel_tool_calls": true, "response_format": {"type": "text"}, "ignore_eos": true, "verbosity": "low",
         "chat_template_kwargs": {"enable_thinking": false},
     }))
     .unwrap();
@@ -444,6 +444,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"presence_penalty": 2.1}), "presence_penalty"),
         (json!({"frequency_penalty": "1"}), "frequency_penalty"),
         (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+        (json!({"verbosity": "none"}), "verbosity"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tool_choice": "any"}), "tool_choice"),
         (

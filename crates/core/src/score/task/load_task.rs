@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::Task;
 use super::score_blocks::{defined_by, kind_of, names, read_rewards};
-use crate::environment::{AGENT_KEY, Agent, TOOL_KEYS, Toolset};
+use crate::environment::{AGENT_KEY, Agent, AgentRows, TOOL_KEYS, Toolset};
 use crate::score::definition::COMMON_KEYS;
 use crate::score::grounded::Grounded;
 use crate::score::kinds::KINDS;
@@ -174,6 +174,13 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
             offset,
             "cannot be beside `[[tool]]`: an agent calls its tools itself",
         ));
+    }
+    if let (Some((_, offset)), Some(agent)) = (top.get(AGENT_KEY), &task.agent)
+        && agent.limits().rows == AgentRows::Many
+        && task.reads_exit_code()
+    {
+        let message = "has no exit code for each row with `rows = \"many\"`: leave it out, or `mode = \"exit_code\"` of [score]";
+        return Err(top.error(AGENT_KEY, offset, message));
     }
     if task.agent.is_none() && task.definition.needs().agent {
         return Err(task
