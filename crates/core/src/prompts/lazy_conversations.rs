@@ -17,8 +17,8 @@ const MAX_ROWS_WITH_PROGRAMS: usize = 4;
 const REPEATED: usize = 3;
 const ANSWER: &str = "Done.";
 
-/// Degenerate answers, and for tasks with live tools conversations without a call, with one call
-/// repeated, and with a call of each function.
+/// Degenerate answers, and where the final state of live tools is judged conversations without a
+/// call, with one call repeated, and with a call of each function.
 ///
 /// # Errors
 /// Tools that cannot be opened.
@@ -32,7 +32,7 @@ pub fn audit_task(
     Ok(findings)
 }
 
-/// Those with live tools; empty without.
+/// Those with live tools whose final state is judged; else empty.
 ///
 /// # Errors
 /// Tools that cannot be opened.
@@ -41,7 +41,8 @@ pub(super) fn lazy_conversations(
     scorer: &Scorer,
     rows: &[PromptRow],
 ) -> Result<Vec<Finding>, EnvironmentError> {
-    let Some(tools) = task.toolset().filter(|_| !rows.is_empty()) else {
+    let is_judged = task.state_queries().next().is_some() && !rows.is_empty();
+    let Some(tools) = task.toolset().filter(|_| is_judged) else {
         return Ok(Vec::new());
     };
     let most = match tools.needs_trust() {
