@@ -23,7 +23,7 @@ use crate::score::{Scorer, Task, Tier, on_every_core, share_of_state};
 /// Calls tried for a row, at most.
 const MAX_TRIED: usize = 4_000;
 /// A conversation that starts a program counts as so many calls.
-const PROGRAM_START: usize = 50;
+const PROGRAM_START: usize = 200;
 /// Ends a found conversation; the state alone is judged.
 const ANSWER: &str = "Done.";
 
