@@ -4,6 +4,7 @@ use minijinja::Environment;
 use serde_json::{Map, Value, json};
 
 use super::cells::{property, type_problem, value_of};
+use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::survey::{Survey, cell};
 use crate::exact_json::{self, marked_number};
@@ -434,6 +435,15 @@ impl Mapping {
                 }
                 Some(value) => Ok(Some(value.clone())),
             },
+            // How the request is done stays with the row: its demonstration.
+            Expected::LastTurn if has_calls(messages) => match messages.last() {
+                Some(turn) if turn.role == "assistant" && turn.tool_calls().is_empty() => {
+                    self.answer(&turn.content, "the last turn is")
+                }
+                _ => {
+                    Err("expected: the conversation ends with calls, not with an answer".to_owned())
+                }
+            },
             Expected::LastTurn => match messages.pop() {
                 Some(turn) if turn.role == "assistant" => {
                     self.answer(&turn.content, "the last turn is")
@@ -606,51 +616,6 @@ fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
         false => return Err(()),
     }
     Ok(())
-}
-
-/// Parses a conversation with `role` and `content`, or `from` and `value`.
-fn turns(value: &Value) -> Result<Vec<Message>, String> {
-    let turns = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    let read = |value: &Value| {
-        turn(value).ok_or_else(|| {
-            format!(
-                "prompt: `{}` is not a turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
-                clip(&value.to_string())
-            )
-        })
-    };
-    turns.iter().map(read).collect()
-}
-
-fn turn(value: &Value) -> Option<Message> {
-    let text = |keys: [&str; 2]| {
-        keys.into_iter()
-            .find_map(|key| value.get(key)?.as_str())
-            .map(str::to_owned)
-    };
-    let role = match text(["role", "from"])?.as_str() {
-        "human" => "user".to_owned(),
-        "gpt" => "assistant".to_owned(),
-        role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => {
-            role.to_owned()
-        }
-        _ => return None,
-    };
-    let other: Map<String, Value> = ["tool_calls", "tool_call_id", "name"]
-        .into_iter()
-        .filter_map(|key| {
-            Some((
-                key.to_owned(),
-                value.get(key).filter(|value| !value.is_null())?.clone(),
-            ))
-        })
-        .collect();
-    let content = text(["content", "value"])
-        .or_else(|| other.contains_key("tool_calls").then(String::new))?;
-    Some(Message {
-        other,
-        ..Message::new(role, content)
-    })
 }
 
 fn tags_of(value: &Value) -> Vec<Value> {

@@ -1,6 +1,7 @@
 //! Imports prompt rows from CSV, JSON, JSONL and Parquet through a mapping of columns.
 
 pub(super) mod cells;
+mod conversation;
 mod mapping;
 mod parquet;
 mod records;

@@ -1,0 +1,145 @@
+//! Conversations in a cell: OpenAI's form (`role`, `content`, `tool_calls`) and ShareGPT's (`from`,
+//! `value`), whose calls are turns of their own or Hermes' tags in the text.
+
+use serde_json::{Map, Value, json};
+
+use super::records::clip;
+use crate::text::Message;
+
+/// Hermes' tags around a call and a result.
+const CALL: [&str; 2] = ["<tool_call>", "</tool_call>"];
+const RESULT: [&str; 2] = ["<tool_response>", "</tool_response>"];
+
+pub(super) fn turns(value: &Value) -> Result<Vec<Message>, String> {
+    let turns = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let read = |value: &Value| {
+        turn(value).ok_or_else(|| {
+            format!(
+                "prompt: `{}` is not a turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
+                clip(&value.to_string())
+            )
+        })
+    };
+    turns.iter().map(read).collect()
+}
+
+/// Whether calls of the model follow the last message of the user.
+pub(super) fn has_calls(turns: &[Message]) -> bool {
+    let mut after = turns.iter().rev().take_while(|turn| turn.role != "user");
+    after.any(|turn| !turn.tool_calls().is_empty())
+}
+
+pub(super) fn turn(value: &Value) -> Option<Message> {
+    let text = |keys: [&str; 2]| {
+        keys.into_iter()
+            .find_map(|key| value.get(key)?.as_str())
+            .map(str::to_owned)
+    };
+    let from = text(["role", "from"])?;
+    let is_sharegpt = value.get("from").is_some();
+    let role = match from.as_str() {
+        "human" => "user",
+        "gpt" | "function_call" => "assistant",
+        "observation" | "function_response" => "tool",
+        role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => role,
+        _ => return None,
+    };
+    let mut other: Map<String, Value> = ["tool_calls", "tool_call_id", "name"]
+        .into_iter()
+        .filter_map(|key| {
+            Some((
+                key.to_owned(),
+                value.get(key).filter(|value| !value.is_null())?.clone(),
+            ))
+        })
+        .collect();
+    let mut content = text(["content", "value"])
+        .or_else(|| other.contains_key("tool_calls").then(String::new))?;
+    if is_sharegpt {
+        let calls = match (from.as_str(), role) {
+            ("function_call", _) => calls_of(&[content.as_str()])?,
+            (_, "assistant") => calls_of(&tagged(&content, CALL))?,
+            _ => Vec::new(),
+        };
+        if !calls.is_empty() {
+            let end = content.find(CALL[0]).unwrap_or(0);
+            content.truncate(end);
+            content.truncate(content.trim_end().len());
+            other.insert("tool_calls".to_owned(), calls.into());
+        }
+        if let ("tool", [result]) = (role, &*tagged(&content, RESULT)) {
+            content = (*result).to_owned();
+        }
+    }
+    Some(Message {
+        other,
+        ..Message::new(role.to_owned(), content)
+    })
+}
+
+/// Texts between the tags.
+fn tagged<'t>(text: &'t str, [open, close]: [&str; 2]) -> Vec<&'t str> {
+    let parts = text.split(open).skip(1);
+    let inner = parts.map(|part| {
+        part.split_once(close)
+            .map_or(part, |(inner, _)| inner)
+            .trim()
+    });
+    inner.collect()
+}
+
+/// Calls in OpenAI's form of JSON objects or lists of `name` and `arguments`.
+fn calls_of(texts: &[&str]) -> Option<Vec<Value>> {
+    let mut calls = Vec::new();
+    for text in texts {
+        let read = match serde_json::from_str(text).ok()? {
+            Value::Array(list) => list,
+            one => vec![one],
+        };
+        for call in read {
+            let (name, arguments) = (call.get("name")?.clone(), call.get("arguments")?.clone());
+            calls.push(
+                json!({"type": "function", "function": {"name": name, "arguments": arguments}}),
+            );
+        }
+    }
+    Some(calls)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversations_of_sharegpt_are_those_of_openai() {
+        let openai = json!([
+            {"role": "user", "content": "Pay 7."},
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"type": "function", "function": {"name": "pay", "arguments": {"number": 7}}}]},
+            {"role": "tool", "content": "{\"changed\": 1}"},
+            {"role": "assistant", "content": "Paid."},
+        ]);
+        // LLaMA-Factory's, then Hermes'.
+        let factory = json!([
+            {"from": "human", "value": "Pay 7."},
+            {"from": "function_call", "value": "{\"name\": \"pay\", \"arguments\": {\"number\": 7}}"},
+            {"from": "observation", "value": "{\"changed\": 1}"},
+            {"from": "gpt", "value": "Paid."},
+        ]);
+        let hermes = json!([
+            {"from": "human", "value": "Pay 7."},
+            {"from": "gpt", "value": "<tool_call>\n{\"name\": \"pay\", \"arguments\": {\"number\": 7}}\n</tool_call>"},
+            {"from": "tool", "value": "<tool_response>\n{\"changed\": 1}\n</tool_response>"},
+            {"from": "gpt", "value": "Paid."},
+        ]);
+        let expected = turns(&openai).unwrap();
+        assert!(has_calls(&expected) && !has_calls(&expected[..1]));
+        for form in [factory, hermes] {
+            assert_eq!(json!(turns(&form).unwrap()), json!(expected));
+        }
+        let broken = json!([{"from": "function_call", "value": "pay(7)"}]);
+        let error = turns(&broken).unwrap_err();
+        assert!(error.contains("is not a turn"), "{error}");
+    }
+}
