@@ -89,12 +89,12 @@ fn demonstrate(arguments: &Demonstrate) -> Outcome {
     let rows = dataset::load(&task, set)?;
     let (shown, searched): (Vec<&PromptRow>, Vec<&PromptRow>) =
         rows.iter().partition(|row| row.has_demonstration());
-    let mut found = find_calls_of(&task, &scorer, &searched)?.into_iter();
+    let mut found = find_calls_of(&task, &scorer, &searched).into_iter();
     let mut count = 0;
     for row in &rows {
         let mut fields = row.fields.whole();
         let turns = (!row.has_demonstration()).then(|| found.next()).flatten();
-        if let Some(turns) = turns.flatten() {
+        if let Some(turns) = turns.transpose()?.flatten() {
             fields.insert("demonstration".to_owned(), demonstration_messages(&turns));
             count += 1;
         }

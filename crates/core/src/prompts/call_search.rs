@@ -70,14 +70,11 @@ fn find_calls(
 }
 
 /// [`find_calls`] for rows, on every core.
-///
-/// # Errors
-/// Tools that cannot be opened.
 pub fn find_calls_of(
     task: &Task,
     scorer: &Scorer,
     rows: &[&PromptRow],
-) -> Result<Vec<Option<Vec<DemonstratedTurn>>>, EnvironmentError> {
+) -> Vec<Result<Option<Vec<DemonstratedTurn>>, EnvironmentError>> {
     let find = |row: &&PromptRow| find_calls(task, scorer, row);
     on_every_core(|| rows.par_iter().map(find).collect())
 }

@@ -37,8 +37,6 @@ pub enum TrainError {
     #[error("{0}")]
     Score(#[from] crate::score::ScoreError),
     #[error("{0}")]
-    Tools(#[from] crate::environment::EnvironmentError),
-    #[error("{0}")]
     Prompt(#[from] crate::policy::PromptError),
     #[error("{}", explained(&.0.to_string()))]
     Eval(#[from] crate::eval::EvalError),

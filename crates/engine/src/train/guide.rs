@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::dataset::PromptRow;
-use crate::environment::{EnvironmentError, Toolset};
+use crate::environment::Toolset;
 use crate::policy::{Prompt, Question};
 use crate::prompts::{DemonstratedTurn, demonstrated_turns, find_calls_of};
 use crate::rollout::Request;
@@ -58,26 +58,19 @@ impl Guide {
     }
 
     /// Searches calls for those of the rows that have no demonstration, at once on every core.
-    ///
-    /// # Errors
-    /// Tools that cannot be opened.
-    pub(super) fn search(
-        &self,
-        task: &Task,
-        scorer: &Scorer,
-        prompts: &[&Prompt],
-    ) -> Result<(), EnvironmentError> {
+    pub(super) fn search(&self, task: &Task, scorer: &Scorer, prompts: &[&Prompt]) {
         let known = |prompt: &&&Prompt| {
             let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             prompt.row.has_demonstration() || found.contains_key(&prompt.row.id)
         };
         let new = prompts.iter().filter(|prompt| !known(prompt));
         let rows: Vec<&PromptRow> = new.map(|prompt| &prompt.row).collect();
-        let turns = find_calls_of(task, scorer, &rows)?.into_iter();
+        // Tools that cannot be opened are errors of the row's conversations.
+        let turns = find_calls_of(task, scorer, &rows).into_iter();
+        let turns = turns.map(|turns| turns.ok().flatten().unwrap_or_default());
         let ids = rows.iter().map(|row| row.id.clone());
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.extend(ids.zip(turns.map(Option::unwrap_or_default)));
-        Ok(())
+        found.extend(ids.zip(turns));
     }
 
     /// Why rows without an expected answer or a demonstration cannot be guided.

@@ -69,7 +69,7 @@ pub(super) fn guiding_answers(
     let (mut indices, mut completions) = (Vec::new(), Vec::new());
     let (mut sampled, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut begun = Vec::new();
-    search(trainer, questions)?;
+    search(trainer, questions);
     for (index, question) in questions.iter().enumerate() {
         let task = trainer.task_of(question.prompt).task();
         if task.agent().is_some() {
@@ -119,16 +119,12 @@ pub(super) fn guiding_answers(
 }
 
 /// Searches calls for rows without a demonstration.
-///
-/// # Errors
-/// Those of the tasks' tools.
-fn search(trainer: &Trainer, questions: &[Question<'_>]) -> Result<(), TrainError> {
+fn search(trainer: &Trainer, questions: &[Question<'_>]) {
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
         let prompts = questions.iter().map(|question| question.prompt);
         let prompts: Vec<&Prompt> = prompts.filter(|prompt| prompt.task == index).collect();
-        guide.search(task.task(), &task.scorer, &prompts)?;
+        guide.search(task.task(), &task.scorer, &prompts);
     }
-    Ok(())
 }
 
 /// Conversations about these questions that begin with calls under the grammar, where an answer
