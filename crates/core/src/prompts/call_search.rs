@@ -6,7 +6,7 @@
 //! from `expected`. What is found depends on nothing but the row and the tools.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ use crate::score::{Scorer, Task, Tier, on_every_core, share_of_state};
 const MAX_TRIED: usize = 4_000;
 /// A conversation that starts a program counts as so many calls.
 const PROGRAM_START: usize = 200;
+/// Conversations held open, at most.
+const MAX_HELD: usize = 4;
 /// Ends a found conversation; the state alone is judged.
 const ANSWER: &str = "Done.";
 
@@ -181,7 +183,8 @@ impl Found {
 
 impl Search<'_> {
     fn run(&self) -> Result<Option<Vec<Step>>, EnvironmentError> {
-        let Some(found) = self.found(&mut self.tools.open(self.row)?) else {
+        let mut environment = self.tools.open(self.row)?;
+        let Some(found) = self.found(&mut environment) else {
             return Ok(None);
         };
         if found.share >= 1.0 {
@@ -195,32 +198,66 @@ impl Search<'_> {
             next_calls: None,
         };
         let (mut open, mut count, mut left) = (BTreeMap::new(), 1, MAX_TRIED);
-        // Calls without effect, by history.
+        // By history: calls without effect, and the call of a function that first got a reply. Another
+        // with the same reply, such as `not found`, is not tried further.
         let mut idle: HashSet<(usize, String)> = HashSet::new();
+        let mut replied: HashMap<(usize, String, String), String> = HashMap::new();
+        // Conversations by history, the latest last.
+        let mut held = vec![(root.history, environment)];
         open.insert(root.priority(0), root);
         while let Some((mut priority, mut node)) = open.pop_first() {
             let next_calls = node.next_calls.take();
             let mut next_calls = next_calls.unwrap_or_else(|| self.next_calls(&node.steps));
-            let mut held = None;
             while let Some((rank, call)) = next_calls.candidates.next() {
                 let key = (node.history, format!("{}{:?}", call.name, call.arguments));
                 if !idle.contains(&key) && !node.steps.iter().any(|step| step.call == call) {
-                    let starts_program = self.has_programs && held.is_none();
+                    let at = held
+                        .iter()
+                        .position(|(history, _)| *history == node.history);
+                    let starts_program = self.has_programs && at.is_none();
                     let cost = if starts_program { PROGRAM_START } else { 1 };
                     if left < cost {
                         return Ok(None);
                     }
                     left -= cost;
-                    match self.tried(&node, &next_calls.values, &mut held, call)? {
-                        None => _ = idle.insert(key),
-                        Some((steps, found)) if found.share >= 1.0 => return Ok(Some(steps)),
-                        Some((steps, found)) if steps.len() < self.most_calls => {
-                            let child = node.child(steps, found, rank, count);
-                            open.insert(child.priority(count), child);
-                            count += 1;
-                        }
-                        Some(_) => {}
+                    let mut environment = match at {
+                        Some(at) => held.remove(at).1,
+                        None => self.reopened(&node.steps)?,
+                    };
+                    let reply = environment.call(std::slice::from_ref(&call)).remove(0);
+                    let found = match reply.outcome {
+                        CallOutcome::Answered => self.found_after(&node, &mut environment),
+                        CallOutcome::Refused => Some(node.found.clone()),
+                        CallOutcome::Failed | CallOutcome::NotRecorded => None,
+                    };
+                    let is_same = found.as_ref().is_some_and(|it| it.is_same(&node.found));
+                    if found.is_some() {
+                        let history = if is_same { node.history } else { count };
+                        held.push((history, environment));
                     }
+                    if held.len() > MAX_HELD {
+                        held.remove(0);
+                    }
+                    let first = (node.history, call.name.clone(), reply.text.clone());
+                    let is_new = reply.outcome == CallOutcome::Answered
+                        && next_calls.values.is_new(&reply.text)
+                        && *replied.entry(first).or_insert_with(|| key.1.clone()) == key.1;
+                    match found.filter(|_| is_new || !is_same) {
+                        None => _ = idle.insert(key),
+                        Some(found) => {
+                            let mut steps = node.steps.clone();
+                            let reply = reply.text;
+                            steps.push(Step { call, reply });
+                            if found.share >= 1.0 {
+                                return Ok(Some(steps));
+                            }
+                            if steps.len() < self.most_calls {
+                                let child = node.child(steps, found, rank, count);
+                                open.insert(child.priority(count), child);
+                            }
+                        }
+                    }
+                    count += 1;
                 }
                 let Some((rank, _)) = next_calls.candidates.as_slice().first() else {
                     break;
@@ -239,41 +276,13 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The node's calls with one more, and what they lead to; `None` if the call has no effect.
-    /// `held`: tools after the node's calls, kept as long as calls change nothing.
-    fn tried(
-        &self,
-        node: &Node,
-        values: &CallValues,
-        held: &mut Option<Environment>,
-        call: ToolCall,
-    ) -> Result<Option<(Vec<Step>, Found)>, EnvironmentError> {
-        let mut environment = match held.take() {
-            Some(held) => held,
-            None => self.reopened(&node.steps)?,
-        };
-        let reply = environment.call(std::slice::from_ref(&call)).remove(0);
-        if reply.outcome != CallOutcome::Answered {
-            return Ok(None);
-        }
+    /// After one more call than the node's.
+    fn found_after(&self, node: &Node, environment: &mut Environment) -> Option<Found> {
         let changes = environment.changes();
-        let found = match changes.is_some() && changes == node.found.changes {
-            true => node.found.clone(),
-            false => match self.found(&mut environment) {
-                Some(found) => found,
-                None => return Ok(None),
-            },
-        };
-        if found.is_same(&node.found) {
-            *held = Some(environment);
-            if !values.is_new(&reply.text) {
-                return Ok(None);
-            }
+        match changes.is_some() && changes == node.found.changes {
+            true => Some(node.found.clone()),
+            false => self.found(environment),
         }
-        let mut steps = node.steps.clone();
-        let reply = reply.text;
-        steps.push(Step { call, reply });
-        Ok(Some((steps, found)))
     }
 
     fn next_calls(&self, steps: &[Step]) -> NextCalls {
@@ -359,14 +368,21 @@ impl Search<'_> {
                 let one = self.values(std::slice::from_ref(step));
                 needed.iter().any(|value| one.has(value))
             };
-            let giver = parts.iter().rposition(|(_, part)| part.iter().any(gives));
-            match giver {
-                Some(at) => parts[at].1.push(step.clone()),
-                None => {
-                    let place = arguments().map(|value| said.place(value)).max();
-                    parts.push((place.unwrap_or(0), vec![step.clone()]));
+            let place = arguments().map(|value| said.place(value)).max();
+            let (mut part, mut others) = ((place.unwrap_or(0), Vec::new()), Vec::new());
+            for earlier in parts {
+                if !earlier.1.iter().any(gives) {
+                    others.push(earlier);
+                } else if part.1.is_empty() {
+                    part = earlier;
+                } else {
+                    part.0 = part.0.min(earlier.0);
+                    part.1.extend(earlier.1);
                 }
             }
+            part.1.push(step.clone());
+            others.push(part);
+            parts = others;
         }
         parts.sort_by_key(|(place, _)| *place);
         let mut sorted: Vec<Step> = parts.into_iter().flat_map(|(_, part)| part).collect();
@@ -550,6 +566,33 @@ mod tests {
             found.as_deref(),
             Some(
                 "rooms{\"floor\":4}\nunlock{\"room\":\"r-20\"}\nbook{\"room\":\"r-20\",\"guest\":\"Ada Byron\"}\nDone."
+            )
+        );
+        // A call that needs a value of each of two results.
+        let moved = json!([
+            function(
+                "room_of",
+                json!({"guest": text}),
+                "SELECT id FROM room WHERE guest = :guest"
+            ),
+            function(
+                "free",
+                json!({"floor": {"type": "integer"}}),
+                "SELECT id AS other FROM room WHERE floor = :floor AND guest IS NULL"
+            ),
+            function(
+                "move",
+                json!({"from": text, "to": text}),
+                "UPDATE room SET guest = CASE id WHEN :from THEN NULL ELSE 'Ada Byron' END WHERE id IN (:from, :to)"
+            ),
+        ]);
+        let sql_of_guest = sql.replace("('r-17', 3, NULL)", "('r-17', 3, 'Ada Byron')");
+        let moves = json!({"id": "a", "messages": [{"role": "user", "content": "Move Ada Byron to floor 4"}],
+                           "expected": [["r-20", "Ada Byron"]]});
+        assert_eq!(
+            find(&sql_of_guest, moved, query, moves).as_deref(),
+            Some(
+                "room_of{\"guest\":\"Ada Byron\"}\nfree{\"floor\":4}\nmove{\"from\":\"r-17\",\"to\":\"r-20\"}\nDone."
             )
         );
         // A value that neither the request nor a result has.

@@ -237,8 +237,8 @@ fn is_state(found: &Value, expected: &Value) -> bool {
     }
 }
 
-/// Share of a wrong state that is right, in [0, 1): of rows or items in any order, of members, of
-/// lines; what is there in addition counts as wrong.
+/// Share of a wrong state that is right, in [0, 1): of rows or items in any order, of members and
+/// their own shares, of lines; what is there in addition counts as wrong.
 fn share_right(found: &Value, expected: &Value) -> f64 {
     let found = match expected {
         Value::Object(_) => found,
@@ -247,8 +247,14 @@ fn share_right(found: &Value, expected: &Value) -> f64 {
     let (right, all) = match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => matched(found, expected, is_equal),
         (Value::Object(found), Value::Object(expected)) => {
-            let [found, expected]: [Vec<_>; 2] = [found, expected].map(|all| all.iter().collect());
-            matched(&found, &expected, |a, b| a.0 == b.0 && is_equal(a.1, b.1))
+            let share = |(key, expected): (&String, &Value)| match found.get(key) {
+                None => 0.0,
+                Some(found) if is_equal(found, expected) => 1.0,
+                Some(found) => share_right(found, expected),
+            };
+            let added = found.keys().filter(|key| !expected.contains_key(*key));
+            let all = (expected.len() + added.count()).max(1);
+            return expected.iter().map(share).sum::<f64>() / all as f64;
         }
         (Value::String(found), Value::String(expected)) => {
             let [found, expected]: [Vec<_>; 2] =
@@ -312,6 +318,8 @@ mod tests {
             (table(json!([])), json!([[1]]), 0.0),
             (json!([2, 1]), json!([1, 2]), 2.0 / 3.0),
             (json!({"a": 1, "b": 2}), json!({"a": 1, "b": 3}), 0.5),
+            (json!({"a": [1]}), json!({"a": [1, 2]}), 0.5),
+            (json!({"a": 1, "b": 2}), json!({"a": 1}), 0.5),
             (json!("x\ny"), json!("x\nz"), 0.5),
             (json!(1), json!(2), 0.0),
         ] {
