@@ -592,7 +592,7 @@ mod tests {
         assert_eq!(
             find(&sql_of_guest, moved, query, moves).as_deref(),
             Some(
-                "room_of{\"guest\":\"Ada Byron\"}\nfree{\"floor\":4}\nmove{\"from\":\"r-17\",\"to\":\"r-20\"}\nDone."
+                "free{\"floor\":4}\nroom_of{\"guest\":\"Ada Byron\"}\nmove{\"from\":\"r-17\",\"to\":\"r-20\"}\nDone."
             )
         );
         // A value that neither the request nor a result has.

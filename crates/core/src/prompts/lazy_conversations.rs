@@ -5,7 +5,7 @@ use super::call_values::{CallValues, candidate_calls};
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{EnvironmentError, ToolCall};
-use crate::format::counted;
+use crate::format::{counted, shortened};
 use crate::score::audit::{Finding, audit};
 use crate::score::{Scorer, Task, Tier};
 
@@ -51,12 +51,16 @@ pub(super) fn lazy_conversations(
     };
     let rows = &rows[..rows.len().min(most)];
     let lazy = |name: &str, calls: fn(Vec<ToolCall>) -> Vec<ToolCall>| {
-        let mut earned = Vec::new();
-        for row in rows {
-            let first = first_calls(&*tools.definitions_of(row)?, row);
-            earned.push(score(task, scorer, row, calls(first))?);
+        let (mut earned, mut shown) = (Vec::new(), String::new());
+        for row in rows.iter().rev() {
+            let calls = calls(first_calls(&*tools.definitions_of(row)?, row));
+            shown = match calls.is_empty() {
+                true => ANSWER.to_owned(),
+                false => calls.iter().map(written).collect::<Vec<_>>().join(" "),
+            };
+            earned.push(score(task, scorer, row, calls)?);
         }
-        Ok::<_, EnvironmentError>(finding(task, name, &earned))
+        Ok::<_, EnvironmentError>(finding(task, name, &shown, &earned))
     };
     let mut idle = lazy("an answer without a call", |_| Vec::new())?;
     let repeated = lazy("one call, repeated", |calls| {
@@ -72,6 +76,11 @@ pub(super) fn lazy_conversations(
         );
     }
     Ok(vec![idle, repeated, each])
+}
+
+/// A call in few words.
+fn written(call: &ToolCall) -> String {
+    format!("{}{}", call.name, serde_json::json!(call.arguments))
 }
 
 /// A call of each function, with the values that come first.
@@ -106,8 +115,8 @@ fn score(
     Ok(score.map_or((0.0, Tier::Unparsable), |score| (score.reward, score.tier)))
 }
 
-/// `earned`: not empty.
-fn finding(task: &Task, name: &str, earned: &[(f64, Tier)]) -> Finding {
+/// `shown`: the first row's conversation. `earned`: not empty.
+fn finding(task: &Task, name: &str, shown: &str, earned: &[(f64, Tier)]) -> Finding {
     let rows = earned.len();
     let reward = earned.iter().map(|(reward, _)| reward).sum::<f64>() / rows as f64;
     let valid = earned
@@ -125,7 +134,7 @@ fn finding(task: &Task, name: &str, earned: &[(f64, Tier)]) -> Finding {
     };
     Finding {
         name: name.to_owned(),
-        completion: name.to_owned(),
+        completion: shortened(shown, 60),
         tier: tiers
             .into_iter()
             .max_by_key(|tier| counts(*tier))
