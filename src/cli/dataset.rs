@@ -78,7 +78,7 @@ fn demonstrate(arguments: &Demonstrate) -> Outcome {
         let message = format!("--on {:?}: write train, eval or test", arguments.on);
         return Err(Failure::usage(message));
     };
-    if task.state_queries().next().is_none() {
+    if !task.has_state() {
         let message = format!(
             "{}: only the calls of tasks with `[[tool]]` and `[score] kind = \"state\"` can be searched",
             task.label(TASK_FILE)

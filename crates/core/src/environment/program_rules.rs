@@ -24,9 +24,7 @@ impl Variable {
     pub(super) fn new(name: &str, text: Option<&str>) -> Result<Self, &'static str> {
         match text {
             _ if OWN_VARIABLES.contains(&name) => Err("is set by the sandbox: leave it out"),
-            _ if !is_name(name) => {
-                Err("is no name of a variable: use letters, digits and `_`") //
-            }
+            _ if !is_name(name) => Err("is no name of a variable: use letters, digits and `_`"),
             None => {
                 Err("takes a text in quotes, or \"${NAME}\" for a variable of your environment")
             }

@@ -12,13 +12,12 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::call_values::{CallValues, candidate_calls};
-use super::demonstration::DemonstratedTurn;
-use super::hand_conversation::HandConversation;
+use super::demonstration::{DemonstratedTurn, turns_problem};
 use crate::dataset::PromptRow;
 use crate::environment::{
-    CallOutcome, ChainEnd, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
+    CallOutcome, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
 };
-use crate::score::{Scorer, Task, Tier, on_every_core, share_of_state};
+use crate::score::{Scorer, Task, on_every_core, share_of_state};
 
 /// Calls tried for a row, at most.
 const MAX_TRIED: usize = 4_000;
@@ -26,8 +25,8 @@ const MAX_TRIED: usize = 4_000;
 const PROGRAM_START: usize = 200;
 /// Conversations held open, at most.
 const MAX_HELD: usize = 4;
-/// Ends a found conversation; the state alone is judged.
-const ANSWER: &str = "Done.";
+/// Ends a conversation of which the state alone is judged.
+pub(super) const ANSWER: &str = "Done.";
 
 /// Turns of a conversation about the row that ends in its expected state: calls, then an answer.
 /// `None` if the task does not judge a state, or none is found within the limits.
@@ -63,12 +62,8 @@ fn find_calls(
         return Ok(None);
     };
     let steps = search.ordered(search.shortened(steps)?)?;
-    for turns in [search.grouped(&steps), search.one_by_one(&steps)] {
-        if is_valid(task, scorer, row, &turns)? {
-            return Ok(Some(turns));
-        }
-    }
-    Ok(None)
+    let mut forms = [search.grouped(&steps), search.one_by_one(&steps)].into_iter();
+    Ok(forms.find(|turns| turns_problem(task, scorer, row, turns.clone()).is_none()))
 }
 
 /// [`find_calls`] for rows, on every core.
@@ -79,28 +74,6 @@ pub fn find_calls_of(
 ) -> Vec<Result<Option<Vec<DemonstratedTurn>>, EnvironmentError>> {
     let find = |row: &&PromptRow| find_calls(task, scorer, row);
     on_every_core(|| rows.par_iter().map(find).collect())
-}
-
-/// Whether the task's tools and scorer accept a conversation.
-fn is_valid(
-    task: &Task,
-    scorer: &Scorer,
-    row: &PromptRow,
-    turns: &[DemonstratedTurn],
-) -> Result<bool, EnvironmentError> {
-    let mut held = HandConversation::open(task, scorer, row)?;
-    for turn in turns {
-        if held.written().score.is_some() {
-            return Ok(false);
-        }
-        match turn.calls.is_empty() {
-            true => held.answer(&turn.text),
-            false => held.call(turn.calls.clone()),
-        }
-    }
-    let score = held.written().score.as_ref();
-    Ok(held.written().chain.end == ChainEnd::Answer
-        && score.is_some_and(|score| score.tier == Tier::Valid))
 }
 
 #[derive(Clone)]

@@ -48,11 +48,21 @@ pub fn demonstration_problem(
     scorer: impl Deref<Target = Scorer>,
     row: &PromptRow,
 ) -> Option<String> {
+    turns_problem(task, scorer, row, demonstrated_turns(row))
+}
+
+/// [`demonstration_problem`] of these turns about the row.
+pub(super) fn turns_problem(
+    task: &Task,
+    scorer: impl Deref<Target = Scorer>,
+    row: &PromptRow,
+    turns: Vec<DemonstratedTurn>,
+) -> Option<String> {
     let mut held = match HandConversation::open(task, scorer, row) {
         Ok(held) => held,
         Err(error) => return Some(error.to_string()),
     };
-    for (index, turn) in demonstrated_turns(row).into_iter().enumerate() {
+    for (index, turn) in turns.into_iter().enumerate() {
         let place = format!("turn {}", index + 1);
         if turn.calls.is_empty() {
             held.answer(&turn.text);

@@ -1,6 +1,7 @@
 //! What conversations earn that do not do what is asked, beside the degenerate answers of
 //! [`crate::score::audit`].
 
+use super::call_search::ANSWER;
 use super::call_values::{CallValues, candidate_calls};
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
@@ -15,7 +16,6 @@ pub(super) const MAX_ROWS: usize = 20;
 const MAX_ROWS_WITH_PROGRAMS: usize = 4;
 /// Calls of the same function with the same arguments.
 const REPEATED: usize = 3;
-const ANSWER: &str = "Done.";
 
 /// Degenerate answers, and where the final state of live tools is judged conversations without a
 /// call, with one call repeated, and with a call of each function.
@@ -41,7 +41,7 @@ pub(super) fn lazy_conversations(
     scorer: &Scorer,
     rows: &[PromptRow],
 ) -> Result<Vec<Finding>, EnvironmentError> {
-    let is_judged = task.state_queries().next().is_some() && !rows.is_empty();
+    let is_judged = task.has_state() && !rows.is_empty();
     let Some(tools) = task.toolset().filter(|_| is_judged) else {
         return Ok(Vec::new());
     };
@@ -50,10 +50,14 @@ pub(super) fn lazy_conversations(
         false => MAX_ROWS,
     };
     let rows = &rows[..rows.len().min(most)];
+    let first = rows
+        .iter()
+        .map(|row| Ok(first_calls(&*tools.definitions_of(row)?, row)))
+        .collect::<Result<Vec<_>, EnvironmentError>>()?;
     let lazy = |name: &str, calls: fn(Vec<ToolCall>) -> Vec<ToolCall>| {
         let (mut earned, mut shown) = (Vec::new(), String::new());
-        for row in rows.iter().rev() {
-            let calls = calls(first_calls(&*tools.definitions_of(row)?, row));
+        for (row, first) in rows.iter().zip(&first).rev() {
+            let calls = calls(first.clone());
             shown = match calls.is_empty() {
                 true => ANSWER.to_owned(),
                 false => calls.iter().map(written).collect::<Vec<_>>().join(" "),

@@ -295,7 +295,7 @@ impl Candidate {
             is_on,
             rows,
             conversations,
-            has_state: task.task().state_queries().next().is_some(),
+            has_state: task.task().has_state(),
             without_expected: without,
             refusal,
         })

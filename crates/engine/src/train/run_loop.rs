@@ -220,7 +220,7 @@ fn undemonstrated(
         return Ok(None);
     };
     let (mut without, mut longer) = (0, Vec::new());
-    let is_searched = task.task().state_queries().next().is_some();
+    let is_searched = task.task().has_state();
     for prompt in trainer.prompts.set(PromptSet::Train, index) {
         let lengths = demonstrated_tokens(task.task(), &trainer.policy.tokenizer, &prompt.row)?;
         match lengths.iter().position(|tokens| *tokens > most) {

@@ -209,6 +209,11 @@ impl Task {
             .filter_map(|task| task.definition.needs().state)
     }
 
+    /// Whether the tools' final state is judged.
+    pub fn has_state(&self) -> bool {
+        self.state_queries().next().is_some()
+    }
+
     /// Whether answers are calls of functions or of an HTTP API.
     pub fn has_calls(&self) -> bool {
         matches!(
