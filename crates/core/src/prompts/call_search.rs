@@ -62,8 +62,17 @@ fn find_calls(
         return Ok(None);
     };
     let steps = search.ordered(search.shortened(steps)?)?;
+    // Results may differ, such as the time of day.
+    let unrecorded = |turn: &DemonstratedTurn| DemonstratedTurn {
+        results: Vec::new(),
+        ..turn.clone()
+    };
+    let is_valid = |turns: &Vec<DemonstratedTurn>| {
+        let turns = turns.iter().map(unrecorded).collect();
+        turns_problem(task, scorer, row, turns).is_none()
+    };
     let mut forms = [search.grouped(&steps), search.one_by_one(&steps)].into_iter();
-    Ok(forms.find(|turns| turns_problem(task, scorer, row, turns.clone()).is_none()))
+    Ok(forms.find(is_valid))
 }
 
 /// [`find_calls`] for rows, on every core.
