@@ -12,7 +12,6 @@ const LISTS: [&str; 2] = ["mcpServers", "servers"];
 /// Keys of a server that is reached by network.
 const ADDRESSES: [&str; 3] = ["url", "serverUrl", "httpUrl"];
 const OWN_FOLDER: &str = "the server runs in a copy of the task's `files`";
-const EXPAND: &str = "here only `env` takes \"${NAME}\", the whole value";
 
 /// A listed server and its program.
 #[derive(Debug)]
@@ -124,7 +123,9 @@ fn command(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
         .chain(arguments)
         .collect::<Result<_, _>>()?;
     match command.iter().find(|text| text.contains("${")) {
-        Some(text) => Err(format!("whose command has {text:?}: {EXPAND}")),
+        Some(text) => Err(format!(
+            "whose command has {text:?}: only `env` takes \"${{NAME}}\", write the value"
+        )),
         None => Ok(command.into_iter().map(str::to_owned).collect()),
     }
 }
@@ -144,7 +145,9 @@ fn variables(fields: &Map<String, Value>) -> Result<Vec<Variable>, String> {
         let found =
             found.and_then(
                 |variable| match variable.source().filter(|name| is_name(name)) {
-                    None if text.contains("${") => Err(EXPAND),
+                    None if text.contains("${") => {
+                        Err("has another `${..}` than \"${NAME}\" as the whole value")
+                    }
                     None if !scan(&format!("{name}={text}")).is_empty() => {
                         Err("is a secret: write \"${NAME}\" for a variable of your environment")
                     }

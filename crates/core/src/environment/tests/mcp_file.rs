@@ -114,17 +114,17 @@ fn a_list_of_servers_with_a_fault_is_named() {
         (
             &with("args", json!(["${HOME}/a"])),
             "",
-            "whose command has \"${HOME}/a\": here only `env` takes \"${NAME}\", the whole value",
+            "whose command has \"${HOME}/a\": only `env` takes \"${NAME}\", write the value",
         ),
         (
             &with("env", json!({"A": "x${B}"})),
             "",
-            "whose `env.A` here only `env` takes",
+            "whose `env.A` has another `${..}` than \"${NAME}\" as the whole value",
         ),
         (
             &with("env", json!({"A": "${input:key}"})),
             "",
-            "whose `env.A` here only `env` takes",
+            "whose `env.A` has another `${..}` than \"${NAME}\" as the whole value",
         ),
         (
             &with("env", json!({"A": 7})),
