@@ -163,6 +163,43 @@ impl Found {
     }
 }
 
+/// What calls have shown so far, by history.
+#[derive(Default)]
+struct Tried {
+    /// Calls that may still be tried.
+    left: usize,
+    /// Calls without effect.
+    idle: HashSet<(usize, String)>,
+    /// The call of a function that first got a reply. Another with the same reply, such as `not
+    /// found`, is not tried further.
+    replied: HashMap<(usize, String, String), String>,
+    /// Conversations, the latest last.
+    held: Vec<(usize, Environment)>,
+}
+
+impl Tried {
+    fn take(&mut self, history: usize) -> Option<Environment> {
+        let at = self.held.iter().position(|(other, _)| *other == history)?;
+        Some(self.held.remove(at).1)
+    }
+
+    fn keep(&mut self, history: usize, environment: Environment) {
+        self.held.push((history, environment));
+        if self.held.len() > MAX_HELD {
+            self.held.remove(0);
+        }
+    }
+}
+
+enum Outcome {
+    /// Refused, failed, or without effect.
+    Idle,
+    /// No call may be tried any more.
+    Limit,
+    /// All calls, and what they lead to.
+    Effect(Vec<Step>, Found),
+}
+
 impl Search<'_> {
     fn run(&self) -> Result<Option<Vec<Step>>, EnvironmentError> {
         let mut environment = self.tools.open(self.row)?;
@@ -179,76 +216,35 @@ impl Search<'_> {
             history: 0,
             next_calls: None,
         };
-        let (mut open, mut count, mut left) = (BTreeMap::new(), 1, MAX_TRIED);
-        // By history: calls without effect, and the call of a function that first got a reply. Another
-        // with the same reply, such as `not found`, is not tried further.
-        let mut idle: HashSet<(usize, String)> = HashSet::new();
-        let mut replied: HashMap<(usize, String, String), String> = HashMap::new();
-        // Conversations by history, the latest last.
-        let mut held = vec![(root.history, environment)];
+        let mut tried = Tried {
+            left: MAX_TRIED,
+            held: vec![(root.history, environment)],
+            ..Tried::default()
+        };
+        let (mut open, mut count) = (BTreeMap::new(), 1);
         open.insert(root.priority(0), root);
         while let Some((mut priority, mut node)) = open.pop_first() {
             let next_calls = node.next_calls.take();
             let mut next_calls = next_calls.unwrap_or_else(|| self.next_calls(&node.steps));
             while let Some((rank, call)) = next_calls.candidates.next() {
-                let key = (node.history, format!("{}{:?}", call.name, call.arguments));
-                if !idle.contains(&key) && !node.steps.iter().any(|step| step.call == call) {
-                    let at = held
-                        .iter()
-                        .position(|(history, _)| *history == node.history);
-                    let starts_program = self.has_programs && at.is_none();
-                    let cost = if starts_program { PROGRAM_START } else { 1 };
-                    if left < cost {
-                        return Ok(None);
-                    }
-                    left -= cost;
-                    let mut environment = match at {
-                        Some(at) => held.remove(at).1,
-                        None => self.reopened(&node.steps)?,
-                    };
-                    let reply = environment.call(std::slice::from_ref(&call)).remove(0);
-                    let found = match reply.outcome {
-                        CallOutcome::Answered => self.found_after(&node, &mut environment),
-                        CallOutcome::Refused => Some(node.found.clone()),
-                        CallOutcome::Failed | CallOutcome::NotRecorded => None,
-                    };
-                    let is_same = found.as_ref().is_some_and(|it| it.is_same(&node.found));
-                    if found.is_some() {
-                        let history = if is_same { node.history } else { count };
-                        held.push((history, environment));
-                    }
-                    if held.len() > MAX_HELD {
-                        held.remove(0);
-                    }
-                    let first = (node.history, call.name.clone(), reply.text.clone());
-                    let is_new = reply.outcome == CallOutcome::Answered
-                        && next_calls.values.is_new(&reply.text)
-                        && *replied.entry(first).or_insert_with(|| key.1.clone()) == key.1;
-                    match found.filter(|_| is_new || !is_same) {
-                        None => _ = idle.insert(key),
-                        Some(found) => {
-                            let mut steps = node.steps.clone();
-                            let reply = reply.text;
-                            steps.push(Step { call, reply });
-                            if found.share >= 1.0 {
-                                return Ok(Some(steps));
-                            }
-                            if steps.len() < self.most_calls {
-                                let child = node.child(steps, found, rank, count);
-                                open.insert(child.priority(count), child);
-                            }
+                match self.try_call(&node, &next_calls.values, call, count, &mut tried)? {
+                    Outcome::Idle => {}
+                    Outcome::Limit => return Ok(None),
+                    Outcome::Effect(steps, found) if found.share >= 1.0 => return Ok(Some(steps)),
+                    Outcome::Effect(steps, found) => {
+                        let child = node.child(steps, found, rank, count);
+                        if child.steps.len() < self.most_calls {
+                            open.insert(child.priority(count), child);
                         }
+                        count += 1;
                     }
-                    count += 1;
                 }
                 let Some((rank, _)) = next_calls.candidates.as_slice().first() else {
                     break;
                 };
                 priority.1 = node.cost + rank;
-                if open
-                    .first_key_value()
-                    .is_some_and(|(first, _)| *first < priority)
-                {
+                let first = open.first_key_value().map(|(first, _)| *first);
+                if first.is_some_and(|first| first < priority) {
                     node.next_calls = Some(next_calls);
                     open.insert(priority, node);
                     break;
@@ -256,6 +252,56 @@ impl Search<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Makes a call after the node's. `number`: the history of what it changes.
+    fn try_call(
+        &self,
+        node: &Node,
+        values: &CallValues,
+        call: ToolCall,
+        number: usize,
+        tried: &mut Tried,
+    ) -> Result<Outcome, EnvironmentError> {
+        let key = (node.history, format!("{}{:?}", call.name, call.arguments));
+        if tried.idle.contains(&key) || node.steps.iter().any(|step| step.call == call) {
+            return Ok(Outcome::Idle);
+        }
+        let held = tried.take(node.history);
+        let starts_program = self.has_programs && held.is_none();
+        let cost = if starts_program { PROGRAM_START } else { 1 };
+        let Some(left) = tried.left.checked_sub(cost) else {
+            return Ok(Outcome::Limit);
+        };
+        tried.left = left;
+        let mut environment = match held {
+            Some(held) => held,
+            None => self.reopened(&node.steps)?,
+        };
+        let reply = environment.call(std::slice::from_ref(&call)).remove(0);
+        let found = match reply.outcome {
+            CallOutcome::Answered => self.found_after(node, &mut environment),
+            CallOutcome::Refused => Some(node.found.clone()),
+            CallOutcome::Failed | CallOutcome::NotRecorded => None,
+        };
+        let Some(found) = found else {
+            tried.idle.insert(key);
+            return Ok(Outcome::Idle);
+        };
+        let is_same = found.is_same(&node.found);
+        tried.keep(if is_same { node.history } else { number }, environment);
+        let first = (node.history, call.name.clone(), reply.text.clone());
+        let is_new = reply.outcome == CallOutcome::Answered
+            && values.is_new(&reply.text)
+            && *tried.replied.entry(first).or_insert_with(|| key.1.clone()) == key.1;
+        if is_same && !is_new {
+            tried.idle.insert(key);
+            return Ok(Outcome::Idle);
+        }
+        let mut steps = node.steps.clone();
+        let reply = reply.text;
+        steps.push(Step { call, reply });
+        Ok(Outcome::Effect(steps, found))
     }
 
     /// After one more call than the node's.
