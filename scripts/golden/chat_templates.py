@@ -34,6 +34,9 @@ OURS = """\
 # What the import of a Gemma file without a template writes.
 GEMMA = (pathlib.Path(__file__).parents[2] / "crates/engine/src/checkpoint/gemma_turns.jinja").read_text()
 
+# What an export writes before a template that does not support tools.
+TOOLS_AS_TEXT = (pathlib.Path(__file__).parents[2] / "crates/core/src/text/tools_as_text.jinja").read_text()
+
 # In the manner of Qwen3: tools as JSON lines, a namespace found by walking backwards, reasoning cut out of earlier answers, tool calls and replies.
 REASONING = """\
 {%- set first = messages[0] %}
@@ -289,6 +292,10 @@ CASES = [
     ("gemma, system", GEMMA, GEMMA_TOKENS, [SYSTEM, USER], None, False),
     ("gemma, three turns", GEMMA, GEMMA_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, True),
     ("gemma, refused", GEMMA, GEMMA_TOKENS, [USER, USER], None, None),
+    ("SmolLM2 with tools as text", TOOLS_AS_TEXT + SMOLLM2, QWEN_TOKENS, [USER], [WEATHER, CLOCK], None),
+    ("SmolLM2 with tools as text, calls and replies", TOOLS_AS_TEXT + SMOLLM2, QWEN_TOKENS, [*CALLS, {"role": "assistant", "content": "Clear."}, USER], [WEATHER], None),
+    ("SmolLM2 with tools as text, without tools", TOOLS_AS_TEXT + SMOLLM2, QWEN_TOKENS, CALLS, None, None),
+    ("tools as text before ours", TOOLS_AS_TEXT + OURS, QWEN_TOKENS, CALLS, [CLOCK], False),
     ("methods", METHODS, PLAIN_TOKENS, [SYSTEM, USER, {"role": "assistant", "content": None, "reasoning": "why", "tool_calls": None}, USER], None, None),
     (
         "printing",

@@ -206,10 +206,11 @@ pub static KEYS: &[Key] = &[
     key(
         "prompt_sampling",
         Kind::Choice(PromptSampling::NAMES),
-        "uniform",
+        "adaptive",
         "",
         "Which prompts steps take: `uniform`, each once a pass, or `adaptive`: one whose group had no gradient waits twice as many passes, at most 8, until a group has one.",
-    ),
+    )
+    .seed("uniform"),
     key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
         .presets("256", "1024"),
     key("max_thinking_tokens", whole(0, 1_048_576), "0", "tokens", "Longest think block, for models that think; 0: as long as the completion.").presets("0", "0"),

@@ -1,6 +1,8 @@
 //! Renders chat templates as transformers does: Jinja with trimmed blocks, Python's methods on
 //! strings, lists and mappings.
 
+use std::borrow::Cow;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
@@ -10,12 +12,15 @@ use super::python_repr::python_str;
 use super::template_messages::{json_messages, message_value};
 use super::{
     CallFormat, Message, TemplateOptions, TextError, ThinkMarks, Thinking, limits, python_json,
-    template_source, tools,
+    template_source,
 };
 use crate::hub::ModelSource;
 use crate::task::TEMPLATE_KWARGS;
 
 const NAME: &str = "chat_template";
+/// The name of [`with_tools_as_text`].
+const AS_TEXT: &str = "chat_template with tools as text";
+const TOOLS_AS_TEXT: &str = include_str!("tools_as_text.jinja");
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 const USUAL_TOKENS: [&str; 7] = [
     "bos_token",
@@ -81,6 +86,12 @@ impl ChatTemplate {
         let prepared = template_source::prepare(source).map_err(refuse)?;
         caught(|| environment.add_template_owned(NAME, prepared))
             .map_err(|error| problem(path, &error))?;
+        let takes_tools = source.contains("tools");
+        if !takes_tools {
+            let prepared = template_source::prepare(&with_tools_as_text(source)).map_err(refuse)?;
+            caught(|| environment.add_template_owned(AS_TEXT, prepared))
+                .map_err(|error| problem(path, &error))?;
+        }
         Ok(Self {
             environment,
             source: source.to_owned(),
@@ -88,7 +99,7 @@ impl ChatTemplate {
             path: path.to_owned(),
             has_switch: source.contains("enable_thinking"),
             has_soft_switch: source.contains("/no_think") && !source.contains("enable_thinking"),
-            takes_tools: source.contains("tools"),
+            takes_tools,
             tool_use: None,
             needs_tools: None,
         })
@@ -163,6 +174,15 @@ impl ChatTemplate {
 
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The source for other programs, which drop tools where a template does not support them: one
+    /// that writes them as this program does.
+    pub fn exported_source(&self) -> Cow<'_, str> {
+        match self.takes_tools() {
+            true => Cow::Borrowed(&self.source),
+            false => Cow::Owned(with_tools_as_text(&self.source)),
+        }
     }
 
     /// Text of a special token variable, such as `bos_token`.
@@ -254,20 +274,15 @@ impl ChatTemplate {
             (_, Some(problem), None) => return Err(self.refused(problem.clone())),
             _ => {}
         }
-        if !self.takes_tools {
-            let turns = tools::as_text(messages, tools)?;
-            return self.render_values(
-                turns.iter().map(message_value).collect(),
-                Value::from(()),
-                variables,
-            );
-        }
+        let has_calls =
+            |message: &Message| message.role == "tool" || message.tool_calls().len() > 0;
+        let name = match tools.is_some() || messages.iter().any(has_calls) {
+            true if !self.takes_tools => AS_TEXT,
+            _ => NAME,
+        };
         let tools = tools.map_or(Value::from(()), python_json::value_of);
-        self.render_values(
-            messages.iter().map(message_value).collect(),
-            tools,
-            variables,
-        )
+        let messages = messages.iter().map(message_value).collect();
+        self.render_template(name, messages, tools, variables)
     }
 
     fn refused(&self, problem: String) -> TextError {
@@ -307,6 +322,16 @@ impl ChatTemplate {
         tools: Value,
         options: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<String, TextError> {
+        self.render_template(NAME, messages, tools, options)
+    }
+
+    fn render_template(
+        &self,
+        name: &str,
+        messages: Value,
+        tools: Value,
+        options: impl IntoIterator<Item = (String, Value)>,
+    ) -> Result<String, TextError> {
         let mut variables: Vec<(String, Value)> = self
             .special_tokens
             .iter()
@@ -319,7 +344,7 @@ impl ChatTemplate {
         variables.extend(options);
         let mut prompt = BoundedPrompt::default();
         let outcome = caught(|| {
-            let template = self.environment.get_template(NAME)?;
+            let template = self.environment.get_template(name)?;
             template.render_captured_to(Value::from_pairs(variables), &mut prompt)?;
             Ok(())
         });
@@ -354,6 +379,11 @@ impl std::fmt::Debug for ChatTemplate {
             .field("has_switch", &self.has_switch)
             .finish_non_exhaustive()
     }
+}
+
+/// The template after one that makes tools, calls and results text of the turns, in Qwen's wording.
+fn with_tools_as_text(source: &str) -> String {
+    format!("{TOOLS_AS_TEXT}{source}")
 }
 
 fn switch(thinking: Thinking) -> (String, Value) {
@@ -442,8 +472,14 @@ fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
 }
 
 fn problem(path: &str, error: &Error) -> TextError {
+    let own_line = |line: usize| match error.name() {
+        Some(AS_TEXT) => line.checked_sub(TOOLS_AS_TEXT.lines().count()),
+        _ => Some(line),
+    };
     let place = error
         .line()
+        .and_then(own_line)
+        .filter(|line| *line > 0)
         .map(|line| format!(" (line {line} of the template)"))
         .unwrap_or_default();
     if error.kind() == ErrorKind::OutOfFuel {

@@ -11,7 +11,7 @@ use crate::hub::{ModelSource, ModelTensor, find_model};
 use crate::model::{
     Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, nested_name,
 };
-use crate::text::TokenizerFiles;
+use crate::text::{Tokenizer, TokenizerFiles};
 
 /// Writes a model as a new folder for this program and transformers.
 pub fn write_model(
@@ -80,8 +80,19 @@ pub fn write_model(
 /// Maximum weight file size, as in transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
 
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// The model's chat template if other programs would drop tools, since it does not support them:
+/// with them as text, as this program renders it.
+fn template_with_tools(source: &ModelSource) -> Option<String> {
+    let tokenizer = Tokenizer::load(source).ok()?;
+    let template = tokenizer.chat_template()?;
+    (!template.takes_tools()).then(|| template.exported_source().into_owned())
+}
+
 /// Writes `weights`, with adapters merged, as a new model folder: each tensor in its element type
-/// in `base`, every other file of `source` unchanged. Holds one tensor at a time.
+/// in `base`, every other file of `source` unchanged but for [`template_with_tools`]. Holds one
+/// tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
@@ -98,10 +109,15 @@ pub fn export_merged(
     let tensors = source.config()?.tensors().into_iter().map(described);
     let tensors: Vec<TensorHeader> = tensors.collect();
     write_folder(folder, |new| {
-        source
-            .companions()?
-            .iter()
-            .try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
+        let template = template_with_tools(source);
+        for (file, bytes) in source.companions()? {
+            if file != TEMPLATE || template.is_none() {
+                write_file(new, file, &bytes)?;
+            }
+        }
+        if let Some(template) = template {
+            write_file(new, TEMPLATE, template.as_bytes())?;
+        }
         write_shards(new, tensors, SHARD_BYTES, |tensor| {
             Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?)
         })
@@ -159,7 +175,7 @@ fn write_shards(
     )
 }
 
-/// Writes an adapter as a new folder for PEFT.
+/// Writes an adapter as a new folder for PEFT, with [`template_with_tools`] of its base.
 pub fn export_adapter(
     folder: &Path,
     parameters: &Parameters,
@@ -169,6 +185,10 @@ pub fn export_adapter(
 ) -> Result<(), CheckpointError> {
     let flat = parameters.flat();
     write_folder(folder, |new| {
+        let base = find_model(base_model).ok();
+        if let Some(template) = base.as_ref().and_then(template_with_tools) {
+            write_file(new, TEMPLATE, template.as_bytes())?;
+        }
         write_adapter(
             new,
             parameters.slots(),

@@ -427,7 +427,7 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
     metadata.extend(template.map(|template| {
         (
             "tokenizer.chat_template".to_owned(),
-            Value::String(template.source().to_owned()),
+            Value::String(template.exported_source().into_owned()),
         )
     }));
     if let Some(text) = template.and_then(|template| template.tool_use_source()) {

@@ -495,3 +495,44 @@ fn special_tokens_are_plain_or_objects() {
     .map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(special_tokens(&config), expected);
 }
+
+/// What these cases expect is what transformers makes of the exported template.
+#[test]
+fn a_template_without_tools_gets_them_as_text_as_its_export_does() {
+    let golden: Json = serde_json::from_str(include_str!(
+        "../../../../../tests/parity/chat_templates.json"
+    ))
+    .unwrap();
+    let mut count = 0;
+    for case in golden["cases"].as_array().unwrap() {
+        let exported = case["template"].as_str().unwrap();
+        let Some(source) = exported.strip_prefix(TOOLS_AS_TEXT) else {
+            continue;
+        };
+        let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
+        assert_eq!(template.exported_source(), exported);
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let tools = Some(&case["tools"]).filter(|tools| tools.is_array());
+        let prompt = template.render(&messages, tools, &Thinking::Off.into());
+        assert_eq!(prompt.unwrap(), case["expected"].as_str().unwrap());
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
+fn an_error_beside_tools_as_text_names_the_line_of_the_template() {
+    let source = "{{ messages[0].content }}\n{{ raise_exception('no') }}";
+    let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let render =
+        |tools| template.render(&[Message::new("user", "u")], tools, &Thinking::Off.into());
+    for tools in [None, Some(&tools)] {
+        assert!(
+            render(tools)
+                .unwrap_err()
+                .to_string()
+                .ends_with("(line 2 of the template)")
+        );
+    }
+}
