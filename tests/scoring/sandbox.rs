@@ -135,7 +135,8 @@ fn attacks_are_refused(level: Level) {
 
 #[test]
 fn the_docs_say_what_each_level_refuses() {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tasks.md")).unwrap();
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/programs.md")).unwrap();
     for level in [Level::None, Level::Limited, Level::Strong] {
         let names: Vec<&str> = PROMISES
             .iter()
@@ -143,7 +144,7 @@ fn the_docs_say_what_each_level_refuses() {
             .map(|promise| promise.name)
             .collect();
         let row = format!("| `{}` | {} |\n", level.name(), names.join("; "));
-        assert!(page.contains(&row), "docs/tasks.md lacks:\n{row}");
+        assert!(page.contains(&row), "docs/programs.md lacks:\n{row}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a sandbox prevents, as rows with statements that attempt it. Source of the table in
-//! docs/tasks.md, the tests and `doctor`.
+//! docs/programs.md, the tests and `doctor`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
