@@ -1,5 +1,7 @@
 //! Maps columns to the parts of a prompt row; as text, so that command line and form agree.
 
+use std::collections::BTreeSet;
+
 use minijinja::Environment;
 use serde_json::{Map, Value, json};
 
@@ -45,6 +47,11 @@ const PARTS: [(&str, &[&str]); 5] = [
     ("id", &["id", "key", "uuid"]),
     ("tags", &["tags", "tag"]),
 ];
+
+/// Lists with a meaning in a row: another value under such a name would be an error there.
+const LISTS: [&str; 3] = ["tools", "turns", "demonstration"];
+/// A row's reference answer before `expected`: only a mapping says that a column is one.
+const COMPLETION: &str = "completion";
 
 /// `expected` of conversations that end with the right answer.
 pub const LAST_TURN: &str = "last-turn";
@@ -216,6 +223,8 @@ pub(super) struct Mapping {
     is_typed: bool,
     /// Prefix of generated ids.
     stem: String,
+    /// Columns that a part takes.
+    taken: BTreeSet<String>,
 }
 
 impl Mapping {
@@ -318,10 +327,16 @@ impl Mapping {
             has_schema,
             is_typed: survey.is_typed,
             stem: stem.to_owned(),
+            taken: known
+                .iter()
+                .filter(|column| !text.parts_of(column).is_empty())
+                .cloned()
+                .collect(),
         })
     }
 
-    /// Builds `id`, `messages`, `expected` and `tags`. `place`: the record's number, for a
+    /// Builds `id`, `messages`, `expected` and `tags`, and keeps columns that no part takes, which
+    /// tools and scorers may read. `place`: the record's number, for a
     /// generated id.
     ///
     /// # Errors
@@ -370,6 +385,17 @@ impl Mapping {
             .collect();
         if !tags.is_empty() {
             row.insert("tags".to_owned(), tags.into());
+        }
+        for (name, value) in &record.fields {
+            let is_kept = !self.taken.contains(name)
+                && !name.trim().is_empty()
+                && !value.is_null()
+                && PARTS.iter().all(|(part, _)| part != name)
+                && name != COMPLETION
+                && (value.is_array() || !LISTS.contains(&name.as_str()));
+            if is_kept {
+                row.entry(name.clone()).or_insert_with(|| value.clone());
+            }
         }
         Ok(row)
     }

@@ -351,6 +351,16 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_no_part_takes_stay_with_the_row() {
+        let record = r#"{"text":"a","x":1,"database":"INSERT 1;","tools":"[]","completion":"b","none":null,"turns":[]}"#;
+        let (rows, problems) = imported("a.jsonl", record, &["expected=x = x"], None);
+        let kept = ",\"database\":\"INSERT 1;\",\"turns\":[]}";
+        let expected =
+            asks("a-1", "a", "{\"x\":1}").replacen("{\"x\":1}}", &format!("{{\"x\":1}}{kept}"), 1);
+        assert_eq!((rows, problems), (vec![expected], Vec::new()));
+    }
+
+    #[test]
     fn tables_of_other_programs_are_read() {
         let pandas = ",text,x\n0,a,1\n1,b,2\n";
         let (rows, problems) = imported("a.csv", pandas, &["expected=x = x"], None);
