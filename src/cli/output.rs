@@ -117,12 +117,10 @@ pub(super) fn print(text: &str) -> Outcome {
     print_exact(&visible_lines(text))
 }
 
-/// Prints a JSON document on one line.
 pub(super) fn print_json(document: impl Display) -> Outcome {
     print_exact(&visible_json(&unmark(format!("{document}\n"))))
 }
 
-/// Prints a JSON document on lines of its own.
 pub(super) fn print_indented(document: &serde_json::Value) -> Outcome {
     print_json(format!("{document:#}"))
 }

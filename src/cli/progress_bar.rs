@@ -76,7 +76,6 @@ impl Bar {
         self.drawn = None;
     }
 
-    /// Clears the line.
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
             redraw_line("");

@@ -61,7 +61,6 @@ pub fn marked_number(value: &Value) -> Option<Number<'_>> {
     is_number(text).then(|| Number::new(text))
 }
 
-/// The value of a number's literal.
 pub fn number(literal: &str) -> Value {
     match is_number(literal) && is_lossy(literal) {
         true => json!({MARK: literal}),
@@ -126,7 +125,6 @@ fn is_lossy(literal: &str) -> bool {
     float.is_none_or(|float| !number.equals_serde(&float))
 }
 
-/// The grammar of JSON.
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);

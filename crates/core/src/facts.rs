@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::choices;
 
 choices! {
-    /// How far a completion came.
     #[derive(Default, PartialOrd, Ord)]
     Tier {
         /// Not of the answer's form: no JSON, no query, nothing.
@@ -19,7 +18,6 @@ choices! {
 }
 
 choices! {
-    /// A tier, or that the scorer failed.
     TierOutcome {
         Unparsable = "unparsable",
         Invalid = "invalid",
@@ -49,10 +47,8 @@ choices! {
 }
 
 choices! {
-    /// Why a completion ended.
     #[derive(Default)]
     StopReason {
-        /// A stop token.
         #[default]
         Stop = "stop",
         /// `max_completion_tokens` reached.
@@ -85,7 +81,6 @@ impl StopReason {
 }
 
 choices! {
-    /// What a worker does.
     #[derive(Default)]
     PhaseKind {
         #[default]
@@ -99,7 +94,6 @@ choices! {
 }
 
 choices! {
-    /// How much an alert matters.
     #[derive(Default, PartialOrd, Ord)]
     AlertLevel {
         Info = "info",
@@ -110,7 +104,6 @@ choices! {
 }
 
 choices! {
-    /// Why a checkpoint was saved.
     #[derive(Default)]
     SaveReason {
         Start = "start",
@@ -127,7 +120,6 @@ choices! {
 }
 
 choices! {
-    /// The parts of a reward that the program names itself.
     PartName {
         Tier = "tier",
         Graded = "graded",
@@ -183,7 +175,6 @@ choices! {
         /// Finishes its step, then ends.
         Stopping = "stopping",
         Finished = "finished",
-        /// Ended by an error.
         Failed = "failed",
         /// Stopped early, or its worker died; can be resumed.
         Interrupted = "interrupted",

@@ -69,7 +69,6 @@ macro_rules! screens {
                 }
             }
 
-            /// A screen and the shared state.
             pub fn screen_mut(&mut self, screen: Screen) -> (&mut dyn screen::Screen, &mut Shared) {
                 match screen {
                     $(Screen::$id => (&mut self.$field, &mut self.shared),)*
@@ -119,7 +118,6 @@ impl Model {
         self.screen_of(self.shared.screen)
     }
 
-    /// The current screen and the shared state.
     pub fn current(&mut self) -> (&mut dyn screen::Screen, &mut Shared) {
         self.screen_mut(self.shared.screen)
     }
@@ -129,7 +127,6 @@ impl Model {
         self.shared.popup.is_some() || self.screen().is_typing()
     }
 
-    /// Whether the keys of an action apply to the current focus.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
@@ -155,7 +152,6 @@ impl Model {
         found
     }
 
-    /// The action bound to a chord at the current focus.
     pub fn action_of(&self, chord: Chord) -> Option<&'static ActionInfo> {
         if self.is_for_text(chord) {
             return None;

@@ -27,20 +27,16 @@ pub struct Appearance {
     /// At most one frame every two seconds.
     pub low_bandwidth: bool,
     pub notifications: Notifications,
-    /// Whether the mouse is captured.
     pub mouse: bool,
-    /// The small charts of the live screen.
     pub live_charts: Vec<String>,
     /// The columns of the list of runs.
     pub runs_columns: Option<Vec<String>>,
     /// Problems of the files.
     pub notes: Vec<String>,
-    /// The files that it was read from.
     pub files: Vec<PathBuf>,
 }
 
 impl Appearance {
-    /// Reads the appearance from the files.
     pub fn load(input: &AppearanceInput) -> Self {
         let (mut notes, mut files) = (Vec::new(), Vec::new());
         let mut open = |path: Option<PathBuf>, notes: &mut Vec<String>| {
@@ -110,7 +106,6 @@ impl Appearance {
             && input.theme.as_ref().unwrap_or(&settings.theme) == AUTO
     }
 
-    /// The options with the appearance of a terminal and a user.
     #[must_use]
     pub fn options(options: Options, input: AppearanceInput) -> Options {
         let Self {

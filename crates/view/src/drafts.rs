@@ -24,20 +24,16 @@ pub const KEPT: &str = "keeping your version: saving overwrites the file on disk
 /// A screen that edits a text of the task.
 pub trait Drafted: Part<Shared = Shared> {
     const SCREEN: Screen;
-    /// The prefix of its files' names.
     const STEM: &'static str;
     /// Ids of the actions: take the other version, keep the own one, discard the draft, show the diff.
     const ACTIONS: [&'static str; 4];
     /// The key of the work that searches its drafts.
     const WORK: &'static str;
 
-    /// The file of the text under edit.
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile>;
     /// The text under edit, as saved and as edited.
     fn texts(&self, shared: &Shared) -> Option<(String, String)>;
-    /// A short name of the text under edit.
     fn title(&self) -> String;
-    /// Returns the contents of the draft's file.
     fn write(&self, shared: &Shared, text: String) -> String;
     /// The file's extension, for a text of this task.
     fn extension(_: &Task) -> &'static str {

@@ -60,7 +60,6 @@ pub fn masked_secrets(masked: usize) -> String {
     }
 }
 
-/// Reports the outcome as a notice.
 pub fn report(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) -> Vec<Command> {
     match outcome {
         Ok(text) => shared.say(text),

@@ -23,7 +23,6 @@ pub struct FollowedRun {
     path: PathBuf,
     /// `run.toml`; `None` if it cannot be read.
     pub directory: Option<RunDirectory>,
-    /// The state from its log.
     pub history: RunState,
     pub outcome: RunOutcome,
     /// The best checkpoint, as in the outcome.
@@ -74,12 +73,10 @@ impl FollowedRun {
         }
     }
 
-    /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its id, which is its folder's name.
     pub fn id(&self) -> String {
         self.path
             .file_name()

@@ -108,7 +108,6 @@ pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Co
     screen.on_paste(shared, text)
 }
 
-/// A key in the editor.
 pub fn edit(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let Some(area) = editor_area(screen, shared, screen.pane()) else {
         return Vec::new();
@@ -130,7 +129,6 @@ pub fn edited(screen: &mut dyn Screen, shared: &mut Shared, effect: Effect) -> V
     screen.edited(shared, effect)
 }
 
-/// Scrolls the editor to its cursor.
 pub fn follow(screen: &mut dyn Screen, shared: &Shared) {
     let area = editor_area(screen, shared, screen.pane());
     if let (Some(area), Some(editor)) = (area, screen.editor(shared)) {

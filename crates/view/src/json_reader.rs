@@ -128,7 +128,6 @@ pub struct Node {
     pub end: Place,
 }
 
-/// A key.
 #[derive(Debug, Clone)]
 pub struct Name {
     pub text: String,

@@ -20,7 +20,6 @@ impl Keymap {
         self.changed.remove(id);
     }
 
-    /// Whether the keys of an action were changed.
     pub fn is_changed(&self, id: &str) -> bool {
         self.changed.contains_key(id)
     }

@@ -9,7 +9,6 @@ use super::app::actions;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 
-/// An error or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub sentence: String,

@@ -21,7 +21,6 @@ pub enum Message {
     Key(KeyEvent),
     Mouse(MouseEvent),
     Paste(String),
-    /// An action, whatever its keys and its screen.
     Perform(&'static ActionInfo),
     /// The terminal was resized to columns and rows.
     Resize(u16, u16),
@@ -38,11 +37,8 @@ pub enum Message {
 
 #[derive(Debug)]
 pub enum RunNews {
-    /// The log so far.
     Opened(Box<RunState>),
-    /// New events.
     Events(Batch),
-    /// The state of its worker.
     State(Option<State>),
     /// Why it cannot be read.
     Unreadable(String),
@@ -51,9 +47,7 @@ pub enum RunNews {
 /// A command for the rest of the view, which `update` executes, or for the terminal.
 #[derive(Debug)]
 pub enum Command {
-    /// Go to another screen.
     GoTo(Screen),
-    /// Follow a run, and make it the current one.
     ShowRun(PathBuf),
     /// Compare these evals on the Eval screen.
     Compare(Vec<EvalId>),
@@ -61,7 +55,6 @@ pub enum Command {
     Perform(&'static str),
     /// Notify every screen of a change.
     Changed(Change),
-    /// Quit. Runs continue.
     Quit,
     /// Suspend this process (job control) until it is continued.
     Suspend,
@@ -69,7 +62,6 @@ pub enum Command {
     Work(Work),
     /// Follow a run; its news come as messages.
     Watch(PathBuf),
-    /// Stop following it.
     Unwatch(PathBuf),
     /// Copy to the terminal's clipboard.
     Copy(String),
@@ -81,8 +73,10 @@ pub enum Command {
         urgent: bool,
     },
     /// Open a file in the external editor at a line (from 1).
-    Edit { path: PathBuf, line: usize },
-    /// Draw everything again.
+    Edit {
+        path: PathBuf,
+        line: usize,
+    },
     Redraw,
 }
 
@@ -100,7 +94,6 @@ impl Command {
     }
 }
 
-/// A change of shared state.
 #[derive(Debug)]
 pub enum Change {
     /// The user switched to the screen; no other one is told.
@@ -124,7 +117,6 @@ pub enum Change {
     },
     /// Another run is the current one.
     CurrentRun,
-    /// The current run has changed.
     RunNews,
     /// A row of a prompt set is to be shown, by its line.
     PromptRow(PromptSet, usize),
@@ -132,7 +124,6 @@ pub enum Change {
     Files(Vec<PathBuf>),
     /// A task's programs or judges are trusted now.
     Trust,
-    /// A second has passed.
     Second,
 }
 
@@ -217,7 +208,6 @@ impl Work {
         })
     }
 
-    /// Work that sends its results piece by piece.
     pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
         Command::Work(Self {
             key,
@@ -234,7 +224,6 @@ impl std::fmt::Debug for Work {
     }
 }
 
-/// A piece of the results of work.
 pub struct WorkResult {
     pub key: &'static str,
     pub generation: u64,
@@ -255,7 +244,6 @@ const CLOSED: u64 = u64::MAX;
 #[derive(Debug, Clone, Default)]
 pub struct Senders(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
 
-/// The work of one key.
 #[derive(Debug, Default)]
 struct Key {
     newest: AtomicU64,

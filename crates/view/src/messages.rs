@@ -35,7 +35,6 @@ pub struct Notice {
     pub level: Level,
 }
 
-/// All notices of this session.
 #[derive(Debug, Default)]
 pub struct Notices {
     all: Vec<Notice>,
@@ -58,7 +57,6 @@ impl Notices {
         });
     }
 
-    /// The notice for the bottom line at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
         let last = self.all.last().filter(|_| self.dismissed < self.total)?;
         (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS)
@@ -73,12 +71,10 @@ impl Notices {
             .count()
     }
 
-    /// Dismisses the notice in the bottom line.
     pub fn dismiss(&mut self) {
         self.dismissed = self.total;
     }
 
-    /// How many there were so far.
     pub fn total(&self) -> usize {
         self.total
     }

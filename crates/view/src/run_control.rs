@@ -24,7 +24,6 @@ use crate::run::{
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A screen with a run that can be controlled.
 pub trait Controls: Part<Shared = Shared> {
     const SCREEN: Screen;
     const IDS: ActionIds;
@@ -36,7 +35,6 @@ pub trait Controls: Part<Shared = Shared> {
     fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 
-/// The ids of the actions on a screen.
 #[derive(Debug)]
 pub struct ActionIds {
     pub pause: &'static str,
@@ -372,7 +370,6 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
     resume.like(line)
 }
 
-/// The run's name in notices.
 fn name(run: &Path) -> String {
     short_id(&run.file_name().unwrap_or_default().to_string_lossy()).to_owned()
 }

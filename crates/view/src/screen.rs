@@ -26,7 +26,6 @@ pub struct Action<X> {
 }
 
 impl<X> Action<X> {
-    /// An action that is always available.
     pub const fn new(
         id: &'static str,
         title: &'static str,
@@ -51,7 +50,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// With a hint in the bottom line.
     pub const fn hint(self, hint: &'static str) -> Self {
         Self {
             info: ActionInfo { hint, ..self.info },
@@ -59,7 +57,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// Adds aliases.
     pub const fn also(self, aliases: &'static [&'static str]) -> Self {
         Self {
             info: ActionInfo {
@@ -70,7 +67,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// Marks it as opening a text field.
     pub const fn asking(self) -> Self {
         Self {
             info: ActionInfo {
@@ -98,7 +94,6 @@ impl<X> Action<X> {
 /// What is known of a screen without its state.
 #[derive(Debug)]
 pub struct About {
-    /// In the header.
     pub title: &'static str,
     /// What the screen is for, in a sentence or two; the head of its help.
     pub help: &'static str,
@@ -106,7 +101,6 @@ pub struct About {
     pub panes: &'static [&'static str],
 }
 
-/// The constants of a screen.
 pub trait Described: Sized + 'static {
     const ABOUT: &'static About;
     const TABLE: &'static [Action<Self>];
@@ -147,7 +141,6 @@ impl<X: Described> Actions for X {
 
 /// A screen: its state, and what the rest of the view asks of it.
 pub trait Screen: Actions {
-    /// The focused pane.
     fn pane(&self) -> &'static str;
     fn focus(&mut self, shared: &mut Shared, pane: &'static str);
 
@@ -161,7 +154,6 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// What is in a pane.
     fn content<'a>(&'a self, _: &'a Shared, _: &Place) -> Content<'a> {
         Content::default()
     }
@@ -201,7 +193,6 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// The editor in the focused pane.
     fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
         None
     }

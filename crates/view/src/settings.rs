@@ -12,7 +12,6 @@ use crate::run::{GPU_PRICE_KEY, toml_price};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notifications {
-    /// Text and bell.
     #[default]
     All,
     /// Bell only.

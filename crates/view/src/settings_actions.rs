@@ -74,7 +74,6 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     vec![Work::latest("theme.save", work, super::export::report)]
 }
 
-/// Opens the file in the external editor.
 pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
     let Some(path) = shared.options.appearance.config_file() else {
         shared.complain(NO_FOLDER);

@@ -44,7 +44,6 @@ pub struct Shared {
     pub now_ms: u64,
     pub theme: Theme,
     pub keymap: Keymap,
-    /// Looks up an action by its id.
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
     /// Log of equivalent command lines.
@@ -75,13 +74,10 @@ pub struct Shared {
     /// Latest scores of completions under the schema in the editor.
     pub last_scores: Option<LastScores>,
     pub runs: RunList,
-    /// Configuration of a new run, from the Launch form.
     pub new_run: NewRun,
-    /// Followed runs, by folder.
     pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run shown by the Live, Scores and Eval screens.
     pub current: Option<PathBuf>,
-    /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
 
@@ -213,7 +209,6 @@ impl Shared {
         }
     }
 
-    /// Whether work under this key is running.
     pub fn is_busy(&self, key: &str) -> bool {
         self.work.get(key).is_some_and(|running| running.busy)
     }
@@ -551,7 +546,6 @@ fn find_task(
     found.map_err(|error| (error, folder))
 }
 
-/// Switches from a task to its new copy.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
@@ -602,7 +596,6 @@ pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// Applies an update of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(followed) = shared.followed.get_mut(run) else {
         return Vec::new();

@@ -33,17 +33,12 @@ roles! {
     Title = "title",
     /// Highlights: the current tab, the cursor of a list.
     Accent = "accent",
-    /// Frames of panes.
     Border = "border",
-    /// The frame of the focused pane.
     BorderFocused = "border_focused",
     /// The row under a list's cursor.
     Selected = "selected",
-    /// Marked rows.
     Marked = "marked",
-    /// A key in a hint.
     Key = "key",
-    /// The top and bottom bars.
     Bar = "bar",
     Valid = "valid",
     Invalid = "invalid",
@@ -64,7 +59,6 @@ roles! {
     SeriesFour = "series_four",
     /// Axes and their ticks.
     Axis = "axis",
-    /// A chart's cursor and its values.
     Crosshair = "crosshair",
     /// JSON: keys of objects.
     JsonKey = "json_key",
@@ -77,13 +71,9 @@ roles! {
     JsonPunctuation = "json_punctuation",
     /// The position of an error in a text.
     Fault = "fault",
-    /// Matches of a search or a filter.
     Match = "match",
-    /// Special tokens of a chat template.
     Special = "special",
-    /// Added lines of a diff.
     Added = "added",
-    /// Removed lines of a diff.
     Removed = "removed",
 }
 

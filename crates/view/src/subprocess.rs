@@ -17,7 +17,6 @@ use super::shared::Shared;
 use crate::run::Status;
 use crate::score::given_threads;
 
-/// Poll interval for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Further lines of stderr are dropped.
 const MAX_STDERR_LINES: usize = 200;
@@ -41,7 +40,6 @@ impl CancelToken {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub program: PathBuf,
-    /// The working directory.
     pub here: PathBuf,
     pub arguments: Vec<String>,
 }

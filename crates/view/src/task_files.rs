@@ -12,10 +12,8 @@ use crate::task::TASK_FILE;
 /// Modification time and length of a file.
 pub type Stamp = (Option<SystemTime>, u64);
 
-/// The folder in which a task can be written.
 #[derive(Debug)]
 pub struct Home {
-    /// The task, in a folder.
     pub task: Task,
     pub folder: PathBuf,
     /// Whether it was created just now, as a copy of an embedded task.

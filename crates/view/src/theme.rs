@@ -21,7 +21,6 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// A theme from a function of roles.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
         let styles = Role::ALL.iter().map(|role| style(*role)).collect();
         Self {
@@ -67,7 +66,6 @@ impl Theme {
         self.style(role).fg.unwrap_or(Color::Reset)
     }
 
-    /// The theme for a terminal's colour depth.
     #[must_use]
     pub fn at_depth(self, depth: ColourDepth) -> Self {
         let styles = self

@@ -5,7 +5,6 @@ use super::screen::Action;
 use super::screens::Screen;
 use super::shared::Shared;
 
-/// The action that toggles it.
 pub const fn whole_action<X>(id: &'static str, screen: Screen) -> Action<X> {
     Action::new(
         id,

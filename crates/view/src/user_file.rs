@@ -60,7 +60,6 @@ impl UserFile {
         )
     }
 
-    /// A message about a value.
     pub(super) fn problem_at(&self, value: &Spanned<DeValue<'_>>, what: &str) -> String {
         self.problem(value.span().start, what)
     }
@@ -70,7 +69,6 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     value.get_ref().as_str()
 }
 
-/// The folder of the user's configuration.
 pub(super) fn folder() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "grpo-tui")
         .map(|folders| folders.config_dir().to_owned())

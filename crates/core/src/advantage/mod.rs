@@ -101,7 +101,6 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupSignal {
-    /// The rewards differ.
     #[default]
     Mixed,
     /// Every completion has the full reward: the prompt is solved.

@@ -27,13 +27,11 @@ const MAX_REASON_CHARS: usize = 300;
 pub struct Answer {
     /// The text that the scorer reads; tool calls in OpenAI's message form.
     pub text: String,
-    /// Count reported by the server.
     pub prompt_tokens: Option<usize>,
     /// Including reasoning, as reported by the server.
     pub tokens: Option<usize>,
     /// Whether the token limit ended it.
     pub truncated: bool,
-    /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
     /// Start of the successful attempt, Unix time in seconds.
@@ -162,7 +160,6 @@ impl Client {
         &self.endpoint
     }
 
-    /// Returns the answer and the number of attempts.
     fn ask_until<T>(
         &self,
         index: usize,

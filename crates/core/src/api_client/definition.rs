@@ -145,7 +145,6 @@ impl Endpoint {
         }
     }
 
-    /// Base of request paths.
     pub(super) fn request_url(&self) -> &str {
         if self.base_url.starts_with(UNIX_SOCKET) {
             SOCKET_URL

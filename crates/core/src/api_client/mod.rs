@@ -18,7 +18,6 @@ pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// An error in the file that defines the server.
     #[error(transparent)]
     File(#[from] crate::task::TaskError),
     #[error("no endpoint `{name}` in {label}: {advice}")]

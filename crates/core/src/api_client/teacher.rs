@@ -9,7 +9,6 @@ use super::{ApiError, Client, Endpoint, UnansweredQuestion};
 /// A log-prob up to this far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
 
-/// Shared by threads.
 #[derive(Debug)]
 pub struct TeacherClient(Client);
 

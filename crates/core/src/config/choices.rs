@@ -62,7 +62,6 @@ macro_rules! choices {
 pub(crate) use choices;
 
 choices! {
-    /// How a model is trained.
     Method {
         /// Group-relative policy optimisation against the task's score.
         Grpo = "grpo",
@@ -123,7 +122,6 @@ choices! {
 }
 
 choices! {
-    /// How training prompts are sampled.
     PromptSampling {
         /// Each once per epoch.
         Uniform = "uniform",
@@ -146,7 +144,6 @@ choices! {
 choices! {
     /// What follows a think block still open after `max_thinking_tokens`.
     ThinkingEnd {
-        /// The completion is truncated.
         Truncate = "truncate",
         /// Closing tokens are appended, without loss; then the answer.
         Force = "force",

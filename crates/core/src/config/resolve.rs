@@ -45,7 +45,6 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The key table.
     Default,
     /// A rule that depends on other keys; overrides a preset.
     Derived,
@@ -87,7 +86,6 @@ pub struct Layers {
     pub parameters: Option<u64>,
 }
 
-/// A configuration and the source of each value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedConfig {
     pub config: TrainConfig,
@@ -357,7 +355,6 @@ fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
     })
 }
 
-/// Values so far, by key.
 #[derive(Default)]
 struct ConfigBuilder {
     values: BTreeMap<&'static str, (Value, Source)>,

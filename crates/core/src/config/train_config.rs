@@ -109,7 +109,6 @@ pub struct ThinkingBudget {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-/// Prefix of a teacher that is an endpoint.
 pub const ENDPOINT_TEACHER: &str = "endpoint:";
 /// Self-distillation: the base model, shown the row's `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use crate::exact_json::marked_number;
 use crate::format::counted;
 
-/// Distinct values of an enum.
 const MAX_ENUM_VALUES: usize = 12;
 /// Length of an enum's value.
 const MAX_ENUM_LETTERS: usize = 40;
@@ -17,7 +16,6 @@ const MIN_ENUM_TEXTS: usize = 4;
 /// Depth limit; deeper values may be anything.
 const MAX_DEPTH: usize = 16;
 
-/// A schema that accepts all examples.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
     pub schema: Value,
@@ -48,7 +46,6 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// Statistics of all values at one place.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,

@@ -15,7 +15,6 @@ pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, Stri
     messages_of(fields, "messages")
 }
 
-/// The turns under a key.
 pub(super) fn messages_of(fields: &Map<String, Value>, key: &str) -> Result<Vec<Message>, String> {
     let turns = match fields.get(key) {
         Some(Value::Array(turns)) if turns.is_empty() => {

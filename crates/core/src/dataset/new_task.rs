@@ -33,10 +33,8 @@ const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     pub name: String,
-    /// An embedded template.
     pub template: Option<String>,
     pub schema: Option<PathBuf>,
-    /// Answers to infer the schema from.
     pub examples: Option<PathBuf>,
     /// Prompts; without another source the schema is inferred from their expected answers.
     pub data: Option<PathBuf>,
@@ -68,13 +66,10 @@ impl Default for Sources {
 /// A new task, not yet written.
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
-    /// Name and content.
     pub files: Vec<(String, Vec<u8>)>,
     /// Guesses and missing parts, one sentence each.
     pub notes: Vec<String>,
-    /// Rows of each set with a file.
     pub rows: Vec<(PromptSet, usize)>,
-    /// The mapping with guessed parts.
     pub mapping: MappingText,
     /// Malformed records: line and reason.
     pub problems: Vec<(usize, String)>,
@@ -205,7 +200,6 @@ impl NewTask {
         (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
-    /// A task of rows that are there already.
     pub fn from_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
         let mut new = Self {
             files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())],
@@ -288,7 +282,6 @@ impl NewTask {
         std::str::from_utf8(bytes).ok()
     }
 
-    /// Name and text of the definition file.
     pub fn definition(&self) -> (&str, &str) {
         let own = ["schema.json", "tools.json"]
             .into_iter()

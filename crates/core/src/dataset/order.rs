@@ -22,7 +22,6 @@ pub struct TaskRows {
     pub weight: usize,
 }
 
-/// A row of one of several tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskRow {
     pub task: usize,

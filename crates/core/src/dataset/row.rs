@@ -276,7 +276,6 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     Ok(line)
 }
 
-/// Parses a line.
 pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
@@ -322,7 +321,6 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
     })
 }
 
-/// Describes a JSONL error.
 pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
     format!(
         "{}: {}; write one whole JSON object per line",

@@ -16,7 +16,6 @@ pub struct RowFields {
 }
 
 impl RowFields {
-    /// Wraps a parsed line.
     pub(super) fn new(text: &str, fields: Map<String, Value>) -> Self {
         // Collecting leaves no spare capacity.
         let other = fields
@@ -55,7 +54,6 @@ impl RowFields {
         }
     }
 
-    /// The whole row as JSON.
     pub fn text(&self) -> &str {
         &self.text
     }

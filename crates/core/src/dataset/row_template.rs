@@ -9,7 +9,6 @@ use super::import::cells::typed_value;
 use super::row::PromptRow;
 use crate::text::{Message, json_value};
 
-/// Section marker.
 const MARK: &str = "===";
 /// Template engine steps per rendering.
 const FUEL: u64 = 200_000;

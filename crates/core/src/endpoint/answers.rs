@@ -16,7 +16,6 @@ const TICK: Duration = Duration::from_millis(50);
 /// Asks one question of a conversation; a known one is not sent.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(&Question) -> Result<Answer, UnansweredQuestion>;
 
-/// Sent by the asking threads.
 enum Event<T> {
     /// A new answer with its conversation's index; not sent for repeated questions.
     Answer(usize, Question, Answer),

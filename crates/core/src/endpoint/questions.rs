@@ -124,7 +124,6 @@ impl<'a> RequestForm<'a> {
         }
     }
 
-    /// Request fields of a turn.
     fn prompt(
         &self,
         turn: &PromptRow,

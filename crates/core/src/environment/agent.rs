@@ -46,7 +46,6 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgentLimits {
     pub rows: AgentRows,
-    /// Requests answered.
     pub max_requests: usize,
     /// Limit per prompt; `None`: the run's limit.
     pub max_context_tokens: Option<usize>,
@@ -70,10 +69,8 @@ pub enum RequestedConstraints {
 /// Reward of a conversation whose program fails after a completion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The policy's fault.
     #[default]
     LowestTier,
-    /// The program's fault.
     NoReward,
 }
 
@@ -177,7 +174,6 @@ impl Agent {
             .collect()
     }
 
-    /// Task files that belong to it.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         let service = self.0.service.iter().flat_map(|service| &service.files);
         self.0
@@ -203,7 +199,6 @@ impl Agent {
         std::iter::from_fn(|| ready.idle().pop()).find_map(AgentProcess::if_waiting)
     }
 
-    /// Keeps a process for the next conversation.
     pub fn keep(&self, process: AgentProcess) {
         if let Some(ready) = self.0.ready.get() {
             ready.idle().push(process);

@@ -12,7 +12,6 @@ use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 /// Interval of checks of the time limit.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Rows that a process gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AgentRows {
     /// One; its end is the conversation's.
@@ -22,7 +21,6 @@ pub enum AgentRows {
     Many,
 }
 
-/// The server that answers the program.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentServer<'a> {
     /// Address for a program that shares the machine's network.
@@ -46,7 +44,6 @@ pub struct AgentProcess {
     _copies: PrivateFolder,
 }
 
-/// How a program ended its conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentExit {
     pub why: ExitReason,
@@ -65,7 +62,6 @@ pub enum AgentPhase {
     Starting,
     /// Waiting for a completion.
     Waiting,
-    /// Doing its own work.
     Working,
 }
 

@@ -87,7 +87,6 @@ impl RunningService {
         })
     }
 
-    /// Environment variable for its agents.
     pub(super) fn variable(&self) -> Result<(&'static str, &str), String> {
         Ok((VARIABLE, path_text(&self.socket)?))
     }

@@ -11,7 +11,6 @@ use crate::dataset::PromptRow;
 /// Row field in which scorers find the conversation.
 const FIELD: &str = "conversation";
 
-/// Why a turn with tools ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainEnd {
@@ -52,7 +51,6 @@ impl ChainEnd {
         Self::ToolFailed,
         Self::NotRecorded,
     ];
-    /// Ends of conversations with agents.
     pub const OF_AGENTS: [Self; 8] = [
         Self::Answer,
         Self::Truncated,
@@ -64,7 +62,6 @@ impl ChainEnd {
         Self::AgentFailed,
     ];
 
-    /// Name in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -148,7 +145,6 @@ pub struct ToolChain {
     /// Questions of `[score] kind = "state"` and the tool's answers; empty for other kinds.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
-    /// Requests of an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentRecord>>,
 }
@@ -243,7 +239,6 @@ impl ToolChain {
     }
 }
 
-/// The conversation stored in a scored row.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredChain<'a>(&'a Value);
 
@@ -253,7 +248,6 @@ impl<'a> ScoredChain<'a> {
         row.fields.get(FIELD).map(Self)
     }
 
-    /// The environment's failure.
     pub fn failure(self) -> Option<&'a str> {
         self.0.get("failure")?.as_str()
     }
@@ -290,12 +284,10 @@ impl<'a> ScoredChain<'a> {
         Some((all.clone().filter(has_reached).count(), all.count()))
     }
 
-    /// The agent's requests and end.
     pub fn agent(self) -> Option<AgentRecord> {
         AgentRecord::deserialize(self.0.get("agent")?).ok()
     }
 
-    /// A final state by key.
     pub fn state(self, key: &str) -> Option<&'a Value> {
         self.0.get("states")?.get(key)
     }

@@ -9,7 +9,6 @@ use super::toolset::Toolset;
 use crate::dataset::PromptRow;
 use crate::task::functions;
 
-/// A function and the outcome of its calls.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FunctionCheck {
     pub function: String,
@@ -25,7 +24,6 @@ pub enum FunctionFinding {
     Answered(ToolReply),
     /// Two replies to the same call about the same row.
     Differs([ToolReply; 2]),
-    /// The tool failed.
     Failed(String),
 }
 

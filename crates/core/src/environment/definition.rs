@@ -46,7 +46,6 @@ pub(super) enum ToolKind {
     Mcp {
         program: ProgramRules,
         definitions: Option<(String, Value)>,
-        /// The file that lists it.
         listed: Option<String>,
     },
     Python {
@@ -109,7 +108,6 @@ impl ToolKind {
         }
     }
 
-    /// Task files that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own: Vec<&String> = match self {
             Self::Run { file, .. } => vec![file],

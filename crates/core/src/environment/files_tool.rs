@@ -24,7 +24,6 @@ pub(super) struct FilesRules {
     field: String,
     /// Limit of all files together.
     max_bytes: usize,
-    /// Prefix of its functions' names.
     prefix: String,
 }
 

@@ -17,7 +17,6 @@ pub(super) trait LiveTool: Send + Debug {
         None
     }
 
-    /// Whether it answers such questions.
     fn has_state(&self, _question: &StateQuestion) -> bool {
         false
     }
@@ -44,7 +43,6 @@ pub(super) trait LiveTool: Send + Debug {
     }
 }
 
-/// A reply as the tool wrote it.
 #[derive(Debug, Clone)]
 pub(super) struct RawReply {
     pub(super) text: String,
@@ -52,7 +50,6 @@ pub(super) struct RawReply {
     pub(super) seconds: f64,
 }
 
-/// A value with its time of arrival.
 #[derive(Debug)]
 pub(super) struct Timed<T> {
     pub(super) answer: T,

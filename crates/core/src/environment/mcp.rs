@@ -26,7 +26,6 @@ const LATE_GRACE: Duration = Duration::from_secs(1);
 /// JSON-RPC.
 const METHOD_NOT_FOUND: i32 = -32601;
 
-/// A message from the server.
 #[derive(Debug, Deserialize)]
 struct Message {
     id: Option<Value>,
@@ -70,7 +69,6 @@ struct CallResult {
 struct Session {
     server: LineServer,
     next_id: u64,
-    /// Whether its list has changed since.
     list_changed: bool,
 }
 

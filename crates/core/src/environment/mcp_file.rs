@@ -13,7 +13,6 @@ const LISTS: [&str; 2] = ["mcpServers", "servers"];
 const ADDRESSES: [&str; 3] = ["url", "serverUrl", "httpUrl"];
 const OWN_FOLDER: &str = "the server runs in a copy of the task's `files`";
 
-/// A listed server and its program.
 #[derive(Debug)]
 pub(super) struct ListedServer {
     pub(super) name: String,

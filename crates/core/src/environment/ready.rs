@@ -42,7 +42,6 @@ pub(super) enum ReadyTool {
     Files(FilesTool),
     /// A program whose processes serve several conversations in turn.
     Warm(Box<ReadyTool>, Arc<IdleTools>),
-    /// A replayed program.
     Replayed(Arc<RecordedReplies>, Arc<ToolKind>),
 }
 

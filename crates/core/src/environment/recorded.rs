@@ -21,7 +21,6 @@ use crate::task::{Home, Read, TaskError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedConversation {
-    /// The row's id.
     pub row: String,
     /// Answered calls, in order.
     pub calls: Vec<RecordedCall>,
@@ -33,7 +32,6 @@ pub struct RecordedConversation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedCall {
-    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
     pub reply: String,
@@ -70,7 +68,6 @@ impl RecordedConversation {
 /// Replies of one program, for conversations with the calls of a recorded one.
 #[derive(Debug, Default)]
 pub(super) struct RecordedReplies {
-    /// The file, in messages.
     label: String,
     /// A reply depends only on its call.
     is_stateless: bool,
@@ -193,7 +190,6 @@ impl RecordedReplies {
         }
     }
 
-    /// Key of its conversations.
     fn row<'a>(&self, row: &'a str) -> &'a str {
         if self.is_stateless { "" } else { row }
     }

@@ -17,16 +17,13 @@ use crate::task::{Home, Read, Section, TaskError, functions};
 pub(super) struct SqliteRules {
     /// File of statements that create the database; `None`: only the row's.
     database: Option<String>,
-    /// Row field with further statements.
     field: String,
     /// OpenAI's list.
     pub(super) definitions: Value,
     statements: Arc<Statements>,
-    /// Task files.
     pub(super) files: Vec<String>,
 }
 
-/// Statements run by functions, by name.
 type Statements = BTreeMap<String, Statement>;
 
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use crate::task::{Home, Read};
 /// What a program belongs to, for messages and digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
-    /// Name in messages.
     pub(super) name: &'a str,
     /// The program's protocol, for digests.
     pub(super) key: &'a str,
@@ -24,7 +23,6 @@ pub(super) struct ProgramOwner<'a> {
     pub(super) block: &'static str,
 }
 
-/// A program run by a tool or agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
     /// `name` of its `[[tool]]`; `agent` for `[agent]`.
@@ -34,7 +32,6 @@ pub struct ToolProgram {
     /// Block of `task.toml`.
     block: &'static str,
     pub command: Vec<String>,
-    /// Task files that belong to it.
     pub files: Vec<String>,
     /// Executed files outside the task, each with its link targets and interpreter; then its
     /// variables as written.
@@ -51,7 +48,6 @@ pub struct ToolProgram {
     folder: PathBuf,
 }
 
-/// Names and contents.
 pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {

@@ -150,7 +150,6 @@ impl Toolset {
                 .any(|tool| tool.kind.program().is_some())
     }
 
-    /// Task files that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.0
             .rules

@@ -13,13 +13,11 @@ use super::failpoint::{failpoint, torn_write};
 pub enum Access {
     /// This user alone.
     Private,
-    /// Permissions by the umask.
     Umask,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// File and name are on disk when the writer returns.
     Disk,
     /// Readers detect an incomplete file themselves.
     Never,
@@ -70,7 +68,6 @@ pub fn replace_files<'a>(
     renamed
 }
 
-/// A new name beside a file, for its next content.
 fn temporary(path: &Path) -> PathBuf {
     // Two threads may write the same file at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -221,7 +218,6 @@ pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
     })
 }
 
-/// Creates missing folders, with parents.
 pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
     let in_the_way = |error: Error| match error.kind() {
         kind @ (ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => {

@@ -22,7 +22,6 @@ pub use options::{
 };
 pub use rope::RopeScaling;
 
-/// Supported decoder families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
@@ -50,7 +49,6 @@ pub enum Architecture {
     GptOss,
 }
 
-/// Attention matrices with a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
     Absent,
@@ -306,7 +304,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Options that differ between families.
     fn options(&self, architecture: Architecture) -> Result<DecoderOptions, HubError> {
         let options = match architecture {
             Architecture::Qwen3 => DecoderOptions::QWEN3,

@@ -45,7 +45,6 @@ pub enum Role {
     ExpertFactors,
     ExpertGateUp,
     ExpertDown,
-    /// The shared expert and its gate.
     SharedGateUp,
     SharedDown,
     SharedGate,
@@ -74,7 +73,6 @@ pub enum Kind {
     Decay,
 }
 
-/// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSpec {
     pub role: Role,
@@ -99,7 +97,6 @@ pub struct ModelTensor {
     layer: Option<usize>,
 }
 
-/// Whether full training updates the tensor.
 pub fn is_trained(name: &str) -> bool {
     !name.ends_with(".layer_scalar")
 }
@@ -133,7 +130,6 @@ impl TensorSpec {
         &self.shape[..dimensions.unwrap_or(3)]
     }
 
-    /// Elements of all copies.
     pub fn count(&self) -> usize {
         self.copies * self.shape().iter().product::<usize>()
     }
@@ -157,7 +153,6 @@ impl ModelTensor {
             .map_or(own.clone(), |layer| format!("blk.{layer}.{own}"))
     }
 
-    /// Whether its rows are queries or keys.
     pub fn is_query_or_key(&self) -> bool {
         ["attn_q", "attn_k"].contains(&self.spec.gguf)
     }
@@ -205,7 +200,6 @@ impl ModelConfig {
         specs
     }
 
-    /// Tensors of a layer, or those outside the layers.
     pub fn tensors_of(&self, layer: Option<usize>) -> Vec<TensorSpec> {
         layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer))
     }

@@ -17,10 +17,8 @@ pub struct LocalModel {
 /// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
-    /// Compiled into the binary.
     Embedded,
     Folder,
-    /// Stored in the Hugging Face cache.
     Cache,
 }
 

@@ -39,14 +39,12 @@ pub enum PullError {
         "HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN"
     )]
     TokenInClear { endpoint: String },
-    /// An error status of the server.
     #[error("{url}: the server answered {status}; {remedy}")]
     Refused {
         url: String,
         status: u16,
         remedy: String,
     },
-    /// Unreachable, stalled or disconnected.
     #[error("{url}: {problem}; run the same command again to continue{hint}")]
     Network {
         url: String,
@@ -56,7 +54,6 @@ pub enum PullError {
     /// The file does not match the model's listing.
     #[error("{file}: {problem}; it was removed: run the same command again")]
     Damaged { file: String, problem: String },
-    /// The listing is incomplete or invalid.
     #[error("{name}: {problem}")]
     Listing { name: String, problem: String },
     /// An error of the file system.
@@ -70,7 +67,6 @@ pub enum PullError {
     /// Another process downloads the same file.
     #[error("{path} is being fetched by another process; wait for it, or end it")]
     Busy { path: PathBuf },
-    /// The configuration is unreadable or unsupported.
     #[error("{0}")]
     Hub(#[from] super::HubError),
 }
@@ -81,9 +77,7 @@ pub struct PullSettings {
     pub endpoint: String,
     /// `HF_TOKEN`. Only sent to the endpoint, not along redirects to others, and never shown.
     pub token: Option<String>,
-    /// Folder of the cache.
     pub cache: PathBuf,
-    /// A branch, tag or commit.
     pub revision: String,
     /// Maximum silence of the server.
     pub stall: Duration,

@@ -34,7 +34,6 @@ const TOKENIZER_FILES: &[&str] = COMPANIONS.split_at(2).1;
 /// A located model; files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
-    /// Name as requested.
     pub name: String,
     files: Files,
     /// Folder of an adapter with its own tokenizer or template.
@@ -48,7 +47,6 @@ enum Files {
 }
 
 impl ModelSource {
-    /// Reads nothing.
     pub fn at(name: &str, folder: &Path) -> Self {
         Self {
             name: name.to_owned(),

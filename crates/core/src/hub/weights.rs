@@ -26,7 +26,6 @@ pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("I64", 8),
 ];
 
-/// A tensor in a safetensors header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorEntry {
     /// Such as `model.layers.0.mlp.up_proj.weight`.

@@ -22,7 +22,6 @@ pub enum CheckError {
 
 #[derive(Debug, Clone, Copy)]
 pub struct CheckSize {
-    /// Repetitions of each question.
     pub repeats: usize,
     /// Whether to test reverse order and injected instructions.
     pub is_probing: bool,
@@ -93,7 +92,6 @@ fn answers<'a>(
     labels.iter().map(labelled).collect()
 }
 
-/// Grades of one pass over all answers.
 type Pass = Vec<Result<Vec<Grade>, String>>;
 
 fn check_judge(

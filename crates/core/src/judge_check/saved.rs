@@ -27,21 +27,18 @@ pub struct JudgeCheck {
     pub part: Option<String>,
     pub model: String,
     pub base_url: String,
-    /// Digest of a local model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_digest: Option<String>,
     /// Digest of server, model and criteria; a change makes another judge.
     pub rubric_digest: String,
     /// RFC 3339.
     pub date: String,
-    /// Answers with label and grade.
     pub answers: usize,
     /// Answers with a label, without a grade.
     pub unanswered: usize,
     pub criteria: Vec<CriterionCheck>,
     /// Share of marks equal in all repetitions; `None` without repetitions.
     pub repeated: Option<Interval>,
-    /// Repetitions of each question.
     pub repeats: usize,
     /// Effect of reversing criteria and compared answers.
     pub order: Option<Shift>,

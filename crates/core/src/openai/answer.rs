@@ -20,7 +20,6 @@ pub enum Finish {
     /// A stop token or a `stop` string.
     Stop,
     Length,
-    /// Tool calls.
     ToolCalls,
 }
 
@@ -51,7 +50,6 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// Text and calls of a completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// Content of a leading think block.
@@ -96,7 +94,6 @@ pub(super) fn chat_log_prob(
     whole
 }
 
-/// Fields shared by all chunks of an answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub api: Api,
@@ -150,7 +147,6 @@ impl Answer {
         }
     }
 
-    /// The whole answer.
     pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
         if self.api == Api::Generate {
             return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
@@ -212,7 +208,6 @@ impl Answer {
         )
     }
 
-    /// Chunk of a call's arguments.
     pub fn arguments_chunk(&self, index: usize, number: usize, arguments: &str) -> Json {
         self.tool_chunk(
             index,
@@ -227,7 +222,6 @@ impl Answer {
         ])
     }
 
-    /// Final chunk of a completion.
     pub fn last_chunk(&self, index: usize, finish: Finish) -> Json {
         self.chunk(vec![match self.api {
             Api::Chat | Api::Responses => {

@@ -17,7 +17,6 @@ pub use turns::message as chat_message;
 
 use serde_json::{Value as Json, json};
 
-/// An error in the API's format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -27,7 +26,6 @@ pub struct ApiError {
     /// Machine-readable.
     pub code: Option<&'static str>,
     pub message: String,
-    /// The offending field.
     pub parameter: Option<String>,
     /// Value of `Retry-After`.
     pub retry_seconds: Option<u32>,
@@ -59,7 +57,6 @@ impl ApiError {
         }
     }
 
-    /// The response body.
     pub fn json(&self) -> Json {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}})
     }

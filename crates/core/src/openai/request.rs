@@ -47,7 +47,6 @@ pub struct GenerationRequest {
     /// Index of the first sample in the seed's random stream (our extension).
     pub first_sample: u32,
     pub seed: Option<u64>,
-    /// Stop strings.
     pub stop: Vec<String>,
     /// vLLM's extension.
     pub stop_token_ids: Vec<u32>,
@@ -93,7 +92,6 @@ pub struct GenerationRequest {
     pub repeated: Map<String, Json>,
 }
 
-/// Chat template options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestedTemplate {
     /// Switches reasoning; `None`: the server's default.
@@ -141,9 +139,7 @@ pub struct Tools {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
-    /// Requires a call.
     Required,
-    /// One call of this function.
     Function(String),
 }
 
@@ -179,7 +175,6 @@ impl GenerationRequest {
         }
     }
 
-    /// Parses requests of the APIs that share field names.
     fn parse_fields(api: Api, fields: &Fields<'_>) -> Result<Self, ApiError> {
         fields.check_names(api)?;
         fields.refuse_what_is_not_done()?;
@@ -515,7 +510,6 @@ impl<'b> Fields<'b> {
         Ok(count)
     }
 
-    /// Options of the chat template.
     fn template(&self, effort: Option<&Json>) -> Result<Box<RequestedTemplate>, ApiError> {
         const SWITCH: &str = "enable_thinking";
         const NAME: &str = "chat_template_kwargs.enable_thinking";

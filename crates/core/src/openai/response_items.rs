@@ -20,7 +20,6 @@ pub struct ResponseItems {
     sequence: usize,
 }
 
-/// The item being written.
 #[derive(Debug)]
 enum OpenItem {
     Thought(String),
@@ -41,7 +40,6 @@ impl ResponseItems {
         }
     }
 
-    /// Opening events.
     pub fn begin(&mut self) -> Vec<Json> {
         ["response.created", "response.in_progress"]
             .map(|kind| {
@@ -81,7 +79,6 @@ impl ResponseItems {
         events
     }
 
-    /// Begins a call.
     pub fn call(&mut self, name: &str) -> Vec<Json> {
         self.opened(
             |_| false,
@@ -92,7 +89,6 @@ impl ResponseItems {
         )
     }
 
-    /// Continues a call's arguments.
     pub fn arguments(&mut self, text: &str) -> Vec<Json> {
         if let Some(OpenItem::Call { arguments, .. }) = &mut self.open {
             arguments.push_str(text);
@@ -131,7 +127,6 @@ impl ResponseItems {
         events
     }
 
-    /// Final event of a failed answer.
     pub fn failed(&mut self, why: &str) -> Json {
         let mut response = self.response("failed", None);
         response["error"] = json!({"code": "server_error", "message": why});

@@ -13,12 +13,10 @@ use crate::format::{amount, bytes, duration, percent, percent_interval};
 /// How much a line matters, and which side of a comparison it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// A step of a run, or a detail of a report.
     Step,
     Info,
     Base,
     Trained,
-    /// A request or a note.
     Request,
     Good,
     Warning,
@@ -47,7 +45,6 @@ pub enum Block {
     Table(Table),
 }
 
-/// A value with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     pub name: &'static str,
@@ -89,7 +86,6 @@ pub struct Row {
 pub enum Cell {
     Rate {
         value: f64,
-        /// Of 95%.
         interval: Option<[f64; 2]>,
         /// Where it differs from that of the table.
         n: Option<usize>,
@@ -101,7 +97,6 @@ pub enum Cell {
     /// With so many decimals.
     Number(f64, usize),
     Text(String),
-    /// With what qualifies it.
     Noted(Box<Cell>, String),
     /// Why the value is not known.
     Unknown(&'static str),

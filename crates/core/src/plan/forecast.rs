@@ -29,7 +29,6 @@ pub struct Forecast {
     pub data: Option<DataShape>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_lengths: Option<CompletionLengths>,
-    /// Of each rank.
     pub memory: Memory,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
@@ -59,7 +58,6 @@ pub struct Size {
     pub device: String,
     pub steps: u64,
     pub parameters: usize,
-    /// Trained parameters.
     pub trainable: usize,
 }
 
@@ -131,7 +129,6 @@ impl Forecast {
         page
     }
 
-    /// All of it.
     pub fn page(&self) -> Vec<Block> {
         let preflight = self.preflight.as_ref();
         let preflight = preflight.map(|found| found.page("add --sample"));

@@ -284,7 +284,6 @@ fn parts(
         .collect()
 }
 
-/// Parts that exist for the whole run.
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;

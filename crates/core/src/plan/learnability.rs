@@ -31,7 +31,6 @@ pub struct GroupOutcome {
     pub tiers: Vec<Tier>,
 }
 
-/// The sampled groups of a learnability check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signal {
     /// One per prompt.
@@ -40,7 +39,6 @@ pub struct Signal {
     pub tiers: [usize; 3],
     /// Completions truncated at the token limit.
     pub truncated: usize,
-    /// Failed completions by class.
     pub failures: BTreeMap<FailureClass, usize>,
     /// Tokens of each completion, by group.
     pub lengths: Vec<Vec<usize>>,
@@ -66,7 +64,6 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Whether every row can be guided.
     fn helps(&self) -> bool {
         self.is_distilled
             || self.is_on
@@ -157,10 +154,8 @@ pub struct OtherGroupSize {
 /// The output of `--plan --sample`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
-    /// Sampled prompts.
     pub prompts: usize,
     pub completions_per_prompt: usize,
-    /// The share of mixed groups.
     pub informative: f64,
     /// 95% Wilson interval.
     pub informative_interval: [f64; 2],
@@ -171,7 +166,6 @@ pub struct SignalReport {
     pub all_min: f64,
     /// The share of other groups with equal rewards.
     pub all_equal: f64,
-    /// A smaller and a larger one.
     pub other_group_sizes: Vec<OtherGroupSize>,
     pub tiers: TierShares,
     /// Which tiers the mixed groups mix, most groups first.

@@ -39,7 +39,6 @@ pub use memory::{
 pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
-/// The shape of the task's data, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataShape {
@@ -96,7 +95,6 @@ fn step_rows(
     groups * (prompt_tokens + completions * completion_tokens + later)
 }
 
-/// The number of trained parameters.
 pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let shape = ModelShape::from_config(model);
     let of_experts = if config.lora_experts {

@@ -14,7 +14,6 @@ use crate::score::{ScoreError, Scorer, Task};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// Whether they can be read.
     PromptSets,
     ExpectedAnswers,
     Leakage,
@@ -73,11 +72,9 @@ pub enum Severity {
 pub struct PreflightFinding {
     pub check: Check,
     pub severity: Severity,
-    /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// The findings of the preflight checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preflight {
     /// Errors first.
@@ -335,7 +332,6 @@ impl Preflight {
     }
 }
 
-/// Titles of checks, comma-separated.
 pub fn titles(checks: impl IntoIterator<Item = Check>) -> String {
     checks
         .into_iter()

@@ -5,9 +5,7 @@ use crate::hub::{KeysValues, Kind, Mixer, ModelConfig, ModelSource, Role, Tensor
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
-    /// All weights.
     pub parameters: usize,
-    /// Weights of the layers' matrices.
     pub layer_matrices: usize,
     /// Of these, all but the experts that a token does not use.
     pub active_matrices: usize,

@@ -74,7 +74,6 @@ pub struct Time {
     /// Includes the test set before and after.
     pub eval_seconds: f64,
     pub total_seconds: f64,
-    /// For training.
     pub sampled_tokens: f64,
     /// With a gradient, prompts included.
     pub training_tokens: f64,

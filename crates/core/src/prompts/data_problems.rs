@@ -96,7 +96,6 @@ pub fn data_problems(
     unusable
 }
 
-/// Later turns of conversations as rows.
 fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
     let turns = |row: &PromptRow| {
         row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
@@ -177,9 +176,7 @@ fn easy_conversation(
 pub struct TriedAnswers {
     /// Scored per set.
     pub answers: usize,
-    /// Rows they are scored on.
     pub rows: usize,
-    /// Rows of the set.
     pub all_rows: usize,
 }
 

@@ -22,11 +22,9 @@ pub struct HandConversation<S = Arc<Scorer>> {
     task: Task,
     scorer: S,
     row: PromptRow,
-    /// The row at the current turn.
     turn: PromptRow,
     environment: Environment,
     definitions: Value,
-    /// Scored earlier turns.
     earlier: Vec<HandChain>,
     written: HandChain,
 }

@@ -42,7 +42,6 @@ pub struct ComparedPrompt {
     pub records: Vec<usize>,
 }
 
-/// The differences between two evals and their significance.
 #[derive(Debug, Clone)]
 pub struct PairedComparison {
     /// Index of the eval before.
@@ -206,7 +205,6 @@ impl Versus {
         own.next_back().unwrap_or_default()
     }
 
-    /// Prompts with their comments.
     pub fn comment_rows(&self) -> BTreeMap<&str, String> {
         self.comments
             .keys()
@@ -281,7 +279,6 @@ impl Versus {
         })
     }
 
-    /// The answer of an eval to a prompt of the list.
     pub fn record(&self, prompt: &ComparedPrompt, eval: usize) -> Option<&EvalRecord> {
         self.evals
             .get(eval)?
@@ -318,7 +315,6 @@ impl Versus {
         })
     }
 
-    /// The failure groups of each eval, as JSON.
     pub fn failures(&self) -> Vec<Value> {
         let of = |eval: &EvalResult| {
             let mut document = json!(FailureGroups::for_eval(eval));
@@ -382,7 +378,6 @@ impl PairedComparison {
         )
     }
 
-    /// The compared metrics.
     pub fn metrics(&self) -> impl Iterator<Item = &MetricComparison> {
         std::iter::once(&self.valid).chain(&self.exact)
     }
@@ -402,7 +397,6 @@ impl PairedComparison {
         }
     }
 
-    /// The number of prompts with an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         match outcome {
             Outcome::Fixed => self.valid.comparison.fixed,

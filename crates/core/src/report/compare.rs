@@ -25,7 +25,6 @@ pub struct RunComparison {
     rows: Vec<RunRow>,
     /// Keys that differ, with each run's value.
     pub config: Vec<(String, Vec<Value>)>,
-    /// Files of the frozen tasks that differ.
     pub task_files: Vec<String>,
     /// Every metric, with each run's value at its last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
@@ -253,7 +252,6 @@ impl RunComparison {
     }
 }
 
-/// Keys that differ, with each run's value.
 pub(super) fn different_keys(runs: &[&RunFile]) -> Vec<(String, Vec<Value>)> {
     let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.config.values()).collect();
     let Some(first) = configs.first() else {
@@ -274,7 +272,6 @@ pub(super) fn different_keys(runs: &[&RunFile]) -> Vec<(String, Vec<Value>)> {
         .collect()
 }
 
-/// Files of the frozen tasks that differ.
 pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
     let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.task_files.keys()).collect();
     let differs = |name: &&String| {

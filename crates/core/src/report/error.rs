@@ -14,7 +14,6 @@ pub enum ReportError {
     Task(#[from] TaskError),
     #[error("{0}")]
     Dataset(#[from] DatasetError),
-    /// A defect of the program.
     #[error("cannot render HTML: {0}")]
     Template(#[from] minijinja::Error),
     /// Evals of different prompts or tasks.

@@ -17,7 +17,6 @@ pub(super) struct TaskSection<'r> {
     pub(super) name: &'r str,
     /// Its metrics and evals under the names that the only task has.
     pub(super) history: Cow<'r, RunState>,
-    /// The eval that represents the trained model.
     pub(super) result: Option<&'r Eval>,
     pub(super) pair: Option<EvalPair>,
 }
@@ -95,7 +94,6 @@ pub(super) fn result_page(report: &Report, result: &Eval, pair: Option<&EvalPair
     verdict.chain(tables(&result.set, &evals)).collect()
 }
 
-/// The name of the trained model's eval.
 fn result_name(result: &Eval) -> String {
     if result.step == 0 {
         "best checkpoint: step 0 (the base)".to_owned()

@@ -42,7 +42,6 @@ pub struct EvalId {
 #[derive(Debug, Clone, Default)]
 pub struct EvalResult {
     pub id: EvalId,
-    /// The heading of its column in tables.
     pub name: String,
     /// One per completion.
     pub records: Vec<EvalRecord>,
@@ -60,7 +59,6 @@ pub struct EvalResult {
     pub task_digest: String,
     /// How its prompts differ from the task's own; empty where they do not.
     pub prompts: String,
-    /// Prompt rows by id.
     pub rows: BTreeMap<String, PromptRow>,
 }
 

@@ -16,7 +16,6 @@ use crate::task::{split_task_metric, split_task_set, task_metric};
 
 type MetricText = fn(f64) -> String;
 
-/// The metrics in a step's text.
 pub const STEP_METRICS: [(&str, MetricText); 11] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| {
@@ -291,7 +290,6 @@ pub fn guard_text(guard: &Guard, base: Option<&Guard>) -> String {
     )
 }
 
-/// The rates of an eval in one line.
 pub fn rates(summary: &EvalSummary) -> String {
     let exact = summary.exact.map_or_else(String::new, |exact| {
         format!("  exact {:>6}", percent(exact))

@@ -19,7 +19,6 @@ const MAX_VALUES: usize = 12;
 /// In characters: a longer value is a text.
 const MAX_VALUE_CHARS: usize = 40;
 
-/// The failures of one eval, in groups that overlap.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct FailureGroups {
     pub completions: usize,
@@ -147,7 +146,6 @@ impl FailureGroups {
         }
     }
 
-    /// The title of a table.
     pub fn title(&self, eval: &str) -> String {
         let share = percent(self.failures as f64 / self.completions.max(1) as f64);
         let Self {

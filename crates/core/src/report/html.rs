@@ -31,7 +31,6 @@ use crate::secrets::{redact, visible_letter};
 pub struct Page {
     /// UTF-8.
     pub text: String,
-    /// The number of masked secrets.
     pub masked: usize,
 }
 

@@ -140,7 +140,6 @@ impl Conversation {
         self.call(id, function["name"].as_str().unwrap_or_default(), arguments)
     }
 
-    /// Arguments are JSON in a string.
     fn call(&mut self, id: Option<String>, name: &str, arguments: String) -> Value {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
         self.calls += 1;

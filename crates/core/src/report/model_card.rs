@@ -200,7 +200,6 @@ fn template_kwargs(report: &Report) -> Map<String, Value> {
         .collect()
 }
 
-/// Commands that serve the folder in which the card lies.
 fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> String {
     let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);

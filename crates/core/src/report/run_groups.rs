@@ -105,7 +105,6 @@ pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
     groups.iter().zip(&labels).map(with_digest).collect()
 }
 
-/// The groups of a run.
 pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {
     if by == "tags" && !run.tags.is_empty() {
         return run.tags.clone();
@@ -156,7 +155,6 @@ impl RunGroup<'_> {
         MeanStd::from_values(&self.runs.iter().filter_map(number).collect::<Vec<_>>())
     }
 
-    /// The keys in which its runs differ, with the number of values.
     pub fn different_keys(&self) -> Vec<(String, usize)> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (key, value) in self

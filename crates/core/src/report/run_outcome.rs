@@ -23,7 +23,6 @@ pub struct RunOutcome {
     pub base_is_best: bool,
     /// The standing alert of a policy that is lost: `collapsed` or `diverged`.
     ruin: Option<&'static str>,
-    /// Whether the run has ended.
     ended: bool,
     /// Of each of several tasks, by name; the run's own evals are then none.
     tasks: Vec<(String, RunOutcome)>,
@@ -141,7 +140,6 @@ impl RunOutcome {
         }
     }
 
-    /// Whether anything is known.
     pub fn is_known(&self) -> bool {
         self.base_is_best
             || self.ruin.is_some()

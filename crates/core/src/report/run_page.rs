@@ -14,7 +14,6 @@ use crate::run::events::{Alert, Eval};
 /// What depends on who shows the run.
 #[derive(Debug)]
 pub struct RunContext {
-    /// When it was launched.
     pub launched: String,
     pub folder: String,
     /// `None` if not known yet.
@@ -77,7 +76,6 @@ impl RunRow {
         facts
     }
 
-    /// The verdict against the base.
     pub fn outcome_fact(&self) -> Fact {
         Fact {
             level: self.outcome.level(),
@@ -158,7 +156,6 @@ pub(super) fn summary(report: &Report) -> Vec<Block> {
     .collect()
 }
 
-/// Rates of base and result of each task, with verdicts.
 pub(super) fn results(report: &Report, tasks: &[TaskSection<'_>]) -> Vec<Block> {
     let task = |section: &TaskSection<'_>| {
         let result = section.result?;
@@ -232,7 +229,6 @@ fn text_rows(head: &[&str], rows: impl IntoIterator<Item = [String; 3]>) -> Tabl
     Table::new(head, "l", rows.into_iter().map(row).collect())
 }
 
-/// The rates of evals, a row each.
 pub fn eval_table<'a>(evals: impl IntoIterator<Item = &'a Eval>) -> Table {
     let row = |eval: &Eval| {
         let summary = &eval.summary;

@@ -14,7 +14,6 @@ use crate::task::task_set;
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
 
-/// A run as read from its files.
 #[derive(Debug)]
 pub struct Report {
     pub directory: RunDirectory,
@@ -191,7 +190,6 @@ impl Report {
             .last()
     }
 
-    /// The sum over all steps.
     pub fn computed_seconds(&self) -> f64 {
         self.history.metrics.get("seconds").map_or(0.0, |series| {
             series

@@ -54,7 +54,6 @@ pub const FIELDS: [&str; 30] = [
     "setup",
 ];
 
-/// Fields that are numbers.
 const NUMBERS: [&str; 14] = [
     "step",
     "total_steps",
@@ -110,10 +109,8 @@ pub struct RunRow {
     /// Mean rewards by step.
     pub rewards: Vec<f64>,
     pub checkpoints: Vec<u64>,
-    /// The best checkpoint.
     pub best: Option<u64>,
     pub outcome: RunOutcome,
-    /// Unresolved ones.
     pub alerts: Vec<Alert>,
     /// Secrets masked.
     pub notes: Vec<String>,
@@ -123,7 +120,6 @@ pub struct RunRow {
     pub last_ms: Option<u64>,
 }
 
-/// The evals on one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
     /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
@@ -138,7 +134,6 @@ pub struct EvalSeries {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastValue {
     pub value: Option<f64>,
-    /// The EMA.
     pub smoothed: Option<f64>,
 }
 
@@ -467,7 +462,6 @@ impl RunRow {
     }
 }
 
-/// All keys with their source.
 pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     let row = |(key, value): (String, Value)| {
         let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);

@@ -285,7 +285,6 @@ impl MetricComparison {
             .collect()
     }
 
-    /// The prompts that changed.
     pub fn numbers(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (metric, pairs) = (self.metric, self.n);

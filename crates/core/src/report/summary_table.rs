@@ -13,7 +13,6 @@ use crate::run::{
 };
 use crate::statistics::{Interval, compound};
 
-/// A measure of each eval.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasureRow {
     pub measure: Measure,
@@ -42,7 +41,6 @@ pub fn table(
     render(&page.concat())
 }
 
-/// Evals on one set, one column each, as text.
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     render(&tables(set, evals))
 }
@@ -87,7 +85,6 @@ fn rows(evals: &[&EvalSummary], measures: Vec<(Measure, Value)>) -> Vec<MeasureR
     measures.into_iter().map(row).collect()
 }
 
-/// Rates of completions and of conversations.
 pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
     let has_tools = has(|e| e.tools.is_some());

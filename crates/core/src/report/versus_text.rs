@@ -59,7 +59,6 @@ pub fn versus_rates(versus: &Versus) -> Vec<Block> {
     tables(&versus.evals[0].id.set, &evals)
 }
 
-/// The verdict on each pair, and what qualifies it.
 fn verdicts(versus: &Versus) -> Vec<Block> {
     let mut page = Vec::new();
     for pair in &versus.pairs {

@@ -23,30 +23,25 @@ use super::storage::directory::{RunDirectory, sha256_file};
 use super::storage::pulled::Pulled;
 use crate::files::Checked;
 
-/// A damaged file or line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// Path relative to the run.
     pub file: String,
     /// What is wrong, with the file and the line.
     pub problem: String,
-    /// What relies on it.
     pub affects: &'static str,
 }
 
-/// The outcome of a check of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RunCheck {
     pub damaged: Vec<Damage>,
     /// Files without a checksum, written by older programs: damage cannot be detected.
     pub unverified: Vec<String>,
-    /// Number of intact files.
     pub verified: usize,
 }
 
 const STATE_AFFECTS: &str = "the status of the run, which is read from events.jsonl instead";
 
-/// Describes damage to an eval's answers.
 pub fn eval_damage(run: &Path, eval: &Eval) -> Option<String> {
     check_eval(run, eval)?.err()
 }

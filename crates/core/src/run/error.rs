@@ -6,7 +6,6 @@ use crate::format::short_id;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// An error of the operating system.
     #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.source))]
     Io {
         /// Verb phrase.
@@ -16,7 +15,6 @@ pub enum RunError {
     },
     #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs", .path.display())]
     NotARun { path: PathBuf },
-    /// A file of a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer {
         path: PathBuf,
@@ -24,7 +22,6 @@ pub enum RunError {
         /// The newest supported version.
         known: u64,
     },
-    /// A file with invalid contents.
     #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
     Malformed {
         path: PathBuf,
@@ -84,7 +81,6 @@ pub enum RunError {
         query: String,
         /// Column, from 1.
         column: usize,
-        /// The expected content.
         expected: &'static str,
     },
     #[error("no run `{name}` in {searched}{}", if .near.is_empty() { "; `grpo-tui runs list` lists the runs" } else { near })]
@@ -118,23 +114,16 @@ pub enum RunError {
         standing: String,
     },
     #[error("{message}")]
-    Refused {
-        path: PathBuf,
-        /// The worker's message.
-        message: String,
-    },
+    Refused { path: PathBuf, message: String },
     #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
     NoAnswer { path: PathBuf, seconds: u64 },
-    /// Slurm's commands are missing.
     #[error(
         "{program} was not found: Slurm's commands are missing here; run this on a login node of the cluster, or compute here (without --slurm)"
     )]
     NoSlurm { program: &'static str },
     #[error("{program}: {message}; {}", slurm_remedy(program))]
     Slurm {
-        /// Name of a Slurm command.
         program: &'static str,
-        /// Slurm's message.
         message: String,
     },
     /// A worker could not be started, or exited before it was ready.

@@ -111,7 +111,6 @@ impl Query {
         }
     }
 
-    /// The fields it refers to.
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::And(queries) | Self::Or(queries) => {

@@ -13,27 +13,22 @@ use super::installed::{interpreter_words, located, path_of};
 use super::trust_notes::ProgramDigest;
 use crate::files;
 
-/// Nested interpreters.
 const MAX_INTERPRETERS: usize = 8;
 /// Bytes of a script searched for its interpreter.
 const MAX_LINE_BYTES: usize = 4_096;
 const PIECE: usize = 1 << 20;
 
-/// A program named by a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundProgram {
-    /// Name in the task.
     pub(super) name: String,
     /// The program, unless it is a task file, then its interpreters.
     pub(super) files: Vec<FoundFile>,
     is_of_task: bool,
 }
 
-/// An executed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FoundFile {
     pub(super) path: PathBuf,
-    /// Path with links resolved.
     pub(super) real: PathBuf,
     pub(super) is_script: bool,
     /// SHA-256 in hex.

@@ -29,7 +29,6 @@ use super::root::OwnFiles;
 use super::usage::{Limits, Processes, Usage};
 use super::{landlock, loopback, priority, root, seccomp};
 
-/// Argument that makes this binary a launcher.
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
@@ -251,7 +250,6 @@ fn kill_all(processes: &Processes, is_strong: bool, program: Pid) {
     }
 }
 
-/// Kills all current processes.
 fn kill_everything(processes: &Processes, is_strong: bool, program: Pid) {
     if is_strong && getpid() == Pid::INIT {
         // SAFETY: as process 1 of a namespace this one reaches all others in it, and no other.

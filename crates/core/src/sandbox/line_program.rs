@@ -22,7 +22,6 @@ pub(crate) struct LineProgram {
 /// Why there is no line.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// How the program ended.
     Ended(String),
     /// Timeout or cancellation.
     Late,

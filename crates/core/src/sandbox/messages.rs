@@ -27,7 +27,6 @@ pub(super) struct Launch {
     pub(super) arguments: Vec<String>,
     /// Contains the program's files; it runs here, or in a folder that shows them.
     pub(super) folder: PathBuf,
-    /// The whole environment.
     pub(super) environment: BTreeMap<String, OsString>,
     /// Readable besides system programs.
     pub(super) visible: Vec<PathBuf>,
@@ -35,7 +34,6 @@ pub(super) struct Launch {
     pub(super) writable: Option<PathBuf>,
     /// Of each process, and in use by all; 0: no limit.
     pub(super) memory_mib: u64,
-    /// Processes and threads in total.
     pub(super) max_processes: u64,
     /// Whether it gets a loopback port in its network, passed after [`Reply::Started`].
     pub(super) has_port: bool,
@@ -56,7 +54,6 @@ pub(super) enum Limit {
     Processes,
 }
 
-/// A message from an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Started,
@@ -64,7 +61,6 @@ pub(super) enum Reply {
     Ended(Ended),
 }
 
-/// Sends a length-prefixed message.
 pub(super) fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).map_err(|_| ErrorKind::InvalidInput)?;

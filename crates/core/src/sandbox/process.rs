@@ -51,7 +51,6 @@ pub(crate) struct Process {
     _home: Option<PrivateFolder>,
 }
 
-/// The program of a process.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) program: ProgramPath,
@@ -82,7 +81,6 @@ impl From<PathBuf> for ProgramPath {
     }
 }
 
-/// Restrictions of a program.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) level: Level,
@@ -104,7 +102,6 @@ pub(crate) struct Sandbox {
 pub(crate) enum WaitOutcome {
     /// Bytes were read or written.
     Some,
-    /// End of output.
     Ended,
     /// Timeout or cancellation.
     Late,
@@ -235,7 +232,6 @@ impl Process {
         self.closes_input = true;
     }
 
-    /// Unconsumed output.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }
@@ -367,7 +363,6 @@ impl Process {
         }
     }
 
-    /// The tail of its standard error.
     pub(crate) fn complaint(&mut self) -> String {
         self.read_complaint();
         String::from_utf8_lossy(&self.complaint).into_owned()

@@ -293,7 +293,6 @@ impl Drop for Attacked {
     }
 }
 
-/// Result of a row on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tried {
     pub name: &'static str,

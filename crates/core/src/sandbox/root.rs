@@ -104,7 +104,6 @@ struct Tree {
 /// Mounts and links carried over from the old root.
 struct OldRoot {
     trees: Vec<Tree>,
-    /// Targets, and names in the new root.
     links: Vec<(PathBuf, &'static str)>,
 }
 
@@ -179,7 +178,6 @@ pub(super) fn enter(
     Ok(chdir("/")?)
 }
 
-/// Copies a folder of files and folders.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -234,7 +232,6 @@ fn old_root(visible: &[PathBuf], files: Option<OwnFiles<'_>>) -> Result<OldRoot>
 }
 
 impl OwnFiles<'_> {
-    /// Clones the entries of one of its folders.
     fn add_to(self, trees: &mut Vec<Tree>, within: &Path, read_only: u64) -> Result<()> {
         for entry in fs::read_dir(self.folder.join(within))? {
             let name = within.join(entry?.file_name());

@@ -13,7 +13,6 @@ use crate::files::{self, Access};
 const LOCK: &str = "lock";
 const WORK: &str = "work";
 
-/// A new folder with an unpredictable name.
 #[derive(Debug)]
 pub(crate) struct PrivateFolder {
     folder: PathBuf,

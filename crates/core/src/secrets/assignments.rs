@@ -18,7 +18,6 @@ const NAMES: [&str; 10] = [
     "credential",
 ];
 
-/// Length of a value.
 const MIN_CHARS: usize = 16;
 
 /// Entropy in bits per character: English words have about 3, random base64 of this length above

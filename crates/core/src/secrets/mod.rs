@@ -21,7 +21,6 @@ const MAX_BYTES: usize = 8192;
 pub struct Secret {
     /// Shown to users: `GitHub token`.
     pub rule: &'static str,
-    /// Byte range.
     pub place: Range<usize>,
     /// First four characters and the length: all that may be shown.
     pub masked: String,

@@ -36,9 +36,7 @@ pub(crate) struct Settings {
     /// Limit for slow steps; far above the time of `max_steps` usual ones.
     pub(crate) seconds: f64,
     pub(crate) max_rows: usize,
-    /// All values of a result.
     pub(crate) result_kib: usize,
-    /// One text or blob.
     pub(crate) value_kib: i32,
 }
 
@@ -79,7 +77,6 @@ impl Cell {
     }
 }
 
-/// Serialises in SQL notation.
 fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))
 }
@@ -117,7 +114,6 @@ pub(crate) struct TableColumns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    /// Declared type, and whether it is a key.
     pub(crate) about: String,
 }
 
@@ -194,7 +190,6 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens a copy of an image.
     pub(crate) fn from_image(image: &[u8]) -> Result<Self, Failure> {
         let mut database = Self::new("")?;
         let copy = |database: &mut Self| -> rusqlite::Result<()> {
@@ -211,7 +206,6 @@ impl Database {
         Ok(database)
     }
 
-    /// Serialises the whole database.
     pub(crate) fn into_image(mut self) -> Result<Vec<u8>, Failure> {
         let connection = &mut self.connection;
         // SQLite reads the page count by a pragma.
@@ -268,7 +262,6 @@ impl Database {
         found
     }
 
-    /// Runs further statements of a schema.
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {

@@ -22,7 +22,6 @@ pub enum Metric {
     Exact,
     Tolerant,
     Parse,
-    /// The mean reward.
     Reward,
 }
 

@@ -81,7 +81,6 @@ pub struct SweepTask {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRun {
-    /// Its place.
     pub setting: usize,
     pub seed: u64,
     /// `None`: not started.
@@ -100,7 +99,6 @@ impl Sweep {
             .collect()
     }
 
-    /// The names of their folders.
     pub fn task_names(&self) -> String {
         let names = self
             .tasks()
@@ -175,7 +173,6 @@ impl Sweep {
     }
 }
 
-/// The folder of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweepFolder {
     path: PathBuf,
@@ -238,7 +235,6 @@ impl SweepFolder {
         }
     }
 
-    /// All sweeps, by name, unread.
     pub fn list(run_folders: &RunFolders) -> Vec<Self> {
         let entries = run_folders
             .roots()
@@ -266,7 +262,6 @@ impl SweepFolder {
             .into_owned()
     }
 
-    /// The folder of its runs.
     pub fn runs(&self) -> &Path {
         self.path
             .parent()

@@ -17,7 +17,6 @@ use crate::statistics::{OverRuns, Spread, over_runs};
 /// The title of [`SettingRow::latest`].
 pub const LAST_RATES: &str = "last valid, exact";
 
-/// The phase of a sweep's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
     /// Not started.
@@ -42,7 +41,6 @@ pub struct RunOfSweep {
     pub measured: Option<MeasuredRun>,
 }
 
-/// A setting with its runs.
 #[derive(Debug, Clone)]
 pub struct SettingRow {
     pub label: String,
@@ -103,7 +101,6 @@ impl RunPhase {
         matches!(self, Self::Pruned(_) | Self::Finished | Self::Failed(_))
     }
 
-    /// In a word or two.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Planned => "not started",
@@ -163,7 +160,6 @@ impl SettingRow {
         }
     }
 
-    /// The runs that have begun.
     pub fn measured(&self) -> impl Iterator<Item = &MeasuredRun> {
         self.runs.iter().filter_map(|run| run.measured.as_ref())
     }
@@ -172,7 +168,6 @@ impl SettingRow {
         self.runs.iter().all(|run| run.phase == RunPhase::Finished)
     }
 
-    /// A number of each run over the runs that have it.
     pub fn over(&self, of: impl Fn(&MeasuredRun) -> Option<f64>) -> Option<OverRuns> {
         over_runs(&self.measured().filter_map(of).collect::<Vec<_>>())
     }
@@ -463,7 +458,6 @@ impl SweepTable {
         )
     }
 
-    /// For a terminal.
     pub fn text(&self) -> String {
         let mut rows = vec![self.titles()];
         rows.extend(self.cells());

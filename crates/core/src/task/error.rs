@@ -40,7 +40,6 @@ pub enum TaskError {
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
         label: String,
-        /// Key with its table.
         key: String,
         example: &'static str,
     },

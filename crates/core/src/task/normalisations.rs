@@ -20,7 +20,6 @@ choices! {
         Trim = "trim",
         /// White space at the ends, and its amount inside.
         Whitespace = "whitespace",
-        /// Notation of calendar dates.
         Date = "date",
         /// Numbers in strings are parsed.
         Number = "number",

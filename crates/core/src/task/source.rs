@@ -35,7 +35,6 @@ impl Home {
         }
     }
 
-    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Read<Vec<(String, Vec<u8>)>> {
         let read = |name: &N| {
             let name = name.as_ref();
@@ -66,7 +65,6 @@ impl Home {
             .map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
     }
 
-    /// Name and text of the file that a key names.
     pub(crate) fn file_of(
         &self,
         section: &Section<'_>,

@@ -156,7 +156,6 @@ impl TaskFiles {
         self.home.label(file)
     }
 
-    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(
         &self,
         names: &[N],

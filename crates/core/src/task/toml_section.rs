@@ -28,7 +28,6 @@ impl Source<'_> {
     }
 }
 
-/// A table with known keys.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     source: Source<'a>,
@@ -74,7 +73,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The whole file.
     pub(crate) fn text(&self) -> &'a str {
         self.source.text
     }
@@ -113,7 +111,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of these values by name.
     pub(crate) fn choice<T, const N: usize>(
         &self,
         key: &str,
@@ -192,7 +189,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A finite number, integers included.
     pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
         let (text, offset) = match self.get(key) {
             None => return Ok(None),

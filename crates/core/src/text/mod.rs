@@ -37,7 +37,6 @@ pub use train_bpe::{
 };
 pub use transcript::{TemplateInput, Transcript, check_continuation};
 
-/// A turn of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.

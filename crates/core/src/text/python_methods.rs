@@ -5,7 +5,6 @@ use minijinja::{Error, ErrorKind, State, Value, filters};
 
 use super::python_repr::python_str;
 
-/// Calls a method of a string, list or mapping.
 pub(super) fn call(
     state: &mut State,
     value: &Value,

@@ -29,7 +29,6 @@ const USUAL_TOKENS: [&str; 7] = [
 /// The only other template that transformers selects by itself.
 const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
 
-/// A compiled chat template with its special tokens.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
@@ -151,12 +150,10 @@ impl ChatTemplate {
         }
     }
 
-    /// This template and the one for tools.
     fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.tool_use.as_deref())
     }
 
-    /// Source of a separate template for tools.
     pub fn tool_use_source(&self) -> Option<&str> {
         self.tool_use.as_deref().map(Self::source)
     }
@@ -200,7 +197,6 @@ impl ChatTemplate {
         }
     }
 
-    /// Marks of its think blocks.
     pub(super) fn think_marks(&self) -> &'static ThinkMarks {
         let sources: String = self.each().map(Self::source).collect();
         ThinkMarks::for_template(&sources)

@@ -515,7 +515,6 @@ impl Tokenizer {
         }
     }
 
-    /// The token as spelled in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

@@ -12,7 +12,6 @@ const MAX_BYTES: usize = 256 << 20;
 /// Longest token; published ones stay below 600 bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 16;
 
-/// Bounds the growth of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpansionBound {
     encode: f64,

@@ -28,7 +28,6 @@ pub struct TemplateInput<'a> {
 pub struct Transcript {
     /// Messages with placeholders for answers and results.
     messages: Vec<Message>,
-    /// The rendered messages.
     rendered: String,
     answers: usize,
     results: usize,
@@ -54,7 +53,6 @@ impl Transcript {
         }
     }
 
-    /// The next prompt.
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
@@ -202,7 +200,6 @@ impl Transcript {
     }
 }
 
-/// Texts of the stop tokens.
 fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
     tokenizer
         .stop_ids()

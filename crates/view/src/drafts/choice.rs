@@ -205,7 +205,6 @@ fn choices<T: Drafted>(
     })
 }
 
-/// Withdraws the offer of a file.
 fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
     let drafts = &mut shared.drafts;
     let place = drafts

@@ -13,7 +13,6 @@ use crate::screens::Screen;
 use crate::task::TASK_FILE;
 use crate::task_files;
 
-/// The contents of a draft's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The path of the task's file when the draft was written.
@@ -31,13 +30,11 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct Location {
     pub title: String,
-    /// The current text there.
     pub current: String,
     /// How it has changed since the draft was written.
     pub note: Option<String>,
 }
 
-/// A draft from an earlier session.
 #[derive(Debug, Clone)]
 pub struct Offer {
     pub file: PathBuf,
@@ -114,7 +111,6 @@ impl Writer {
         locked(&self.queue).push_back(changes);
     }
 
-    /// Writes everything queued.
     pub(super) fn write_queued(&self) {
         let _turn = locked(&self.turn);
         let change = |(path, content): &(PathBuf, Option<String>)| match content {

@@ -63,7 +63,6 @@ impl Place {
 #[derive(Default)]
 pub struct Content<'a> {
     pub title: String,
-    /// The key that focuses the pane, at the right of the title.
     pub key: String,
     /// In the lower edge, at the left; `about`: at the right.
     pub legend: Line<'static>,
@@ -125,10 +124,8 @@ pub struct Edited<'a> {
     pub editor: &'a Editor,
     /// Whether the editor receives the keys.
     pub typing: bool,
-    /// Whether its pane has the focus.
     pub focused: bool,
     pub faults: Cow<'a, [Fault]>,
-    /// Whether long lines wrap.
     pub wraps: bool,
 }
 
@@ -194,7 +191,6 @@ impl<'a> List<'a> {
         Self { is_marked, ..self }
     }
 
-    /// The row under the cursor.
     pub fn at(&self) -> Option<usize> {
         let item = self.cursor.at(self.items)?;
         match self.rows == self.items {
@@ -321,7 +317,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// A pane with a single message.
     pub fn saying(theme: &Theme, title: &str, role: Role, text: &str, inside: Rect) -> Self {
         let lines = text
             .lines()
@@ -452,7 +447,6 @@ impl Table<'_> {
     }
 }
 
-/// What the pointer is on.
 #[derive(Debug, Clone, Copy)]
 pub struct Hit {
     pub place: Place,

@@ -12,17 +12,14 @@ use crate::widgets::text_width::wrapped;
 /// The widest that help is: longer lines are hard to read.
 const MAX_WIDTH: usize = 100;
 
-/// The help of the current screen.
 #[derive(Debug)]
 pub struct Help {
     pub(super) page: Page,
 }
 
-/// An action in the help.
 #[derive(Debug)]
 pub struct HelpRow {
     pub info: &'static ActionInfo,
-    /// Its current keys.
     pub keys: String,
     /// Why it is blocked.
     pub blocked: Option<String>,

@@ -10,11 +10,9 @@ use crate::pane::content::Place;
 pub enum PopupOutcome {
     Stay,
     Close,
-    /// The key did nothing, for this reason.
     Refused(&'static str),
     /// Answered, with these commands.
     Update(Update),
-    /// An action was selected.
     Perform(&'static ActionInfo),
 }
 
@@ -33,7 +31,6 @@ pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
     }
 }
 
-/// The area of the screen on a terminal of this size.
 pub(super) fn body(size: Size) -> Rect {
     Rect {
         x: 0,

@@ -48,7 +48,6 @@ pub struct Eval {
     chosen: Vec<EvalId>,
     /// The comparison, or why there is none; `None` before the first read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// Failure groups of each eval.
     failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
@@ -63,7 +62,6 @@ pub struct Eval {
     evals_seen: usize,
     /// Index of the pair of evals compared by the difference, the matrix and the answers.
     pair: usize,
-    /// The outcome that filters the prompts.
     only: Option<Outcome>,
     /// The failure group that filters the prompts, and the index of its eval.
     group: Option<(usize, FailureGroup)>,
@@ -84,7 +82,6 @@ pub struct Eval {
     looked: bool,
 }
 
-/// The list of evals to select from.
 #[derive(Debug, Default)]
 struct Chooser {
     /// Runs, newest first, then evals outside of runs.
@@ -100,7 +97,6 @@ struct Chooser {
 #[derive(Debug)]
 struct Chat {
     editor: Editor,
-    /// Whether the prompt has the focus.
     is_typing: bool,
     /// Answers by model name, the base first.
     answers: Vec<(String, EvalRecord)>,
@@ -220,7 +216,6 @@ impl Eval {
             .map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
     }
 
-    /// The prompt under the cursor.
     fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
         versus
             .prompts
@@ -375,7 +370,6 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Compares the given evals.
 pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
     eval.chosen = evals;
     read(eval, shared)

@@ -40,7 +40,6 @@ use form::{Form, Row, SECTIONS, Section, Values, values_of};
 #[derive(Debug, Default)]
 pub struct Launch {
     pub form: Form,
-    /// Row among the visible ones.
     pub cursor: Cursor,
     pub filter: Filter,
     /// Whether only keys are shown that are set here or differ from the default.
@@ -58,7 +57,6 @@ pub struct Launch {
     pub context: Option<LaunchContext>,
     /// The list to open once `context` is read.
     awaited: Option<fn(&mut Launch, &mut Shared)>,
-    /// Devices and their queues.
     pub devices: Vec<Choice>,
     /// Partitions of the Slurm cluster; `None` until known.
     pub partitions: Option<Partitions>,
@@ -67,15 +65,12 @@ pub struct Launch {
     pub resolved: Option<ResolvedConfig>,
     /// Values of `resolved`, as the form shows them.
     pub values: Values,
-    /// Why the form is currently invalid.
     pub problem: Option<String>,
     pub forecast: Option<ForecastResult<Forecast>>,
-    /// Whether groups are informative.
     pub signal: Option<ForecastResult<SignalReport>>,
     pub forecast_job: Option<ForecastJob>,
     /// Problems of the prompt sets, once known.
     pub data: Option<DataChecks>,
-    /// Preflight checks of the current form.
     pub preflight: Preflight,
     /// Findings that the user accepted when starting.
     pub accepted: Vec<PreflightFinding>,
@@ -88,7 +83,6 @@ pub struct Launch {
 const FORM: &str = "form";
 const FORECAST: &str = "forecast";
 
-/// Resolves the configuration of the form.
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let layers = layers(launch, &launch.form);
     let base_model = layers.asked_base_model();
@@ -266,7 +260,6 @@ pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
     )
 }
 
-/// Toggles the section at the cursor and moves the cursor to its row.
 fn toggle_section(launch: &mut Launch) {
     let section = match selected(launch) {
         Some(Row::Section(section)) => section,
@@ -336,7 +329,6 @@ fn tables(launch: &Launch) -> &[TaskTable] {
         .unwrap_or_default()
 }
 
-/// Resolves the configuration of a run of one or several tasks.
 fn resolve(launch: &Launch, layers: &Layers) -> Result<ResolvedConfig, ConfigError> {
     match tables(launch) {
         [] | [_] => layers.resolve(),
@@ -439,7 +431,6 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Finds the original model of a base model.
 fn find_origin(places: RunFolders, base_model: String) -> Command {
     Work::once(
         "launch.origin",
@@ -451,7 +442,6 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
     )
 }
 
-/// Known partitions.
 fn partitions(launch: &Launch) -> &[Partition] {
     launch
         .partitions

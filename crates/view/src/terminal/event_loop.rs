@@ -67,11 +67,8 @@ pub(super) enum LoopEvent {
     /// A line of a script on standard input; `None` at its end.
     Line(Option<String>),
     Signal(SignalEvent),
-    /// The terminal was closed.
     Lost,
-    /// A frame has been written.
     Written,
-    /// The external editor has exited.
     Edited(PathBuf, io::Result<ExitStatus>),
     /// The user's files have changed.
     Appearance(Box<Appearance>),
@@ -444,7 +441,6 @@ impl View {
         matches!(self.renderer, Renderer::Lines(_))
     }
 
-    /// Draws the next frame in full.
     pub(super) fn redraw(&mut self) {
         match &mut self.renderer {
             Renderer::Frames(frames) => frames.forget(),

@@ -97,7 +97,6 @@ impl Input {
 enum ReadyInput {
     Terminal,
     Woken,
-    /// Nothing came within the time.
     Nothing,
     Gone,
 }

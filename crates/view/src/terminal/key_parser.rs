@@ -28,7 +28,6 @@ pub(super) struct KeyParser {
     was_escape: bool,
     /// Inside an OSC, DCS, APC, PM or SOS string, which is dropped up to its end.
     is_in_string: bool,
-    /// Pasted text so far.
     paste: Option<Vec<u8>>,
 }
 
@@ -384,7 +383,6 @@ fn cursor_key(last: u8) -> Option<KeyCode> {
     })
 }
 
-/// The key of a code point.
 fn character_key(number: u32, mask: u32) -> Option<KeyCode> {
     let is_shifted = modifiers(mask).contains(KeyModifiers::SHIFT);
     Some(match char::from_u32(number)? {

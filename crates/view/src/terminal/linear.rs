@@ -26,11 +26,9 @@ const SAME_LINES: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct LinePrinter {
     last: Option<Page>,
-    /// How many notices have been printed.
     notices: usize,
 }
 
-/// The visible text at one moment.
 #[derive(Debug)]
 struct Page {
     screen: Screen,
@@ -135,7 +133,6 @@ fn heading(model: &Model) -> String {
     )
 }
 
-/// All of a pane.
 fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
     let legend = TextLine {
         text: pane.legend.clone(),

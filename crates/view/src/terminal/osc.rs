@@ -52,7 +52,6 @@ pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8
 const GAP: Duration = Duration::from_secs(5);
 const SAME_AGAIN: Duration = Duration::from_secs(60);
 
-/// Recent notifications.
 #[derive(Debug, Default)]
 pub(super) struct NotifyThrottle {
     last: Option<(Instant, String)>,

@@ -49,7 +49,6 @@ impl Writer {
         self.state.busy.load(Ordering::Acquire)
     }
 
-    /// Whether writing to the terminal has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }

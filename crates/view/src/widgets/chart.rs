@@ -31,15 +31,12 @@ pub struct Chart<'a> {
     pub steps: (u64, u64),
     /// Range of values; `None`: that of the visible curves.
     pub values: Option<(f64, f64)>,
-    /// Whether the value axis is logarithmic.
     pub log: bool,
-    /// The step under the cursor.
     pub cursor: Option<u64>,
 }
 
 #[derive(Debug)]
 pub struct Curve<'a> {
-    /// Text in the legend.
     pub label: String,
     pub role: Role,
     pub series: &'a Series,
@@ -500,7 +497,6 @@ fn entry(
     }
 }
 
-/// Dot row of a value.
 fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
     ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
 }

@@ -30,7 +30,6 @@ pub enum Effect {
 /// Consecutive edits of the same kind are one undo step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Letters of a word.
     Word,
     Blank,
     /// Deleted letters.
@@ -96,7 +95,6 @@ impl Editor {
         self.is_json
     }
 
-    /// Row and column of the cursor.
     pub fn cursor(&self) -> (usize, usize) {
         let cursor = self.area.cursor();
         (cursor.0, cursor.1)

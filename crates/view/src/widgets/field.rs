@@ -27,7 +27,6 @@ impl Field {
         }
     }
 
-    /// A field with a text that is selected.
     pub fn selected(text: &str) -> Self {
         Self {
             is_selected: true,

@@ -7,7 +7,6 @@ use super::field::Field;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// A text field of one line.
 pub trait TextField {
     /// Handles a key; returns whether the text changed.
     fn key(&mut self, event: KeyEvent) -> bool;
@@ -37,7 +36,6 @@ impl TextField for Filter {
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     field: Field,
-    /// Whether the field has the keys.
     pub is_typing: bool,
 }
 

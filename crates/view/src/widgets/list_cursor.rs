@@ -1,6 +1,5 @@
 //! The cursor of a list: its movements, and the first visible row.
 
-/// A movement in a list or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Motion {
     Down,
@@ -24,7 +23,6 @@ impl Cursor {
         length.checked_sub(1).map(|last| self.index.min(last))
     }
 
-    /// Moves by rows, clamped to the ends.
     pub fn go(&mut self, rows: isize, length: usize) {
         let last = length.saturating_sub(1);
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);

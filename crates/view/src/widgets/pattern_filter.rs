@@ -50,7 +50,6 @@ impl PatternFilter {
         self.filter.is_typing = true;
     }
 
-    /// Returns the keys to the list.
     pub fn close(&mut self) {
         self.filter.is_typing = false;
     }

@@ -26,7 +26,6 @@ pub fn fitted(text: &str, width: usize) -> String {
     cut
 }
 
-/// A text truncated or padded to a column's width.
 pub fn padded(text: &str, width: usize, right: bool) -> String {
     let text = fitted(text, width);
     let blanks = " ".repeat(width.saturating_sub(text.width()));

@@ -41,7 +41,6 @@ impl Duplicates {
         }
     }
 
-    /// Begins a set.
     pub(super) fn begin(&mut self, set: PromptSet) {
         self.starts.push((self.lines.len(), set));
     }

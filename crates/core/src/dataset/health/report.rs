@@ -35,7 +35,6 @@ pub enum FindingKind {
     /// The prompt leaves no room for an answer.
     TooLong,
     Secret,
-    /// A prompt twice in its set.
     Duplicate,
     /// A prompt nearly like one of another set.
     NearLeak,
@@ -46,7 +45,6 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// Title in lists.
     pub fn title(self) -> &'static str {
         match self {
             Self::BadLine => "bad line",
@@ -101,16 +99,13 @@ pub struct Group {
     pub rows: Vec<(PromptSet, u32)>,
 }
 
-/// Findings and counts of one set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
     pub set: &'static str,
     /// Path as shown to the user.
     pub file: String,
-    /// Valid rows.
     pub rows: usize,
-    /// Rows by tag.
     pub tags: BTreeMap<String, usize>,
     /// Min, mean and max prompt length in tokens, with a tokenizer.
     pub prompt_tokens: Option<(usize, f64, usize)>,
@@ -118,7 +113,6 @@ pub struct SetHealth {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    /// Path as shown to the user.
     pub(super) file: &'a str,
     pub(super) set: Option<PromptSet>,
     /// 1-based; `None`: the whole file.
@@ -129,7 +123,6 @@ pub(super) struct Place<'a> {
 pub struct Health {
     /// Train, eval, test.
     pub sets: Vec<SetHealth>,
-    /// Findings by kind.
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
@@ -140,7 +133,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Number of findings.
     pub fn count(&self, level: Level) -> usize {
         self.counts
             .iter()

@@ -77,7 +77,6 @@ pub(super) fn turn(value: &Value) -> Option<Message> {
     })
 }
 
-/// Texts between the tags.
 fn tagged<'t>(text: &'t str, [open, close]: [&str; 2]) -> Vec<&'t str> {
     let parts = text.split(open).skip(1);
     let inner = parts.map(|part| {

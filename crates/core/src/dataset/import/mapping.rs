@@ -64,7 +64,6 @@ pub struct MappingText {
 }
 
 impl MappingText {
-    /// Parts with names.
     pub fn parts(&self) -> [(&'static str, &str); 5] {
         let texts = [
             &self.prompt,
@@ -146,7 +145,6 @@ impl MappingText {
         }
     }
 
-    /// Parts that use a column.
     pub fn parts_of(&self, column: &str) -> Vec<&'static str> {
         let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
         let takes = |text: &str| match is_template(text) {
@@ -186,14 +184,12 @@ impl MappingText {
 #[derive(Debug)]
 enum Source {
     Column(String),
-    /// Name of a template in the environment.
     Template(&'static str),
 }
 
 #[derive(Debug)]
 enum Expected {
     None,
-    /// A column of JSON.
     Column(String),
     /// Field path and column.
     Fields(Vec<(Vec<String>, String)>),

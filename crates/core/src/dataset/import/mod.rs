@@ -21,10 +21,8 @@ use crate::task::PromptSet;
 use mapping::Mapping;
 use survey::Survey;
 
-/// Imported rows, and malformed records by line.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedRows {
-    /// The mapping with guessed parts.
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
     /// Line and reason.

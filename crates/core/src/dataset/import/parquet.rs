@@ -149,7 +149,6 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     ))
 }
 
-/// A row or struct with fields of these types.
 fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
     let value = |(index, (name, field)): (usize, (&String, &Field))| {
         let value = value(field, kinds.get(index).map(Arc::as_ref));

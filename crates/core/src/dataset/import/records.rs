@@ -25,7 +25,6 @@ const DELIMITERS: [u8; 4] = *b",;\t|";
 pub enum Format {
     /// A header, then one record per line; cells separated by `,`, `;`, tab or `|`.
     Csv,
-    /// A list of objects.
     Json,
     /// One object per line.
     Jsonl,

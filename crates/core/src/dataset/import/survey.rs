@@ -96,7 +96,6 @@ impl Survey {
         self.known.contains(name) || self.nested.contains(name)
     }
 
-    /// Suggestions for misspelled names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
     }

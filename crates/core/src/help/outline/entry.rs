@@ -10,7 +10,6 @@ pub struct OutlineEntry {
     pub name: String,
     /// `None` if the line is not a field.
     pub required: Option<bool>,
-    /// Type or accepted values.
     pub text: String,
     /// Line and column in the definition, from 1.
     pub place: Option<(usize, usize)>,

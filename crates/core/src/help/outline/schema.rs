@@ -97,7 +97,6 @@ struct Words<'a> {
     root: &'a Value,
     formats_count: bool,
     lines: Vec<Accepted>,
-    /// References being followed.
     open: Vec<&'a str>,
 }
 

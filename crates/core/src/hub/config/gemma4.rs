@@ -23,7 +23,6 @@ const DEFAULTS: [(&str, usize); 10] = [
     ("hidden_size_per_layer_input", 256),
 ];
 const DEFAULT_GLOBAL_DIMENSION: usize = 512;
-/// One in this many layers is global.
 const DEFAULT_PATTERN: usize = 6;
 
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {

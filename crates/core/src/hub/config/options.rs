@@ -32,7 +32,6 @@ pub enum Scope {
     Window,
 }
 
-/// Sliding-window layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
     /// Tokens attended to, including the query's own.
@@ -44,12 +43,10 @@ pub struct SlidingWindow {
     pub rope_scaling: RopeScaling,
 }
 
-/// Heads of global layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GlobalHeads {
     /// Number of key heads, and of value heads.
     pub key_value: usize,
-    /// Head dimension.
     pub dimension: usize,
     /// Values are the key projection's output; there is no `v_proj`.
     pub values_are_keys: bool,
@@ -63,7 +60,6 @@ pub struct SharedLayers {
     pub is_wide: bool,
 }
 
-/// Source of a layer's keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysValues {
     /// Two projections.
@@ -74,7 +70,6 @@ pub enum KeysValues {
     OfLayer(usize),
 }
 
-/// Key and value heads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerHeads {
     /// Number of key heads, and of value heads.
@@ -84,7 +79,6 @@ pub struct LayerHeads {
 }
 
 impl LayerHeads {
-    /// Width of a token's keys, and of its values.
     pub fn width(self) -> usize {
         self.key_value * self.dimension
     }
@@ -98,7 +92,6 @@ pub struct GatedDelta {
     pub value_heads: usize,
     /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Dimension of a value head.
     pub value_dimension: usize,
     /// Tokens seen by the causal convolution, including the current one.
     pub kernel: usize,
@@ -120,7 +113,6 @@ impl GatedDelta {
         2 * self.key_heads * self.key_dimension + self.values()
     }
 
-    /// Width of a token's values.
     pub fn values(&self) -> usize {
         self.value_heads * self.value_dimension
     }
@@ -158,7 +150,6 @@ pub struct Experts {
     pub count: usize,
     /// Experts per token.
     pub active: usize,
-    /// Width of an expert.
     pub intermediate_size: usize,
     /// Whether a token's expert weights are normalised to sum 1.
     pub is_renormalised: bool,
@@ -180,7 +171,6 @@ pub enum Mixer<'a> {
     GatedDelta(&'a GatedDelta),
 }
 
-/// Options that differ between decoder families.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
     /// Norms of query and key heads.
@@ -192,7 +182,6 @@ pub struct DecoderOptions {
     /// Added to every norm's weight.
     pub norm_offset: f64,
     pub activation: Activation,
-    /// Scales embeddings.
     pub embedding_scale: f64,
     /// Attention scores are divided by its root; `None`: the head dimension.
     pub query_scalar: Option<f64>,
@@ -305,7 +294,6 @@ impl ModelConfig {
         }
     }
 
-    /// Head dimension in layers of a scope.
     pub fn head_dimension(&self, scope: Scope) -> usize {
         let global = self
             .options
@@ -314,7 +302,6 @@ impl ModelConfig {
         global.map_or(self.head_dim, |heads| heads.dimension)
     }
 
-    /// Source of a layer's keys and values.
     pub fn keys_values(&self, layer: usize) -> KeysValues {
         let scope = self.scope(layer);
         if let Some(shared) = self

@@ -72,7 +72,6 @@ impl Reader<'_> {
         })
     }
 
-    /// Head dimensions that are rotated.
     fn rotated(&self) -> Result<usize, HubError> {
         let key = "partial_rotary_factor";
         let nested = self

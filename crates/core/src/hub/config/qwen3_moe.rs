@@ -92,7 +92,6 @@ impl Reader<'_> {
     }
 }
 
-/// Adds the keys that Qwen3's lacks.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let Some(experts) = &config.options.experts else {
         return;

@@ -225,7 +225,6 @@ impl PartialDownload {
 
 /// Why an attempt ended early.
 enum AttemptError {
-    /// Retry from here.
     Broken(PullError),
     /// Retrying is useless.
     ForGood(PullError),

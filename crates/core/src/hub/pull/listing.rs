@@ -40,7 +40,6 @@ pub(super) struct RemoteFile {
     pub(super) checksum: Checksum,
 }
 
-/// Files of a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     name: String,

@@ -76,7 +76,6 @@ impl Fields<'_> {
     }
 }
 
-/// A JSON Schema, as an object or as text.
 fn schema(name: &str, value: &Json) -> Result<Json, ApiError> {
     let parsed = match value {
         Json::String(text) => serde_json::from_str(text).unwrap_or_default(),

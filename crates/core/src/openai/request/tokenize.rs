@@ -12,7 +12,6 @@ pub struct TokenizeRequest {
     pub prompt: Prompt,
     /// Such as BOS; as in vLLM for texts, not for rendered chats.
     pub add_special_tokens: bool,
-    /// Whether to return tokens as the vocabulary spells them.
     pub token_texts: bool,
 }
 

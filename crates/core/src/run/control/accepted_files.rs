@@ -34,7 +34,6 @@ impl AcceptedFiles {
         }
     }
 
-    /// Writes a request to disk and returns the name of its file.
     pub(super) fn write(&self, mut control: Control) -> Result<String, RunError> {
         // Names sort in the order of acceptance and are unique across workers.
         let number = self.written.fetch_add(1, Ordering::Relaxed);

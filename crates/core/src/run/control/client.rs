@@ -23,7 +23,6 @@ use crate::run::slurm::cancel_job;
 use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::storage::pulled::Pulled;
 
-/// Timeout for a live worker to accept a request.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Polling interval for answers on file systems without notifications.
 const LOOK: Duration = Duration::from_millis(50);

@@ -112,7 +112,6 @@ impl Answer {
         }
     }
 
-    /// One of several results, such as a completion.
     pub fn part(result: Value) -> Self {
         Self {
             stage: Stage::Part,

@@ -149,7 +149,6 @@ impl RequestQueue {
         self.queue().paused
     }
 
-    /// Removes the file of a request that is in the log.
     pub fn recorded(&self, accepted: &AcceptedRequest) {
         if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
             spool.remove(&accepted.request);
@@ -203,7 +202,6 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Whether a signal requested the stop.
     pub(in crate::run) fn is_signalled(&self) -> bool {
         self.0.interrupted.load(Ordering::Relaxed)
     }

@@ -148,7 +148,6 @@ impl Verb {
         changes(&arguments).map(|changes| Self::Set { changes })
     }
 
-    /// The name in requests and events.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",

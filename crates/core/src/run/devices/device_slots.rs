@@ -52,7 +52,6 @@ impl Device {
         }
     }
 
-    /// File name prefix.
     fn name(&self) -> String {
         match self {
             Self::Cpu => "cpu".to_owned(),
@@ -93,7 +92,6 @@ impl fmt::Display for Holder {
 pub struct Waiting {
     /// The device with the shortest queue, if several would do.
     pub device: Device,
-    /// Number of devices that the run needs.
     pub count: usize,
     /// Number of earlier runs, excluding the one that holds the device.
     pub ahead: usize,

@@ -64,7 +64,6 @@ impl Gpu {
         })
     }
 
-    /// The current condition, as far as the driver reports it.
     pub fn condition(&self) -> Device {
         let mut found = Device {
             device: format!("{} {}", self.name, self.uuid),

@@ -15,7 +15,6 @@ pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
 pub const GPU_PRICE_RULE: &str = "a number >= 0";
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Whether a number is a price, in any currency.
 pub fn is_price(price: f64) -> bool {
     price.is_finite() && price >= 0.0
 }

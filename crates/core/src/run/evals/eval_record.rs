@@ -27,7 +27,6 @@ pub struct EvalRecord {
     pub tolerant: bool,
     /// Whether it equals the row's expected value; `None` if there is none.
     pub exact: Option<bool>,
-    /// The scorer's output.
     pub score: serde_json::Value,
     /// Completion tokens including the stop token; `None` if an endpoint did not report them.
     pub tokens: Option<usize>,
@@ -73,7 +72,6 @@ pub struct EndpointCall {
     pub logprobs: Option<LogProbs>,
 }
 
-/// One answer of a conversation.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalTurn {
@@ -135,12 +133,10 @@ impl EvalRecord {
         Ok(())
     }
 
-    /// Number of turns in the row.
     pub fn turn_count(&self) -> usize {
         self.turns.len().max(1) + self.unanswered
     }
 
-    /// Chains of all turns.
     pub fn chains(&self) -> impl Iterator<Item = &ToolChain> {
         self.chain
             .as_deref()
@@ -148,7 +144,6 @@ impl EvalRecord {
             .chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
     }
 
-    /// Texts of all answers.
     pub fn texts(&self) -> Vec<&str> {
         if self.turns.is_empty() {
             return vec![&self.completion];

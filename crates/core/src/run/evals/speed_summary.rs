@@ -57,7 +57,6 @@ impl SpeedSummary {
 }
 
 impl MaskCost {
-    /// Mean time of one mask.
     pub fn milliseconds(&self) -> f64 {
         1e3 * self.seconds / self.masks.max(1) as f64
     }

@@ -21,7 +21,6 @@ use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prom
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
-    /// Number of scored completions.
     pub n: usize,
     /// Completions that the scorer failed on, which count nowhere else.
     #[serde(skip_serializing_if = "is_zero")]
@@ -43,7 +42,6 @@ pub struct EvalSummary {
     /// Share truncated at the token limit.
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// Number of completions with an expected value.
     pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per
     /// prompt. Boxed to keep events small.
@@ -69,11 +67,9 @@ pub struct EvalSummary {
     pub speed: Option<Box<SpeedSummary>>,
 }
 
-/// The single answers of conversations.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerSummary {
-    /// Number of answers.
     pub n: usize,
     /// Mean number of turns per conversation.
     pub mean_turns: f64,
@@ -135,7 +131,6 @@ impl AnswerSummary {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TagSummary {
-    /// Number of completions.
     pub n: usize,
     /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub valid: f64,
@@ -440,7 +435,6 @@ pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     Ok(records)
 }
 
-/// A readable eval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::run) struct Verified {
     pub(in crate::run) records: usize,

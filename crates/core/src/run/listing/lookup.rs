@@ -19,7 +19,6 @@ pub enum At {
     Step(u64),
 }
 
-/// A parsed RUN argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunReference {
     /// A path, an id, or a unique prefix of an id.
@@ -106,7 +105,6 @@ impl RunFolders {
         &self.roots
     }
 
-    /// Lists the folders for messages.
     pub fn described(&self) -> String {
         self.roots
             .iter()

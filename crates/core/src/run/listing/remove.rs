@@ -15,7 +15,6 @@ use crate::run::storage::lock::RunLock;
 pub struct Removal {
     directory: RunDirectory,
     lock: RunLock,
-    /// The size of its folder.
     pub bytes: u64,
     /// Runs whose base model is this run's result; they cannot be resumed without it.
     pub started_from_it: Vec<String>,
@@ -24,7 +23,6 @@ pub struct Removal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedRun {
     pub id: String,
-    /// The size of its folder.
     pub bytes: u64,
 }
 

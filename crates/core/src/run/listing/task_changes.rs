@@ -10,7 +10,6 @@ use crate::run::storage::directory::{RunDirectory, sha256};
 use crate::score::Task;
 use crate::task::PromptSet;
 
-/// A file that differs between two versions of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
     pub name: String,

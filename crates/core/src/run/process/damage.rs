@@ -12,7 +12,6 @@ use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::lock::RunLock;
 use crate::run::storage::pulled::Pulled;
 
-/// The files that it looks at.
 pub(in crate::run) const RUN_FILE: &str = "run.toml";
 pub(in crate::run) const STATE_FILE: &str = "state.json";
 const LOG_FILE: &str = "events.jsonl";

@@ -18,7 +18,6 @@ pub struct DiskUse {
     pub rollouts_bytes: u64,
     pub evals_bytes: u64,
     pub checkpoints_bytes: u64,
-    /// The whole folder.
     pub total_bytes: u64,
 }
 
@@ -43,7 +42,6 @@ impl DiskForecast {
     }
 }
 
-/// Measures a run's folder.
 pub fn disk_use(run: &Path) -> DiskUse {
     let of = |name: &str| bytes_below(&run.join(name));
     DiskUse {

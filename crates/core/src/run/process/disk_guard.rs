@@ -38,7 +38,6 @@ pub enum WaitOutcome {
 }
 
 impl DiskGuard {
-    /// Also creates the reserve.
     pub fn new(worker: &Worker) -> Self {
         let guard = Self {
             run: worker.lock().run().to_owned(),

@@ -27,7 +27,6 @@ pub struct State {
     pub start_ticks: u64,
     pub boot_id: String,
     pub host: String,
-    /// Number of complete steps.
     pub step: u64,
     #[serde(flatten)]
     pub cause: Option<Cause>,
@@ -59,7 +58,6 @@ impl State {
         }
     }
 
-    /// The running eval.
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
         self.eval
             .as_deref()

@@ -17,7 +17,6 @@ pub struct StepEvals<'a> {
 }
 
 impl StepEvals<'_> {
-    /// Unweighted mean of the tasks' rates.
     pub fn valid(&self) -> f64 {
         self.evals
             .iter()
@@ -26,7 +25,6 @@ impl StepEvals<'_> {
             / self.evals.len() as f64
     }
 
-    /// The lowest rate of any task.
     pub fn lowest_valid(&self) -> f64 {
         self.evals
             .iter()

@@ -34,12 +34,10 @@ macro_rules! bodies {
         #[derive(Debug, Clone, PartialEq)]
         pub enum EventBody {
             $($(#[$meta])* $variant($type)),+,
-            /// A kind unknown to this program.
             Unknown(String),
         }
 
         impl EventBody {
-            /// The serialized kind.
             pub fn kind(&self) -> &str {
                 match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
             }
@@ -113,7 +111,6 @@ pub struct Memory {
     pub peak_bytes: u64,
     /// Free memory, including what the worker already holds.
     pub usable_bytes: u64,
-    /// Total memory of the GPU.
     pub total_bytes: u64,
     /// Estimated bytes by component, not all allocated at the same time.
     pub parts: BTreeMap<String, u64>,
@@ -204,7 +201,6 @@ impl Group {
     }
 }
 
-/// One eval of one target on one prompt set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
@@ -334,14 +330,11 @@ pub struct Alert {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     pub sentence: String,
-    /// Remedy.
     pub suggestion: String,
-    /// Whether it is resolved.
     pub cleared: bool,
 }
 
 impl Alert {
-    /// Creates an unresolved alert.
     pub fn new(
         rule: &str,
         level: AlertLevel,
@@ -402,7 +395,6 @@ pub struct Collapse {
     pub step: u64,
     /// The checkpoint whose weights and optimizer state were restored.
     pub restored_step: u64,
-    /// The learning rate from the next step on.
     pub learning_rate: f64,
     /// Name of the alert: `collapsed` (absent in logs of older programs) or `diverged`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -457,7 +449,6 @@ pub enum BadLine {
         /// The kind that the line claims, if its checksum does not match.
         kind: Option<String>,
     },
-    /// An event of a newer program, with its version.
     Newer(u64),
 }
 

@@ -48,10 +48,8 @@ pub struct RunState {
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
     /// Solve rates by prompt name, from the latest group in which one is known.
     pub solve_rates: BTreeMap<String, SolveRate>,
-    /// Evals by step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, Target), Eval>,
-    /// Guard results by step.
     pub guards: BTreeMap<u64, Guard>,
     /// Checkpoints by step, including those that the keep rules removed.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
@@ -77,9 +75,7 @@ pub struct RunState {
     pub first_ms: Option<u64>,
     /// Time of the latest event up to the end event, milliseconds since 1970.
     pub last_ms: Option<u64>,
-    /// Number of events of unknown kinds.
     pub unknown: usize,
-    /// Number of invalid lines.
     pub skipped: usize,
     /// The first invalid lines.
     pub skipped_lines: Vec<SkippedLine>,

@@ -95,7 +95,6 @@ impl EventReader {
         self.position
     }
 
-    /// Whether the reader is within an overlong line.
     pub(super) fn is_inside_a_line(&self) -> bool {
         self.overlong
     }

@@ -201,7 +201,6 @@ impl Syncer {
         }
     }
 
-    /// Returns the error of an earlier sync.
     fn check(&self) -> std::io::Result<()> {
         self.failed
             .lock()

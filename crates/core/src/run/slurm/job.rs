@@ -14,7 +14,6 @@ use crate::run::process::worker_state::State;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_file;
 
-/// File name in the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";
 /// State of a job that Slurm no longer lists.
 const UNKNOWN: &str = "UNKNOWN";
@@ -32,7 +31,6 @@ pub struct SlurmJob {
     #[serde(flatten)]
     pub request: JobRequest,
     pub submitted_ms: u64,
-    /// Whether a stop request cancelled the job.
     #[serde(default)]
     pub stopped: bool,
     /// Slurm's state, such as `PENDING`.

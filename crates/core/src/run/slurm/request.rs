@@ -11,7 +11,6 @@ pub const TO_BE_CONTINUED: u8 = 75;
 /// Time between Slurm's signal and the time limit, in seconds.
 const LEAD_SECONDS: u64 = 300;
 
-/// The resources that a run requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
     pub partition: String,

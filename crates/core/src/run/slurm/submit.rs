@@ -75,7 +75,6 @@ pub fn submit(
     }
 }
 
-/// The new job's id.
 fn sbatch(run: &RunDirectory, script: &Path) -> Result<u64, RunError> {
     let mut command = Command::new("sbatch");
     command

@@ -33,14 +33,12 @@ pub struct RunFile {
     #[serde(default)]
     pub name: String,
     pub task: String,
-    /// The path or name from which the task was read.
     #[serde(default)]
     pub task_origin: String,
     /// Creation time as RFC 3339 with offset.
     pub created: String,
     /// Creation time in milliseconds since 1970.
     pub created_ms: u64,
-    /// The host of the launch.
     pub host: String,
     pub argv: Vec<String>,
     pub binary_version: String,
@@ -61,7 +59,6 @@ pub struct RunFile {
     pub mix: Vec<MixedTask>,
 }
 
-/// One of the tasks of a run of several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MixedTask {
     /// The name of the task's folder, sets and metrics: the task's name in lower-case letters,
@@ -83,7 +80,6 @@ impl RunFile {
     }
 }
 
-/// The contents of a new run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     pub job: Job,
@@ -91,9 +87,7 @@ pub struct NewRun {
     pub name: String,
     /// Task name, also part of the run's id.
     pub task: String,
-    /// The path or name from which the task was read.
     pub task_origin: String,
-    /// Path and contents of each file of the task.
     pub task_files: Vec<(String, Vec<u8>)>,
     pub config: TrainConfig,
     /// The configuration layer that set each key.
@@ -321,7 +315,6 @@ impl RunDirectory {
         self.display_name.as_deref().unwrap_or(&self.file.name)
     }
 
-    /// Whether the run has this name, or had it when it was created.
     pub fn is_named(&self, name: &str) -> bool {
         !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-/// The JSON transcribed so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Transcript {
     json: String,

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use crate::exact_json::count_values;
 use crate::task::referenced_part;
 
-/// How a degenerate answer fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FillStyle {
     /// `null` for every property.
@@ -45,7 +44,6 @@ fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }
 
-/// Charges a long text.
 fn take_bytes(left: &Cell<usize>, bytes: usize) {
     left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }

@@ -43,7 +43,6 @@ pub(crate) struct Kind {
         fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
-/// Documentation of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,
@@ -111,7 +110,6 @@ pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>
 pub(crate) trait Definition: Debug + Send + Sync {
     fn kind(&self) -> &'static Kind;
 
-    /// Checks and compiles the judge.
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError>;
 
     /// Schema of rows' `expected`: types values that are entered or imported without quotes.
@@ -131,7 +129,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
         TASK_FILE
     }
 
-    /// Further task files that it reads.
     fn other_files(&self) -> Vec<&str> {
         Vec::new()
     }

@@ -66,7 +66,6 @@ impl Fields {
         self.schemas.is_empty()
     }
 
-    /// Whether a schema describes or allows a field.
     pub(super) fn has(&self, path: &[String]) -> bool {
         !self.described(path).is_empty()
     }
@@ -81,7 +80,6 @@ impl Fields {
         (!found.is_empty()).then_some(form)
     }
 
-    /// Dotted.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for (name, schema) in &self.schemas {

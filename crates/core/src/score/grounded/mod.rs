@@ -26,7 +26,6 @@ const MAX_FIELDS: usize = 2;
 /// Characters of the prompt shown around a value.
 const CONTEXT: usize = 24;
 
-/// Configuration of the part.
 #[derive(Debug)]
 pub(super) struct Grounded {
     fields: Fields,
@@ -34,7 +33,6 @@ pub(super) struct Grounded {
     except: Vec<Vec<String>>,
 }
 
-/// Result for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Grounding {
     /// Within [0, 1].
@@ -44,7 +42,6 @@ pub(super) struct Grounding {
     pub(super) missing: Vec<Reason>,
 }
 
-/// Result for one value.
 #[derive(Debug, Clone)]
 enum Finding {
     Stated(Option<Place>),
@@ -282,7 +279,6 @@ impl Search<'_> {
         )
     }
 
-    /// Whether the prompt states a value of a schema.
     fn states(&self, value: &serde_json::Value) -> bool {
         match value {
             serde_json::Value::String(text) => !self.places_of_text(text).1.is_empty(),

@@ -219,7 +219,6 @@ fn rows_of(found: &Value) -> Option<&Value> {
     found.get("rows").filter(|_| found.get("columns").is_some())
 }
 
-/// Share of the expected state that is right, in [0, 1].
 pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
     let found = &*read_text(found, expected);
     match is_state(found, expected) {

@@ -26,7 +26,6 @@ pub(crate) static KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct TextRules {
-    /// Normalisation of the answer.
     normalise: Normalisations,
 }
 

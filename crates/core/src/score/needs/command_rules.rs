@@ -88,12 +88,10 @@ impl CommandRules {
         }
     }
 
-    /// Whether answers are code.
     pub fn takes_code(&self) -> bool {
         matches!(self.mode, CommandMode::Code(_) | CommandMode::Tests(_))
     }
 
-    /// Number of parallel processes.
     pub fn width(&self) -> usize {
         let cores = || {
             std::thread::available_parallelism()

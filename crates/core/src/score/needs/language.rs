@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Language {
     pub name: &'static str,
-    /// File of an answer.
     pub(crate) file: &'static str,
     /// Rejects unparsable code before anything runs; empty for a compiler, and if the interpreter
     /// parses.
@@ -22,7 +21,6 @@ pub struct Language {
     pub(crate) exits: &'static [&'static str],
 }
 
-/// Compiled answer, next to its source.
 pub(crate) const BINARY: &str = "answer";
 pub(crate) const PYTHON: &str = "python";
 pub(crate) const NODE: &str = "node";

@@ -17,13 +17,10 @@ use crate::environment::StateQuery;
 
 #[derive(Debug, Default)]
 pub(crate) struct Needs<'a> {
-    /// A scoring program.
     pub(crate) program: Option<&'a CommandRules>,
-    /// A judge.
     pub(crate) judge: Option<&'a RubricRules>,
     /// A question about the tools' final state, with the key of its answer.
     pub(crate) state: Option<(&'a str, &'a StateQuery)>,
-    /// An agent.
     pub(crate) agent: bool,
     /// Whether the agent's exit code is the verdict.
     pub(crate) exit_code: bool,

@@ -61,7 +61,6 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// Points of a full mark.
     pub fn max_points(self) -> u8 {
         if self == Self::YesNo { 1 } else { 4 }
     }

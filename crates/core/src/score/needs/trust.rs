@@ -21,11 +21,8 @@ pub struct Trust {
     pub commands: Vec<Vec<String>>,
     /// Model, address and key variable of a judge or teacher, which receives prompts and answers.
     pub server: Option<String>,
-    /// Whether that server is a teacher.
     pub is_teacher: bool,
-    /// The program of a tool or agent.
     pub tool: Option<ToolProgram>,
-    /// Task files that belong to it.
     pub files: Vec<String>,
     /// Executed files outside the task, each with its link targets and interpreter.
     pub programs: Vec<String>,
@@ -37,7 +34,6 @@ pub struct Trust {
     pub missing: Option<String>,
     /// Not trusted, but an earlier version in this task's folder was.
     pub has_changed: bool,
-    /// The task's folder.
     folder: Option<PathBuf>,
 }
 
@@ -168,7 +164,6 @@ impl Trust {
         self.commands.iter().map(|command| command.join(" "))
     }
 
-    /// Stores or revokes trust.
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
         let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);

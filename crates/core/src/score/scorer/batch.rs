@@ -69,7 +69,6 @@ impl Scorer {
 pub struct LineWork<T, P, W> {
     /// Parses a line. An error stops scoring.
     pub read: P,
-    /// Completion and row of an item.
     pub asked: fn(&T) -> (&str, Option<&PromptRow>),
     /// Output for item and score.
     pub write: W,

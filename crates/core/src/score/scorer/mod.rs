@@ -24,7 +24,6 @@ use crate::task::TierValues;
 pub struct ScorerErrors {
     /// What may have failed.
     pub who: &'static str,
-    /// Command to try it.
     pub command: &'static str,
     pub failed: usize,
     pub all: u32,
@@ -50,7 +49,6 @@ struct Rules {
     thoughts: ThinkRules,
     /// Whether invalid completions get partial credit.
     graded: bool,
-    /// Whether it asks a model, which costs.
     asks_model: bool,
     are_asked_together: bool,
     compares_group: bool,
@@ -61,7 +59,6 @@ struct Rules {
 struct Part {
     name: String,
     weight: f64,
-    /// Whether it is 0 for invalid answers.
     after_valid: bool,
     worth: Worth,
 }
@@ -83,7 +80,6 @@ enum Worth {
 pub struct PartWeights(pub Vec<(String, f64)>);
 
 impl Part {
-    /// Whether it counts for an answer of a tier.
     fn counts(&self, tier: Tier) -> bool {
         !self.after_valid || tier == Tier::Valid
     }

@@ -43,7 +43,6 @@ impl Task {
         read_task(Home::Embedded(find_embedded(name)?))
     }
 
-    /// A template for new tasks.
     pub fn template(name: &str) -> Result<Self, TaskError> {
         read_task(Home::Embedded(find_template(name)?))
     }

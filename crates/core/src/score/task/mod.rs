@@ -21,7 +21,6 @@ use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 use crate::text::{ThinkMarks, Tokenizer};
 
-/// A checked task.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub(crate) files: TaskFiles,
@@ -32,7 +31,6 @@ pub struct Task {
     pub rewards: Vec<RewardPart>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) agent: Option<Agent>,
-    /// Folder of a temporary copy.
     pub(crate) _copy: Option<Arc<PrivateFolder>>,
 }
 
@@ -57,7 +55,6 @@ pub struct RewardPart {
     pub part: String,
     /// Multiplies the part, which is in [0, 1].
     pub weight: f64,
-    /// Whether it is 0 for invalid answers.
     pub after_valid: bool,
     pub value: PartValue,
 }
@@ -84,7 +81,6 @@ pub enum PartValue {
 }
 
 impl RewardPart {
-    /// The task with the part's own scorer.
     pub fn scored_by(&self) -> Option<&Task> {
         match &self.value {
             PartValue::Scored { task, .. } => Some(task),
@@ -106,7 +102,6 @@ impl RewardPart {
     }
 }
 
-/// Value of a completion's length.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LengthRule {
     pub aim: LengthAim,
@@ -156,7 +151,6 @@ impl Task {
         self.definition.schema().map(|schema| schema.value)
     }
 
-    /// Whether answers are function calls.
     pub fn calls_functions(&self) -> bool {
         matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
     }
@@ -183,7 +177,6 @@ impl Task {
         matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
     }
 
-    /// Tools called during a conversation.
     pub fn toolset(&self) -> Option<&Toolset> {
         self.toolset.as_ref()
     }
@@ -227,7 +220,6 @@ impl Task {
         self.definition.kind().name
     }
 
-    /// Whether a program scores the task or a part.
     pub fn runs_programs(&self) -> bool {
         self.scorers().any(|task| task.command().is_some())
     }
@@ -265,7 +257,6 @@ impl Task {
         all.filter_map(|(part, task)| Some((part, task, task.definition.needs().judge?)))
     }
 
-    /// The task, and the tasks of parts with their own scorers.
     pub fn scorers(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.rewards.iter().filter_map(RewardPart::scored_by))
     }

@@ -102,7 +102,6 @@ pub fn score_keys(text: &str) -> Vec<(Option<String>, Vec<ScoreKey>)> {
     blocks
 }
 
-/// An unset key.
 fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     let (default, meaning) = known
         .iter()

@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The most informative class that explains why a completion is not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
-    /// A Markdown fence around the value.
     Fence,
     /// Text around the value, or no value.
     Prose,
@@ -16,25 +15,20 @@ pub enum FailureClass {
     Truncated,
     /// Malformed JSON, or an unparsable query.
     Syntax,
-    /// Reasoning in place of the answer.
     ThinkLeak,
     /// A call inside the reasoning, and none after it.
     ThinkCall,
-    /// A missing required key.
     MissingKey,
     /// A value of a type that the schema does not allow.
     WrongType,
-    /// A value outside the enum.
     Enum,
     /// A key not allowed by the schema.
     ExtraKey,
     /// Well-formed, but different from `expected`.
     WrongValue,
-    /// A call in a foreign format.
     CallFormat,
     /// A tool that the row does not offer.
     UnknownFunction,
-    /// A missing required argument.
     MissingArgument,
     /// An argument that the tool does not have.
     ExtraArgument,
@@ -141,7 +135,6 @@ impl FailureClass {
             .or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
     }
 
-    /// Name in files.
     pub fn key(self) -> String {
         self.name().replace(' ', "_")
     }
@@ -192,7 +185,6 @@ impl FailureClass {
     }
 }
 
-/// Interns a name.
 fn own(name: &str) -> Option<&'static str> {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');

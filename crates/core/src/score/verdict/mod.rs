@@ -21,7 +21,6 @@ use crate::environment::{ChainEnd, ScoredChain};
 use crate::score::answer::json::Places;
 use unwrap_answer::{ThinkRules, Unreadable, Wrapping, open_think, unclosed_think};
 
-/// The result of one judge.
 #[derive(Debug, Clone)]
 pub(crate) struct Verdict {
     pub(crate) tier: Tier,
@@ -40,7 +39,6 @@ pub(crate) struct Verdict {
     /// Replaces the tier's value; in [0, 1].
     pub(crate) reward: Option<f64>,
     pub(crate) metrics: OrderedMap<f64>,
-    /// Grades of a judge.
     pub(crate) criteria: Vec<CriterionGrade>,
 }
 

@@ -162,7 +162,6 @@ pub(crate) fn inner_values<'t>(
     bracketed_values(text, from, &mut accept).then_some(Wrapping::Prose)
 }
 
-/// The text around an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wrapping {
     Fence,

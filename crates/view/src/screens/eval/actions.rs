@@ -533,7 +533,6 @@ fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     nothing(eval, shared).or_else(|| alone.then(text))
 }
 
-/// Toggles the filter for prompts with an outcome.
 fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
     eval.only = if eval.only == outcome { None } else { outcome };
     eval.arrange();

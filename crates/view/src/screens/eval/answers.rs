@@ -26,7 +26,6 @@ use crate::widgets::text_width::wrapped;
 /// Narrower than this, answers are stacked by default.
 pub(super) const SIDES: usize = 76;
 
-/// Whether the answers are side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
     eval.side_by_side
         .unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
@@ -136,7 +135,6 @@ fn lines(
     lines
 }
 
-/// The text and the calls of a message.
 fn text_of(message: &Message, width: usize) -> Vec<String> {
     let calls = message
         .tool_calls()
@@ -173,7 +171,6 @@ pub(super) fn judged(
     lines
 }
 
-/// The parts of the reward of a conversation with tools or an agent.
 fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
     let own = record.score["parts"]
         .as_object()
@@ -208,7 +205,6 @@ pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'
     lines
 }
 
-/// Two answers compared, or one alone.
 pub(super) fn texts(
     theme: &Theme,
     sides: &[(&str, &EvalRecord)],
@@ -227,7 +223,6 @@ pub(super) fn texts(
         .collect()
 }
 
-/// The two answers side by side or as one text, with their differences.
 fn compared(
     theme: &Theme,
     [(first, before), (second, after)]: [(&str, &EvalRecord); 2],
@@ -299,7 +294,6 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
     ])
 }
 
-/// The expected values, field by field, with who has them right.
 fn expected(
     theme: &Theme,
     expected: Option<&Value>,

@@ -165,7 +165,6 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Toggles the selection of the eval under the cursor.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else {
         return Vec::new();
@@ -209,7 +208,6 @@ pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     super::show(eval, shared, picked)
 }
 
-/// Goes back to the runs, or closes the chooser.
 pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     match &mut eval.chooser {
         Some(chooser) if chooser.evals.is_some() => chooser.evals = None,

@@ -7,7 +7,6 @@ use crate::popup::{Ask, Popup};
 use crate::run::{Comment, check_comment, write_comment};
 use crate::shared::Shared;
 
-/// Asks for the comment on the prompt under the cursor.
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(versus) = eval.versus() else {
         return Vec::new();

@@ -103,7 +103,6 @@ fn beside(
     (0..left.len().max(right.len())).map(line).collect()
 }
 
-/// Its spans with the style of the line.
 fn spans_of(line: &Line<'static>) -> Vec<Span<'static>> {
     line.spans
         .iter()
@@ -215,9 +214,7 @@ fn ends<'t>(tools: &[Option<&'t ToolSummary>]) -> Vec<&'t str> {
 
 struct CallTable<'a> {
     theme: &'a Theme,
-    /// The eval that is the second of the pair.
     second: Option<usize>,
-    /// Of a cell.
     columns: usize,
 }
 

@@ -31,7 +31,6 @@ enum EvalStatus {
     Failed(String),
 }
 
-/// Folder of evals outside of runs.
 pub(super) fn evals_folder(data: &Path) -> PathBuf {
     data.join("evals")
 }
@@ -232,7 +231,6 @@ fn confirm(shared: &mut Shared, on: String) {
     )));
 }
 
-/// The arguments for base and best checkpoint of a run.
 fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, String> {
     let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
     let history = RunState::read(directory.path()).unwrap_or_default();

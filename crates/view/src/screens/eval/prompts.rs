@@ -107,7 +107,6 @@ fn row(
     Line::from(spans)
 }
 
-/// The mark of an outcome.
 pub(super) fn mark(outcome: Option<Outcome>) -> (&'static str, Role) {
     match outcome {
         Some(Outcome::Fixed) => ("+", Role::Good),

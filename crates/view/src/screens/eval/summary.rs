@@ -139,7 +139,6 @@ struct SummaryText<'a> {
 }
 
 impl SummaryText<'_> {
-    /// The outcomes with a cell in the matrix.
     fn outcomes(&self) -> &'static [Outcome] {
         match self.pair {
             Some(_) => &[
@@ -515,7 +514,6 @@ impl SummaryText<'_> {
         lines
     }
 
-    /// Rates by tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let sides = self

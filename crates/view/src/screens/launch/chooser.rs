@@ -40,7 +40,6 @@ pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
     ));
 }
 
-/// Lists the tasks that can be opened.
 pub(super) fn tasks(launch: &mut Launch, shared: &mut Shared) {
     let Some(context) = read(launch, shared, tasks) else {
         return;

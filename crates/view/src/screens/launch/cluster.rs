@@ -21,7 +21,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One rank of a partition.
     pub fn from_partition(partition: &Partition) -> Self {
         Self {
             partition: partition.name.clone(),

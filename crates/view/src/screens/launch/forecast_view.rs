@@ -169,7 +169,6 @@ impl Text<'_> {
         Line::styled(text.to_owned(), self.shared.theme.style(Role::Faint))
     }
 
-    /// Says so of what is stale.
     fn stale(&self, is_stale: bool, id: &str) -> Vec<Line<'static>> {
         let key = self.shared.key_of(id);
         let text = format!("stale: settings changed; {key} updates");

@@ -9,15 +9,11 @@ use crate::run::DeviceChoice;
 /// The user's choices. Everything else comes from the layers below.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Form {
-    /// A named set of values.
     pub preset: Option<Preset>,
-    /// Values set here, as text, by key.
     pub changed: BTreeMap<&'static str, String>,
     /// Names or folders of further tasks of the run, and the weights of all last, such as `receipts 2:1`.
     pub others: String,
-    /// A name for the run.
     pub name: String,
-    /// Devices on this machine.
     pub compute: DeviceChoice,
     /// The Slurm request, if Slurm starts the run.
     pub cluster: Option<Cluster>,
@@ -26,7 +22,6 @@ pub struct Form {
 /// The value of every key, written as on a command line.
 pub type Values = BTreeMap<String, String>;
 
-/// One row of the form.
 #[derive(Debug, Clone, Copy)]
 pub enum Row {
     Start,
@@ -91,7 +86,6 @@ pub static SECTIONS: [Section; 6] = [
 ];
 
 impl Section {
-    /// The section of a key.
     pub fn for_key(key: &Key) -> &'static Self {
         let place = |name: &str| KEYS.iter().position(|key| key.name == name);
         SECTIONS
@@ -161,7 +155,6 @@ impl Form {
 }
 
 impl Row {
-    /// The label of a row.
     pub fn title(self) -> &'static str {
         match self {
             Self::Start => "start",

@@ -151,7 +151,6 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
     vec![start.like(line)]
 }
 
-/// The run's folder, and the message of its launcher.
 struct StartedRun {
     path: PathBuf,
     text: String,
@@ -297,7 +296,6 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     vec![forecast.like(line)]
 }
 
-/// Cancels the forecast in progress.
 pub(super) fn cancel(launch: &mut Launch) {
     if let Some(job) = launch.forecast_job.take() {
         job.cancel.cancel();

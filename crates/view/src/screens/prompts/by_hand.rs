@@ -21,18 +21,15 @@ use crate::widgets::json;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::wrapped;
 
-/// The pane.
 pub(super) const HAND: &str = "by hand";
 
 #[derive(Debug)]
 pub(super) struct ByHand {
     pub(super) row: PromptRow,
     pub(super) editor: Editor,
-    /// Whether keys go to the editor.
     pub(super) is_typing: bool,
     /// `None` while its tools are opened or called, and once it has ended.
     pub(super) talk: Option<Box<HandConversation>>,
-    /// The functions that a model would read.
     pub(super) definitions: Value,
     /// What is read and written in each turn so far; none before the tools are open.
     pub(super) turns: Vec<HandChain>,
@@ -142,7 +139,6 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What is written in a turn, and its score.
 fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let styled = |text: &str, role: Role| styled(theme, text, role, width);

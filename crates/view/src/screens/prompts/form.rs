@@ -41,7 +41,6 @@ pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec
     Some(Vec::new())
 }
 
-/// Previews the form again.
 pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     match prompts.form.as_ref().map(|form| form.kind) {
         Some(FormKind::Import) => form_import::preview(prompts, shared),

@@ -35,7 +35,6 @@ pub(super) const MAPPING: [(&str, &str); 5] = [
     ("tags", "Columns of tags, separated by commas"),
 ];
 
-/// Records that are read for the preview.
 const PREVIEW_RECORDS: usize = 200;
 /// Columns of a column's name and of what it is taken for.
 const COLUMN_NAME: usize = 12;
@@ -58,7 +57,6 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     preview(prompts, shared)
 }
 
-/// The mapping that the fields give.
 pub(super) fn mapping_of(form: &Form) -> MappingText {
     let text = |label: &str| form.text(label).to_owned();
     MappingText {
@@ -141,7 +139,6 @@ pub(super) fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Ro
     std::iter::once((Role::Title, head)).chain(lines).collect()
 }
 
-/// A row as lines.
 pub(super) fn row_lines(title: String, row: &Map<String, Value>) -> Vec<(Role, String)> {
     let text = json::format(&Value::Object(row.clone()).to_string()).unwrap_or_default();
     let lines = text.lines().map(|line| (Role::Text, line.to_owned()));
@@ -238,7 +235,6 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// A set, or the shares of all.
 fn shares_of(text: &str) -> Result<(Option<PromptSet>, [usize; 3]), String> {
     match text {
         "" => Ok((Some(PromptSet::Train), [0; 3])),

@@ -22,7 +22,6 @@ pub(super) enum Completed {
     Nothing,
     /// A longer text.
     Text(String),
-    /// The names that go on from it.
     Several(Vec<String>),
 }
 

@@ -26,7 +26,6 @@ const MAX_LINES: usize = 5_000;
 /// The most characters of one line that are shown.
 const MAX_LINE_CHARS: usize = 10_000;
 
-/// Renders the row under the cursor.
 pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(entry) = prompts.selected() else {
         prompts.chat = None;
@@ -212,7 +211,6 @@ fn token_use(
     Ok(tokens)
 }
 
-/// The prompt split into lines and pieces.
 fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, bool)>> {
     let mut lines: Vec<Vec<(String, bool)>> = vec![Vec::new()];
     let mut add = |text: &str, is_special: bool| {

@@ -52,7 +52,6 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
     commands
 }
 
-/// Opens the editor on a text.
 pub(super) fn open(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -148,7 +147,6 @@ pub(super) fn resolve_conflict(
     drafts::store(prompts, shared)
 }
 
-/// Checks whether the text can be saved.
 pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     let scorer = shared.scorer();
     let Some(editing) = &mut prompts.editing else {
@@ -213,7 +211,6 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect
     row_templates::preview(prompts, shared)
 }
 
-/// Edits the text.
 pub(super) fn with(
     prompts: &mut Prompts,
     shared: &mut Shared,

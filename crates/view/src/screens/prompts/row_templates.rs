@@ -11,7 +11,6 @@ use crate::popup::{Confirm, Popup};
 use crate::shared::{OpenTask, Shared};
 use crate::widgets::diff::{Row, difference};
 
-/// The rows that a template edits.
 pub(super) fn targets(prompts: &Prompts) -> Vec<Entry> {
     let entry = |index: &u32| prompts.entries.get(*index as usize).copied();
     match prompts.marked.is_empty() {
@@ -116,7 +115,6 @@ fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Ve
     )
 }
 
-/// Asks, then writes the rows that change.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(editing) = &prompts.editing else {
         return Vec::new();

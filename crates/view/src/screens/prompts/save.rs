@@ -36,7 +36,6 @@ const MAX_DIGITS: usize = 32;
 /// The edit with the row to select afterwards, or why it cannot be made.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
-/// Saves the edited text.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -391,7 +390,6 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 
 /// What to do once the files are written.
 enum Done {
-    /// Shows this notice, followed by the file names.
     Files(&'static str),
     Row(String),
 }

@@ -426,7 +426,6 @@ pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'st
     lines
 }
 
-/// Set and line of the finding under the cursor.
 pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
     prompts
         .groups

@@ -20,14 +20,12 @@ pub struct Entry {
     pub index: u32,
 }
 
-/// A column of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Column {
     /// The order of the files.
     #[default]
     File,
     Id,
-    /// Tokens of the prompt.
     Tokens,
     /// The expected answer: invalid, absent, valid.
     Expected,

@@ -90,7 +90,6 @@ pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Moves the column under the cursor to the left or to the right.
 pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Command> {
     let Some((true, field)) = under(runs, shared) else {
         return Vec::new();

@@ -176,7 +176,6 @@ impl<'a> Facts<'a> {
         lines
     }
 
-    /// The configuration, and the folder.
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
         let disk = self.runs.disk.as_ref();

@@ -84,12 +84,10 @@ fn wrong_tags(text: &str) -> Option<String> {
         .find_map(|tag| check_tag(tag.strip_prefix(['-', '+']).unwrap_or(tag)))
 }
 
-/// Exports the chosen runs as HTML.
 pub(super) fn html(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "html", report::html)
 }
 
-/// Exports the metrics of the chosen runs as CSV.
 pub(super) fn csv(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "csv", |report| {
         Ok(Page::masked(&report::csv(&report.history)))

@@ -53,7 +53,6 @@ pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Marks or unmarks the run under the cursor, or all of the group under it.
 pub(super) fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     toggle_marks(runs, runs.under_marks(shared));
     let length = runs.shown.len();
@@ -143,7 +142,6 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The entry that ends grouping.
 const NO_GROUPS: &str = "no groups";
 
 fn regroup(runs: &mut Runs, shared: &mut Shared, by: Option<String>) -> Vec<Command> {
@@ -278,7 +276,6 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     show_answers(runs.chosen(shared))
 }
 
-/// Shows evals of runs on the eval screen.
 pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
     let line = CommandLine::for_runs("compare", &runs, &[]);
     let compare = Work::once(
@@ -339,7 +336,6 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![work.like(line)]
 }
 
-/// Opens the recorded run that comes with the program.
 pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "runs.recording",

@@ -83,7 +83,6 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     stage.map_or_else(Vec::new, |stage| (stage.open)(shared))
 }
 
-/// Rows with the frame.
 pub(super) const ROWS: u16 = STAGES.len() as u16 + 2;
 
 pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'a> {

@@ -15,7 +15,6 @@ use crate::widgets::text_width::one_line;
 /// Names in the question; further ones are counted.
 const MAX_NAMES: usize = 6;
 
-/// A run that can be deleted.
 struct RemovableRun {
     path: PathBuf,
     id: String,

@@ -659,7 +659,6 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     changed(schema, shared, effect)
 }
 
-/// Stores a changed text as the draft.
 pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();

@@ -92,7 +92,6 @@ impl Completion {
         event.modifiers.is_empty()
     }
 
-    /// Inserts the selected entry.
     pub(super) fn accept(self, editor: &mut Editor) {
         let Some(item) = self
             .cursor

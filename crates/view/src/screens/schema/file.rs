@@ -338,14 +338,12 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// Assigns the text to the new copy of its task.
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let toml = shared.draft.is_toml().then(|| copy.toml().ok()).flatten();
     shared.draft.base = Some(toml.unwrap_or_else(|| copy.clone()));
     drafts::move_to_copy(schema, shared, copy)
 }
 
-/// Asks for trust in the command and the judge named by the text.
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft
@@ -465,7 +463,6 @@ pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
     }
 }
 
-/// Scrolls the window to the cursor.
 pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     let window = layout::window(schema, shared);
     schema.editor.follow(window);

@@ -119,7 +119,6 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
     ]
 }
 
-/// The editor's window.
 pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {
     let places = places(schema, shared, shared.body());
     let area = places

@@ -267,7 +267,6 @@ pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Comman
 
 enum Subject {
     Reference(usize),
-    /// A definition with its references.
     Definition(usize, Vec<usize>),
 }
 

@@ -10,7 +10,6 @@ use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// The lines, each with its entry.
 fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
     let theme = &shared.theme;
     let entries = &shared.draft.outline;
@@ -76,7 +75,6 @@ pub(super) fn content<'a>(content: Content<'a>, schema: &Schema, shared: &Shared
     }
 }
 
-/// The entries that have a place, to choose from.
 pub(super) fn choices(shared: &Shared) -> (Vec<PickEntry>, Vec<(usize, usize)>) {
     let entry = |(entry, (line, column)): (&OutlineEntry, (usize, usize))| {
         let choice = PickEntry {

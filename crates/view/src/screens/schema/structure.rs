@@ -4,15 +4,12 @@ use crate::json_reader::{Kind, Node, Place, read};
 use crate::schema_keywords::{Keyword, KeywordValue};
 use crate::task::decode_path;
 
-/// The role of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Schema,
-    /// A list of schemas.
     Schemas,
     /// Names with schemas, such as the value of `properties`.
     Named(&'static Keyword),
-    /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
     /// The value of an unknown keyword, or a part of it.
     Unknown,
@@ -86,7 +83,6 @@ impl Structure {
         matches!(self.role(index), Some(Role::Schema))
     }
 
-    /// The innermost schema that contains a value.
     pub(super) fn schema_around(&self, index: usize) -> Option<usize> {
         self.around(index).find(|index| self.is_schema(*index))
     }
@@ -115,7 +111,6 @@ impl Structure {
         std::iter::successors(Some(index), |index| self.node(*index)?.parent)
     }
 
-    /// The text of a member.
     pub(super) fn text(&self, of: usize, name: &str) -> Option<&str> {
         match &self.node(self.member(of, name)?)?.kind {
             Kind::Text(text) => Some(text),
@@ -137,7 +132,6 @@ impl Structure {
             .collect()
     }
 
-    /// Whether a value is the address of a reference.
     pub(super) fn is_reference(&self, index: usize) -> bool {
         matches!(self.role(index), Some(Role::Value(keyword)) if keyword.holds == KeywordValue::Reference)
     }
@@ -203,14 +197,12 @@ impl Structure {
         }
     }
 
-    /// The references to a value.
     pub(super) fn uses(&self, of: usize) -> Vec<usize> {
         (0..self.nodes.len())
             .filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of))
             .collect()
     }
 
-    /// The JSON pointer of a value, as references write it.
     pub(super) fn pointer(&self, index: usize) -> String {
         let mut steps: Vec<String> = Vec::new();
         for at in self.around(index) {

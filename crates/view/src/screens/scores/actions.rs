@@ -619,7 +619,6 @@ fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::turn_to(scores, shared, source)
 }
 
-/// Adds a completion and moves the cursor to it.
 fn add(scores: &mut Scores, written: Written) {
     scores.labelling = None;
     if scores.source != Source::Written {
@@ -637,7 +636,6 @@ fn add(scores: &mut Scores, written: Written) {
     arrange(scores);
 }
 
-/// Scores the editor's text.
 pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = scores.editor.as_ref().map(Editor::text) else {
         return Vec::new();
@@ -649,7 +647,6 @@ pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     source::load(scores, shared)
 }
 
-/// Adds pasted text as a completion.
 pub(super) fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());

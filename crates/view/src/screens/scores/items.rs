@@ -17,7 +17,6 @@ use crate::task::PromptSet;
 /// Rows by their id; of several sets with the id the first has it, the others `set:id`.
 pub type Rows = HashMap<String, Arc<PromptRow>>;
 
-/// The completions of a source.
 #[derive(Debug, Default)]
 pub struct Items {
     /// All completions, in the order of their source.
@@ -37,7 +36,6 @@ pub struct Item {
     pub text: String,
     /// The row that it answers, if known.
     pub row: Option<Arc<PromptRow>>,
-    /// The number of its group.
     pub group: usize,
     /// A short description of its origin.
     pub from: String,
@@ -64,7 +62,6 @@ pub struct Stored {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Written {
     pub text: String,
-    /// The row that it answers.
     pub prompt_id: Option<String>,
     /// A short description of its origin.
     pub from: String,

@@ -19,7 +19,6 @@ use crate::widgets::list_cursor::Cursor;
 /// The file of a task that names none.
 const SAMPLES: &str = "completions.jsonl";
 
-/// Why there is nothing to save.
 pub(super) fn nothing(scores: &Scores, shared: &Shared) -> Option<String> {
     let none = scores.written.iter().all(Written::is_blank);
     let why = || {

@@ -8,7 +8,6 @@ use crate::theme::Theme;
 /// Bits of a braille character, by row, then column.
 const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
-/// The pen of a curve.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pen {
     pub(super) role: Role,
@@ -69,12 +68,10 @@ impl Raster {
         (self.columns * self.fine.0, self.rows * self.fine.1)
     }
 
-    /// The cell column of a dot.
     pub(super) fn column_of(&self, x: usize) -> usize {
         x / self.fine.0
     }
 
-    /// The cell row of a dot.
     pub(super) fn row_of(&self, y: usize) -> usize {
         y / self.fine.1
     }

@@ -4,7 +4,6 @@
 use crate::run::Series;
 use crate::statistics::Smoothing;
 
-/// The values of one column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bucket {
     pub(super) first_step: u64,
@@ -14,7 +13,6 @@ pub(super) struct Bucket {
     pub(super) largest: f64,
     smallest: f64,
     smallest_above_zero: f64,
-    /// Whether a value is NaN.
     pub(super) not_finite: bool,
     /// Whether a value is not positive on a logarithmic axis.
     pub(super) has_unfit: bool,

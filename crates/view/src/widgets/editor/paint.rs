@@ -18,13 +18,10 @@ use crate::secrets::visible_letter;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// Options for drawing the editor.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
     pub theme: &'a Theme,
-    /// Whether the editor has the keys.
     pub typing: bool,
-    /// Whether the editor's pane has the focus.
     pub focused: bool,
     /// Problems of the text.
     pub faults: &'a [Fault],
@@ -32,7 +29,6 @@ pub struct Look<'a> {
     pub wraps: bool,
 }
 
-/// Draws the editor in an area inside its frame.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'static>> = lines(editor, look, area)
         .into_iter()
@@ -86,7 +82,6 @@ pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'st
     drawn
 }
 
-/// The worst fault of a row.
 fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
     look.faults
         .iter()
@@ -94,7 +89,6 @@ fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
         .max_by_key(|fault| fault.is_error)
 }
 
-/// The fault under the cursor, else the worst one of its row.
 pub fn fault_at(faults: &[Fault], (row, column): (usize, usize)) -> Option<&Fault> {
     let here =
         |fault: &&Fault| (fault.column - 1..fault.column - 1 + fault.length).contains(&column);

@@ -7,7 +7,6 @@ use super::wrap::{Part, ScreenRow, Window, gutter, parts, width};
 use super::{Editor, Effect};
 
 impl Editor {
-    /// Its window in an area inside its frame.
     pub fn window_in(&self, area: Rect, wraps: bool) -> Window {
         let columns = (area.width as usize).saturating_sub(gutter(self.lines().len()));
         Window {
@@ -153,12 +152,10 @@ impl Editor {
         self.top.0
     }
 
-    /// Scrolls the window to the cursor.
     pub fn follow(&mut self, window: Window) {
         (self.top, self.left) = self.first(window);
     }
 
-    /// Scrolls the window by lines of the screen, with the cursor.
     pub fn scroll(&mut self, by: isize, window: Window) {
         let (top, last) = (self.first(window).0, self.last_first(window));
         self.top = match by < 0 {

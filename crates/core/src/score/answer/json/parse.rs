@@ -267,7 +267,6 @@ impl<'t> Parser<'t> {
         self.at
     }
 
-    /// An escape, from its backslash on.
     fn escape(&mut self) -> Parsed<char> {
         let start = self.at;
         self.at += 1;

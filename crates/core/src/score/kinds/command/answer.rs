@@ -14,7 +14,6 @@ const MAX_TEXT_CHARS: usize = 2_000;
 /// Failure classes kept separate: a scorer that writes its reasons there would fill a run's log.
 const MAX_CLASSES: usize = 64;
 
-/// An answer line of a program.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     pub(super) id: u64,
@@ -240,7 +239,6 @@ pub(super) fn shorten(text: &str) -> String {
     crate::format::shortened(text, MAX_TEXT_CHARS)
 }
 
-/// Verdict for a failure of the program.
 pub(crate) fn failed(why: &str) -> Verdict {
     Verdict::failed(why.to_owned(), ("", 0))
 }

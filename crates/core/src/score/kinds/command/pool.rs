@@ -48,7 +48,6 @@ struct Work<'q> {
     questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
     verdicts: Mutex<Vec<Option<Verdict>>>,
-    /// Consecutive failures.
     failures: AtomicUsize,
     keep_going: &'q (dyn Fn() -> bool + Sync),
 }

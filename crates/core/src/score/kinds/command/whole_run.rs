@@ -45,7 +45,6 @@ impl Output {
     }
 }
 
-/// A finished process.
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
     pub(super) output: String,

@@ -32,7 +32,6 @@ const USUAL: [&str; 14] = [
     "user-agent",
 ];
 
-/// The documented path of a request.
 #[derive(Debug)]
 pub(super) struct Route<'m> {
     pub(super) operation: usize,
@@ -142,7 +141,6 @@ impl Address<'_, '_> {
     }
 }
 
-/// Violations in a request.
 pub(super) fn check_request(
     api: &Api,
     completion: &str,
@@ -170,7 +168,6 @@ pub(super) fn check_request(
     Ok(checker.found)
 }
 
-/// Violations in a response.
 pub(super) fn check_response(
     api: &Api,
     completion: &str,
@@ -577,7 +574,6 @@ pub(super) fn start(message: &Message<'_>) -> usize {
     }
 }
 
-/// Readings of a parameter's text as JSON.
 fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
     match given {
         ParameterValue::Text(text) if parameter.is_json => vec![text.to_string()],

@@ -50,7 +50,6 @@ pub(super) struct Parts {
     pub(super) responses: BTreeMap<String, Response>,
 }
 
-/// A parameter, or a response header.
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
@@ -71,7 +70,6 @@ pub(super) struct Body {
     pub(super) pointer: String,
 }
 
-/// A media type of a body.
 #[derive(Debug)]
 pub(super) struct Content {
     /// Lower case.

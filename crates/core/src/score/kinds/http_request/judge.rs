@@ -145,7 +145,6 @@ impl Judge for HttpRequest {
 }
 
 impl HttpRequest {
-    /// Checks the document.
     pub(super) fn new(task: &TaskFiles, own: &HttpRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);

@@ -49,7 +49,6 @@ pub(super) enum Start<'d> {
 
 type Read<T> = Result<T, Unreadable>;
 
-/// Parses a request or a response.
 pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'d>> {
     let form = Form(part);
     let object = root

@@ -116,7 +116,6 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// The value as JSON.
     pub(super) fn json(&self, reading: Reading) -> String {
         let mut out = String::new();
         self.write(reading, &mut out);

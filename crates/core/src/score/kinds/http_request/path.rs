@@ -10,7 +10,6 @@ enum Piece {
     Variable(String),
 }
 
-/// A path of the document.
 #[derive(Debug)]
 pub(super) struct Template {
     pub(super) text: String,
@@ -46,7 +45,6 @@ impl Template {
             .collect()
     }
 
-    /// Variables of a concrete path.
     pub(super) fn matches<'p>(&'p self, path: &'p str) -> Option<Vec<Bound<'p>>> {
         let (mut found, mut at, mut segments) = (Vec::new(), 0, path.split('/'));
         for pieces in &self.segments {
@@ -127,7 +125,6 @@ fn pieces(text: &str) -> Vec<Piece> {
 pub(super) struct Servers {
     /// URLs with scheme and host, and without.
     absolute: Vec<Vec<Piece>>,
-    /// Path prefixes.
     prefixes: Vec<Vec<Piece>>,
     named: Vec<String>,
 }

@@ -21,7 +21,6 @@ const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 /// Keywords whose schemas apply, or may apply, to the object as a whole.
 const SAME_VALUE: [&str; 5] = ["allOf", "anyOf", "oneOf", "then", "else"];
 
-/// Compiles a document's schemas.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) document: Value,
@@ -31,7 +30,6 @@ pub(super) struct Schemas {
     assert_formats: bool,
 }
 
-/// A schema with its definitions.
 #[derive(Debug)]
 pub(super) struct BundledSchema {
     pub(super) value: Value,
@@ -57,7 +55,6 @@ pub(super) struct CompiledSchema {
 enum References<'r> {
     /// Drops them, and lists their targets.
     List(&'r mut Vec<String>),
-    /// Creates definitions.
     Define(&'r mut Definitions),
 }
 
@@ -111,7 +108,6 @@ impl Schemas {
         Ok(())
     }
 
-    /// The schema at a JSON pointer, bundled.
     pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
         let mut definitions = Definitions::new();
@@ -251,7 +247,6 @@ impl Schemas {
         Ok(Value::Object(out))
     }
 
-    /// Target of a schema's reference.
     fn reference(
         &self,
         pointer: &str,
@@ -339,7 +334,6 @@ impl Schemas {
             || target.is_some_and(|target| self.is_foreign(target, seen))
     }
 
-    /// Required names of a schema and all it combines.
     fn required_names<'a>(
         &'a self,
         schema: &'a Value,

@@ -54,7 +54,6 @@ impl SchemaFiles {
         ))
     }
 
-    /// Replaces the text of the schema's file.
     pub(crate) fn with_schema_text(&self, home: &Home, file: &str, text: &str) -> Read<Self> {
         Self::follow(
             home,

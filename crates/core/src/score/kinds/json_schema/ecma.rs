@@ -167,7 +167,6 @@ impl Writer<'_> {
         None
     }
 
-    /// The escape here, and its length.
     fn read_escape(&self) -> (Escape, usize) {
         let text = self.rest();
         let hex = |from: usize, digits: usize| {

@@ -22,7 +22,6 @@ const MAX_REASONS: usize = 1_000;
 /// Further duplicate keys are only counted.
 const MAX_WARNINGS: usize = 100;
 
-/// Judges JSON values of any notation.
 #[derive(Debug)]
 pub(crate) struct SchemaJudge {
     schema: Schema,
@@ -32,7 +31,6 @@ pub(crate) struct SchemaJudge {
 }
 
 impl SchemaJudge {
-    /// Checks and compiles the task's schema.
     pub(crate) fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
         Ok(Self {
@@ -46,7 +44,6 @@ impl SchemaJudge {
         self.schema.is_valid(value, budget) == Ok(true)
     }
 
-    /// Budget for the values of a completion.
     pub(crate) fn budget(&self, completion: &str) -> Budget {
         self.schema.budget(completion.len())
     }
@@ -180,7 +177,6 @@ impl Judge for SchemaJudge {
     }
 }
 
-/// Warnings for duplicate keys.
 pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Vec<String> {
     let duplicates = documents.iter().flat_map(|document| &document.duplicates);
     let mut offsets: Vec<_> = duplicates

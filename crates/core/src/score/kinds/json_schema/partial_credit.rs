@@ -9,7 +9,6 @@ use super::schema::Violation;
 use crate::score::answer::json::{Kind, Value};
 use crate::task::decode_path;
 
-/// A schema as a list of constraints.
 #[derive(Debug)]
 pub(super) struct Constraints {
     schema: SchemaValue,
@@ -89,7 +88,6 @@ struct Walk<'s> {
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
-/// A schema applied to a value.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     /// JSON pointer to the value.

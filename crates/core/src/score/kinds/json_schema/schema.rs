@@ -40,7 +40,6 @@ pub(crate) struct Schema {
     /// lacks.
     explainer: OnceLock<Option<Validator<Completion>>>,
     documents: Documents,
-    /// Values in all documents.
     size: u64,
 }
 

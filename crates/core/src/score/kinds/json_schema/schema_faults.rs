@@ -14,7 +14,6 @@ pub(super) const HOME: &str = "task:///";
 /// Faults examined per schema.
 const MAX_FAULTS: usize = 1_000;
 
-/// Source of a schema.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written<'a> {
     /// The file, for display.
@@ -25,7 +24,6 @@ pub(crate) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// An error at a JSON pointer within the schema.
     pub(crate) fn error(self, pointer: &str, message: String) -> ScoreError {
         self.error_in_file(format!("{}{pointer}", self.pointer), message)
     }

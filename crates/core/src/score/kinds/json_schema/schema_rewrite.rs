@@ -41,7 +41,6 @@ const SAME_VALUE: [&str; 8] = [
 /// budget.
 const STEP: &str = "minProperties";
 
-/// The form for deciding validity.
 pub(super) fn for_verdict(schema: &Value) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -49,7 +48,6 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
     schema
 }
 
-/// The form for explaining invalidity.
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);

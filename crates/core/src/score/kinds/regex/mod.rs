@@ -151,7 +151,6 @@ impl Judge for Regex {
         self.check_expected(self.compared(row)?).err()
     }
 
-    /// The text that a pattern matches exclusively.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         expected::target(expected).as_str().map(str::to_owned)
     }

@@ -21,10 +21,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// Grades of one question's answers, or why there are none.
 pub type Graded = Result<Vec<Vec<Grade>>, String>;
 
-/// Usage of a judge by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// Answered.
     pub requests: usize,
     pub prompt_tokens: usize,
     pub tokens: usize,
@@ -44,7 +42,6 @@ impl Usage {
 #[derive(Debug)]
 pub struct Asker {
     pub(super) rules: RubricRules,
-    /// The task's system text.
     system: Option<String>,
     /// A local model's is `None` before the first question.
     connection: Mutex<Option<Connection>>,

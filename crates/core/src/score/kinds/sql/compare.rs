@@ -11,7 +11,6 @@ const SHOWN: usize = 3;
 /// Characters of a row in a sentence.
 const SHOWN_LETTERS: usize = 80;
 
-/// Comparison options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CompareRules {
     /// Equal rows count once.
@@ -22,7 +21,6 @@ pub(super) struct CompareRules {
     pub(super) ignores_order: bool,
 }
 
-/// Result of an expected query.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) table: Table,
@@ -38,7 +36,6 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<String>,
 }
 
-/// Ignores column names.
 pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Comparison {
     let expected = &wanted.table;
     let ranks = wanted.ranks.as_ref().filter(|_| !rules.ignores_order);

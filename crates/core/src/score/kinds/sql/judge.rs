@@ -33,7 +33,6 @@ pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01
 pub(super) struct SqlRules {
     /// Whether the task's definition file is the schema with data; else each row has its own.
     pub(super) has_schema: bool,
-    /// Query dialect.
     pub(super) dialect: String,
     pub(super) settings: Settings,
     pub(super) compare: CompareRules,
@@ -84,7 +83,6 @@ struct ExpectedQuery<'r> {
     parsed: Parsed,
 }
 
-/// A row, prepared for judging.
 struct Question<'r> {
     schema: &'r str,
     settings: Settings,
@@ -273,7 +271,6 @@ fn schema_does_not_run(failure: &Failure) -> String {
     format!("the schema does not run: {}", failure.message)
 }
 
-/// A text field of a row.
 fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
     row?.fields.get(name)?.as_str()
 }
@@ -356,7 +353,6 @@ impl OpenDatabase {
         })
     }
 
-    /// The result of an expected query.
     fn wanted(
         &mut self,
         expected: &ExpectedQuery<'_>,

@@ -58,7 +58,6 @@ impl QueryError {
         }
     }
 
-    /// Byte in the text.
     pub(super) fn offset(&self, text: &str) -> usize {
         let lines = text
             .split_inclusive('\n')

@@ -10,7 +10,6 @@ use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::SchemaFiles;
 use crate::score::verdict::unwrap_answer::Read;
 
-/// Notation of a structured answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notation {
     Json,
@@ -83,7 +82,6 @@ impl Notation {
 /// Default root element.
 const ROOT: &str = "answer";
 
-/// A schema, and the notation of its answers.
 #[derive(Debug, Clone)]
 pub(super) struct StructuredRules {
     pub(super) files: Arc<SchemaFiles>,

@@ -98,7 +98,6 @@ impl Offsets<'_> {
     }
 }
 
-/// An open collection.
 enum Open {
     Sequence {
         is_empty: bool,

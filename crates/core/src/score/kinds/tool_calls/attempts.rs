@@ -63,7 +63,6 @@ const ARGUMENT_KEYS: [&str; 8] = [
     "input",
     "kwargs",
 ];
-/// Keys of a call within an object.
 const CALL_KEYS: [&str; 6] = [
     "function",
     "tool_call",
@@ -340,7 +339,6 @@ fn is_labelled(line: &str, following: &str, tools: &Tools) -> bool {
         && !none.contains(&value.to_lowercase().as_str())
 }
 
-/// Whether a value is a call of a tool, under any keys.
 fn is_call(value: &Value<'_>, tools: &Tools) -> bool {
     let object = match &value.kind {
         Kind::Array(items) => return items.iter().any(|item| is_call(item, tools)),

@@ -28,7 +28,6 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<Violation>,
 }
 
-/// A call matched with an expected one.
 struct Pair {
     call: usize,
     fields: OrderedMap<bool>,
@@ -94,7 +93,6 @@ pub(super) fn compare_calls(
     }
 }
 
-/// Required arguments.
 fn needed<'e>(wanted: &ExpectedCall<'e>) -> impl Iterator<Item = &'e String> {
     let needed =
         |value: &Value| !matches!(Expectation::from_value(value), Expectation::Optional(_));
@@ -229,7 +227,6 @@ fn wrong_calls(
     ))
 }
 
-/// Wrong and unexpected arguments.
 fn wrong_arguments(
     completion: &str,
     pair: &Pair,

@@ -34,14 +34,12 @@ const MAX_EXPLAINED_CALLS: usize = 100;
 pub(super) struct ToolCalls {
     /// The task's; `None` if each row has its own.
     tools: Option<Arc<Tools>>,
-    /// Cache of rows' own tools.
     own: OwnTools,
     syntax: Syntax,
     in_order: bool,
     allows_none: bool,
     /// Whether text is allowed before the first call.
     takes_prose: bool,
-    /// Rules by argument.
     normalise: Rules,
 }
 
@@ -459,7 +457,6 @@ impl ToolCalls {
     }
 }
 
-/// Whether the tools accept every call.
 fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     calls.iter().all(|call| {
         let function = tools
@@ -471,7 +468,6 @@ fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     })
 }
 
-/// Why the tools reject the calls.
 fn explain(
     completion: &str,
     tools: &Tools,

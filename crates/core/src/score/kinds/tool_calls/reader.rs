@@ -21,11 +21,9 @@ const KEYS: [&str; 10] = [
     "refusal",
 ];
 
-/// Text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
     Text(String),
-    /// Function of a new call.
     Name(String),
     /// More of the last call's arguments, as written: in total a JSON object, unless truncated.
     Arguments(String),
@@ -61,7 +59,6 @@ enum Place {
     Arguments {
         in_list: bool,
     },
-    /// Past the arguments, up to the end of the call.
     Closing {
         in_list: bool,
     },
@@ -71,7 +68,6 @@ enum Place {
 enum ReadState {
     /// Possibly a call: needs more text.
     Open,
-    /// Calls, and their end.
     Calls(Vec<AnswerPart>, usize),
     /// Not a call, whatever follows.
     Text,
@@ -91,7 +87,6 @@ impl JsonReader {
         }
     }
 
-    /// Whether a call's arguments are incomplete.
     pub(super) fn is_within_call(&self) -> bool {
         matches!(self.place, Place::Arguments { .. })
     }

@@ -19,7 +19,6 @@ pub(super) type Read<T> = Result<T, Unreadable>;
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
 
-/// Texts around the parts of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallLayout {
     /// `open`, a JSON object with `name` and `arguments`, `close`.
@@ -327,7 +326,6 @@ impl CallList {
     }
 }
 
-/// Parameter schemas by function.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ArgumentTypes(Vec<(String, Value)>);
 

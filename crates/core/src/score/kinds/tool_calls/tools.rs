@@ -13,7 +13,6 @@ use crate::score::kinds::json_schema::schema::Schema;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::functions;
 
-/// Tools of a task or a row.
 #[derive(Debug)]
 pub(super) struct Tools {
     functions: Vec<Function>,

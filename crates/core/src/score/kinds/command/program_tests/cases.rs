@@ -22,13 +22,11 @@ pub(super) struct Case<'r> {
 
 #[derive(Debug)]
 pub(super) enum CaseKind<'r> {
-    /// A function and its return value.
     Call {
         entry: &'r str,
         arguments: &'r [Value],
         value: &'r Value,
     },
-    /// A program and its output.
     Run {
         arguments: Vec<&'r str>,
         stdin: &'r str,
@@ -220,7 +218,6 @@ const EXAMPLE: &str =
     "{\"args\": [2, 3], \"value\": 5} or {\"stdin\": \"2 3\\n\", \"stdout\": \"5\\n\"}";
 
 impl Case<'_> {
-    /// The question, in a reason.
     pub(super) fn question(&self) -> String {
         match &self.test {
             CaseKind::Call {

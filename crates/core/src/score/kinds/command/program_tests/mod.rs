@@ -19,7 +19,6 @@ use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use server::{Reply, ServerPool};
 use whole_programs::Prepared;
 
-/// A failed case, or any for an unparsable answer.
 struct Failure {
     tier: Tier,
     class: FailureClass,
@@ -34,7 +33,6 @@ pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> 
     cases.or_else(|| code_before(row).err())
 }
 
-/// Whether the language has a warm interpreter.
 pub(super) fn is_warm(language: Option<&Language>) -> bool {
     language.is_some_and(|language| language.name == PYTHON)
 }

@@ -18,10 +18,8 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Server(LineProgram);
 
-/// Result of a case.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Reply {
-    /// Syntax error.
     pub(super) syntax: Option<String>,
     #[serde(default, deserialize_with = "present")]
     pub(super) value: Option<Value>,
@@ -41,7 +39,6 @@ pub(super) struct Reply {
     pub(super) many: bool,
     #[serde(default)]
     pub(super) passed: bool,
-    /// Failed tests.
     pub(super) failed: Option<String>,
     /// `exception`: other than a failed assertion; `ended`: the answer's process is gone.
     pub(super) kind: Option<String>,
@@ -52,7 +49,6 @@ pub(super) struct Reply {
     pub(super) line: usize,
     #[serde(default)]
     pub(super) column: usize,
-    /// That line of the tests.
     #[serde(default)]
     pub(super) source: String,
     /// Last call of the answer's functions, with its result.
@@ -175,7 +171,6 @@ impl Server {
     }
 }
 
-/// Idle warm interpreters.
 #[derive(Debug, Default)]
 pub(crate) struct ServerPool(Mutex<Vec<Server>>);
 

@@ -40,7 +40,6 @@ struct Finished {
     stderr: String,
     /// `None`: timeout.
     code: Option<i32>,
-    /// How it ended, in words.
     ended: String,
     is_late: bool,
     is_long: bool,

@@ -61,7 +61,6 @@ impl Token {
     }
 }
 
-/// Tokens in each reading of the editions.
 fn readings(text: &[char]) -> Vec<Vec<Token>> {
     let is_open = text
         .windows(3)

@@ -46,7 +46,6 @@ struct Command {
     bodies: Vec<Body>,
 }
 
-/// Body of a here document.
 struct Body {
     text: Vec<(char, usize)>,
     /// Position of `<<`.

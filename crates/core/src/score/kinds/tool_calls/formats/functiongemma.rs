@@ -127,7 +127,6 @@ impl Gemma {
         Ok(end + self.quote.len())
     }
 
-    /// Reads an object or a list.
     fn members(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let (is_object, close) = if text[at..].starts_with('{') {
             (true, "}")
