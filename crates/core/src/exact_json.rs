@@ -14,9 +14,6 @@ const MARK: &str = "$exact number";
 const MIN_LOSSY_LENGTH: usize = 16;
 
 /// Parses a JSON text.
-///
-/// # Errors
-/// The text is not JSON.
 pub fn parse(text: &str) -> serde_json::Result<Value> {
     match mark(text) {
         Cow::Owned(marked) => serde_json::from_str(&marked).or_else(|_| serde_json::from_str(text)),

@@ -177,9 +177,6 @@ fn theme_name(input: &AppearanceInput, settings: &Settings, depth: ColourDepth) 
 }
 
 /// Watches the files on a thread of its own; `on_change` gets the new appearance and returns false to stop.
-///
-/// # Errors
-/// The thread cannot be started.
 pub(super) fn watch(
     input: AppearanceInput,
     on_change: impl Fn(Appearance) -> bool + Send + 'static,

@@ -52,9 +52,6 @@ pub trait Drafted: Part<Shared = Shared> {
     /// No text of the task matches.
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String>;
     /// Opens the editor on a draft.
-    ///
-    /// # Errors
-    /// Same as `locate`.
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
     /// The file's text, if it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
@@ -88,9 +85,6 @@ pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Writes an unsaved text at once, for an exit that leaves no time for background work.
-///
-/// # Errors
-/// Names the file.
 pub fn store_now<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Result<(), String> {
     let Some(text) = unsaved(screen, shared) else {
         return Ok(());

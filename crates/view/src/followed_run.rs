@@ -278,9 +278,6 @@ fn is_readable(event: &Event) -> bool {
 
 /// Returns the latest events of a run's log, oldest first; of a long log only the end is read. Lines that are not
 /// events are skipped.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let path = run.join("events.jsonl");
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());

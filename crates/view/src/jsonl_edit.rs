@@ -189,9 +189,6 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
 }
 
 /// Returns `task.toml` with another system text; an empty one removes the key. Comments and layout stay.
-///
-/// # Errors
-/// The text is not TOML.
 pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
     let mut document: toml_edit::DocumentMut = task_toml
         .parse()

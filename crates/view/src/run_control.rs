@@ -29,9 +29,6 @@ pub trait Controls: Part<Shared = Shared> {
     const IDS: ActionIds;
 
     /// The run that the actions apply to.
-    ///
-    /// # Errors
-    /// Why there is none.
     fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 

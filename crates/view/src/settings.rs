@@ -182,18 +182,12 @@ fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
 }
 
 /// Writes a list into the user's file, or removes it if it is empty.
-///
-/// # Errors
-/// Same as [`save`].
 pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
     let list = || values.iter().collect::<toml_edit::Array>().into();
     save(path, name, (!values.is_empty()).then(list))
 }
 
 /// Writes a value into the user's file, or removes it; comments and other keys stay. A symbolic link is followed.
-///
-/// # Errors
-/// Names the file.
 pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

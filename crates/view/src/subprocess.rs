@@ -158,8 +158,6 @@ impl Call {
 
     /// Runs to completion, passing every line to `on_line`. Blocks. Returns `None` if cancelled.
     /// The program and its children end with the view.
-    ///
-    /// # Errors Fails if the program cannot be started.
     pub fn run(
         &self,
         cancel: &CancelToken,
@@ -187,8 +185,6 @@ impl Call {
     }
 
     /// Like [`Self::run`] for a program that must finish even if the view exits, such as a launch.
-    ///
-    /// # Errors Same as [`Self::run`].
     pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
         let ended = self.wait(
             self.spawn(self.command())?,

@@ -29,9 +29,6 @@ pub enum SaveError {
 }
 
 /// A task's folder; an embedded task is copied into the data directory first, under a free name.
-///
-/// # Errors
-/// Names the file.
 pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
         return Ok(Home {
@@ -118,9 +115,6 @@ pub fn save_text(
 }
 
 /// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; a symbolic link is followed.
-///
-/// # Errors
-/// Names the file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target)
@@ -136,9 +130,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Replaces a private file, and creates its folder if missing. A symbolic link is refused.
-///
-/// # Errors
-/// Names the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
@@ -151,9 +142,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Removes a file; one that does not exist is not an error.
-///
-/// # Errors
-/// Names the file.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

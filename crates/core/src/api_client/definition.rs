@@ -155,9 +155,6 @@ impl Endpoint {
 
     /// Reads endpoint `name` from the file's `text`, with its key from the environment. Checks
     /// every endpoint of the file.
-    ///
-    /// # Errors
-    /// [`ApiError`] with file, line and remedy.
     pub fn find(
         name: &str,
         label: &str,
@@ -170,9 +167,6 @@ impl Endpoint {
     }
 
     /// As [`Self::find`] without the key; also returns the name of its variable.
-    ///
-    /// # Errors
-    /// As [`Self::find`].
     pub(super) fn defined(
         name: &str,
         label: &str,

@@ -37,9 +37,6 @@ impl TeacherClient {
 
     /// Log-probs of the tokens from `from` (at least 1) on, given those before: nats,
     /// temperature 1. `index` and `pause` as in [`Client::ask`].
-    ///
-    /// # Errors
-    /// Why there is no answer.
     pub fn log_probs(
         &self,
         index: usize,
@@ -64,9 +61,6 @@ impl TeacherClient {
     }
 
     /// Tokenizes without special tokens.
-    ///
-    /// # Errors
-    /// Why there is no answer.
     pub fn tokenize(
         &self,
         text: &str,

@@ -94,9 +94,6 @@ pub struct ResolvedConfig {
 
 impl Layers {
     /// Fills every key and checks combinations.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with the place of the first error.
     pub fn resolve(&self) -> Result<ResolvedConfig, ConfigError> {
         let mut filled = ConfigBuilder::default();
         if let Some(preset) = self.preset {
@@ -183,16 +180,11 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// # Errors
-    /// As [`Assignments::from_toml`].
     pub fn assignments(&self) -> Result<Assignments, ConfigError> {
         Assignments::from_toml(&self.label, &self.text)
     }
 
     /// Checks every key and value separately.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with the line of the first error.
     pub fn check(&self) -> Result<(), ConfigError> {
         let assignments = self.assignments()?;
         let mut scratch = ConfigBuilder::default();

@@ -42,8 +42,6 @@ pub struct RequestForm<'a> {
 }
 
 impl<'a> RequestForm<'a> {
-    /// # Errors
-    /// [`EndpointError::Unfit`].
     pub fn new(
         endpoint: &'a Endpoint,
         task: &'a Task,
@@ -59,9 +57,6 @@ impl<'a> RequestForm<'a> {
 
     /// Requests for the first turn of `rows`, which were read from `label`: by row, then by sample.
     /// Rows with an id in `allowed` may hold secrets in any turn.
-    ///
-    /// # Errors
-    /// [`EndpointError`] naming the row and what the endpoint cannot take.
     pub fn first(
         &self,
         label: &str,

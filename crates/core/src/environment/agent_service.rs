@@ -45,9 +45,6 @@ impl AgentService {
     }
 
     /// The running process; restarts one that ended.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(super) fn running(&self) -> Result<Arc<RunningService>, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match &*running {

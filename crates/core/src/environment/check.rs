@@ -29,9 +29,6 @@ pub enum FunctionFinding {
 
 /// Checks every function. Example calls come from a row's earlier turns, its `expected`, or
 /// `examples` of the function's parameters (with the first row).
-///
-/// # Errors
-/// As [`Toolset::open`].
 pub fn check_tools(
     tools: &Toolset,
     rows: &[&PromptRow],

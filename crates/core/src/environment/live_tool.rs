@@ -21,8 +21,6 @@ pub(super) trait LiveTool: Send + Debug {
         false
     }
 
-    /// # Errors
-    /// A sentence.
     fn state(&mut self, _question: &StateQuestion) -> Result<Value, String> {
         Err("keeps no state that can be asked for".to_owned())
     }

@@ -109,9 +109,6 @@ pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option
 }
 
 /// Starts a server, reads its functions, and ends it.
-///
-/// # Errors
-/// A sentence without a subject.
 pub(super) fn read_offer(program: &TrustedProgram) -> Result<McpOffer, String> {
     let mut session = Session::new(program);
     let instructions = Some(session.begin()?);

@@ -39,8 +39,6 @@ pub(super) struct RunTool {
 }
 
 impl RunTool {
-    /// # Errors
-    /// A sentence: the row lacks the field.
     pub(super) fn open(
         program: &TrustedProgram,
         row: &PromptRow,

@@ -18,9 +18,6 @@ pub(super) struct Variable {
 
 impl Variable {
     /// `None`: not a text.
-    ///
-    /// # Errors
-    /// A clause about it.
     pub(super) fn new(name: &str, text: Option<&str>) -> Result<Self, &'static str> {
         match text {
             _ if OWN_VARIABLES.contains(&name) => Err("is set by the sandbox: leave it out"),
@@ -41,8 +38,6 @@ impl Variable {
         self.text.strip_prefix("${")?.strip_suffix('}')
     }
 
-    /// # Errors
-    /// A sentence without a subject.
     pub(super) fn value(&self) -> Result<String, String> {
         let Some(source) = self.source() else {
             return Ok(self.text.clone());

@@ -169,9 +169,6 @@ impl ReadyTools {
 
 impl ReadyTool {
     /// Its state for a conversation about a row.
-    ///
-    /// # Errors
-    /// A sentence: the row lacks something.
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         match self {
             Self::Run(program) => RunTool::open(program, row),

@@ -219,8 +219,6 @@ pub(super) struct ReplayedTool {
 }
 
 impl ReplayedTool {
-    /// # Errors
-    /// A sentence: the row has several turns.
     pub(super) fn open(
         replies: &Arc<RecordedReplies>,
         kind: &Arc<ToolKind>,

@@ -49,18 +49,12 @@ impl Toolset {
 
     /// OpenAI's list of functions, for the chat template. The first call may start servers to list
     /// theirs.
-    ///
-    /// # Errors
-    /// As [`Self::open`], except for the row.
     pub fn definitions(&self) -> Result<&Value, EnvironmentError> {
         Ok(&self.ready()?.definitions)
     }
 
     /// Instructions of MCP servers for the system text, possibly empty. Bounded as results are, and
     /// may likewise contain text of special tokens.
-    ///
-    /// # Errors
-    /// As [`Self::definitions`].
     pub fn instructions(&self) -> Result<&str, EnvironmentError> {
         Ok(&self.ready()?.instructions)
     }

@@ -19,9 +19,6 @@ pub(super) struct WarmTool {
 
 impl IdleTools {
     /// Reuses a running process, or calls `start`.
-    ///
-    /// # Errors
-    /// As `start`.
     pub(super) fn open(
         self: &Arc<Self>,
         start: impl FnOnce() -> Result<Box<dyn LiveTool>, String>,

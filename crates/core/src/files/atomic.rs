@@ -151,9 +151,6 @@ pub fn create_folder_with<T, E>(
 
 /// Waits for the folder's lock and holds it until the file is dropped. Does not wait on file
 /// systems that cannot lock folders.
-///
-/// # Errors
-/// A folder that cannot be opened.
 pub fn lock_folder(folder: &Path) -> Result<File> {
     let file = File::open(folder)?;
     let _ = file.lock();

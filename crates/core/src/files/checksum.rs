@@ -41,9 +41,6 @@ impl Digest {
 }
 
 /// Digests a file, which may exceed memory.
-///
-/// # Errors
-/// The system's error.
 pub fn digest_file(path: &Path) -> std::io::Result<String> {
     let (mut file, mut digest) = (super::open(path)?, Digest::default());
     let mut buffer = vec![0u8; CHUNK_BYTES];

@@ -69,9 +69,6 @@ pub fn close_on_exec_from(first: RawFd) {
 }
 
 /// Connects to a Unix socket whose path is at most 108 bytes long.
-///
-/// # Errors
-/// The system's error.
 pub fn connect(socket: &Path) -> Result<UnixStream> {
     let (folder, name) = socket
         .parent()
@@ -88,17 +85,11 @@ pub fn connect(socket: &Path) -> Result<UnixStream> {
 }
 
 /// Opens `/dev/null` for reading and writing.
-///
-/// # Errors
-/// The system's error.
 pub fn open_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Cryptographically secure.
-///
-/// # Errors
-/// The system's error.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -91,9 +91,6 @@ pub struct PullSettings {
 
 impl PullSettings {
     /// Settings from the environment.
-    ///
-    /// # Errors
-    /// [`PullError::NoCache`].
     pub fn from_environment() -> Result<Self, PullError> {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -146,9 +143,6 @@ pub struct PullProgress {
 
 /// Downloads `name` and returns its folder. Only safetensors, JSON, templates and tokenizers; the
 /// configuration first, so that an unsupported model costs nothing.
-///
-/// # Errors
-/// [`PullError`] with the remedy.
 pub fn pull(
     name: &str,
     settings: &PullSettings,

@@ -135,9 +135,6 @@ impl ModelSource {
     /// Configuration and tokenizer files for a copy of the model. For a vision model the
     /// configuration is that of its text part, for a quantized one that of bf16 weights, as these
     /// are what is copied.
-    ///
-    /// # Errors
-    /// As [`ModelSource::read`].
     pub fn companions(&self) -> Result<Vec<(&'static str, Vec<u8>)>, HubError> {
         let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
         let companion = |file| {

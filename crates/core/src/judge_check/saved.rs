@@ -171,9 +171,6 @@ pub fn check_table(checks: &[JudgeCheck]) -> Option<Table> {
 }
 
 /// A task's files with the current checks of its judges.
-///
-/// # Errors
-/// As [`crate::task::TaskFiles::read_files`].
 pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
     let mut files = task.files()?;
     let mut checks = saved_checks(task);

@@ -159,9 +159,6 @@ pub enum ResponseFormat {
 impl GenerationRequest {
     /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or
     /// `/inference/v1/generate`.
-    ///
-    /// # Errors
-    /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
         let body = object(body)?;
         let fields = Fields::of(&body);

@@ -112,9 +112,6 @@ pub enum PreflightError {
 }
 
 /// Reads every prompt set and looks for problems, of the task's judges and tools too: slow.
-///
-/// # Errors
-/// [`PreflightError`] naming the file.
 pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let scorer = Scorer::new(task)?;
     let mut problems = data_problems(task, &scorer, &load_sets(task)?);

@@ -345,9 +345,6 @@ fn refused_answers(
 }
 
 /// Near duplicates between sets, exact and near duplicates within a set.
-///
-/// # Errors
-/// A file that cannot be opened.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
     let health = check(task, &Checks::default())?;
     let problem = |group: &dataset::health::Group| {

@@ -112,9 +112,6 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
     }
 
     /// Parses calls: name and JSON object each, or in a model's notation.
-    ///
-    /// # Errors
-    /// A sentence.
     pub fn read_calls(&self, text: &str) -> Result<Vec<ToolCall>, String> {
         if text.trim_start().starts_with(['{', '[', '<']) {
             return match asked_calls(CallFormat::hermes(), &self.definitions, text) {

@@ -19,9 +19,6 @@ const REPEATED: usize = 3;
 
 /// Degenerate answers, and where the final state of live tools is judged conversations without a
 /// call, with one call repeated, and with a call of each function.
-///
-/// # Errors
-/// Tools that cannot be opened.
 pub fn audit_task(
     task: &Task,
     scorer: &Scorer,
@@ -33,9 +30,6 @@ pub fn audit_task(
 }
 
 /// Those with live tools whose final state is judged; else empty.
-///
-/// # Errors
-/// Tools that cannot be opened.
 pub(super) fn lazy_conversations(
     task: &Task,
     scorer: &Scorer,

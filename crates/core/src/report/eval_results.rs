@@ -148,9 +148,6 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
 
 /// Returns the evals that are compared by default: base and trained on the test set, else on the eval set; of several
 /// tasks on that of the first.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &held_out_sets(run))
 }
@@ -168,18 +165,12 @@ pub fn held_out_sets(run: &Path) -> Vec<String> {
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn base_and_trained_on(run: &Path, sets: &[String]) -> Result<Vec<EvalId>, ReportError> {
     base_and(RunState::compared, run, sets).map(Vec::from)
 }
 
 /// Returns the result of a run on the first of the sets that has one, to be compared with other runs': where the best
 /// checkpoint is step 0, the eval of the base.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn result_on(run: &Path, sets: &[String]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
@@ -263,9 +254,6 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
 
 impl EvalResult {
     /// Reads an eval with its prompts.
-    ///
-    /// # Errors
-    /// [`ReportError`] naming the file.
     pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
         let (set, task) = split_task_set(&id.set);

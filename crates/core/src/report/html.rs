@@ -55,9 +55,6 @@ const TEMPLATES: [(&str, &str); 6] = [
 ];
 
 /// The page of a run.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
     let tasks = TaskSection::all(report);
@@ -87,9 +84,6 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 }
 
 /// The page of a comparison, or of a single eval.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let examples = match versus.pairs.first() {
         Some(pair) => {
@@ -158,9 +152,6 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
 }
 
 /// Thresholds of an eval as JUnit XML, for the test reports of a CI server.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, ReportError> {
     render("junit.xml", Serde(junit_values(thresholds, eval)).into())
 }

@@ -31,9 +31,6 @@ pub struct Report {
 
 impl Report {
     /// Reads a run.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
         // Before the log, which is ahead of it.
         let written = State::written(directory.path());
@@ -75,9 +72,6 @@ impl Report {
     }
 
     /// As [`Self::read`], for what shows answers as well: also verifies the evals and the frozen task.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
     pub fn verified(directory: RunDirectory) -> Result<Self, RunError> {
         let mut report = Self::read(directory)?;
         let run = &report.directory;

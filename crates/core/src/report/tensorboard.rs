@@ -45,9 +45,6 @@ pub fn write_event_file(
 
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:
 /// `train/reward`, `eval/valid`, `test/exact`.
-///
-/// # Errors
-/// [`RunError`] naming the log.
 fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
     let history = &report.history;
     let times = Times::read(report)?;

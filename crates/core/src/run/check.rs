@@ -66,9 +66,6 @@ fn check_eval(run: &Path, eval: &Eval) -> Option<Result<bool, String>> {
 }
 
 /// Number of logged groups by step, without those of repeated steps.
-///
-/// # Errors
-/// Same as [`EventReader::each`].
 pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunError> {
     let mut groups: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     EventReader::new(&run.events_path()).each(|item| match item {
@@ -111,9 +108,6 @@ pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunEr
 }
 
 /// The steps that stored files may contain, and those in the log.
-///
-/// # Errors
-/// The folder cannot be read.
 pub fn rollout_steps(
     run: &Path,
     recorded: &BTreeMap<u64, usize>,

@@ -30,8 +30,6 @@ pub(crate) enum Lost {
 }
 
 impl LineProgram {
-    /// # Errors
-    /// A sentence.
     pub(crate) fn start(
         files: &ProgramFiles,
         command: &[String],

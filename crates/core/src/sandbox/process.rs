@@ -138,9 +138,6 @@ impl Sandbox {
 
 impl Process {
     /// Starts a program with its own environment.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(crate) fn start(sandbox: &Sandbox, program: &Program<'_>) -> Result<Self, String> {
         let home = if sandbox.level == Level::Strong {
             None

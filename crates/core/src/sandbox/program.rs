@@ -32,9 +32,6 @@ pub(super) struct SandboxedProgram {
 
 impl SandboxedProgram {
     /// Starts a program with `stdio` as standard input, output and error.
-    ///
-    /// # Errors
-    /// A sentence without a subject.
     pub(super) fn start(launch: &Launch, stdio: &[OwnedFd; 3]) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;

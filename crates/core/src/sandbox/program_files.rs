@@ -53,9 +53,6 @@ impl ProgramFiles {
     }
 
     /// Copies all files into a new folder.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(crate) fn copies(&self) -> Result<PrivateFolder, String> {
         let folder = PrivateFolder::new()?;
         for (name, bytes, mode) in &self.files {

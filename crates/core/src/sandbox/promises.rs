@@ -239,9 +239,6 @@ pub struct Attacked {
 
 impl Attacked {
     /// Creates the targets in an empty folder without links in its path.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn new(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder.join("home/.ssh"))?;
         fs::create_dir_all(folder.join("shown"))?;

@@ -21,8 +21,6 @@ pub(crate) struct PrivateFolder {
 }
 
 impl PrivateFolder {
-    /// # Errors
-    /// A sentence.
     pub(crate) fn new() -> std::result::Result<Self, String> {
         let mut problem = "no folder for temporary files: set HOME or XDG_RUNTIME_DIR".to_owned();
         for root in roots() {

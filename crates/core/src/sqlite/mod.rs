@@ -273,17 +273,11 @@ impl Database {
     }
 
     /// Creates a database from a schema with its data.
-    ///
-    /// # Errors
-    /// SQLite's message.
     pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
         Self::with_settings(schema, &Settings::default())
     }
 
     /// As [`Self::new`] with other settings.
-    ///
-    /// # Errors
-    /// SQLite's message.
     pub(crate) fn with_settings(schema: &str, settings: &Settings) -> Result<Self, Failure> {
         let (connection, clock) = clock::open(settings.now).map_err(|error| failure(&error))?;
         let mut database = Self {

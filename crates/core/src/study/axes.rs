@@ -46,9 +46,6 @@ const MAX_RANGE_LEN: i64 = 10_000;
 
 impl Space {
     /// Checks every value before anything is started.
-    ///
-    /// # Errors
-    /// [`StudyError`] naming the assignment and what is wrong with it.
     pub fn parse(assignments: &[String]) -> Result<Self, StudyError> {
         let mut space = Self::default();
         let mut seen = Vec::new();

@@ -135,8 +135,6 @@ pub struct TestResult {
 }
 
 impl MeasuredRun {
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory, metric: Metric) -> Result<Self, RunError> {
         let report = Report::read(directory)?;
         let (run, history) = (&report.directory, &report.history);

@@ -270,9 +270,6 @@ impl SweepFolder {
     }
 
     /// Removes a sweep of which nothing was started.
-    ///
-    /// # Errors
-    /// [`StudyError`] naming the folder.
     pub fn remove(&self) -> Result<(), StudyError> {
         let path = self.path.clone();
         let removed = std::fs::remove_dir_all(&path);
@@ -296,8 +293,6 @@ impl SweepFolder {
         Ok(RunLock::acquire(&self.path)?)
     }
 
-    /// # Errors
-    /// [`StudyError`] naming the file, and the line where it is damaged.
     pub fn read(&self) -> Result<Sweep, StudyError> {
         let path = self.path.join(FILE);
         let bytes = files::read(&path).map_err(|source| RunError::Io {
@@ -349,8 +344,6 @@ impl SweepFolder {
         }
     }
 
-    /// # Errors
-    /// [`StudyError`] naming the file.
     pub fn write(&self, sweep: &Sweep) -> Result<(), StudyError> {
         let path = self.path.join(FILE);
         let written = files::replace_file(&path, &text(sweep), Access::Private);

@@ -280,9 +280,6 @@ impl ChatTemplate {
 
     /// As [`ChatTemplate::render`] with arbitrary messages and tools; without `thinking` the
     /// variable is undefined.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render`].
     pub fn render_json(
         &self,
         messages: &Json,

@@ -30,9 +30,6 @@ pub(super) struct Script {
 
 impl Script {
     /// Reads standard input on a thread of its own; `None` is its end. Stops when `on_line` returns false.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn start(
         on_line: impl Fn(Option<String>) -> bool + Send + 'static,
     ) -> io::Result<Self> {

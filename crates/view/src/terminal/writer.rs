@@ -27,9 +27,6 @@ struct State {
 
 impl Writer {
     /// Starts the thread; `on_written` is called from it after each frame.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         on_written: impl Fn() + Send + 'static,

@@ -28,8 +28,6 @@ const CHAT_NAMES: [&str; 7] = [
 ];
 
 impl TokenizeRequest {
-    /// # Errors
-    /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let body = object(body)?;
         let fields = Fields::of(&body);

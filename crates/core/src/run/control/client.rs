@@ -147,9 +147,6 @@ fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
 
 /// Requests a stop. If the worker does not answer or its disk is full, cancels its Slurm job, or
 /// else signals it; without a worker, cancels the job that the run waits for.
-///
-/// # Errors
-/// Same as [`ask`] and [`signal_worker`]; Slurm's message.
 pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
         Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),

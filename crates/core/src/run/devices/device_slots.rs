@@ -128,9 +128,6 @@ impl Slot {
     /// Waits until `count` of `devices` are free at once. `folder` has the locks, which all runs of
     /// this host must share ([`slots_folder`]). `on_wait` gets the position at every check and may
     /// give up, which returns `None`.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the problem with the folder.
     pub fn wait(
         folder: &Path,
         devices: &[Device],
@@ -216,9 +213,6 @@ impl Slot {
 }
 
 /// `$GRPO_TUI_SLOTS`, or else a folder shared by all users of this host.
-///
-/// # Errors
-/// [`RunError`] naming the folder that could not be created or used.
 pub fn slots_folder() -> Result<PathBuf, RunError> {
     if let Some(folder) = std::env::var_os(SLOTS).map(PathBuf::from) {
         make_shared(&folder)?;

@@ -32,9 +32,6 @@ pub fn toml_price(value: &DeValue<'_>) -> Option<f64> {
 }
 
 /// The price of an hour of one GPU by the user's `config.toml`; `None` where the file or the key is missing.
-///
-/// # Errors
-/// [`RunError`] with file, line and value.
 pub fn configured_gpu_price() -> Result<Option<f64>, RunError> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui");
     folders.map_or(Ok(None), |folders| {

@@ -402,9 +402,6 @@ const LINES_BEFORE: &str = "xxh3_before";
 
 /// Writes an eval atomically. Each record has a checksum, and the last one also has that of all
 /// lines before it.
-///
-/// # Errors
-/// [`RunError::Io`] naming the file.
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
     for (index, record) in records.iter().enumerate() {
@@ -423,9 +420,6 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
 }
 
 /// Reads an eval and verifies its checksums, if it has any.
-///
-/// # Errors
-/// [`RunError`] with file and line.
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     let mut records = Vec::new();
     each_record(path, |line| {
@@ -443,9 +437,6 @@ pub(in crate::run) struct Verified {
 }
 
 /// Verifies an eval.
-///
-/// # Errors
-/// Same as [`read_evals`].
 pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
     let mut records = 0;
     let has_checksums = each_record(path, |line| {

@@ -62,9 +62,6 @@ impl Removal {
     }
 
     /// Deletes the run.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming what is left.
     pub fn carry_out(self) -> Result<RemovedRun, RunError> {
         let path = self.directory.path();
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.

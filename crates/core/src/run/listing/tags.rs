@@ -16,9 +16,6 @@ pub fn tags_path(run: &Path) -> PathBuf {
 }
 
 /// The tags of a run, sorted.
-///
-/// # Errors
-/// [`RunError`] naming the file.
 pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
     let path = tags_path(run);
     let malformed = |line, message: String| RunError::Malformed {
@@ -54,9 +51,6 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
 }
 
 /// Adds and removes tags; returns the resulting ones.
-///
-/// # Errors
-/// [`RunError`] naming the file or the invalid tag.
 pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<String>, RunError> {
     let mut tags = read_tags(run)?;
     tags.retain(|tag| !remove.contains(tag));

@@ -13,9 +13,6 @@ use crate::run::storage::lock::RunLock;
 pub(super) const RESERVE: &str = "reserve";
 
 /// Removes temporary files, checkpoints whose removal had begun, and answers of evals that the log has.
-///
-/// # Errors
-/// [`RunError::Io`] naming what could not be removed.
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     // A log that cannot be read is an error of what reads it next.
     let history = RunState::read(lock.run()).unwrap_or_default();

@@ -95,9 +95,6 @@ struct StateFile {
 
 impl StateWriter {
     /// Starts with `Starting`.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
         let path = lock.run().join("state.json");
         // A run that waits to be resumed keeps its step.
@@ -122,9 +119,6 @@ impl StateWriter {
     }
 
     /// Sets the status and the step, durably.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn status(
         &mut self,
         status: Status,
@@ -137,17 +131,11 @@ impl StateWriter {
     }
 
     /// Sets the status unless the run has ended; returns whether it was set.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn turn(&self, status: Status, cause: Option<Cause>) -> Result<bool, RunError> {
         self.shared().turn(status, cause, None)
     }
 
     /// Reports, like [`Self::turn`], that the run waits for a device.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
         self.shared()
@@ -155,9 +143,6 @@ impl StateWriter {
     }
 
     /// Sets the last complete step.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
         let mut shared = self.shared();
         shared.state.step = step;
@@ -166,9 +151,6 @@ impl StateWriter {
 
     /// Sets the progress of the running eval; `None` once there is none. Start and end are written
     /// at once.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
         let mut shared = self.shared();
         let begins_or_ends = shared.state.eval.is_some() != progress.is_some();
@@ -185,9 +167,6 @@ impl StateWriter {
     }
 
     /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
         let mut shared = self.shared();
         if shared.state.status.is_ended() {

@@ -474,9 +474,6 @@ impl Event {
     }
 
     /// Parses one line, without its newline, and verifies its checksum if it has one.
-    ///
-    /// # Errors
-    /// [`BadLine`].
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
         if files::check(line.as_bytes()) == Checked::Damaged {
             return Err(mismatch(line));

@@ -115,9 +115,6 @@ impl EventReader {
     }
 
     /// Like [`Self::read`], but passes single items, so that a long log needs no memory.
-    ///
-    /// # Errors
-    /// Same as [`Self::read`].
     pub fn each(&mut self, mut take: impl FnMut(LogItem)) -> Result<(), RunError> {
         let path = self.path.clone();
         let mut file = match crate::files::open(&path) {

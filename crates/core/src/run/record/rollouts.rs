@@ -122,9 +122,6 @@ impl RolloutWriter {
     /// Opens for appending after `step`, the last complete step: drops groups of later steps and a
     /// torn tail, compresses complete files, and decompresses the file of `step` if more will be
     /// appended to it.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
         let folder = lock.run().join("rollouts");
         ensure_one_folder(&folder)?;
@@ -174,9 +171,6 @@ impl RolloutWriter {
     }
 
     /// Compresses the remaining files.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the folder.
     pub fn finish(mut self) -> Result<(), RunError> {
         self.sync()?;
         self.open = None;
@@ -269,9 +263,6 @@ impl RolloutWriter {
     }
 
     /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
         match &self.open {
             Some(open) => open
@@ -285,9 +276,6 @@ impl RolloutWriter {
 
 /// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the
 /// step has none or the keep rule has deleted them.
-///
-/// # Errors
-/// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     read_checked_step(run, step).map(|(groups, _)| groups)
 }
@@ -371,9 +359,6 @@ pub struct Segment {
 
 /// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain
 /// one counts.
-///
-/// # Errors
-/// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     let mut segments = Vec::new();
     for entry in entries(&run.join("rollouts"))? {

@@ -32,9 +32,6 @@ pub struct EventWriter {
 impl EventWriter {
     /// Opens the log for appending. A torn last line is truncated and reported as a `recovered`
     /// event.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn open(lock: &RunLock) -> Result<Self, RunError> {
         Self::syncing_every(lock, SYNC_INTERVAL)
     }
@@ -105,9 +102,6 @@ impl EventWriter {
     }
 
     /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
         self.syncer
             .check()

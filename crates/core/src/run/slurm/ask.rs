@@ -128,9 +128,6 @@ pub(in crate::run) fn check_no_job(run: &Path) -> Result<(), RunError> {
 
 /// Records that this process is the worker of a run in its job, and returns the job. Outside a job,
 /// checks that none is queued for the run.
-///
-/// # Errors
-/// Same as [`check_no_job`].
 pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
     let Some(mut job) = SlurmJob::read(run) else {
         return Ok(None);

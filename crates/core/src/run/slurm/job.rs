@@ -85,8 +85,6 @@ impl SlurmJob {
             .filter(|job| job.version <= FORMAT_VERSION)
     }
 
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub(super) fn write(&self, run: &Path) -> Result<(), RunError> {
         let path = run.join(SLURM_FILE);
         let text = serde_json::to_vec_pretty(self)

@@ -116,9 +116,6 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Creates a run in `runs`. The folder appears under its final name once `run.toml` and the
     /// frozen task are durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming what could not be written.
     pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
         ensure_folder(runs)?;
         remove_left(runs);
@@ -473,9 +470,6 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Returns the SHA-256 of a file as hex; the file may be larger than memory.
-///
-/// # Errors
-/// [`RunError::Io`] naming the file.
 pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     use sha2::Digest;
     use std::io::Read;

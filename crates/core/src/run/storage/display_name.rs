@@ -17,9 +17,6 @@ pub fn name_path(run: &Path) -> PathBuf {
 }
 
 /// `None` for a run that was not renamed.
-///
-/// # Errors
-/// [`RunError`] naming the file.
 pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
     let path = name_path(run);
     let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {
@@ -33,9 +30,6 @@ pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
 }
 
 /// Gives a run a display name; an empty one restores that of `run.toml`.
-///
-/// # Errors
-/// [`RunError`] naming the file or what is wrong with the name.
 pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     let (path, name) = (name_path(run), name.trim());
     if name.is_empty() {

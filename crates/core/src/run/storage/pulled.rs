@@ -33,9 +33,6 @@ impl Pulled {
     }
 
     /// Marks a folder, before the first run is copied into it.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn mark(runs: &Path, from: &str) -> Result<Self, RunError> {
         let time = local_now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
         let mark = Self {

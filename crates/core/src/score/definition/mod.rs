@@ -208,9 +208,6 @@ pub(crate) trait Judge: Debug + Send + Sync {
     }
 
     /// Loads a local judge model and returns its digest.
-    ///
-    /// # Errors
-    /// Why it cannot be loaded.
     fn load(&self) -> Result<Option<String>, String> {
         Ok(None)
     }

@@ -268,9 +268,6 @@ impl Scorer {
     }
 
     /// Loads local judge models in advance; returns each digest by part name, empty for `[score]`.
-    ///
-    /// # Errors
-    /// Why one cannot be loaded.
     pub fn load_judges(&self) -> Result<Vec<(String, String)>, String> {
         let parts = self
             .parts

@@ -112,8 +112,6 @@ fn malformed(by: &str, error: &serde_json::Error, line: &[u8]) -> String {
 }
 
 impl Answer {
-    /// # Errors
-    /// A sentence: the line is not an answer.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| malformed("scorer", &error, line))
     }

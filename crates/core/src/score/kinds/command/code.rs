@@ -28,8 +28,6 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-/// # Errors
-/// A sentence: the checker cannot be run, or fails itself.
 pub(super) fn check(
     rules: &CommandRules,
     code: &CodeRules,

@@ -55,9 +55,6 @@ pub(super) struct Run {
 }
 
 /// Runs a program to its end within the limits.
-///
-/// # Errors
-/// A sentence.
 pub(super) fn run(
     rules: &CommandRules,
     files: &ProgramFiles,

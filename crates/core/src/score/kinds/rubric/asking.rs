@@ -88,9 +88,6 @@ impl Asker {
     }
 
     /// Digest of a local judge model, loaded if necessary.
-    ///
-    /// # Errors
-    /// Why it cannot be loaded.
     pub fn local_digest(&self) -> Result<Option<String>, String> {
         let server = self.connection()?.server;
         Ok(server.map(|server| server.digest.clone()))

@@ -243,8 +243,6 @@ impl Judge for Sql {
     }
 }
 
-/// # Errors
-/// It is not text.
 fn query_of(expected: &serde_json::Value) -> Result<&str, String> {
     match Expectation::from_value(expected) {
         Expectation::Plain(serde_json::Value::String(query)) => Ok(query),
@@ -288,9 +286,6 @@ impl OpenDatabase {
     /// Judges a query at a byte of the completion. In dialect `sqlite` SQLite's parser decides
     /// about syntax. For other dialects only an incomplete grammar is known: what it rejects
     /// uncertainly is judged by whether SQLite runs it.
-    ///
-    /// # Errors
-    /// The text is not a query.
     fn judge(
         &mut self,
         place: (&str, usize),

@@ -37,8 +37,6 @@ pub(super) fn is_warm(language: Option<&Language>) -> bool {
     language.is_some_and(|language| language.name == PYTHON)
 }
 
-/// # Errors
-/// A sentence: a problem of the row or machine.
 pub(super) fn check(
     (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
     servers: &ServerPool,
@@ -135,9 +133,6 @@ fn outcomes(
 
 /// The syntax error of an answer that has seen a hidden case may reveal it: asks again with an
 /// empty call, and uses that message.
-///
-/// # Errors
-/// A sentence.
 fn replace_hidden_syntax(
     replies: &mut [Reply],
     cases: &[Case<'_>],
@@ -202,9 +197,6 @@ fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
 }
 
 /// Why a reply is wrong.
-///
-/// # Errors
-/// A sentence: the case itself is wrong.
 fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option<Failure>, String> {
     if let Some(syntax) = reply.syntax {
         let place = Place {

@@ -75,8 +75,6 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 }
 
 impl Server {
-    /// # Errors
-    /// A sentence: a problem with Python.
     pub(super) fn start(
         rules: &CommandRules,
         files: &ProgramFiles,
@@ -177,9 +175,6 @@ pub(crate) struct ServerPool(Mutex<Vec<Server>>);
 impl ServerPool {
     /// Runs an answer's cases on a server; retries on a new one if the first ends, as the machine
     /// may have killed it.
-    ///
-    /// # Errors
-    /// A sentence: no server starts.
     pub(super) fn ask(
         &self,
         rules: &CommandRules,

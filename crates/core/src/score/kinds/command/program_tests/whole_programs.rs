@@ -47,9 +47,6 @@ struct Finished {
 
 impl<'a> Prepared<'a> {
     /// Writes and parses or compiles an answer; returns a reply if rejected.
-    ///
-    /// # Errors
-    /// A sentence: the machine, parser or compiler fails.
     pub(super) fn new(
         (rules, files, tests): (&'a CommandRules, &'a ProgramFiles, &'a TestRules),
         source: &str,
@@ -171,8 +168,6 @@ impl<'a> Prepared<'a> {
         Ok(Some((refused(why, 1, 1), done.is_late || done.is_long)))
     }
 
-    /// # Errors
-    /// A sentence: it cannot be started.
     pub(super) fn ask(
         &self,
         case: &CaseKind<'_>,
