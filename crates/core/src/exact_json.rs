@@ -13,7 +13,6 @@ const MARK: &str = "$exact number";
 /// Shorter literals without an exponent are exact.
 const MIN_LOSSY_LENGTH: usize = 16;
 
-/// Parses a JSON text.
 pub fn parse(text: &str) -> serde_json::Result<Value> {
     match mark(text) {
         Cow::Owned(marked) => serde_json::from_str(&marked).or_else(|_| serde_json::from_str(text)),
@@ -109,7 +108,6 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Whether `serde_json` changes the value, or the kind of an integer.
 fn is_lossy(literal: &str) -> bool {
     let number = Number::new(literal);
     if literal.len() < MIN_LOSSY_LENGTH && !literal.contains(['e', 'E']) {

@@ -63,7 +63,6 @@ choices! {
 }
 
 impl TierOutcome {
-    /// `is_error`: the scorer failed.
     pub fn new(tier: Tier, is_error: bool) -> Self {
         if is_error {
             Self::NotScored
@@ -74,7 +73,6 @@ impl TierOutcome {
 }
 
 impl StopReason {
-    /// Whether a limit ended it.
     pub fn is_truncated(self) -> bool {
         matches!(self, Self::Length | Self::Thinking)
     }
@@ -186,7 +184,6 @@ impl Status {
         matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
     }
 
-    /// Whether a request or a signal ended the run.
     pub fn is_stopped(self, cause: Option<&Cause>) -> bool {
         self == Self::Interrupted && cause.is_some_and(|cause| cause.requested)
     }
@@ -204,7 +201,6 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// The cause of a stop that was asked for.
     pub fn requested(sentence: impl Into<String>) -> Self {
         Self {
             sentence: sentence.into(),

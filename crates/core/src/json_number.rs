@@ -61,14 +61,12 @@ impl<'t> Number<'t> {
             .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     }
 
-    /// Exact equality of values, however written.
     pub fn equals(&self, other: &Number<'_>) -> bool {
         let (left, right) = (self.significant_digits(), other.significant_digits());
         left == right
             && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
     }
 
-    /// Exact order of values.
     pub fn compare(&self, other: &Number<'_>) -> Ordering {
         let (left, right) = (self.significant_digits(), other.significant_digits());
         let sign = |number: &Number<'_>, digits: &str| match digits.is_empty() {
@@ -114,7 +112,6 @@ impl<'t> Number<'t> {
         remainder == Some(0)
     }
 
-    /// Digits without the zeros at the ends.
     pub(crate) fn digit_count(&self) -> usize {
         self.significant_digits().0.len()
     }

@@ -48,7 +48,6 @@ macro_rules! screens {
             }
         })*
 
-        /// Facts about a screen that do not depend on its state.
         pub fn about(screen: Screen) -> &'static About {
             match screen {
                 $(Screen::$id => <$state>::ABOUT,)*
@@ -122,7 +121,6 @@ impl Model {
         self.screen_mut(self.shared.screen)
     }
 
-    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.shared.popup.is_some() || self.screen().is_typing()
     }
@@ -161,7 +159,6 @@ impl Model {
             .find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
-    /// The movement bound to a chord, for popups.
     pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
         let motions = [
             Motion::Down,
@@ -205,7 +202,6 @@ impl Model {
         screen.is_typing() && (!chord.is_command() || is_taken)
     }
 
-    /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -215,7 +211,6 @@ impl Model {
         }
     }
 
-    /// The action's hint in the bottom line in the current state.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -326,7 +321,6 @@ impl Global {
     }
 }
 
-/// A movement in the focused pane.
 const fn movement(
     id: &'static str,
     title: &'static str,

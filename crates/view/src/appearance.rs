@@ -88,7 +88,6 @@ impl Appearance {
         }
     }
 
-    /// Whether the theme depends on the terminal's background.
     pub fn needs_background_query(input: &AppearanceInput) -> bool {
         let file = input
             .config_file()
@@ -136,7 +135,6 @@ impl Appearance {
         }
     }
 
-    /// Applies it to the model and reports problems.
     pub fn apply(self, model: &mut Model) {
         model.shared.theme = self.theme;
         model.shared.keymap = self.keymap;

@@ -31,18 +31,15 @@ pub trait Drafted: Part<Shared = Shared> {
     const WORK: &'static str;
 
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile>;
-    /// The text under edit, as saved and as edited.
     fn texts(&self, shared: &Shared) -> Option<(String, String)>;
     fn title(&self) -> String;
     fn write(&self, shared: &Shared, text: String) -> String;
-    /// The file's extension, for a text of this task.
     fn extension(_: &Task) -> &'static str {
         "json"
     }
     /// # Errors
     /// The file of this name has other content.
     fn read(path: &Path, text: String, time_ms: u64) -> Result<Record, String>;
-    /// Whether a draft can be restored now without losing another text.
     fn is_free(&self) -> bool;
     /// Whether letters are text now rather than keys.
     fn is_typing(&self) -> bool;
@@ -51,15 +48,12 @@ pub trait Drafted: Part<Shared = Shared> {
     /// # Errors
     /// No text of the task matches.
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String>;
-    /// Opens the editor on a draft.
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
-    /// The file's text, if it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
     /// The user has decided: the file's text replaces the own one, which undo restores, or the own one stays.
     fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command>;
 }
 
-/// The file of a text whose editor opens now.
 pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     let file = DraftFile::new(
         T::STEM,
@@ -72,7 +66,6 @@ pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     file
 }
 
-/// Removes the file after the text was saved or discarded.
 pub fn remove(shared: &Shared, file: DraftFile) -> Vec<Command> {
     write(shared, file.stored.map(|_| (file.path, None)))
 }

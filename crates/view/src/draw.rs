@@ -246,7 +246,6 @@ pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
         .map(|hint| hint.action)
 }
 
-/// The key whose hint is at a column of the bottom line below a popup.
 pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
     let mut end = 0;
     let (key, _) = popup.hints().into_iter().find(|(key, hint)| {

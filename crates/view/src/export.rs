@@ -34,7 +34,6 @@ pub fn ask(
     ))
 }
 
-/// Writes an export, under a numbered name if the file exists; returns the message.
 pub fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;

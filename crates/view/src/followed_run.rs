@@ -96,7 +96,6 @@ impl FollowedRun {
         self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
     }
 
-    /// Adds events from before it was followed, such as [`latest_events`] returns.
     pub fn push_events(&mut self, events: Vec<Event>) {
         let (first, first_ms) = (
             self.log.front().map(|event| event.seq),

@@ -35,7 +35,6 @@ impl Keymap {
         }
     }
 
-    /// Returns the first key of an action, empty if it has none.
     pub fn shown(&self, action: &ActionInfo) -> String {
         self.keys(action)
             .first()

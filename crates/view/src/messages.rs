@@ -17,7 +17,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// The mark and the style.
     pub fn look(self) -> (&'static str, Role) {
         match self {
             Self::Done => ("✓", Role::Good),
@@ -79,19 +78,16 @@ impl Notices {
         self.total
     }
 
-    /// Those since there were `total`, as far as they are stored.
     pub fn since(&self, total: usize) -> &[Notice] {
         let new = self.total.saturating_sub(total).min(self.all.len());
         &self.all[self.all.len() - new..]
     }
 
-    /// All stored notices, oldest first.
     pub fn all(&self) -> &[Notice] {
         &self.all
     }
 }
 
-/// The notices as a list, latest first, from which one is copied.
 pub fn log(title: &str, notices: &Notices) -> Pick {
     let entry = |notice: &Notice| {
         let (mark, role) = match notice.level {

@@ -87,7 +87,6 @@ pub struct AppearanceInput {
 }
 
 impl AppearanceInput {
-    /// The options of this process without command line arguments.
     pub fn detect() -> Self {
         Self {
             folder: super::user_file::folder(),

@@ -28,7 +28,6 @@ pub trait Controls: Part<Shared = Shared> {
     const SCREEN: Screen;
     const IDS: ActionIds;
 
-    /// The run that the actions apply to.
     fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 
@@ -193,7 +192,6 @@ fn blocked<T: Controls>(
     }
 }
 
-/// Sends a request to the worker of a screen's run.
 fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
     let Ok(run) = screen.target(shared) else {
         return Vec::new();

@@ -71,7 +71,6 @@ impl SchemaDraft {
         self.text != self.saved
     }
 
-    /// Whether the text is that of `task.toml`.
     pub fn is_toml(&self) -> bool {
         self.base
             .as_ref()

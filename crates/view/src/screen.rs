@@ -77,12 +77,10 @@ impl<X> Action<X> {
         }
     }
 
-    /// With another hint while `hint` returns one.
     pub const fn hinting(self, hint: fn(&X, &Shared) -> Option<&'static str>) -> Self {
         Self { hint, ..self }
     }
 
-    /// Blocks it while `why` returns a reason.
     pub const fn unless(self, why: fn(&X, &Shared) -> Option<String>) -> Self {
         Self {
             blocked: why,
@@ -109,7 +107,6 @@ pub trait Described: Sized + 'static {
 /// What follows from a screen's constants.
 pub trait Actions {
     fn about(&self) -> &'static About;
-    /// Why an action is blocked.
     fn blocked(&self, shared: &Shared, id: &str) -> Option<String>;
     /// What an action does now, for the bottom line; `None`: the usual hint.
     fn hint(&self, shared: &Shared, id: &str) -> Option<&'static str>;
@@ -149,7 +146,6 @@ pub trait Screen: Actions {
         None
     }
 
-    /// Where the panes are in the area of the screen, in the order in which they are drawn.
     fn places(&self, _: &Shared, _: Rect) -> Vec<Place> {
         Vec::new()
     }
@@ -183,7 +179,6 @@ pub trait Screen: Actions {
         None
     }
 
-    /// The text field of one line that has the keys.
     fn field(&mut self) -> Option<&mut dyn TextField> {
         None
     }
@@ -202,7 +197,6 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// Draws the screen without changing it.
     fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         for place in self.places(shared, area) {
             let content = self.content(shared, &place);

@@ -214,7 +214,6 @@ pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<
         .map_err(|error| failed(&error))
 }
 
-/// Reads a file; returns the settings and its errors.
 pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut settings = Settings::default();
     let table = match file.table() {

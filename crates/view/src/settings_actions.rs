@@ -7,7 +7,6 @@ use super::shared::Shared;
 use super::{settings, theme_file};
 use crate::files::{self, Access};
 
-/// Lists the themes; the chosen one is kept in the settings.
 pub(super) fn choose_theme(shared: &Shared) -> Vec<Command> {
     let (folder, keys) = (shared.options.appearance.themes_folder(), shared.keys);
     let names = move || theme_file::names(folder.as_deref());

@@ -249,7 +249,6 @@ impl Shared {
         self.task.is_none().then(why)
     }
 
-    /// Why an action that needs a run is blocked.
     pub fn no_open_run(&self) -> String {
         format!(
             "no run is open: {} lists runs, {} starts one",
@@ -266,7 +265,6 @@ impl Shared {
         )
     }
 
-    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.popup.is_some() || self.is_typing
     }
@@ -289,7 +287,6 @@ impl Shared {
             .add(self.now_ms, Level::Done, line.text(&self.options.shell));
     }
 
-    /// Lists runs and reads new events in the background.
     pub fn look_for_runs(&mut self) -> Vec<Command> {
         if self.is_busy("runs") {
             return Vec::new();
@@ -342,7 +339,6 @@ impl Shared {
         task_folder(run.path(), run.task_like(open))
     }
 
-    /// Readable runs of the open task, newest first.
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
         let task = self
             .task
@@ -358,12 +354,10 @@ impl Shared {
         rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
-    /// Newest run of the open task with a comparison to its base.
     pub fn compared_run(&self) -> Option<&RunRow> {
         self.task_runs().find(|row| row.outcome.is_known())
     }
 
-    /// The scorer of the schema in the editor, or of its last version that compiled.
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.draft.scorer.clone()
     }

@@ -77,7 +77,6 @@ impl Exit {
     }
 }
 
-/// The open task as a command-line argument; `None` if none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
     Some(task.folder().map_or_else(

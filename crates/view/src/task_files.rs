@@ -67,7 +67,6 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     })
 }
 
-/// The copy of an embedded task made by an earlier session.
 pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
     let folder = data.join("tasks").join(name);
     folder
@@ -141,7 +140,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     replace(path, bytes)
 }
 
-/// Removes a file; one that does not exist is not an error.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -151,7 +149,6 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The files of a task in a folder as they are now.
 pub fn stamps(task: &Task) -> Vec<(PathBuf, Option<Stamp>)> {
     let Some(folder) = task.folder() else {
         return Vec::new();

@@ -51,7 +51,6 @@ impl UserFile {
         })
     }
 
-    /// A message with the line of a byte.
     pub(super) fn problem(&self, byte: usize, what: &str) -> String {
         format!(
             "{} line {}: {what}",

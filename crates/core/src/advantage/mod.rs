@@ -59,7 +59,6 @@ pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     )
 }
 
-/// Writes out the formula of one completion's advantage with its numbers.
 pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
     let scored: Vec<f64> = rewards
         .iter()

@@ -341,7 +341,6 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     })
 }
 
-/// The message in a server's error.
 fn said_by(text: &str) -> Option<String> {
     let body: Value = serde_json::from_str(text).ok()?;
     [

@@ -87,7 +87,6 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// `None` if a price or count is unknown.
     pub fn cost(&self, prompt_tokens: Option<usize>, tokens: Option<usize>) -> Option<f64> {
         Some((prompt_tokens? as f64 * self.input? + tokens? as f64 * self.output?) / 1e6)
     }
@@ -166,7 +165,6 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// As [`Self::find`] without the key; also returns the name of its variable.
     pub(super) fn defined(
         name: &str,
         label: &str,

@@ -30,7 +30,6 @@ impl TeacherClient {
         &self.0.endpoint().model
     }
 
-    /// Parallel requests.
     pub fn concurrency(&self) -> usize {
         self.0.endpoint().concurrency
     }
@@ -60,7 +59,6 @@ impl TeacherClient {
         )
     }
 
-    /// Tokenizes without special tokens.
     pub fn tokenize(
         &self,
         text: &str,

@@ -68,7 +68,6 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// Returns the known key nearest to a misspelled name.
     pub fn nearest(name: &str) -> Option<&'static Self> {
         let plain = name.to_lowercase().replace('-', "_");
         if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == plain) {

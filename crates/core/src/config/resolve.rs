@@ -184,7 +184,6 @@ impl ConfigFile {
         Assignments::from_toml(&self.label, &self.text)
     }
 
-    /// Checks every key and value separately.
     pub fn check(&self) -> Result<(), ConfigError> {
         let assignments = self.assignments()?;
         let mut scratch = ConfigBuilder::default();

@@ -114,7 +114,6 @@ impl AdaptiveOrder {
         );
     }
 
-    /// Copies the outcomes of `other`, keeping the position.
     pub fn recall(&mut self, other: Self) {
         for (walk, other) in self.tasks.iter_mut().zip(other.tasks) {
             walk.rows = other.rows;
@@ -132,7 +131,6 @@ impl AdaptiveOrder {
 }
 
 impl TaskWalk {
-    /// Whether this visit samples the row.
     fn takes(&mut self, row: usize) -> bool {
         let Some(state) = self.rows.get_mut(&row) else {
             return true;

@@ -24,7 +24,6 @@ pub struct InferredSchema {
     pub has_formats: bool,
 }
 
-/// Infers a schema from answers; `source` names them in its comment.
 pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> InferredSchema {
     let mut shape = Shape::default();
     examples.for_each(|example| shape.add(example, 0));
@@ -110,7 +109,6 @@ impl Shape {
         }
     }
 
-    /// Keywords of a place; `path` names it in notes.
     fn schema(&self, path: &str, inferred: &mut InferredSchema) -> Map<String, Value> {
         let mut schema = Map::new();
         let types: Vec<&str> = [

@@ -10,7 +10,6 @@ const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 /// More would not fit any model's context.
 const MAX_TURNS: usize = 256;
 
-/// The turns under `messages`.
 pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     messages_of(fields, "messages")
 }
@@ -139,7 +138,6 @@ fn tool_calls(calls: &mut Value) -> Result<usize, String> {
     Ok(list.len())
 }
 
-/// Checks a row's `turns`.
 pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
     const FORM: &str =
         "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
@@ -180,7 +178,6 @@ pub(super) fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 
-/// Truncates to 60 characters, in backticks.
 pub(super) fn clip(text: &str) -> String {
     format!("`{}`", crate::format::shortened(text, 60))
 }

@@ -186,7 +186,6 @@ impl NewTask {
         ))
     }
 
-    /// All columns, and those not used in rows; `None` if all are used.
     fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
         let columns = import::columns(&import::read_records(data, MAX_RECORDS).ok()?);
         let is_free = |column: &&String| self.mapping.parts_of(column).is_empty();
@@ -357,7 +356,6 @@ fn check_name(name: &str) -> Result<(), DatasetError> {
     })
 }
 
-/// A template under another name.
 fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetError> {
     let files = find_template(template)?.files;
     let bytes_of = |name: &str| {

@@ -39,7 +39,6 @@ pub struct PromptOrder {
 }
 
 impl PromptOrder {
-    /// `tasks`: not empty.
     pub fn new(tasks: Vec<TaskRows>, seed: u64) -> Self {
         let sum: usize = tasks.iter().map(|task| task.weight).sum();
         let (mut taken, mut round) = (vec![0; tasks.len()], Vec::with_capacity(sum));
@@ -83,7 +82,6 @@ impl PromptOrder {
         self.round[(position % self.round.len() as u64) as usize]
     }
 
-    /// A task's rows in its own order, epoch after epoch, after `visits`; endless.
     pub fn rows_after(&self, task: usize, visits: u64) -> impl Iterator<Item = usize> {
         let (rows, seed) = (self.tasks[task].rows, self.seed.wrapping_add(task as u64));
         let epochs = visits / rows as u64..;

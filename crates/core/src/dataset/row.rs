@@ -39,7 +39,6 @@ pub struct PromptRow {
 }
 
 impl PromptRow {
-    /// The row's own tools, which replace the task's.
     pub fn tools(&self) -> Option<&Value> {
         self.fields.get("tools").filter(|tools| !tools.is_null())
     }
@@ -190,7 +189,6 @@ fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, Data
     })
 }
 
-/// [`read_rows`] on all cores in batches.
 fn all_rows(
     label: &str,
     reader: impl BufRead,
@@ -253,7 +251,6 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine
     })
 }
 
-/// The next line with its end; empty at the end of the file.
 fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     let mut limited = reader.take(MAX_LINE_BYTES as u64 + 1);

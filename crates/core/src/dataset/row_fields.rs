@@ -32,7 +32,6 @@ impl RowFields {
         self.other.get(name)
     }
 
-    /// Any field, parsed from the row's line.
     pub fn value(&self, name: &str) -> Option<Value> {
         if TYPED.contains(&name) {
             self.whole().swap_remove(name)
@@ -41,7 +40,6 @@ impl RowFields {
         }
     }
 
-    /// Fields other than `id`, `messages`, `expected` and `tags`.
     pub fn other(&self) -> &Map<String, Value> {
         &self.other
     }

@@ -206,7 +206,6 @@ fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
     }
 }
 
-/// `None` removes the field.
 fn set_field(answer: &mut Value, path: &[String], value: Option<Value>) -> Result<(), ()> {
     let (last, parents) = path.split_last().ok_or(())?;
     let mut place = answer;

@@ -96,7 +96,6 @@ impl<'a> RequestForm<'a> {
         Ok(found)
     }
 
-    /// Request for a later turn of `row`.
     pub(super) fn later(
         &self,
         index: usize,

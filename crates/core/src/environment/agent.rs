@@ -192,7 +192,6 @@ impl Agent {
         self.trusted().map(|_| ())
     }
 
-    /// A process that has ended a conversation and waits for the next.
     pub fn idle_process(&self) -> Option<AgentProcess> {
         let ready = self.0.ready.get()?;
         // One that wrote more, or has ended, is dropped.

@@ -260,7 +260,6 @@ impl AgentProcess {
         }
     }
 
-    /// How its service ended, if it did.
     fn service_end(&self) -> Option<&str> {
         self.service.as_ref()?.ended()
     }

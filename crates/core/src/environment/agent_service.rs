@@ -44,7 +44,6 @@ impl AgentService {
         }
     }
 
-    /// The running process; restarts one that ended.
     pub(super) fn running(&self) -> Result<Arc<RunningService>, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match &*running {
@@ -88,7 +87,6 @@ impl RunningService {
         Ok((VARIABLE, path_text(&self.socket)?))
     }
 
-    /// How it ended; `None`: running.
     pub(super) fn ended(&self) -> Option<&str> {
         self.ended.get().map(String::as_str)
     }

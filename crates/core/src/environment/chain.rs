@@ -222,7 +222,6 @@ impl ToolChain {
             .collect()
     }
 
-    /// The row as scorers see it after the turn.
     #[must_use]
     pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
         let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
@@ -256,7 +255,6 @@ impl<'a> ScoredChain<'a> {
         self.0.get("end").is_some_and(|found| found == end.name())
     }
 
-    /// The end of a conversation without an answer.
     pub fn missing_answer(self) -> Option<&'a str> {
         self.0
             .get("end")

@@ -94,7 +94,6 @@ fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
     called.chain(expected).filter_map(read_call).collect()
 }
 
-/// `{"name": .., "arguments": {..}}`, possibly under `function`.
 pub(crate) fn read_call(call: &Value) -> Option<ToolCall> {
     let call = call.get("function").unwrap_or(call);
     tool_call(call.get("name")?.as_str()?, call.get("arguments")?)

@@ -243,7 +243,6 @@ impl Conversation {
     }
 }
 
-/// A path without `.` and doubled slashes.
 fn normal(path: &str) -> Result<String, String> {
     let parts: Vec<&str> = path
         .split('/')

@@ -9,7 +9,6 @@ use super::calls::{CallOutcome, StateQuestion, ToolCall};
 
 /// A tool with the state of one conversation; dropping it ends all that it started.
 pub(super) trait LiveTool: Send + Debug {
-    /// Answers calls with valid arguments, in order.
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply>;
 
     /// The call by which it answers a question, if it does so by a call.
@@ -35,7 +34,6 @@ pub(super) trait LiveTool: Send + Debug {
         false
     }
 
-    /// Whether it only has recorded replies.
     fn is_replayed(&self) -> bool {
         false
     }
@@ -57,7 +55,6 @@ pub(super) struct Timed<T> {
 /// A result, or why the tool failed.
 pub(super) type CallResult = Result<String, String>;
 
-/// Makes the calls one after another.
 pub(super) fn one_by_one(
     calls: &[&ToolCall],
     mut call: impl FnMut(&ToolCall) -> CallResult,

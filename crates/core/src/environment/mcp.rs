@@ -89,7 +89,6 @@ pub(super) struct McpTools {
     offer: McpOffer,
 }
 
-/// The call that a question makes; `None` if it is none of these functions.
 pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option<ToolCall> {
     let StateQuestion::Program(Value::Object(asked)) = question else {
         return None;
@@ -108,7 +107,6 @@ pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option
     (is_known && rest.is_empty()).then_some(call)
 }
 
-/// Starts a server, reads its functions, and ends it.
 pub(super) fn read_offer(program: &TrustedProgram) -> Result<McpOffer, String> {
     let mut session = Session::new(program);
     let instructions = Some(session.begin()?);
@@ -178,7 +176,6 @@ impl Session {
             .end(format!("lists its tools on more than {MAX_PAGES} pages")))
     }
 
-    /// Sends a request; returns its id.
     fn send(&mut self, method: &str, parameters: Value) -> Result<u64, String> {
         let id = self.next_id;
         self.next_id += 1;
@@ -422,7 +419,6 @@ fn text_of(result: &CallResult) -> String {
     }
 }
 
-/// Non-text content is only named.
 fn content_text(content: &Map<String, Value>) -> String {
     let text = |key: &str| content.get(key).and_then(Value::as_str);
     let within = |key: &str| content.get("resource")?.get(key)?.as_str();

@@ -57,7 +57,6 @@ impl RunTool {
         }))
     }
 
-    /// Sends lines at once and collects their answers.
     fn ask(&mut self, lines: Vec<Value>) -> Vec<Timed<Result<Answer, String>>> {
         let first = self.next_id;
         self.next_id += lines.len() as u64;
@@ -172,7 +171,6 @@ impl LiveTool for RunTool {
     }
 }
 
-/// Text of a result, or of an error that the model may read.
 fn text_of(answer: &Answer) -> String {
     match answer {
         Ok(result) => text(result),

@@ -47,7 +47,6 @@ impl Variable {
         })
     }
 
-    /// The value, if it is not written in the task.
     pub(super) fn secret(&self) -> Option<String> {
         self.source()?;
         self.value().ok().filter(|value| !value.is_empty())
@@ -120,7 +119,6 @@ pub(super) fn read_program(
     })
 }
 
-/// A tool's folder, and the files in it.
 fn read_folder(block: &Section<'_>, home: &Home) -> Read<Option<(String, Vec<String>)>> {
     let Some((name, (_, offset))) = block.string("folder")?.zip(block.get("folder")) else {
         return Ok(None);

@@ -135,7 +135,6 @@ fn image(statements: &str) -> Result<Vec<u8>, Failure> {
     Database::new(statements)?.into_image()
 }
 
-/// `query` and `execute`.
 fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Value {
     let mut function = |name: &str, is_change: bool, description: &str| {
         let name = format!("{prefix}{name}");
@@ -160,7 +159,6 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
     json!([query, execute])
 }
 
-/// Removes the statements from a list of functions.
 fn own_statements(list: &mut Value) -> Result<Statements, String> {
     let names: Vec<String> = functions(list)
         .iter()
@@ -287,7 +285,6 @@ impl LiveTool for Conversation {
 }
 
 impl Conversation {
-    /// SQLite's errors are answers.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
         let statement = self
             .statements

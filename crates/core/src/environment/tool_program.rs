@@ -51,7 +51,6 @@ pub struct ToolProgram {
 pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
-    /// The program, its files' contents, and the programs its command starts.
     pub(super) fn read(
         owner: ProgramOwner<'_>,
         rules: &ProgramRules,
@@ -110,7 +109,6 @@ impl ToolProgram {
         Ok((program, files, found))
     }
 
-    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         match self.level() {
             None if self.needs_network()
@@ -154,7 +152,6 @@ impl ToolProgram {
         Some(format!("the {}: {note}", described(self.word, &self.name)))
     }
 
-    /// What it may read besides system programs and its own files.
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);
         visible_paths([path_of(name, &self.folder).as_path()], &self.read)
@@ -170,7 +167,6 @@ fn described(word: &str, name: &str) -> String {
     }
 }
 
-/// A program with its files as verified.
 pub(super) fn trusted(
     task: &str,
     owner: ProgramOwner<'_>,

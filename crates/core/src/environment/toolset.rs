@@ -152,7 +152,6 @@ impl Toolset {
             .chain(self.0.recorded.as_deref())
     }
 
-    /// Whether a call names a known function with fitting arguments.
     pub(super) fn takes(&self, call: &ToolCall) -> bool {
         self.ready()
             .is_ok_and(|ready| ready.functions.tool_of(call).is_ok())

@@ -175,7 +175,6 @@ pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
     }
 }
 
-/// Creates a file for writing; an existing one is an error.
 pub fn create(path: &Path, access: Access) -> Result<File> {
     OpenOptions::new()
         .write(true)
@@ -189,7 +188,6 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
         .map_err(exists)
 }
 
-/// Writes and syncs a new file; an existing one is an error.
 pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let mut file = create(path, access)?;
     torn_write("create.half", &path.to_string_lossy(), bytes, |half| {
@@ -199,7 +197,6 @@ pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     file.sync_all()
 }
 
-/// Creates a folder; its parent must exist.
 pub fn create_folder(path: &Path, access: Access) -> Result<()> {
     folder_builder(access).create(path).map_err(exists)
 }
@@ -239,7 +236,6 @@ fn exists(error: Error) -> Error {
     }
 }
 
-/// Makes new files, renames and removals in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     // The parent of a bare file name is empty: the current folder.
     let path = if path.as_os_str().is_empty() {

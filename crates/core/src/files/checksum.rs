@@ -34,13 +34,11 @@ impl Digest {
         self.0.write(bytes);
     }
 
-    /// 32 hex digits.
     pub fn finish(&self) -> String {
         hex(&self.0.finish_128().to_be_bytes())
     }
 }
 
-/// Digests a file, which may exceed memory.
 pub fn digest_file(path: &Path) -> std::io::Result<String> {
     let (mut file, mut digest) = (super::open(path)?, Digest::default());
     let mut buffer = vec![0u8; CHUNK_BYTES];

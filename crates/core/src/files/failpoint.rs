@@ -77,7 +77,6 @@ pub fn test_clock(milliseconds: u64) -> u64 {
     }
 }
 
-/// `usual`, or the timeout set by a test.
 pub fn rendezvous_timeout(usual: Duration) -> Duration {
     let seconds = std::env::var(RENDEZVOUS).ok();
     seconds

@@ -419,7 +419,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Implied by Qwen2's architecture; in others set by `attention_bias`.
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
@@ -483,7 +482,6 @@ impl Reader<'_> {
     }
 }
 
-/// The text model's keys with its family's defaults.
 fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = keys.remove("text_config") {
         let shared = ["quantization_config", "tie_word_embeddings"]

@@ -167,7 +167,6 @@ impl Experts {
 }
 
 impl ModelConfig {
-    /// All tensors in training order.
     pub fn tensors(&self) -> Vec<ModelTensor> {
         let outside = self.tensors_of(None);
         let is_before = |spec: &&TensorSpec| spec.role != Role::FinalNorm;
@@ -193,7 +192,6 @@ impl ModelConfig {
         all
     }
 
-    /// A layer's matrices with adapters, packed ones adjacent.
     pub fn adapted_matrices(&self, layer: usize) -> Vec<TensorSpec> {
         let mut specs = self.tensors_of(Some(layer));
         specs.retain(|spec| spec.is_adapted);

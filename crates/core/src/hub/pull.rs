@@ -90,7 +90,6 @@ pub struct PullSettings {
 }
 
 impl PullSettings {
-    /// Settings from the environment.
     pub fn from_environment() -> Result<Self, PullError> {
         Self::from_variables(|name| std::env::var_os(name))
     }

@@ -63,7 +63,6 @@ impl ModelSource {
         }
     }
 
-    /// `None` for an embedded model.
     pub fn folder(&self) -> Option<&Path> {
         match &self.files {
             Files::Folder(folder) => Some(folder),
@@ -232,13 +231,11 @@ impl ModelSource {
         Quantization::parse(&keys, &self.label("config.json"))
     }
 
-    /// Opens a file of a model in a folder.
     pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
         files::open(&self.folder().unwrap_or(Path::new("")).join(file))
             .map_err(|source| self.refused(file, source))
     }
 
-    /// Opens a file; also returns its size in bytes.
     pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
         match &self.files {
             Files::Folder(_) => {

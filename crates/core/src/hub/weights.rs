@@ -185,7 +185,6 @@ impl<'a> ExpertEntries<'a> {
         Ok(Some(Self::Separate { parts, experts }))
     }
 
-    /// Shape of the whole tensor.
     pub fn shape(&self) -> [u64; 3] {
         match self {
             Self::Mxfp4 { scales, .. } => match *scales.shape.as_slice() {
@@ -420,7 +419,6 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
     })
 }
 
-/// Byte after the last tensor; an error for overlaps and gaps.
 fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String> {
     tensors.iter().try_fold(data_start, |position, entry| {
         if entry.offset_bytes == position {

@@ -147,7 +147,6 @@ fn read_label(line: &[u8], criteria: &[JudgedCriterion]) -> Result<Label, String
     })
 }
 
-/// Replaces the file.
 pub fn write_labels(path: &Path, labels: &[Label]) -> Result<(), LabelError> {
     let mut text = String::new();
     for label in labels {

@@ -174,7 +174,6 @@ fn check_judge(
     })
 }
 
-/// Grades `texts` as answers to the prompts of `answers`.
 fn pass(
     asker: &Asker,
     rules: &RubricRules,
@@ -318,7 +317,6 @@ fn share(rules: &RubricRules, grades: &[Grade]) -> f64 {
     rules.share(grades.iter().map(|grade| grade.points))
 }
 
-/// Measures length bias over answers with a label for every criterion.
 fn length_bias(
     part: Option<&str>,
     rules: &RubricRules,

@@ -121,7 +121,6 @@ pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
         .unwrap_or_default()
 }
 
-/// Checks in a run's copy of the task.
 pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
     let bytes = files::read_at_most(&task_folder.join(CHECK_FILE), MAX_FILE_BYTES).ok();
     bytes
@@ -170,7 +169,6 @@ pub fn check_table(checks: &[JudgeCheck]) -> Option<Table> {
     (!rows.is_empty()).then(|| Table::new(&head, "llr", rows))
 }
 
-/// A task's files with the current checks of its judges.
 pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
     let mut files = task.files()?;
     let mut checks = saved_checks(task);

@@ -73,7 +73,6 @@ impl Usage {
     }
 }
 
-/// A token in the form of chats and responses.
 pub(super) fn chat_log_prob(
     TokenLogProb {
         token,
@@ -105,7 +104,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A completion with log-probs, if requested.
     pub fn choice(
         &self,
         index: usize,
@@ -198,7 +196,6 @@ impl Answer {
         ])
     }
 
-    /// First chunk of call `number`, with its function's name.
     pub fn call_chunk(&self, index: usize, number: usize, name: &str) -> Json {
         let function = json!({"name": name, "arguments": ""});
         let id = self.call_id(index, number);

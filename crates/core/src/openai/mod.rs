@@ -32,7 +32,6 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Status 400 for a field.
     pub fn invalid(parameter: &str, message: impl Into<String>) -> Self {
         let parameter = (!parameter.is_empty()).then(|| parameter.to_owned());
         Self {

@@ -49,7 +49,6 @@ impl ResponseItems {
             .into()
     }
 
-    /// Continues a think block.
     pub fn thought(&mut self, text: &str) -> Vec<Json> {
         let mut events = self.opened(
             |open| matches!(open, OpenItem::Thought(_)),
@@ -65,7 +64,6 @@ impl ResponseItems {
         events
     }
 
-    /// Continues the text, with tokens if requested.
     pub fn text(&mut self, text: &str, tokens: &[TokenLogProb]) -> Vec<Json> {
         let is_text = |open: &OpenItem| matches!(open, OpenItem::Text(..));
         let mut events = self.opened(is_text, || OpenItem::Text(String::new(), Vec::new()));

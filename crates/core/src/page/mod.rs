@@ -115,7 +115,6 @@ impl Block {
         Self::Heading(text.into())
     }
 
-    /// Facts, bars and tables as rows.
     fn table(&self) -> Option<Table> {
         let fact = |fact: &Fact| Row::new(fact.name, [fact.value.clone()]);
         let bar = |bar: &Bar| {
@@ -145,7 +144,6 @@ impl Table {
         self
     }
 
-    /// The texts of each row, its label first.
     fn texts(&self) -> impl Iterator<Item = Vec<String>> {
         self.rows.iter().map(|Row { label, cells }| {
             let cells = cells.iter().map(ToString::to_string);
@@ -187,7 +185,6 @@ impl Bar {
 }
 
 impl Cell {
-    /// A rate without its interval.
     pub fn rate(value: f64) -> Self {
         Self::Rate {
             value,
@@ -196,7 +193,6 @@ impl Cell {
         }
     }
 
-    /// A rate with its 95% interval.
     pub fn interval(value: f64, interval: [f64; 2]) -> Self {
         Self::Rate {
             value,
@@ -205,7 +201,6 @@ impl Cell {
         }
     }
 
-    /// `why`: the reason of a value that is not known.
     pub fn known(value: Option<Self>, why: &'static str) -> Self {
         value.unwrap_or(Self::Unknown(why))
     }

@@ -220,7 +220,6 @@ impl Forecast {
         }
     }
 
-    /// Whether completions are counted at the limit.
     fn is_bound(&self) -> bool {
         self.time.is_none_or(|time| time.is_upper_bound)
     }
@@ -363,7 +362,6 @@ impl From<Severity> for Level {
 }
 
 impl Preflight {
-    /// What was found, noted, passed and not checked; `remedy`: what checks the rest.
     pub fn page(&self, remedy: &str) -> Vec<Block> {
         let summary = Some(self.summary()).filter(|summary| !summary.is_empty());
         let heading = summary.map(|summary| Block::heading(format!("preflight: {summary}")));
@@ -409,7 +407,6 @@ impl SignalReport {
         ]
     }
 
-    /// Shares of groups and completions.
     pub fn details(&self) -> Vec<Block> {
         let [low, high] = self.informative_interval.map(percent_short);
         let groups = format!(

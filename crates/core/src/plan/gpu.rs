@@ -140,7 +140,6 @@ pub struct GpuMemory {
 }
 
 impl GpuMemory {
-    /// From the driver's numbers right after this process has opened the GPU.
     pub fn when_opened((free_bytes, total_bytes): (u64, u64), number_bytes: usize) -> Self {
         let own = CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES as u64;
         Self {

@@ -326,7 +326,6 @@ fn guidance(signal: &Signal, completions: usize) -> String {
     format!("{what}: {}", signal.guidance.sentence())
 }
 
-/// A smaller and a larger group; none from groups of one.
 fn other_sizes(size: usize) -> Vec<usize> {
     match size {
         0 | 1 => Vec::new(),

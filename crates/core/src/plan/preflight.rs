@@ -182,7 +182,6 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
 }
 
 impl Preflight {
-    /// Judges what is known.
     pub fn for_run(config: &TrainConfig, facts: &Facts<'_>) -> Self {
         let mut findings = Vec::new();
         let mut add = |check, severity, message: String| {
@@ -305,7 +304,6 @@ impl Preflight {
             .count()
     }
 
-    /// Checks without a finding, of those that every task has.
     pub fn passed(&self) -> impl Iterator<Item = Check> {
         let is_open = |check: &Check| {
             matches!(check, Check::Judge | Check::Isolation)

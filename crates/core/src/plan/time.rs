@@ -116,7 +116,6 @@ impl Time {
         sum.map(|sum| sum.total())
     }
 
-    /// A step, in the same words.
     pub fn per_step(&self) -> String {
         self.range(self.least_seconds_per_step, self.most_seconds_per_step)
     }
@@ -149,7 +148,6 @@ impl Time {
         }
     }
 
-    /// The basis of the times, besides the lengths of completions.
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
         let recorded = recorded.map_or_else(String::new, |pace| {

@@ -50,7 +50,6 @@ impl CallValues {
         !read.seen.is_subset(&self.seen)
     }
 
-    /// Values of a call's reply, tried before earlier ones.
     pub(super) fn add_call(&mut self, call: &ToolCall, reply: &str) {
         for (name, value) in &call.arguments {
             self.given
@@ -73,7 +72,6 @@ impl CallValues {
         (self.seen, self.members) = (new.seen, new.members);
     }
 
-    /// Whether a value was read, not from the schema.
     pub(super) fn has(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => self.seen.contains(&seen_text(text)),
@@ -333,7 +331,6 @@ fn objects(
     all
 }
 
-/// Without the punctuation around words.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|letter: char| letter.is_ascii_punctuation() || letter.is_whitespace())
 }

@@ -48,7 +48,6 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    /// Uses sets already read.
     pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
         Self {
             index: OnceLock::from(Ok(Index::new(sets))),

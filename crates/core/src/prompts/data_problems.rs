@@ -52,7 +52,6 @@ pub struct DataProblem {
 }
 
 impl DataProblem {
-    /// Whether training refuses to start.
     pub fn is_refused(&self, config: &TrainConfig) -> bool {
         self.refused_share > config.max_invalid_expected
     }
@@ -106,7 +105,6 @@ fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
         .collect()
 }
 
-/// Lines of rows that cannot be scored, with reasons.
 fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
     let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
     on_every_core(|| rows.par_iter().filter_map(problem).collect())

@@ -25,7 +25,6 @@ pub struct DemonstratedTurn {
     pub results: Vec<String>,
 }
 
-/// The turns of a row's demonstration; empty where it has none.
 pub fn demonstrated_turns(row: &PromptRow) -> Vec<DemonstratedTurn> {
     let mut turns: Vec<DemonstratedTurn> = Vec::new();
     for message in row.demonstration() {
@@ -51,7 +50,6 @@ pub fn demonstration_problem(
     turns_problem(task, scorer, row, demonstrated_turns(row))
 }
 
-/// [`demonstration_problem`] of these turns about the row.
 pub(super) fn turns_problem(
     task: &Task,
     scorer: impl Deref<Target = Scorer>,

@@ -101,12 +101,10 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         &self.definitions
     }
 
-    /// The current turn; scored once the conversation has ended.
     pub fn written(&self) -> &HandChain {
         &self.written
     }
 
-    /// All turns, the current one last.
     pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
         self.earlier.iter().chain([&self.written])
     }
@@ -177,7 +175,6 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         }
     }
 
-    /// Answers calls, within the limits of `[tools]`.
     pub fn call(&mut self, calls: Vec<ToolCall>) {
         self.call_as(
             calls.iter().map(written).collect::<Vec<_>>().join("\n"),

@@ -92,7 +92,6 @@ fn first_calls(definitions: &serde_json::Value, row: &PromptRow) -> Vec<ToolCall
     calls
 }
 
-/// Reward and tier of a conversation with a completion for each call.
 fn score(
     task: &Task,
     scorer: &Scorer,

@@ -37,7 +37,6 @@ pub fn check_prompts<'a>(
     check(task, &checks)
 }
 
-/// Failure class and reason of an invalid `expected`.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
     let turns = row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
     turns.iter().find_map(|turn| turn_problem(scorer, turn))

@@ -185,7 +185,6 @@ impl Versus {
             .map_or(Path::new(""), |eval| eval.id.folder.as_path())
     }
 
-    /// All comments on a prompt; empty without any.
     pub fn comment(&self, prompt_id: &str) -> String {
         let texts = self
             .comments
@@ -196,7 +195,6 @@ impl Versus {
         texts.collect::<Vec<_>>().join("; ")
     }
 
-    /// The comment on a prompt that another one would replace.
     pub fn own_comment(&self, prompt_id: &str) -> &str {
         let comments = self.comments.get(prompt_id).into_iter().flatten();
         let mut own = comments
@@ -363,7 +361,6 @@ impl PairedComparison {
         }
     }
 
-    /// The verdict on both metrics in one sentence.
     pub fn sentence(&self) -> String {
         MetricVerdict::sentence(
             self.valid.judged(),
@@ -382,7 +379,6 @@ impl PairedComparison {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
-    /// The difference of a measure, and whether it is significantly better or worse.
     pub fn difference(&self, measure: &Measure) -> Option<(Interval, Verdict)> {
         let judged = |metric: &MetricComparison| (metric.difference, metric.verdict);
         match measure {
@@ -445,7 +441,6 @@ fn key(record: &EvalRecord) -> (&str, usize) {
     (record.prompt_id.as_str(), record.sample)
 }
 
-/// Returns a warning about two evals that can still be compared.
 fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unlike = |what: String| {

@@ -210,7 +210,6 @@ impl RunComparison {
         page
     }
 
-    /// The verdicts, and what they do not allow for.
     fn results(&self) -> Vec<Block> {
         let mut page = Vec::new();
         let rows = self.rows.iter().skip(1);
@@ -321,7 +320,6 @@ fn results(
     (found, not_compared)
 }
 
-/// Of tasks whose files are equal.
 fn same_task(
     before: &EvalId,
     after: &EvalId,

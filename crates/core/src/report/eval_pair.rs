@@ -74,7 +74,6 @@ impl EvalPair {
         HELD_OUT_SETS.into_iter().find_map(of)
     }
 
-    /// The verdict on both metrics, then the numbers of each.
     pub(super) fn verdict(&self) -> [Block; 2] {
         let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1);
         verdict(&valid, exact.as_ref())

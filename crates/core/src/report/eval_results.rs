@@ -55,7 +55,6 @@ pub struct EvalResult {
     pub judge: &'static str,
     /// SHA-256 of the schema, or of what else defines right answers.
     pub schema_digest: String,
-    /// SHA-256 of the whole task.
     pub task_digest: String,
     /// How its prompts differ from the task's own; empty where they do not.
     pub prompts: String,
@@ -253,7 +252,6 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
 }
 
 impl EvalResult {
-    /// Reads an eval with its prompts.
     pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
         let (set, task) = split_task_set(&id.set);
@@ -306,7 +304,6 @@ impl EvalResult {
         ]
     }
 
-    /// Scores the same completions by the rules of `task`.
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self {

@@ -239,7 +239,6 @@ fn step_text(step: &Step, total_steps: u64) -> String {
     parts.join("  ")
 }
 
-/// Reward, valid and exact of each of several tasks.
 fn by_task_text(step: &Step) -> Vec<String> {
     let named = step
         .metrics

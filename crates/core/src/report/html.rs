@@ -35,7 +35,6 @@ pub struct Page {
 }
 
 impl Page {
-    /// A text without its secrets.
     pub fn masked(text: &str) -> Self {
         let (text, masked) = redact(text);
         Self {
@@ -54,7 +53,6 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("junit.xml", include_str!("templates/junit.xml")),
 ];
 
-/// The page of a run.
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
     let tasks = TaskSection::all(report);
@@ -83,7 +81,6 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
     )
 }
 
-/// The page of a comparison, or of a single eval.
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let examples = match versus.pairs.first() {
         Some(pair) => {
@@ -260,7 +257,6 @@ fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     kinds.into_iter().filter_map(kind).collect()
 }
 
-/// The first of these answers, each under the name of its eval.
 fn answers(
     versus: &Versus,
     title: &str,
@@ -296,7 +292,6 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
 
-/// Requests, notes and alerts of the run, and its checkpoints.
 fn happenings(report: &Report) -> Vec<Block> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);

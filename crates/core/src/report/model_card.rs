@@ -128,7 +128,6 @@ fn rounding(
     )
 }
 
-/// SHA-256 of what the run was trained on.
 fn digests(report: &Report) -> String {
     let file = report.directory.file();
     let of_task = file

@@ -41,7 +41,6 @@ pub struct MeanStd {
     pub most: f64,
 }
 
-/// Groups by `by`, in the order of the groups' first runs. Grouped by `tags`, a run is in the group of each of its tags.
 pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<RunGroup<'a>> {
     let mut groups: Vec<RunGroup<'a>> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();

@@ -58,7 +58,6 @@ impl JudgedEval {
         })
     }
 
-    /// The metrics that are significantly below the base's.
     fn losses(&self) -> Vec<Metric> {
         let judged = std::iter::once(self.valid).chain(self.exact);
         judged
@@ -81,7 +80,6 @@ impl JudgedEval {
 }
 
 impl RunOutcome {
-    /// `best`: the best checkpoint.
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
         let mut rules = ["collapsed", "diverged"].into_iter();
         let ruin = rules.rfind(|rule| {
@@ -203,7 +201,6 @@ impl RunOutcome {
         )
     }
 
-    /// As JSON: the label, the sentence, and the numbers.
     pub fn document(&self) -> Value {
         let mut document = json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses(Metric::Exact),
             "result": self.result, "latest": self.latest});
@@ -296,7 +293,6 @@ impl RunOutcome {
             .find(|latest| !latest.losses().is_empty())
     }
 
-    /// [`Self::fallen_eval`] in a sentence.
     pub fn fallen(&self) -> Option<String> {
         if !self.tasks.is_empty() {
             let fallen = self

@@ -83,7 +83,6 @@ impl RunRow {
         }
     }
 
-    /// Open alerts, and notes.
     pub fn happenings(&self) -> Vec<Fact> {
         let alert = |alert: &Alert| Fact {
             level: alert.level.into(),

@@ -30,7 +30,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads a run.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
         // Before the log, which is ahead of it.
         let written = State::written(directory.path());
@@ -89,7 +88,6 @@ impl Report {
             .map_or(Status::Created, |state| state.status)
     }
 
-    /// Why the run ended or waits.
     pub fn cause(&self) -> Option<Cause> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
         // Until the worker of a resumed run writes, the log has the end of the one before.
@@ -142,7 +140,6 @@ impl Report {
         })
     }
 
-    /// The best checkpoint, by the run's `keep_best_by`.
     pub fn best(&self) -> Option<u64> {
         self.history
             .best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)

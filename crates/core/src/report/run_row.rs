@@ -255,7 +255,6 @@ impl RunRow {
             .or_else(trained)
     }
 
-    /// Whether its worker computes, or waits to do so.
     pub fn is_active(&self) -> bool {
         !self.status.is_ended() && self.status != Status::Created
     }
@@ -453,7 +452,6 @@ impl RunRow {
         )
     }
 
-    /// Keys without their default: key, value and source.
     pub fn changed_keys(&self) -> Vec<[String; 3]> {
         let all = configuration(self.directory.file()).into_iter();
         all.filter(|(source, _)| *source != Source::Default)
@@ -495,7 +493,6 @@ pub fn field_text(name: &str, value: &Field) -> String {
     }
 }
 
-/// As [`field_text`].
 pub fn number_text(name: &str, number: f64) -> String {
     let counted = FIELDS.contains(&name) || name.starts_with("config.");
     match name {

@@ -26,7 +26,6 @@ impl From<MeasureRow> for Row {
     }
 }
 
-/// Compares `first` with `second` on one set, as text.
 pub fn table(
     set: &str,
     [first, second]: [(&str, &EvalSummary); 2],
@@ -45,7 +44,6 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     render(&tables(set, evals))
 }
 
-/// The rates of evals on one set, one column each, and those of each tag.
 pub(super) fn tables(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
     let (names, summaries): (Vec<&str>, Vec<&EvalSummary>) = evals.iter().copied().unzip();
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
@@ -199,7 +197,6 @@ pub fn call_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
         .collect()
 }
 
-/// Why conversations ended, the most frequent first.
 fn ends(shares: &BTreeMap<String, f64>) -> String {
     let mut shares: Vec<(&String, &f64)> = shares.iter().collect();
     shares.sort_by(|a, b| b.1.total_cmp(a.1));

@@ -26,7 +26,6 @@ pub(super) fn title(versus: &Versus) -> String {
     names.join(" vs ")
 }
 
-/// All of a comparison but its answers.
 pub(super) fn page(versus: &Versus) -> Vec<Block> {
     let first = &versus.evals[0];
     let about = format!(
@@ -50,7 +49,6 @@ pub(super) fn page(versus: &Versus) -> Vec<Block> {
     page
 }
 
-/// The rates of each eval, a column each.
 pub fn versus_rates(versus: &Versus) -> Vec<Block> {
     let evals = versus.evals.iter();
     let evals: Vec<_> = evals

@@ -118,7 +118,6 @@ pub fn rollout_steps(
     Ok(stored.chain(recorded.keys().copied()).collect())
 }
 
-/// Describes missing groups of a step; `expected`: number of groups in the log.
 pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String> {
     (found < expected).then(|| {
         format!(

@@ -13,7 +13,6 @@ use crate::run::storage::durable::{entries, sync_folder};
 /// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
 
-/// Path relative to the run: `checkpoints/step-000050`.
 pub fn checkpoint_folder(step: u64) -> String {
     format!("checkpoints/step-{step:06}")
 }

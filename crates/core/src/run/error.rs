@@ -151,7 +151,6 @@ impl RunError {
         }
     }
 
-    /// Wraps an error with the attempted action and the file.
     pub(crate) fn io(
         action: &'static str,
         path: &Path,

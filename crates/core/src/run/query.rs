@@ -82,7 +82,6 @@ impl Query {
         }
     }
 
-    /// Evaluates the expression; `field` returns a field of the run.
     pub fn matches(&self, field: &dyn Fn(&str) -> Option<Field>) -> bool {
         match self {
             Self::And(all) => all.iter().all(|query| query.matches(field)),

@@ -99,7 +99,6 @@ impl FoundProgram {
         })
     }
 
-    /// The started file; `None` if it is a task file or missing.
     pub(super) fn started(&self) -> Option<&FoundFile> {
         self.files.first().filter(|_| !self.is_of_task)
     }
@@ -145,7 +144,6 @@ impl FoundFile {
     }
 }
 
-/// Whether a program with a slash in its name is the task's `file`.
 pub(super) fn names_copy(program: &str, file: &str) -> bool {
     let parts = |path| {
         Path::new(path)
@@ -155,7 +153,6 @@ pub(super) fn names_copy(program: &str, file: &str) -> bool {
     program.contains('/') && parts(program).eq(parts(file))
 }
 
-/// Programs named by a script's first line.
 fn interpreters(start: &[u8]) -> Vec<PathBuf> {
     let words = interpreter_words(start);
     let Some((first, rest)) = words.split_first() else {

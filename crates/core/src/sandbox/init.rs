@@ -96,7 +96,6 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The next request: whether it gets namespaces, and its descriptors; `None` at the end.
 fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRIPTORS])>> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut rights = RecvAncillaryBuffer::new(&mut room);
@@ -119,7 +118,6 @@ fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRI
     Ok(Some((byte[0] == Level::Strong as u8, descriptors)))
 }
 
-/// The new process id; `None` in the child.
 fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID

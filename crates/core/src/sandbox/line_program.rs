@@ -44,12 +44,10 @@ impl LineProgram {
         })
     }
 
-    /// Queues input for [`Self::line`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.process.send(bytes);
     }
 
-    /// Bytes that the program has not read.
     pub(crate) fn unsent(&self) -> usize {
         self.process.unsent()
     }

@@ -137,7 +137,6 @@ impl Sandbox {
 }
 
 impl Process {
-    /// Starts a program with its own environment.
     pub(crate) fn start(sandbox: &Sandbox, program: &Program<'_>) -> Result<Self, String> {
         let home = if sandbox.level == Level::Strong {
             None
@@ -215,7 +214,6 @@ impl Process {
         self.program.listener.as_ref()
     }
 
-    /// Queues input for [`Self::transfer`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
@@ -224,7 +222,6 @@ impl Process {
         self.unsent.len() - self.sent
     }
 
-    /// Closes its input once all is written.
     pub(crate) fn close_input(&mut self) {
         self.closes_input = true;
     }

@@ -31,7 +31,6 @@ pub(super) struct SandboxedProgram {
 }
 
 impl SandboxedProgram {
-    /// Starts a program with `stdio` as standard input, output and error.
     pub(super) fn start(launch: &Launch, stdio: &[OwnedFd; 3]) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
@@ -60,7 +59,6 @@ impl SandboxedProgram {
         Ok(program)
     }
 
-    /// How the program ended, waiting at most `patience`. Its children are then being killed.
     pub(super) fn ended(&mut self, patience: Duration) -> Option<Ended> {
         if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
             match receive(&self.control) {

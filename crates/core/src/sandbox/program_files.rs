@@ -52,7 +52,6 @@ impl ProgramFiles {
         }
     }
 
-    /// Copies all files into a new folder.
     pub(crate) fn copies(&self) -> Result<PrivateFolder, String> {
         let folder = PrivateFolder::new()?;
         for (name, bytes, mode) in &self.files {

@@ -238,7 +238,6 @@ pub struct Attacked {
 }
 
 impl Attacked {
-    /// Creates the targets in an empty folder without links in its path.
     pub fn new(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder.join("home/.ssh"))?;
         fs::create_dir_all(folder.join("shown"))?;
@@ -268,7 +267,6 @@ impl Attacked {
         })
     }
 
-    /// Readable by programs.
     pub fn shown(&self) -> PathBuf {
         self.folder.join("shown")
     }
@@ -408,7 +406,6 @@ impl Scene {
         }
     }
 
-    /// Exit code of an attempt, and how it ended.
     fn run(&self, promise: &Promise, until: Instant) -> Result<(Option<i32>, String), String> {
         const PROBE: &str = "probe.py";
         let folder = PrivateFolder::new()?;

@@ -191,7 +191,6 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Clones the system, `visible`, and `files`.
 fn old_root(visible: &[PathBuf], files: Option<OwnFiles<'_>>) -> Result<OldRoot> {
     let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let mut links = LINKS
@@ -312,7 +311,6 @@ fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     open(path, flags, Mode::empty())
 }
 
-/// Adds attributes to a mount and those below it.
 fn restrict(mount: &OwnedFd, attributes: u64) -> std::result::Result<(), Errno> {
     let attributes = libc::mount_attr {
         attr_set: attributes,

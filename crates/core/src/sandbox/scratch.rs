@@ -32,7 +32,6 @@ impl PrivateFolder {
         Err(problem)
     }
 
-    /// Initially empty.
     pub(crate) fn path(&self) -> &Path {
         &self.work
     }
@@ -85,7 +84,6 @@ fn roots() -> impl Iterator<Item = PathBuf> {
         .map(|folder| folder.join("scratch"))
 }
 
-/// Checks that the user owns a folder and only the user can write to it.
 fn check_private(folder: &Path) -> Result<()> {
     let found = std::fs::symlink_metadata(folder)?;
     if found.is_dir()
@@ -110,7 +108,6 @@ fn lock_file(path: &Path) -> Result<File> {
         .open(path)
 }
 
-/// Removes folders of ended processes.
 fn reclaim(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let folder = entry.path();

@@ -31,7 +31,6 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
         .collect()
 }
 
-/// Returns the value after the sign at byte `sign` if name and value both look secret.
 fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let name = text[..sign]
         .trim_end()

@@ -101,7 +101,6 @@ fn replace(text: &mut String, before: &str) -> usize {
     count
 }
 
-/// `text` from byte `from` on, masked.
 fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, usize) {
     if secrets.is_empty() {
         return (Cow::Borrowed(&text[from..]), 0);

@@ -65,7 +65,6 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    /// Display text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -88,7 +87,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A list of rows as objects.
     pub(crate) fn into_objects(self) -> Value {
         let object = |row: Vec<Cell>| {
             self.columns
@@ -126,7 +124,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Error for a statement that is not a query.
     pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self {
@@ -277,7 +274,6 @@ impl Database {
         Self::with_settings(schema, &Settings::default())
     }
 
-    /// As [`Self::new`] with other settings.
     pub(crate) fn with_settings(schema: &str, settings: &Settings) -> Result<Self, Failure> {
         let (connection, clock) = clock::open(settings.now).map_err(|error| failure(&error))?;
         let mut database = Self {
@@ -290,7 +286,6 @@ impl Database {
         Ok(database)
     }
 
-    /// First failing statement of a schema: byte offset and reason.
     fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
@@ -360,7 +355,6 @@ impl Database {
         connection.authorizer(Some(in_query))
     }
 
-    /// Lists at most `most` tables and views in order of creation.
     pub(crate) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
         // Descriptions of tables do not count as a completion's query.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
@@ -408,7 +402,6 @@ impl Database {
         closed.and(found).map_err(|error| failure(&error))
     }
 
-    /// Why SQLite rejects a statement, which is not run.
     pub(crate) fn refusal(&self, text: &str) -> Option<Failure> {
         self.connection
             .prepare(text)
@@ -488,7 +481,6 @@ impl Database {
     }
 }
 
-/// JSON as a SQLite value; lists and objects as text.
 fn bound(argument: Option<&Value>) -> types::Value {
     match argument {
         None | Some(Value::Null) => types::Value::Null,
@@ -516,7 +508,6 @@ fn in_schema(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Allows reading.
 fn in_query(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
@@ -529,7 +520,6 @@ fn in_query(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Allows reading and changing rows.
 fn in_change(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {

@@ -43,12 +43,10 @@ impl Metric {
         all.into_iter().find(|metric| metric.name() == name)
     }
 
-    /// Whether it is a rate in [0, 1].
     pub fn is_share(self) -> bool {
         self != Self::Reward
     }
 
-    /// Measures one eval of a run; NaN where there is no value.
     fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
@@ -215,7 +213,6 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Only of a finished run: until then its best checkpoint may change.
 fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
     history
         .end

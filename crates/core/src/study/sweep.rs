@@ -126,7 +126,6 @@ impl Sweep {
         format!("{}-{:03}", self.name, index + 1)
     }
 
-    /// The seeds, in order.
     pub fn seeds(&self) -> Vec<u64> {
         let mut seeds: Vec<u64> = Vec::new();
         for run in &self.runs {
@@ -269,7 +268,6 @@ impl SweepFolder {
             .unwrap_or(&self.path)
     }
 
-    /// Removes a sweep of which nothing was started.
     pub fn remove(&self) -> Result<(), StudyError> {
         let path = self.path.clone();
         let removed = std::fs::remove_dir_all(&path);
@@ -280,7 +278,6 @@ impl SweepFolder {
         })?)
     }
 
-    /// Whether a process computes it.
     pub fn is_active(&self) -> bool {
         RunLock::is_held(&self.path)
     }

@@ -137,7 +137,6 @@ impl SettingRow {
         }
     }
 
-    /// The steps of its runs, as one number or a range.
     pub fn steps(&self) -> String {
         let steps = || self.measured().map(|run| run.step);
         match (steps().min(), steps().max()) {
@@ -182,7 +181,6 @@ impl SweepTable {
         Ok(Self::for_sweep(folder, folder.read()?))
     }
 
-    /// As [`Self::read`], of what is in memory.
     pub fn for_sweep(folder: &SweepFolder, sweep: Sweep) -> Self {
         let stop = sweep.halving.as_ref().and_then(super::Halving::stop);
         let of_run = |(index, run): (usize, &SweepRun)| {
@@ -359,7 +357,6 @@ impl SweepTable {
         }
     }
 
-    /// The meaning of the table's bounds.
     fn bounds(&self) -> Option<&'static str> {
         let spreads = self
             .rows
@@ -371,7 +368,6 @@ impl SweepTable {
             .map(Spread::described)
     }
 
-    /// The lines below the table.
     pub fn notes(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(base) = self.base {

@@ -27,7 +27,6 @@ pub(crate) enum Home {
 }
 
 impl Home {
-    /// `None` for an embedded task.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder),
@@ -46,7 +45,6 @@ impl Home {
         names.iter().map(read).collect()
     }
 
-    /// A file's path for messages.
     pub(crate) fn label(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -54,7 +52,6 @@ impl Home {
         }
     }
 
-    /// A file's checked path with links resolved, for reading and writing.
     pub(crate) fn path(&self, file: &str) -> Read<PathBuf> {
         let folder = match self {
             Self::Folder(folder) => folder,

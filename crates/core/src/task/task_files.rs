@@ -50,7 +50,6 @@ impl PromptSet {
             .find(|set| set.name() == current_set_name(name))
     }
 
-    /// The key in `task.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -120,7 +119,6 @@ impl TaskFiles {
         .asked_base_model()
     }
 
-    /// `None` for an embedded task.
     pub fn folder(&self) -> Option<&Path> {
         self.home.folder()
     }
@@ -138,7 +136,6 @@ impl TaskFiles {
         self.home.read(file, crate::files::MAX_WHOLE_FILE_BYTES)
     }
 
-    /// Opens a file of any length; see [`TaskFiles::path`].
     pub fn open(&self, file: &str) -> Result<Box<dyn BufRead>, TaskError> {
         self.home.open(file)
     }
@@ -151,7 +148,6 @@ impl TaskFiles {
         self.home.path(file)
     }
 
-    /// A file's path for messages.
     pub fn label(&self, file: &str) -> String {
         self.home.label(file)
     }

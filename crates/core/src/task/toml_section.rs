@@ -77,14 +77,12 @@ impl<'a> Section<'a> {
         self.source.text
     }
 
-    /// Keys with the offsets of their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table
             .iter()
             .map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
 
-    /// Value and byte offset.
     pub(crate) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
         self.table
             .get(key)
@@ -148,7 +146,6 @@ impl<'a> Section<'a> {
         Ok(self.strings(key)?.unwrap_or_default())
     }
 
-    /// An integer in a range.
     pub(crate) fn whole(
         &self,
         key: &str,
@@ -224,7 +221,6 @@ impl<'a> Section<'a> {
             .map_err(|error| self.error(key, offset, error.message()))
     }
 
-    /// A nested table with known keys.
     pub(crate) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
@@ -261,7 +257,6 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// A nested table with arbitrary keys.
     pub(crate) fn free_section(&self, key: &str) -> Read<Option<Self>> {
         Ok(self
             .table(key)?

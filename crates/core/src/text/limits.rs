@@ -272,7 +272,6 @@ fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
     .stored(value, 0)
 }
 
-/// Measures a value; `name` is the user in messages.
 fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
     let mut bounds = Bounds::for_name(name);
     bounds.measure(value, 0).map(|_| bounds)

@@ -163,7 +163,6 @@ pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> 
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
-/// Appends `/no_think` to the system text, unless it has it.
 fn with_no_think(turns: &[Message]) -> Vec<Message> {
     const SWITCH: &str = "/no_think";
     let (own, rest) = match turns {

@@ -162,7 +162,6 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Text of a special token variable, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens
             .iter()
@@ -170,7 +169,6 @@ impl ChatTemplate {
             .map(|(_, token)| token.as_str())
     }
 
-    /// Whether it uses `enable_thinking`.
     pub fn has_thinking_switch(&self) -> bool {
         self.each().any(|template| template.has_switch)
     }
@@ -181,7 +179,6 @@ impl ChatTemplate {
         !self.has_thinking_switch() && self.each().any(|template| template.has_soft_switch)
     }
 
-    /// Whether it uses `tools`.
     pub fn takes_tools(&self) -> bool {
         self.each().any(|template| template.takes_tools)
     }

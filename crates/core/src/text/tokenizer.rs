@@ -102,7 +102,6 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Loads freshly trained files.
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TextError> {
         let (inner, growth) = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
         let config = json(
@@ -404,7 +403,6 @@ impl Tokenizer {
         }
     }
 
-    /// Error for what the chat template, or the tokenizer with it, cannot do.
     pub(super) fn refused_template(&self, problem: String) -> TextError {
         TextError::Template {
             path: self.path.clone(),
@@ -420,7 +418,6 @@ impl Tokenizer {
         matches!(&self.template, Template::Ready(template) if template.reads(variable))
     }
 
-    /// Whether `/no_think` in the system text is the only switch.
     fn has_soft_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
     }
@@ -434,7 +431,6 @@ impl Tokenizer {
         self.call_format
     }
 
-    /// The format of a task's calls: the one that it names, or else the model's.
     pub fn call_format_of(&self, named: Option<&str>) -> &'static CallFormat {
         named
             .and_then(CallFormat::named)
@@ -492,7 +488,6 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// Spelling in the vocabulary; `None` for an unused id.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }

@@ -33,7 +33,6 @@ struct Rules {
 }
 
 impl ExpansionBound {
-    /// Builds the tokenizer with the bounds of its rules.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
         let rules: Rules = serde_json::from_slice(file)

@@ -11,7 +11,6 @@ const AFTER: &str = "\n</tools>\n\nFor each function call, return a json object 
                      <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": \
                      <args-json-object>}\n</tool_call>";
 
-/// Wraps bare functions in `{"type": "function", "function": …}`.
 pub fn openai_tools(tools: &Json) -> Json {
     let whole = |tool: &Json| match tool.get("function") {
         Some(_) => tool.clone(),
@@ -21,7 +20,6 @@ pub fn openai_tools(tools: &Json) -> Json {
 }
 
 impl Tokenizer {
-    /// Whether the template writes the text of a turn with calls, and before the calls.
     pub fn writes_prose_before_calls(&self) -> bool {
         const TEXT: &str = "Text before calls.";
         const ARGUMENT: &str = "argument-of-call";

@@ -263,7 +263,6 @@ fn call_id(index: usize) -> String {
     format!("call{index:05}")
 }
 
-/// Names from a model may contain any text.
 fn written_name(name: &str) -> String {
     let kept = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
     name.chars().filter(kept).take(64).collect()

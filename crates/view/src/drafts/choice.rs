@@ -22,7 +22,6 @@ use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::diff::diff_ops;
 
-/// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
     Action::new(
         T::ACTIONS[0],
@@ -91,7 +90,6 @@ pub fn undecided<T: Drafted>(screen: &T, shared: &Shared) -> Option<String> {
     are_two(screen, shared).then(|| format!("two versions exist: {}", keys()))
 }
 
-/// The draft to decide about: the newest one.
 pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer> {
     let mut newest = shared.drafts.offers.iter().rev();
     newest
@@ -102,7 +100,6 @@ pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer
 /// The question at the top of a screen.
 pub const QUESTION: &str = "question";
 
-/// The place of the question, if there is one, and the area below it.
 pub fn places<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> (Option<Place>, Rect) {
     let taken = rows(screen, shared).min(body.height);
     let below = Rect {
@@ -172,7 +169,6 @@ fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
     screen.on_disk(shared).is_some() || offer(screen, shared).is_some()
 }
 
-/// Keys and words of the available choices.
 fn choices<T: Drafted>(
     screen: &T,
     shared: &Shared,

@@ -89,7 +89,6 @@ pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("drafts")
 }
 
-/// A short hash of the path of a task's file.
 pub(super) fn mark(task: &Task, file: &str) -> String {
     crate::run::sha256(task.label(file).as_bytes())[..12].to_owned()
 }

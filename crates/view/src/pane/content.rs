@@ -50,7 +50,6 @@ impl Place {
         }
     }
 
-    /// The area inside the frame.
     pub fn inside(&self) -> Rect {
         if self.is_framed {
             self.area.inner(Margin::new(1, 1))
@@ -186,7 +185,6 @@ impl<'a> List<'a> {
         }
     }
 
-    /// With the cursor mark shown only if `is_marked`.
     pub fn marked(self, is_marked: bool) -> Self {
         Self { is_marked, ..self }
     }
@@ -199,7 +197,6 @@ impl<'a> List<'a> {
         }
     }
 
-    /// First visible row at a height.
     pub fn first(&self, height: usize) -> usize {
         Cursor {
             index: self.at().unwrap_or(0),
@@ -209,7 +206,6 @@ impl<'a> List<'a> {
 }
 
 impl Entries {
-    /// Screen rows, each with the index of its entry.
     pub fn wrapped(&self, columns: u16) -> Vec<(Option<usize>, Line<'static>)> {
         if !self.wraps {
             return self.lines.clone();
@@ -268,12 +264,10 @@ impl Text {
         self.columns.iter().map(over).max().unwrap_or(0)
     }
 
-    /// First visible row, at most that of the end.
     pub fn first(&self) -> usize {
         self.top.index.min(self.over())
     }
 
-    /// Screen rows of each column.
     pub fn wrapped(self) -> impl Iterator<Item = (Rect, Vec<Line<'static>>)> {
         self.columns.into_iter().map(|(area, lines)| {
             (
@@ -346,7 +340,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Head, body and foot inside the frame.
     pub fn parts(&self, inside: Rect) -> [Rect; 3] {
         let rows =
             |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
@@ -362,7 +355,6 @@ impl<'a> Content<'a> {
         [head, body, foot]
     }
 
-    /// Rows of a page, and positions of the cursor.
     pub fn extent(&self, inside: Rect) -> (usize, usize) {
         let [_, body, _] = self.parts(inside);
         let height = usize::from(body.height);
@@ -375,7 +367,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Whether the body is empty.
     pub fn is_empty(&self) -> bool {
         match &self.body {
             Body::List(list) => list.rows == 0,
@@ -388,7 +379,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// What is at a terminal position.
     pub fn spot(&self, inside: Rect, at: Position) -> Spot {
         let [_, body, _] = self.parts(inside);
         if !body.contains(at) {

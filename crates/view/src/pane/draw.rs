@@ -126,7 +126,6 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
     frame.render_widget(block, area);
 }
 
-/// The style of a whole selected row; the text keeps its colours.
 fn selected(theme: &Theme) -> Style {
     Style {
         fg: None,
@@ -223,7 +222,6 @@ fn text_body(frame: &mut Frame<'_>, text: content::Text) -> Option<Extent> {
     extent.map(|(all, visible)| (top, visible, all))
 }
 
-/// A scroll bar on the right edge of a frame, if not everything is visible.
 fn scroll_bar(theme: &Theme, frame: &mut Frame<'_>, area: Rect, (above, visible, all): Extent) {
     if all <= visible || area.height < 4 {
         return;

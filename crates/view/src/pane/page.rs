@@ -59,7 +59,6 @@ impl PageLines<'_> {
         Line::styled(text, self.theme.style(role))
     }
 
-    /// The name in so many columns, and the value wrapped beside it.
     pub fn fact(&self, fact: &Fact, width: usize) -> Vec<Line<'static>> {
         let role = match (fact.level, fact.share) {
             // The bar alone has the colour.
@@ -128,7 +127,6 @@ impl PageLines<'_> {
     }
 }
 
-/// The mark before a finding.
 pub fn mark(level: Level) -> &'static str {
     match level {
         Level::Good => "✓ ",

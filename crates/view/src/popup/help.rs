@@ -108,7 +108,6 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     found
 }
 
-/// Available actions, then blocked ones below each reason.
 fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(Option<&'a str>, Vec<&'a HelpRow>)> {
     let mut found: Vec<(Option<&str>, Vec<&HelpRow>)> = vec![(None, Vec::new())];
     for row in rows {

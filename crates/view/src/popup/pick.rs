@@ -237,7 +237,6 @@ impl Pick {
         self.entries.get(index).map(Cow::Borrowed).or_else(typed)
     }
 
-    /// Why no entry is listed.
     fn nothing(&self) -> &'static str {
         if self.entries.is_empty() {
             "nothing yet"
@@ -246,7 +245,6 @@ impl Pick {
         }
     }
 
-    /// Rows of the window including its frame.
     fn rows(&self, columns: u16) -> u16 {
         let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
         entries
@@ -254,7 +252,6 @@ impl Pick {
             .clamp(10, 30)
     }
 
-    /// Rows for the longest details, wrapped between words.
     fn longest_detail_rows(&self, columns: u16) -> u16 {
         let rows =
             (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
@@ -263,7 +260,6 @@ impl Pick {
             .clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
-    /// Rows for details in the window; some rows are always left for the list.
     fn detail_rows(&self, inside: Rect) -> u16 {
         let room = inside.height.saturating_sub(2);
         self.longest_detail_rows(inside.width)

@@ -16,7 +16,6 @@ pub enum PopupOutcome {
     Perform(&'static ActionInfo),
 }
 
-/// A box of at most this size in the middle of an area.
 pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
     let (width, height) = (columns.min(area.width), rows.min(area.height));
     let area = Rect {

@@ -375,7 +375,6 @@ pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Com
     read(eval, shared)
 }
 
-/// Compares the evals of the next task of a run of several.
 fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else {
         return Vec::new();
@@ -394,7 +393,6 @@ fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Reads the evals in the background.
 fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let chosen = eval.chosen.clone();
     let run = shared.current.clone();
@@ -444,7 +442,6 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Exports the comparison once it is read.
 fn ask_export(eval: &mut Eval, shared: &mut Shared) {
     if eval.is_awaited(shared) {
         eval.exports_next = true;

@@ -174,7 +174,6 @@ fn judge(launch: &mut Launch, shared: &Shared) {
     launch.preflight = Preflight::for_run(&resolved.config, &facts);
 }
 
-/// Publishes the configuration of a new run to other screens.
 fn publish(launch: &Launch, shared: &mut Shared) {
     shared.new_run = NewRun {
         base_model: Key::find("base_model")
@@ -245,7 +244,6 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
         .collect()
 }
 
-/// Whether a key is set here or differs from its default.
 pub fn is_changed(launch: &Launch, key: &Key) -> bool {
     let parsed = |text: &str| key.kind.parse(text).ok().map(|value| value.to_string());
     launch.form.changed.contains_key(key.name) || parsed(&value(launch, key)) != parsed(key.default)
@@ -300,7 +298,6 @@ fn selected(launch: &Launch) -> Option<Row> {
     rows.get(launch.cursor.at(rows.len())?).copied()
 }
 
-/// Layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = tables(launch).first().map(|table| table.train.clone());
     let mut layers = Layers {
@@ -348,7 +345,6 @@ pub fn value(launch: &Launch, key: &Key) -> String {
         .unwrap_or_else(|| key.default.to_owned())
 }
 
-/// The layer that a key's value comes from.
 pub fn source(launch: &Launch, key: &Key) -> Source {
     if launch.form.changed.contains_key(key.name) {
         return Source::Set;
@@ -388,7 +384,6 @@ pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<Ta
         .collect()
 }
 
-/// Rereads the tasks' defaults.
 pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -450,7 +445,6 @@ fn partitions(launch: &Launch) -> &[Partition] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The form's partition, if known.
 fn own_partition(launch: &Launch) -> Option<Partition> {
     let cluster = launch.form.cluster.as_ref()?;
     partitions(launch)

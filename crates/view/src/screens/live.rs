@@ -111,7 +111,6 @@ impl Live {
         self.pane = pane;
     }
 
-    /// The last visible step of a run.
     fn last(&self, run: &FollowedRun) -> u64 {
         self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
     }
@@ -196,7 +195,6 @@ impl ChartView {
         };
     }
 
-    /// Resets the range.
     fn whole(&mut self) {
         (self.width, self.end) = (None, None);
     }
@@ -282,7 +280,6 @@ struct Completion {
 }
 
 impl Rollouts {
-    /// The groups of a step; `None` while they are read.
     fn at_step(&self, step: u64) -> Option<&Result<Vec<SampledGroup>, String>> {
         self.steps.get(&step)
     }

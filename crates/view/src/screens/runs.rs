@@ -393,7 +393,6 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Reads the sweep with a tag, if there is one.
 fn read_sweep(tag: String, places: RunFolders) -> Command {
     let table = move || {
         let table = SweepFolder::find(&places, &tag)
@@ -411,7 +410,6 @@ fn read_sweep(tag: String, places: RunFolders) -> Command {
     )
 }
 
-/// Why there is no run for an action.
 fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     match () {
         () if runs.entry(shared).is_some() => None,

@@ -312,7 +312,6 @@ fn selected(scores: &Scores) -> Option<usize> {
     })
 }
 
-/// The next kind of failure among those that occur; after the last, all.
 fn next_class(scores: &Scores) -> Option<FailureClass> {
     let failures = &scores.scored.as_ref()?.tally.failures;
     match scores.class {

@@ -146,7 +146,6 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     })
 }
 
-/// Terminal modes of a view with these options.
 pub(super) fn taken(options: &Options) -> TerminalMode {
     if options.appearance.linear {
         TerminalMode::Keys
@@ -302,7 +301,6 @@ impl View {
         self.writer.write(bytes);
     }
 
-    /// The bytes that show the model.
     fn frame(&mut self) -> Vec<u8> {
         match &mut self.renderer {
             Renderer::Frames(frames) => frames.draw(&self.model),
@@ -410,7 +408,6 @@ impl View {
         true
     }
 
-    /// Whether the current run is still being read.
     fn is_loading(&self) -> bool {
         self.model
             .shared
@@ -418,7 +415,6 @@ impl View {
             .is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
-    /// Prints the remaining output and exits.
     fn end(&mut self, code: u8) {
         let bytes = self.frame();
         self.writer.write(bytes);

@@ -118,7 +118,6 @@ pub(super) fn size() -> Option<(u16, u16)> {
     Some((size.ws_col, size.ws_row))
 }
 
-/// Whether standard input is a keyboard.
 pub(super) fn has_keys() -> bool {
     io::stdin().is_terminal()
 }

@@ -42,7 +42,6 @@ enum Parsed {
 }
 
 impl KeyParser {
-    /// Events of the bytes returned by one read.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(first) = bytes.first() else {
@@ -217,7 +216,6 @@ fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Parses a control character or a UTF-8 character.
 fn parse_character(bytes: &[u8]) -> Parsed {
     let control = |letter: u8| key(KeyCode::Char(letter.into()), KeyModifiers::CONTROL);
     let plain = |code| key(code, KeyModifiers::NONE);
@@ -248,7 +246,6 @@ fn parse_character(bytes: &[u8]) -> Parsed {
     Parsed::Event(1, event)
 }
 
-/// Parses `ESC O`, which only keys begin with.
 fn parse_ss3(bytes: &[u8]) -> Parsed {
     let digits = bytes[2..].iter().take_while(|byte| byte.is_ascii_digit());
     let end = 2 + digits.count();

@@ -123,7 +123,6 @@ impl Page {
     }
 }
 
-/// The screen with its task and run.
 fn heading(model: &Model) -> String {
     let about = places(model).into_iter().next().unwrap_or_default();
     format!(
@@ -142,7 +141,6 @@ fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
     print(kind, pane, pane.lines.iter().chain(legend), lines);
 }
 
-/// The title of a pane, and these of its lines.
 fn print<'a>(
     kind: &str,
     pane: &PaneLines,

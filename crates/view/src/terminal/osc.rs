@@ -58,7 +58,6 @@ pub(super) struct NotifyThrottle {
 }
 
 impl NotifyThrottle {
-    /// Returns whether a notification may be sent now, and records it if so. Urgent ones always may.
     pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
         let quiet = urgent
             || self.last.as_ref().is_none_or(|(time, last)| {
@@ -72,7 +71,6 @@ impl NotifyThrottle {
     }
 }
 
-/// Wraps a sequence for the terminal outside of the multiplexer.
 fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
     match multiplexer {
         Some(Multiplexer::Tmux) => {

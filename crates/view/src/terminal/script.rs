@@ -43,7 +43,6 @@ impl Script {
         Ok(Self::default())
     }
 
-    /// Adds a line; `None` is the end of the input.
     pub(super) fn add(&mut self, line: Option<&str>) {
         let Some(line) = line else {
             self.has_ended = true;

@@ -26,7 +26,6 @@ struct State {
 }
 
 impl Writer {
-    /// Starts the thread; `on_written` is called from it after each frame.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         on_written: impl Fn() + Send + 'static,
@@ -41,7 +40,6 @@ impl Writer {
         Ok(Self { wake, state })
     }
 
-    /// Whether the last frame is still being written.
     pub(super) fn is_busy(&self) -> bool {
         self.state.busy.load(Ordering::Acquire)
     }

@@ -72,7 +72,6 @@ struct Frame {
 }
 
 impl Curve<'_> {
-    /// The raw value at a step, and the smoothed one if smoothing is on.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
         let smoothed = if self.smoothing > 0.0 {
             buckets::smoothed_at(self.series, step, self.smoothing)
@@ -280,7 +279,6 @@ impl Chart<'_> {
             .unwrap_or(self.curves.len() - under + index)
     }
 
-    /// Buckets of each curve: raw values, and smoothed ones if there are any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
         self.curves
@@ -394,7 +392,6 @@ impl Chart<'_> {
         buckets::place(step, self.steps, raster.size().0)
     }
 
-    /// The step axis: a line with the marks, and step numbers.
     fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
         let style = theme.style(Role::Axis);
         let mut numbers = vec![' '; wide];
@@ -471,7 +468,6 @@ impl Chart<'_> {
     }
 }
 
-/// Column of a step when `columns` columns span `steps`.
 pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
     buckets::place(step, steps, columns)
 }

@@ -20,7 +20,6 @@ pub struct CheckRow {
     pub beside: String,
 }
 
-/// A pane with the list; `nothing` is shown if it is empty.
 pub fn content<'a>(
     theme: &'a Theme,
     title: String,

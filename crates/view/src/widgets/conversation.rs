@@ -103,7 +103,6 @@ impl Conversation<'_> {
         lines.collect()
     }
 
-    /// Every completion before the answer.
     pub fn steps(&self, theme: &Theme) -> Vec<Line<'static>> {
         let (chain, mut lines, mut times) =
             (self.chain, Vec::new(), self.call_seconds.iter().copied());
@@ -134,7 +133,6 @@ impl Conversation<'_> {
         lines
     }
 
-    /// Heading above the answer.
     pub fn heading(&self, theme: &Theme) -> Vec<Line<'static>> {
         let chain = self.chain;
         // An agent without requests has no answer.
@@ -148,7 +146,6 @@ impl Conversation<'_> {
         self.turn(theme, chain.steps.len(), &tokens)
     }
 
-    /// Everything up to the answer.
     pub fn turns(&self, theme: &Theme) -> Vec<Line<'static>> {
         [self.steps(theme), self.heading(theme)].concat()
     }
@@ -263,7 +260,6 @@ impl Conversation<'_> {
         lines
     }
 
-    /// A text of the model, a tool or an agent, wrapped and indented.
     fn text(&self, theme: &Theme, text: &str, indent: usize) -> Vec<Line<'static>> {
         if text.is_empty() {
             return Vec::new();
@@ -296,7 +292,6 @@ impl Conversation<'_> {
     }
 }
 
-/// Components of a reward by name; empty without components.
 pub fn parts<'p>(
     theme: &Theme,
     parts: impl Iterator<Item = (&'p str, f64)>,
@@ -328,7 +323,6 @@ fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
     }
 }
 
-/// The beginning of a text, and the number of omitted bytes.
 fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
     let start = &text[..text.floor_char_boundary(extent.bytes)];
     let lines = start

@@ -328,7 +328,6 @@ fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec
     pieces.collect()
 }
 
-/// Spans broken to a width, at any character.
 fn broken(spans: &[Span<'static>], width: usize) -> Vec<Vec<Span<'static>>> {
     let mut rows = vec![Vec::new()];
     let mut used = 0;

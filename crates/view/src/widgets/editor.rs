@@ -82,7 +82,6 @@ impl Editor {
         }
     }
 
-    /// The whole text, with the line ending of the loaded text.
     pub fn text(&self) -> String {
         self.area.lines().join(self.line_end)
     }
@@ -111,7 +110,6 @@ impl Editor {
         self.last = None;
     }
 
-    /// Replaces the whole text as one undo step.
     pub fn replace(&mut self, text: &str) {
         if self.text() == text {
             return;
@@ -300,7 +298,6 @@ impl Editor {
         self.paste(text);
     }
 
-    /// Undoes the last step.
     pub fn undo(&mut self) -> bool {
         let Some(edits) = self.done.pop() else {
             return false;
@@ -311,7 +308,6 @@ impl Editor {
         undone > 0
     }
 
-    /// Redoes the last undone step.
     pub fn redo(&mut self) -> bool {
         let Some(edits) = self.undone.pop() else {
             return false;
@@ -341,7 +337,6 @@ impl Editor {
         Some(text)
     }
 
-    /// The selected range, if any.
     pub fn selection(&self) -> Option<((usize, usize), (usize, usize))> {
         self.area.selection_range().filter(|(from, to)| from != to)
     }
@@ -388,7 +383,6 @@ impl Editor {
             .any(|line| !search::matches(line, query).is_empty())
     }
 
-    /// The search text; empty without a search.
     pub fn query(&self) -> &str {
         &self.query
     }

@@ -52,12 +52,10 @@ impl Filter {
         self.field.text()
     }
 
-    /// The field, while it has the keys.
     pub fn typed(&mut self) -> Option<&mut dyn TextField> {
         if self.is_typing { Some(self) } else { None }
     }
 
-    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.is_typing || !self.text().is_empty()
     }
@@ -71,7 +69,6 @@ impl Filter {
         self.field.key(event)
     }
 
-    /// Handles pasted text; false if the filter does not have the keys.
     pub fn paste(&mut self, text: &str) -> bool {
         if self.is_typing {
             self.field.paste(text);

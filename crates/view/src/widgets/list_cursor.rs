@@ -18,7 +18,6 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The row in a list of `length`; `None` if it is empty.
     pub fn at(self, length: usize) -> Option<usize> {
         length.checked_sub(1).map(|last| self.index.min(last))
     }

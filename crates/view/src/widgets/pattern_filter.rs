@@ -32,7 +32,6 @@ impl TextField for PatternFilter {
 }
 
 impl PatternFilter {
-    /// The field, while it has the keys.
     pub fn typed(&mut self) -> Option<&mut dyn TextField> {
         if self.is_typing() { Some(self) } else { None }
     }
@@ -45,7 +44,6 @@ impl PatternFilter {
         self.filter.is_typing
     }
 
-    /// Takes the keys.
     pub fn open(&mut self) {
         self.filter.is_typing = true;
     }
@@ -61,7 +59,6 @@ impl PatternFilter {
         is_shown
     }
 
-    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.filter.is_shown()
     }
@@ -75,7 +72,6 @@ impl PatternFilter {
         changed
     }
 
-    /// Handles pasted text; false if the filter does not have the keys.
     pub fn paste(&mut self, text: &str) -> bool {
         let is_taken = self.filter.paste(text);
         self.compile();

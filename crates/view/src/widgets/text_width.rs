@@ -86,7 +86,6 @@ fn fitting(text: &str, width: usize) -> usize {
     over.map_or(text.len(), |(at, _)| at)
 }
 
-/// The number of rows into which [`wrapped_line`] wraps a line.
 pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
     if line.width() <= columns.max(1) {
         1

@@ -45,12 +45,10 @@ impl Duplicates {
         self.starts.push((self.lines.len(), set));
     }
 
-    /// Whether no further row is compared.
     pub(super) fn is_full(&self) -> bool {
         self.lines.len() >= MAX_ROWS
     }
 
-    /// Adds a row; returns the earlier row that it repeats.
     pub(super) fn insert(&mut self, row: &PromptRow) -> Option<Repeat> {
         if self.is_full() {
             return None;

@@ -43,7 +43,6 @@ impl std::fmt::Debug for Checks<'_> {
     }
 }
 
-/// Checks every set of the task. Errors only if a file cannot be opened.
 pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     let mut health = Health::default();
     let mut duplicates = Duplicates::new();

@@ -151,7 +151,6 @@ impl Health {
         self.add_to_class(kind, "", place, message);
     }
 
-    /// [`Self::add`] for one class of a kind.
     pub(super) fn add_to_class(
         &mut self,
         kind: FindingKind,

@@ -23,7 +23,6 @@ pub(super) fn turns(value: &Value) -> Result<Vec<Message>, String> {
     turns.iter().map(read).collect()
 }
 
-/// Whether calls of the model follow the last message of the user.
 pub(super) fn has_calls(turns: &[Message]) -> bool {
     let mut after = turns.iter().rev().take_while(|turn| turn.role != "user");
     after.any(|turn| !turn.tool_calls().is_empty())

@@ -532,7 +532,6 @@ impl Mapping {
     }
 }
 
-/// Whether a part is a template rather than a column.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
@@ -582,7 +581,6 @@ fn path_of(field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Schema of fields that are columns, by their cells.
 fn schema_of_fields(survey: &Survey, fields: &[(Vec<String>, String)]) -> Value {
     let mut schema = json!({});
     for (path, name) in fields {

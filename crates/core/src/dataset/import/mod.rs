@@ -97,7 +97,6 @@ pub fn import(
     Ok(imported)
 }
 
-/// Guesses empty parts of the mapping from the first records.
 pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {
     // A guess ignores cell types.
     let records = records.iter().cloned().map(Ok);

@@ -164,7 +164,6 @@ fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
         .map(Value::Object)
 }
 
-/// `kind`: type in the schema, if known.
 fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
     Ok(match field {
         Field::Null => Value::Null,
@@ -230,7 +229,6 @@ fn fields(kind: &Type) -> &[Arc<Type>] {
     }
 }
 
-/// A list's item type, in all nestings used by writers.
 fn item_type(kind: &Type) -> Option<&Type> {
     let info = kind.get_basic_info();
     if info.has_repetition() && info.repetition() == Repetition::REPEATED {
@@ -247,7 +245,6 @@ fn item_type(kind: &Type) -> Option<&Type> {
     }
 }
 
-/// Whether a time is an instant rather than local time.
 fn is_utc(kind: &Type) -> bool {
     let info = kind.get_basic_info();
     match info.logical_type_ref() {

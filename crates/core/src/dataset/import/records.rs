@@ -34,7 +34,6 @@ pub enum Format {
 impl Format {
     pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
-    /// Determines the format by file extension.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
@@ -173,7 +172,6 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     })
 }
 
-/// Lists columns in order of first appearance.
 pub fn columns(records: &[Record]) -> Vec<String> {
     let mut known = std::collections::HashSet::new();
     let keys = records.iter().flat_map(|record| record.fields.keys());
@@ -497,7 +495,6 @@ impl QuoteScan {
         self.note(open);
     }
 
-    /// Start of the record that the reader returns next.
     fn next_record(&mut self) -> RecordStart {
         self.read = 0;
         self.begun.pop_front().unwrap_or(RecordStart {

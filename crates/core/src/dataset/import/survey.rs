@@ -91,7 +91,6 @@ impl Survey {
         }
     }
 
-    /// Whether `name` is a column, or a field of an object in one.
     pub(super) fn has(&self, name: &str) -> bool {
         self.known.contains(name) || self.nested.contains(name)
     }
@@ -115,7 +114,6 @@ impl Survey {
         shown.join(", ")
     }
 
-    /// Inferred schema of a text column.
     pub(super) fn schema_of(&self, name: &str) -> Value {
         self.types.get(name).copied().unwrap_or_default().schema()
     }

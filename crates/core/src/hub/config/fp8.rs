@@ -115,7 +115,6 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
     }
 }
 
-/// Scales of `compressed-tensors`, or what is unsupported.
 fn compressed_tensors(quantization: &Value) -> Result<Fp8Scales, String> {
     let refused = |what: String| Err(format!("compressed-tensors, {what}"));
     let text = |value: &Value| {

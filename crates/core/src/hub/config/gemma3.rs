@@ -64,7 +64,6 @@ impl Reader<'_> {
         ))
     }
 
-    /// Rotary base and scaling of a layer type.
     pub(super) fn layer_rope(&self, layer_type: &str) -> Result<(f64, RopeScaling), HubError> {
         let is_local = layer_type == "sliding_attention";
         let (theta_key, default) = if is_local {
@@ -155,7 +154,6 @@ pub(super) fn layer_types(config: &ModelConfig) -> Vec<&'static str> {
     (0..config.num_hidden_layers).map(layer_type).collect()
 }
 
-/// Keys of `config.json` specific to this family.
 pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
     let options = &config.options;
     let scalar = options.query_scalar.unwrap_or(config.head_dim as f64);

@@ -200,7 +200,6 @@ impl Reader<'_> {
         }))
     }
 
-    /// Experts next to the dense block of every layer.
     fn beside_dense(&self) -> Result<Option<Experts>, HubError> {
         if !self.flag("enable_moe_block")? {
             return Ok(None);
@@ -239,7 +238,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     for key in [

@@ -80,7 +80,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     keys.remove("use_sliding_window");
     let Some(experts) = &config.options.experts else {

@@ -87,7 +87,6 @@ impl LayerHeads {
 /// Layers with the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatedDelta {
-    /// Number of key heads, and of query heads; divides the value heads.
     pub key_heads: usize,
     pub value_heads: usize,
     /// Dimension of a query or key head.
@@ -384,7 +383,6 @@ impl ModelConfig {
 }
 
 impl Architecture {
-    /// Display name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3",

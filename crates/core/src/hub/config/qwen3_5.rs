@@ -128,7 +128,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     keys.remove("use_sliding_window");

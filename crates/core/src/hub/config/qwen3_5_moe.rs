@@ -45,7 +45,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     qwen3_5::write_keys(config, keys);
     keys.remove("intermediate_size");

@@ -50,7 +50,6 @@ impl Reader<'_> {
         })
     }
 
-    /// Experts per layer, by key, and per token.
     pub(super) fn expert_counts(
         &self,
         key: &str,

@@ -112,7 +112,6 @@ impl Hasher {
         }
     }
 
-    /// Hashes `from` to its end; `on_progress` gets the bytes hashed.
     fn read(&mut self, from: &mut File, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<()> {
         let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
         loop {

@@ -80,7 +80,6 @@ impl Client {
         Err(broken(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// Error for a status other than success.
     pub(super) fn status_error(&self, url: &str, status: u16) -> PullError {
         let has_token = self.token.is_some();
         let remedy = match status {
@@ -114,7 +113,6 @@ fn redirect_target(place: &str, location: &str) -> Option<String> {
     }
 }
 
-/// Words a connection error.
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     let unreachable = matches!(
         error,

@@ -11,7 +11,6 @@ const STRUCTURED: &str = "structured_outputs";
 const GUIDED: &str = "guided_json";
 
 impl Fields<'_> {
-    /// Returns the format and the field that set it.
     pub(super) fn response_format(&self) -> Result<(ResponseFormat, &'static str), ApiError> {
         const NAME: &str = "response_format";
         let guided = match self.get(GUIDED) {

@@ -33,7 +33,6 @@ fn completion_that_fits(
     (fitting > 0).then_some(fitting)
 }
 
-/// `fits`: whether other settings would.
 pub(super) fn refusal(
     config: &TrainConfig,
     memory: &Memory,

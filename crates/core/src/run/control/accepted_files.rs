@@ -113,7 +113,6 @@ pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunErro
     log.sync()
 }
 
-/// Appends a request to the log, and the note of an `annotate`.
 fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
     let text = control
         .arguments

@@ -131,7 +131,6 @@ pub fn ask(
     }
 }
 
-/// `standing`: how the run ended.
 fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
     let is_finished = State::observe(run).is_some_and(|state| state.status == Status::Finished);
     let standing = if is_finished {

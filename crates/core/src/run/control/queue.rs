@@ -40,7 +40,6 @@ pub struct AcceptedRequest {
 }
 
 impl AcceptedRequest {
-    /// The event to record. `step`: the first step to which it applies.
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
         events::Control {
@@ -106,7 +105,6 @@ impl RequestQueue {
         let _ = self.0.last_step.set(step);
     }
 
-    /// Whether [`Self::stop_after`] ends the run after `step`.
     pub fn stops_after(&self, step: u64) -> bool {
         self.0.last_step.get().is_some_and(|last| step >= *last)
     }
@@ -297,7 +295,6 @@ impl RequestQueue {
         self.queue().waiting.len()
     }
 
-    /// Refuses further requests and all unanswered ones.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();

@@ -23,7 +23,6 @@ pub(super) struct RequestFolder {
 }
 
 impl RequestFolder {
-    /// Creates the folder. While it is not private, requests in it are ignored.
     pub(super) fn open(run: &Path) -> (Self, Result<(), RunError>) {
         let folder = run.join(FOLDER);
         let private = private_folder(&folder).map(|_| remove_stale(&folder, &run.join("lock")));

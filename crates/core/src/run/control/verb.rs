@@ -162,7 +162,6 @@ impl Verb {
         }
     }
 
-    /// The inverse of [`Self::parse`].
     pub fn arguments(&self) -> BTreeMap<String, Value> {
         let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
         match self {
@@ -205,7 +204,6 @@ impl Verb {
         }
     }
 
-    /// Whether a client waits for the result.
     pub fn is_work(&self) -> bool {
         matches!(self, Self::Checkpoint | Self::Eval | Self::Sample(_))
     }

@@ -36,7 +36,6 @@ pub enum Device {
 }
 
 impl Device {
-    /// Display name.
     pub fn described(&self) -> String {
         match self {
             Self::Cpu => "CPU".to_owned(),
@@ -100,7 +99,6 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Describes the wait in a sentence.
     pub fn described(&self) -> String {
         let device = match self.count {
             0 | 1 => self.device.described(),
@@ -173,7 +171,6 @@ impl Slot {
         }
     }
 
-    /// Records the holder in the locks.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
         let holder = Holder {
@@ -204,7 +201,6 @@ impl Slot {
         &self.devices
     }
 
-    /// Whether another run waits for one of the devices.
     pub fn is_wanted(&self) -> bool {
         self.devices
             .iter()
@@ -226,7 +222,6 @@ pub fn slots_folder() -> Result<PathBuf, RunError> {
     make_shared(&temporary).map(|()| temporary)
 }
 
-/// Who holds a device; `None` if it is free.
 pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     let lock = open_shared(&folder.join(format!("{}.lock", device.name()))).ok()?;
     if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
@@ -242,7 +237,6 @@ pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     Some(holder)
 }
 
-/// Number of waiting runs.
 pub fn queue_length(folder: &Path, device: &Device) -> usize {
     tickets(folder, device).filter(|path| lives(path)).count()
 }
@@ -293,7 +287,6 @@ impl Ticket {
             .count()
     }
 
-    /// Locks the device; `None` if it is taken.
     fn lock(&self) -> Result<Option<File>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let lock = open_or_create(&self.folder, &path)?;

@@ -19,7 +19,6 @@ pub fn is_price(price: f64) -> bool {
     price.is_finite() && price >= 0.0
 }
 
-/// A price in TOML; `None` for anything else.
 pub fn toml_price(value: &DeValue<'_>) -> Option<f64> {
     let number = match value {
         DeValue::Integer(number) => {

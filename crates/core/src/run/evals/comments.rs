@@ -30,7 +30,6 @@ pub fn comments_path(folder: &Path) -> PathBuf {
     folder.join("evals/comments.json")
 }
 
-/// The comments of a run or a standalone eval, by set and prompt.
 pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
     let path = comments_path(folder);
     let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {

@@ -82,7 +82,6 @@ impl EvalFolder {
         Ok((Self { path, _lock: lock }, earlier))
     }
 
-    /// Reads an earlier eval of a model.
     pub fn read(
         &self,
         set: &str,
@@ -94,7 +93,6 @@ impl EvalFolder {
         Ok((records, StoredTarget::read(&self.path, name).speed))
     }
 
-    /// Writes the records of a model.
     pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
         let (set, name) = eval_names::record(&self.path, set, name)?;
         write_evals(&self.path.join(eval_file(0, &set, &name)), records)
@@ -106,13 +104,11 @@ impl EvalFolder {
         AnswerLog::open(self.path.join(format!("answers-{set}-{name}.jsonl")))
     }
 
-    /// Writes the result, last.
     pub fn finish(&self, document: &Value) -> Result<(), RunError> {
         replace_json(&self.path.join(RESULT_FILE), document)
     }
 }
 
-/// Names the settings that differ from an earlier result.
 fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
     let (name, _) = settings
         .iter()

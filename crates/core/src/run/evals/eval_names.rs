@@ -60,7 +60,6 @@ pub(super) fn record(folder: &Path, set: &str, target: &str) -> Result<(String, 
     Ok((word(set), word(target)))
 }
 
-/// Makes a name safe for a file name.
 pub(super) fn word(name: &str) -> String {
     let name = Path::new(name).file_stem().map_or_else(
         || name.to_owned(),

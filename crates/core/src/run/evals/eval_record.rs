@@ -154,7 +154,6 @@ impl EvalRecord {
             .collect()
     }
 
-    /// The row as the scorer sees it for each answer.
     pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
         let texts = self.texts();
         let scored = |turn: usize| {
@@ -187,7 +186,6 @@ impl EvalRecord {
         self.tier == Tier::Valid && self.unanswered == 0
     }
 
-    /// `None` if the completion has no failure.
     pub fn failure(&self) -> Option<FailureClass> {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }

@@ -242,7 +242,6 @@ impl EvalSummary {
         }
     }
 
-    /// The number of completions in the denominator of a rate.
     pub fn rows_of(&self, name: &str) -> usize {
         if name == "exact" && self.with_expected > 0 {
             self.with_expected as usize
@@ -368,7 +367,6 @@ impl Comparison {
         Verdict::from_difference(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
     }
 
-    /// Number of prompts in both evals.
     pub fn pairs(&self) -> usize {
         self.fixed + self.broken + self.both + self.neither
     }
@@ -392,7 +390,6 @@ pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-/// The file of a run's answers during an eval.
 pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
 }
@@ -419,7 +416,6 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
     replace_file(path, &bytes)
 }
 
-/// Reads an eval and verifies its checksums, if it has any.
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     let mut records = Vec::new();
     each_record(path, |line| {
@@ -436,7 +432,6 @@ pub(in crate::run) struct Verified {
     pub(in crate::run) has_checksums: bool,
 }
 
-/// Verifies an eval.
 pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
     let mut records = 0;
     let has_checksums = each_record(path, |line| {

@@ -91,7 +91,6 @@ impl RunFolders {
         }
     }
 
-    /// Whether `--runs` was given.
     pub fn is_given(&self) -> bool {
         self.is_given
     }
@@ -100,7 +99,6 @@ impl RunFolders {
         &self.roots[0]
     }
 
-    /// Folders in search order.
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
@@ -113,7 +111,6 @@ impl RunFolders {
             .join(", ")
     }
 
-    /// Folders that may contain a run, unopened.
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = self
             .roots

@@ -119,7 +119,6 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     Ok(files)
 }
 
-/// The model at the start of a chain of runs and adapters.
 fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError> {
     let refused = |problem: String| RunError::Base {
         name: name.to_owned(),

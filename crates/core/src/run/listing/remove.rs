@@ -61,7 +61,6 @@ impl Removal {
         self.directory.id()
     }
 
-    /// Deletes the run.
     pub fn carry_out(self) -> Result<RemovedRun, RunError> {
         let path = self.directory.path();
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.

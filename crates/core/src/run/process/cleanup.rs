@@ -49,7 +49,6 @@ pub(super) fn clear_answers(lock: &RunLock) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Whether a killed worker has left something in a run.
 pub(super) fn has_left_over(run: &Path) -> bool {
     ["", "evals", "checkpoints"].iter().any(|folder| {
         let entries = entries(&run.join(folder)).unwrap_or_default();

@@ -73,7 +73,6 @@ fn gone_checkpoints(run: &Path, history: &RunState) -> Vec<String> {
         .collect()
 }
 
-/// The bytes after the last line end of a file.
 fn torn_bytes(path: &Path) -> u64 {
     const TAIL_BYTES: u64 = 1 << 16;
     let tail = || {

@@ -73,7 +73,6 @@ impl Worker {
         })
     }
 
-    /// Damage to the run's files when this worker started.
     pub fn damage(&self) -> &[String] {
         &self.damage
     }
@@ -96,7 +95,6 @@ impl Worker {
         &self.controls
     }
 
-    /// Problems at the start, to be logged.
     pub fn notes(&self) -> &[String] {
         self.listener.notes()
     }

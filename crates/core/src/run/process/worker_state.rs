@@ -41,7 +41,6 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a run that never had a worker.
     pub fn without_worker(status: Status, step: u64) -> Self {
         Self {
             version: FORMAT_VERSION,
@@ -73,7 +72,6 @@ impl State {
     }
 }
 
-/// Whether `state.json` exists but is damaged.
 pub(in crate::run) fn is_state_damaged(run: &Path) -> bool {
     run.join("state.json").exists() && State::written(run).is_none()
 }
@@ -94,7 +92,6 @@ struct StateFile {
 }
 
 impl StateWriter {
-    /// Starts with `Starting`.
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
         let path = lock.run().join("state.json");
         // A run that waits to be resumed keeps its step.
@@ -118,7 +115,6 @@ impl StateWriter {
         Ok(writer)
     }
 
-    /// Sets the status and the step, durably.
     pub fn status(
         &mut self,
         status: Status,
@@ -135,14 +131,12 @@ impl StateWriter {
         self.shared().turn(status, cause, None)
     }
 
-    /// Reports, like [`Self::turn`], that the run waits for a device.
     pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
         self.shared()
             .turn(Status::Waiting, Some(waiting.described().into()), holder)
     }
 
-    /// Sets the last complete step.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
         let mut shared = self.shared();
         shared.state.step = step;

@@ -32,7 +32,6 @@ impl StepEvals<'_> {
             .fold(f64::INFINITY, f64::min)
     }
 
-    /// Mean over tasks with expected answers; `None` if no task has any.
     pub fn exact(&self) -> Option<f64> {
         let known: Vec<f64> = self
             .evals

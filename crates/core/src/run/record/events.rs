@@ -264,7 +264,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Mean over prompts, nats/token.
     pub fn log_prob(&self) -> f64 {
         self.log_probs.iter().sum::<f64>() / self.log_probs.len() as f64
     }
@@ -473,7 +472,6 @@ impl Event {
         Ok(line)
     }
 
-    /// Parses one line, without its newline, and verifies its checksum if it has one.
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
         if files::check(line.as_bytes()) == Checked::Damaged {
             return Err(mismatch(line));

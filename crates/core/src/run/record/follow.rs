@@ -35,7 +35,6 @@ impl Follower {
         Ok((state, Self::new(run, reader)))
     }
 
-    /// Follows from the position of `reader`.
     pub fn new(run: &Path, reader: EventReader) -> Self {
         // The folder is watched, since the file may be replaced.
         Self {

@@ -207,7 +207,6 @@ impl RunState {
         }
     }
 
-    /// Counts an invalid line, and names it if few have been named.
     pub(super) fn skip(&mut self, line: SkippedLine) {
         self.skipped += 1;
         if self.skipped_lines.len() < MAX_NAMED_LINES {
@@ -215,7 +214,6 @@ impl RunState {
         }
     }
 
-    /// What is missing from the log or damaged, with line numbers.
     pub fn damage(&self) -> impl Iterator<Item = String> {
         let named = self.skipped_lines.iter();
         let named = named.map(|line| format!("events.jsonl line {}: {}", line.line, line.reason));
@@ -228,7 +226,6 @@ impl RunState {
         named.chain(others).chain(gaps)
     }
 
-    /// The damage due to which evals may be missing.
     pub fn lost_evals(&self) -> Option<String> {
         const OTHERS: [&str; 7] = [
             "step", "group", "phase", "device", "note", "control", "memory",
@@ -248,7 +245,6 @@ impl RunState {
         })
     }
 
-    /// The eval of the base on `set`.
     pub fn base(&self, set: &str) -> Option<&Eval> {
         self.evals.get(&(0, set.to_owned(), Target::Base))
     }
@@ -345,7 +341,6 @@ impl RunState {
         }
     }
 
-    /// Discards everything recorded for steps after `step`.
     fn forget_after(&mut self, step: u64) {
         for series in self.metrics.values_mut() {
             series.forget_after(step);

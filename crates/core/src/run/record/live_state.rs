@@ -36,7 +36,6 @@ impl LiveState {
         Ok(live)
     }
 
-    /// Brings the state up to date.
     pub fn now(&mut self) -> Result<&RunState, RunError> {
         self.state.follow(&mut self.reader)?;
         let position = self.reader.position();
@@ -65,12 +64,10 @@ impl RunState {
         Ok(LiveState::open(run)?.state)
     }
 
-    /// As [`Self::read`], with a reader at the end of the log.
     pub fn open(run: &Path) -> Result<(Self, EventReader), RunError> {
         LiveState::open(run).map(|live| (live.state, live.reader))
     }
 
-    /// Folds a batch of a [`super::Follower`].
     pub fn apply(&mut self, batch: Batch) {
         if batch.restarted {
             *self = Self::default();

@@ -70,12 +70,10 @@ pub struct SkippedLine {
 }
 
 impl EventReader {
-    /// Starts at the beginning of the log.
     pub fn new(path: &Path) -> Self {
         Self::at(path, Position::default())
     }
 
-    /// Starts at a position that an earlier reader reached.
     pub(super) fn at(path: &Path, position: Position) -> Self {
         Self {
             path: path.to_owned(),
@@ -86,7 +84,6 @@ impl EventReader {
         }
     }
 
-    /// Whether all events so far had a checksum.
     pub(in crate::run) fn has_only_checked(&self) -> bool {
         self.unchecked == 0
     }

@@ -77,7 +77,6 @@ impl RolloutCompletion {
         steps.chain([self.token_ids.as_slice()])
     }
 
-    /// Number of all sampled tokens, of tool calls and of the answer.
     pub fn sampled_tokens(&self) -> usize {
         self.chain.as_ref().map_or(0, ToolChain::tokens) + self.token_ids.len()
     }
@@ -170,7 +169,6 @@ impl RolloutWriter {
         self
     }
 
-    /// Compresses the remaining files.
     pub fn finish(mut self) -> Result<(), RunError> {
         self.sync()?;
         self.open = None;
@@ -377,7 +375,6 @@ pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     Ok(segments)
 }
 
-/// Parses a file name into its last step and whether the file is compressed.
 fn segment_of(name: &str) -> Option<(u64, bool)> {
     let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
         Some(digits) => (digits, true),

@@ -203,7 +203,6 @@ impl Syncer {
             .map_or(Ok(()), Err)
     }
 
-    /// Ends the thread and returns the number of its syncs.
     fn stop(&mut self) -> u64 {
         self.wake = None;
         self.thread

@@ -47,7 +47,6 @@ pub fn ask_slurm(
     Ok(())
 }
 
-/// Queries `squeue` about these jobs.
 fn job_lines(jobs: impl Iterator<Item = u64>) -> Result<Vec<JobLine>, RunError> {
     // Each id twice: for a single unknown job, squeue returns an error.
     let ids: Vec<String> = jobs

@@ -135,7 +135,6 @@ impl SlurmJob {
         }
     }
 
-    /// Records that the job's first rank has started on this host.
     pub(super) fn start(&mut self, job: u64, node_list: String) {
         let now = now_ms();
         (self.job, self.state, self.reason) = (Some(job), "RUNNING".to_owned(), String::new());
@@ -214,7 +213,6 @@ impl SlurmJob {
         )
     }
 
-    /// Why the job is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
         let mut text = format!(
@@ -238,7 +236,6 @@ impl SlurmJob {
         text
     }
 
-    /// Why the job ended before the worker started, with the remedy.
     fn ended(&self) -> String {
         let (name, reason) = (self.name(), &self.reason);
         let output = match self.last_line.as_str() {
@@ -265,7 +262,6 @@ impl SlurmJob {
     }
 }
 
-/// Explains Slurm's most frequent reasons.
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "Resources" => "not enough nodes are free",

@@ -73,7 +73,6 @@ pub struct MixedTask {
 }
 
 impl RunFile {
-    /// Whether the run trains on the task of this name, alone or among others.
     pub fn is_of_task(&self, task: &str) -> bool {
         self.task == task
             || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
@@ -289,7 +288,6 @@ impl RunDirectory {
         }
     }
 
-    /// Absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -316,7 +314,6 @@ impl RunDirectory {
         !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }
 
-    /// The folder of the frozen task; with several tasks, the folder that contains theirs.
     pub fn task_path(&self) -> PathBuf {
         task_folder(&self.path, "")
     }

@@ -29,7 +29,6 @@ pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
         .map_err(|wrong| RunError::malformed(&path, wrong))
 }
 
-/// Gives a run a display name; an empty one restores that of `run.toml`.
 pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     let (path, name) = (name_path(run), name.trim());
     if name.is_empty() {
@@ -44,7 +43,6 @@ pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     )
 }
 
-/// What is wrong with a name, if anything.
 pub fn check_name(name: &str) -> Option<String> {
     let length = name.chars().count();
     match () {

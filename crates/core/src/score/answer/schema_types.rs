@@ -97,7 +97,6 @@ impl<'s> SchemaParts<'s> {
         })
     }
 
-    /// Schema of a list's items.
     pub(crate) fn items(&self) -> Self {
         self.inner(|schema| {
             let lists = ["prefixItems", "items"]
@@ -186,7 +185,6 @@ impl Types {
         }
     }
 
-    /// Whether a value that is not a string has one of the types.
     fn has(self, value: &json::Value<'_>) -> bool {
         let found = Self::named(value.type_name());
         !found.string && self.or(found) == self

@@ -39,7 +39,6 @@ pub(crate) fn answer(schema: &Value, habit: FillStyle) -> Value {
     )
 }
 
-/// Takes one value from the budget, if left.
 fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }

@@ -87,7 +87,6 @@ pub(crate) fn prompt_itself<'a>(rows: &[PromptRow]) -> Option<LazyAnswer<'a>> {
     (!rows.is_empty()).then(|| LazyAnswer::by_row("the prompt itself", advice, prompt_of))
 }
 
-/// Formats an `expected` as an answer.
 pub(crate) fn answer_text(expected: &Value) -> String {
     expected
         .as_str()

@@ -115,16 +115,13 @@ pub(crate) trait Definition: Debug + Send + Sync {
     /// Schema of rows' `expected`: types values that are entered or imported without quotes.
     fn expected_schema(&self) -> Cow<'_, Value>;
 
-    /// Describes an answer in one sentence.
     fn summary(&self, task: &TaskFiles) -> String;
 
-    /// Degenerate answers, each with the remedy if it earns much.
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
 
     /// SHA-256 in hex of what defines right answers.
     fn digest(&self, task: &TaskFiles) -> String;
 
-    /// Name of the definition's file in messages.
     fn file_name(&self) -> &'static str {
         TASK_FILE
     }
@@ -149,17 +146,14 @@ pub(crate) trait Definition: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Schema of answers, if it defines them.
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         None
     }
 
-    /// `None` if decoding cannot be constrained.
     fn grammar(&self) -> Option<Grammar<'_>> {
         None
     }
 
-    /// What scoring needs besides an answer and its row.
     fn needs(&self) -> Needs<'_> {
         Needs::default()
     }
@@ -207,12 +201,10 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Loads a local judge model and returns its digest.
     fn load(&self) -> Result<Option<String>, String> {
         Ok(None)
     }
 
-    /// Why no answer to this row can be scored.
     fn row_problem(&self, _row: &PromptRow) -> Option<String> {
         None
     }
@@ -233,7 +225,6 @@ pub(crate) trait Judge: Debug + Send + Sync {
     /// The completion for a row's `expected`; `None` if it is not unique.
     fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String>;
 
-    /// Results of a query and of the expected one, if results are compared.
     fn results(&self, _answer: &str, _row: &PromptRow) -> Option<[QueryResult; 2]> {
         None
     }

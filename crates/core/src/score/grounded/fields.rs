@@ -94,7 +94,6 @@ impl Fields {
         names
     }
 
-    /// Schemas of a field, each with its root.
     fn described(&self, path: &[String]) -> Vec<(&Value, &Value)> {
         let mut found = Vec::new();
         for (name, root) in &self.schemas {
@@ -170,7 +169,6 @@ impl FieldForm {
         }
     }
 
-    /// Adds the contents of an object or list.
     fn add_inner(&mut self, root: &Value, schema: &Value, depth: usize) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let items = [schema.get("items"), schema.get("additionalProperties")]

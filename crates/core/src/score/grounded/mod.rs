@@ -51,7 +51,6 @@ enum Finding {
 }
 
 impl Grounded {
-    /// `None` for kinds with non-JSON answers.
     pub(super) fn new(definition: &dyn Definition, task: &TaskFiles) -> Option<Self> {
         let fields = Fields::new(definition)?;
         let except = task
@@ -231,7 +230,6 @@ impl Search<'_> {
         }
     }
 
-    /// Canonical text of a value, and its places in the prompt.
     fn places(&self, leaf: &Leaf) -> (String, Vec<Place>) {
         match leaf {
             Leaf::Number(number) => (number.clone(), self.prompt.places_of_number(number)),
@@ -321,7 +319,6 @@ impl Search<'_> {
     }
 }
 
-/// A place with the line around it.
 fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let text = prompt.text(place);
     let (line, column) = crate::format::line_column(text, place.span.start);

@@ -162,7 +162,6 @@ fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>
     }
 }
 
-/// Readings of digits with separators, in JSON notation.
 fn readings(run: &str) -> Vec<String> {
     let separators: Vec<char> = run
         .chars()

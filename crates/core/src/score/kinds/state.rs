@@ -214,7 +214,6 @@ fn read_text<'a>(found: &'a Value, expected: &Value) -> Cow<'a, Value> {
     read.map_or(Cow::Borrowed(found), Cow::Owned)
 }
 
-/// Rows of a query's result.
 fn rows_of(found: &Value) -> Option<&Value> {
     found.get("rows").filter(|_| found.get("columns").is_some())
 }
@@ -227,7 +226,6 @@ pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
     }
 }
 
-/// Whether a state equals the expected one; for a query its rows, or its single value.
 fn is_state(found: &Value, expected: &Value) -> bool {
     match (rows_of(found), expected) {
         (Some(_), Value::Object(_)) | (None, _) => is_equal(found, expected),

@@ -108,7 +108,6 @@ impl Judge for Text {
         })
     }
 
-    /// The first allowed answer.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         let first = expected
             .as_array()

@@ -110,7 +110,6 @@ impl CommandRules {
         self.takes_code().then_some(Level::Strong)
     }
 
-    /// Commands to start: for code the parser, if any, then the checker.
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
         let parse = if let CommandMode::Code(code) = &self.mode {
             code.parse.as_slice()
@@ -127,7 +126,6 @@ impl CommandRules {
         given.for_asked(self.isolation)
     }
 
-    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         isolation_text(self.isolation, "[score]")
     }

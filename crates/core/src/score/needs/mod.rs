@@ -33,7 +33,6 @@ impl Needs<'_> {
         self.program.is_some() || self.judge.is_some()
     }
 
-    /// Whether a verdict depends on the row's other completions.
     pub(crate) fn compare_group(&self) -> bool {
         self.judge.is_some_and(|rules| rules.compares_group)
     }

@@ -75,7 +75,6 @@ impl Scale {
 }
 
 impl RubricRules {
-    /// Parses the keys of kind `judge`.
     pub(crate) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
         let (endpoint, key_variable, local) = read_model(score, home)?;
         let criteria = read_criteria(score, home)?;
@@ -129,7 +128,6 @@ impl RubricRules {
         earned.sum::<f64>() / total
     }
 
-    /// Describes the server for the trust prompt.
     pub(crate) fn server(&self) -> String {
         let Endpoint {
             base_url, model, ..

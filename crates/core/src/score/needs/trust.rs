@@ -123,7 +123,6 @@ impl Trust {
         (trust, programs)
     }
 
-    /// What is trusted, in a few words.
     pub fn subject(&self) -> &'static str {
         match (&self.server, &self.tool) {
             (Some(_), _) if self.is_teacher => "teacher",
@@ -192,12 +191,10 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Last line of a trust file: the folder in which it was given.
 fn record(folder: &Path) -> String {
     format!("in {:?}", folder.display().to_string())
 }
 
-/// Digests trusted in a task's folder.
 pub(crate) fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
     let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());

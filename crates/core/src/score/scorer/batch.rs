@@ -16,7 +16,6 @@ const BATCH_BYTES: usize = 256 << 20;
 const MAX_SERIAL_LINES: usize = 8;
 
 impl Scorer {
-    /// Scores in order.
     pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
         self.score_while(completions, || true).unwrap_or_default()
     }

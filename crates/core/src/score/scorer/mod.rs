@@ -144,7 +144,6 @@ impl Rules {
         })
     }
 
-    /// Start of the answer.
     fn start(&self, completion: &str) -> usize {
         answer_start(completion, self.thoughts, |from| {
             self.judge.can_read(completion, from)
@@ -221,7 +220,6 @@ impl Rules {
 }
 
 impl Scorer {
-    /// Checks and compiles the task's definition.
     pub fn new(task: &Task) -> Result<Self, ScoreError> {
         let part = |part: &RewardPart| {
             let worth = match &part.value {
@@ -386,7 +384,6 @@ impl Scorer {
         }
     }
 
-    /// Adds the part `length` if it counts tokens. `tokens`: as sampled.
     pub fn add_length(&self, score: &mut Score, tokens: usize) {
         let counted = |part| Some((part, Part::token_length(part)?));
         let Some((part, length)) = self.parts.iter().find_map(counted) else {
@@ -408,7 +405,6 @@ impl Scorer {
         self.parts.iter().any(|part| part.token_length().is_some())
     }
 
-    /// Weights of the parts named in [`Score::parts`].
     pub fn part_weights(&self) -> PartWeights {
         let graded = self.own.graded.then(|| {
             (
@@ -432,12 +428,10 @@ impl Scorer {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(Part::scored_by))
     }
 
-    /// Whether programs score: slow, batched, cached.
     pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.are_asked_together)
     }
 
-    /// Whether a judge scores, so unneeded scores should be avoided.
     pub fn asks_judge(&self) -> bool {
         self.rules().any(|rules| rules.asks_model)
     }
@@ -449,7 +443,6 @@ impl Scorer {
         alone(verdict, value)
     }
 
-    /// Whether a prompt's completions must be scored together.
     pub fn compares_groups(&self) -> bool {
         self.rules().any(|rules| rules.compares_group)
     }
@@ -594,7 +587,6 @@ impl Scorer {
     }
 }
 
-/// Score of one verdict, without weighted parts.
 fn alone(found: Verdict, reward: f64) -> Score {
     Score {
         reward: if found.is_error() { f64::NAN } else { reward },
@@ -658,7 +650,6 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     );
 }
 
-/// Share of equal expected fields, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() {

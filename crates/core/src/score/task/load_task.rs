@@ -30,7 +30,6 @@ impl Task {
         Self::resolve_from(text, &here)
     }
 
-    /// [`Task::resolve`] from another folder.
     pub fn resolve_from(text: &str, here: &Path) -> Result<Self, TaskError> {
         read_task(find_home(text, here)?)
     }
@@ -120,7 +119,6 @@ fn unread(home: Home, name: String) -> Read<Task> {
     Ok(task)
 }
 
-/// The task with this text as its `task.toml`.
 fn parse_task(home: Home, text: &str) -> Read<Task> {
     let label = home.label(TASK_FILE);
     let source = Source {

@@ -96,7 +96,6 @@ impl RewardPart {
         }
     }
 
-    /// Whether it compares answers with something expected.
     pub fn compares(&self) -> bool {
         matches!(self.value, PartValue::Fields | PartValue::Exact) || self.expected().is_some()
     }
@@ -141,12 +140,10 @@ impl LengthRule {
 }
 
 impl Task {
-    /// `None` if decoding cannot be constrained.
     pub fn grammar(&self) -> Option<Grammar<'_>> {
         self.definition.grammar()
     }
 
-    /// The JSON Schema of answers, if they have one.
     pub fn schema(&self) -> Option<&Value> {
         self.definition.schema().map(|schema| schema.value)
     }
@@ -191,7 +188,6 @@ impl Task {
         self.toolset.is_some() || self.agent.is_some()
     }
 
-    /// Whether the agent's exit code is the verdict.
     pub fn reads_exit_code(&self) -> bool {
         self.scorers().any(|task| task.definition.needs().exit_code)
     }
@@ -202,7 +198,6 @@ impl Task {
             .filter_map(|task| task.definition.needs().state)
     }
 
-    /// Whether the tools' final state is judged.
     pub fn has_state(&self) -> bool {
         self.state_queries().next().is_some()
     }
@@ -270,7 +265,6 @@ impl Task {
         self.definition.expected_schema()
     }
 
-    /// Name of the [`TaskFiles::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
         self.definition.file_name()
     }
@@ -326,7 +320,6 @@ impl Task {
         names
     }
 
-    /// All task files, for a frozen copy.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         self.read_files(&self.file_names())
     }

@@ -117,7 +117,6 @@ fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     }
 }
 
-/// Keys of a table in text order.
 fn set_keys(text: &str, table: &DeTable<'_>, known: &[KeyInfo]) -> Vec<ScoreKey> {
     let mut keys: Vec<ScoreKey> = table
         .iter()

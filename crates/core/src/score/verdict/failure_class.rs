@@ -114,7 +114,6 @@ impl FailureClass {
         Self::Other,
     ];
 
-    /// Whether there is no reward.
     pub(crate) fn is_unscored(self) -> bool {
         matches!(self, Self::ScorerError | Self::NotRecorded)
     }

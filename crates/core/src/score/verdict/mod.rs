@@ -59,12 +59,10 @@ impl Verdict {
         }
     }
 
-    /// Whether there is no verdict, since the scorer failed.
     pub(crate) fn is_error(&self) -> bool {
         self.failure.is_some_and(FailureClass::is_unscored)
     }
 
-    /// A verdict with a single reason at a byte offset.
     pub(crate) fn because(
         tier: Tier,
         failure: FailureClass,
@@ -153,7 +151,6 @@ pub(crate) fn think_leak(
     ))
 }
 
-/// Verdict if `expected` has malformed alternatives.
 pub(crate) fn unreadable_expected(
     place: (&str, usize),
     expected: Option<&Value>,
@@ -178,7 +175,6 @@ fn unparsable(
     }
 }
 
-/// Verdict on a conversation without an answer to judge.
 pub(crate) fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
     let (class, message) = match chain.failure() {

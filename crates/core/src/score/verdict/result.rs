@@ -118,7 +118,6 @@ pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 impl Score {
-    /// Whether there is no reward: the scorer failed, or a result is not recorded.
     pub fn is_error(&self) -> bool {
         self.failure.is_some_and(FailureClass::is_unscored)
     }

@@ -487,7 +487,6 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.again", "Reload", "", &["u"], HERE, read),
 ];
 
-/// Why the evals cannot be re-scored.
 fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
     let no_schema = || {
         let text = || {
@@ -503,7 +502,6 @@ fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
         .or_else(no_schema)
 }
 
-/// Why there is no comparison for an action.
 fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
         _ if eval.chat.is_some() || eval.chooser.is_some() => Some(format!(
@@ -627,7 +625,6 @@ fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
         .collect()
 }
 
-/// Moves to another prompt of the list.
 fn go(eval: &mut Eval, by: isize) -> Vec<Command> {
     let length = eval.shown.len();
     eval.cursor.go(by, length);

@@ -151,7 +151,6 @@ fn text_of(message: &Message, width: usize) -> Vec<String> {
         .collect()
 }
 
-/// The score of each answer with its reasons; the base's first.
 pub(super) fn judged(
     theme: &Theme,
     sides: &[(&str, &EvalRecord)],
@@ -185,7 +184,6 @@ fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'s
         .collect()
 }
 
-/// Where the prompt states the values of each answer.
 pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (name, record) in sides {

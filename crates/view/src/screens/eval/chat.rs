@@ -24,7 +24,6 @@ use crate::widgets::list_cursor::Cursor;
 /// A model that answers: its name, and the words of `sample` that mean it.
 type Side = (String, Vec<String>);
 
-/// The models that would answer, or why none can.
 fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
     if run_task_argument(shared).is_none() {
         return Err(shared
@@ -54,7 +53,6 @@ fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
     })
 }
 
-/// Opens the pane with the last prompt.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let editor = Editor::new("", false);
     eval.chat = Some(Chat {
@@ -322,7 +320,6 @@ fn answers_title(shared: &Shared) -> String {
     format!("answers: greedy, {task}without an expected answer")
 }
 
-/// The lines below the prompt.
 fn lines(
     chat: &Chat,
     shared: &Shared,

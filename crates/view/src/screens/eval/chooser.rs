@@ -136,7 +136,6 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Opens the run under the cursor, or selects the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else {
         return Vec::new();
@@ -216,7 +215,6 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The cursor of the visible list.
 pub(super) fn cursor(chooser: &mut Chooser) -> &mut Cursor {
     if chooser.evals.is_some() {
         &mut chooser.eval
@@ -233,7 +231,6 @@ impl Chooser {
     }
 }
 
-/// The list, and the selected evals above it.
 pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize) -> Content<'a> {
     let theme = &shared.theme;
     let title = match &chooser.evals {

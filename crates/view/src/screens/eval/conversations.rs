@@ -41,7 +41,6 @@ pub(super) fn conversation<'a>(
     })
 }
 
-/// The conversations of one or two answers, up to the answers.
 pub(super) fn lines(
     shared: &Shared,
     sides: &[(&str, &EvalRecord)],

@@ -27,7 +27,6 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
     }
 }
 
-/// The instructions shown while there is no comparison.
 fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let line = |id: &str, text: String| {

@@ -35,7 +35,6 @@ pub(super) fn evals_folder(data: &Path) -> PathBuf {
     data.join("evals")
 }
 
-/// Why no eval can be started.
 pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     match shared.current_run() {
         Some(run) if eval.started.is_none() => run
@@ -47,7 +46,6 @@ pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     }
 }
 
-/// Why no baseline can be evaluated.
 pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     if eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
@@ -55,7 +53,6 @@ pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     shared.no_task()
 }
 
-/// The last log line of the eval in progress.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
     eval.started
         .as_ref()
@@ -117,7 +114,6 @@ fn ask_set(
     })));
 }
 
-/// Confirms a baseline eval.
 fn confirm_baseline(shared: &mut Shared, on: String) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
         return;
@@ -258,7 +254,6 @@ fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, St
         .collect())
 }
 
-/// Runs `eval` with these arguments into a new folder.
 fn begin(
     shared: &mut Shared,
     name: &str,

@@ -21,7 +21,6 @@ const LABEL: usize = 28;
 /// Rows that a list of failures needs: a gap, its head and two of them.
 const MIN_ROWS: usize = 4;
 
-/// Why there are no groups.
 pub(super) fn none(eval: &Eval, last: bool) -> Option<String> {
     let versus = eval.versus()?;
     let side = side(eval, last)?;
@@ -34,7 +33,6 @@ fn side(eval: &Eval, last: bool) -> Option<usize> {
     if last { sides.last() } else { sides.first() }.copied()
 }
 
-/// Lists the groups of the eval after, or of the one before.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Command> {
     let (Some(side), Some(versus)) = (side(eval, last), eval.versus()) else {
         return Vec::new();
@@ -96,7 +94,6 @@ fn entry(group: &FailureGroup) -> PickEntry {
     }
 }
 
-/// The groups in which failures gather, for the summary.
 pub(super) fn sentence(eval: &Eval, side: usize, name: &str) -> Option<String> {
     let found = eval.failures.get(side).filter(|found| found.failures > 0)?;
     let over = found.groups.iter().filter(|group| group.over_represented);
@@ -140,7 +137,6 @@ pub(super) fn reasons(record: &EvalRecord) -> Vec<String> {
     errors.iter().map(reason).collect()
 }
 
-/// The fields that are not as expected.
 fn wrong_fields(record: &EvalRecord) -> String {
     let fields = record.score["fields"].as_object().into_iter().flatten();
     let wrong = fields.filter(|(_, is_right)| **is_right == false);

@@ -90,7 +90,6 @@ pub(super) fn content<'a>(
     }
 }
 
-/// The action that filters by a cell of the matrix.
 fn action_of(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Fixed => "eval.fixed",
@@ -159,7 +158,6 @@ impl SummaryText<'_> {
         }
     }
 
-    /// Number of prompts with an outcome; for a single eval, of answers.
     fn count(&self, outcome: Outcome) -> usize {
         let alone = || match (outcome, self.tiers_alone()) {
             (Outcome::Both, [.., valid]) => valid,
@@ -317,7 +315,6 @@ impl SummaryText<'_> {
             .collect()
     }
 
-    /// Whether the table has a difference column.
     fn is_wide(&self) -> bool {
         self.pair.is_some()
             && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + DIFFERENCE
@@ -426,7 +423,6 @@ impl SummaryText<'_> {
         (line, cells)
     }
 
-    /// The text of a cell: `▸fixed 40`.
     fn cell_text(&self, outcome: Outcome) -> String {
         let mark = if self.eval.only == Some(outcome) {
             "▸"

@@ -73,7 +73,6 @@ impl screen::Screen for Launch {
         }
     }
 
-    /// A click on a section toggles it.
     fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
         let is_click = matches!(event.kind, MouseEventKind::Down(_));
         if is_click && self.edit.is_some() {

@@ -5,7 +5,6 @@ use crate::popup::{Pick, PickEntry, Popup};
 use crate::shared::{self, Shared};
 use crate::style_role::Role;
 
-/// Lists the models that a run can start from.
 pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
     let Some(context) = read(launch, shared, models) else {
         return;

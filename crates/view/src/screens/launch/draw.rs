@@ -210,7 +210,6 @@ fn row_line(
     }
 }
 
-/// Empty on this machine.
 fn cluster_text(launch: &Launch, show: impl Fn(&Cluster) -> String) -> String {
     launch.form.cluster.as_ref().map_or_else(String::new, show)
 }

@@ -12,7 +12,6 @@ use crate::run::RowChanges;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// All lines, for a width of columns.
 pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let page = PageLines {
         theme: &shared.theme,

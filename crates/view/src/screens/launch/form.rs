@@ -133,7 +133,6 @@ impl Form {
         arguments
     }
 
-    /// Further tasks, and the weights of all.
     pub fn other_tasks(&self) -> (Vec<String>, Option<String>) {
         let mut tasks: Vec<String> = self.others.split_whitespace().map(str::to_owned).collect();
         let is_mix = |text: &mut String| {
@@ -143,7 +142,6 @@ impl Form {
         (tasks, mix)
     }
 
-    /// Those of a device of this machine.
     pub fn device_arguments(&self) -> Vec<String> {
         self.compute.arguments()
     }
@@ -180,7 +178,6 @@ pub fn values_of(config: &TrainConfig) -> Values {
         .collect()
 }
 
-/// A JSON value as the key table writes it.
 fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
@@ -191,7 +188,6 @@ fn written(value: &serde_json::Value) -> String {
     }
 }
 
-/// The label of a layer.
 pub fn source_word(source: &Source) -> &'static str {
     match source {
         Source::Default => "default",

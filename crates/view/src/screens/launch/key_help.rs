@@ -12,7 +12,6 @@ use crate::run::DeviceChoice;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// The lines, not yet wrapped.
 pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(problem) = &launch.problem {
@@ -346,7 +345,6 @@ fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>
     ));
 }
 
-/// The value in the last run of this task, as text.
 pub(super) fn last_value(launch: &Launch, key: &Key) -> Option<String> {
     launch
         .context

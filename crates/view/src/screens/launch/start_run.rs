@@ -70,7 +70,6 @@ pub fn command_line(launch: &Launch, shared: &Shared) -> String {
     format!("{there}grpo-tui {}", words.join(" "))
 }
 
-/// Why nothing can be started now.
 pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     // A run reads what is on disk.
     let unread = shared
@@ -97,7 +96,6 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     is_starting.then(|| "a run is already starting".to_owned())
 }
 
-/// Why no groups can be sampled now.
 pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     let elsewhere = launch.form.cluster.as_ref();
     let elsewhere = elsewhere
@@ -105,12 +103,10 @@ pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     elsewhere.or_else(|| blocked(launch, shared))
 }
 
-/// Whether START waits for the prompt sets.
 pub(super) fn waits_for_checks(launch: &Launch, shared: &Shared) -> bool {
     launch.start_after_checks.is_some() && shared.is_busy("launch.data")
 }
 
-/// Starts the run with what the checks have found.
 pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let Some(mut arguments) = train_arguments(launch, shared) else {
         return Vec::new();

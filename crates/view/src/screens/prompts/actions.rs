@@ -474,7 +474,6 @@ fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// Toggles the row's mark and moves to the next one.
 fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let length = prompts.shown.len();
     if let Some(index) = prompts

@@ -108,7 +108,6 @@ impl Editing {
 }
 
 impl EditTarget {
-    /// The row of the table that it belongs to.
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
             Self::Messages(entry) | Self::Expected(entry) => Some(entry),
@@ -293,7 +292,6 @@ pub(super) fn turns_of(editing: &Editing) -> Result<Vec<Message>, String> {
     messages_text::read(&editing.editor.text())
 }
 
-/// The expected answer; null if the text is empty.
 pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String> {
     let text = editing.editor.text();
     if text.trim().is_empty() {

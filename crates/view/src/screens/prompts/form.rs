@@ -17,7 +17,6 @@ use crate::widgets::list_cursor::Cursor;
 /// Columns of the fields' labels.
 const LABEL_COLUMNS: usize = 10;
 
-/// After a field's text changed.
 pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     prompts
         .form
@@ -49,7 +48,6 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Imports the rows, or creates the task.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(form) = &mut prompts.form else {
         return Vec::new();
@@ -65,7 +63,6 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     }
 }
 
-/// The fields and the preview: side by side if there is room.
 pub(super) fn places(form: &Form, area: Rect) -> Vec<Place> {
     let rows = form.fields.len() as u16 + 5;
     let [fields, preview] = match area.width >= 100 {

@@ -92,14 +92,12 @@ pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
     options.chain(["--skip-invalid".to_owned()]).collect()
 }
 
-/// Shows the guessed parts in the empty fields.
 pub(super) fn show_guesses(form: &mut Form, mapping: &MappingText) {
     for (part, text) in mapping.parts() {
         form.guess(part, text);
     }
 }
 
-/// Files that can be imported, beside the program's start.
 pub(super) fn files_here(here: &Path) -> String {
     let mut names: Vec<String> = std::fs::read_dir(here)
         .into_iter()
@@ -120,7 +118,6 @@ pub(super) fn files_here(here: &Path) -> String {
     }
 }
 
-/// Each column with its first values, and what it is taken for.
 pub(super) fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Role, String)> {
     let line = |(column, values): (String, String)| {
         let parts = mapping.parts_of(&column);

@@ -194,7 +194,6 @@ fn send(
     )]
 }
 
-/// Ends the tools in the background.
 fn discard(talk: Box<HandConversation>) -> Vec<Command> {
     vec![Work::once(
         "prompts.hand.close",

@@ -164,7 +164,6 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     vec![Work::latest("prompts.rendered", render, show).like(line)]
 }
 
-/// A line of a prompt with its special tokens marked.
 pub(super) fn line_of(theme: &Theme, pieces: &[(String, bool)]) -> Line<'static> {
     let span = |(text, is_special): &(String, bool)| {
         let role = if *is_special {

@@ -115,7 +115,6 @@ pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Com
     }
 }
 
-/// Resolves a conflict with the text on disk; the own text stays in the editor's history.
 pub(super) fn resolve_conflict(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -202,7 +201,6 @@ fn after(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Comm
     changed(prompts, shared, effect)
 }
 
-/// After a change: the check and the preview of what it does.
 pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
@@ -227,7 +225,6 @@ pub(super) fn with(
     after(prompts, shared, effect)
 }
 
-/// Closes the editor; asks before changes are discarded.
 pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     match &prompts.editing {
         Some(editing) if editing.is_changed() => {

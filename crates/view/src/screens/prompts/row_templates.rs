@@ -29,7 +29,6 @@ pub(super) fn targets_in_words(prompts: &Prompts) -> String {
     format!("{count} {kind} row{}", if count == 1 { "" } else { "s" })
 }
 
-/// Applies the template to all its rows in the background, and shows what it would change.
 pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
     let Some(editing) = prompts
         .editing

@@ -117,7 +117,6 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
     serde_json::to_value(turns_of(editing)?).map_err(|error| error.to_string())
 }
 
-/// Replaces one member of the row, wherever the row is now.
 fn member(
     open: &Arc<OpenTask>,
     entry: Entry,
@@ -196,7 +195,6 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
     write(prompts, shared, made, Done::Files("duplicated"), None)
 }
 
-/// Deletes the row if it is still on its line.
 pub(super) fn delete(
     prompts: &mut Prompts,
     shared: &mut Shared,

@@ -70,7 +70,6 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     lines
 }
 
-/// Column titles with their widths; the first has space for the cursor mark.
 pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, u16)> {
     let titles: Vec<_> = titles(shared, columns).collect();
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
@@ -95,7 +94,6 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
     titles.into_iter().enumerate().map(title).collect()
 }
 
-/// Columns visible at a width, with their titles and widths.
 fn titles(
     shared: &Shared,
     columns: usize,
@@ -113,7 +111,6 @@ fn titles(
     all.into_iter().filter(|(_, _, width)| *width > 0)
 }
 
-/// The column at a title's index.
 pub(super) fn column(shared: &Shared, columns: usize, title: usize) -> Option<Column> {
     titles(shared, columns)
         .nth(title)
@@ -285,7 +282,6 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     lines
 }
 
-/// Problems of the selected row.
 fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let line = |level: Level, text: String| {
@@ -333,7 +329,6 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
     invalid.chain(others).collect()
 }
 
-/// Prompt tokens by use, and the tokens left for the completion.
 fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
     let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else {
         return Vec::new();
@@ -401,7 +396,6 @@ fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> 
     Some(Line::styled(text, shared.theme.style(Role::Faint)))
 }
 
-/// Changes to the row under the cursor by the edited template.
 pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
@@ -433,7 +427,6 @@ pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
         .place
 }
 
-/// Head of the health report: the contents of each set.
 pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let set = |set: &crate::dataset::health::SetHealth| {

@@ -100,7 +100,6 @@ pub(super) fn solve_rate(shared: &Shared, entry: Entry) -> Option<SolveRate> {
     run.history.solve_rates.get(&name).copied()
 }
 
-/// The beginning of the user's prompt, on one line.
 pub(super) fn first_words(row: &PromptRow) -> String {
     flat(row, FIRST_LETTERS)
 }
@@ -132,7 +131,6 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
 /// Names before the colon in a filter such as `set:eval`.
 pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
 
-/// The words of a filter that name no column.
 pub(super) fn plain_words(filter: &str) -> impl Iterator<Item = &str> {
     let is_plain = |word: &&str| {
         word.split_once(':')

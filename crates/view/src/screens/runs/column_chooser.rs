@@ -11,7 +11,6 @@ use crate::style_role::Role;
 use crate::widgets::check_list::{self, CheckRow};
 use crate::widgets::filter::Filter;
 
-/// Opens or closes the list of columns.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.pane == COLUMNS {
         return close(runs, shared);
@@ -108,7 +107,6 @@ pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Co
     commands
 }
 
-/// Restores the usual columns.
 pub(super) fn reset(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     set(shared, None)
 }
@@ -120,7 +118,6 @@ fn go_to(runs: &mut Runs, shared: &Shared, field: &str) {
     runs.chooser.cursor.index = place.unwrap_or(runs.chooser.cursor.index);
 }
 
-/// Applies the columns and writes them into the configuration file.
 fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
     shared.options.runs_columns.clone_from(&columns);
     let Some(file) = shared.options.appearance.config_file() else {

@@ -43,7 +43,6 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content
     }
 }
 
-/// The rows that its texts need at a width.
 pub(super) fn rows(runs: &Runs, shared: &Shared, inside: Rect) -> u16 {
     let lines = columns(runs, shared, inside).into_iter();
     let most = lines.map(|(lines, _)| lines.len()).max().unwrap_or(1);
@@ -306,7 +305,6 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     lines
 }
 
-/// The end of a path: as many components as fit.
 fn end_of_path(path: &Path, width: usize) -> String {
     let whole = path.display().to_string();
     if whole.chars().count() <= width {

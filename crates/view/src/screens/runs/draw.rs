@@ -74,7 +74,6 @@ fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
     )
 }
 
-/// The field of the column with a title, by its number.
 pub(super) fn field_of(
     runs: &Runs,
     shared: &Shared,

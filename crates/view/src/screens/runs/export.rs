@@ -13,7 +13,6 @@ use crate::report::{self, Page, Report, ReportError, RunRow};
 use crate::run::{RunDirectory, RunError, RunReference, change_tags, check_tag};
 use crate::shared::Shared;
 
-/// Edits the tags of the marked runs, or of the one under the cursor.
 pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let chosen = runs.chosen(shared);
     let there = runs
@@ -207,7 +206,6 @@ fn command_line(form: &str, runs: &[PathBuf], file: &Path) -> CommandLine {
     }
 }
 
-/// Exports the list as it is, filtered and sorted, with its columns.
 pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let fields = shared
         .options

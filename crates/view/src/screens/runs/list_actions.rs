@@ -18,7 +18,6 @@ use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 
-/// Opens the run under the cursor, or shows or hides the runs of the group under it.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if let Some(value) = runs.group().map(|group| group.value.clone()) {
         if !runs.expanded.remove(&value) {
@@ -158,7 +157,6 @@ pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command
     regroup(runs, shared, (!is_shown).then(|| "tags".to_owned()))
 }
 
-/// Changes the display name of the run under the cursor.
 pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else {
         return Vec::new();

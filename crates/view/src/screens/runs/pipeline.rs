@@ -77,7 +77,6 @@ const NAME: usize = 8;
 const ABOUT: &str = "Define what a correct answer is, preview how completions score, train a model against it (GRPO), watch it learn, \
                      compare it with its base on held-out prompts.";
 
-/// Goes to the screen of the stage under the cursor.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let stage = runs.stage.at(STAGES.len()).and_then(|at| STAGES.get(at));
     stage.map_or_else(Vec::new, |stage| (stage.open)(shared))
@@ -229,7 +228,6 @@ fn preview(shared: &Shared) -> Vec<Part> {
         .collect()
 }
 
-/// How many runs there are, and how many of them are active.
 fn train(shared: &Shared) -> Vec<Part> {
     if !shared.runs.listed && shared.runs.listing.entries().is_empty() {
         return vec![(Role::Faint, "loading runs ...".to_owned())];

@@ -24,7 +24,6 @@ struct RemovableRun {
     users: Vec<String>,
 }
 
-/// Why the runs cannot be deleted.
 pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     let chosen = runs.chosen(shared);
     let wrong = |entry: &Entry| match &entry.row {
@@ -53,7 +52,6 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     }
 }
 
-/// Shows what would be lost, and deletes the runs after confirmation.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let (chosen, run_folders, keys) = (
         runs.chosen(shared),

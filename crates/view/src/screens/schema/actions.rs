@@ -432,7 +432,6 @@ fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
         .then(|| "the task runs no command and no tool and asks no judge".to_owned())
 }
 
-/// Selects another sample, and scores it with the programs.
 fn choose_sample(schema: &mut Schema, shared: &mut Shared, by: isize) -> Vec<Command> {
     let samples = shared
         .task
@@ -461,7 +460,6 @@ fn no_faults(_: &Schema, shared: &Shared) -> Option<String> {
         .then(|| "no problems".to_owned())
 }
 
-/// Saves; asks first if the schema does not compile.
 fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(why) = shared
         .draft
@@ -651,7 +649,6 @@ pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Chang
     }
 }
 
-/// After a change by an action: scrolls to the cursor.
 fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::None {
         follow(schema, shared);
@@ -669,7 +666,6 @@ pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) 
     file::edited(shared, text)
 }
 
-/// Moves the editor's cursor as a text field does for this key.
 fn move_by(schema: &mut Schema, shared: &mut Shared, code: KeyCode) -> Vec<Command> {
     interaction::edit(schema, shared, KeyEvent::new(code, KeyModifiers::NONE))
 }

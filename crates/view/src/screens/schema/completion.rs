@@ -81,7 +81,6 @@ impl Completion {
         })
     }
 
-    /// Handles a key that selects another entry; returns whether it did.
     pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
         let rows = match event.code {
             KeyCode::Down => 1,
@@ -138,7 +137,6 @@ impl Completion {
         )
     }
 
-    /// Columns of the longest label and of the longest detail.
     fn widths(&self) -> (usize, usize) {
         let labels = self
             .items
@@ -238,7 +236,6 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     })
 }
 
-/// A gap where a key or value is missing.
 fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let gap = |node, is_key, is_new| {
@@ -459,7 +456,6 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
     }
 }
 
-/// Definitions and anchors that a reference can name.
 fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
     let all = 0..structure.nodes.len();
     let is_definition = |index: &usize| {

@@ -129,7 +129,6 @@ fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
         .collect()
 }
 
-/// The rows that a schema rejects; `None` if superseded.
 pub(super) fn rejected_rows(
     scorer: &Scorer,
     rows: &[CheckedTurn<'_>],

@@ -61,7 +61,6 @@ pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<C
     commands
 }
 
-/// Switches between the definition and `task.toml`.
 pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     shared.draft.edits_toml = !shared.draft.is_toml();
     schema.typing = false;
@@ -114,7 +113,6 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
     commands
 }
 
-/// Compiles the text in the background.
 fn compile(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.text.clone());
     Work::latest(
@@ -173,7 +171,6 @@ pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
     vec![compile(&shared.draft)]
 }
 
-/// Replaces the text by an external one: a draft, the file, an external editor's.
 fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let commands = edited(shared, text);
     show_text(schema, shared);
@@ -425,7 +422,6 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Reverts to the saved text; can be undone.
 pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = shared.draft.saved.clone();
     let mut commands = replaced(schema, shared, text);
@@ -433,7 +429,6 @@ pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Loads the draft's text into the editor.
 pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     let text = &shared.draft.text;
     if schema.shown.as_ref() != Some(text) {
@@ -468,7 +463,6 @@ pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     schema.editor.follow(window);
 }
 
-/// The text of the open task to which a draft belongs.
 fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> {
     let open = shared
         .task

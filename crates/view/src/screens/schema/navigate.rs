@@ -231,7 +231,6 @@ pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
     Vec::new()
 }
 
-/// Goes from a reference to its definition, or from a definition to its references.
 pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let structure = &schema.structure;
     match subject(structure, schema.editor.cursor()) {

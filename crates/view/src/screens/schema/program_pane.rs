@@ -27,7 +27,6 @@ fn task(shared: &Shared) -> Option<&Task> {
     shared.draft.task.as_deref().or(shared.draft.base.as_ref())
 }
 
-/// Why nothing can be scored, if a program is not trusted.
 pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     let first = shared
         .draft
@@ -46,7 +45,6 @@ pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     ))
 }
 
-/// Puts the selected sample to the programs, in the background.
 pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
     if !task(shared).is_some_and(Task::runs_programs) || shared.draft.stale.is_some() {
         return None;

@@ -94,7 +94,6 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     lines
 }
 
-/// Why nothing is scored.
 fn no_scores(shared: &Shared) -> Option<Line<'static>> {
     let theme = &shared.theme;
     let untrusted =

@@ -16,7 +16,6 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The role of a value directly inside one of this role.
     fn inner(self, node: &Node) -> Self {
         let is_list = node.kind == Kind::Array;
         match (
@@ -59,7 +58,6 @@ impl Structure {
         Self { nodes, roles }
     }
 
-    /// The innermost value at a position, its key included.
     pub(super) fn at(&self, place: Place) -> Option<usize> {
         self.nodes.iter().rposition(|node| {
             (node.start..node.end).contains(&place)
@@ -106,7 +104,6 @@ impl Structure {
         found.map(|(index, _)| index).last()
     }
 
-    /// The value and its ancestors, innermost first.
     pub(super) fn around(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(index), |index| self.node(*index)?.parent)
     }
@@ -185,7 +182,6 @@ impl Structure {
         found.ok_or_else(|| format!("{address} is not in the schema"))
     }
 
-    /// One step of a JSON pointer.
     fn step(&self, at: usize, step: &str) -> Option<usize> {
         let step = step.replace("~1", "/").replace("~0", "~");
         match self.node(at)?.kind {

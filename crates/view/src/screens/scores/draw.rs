@@ -211,7 +211,6 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
     lines
 }
 
-/// The text of an empty list.
 fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let bad = |text: &str| Line::styled(format!("✗ {text}"), theme.style(Role::Bad));

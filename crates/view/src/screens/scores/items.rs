@@ -134,7 +134,6 @@ impl Item {
         Some(self.conversation.as_ref()?.scored_row(self.row.as_ref()?))
     }
 
-    /// All that was said, for copying.
     pub fn whole(&self) -> String {
         self.conversation
             .as_deref()
@@ -194,7 +193,6 @@ impl Items {
         self
     }
 
-    /// The task's samples, grouped by prompt.
     pub fn samples(
         open: &OpenTask,
         rows: &Rows,
@@ -210,7 +208,6 @@ impl Items {
         Ok(Self::written(written, rows, advantage))
     }
 
-    /// Texts, grouped by the prompt that they answer.
     pub fn written(
         texts: impl IntoIterator<Item = Written>,
         rows: &Rows,

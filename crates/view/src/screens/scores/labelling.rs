@@ -18,7 +18,6 @@ use crate::style_role::Role;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::wrapped;
 
-/// Why no answer can be labelled.
 pub(super) fn blocked(scores: &Scores, shared: &Shared) -> Option<String> {
     let task = shared.task.as_ref().map(|open| &open.task);
     shared.no_task().or_else(|| match task {
@@ -130,7 +129,6 @@ pub(super) fn nothing_done(scores: &Scores, _: &Shared) -> Option<String> {
     is_new.then(|| "nothing to undo".to_owned())
 }
 
-/// Takes the last label back, and asks for it again.
 pub(super) fn undo(scores: &mut Scores) -> Vec<Command> {
     let Some(labelling) = &mut scores.labelling else {
         return Vec::new();

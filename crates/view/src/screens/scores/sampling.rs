@@ -29,7 +29,6 @@ pub(super) struct Plan {
     pub(super) prompt_id: String,
 }
 
-/// The sampling that would start now, or why it cannot.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let no_prompts = || {
         format!(

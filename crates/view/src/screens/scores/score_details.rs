@@ -18,7 +18,6 @@ use crate::widgets::json::{self, Fault};
 use crate::widgets::text_value::named;
 use crate::widgets::text_width::padded;
 
-/// The lines of a completion: score, reasons, and text.
 pub(super) fn lines(
     scores: &Scores,
     shared: &Shared,
@@ -194,7 +193,6 @@ impl Text<'_> {
         lines
     }
 
-    /// A note that values are unknown for a completion written here that answers no prompt.
     fn no_prompt(&self, scored: &ScoredItems, place: usize) -> Option<Line<'static>> {
         let has_row = scored
             .items
@@ -334,7 +332,6 @@ impl Text<'_> {
         vec![Line::from(spans)]
     }
 
-    /// Two results side by side; each row of one that the other has not is marked.
     fn results(&self, [found, expected]: &[QueryResult; 2]) -> Vec<Line<'static>> {
         let title =
             |name: &str, result: &QueryResult| format!("{name}: {}", counted(result.count, "row"));

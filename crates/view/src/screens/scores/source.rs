@@ -316,7 +316,6 @@ fn take_items(
     }
 }
 
-/// Scores the completions with the last schema that compiled.
 pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(scorer) = scorer(scores, shared) else {
         return Vec::new();
@@ -402,7 +401,6 @@ pub(super) fn is_following(scores: &Scores, shared: &Shared) -> bool {
     scores.source == Source::Step && scores.step == 0 && is_active
 }
 
-/// Toggles between following the newest step and staying at the shown one.
 pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else {
         return Vec::new();
@@ -477,7 +475,6 @@ fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
     (now != *then).then(text)
 }
 
-/// Switches to completions of another source.
 pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) -> Vec<Command> {
     if scores.source != source {
         scores.source = source;

@@ -370,7 +370,6 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     }
 }
 
-/// Steps that the schema changes, the latest first.
 fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     let impacts = scores
         .whole

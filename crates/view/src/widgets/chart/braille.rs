@@ -63,7 +63,6 @@ impl Raster {
         }
     }
 
-    /// Dots across and down.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.columns * self.fine.0, self.rows * self.fine.1)
     }
@@ -76,7 +75,6 @@ impl Raster {
         y / self.fine.1
     }
 
-    /// Sets a dot; ignores dots outside of the canvas.
     pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
         if pen.is_up(x) {
             return;
@@ -104,7 +102,6 @@ impl Raster {
         }
     }
 
-    /// A line between two dots, without holes.
     pub(super) fn line(&mut self, from: (usize, usize), to: (usize, usize), pen: Pen) {
         let (across, down) = (to.0 as f64 - from.0 as f64, to.1 as f64 - from.1 as f64);
         let count = across.abs().max(down.abs()).max(1.0);
@@ -115,7 +112,6 @@ impl Raster {
         }
     }
 
-    /// Replaces a cell by a character.
     pub(super) fn put(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
         if column < self.columns
             && let Some(cell) = self.cells.get_mut(row * self.columns + column)

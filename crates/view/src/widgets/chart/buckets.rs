@@ -67,7 +67,6 @@ impl Bucket {
     }
 }
 
-/// The column of a step among `columns`.
 pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
     let width = steps.1.saturating_sub(steps.0);
     if width == 0 {
@@ -145,7 +144,6 @@ pub(super) fn buckets(
     [raw, smooth]
 }
 
-/// The smoothed value at a step, as the chart draws it.
 pub(super) fn smoothed_at(series: &Series, step: u64, smoothing: f64) -> Option<f64> {
     let mut average = Smoothing::new(smoothing);
     let lead = (14.0 / (1.0 - smoothing.clamp(0.0, 0.9999))).ceil() as u64;

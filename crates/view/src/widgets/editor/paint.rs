@@ -37,7 +37,6 @@ pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect)
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The visible lines, each with whether the cursor is in its row.
 pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'static>)> {
     if area.width == 0 || area.height == 0 {
         return Vec::new();

@@ -96,7 +96,6 @@ impl Editor {
         }
     }
 
-    /// The highest first line of the screen: the window shows no more than the text.
     fn last_first(&self, window: Window) -> ScreenRow {
         let row = self.lines().len().saturating_sub(1);
         let last = (row, self.parts(row, window).len() - 1);
@@ -147,7 +146,6 @@ impl Editor {
         ))
     }
 
-    /// The first visible row of the text.
     pub fn top(&self) -> usize {
         self.top.0
     }
@@ -202,7 +200,6 @@ impl Editor {
         Effect::Moved
     }
 
-    /// Moves the cursor to a position in the window.
     pub(super) fn point(&mut self, row: usize, screen_column: usize, window: Window) {
         let (top, left) = self.first(window);
         let (row, column) = self.at(self.below(top, row, window), left + screen_column, window);

@@ -71,7 +71,6 @@ impl Classes {
         }
     }
 
-    /// Class of a name; `other` beyond the limit, and for malformed names.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;

@@ -196,7 +196,6 @@ impl Work<'_> {
 }
 
 impl LineProcess {
-    /// Asks until all questions are answered.
     fn ask(
         &mut self,
         rules: &CommandRules,

@@ -35,7 +35,6 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Adds output of a process that was not consumed as lines.
     pub(super) fn add(&mut self, process: &mut Process) {
         let unread = process.unread();
         self.standard.push_str(&String::from_utf8_lossy(
@@ -54,7 +53,6 @@ pub(super) struct Run {
     pub(super) hidden_file: Option<String>,
 }
 
-/// Runs a program to its end within the limits.
 pub(super) fn run(
     rules: &CommandRules,
     files: &ProgramFiles,
@@ -102,12 +100,10 @@ pub(super) fn run(
     })
 }
 
-/// Last non-empty line.
 pub(super) fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
-/// Reads until the output ends.
 fn wait(
     rules: &CommandRules,
     process: &mut Process,

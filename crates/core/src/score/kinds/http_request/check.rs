@@ -49,7 +49,6 @@ struct Address<'c, 'm> {
 /// Violations, or why the document's schema is unusable.
 pub(super) type Checked<T> = Result<T, String>;
 
-/// Finds the operation of a request.
 pub(super) fn route<'m>(
     api: &'m Api,
     completion: &str,
@@ -135,7 +134,6 @@ pub(super) fn route<'m>(
 }
 
 impl Address<'_, '_> {
-    /// Maps a byte of the path to the completion.
     fn byte(&self, of_path: usize) -> usize {
         StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }

@@ -92,7 +92,6 @@ enum Place {
 }
 
 impl Api {
-    /// Checks a document and indexes what completions are compared with.
     pub(super) fn new(
         written: Written<'_>,
         rules: &HttpRules,
@@ -159,7 +158,6 @@ impl Api {
         Ok(api)
     }
 
-    /// Finds an operation by `operationId` or route.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
         let route = || {
             let (method, path) = name.split_once(' ')?;

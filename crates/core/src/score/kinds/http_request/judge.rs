@@ -250,7 +250,6 @@ impl HttpRequest {
         })
     }
 
-    /// `None` for a response.
     fn route<'m>(
         &'m self,
         text: &str,
@@ -262,7 +261,6 @@ impl HttpRequest {
         }
     }
 
-    /// Why the API rejects the message.
     fn faults(
         &self,
         text: &str,

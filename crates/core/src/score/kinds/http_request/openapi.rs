@@ -35,7 +35,6 @@ impl Operation<'_> {
         format!("{} {}", self.method, self.path)
     }
 
-    /// `operationId`, else the route.
     pub fn name(&self) -> String {
         self.id.map_or_else(|| self.route(), str::to_owned)
     }
@@ -210,7 +209,6 @@ pub(super) fn resolved<'a>(
     Err(OpenApiError::new(pointer, "references form a cycle"))
 }
 
-/// Value and JSON pointer of a reference. `pointer`: location of the reference.
 pub(super) fn target<'a>(
     document: &'a Value,
     pointer: &str,

@@ -77,7 +77,6 @@ impl Schemas {
         }
     }
 
-    /// Checks schemas and everything they refer to, each once.
     pub(super) fn check(
         &self,
         written: Written<'_>,
@@ -500,7 +499,6 @@ impl LazySchema {
 }
 
 impl CompiledSchema {
-    /// Maps a pointer in the schema at `pointer` to the document.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {
             let (name, inside) = rest.split_once('/').unwrap_or((rest, ""));

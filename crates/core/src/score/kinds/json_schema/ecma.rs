@@ -32,7 +32,6 @@ pub enum WordEdge {
     LookAround,
 }
 
-/// The pattern in the engines' dialect; unchanged if equivalent.
 pub fn engine_pattern(pattern: &str, edge: WordEdge) -> Cow<'_, str> {
     let is_plain =
         !pattern.contains(['.', '\\']) && !pattern.contains("[]") && !pattern.contains("[^]");
@@ -204,7 +203,6 @@ impl Writer<'_> {
         (Escape::Class(ranges, kind.is_ascii_uppercase()), 2)
     }
 
-    /// Reads a class from its opening bracket on.
     fn class(&mut self) {
         let start = self.at;
         self.at += 1;

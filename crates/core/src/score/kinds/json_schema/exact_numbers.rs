@@ -79,7 +79,6 @@ pub(super) fn has_exact_values(schema: &Value) -> bool {
     }
 }
 
-/// Implements a keyword of [`BOUNDS`].
 pub(super) fn bound<'a>(
     keyword: &'static str,
     schema: &'a Map<String, Value>,
@@ -163,7 +162,6 @@ impl<'i> Keyword<'i, Completion> for Bound {
     }
 }
 
-/// Implements a keyword of [`VALUES`].
 pub(super) fn allowed(keyword: &'static str, value: &Value) -> Rule {
     let values = match value {
         Value::Array(values) if keyword == "enum" => values.clone(),

@@ -202,7 +202,6 @@ pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
     warnings
 }
 
-/// Violations as reasons with positions; truncated with a warning.
 pub(crate) fn reasons(
     completion: &str,
     violations: Vec<Violation>,

@@ -249,7 +249,6 @@ impl Walk<'_> {
         tally
     }
 
-    /// All items together weigh as much as one.
     fn items(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
         let location = format!("{}/items", place.location);
         let place = Place {

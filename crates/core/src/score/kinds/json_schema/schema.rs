@@ -72,7 +72,6 @@ pub(crate) struct Violation {
 }
 
 impl Schema {
-    /// Compiles a task's schema; no network access.
     pub(super) fn compile(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
         let written = Written {
@@ -167,7 +166,6 @@ impl Schema {
         unknown
     }
 
-    /// Budget for `bytes` of text; several values may share it.
     pub(crate) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs
@@ -349,7 +347,6 @@ impl Documents {
         self.build(|schema, _| schema_rewrite::for_verdict(schema))
     }
 
-    /// Builds a validator for a form of the documents, with the addresses referred to.
     fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
         let form = |schema: &serde_json::Value, draft| {
@@ -396,7 +393,6 @@ impl Documents {
     }
 }
 
-/// Rewrites keys of `patternProperties` for their engine.
 fn write_keys(schema: &mut serde_json::Value) {
     match schema {
         serde_json::Value::Array(items) => items.iter_mut().for_each(write_keys),
@@ -586,7 +582,6 @@ fn listed(options: &serde_json::Value) -> String {
     format!("[{list}]")
 }
 
-/// Words the reason, quoting the completion.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
     let what = if type_name == "null" {

@@ -95,7 +95,6 @@ pub(super) fn refers_into_branch(schema: &Value) -> bool {
     }
 }
 
-/// The original of a compiled schema.
 pub(super) fn as_written(schema: &Value) -> String {
     schema.to_string().replace(&format!(",\"{STEP}\":0"), "")
 }

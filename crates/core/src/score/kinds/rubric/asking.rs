@@ -60,7 +60,6 @@ struct Connection {
 }
 
 impl Asker {
-    /// `rules` with the key in their endpoint.
     pub(super) fn new(rules: RubricRules, system: Option<String>) -> Result<Self, ApiError> {
         let remote = |endpoint: &Endpoint| {
             let client = Arc::new(Client::new(endpoint)?);
@@ -87,7 +86,6 @@ impl Asker {
         })
     }
 
-    /// Digest of a local judge model, loaded if necessary.
     pub fn local_digest(&self) -> Result<Option<String>, String> {
         let server = self.connection()?.server;
         Ok(server.map(|server| server.digest.clone()))
@@ -354,7 +352,6 @@ impl Asker {
         Err(refused("gave no answer", false))
     }
 
-    /// Cost of an answer, added to the usage.
     fn count(&self, answer: &Answer) -> Option<f64> {
         let cost = self
             .rules

@@ -58,7 +58,6 @@ impl Cache {
         self.with(|opened| Ok(opened.known.get(question).cloned()))
     }
 
-    /// Stores grades, effective once written.
     pub(super) fn insert(&self, question: &str, grades: &[Vec<Grade>]) -> Result<(), String> {
         let line = Line {
             question: question.to_owned(),
@@ -118,12 +117,10 @@ impl Cache {
         Ok(opened)
     }
 
-    /// Reads what other processes appended.
     pub(super) fn refresh(&self) -> Result<(), String> {
         self.with(|opened| self.read_new(opened))
     }
 
-    /// Reads new lines. A line torn by a crash is ignored.
     fn read_new(&self, opened: &mut Opened) -> Result<(), String> {
         let failed = |error: std::io::Error| self.problem(&error);
         let path = self.path.as_deref().unwrap_or(Path::new(""));

@@ -274,7 +274,6 @@ fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
-/// Removes folders of ended processes.
 fn remove_left(servers: &Path) {
     for entry in std::fs::read_dir(servers).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -144,7 +144,6 @@ impl<'t> Rows<'t> {
     }
 }
 
-/// A sentence on the first row that differs within its rank.
 fn moved(found: &Rows<'_>, expected: &Rows<'_>, ranks: &[usize]) -> Option<String> {
     let rank = |row: usize| expected.numbers.get(row).and_then(|row| ranks.get(*row));
     let mut start = 0;
@@ -190,7 +189,6 @@ pub(super) fn fields(columns: bool, rows: bool, order: Option<bool>) -> OrderedM
     OrderedMap(all.map(named).collect())
 }
 
-/// Rows without a partner in `others`, counting duplicates.
 fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     let mut counts: HashMap<&str, usize> = HashMap::with_capacity(others.len());
     for other in others {
@@ -206,7 +204,6 @@ fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     left
 }
 
-/// Canonical text of a row. `real`: by column, whether it contains reals.
 fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     let keys = row
         .zip(real)
@@ -214,7 +211,6 @@ fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     keys.flat_map(|key| [key, ",".to_owned()]).collect()
 }
 
-/// A row for display, truncated.
 fn shown(row: &[Cell]) -> String {
     let cells: Vec<String> = row.iter().map(Cell::text).collect();
     crate::format::shortened(&format!("({})", cells.join(", ")), SHOWN_LETTERS)

@@ -39,7 +39,6 @@ pub(super) struct SqlRules {
 }
 
 impl SqlRules {
-    /// The task's schema; `None` if each row has its own.
     pub(super) fn schema<'a>(&self, task: &'a TaskFiles) -> Option<&'a str> {
         self.has_schema.then_some(task.definition_text.as_str())
     }
@@ -92,7 +91,6 @@ struct Question<'r> {
 }
 
 impl Sql {
-    /// Checks that the task's schema runs.
     pub(super) fn new(task: &TaskFiles, rules: &SqlRules) -> Result<Self, ScoreError> {
         let schema = rules.schema(task);
         if let Some(schema) = schema
@@ -432,7 +430,6 @@ fn compared(
     }
 }
 
-/// Verdict on a query that does not run.
 fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) -> Verdict {
     let class = match failure.kind {
         FailureKind::UnknownTable => FailureClass::UnknownTable,
@@ -478,7 +475,6 @@ fn not_understood(
     }
 }
 
-/// First table for a row's queries: from the row, else the task's `schema`.
 pub(super) fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
     let schema = text_of(row, "schema").or(schema)?;
     with_database(schema, &Settings::default(), |open| {
@@ -530,7 +526,6 @@ fn not_parsed(
     }
 }
 
-/// Content of the first Markdown fence.
 fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();

@@ -49,7 +49,6 @@ impl QueryError {
         }
     }
 
-    /// SQLite's rejection at a byte of the text, or at its end.
     pub(super) fn by_sqlite(message: String, text: &str, offset: Option<usize>) -> Self {
         let (line, column) = crate::format::line_column(text, offset.unwrap_or(text.len()));
         Self {

@@ -69,7 +69,6 @@ impl Notation {
         }
     }
 
-    /// Writes a value; `None` if the notation cannot express it.
     pub(super) fn write(self, value: &Value, root: &str) -> Option<String> {
         match self {
             Self::Json => Some(value.to_string()),
@@ -92,7 +91,6 @@ pub(super) struct StructuredRules {
 }
 
 impl StructuredRules {
-    /// The row's notation, else the task's.
     pub(super) fn notation_of(&self, row: Option<&PromptRow>) -> Result<Notation, String> {
         match row.and_then(|row| row.fields.get("format")) {
             Some(own) => {

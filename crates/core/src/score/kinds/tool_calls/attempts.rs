@@ -159,7 +159,6 @@ fn find_mark<'t>(text: &'t str, tools: &Tools) -> Option<(usize, &'t str)> {
         })
 }
 
-/// The call mark at the start of a text.
 fn mark_at(text: &str) -> Option<&str> {
     if let Some(mark) = OTHER_MARKS.iter().find(|mark| text.starts_with(**mark)) {
         return text.get(..mark.len());
@@ -195,7 +194,6 @@ fn key_of(inner: &str) -> String {
         .collect()
 }
 
-/// Text between `<` or `[` and the next delimiter.
 fn tag_name(text: &str) -> Option<&str> {
     let inner = text.strip_prefix(['<', '['])?;
     let end = inner

@@ -45,7 +45,6 @@ impl CallReader {
         })
     }
 
-    /// Whether a call's arguments are incomplete.
     pub fn is_within_call(&self) -> bool {
         match &self.0 {
             Reader::Json(reader) => reader.is_within_call(),
@@ -53,7 +52,6 @@ impl CallReader {
         }
     }
 
-    /// Returns the parts that a piece of text completes.
     pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         match &mut self.0 {
             Reader::Json(reader) => reader.push(text),
@@ -61,7 +59,6 @@ impl CallReader {
         }
     }
 
-    /// Returns the buffered rest.
     pub fn finish(&mut self) -> Vec<AnswerPart> {
         match &mut self.0 {
             Reader::Json(reader) => reader.finish(),

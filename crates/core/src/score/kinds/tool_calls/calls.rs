@@ -87,7 +87,6 @@ impl<'t> Answer<'t> {
         })
     }
 
-    /// Whether each call is in a block.
     pub(super) fn are_blocks(&self) -> bool {
         self.are_blocks
     }
@@ -123,7 +122,6 @@ impl<'t> Answer<'t> {
         self.calls(text).is_ok_and(|calls| !calls.is_empty())
     }
 
-    /// Calls in the order written.
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
         match self.documents.as_slice() {
             [document] if !self.are_blocks => calls_of(completion, &document.root),
@@ -143,7 +141,6 @@ impl Arguments<'_> {
         }
     }
 
-    /// The text that positions in [`Self::value`] refer to.
     pub(super) fn text<'a>(&'a self, completion: &'a str) -> &'a str {
         match self {
             Self::Written(_) => completion,

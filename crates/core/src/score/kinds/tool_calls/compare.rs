@@ -34,7 +34,6 @@ struct Pair {
     same: bool,
 }
 
-/// Expected calls of a row: `{"name", "arguments"}`, or a list of them.
 pub(super) fn expected_calls(expected: &Value) -> Option<Vec<ExpectedCall<'_>>> {
     match expected {
         Value::Array(calls) => calls.iter().map(expected_call).collect(),
@@ -50,7 +49,6 @@ fn expected_call(call: &Value) -> Option<ExpectedCall<'_>> {
     })
 }
 
-/// Compares calls; `rules` are by argument name.
 pub(super) fn compare_calls(
     completion: &str,
     calls: &[Call<'_>],

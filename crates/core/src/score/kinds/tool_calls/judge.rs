@@ -224,7 +224,6 @@ impl ToolCalls {
         }
     }
 
-    /// The row's tools, else the task's.
     fn tools_of(&self, row: Option<&PromptRow>) -> Result<Arc<Tools>, String> {
         match (row.and_then(PromptRow::tools), &self.tools) {
             (Some(own), _) => self.own.compiled(own),
@@ -408,7 +407,6 @@ impl ToolCalls {
         }
     }
 
-    /// Start of the calls in a text that has other text around them.
     fn call_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<usize> {
         let mut first = None;
         self.wrapped(text, from, usize::MAX, types, &mut |calls| {

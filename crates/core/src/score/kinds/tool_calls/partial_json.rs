@@ -84,7 +84,6 @@ impl Scan {
         (self.start, self.at) = (0, 0);
     }
 
-    /// End of the object that begins at `start`.
     pub(super) fn end_of(&mut self, text: &str, start: usize) -> Option<usize> {
         self.start = start;
         self.at = self.at.max(start);
@@ -115,7 +114,6 @@ pub(super) fn first_from(text: &str, from: usize) -> Option<usize> {
     (!rest.is_empty()).then(|| text.len() - rest.len())
 }
 
-/// First key of an object, once complete.
 pub(super) fn first_key(object: &str) -> Option<&str> {
     let key = object.strip_prefix('{')?.trim_start();
     match key.strip_prefix('"') {

@@ -91,7 +91,6 @@ impl JsonReader {
         matches!(self.place, Place::Arguments { .. })
     }
 
-    /// Returns the parts that a piece of text completes.
     pub(super) fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
@@ -99,7 +98,6 @@ impl JsonReader {
         said
     }
 
-    /// Returns the buffered rest.
     pub(super) fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
         // The closing of a call is not text, even if truncated.
@@ -115,7 +113,6 @@ impl JsonReader {
         said.into_iter().collect()
     }
 
-    /// Whether more may be emitted.
     fn step(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.is_enforced
             && let Some(is_more) = self.piece(said)
@@ -225,7 +222,6 @@ impl JsonReader {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// Emits text up to a (possible) block.
     fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let block = self.held.find(OPEN);
         let end = block.unwrap_or_else(|| unfinished(&self.held, OPEN));

@@ -41,7 +41,6 @@ const COMBINING: [&str; 9] = [
 ];
 
 impl Tools {
-    /// Compiles a list of tools. `label`, `text`: its file, for errors.
     pub(super) fn compile(
         label: &str,
         text: &str,
@@ -98,7 +97,6 @@ impl Tools {
         self.functions.len()
     }
 
-    /// Budget for all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
         let of_each = self
             .functions

@@ -132,7 +132,6 @@ fn function_name(line: &str) -> Option<&str> {
         .next()
 }
 
-/// A line without trailing comment.
 fn code_of(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }

@@ -111,7 +111,6 @@ pub(super) fn code_before(row: &PromptRow) -> Result<&str, String> {
     }
 }
 
-/// Digits of the longest integer in a value.
 fn longest_integer(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(longest_integer).max().unwrap_or(0),

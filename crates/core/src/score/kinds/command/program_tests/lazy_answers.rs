@@ -86,7 +86,6 @@ fn own_tests(row: &PromptRow) -> String {
         .collect()
 }
 
-/// The function named by the row, or defined by its `expected`.
 fn entry(row: &PromptRow) -> Option<String> {
     let named = row
         .fields

@@ -27,7 +27,6 @@ struct Failure {
     place: Place,
 }
 
-/// Describes what the row lacks.
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
     let cases = cases(Some(row), tests.language).err();
     cases.or_else(|| code_before(row).err())
@@ -196,7 +195,6 @@ fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
     )
 }
 
-/// Why a reply is wrong.
 fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option<Failure>, String> {
     if let Some(syntax) = reply.syntax {
         let place = Place {
@@ -290,7 +288,6 @@ fn end(code: i32, before: &str) -> String {
     }
 }
 
-/// Verdict on an answer whose code begins at `start`.
 fn verdict(cases: &[Case<'_>], outcomes: Vec<Option<Failure>>, start: Place) -> Verdict {
     let passed = outcomes.iter().filter(|failure| failure.is_none()).count();
     if passed == cases.len() {

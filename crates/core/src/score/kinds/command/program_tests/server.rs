@@ -63,7 +63,6 @@ impl Reply {
         serde_json::from_str(&exact_json::mark(line)).ok()
     }
 
-    /// Whether the remaining cases are skipped.
     pub(super) fn is_last(&self) -> bool {
         self.syntax.is_some() || self.late || self.long || self.many
     }

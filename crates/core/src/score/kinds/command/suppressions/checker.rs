@@ -60,7 +60,6 @@ impl Checker {
     }
 }
 
-/// Adds the options that ignore suppressions.
 pub(crate) fn with_options(command: &[String]) -> Vec<String> {
     let mut command = command.to_vec();
     if command
