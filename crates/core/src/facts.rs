@@ -145,7 +145,6 @@ impl PartName {
 }
 
 choices! {
-    /// What a run trains by.
     #[derive(Default)]
     Job {
         /// The task's score.
@@ -157,20 +156,16 @@ choices! {
 }
 
 choices! {
-    /// What a run's worker does, or how it ended.
     #[derive(Default)]
     Status {
         /// No worker has started yet.
         #[default]
         Created = "created",
-        /// Waits for its device.
         Waiting = "waiting",
-        /// Loads model and data.
         Starting = "starting",
         Running = "running",
         /// Between two steps, or where its disk is full.
         Paused = "paused",
-        /// Finishes its step, then ends.
         Stopping = "stopping",
         Finished = "finished",
         Failed = "failed",

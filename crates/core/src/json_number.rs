@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// A number literal, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<'t> {
     text: &'t str,

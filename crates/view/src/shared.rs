@@ -46,7 +46,6 @@ pub struct Shared {
     pub keymap: Keymap,
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
-    /// Log of equivalent command lines.
     pub commands: Notices,
     /// Ids of actions chosen in the palette, latest first.
     pub recent: Vec<&'static str>,
@@ -71,7 +70,6 @@ pub struct Shared {
     pub draft: SchemaDraft,
     /// Unsaved texts of earlier sessions, and the draft files of this session.
     pub drafts: Drafts,
-    /// Latest scores of completions under the schema in the editor.
     pub last_scores: Option<LastScores>,
     pub runs: RunList,
     pub new_run: NewRun,
@@ -114,7 +112,6 @@ pub struct RunList {
 /// Number of valid and of exact completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastScores {
-    /// The source of the completions.
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,
@@ -157,7 +154,6 @@ pub struct OpenTask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleCompletion {
     pub text: String,
-    /// The prompt row that it answers, if known.
     pub prompt_id: Option<String>,
     /// 1-based line in the file.
     pub line: usize,

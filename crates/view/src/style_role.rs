@@ -29,7 +29,6 @@ roles! {
     Text = "text",
     /// Secondary text: units, hints, line numbers.
     Faint = "faint",
-    /// Titles of panes and columns.
     Title = "title",
     /// Highlights: the current tab, the cursor of a list.
     Accent = "accent",
@@ -46,30 +45,24 @@ roles! {
     /// Success: finished, fixed, better.
     Good = "good",
     Warning = "warning",
-    /// Failed, broken, an error.
     Bad = "bad",
     Base = "base",
     Trained = "trained",
-    /// The raw values behind a smoothed curve.
     Raw = "raw",
     /// The first curve of a chart.
     SeriesOne = "series_one",
     SeriesTwo = "series_two",
     SeriesThree = "series_three",
     SeriesFour = "series_four",
-    /// Axes and their ticks.
     Axis = "axis",
     Crosshair = "crosshair",
-    /// JSON: keys of objects.
     JsonKey = "json_key",
-    /// JSON: strings.
     JsonString = "json_string",
     JsonNumber = "json_number",
     /// JSON: true, false, null.
     JsonWord = "json_word",
     /// JSON: braces, brackets, commas, colons.
     JsonPunctuation = "json_punctuation",
-    /// The position of an error in a text.
     Fault = "fault",
     Match = "match",
     Special = "special",

@@ -23,7 +23,6 @@ const MAX_STDERR_LINES: usize = 200;
 /// Longer lines are split.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// Cancels a running program.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 

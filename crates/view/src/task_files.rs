@@ -20,10 +20,8 @@ pub struct Home {
     pub is_copy: bool,
 }
 
-/// Why a text was not saved.
 #[derive(Debug)]
 pub enum SaveError {
-    /// The file changed on disk; this is its text.
     Changed(String),
     Failed(String),
 }

@@ -4,9 +4,7 @@
 pub enum ColourDepth {
     /// 24 bits.
     TrueColour,
-    /// The palette of 256.
     Colours256,
-    /// The terminal's own 16.
     Colours16,
     /// None: bold, faint, underlined and reversed only.
     None,
@@ -36,7 +34,6 @@ pub struct Capability {
     pub remote: bool,
     /// `TERM_PROGRAM` in lower case; empty if not set.
     pub program: String,
-    /// The background from `COLORFGBG`.
     pub background: Option<Background>,
     pub answers: bool,
     /// Whether the terminal can only print lines: `TERM=dumb`.

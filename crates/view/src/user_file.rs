@@ -11,7 +11,6 @@ use crate::format::line_column;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A text with the name that messages use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserFile {
     name: String,

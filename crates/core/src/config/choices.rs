@@ -107,7 +107,6 @@ choices! {
 }
 
 choices! {
-    /// How the rewards of one group become advantages.
     Advantage {
         /// (reward - mean) / (sample standard deviation + 1e-4).
         Standardized = "standardized",
@@ -163,7 +162,6 @@ choices! {
 }
 
 choices! {
-    /// Precision of the frozen matrices of layers.
     BasePrecision {
         /// bf16 on a GPU, f32 on a CPU.
         Bf16 = "bf16",

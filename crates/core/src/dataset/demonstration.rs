@@ -6,7 +6,6 @@ use super::messages::{clip, messages_of};
 use crate::format::counted;
 use crate::text::Message;
 
-/// The field of a row.
 pub(super) const KEY: &str = "demonstration";
 
 /// Checks a row's demonstration. One that is the end of its messages is taken from these, and becomes a field.

@@ -11,7 +11,6 @@ use crate::format::counted;
 const MAX_ENUM_VALUES: usize = 12;
 /// Length of an enum's value.
 const MAX_ENUM_LETTERS: usize = 40;
-/// Texts needed to detect repetition.
 const MIN_ENUM_TEXTS: usize = 4;
 /// Depth limit; deeper values may be anything.
 const MAX_DEPTH: usize = 16;
@@ -67,7 +66,6 @@ struct Shape {
 #[derive(Debug, Default)]
 struct Texts {
     count: usize,
-    /// Distinct values, at most one more than an enum has.
     values: Vec<String>,
     /// Formats of all texts so far.
     formats: Vec<&'static str>,

@@ -73,7 +73,6 @@ pub struct NewTask {
     pub mapping: MappingText,
     /// Malformed records: line and reason.
     pub problems: Vec<(usize, String)>,
-    /// Set if a set has no rows.
     pub too_few: Option<String>,
 }
 

@@ -13,7 +13,6 @@ pub fn epoch_order(rows: usize, epoch: u64, seed: u64) -> Vec<usize> {
     order
 }
 
-/// Number of rows and weight of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskRows {
     /// Positive.

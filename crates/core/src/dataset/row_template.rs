@@ -14,7 +14,6 @@ const MARK: &str = "===";
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// Target of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     /// The last turn of a role, added if missing.
@@ -31,7 +30,6 @@ pub struct RowTemplate {
 }
 
 impl RowTemplate {
-    /// A template that changes nothing.
     pub const UNCHANGED: &'static str = "=== user\n{{ user }}";
 
     /// Compiles a template. Parts without a section are unchanged.

@@ -21,7 +21,6 @@ pub(super) struct Conversation {
     /// One per answer.
     pub(super) scores: Vec<Score>,
     pub(super) failed: Option<UnansweredQuestion>,
-    /// Said in the turn that failed.
     pub(super) unfinished: Option<Answer>,
 }
 

@@ -42,7 +42,6 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
     ..OWNER
 };
 
-/// Limits and rules of a conversation with an agent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgentLimits {
     pub rows: AgentRows,
@@ -51,7 +50,6 @@ pub struct AgentLimits {
     pub max_context_tokens: Option<usize>,
     /// Time of the program itself, excluding waits for completions.
     pub time_limit_seconds: f64,
-    /// Maximum in parallel.
     pub processes: usize,
     pub constraints: RequestedConstraints,
     pub on_failure: OnFailure,
@@ -94,7 +92,6 @@ struct AgentRules {
 struct ReadyAgent {
     program: TrustedProgram,
     service: Option<AgentService>,
-    /// Processes that wait for a row.
     idle: Mutex<Vec<AgentProcess>>,
 }
 

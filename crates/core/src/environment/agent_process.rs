@@ -40,7 +40,6 @@ pub struct AgentProcess {
     is_waiting: bool,
     most_line_bytes: usize,
     service: Option<Arc<RunningService>>,
-    /// Working folder.
     _copies: PrivateFolder,
 }
 
@@ -60,7 +59,6 @@ pub struct AgentExit {
 pub enum AgentPhase {
     /// No request yet: an interpreter loads modules.
     Starting,
-    /// Waiting for a completion.
     Waiting,
     Working,
 }

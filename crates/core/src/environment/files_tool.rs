@@ -27,7 +27,6 @@ pub(super) struct FilesRules {
     prefix: String,
 }
 
-/// Files at the start of conversations.
 #[derive(Debug)]
 pub(super) struct FilesTool {
     rules: FilesRules,

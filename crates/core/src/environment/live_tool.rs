@@ -52,7 +52,6 @@ pub(super) struct Timed<T> {
     pub(super) end: Instant,
 }
 
-/// A result, or why the tool failed.
 pub(super) type CallResult = Result<String, String>;
 
 pub(super) fn one_by_one(

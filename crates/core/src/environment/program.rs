@@ -27,7 +27,6 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A result, or an error that the program reports.
 type Answer = Result<Value, Value>;
 
 #[derive(Debug)]

@@ -24,7 +24,6 @@ pub struct RecordedConversation {
     pub row: String,
     /// Answered calls, in order.
     pub calls: Vec<RecordedCall>,
-    /// Final state, by question as JSON.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
 }
@@ -79,7 +78,6 @@ pub(super) struct RecordedReplies {
 /// State of a program after some calls.
 #[derive(Debug, Default)]
 struct RecordedState {
-    /// Reply and next state, by next call.
     replies: BTreeMap<String, (String, usize)>,
     answers: BTreeMap<String, Value>,
 }

@@ -16,7 +16,6 @@ use crate::task::{Home, Read};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
     pub(super) name: &'a str,
-    /// The program's protocol, for digests.
     pub(super) key: &'a str,
     pub(super) word: &'static str,
     /// Block of `task.toml`.
@@ -25,11 +24,9 @@ pub(super) struct ProgramOwner<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
-    /// `name` of its `[[tool]]`; `agent` for `[agent]`.
     pub name: String,
     /// `tool` or `agent`.
     pub word: &'static str,
-    /// Block of `task.toml`.
     block: &'static str,
     pub command: Vec<String>,
     pub files: Vec<String>,
@@ -39,11 +36,9 @@ pub struct ToolProgram {
     /// SHA-256 in hex over the command, its programs, and names and contents of the files.
     pub digest: String,
     pub is_trusted: bool,
-    /// What is not installed, and how to install it.
     pub missing: Option<String>,
     /// Minimum isolation required by the task.
     asked: Option<Level>,
-    /// Readable files and folders outside the task.
     read: Vec<PathBuf>,
     folder: PathBuf,
 }

@@ -24,7 +24,6 @@ struct Tools {
     home: Home,
     rules: Vec<ToolRules>,
     limits: ConversationLimits,
-    /// The file of recorded results, in replay.
     recorded: Option<String>,
     ready: OnceLock<Arc<ReadyTools>>,
 }

@@ -10,7 +10,6 @@ use crate::format::hex;
 
 pub const CHECKSUM_FIELD: &str = "xxh3";
 
-/// Size of one read.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Text around the 16 hex digits of a line's checksum; for an indented document likewise.
@@ -55,7 +54,6 @@ pub enum Checked {
     Intact,
     /// No checksum: written by an older program.
     Without,
-    /// The checksum does not match or is damaged.
     Damaged,
 }
 

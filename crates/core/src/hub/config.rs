@@ -26,7 +26,6 @@ pub use rope::RopeScaling;
 pub enum Architecture {
     /// Grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
     Qwen3,
-    /// Qwen3 with mixture-of-experts layers.
     Qwen3Moe,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values, no head norms.
     Qwen2,
@@ -53,7 +52,6 @@ pub enum Architecture {
 pub enum AttentionBias {
     Absent,
     QueryKeyValue,
-    /// Queries, keys, values and output.
     All,
 }
 

@@ -29,9 +29,7 @@ pub enum Role {
     MixerOutput,
     /// Norm of the mixer's output, in some families.
     MixerOutputNorm,
-    /// Norm of the feed-forward input.
     MiddleNorm,
-    /// Norm of the feed-forward output, in some families.
     DownNorm,
     /// Gate and up of a dense block.
     GateUp,

@@ -56,7 +56,6 @@ pub enum HubError {
         feature: String,
         remedy: String,
     },
-    /// A truncated, foreign or inconsistent weight file.
     #[error("{path}: {problem}")]
     Weights { path: String, problem: String },
 }

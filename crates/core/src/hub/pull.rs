@@ -56,7 +56,6 @@ pub enum PullError {
     Damaged { file: String, problem: String },
     #[error("{name}: {problem}")]
     Listing { name: String, problem: String },
-    /// An error of the file system.
     #[error(
         "{path}: {source}; free space or set HF_HOME to another folder, then run the same command again"
     )]
@@ -136,7 +135,6 @@ impl std::fmt::Debug for PullSettings {
 pub struct PullProgress {
     /// Received bytes of all files, earlier attempts included.
     pub done_bytes: u64,
-    /// Bytes of all files.
     pub total_bytes: u64,
 }
 

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::{Fp8Scales, HubError, ModelSource, Quantization};
 
-/// Whole-byte element types with their size in bytes.
 pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("BOOL", 1),
     ("U8", 1),

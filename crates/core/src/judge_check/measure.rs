@@ -58,7 +58,6 @@ pub fn check_judges(
     Ok(found)
 }
 
-/// A labelled answer as shown to the judge.
 struct Labelled<'a> {
     row: PromptRow,
     answer: String,

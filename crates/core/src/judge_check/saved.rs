@@ -42,7 +42,6 @@ pub struct JudgeCheck {
     pub repeats: usize,
     /// Effect of reversing criteria and compared answers.
     pub order: Option<Shift>,
-    /// Effect of an instruction to the judge appended to each answer.
     pub instruction: Option<Shift>,
     /// Correlation of (judge - human) share with the answer's length in characters.
     pub length: Option<Interval>,

@@ -33,7 +33,6 @@ impl Finish {
     }
 }
 
-/// `log_prob` in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogProb {
     pub token: String,
@@ -52,7 +51,6 @@ pub struct ToolCall {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Content of a leading think block.
     pub reasoning: String,
     pub text: String,
     pub calls: Vec<ToolCall>,

@@ -23,7 +23,6 @@ pub struct ApiError {
     pub status: u16,
     /// `invalid_request_error`, `authentication_error`, ...
     pub kind: &'static str,
-    /// Machine-readable.
     pub code: Option<&'static str>,
     pub message: String,
     pub parameter: Option<String>,

@@ -86,7 +86,6 @@ pub struct GenerationRequest {
     /// (vLLM's extension).
     pub token_ids: bool,
     pub response_format: ResponseFormat,
-    /// The field that set `format`.
     pub format_field: &'static str,
     /// Fields of `/v1/responses` echoed in answers.
     pub repeated: Map<String, Json>,
@@ -132,7 +131,6 @@ pub struct Tools {
     /// Functions that may be called; empty: all.
     pub allowed: Vec<String>,
     pub choice: ToolChoice,
-    /// Whether a completion may make several calls.
     pub parallel: bool,
 }
 

@@ -11,12 +11,9 @@ pub struct ResponseItems {
     key: String,
     model: String,
     created: u64,
-    /// Request fields echoed in answers.
     repeated: Map<String, Json>,
-    /// Completed items.
     output: Vec<Json>,
     open: Option<OpenItem>,
-    /// Number of events so far.
     sequence: usize,
 }
 

@@ -54,7 +54,6 @@ pub struct Fact {
     pub share: Option<f64>,
 }
 
-/// A part of a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
     pub name: String,

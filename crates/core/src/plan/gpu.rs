@@ -162,7 +162,6 @@ pub struct GpuPlan {
 pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
-    /// The memory of the smallest shape.
     pub memory: Box<Memory>,
 }
 
@@ -254,7 +253,6 @@ pub fn gpu_memory(
     }
 }
 
-/// Name, phase, bytes.
 type Part = (&'static str, Phase, usize);
 
 fn parts(

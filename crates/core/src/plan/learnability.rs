@@ -37,10 +37,8 @@ pub struct Signal {
     pub groups: Vec<GroupOutcome>,
     /// Completions by tier, in the order of [`crate::score::Tier::ALL`].
     pub tiers: [usize; 3],
-    /// Completions truncated at the token limit.
     pub truncated: usize,
     pub failures: BTreeMap<FailureClass, usize>,
-    /// Tokens of each completion, by group.
     pub lengths: Vec<Vec<usize>>,
     pub guidance: Guidance,
 }
@@ -157,7 +155,6 @@ pub struct SignalReport {
     pub prompts: usize,
     pub completions_per_prompt: usize,
     pub informative: f64,
-    /// 95% Wilson interval.
     pub informative_interval: [f64; 2],
     /// The share of groups with the maximal reward throughout.
     pub all_max: f64,

@@ -42,12 +42,9 @@ pub use time::{GpuLimits, Speed, Time, time, training_operations};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataShape {
-    /// Training prompts in use.
     pub train_rows: usize,
     pub mean_prompt_tokens: f64,
-    /// The longest prompt of any turn.
     pub longest_prompt_tokens: usize,
-    /// The most turns of a row.
     pub turns: usize,
     pub eval_rows: usize,
     pub test_rows: usize,

@@ -20,7 +20,6 @@ pub enum Check {
     Duplicates,
     /// Whether it is there; an embedded one, whether it is made for the task.
     BaseModel,
-    /// How far the judge of a task that has one agrees with people.
     Judge,
     /// How far a program that scores is kept apart from the machine.
     Isolation,

@@ -7,7 +7,6 @@ use crate::config::TrainConfig;
 use crate::format::{bytes, duration, duration_range};
 use crate::hub::ModelConfig;
 
-/// Measured limits of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GpuLimits {
     /// Matmul operations per second.
@@ -22,9 +21,7 @@ const BOUND_MARGIN: f64 = 1.2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
-    /// Operations per second in prefill.
     pub prefill_per_second: f64,
-    /// Operations per second in decode.
     pub decode_per_second: f64,
     /// Operations per second in forward and backward.
     pub training_per_second: f64,

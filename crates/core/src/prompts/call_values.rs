@@ -22,7 +22,6 @@ const MAX_DEPTH: usize = 4;
 pub(super) struct CallValues {
     texts: Vec<String>,
     numbers: Vec<Number>,
-    /// All numbers and all texts of a reply, for arguments that are lists.
     lists: Vec<Vec<Value>>,
     seen: HashSet<String>,
     /// Members of replies that values were read from, by value.

@@ -25,17 +25,13 @@ const MAX_WRONG: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
-    /// The scorer rejects expected answers.
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
-    /// Exact or near duplicates between sets.
     Leak,
-    /// Exact or near duplicates within a set.
     Duplicates,
     /// Unchecked or weak.
     Judge,
-    /// A scoring program runs with weak isolation.
     Isolation,
     /// Not a problem: names the isolation.
     Isolated,

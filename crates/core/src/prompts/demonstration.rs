@@ -21,7 +21,6 @@ pub struct DemonstratedTurn {
     pub text: String,
     /// None in the last turn.
     pub calls: Vec<ToolCall>,
-    /// By call.
     pub results: Vec<String>,
 }
 

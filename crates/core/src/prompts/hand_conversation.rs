@@ -29,7 +29,6 @@ pub struct HandConversation<S = Arc<Scorer>> {
     written: HandChain,
 }
 
-/// A turn so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HandChain {
     /// Read before it: the prompt, or what follows the last answer.

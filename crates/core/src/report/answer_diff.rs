@@ -62,9 +62,7 @@ pub enum Outcome {
     Fixed,
     /// Valid only in the first.
     Broken,
-    /// Valid in both.
     Both,
-    /// Valid in neither.
     Neither,
 }
 

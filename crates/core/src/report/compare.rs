@@ -17,7 +17,6 @@ use crate::run::events::Eval;
 use crate::run::{Comparison, EvalRecord, EvalSummary, HELD_OUT_SETS, RunFile, read_evals};
 use crate::task::task_set;
 
-/// Step, set and target.
 type EvalKey = (u64, String, Target);
 
 #[derive(Debug)]

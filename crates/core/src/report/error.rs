@@ -16,7 +16,6 @@ pub enum ReportError {
     Dataset(#[from] DatasetError),
     #[error("cannot render HTML: {0}")]
     Template(#[from] minijinja::Error),
-    /// Evals of different prompts or tasks.
     #[error("{0}")]
     Unlike(String),
     /// Evals of the same prompts, scored with different schemas; re-scoring makes them comparable.
@@ -27,9 +26,5 @@ pub enum ReportError {
     NothingToCompare { folder: PathBuf },
     /// An eval on prompts that were not saved.
     #[error("prompts of {set} are missing in {}: answers cannot be compared", .folder.display())]
-    NoPrompts {
-        /// The run or eval.
-        folder: PathBuf,
-        set: String,
-    },
+    NoPrompts { folder: PathBuf, set: String },
 }

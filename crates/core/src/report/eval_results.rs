@@ -28,7 +28,6 @@ pub const PROMPTS_FILE: &str = "prompts.jsonl";
 /// Identifies an eval's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
-    /// The folder of the run or of the eval.
     pub folder: PathBuf,
     /// The step of the evaluated checkpoint; 0 is the start.
     pub step: u64,
@@ -47,7 +46,6 @@ pub struct EvalResult {
     pub records: Vec<EvalRecord>,
     pub summary: EvalSummary,
     pub task: String,
-    /// SHA-256 of the prompts.
     pub prompts_digest: String,
     /// What else of the task a prompt is made of: `system`, `thinking`, `template_kwargs`.
     pub prompt_rules: Value,

@@ -34,7 +34,6 @@ pub struct FailureGroup {
     pub kind: GroupKind,
     pub name: String,
     pub failures: usize,
-    /// Completions with the property, failures or not.
     pub completions: usize,
     pub share_of_failures: f64,
     pub share_of_set: f64,
@@ -54,9 +53,7 @@ pub enum GroupKind {
     /// A top-level field that is violated or differs from the expected one. Only failures have one.
     Field,
     Tag,
-    /// A value of a field of the prompt row.
     Row,
-    /// A value of a field of the expected answer.
     Expected,
     /// Truncated, or a quartile of the completion tokens.
     Length,

@@ -5,7 +5,6 @@ use serde::{Serialize, Serializer};
 use crate::config::choices;
 
 choices! {
-    /// What evals are compared by.
     Metric {
         Valid = "valid",
         Exact = "exact",
@@ -34,7 +33,6 @@ pub enum Measure {
     NotScored,
     /// Of so many samples at least one passes.
     PassAt(usize, Metric),
-    /// All samples of a prompt pass.
     All(usize, Metric),
     /// Of the calls that the model wrote.
     CallsValid,

@@ -11,7 +11,6 @@ struct Column {
     title: &'static str,
     /// Where not all columns fit, the last ones by this are left out.
     order: usize,
-    /// By rank.
     cells: Vec<String>,
 }
 

@@ -8,7 +8,6 @@ use super::run_row::RunRow;
 use super::tables::shown;
 use crate::run::Field;
 
-/// What runs are grouped by, besides `config.KEY`.
 pub const GROUPINGS: [&str; 10] = [
     "task",
     "tags",
@@ -22,7 +21,6 @@ pub const GROUPINGS: [&str; 10] = [
     "set",
 ];
 
-/// Runs with the same value of a field.
 #[derive(Debug, Clone)]
 pub struct RunGroup<'a> {
     /// The value; `no tag` for runs without one.

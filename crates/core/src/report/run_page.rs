@@ -11,7 +11,6 @@ use crate::judge_check::{check_table, checks_in};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
 
-/// What depends on who shows the run.
 #[derive(Debug)]
 pub struct RunContext {
     pub launched: String,

@@ -81,11 +81,9 @@ const CURVE: usize = 48;
 pub struct RunRow {
     pub directory: RunDirectory,
     pub status: Status,
-    /// Why the run ended or waits.
     pub cause: Option<Cause>,
     /// The process that has the device for which the run waits.
     holder: Option<u32>,
-    /// The eval that the worker is sampling.
     pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
@@ -124,7 +122,6 @@ pub struct RunRow {
 pub struct EvalSeries {
     /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
     pub set: String,
-    /// Without tags.
     pub base: Option<EvalSummary>,
     /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
     pub trained: Option<(u64, EvalSummary)>,

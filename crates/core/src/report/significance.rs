@@ -124,7 +124,6 @@ pub(super) fn verdict(valid: &MetricComparison, exact: Option<&MetricComparison>
 pub struct MetricComparison {
     #[serde(skip)]
     pub metric: Metric,
-    /// Prompts in both evals.
     pub n: usize,
     /// Compares the first completion of each prompt.
     #[serde(flatten)]

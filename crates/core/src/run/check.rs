@@ -27,7 +27,6 @@ use crate::files::Checked;
 pub struct Damage {
     /// Path relative to the run.
     pub file: String,
-    /// What is wrong, with the file and the line.
     pub problem: String,
     pub affects: &'static str,
 }

@@ -19,7 +19,6 @@ pub enum RunError {
     Newer {
         path: PathBuf,
         found: u64,
-        /// The newest supported version.
         known: u64,
     },
     #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
@@ -48,11 +47,7 @@ pub enum RunError {
     #[error("{} exists: name another file, or add --force to replace it", .path.display())]
     Exists { path: PathBuf },
     #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]
-    InUse {
-        path: PathBuf,
-        /// The process and host that hold the lock.
-        holder: String,
-    },
+    InUse { path: PathBuf, holder: String },
     #[error(
         "{} belongs to user {owner}, and you are user {user}: you may read it but not run it, since a worker does what its files say; \
          copy it into your own runs (`cp -r`), or ask its owner", .path.display()
@@ -97,7 +92,6 @@ pub enum RunError {
         path: PathBuf,
         /// The part after `@`.
         checkpoint: String,
-        /// Lists the checkpoints of the run.
         available: String,
     },
     /// A file or folder that cannot be trusted.
@@ -128,11 +122,7 @@ pub enum RunError {
     },
     /// A worker could not be started, or exited before it was ready.
     #[error("the worker of {} did not start: {message}", .path.display())]
-    Launch {
-        path: PathBuf,
-        /// The worker's message, if any.
-        message: String,
-    },
+    Launch { path: PathBuf, message: String },
 }
 
 impl RunError {

@@ -59,7 +59,6 @@ const SIGNS: [(&str, Comparison); 8] = [
     (":", Comparison::Like),
 ];
 
-/// Maximum nesting depth.
 const MAX_DEPTH: usize = 64;
 
 impl Query {

@@ -19,7 +19,6 @@ pub(crate) struct LineProgram {
     _copies: PrivateFolder,
 }
 
-/// Why there is no line.
 #[derive(Debug)]
 pub(crate) enum Lost {
     Ended(String),

@@ -43,11 +43,9 @@ pub(super) struct Launch {
 pub(super) struct Ended {
     pub(super) code: Option<i32>,
     pub(super) signal: Option<i32>,
-    /// The limit it was killed for.
     pub(super) exceeded: Option<Limit>,
 }
 
-/// A limit on a program with its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Limit {
     Memory,

@@ -28,7 +28,6 @@ const MAX_STDERR_BYTES: usize = 4_096;
 const MAX_LINE_CHARS: usize = 500;
 /// Default limit of processes and threads.
 const MAX_PROCESSES: u64 = 256;
-/// Interval of checks for cancellation.
 const LOOK: Duration = Duration::from_millis(100);
 /// Time to exit after closing its output.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -56,9 +55,7 @@ pub(crate) struct Program<'a> {
     pub(crate) program: ProgramPath,
     pub(crate) arguments: Vec<String>,
     pub(crate) folder: &'a Path,
-    /// Added to its environment.
     pub(crate) variables: &'a [(&'a str, &'a str)],
-    /// Whether standard error is part of its output.
     pub(crate) joins_output: bool,
 }
 
@@ -67,7 +64,6 @@ pub(crate) struct ProgramPath {
     pub(super) path: PathBuf,
     /// `argv[0]`, if not the path.
     pub(super) name: Option<String>,
-    /// Must be unchanged.
     pub(super) files: Vec<FoundFile>,
 }
 

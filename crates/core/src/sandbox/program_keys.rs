@@ -14,7 +14,6 @@ pub(crate) struct ProgramKeys {
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub(crate) max_processes: Option<u64>,
-    /// Minimum isolation.
     pub(crate) isolation: Option<Level>,
     /// Readable files and folders outside the task.
     pub(crate) read: Vec<PathBuf>,

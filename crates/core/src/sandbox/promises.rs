@@ -28,7 +28,6 @@ pub struct Promise {
     pub name: &'static str,
     /// Python statements that do it, or raise `OSError` or `AssertionError`.
     statements: &'static str,
-    /// The lowest level that prevents it.
     pub level: Level,
 }
 
@@ -357,7 +356,6 @@ fn executable(python: &Path) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
-/// The targets, and the sandbox of the attempts.
 struct Scene {
     attacked: Attacked,
     python: PathBuf,

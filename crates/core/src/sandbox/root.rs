@@ -93,7 +93,6 @@ pub(super) struct OwnFiles<'a> {
     pub(super) writable: Option<&'a Path>,
 }
 
-/// A tree of the old root, and its place in the new one.
 struct Tree {
     mount: OwnedFd,
     at: PathBuf,

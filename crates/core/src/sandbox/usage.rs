@@ -151,7 +151,6 @@ fn open_proc() -> rustix::io::Result<OwnedFd> {
     openat(CWD, "/proc", flags, Mode::empty())
 }
 
-/// Limits of a program with its children.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// 0: no limit.

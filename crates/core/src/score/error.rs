@@ -38,7 +38,6 @@ pub enum ScoreError {
     },
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
-    /// A command that requires more isolation than the machine provides.
     #[error("{task}: isolation {text}")]
     NotIsolated { task: String, text: String },
     #[error(

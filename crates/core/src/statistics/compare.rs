@@ -4,7 +4,6 @@
 use super::beta::{binomial_cdf, incomplete_beta, log_choose};
 use super::rates::{Z, normal_quantile};
 
-/// An estimate with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
     pub estimate: f64,

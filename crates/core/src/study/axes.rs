@@ -23,7 +23,6 @@ pub struct Setting {
     pub pruned: Option<u64>,
 }
 
-/// A key with several values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Axis {
     pub key: &'static str,

@@ -19,13 +19,10 @@ pub const LAST_RATES: &str = "last valid, exact";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
-    /// Not started.
     Planned,
-    /// With a worker, or created for one.
     Active(Status),
     /// Stopped at a rung, to be compared.
     AtRung(u64),
-    /// Halving stopped it for good.
     Pruned(u64),
     Finished,
     Interrupted(String),
@@ -57,7 +54,6 @@ pub struct SweepTable {
     pub metric: Metric,
     pub is_active: bool,
     pub rows: Vec<SettingRow>,
-    /// The base model on the eval set.
     pub base: Option<f64>,
     /// The setting with the highest mean, of those that finished all their seeds.
     pub best: Option<usize>,

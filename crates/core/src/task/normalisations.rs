@@ -12,7 +12,6 @@ use crate::config::choices;
 pub const ALL_FIELDS: &str = "*";
 
 choices! {
-    /// A difference that is ignored.
     Normalisation {
         /// Unicode's full case folding.
         Casefold = "casefold",

@@ -156,9 +156,7 @@ impl FoundReferences {
 /// Why a reference does not name a file of the task.
 #[derive(Debug, PartialEq)]
 enum ReferenceError {
-    /// Has a scheme or host.
     Remote,
-    /// Leaves the folder.
     Outside,
 }
 

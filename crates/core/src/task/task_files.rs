@@ -15,7 +15,6 @@ use crate::config::{Assignments, Layers};
 pub struct TaskFiles {
     /// Name in command lines and run folders.
     pub name: String,
-    /// Display name.
     pub title: String,
     /// The schema, or `task.toml` itself.
     pub definition_file: String,
@@ -64,7 +63,6 @@ pub fn current_set_name(name: &str) -> &str {
     if name == "proof" { "test" } else { name }
 }
 
-/// Files of `[prompts]`, inside the task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptFiles {
     pub train: Option<String>,
@@ -72,11 +70,9 @@ pub struct PromptFiles {
     pub test: Option<String>,
     /// Guard prompts with references: knowledge to retain in training.
     pub guard: Option<String>,
-    /// Sample completions for the preview.
     pub completions: Option<String>,
 }
 
-/// `[score]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRules {
     pub tiers: TierValues,

@@ -22,7 +22,6 @@ const END_OF_FRAME: &str = "\x1b[?2026l";
 static SCREEN: AtomicBool = AtomicBool::new(false);
 static RAW: AtomicBool = AtomicBool::new(false);
 
-/// A terminal mode that the view enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TerminalMode {
     /// The screen, and the mouse if wanted.

@@ -23,7 +23,6 @@ pub(super) enum Instruction {
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) left: VecDeque<Instruction>,
-    /// Whether standard input has ended.
     pub(super) has_ended: bool,
     lines: usize,
 }

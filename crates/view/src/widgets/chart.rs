@@ -27,7 +27,6 @@ pub struct Chart<'a> {
     pub levels: Vec<(f64, Role, &'static str)>,
     /// Events: step, and a letter on the step axis.
     pub marks: Vec<(u64, &'static str)>,
-    /// First and last visible step.
     pub steps: (u64, u64),
     /// Range of values; `None`: that of the visible curves.
     pub values: Option<(f64, f64)>,
@@ -47,7 +46,6 @@ pub struct Curve<'a> {
     pub last: u64,
 }
 
-/// A point drawn as a character.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     pub step: u64,

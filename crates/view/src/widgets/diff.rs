@@ -24,7 +24,6 @@ pub struct Row {
     pub kind: Kind,
     /// The line in the first answer.
     pub before: Option<String>,
-    /// The line in the second answer.
     pub after: Option<String>,
 }
 

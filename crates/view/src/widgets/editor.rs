@@ -11,7 +11,6 @@ use ratatui_textarea::{CursorMove, TextArea};
 use wrap::ScreenRow;
 pub use wrap::Window;
 
-/// Maximum number of edits that can be undone.
 const MAX_EDITS: usize = 20_000;
 /// Spaces per indentation level.
 const INDENT: usize = 2;
@@ -32,9 +31,7 @@ pub enum Effect {
 enum Step {
     Word,
     Blank,
-    /// Deleted letters.
     Erase,
-    /// Always a separate step.
     Single,
 }
 

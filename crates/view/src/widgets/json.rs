@@ -8,7 +8,6 @@ use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// A position in a text with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// 1-based.

@@ -7,7 +7,6 @@ use crate::run::Series;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// One band; the first is at the bottom.
 #[derive(Debug)]
 pub struct Band<'a> {
     /// Its share at each step.

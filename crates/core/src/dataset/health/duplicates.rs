@@ -15,7 +15,6 @@ pub(super) struct Repeat {
     pub(super) set: PromptSet,
     pub(super) line: usize,
     pub(super) likeness: f64,
-    /// Character by character.
     pub(super) exact: bool,
 }
 
@@ -25,7 +24,6 @@ pub(super) struct Duplicates {
     /// Hash of a prompt -> row number.
     exact: HashMap<u64, u32>,
     near: NearIndex,
-    /// Line by row number.
     lines: Vec<u32>,
     /// First row number of each set.
     starts: Vec<(usize, PromptSet)>,

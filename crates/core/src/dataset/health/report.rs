@@ -24,21 +24,16 @@ pub enum FindingKind {
     /// Not a prompt row.
     BadLine,
     EmptySet,
-    /// An id that an earlier row has.
     DuplicateId,
     /// No user turn.
     NoUserTurn,
-    /// A prompt also in another set.
     Leak,
     /// `expected` is not valid by the task's definition.
     ExpectedInvalid,
-    /// The prompt leaves no room for an answer.
     TooLong,
     Secret,
     Duplicate,
-    /// A prompt nearly like one of another set.
     NearLeak,
-    /// A prompt nearly like another of its set.
     NearDuplicate,
     /// More rows than are compared.
     NotCompared,
@@ -76,11 +71,9 @@ impl FindingKind {
 pub struct Finding {
     pub kind: FindingKind,
     pub level: Level,
-    /// Path as shown to the user.
     pub file: String,
     /// 1-based; `None`: the whole file.
     pub line: Option<usize>,
-    /// Problem, value and remedy.
     pub message: String,
 }
 
@@ -92,9 +85,7 @@ pub struct Group {
     pub class: &'static str,
     pub level: Level,
     pub count: usize,
-    /// The first finding.
     pub example: String,
-    /// Set and line of findings with a line.
     #[serde(skip)]
     pub rows: Vec<(PromptSet, u32)>,
 }
@@ -103,7 +94,6 @@ pub struct Group {
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
     pub set: &'static str,
-    /// Path as shown to the user.
     pub file: String,
     pub rows: usize,
     pub tags: BTreeMap<String, usize>,
@@ -121,7 +111,6 @@ pub(super) struct Place<'a> {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// Train, eval, test.
     pub sets: Vec<SetHealth>,
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.

@@ -205,9 +205,7 @@ pub(super) struct Mapping {
     id: Option<String>,
     tags: Vec<String>,
     templates: Environment<'static>,
-    /// Types of expected fields.
     schema: Value,
-    /// Whether the schema was given rather than inferred.
     has_schema: bool,
     is_typed: bool,
     /// Prefix of generated ids.

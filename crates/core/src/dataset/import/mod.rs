@@ -25,7 +25,6 @@ use survey::Survey;
 pub struct ImportedRows {
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
-    /// Line and reason.
     pub problems: Vec<(usize, String)>,
 }
 
@@ -132,7 +131,6 @@ pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
     }
 }
 
-/// Rows of a set, as written.
 pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 
 /// Splits rows into train, eval and test, rows with equal prompts into the same set. Depends only

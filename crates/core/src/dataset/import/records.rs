@@ -390,11 +390,9 @@ impl Quote {
     }
 }
 
-/// Start of a record.
 #[derive(Debug, Clone, Copy, Default)]
 struct RecordStart {
     line: usize,
-    /// The quote that swallows the following records.
     unclosed: Option<Quote>,
 }
 

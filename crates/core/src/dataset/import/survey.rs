@@ -10,7 +10,6 @@ use crate::dataset::error::DatasetError;
 use crate::exact_json;
 use crate::format::shortened;
 
-/// Records kept as a whole.
 const FIRST_RECORDS: usize = 20;
 /// Depth limit in objects, and limit of known fields.
 const MAX_DEPTH: usize = 4;

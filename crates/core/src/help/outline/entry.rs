@@ -4,7 +4,6 @@ use crate::score::json::{self, Kind, Place, Places};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutlineEntry {
-    /// Nesting level.
     pub depth: usize,
     /// Name of a field, function, table or key, or a topic.
     pub name: String,

@@ -84,7 +84,6 @@ pub(super) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     words.lines
 }
 
-/// A line without its text.
 struct Line {
     depth: usize,
     name: String,

@@ -9,7 +9,6 @@ use super::options::{
 };
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Gemma4TextConfig`.
 const DEFAULTS: [(&str, usize); 10] = [
     ("vocab_size", 262_144),
     ("hidden_size", 2304),

@@ -6,7 +6,6 @@ use super::gemma3::layer_types;
 use super::options::{ClampedGate, DecoderOptions, ExpertTensors, Experts, Scope, SlidingWindow};
 use super::{HubError, ModelConfig, Reader};
 
-/// Defaults of transformers' `GptOssConfig`.
 const DEFAULTS: [(&str, usize); 7] = [
     ("num_attention_heads", 64),
     ("num_key_value_heads", 8),

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, Reader, RopeScaling};
 
-/// Defaults of transformers' `MistralConfig`.
 const DEFAULTS: [(&str, usize); 3] = [
     ("num_key_value_heads", 8),
     ("max_position_embeddings", 131_072),

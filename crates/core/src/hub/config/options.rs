@@ -26,7 +26,6 @@ impl Activation {
 /// The tokens that a layer's queries attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All previous tokens.
     Everything,
     /// A sliding window, with its own rotary wavelengths.
     Window,
@@ -34,7 +33,6 @@ pub enum Scope {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
-    /// Tokens attended to, including the query's own.
     pub tokens: usize,
     /// One per layer.
     pub scopes: Vec<Scope>,
@@ -62,7 +60,6 @@ pub struct SharedLayers {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysValues {
-    /// Two projections.
     Own,
     /// One projection for both.
     AreKeys,
@@ -72,7 +69,6 @@ pub enum KeysValues {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerHeads {
-    /// Number of key heads, and of value heads.
     pub key_value: usize,
     /// Head dimension, also of queries.
     pub dimension: usize,
@@ -98,13 +94,10 @@ pub struct GatedDelta {
     pub layers: Vec<bool>,
 }
 
-/// Maximum head dimension of attention on a GPU.
 const GPU_HEAD_DIMENSION: usize = 512;
 
 impl GatedDelta {
-    /// Maximum head dimension on a GPU.
     pub const GPU_DIMENSION: usize = 128;
-    /// Maximum convolution width on a GPU.
     pub const GPU_KERNEL: usize = 8;
 
     /// Channels of the convolution: queries, keys and values.
@@ -163,7 +156,6 @@ pub struct Experts {
     pub is_beside_dense: bool,
 }
 
-/// How a layer mixes tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mixer<'a> {
     Attention(Scope),
@@ -172,7 +164,6 @@ pub enum Mixer<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
-    /// Norms of query and key heads.
     pub has_head_norms: bool,
     /// Norms of value heads, without a weight.
     pub has_value_norms: bool,

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, GatedDelta, Mixer};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Qwen3_5TextConfig`.
 const DEFAULTS: [(&str, usize); 8] = [
     ("num_attention_heads", 16),
     ("num_key_value_heads", 4),

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, ExpertTensors, Experts};
 use super::{HubError, ModelConfig, Reader, qwen3_5};
 
-/// Defaults of transformers' `Qwen3_5MoeTextConfig`.
 const DEFAULTS: [(&str, usize); 5] = [
     ("num_key_value_heads", 2),
     ("num_experts", 256),

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, ExpertTensors, Experts};
 use super::{HubError, ModelConfig, Reader};
 
-/// Defaults of transformers' `Qwen3MoeConfig`.
 const DEFAULTS: [(&str, usize); 6] = [
     ("num_key_value_heads", 4),
     ("num_experts", 128),

@@ -9,7 +9,6 @@ use crate::secrets::{redact, visible};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curve {
     pub label: String,
-    /// By step.
     pub points: Vec<(u64, f64)>,
     /// Below and above each of `points`.
     pub band: Vec<(f64, f64)>,

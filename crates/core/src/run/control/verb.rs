@@ -32,7 +32,6 @@ pub enum Verb {
     Sample(Sample),
     /// Stops after the current step, unless `now`.
     Stop {
-        /// Stops at once and discards the current step.
         now: bool,
     },
     Annotate {
@@ -78,7 +77,6 @@ pub struct SampledCompletion {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub text: String,
-    /// Completion tokens, including the stop token.
     pub token_ids: Vec<u32>,
     /// Log-probs under the sampling distribution, nats.
     pub log_probs: Vec<f32>,

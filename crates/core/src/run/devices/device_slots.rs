@@ -69,7 +69,6 @@ pub struct Holder {
     /// Process id on this host; `None` if not recorded.
     pub process: Option<u32>,
     pub user: String,
-    /// Local time of day.
     pub since: String,
 }
 
@@ -86,7 +85,6 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The device with the shortest queue, if several would do.

@@ -11,7 +11,6 @@ use crate::run::storage::durable::read_if_there;
 
 /// In `config.toml`.
 pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
-/// The valid prices, for messages.
 pub const GPU_PRICE_RULE: &str = "a number >= 0";
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -17,7 +17,6 @@ use crate::run::storage::durable::{
 };
 use crate::run::storage::lock::RunLock;
 
-/// Written last.
 pub const RESULT_FILE: &str = "eval.json";
 
 /// The folder of an active eval, locked like a run's ([`RunLock::is_held`]).

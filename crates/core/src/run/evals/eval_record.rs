@@ -79,7 +79,6 @@ pub struct EvalTurn {
     /// See [`EvalRecord::chain`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
-    /// See [`EvalRecord::call_seconds`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub tier: Tier,

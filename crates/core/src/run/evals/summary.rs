@@ -74,7 +74,6 @@ pub struct AnswerSummary {
     /// Mean number of turns per conversation.
     pub mean_turns: f64,
     pub valid: f64,
-    /// 95% interval of `valid`, clustered by conversation.
     pub valid_interval: [f64; 2],
     /// Expected share of valid conversations if answers were independent: the mean of
     /// `valid ^ turns`.

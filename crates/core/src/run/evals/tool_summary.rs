@@ -48,7 +48,6 @@ pub struct ValidCalls {
     pub valid: f64,
     /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
-    /// Rates by number of calls, ascending.
     pub chains: Vec<ChainRate>,
 }
 
@@ -61,7 +60,6 @@ pub struct ChainRate {
     pub n: usize,
     /// Share of these conversations whose first `k` calls are all valid.
     pub valid: f64,
-    /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
 }
 

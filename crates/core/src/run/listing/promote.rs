@@ -19,7 +19,6 @@ use crate::task::TEMPLATE_KWARGS;
 /// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// File with the provenance of a promoted checkpoint.
 pub const PROVENANCE: &str = "provenance.json";
 
 /// Copies the checkpoint of `step` into the new folder `out`; after full fine-tuning also the

@@ -9,7 +9,6 @@ use crate::run::record::history::RunState;
 use crate::run::storage::durable::{entries, remove_if_there};
 use crate::run::storage::lock::RunLock;
 
-/// Reserved disk space for the end event.
 pub(super) const RESERVE: &str = "reserve";
 
 /// Removes temporary files, checkpoints whose removal had begun, and answers of evals that the log has.

@@ -17,7 +17,6 @@ use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     pub status: Status,
     /// Process id, used only for signals.

@@ -8,7 +8,6 @@ use crate::config::BestBy;
 use crate::facts::Target;
 use crate::task::{TASK_METRIC, split_task_metric, split_task_set};
 
-/// The evals of a checkpoint on the eval sets of all tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEvals<'a> {
     pub step: u64,

@@ -96,7 +96,6 @@ pub struct Run {
     pub job: Job,
     pub config_digest: String,
     pub model_digest: String,
-    /// Display name.
     pub device: String,
     /// Versions by component: program, driver and others.
     pub versions: BTreeMap<String, String>,
@@ -128,7 +127,6 @@ pub struct Phase {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// From 1.
     pub step: u64,
     /// Wall-clock time.
     pub seconds: f64,
@@ -146,7 +144,6 @@ pub struct Step {
 #[serde(default)]
 pub struct RankStep {
     pub host: String,
-    /// Tokens of the rank's completions.
     pub sampled_tokens: usize,
     /// Prompt and completion tokens in the rank's gradient.
     pub trained_tokens: usize,
@@ -189,7 +186,6 @@ pub struct Group {
     pub replaced: bool,
     /// Path of the rollout file, relative to the run.
     pub file: String,
-    /// Line in the rollout file, from 1.
     pub line: u64,
 }
 
@@ -216,7 +212,6 @@ pub struct Eval {
     pub file: String,
     /// Wall-clock time.
     pub seconds: f64,
-    /// `None` for the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against_base: Option<Box<AgainstBase>>,
     /// Exact match compared with the run's best earlier eval of the set; only for the trained model
@@ -254,7 +249,6 @@ pub struct Guard {
     /// Mean log-prob per token of each reference, in nats, in file order.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub log_probs: Vec<f64>,
-    /// Total tokens of all references.
     pub tokens: usize,
     /// Share of greedy answers that equal their reference; `None` if not measured.
     pub exact: Option<f64>,
@@ -301,7 +295,6 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// Display name.
     pub device: String,
     /// Index in the driver's order, as in `nvidia-smi`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,7 +318,6 @@ pub struct Alert {
     pub rule: String,
     pub level: AlertLevel,
     pub step: u64,
-    /// The value that violates the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     pub sentence: String,
@@ -382,7 +374,6 @@ pub struct Recovered {
     /// Step of the checkpoint; everything recorded for later steps is void and will be repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
-    /// The same as text.
     pub text: String,
 }
 
@@ -406,7 +397,6 @@ pub struct End {
     pub status: Status,
     #[serde(flatten)]
     pub cause: Cause,
-    /// Number of complete steps.
     pub step: u64,
     /// Wall-clock time of this worker.
     pub seconds: f64,

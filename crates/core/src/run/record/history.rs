@@ -19,7 +19,6 @@ use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 /// Number of latest steps whose groups are kept; earlier ones are only counted.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
-/// Maximum number of invalid lines that are named.
 const MAX_NAMED_LINES: usize = 8;
 
 /// Number of latest steps over which a run's speed is averaged.
@@ -34,7 +33,6 @@ pub const SPARSE: &str = "failures/";
 /// The state of a run. If a step is repeated, the later event of the same kind and step counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// The start event of the latest worker.
     pub run: Option<Run>,
     /// `None` on a CPU.
     pub memory: Option<Memory>,
@@ -64,7 +62,6 @@ pub struct RunState {
     pub controls: Vec<Control>,
     /// Notes with their time in milliseconds since 1970.
     pub notes: Vec<(u64, Note)>,
-    /// Total size of dropped torn lines.
     pub dropped_bytes: u64,
     pub resumed: usize,
     /// Replacements of collapsed or diverged policies, in order.
@@ -77,7 +74,6 @@ pub struct RunState {
     pub last_ms: Option<u64>,
     pub unknown: usize,
     pub skipped: usize,
-    /// The first invalid lines.
     pub skipped_lines: Vec<SkippedLine>,
     pub gaps: u64,
 }

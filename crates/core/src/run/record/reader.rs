@@ -61,7 +61,6 @@ impl Batch {
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SkippedLine {
-    /// Line number, from 1.
     pub line: usize,
     pub reason: String,
     /// The kind that the line claims, if its checksum does not match.

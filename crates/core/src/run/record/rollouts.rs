@@ -25,7 +25,6 @@ pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutGroup {
-    /// From 1.
     pub step: u64,
     /// Task name in a run of several tasks, else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -61,7 +60,6 @@ pub struct RolloutCompletion {
     pub stop_reason: StopReason,
     /// `None` (null) if scoring failed.
     pub reward: Option<f64>,
-    /// The scorer's output.
     pub score: serde_json::Value,
     pub advantage: f64,
 }
@@ -85,9 +83,7 @@ impl RolloutCompletion {
 /// The location of a group in the rollout files, recorded in its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLocation {
-    /// Path relative to the run.
     pub file: String,
-    /// Line, from 1.
     pub line: u64,
 }
 

@@ -139,7 +139,6 @@ fn line_name(body: &EventBody) -> Cow<'_, str> {
 /// Syncs the log in the background after a line was written.
 #[derive(Debug)]
 struct Syncer {
-    /// Whether there are unsynced lines.
     owed: Arc<AtomicBool>,
     failed: Arc<Mutex<Option<std::io::Error>>>,
     wake: Option<Sender<()>>,

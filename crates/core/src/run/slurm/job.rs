@@ -24,7 +24,6 @@ const SUBMISSION_MS: u64 = 120_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlurmJob {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     /// Job id; `None` until `sbatch` has answered.
     pub job: Option<u64>,
@@ -33,7 +32,6 @@ pub struct SlurmJob {
     pub submitted_ms: u64,
     #[serde(default)]
     pub stopped: bool,
-    /// Slurm's state, such as `PENDING`.
     pub state: String,
     /// Slurm's reason, such as `Resources`; may be empty.
     #[serde(default)]
@@ -287,14 +285,12 @@ fn clock_or_date(time_ms: u64) -> String {
     }
 }
 
-/// A line of `squeue`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JobLine {
     pub(super) job: u64,
     pub(super) state: String,
     pub(super) reason: String,
     pub(super) node_list: String,
-    /// Expected start of a pending job.
     pub(super) start_ms: Option<u64>,
 }
 

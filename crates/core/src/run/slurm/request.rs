@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::counted;
 
-/// File name of the job script in the run's folder.
 pub(super) const SCRIPT_FILE: &str = "job.sh";
 /// Exit code of a run that made progress before a signal from Slurm and should be started again.
 pub const TO_BE_CONTINUED: u8 = 75;

@@ -21,12 +21,10 @@ pub const FORMAT_VERSION: u64 = 1;
 /// `run.toml`: written once by the launcher, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     /// The algorithm of the checksum at the end of the file; absent in files of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// The run's id, which is also the folder's name.
     pub id: String,
     pub job: Job,
     /// The name that the user gave, or empty.
@@ -51,7 +49,6 @@ pub struct RunFile {
     /// The configuration layer that set each key.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
-    /// SHA-256 of each file of the frozen task.
     #[serde(default)]
     pub task_files: BTreeMap<String, String>,
     /// Tasks of a run of several, whose files are in folders of these names; empty for one task.
@@ -64,11 +61,9 @@ pub struct MixedTask {
     /// The name of the task's folder, sets and metrics: the task's name in lower-case letters,
     /// digits and hyphens.
     pub name: String,
-    /// The path or name from which the task was read.
     pub origin: String,
     /// Weight of the task's prompts relative to the sum of all weights; at least 1.
     pub weight: usize,
-    /// Token limit for completions of the task's rows.
     pub max_completion_tokens: usize,
 }
 
@@ -84,7 +79,6 @@ pub struct NewRun {
     pub job: Job,
     /// The name that the user gave, or empty.
     pub name: String,
-    /// Task name, also part of the run's id.
     pub task: String,
     pub task_origin: String,
     pub task_files: Vec<(String, Vec<u8>)>,

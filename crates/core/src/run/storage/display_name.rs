@@ -8,7 +8,6 @@ use crate::secrets::is_control;
 
 /// A longer file is not a name.
 const MAX_BYTES: u64 = 4096;
-/// In characters.
 const MAX_NAME_CHARS: usize = 80;
 
 /// `name.json`, a string.

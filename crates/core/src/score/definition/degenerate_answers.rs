@@ -10,7 +10,6 @@ use crate::task::referenced_part;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FillStyle {
-    /// `null` for every property.
     Nulls,
     /// Every property, with `""`, `0`, `false`, `[]`.
     Empty,

@@ -9,7 +9,6 @@ use crate::task::TaskFiles;
 pub(crate) const BY_EXPECTED: &str =
     "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
-/// An answer that ignores its prompt.
 pub(crate) struct LazyAnswer<'a> {
     pub(crate) name: &'static str,
     pub(crate) text: LazyText<'a>,

@@ -168,7 +168,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 }
 
-/// JSON Schema of answers, and their notation if it is not JSON.
 pub(crate) struct AnswerSchema<'a> {
     pub(crate) value: &'a Value,
     pub(crate) notation: Option<String>,

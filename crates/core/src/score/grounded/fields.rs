@@ -21,7 +21,6 @@ pub(super) struct Fields {
 
 #[derive(Debug, Default)]
 pub(super) struct FieldForm {
-    /// Values of `enum` and `const`.
     pub(super) listed: Vec<Value>,
     pub(super) is_boolean: bool,
     pub(super) is_number: bool,

@@ -195,7 +195,6 @@ impl Left {
     }
 }
 
-/// Search state for one prompt.
 struct Search<'r> {
     prompt: PromptIndex<'r>,
     /// Fields that state a value, and its number of mentions.

@@ -17,7 +17,6 @@ const MAX_PROCESSES: usize = 8;
 pub struct CommandRules {
     /// Program and arguments; it runs among copies of `files`.
     pub command: Vec<String>,
-    /// Task files that belong to the program.
     pub files: Vec<String>,
     pub mode: CommandMode,
     /// 0: one per core, at most eight.
@@ -36,7 +35,6 @@ pub struct CommandRules {
     pub read: Vec<PathBuf>,
 }
 
-/// Protocol of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
     /// A JSON line per completion.
@@ -53,7 +51,6 @@ pub enum CommandMode {
 pub struct TestRules {
     /// `None`: `command` runs the answer as a file.
     pub language: Option<&'static Language>,
-    /// Name of the answer's file.
     pub file: String,
     /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A language, named in `[score] language`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Language {
     pub name: &'static str,

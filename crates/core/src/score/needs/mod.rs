@@ -22,7 +22,6 @@ pub(crate) struct Needs<'a> {
     /// A question about the tools' final state, with the key of its answer.
     pub(crate) state: Option<(&'a str, &'a StateQuery)>,
     pub(crate) agent: bool,
-    /// Whether the agent's exit code is the verdict.
     pub(crate) exit_code: bool,
 }
 

@@ -45,7 +45,6 @@ pub struct RubricRules {
     pub allow_secrets: bool,
 }
 
-/// `[[score.criterion]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Criterion {
     pub name: String,

@@ -30,7 +30,6 @@ pub struct Trust {
     /// over server and task.
     pub digest: String,
     pub is_trusted: bool,
-    /// A missing program, and how to install it.
     pub missing: Option<String>,
     /// Not trusted, but an earlier version in this task's folder was.
     pub has_changed: bool,

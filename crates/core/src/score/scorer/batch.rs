@@ -9,7 +9,6 @@ use crate::score::verdict::Score;
 
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
-/// Bytes per batch.
 const BATCH_BYTES: usize = 256 << 20;
 
 /// Up to this many are scored on one thread: a score takes some ten microseconds.
@@ -66,10 +65,8 @@ impl Scorer {
 /// Per-line work around scoring, spread over all cores.
 #[derive(Debug)]
 pub struct LineWork<T, P, W> {
-    /// Parses a line. An error stops scoring.
     pub read: P,
     pub asked: fn(&T) -> (&str, Option<&PromptRow>),
-    /// Output for item and score.
     pub write: W,
 }
 

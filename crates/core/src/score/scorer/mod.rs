@@ -22,7 +22,6 @@ use crate::task::TierValues;
     "{who} failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui {command}`, then start again"
 )]
 pub struct ScorerErrors {
-    /// What may have failed.
     pub who: &'static str,
     pub command: &'static str,
     pub failed: usize,
@@ -75,7 +74,6 @@ enum Worth {
     Scored { by: Rules, expected: Option<String> },
 }
 
-/// Weights by part name, the tier first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartWeights(pub Vec<(String, f64)>);
 

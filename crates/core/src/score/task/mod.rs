@@ -27,7 +27,6 @@ pub struct Task {
     pub(crate) definition: Arc<dyn Definition>,
     /// Think marks of the model being judged; all known ones if unknown.
     pub(crate) think_marks: &'static [ThinkMarks],
-    /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) agent: Option<Agent>,

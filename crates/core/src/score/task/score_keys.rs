@@ -6,21 +6,18 @@ use toml::de::{DeTable, DeValue};
 use crate::score::definition::{COMMON_KEYS, KeyInfo};
 use crate::score::kinds::{KINDS, kind_named};
 
-/// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScoreKey {
     /// Key without the block's name.
     pub name: String,
     /// Value as written; `None` if unset.
     pub value: Option<String>,
-    /// Byte offset of the value.
     pub offset: Option<usize>,
     /// Empty for a required key.
     pub default: &'static str,
     pub meaning: &'static str,
 }
 
-/// Keys of `[[reward]]` besides those of its kind.
 const REWARD_KEYS: [KeyInfo; 8] = [
     KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
     KeyInfo::new(

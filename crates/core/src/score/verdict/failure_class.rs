@@ -30,7 +30,6 @@ pub enum FailureClass {
     /// A tool that the row does not offer.
     UnknownFunction,
     MissingArgument,
-    /// An argument that the tool does not have.
     ExtraArgument,
     /// Other calls than expected, or in another order.
     WrongCalls,
@@ -43,17 +42,14 @@ pub enum FailureClass {
     /// A request that matches no operation of the document, or not the requested one.
     WrongOperation,
     MissingParameter,
-    /// A parameter that the operation does not have.
     ExtraParameter,
     /// A status that the operation does not define.
     WrongStatus,
-    /// The pattern does not match.
     NoMatch,
     /// A conversation with tools that ended without an answer.
     NoAnswer,
     /// A wrong final state, and no call reached a tool.
     NoCall,
-    /// An agent failed after a completion.
     AgentError,
     /// Constrained decoding failed: the grammar became too complex, or no token could follow.
     Constraint,
@@ -61,9 +57,7 @@ pub enum FailureClass {
     ScorerError,
     /// A result is not recorded, in replay: no reward.
     NotRecorded,
-    /// An endpoint gave no completion.
     EndpointError,
-    /// Named by a user's scorer.
     Own(OwnClass),
     Other,
 }

@@ -55,7 +55,6 @@ pub struct CriterionGrade {
 /// A value of an answer, and its place in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroundedValue {
-    /// JSON pointer to the value.
     pub instance_path: String,
     /// 1-based line in the raw completion.
     pub line: usize,
@@ -80,13 +79,11 @@ pub struct PromptPlace {
     pub length: usize,
 }
 
-/// A query's result, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
     pub columns: Vec<String>,
     /// The first ones.
     pub rows: Vec<Vec<String>>,
-    /// Total number of rows.
     pub count: usize,
 }
 
@@ -194,7 +191,6 @@ impl Score {
     }
 }
 
-/// A reason with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     pub message: String,

@@ -4,7 +4,6 @@ use super::failure_class::FailureClass;
 use crate::score::answer::json::{self, Syntax, SyntaxError, Value};
 use crate::text::ThinkMarks;
 
-/// Treatment of think blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThinkRules {
     /// Whether everything up to a block's end is ignored.

@@ -15,7 +15,6 @@ use crate::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trai
 use crate::task::PromptSet;
 use crate::widgets::list_cursor::Cursor;
 
-/// Completions per sampling.
 const COMPLETIONS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

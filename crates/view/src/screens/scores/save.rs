@@ -16,7 +16,6 @@ use crate::task_files::{self, Home};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
-/// The file of a task that names none.
 const SAMPLES: &str = "completions.jsonl";
 
 pub(super) fn nothing(scores: &Scores, shared: &Shared) -> Option<String> {

@@ -53,7 +53,6 @@ pub struct Tally {
     pub tolerant: usize,
     /// Exact matches, and completions with a known expected answer.
     pub exact: (usize, usize),
-    /// Failures by class; only classes that occur.
     pub failures: Vec<(FailureClass, usize)>,
 }
 

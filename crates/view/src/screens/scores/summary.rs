@@ -183,7 +183,6 @@ fn changed(
         .collect()
 }
 
-/// Maximum rows named in the summary.
 const CHANGED_ROWS: usize = 4;
 
 /// Rows of the pane needed for the complete re-scoring result; 0 if nothing changed.

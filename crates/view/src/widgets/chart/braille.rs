@@ -11,7 +11,6 @@ const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x8
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pen {
     pub(super) role: Role,
-    /// The curve's ASCII character.
     pub(super) letter: char,
     /// The line style: 0 is solid; then dashes, dots, long dashes, dashes with dots, wide dots.
     pub(super) stroke: usize,
@@ -48,7 +47,6 @@ pub(super) struct Raster {
 struct Cell {
     dots: u8,
     role: Option<Role>,
-    /// The character of a line in ASCII.
     letter: char,
     symbol: Option<&'static str>,
 }

@@ -23,7 +23,6 @@ pub struct Look<'a> {
     pub theme: &'a Theme,
     pub typing: bool,
     pub focused: bool,
-    /// Problems of the text.
     pub faults: &'a [Fault],
     /// Whether long lines continue on the next line of the screen.
     pub wraps: bool,

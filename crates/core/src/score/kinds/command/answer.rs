@@ -49,10 +49,8 @@ fn one() -> usize {
     1
 }
 
-/// Failure classes named by a program.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    /// The program's name in messages.
     by: &'static str,
     named: Mutex<Vec<FailureClass>>,
 }

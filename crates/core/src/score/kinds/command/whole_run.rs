@@ -27,7 +27,6 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
         .collect()
 }
 
-/// Output of processes, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) standard: String,

@@ -14,7 +14,6 @@ use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::FailureClass;
 use crate::task::{decode_path, escaped};
 
-/// Headers allowed in any request.
 const USUAL: [&str; 14] = [
     "accept",
     "accept-charset",

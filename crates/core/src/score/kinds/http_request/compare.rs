@@ -27,7 +27,6 @@ pub(super) struct Side<'m> {
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,
-    /// Differences with their positions.
     pub(super) differences: Vec<Violation>,
 }
 

@@ -19,16 +19,13 @@ use crate::score::verdict::unwrap_answer::{ThinkRules, Unreadable, inner_values}
 use crate::score::verdict::{FailureClass, Tier, Verdict, unreadable_expected};
 use crate::task::{TaskFiles, escaped};
 
-/// Messages tried inside other text.
 const MAX_EMBEDDED_MESSAGES: usize = 1_000;
-/// Row field that names its operation.
 const OPERATION: &str = "operation";
 
 #[derive(Debug)]
 pub(super) struct HttpRequest {
     api: Api,
     part: MessagePart,
-    /// The task's.
     operation: Option<usize>,
     /// Rules by parameter, header or body field.
     normalise: Rules,

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::task::{decode_path, escaped};
 
-/// HTTP methods in OpenAPI's spelling.
 const METHODS: [&str; 8] = [
     "get", "put", "post", "delete", "options", "head", "patch", "trace",
 ];
@@ -52,7 +51,6 @@ impl Operation<'_> {
 pub struct OpenApiError {
     /// JSON pointer to the fault.
     pub pointer: String,
-    /// Problem and remedy.
     pub message: String,
 }
 

@@ -3,7 +3,6 @@
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::task::decode_path;
 
-/// A piece of a text with `{NAME}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Literal(String),
@@ -120,7 +119,6 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Server URLs in `servers`.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
     /// URLs with scheme and host, and without.

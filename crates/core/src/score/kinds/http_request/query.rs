@@ -14,7 +14,6 @@ use crate::task::escaped;
 /// Including the query; servers reject far shorter ones.
 pub(super) const MAX_PATH_BYTES: usize = 65_536;
 
-/// A `name=value` of a query.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'m> {
     written: EntryValue<'m>,

@@ -51,7 +51,6 @@ pub(super) struct CompiledSchema {
     definitions: BTreeMap<String, String>,
 }
 
-/// Treatment of references in a translation.
 enum References<'r> {
     /// Drops them, and lists their targets.
     List(&'r mut Vec<String>),

@@ -28,7 +28,6 @@ const LAST: u32 = 0x10_FFFF;
 pub enum WordEdge {
     /// A flag, for the engine without backtracking.
     Flag,
-    /// Look-around, for the other engine.
     LookAround,
 }
 
@@ -63,7 +62,6 @@ enum Escape {
     Character(u32),
     /// `\d`, `\w`, `\s`; true: the complement.
     Class(&'static [(u32, u32)], bool),
-    /// Same in the engine.
     Other,
 }
 

@@ -94,7 +94,6 @@ struct Place<'p> {
     path: &'p str,
     /// JSON pointer to the schema.
     location: &'p str,
-    /// References and nested schemas on the way.
     depth: usize,
 }
 

@@ -48,14 +48,11 @@ pub(crate) struct Schema {
 struct Documents {
     root: serde_json::Value,
     base: String,
-    /// Documents by address.
     others: HashMap<String, serde_json::Value>,
     assert_formats: bool,
-    /// Whether some `pattern` backtracks.
     strings_backtrack: bool,
     /// Whether some `pattern` is rewritten for its engine.
     strings_differ: bool,
-    /// Rewritten patterns -> originals.
     written: HashMap<String, String>,
     /// Whether some key of `patternProperties` backtracks.
     keys_backtrack: bool,

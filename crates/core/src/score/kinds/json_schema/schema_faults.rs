@@ -16,7 +16,6 @@ const MAX_FAULTS: usize = 1_000;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written<'a> {
-    /// The file, for display.
     pub(crate) label: &'a str,
     pub(crate) text: &'a str,
     /// JSON pointer to the schema in the text; empty for the whole.

@@ -9,10 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::task::encode_reference;
 
-/// Keywords with values or names, not schemas.
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
 
-/// Keywords with references and addresses.
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Keywords whose members are schemas under any key.

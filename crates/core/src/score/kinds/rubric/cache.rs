@@ -34,7 +34,6 @@ pub(super) struct Cache {
 struct Opened {
     known: HashMap<String, Vec<Vec<Grade>>>,
     file: File,
-    /// Bytes of the file read so far.
     read_bytes: u64,
 }
 

@@ -38,7 +38,6 @@ pub fn report_loading(report: fn(&str)) {
 /// A server's model once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadyModel {
-    /// Digest of the weights, or of the run's checkpoint.
     pub digest: String,
 }
 

@@ -112,10 +112,8 @@ pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Co
     }
 }
 
-/// Compared rows: all, or distinct ones.
 struct Rows<'t> {
     table: &'t Table,
-    /// Row numbers in the table.
     numbers: Vec<usize>,
     keys: Vec<String>,
 }

@@ -26,7 +26,6 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows shown per result.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// Expected form, in messages.
 pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01 00:00:00\"";
 
 #[derive(Debug)]

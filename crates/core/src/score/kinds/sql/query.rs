@@ -24,7 +24,6 @@ const QUERY_STARTS: [Keyword; 7] = [
     Keyword::UNPIVOT,
 ];
 
-/// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QueryError {
     pub(super) message: String,
@@ -80,7 +79,6 @@ pub(super) struct Parsed {
     pub(super) is_query: bool,
     /// Has a top-level `ORDER BY`.
     pub(super) is_ordered: bool,
-    /// The grammar's error.
     pub(super) refused: Option<QueryError>,
 }
 

@@ -13,7 +13,6 @@ use crate::score::verdict::unwrap_answer::{Read, Unreadable, class_of_text, unre
 
 /// Children of a list that is not an object's member.
 const ITEM: &str = "item";
-/// Member for text next to attributes or elements.
 const TEXT: &str = "#text";
 
 pub(super) fn read(

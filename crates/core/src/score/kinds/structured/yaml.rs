@@ -265,7 +265,6 @@ enum Scalar {
     /// JSON text: null, boolean or number.
     Json(String),
     Text,
-    /// Not expressible in JSON.
     NotJson(&'static str),
 }
 

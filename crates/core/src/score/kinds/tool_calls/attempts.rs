@@ -29,7 +29,6 @@ const TOKENS: [&str; 7] = [
     "pythonstart",
     "dsml",
 ];
-/// Tags that are a call only with a name inside or after them.
 const NAMED_TAGS: [&str; 4] = ["function", "tool", "action", "call"];
 /// Marks without `<` or `[`, and harmony's receiver.
 const OTHER_MARKS: [&str; 4] = ["✿FUNCTION✿", "functools[", "<<function>>", "to=functions."];

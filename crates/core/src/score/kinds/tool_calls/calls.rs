@@ -11,7 +11,6 @@ use crate::score::verdict::unwrap_answer::{Unreadable, class_of_text};
 
 const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 
-/// The JSON of a completion.
 #[derive(Debug)]
 pub(super) struct Answer<'t> {
     /// One per block, or a single one.
@@ -19,7 +18,6 @@ pub(super) struct Answer<'t> {
     are_blocks: bool,
 }
 
-/// A call with positions in the completion.
 #[derive(Debug)]
 pub(super) struct Call<'d> {
     pub(super) name: &'d str,

@@ -24,7 +24,6 @@ pub(super) struct ExpectedCall<'e> {
 pub(super) struct Comparison {
     /// `calls`, and each expected argument as `FUNCTION.ARGUMENT`.
     pub(super) fields: OrderedMap<bool>,
-    /// Differences with positions.
     pub(super) differences: Vec<Violation>,
 }
 

@@ -38,7 +38,6 @@ pub(super) struct ToolCalls {
     syntax: Syntax,
     in_order: bool,
     allows_none: bool,
-    /// Whether text is allowed before the first call.
     takes_prose: bool,
     normalise: Rules,
 }

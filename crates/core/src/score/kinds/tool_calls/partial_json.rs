@@ -3,7 +3,6 @@
 /// Finds the end of a JSON object in a growing text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
-    /// Start of the object.
     pub(super) start: usize,
     pub(super) end: Option<usize>,
     /// The next byte to read.
@@ -19,8 +18,10 @@ pub(super) enum CallHead {
     /// A prefix of it, possibly empty.
     Partial,
     /// `arguments`: offset of their `{`.
-    Whole { name: String, arguments: usize },
-    /// Something else.
+    Whole {
+        name: String,
+        arguments: usize,
+    },
     Other,
 }
 

@@ -53,7 +53,6 @@ enum Place {
     Json {
         in_list: bool,
     },
-    /// Start of a list, or after one of its calls.
     List,
     /// Inside arguments that are emitted piecewise.
     Arguments {
@@ -64,7 +63,6 @@ enum Place {
     },
 }
 
-/// Interpretation of the buffered text.
 enum ReadState {
     /// Possibly a call: needs more text.
     Open,

@@ -10,7 +10,6 @@ use crate::score::needs::{Language, NODE, PYTHON};
 
 /// Digits of an integer, as in `server.py`.
 const MAX_DIGITS: usize = 4_300;
-/// Characters of a value in a reason.
 const MAX_SHOWN_CHARS: usize = 200;
 
 #[derive(Debug)]

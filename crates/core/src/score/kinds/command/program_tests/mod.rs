@@ -23,7 +23,6 @@ struct Failure {
     tier: Tier,
     class: FailureClass,
     message: String,
-    /// Place in the answer's code.
     place: Place,
 }
 

@@ -26,7 +26,6 @@ pub(super) struct Reply {
     pub(super) stdout: Option<String>,
     /// Exit code of a program; negative: the signal.
     pub(super) code: Option<i32>,
-    /// Exception of the function.
     pub(super) raised: Option<String>,
     /// Exit code of a process that ended without a reply.
     pub(super) ended: Option<i32>,
@@ -42,7 +41,6 @@ pub(super) struct Reply {
     pub(super) failed: Option<String>,
     /// `exception`: other than a failed assertion; `ended`: the answer's process is gone.
     pub(super) kind: Option<String>,
-    /// Error in the tests themselves.
     pub(super) broken: Option<String>,
     /// Line of the answer, or of the failed tests.
     #[serde(default)]

@@ -11,7 +11,6 @@ use crate::score::needs::{BINARY, CommandRules, FILE_ARGUMENT, Language, TestRul
 
 /// Time limit of a compiler.
 const COMPILE_SECONDS: f64 = 60.0;
-/// Size of a compiled answer.
 const MAX_BINARY_BYTES: usize = 64 << 20;
 /// Calls a function with arguments from standard input; its value is the last line of standard
 /// output.

@@ -14,7 +14,6 @@ const KEYWORDS: [&str; 9] = [
 /// Names of standard input.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
-/// A word without quotes.
 #[derive(Debug)]
 struct Word {
     start: usize,
@@ -48,9 +47,7 @@ struct Command {
 
 struct Body {
     text: Vec<(char, usize)>,
-    /// Position of `<<`.
     operator: usize,
-    /// End of the line with the delimiter.
     end: usize,
 }
 
