@@ -180,10 +180,7 @@ pub fn look<T: Drafted>(shared: &Shared) -> Vec<Command> {
             match found {
                 Ok(found) if is_open => offer_all(screen, shared, found),
                 Ok(_) => Vec::new(),
-                Err(error) => {
-                    shared.complain(format!("cannot look for drafts: {error}"));
-                    Vec::new()
-                }
+                Err(error) => shared.complain(format!("cannot look for drafts: {error}")),
             }
         },
     )]
@@ -217,7 +214,9 @@ fn offer_all<T: Drafted>(
                 shared.drafts.known.insert(file);
             }
             // Tried again: an unreadable file may be repaired.
-            Ok((Err(why), _)) => shared.complain(format!("draft in {path} not offered: {why}")),
+            Ok((Err(why), _)) => {
+                shared.complain(format!("draft in {path} not offered: {why}"));
+            }
             // The program ended after saving, before it could remove the file.
             Ok((Ok(location), record)) if location.current == record.text => {
                 done.push((file, None))
@@ -316,10 +315,7 @@ pub fn write_then(
         key,
         move || writer.write_queued(),
         |_: &mut (), shared: &mut Shared, ()| match shared.drafts.writer.take_failure() {
-            Some(error) => {
-                shared.complain(format!("draft not saved: {error}"));
-                Vec::new()
-            }
+            Some(error) => shared.complain(format!("draft not saved: {error}")),
             None => then(),
         },
     )

@@ -64,7 +64,6 @@ pub fn report(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) 
         Ok(text) => shared.say(text),
         Err(error) => shared.complain(error),
     }
-    Vec::new()
 }
 
 /// A path as typed: `~` is the home directory, a relative one starts at `here`.

@@ -88,12 +88,11 @@ pub fn key(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec
 
 pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Command> {
     if text.len() > MAX_BYTES {
-        shared.complain(format!(
+        return shared.complain(format!(
             "pasted text is {} MB; limit {} MB",
             text.len() >> 20,
             MAX_BYTES >> 20
         ));
-        return Vec::new();
     }
     if let Some(field) = screen.field() {
         field.paste(text);

@@ -39,7 +39,7 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let title = if title.is_empty() {
         Span::raw("")
     } else {
-        Span::styled(format!("{mark} {title} "), theme.style(Role::Title))
+        theme.span(format!("{mark} {title} "), Role::Title)
     };
     Block::new()
         .borders(Borders::ALL)

@@ -235,13 +235,12 @@ fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<
         format!("{}\n{text}", one_line(&name))
     };
     let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         format!("{title} {id}?"),
         text,
         yes,
         then,
-    )));
-    Vec::new()
+    )))
 }
 
 fn no_resume_from(name: &str, status: Status, shared: &Shared) -> Option<String> {
@@ -317,11 +316,9 @@ fn report(
     answer: Result<(String, Level), String>,
 ) -> Vec<Command> {
     match answer {
-        Ok((text, level)) => shared
-            .notices
-            .add(shared.now_ms, level, format!("{name}: {text}")),
+        Ok((text, level)) => shared.notice(level, format!("{name}: {text}")),
         Err(error) => shared.complain(error),
-    }
+    };
     shared.look_for_runs()
 }
 
@@ -349,10 +346,7 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
         let answer = match Liveness::for_run(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
-                sender.send(move |_: &mut (), shared: &mut Shared| {
-                    shared.say(text);
-                    Vec::new()
-                });
+                sender.send(move |_: &mut (), shared: &mut Shared| shared.say(text));
                 call.json().map(|answer| match answer["job"].as_u64() {
                     Some(job) => (format!("submitted as Slurm job {job}"), Level::Done),
                     None => ("resumed".to_owned(), Level::Done),

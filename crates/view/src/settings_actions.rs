@@ -57,8 +57,7 @@ fn list(shared: &Shared, mut names: Vec<String>) -> Pick {
 fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     let input = &shared.options.appearance;
     let Some(file) = input.config_file() else {
-        shared.complain(NO_FOLDER);
-        return Vec::new();
+        return shared.complain(NO_FOLDER);
     };
     let overridden = input.theme.as_ref().map_or_else(String::new, |theme| {
         format!("; --theme {theme} overrides it")
@@ -75,8 +74,7 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
 
 pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
     let Some(path) = shared.options.appearance.config_file() else {
-        shared.complain(NO_FOLDER);
-        return Vec::new();
+        return shared.complain(NO_FOLDER);
     };
     let folder = path.parent().map(std::path::Path::to_owned);
     let prepare = move || {
@@ -89,10 +87,7 @@ pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
         prepare,
         move |_: &mut (), shared: &mut Shared, prepared| match prepared {
             Ok(()) => vec![Command::Edit { path, line: 1 }],
-            Err(error) => {
-                shared.complain(format!("{}: {error}", path.display()));
-                Vec::new()
-            }
+            Err(error) => shared.complain(format!("{}: {error}", path.display())),
         },
     )]
 }

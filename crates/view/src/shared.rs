@@ -265,17 +265,28 @@ impl Shared {
         self.popup.is_some() || self.is_typing
     }
 
-    pub fn say(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Done, text.into());
+    /// Shows a notice. As with the other notices and [`Self::open_popup`], no command follows: an action may end with it.
+    pub fn say(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Done, text.into())
     }
 
     /// Shows an error; `text` says what went wrong and what to do.
-    pub fn complain(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Complaint, text.into());
+    pub fn complain(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Complaint, text.into())
     }
 
-    pub fn warn(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Warning, text.into());
+    pub fn warn(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Warning, text.into())
+    }
+
+    pub fn notice(&mut self, level: Level, text: String) -> Vec<Command> {
+        self.notices.add(self.now_ms, level, text);
+        Vec::new()
+    }
+
+    pub fn open_popup(&mut self, popup: Popup) -> Vec<Command> {
+        self.popup = Some(popup);
+        Vec::new()
     }
 
     pub fn log_command(&mut self, line: &CommandLine) {

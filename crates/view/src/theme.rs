@@ -1,6 +1,9 @@
 //! A theme: a style for each role, whether non-ASCII characters may be drawn, and whether the output is linear.
 
+use std::borrow::Cow;
+
 use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
 
 use super::colour;
 use super::style_role::Role;
@@ -53,6 +56,14 @@ impl Theme {
 
     pub fn style(&self, role: Role) -> Style {
         self.styles.get(role as usize).copied().unwrap_or_default()
+    }
+
+    pub fn span<'t>(&self, text: impl Into<Cow<'t, str>>, role: Role) -> Span<'t> {
+        Span::styled(text, self.style(role))
+    }
+
+    pub fn line<'t>(&self, text: impl Into<Cow<'t, str>>, role: Role) -> Line<'t> {
+        Line::styled(text, self.style(role))
     }
 
     pub(super) fn set(&mut self, role: Role, style: Style) {

@@ -133,15 +133,9 @@ pub fn content<'a, T: Drafted>(screen: &T, shared: &Shared) -> Content<'a> {
     };
     let mut keys = vec![Span::raw("  ")];
     for (key, hint) in choices(screen, shared) {
-        keys.extend([
-            Span::styled(key, theme.style(Role::Key)),
-            Span::raw(format!(" {hint}  ")),
-        ]);
+        keys.extend([theme.span(key, Role::Key), Span::raw(format!(" {hint}  "))]);
     }
-    let mut lines = vec![Line::styled(
-        format!("▲ {what}"),
-        theme.style(Role::Warning),
-    )];
+    let mut lines = vec![theme.line(format!("▲ {what}"), Role::Warning)];
     lines.extend(note.map(|note| Line::raw(format!("  {note}"))));
     lines.push(Line::from(keys));
     Content::default().fixed(lines)
@@ -228,14 +222,13 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let mut commands = match screen.restore(shared, &record) {
         Ok(commands) => commands,
         Err(why) => {
-            shared.complain(format!("draft stays in {}: {why}", file.display()));
-            return Vec::new();
+            return shared.complain(format!("draft stays in {}: {why}", file.display()));
         }
     };
     match location.note {
         Some(note) => shared.complain(note),
         None => shared.say(format!("{} restored, unsaved", location.title)),
-    }
+    };
     // Another session that still has the text open continues in the old file.
     let own = due(screen, shared);
     commands.extend(write(shared, own.into_iter().chain([(file, None)])));
@@ -266,7 +259,7 @@ fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     );
     // This draft, even if a newer one is found while the question is open.
     let file = offer.file.clone();
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Discard draft?",
         text,
         "discard",
@@ -277,8 +270,7 @@ fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
             shared.say("draft discarded");
             write(shared, [(offer.file, None)])
         },
-    )));
-    Vec::new()
+    )))
 }
 
 /// The relevant diff: to the file on disk, to the draft, else to the saved text.
@@ -299,8 +291,7 @@ fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
         (None, None) => ("Saved (-) vs yours (+)", saved, own),
     };
     let lines = diff_lines(&shared.theme, &old, &new);
-    shared.popup = Some(Popup::Page(Page::new(title, lines)));
-    Vec::new()
+    shared.open_popup(Popup::Page(Page::new(title, lines)))
 }
 
 fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
@@ -311,14 +302,14 @@ fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (index, group) in group_diff_ops(diff_ops(&old, &new), 3).iter().enumerate() {
         if index > 0 {
-            lines.push(Line::styled("  ...", theme.style(Role::Faint)));
+            lines.push(theme.line("  ...", Role::Faint));
         }
         let mut push = |mark, role, text: &str, index: usize| {
             lines.push(Line::from(vec![
-                Span::styled(format!("{:>4} ", index + 1), theme.style(Role::Faint)),
-                Span::styled(
+                theme.span(format!("{:>4} ", index + 1), Role::Faint),
+                theme.span(
                     format!("{mark} {}", visible(text.trim_end_matches(['\n', '\r']))),
-                    theme.style(role),
+                    role,
                 ),
             ]));
         };

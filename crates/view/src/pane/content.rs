@@ -314,7 +314,7 @@ impl<'a> Content<'a> {
     pub fn saying(theme: &Theme, title: &str, role: Role, text: &str, inside: Rect) -> Self {
         let lines = text
             .lines()
-            .map(|line| Line::styled(line.to_owned(), theme.style(role)))
+            .map(|line| theme.line(line.to_owned(), role))
             .collect();
         Self::titled(title).text(inside, lines, Cursor::default())
     }

@@ -114,7 +114,9 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
     // Blanks, the mark of the focus, and the corners.
     if !key.is_empty() && title.width() + key.width() + 8 <= usize::from(area.width) {
         block = block.title_top(
-            Line::styled(format!(" {key} "), theme.style(Role::Faint)).alignment(Alignment::Right),
+            theme
+                .line(format!(" {key} "), Role::Faint)
+                .alignment(Alignment::Right),
         );
     }
     if legend.width() > 0 {
@@ -135,7 +137,7 @@ fn selected(theme: &Theme) -> Style {
 
 fn mark(theme: &Theme, columns: u16) -> Line<'static> {
     let mark = format!("{:<width$}", "▸", width = usize::from(columns));
-    Line::styled(mark, theme.style(Role::Accent))
+    theme.line(mark, Role::Accent)
 }
 
 fn list_body(

@@ -42,7 +42,7 @@ impl Help {
             .min(widest);
         for group in groups(rows) {
             lines.push(Line::default());
-            lines.push(Line::styled(group.heading, theme.style(Role::Title)));
+            lines.push(theme.line(group.heading, Role::Title));
             for (why, rows) in by_reason(&group.rows) {
                 if let Some(why) = why {
                     let text = wrapped(
@@ -50,9 +50,8 @@ impl Help {
                         columns.saturating_sub(2).max(8),
                     );
                     lines.extend(
-                        text.into_iter().map(|text| {
-                            Line::styled(format!("  {text}"), theme.style(Role::Warning))
-                        }),
+                        text.into_iter()
+                            .map(|text| theme.line(format!("  {text}"), Role::Warning)),
                     );
                 }
                 let role = if why.is_none() {
@@ -71,7 +70,7 @@ impl Help {
         lines.extend(
             wrapped(last, columns)
                 .into_iter()
-                .map(|text| Line::styled(text, theme.style(Role::Faint))),
+                .map(|text| theme.line(text, Role::Faint)),
         );
         Self {
             page: Page::new(format!("Help: {title}"), lines),
@@ -133,17 +132,14 @@ fn row(
     let keys_line = format!("  {:<of_keys$}  ", action.keys);
     // More keys than the column holds get a line of their own.
     let mut start = if action.keys.width() > of_keys {
-        lines.push(Line::styled(keys_line, theme.style(Role::Key)));
+        lines.push(theme.line(keys_line, Role::Key));
         Span::raw(" ".repeat(indent))
     } else {
-        Span::styled(keys_line, theme.style(Role::Key))
+        theme.span(keys_line, Role::Key)
     };
     for text in wrapped(action.info.title, columns.saturating_sub(indent).max(8)) {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
-        lines.push(Line::from(vec![
-            begin,
-            Span::styled(text, theme.style(role)),
-        ]));
+        lines.push(Line::from(vec![begin, theme.span(text, role)]));
     }
     lines
 }

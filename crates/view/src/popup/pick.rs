@@ -284,13 +284,11 @@ impl Pick {
         let mut field = self
             .field
             .line(theme, columns.saturating_sub(FILTER.len()), true);
-        field
-            .spans
-            .insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        field.spans.insert(0, theme.span(FILTER, Role::Key));
         let at = self.cursor.at(self.found.len());
         let detail = at.and_then(|at| self.entry(at)).map(|entry| {
             let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
-            let count = Span::styled(count, theme.style(Role::Faint));
+            let count = theme.span(count, Role::Faint);
             Line::from(vec![count, Span::raw(visible(&entry.detail).into_owned())])
         });
         let mut foot: Vec<_> = detail
@@ -305,7 +303,7 @@ impl Pick {
         let content = Content {
             head: vec![field, Line::default()],
             foot,
-            empty: vec![Line::styled(self.nothing(), theme.style(Role::Faint))],
+            empty: vec![theme.line(self.nothing(), Role::Faint)],
             ..Content::titled(self.title.clone())
         };
         (
@@ -356,12 +354,9 @@ impl Pick {
                 fits
             })
             .collect();
-        spans.push(Span::styled(
-            format!("  {beside}"),
-            theme.style(Role::Faint),
-        ));
+        spans.push(theme.span(format!("  {beside}"), Role::Faint));
         spans.push(Span::raw(" ".repeat(room + of_key.min(1))));
-        spans.push(Span::styled(entry.key.clone(), theme.style(Role::Key)));
+        spans.push(theme.span(entry.key.clone(), Role::Key));
         Line::from(spans)
     }
 }

@@ -454,7 +454,9 @@ fn ask_export(eval: &mut Eval, shared: &mut Shared) {
 fn export_loaded(eval: &Eval, shared: &mut Shared) {
     match &eval.loaded {
         Some(Ok(versus)) => export::ask(versus, shared),
-        Some(Err(error)) => shared.complain(error.clone()),
+        Some(Err(error)) => {
+            shared.complain(error.clone());
+        }
         None => {}
     }
 }

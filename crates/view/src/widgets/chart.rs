@@ -131,9 +131,9 @@ impl Chart<'_> {
                 };
                 line.spans.insert(
                     0,
-                    Span::styled(
+                    theme.span(
                         format!("{label:>width$}{edge}", width = left - 1),
-                        theme.style(Role::Axis),
+                        Role::Axis,
                     ),
                 );
             }
@@ -435,7 +435,7 @@ impl Chart<'_> {
             edge.iter()
                 .enumerate()
                 .map(|(at, edge)| match marked.get(&at) {
-                    Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
+                    Some(letter) => theme.span(*letter, Role::Accent),
                     None => Span::styled(*edge, style),
                 }),
         );
@@ -461,7 +461,7 @@ impl Chart<'_> {
         };
         let text: String = text.chars().take(columns).collect();
         let mut lines = vec![Line::default(); rows];
-        lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));
+        lines[rows / 2] = theme.line(text, Role::Faint);
         lines
     }
 }
@@ -486,7 +486,7 @@ fn entry(
     let width = text.width() + 4;
     if *used + width <= columns {
         *used += width;
-        spans.push(Span::styled(format!("{sign} "), theme.style(role)));
+        spans.push(theme.span(format!("{sign} "), role));
         spans.push(Span::raw(format!("{text}  ")));
     }
 }

@@ -98,7 +98,7 @@ impl Conversation<'_> {
             let start: String = text.chars().take(WHOLE.bytes).collect();
             wrapped(&start, self.width)
                 .into_iter()
-                .map(move |line| Line::styled(line, theme.style(role)))
+                .map(move |line| theme.line(line, role))
         });
         lines.collect()
     }
@@ -159,7 +159,7 @@ impl Conversation<'_> {
             .flat_map(|call| self.call(theme, call, times.next(), ", not read by the model"))
             .collect();
         for state in self.chain.states.values() {
-            lines.push(Line::styled("final state", theme.style(Role::Special)));
+            lines.push(theme.line("final state", Role::Special));
             let text = state
                 .as_str()
                 .map_or_else(|| state.to_string(), str::to_owned);
@@ -184,8 +184,8 @@ impl Conversation<'_> {
         let text = format!("{name}{place}{tokens}");
         let rule = "─".repeat(self.width.saturating_sub(text.width() + 1));
         let heading = Line::from(vec![
-            Span::styled(text, theme.style(Role::Special)),
-            Span::styled(format!(" {rule}"), theme.style(Role::Border)),
+            theme.span(text, Role::Special),
+            theme.span(format!(" {rule}"), Role::Border),
         ]);
         let mut lines = wrapped_line(heading, self.width);
         // The first request contains the prompt; tool results are below their calls.
@@ -194,10 +194,7 @@ impl Conversation<'_> {
             .into_iter()
             .flat_map(|request| &request.messages);
         for message in own.filter(|message| message.role != "tool") {
-            lines.push(Line::styled(
-                visible(&message.role).into_owned(),
-                theme.style(Role::Faint),
-            ));
+            lines.push(theme.line(visible(&message.role).into_owned(), Role::Faint));
             lines.extend(self.text(theme, &message.content, INDENT));
         }
         lines
@@ -231,8 +228,8 @@ impl Conversation<'_> {
         let arguments = Value::Object(short.collect()).to_string();
         let (shown, rest) = clipped(&arguments, self.extent());
         let mut spans = vec![
-            Span::styled("→ ", theme.style(Role::Accent)),
-            Span::styled(visible(&call.name).into_owned(), theme.style(Role::Accent)),
+            theme.span("→ ", Role::Accent),
+            theme.span(visible(&call.name).into_owned(), Role::Accent),
             Span::raw(" "),
         ];
         spans.extend(
@@ -240,19 +237,12 @@ impl Conversation<'_> {
                 .into_iter()
                 .flat_map(|line| line.spans),
         );
-        spans.extend(
-            rest.map(|rest| {
-                Span::styled(format!(" {}", self.note(rest)), theme.style(Role::Faint))
-            }),
-        );
-        spans.push(Span::styled(
-            format!("  {outcome}{time}{note}"),
-            theme.style(role),
-        ));
+        spans.extend(rest.map(|rest| theme.span(format!(" {}", self.note(rest)), Role::Faint)));
+        spans.push(theme.span(format!("  {outcome}{time}{note}"), role));
         let mut lines = wrapped_line(Line::from(spans), self.width);
         for (name, value) in code {
             let name = format!("{}{}:", " ".repeat(INDENT), visible(name));
-            lines.push(Line::styled(name, theme.style(Role::Faint)));
+            lines.push(theme.line(name, Role::Faint));
             let code = block(value).unwrap_or_default();
             lines.extend(self.text(theme, code, 2 * INDENT));
         }
@@ -266,7 +256,7 @@ impl Conversation<'_> {
         }
         let (shown, rest) = clipped(text, self.extent());
         let mut lines = json::lines(theme, shown, &[]);
-        lines.extend(rest.map(|rest| Line::styled(self.note(rest), theme.style(Role::Faint))));
+        lines.extend(rest.map(|rest| theme.line(self.note(rest), Role::Faint)));
         let rows = lines
             .into_iter()
             .flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
@@ -308,8 +298,7 @@ pub fn parts<'p>(
         width,
     )
     .into_iter();
-    rows.map(|row| Line::styled(row, theme.style(Role::Faint)))
-        .collect()
+    rows.map(|row| theme.line(row, Role::Faint)).collect()
 }
 
 /// The request that this one follows, unless it is the previous one.

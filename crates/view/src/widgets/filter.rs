@@ -1,7 +1,7 @@
 //! The filter of a list: a text field above it that `/` opens.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::field::Field;
 use crate::style_role::Role;
@@ -80,8 +80,7 @@ impl Filter {
         let mut line = self
             .field
             .line(theme, columns.saturating_sub(2), self.is_typing);
-        line.spans
-            .insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        line.spans.insert(0, theme.span("/ ", Role::Key));
         line
     }
 }

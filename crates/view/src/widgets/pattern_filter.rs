@@ -1,7 +1,7 @@
 //! A filter by a case-insensitive regular expression.
 
 use crossterm::event::KeyEvent;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use regex::{Regex, RegexBuilder};
 
 use super::filter::{Filter, TextField};
@@ -95,13 +95,13 @@ impl PatternFilter {
         let mut line = self
             .filter
             .line(theme, columns.saturating_sub(note.len()).max(columns / 2));
-        line.spans.push(Span::styled(
+        line.spans.push(theme.span(
             note,
-            theme.style(if self.is_literal {
+            if self.is_literal {
                 Role::Warning
             } else {
                 Role::Faint
-            }),
+            },
         ));
         line
     }

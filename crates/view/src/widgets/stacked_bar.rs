@@ -66,7 +66,7 @@ pub fn stack(
 fn span(theme: &Theme, text: String, role: Option<Role>) -> Span<'static> {
     role.map_or_else(
         || Span::raw(text.clone()),
-        |role| Span::styled(text.clone(), theme.style(role)),
+        |role| theme.span(text.clone(), role),
     )
 }
 

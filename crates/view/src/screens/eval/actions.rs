@@ -314,8 +314,7 @@ const ACTIONS: &[Action] = &[
             let name = eval
                 .sort
                 .name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
-            shared.say(format!("prompts: {name}"));
-            Vec::new()
+            shared.say(format!("prompts: {name}"))
         },
     )
     .unless(nothing),

@@ -108,8 +108,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let sides = match sides {
         Ok(sides) => sides,
         Err(why) => {
-            shared.complain(why);
-            return Vec::new();
+            return shared.complain(why);
         }
     };
     cancel(chat);
@@ -347,11 +346,7 @@ fn lines(
     };
     if let Some((text, role)) = state {
         let wrapped = crate::widgets::text_width::wrapped(&text, width);
-        lines.extend(
-            wrapped
-                .into_iter()
-                .map(|line| Line::styled(line, theme.style(role))),
-        );
+        lines.extend(wrapped.into_iter().map(|line| theme.line(line, role)));
     }
     if !sides.is_empty() {
         lines.push(Line::default());

@@ -260,7 +260,7 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     let row = move |text: &str, is_picked: bool| {
         let mark = if is_picked { "◆" } else { " " };
         Line::from(vec![
-            Span::styled(format!("{mark} "), theme.style(Role::Accent)),
+            theme.span(format!("{mark} "), Role::Accent),
             Span::raw(fitted(text, width.saturating_sub(3))),
         ])
     };
@@ -299,10 +299,10 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     };
     Content {
         head: vec![
-            Line::styled(fitted(&picked, width), theme.style(Role::Marked)),
+            theme.line(fitted(&picked, width), Role::Marked),
             Line::default(),
         ],
-        empty: vec![Line::styled(nothing, theme.style(role))],
+        empty: vec![theme.line(nothing, role)],
         ..Content::titled(title).list(List::new(chooser.length(), cursor, line))
     }
 }

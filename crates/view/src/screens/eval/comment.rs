@@ -45,15 +45,11 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 move || write_comment(&folder, comment).map_err(|error| error.to_string()),
                 |eval: &mut Eval, shared, outcome| match outcome {
                     Ok(()) => read(eval, shared),
-                    Err(error) => {
-                        shared.complain(error);
-                        Vec::new()
-                    }
+                    Err(error) => shared.complain(error),
                 },
             );
             vec![write.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(check_comment)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(check_comment)))
 }

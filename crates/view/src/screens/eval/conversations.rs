@@ -57,7 +57,7 @@ pub(super) fn lines(
         let Some(talk) = conversation(shared, record, columns) else {
             return Vec::new();
         };
-        let name = Line::styled(padded(name, columns, false), theme.style(role));
+        let name = theme.line(padded(name, columns, false), role);
         [
             vec![name],
             talk.summary(theme),
@@ -95,7 +95,7 @@ fn beside(
         let mut spans = left.get(at).map_or_else(Vec::new, |line| spans_of(line));
         let used: usize = spans.iter().map(Span::width).sum();
         spans.push(Span::raw(" ".repeat(columns.saturating_sub(used))));
-        spans.push(Span::styled(" │ ", theme.style(Role::Faint)));
+        spans.push(theme.span(" │ ", Role::Faint));
         spans.extend(right.get(at).map_or_else(Vec::new, |line| spans_of(line)));
         Line::from(spans)
     };
@@ -227,12 +227,12 @@ impl CallTable<'_> {
             }
         };
         let cell = |(place, cell): (usize, String)| {
-            Span::styled(
+            self.theme.span(
                 format!(" {}", padded(&cell, self.columns, true)),
-                self.theme.style(role(place)),
+                role(place),
             )
         };
-        let label = Span::styled(padded(label, LABEL, false), self.theme.style(Role::Faint));
+        let label = self.theme.span(padded(label, LABEL, false), Role::Faint);
         std::iter::once(label)
             .chain(cells.enumerate().map(cell))
             .collect()
@@ -270,7 +270,7 @@ impl CallTable<'_> {
         lines.extend(
             wrapped(note, width)
                 .into_iter()
-                .map(|line| Line::styled(line, self.theme.style(Role::Faint))),
+                .map(|line| self.theme.line(line, Role::Faint)),
         );
         lines
     }

@@ -170,13 +170,12 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
     let text =
         "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut (), _: &mut Shared| vec![run_control::request(&path, Verb::Eval)];
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Run eval now?",
         text,
         "run eval",
         yes,
-    )));
-    Vec::new()
+    )))
 }
 
 /// Confirms an eval, showing the estimated cost as far as measured.
@@ -297,16 +296,13 @@ fn begin(
                 line,
             ))
         },
-        |eval: &mut Eval, shared, started| {
-            match started {
-                Ok((started, line)) => {
-                    shared.log_command(&line);
-                    shared.say("eval started: its result opens here");
-                    eval.started = Some(started);
-                }
-                Err(error) => shared.complain(error),
+        |eval: &mut Eval, shared, started| match started {
+            Ok((started, line)) => {
+                shared.log_command(&line);
+                eval.started = Some(started);
+                shared.say("eval started: its result opens here")
             }
-            Vec::new()
+            Err(error) => shared.complain(error),
         },
     )]
 }
@@ -411,10 +407,7 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                             evals.sort_by_key(|eval| eval.target != Target::Base.name());
                             super::show(eval, shared, evals)
                         }
-                        Err(error) => {
-                            shared.complain(error.to_string());
-                            Vec::new()
-                        }
+                        Err(error) => shared.complain(error.to_string()),
                     };
                 }
             }

@@ -53,7 +53,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
     );
     let entries = found.groups.iter().map(entry).collect();
     let groups = found.groups.clone();
-    shared.popup = Some(Popup::Pick(Pick::new(
+    shared.open_popup(Popup::Pick(Pick::new(
         title,
         entries,
         at.unwrap_or(0),
@@ -63,8 +63,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
             eval.arrange();
             Vec::new()
         },
-    )));
-    Vec::new()
+    )))
 }
 
 fn entry(group: &FailureGroup) -> PickEntry {
@@ -169,10 +168,7 @@ pub(super) fn list(
     let shown = if count > room { room - 1 } else { count };
     let name = &versus.evals[side].name;
     let head = format!("failures of {name}: {count}");
-    let mut lines = vec![
-        Line::default(),
-        Line::styled(head, theme.style(Role::Faint)),
-    ];
+    let mut lines = vec![Line::default(), theme.line(head, Role::Faint)];
     for (prompt, record) in failing.iter().take(shown) {
         let class = record.failure().map_or("wrong value", FailureClass::name);
         let head = format!(
@@ -185,14 +181,11 @@ pub(super) fn list(
         let text = one_line(&format!("{class}  {reason}"));
         let text = fitted(text.trim_end(), width.saturating_sub(head.width()));
         let role = Theme::tier_role(record.outcome());
-        lines.push(Line::from(vec![
-            Span::styled(head, theme.style(role)),
-            Span::raw(text),
-        ]));
+        lines.push(Line::from(vec![theme.span(head, role), Span::raw(text)]));
     }
     if shown < count {
         let more = format!("{} more", count - shown);
-        lines.push(Line::styled(more, theme.style(Role::Faint)));
+        lines.push(theme.line(more, Role::Faint));
     }
     lines
 }

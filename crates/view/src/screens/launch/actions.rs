@@ -560,10 +560,7 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 
 fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match start_run::blocked(launch, shared) {
-        Some(why) => {
-            shared.complain(why);
-            Vec::new()
-        }
+        Some(why) => shared.complain(why),
         None => start_gate::start(launch, shared),
     }
 }

@@ -27,10 +27,7 @@ pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
         0,
         move |launch: &mut Launch, shared, index| match models.get(index) {
             Some(start) if start.usable => set(launch, shared, start.name.clone()),
-            Some(start) => {
-                shared.complain(format!("{} {}", start.shown, start.about));
-                Vec::new()
-            }
+            Some(start) => shared.complain(format!("{} {}", start.shown, start.about)),
             None => Vec::new(),
         },
     );

@@ -147,9 +147,9 @@ impl Text<'_> {
         for (name, then, now) in differences {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
-                Span::styled(then, self.shared.theme.style(Role::Removed)),
-                Span::styled(" → ", self.shared.theme.style(Role::Faint)),
-                Span::styled(now, self.shared.theme.style(Role::Added)),
+                self.shared.theme.span(then, Role::Removed),
+                self.shared.theme.span(" → ", Role::Faint),
+                self.shared.theme.span(now, Role::Added),
             ]));
         }
         if self.shared.draft.is_changed() {
@@ -161,11 +161,11 @@ impl Text<'_> {
     }
 
     fn title(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.shared.theme.style(Role::Title))
+        self.shared.theme.line(text.to_owned(), Role::Title)
     }
 
     fn faint(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.shared.theme.style(Role::Faint))
+        self.shared.theme.line(text.to_owned(), Role::Faint)
     }
 
     fn stale(&self, is_stale: bool, id: &str) -> Vec<Line<'static>> {
@@ -181,7 +181,7 @@ impl Text<'_> {
     fn keyed(&self, id: &str, text: &str) -> Line<'static> {
         let key = format!("{}  ", self.shared.key_of(id));
         Line::from(vec![
-            Span::styled(key, self.shared.theme.style(Role::Key)),
+            self.shared.theme.span(key, Role::Key),
             Span::raw(text.to_owned()),
         ])
     }

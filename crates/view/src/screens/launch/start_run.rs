@@ -139,8 +139,7 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
                 let text = format!("run not started: {reason}");
                 launch.failure = Some(text.clone());
                 launch.scroll = Cursor::default();
-                shared.complain(text);
-                Vec::new()
+                shared.complain(text)
             }
         },
     );

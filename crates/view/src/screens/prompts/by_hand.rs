@@ -115,10 +115,7 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     for (index, written) in hand.turns.iter().enumerate() {
         lines.extend((index > 0).then(Line::default));
         for message in &written.messages {
-            lines.push(Line::styled(
-                visible(&message.role).into_owned(),
-                theme.style(Role::Special),
-            ));
+            lines.push(theme.line(visible(&message.role).into_owned(), Role::Special));
             lines.extend(json::lines(theme, &message.content, &[]));
             let calls = message.tool_calls().iter();
             lines.extend(
@@ -188,9 +185,7 @@ fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>
 
 fn styled(theme: &Theme, text: &str, role: Role, width: usize) -> Vec<Line<'static>> {
     let lines = wrapped(&visible(text), width).into_iter();
-    lines
-        .map(|line| Line::styled(line, theme.style(role)))
-        .collect()
+    lines.map(|line| theme.line(line, role)).collect()
 }
 
 /// `query(sql: string): Runs a query.`
@@ -198,7 +193,7 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
     let functions = functions(definitions).unwrap_or_default();
     let mut lines = Vec::new();
     if !functions.is_empty() {
-        lines.push(Line::styled("tools", theme.style(Role::Special)));
+        lines.push(theme.line("tools", Role::Special));
     }
     for function in functions {
         let properties = function
@@ -226,11 +221,8 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
             .map_or_else(String::new, |text| format!(": {text}"));
         let text = format!("{}({}){about}", function.name, arguments.join(", "));
         let mut rows = wrapped(&visible(&text), width).into_iter();
-        lines.extend(
-            rows.next()
-                .map(|row| Line::styled(row, theme.style(Role::Accent))),
-        );
-        lines.extend(rows.map(|row| Line::styled(row, theme.style(Role::Faint))));
+        lines.extend(rows.next().map(|row| theme.line(row, Role::Accent)));
+        lines.extend(rows.map(|row| theme.line(row, Role::Faint)));
     }
     lines
 }
@@ -239,10 +231,7 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
 fn scored(theme: &Theme, score: &Score, width: usize) -> Vec<Line<'static>> {
     let (tier, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     let mut lines = vec![Line::from(vec![
-        Span::styled(
-            format!("{} {tier}", theme.tier_glyph(tier)),
-            theme.style(role),
-        ),
+        theme.span(format!("{} {tier}", theme.tier_glyph(tier)), role),
         Span::raw(format!("  reward {}", score.reward_text())),
     ])];
     lines.extend(parts(

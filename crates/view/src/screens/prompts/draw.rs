@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::editing::{EditTarget, Validity};
 use super::table_row::Column;
@@ -80,7 +80,7 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
             columns: table::titles_of(shared, columns),
             cells: Box::new(move |place| table::cells(prompts, shared, columns, place)),
         }),
-        empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
+        empty: vec![theme.line(nothing, Role::Faint)],
         ..Content::titled(format!("{count}{marked}{sort}{busy}"))
     }
 }
@@ -141,7 +141,7 @@ fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
         wraps,
     };
     Content {
-        legend: Line::from(Span::styled(text, theme.style(role))),
+        legend: Line::from(theme.span(text, role)),
         body: Body::Editor(edited),
         ..Content::titled(format!("{}{unsaved}", editing.title()))
     }

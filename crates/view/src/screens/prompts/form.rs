@@ -2,7 +2,7 @@
 //! that is computed in the background; empty fields show what is guessed.
 
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::form_fields::{Form, FormField, FormKind};
 use super::form_path::{Completed, completed};
@@ -31,7 +31,7 @@ pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec
     let form = prompts.form.as_mut()?;
     match completed(form.path()?, &shared.options.shell) {
         Completed::Nothing => form.next(),
-        Completed::Several(names) => shared.say(names.join("  ")),
+        Completed::Several(names) => return Some(shared.say(names.join("  "))),
         Completed::Text(text) => {
             form.fields.get_mut(form.cursor.index)?.field = Field::new(&text);
             return Some(typed(prompts, shared));
@@ -54,8 +54,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     };
     form.is_tried = true;
     if let Some(problem) = form.problem.clone() {
-        shared.complain(problem);
-        return Vec::new();
+        return shared.complain(problem);
     }
     match form.kind {
         FormKind::Import => form_import::submit(prompts, shared),
@@ -89,7 +88,7 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         let lines = form
             .preview
             .iter()
-            .map(|(role, text)| Line::styled(text.clone(), theme.style(*role)));
+            .map(|(role, text)| theme.line(text.clone(), *role));
         return Content::titled("preview").text(place.inside(), lines.collect(), Cursor::default());
     }
     let submit = || {
@@ -108,15 +107,15 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
     let field = |(index, field): (usize, &FormField)| {
         let here = index == form.cursor.index;
         let mut spans = vec![
-            Span::styled(if here { "▸ " } else { "  " }, theme.style(Role::Accent)),
-            Span::styled(
+            theme.span(if here { "▸ " } else { "  " }, Role::Accent),
+            theme.span(
                 format!("{:<LABEL_COLUMNS$} ", field.label),
-                theme.style(if here { Role::Title } else { Role::Text }),
+                if here { Role::Title } else { Role::Text },
             ),
         ];
         spans.extend(field.field.line(theme, columns, here).spans);
         if field.field.text().is_empty() && !field.guess.is_empty() {
-            spans.push(Span::styled(field.guess.clone(), theme.style(Role::Faint)));
+            spans.push(theme.span(field.guess.clone(), Role::Faint));
         }
         (Some(index), Line::from(spans))
     };
@@ -125,8 +124,8 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         .get(form.cursor.index)
         .map_or("", |field| field.help);
     let below = [
-        Line::styled(format!("{mark}{text}"), theme.style(role)),
-        Line::styled(help, theme.style(Role::Faint)),
+        theme.line(format!("{mark}{text}"), role),
+        theme.line(help, Role::Faint),
     ];
     let lines = form
         .fields

@@ -256,8 +256,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     let (set, shares) = match shares_of(form.text("set")) {
         Ok(shares) => shares,
         Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
+            return shared.complain(problem);
         }
     };
     let mut words = vec!["dataset".to_owned(), "import".to_owned()];

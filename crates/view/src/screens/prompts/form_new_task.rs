@@ -182,8 +182,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     let (sources, folder) = match sources_of(form, shared) {
         Ok(sources) => sources,
         Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
+            return shared.complain(problem);
         }
     };
     let words = ["task", "new", &sources.name].map(str::to_owned);
@@ -223,10 +222,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
                 commands.push(Command::GoTo(Screen::Schema));
                 commands
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![create.like(line)]

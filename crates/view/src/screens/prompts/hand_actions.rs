@@ -134,10 +134,7 @@ pub(super) fn call(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
             let what = format!("{} runs", visible(&names.join(", ")));
             send(hand, shared, what, move |talk| talk.call(calls))
         }
-        Some(Err(why)) => {
-            shared.complain(why);
-            Vec::new()
-        }
+        Some(Err(why)) => shared.complain(why),
         None => Vec::new(),
     }
 }

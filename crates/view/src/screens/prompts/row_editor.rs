@@ -27,8 +27,7 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         .filter(|editing| editing.is_changed())
     {
         let title = editing.title();
-        shared.complain(format!("{title} is unsaved: save or discard it first"));
-        return Vec::new();
+        return shared.complain(format!("{title} is unsaved: save or discard it first"));
     }
     let mut commands = drafts::store(prompts, shared);
     prompts.template = None;
@@ -234,8 +233,7 @@ pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> 
                 "discard",
                 close,
             );
-            shared.popup = Some(Popup::Confirm(ask));
-            Vec::new()
+            shared.open_popup(Popup::Confirm(ask))
         }
         _ => close(prompts, shared),
     }

@@ -124,12 +124,10 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     );
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
-        shared.complain(why);
-        return Vec::new();
+        return shared.complain(why);
     }
     if preview.changed == 0 {
-        shared.complain("not saved: the template changes no row");
-        return Vec::new();
+        return shared.complain("not saved: the template changes no row");
     }
     let sentence = format!(
         "The template changes {} of {} rows. {} undoes it.",
@@ -146,6 +144,5 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
             save::edit_rows(prompts, shared, &text, entries)
         },
     );
-    shared.popup = Some(Popup::Confirm(ask));
-    Vec::new()
+    shared.open_popup(Popup::Confirm(ask))
 }

@@ -45,8 +45,7 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
-        shared.complain(why);
-        return Vec::new();
+        return shared.complain(why);
     }
     let (made, file) = (rewrite_of(&open, editing), editing.file.path.clone());
     write(prompts, shared, made, Done::Files("saved"), Some(file))
@@ -238,8 +237,7 @@ pub(super) fn edit_rows(
     let template = match RowTemplate::parse(template) {
         Ok(template) => template,
         Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
+            return shared.complain(problem);
         }
     };
     let rewrite: Rewrite = Box::new(move |read| {
@@ -351,7 +349,9 @@ pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
                     prompts.undo.retain(|file| file.change != last);
                     shared.say(format!("change undone: {names}"));
                 }
-                Err(error) => shared.complain(error),
+                Err(error) => {
+                    shared.complain(error);
+                }
             }
             let folder = shared.task.as_ref().and_then(|open| {
                 open.task
@@ -405,8 +405,7 @@ fn write(
     let (rewrite, select) = match made {
         Ok(made) => made,
         Err(error) => {
-            shared.complain(error);
-            return Vec::new();
+            return shared.complain(error);
         }
     };
     let data = shared.options.data.clone();
@@ -537,10 +536,7 @@ pub(super) fn outside(
                 });
                 commands
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     )]
 }

@@ -81,8 +81,7 @@ pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         columns.push(field.clone());
     }
     if columns.is_empty() {
-        shared.complain("keep at least one column");
-        return Vec::new();
+        return shared.complain("keep at least one column");
     }
     let commands = set(shared, Some(columns));
     go_to(runs, shared, &field);
@@ -144,7 +143,7 @@ fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
 
 pub(super) fn content<'a>(runs: &Runs, shared: &'a Shared, width: usize) -> Content<'a> {
     let theme = &shared.theme;
-    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
+    let key = |id| theme.span(shared.key_of(id), Role::Key);
     let keys = Line::from(vec![
         key("runs.columns.toggle"),
         Span::raw(" show or hide  "),

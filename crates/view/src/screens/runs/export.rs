@@ -64,15 +64,14 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                     match outcome {
                         Ok(count) => shared.say(format!("tags of {} saved", counted(count, "run"))),
                         Err(error) => shared.complain(error),
-                    }
+                    };
                     shared.look_for_runs()
                 },
             );
             vec![change.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(wrong_tags)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong_tags)))
 }
 
 fn wrong_tags(text: &str) -> Option<String> {
@@ -107,7 +106,7 @@ fn export(
             .to_string_lossy()
             .into_owned()
     };
-    shared.popup = Some(match chosen.as_slice() {
+    shared.open_popup(match chosen.as_slice() {
         [run] => {
             let run = run.clone();
             let of_file = {
@@ -157,15 +156,14 @@ fn export(
                 },
             ))
         }
-    });
-    Vec::new()
+    })
 }
 
 /// Exports the chosen runs as TensorBoard event files. One that is there is this run's, and is renewed.
 pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let (chosen, here) = (runs.chosen(shared), shared.options.here.clone());
     let proposed = here.join("tensorboard").display().to_string();
-    shared.popup = Some(Popup::Ask(Ask::new(
+    shared.open_popup(Popup::Ask(Ask::new(
         "Export",
         "Log folder of TensorBoard:",
         &proposed,
@@ -194,8 +192,7 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
             };
             vec![Work::once("runs.export", write, report).like(line)]
         },
-    )));
-    Vec::new()
+    )))
 }
 
 /// `runs export` into a file, or as HTML of several runs into a folder.
@@ -239,15 +236,14 @@ pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         .map(|cells: Vec<String>| report::csv_line(&cells))
         .collect();
     let none = |_: &Path| None;
-    shared.popup = Some(export::ask(
+    shared.open_popup(export::ask(
         shared,
         "File:",
         "runs.csv",
         "runs.export",
         none,
         move || Ok(Page::masked(&text)),
-    ));
-    Vec::new()
+    ))
 }
 
 /// Copies a checkpoint, by default the best, into a folder of its own.
@@ -302,8 +298,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             vec![promote.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong_promotion)))
 }
 
 fn wrong_promotion(text: &str) -> Option<String> {

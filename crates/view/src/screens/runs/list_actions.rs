@@ -132,13 +132,12 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         let by = index.checked_sub(1).and_then(|at| fields.get(at));
         regroup(runs, shared, by.map(|(by, _)| by.clone()))
     };
-    shared.popup = Some(Popup::Pick(Pick::new(
+    shared.open_popup(Popup::Pick(Pick::new(
         "Group runs by",
         entries,
         now,
         chosen,
-    )));
-    Vec::new()
+    )))
 }
 
 const NO_GROUPS: &str = "no groups";
@@ -195,8 +194,7 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             check_name(name.trim())
         }
     };
-    shared.popup = Some(Popup::Ask(question.checked(wrong)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong)))
 }
 
 pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
@@ -265,8 +263,7 @@ pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         Vec::new()
     };
     let pick = Pick::new("Sort runs by", entries, now.unwrap_or(0), chosen);
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }
 
 /// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
@@ -291,10 +288,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
         },
         |_: &mut Runs, shared, evals| match evals {
             Ok(evals) => vec![Command::Compare(evals)],
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![Command::GoTo(Screen::Eval), compare.like(line)]
@@ -312,23 +306,20 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(RunComparison::for_reports(&reports).page(Vec::new()))
         },
-        |_: &mut Runs, shared, page| {
-            match page {
-                Ok(_) if shared.takes_text() => {
-                    let key = shared.key_of("runs.compare");
-                    shared.complain(format!("comparison ready: press {key} again to show it"));
-                }
-                Ok(page) => {
-                    let page = PageLines {
-                        theme: &shared.theme,
-                        columns: usize::MAX,
-                    }
-                    .lines(&page);
-                    shared.popup = Some(Popup::Page(Page::new("Run comparison", page)));
-                }
-                Err(error) => shared.complain(error.to_string()),
+        |_: &mut Runs, shared, page| match page {
+            Ok(_) if shared.takes_text() => {
+                let key = shared.key_of("runs.compare");
+                shared.complain(format!("comparison ready: press {key} again to show it"))
             }
-            Vec::new()
+            Ok(page) => {
+                let page = PageLines {
+                    theme: &shared.theme,
+                    columns: usize::MAX,
+                }
+                .lines(&page);
+                shared.open_popup(Popup::Page(Page::new("Run comparison", page)))
+            }
+            Err(error) => shared.complain(error.to_string()),
         },
     );
     vec![work.like(line)]
@@ -340,10 +331,7 @@ pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
         unpack_recording,
         |_: &mut Runs, shared, unpacked| match unpacked {
             Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
-            Err(error) => {
-                shared.complain(error.to_string());
-                Vec::new()
-            }
+            Err(error) => shared.complain(error.to_string()),
         },
     )]
 }

@@ -67,19 +67,16 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "runs.remove",
         measure,
-        move |_: &mut Runs, shared, found| {
-            match found {
-                // A `y` typed for something else must not be the answer.
-                Ok(_) if shared.keys != keys => {
-                    let key = shared.key_of("runs.remove");
-                    shared.complain(format!(
-                        "delete cancelled: other keys were pressed; press {key} again"
-                    ))
-                }
-                Ok(prepared) => confirm(shared, prepared),
-                Err(error) => shared.complain(error),
+        move |_: &mut Runs, shared, found| match found {
+            // A `y` typed for something else must not be the answer.
+            Ok(_) if shared.keys != keys => {
+                let key = shared.key_of("runs.remove");
+                shared.complain(format!(
+                    "delete cancelled: other keys were pressed; press {key} again"
+                ))
             }
-            Vec::new()
+            Ok(prepared) => confirm(shared, prepared),
+            Err(error) => shared.complain(error),
         },
     )]
 }
@@ -100,7 +97,7 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
     })
 }
 
-fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
+fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
     let rows = shared.runs.listing.entries();
     let row = |run: &RemovableRun| {
@@ -165,7 +162,7 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
         count => format!("Delete {count} runs?"),
     };
     let paths: Vec<PathBuf> = prepared.into_iter().map(|run| run.path).collect();
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         title,
         text,
         "delete",
@@ -181,13 +178,13 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
                         Some(error) if done.is_empty() => shared.complain(error),
                         Some(error) => shared.complain(format!("{done}; {error}")),
                         None => shared.say(done),
-                    }
+                    };
                     shared.look_for_runs()
                 },
             );
             vec![delete.like(line)]
         },
-    )));
+    )))
 }
 
 /// `40 steps, 99.0% valid, 3 checkpoints, `

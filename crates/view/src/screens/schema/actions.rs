@@ -259,10 +259,7 @@ const ACTIONS: &[Action] = &[
         "",
         &["g"],
         IN_EDITOR,
-        |schema, shared| {
-            navigate::jump(schema, shared, (0, schema.editor.cursor().1));
-            Vec::new()
-        },
+        |schema, shared| navigate::jump(schema, shared, (0, schema.editor.cursor().1)),
     ),
     Action::new(
         "schema.last",
@@ -272,8 +269,7 @@ const ACTIONS: &[Action] = &[
         IN_EDITOR,
         |schema, shared| {
             let last = schema.editor.lines().len().saturating_sub(1);
-            navigate::jump(schema, shared, (last, schema.editor.cursor().1));
-            Vec::new()
+            navigate::jump(schema, shared, (last, schema.editor.cursor().1))
         },
     ),
     Action::new(
@@ -471,24 +467,22 @@ fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
     let title = format!("Save invalid {}?", shared.draft.name());
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         title,
         text,
         "save anyway",
         |_: &mut Schema, shared| file::save(shared),
-    )));
-    Vec::new()
+    )))
 }
 
 fn revert(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = "Unsaved edits are lost (undo restores them in this session).";
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Revert to saved?",
         text,
         "revert",
         file::revert,
-    )));
-    Vec::new()
+    )))
 }
 
 /// Leaves the innermost of: the list of completions, the selection and the search, typing.
@@ -537,22 +531,15 @@ fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         .as_ref()
         .is_some_and(|task| task.schema().is_none())
     {
-        shared.complain("only a JSON Schema can be formatted");
-        return Vec::new();
+        return shared.complain("only a JSON Schema can be formatted");
     }
     match crate::score::json::format(&schema.editor.text()) {
-        Ok(text) if text == schema.editor.text() => {
-            shared.say("already formatted");
-            Vec::new()
-        }
+        Ok(text) if text == schema.editor.text() => shared.say("already formatted"),
         Ok(text) => {
             schema.editor.replace(&text);
             after(schema, shared, Effect::Edited)
         }
-        Err(error) => {
-            shared.complain(format!("cannot format: {error}"));
-            Vec::new()
-        }
+        Err(error) => shared.complain(format!("cannot format: {error}")),
     }
 }
 

@@ -166,10 +166,7 @@ impl Completion {
             let gap = " ".repeat((labels + 2).saturating_sub(item.label.width()));
             Line::from(vec![
                 Span::raw(format!("{}{gap}", visible(&item.label))),
-                Span::styled(
-                    visible(&item.detail).into_owned(),
-                    theme.style(Style::Faint),
-                ),
+                theme.span(visible(&item.detail).into_owned(), Style::Faint),
             ])
         };
         Content::titled(count).list(List {

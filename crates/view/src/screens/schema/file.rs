@@ -215,10 +215,9 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     if draft.is_changed() {
         draft.theirs = Some(text);
         let key = shared.key_of("screen.schema");
-        shared.complain(format!(
+        return shared.complain(format!(
             "{name} changed on disk while you have unsaved edits: choose a version on Schema ({key})"
         ));
-        return Vec::new();
     }
     draft.saved.clone_from(&text);
     let saved = compile_saved(draft);
@@ -249,10 +248,7 @@ pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Comma
                 shared.say("text loaded from $EDITOR, unsaved");
                 replaced(schema, shared, text)
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![read]
@@ -326,10 +322,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 commands
             }
             Err(SaveError::Changed(theirs)) => on_disk(schema, shared, theirs),
-            Err(SaveError::Failed(error)) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(SaveError::Failed(error)) => shared.complain(error),
         },
     );
     vec![work]
@@ -353,14 +346,12 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     }) {
         Some(Ok(all)) => all,
         Some(Err(error)) => {
-            shared.complain(error.to_string());
-            return Vec::new();
+            return shared.complain(error.to_string());
         }
         None => return Vec::new(),
     };
     if all.iter().all(|trust| trust.is_trusted) {
-        shared.say("trusted already");
-        return Vec::new();
+        return shared.say("trusted already");
     }
     let is_program = |trust: &Trust| trust.server.is_none();
     let subject = all
@@ -410,7 +401,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             match all.iter().try_for_each(|trust| trust.set(true)) {
                 Ok(()) => shared.say(format!("trusted: {counts}")),
                 Err(error) => shared.complain(error.to_string()),
-            }
+            };
             vec![
                 compile(&shared.draft),
                 compile_saved(&shared.draft),
@@ -418,8 +409,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             ]
         },
     );
-    shared.popup = Some(Popup::Confirm(confirm));
-    Vec::new()
+    shared.open_popup(Popup::Confirm(confirm))
 }
 
 pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {

@@ -104,8 +104,7 @@ impl Screen for Schema {
         shared.complain(format!(
             "press {} to edit, then paste",
             shared.key_of("schema.type")
-        ));
-        Vec::new()
+        ))
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {

@@ -306,8 +306,7 @@ const ACTIONS: &[Action] = &[
                 ),
                 Err(why) => why,
             };
-            shared.say(text);
-            Vec::new()
+            shared.say(text)
         },
     ),
     Action::new(
@@ -522,11 +521,10 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         .flat_map(|(set, rows)| rows.iter().flatten().map(move |row| (*set, row)))
         .collect();
     if rows.is_empty() {
-        shared.complain(format!(
+        return shared.complain(format!(
             "the task has no prompts: see Prompts ({})",
             shared.key_of("screen.prompts")
         ));
-        return Vec::new();
     }
     let entry = |(row, id): (&(PromptSet, &PromptRow), &String)| {
         let last = row
@@ -565,8 +563,7 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
             source::load(scores, shared)
         },
     );
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }
 
 /// Bytes of a prompt shown in the list.

@@ -126,8 +126,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let plan = match plan(scores, shared) {
         Ok(plan) => plan,
         Err(why) => {
-            shared.complain(why);
-            return Vec::new();
+            return shared.complain(why);
         }
     };
     let (task, task_name) = plan.task;

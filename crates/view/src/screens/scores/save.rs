@@ -74,8 +74,7 @@ pub(super) fn save(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
             let (home, path) = match outcome {
                 Ok(done) => done,
                 Err(error) => {
-                    shared.complain(error);
-                    return Vec::new();
+                    return shared.complain(error);
                 }
             };
             let count = counted(saved.len(), "completion");

@@ -408,12 +408,11 @@ pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Com
     let (id, has_ended) = (short_id(&run.id()).to_owned(), run.status().is_ended());
     if scores.source == Source::Step && scores.step == 0 && !has_ended {
         scores.step = scores.loaded_step;
-        shared.say(format!(
+        return shared.say(format!(
             "step {} stays, {} follows again",
             scores.step,
             shared.key_of("scores.follow")
         ));
-        return Vec::new();
     }
     scores.step = 0;
     shared.say(match has_ended {

@@ -172,7 +172,7 @@ impl Raster {
 
 fn span(theme: &Theme, text: String, role: Option<Role>) -> Span<'static> {
     match role {
-        Some(role) => Span::styled(text, theme.style(role)),
+        Some(role) => theme.span(text, role),
         None => Span::raw(text),
     }
 }

@@ -101,16 +101,16 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
     let digits = gutter(editor.lines().len()) - 3;
     if !is_start {
         let mark = format!("{:>digits$}   ", "↪");
-        return Line::styled(mark, theme.style(Role::Faint));
+        return theme.line(mark, Role::Faint);
     }
     let here = row == editor.cursor().0 && look.focused;
-    let number = Span::styled(
+    let number = theme.span(
         format!("{:>digits$}", row + 1),
-        theme.style(if here { Role::Accent } else { Role::Faint }),
+        if here { Role::Accent } else { Role::Faint },
     );
     let mark = match fault_of(look, row) {
-        Some(fault) if fault.is_error => Span::styled(" ✗ ", theme.style(Role::Bad)),
-        Some(_) => Span::styled(" ▲ ", theme.style(Role::Warning)),
+        Some(fault) if fault.is_error => theme.span(" ✗ ", Role::Bad),
+        Some(_) => theme.span(" ▲ ", Role::Warning),
         None => Span::raw("   "),
     };
     Line::from(vec![number, mark])
@@ -181,7 +181,7 @@ fn text(
         }
     }
     if is_cut {
-        spans.push(Span::styled("›", look.theme.style(Role::Faint)));
+        spans.push(look.theme.span("›", Role::Faint));
     }
     let room = shown.end.saturating_sub(column.max(shown.start) + 2);
     spans.extend(
@@ -198,13 +198,13 @@ fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'
     } else {
         fault.message.clone()
     };
-    Some(Span::styled(
+    Some(look.theme.span(
         format!("  {short}"),
-        look.theme.style(if fault.is_error {
+        if fault.is_error {
             Role::Bad
         } else {
             Role::Warning
-        }),
+        },
     ))
 }
 
