@@ -31,7 +31,7 @@ macro_rules! eprintln {
 static LOST: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Where this thread prints instead of standard output and standard error.
+    /// Buffers that replace standard output and standard error of this thread.
     static CAPTURED: RefCell<Option<[Buffer; 2]>> = const { RefCell::new(None) };
 }
 

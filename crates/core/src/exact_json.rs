@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::json_number::Number;
 
-/// The only key of an object that stands for a number.
+/// The only key of an object that represents a number.
 const MARK: &str = "$exact number";
 /// Shorter literals without an exponent are exact.
 const MIN_LOSSY_LENGTH: usize = 16;
@@ -50,7 +50,7 @@ pub fn unmark(text: String) -> String {
     written + rest
 }
 
-/// The number that a value stands for, if it is a marked one.
+/// The number that a value represents, if it is a marked one.
 pub fn marked_number(value: &Value) -> Option<Number<'_>> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
     let text = members.get(MARK)?.as_str()?;

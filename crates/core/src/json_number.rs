@@ -8,7 +8,7 @@ pub struct Number<'t> {
     text: &'t str,
 }
 
-/// Exponents beyond this are not written out: nobody divides such a number.
+/// Larger exponents are not written out: such numbers are not divided.
 const MAX_WRITTEN_EXPONENT: i64 = 5_000;
 
 impl<'t> Number<'t> {

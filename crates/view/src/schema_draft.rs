@@ -50,7 +50,7 @@ pub struct ExpectedAnswers {
     pub total: usize,
     pub checked: usize,
     pub rejected: usize,
-    /// Of each row, in the order of the sets and their rows.
+    /// Expected answers in the order of the sets and their rows.
     pub rows: Vec<Expected>,
     /// Why the first invalid answer of each class is invalid.
     pub reasons: BTreeMap<FailureClass, String>,

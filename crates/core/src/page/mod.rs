@@ -86,7 +86,7 @@ pub enum Cell {
     Rate {
         value: f64,
         interval: Option<[f64; 2]>,
-        /// Where it differs from that of the table.
+        /// Sample size, if it differs from the table's.
         n: Option<usize>,
     },
     Seconds(f64),

@@ -10,7 +10,7 @@ use crate::facts::Tier;
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::page::{Bar, Block, Cell, Fact, Level, Row, Table};
 
-/// Of a run that does not fit, `fits`, `why` and `memory`; of one on a Slurm partition, nothing that depends on its speed.
+/// A run that does not fit has only `fits`, `why` and `memory`; one on a Slurm partition has nothing that depends on speed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Forecast {
@@ -42,10 +42,10 @@ pub struct Forecast {
     /// Keys without their default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differences: Option<Vec<Difference>>,
-    /// Of sampled groups of the only task.
+    /// Learnability by sampled groups, if there is one task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<SignalReport>,
-    /// Of each of several tasks.
+    /// The same by task, if there are several.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub signals: std::collections::BTreeMap<String, SignalReport>,
     #[serde(skip)]

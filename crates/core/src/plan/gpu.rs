@@ -33,7 +33,7 @@ pub const GPU_DRAFTED_ROWS: usize = 256;
 /// An allowance, not measured: a GPU's share of what NCCL allocates to communicate.
 const NCCL_BYTES: usize = 1 << 30;
 
-/// Of the states of the gated delta rule: each token rounds them.
+/// States of the gated delta rule are f32: each token rounds them.
 const STATE_BYTES: usize = 4;
 
 /// The residual stream is f32 even in bf16 models.
@@ -394,7 +394,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         let packed = adapted.chunk_by(|one, next| one.role == next.role);
         packed.map(joined).sum::<usize>()
     });
-    // Those of experts stand once more as they are.
+    // Those of experts are also kept as they are.
     let of_experts = if config.lora_experts {
         rank * ModelShape::from_config(model).expert_lora_per_rank
     } else {
@@ -417,7 +417,7 @@ fn rollout(
         config.max_completion_tokens,
     );
     let trained = trainable_parameters(model, config);
-    // With less than the whole GPU a rollout that runs out of memory goes on with smaller caches.
+    // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
     let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
@@ -435,7 +435,7 @@ fn rollout(
         };
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
-        // Those with tools go on in the cache, where replies are read as tokens of passes.
+        // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {
             (longest, GPU_DRAFTED_ROWS)
         } else {

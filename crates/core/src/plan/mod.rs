@@ -48,7 +48,7 @@ pub struct DataShape {
     pub turns: usize,
     pub eval_rows: usize,
     pub test_rows: usize,
-    /// Of a teacher beside the student; 0 without one.
+    /// Parameters of a teacher loaded with the student; 0 without one.
     pub teacher_parameters: usize,
     /// As of [`CompletionLengths`]; `max_completion_tokens` if unknown.
     pub mean_completion_tokens: f64,

@@ -85,7 +85,7 @@ pub struct Preflight {
     pub notes: Vec<String>,
 }
 
-/// What is known of a run before it starts; a check whose fact is `None` is skipped.
+/// Facts about a run before it starts; a check whose fact is `None` is skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.

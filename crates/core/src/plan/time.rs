@@ -16,7 +16,7 @@ pub struct GpuLimits {
 }
 
 /// How much slower than measured an upper bound takes a machine to be. Its speed is measured in seconds, over short
-/// completions, and steps of full length were up to 7% slower on two cores; the rest is for what else it does meanwhile.
+/// completions, and steps of full length were up to 7% slower on two cores; the rest is for its other work.
 const BOUND_MARGIN: f64 = 1.2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

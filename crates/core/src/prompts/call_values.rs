@@ -10,7 +10,7 @@ use crate::text::Message;
 
 /// Words of a text value, at most.
 const MAX_WORDS: usize = 6;
-/// Of a prompt or a reply; longer ones are cut.
+/// Words read from a prompt or a reply; longer ones are truncated.
 const MAX_READ_WORDS: usize = 200;
 const MAX_TEXT_CHARS: usize = 200;
 /// Calls of one function, at most.

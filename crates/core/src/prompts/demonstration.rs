@@ -101,7 +101,7 @@ fn is_same(reply: &str, recorded: &str) -> bool {
         || value(reply).is_some_and(|reply| Some(reply) == value(recorded))
 }
 
-/// The rows whose demonstrations are not as they are recorded, the first with its reason. Of many rows so many are tried,
+/// The rows whose demonstrations differ from what the tools reply, the first with its reason. Of many rows so many are tried,
 /// spread evenly: each takes processes of the task's tools.
 pub(super) fn failing_demonstrations(
     task: &Task,

@@ -12,7 +12,7 @@ use crate::score::{Scorer, Task, Tier};
 
 /// Rows tried: each opens the tools three times.
 pub(super) const MAX_ROWS: usize = 20;
-/// Where that starts programs.
+/// Limit if each conversation starts programs.
 const MAX_ROWS_WITH_PROGRAMS: usize = 4;
 /// Calls of the same function with the same arguments.
 const REPEATED: usize = 3;

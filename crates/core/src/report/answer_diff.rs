@@ -176,7 +176,7 @@ impl Versus {
         }
     }
 
-    /// Where comments on this comparison are written: beside its last eval.
+    /// The folder for comments on this comparison: that of its last eval.
     pub fn comments_folder(&self) -> &Path {
         self.evals
             .last()
@@ -208,7 +208,7 @@ impl Versus {
             .collect()
     }
 
-    /// Compares evals; a single one stands alone.
+    /// Compares evals; a single one has no pairs.
     ///
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].

@@ -329,7 +329,7 @@ fn same_task(
 }
 
 /// # Errors
-/// Where no prompt is in both.
+/// Fails if no prompt is in both.
 fn compared(
     set: &str,
     first: &[EvalRecord],

@@ -194,7 +194,7 @@ fn alert_level(alert: &Alert) -> Level {
 
 fn end_level(end: &End) -> Level {
     match end.status {
-        // All steps done is no success yet: the outcome is beside it.
+        // Finishing all steps is not success; the outcome is reported separately.
         Status::Finished => Level::Info,
         Status::Failed => Level::Error,
         status if status.is_stopped(Some(&end.cause)) => Level::Info,

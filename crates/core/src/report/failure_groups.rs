@@ -287,7 +287,7 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
     }
 }
 
-/// Values that are no objects or arrays.
+/// Values other than objects and arrays.
 fn values(row: &PromptRow) -> Vec<(GroupKind, String, String)> {
     let of_row = row.fields.other().iter();
     let expected = row.expected.as_ref().map(expected_target);

@@ -187,7 +187,7 @@ fn cost(report: &Report, price: Option<f64>) -> String {
     table(&["", ""].map(str::to_owned), &rows, "ll")
 }
 
-/// What other servers have to be told, for prompts as in training: by default they let templates think.
+/// Settings with which other servers render prompts as in training: by default they let templates think.
 fn template_kwargs(report: &Report) -> Map<String, Value> {
     let Ok(task) = Task::load(&report.directory.first_task_path()) else {
         return Map::new();

@@ -9,7 +9,7 @@ const MAX_PADDED: usize = 120;
 
 struct Column {
     title: &'static str,
-    /// Where not all columns fit, the last ones by this are left out.
+    /// Columns with the highest numbers are omitted first if not all fit.
     order: usize,
     cells: Vec<String>,
 }

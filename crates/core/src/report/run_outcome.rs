@@ -24,7 +24,7 @@ pub struct RunOutcome {
     /// The standing alert of a policy that is lost: `collapsed` or `diverged`.
     ruin: Option<&'static str>,
     ended: bool,
-    /// Of each of several tasks, by name; the run's own evals are then none.
+    /// Outcomes by task in a run of several, which then has no evals of its own.
     tasks: Vec<(String, RunOutcome)>,
 }
 
@@ -127,7 +127,7 @@ impl RunOutcome {
         }
     }
 
-    /// Of each task; of the only one with an empty name.
+    /// Outcome of each task; the only one has an empty name.
     pub fn by_task(&self) -> Vec<(&str, &Self)> {
         match self.tasks.as_slice() {
             [] => vec![("", self)],

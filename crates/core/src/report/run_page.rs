@@ -1,4 +1,4 @@
-//! What is said of one run, besides its curves and its answers.
+//! The report of one run, without curves and answers.
 
 use super::eval_pair::{TaskSection, result_page};
 use super::event_text::alert_text;
@@ -128,7 +128,7 @@ impl RunRow {
     }
 }
 
-/// Where it came from, how far it is, the verdict against the base, open alerts.
+/// Origin, progress, verdict against the base, open alerts.
 pub(super) fn summary(report: &Report) -> Vec<Block> {
     let file = report.directory.file();
     let about = format!(

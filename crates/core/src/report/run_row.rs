@@ -227,7 +227,7 @@ impl RunRow {
         found
     }
 
-    /// Of several tasks that with the lowest rate of valid completions, then of exact ones: a mean would hide it.
+    /// The task with the lowest valid rate, then exact rate: a mean over tasks would hide it.
     fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
         let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
         let order = |one: &EvalSummary, other: &EvalSummary| {
@@ -240,8 +240,7 @@ impl RunRow {
             .min_by(|(_, _, one), (_, _, other)| order(one, other))
     }
 
-    /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
-    /// step, without an eval.
+    /// Set and step of `valid` and `exact`; without an eval `train`, the training completions of the last step.
     pub fn measured_on(&self) -> Option<(&str, u64)> {
         let trained = || {
             self.metric("tiers/valid", false)

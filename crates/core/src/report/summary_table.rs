@@ -153,8 +153,8 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     rows
 }
 
-/// The calls that the model wrote: the share p that is valid, and of conversations with k calls and more those whose
-/// first k are, beside p^k, which it were if calls were independent.
+/// Valid calls: their share p, and the share of conversations with at least k calls whose first k are valid, next to p^k,
+/// the rate expected if calls were independent.
 pub fn call_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let calls: Vec<Option<&ValidCalls>> = evals
         .iter()
@@ -228,7 +228,7 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     fn log_prob(found: &EndpointSummary) -> Option<Cell> {
         let LogProbs { mean, answers, .. } = found.logprobs.unwrap_or_default();
         let mean = Cell::Number(mean?, 3);
-        // A mean over some of the answers is no mean of all.
+        // The mean covers only some of the answers.
         Some(match answers < found.answers {
             true => Cell::Noted(Box::new(mean), format!("{answers} of {}", found.answers)),
             false => mean,

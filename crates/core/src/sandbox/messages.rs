@@ -32,7 +32,7 @@ pub(super) struct Launch {
     pub(super) visible: Vec<PathBuf>,
     /// A folder in `folder` that it may change.
     pub(super) writable: Option<PathBuf>,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub(super) memory_mib: u64,
     pub(super) max_processes: u64,
     /// Whether it gets a loopback port in its network, passed after [`Reply::Started`].

@@ -84,7 +84,7 @@ pub(crate) struct Sandbox {
     pub(crate) visible: Vec<PathBuf>,
     /// A folder among its own files that it may change.
     pub(crate) writable: Option<PathBuf>,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: [`MAX_PROCESSES`].
     pub(crate) max_processes: Option<u64>,

@@ -115,7 +115,7 @@ fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
             let body = rest[kind.len() + "PRIVATE KEY".len()..]
                 .trim_start_matches(" BLOCK")
                 .strip_prefix("-----")?;
-            // A mere mention of the line, without a body, is no key.
+            // The line alone, without a body, is not a key.
             let letters = body
                 .chars()
                 .take(200)

@@ -15,7 +15,7 @@ pub struct Setting {
     /// In a study: the chart that shows the setting.
     #[serde(default)]
     pub group: String,
-    /// The setting of whose run with the same seed this one continues the result.
+    /// The setting whose result this one continues, seed by seed.
     #[serde(default)]
     pub after: Option<usize>,
     /// The step after which halving stopped it.
@@ -234,7 +234,7 @@ mod tests {
             &["stop_when="],
             &[],
         );
-        // A path is no range.
+        // A path is not a range.
         check(
             &["base_model=../a,../b"],
             &[("base_model", &["../a", "../b"])],

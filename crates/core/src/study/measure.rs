@@ -81,7 +81,7 @@ pub struct MeasuredRun {
     pub total_steps: Option<u64>,
     /// The metric on the eval set by step, finite; step 0 is the base.
     pub curve: Vec<(u64, f64)>,
-    /// Of the last eval on the eval set.
+    /// Rates of the last eval on the eval set.
     pub latest: Option<LatestRates>,
     /// The step and the metric of the best checkpoint, by the run's `keep_best_by`.
     pub best: Option<(u64, f64)>,

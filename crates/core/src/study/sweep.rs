@@ -121,7 +121,7 @@ impl Sweep {
         seeds.iter().flat_map(of_seed).collect()
     }
 
-    /// The name of a run, by which a run is found again whose start was not recorded.
+    /// A run's name, which also finds a run whose start was not recorded.
     pub fn run_name(&self, index: usize) -> String {
         format!("{}-{:03}", self.name, index + 1)
     }

@@ -519,7 +519,7 @@ impl SweepTable {
     }
 }
 
-/// Among the settings that finished every seed; ties go to the first.
+/// The best setting that finished every seed; the first one of a tie.
 fn best_of(rows: &[SettingRow]) -> Option<usize> {
     let finished = rows.iter().enumerate().filter(|(_, row)| row.is_finished());
     finished

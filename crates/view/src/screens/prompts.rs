@@ -113,7 +113,7 @@ pub struct Chat {
     pub entry: Entry,
     /// Lines of pieces, each a special token or not; or why the template rejects the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
-    /// Where the tokens of the prompt go; `None` without a tokenizer.
+    /// `None` without a tokenizer.
     pub tokens: Option<TokenUse>,
     /// Why the expected answer is invalid, by the schema in the editor.
     pub invalid: Option<String>,
@@ -123,7 +123,7 @@ pub struct Chat {
     pub prompt: String,
 }
 
-/// Where the tokens of a prompt go, and the room that they leave.
+/// Tokens of a prompt by part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TokenUse {
     pub prompt: usize,

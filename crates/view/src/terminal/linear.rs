@@ -239,7 +239,7 @@ fn changed_lines<'a>(
     moved.into_iter().map(|index| &now.lines[index]).collect()
 }
 
-/// A text without the times in it: that only time has passed is no news.
+/// A text without times, whose change alone is not printed.
 fn without_times(text: &str) -> String {
     static TIMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"\d+(\.\d+)? ?(ms|[smhdw]|kB/s)\b|\b\d\d:\d\d(:\d\d)?\b").ok()

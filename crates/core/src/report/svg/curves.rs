@@ -1,4 +1,4 @@
-//! Charts of several runs as one SVG file that stands alone.
+//! Charts of several runs as one self-contained SVG file.
 
 use std::fmt::Write;
 

@@ -100,7 +100,7 @@ impl Worker {
     }
 
     /// Waits in `slots` for `count` of `devices` and shows this in the run's state; calls `on_wait`
-    /// with a message whenever it changes. `None`: the run was stopped meanwhile and has ended.
+    /// with a message whenever it changes. `None`: the run was stopped while waiting.
     ///
     /// # Errors
     /// [`RunError`] of the slots or of a full disk.

@@ -1,4 +1,4 @@
-//! A run's display name, in a file of its own; it stands for the name in `run.toml`, which never changes.
+//! A run's display name, in its own file; it replaces the name in `run.toml`, which never changes.
 
 use std::path::{Path, PathBuf};
 

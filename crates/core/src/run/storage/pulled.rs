@@ -9,7 +9,7 @@ use crate::files;
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
 
-/// Beside the runs; a folder of runs lists no name that begins with a dot.
+/// A file next to the runs; listings skip names that begin with a dot.
 const MARK: &str = ".pulled.json";
 
 /// The source that a folder's runs were copied from.

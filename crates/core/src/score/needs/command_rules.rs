@@ -23,7 +23,7 @@ pub struct CommandRules {
     pub processes: usize,
     /// Limit per answer.
     pub seconds: f64,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub max_processes: Option<u64>,

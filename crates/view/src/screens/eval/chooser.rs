@@ -73,7 +73,7 @@ fn about(row: &RunRow) -> String {
     parts.map(|part| format!("  {part}")).collect()
 }
 
-/// Of an eval outside of runs: `  invoice  base valid 30.0%`.
+/// Describes an eval outside of runs: `  invoice  base valid 30.0%`.
 fn about_eval(folder: &Path) -> String {
     let result = result(folder);
     let task = result["task"].as_str().unwrap_or_default();

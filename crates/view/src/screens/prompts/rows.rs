@@ -186,7 +186,7 @@ struct Query {
     groups: Vec<Group>,
     filter: String,
     sort: (Column, bool),
-    /// Of each entry, if the rows are sorted by them.
+    /// Solve rates by entry; empty unless the rows are sorted by them.
     solve_rates: Vec<Option<SolveRate>>,
 }
 

@@ -29,7 +29,7 @@ pub enum Column {
     Tokens,
     /// The expected answer: invalid, absent, valid.
     Expected,
-    /// Of the open run's latest group.
+    /// Solve rate in the open run's latest group.
     SolveRate,
     Tags,
     Words,

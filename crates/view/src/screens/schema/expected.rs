@@ -47,7 +47,7 @@ pub struct RejectedRow {
     /// In the set's file, from 1.
     pub line: usize,
     pub id: String,
-    /// Where in the answer and why.
+    /// Place in the answer, and the reason.
     pub reason: String,
     /// JSON pointer of the keyword that rejects it.
     pub schema_path: String,
