@@ -20,8 +20,7 @@ use crate::dataset::PromptRow;
 use crate::score::answer::stated_value::StatedValue;
 use crate::score::error::ScoreError;
 use crate::score::needs::Needs;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{QueryResult, Score, Trial, Verdict};
+use crate::score::verdict::{Attempt, QueryResult, Score, Trial, Verdict};
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 use crate::text::CallFormat;
 
@@ -181,22 +180,10 @@ pub(crate) trait Judge: Debug + Send + Sync {
         true
     }
 
-    /// Judges the answer from byte `from` of the completion, after stripped reasoning.
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict;
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict;
 
-    /// Values stated by a JSON answer from byte `from` on; empty if unparsable.
-    fn stated_values(
-        &self,
-        _completion: &str,
-        _from: usize,
-        _row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    /// Values stated by a JSON answer; empty if unparsable.
+    fn stated_values(&self, _attempt: Attempt<'_>) -> Vec<StatedValue> {
         Vec::new()
     }
 
@@ -211,14 +198,11 @@ pub(crate) trait Judge: Debug + Send + Sync {
     /// Judges many, in order, as [`Self::judge`]; `None` once `keep_going` returns false.
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
-        thoughts: ThinkRules,
+        attempts: &[Attempt<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            keep_going().then(|| self.judge(completion, *from, thoughts, *row))
-        };
-        completions.iter().map(judge).collect()
+        let judge = |attempt: &Attempt<'_>| keep_going().then(|| self.judge(*attempt));
+        attempts.iter().map(judge).collect()
     }
 
     /// The completion for a row's `expected`; `None` if it is not unique.

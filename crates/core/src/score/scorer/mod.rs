@@ -12,8 +12,8 @@ use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
-    CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial, Verdict,
-    without_answer,
+    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
+    Verdict, without_answer,
 };
 use crate::task::TierValues;
 
@@ -152,8 +152,16 @@ impl Rules {
         if let Some(verdict) = without_answer(completion, row) {
             return verdict;
         }
-        self.judge
-            .judge(completion, self.start(completion), self.thoughts, row)
+        self.judge.judge(self.attempt(completion, row))
+    }
+
+    fn attempt<'a>(&self, completion: &'a str, row: Option<&'a PromptRow>) -> Attempt<'a> {
+        Attempt {
+            completion,
+            from: self.start(completion),
+            thoughts: self.thoughts,
+            row,
+        }
     }
 
     /// Verdicts in order; `None` once `keep_going` returns false.
@@ -171,12 +179,9 @@ impl Rules {
             .zip(&known)
             .filter(|(_, known)| known.is_none());
         let placed: Vec<_> = asked
-            .map(|((text, row), _)| (*text, self.start(text), *row))
+            .map(|((text, row), _)| self.attempt(text, *row))
             .collect();
-        let mut judged = self
-            .judge
-            .judge_together(&placed, self.thoughts, keep_going)?
-            .into_iter();
+        let mut judged = self.judge.judge_together(&placed, keep_going)?.into_iter();
         known
             .into_iter()
             .map(|known| known.or_else(|| judged.next()))
@@ -574,10 +579,8 @@ impl Scorer {
         score: &mut Score,
         completion: &str,
     ) -> f64 {
-        let values =
-            self.own
-                .judge
-                .stated_values(completion, self.own.start(completion), Some(row));
+        let attempt = self.own.attempt(completion, Some(row));
+        let values = self.own.judge.stated_values(attempt);
         let grounding = grounded.ground(completion, &values, row);
         score.errors.extend(grounding.missing);
         score.grounded = grounding.values;

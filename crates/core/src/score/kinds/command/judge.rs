@@ -16,8 +16,7 @@ use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::needs::{CommandMode, CommandRules, trust};
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{Score, Trial, Verdict, think_leak};
+use crate::score::verdict::{Attempt, Score, Trial, Verdict};
 use crate::task::TaskFiles;
 
 /// The cache is cleared when full.
@@ -167,14 +166,8 @@ impl CommandScorer {
 }
 
 impl Judge for CommandScorer {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let alone = self.judge_together(&[attempt], &|| true);
         alone
             .and_then(|verdicts| verdicts.into_iter().next())
             .unwrap_or_else(unanswered)
@@ -182,29 +175,21 @@ impl Judge for CommandScorer {
 
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
-        thoughts: ThinkRules,
+        attempts: &[Attempt<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            think_leak(
-                completion,
-                *from,
-                thoughts,
-                row.and_then(|row| row.expected.as_ref()),
-            )
-        };
-        let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
-        let asked = completions
+        let leak = |attempt: &Attempt<'_>| attempt.think_leak(attempt.expected());
+        let leaks: Vec<Option<Verdict>> = attempts.iter().map(leak).collect();
+        let asked = attempts
             .iter()
             .zip(&leaks)
             .filter(|(_, leak)| leak.is_none());
         let starts: Vec<_> = asked
             .clone()
-            .map(|((text, from, _), _)| Places::new(text).locate(*from))
+            .map(|(attempt, _)| Places::new(attempt.completion).locate(attempt.from))
             .collect();
         let asked: Vec<_> = asked
-            .map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row))
+            .map(|(attempt, _)| (attempt.answer(), attempt.row))
             .collect();
         let verdicts = self.judge_all(&asked, keep_going)?;
         let mut verdicts = verdicts

@@ -13,8 +13,7 @@ use crate::dataset::expected::{self, Expectation, alternatives};
 use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, QueryResult, Reason, Tier, Verdict, judge_text};
+use crate::score::verdict::{Attempt, FailureClass, QueryResult, Reason, Tier, Verdict};
 use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
 use crate::task::TaskFiles;
 
@@ -191,16 +190,9 @@ impl Sql {
 }
 
 impl Judge for Sql {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, thoughts, expected, |offset, answer| {
-            self.judge_answer((completion, offset), answer, row)
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        attempt.judge_text(attempt.expected(), |offset, answer| {
+            self.judge_answer((attempt.completion, offset), answer, attempt.row)
         })
     }
 
