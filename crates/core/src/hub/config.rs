@@ -492,16 +492,22 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
         );
     }
     match architecture {
-        Architecture::Mistral => mistral::add_defaults(&mut keys),
+        Architecture::Mistral => add_missing(&mut keys, &mistral::DEFAULTS),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
         Architecture::Gemma4 => gemma4::add_defaults(&mut keys),
-        Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
+        Architecture::Qwen35 => add_missing(&mut keys, &qwen3_5::DEFAULTS),
         Architecture::Qwen35Moe => qwen3_5_moe::add_defaults(&mut keys),
         Architecture::GptOss => gpt_oss::add_defaults(&mut keys),
         Architecture::Qwen3Moe => qwen3_moe::add_defaults(&mut keys),
         Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
     }
     keys
+}
+
+fn add_missing(keys: &mut Map<String, Value>, defaults: &[(&str, usize)]) {
+    for (key, default) in defaults {
+        keys.entry(*key).or_insert((*default).into());
+    }
 }
 
 /// The `config.json` of a copy, which has the text part's weights, dequantized to bf16; `None` if

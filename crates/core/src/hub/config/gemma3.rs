@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
-use super::{HubError, ModelConfig, Reader, RopeScaling};
+use super::{HubError, ModelConfig, Reader, RopeScaling, add_missing};
 
 /// Defaults of transformers' `Gemma3TextConfig`, which Google's files omit.
 const DEFAULTS: [(&str, usize); 5] = [
@@ -21,9 +21,7 @@ const GLOBAL_THETA: f64 = 1e6;
 const LOCAL_THETA: f64 = 1e4;
 
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     keys.entry("tie_word_embeddings").or_insert(true.into());
     let activation = keys
         .remove("hidden_activation")

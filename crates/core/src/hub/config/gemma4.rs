@@ -7,7 +7,7 @@ use super::options::{
     Activation, DecoderOptions, ExpertTensors, Experts, GlobalHeads, Scope, SharedLayers,
     SlidingWindow,
 };
-use super::{HubError, ModelConfig, Reader, RopeScaling};
+use super::{HubError, ModelConfig, Reader, RopeScaling, add_missing};
 
 const DEFAULTS: [(&str, usize); 10] = [
     ("vocab_size", 262_144),
@@ -25,9 +25,7 @@ const DEFAULT_GLOBAL_DIMENSION: usize = 512;
 const DEFAULT_PATTERN: usize = 6;
 
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     let vocabulary = keys["vocab_size"].clone();
     keys.entry("vocab_size_per_layer_input")
         .or_insert(vocabulary);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, GatedDelta, Mixer};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-const DEFAULTS: [(&str, usize); 8] = [
+pub(super) const DEFAULTS: [(&str, usize); 8] = [
     ("num_attention_heads", 16),
     ("num_key_value_heads", 4),
     ("head_dim", 256),
@@ -18,12 +18,6 @@ const DEFAULTS: [(&str, usize); 8] = [
 /// One in this many layers is attention.
 const DEFAULT_INTERVAL: usize = 4;
 const DEFAULT_ROTARY_SHARE: f64 = 0.25;
-
-pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
-}
 
 impl Reader<'_> {
     pub(super) fn qwen3_5_options(&self) -> Result<DecoderOptions, HubError> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, ExpertTensors, Experts};
-use super::{HubError, ModelConfig, Reader};
+use super::{HubError, ModelConfig, Reader, add_missing};
 
 const DEFAULTS: [(&str, usize); 6] = [
     ("num_key_value_heads", 4),
@@ -19,9 +19,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     if let Some(count) = keys.remove("num_local_experts") {
         keys.insert("num_experts".to_owned(), count);
     }
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
 }
 
 impl Reader<'_> {
