@@ -69,12 +69,7 @@ pub const KEYS: [Key; 9] = [
         name: "theme",
         values: "\"auto\", or a theme name",
         meaning: "theme; `auto` picks `dark` or `light` by the terminal background (COLORFGBG, else OSC 11)",
-        take: |settings, value| {
-            value
-                .as_str()
-                .map(|name| name.clone_into(&mut settings.theme))
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.theme, value.as_str().map(str::to_owned)),
     },
     Key {
         name: "colour",
@@ -108,12 +103,7 @@ pub const KEYS: [Key; 9] = [
         name: "low_bandwidth",
         values: "false or true",
         meaning: "for slow links: run updates at most every 2 s and within 700 B/s; keys respond at once",
-        take: |settings, value| {
-            value
-                .as_bool()
-                .map(|low| settings.low_bandwidth = low)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.low_bandwidth, value.as_bool()),
     },
     Key {
         name: "notifications",
@@ -134,36 +124,19 @@ pub const KEYS: [Key; 9] = [
         name: "mouse",
         values: "true or false",
         meaning: "capture the mouse; if false, the terminal selects text",
-        take: |settings, value| {
-            value
-                .as_bool()
-                .map(|mouse| settings.mouse = mouse)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.mouse, value.as_bool()),
     },
     Key {
         name: "live_charts",
         values: "[] or a list of titles and metrics",
         meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
-        take: |settings, value| {
-            value
-                .as_array()
-                .and_then(list)
-                .map(|names| settings.live_charts = names)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.live_charts, value.as_array().and_then(list)),
     },
     Key {
         name: "runs_columns",
         values: "[] or a list of names",
         meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
-        take: |settings, value| {
-            value
-                .as_array()
-                .and_then(list)
-                .map(|names| settings.runs_columns = names)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.runs_columns, value.as_array().and_then(list)),
     },
     Key {
         name: GPU_PRICE_KEY,
@@ -173,6 +146,11 @@ pub const KEYS: [Key; 9] = [
         take: |_, value| toml_price(value).is_some(),
     },
 ];
+
+/// Whether there is a value, which is then the key's.
+fn set<T>(key: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *key = value).is_some()
+}
 
 fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
     values

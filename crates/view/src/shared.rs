@@ -197,6 +197,12 @@ impl Shared {
     }
 
     /// Whether an editor wraps long lines.
+    /// What `--runs` names for a new run.
+    pub fn new_runs(&self) -> String {
+        let folder = self.options.run_folders.for_new_runs();
+        folder.display().to_string()
+    }
+
     pub fn wraps(&self, editor: &Editor) -> bool {
         if editor.is_json() {
             self.soft_wrap.json

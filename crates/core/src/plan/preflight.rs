@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::{Disk, Memory, SignalReport, Verdict};
 use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
-use crate::environment::EnvironmentError;
+use crate::environment::{EnvironmentError, ToolProgram};
 use crate::format::{bytes, counted};
 use crate::prompts::{DataProblem, DataProblemKind, data_problems, load_sets, similar_prompts};
 use crate::score::{ScoreError, Scorer, Task};
+use crate::task::PromptSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,60 +125,55 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     problems.extend(
         crate::judge_check::warnings(task, &loaded)
             .into_iter()
-            .map(|message| DataProblem {
-                kind: DataProblemKind::Judge,
-                message,
-                set: crate::task::PromptSet::Train,
-                refused_share: 0.0,
-            }),
+            .map(|message| noted(DataProblemKind::Judge, message)),
     );
-    problems.extend(
-        task.scorers()
-            .filter_map(Task::command)
-            .map(|rules| DataProblem {
-                kind: if rules.lacks_isolation() {
-                    DataProblemKind::Isolation
-                } else {
-                    DataProblemKind::Isolated
-                },
-                message: format!("the scorer's program: isolation {}", rules.isolation_text()),
-                set: crate::task::PromptSet::Train,
-                refused_share: 0.0,
-            }),
-    );
+    problems.extend(task.scorers().filter_map(Task::command).map(|rules| {
+        isolation(
+            "the scorer's program",
+            rules.lacks_isolation(),
+            &rules.isolation_text(),
+        )
+    }));
+    let of_program = |what: &str, program: &ToolProgram| {
+        isolation(what, program.lacks_isolation(), &program.isolation_text())
+    };
     if let Some(tools) = task.toolset() {
         tools.definitions()?;
         let programs = tools.programs().map_err(EnvironmentError::from)?;
-        problems.extend(programs.iter().map(|program| DataProblem {
-            kind: if program.lacks_isolation() {
-                DataProblemKind::Isolation
-            } else {
-                DataProblemKind::Isolated
-            },
-            message: format!(
-                "the tool {:?}: isolation {}",
-                program.name,
-                program.isolation_text()
-            ),
-            set: crate::task::PromptSet::Train,
-            refused_share: 0.0,
-        }));
+        problems.extend(
+            programs
+                .iter()
+                .map(|program| of_program(&format!("the tool {:?}", program.name), program)),
+        );
     }
     if let Some(agent) = task.agent() {
         agent.check()?;
         let programs = agent.programs().map_err(EnvironmentError::from)?;
-        problems.extend(programs.first().map(|program| DataProblem {
-            kind: if program.lacks_isolation() {
-                DataProblemKind::Isolation
-            } else {
-                DataProblemKind::Isolated
-            },
-            message: format!("the agent: isolation {}", program.isolation_text()),
-            set: crate::task::PromptSet::Train,
-            refused_share: 0.0,
-        }));
+        problems.extend(
+            programs
+                .first()
+                .map(|program| of_program("the agent", program)),
+        );
     }
     Ok(problems)
+}
+
+fn isolation(program: &str, is_lacking: bool, text: &str) -> DataProblem {
+    let kind = if is_lacking {
+        DataProblemKind::Isolation
+    } else {
+        DataProblemKind::Isolated
+    };
+    noted(kind, format!("{program}: isolation {text}"))
+}
+
+fn noted(kind: DataProblemKind, message: String) -> DataProblem {
+    DataProblem {
+        kind,
+        message,
+        set: PromptSet::Train,
+        refused_share: 0.0,
+    }
 }
 
 impl Preflight {
@@ -340,7 +336,6 @@ mod tests {
     use super::super::{Advice, TierMix, TierShares};
     use super::*;
     use crate::score::Tier;
-    use crate::task::PromptSet;
 
     fn problem(kind: DataProblemKind, refused_share: f64) -> DataProblem {
         DataProblem {

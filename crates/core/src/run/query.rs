@@ -157,6 +157,14 @@ fn number(text: &str) -> Option<f64> {
     }
 }
 
+fn one_or(mut queries: Vec<Query>, joined: fn(Vec<Query>) -> Query) -> Query {
+    if queries.len() == 1 {
+        queries.remove(0)
+    } else {
+        joined(queries)
+    }
+}
+
 struct Reading<'a> {
     text: &'a str,
     at: usize,
@@ -169,11 +177,7 @@ impl Reading<'_> {
         while self.word("or") {
             any.push(self.both()?);
         }
-        Ok(if any.len() == 1 {
-            any.remove(0)
-        } else {
-            Query::Or(any)
-        })
+        Ok(one_or(any, Query::Or))
     }
 
     fn both(&mut self) -> Result<Query, RunError> {
@@ -181,11 +185,7 @@ impl Reading<'_> {
         while self.word("and") {
             all.push(self.one()?);
         }
-        Ok(if all.len() == 1 {
-            all.remove(0)
-        } else {
-            Query::And(all)
-        })
+        Ok(one_or(all, Query::And))
     }
 
     fn one(&mut self) -> Result<Query, RunError> {

@@ -326,6 +326,21 @@ impl<'a> Content<'a> {
         }
     }
 
+    /// An editor without faults, which has the focus if it receives the keys.
+    pub fn editor(self, editor: &'a Editor, typing: bool, wraps: bool) -> Self {
+        let edited = Edited {
+            editor,
+            typing,
+            focused: typing,
+            faults: Cow::default(),
+            wraps,
+        };
+        Self {
+            body: Body::Editor(edited),
+            ..self
+        }
+    }
+
     pub fn text(self, inside: Rect, lines: Vec<Line<'static>>, top: Cursor) -> Self {
         Self {
             body: Body::Text(Text::new(inside, lines, top)),

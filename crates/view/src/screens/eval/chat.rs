@@ -1,6 +1,5 @@
 //! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,7 +12,7 @@ use crate::facts::{StopReason, Tier};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
-use crate::pane::content::{Body, Content, Edited, Place};
+use crate::pane::content::{Content, Place};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -135,14 +134,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             ]
             .map(str::to_owned),
         );
-        arguments.push(
-            shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string(),
-        );
+        arguments.push(shared.new_runs());
         arguments.extend(shared.new_run.device.clone());
         let call = Call::with_arguments(&shared.options, arguments);
         shared.log_command(&call.command_line());
@@ -292,18 +284,8 @@ pub(super) fn content<'a>(
     let typing = chat.is_typing;
     if (place.part == 0) == typing {
         let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
-        let (editor, wraps) = (&chat.editor, shared.wraps(&chat.editor));
-        let edited = Edited {
-            editor,
-            typing,
-            focused: typing,
-            faults: Cow::default(),
-            wraps,
-        };
-        return Content {
-            body: Body::Editor(edited),
-            ..Content::titled(title)
-        };
+        let wraps = shared.wraps(&chat.editor);
+        return Content::titled(title).editor(&chat.editor, typing, wraps);
     }
     let lines = lines(chat, shared, side_by_side, place.inside().width.into());
     Content::titled(answers_title(shared)).text(place.inside(), lines, chat.top)

@@ -146,12 +146,7 @@ fn confirm_baseline(shared: &mut Shared, on: String) {
                 .task
                 .as_ref()
                 .map_or_else(String::new, |open| open.task.name.clone());
-            let runs = shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string();
+            let runs = shared.new_runs();
             let mut arguments = vec![task];
             let model = format!("base={model}");
             arguments.extend(["--model", &model, "--on", &on, "--runs", &runs].map(str::to_owned));

@@ -25,15 +25,7 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
     let mut arguments = vec!["train".to_owned(), task];
     arguments.extend(launch.form.arguments());
     if with_runs {
-        arguments.extend([
-            "--runs".to_owned(),
-            shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string(),
-        ]);
+        arguments.extend(["--runs".to_owned(), shared.new_runs()]);
     }
     arguments
 }

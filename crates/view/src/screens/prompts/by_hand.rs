@@ -1,13 +1,11 @@
 //! A prompt that a person answers in the model's place: what is known of it, and how it is drawn.
 
-use std::borrow::Cow;
-
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::pane::content::{Body, Content, Edited, Place};
+use crate::pane::content::{Content, Place};
 use crate::prompts::{HandChain, HandConversation};
 use crate::score::Score;
 use crate::secrets::visible;
@@ -79,18 +77,8 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
             ),
         };
         let typing = hand.is_typing && hand.waiting.is_none();
-        let (editor, wraps) = (&hand.editor, shared.wraps(&hand.editor));
-        let edited = Edited {
-            editor,
-            typing,
-            focused: typing,
-            faults: Cow::default(),
-            wraps,
-        };
-        return Content {
-            body: Body::Editor(edited),
-            ..Content::titled(title)
-        };
+        let wraps = shared.wraps(&hand.editor);
+        return Content::titled(title).editor(&hand.editor, typing, wraps);
     }
     let lines = lines(hand, shared, place.inside().width.into());
     let end = if hand.has_ended() {

@@ -36,6 +36,17 @@ impl Described for Scores {
 const HERE: Scope = Scope::Screen(Screen::Scores);
 const LABELLING: Scope = Scope::Pane(Screen::Scores, LABELS);
 
+const fn points(
+    id: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    keys: &'static [&'static str],
+    perform: fn(&mut Scores, &mut Shared) -> Vec<Command>,
+) -> Action {
+    Action::new(id, title, hint, keys, LABELLING, perform)
+        .unless(|scores, _| labelling::unfit(scores, false))
+}
+
 const ACTIONS: &[Action] = &[
     Action::new(
         "scores.open",
@@ -76,51 +87,41 @@ const ACTIONS: &[Action] = &[
         |scores, _| labelling::label(scores, 0),
     )
     .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new(
+    points(
         "scores.grades.0",
         "Grade 0 points",
         "points",
         &["0"],
-        LABELLING,
         |scores, _| labelling::label(scores, 0),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.1",
         "Grade 1 point",
         "",
         &["1"],
-        LABELLING,
         |scores, _| labelling::label(scores, 1),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.2",
         "Grade 2 points",
         "",
         &["2"],
-        LABELLING,
         |scores, _| labelling::label(scores, 2),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.3",
         "Grade 3 points",
         "",
         &["3"],
-        LABELLING,
         |scores, _| labelling::label(scores, 3),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.4",
         "Grade 4 points",
         "",
         &["4"],
-        LABELLING,
         |scores, _| labelling::label(scores, 4),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
+    ),
     Action::new(
         "scores.grades.skip",
         "Skip answer",

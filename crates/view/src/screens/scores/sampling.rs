@@ -149,16 +149,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         &seed.to_string(),
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend([
-        "--runs".to_owned(),
-        shared
-            .options
-            .run_folders
-            .for_new_runs()
-            .display()
-            .to_string(),
-        "--json".to_owned(),
-    ]);
+    arguments.extend(["--runs".to_owned(), shared.new_runs(), "--json".to_owned()]);
     // A server keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());

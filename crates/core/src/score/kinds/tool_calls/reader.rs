@@ -294,29 +294,25 @@ impl JsonReader {
         let read = || {
             let document = json::parse(text, 0).ok()?;
             let calls = calls_of(text, &document.root).ok()?;
-            let said = |call: &Call<'_>| {
-                let value = call.arguments.value();
-                let arguments = call
-                    .arguments
-                    .text(text)
-                    .get(value.start..value.end)?
-                    .to_owned();
-                call.extra_key.is_none().then(|| {
-                    [
-                        AnswerPart::Name(call.name.to_owned()),
-                        AnswerPart::Arguments(arguments),
-                    ]
-                })
-            };
-            let said = calls
-                .iter()
-                .map(said)
-                .collect::<Option<Vec<_>>>()
-                .filter(|calls| !calls.is_empty());
-            said.map(|calls| calls.into_iter().flatten().collect())
+            parts_of(&calls, text).filter(|parts| !parts.is_empty())
         };
         read().map_or(ReadState::Text, |calls| ReadState::Calls(calls, end))
     }
+}
+
+/// Names and arguments of calls in a text; `None` if one is malformed.
+pub(super) fn parts_of(calls: &[Call<'_>], text: &str) -> Option<Vec<AnswerPart>> {
+    let mut parts = Vec::new();
+    for call in calls {
+        let value = call.arguments.value();
+        let arguments = call.arguments.text(text).get(value.start..value.end)?;
+        if call.extra_key.is_some() {
+            return None;
+        }
+        parts.push(AnswerPart::Name(call.name.to_owned()));
+        parts.push(AnswerPart::Arguments(arguments.to_owned()));
+    }
+    Some(parts)
 }
 
 #[cfg(test)]
