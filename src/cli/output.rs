@@ -10,10 +10,11 @@ use std::fmt::Display;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Failure, Outcome};
 use crate::exact_json::unmark;
+use crate::locking::lock;
 use crate::secrets::{redact, visible, visible_json, visible_lines};
 
 /// Prints lines on standard output.
@@ -41,7 +42,7 @@ struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::action::ActionInfo;
 use super::command_log::CommandLine;
 use super::screens::Screen;
+use crate::locking::lock;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
 use crate::score::Task;
@@ -271,7 +272,7 @@ impl Senders {
         work: &Work,
         put: impl Fn(Update) -> bool + Send + Sync + 'static,
     ) -> Sender {
-        let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
+        let key = Arc::clone(lock(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
         Sender {
             key,
@@ -282,16 +283,14 @@ impl Senders {
 
     /// The view ends: all work is superseded.
     pub fn close(&self) {
-        locked(&self.0)
-            .values()
-            .for_each(|key| key.supersede(CLOSED));
+        lock(&self.0).values().for_each(|key| key.supersede(CLOSED));
     }
 }
 
 impl Key {
     fn supersede(&self, generation: u64) {
         // Under the lock, so that a waiting thread does not miss it.
-        let _computing = locked(&self.computing);
+        let _computing = lock(&self.computing);
         self.newest.store(generation, Ordering::Release);
         self.changed.notify_all();
     }
@@ -313,7 +312,7 @@ impl Sender {
 
     /// Waits until older work of the key has stopped; `None` if this work is superseded by then.
     pub fn turn(&self) -> Option<Turn> {
-        let mut computing = locked(&self.key.computing);
+        let mut computing = lock(&self.key.computing);
         while *computing && self.is_wanted() {
             computing = self
                 .key
@@ -330,7 +329,7 @@ impl Sender {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *locked(&self.0.computing) = false;
+        *lock(&self.0.computing) = false;
         self.0.changed.notify_all();
     }
 }
@@ -344,11 +343,6 @@ impl std::fmt::Debug for Sender {
             self.is_wanted()
         )
     }
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a plain assignment, so a panic leaves nothing half-done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

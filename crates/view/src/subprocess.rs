@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::command_log::CommandLine;
 use super::options::Options;
 use super::shared::Shared;
+use crate::locking::lock;
 use crate::run::Status;
 use crate::score::given_threads;
 
@@ -270,7 +271,7 @@ impl Call {
 static CHILDREN: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 fn children() -> MutexGuard<'static, Option<Vec<Pid>>> {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&CHILDREN)
 }
 
 fn group(child: &Child) -> Option<Pid> {

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::program_process::TrustedProgram;
+use crate::locking::lock;
 use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
 
 /// Holds the path of the Unix socket at which the service answers its agents.
@@ -45,7 +46,7 @@ impl AgentService {
     }
 
     pub(super) fn running(&self) -> Result<Arc<RunningService>, String> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.running);
         match &*running {
             Some(service) if service.ended().is_none() => Ok(Arc::clone(service)),
             _ => {

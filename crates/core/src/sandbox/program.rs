@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,6 +16,7 @@ use super::init::{DESCRIPTORS, ROLE};
 use super::level::Level;
 use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
+use crate::locking::lock;
 
 /// Time to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -98,7 +99,7 @@ struct Launcher {
 /// necessary.
 fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
-    let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut launcher = lock(&LAUNCHER);
     if launcher
         .as_ref()
         .is_some_and(|running| running.pass(level, &descriptors).is_ok())

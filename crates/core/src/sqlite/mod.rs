@@ -4,7 +4,7 @@
 mod clock;
 mod math;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -16,6 +16,8 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use clock::Clock;
 use clock::ClockVfs;
+
+use crate::locking::lock;
 
 /// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
@@ -260,7 +262,7 @@ impl Database {
     }
 
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::of_setup();
+        *lock(&self.left) = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {
             connection.authorizer(Some(in_schema))?;
             connection.execute_batch(statements)?;
@@ -338,11 +340,7 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         let left = Arc::clone(&self.left);
-        let is_spent = move || {
-            left.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_spent()
-        };
+        let is_spent = move || lock(&left).is_spent();
         math::register(connection)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
@@ -429,8 +427,7 @@ impl Database {
                 _ => found,
             }
         };
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
-            Budget::new(self.settings.max_steps, self.settings.seconds);
+        *lock(&self.left) = Budget::new(self.settings.max_steps, self.settings.seconds);
         let mut statement = self
             .connection
             .prepare(text)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::locked;
+use crate::locking::lock;
 use crate::score::Task;
 use crate::screens::Screen;
 use crate::task::TASK_FILE;
@@ -107,25 +107,25 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn push(&self, changes: Changes) {
-        locked(&self.queue).push_back(changes);
+        lock(&self.queue).push_back(changes);
     }
 
     pub(super) fn write_queued(&self) {
-        let _turn = locked(&self.turn);
+        let _turn = lock(&self.turn);
         let change = |(path, content): &(PathBuf, Option<String>)| match content {
             Some(content) => task_files::write_private(path, content.as_bytes()),
             None => task_files::remove(path),
         };
-        let next = || locked(&self.queue).pop_front();
+        let next = || lock(&self.queue).pop_front();
         for error in
             std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err())
         {
-            locked(&self.failure).get_or_insert(error);
+            lock(&self.failure).get_or_insert(error);
         }
     }
 
     pub(super) fn take_failure(&self) -> Option<String> {
-        locked(&self.failure).take()
+        lock(&self.failure).take()
     }
 }
 

@@ -342,9 +342,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let names = reader.headers().cloned();
     let start = scan.borrow_mut().next_record();
     let names = match (names, start.unclosed) {
-        (_, Some(quote)) => {
-            return Ok(Box::new(std::iter::once(Err(quote.problem()))));
-        }
+        (_, Some(quote)) => return Ok(Box::new(std::iter::once(Err(quote.problem())))),
         (Ok(names), None) => names,
         (Err(error), None) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
     };

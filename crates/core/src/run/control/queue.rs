@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::accepted_files::AcceptedFiles;
 use super::protocol::Answer;
 use super::verb::Verb;
+use crate::locking::lock;
 use crate::run::record::events;
 
 const MAX_WAITING_REQUESTS: usize = 256;
@@ -117,11 +118,7 @@ impl RequestQueue {
 
     /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         let mut queue = self.queue();
         queue.closed = true;
         queue.waiting.drain(..).collect()
@@ -131,11 +128,7 @@ impl RequestQueue {
     /// requests accepted meanwhile apply to the step after it. Returns false and changes nothing if
     /// a request already waits, since it was promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         let mut queue = self.queue();
         if queue.waiting.is_empty() {
             queue.computes_until = Some(step);
@@ -240,11 +233,7 @@ impl RequestQueue {
         user_id: u32,
         reply: ReplyFn,
     ) -> Result<Option<u64>, String> {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         self.queue().refusal(&verb).map_or(Ok(()), Err)?;
         let mut accepted = AcceptedRequest {
             id: 0,
@@ -334,7 +323,7 @@ impl RequestQueue {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Every change is atomic under the lock, so a panicked thread leaves a valid queue.
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.queue)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Failure classes for counting over time: built-in ones, and those named by a user's scorer.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::locking::lock;
 
 /// The most informative class that explains why a completion is not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,7 +186,7 @@ fn own(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
         return None;
     }
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = lock(&NAMES);
     if let Some(known) = names.get(name) {
         return Some(known);
     }

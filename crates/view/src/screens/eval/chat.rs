@@ -106,9 +106,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     };
     let sides = match sides {
         Ok(sides) => sides,
-        Err(why) => {
-            return shared.complain(why);
-        }
+        Err(why) => return shared.complain(why),
     };
     cancel(chat);
     let cancel = CancelToken::default();

@@ -255,9 +255,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     );
     let (set, shares) = match shares_of(form.text("set")) {
         Ok(shares) => shares,
-        Err(problem) => {
-            return shared.complain(problem);
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let mut words = vec!["dataset".to_owned(), "import".to_owned()];
     words.extend([open.argument.clone(), path.display().to_string()]);

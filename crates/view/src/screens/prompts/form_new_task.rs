@@ -181,9 +181,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     };
     let (sources, folder) = match sources_of(form, shared) {
         Ok(sources) => sources,
-        Err(problem) => {
-            return shared.complain(problem);
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let words = ["task", "new", &sources.name].map(str::to_owned);
     let line: CommandLine = words

@@ -105,12 +105,8 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     let counter = match prompts.counter.clone() {
         Some(Ok(counter)) => counter,
-        Some(Err(error)) => {
-            return shared.complain(error);
-        }
-        None => {
-            return shared.warn("loading tokenizer ...");
-        }
+        Some(Err(error)) => return shared.complain(error),
+        None => return shared.warn("loading tokenizer ..."),
     };
     let Some(id) = row(&open, entry).map(|row| row.id.clone()) else {
         return Vec::new();

@@ -236,9 +236,7 @@ pub(super) fn edit_rows(
     };
     let template = match RowTemplate::parse(template) {
         Ok(template) => template,
-        Err(problem) => {
-            return shared.complain(problem);
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let rewrite: Rewrite = Box::new(move |read| {
         let mut files = Vec::new();
@@ -404,9 +402,7 @@ fn write(
     };
     let (rewrite, select) = match made {
         Ok(made) => made,
-        Err(error) => {
-            return shared.complain(error);
-        }
+        Err(error) => return shared.complain(error),
     };
     let data = shared.options.data.clone();
     let select = select.or_else(|| prompts.selected_place(shared));

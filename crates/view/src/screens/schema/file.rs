@@ -345,9 +345,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             .and_then(|task| Trust::for_task(&task))
     }) {
         Some(Ok(all)) => all,
-        Some(Err(error)) => {
-            return shared.complain(error.to_string());
-        }
+        Some(Err(error)) => return shared.complain(error.to_string()),
         None => return Vec::new(),
     };
     if all.iter().all(|trust| trust.is_trusted) {

@@ -125,9 +125,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     cancel(scores);
     let plan = match plan(scores, shared) {
         Ok(plan) => plan,
-        Err(why) => {
-            return shared.complain(why);
-        }
+        Err(why) => return shared.complain(why),
     };
     let (task, task_name) = plan.task;
     if scores.sampled_task != task_name {

@@ -73,9 +73,7 @@ pub(super) fn save(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         move |scores: &mut Scores, shared, outcome| {
             let (home, path) = match outcome {
                 Ok(done) => done,
-                Err(error) => {
-                    return shared.complain(error);
-                }
+                Err(error) => return shared.complain(error),
             };
             let count = counted(saved.len(), "completion");
             let mut commands = shared::switch_to_copy(shared, &home);

@@ -1,10 +1,11 @@
 //! Parses a scoring program's JSON answer into a verdict.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::locking::lock;
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
 /// Limit per answer; more are dropped.
@@ -73,7 +74,7 @@ impl Classes {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;
         };
-        let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.named);
         match class {
             // A program cannot claim that scoring failed through a class.
             class if class.is_unscored() => FailureClass::Other,

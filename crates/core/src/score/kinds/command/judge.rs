@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::answer::{self, failed};
 use super::pool::Pool;
@@ -11,6 +11,7 @@ use super::question::{Key, Question};
 use super::whole_run::Output;
 use super::{program_tests, single_run};
 use crate::dataset::PromptRow;
+use crate::locking::lock;
 use crate::sandbox::{ProgramFiles, machine};
 use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
@@ -83,7 +84,7 @@ impl CommandScorer {
             .collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = lock(&self.known);
             keys.iter()
                 .map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned())
                 .collect()
@@ -116,7 +117,7 @@ impl CommandScorer {
         if !keep_going() {
             return None;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.len() + replies.len() > MAX_CACHED_VERDICTS {
             known.clear();
         }

@@ -9,6 +9,7 @@ use super::cache::Cache;
 use super::own_server::OwnServer;
 use super::question::{Grade, Question};
 use crate::api_client::{Answer, ApiError, Client, Endpoint};
+use crate::locking::lock;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::{LocalModel, RubricRules};
 use crate::secrets::scan;
@@ -93,10 +94,7 @@ impl Asker {
 
     /// The server; a local model's is started if necessary.
     fn connection(&self) -> Result<Connection, String> {
-        let mut connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connection = lock(&self.connection);
         let has_ended = |server: &Arc<OwnServer>| server.has_ended();
         if let Some(open) = connection
             .as_ref()
@@ -136,7 +134,7 @@ impl Asker {
     }
 
     pub fn usage(&self) -> Usage {
-        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.usage)
     }
 
     /// Grades in the order of questions; `None` once `keep_going` returns false. Equal questions
@@ -227,10 +225,7 @@ impl Asker {
                     while let Some(place) = open.get(next.fetch_add(1, Ordering::Relaxed))
                         && keep_going()
                     {
-                        let end = given_up
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .clone();
+                        let end = lock(&given_up).clone();
                         let graded = match end.map_or_else(|| ask(*place), |why| Ok(Err(why))) {
                             Ok(graded) => {
                                 failures.store(0, Ordering::Relaxed);
@@ -239,16 +234,12 @@ impl Asker {
                             Err(Refusal { reason, of_all }) => {
                                 let failed = failures.fetch_add(1, Ordering::Relaxed) + 1;
                                 if of_all || failed >= concurrency.max(MAX_CONSECUTIVE_FAILURES) {
-                                    *given_up.lock().unwrap_or_else(PoisonError::into_inner) =
-                                        Some(reason.clone());
+                                    *lock(&given_up) = Some(reason.clone());
                                 }
                                 Err(reason)
                             }
                         };
-                        outcomes
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((*place, graded));
+                        lock(&outcomes).push((*place, graded));
                     }
                 });
             }
@@ -358,7 +349,7 @@ impl Asker {
             .endpoint
             .prices
             .cost(answer.prompt_tokens, answer.tokens);
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = lock(&self.usage);
         usage.requests += 1;
         usage.prompt_tokens += answer.prompt_tokens.unwrap_or(0);
         usage.tokens += answer.tokens.unwrap_or(0);
@@ -373,7 +364,7 @@ impl Asker {
             return keep_going();
         };
         let begin = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = lock(&self.next);
             let begin = next.unwrap_or_else(Instant::now).max(Instant::now());
             *next = Some(begin + Duration::from_secs_f64(60.0 / rate));
             begin

@@ -5,12 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::question::Grade;
 use crate::files::{self, Access};
+use crate::locking::lock;
 
 /// A larger file is started anew.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -75,7 +76,7 @@ impl Cache {
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Opened) -> Result<R, String>) -> Result<R, String> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if open.is_none() {
             *open = Some(self.open_file()?);
         }

@@ -1,12 +1,13 @@
 //! Callable functions with compiled parameter schemas.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use super::syntax::ArgumentTypes;
 use crate::format::did_you_mean;
+use crate::locking::lock;
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::budget::Budget;
 use crate::score::kinds::json_schema::schema::Schema;
@@ -171,7 +172,7 @@ impl OwnTools {
     /// # Errors
     /// A sentence with a JSON pointer.
     pub(super) fn compiled(&self, tools: &Value) -> Compiled {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || lock(&self.kept);
         if let Some(known) = lock().by_content.get(tools) {
             return known.clone();
         }

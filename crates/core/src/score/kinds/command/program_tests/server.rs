@@ -1,6 +1,6 @@
 //! A warm sandboxed Python that runs cases of answers in separate processes (`server.py`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, CaseKind};
 use crate::exact_json;
+use crate::locking::lock;
 use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 use crate::score::needs::CommandRules;
 
@@ -180,7 +181,7 @@ impl ServerPool {
         cases: &[Case<'_>],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Result<Vec<Reply>, Lost>, String> {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = lock(&self.0).pop();
         let mut server = match idle {
             Some(server) => server,
             None => Server::start(rules, files, keep_going)?,
@@ -192,10 +193,7 @@ impl ServerPool {
         }
         Ok(replied.map(|(replies, is_clean)| {
             if is_clean {
-                self.0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(server);
+                lock(&self.0).push(server);
             }
             replies
         }))
