@@ -1,6 +1,7 @@
 //! One request to an endpoint: what counts as an answer, what is retried, and when.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -84,14 +85,19 @@ pub struct Client {
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
         let origin = Origin::from_url(endpoint.request_url());
-        let origin = origin.ok_or_else(|| ApiError::Address {
-            name: endpoint.name.clone(),
+        let origin = origin.ok_or_else(|| {
+            ApiError::Other(format!(
+                "endpoint `{}`: base_url is not a URL",
+                endpoint.name
+            ))
         })?;
         let certificates = endpoint.certificates.as_deref();
         let config =
-            agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
-                path: certificates.map_or_else(String::new, |path| path.display().to_string()),
-                source,
+            agent_config(&origin, certificates).map_err(|error| {
+                let path = certificates.unwrap_or(Path::new("")).display();
+                ApiError::Other(format!(
+                    "SSL_CERT_FILE: {path}: {error}; name a PEM file of certificate authorities, or unset it"
+                ))
             })?;
         let config = config
             .timeout_global(Some(endpoint.timeout))

@@ -206,11 +206,7 @@ impl Endpoint {
                 format!("it has {}", names.join(", "))
             };
             let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            ApiError::Unknown {
-                name: name.to_owned(),
-                label: label.to_owned(),
-                advice,
-            }
+            ApiError::Other(format!("no endpoint `{name}` in {label}: {advice}"))
         })
     }
 

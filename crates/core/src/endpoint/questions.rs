@@ -126,12 +126,10 @@ impl<'a> RequestForm<'a> {
         let Self { endpoint, task, .. } = self;
         let tools = tools_of(task, Some(turn))?;
         if endpoint.api == Api::Completions && tools.is_some() {
-            let problem =
-                "kind = \"completions\" does not support tools: use kind = \"chat\"".to_owned();
-            return Err(EndpointError::Unfit {
-                name: endpoint.name.clone(),
-                problem,
-            });
+            return Err(EndpointError::Other(format!(
+                "endpoint `{}`: kind = \"completions\" does not support tools: use kind = \"chat\"",
+                endpoint.name
+            )));
         }
         let mut messages = turn.messages.clone();
         if endpoint.api == Api::Chat {
@@ -204,14 +202,12 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
         ResponseFormat::Json => Some(json!({"type": "json_object"})),
         ResponseFormat::Schema => {
             // A notation other than JSON has a schema and no grammar.
-            let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Unfit {
-                name: endpoint.name.clone(),
-                problem: format!(
-                    "strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",
-                    task.name,
-                    task.kind()
-                ),
-            })?;
+            let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Other(format!(
+                "endpoint `{}`: strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",
+                endpoint.name,
+                task.name,
+                task.kind()
+            )))?;
             // The name may not contain a dot or exceed 64 letters.
             let name: String = task.name.replace('.', "_").chars().take(64).collect();
             Some(

@@ -52,10 +52,7 @@ impl Space {
             let (name, values) = text
                 .split_once('=')
                 .ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
-            let problem = |problem: String| StudyError::Values {
-                text: text.clone(),
-                problem,
-            };
+            let problem = |problem: String| StudyError::Other(format!("--set {text}: {problem}"));
             let key = Key::find(name.trim()).ok_or_else(|| ConfigError::UnknownKey {
                 place: format!("--set {text}"),
                 name: name.trim().to_owned(),
