@@ -199,8 +199,11 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
     };
     sets.iter()
         .find_map(|set| of_set(current_set_name(set)))
-        .ok_or_else(|| ReportError::NothingToCompare {
-            folder: run.to_owned(),
+        .ok_or_else(|| {
+            ReportError::Other(format!(
+                "{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end",
+                run.display()
+            ))
         })
 }
 
@@ -260,10 +263,11 @@ impl EvalResult {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
             (None, None) => {
-                return Err(ReportError::NoPrompts {
-                    folder: id.folder.clone(),
-                    set: id.set.clone(),
-                });
+                return Err(ReportError::Other(format!(
+                    "prompts of {} are missing in {}: answers cannot be compared",
+                    id.set,
+                    id.folder.display()
+                )));
             }
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
