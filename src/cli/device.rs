@@ -21,7 +21,6 @@ pub(super) struct DeviceArguments {
 }
 
 impl DeviceArguments {
-    /// For a worker.
     pub(super) fn compute(self) -> DeviceChoice {
         DeviceChoice::from_flags(self.gpu, self.cpu)
     }

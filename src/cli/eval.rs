@@ -509,7 +509,6 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
     }
 }
 
-/// The settings that identify an eval.
 fn settings(
     arguments: &Arguments,
     task: &Task,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -11,6 +11,7 @@ use signal_hook::flag;
 use super::Failure;
 use super::output::{eprint_line, is_captured};
 use super::status_line::StatusLine;
+use crate::locking::lock;
 use crate::report::eval_progress_text;
 use crate::run::EvalProgress;
 
@@ -77,7 +78,7 @@ impl EvalStatus {
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -175,7 +175,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             code: 2,
@@ -183,7 +182,6 @@ impl Failure {
         }
     }
 
-    /// Exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self {
             code: 1,

@@ -10,10 +10,11 @@ use std::fmt::Display;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Failure, Outcome};
 use crate::exact_json::unmark;
+use crate::locking::lock;
 use crate::secrets::{redact, visible, visible_json, visible_lines};
 
 /// Prints lines on standard output.
@@ -31,7 +32,7 @@ macro_rules! eprintln {
 static LOST: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Where this thread prints instead of standard output and standard error.
+    /// Buffers that replace standard output and standard error of this thread.
     static CAPTURED: RefCell<Option<[Buffer; 2]>> = const { RefCell::new(None) };
 }
 
@@ -41,7 +42,7 @@ struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -117,12 +118,10 @@ pub(super) fn print(text: &str) -> Outcome {
     print_exact(&visible_lines(text))
 }
 
-/// Prints a JSON document on one line.
 pub(super) fn print_json(document: impl Display) -> Outcome {
     print_exact(&visible_json(&unmark(format!("{document}\n"))))
 }
 
-/// Prints a JSON document on lines of its own.
 pub(super) fn print_indented(document: &serde_json::Value) -> Outcome {
     print_json(format!("{document:#}"))
 }

@@ -1,13 +1,14 @@
 //! Progress on stderr: one line per event of a run, and a line that says how far an eval is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::output::{eprint_line, printing_here};
 use super::status_line::StatusLine;
 use crate::format::duration;
+use crate::locking::lock;
 use crate::report::{eval_count, eval_pace, eval_progress_text, event_text};
 use crate::run::events::Step;
 use crate::run::{EventBody, RequestQueue, State, StateWriter, Status, Stop, Worker};
@@ -101,10 +102,6 @@ impl Lines {
         };
         each * self.total_steps.saturating_sub(step.step) as f64
     }
-}
-
-fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn watch(state: &StateWriter, controls: &RequestQueue, lines: &Mutex<Lines>, is_over: &AtomicBool) {

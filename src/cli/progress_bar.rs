@@ -1,6 +1,7 @@
 //! A progress bar on stderr for loading weights and fetching files.
 
 use crate::format::{bytes, duration, percent_short};
+use crate::locking::lock;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,6 @@ impl Bar {
         self.drawn = None;
     }
 
-    /// Clears the line.
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
             redraw_line("");
@@ -116,9 +116,7 @@ fn line(
 pub(super) fn show_loading() {
     let bar = std::sync::Mutex::new(None);
     crate::model::watch_loading(move |loading| {
-        let mut bar = bar
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut bar = lock(&bar);
         let current = match bar.as_mut() {
             Some(current) if Bar::name(current) == loading.model => current,
             _ => bar.insert(Bar::new("loading", loading.model, 0)),

@@ -63,7 +63,6 @@ pub(super) fn device_of(
     }
 }
 
-/// Computes the run of rank 0.
 fn follow(ranks: Ranks, engine: impl FnOnce() -> Result<Engine, Failure>) -> Outcome {
     ranks.end_with_rank_0()?;
     let engine = engine().inspect_err(|failure| ranks.fail(&failure.message))?;

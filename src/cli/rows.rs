@@ -67,7 +67,6 @@ impl Rows {
     }
 }
 
-/// A prompt row as JSON, with its id.
 pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
     let mut fields = row.fields.whole();
     fields.insert("id".to_owned(), row.id.clone().into());

@@ -66,7 +66,6 @@ impl StatusLine {
         }
     }
 
-    /// The work is over.
     pub(super) fn end(&mut self) {
         self.clear();
         self.shown = None;

@@ -105,7 +105,6 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Arguments for one run of a sweep.
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
         let Sweep {
             mix,

@@ -8,15 +8,11 @@ use serde_json::{Value, json};
 
 use crate::json_number::Number;
 
-/// The only key of an object that stands for a number.
+/// The only key of an object that represents a number.
 const MARK: &str = "$exact number";
 /// Shorter literals without an exponent are exact.
 const MIN_LOSSY_LENGTH: usize = 16;
 
-/// Parses a JSON text.
-///
-/// # Errors
-/// The text is not JSON.
 pub fn parse(text: &str) -> serde_json::Result<Value> {
     match mark(text) {
         Cow::Owned(marked) => serde_json::from_str(&marked).or_else(|_| serde_json::from_str(text)),
@@ -54,14 +50,13 @@ pub fn unmark(text: String) -> String {
     written + rest
 }
 
-/// The number that a value stands for, if it is a marked one.
+/// The number that a value represents, if it is a marked one.
 pub fn marked_number(value: &Value) -> Option<Number<'_>> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
     let text = members.get(MARK)?.as_str()?;
     is_number(text).then(|| Number::new(text))
 }
 
-/// The value of a number's literal.
 pub fn number(literal: &str) -> Value {
     match is_number(literal) && is_lossy(literal) {
         true => json!({MARK: literal}),
@@ -113,7 +108,6 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Whether `serde_json` changes the value, or the kind of an integer.
 fn is_lossy(literal: &str) -> bool {
     let number = Number::new(literal);
     if literal.len() < MIN_LOSSY_LENGTH && !literal.contains(['e', 'E']) {
@@ -126,7 +120,6 @@ fn is_lossy(literal: &str) -> bool {
     float.is_none_or(|float| !number.equals_serde(&float))
 }
 
-/// The grammar of JSON.
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::choices;
 
 choices! {
-    /// How far a completion came.
     #[derive(Default, PartialOrd, Ord)]
     Tier {
         /// Not of the answer's form: no JSON, no query, nothing.
@@ -19,7 +18,6 @@ choices! {
 }
 
 choices! {
-    /// A tier, or that the scorer failed.
     TierOutcome {
         Unparsable = "unparsable",
         Invalid = "invalid",
@@ -49,10 +47,8 @@ choices! {
 }
 
 choices! {
-    /// Why a completion ended.
     #[derive(Default)]
     StopReason {
-        /// A stop token.
         #[default]
         Stop = "stop",
         /// `max_completion_tokens` reached.
@@ -67,7 +63,6 @@ choices! {
 }
 
 impl TierOutcome {
-    /// `is_error`: the scorer failed.
     pub fn new(tier: Tier, is_error: bool) -> Self {
         if is_error {
             Self::NotScored
@@ -78,14 +73,12 @@ impl TierOutcome {
 }
 
 impl StopReason {
-    /// Whether a limit ended it.
     pub fn is_truncated(self) -> bool {
         matches!(self, Self::Length | Self::Thinking)
     }
 }
 
 choices! {
-    /// What a worker does.
     #[derive(Default)]
     PhaseKind {
         #[default]
@@ -99,7 +92,6 @@ choices! {
 }
 
 choices! {
-    /// How much an alert matters.
     #[derive(Default, PartialOrd, Ord)]
     AlertLevel {
         Info = "info",
@@ -110,7 +102,6 @@ choices! {
 }
 
 choices! {
-    /// Why a checkpoint was saved.
     #[derive(Default)]
     SaveReason {
         Start = "start",
@@ -127,7 +118,6 @@ choices! {
 }
 
 choices! {
-    /// The parts of a reward that the program names itself.
     PartName {
         Tier = "tier",
         Graded = "graded",
@@ -155,7 +145,6 @@ impl PartName {
 }
 
 choices! {
-    /// What a run trains by.
     #[derive(Default)]
     Job {
         /// The task's score.
@@ -167,23 +156,18 @@ choices! {
 }
 
 choices! {
-    /// What a run's worker does, or how it ended.
     #[derive(Default)]
     Status {
         /// No worker has started yet.
         #[default]
         Created = "created",
-        /// Waits for its device.
         Waiting = "waiting",
-        /// Loads model and data.
         Starting = "starting",
         Running = "running",
         /// Between two steps, or where its disk is full.
         Paused = "paused",
-        /// Finishes its step, then ends.
         Stopping = "stopping",
         Finished = "finished",
-        /// Ended by an error.
         Failed = "failed",
         /// Stopped early, or its worker died; can be resumed.
         Interrupted = "interrupted",
@@ -195,7 +179,6 @@ impl Status {
         matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
     }
 
-    /// Whether a request or a signal ended the run.
     pub fn is_stopped(self, cause: Option<&Cause>) -> bool {
         self == Self::Interrupted && cause.is_some_and(|cause| cause.requested)
     }
@@ -213,7 +196,6 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// The cause of a stop that was asked for.
     pub fn requested(sentence: impl Into<String>) -> Self {
         Self {
             sentence: sentence.into(),

@@ -1,7 +1,6 @@
 //! Numbers and names as a person reads them: shares, bytes, times, counts, ids, places in a text, misspelt names. What
 //! is not known is `n/a`.
 
-/// The value as text, `n/a` where there is none.
 pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "n/a".to_owned(), show)
 }
@@ -234,7 +233,6 @@ pub fn unknown_last(a: f64, b: f64, is_descending: bool) -> std::cmp::Ordering {
     a.is_nan().cmp(&b.is_nan()).then(order)
 }
 
-/// The known name most like a misspelt one, where one is like enough.
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > MAX_NAME_BYTES {
         return None;

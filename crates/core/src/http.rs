@@ -90,7 +90,6 @@ pub(crate) fn unix_agent(config: ConfigBuilder<AgentScope>, socket: PathBuf) -> 
     )
 }
 
-/// Words a connection error.
 pub fn problem_of(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "the server does not respond".to_owned(),

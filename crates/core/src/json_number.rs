@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// A number literal, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<'t> {
     text: &'t str,
 }
 
-/// Exponents beyond this are not written out: nobody divides such a number.
+/// Larger exponents are not written out: such numbers are not divided.
 const MAX_WRITTEN_EXPONENT: i64 = 5_000;
 
 impl<'t> Number<'t> {
@@ -61,14 +60,12 @@ impl<'t> Number<'t> {
             .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     }
 
-    /// Exact equality of values, however written.
     pub fn equals(&self, other: &Number<'_>) -> bool {
         let (left, right) = (self.significant_digits(), other.significant_digits());
         left == right
             && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
     }
 
-    /// Exact order of values.
     pub fn compare(&self, other: &Number<'_>) -> Ordering {
         let (left, right) = (self.significant_digits(), other.significant_digits());
         let sign = |number: &Number<'_>, digits: &str| match digits.is_empty() {
@@ -114,7 +111,6 @@ impl<'t> Number<'t> {
         remainder == Some(0)
     }
 
-    /// Digits without the zeros at the ends.
     pub(crate) fn digit_count(&self) -> usize {
         self.significant_digits().0.len()
     }

@@ -10,11 +10,9 @@ pub enum Draft {
     D2020,
 }
 
-/// The kind of value that a keyword takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeywordValue {
     Schema,
-    /// A schema, or a list of them.
     SchemaOrList,
     Schemas,
     /// An object: its keys are names, its values schemas.
@@ -30,13 +28,10 @@ pub enum KeywordValue {
     Boolean,
     Number,
     Text,
-    /// Any list of values.
     Values,
-    /// Any value.
     Value,
 }
 
-/// A keyword of JSON Schema.
 #[derive(Debug)]
 pub struct Keyword {
     pub name: &'static str,
@@ -83,7 +78,6 @@ impl std::fmt::Display for Draft {
 }
 
 impl Keyword {
-    /// The keyword of that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         KEYWORDS.iter().find(|keyword| keyword.name == name)
     }
@@ -139,7 +133,6 @@ pub const DRAFT_ADDRESSES: [&str; 5] = [
     "http://json-schema.org/draft-04/schema#",
 ];
 
-/// The types, and what they accept.
 pub const TYPES: [(&str, &str); 7] = [
     ("string", "text"),
     ("number", "any number, 1e3 and -0.5 as well"),

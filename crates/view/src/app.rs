@@ -48,7 +48,6 @@ macro_rules! screens {
             }
         })*
 
-        /// Facts about a screen that do not depend on its state.
         pub fn about(screen: Screen) -> &'static About {
             match screen {
                 $(Screen::$id => <$state>::ABOUT,)*
@@ -69,7 +68,6 @@ macro_rules! screens {
                 }
             }
 
-            /// A screen and the shared state.
             pub fn screen_mut(&mut self, screen: Screen) -> (&mut dyn screen::Screen, &mut Shared) {
                 match screen {
                     $(Screen::$id => (&mut self.$field, &mut self.shared),)*
@@ -119,17 +117,14 @@ impl Model {
         self.screen_of(self.shared.screen)
     }
 
-    /// The current screen and the shared state.
     pub fn current(&mut self) -> (&mut dyn screen::Screen, &mut Shared) {
         self.screen_mut(self.shared.screen)
     }
 
-    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.shared.popup.is_some() || self.screen().is_typing()
     }
 
-    /// Whether the keys of an action apply to the current focus.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
@@ -155,7 +150,6 @@ impl Model {
         found
     }
 
-    /// The action bound to a chord at the current focus.
     pub fn action_of(&self, chord: Chord) -> Option<&'static ActionInfo> {
         if self.is_for_text(chord) {
             return None;
@@ -165,7 +159,6 @@ impl Model {
             .find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
-    /// The movement bound to a chord, for popups.
     pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
         let motions = [
             Motion::Down,
@@ -209,7 +202,6 @@ impl Model {
         screen.is_typing() && (!chord.is_command() || is_taken)
     }
 
-    /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -219,7 +211,6 @@ impl Model {
         }
     }
 
-    /// The action's hint in the bottom line in the current state.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -330,7 +321,6 @@ impl Global {
     }
 }
 
-/// A movement in the focused pane.
 const fn movement(
     id: &'static str,
     title: &'static str,

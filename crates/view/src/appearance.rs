@@ -27,20 +27,16 @@ pub struct Appearance {
     /// At most one frame every two seconds.
     pub low_bandwidth: bool,
     pub notifications: Notifications,
-    /// Whether the mouse is captured.
     pub mouse: bool,
-    /// The small charts of the live screen.
     pub live_charts: Vec<String>,
     /// The columns of the list of runs.
     pub runs_columns: Option<Vec<String>>,
     /// Problems of the files.
     pub notes: Vec<String>,
-    /// The files that it was read from.
     pub files: Vec<PathBuf>,
 }
 
 impl Appearance {
-    /// Reads the appearance from the files.
     pub fn load(input: &AppearanceInput) -> Self {
         let (mut notes, mut files) = (Vec::new(), Vec::new());
         let mut open = |path: Option<PathBuf>, notes: &mut Vec<String>| {
@@ -92,7 +88,6 @@ impl Appearance {
         }
     }
 
-    /// Whether the theme depends on the terminal's background.
     pub fn needs_background_query(input: &AppearanceInput) -> bool {
         let file = input
             .config_file()
@@ -110,7 +105,6 @@ impl Appearance {
             && input.theme.as_ref().unwrap_or(&settings.theme) == AUTO
     }
 
-    /// The options with the appearance of a terminal and a user.
     #[must_use]
     pub fn options(options: Options, input: AppearanceInput) -> Options {
         let Self {
@@ -141,7 +135,6 @@ impl Appearance {
         }
     }
 
-    /// Applies it to the model and reports problems.
     pub fn apply(self, model: &mut Model) {
         model.shared.theme = self.theme;
         model.shared.keymap = self.keymap;
@@ -182,9 +175,6 @@ fn theme_name(input: &AppearanceInput, settings: &Settings, depth: ColourDepth) 
 }
 
 /// Watches the files on a thread of its own; `on_change` gets the new appearance and returns false to stop.
-///
-/// # Errors
-/// The thread cannot be started.
 pub(super) fn watch(
     input: AppearanceInput,
     on_change: impl Fn(Appearance) -> bool + Send + 'static,

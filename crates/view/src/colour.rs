@@ -14,7 +14,6 @@ pub(super) fn parse(text: &str) -> Option<Color> {
     }
 }
 
-/// Converts a style to a terminal's colour depth.
 pub(super) fn at_depth(style: Style, depth: ColourDepth) -> Style {
     match depth {
         ColourDepth::TrueColour => style,

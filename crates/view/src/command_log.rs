@@ -10,7 +10,6 @@ use crate::secrets::redact;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     pub arguments: Vec<String>,
-    /// The file that its output goes to.
     pub output: Option<PathBuf>,
 }
 

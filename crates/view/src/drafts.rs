@@ -24,29 +24,22 @@ pub const KEPT: &str = "keeping your version: saving overwrites the file on disk
 /// A screen that edits a text of the task.
 pub trait Drafted: Part<Shared = Shared> {
     const SCREEN: Screen;
-    /// The prefix of its files' names.
     const STEM: &'static str;
     /// Ids of the actions: take the other version, keep the own one, discard the draft, show the diff.
     const ACTIONS: [&'static str; 4];
     /// The key of the work that searches its drafts.
     const WORK: &'static str;
 
-    /// The file of the text under edit.
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile>;
-    /// The text under edit, as saved and as edited.
     fn texts(&self, shared: &Shared) -> Option<(String, String)>;
-    /// A short name of the text under edit.
     fn title(&self) -> String;
-    /// Returns the contents of the draft's file.
     fn write(&self, shared: &Shared, text: String) -> String;
-    /// The file's extension, for a text of this task.
     fn extension(_: &Task) -> &'static str {
         "json"
     }
     /// # Errors
     /// The file of this name has other content.
     fn read(path: &Path, text: String, time_ms: u64) -> Result<Record, String>;
-    /// Whether a draft can be restored now without losing another text.
     fn is_free(&self) -> bool;
     /// Whether letters are text now rather than keys.
     fn is_typing(&self) -> bool;
@@ -55,18 +48,12 @@ pub trait Drafted: Part<Shared = Shared> {
     /// # Errors
     /// No text of the task matches.
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String>;
-    /// Opens the editor on a draft.
-    ///
-    /// # Errors
-    /// Same as `locate`.
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
-    /// The file's text, if it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
     /// The user has decided: the file's text replaces the own one, which undo restores, or the own one stays.
     fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command>;
 }
 
-/// The file of a text whose editor opens now.
 pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     let file = DraftFile::new(
         T::STEM,
@@ -79,7 +66,6 @@ pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     file
 }
 
-/// Removes the file after the text was saved or discarded.
 pub fn remove(shared: &Shared, file: DraftFile) -> Vec<Command> {
     write(shared, file.stored.map(|_| (file.path, None)))
 }
@@ -92,9 +78,6 @@ pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Writes an unsaved text at once, for an exit that leaves no time for background work.
-///
-/// # Errors
-/// Names the file.
 pub fn store_now<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Result<(), String> {
     let Some(text) = unsaved(screen, shared) else {
         return Ok(());
@@ -197,10 +180,7 @@ pub fn look<T: Drafted>(shared: &Shared) -> Vec<Command> {
             match found {
                 Ok(found) if is_open => offer_all(screen, shared, found),
                 Ok(_) => Vec::new(),
-                Err(error) => {
-                    shared.complain(format!("cannot look for drafts: {error}"));
-                    Vec::new()
-                }
+                Err(error) => shared.complain(format!("cannot look for drafts: {error}")),
             }
         },
     )]
@@ -234,7 +214,9 @@ fn offer_all<T: Drafted>(
                 shared.drafts.known.insert(file);
             }
             // Tried again: an unreadable file may be repaired.
-            Ok((Err(why), _)) => shared.complain(format!("draft in {path} not offered: {why}")),
+            Ok((Err(why), _)) => {
+                shared.complain(format!("draft in {path} not offered: {why}"));
+            }
             // The program ended after saving, before it could remove the file.
             Ok((Ok(location), record)) if location.current == record.text => {
                 done.push((file, None))
@@ -333,10 +315,7 @@ pub fn write_then(
         key,
         move || writer.write_queued(),
         |_: &mut (), shared: &mut Shared, ()| match shared.drafts.writer.take_failure() {
-            Some(error) => {
-                shared.complain(format!("draft not saved: {error}"));
-                Vec::new()
-            }
+            Some(error) => shared.complain(format!("draft not saved: {error}")),
             None => then(),
         },
     )

@@ -102,7 +102,6 @@ fn columns_of(tabs: &[(String, Screen)]) -> usize {
     tabs.iter().map(|(text, _)| text.width()).sum()
 }
 
-/// The screen whose tab is at a column of the header.
 pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     let mut end = 0;
     tabs(model, model.shared.size.0)
@@ -201,7 +200,6 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
     }
 }
 
-/// A key and what it does.
 fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
     let bar = theme.style(Role::Bar);
     [
@@ -248,7 +246,6 @@ pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
         .map(|hint| hint.action)
 }
 
-/// The key whose hint is at a column of the bottom line below a popup.
 pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
     let mut end = 0;
     let (key, _) = popup.hints().into_iter().find(|(key, hint)| {

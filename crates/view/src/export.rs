@@ -34,7 +34,6 @@ pub fn ask(
     ))
 }
 
-/// Writes an export, under a numbered name if the file exists; returns the message.
 pub fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
@@ -60,13 +59,11 @@ pub fn masked_secrets(masked: usize) -> String {
     }
 }
 
-/// Reports the outcome as a notice.
 pub fn report(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) -> Vec<Command> {
     match outcome {
         Ok(text) => shared.say(text),
         Err(error) => shared.complain(error),
     }
-    Vec::new()
 }
 
 /// A path as typed: `~` is the home directory, a relative one starts at `here`.

@@ -23,7 +23,6 @@ pub struct FollowedRun {
     path: PathBuf,
     /// `run.toml`; `None` if it cannot be read.
     pub directory: Option<RunDirectory>,
-    /// The state from its log.
     pub history: RunState,
     pub outcome: RunOutcome,
     /// The best checkpoint, as in the outcome.
@@ -74,12 +73,10 @@ impl FollowedRun {
         }
     }
 
-    /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its id, which is its folder's name.
     pub fn id(&self) -> String {
         self.path
             .file_name()
@@ -99,7 +96,6 @@ impl FollowedRun {
         self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
     }
 
-    /// Adds events from before it was followed, such as [`latest_events`] returns.
     pub fn push_events(&mut self, events: Vec<Event>) {
         let (first, first_ms) = (
             self.log.front().map(|event| event.seq),
@@ -281,9 +277,6 @@ fn is_readable(event: &Event) -> bool {
 
 /// Returns the latest events of a run's log, oldest first; of a long log only the end is read. Lines that are not
 /// events are skipped.
-///
-/// # Errors
-/// The log cannot be read.
 pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let path = run.join("events.jsonl");
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());

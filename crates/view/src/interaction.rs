@@ -16,7 +16,6 @@ const WHEEL: isize = 3;
 /// The longest text taken from the clipboard.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Moves the cursor of a pane, or scrolls it.
 pub fn go(
     screen: &mut dyn Screen,
     shared: &mut Shared,
@@ -69,7 +68,6 @@ fn extent(
     Some((page, length, matches!(content.body, Body::Text(_))))
 }
 
-/// A key that is no action.
 pub fn key(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if let Some(commands) = screen.on_key(shared, event) {
         return commands;
@@ -90,12 +88,11 @@ pub fn key(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec
 
 pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Command> {
     if text.len() > MAX_BYTES {
-        shared.complain(format!(
+        return shared.complain(format!(
             "pasted text is {} MB; limit {} MB",
             text.len() >> 20,
             MAX_BYTES >> 20
         ));
-        return Vec::new();
     }
     if let Some(field) = screen.field() {
         field.paste(text);
@@ -108,7 +105,6 @@ pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Co
     screen.on_paste(shared, text)
 }
 
-/// A key in the editor.
 pub fn edit(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let Some(area) = editor_area(screen, shared, screen.pane()) else {
         return Vec::new();
@@ -121,7 +117,6 @@ pub fn edit(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Ve
     edited(screen, shared, effect)
 }
 
-/// After a change of the editor's text or cursor: scrolls to the cursor.
 pub fn edited(screen: &mut dyn Screen, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect == Effect::None {
         return Vec::new();
@@ -130,7 +125,6 @@ pub fn edited(screen: &mut dyn Screen, shared: &mut Shared, effect: Effect) -> V
     screen.edited(shared, effect)
 }
 
-/// Scrolls the editor to its cursor.
 pub fn follow(screen: &mut dyn Screen, shared: &Shared) {
     let area = editor_area(screen, shared, screen.pane());
     if let (Some(area), Some(editor)) = (area, screen.editor(shared)) {
@@ -138,7 +132,6 @@ pub fn follow(screen: &mut dyn Screen, shared: &Shared) {
     }
 }
 
-/// Where the editor of a pane is.
 pub fn editor_area(screen: &dyn Screen, shared: &Shared, pane: &str) -> Option<Rect> {
     let places = screen.places(shared, shared.body());
     let place = places
@@ -148,7 +141,6 @@ pub fn editor_area(screen: &dyn Screen, shared: &Shared, pane: &str) -> Option<R
     matches!(content.body, Body::Editor(_)).then(|| content.parts(place.inside())[1])
 }
 
-/// What is at a position of the terminal.
 pub fn hit(screen: &dyn Screen, shared: &Shared, at: Position) -> Option<Hit> {
     let places = screen.places(shared, shared.body());
     let place = places

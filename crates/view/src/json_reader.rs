@@ -18,7 +18,6 @@ pub struct Token {
     pub role: Role,
 }
 
-/// The tokens of a line, without white space.
 pub fn tokens(line: &str) -> impl Iterator<Item = Token> {
     let (mut at, mut column) = (0, 0);
     std::iter::from_fn(move || {
@@ -78,7 +77,6 @@ fn string_length(text: &str) -> usize {
 /// The most lines searched for the matching bracket.
 const MAX_BRACKET_LINES: usize = 5_000;
 
-/// The bracket under or before the cursor, and its match.
 pub fn matching_bracket(lines: &[String], (row, column): Place) -> Option<[Place; 2]> {
     // Each with whether it opens.
     let brackets = |row: usize| -> Vec<(Place, bool)> {
@@ -128,7 +126,6 @@ pub struct Node {
     pub end: Place,
 }
 
-/// A key.
 #[derive(Debug, Clone)]
 pub struct Name {
     pub text: String,

@@ -77,7 +77,6 @@ pub fn change_line(
     Ok(out)
 }
 
-/// Returns the file's text with lines after the last one.
 pub fn append_lines(text: &str, lines: &[String]) -> String {
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let mut out = text.to_owned();
@@ -143,7 +142,6 @@ fn without_mark(line: &str, index: usize) -> &str {
     }
 }
 
-/// A line of a file, from 1, without its line ending.
 pub fn line_of(text: &str, line: usize) -> Option<&str> {
     let index = line.checked_sub(1)?;
     text.split('\n')
@@ -151,7 +149,6 @@ pub fn line_of(text: &str, line: usize) -> Option<&str> {
         .map(|line| without_mark(line.trim_end_matches('\r'), index))
 }
 
-/// Whether a line is still the row that was read.
 fn is_same(line: &str, row: &Map<String, Value>) -> bool {
     exact_json::parse(line).is_ok_and(|now| now.as_object() == Some(row))
 }
@@ -189,9 +186,6 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
 }
 
 /// Returns `task.toml` with another system text; an empty one removes the key. Comments and layout stay.
-///
-/// # Errors
-/// The text is not TOML.
 pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
     let mut document: toml_edit::DocumentMut = task_toml
         .parse()

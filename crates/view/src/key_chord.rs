@@ -36,7 +36,6 @@ impl Chord {
         modifiers: KeyModifiers::NONE,
     };
 
-    /// The chord of an event in its normal form.
     pub fn from_event(event: KeyEvent) -> Self {
         let mut modifiers =
             event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);

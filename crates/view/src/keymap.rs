@@ -20,7 +20,6 @@ impl Keymap {
         self.changed.remove(id);
     }
 
-    /// Whether the keys of an action were changed.
     pub fn is_changed(&self, id: &str) -> bool {
         self.changed.contains_key(id)
     }
@@ -36,7 +35,6 @@ impl Keymap {
         }
     }
 
-    /// Returns the first key of an action, empty if it has none.
     pub fn shown(&self, action: &ActionInfo) -> String {
         self.keys(action)
             .first()

@@ -9,7 +9,6 @@ use super::app::actions;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 
-/// An error or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub sentence: String,
@@ -37,7 +36,6 @@ const TAKEN: [(char, &str); 8] = [
 /// Ctrl chords with which text fields edit.
 const EDITING: [char; 6] = ['u', 'k', 'w', 'e', 'x', 'v'];
 
-/// Returns all problems of a keymap, errors first.
 pub fn check(keymap: &Keymap) -> Vec<Finding> {
     let mut by_chord: BTreeMap<String, Vec<&'static ActionInfo>> = BTreeMap::new();
     let mut warnings = Vec::new();

@@ -19,7 +19,6 @@ pub struct KeymapRead {
     pub warnings: Vec<String>,
 }
 
-/// Parses a keymap; `name` is used in messages.
 pub fn parse(name: &str, text: &str) -> KeymapRead {
     read(&UserFile::new(name, text))
 }

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::action::ActionInfo;
 use super::command_log::CommandLine;
 use super::screens::Screen;
+use crate::locking::lock;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
 use crate::score::Task;
@@ -21,7 +22,6 @@ pub enum Message {
     Key(KeyEvent),
     Mouse(MouseEvent),
     Paste(String),
-    /// An action, whatever its keys and its screen.
     Perform(&'static ActionInfo),
     /// The terminal was resized to columns and rows.
     Resize(u16, u16),
@@ -38,11 +38,8 @@ pub enum Message {
 
 #[derive(Debug)]
 pub enum RunNews {
-    /// The log so far.
     Opened(Box<RunState>),
-    /// New events.
     Events(Batch),
-    /// The state of its worker.
     State(Option<State>),
     /// Why it cannot be read.
     Unreadable(String),
@@ -51,9 +48,7 @@ pub enum RunNews {
 /// A command for the rest of the view, which `update` executes, or for the terminal.
 #[derive(Debug)]
 pub enum Command {
-    /// Go to another screen.
     GoTo(Screen),
-    /// Follow a run, and make it the current one.
     ShowRun(PathBuf),
     /// Compare these evals on the Eval screen.
     Compare(Vec<EvalId>),
@@ -61,7 +56,6 @@ pub enum Command {
     Perform(&'static str),
     /// Notify every screen of a change.
     Changed(Change),
-    /// Quit. Runs continue.
     Quit,
     /// Suspend this process (job control) until it is continued.
     Suspend,
@@ -69,7 +63,6 @@ pub enum Command {
     Work(Work),
     /// Follow a run; its news come as messages.
     Watch(PathBuf),
-    /// Stop following it.
     Unwatch(PathBuf),
     /// Copy to the terminal's clipboard.
     Copy(String),
@@ -81,8 +74,10 @@ pub enum Command {
         urgent: bool,
     },
     /// Open a file in the external editor at a line (from 1).
-    Edit { path: PathBuf, line: usize },
-    /// Draw everything again.
+    Edit {
+        path: PathBuf,
+        line: usize,
+    },
     Redraw,
 }
 
@@ -100,7 +95,6 @@ impl Command {
     }
 }
 
-/// A change of shared state.
 #[derive(Debug)]
 pub enum Change {
     /// The user switched to the screen; no other one is told.
@@ -124,7 +118,6 @@ pub enum Change {
     },
     /// Another run is the current one.
     CurrentRun,
-    /// The current run has changed.
     RunNews,
     /// A row of a prompt set is to be shown, by its line.
     PromptRow(PromptSet, usize),
@@ -132,7 +125,6 @@ pub enum Change {
     Files(Vec<PathBuf>),
     /// A task's programs or judges are trusted now.
     Trust,
-    /// A second has passed.
     Second,
 }
 
@@ -217,7 +209,6 @@ impl Work {
         })
     }
 
-    /// Work that sends its results piece by piece.
     pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
         Command::Work(Self {
             key,
@@ -234,7 +225,6 @@ impl std::fmt::Debug for Work {
     }
 }
 
-/// A piece of the results of work.
 pub struct WorkResult {
     pub key: &'static str,
     pub generation: u64,
@@ -255,7 +245,6 @@ const CLOSED: u64 = u64::MAX;
 #[derive(Debug, Clone, Default)]
 pub struct Senders(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
 
-/// The work of one key.
 #[derive(Debug, Default)]
 struct Key {
     newest: AtomicU64,
@@ -283,7 +272,7 @@ impl Senders {
         work: &Work,
         put: impl Fn(Update) -> bool + Send + Sync + 'static,
     ) -> Sender {
-        let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
+        let key = Arc::clone(lock(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
         Sender {
             key,
@@ -294,16 +283,14 @@ impl Senders {
 
     /// The view ends: all work is superseded.
     pub fn close(&self) {
-        locked(&self.0)
-            .values()
-            .for_each(|key| key.supersede(CLOSED));
+        lock(&self.0).values().for_each(|key| key.supersede(CLOSED));
     }
 }
 
 impl Key {
     fn supersede(&self, generation: u64) {
         // Under the lock, so that a waiting thread does not miss it.
-        let _computing = locked(&self.computing);
+        let _computing = lock(&self.computing);
         self.newest.store(generation, Ordering::Release);
         self.changed.notify_all();
     }
@@ -325,7 +312,7 @@ impl Sender {
 
     /// Waits until older work of the key has stopped; `None` if this work is superseded by then.
     pub fn turn(&self) -> Option<Turn> {
-        let mut computing = locked(&self.key.computing);
+        let mut computing = lock(&self.key.computing);
         while *computing && self.is_wanted() {
             computing = self
                 .key
@@ -342,7 +329,7 @@ impl Sender {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *locked(&self.0.computing) = false;
+        *lock(&self.0.computing) = false;
         self.0.changed.notify_all();
     }
 }
@@ -356,11 +343,6 @@ impl std::fmt::Debug for Sender {
             self.is_wanted()
         )
     }
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a plain assignment, so a panic leaves nothing half-done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// The mark and the style.
     pub fn look(self) -> (&'static str, Role) {
         match self {
             Self::Done => ("✓", Role::Good),
@@ -35,7 +34,6 @@ pub struct Notice {
     pub level: Level,
 }
 
-/// All notices of this session.
 #[derive(Debug, Default)]
 pub struct Notices {
     all: Vec<Notice>,
@@ -58,7 +56,6 @@ impl Notices {
         });
     }
 
-    /// The notice for the bottom line at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
         let last = self.all.last().filter(|_| self.dismissed < self.total)?;
         (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS)
@@ -73,29 +70,24 @@ impl Notices {
             .count()
     }
 
-    /// Dismisses the notice in the bottom line.
     pub fn dismiss(&mut self) {
         self.dismissed = self.total;
     }
 
-    /// How many there were so far.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Those since there were `total`, as far as they are stored.
     pub fn since(&self, total: usize) -> &[Notice] {
         let new = self.total.saturating_sub(total).min(self.all.len());
         &self.all[self.all.len() - new..]
     }
 
-    /// All stored notices, oldest first.
     pub fn all(&self) -> &[Notice] {
         &self.all
     }
 }
 
-/// The notices as a list, latest first, from which one is copied.
 pub fn log(title: &str, notices: &Notices) -> Pick {
     let entry = |notice: &Notice| {
         let (mark, role) = match notice.level {

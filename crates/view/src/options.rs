@@ -14,11 +14,9 @@ pub struct Options {
     /// The task to open, a path or a name as on the command line; `None` opens the workspace's first task, else the
     /// embedded one.
     pub task: Option<String>,
-    /// The folder for resolving names.
     pub here: PathBuf,
     /// The working directory of the shell.
     pub shell: PathBuf,
-    /// The folders in which runs are listed and created.
     pub run_folders: RunFolders,
     /// The user's data directory, for drafts and copies of embedded tasks.
     pub data: PathBuf,
@@ -32,7 +30,6 @@ pub struct Options {
     pub low_bandwidth: bool,
     pub remote: bool,
     pub notifications: Notifications,
-    /// Whether the mouse is captured.
     pub mouse: bool,
     /// The small charts of the live screen, by title or metric; none: the default ones.
     pub live_charts: Vec<String>,
@@ -90,7 +87,6 @@ pub struct AppearanceInput {
 }
 
 impl AppearanceInput {
-    /// The options of this process without command line arguments.
     pub fn detect() -> Self {
         Self {
             folder: super::user_file::folder(),

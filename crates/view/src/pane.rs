@@ -24,7 +24,6 @@ const ASCII_BORDER: border::Set<'static> = border::Set {
     horizontal_bottom: "-",
 };
 
-/// The frame of a pane. The focused one has another colour and a mark before its title.
 pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let role = if focused {
         Role::BorderFocused
@@ -40,7 +39,7 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let title = if title.is_empty() {
         Span::raw("")
     } else {
-        Span::styled(format!("{mark} {title} "), theme.style(Role::Title))
+        theme.span(format!("{mark} {title} "), Role::Title)
     };
     Block::new()
         .borders(Borders::ALL)

@@ -87,7 +87,6 @@ impl Popup {
         }
     }
 
-    /// Its keys with what they do, for the bottom line.
     pub fn hints(&self) -> Vec<(&'static str, &str)> {
         match self {
             Self::Help(_) | Self::Page(_) => vec![("j", "scroll"), ("esc", "close")],
@@ -98,7 +97,6 @@ impl Popup {
         }
     }
 
-    /// Its place over an area, and its content.
     pub fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
         match self {
             Self::Help(Help { page }) | Self::Page(page) => page.pane(area),

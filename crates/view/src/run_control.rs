@@ -24,19 +24,13 @@ use crate::run::{
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A screen with a run that can be controlled.
 pub trait Controls: Part<Shared = Shared> {
     const SCREEN: Screen;
     const IDS: ActionIds;
 
-    /// The run that the actions apply to.
-    ///
-    /// # Errors
-    /// Why there is none.
     fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 
-/// The ids of the actions on a screen.
 #[derive(Debug)]
 pub struct ActionIds {
     pub pause: &'static str,
@@ -198,7 +192,6 @@ fn blocked<T: Controls>(
     }
 }
 
-/// Sends a request to the worker of a screen's run.
 fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
     let Ok(run) = screen.target(shared) else {
         return Vec::new();
@@ -242,13 +235,12 @@ fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<
         format!("{}\n{text}", one_line(&name))
     };
     let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         format!("{title} {id}?"),
         text,
         yes,
         then,
-    )));
-    Vec::new()
+    )))
 }
 
 fn no_resume_from(name: &str, status: Status, shared: &Shared) -> Option<String> {
@@ -324,11 +316,9 @@ fn report(
     answer: Result<(String, Level), String>,
 ) -> Vec<Command> {
     match answer {
-        Ok((text, level)) => shared
-            .notices
-            .add(shared.now_ms, level, format!("{name}: {text}")),
+        Ok((text, level)) => shared.notice(level, format!("{name}: {text}")),
         Err(error) => shared.complain(error),
-    }
+    };
     shared.look_for_runs()
 }
 
@@ -356,10 +346,7 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
         let answer = match Liveness::for_run(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
-                sender.send(move |_: &mut (), shared: &mut Shared| {
-                    shared.say(text);
-                    Vec::new()
-                });
+                sender.send(move |_: &mut (), shared: &mut Shared| shared.say(text));
                 call.json().map(|answer| match answer["job"].as_u64() {
                     Some(job) => (format!("submitted as Slurm job {job}"), Level::Done),
                     None => ("resumed".to_owned(), Level::Done),
@@ -372,7 +359,6 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
     resume.like(line)
 }
 
-/// The run's name in notices.
 fn name(run: &Path) -> String {
     short_id(&run.file_name().unwrap_or_default().to_string_lossy()).to_owned()
 }

@@ -11,7 +11,6 @@ use crate::task::TASK_FILE;
 
 #[derive(Debug, Default)]
 pub struct SchemaDraft {
-    /// In the editor.
     pub text: String,
     /// On disk when it was read or saved.
     pub saved: String,
@@ -27,7 +26,6 @@ pub struct SchemaDraft {
     pub faults: Vec<Fault>,
     /// The outline of the last text that could be read.
     pub outline: Vec<OutlineEntry>,
-    /// Whether that is an older one.
     pub is_outline_old: bool,
     /// The programs that it names, in the order of its scorers.
     pub programs: Vec<Trust>,
@@ -35,7 +33,6 @@ pub struct SchemaDraft {
     pub expected: Option<ExpectedAnswers>,
     /// The task with the last text that compiled.
     pub task: Option<Arc<Task>>,
-    /// The scorer of the saved text, for comparison.
     pub saved_scorer: Option<Arc<Scorer>>,
     /// The file's text if it changed on disk while the text here is unsaved, until the user decides.
     pub theirs: Option<String>,
@@ -53,7 +50,7 @@ pub struct ExpectedAnswers {
     pub total: usize,
     pub checked: usize,
     pub rejected: usize,
-    /// Of each row, in the order of the sets and their rows.
+    /// Expected answers in the order of the sets and their rows.
     pub rows: Vec<Expected>,
     /// Why the first invalid answer of each class is invalid.
     pub reasons: BTreeMap<FailureClass, String>,
@@ -74,14 +71,12 @@ impl SchemaDraft {
         self.text != self.saved
     }
 
-    /// Whether the text is that of `task.toml`.
     pub fn is_toml(&self) -> bool {
         self.base
             .as_ref()
             .is_some_and(|base| base.definition_file == TASK_FILE)
     }
 
-    /// The expected answers of each row, as far as they are checked.
     pub fn expected_rows(&self) -> &[Expected] {
         self.expected
             .as_ref()
@@ -102,7 +97,6 @@ impl SchemaDraft {
         }
     }
 
-    /// The text's name in messages.
     pub fn name(&self) -> &'static str {
         self.base.as_ref().map_or("schema", Task::definition_name)
     }

@@ -26,7 +26,6 @@ pub struct Action<X> {
 }
 
 impl<X> Action<X> {
-    /// An action that is always available.
     pub const fn new(
         id: &'static str,
         title: &'static str,
@@ -51,7 +50,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// With a hint in the bottom line.
     pub const fn hint(self, hint: &'static str) -> Self {
         Self {
             info: ActionInfo { hint, ..self.info },
@@ -59,7 +57,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// Adds aliases.
     pub const fn also(self, aliases: &'static [&'static str]) -> Self {
         Self {
             info: ActionInfo {
@@ -70,7 +67,6 @@ impl<X> Action<X> {
         }
     }
 
-    /// Marks it as opening a text field.
     pub const fn asking(self) -> Self {
         Self {
             info: ActionInfo {
@@ -81,12 +77,10 @@ impl<X> Action<X> {
         }
     }
 
-    /// With another hint while `hint` returns one.
     pub const fn hinting(self, hint: fn(&X, &Shared) -> Option<&'static str>) -> Self {
         Self { hint, ..self }
     }
 
-    /// Blocks it while `why` returns a reason.
     pub const fn unless(self, why: fn(&X, &Shared) -> Option<String>) -> Self {
         Self {
             blocked: why,
@@ -98,7 +92,6 @@ impl<X> Action<X> {
 /// What is known of a screen without its state.
 #[derive(Debug)]
 pub struct About {
-    /// In the header.
     pub title: &'static str,
     /// What the screen is for, in a sentence or two; the head of its help.
     pub help: &'static str,
@@ -106,7 +99,6 @@ pub struct About {
     pub panes: &'static [&'static str],
 }
 
-/// The constants of a screen.
 pub trait Described: Sized + 'static {
     const ABOUT: &'static About;
     const TABLE: &'static [Action<Self>];
@@ -115,7 +107,6 @@ pub trait Described: Sized + 'static {
 /// What follows from a screen's constants.
 pub trait Actions {
     fn about(&self) -> &'static About;
-    /// Why an action is blocked.
     fn blocked(&self, shared: &Shared, id: &str) -> Option<String>;
     /// What an action does now, for the bottom line; `None`: the usual hint.
     fn hint(&self, shared: &Shared, id: &str) -> Option<&'static str>;
@@ -147,7 +138,6 @@ impl<X: Described> Actions for X {
 
 /// A screen: its state, and what the rest of the view asks of it.
 pub trait Screen: Actions {
-    /// The focused pane.
     fn pane(&self) -> &'static str;
     fn focus(&mut self, shared: &mut Shared, pane: &'static str);
 
@@ -156,12 +146,10 @@ pub trait Screen: Actions {
         None
     }
 
-    /// Where the panes are in the area of the screen, in the order in which they are drawn.
     fn places(&self, _: &Shared, _: Rect) -> Vec<Place> {
         Vec::new()
     }
 
-    /// What is in a pane.
     fn content<'a>(&'a self, _: &'a Shared, _: &Place) -> Content<'a> {
         Content::default()
     }
@@ -191,7 +179,6 @@ pub trait Screen: Actions {
         None
     }
 
-    /// The text field of one line that has the keys.
     fn field(&mut self) -> Option<&mut dyn TextField> {
         None
     }
@@ -201,7 +188,6 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// The editor in the focused pane.
     fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
         None
     }
@@ -211,7 +197,6 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// Draws the screen without changing it.
     fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         for place in self.places(shared, area) {
             let content = self.content(shared, &place);

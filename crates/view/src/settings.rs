@@ -12,7 +12,6 @@ use crate::run::{GPU_PRICE_KEY, toml_price};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notifications {
-    /// Text and bell.
     #[default]
     All,
     /// Bell only.
@@ -70,12 +69,7 @@ pub const KEYS: [Key; 9] = [
         name: "theme",
         values: "\"auto\", or a theme name",
         meaning: "theme; `auto` picks `dark` or `light` by the terminal background (COLORFGBG, else OSC 11)",
-        take: |settings, value| {
-            value
-                .as_str()
-                .map(|name| name.clone_into(&mut settings.theme))
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.theme, value.as_str().map(str::to_owned)),
     },
     Key {
         name: "colour",
@@ -109,12 +103,7 @@ pub const KEYS: [Key; 9] = [
         name: "low_bandwidth",
         values: "false or true",
         meaning: "for slow links: run updates at most every 2 s and within 700 B/s; keys respond at once",
-        take: |settings, value| {
-            value
-                .as_bool()
-                .map(|low| settings.low_bandwidth = low)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.low_bandwidth, value.as_bool()),
     },
     Key {
         name: "notifications",
@@ -135,36 +124,19 @@ pub const KEYS: [Key; 9] = [
         name: "mouse",
         values: "true or false",
         meaning: "capture the mouse; if false, the terminal selects text",
-        take: |settings, value| {
-            value
-                .as_bool()
-                .map(|mouse| settings.mouse = mouse)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.mouse, value.as_bool()),
     },
     Key {
         name: "live_charts",
         values: "[] or a list of titles and metrics",
         meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
-        take: |settings, value| {
-            value
-                .as_array()
-                .and_then(list)
-                .map(|names| settings.live_charts = names)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.live_charts, value.as_array().and_then(list)),
     },
     Key {
         name: "runs_columns",
         values: "[] or a list of names",
         meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
-        take: |settings, value| {
-            value
-                .as_array()
-                .and_then(list)
-                .map(|names| settings.runs_columns = names)
-                .is_some()
-        },
+        take: |settings, value| set(&mut settings.runs_columns, value.as_array().and_then(list)),
     },
     Key {
         name: GPU_PRICE_KEY,
@@ -175,6 +147,11 @@ pub const KEYS: [Key; 9] = [
     },
 ];
 
+/// Whether there is a value, which is then the key's.
+fn set<T>(key: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *key = value).is_some()
+}
+
 fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
     values
         .iter()
@@ -183,18 +160,12 @@ fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
 }
 
 /// Writes a list into the user's file, or removes it if it is empty.
-///
-/// # Errors
-/// Same as [`save`].
 pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
     let list = || values.iter().collect::<toml_edit::Array>().into();
     save(path, name, (!values.is_empty()).then(list))
 }
 
 /// Writes a value into the user's file, or removes it; comments and other keys stay. A symbolic link is followed.
-///
-/// # Errors
-/// Names the file.
 pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -221,7 +192,6 @@ pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<
         .map_err(|error| failed(&error))
 }
 
-/// Reads a file; returns the settings and its errors.
 pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut settings = Settings::default();
     let table = match file.table() {

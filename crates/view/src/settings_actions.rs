@@ -7,7 +7,6 @@ use super::shared::Shared;
 use super::{settings, theme_file};
 use crate::files::{self, Access};
 
-/// Lists the themes; the chosen one is kept in the settings.
 pub(super) fn choose_theme(shared: &Shared) -> Vec<Command> {
     let (folder, keys) = (shared.options.appearance.themes_folder(), shared.keys);
     let names = move || theme_file::names(folder.as_deref());
@@ -58,8 +57,7 @@ fn list(shared: &Shared, mut names: Vec<String>) -> Pick {
 fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     let input = &shared.options.appearance;
     let Some(file) = input.config_file() else {
-        shared.complain(NO_FOLDER);
-        return Vec::new();
+        return shared.complain(NO_FOLDER);
     };
     let overridden = input.theme.as_ref().map_or_else(String::new, |theme| {
         format!("; --theme {theme} overrides it")
@@ -74,11 +72,9 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     vec![Work::latest("theme.save", work, super::export::report)]
 }
 
-/// Opens the file in the external editor.
 pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
     let Some(path) = shared.options.appearance.config_file() else {
-        shared.complain(NO_FOLDER);
-        return Vec::new();
+        return shared.complain(NO_FOLDER);
     };
     let folder = path.parent().map(std::path::Path::to_owned);
     let prepare = move || {
@@ -91,10 +87,7 @@ pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
         prepare,
         move |_: &mut (), shared: &mut Shared, prepared| match prepared {
             Ok(()) => vec![Command::Edit { path, line: 1 }],
-            Err(error) => {
-                shared.complain(format!("{}: {error}", path.display()));
-                Vec::new()
-            }
+            Err(error) => shared.complain(format!("{}: {error}", path.display())),
         },
     )]
 }

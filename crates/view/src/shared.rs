@@ -44,10 +44,8 @@ pub struct Shared {
     pub now_ms: u64,
     pub theme: Theme,
     pub keymap: Keymap,
-    /// Looks up an action by its id.
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
-    /// Log of equivalent command lines.
     pub commands: Notices,
     /// Ids of actions chosen in the palette, latest first.
     pub recent: Vec<&'static str>,
@@ -72,16 +70,12 @@ pub struct Shared {
     pub draft: SchemaDraft,
     /// Unsaved texts of earlier sessions, and the draft files of this session.
     pub drafts: Drafts,
-    /// Latest scores of completions under the schema in the editor.
     pub last_scores: Option<LastScores>,
     pub runs: RunList,
-    /// Configuration of a new run, from the Launch form.
     pub new_run: NewRun,
-    /// Followed runs, by folder.
     pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run shown by the Live, Scores and Eval screens.
     pub current: Option<PathBuf>,
-    /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
 
@@ -118,7 +112,6 @@ pub struct RunList {
 /// Number of valid and of exact completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastScores {
-    /// The source of the completions.
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,
@@ -161,7 +154,6 @@ pub struct OpenTask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleCompletion {
     pub text: String,
-    /// The prompt row that it answers, if known.
     pub prompt_id: Option<String>,
     /// 1-based line in the file.
     pub line: usize,
@@ -205,6 +197,12 @@ impl Shared {
     }
 
     /// Whether an editor wraps long lines.
+    /// What `--runs` names for a new run.
+    pub fn new_runs(&self) -> String {
+        let folder = self.options.run_folders.for_new_runs();
+        folder.display().to_string()
+    }
+
     pub fn wraps(&self, editor: &Editor) -> bool {
         if editor.is_json() {
             self.soft_wrap.json
@@ -213,7 +211,6 @@ impl Shared {
         }
     }
 
-    /// Whether work under this key is running.
     pub fn is_busy(&self, key: &str) -> bool {
         self.work.get(key).is_some_and(|running| running.busy)
     }
@@ -254,7 +251,6 @@ impl Shared {
         self.task.is_none().then(why)
     }
 
-    /// Why an action that needs a run is blocked.
     pub fn no_open_run(&self) -> String {
         format!(
             "no run is open: {} lists runs, {} starts one",
@@ -271,22 +267,32 @@ impl Shared {
         )
     }
 
-    /// Whether a popup or a text field receives the keys.
     pub fn takes_text(&self) -> bool {
         self.popup.is_some() || self.is_typing
     }
 
-    pub fn say(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Done, text.into());
+    /// Shows a notice. As with the other notices and [`Self::open_popup`], no command follows: an action may end with it.
+    pub fn say(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Done, text.into())
     }
 
     /// Shows an error; `text` says what went wrong and what to do.
-    pub fn complain(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Complaint, text.into());
+    pub fn complain(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Complaint, text.into())
     }
 
-    pub fn warn(&mut self, text: impl Into<String>) {
-        self.notices.add(self.now_ms, Level::Warning, text.into());
+    pub fn warn(&mut self, text: impl Into<String>) -> Vec<Command> {
+        self.notice(Level::Warning, text.into())
+    }
+
+    pub fn notice(&mut self, level: Level, text: String) -> Vec<Command> {
+        self.notices.add(self.now_ms, level, text);
+        Vec::new()
+    }
+
+    pub fn open_popup(&mut self, popup: Popup) -> Vec<Command> {
+        self.popup = Some(popup);
+        Vec::new()
     }
 
     pub fn log_command(&mut self, line: &CommandLine) {
@@ -294,7 +300,6 @@ impl Shared {
             .add(self.now_ms, Level::Done, line.text(&self.options.shell));
     }
 
-    /// Lists runs and reads new events in the background.
     pub fn look_for_runs(&mut self) -> Vec<Command> {
         if self.is_busy("runs") {
             return Vec::new();
@@ -347,7 +352,6 @@ impl Shared {
         task_folder(run.path(), run.task_like(open))
     }
 
-    /// Readable runs of the open task, newest first.
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
         let task = self
             .task
@@ -363,12 +367,10 @@ impl Shared {
         rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
-    /// Newest run of the open task with a comparison to its base.
     pub fn compared_run(&self) -> Option<&RunRow> {
         self.task_runs().find(|row| row.outcome.is_known())
     }
 
-    /// The scorer of the schema in the editor, or of its last version that compiled.
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.draft.scorer.clone()
     }
@@ -551,7 +553,6 @@ fn find_task(
     found.map_err(|error| (error, folder))
 }
 
-/// Switches from a task to its new copy.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
@@ -602,7 +603,6 @@ pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// Applies an update of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(followed) = shared.followed.get_mut(run) else {
         return Vec::new();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,17 +14,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::command_log::CommandLine;
 use super::options::Options;
 use super::shared::Shared;
+use crate::locking::lock;
 use crate::run::Status;
 use crate::score::given_threads;
 
-/// Poll interval for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Further lines of stderr are dropped.
 const MAX_STDERR_LINES: usize = 200;
 /// Longer lines are split.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// Cancels a running program.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -41,7 +40,6 @@ impl CancelToken {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub program: PathBuf,
-    /// The working directory.
     pub here: PathBuf,
     pub arguments: Vec<String>,
 }
@@ -79,7 +77,6 @@ impl Exit {
     }
 }
 
-/// The open task as a command-line argument; `None` if none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
     Some(task.folder().map_or_else(
@@ -160,8 +157,6 @@ impl Call {
 
     /// Runs to completion, passing every line to `on_line`. Blocks. Returns `None` if cancelled.
     /// The program and its children end with the view.
-    ///
-    /// # Errors Fails if the program cannot be started.
     pub fn run(
         &self,
         cancel: &CancelToken,
@@ -189,8 +184,6 @@ impl Call {
     }
 
     /// Like [`Self::run`] for a program that must finish even if the view exits, such as a launch.
-    ///
-    /// # Errors Same as [`Self::run`].
     pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
         let ended = self.wait(
             self.spawn(self.command())?,
@@ -278,7 +271,7 @@ impl Call {
 static CHILDREN: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 fn children() -> MutexGuard<'static, Option<Vec<Pid>>> {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&CHILDREN)
 }
 
 fn group(child: &Child) -> Option<Pid> {

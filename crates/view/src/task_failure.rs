@@ -12,7 +12,6 @@ pub struct TaskFailure {
     pub place: Option<(PathBuf, usize)>,
     /// Its `task.toml` as a text to edit; `None` where there is none.
     pub toml: Option<Box<Task>>,
-    /// The task that failed to open.
     pub name: Option<String>,
 }
 

@@ -12,28 +12,21 @@ use crate::task::TASK_FILE;
 /// Modification time and length of a file.
 pub type Stamp = (Option<SystemTime>, u64);
 
-/// The folder in which a task can be written.
 #[derive(Debug)]
 pub struct Home {
-    /// The task, in a folder.
     pub task: Task,
     pub folder: PathBuf,
     /// Whether it was created just now, as a copy of an embedded task.
     pub is_copy: bool,
 }
 
-/// Why a text was not saved.
 #[derive(Debug)]
 pub enum SaveError {
-    /// The file changed on disk; this is its text.
     Changed(String),
     Failed(String),
 }
 
 /// A task's folder; an embedded task is copied into the data directory first, under a free name.
-///
-/// # Errors
-/// Names the file.
 pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
         return Ok(Home {
@@ -72,7 +65,6 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     })
 }
 
-/// The copy of an embedded task made by an earlier session.
 pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
     let folder = data.join("tasks").join(name);
     folder
@@ -120,9 +112,6 @@ pub fn save_text(
 }
 
 /// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; a symbolic link is followed.
-///
-/// # Errors
-/// Names the file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target)
@@ -138,9 +127,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Replaces a private file, and creates its folder if missing. A symbolic link is refused.
-///
-/// # Errors
-/// Names the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
@@ -152,10 +138,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     replace(path, bytes)
 }
 
-/// Removes a file; one that does not exist is not an error.
-///
-/// # Errors
-/// Names the file.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -165,7 +147,6 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The files of a task in a folder as they are now.
 pub fn stamps(task: &Task) -> Vec<(PathBuf, Option<Stamp>)> {
     let Some(folder) = task.folder() else {
         return Vec::new();

@@ -51,7 +51,6 @@ pub fn look(shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Whether this program reads or writes the files.
 fn is_busy(shared: &Shared) -> bool {
     ["task", "task.save", "task.rows", "task.samples"]
         .into_iter()

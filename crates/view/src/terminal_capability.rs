@@ -1,13 +1,10 @@
 //! Terminal capabilities from the environment: colours, Unicode, multiplexers.
 
-/// The colour depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColourDepth {
     /// 24 bits.
     TrueColour,
-    /// The palette of 256.
     Colours256,
-    /// The terminal's own 16.
     Colours16,
     /// None: bold, faint, underlined and reversed only.
     None,
@@ -20,11 +17,9 @@ pub enum Background {
     Light,
 }
 
-/// A program between the terminal and this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiplexer {
     Tmux,
-    /// GNU screen.
     Screen,
     Zellij,
 }
@@ -36,13 +31,10 @@ pub struct Capability {
     /// Whether non-ASCII characters can be drawn.
     pub unicode: bool,
     pub multiplexer: Option<Multiplexer>,
-    /// Whether the session comes over SSH.
     pub remote: bool,
     /// `TERM_PROGRAM` in lower case; empty if not set.
     pub program: String,
-    /// The background from `COLORFGBG`.
     pub background: Option<Background>,
-    /// Whether the terminal presumably answers queries.
     pub answers: bool,
     /// Whether the terminal can only print lines: `TERM=dumb`.
     pub is_dumb: bool,
@@ -57,7 +49,6 @@ impl ColourDepth {
         ("none", Self::None),
     ];
 
-    /// Its name in configuration.
     pub fn name(self) -> &'static str {
         Self::NAMES
             .iter()
@@ -84,12 +75,10 @@ impl Multiplexer {
 }
 
 impl Capability {
-    /// Capabilities of this process's terminal.
     pub fn detect() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// Capabilities by the variables of an environment.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
         let is_set = |name: &str| !read(name).is_empty();

@@ -1,6 +1,9 @@
 //! A theme: a style for each role, whether non-ASCII characters may be drawn, and whether the output is linear.
 
+use std::borrow::Cow;
+
 use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
 
 use super::colour;
 use super::style_role::Role;
@@ -21,7 +24,6 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// A theme from a function of roles.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
         let styles = Role::ALL.iter().map(|role| style(*role)).collect();
         Self {
@@ -56,6 +58,14 @@ impl Theme {
         self.styles.get(role as usize).copied().unwrap_or_default()
     }
 
+    pub fn span<'t>(&self, text: impl Into<Cow<'t, str>>, role: Role) -> Span<'t> {
+        Span::styled(text, self.style(role))
+    }
+
+    pub fn line<'t>(&self, text: impl Into<Cow<'t, str>>, role: Role) -> Line<'t> {
+        Line::styled(text, self.style(role))
+    }
+
     pub(super) fn set(&mut self, role: Role, style: Style) {
         if let Some(of_role) = self.styles.get_mut(role as usize) {
             *of_role = style;
@@ -67,7 +77,6 @@ impl Theme {
         self.style(role).fg.unwrap_or(Color::Reset)
     }
 
-    /// The theme for a terminal's colour depth.
     #[must_use]
     pub fn at_depth(self, depth: ColourDepth) -> Self {
         let styles = self

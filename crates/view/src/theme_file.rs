@@ -13,7 +13,6 @@ use super::style_role::Role;
 use super::theme::Theme;
 use super::user_file::{UserFile, text};
 
-/// Built-in themes.
 pub const EMBEDDED: [(&str, &str); 4] = [
     ("dark", include_str!("../../../themes/dark.toml")),
     ("light", include_str!("../../../themes/light.toml")),
@@ -62,7 +61,6 @@ pub struct ThemeRead {
     pub theme: Theme,
     /// Errors in its files, with file and line.
     pub notes: Vec<String>,
-    /// The user's files it was read from.
     pub files: Vec<PathBuf>,
 }
 

@@ -5,7 +5,6 @@ use super::screen::Action;
 use super::screens::Screen;
 use super::shared::Shared;
 
-/// The action that toggles it.
 pub const fn whole_action<X>(id: &'static str, screen: Screen) -> Action<X> {
     Action::new(
         id,
@@ -18,8 +17,7 @@ pub const fn whole_action<X>(id: &'static str, screen: Screen) -> Action<X> {
             shared.say(match shared.whole_results {
                 true => "results of tools: up to 64 KiB each",
                 false => "results of tools: the first lines",
-            });
-            Vec::new()
+            })
         },
     )
     .also(&["tool results", "expand", "collapse", "full result"])

@@ -16,7 +16,6 @@ use super::screens::Screen;
 use super::shared::{self, Shared, WorkGeneration};
 use super::task_watch;
 
-/// The first commands of a model: open the task, list the runs.
 pub fn start(model: &mut Model) -> Vec<Command> {
     for note in std::mem::take(&mut model.shared.options.notes) {
         model.shared.complain(note);
@@ -161,7 +160,6 @@ fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
 }
 
-/// Executes an action, or says why it is blocked.
 fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     let commands = match model.blocked(action) {
         Some(why) => {
@@ -184,7 +182,6 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     commands
 }
 
-/// Goes to the screen of an action, and executes it.
 fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     let mut commands = match action.scope {
         Scope::Screen(screen) | Scope::Pane(screen, _) if screen != model.shared.screen => {
@@ -202,7 +199,6 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
     commands
 }
 
-/// Handles a key while a popup is in front.
 fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     // Global actions that work over a popup, with keys that no text field takes.
     let chord = Chord::from_event(event);

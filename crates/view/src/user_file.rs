@@ -11,7 +11,6 @@ use crate::format::line_column;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A text with the name that messages use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserFile {
     name: String,
@@ -51,7 +50,6 @@ impl UserFile {
         })
     }
 
-    /// A message with the line of a byte.
     pub(super) fn problem(&self, byte: usize, what: &str) -> String {
         format!(
             "{} line {}: {what}",
@@ -60,7 +58,6 @@ impl UserFile {
         )
     }
 
-    /// A message about a value.
     pub(super) fn problem_at(&self, value: &Spanned<DeValue<'_>>, what: &str) -> String {
         self.problem(value.span().start, what)
     }
@@ -70,7 +67,6 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     value.get_ref().as_str()
 }
 
-/// The folder of the user's configuration.
 pub(super) fn folder() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "grpo-tui")
         .map(|folders| folders.config_dir().to_owned())

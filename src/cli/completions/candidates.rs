@@ -19,7 +19,6 @@ use crate::task::{PromptSet, known_names};
 /// Candidates for what was typed so far: value, and help or nothing.
 type Candidates = fn(&str) -> Vec<(String, String)>;
 
-/// The command with candidates for the values of its arguments.
 pub(super) fn with_candidates(command: Command) -> Command {
     let command = command.mut_args(|argument| match candidates_of(&argument) {
         Some(candidates) => argument.add(ArgValueCompleter::new(move |typed: &OsStr| {

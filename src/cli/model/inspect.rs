@@ -128,7 +128,6 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     })
 }
 
-/// What is wrong with a tensor.
 fn problem(
     name: &str,
     expected: &[u64],

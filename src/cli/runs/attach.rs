@@ -19,7 +19,6 @@ use crate::secrets::{redact, redact_json, visible};
 /// How often the run's state is checked without new events.
 const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The least time from one chart to the next.
 #[cfg(feature = "view")]
 const BETWEEN_CHARTS: Duration = Duration::from_millis(250);
 

@@ -104,7 +104,6 @@ pub(super) fn measure(
     })
 }
 
-/// The log-probs of all tokens of an answer to each prompt.
 fn answer_log_probs(
     policy: &Policy,
     prompts: &[Prompt],

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ use crate::eval::requests;
 use crate::format::counted;
 use crate::hub::ModelConfig;
 use crate::hub::find_model;
+use crate::locking::lock;
 use crate::policy::{
     ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel,
     prepare_rows,
@@ -263,10 +264,7 @@ impl Client<'_> {
             ..
         } = *self.arguments;
         let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
-        *server
-            .launched
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = 0;
+        *lock(&server.launched) = 0;
         let ask = |request: &Request| {
             self.answer(server, request)
                 .map_err(|failure| failure.message)
@@ -361,10 +359,7 @@ impl Client<'_> {
                 }
                 Err(_) if folder.is_in_use() => {}
                 Err(_) => {
-                    let mut launched = server
-                        .launched
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let mut launched = lock(&server.launched);
                     if folder.is_in_use() {
                         continue;
                     }

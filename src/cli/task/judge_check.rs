@@ -118,7 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Beside the checks of other rubrics of the task's, so that one that is taken back is known.
+/// Keeps the checks of the task's earlier rubrics, so that a restored one is known.
 fn save(task: &Task, checks: &[JudgeCheck]) -> Result<(), Failure> {
     let mut all = saved_checks(task);
     let is_new = |old: &JudgeCheck| {

@@ -148,7 +148,6 @@ pub(super) fn rows_json(new: &NewTask) -> serde_json::Map<String, serde_json::Va
         .collect()
 }
 
-/// Prints the created files and the next steps.
 pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems: &[String]) {
     println!("Created task {} in {}", task.name, folder.display());
     print_content(new);

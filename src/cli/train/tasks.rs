@@ -108,7 +108,6 @@ fn weights(arguments: &Arguments, tasks: usize) -> Result<Vec<usize>, Failure> {
     Ok(weights)
 }
 
-/// The names of several tasks in a run, which differ.
 fn names(tasks: &[Task]) -> Result<Vec<String>, Failure> {
     let mut named: BTreeMap<String, &Task> = BTreeMap::new();
     for task in tasks {

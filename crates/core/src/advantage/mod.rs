@@ -59,7 +59,6 @@ pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     )
 }
 
-/// Writes out the formula of one completion's advantage with its numbers.
 pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
     let scored: Vec<f64> = rewards
         .iter()
@@ -101,7 +100,6 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupSignal {
-    /// The rewards differ.
     #[default]
     Mixed,
     /// Every completion has the full reward: the prompt is solved.

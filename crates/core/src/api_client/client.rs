@@ -1,6 +1,7 @@
 //! One request to an endpoint: what counts as an answer, what is retried, and when.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -27,13 +28,11 @@ const MAX_REASON_CHARS: usize = 300;
 pub struct Answer {
     /// The text that the scorer reads; tool calls in OpenAI's message form.
     pub text: String,
-    /// Count reported by the server.
     pub prompt_tokens: Option<usize>,
     /// Including reasoning, as reported by the server.
     pub tokens: Option<usize>,
     /// Whether the token limit ended it.
     pub truncated: bool,
-    /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
     /// Start of the successful attempt, Unix time in seconds.
@@ -86,14 +85,19 @@ pub struct Client {
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
         let origin = Origin::from_url(endpoint.request_url());
-        let origin = origin.ok_or_else(|| ApiError::Address {
-            name: endpoint.name.clone(),
+        let origin = origin.ok_or_else(|| {
+            ApiError::Other(format!(
+                "endpoint `{}`: base_url is not a URL",
+                endpoint.name
+            ))
         })?;
         let certificates = endpoint.certificates.as_deref();
         let config =
-            agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
-                path: certificates.map_or_else(String::new, |path| path.display().to_string()),
-                source,
+            agent_config(&origin, certificates).map_err(|error| {
+                let path = certificates.unwrap_or(Path::new("")).display();
+                ApiError::Other(format!(
+                    "SSL_CERT_FILE: {path}: {error}; name a PEM file of certificate authorities, or unset it"
+                ))
             })?;
         let config = config
             .timeout_global(Some(endpoint.timeout))
@@ -162,7 +166,6 @@ impl Client {
         &self.endpoint
     }
 
-    /// Returns the answer and the number of attempts.
     fn ask_until<T>(
         &self,
         index: usize,
@@ -344,7 +347,6 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     })
 }
 
-/// The message in a server's error.
 fn said_by(text: &str) -> Option<String> {
     let body: Value = serde_json::from_str(text).ok()?;
     [

@@ -87,7 +87,6 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// `None` if a price or count is unknown.
     pub fn cost(&self, prompt_tokens: Option<usize>, tokens: Option<usize>) -> Option<f64> {
         Some((prompt_tokens? as f64 * self.input? + tokens? as f64 * self.output?) / 1e6)
     }
@@ -145,7 +144,6 @@ impl Endpoint {
         }
     }
 
-    /// Base of request paths.
     pub(super) fn request_url(&self) -> &str {
         if self.base_url.starts_with(UNIX_SOCKET) {
             SOCKET_URL
@@ -156,9 +154,6 @@ impl Endpoint {
 
     /// Reads endpoint `name` from the file's `text`, with its key from the environment. Checks
     /// every endpoint of the file.
-    ///
-    /// # Errors
-    /// [`ApiError`] with file, line and remedy.
     pub fn find(
         name: &str,
         label: &str,
@@ -170,10 +165,6 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// As [`Self::find`] without the key; also returns the name of its variable.
-    ///
-    /// # Errors
-    /// As [`Self::find`].
     pub(super) fn defined(
         name: &str,
         label: &str,
@@ -215,11 +206,7 @@ impl Endpoint {
                 format!("it has {}", names.join(", "))
             };
             let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            ApiError::Unknown {
-                name: name.to_owned(),
-                label: label.to_owned(),
-                advice,
-            }
+            ApiError::Other(format!("no endpoint `{name}` in {label}: {advice}"))
         })
     }
 

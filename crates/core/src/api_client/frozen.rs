@@ -16,9 +16,6 @@ pub struct FrozenEndpoint(String);
 
 impl FrozenEndpoint {
     /// Reads endpoint `name` from the file's `text`.
-    ///
-    /// # Errors
-    /// As [`Endpoint::find`], except for the key.
     pub fn find(name: &str, label: &str, text: &str) -> Result<Self, ApiError> {
         let (endpoint, key_variable) = Endpoint::defined(name, label, text)?;
         let Endpoint {

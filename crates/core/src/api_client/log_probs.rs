@@ -9,9 +9,7 @@ use serde_json::Value;
 pub struct LogProbs {
     /// Nats per token.
     pub mean: Option<f64>,
-    /// Tokens with a log-prob.
     pub tokens: usize,
-    /// Answers with log-probs.
     pub answers: usize,
 }
 

@@ -18,15 +18,11 @@ pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// An error in the file that defines the server.
     #[error(transparent)]
     File(#[from] crate::task::TaskError),
-    #[error("no endpoint `{name}` in {label}: {advice}")]
-    Unknown {
-        name: String,
-        label: String,
-        advice: String,
-    },
+    /// A sentence for people.
+    #[error("{0}")]
+    Other(String),
     #[error(
         "{label} `[{name}]`: the environment variable {variable} {problem}; export it with the endpoint's key"
     )]
@@ -36,15 +32,6 @@ pub enum ApiError {
         variable: String,
         problem: &'static str,
     },
-    #[error(
-        "SSL_CERT_FILE: {path}: {source}; name a PEM file of certificate authorities, or unset it"
-    )]
-    Certificates {
-        path: String,
-        source: std::io::Error,
-    },
-    #[error("endpoint `{name}`: base_url is not a URL")]
-    Address { name: String },
 }
 
 /// The text of a chat message; tool calls as the message that makes them; a refusal from its own

@@ -9,7 +9,6 @@ use super::{ApiError, Client, Endpoint, UnansweredQuestion};
 /// A log-prob up to this far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
 
-/// Shared by threads.
 #[derive(Debug)]
 pub struct TeacherClient(Client);
 
@@ -31,16 +30,12 @@ impl TeacherClient {
         &self.0.endpoint().model
     }
 
-    /// Parallel requests.
     pub fn concurrency(&self) -> usize {
         self.0.endpoint().concurrency
     }
 
     /// Log-probs of the tokens from `from` (at least 1) on, given those before: nats,
     /// temperature 1. `index` and `pause` as in [`Client::ask`].
-    ///
-    /// # Errors
-    /// Why there is no answer.
     pub fn log_probs(
         &self,
         index: usize,
@@ -64,10 +59,6 @@ impl TeacherClient {
         )
     }
 
-    /// Tokenizes without special tokens.
-    ///
-    /// # Errors
-    /// Why there is no answer.
     pub fn tokenize(
         &self,
         text: &str,

@@ -62,7 +62,6 @@ macro_rules! choices {
 pub(crate) use choices;
 
 choices! {
-    /// How a model is trained.
     Method {
         /// Group-relative policy optimisation against the task's score.
         Grpo = "grpo",
@@ -108,7 +107,6 @@ choices! {
 }
 
 choices! {
-    /// How the rewards of one group become advantages.
     Advantage {
         /// (reward - mean) / (sample standard deviation + 1e-4).
         Standardized = "standardized",
@@ -123,7 +121,6 @@ choices! {
 }
 
 choices! {
-    /// How training prompts are sampled.
     PromptSampling {
         /// Each once per epoch.
         Uniform = "uniform",
@@ -146,7 +143,6 @@ choices! {
 choices! {
     /// What follows a think block still open after `max_thinking_tokens`.
     ThinkingEnd {
-        /// The completion is truncated.
         Truncate = "truncate",
         /// Closing tokens are appended, without loss; then the answer.
         Force = "force",
@@ -166,7 +162,6 @@ choices! {
 }
 
 choices! {
-    /// Precision of the frozen matrices of layers.
     BasePrecision {
         /// bf16 on a GPU, f32 on a CPU.
         Bf16 = "bf16",

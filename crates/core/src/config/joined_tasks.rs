@@ -19,7 +19,6 @@ pub struct TaskTable {
 pub struct JoinedConfig {
     /// `max_completion_tokens` is the largest.
     pub resolved: ResolvedConfig,
-    /// One per task.
     pub max_completion_tokens: Vec<usize>,
 }
 

@@ -15,7 +15,6 @@ pub struct Key {
     pub derived: Option<DerivedDefault>,
     /// Empty for plain numbers and names.
     pub unit: &'static str,
-    /// One sentence.
     pub meaning: &'static str,
     /// Values in `quick` and `seed`; `None`: the default. `recommended` is all defaults.
     pub presets: [Option<&'static str>; 2],
@@ -39,7 +38,6 @@ pub struct DerivedDefault {
     pub value: Rule,
 }
 
-/// Names of keys in other programs.
 const ALIASES: [(&str, &str); 20] = [
     ("lr", "learning_rate"),
     ("wd", "weight_decay"),
@@ -68,7 +66,6 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// Returns the known key nearest to a misspelled name.
     pub fn nearest(name: &str) -> Option<&'static Self> {
         let plain = name.to_lowercase().replace('-', "_");
         if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == plain) {

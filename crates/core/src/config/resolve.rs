@@ -45,7 +45,6 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The key table.
     Default,
     /// A rule that depends on other keys; overrides a preset.
     Derived,
@@ -87,7 +86,6 @@ pub struct Layers {
     pub parameters: Option<u64>,
 }
 
-/// A configuration and the source of each value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedConfig {
     pub config: TrainConfig,
@@ -96,9 +94,6 @@ pub struct ResolvedConfig {
 
 impl Layers {
     /// Fills every key and checks combinations.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with the place of the first error.
     pub fn resolve(&self) -> Result<ResolvedConfig, ConfigError> {
         let mut filled = ConfigBuilder::default();
         if let Some(preset) = self.preset {
@@ -185,16 +180,10 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// # Errors
-    /// As [`Assignments::from_toml`].
     pub fn assignments(&self) -> Result<Assignments, ConfigError> {
         Assignments::from_toml(&self.label, &self.text)
     }
 
-    /// Checks every key and value separately.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with the line of the first error.
     pub fn check(&self) -> Result<(), ConfigError> {
         let assignments = self.assignments()?;
         let mut scratch = ConfigBuilder::default();
@@ -357,7 +346,6 @@ fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
     })
 }
 
-/// Values so far, by key.
 #[derive(Default)]
 struct ConfigBuilder {
     values: BTreeMap<&'static str, (Value, Source)>,

@@ -109,7 +109,6 @@ pub struct ThinkingBudget {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-/// Prefix of a teacher that is an endpoint.
 pub const ENDPOINT_TEACHER: &str = "endpoint:";
 /// Self-distillation: the base model, shown the row's `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";
@@ -145,7 +144,6 @@ fn unwatched() -> OnCollapse {
 }
 
 impl TrainConfig {
-    /// Whether step `step` (from 1) is supervised fine-tuning.
     pub fn is_supervised(&self, step: u64) -> bool {
         match self.method {
             Method::Grpo | Method::Distill => false,
@@ -163,7 +161,6 @@ impl TrainConfig {
         self.prompt_sampling == PromptSampling::Adaptive && self.learns_from_rewards()
     }
 
-    /// Whether groups without success are guided.
     pub fn is_guided(&self) -> bool {
         self.guided && self.learns_from_rewards()
     }
@@ -233,7 +230,6 @@ impl TrainConfig {
         hex(&hash.finalize())
     }
 
-    /// Key and JSON value, in table order.
     pub fn values(&self) -> Vec<(String, serde_json::Value)> {
         match serde_json::to_value(self) {
             Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),

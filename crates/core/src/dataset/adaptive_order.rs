@@ -36,7 +36,6 @@ struct RowState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupOutcome {
-    /// Whether it has a gradient.
     pub is_informative: bool,
     /// Sampled completions with the full reward.
     pub solved: u32,
@@ -97,7 +96,6 @@ impl AdaptiveOrder {
         taken
     }
 
-    /// Records the outcome of a row's latest group.
     pub fn observe(&mut self, TaskRow { task, row }: TaskRow, last: GroupOutcome) {
         let rows = &mut self.tasks[task].rows;
         let before = rows.get(&row).map_or(1, |state| state.interval);
@@ -116,7 +114,6 @@ impl AdaptiveOrder {
         );
     }
 
-    /// Copies the outcomes of `other`, keeping the position.
     pub fn recall(&mut self, other: Self) {
         for (walk, other) in self.tasks.iter_mut().zip(other.tasks) {
             walk.rows = other.rows;
@@ -134,7 +131,6 @@ impl AdaptiveOrder {
 }
 
 impl TaskWalk {
-    /// Whether this visit samples the row.
     fn takes(&mut self, row: usize) -> bool {
         let Some(state) = self.rows.get_mut(&row) else {
             return true;

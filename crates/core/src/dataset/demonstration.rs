@@ -6,7 +6,6 @@ use super::messages::{clip, messages_of};
 use crate::format::counted;
 use crate::text::Message;
 
-/// The field of a row.
 pub(super) const KEY: &str = "demonstration";
 
 /// Checks a row's demonstration. One that is the end of its messages is taken from these, and becomes a field.
@@ -34,7 +33,7 @@ pub(super) fn take_demonstration(
     Ok(())
 }
 
-/// Where the prompt ends that these turns begin with, if they go on with calls of the model, and end with its answer.
+/// The end of the prompt, if the turns after it begin with calls of the model and end with its answer.
 fn end_of_prompt(turns: &[Message]) -> Option<usize> {
     let last = turns.last()?;
     let is_prompt = |turn: &Message| !matches!(turn.role.as_str(), "assistant" | "tool");

@@ -9,7 +9,6 @@ pub enum DatasetError {
         label: String,
         /// 1-based.
         line: usize,
-        /// Problem, value and remedy.
         problem: String,
     },
     #[error(
@@ -21,13 +20,8 @@ pub enum DatasetError {
         /// Key under `[prompts]`.
         set: &'static str,
     },
-    /// A file to import from.
     #[error("{label}: {problem}")]
-    Import {
-        label: String,
-        /// Problem, value and remedy.
-        problem: String,
-    },
+    Import { label: String, problem: String },
     /// A schema cannot be inferred without expected answers.
     #[error(
         "{label}: no expected answers to infer a schema from; the prompt is {prompt}; columns: {columns}; use --map \"expected={free}\", or name a \
@@ -47,7 +41,6 @@ pub enum DatasetError {
     File {
         path: String,
         source: std::io::Error,
-        /// Remedy.
         remedy: &'static str,
     },
     #[error(transparent)]

@@ -128,7 +128,6 @@ fn most_alternatives(expected: &Value) -> usize {
     }
 }
 
-/// Describes malformed alternatives.
 pub(crate) fn problem(expected: &Value) -> Option<String> {
     match Expectation::from_value(expected) {
         Expectation::Any([]) => Some(format!("`{ANY}` has no value: write at least one")),

@@ -21,10 +21,6 @@ pub struct GuardRow {
     pub line: usize,
 }
 
-/// Reads guard prompts; empty without `[prompts] guard`.
-///
-/// # Errors
-/// [`DatasetError`] naming file, line and what is missing.
 pub fn guard_rows(task: &TaskFiles) -> Result<Vec<GuardRow>, DatasetError> {
     guard_rows_with(task, &mut Err)
 }

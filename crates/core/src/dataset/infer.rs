@@ -8,16 +8,13 @@ use serde_json::{Map, Value};
 use crate::exact_json::marked_number;
 use crate::format::counted;
 
-/// Distinct values of an enum.
 const MAX_ENUM_VALUES: usize = 12;
 /// Length of an enum's value.
 const MAX_ENUM_LETTERS: usize = 40;
-/// Texts needed to detect repetition.
 const MIN_ENUM_TEXTS: usize = 4;
 /// Depth limit; deeper values may be anything.
 const MAX_DEPTH: usize = 16;
 
-/// A schema that accepts all examples.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
     pub schema: Value,
@@ -26,7 +23,6 @@ pub struct InferredSchema {
     pub has_formats: bool,
 }
 
-/// Infers a schema from answers; `source` names them in its comment.
 pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> InferredSchema {
     let mut shape = Shape::default();
     examples.for_each(|example| shape.add(example, 0));
@@ -48,7 +44,6 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// Statistics of all values at one place.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,
@@ -71,7 +66,6 @@ struct Shape {
 #[derive(Debug, Default)]
 struct Texts {
     count: usize,
-    /// Distinct values, at most one more than an enum has.
     values: Vec<String>,
     /// Formats of all texts so far.
     formats: Vec<&'static str>,
@@ -113,7 +107,6 @@ impl Shape {
         }
     }
 
-    /// Keywords of a place; `path` names it in notes.
     fn schema(&self, path: &str, inferred: &mut InferredSchema) -> Map<String, Value> {
         let mut schema = Map::new();
         let types: Vec<&str> = [

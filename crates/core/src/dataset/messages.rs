@@ -10,12 +10,10 @@ const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 /// More would not fit any model's context.
 const MAX_TURNS: usize = 256;
 
-/// The turns under `messages`.
 pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     messages_of(fields, "messages")
 }
 
-/// The turns under a key.
 pub(super) fn messages_of(fields: &Map<String, Value>, key: &str) -> Result<Vec<Message>, String> {
     let turns = match fields.get(key) {
         Some(Value::Array(turns)) if turns.is_empty() => {
@@ -140,7 +138,6 @@ fn tool_calls(calls: &mut Value) -> Result<usize, String> {
     Ok(list.len())
 }
 
-/// Checks a row's `turns`.
 pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
     const FORM: &str =
         "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
@@ -181,7 +178,6 @@ pub(super) fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 
-/// Truncates to 60 characters, in backticks.
 pub(super) fn clip(text: &str) -> String {
     format!("`{}`", crate::format::shortened(text, 60))
 }

@@ -33,10 +33,8 @@ const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     pub name: String,
-    /// An embedded template.
     pub template: Option<String>,
     pub schema: Option<PathBuf>,
-    /// Answers to infer the schema from.
     pub examples: Option<PathBuf>,
     /// Prompts; without another source the schema is inferred from their expected answers.
     pub data: Option<PathBuf>,
@@ -68,17 +66,13 @@ impl Default for Sources {
 /// A new task, not yet written.
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
-    /// Name and content.
     pub files: Vec<(String, Vec<u8>)>,
     /// Guesses and missing parts, one sentence each.
     pub notes: Vec<String>,
-    /// Rows of each set with a file.
     pub rows: Vec<(PromptSet, usize)>,
-    /// The mapping with guessed parts.
     pub mapping: MappingText,
     /// Malformed records: line and reason.
     pub problems: Vec<(usize, String)>,
-    /// Set if a set has no rows.
     pub too_few: Option<String>,
 }
 
@@ -191,7 +185,6 @@ impl NewTask {
         ))
     }
 
-    /// All columns, and those not used in rows; `None` if all are used.
     fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
         let columns = import::columns(&import::read_records(data, MAX_RECORDS).ok()?);
         let is_free = |column: &&String| self.mapping.parts_of(column).is_empty();
@@ -205,7 +198,6 @@ impl NewTask {
         (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
-    /// A task of rows that are there already.
     pub fn from_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
         let mut new = Self {
             files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())],
@@ -288,7 +280,6 @@ impl NewTask {
         std::str::from_utf8(bytes).ok()
     }
 
-    /// Name and text of the definition file.
     pub fn definition(&self) -> (&str, &str) {
         let own = ["schema.json", "tools.json"]
             .into_iter()
@@ -364,7 +355,6 @@ fn check_name(name: &str) -> Result<(), DatasetError> {
     })
 }
 
-/// A template under another name.
 fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetError> {
     let files = find_template(template)?.files;
     let bytes_of = |name: &str| {

@@ -13,7 +13,6 @@ pub fn epoch_order(rows: usize, epoch: u64, seed: u64) -> Vec<usize> {
     order
 }
 
-/// Number of rows and weight of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskRows {
     /// Positive.
@@ -22,7 +21,6 @@ pub struct TaskRows {
     pub weight: usize,
 }
 
-/// A row of one of several tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskRow {
     pub task: usize,
@@ -40,7 +38,6 @@ pub struct PromptOrder {
 }
 
 impl PromptOrder {
-    /// `tasks`: not empty.
     pub fn new(tasks: Vec<TaskRows>, seed: u64) -> Self {
         let sum: usize = tasks.iter().map(|task| task.weight).sum();
         let (mut taken, mut round) = (vec![0; tasks.len()], Vec::with_capacity(sum));
@@ -84,7 +81,6 @@ impl PromptOrder {
         self.round[(position % self.round.len() as u64) as usize]
     }
 
-    /// A task's rows in its own order, epoch after epoch, after `visits`; endless.
     pub fn rows_after(&self, task: usize, visits: u64) -> impl Iterator<Item = usize> {
         let (rows, seed) = (self.tasks[task].rows, self.seed.wrapping_add(task as u64));
         let epochs = visits / rows as u64..;

@@ -23,7 +23,6 @@ impl CounterRandom {
         }
     }
 
-    /// An independent stream of the same key, by name.
     pub fn fork(&self, name: &str) -> Self {
         Self::new(&[self.key, text_hash(name)])
     }
@@ -44,7 +43,6 @@ impl CounterRandom {
     }
 }
 
-/// `bits` of 64, scaled to `0..limit`.
 pub fn scale(bits: u64, limit: u64) -> u64 {
     ((u128::from(bits) * u128::from(limit)) >> 64) as u64
 }

@@ -39,7 +39,6 @@ pub struct PromptRow {
 }
 
 impl PromptRow {
-    /// The row's own tools, which replace the task's.
     pub fn tools(&self) -> Option<&Value> {
         self.fields.get("tools").filter(|tools| !tools.is_null())
     }
@@ -190,7 +189,6 @@ fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, Data
     })
 }
 
-/// [`read_rows`] on all cores in batches.
 fn all_rows(
     label: &str,
     reader: impl BufRead,
@@ -253,7 +251,6 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine
     })
 }
 
-/// The next line with its end; empty at the end of the file.
 fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     let mut limited = reader.take(MAX_LINE_BYTES as u64 + 1);
@@ -276,7 +273,6 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     Ok(line)
 }
 
-/// Parses a line.
 pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
@@ -322,7 +318,6 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
     })
 }
 
-/// Describes a JSONL error.
 pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
     format!(
         "{}: {}; write one whole JSON object per line",

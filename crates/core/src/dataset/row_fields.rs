@@ -16,7 +16,6 @@ pub struct RowFields {
 }
 
 impl RowFields {
-    /// Wraps a parsed line.
     pub(super) fn new(text: &str, fields: Map<String, Value>) -> Self {
         // Collecting leaves no spare capacity.
         let other = fields
@@ -33,7 +32,6 @@ impl RowFields {
         self.other.get(name)
     }
 
-    /// Any field, parsed from the row's line.
     pub fn value(&self, name: &str) -> Option<Value> {
         if TYPED.contains(&name) {
             self.whole().swap_remove(name)
@@ -42,7 +40,6 @@ impl RowFields {
         }
     }
 
-    /// Fields other than `id`, `messages`, `expected` and `tags`.
     pub fn other(&self) -> &Map<String, Value> {
         &self.other
     }
@@ -55,7 +52,6 @@ impl RowFields {
         }
     }
 
-    /// The whole row as JSON.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -9,13 +9,11 @@ use super::import::cells::typed_value;
 use super::row::PromptRow;
 use crate::text::{Message, json_value};
 
-/// Section marker.
 const MARK: &str = "===";
 /// Template engine steps per rendering.
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// Target of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     /// The last turn of a role, added if missing.
@@ -32,7 +30,6 @@ pub struct RowTemplate {
 }
 
 impl RowTemplate {
-    /// A template that changes nothing.
     pub const UNCHANGED: &'static str = "=== user\n{{ user }}";
 
     /// Compiles a template. Parts without a section are unchanged.
@@ -207,7 +204,6 @@ fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
     }
 }
 
-/// `None` removes the field.
 fn set_field(answer: &mut Value, path: &[String], value: Option<Value>) -> Result<(), ()> {
     let (last, parents) = path.split_last().ok_or(())?;
     let mut place = answer;

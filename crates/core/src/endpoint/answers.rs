@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Answer, Endpoint, EndpointError, Question, UnansweredQuestion};
 use crate::api_client::Client;
+use crate::format::counted;
 
 /// An eval ends after this many failures without any answer; more with higher concurrency.
 const MAX_CONSECUTIVE_FAILURES: usize = 8;
@@ -16,7 +17,6 @@ const TICK: Duration = Duration::from_millis(50);
 /// Asks one question of a conversation; a known one is not sent.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(&Question) -> Result<Answer, UnansweredQuestion>;
 
-/// Sent by the asking threads.
 enum Event<T> {
     /// A new answer with its conversation's index; not sent for repeated questions.
     Answer(usize, Question, Answer),
@@ -27,8 +27,8 @@ enum Event<T> {
 /// `on_answer` gets each new answer on arrival, with its question's index.
 ///
 /// # Errors
-/// [`EndpointError::Refused`] if a refusal concerns all and nothing was answered yet,
-/// [`EndpointError::NoAnswer`], and errors of `on_answer`.
+/// [`EndpointError::Other`] if a refusal concerns all and nothing was answered yet, or if no
+/// question is answered, and errors of `on_answer`.
 pub fn ask(
     endpoint: &Endpoint,
     questions: &[Question],
@@ -115,8 +115,10 @@ pub(super) fn converse<T: Send>(
                 };
                 match &outcome {
                     Err(failed) if failed.of_all && !answered => {
-                        let (name, reason) = (endpoint.name.clone(), failed.reason.clone());
-                        return Err(EndpointError::Refused { name, reason });
+                        return Err(EndpointError::Other(format!(
+                            "endpoint `{}`: {}",
+                            endpoint.name, failed.reason
+                        )));
                     }
                     Err(failed) => {
                         fruitless += 1;
@@ -127,12 +129,12 @@ pub(super) fn converse<T: Send>(
                             let UnansweredQuestion {
                                 reason, attempts, ..
                             } = failed.clone();
-                            return Err(EndpointError::NoAnswer {
-                                name: endpoint.name.clone(),
-                                questions: fruitless,
-                                attempts,
-                                reason,
-                            });
+                            return Err(EndpointError::Other(format!(
+                                "endpoint `{}` gave no answer to {}, after {} at the first: {reason}",
+                                endpoint.name,
+                                counted(fruitless, "prompt"),
+                                counted(attempts as usize, "attempt")
+                            )));
                         }
                     }
                     Ok(_) => on_new(index, None)?,

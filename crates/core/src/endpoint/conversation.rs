@@ -10,7 +10,6 @@ use crate::facts::Tier;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 
-/// Answers of one sample of a row.
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) row: usize,
@@ -21,9 +20,7 @@ pub(super) struct Conversation {
     pub(super) chains: Vec<(ToolChain, Vec<f64>)>,
     /// One per answer.
     pub(super) scores: Vec<Score>,
-    /// Reason of an early end.
     pub(super) failed: Option<UnansweredQuestion>,
-    /// Said in the turn that failed.
     pub(super) unfinished: Option<Answer>,
 }
 

@@ -9,7 +9,6 @@ mod with_tools; // calls answered by the task's tools
 
 use crate::api_client::ApiError;
 use crate::environment::EnvironmentError;
-use crate::format::counted;
 use crate::run::RunError;
 use crate::score::ScorerErrors;
 use crate::text::TextError;
@@ -31,23 +30,11 @@ pub enum EndpointError {
         id: String,
         secret: String,
     },
-    #[error("endpoint `{name}`: {problem}")]
-    Unfit { name: String, problem: String },
+    /// A sentence for people.
+    #[error("{0}")]
+    Other(String),
     #[error(transparent)]
     Tools(Box<EnvironmentError>),
-    /// Other questions would be refused too.
-    #[error("endpoint `{name}`: {reason}")]
-    Refused { name: String, reason: String },
-    #[error(
-        "endpoint `{name}` gave no answer to {}, after {} at the first: {reason}",
-        counted(*questions, "prompt"), counted(*attempts as usize, "attempt")
-    )]
-    NoAnswer {
-        name: String,
-        questions: usize,
-        attempts: u32,
-        reason: String,
-    },
     #[error("{0}")]
     Text(#[from] TextError),
     #[error("{0}")]

@@ -42,8 +42,6 @@ pub struct RequestForm<'a> {
 }
 
 impl<'a> RequestForm<'a> {
-    /// # Errors
-    /// [`EndpointError::Unfit`].
     pub fn new(
         endpoint: &'a Endpoint,
         task: &'a Task,
@@ -59,9 +57,6 @@ impl<'a> RequestForm<'a> {
 
     /// Requests for the first turn of `rows`, which were read from `label`: by row, then by sample.
     /// Rows with an id in `allowed` may hold secrets in any turn.
-    ///
-    /// # Errors
-    /// [`EndpointError`] naming the row and what the endpoint cannot take.
     pub fn first(
         &self,
         label: &str,
@@ -101,7 +96,6 @@ impl<'a> RequestForm<'a> {
         Ok(found)
     }
 
-    /// Request for a later turn of `row`.
     pub(super) fn later(
         &self,
         index: usize,
@@ -124,7 +118,6 @@ impl<'a> RequestForm<'a> {
         }
     }
 
-    /// Request fields of a turn.
     fn prompt(
         &self,
         turn: &PromptRow,
@@ -133,12 +126,10 @@ impl<'a> RequestForm<'a> {
         let Self { endpoint, task, .. } = self;
         let tools = tools_of(task, Some(turn))?;
         if endpoint.api == Api::Completions && tools.is_some() {
-            let problem =
-                "kind = \"completions\" does not support tools: use kind = \"chat\"".to_owned();
-            return Err(EndpointError::Unfit {
-                name: endpoint.name.clone(),
-                problem,
-            });
+            return Err(EndpointError::Other(format!(
+                "endpoint `{}`: kind = \"completions\" does not support tools: use kind = \"chat\"",
+                endpoint.name
+            )));
         }
         let mut messages = turn.messages.clone();
         if endpoint.api == Api::Chat {
@@ -211,14 +202,12 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
         ResponseFormat::Json => Some(json!({"type": "json_object"})),
         ResponseFormat::Schema => {
             // A notation other than JSON has a schema and no grammar.
-            let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Unfit {
-                name: endpoint.name.clone(),
-                problem: format!(
-                    "strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",
-                    task.name,
-                    task.kind()
-                ),
-            })?;
+            let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Other(format!(
+                "endpoint `{}`: strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",
+                endpoint.name,
+                task.name,
+                task.kind()
+            )))?;
             // The name may not contain a dot or exceed 64 letters.
             let name: String = task.name.replace('.', "_").chars().take(64).collect();
             Some(

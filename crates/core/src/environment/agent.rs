@@ -1,7 +1,7 @@
 //! `[agent]` of `task.toml`: a user's program that drives the conversation about a row through
 //! OpenAI's API.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::agent_process::{AgentProcess, AgentRows, AgentServer};
 use super::agent_service::AgentService;
@@ -9,6 +9,7 @@ use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::tool_program::{ProgramOwner, ToolProgram, trusted};
+use crate::locking::lock;
 use crate::sandbox::{Level, program_files};
 use crate::task::{Home, Read, Section, TaskError};
 
@@ -42,17 +43,14 @@ const SERVICE: ProgramOwner<'static> = ProgramOwner {
     ..OWNER
 };
 
-/// Limits and rules of a conversation with an agent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AgentLimits {
     pub rows: AgentRows,
-    /// Requests answered.
     pub max_requests: usize,
     /// Limit per prompt; `None`: the run's limit.
     pub max_context_tokens: Option<usize>,
     /// Time of the program itself, excluding waits for completions.
     pub time_limit_seconds: f64,
-    /// Maximum in parallel.
     pub processes: usize,
     pub constraints: RequestedConstraints,
     pub on_failure: OnFailure,
@@ -70,10 +68,8 @@ pub enum RequestedConstraints {
 /// Reward of a conversation whose program fails after a completion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The policy's fault.
     #[default]
     LowestTier,
-    /// The program's fault.
     NoReward,
 }
 
@@ -97,13 +93,12 @@ struct AgentRules {
 struct ReadyAgent {
     program: TrustedProgram,
     service: Option<AgentService>,
-    /// Processes that wait for a row.
     idle: Mutex<Vec<AgentProcess>>,
 }
 
 impl ReadyAgent {
     fn idle(&self) -> MutexGuard<'_, Vec<AgentProcess>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 
@@ -177,7 +172,6 @@ impl Agent {
             .collect()
     }
 
-    /// Task files that belong to it.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         let service = self.0.service.iter().flat_map(|service| &service.files);
         self.0
@@ -196,14 +190,12 @@ impl Agent {
         self.trusted().map(|_| ())
     }
 
-    /// A process that has ended a conversation and waits for the next.
     pub fn idle_process(&self) -> Option<AgentProcess> {
         let ready = self.0.ready.get()?;
         // One that wrote more, or has ended, is dropped.
         std::iter::from_fn(|| ready.idle().pop()).find_map(AgentProcess::if_waiting)
     }
 
-    /// Keeps a process for the next conversation.
     pub fn keep(&self, process: AgentProcess) {
         if let Some(ready) = self.0.ready.get() {
             ready.idle().push(process);

@@ -12,7 +12,6 @@ use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 /// Interval of checks of the time limit.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Rows that a process gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AgentRows {
     /// One; its end is the conversation's.
@@ -22,7 +21,6 @@ pub enum AgentRows {
     Many,
 }
 
-/// The server that answers the program.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentServer<'a> {
     /// Address for a program that shares the machine's network.
@@ -42,11 +40,9 @@ pub struct AgentProcess {
     is_waiting: bool,
     most_line_bytes: usize,
     service: Option<Arc<RunningService>>,
-    /// Working folder.
     _copies: PrivateFolder,
 }
 
-/// How a program ended its conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentExit {
     pub why: ExitReason,
@@ -63,9 +59,7 @@ pub struct AgentExit {
 pub enum AgentPhase {
     /// No request yet: an interpreter loads modules.
     Starting,
-    /// Waiting for a completion.
     Waiting,
-    /// Doing its own work.
     Working,
 }
 
@@ -264,7 +258,6 @@ impl AgentProcess {
         }
     }
 
-    /// How its service ended, if it did.
     fn service_end(&self) -> Option<&str> {
         self.service.as_ref()?.ended()
     }

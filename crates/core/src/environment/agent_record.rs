@@ -38,7 +38,6 @@ const SAMPLING: [&str; 9] = [
     "seed",
 ];
 
-/// A request with a completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AgentRequest {
     /// Index of the request whose prompt and completion are a token prefix of this prompt; `None`:

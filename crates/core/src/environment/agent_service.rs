@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::program_process::TrustedProgram;
+use crate::locking::lock;
 use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
 
 /// Holds the path of the Unix socket at which the service answers its agents.
@@ -44,12 +45,8 @@ impl AgentService {
         }
     }
 
-    /// The running process; restarts one that ended.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(super) fn running(&self) -> Result<Arc<RunningService>, String> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&self.running);
         match &*running {
             Some(service) if service.ended().is_none() => Ok(Arc::clone(service)),
             _ => {
@@ -87,12 +84,10 @@ impl RunningService {
         })
     }
 
-    /// Environment variable for its agents.
     pub(super) fn variable(&self) -> Result<(&'static str, &str), String> {
         Ok((VARIABLE, path_text(&self.socket)?))
     }
 
-    /// How it ended; `None`: running.
     pub(super) fn ended(&self) -> Option<&str> {
         self.ended.get().map(String::as_str)
     }

@@ -25,10 +25,6 @@ struct Function {
 }
 
 impl Functions {
-    /// Adds the functions of the last of the tools with these names.
-    ///
-    /// # Errors
-    /// A sentence: a duplicate name, an invalid schema.
     pub(super) fn add(&mut self, tools: &[&str], definitions: &Value) -> Result<(), String> {
         let tool = tools.len() - 1;
         for function in functions(definitions).map_err(|error| error.to_string())? {

@@ -3,15 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A call written by a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
-    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
 }
 
-/// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallOutcome {
@@ -44,7 +41,6 @@ pub struct ToolReply {
 pub struct ConversationLimits {
     /// Limit over all turns.
     pub max_calls: usize,
-    /// Answers of the model.
     pub max_turns: usize,
     /// Prompt, answers and results together; `None`: the run's limit.
     pub max_context_tokens: Option<usize>,

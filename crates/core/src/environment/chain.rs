@@ -6,37 +6,38 @@ use serde_json::{Map, Value, json};
 use super::agent_record::AgentRecord;
 use super::calls::{CallOutcome, ConversationLimits, ToolCall, ToolReply};
 use super::error::EnvironmentError;
+use crate::config::choices;
 use crate::dataset::PromptRow;
 
 /// Row field in which scorers find the conversation.
 const FIELD: &str = "conversation";
 
-/// Why a turn with tools ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChainEnd {
-    /// An answer without calls.
-    Answer,
-    /// An answer at the token limit.
-    Truncated,
-    /// An unparsable call.
-    Unreadable,
-    MaxCalls,
-    MaxTurns,
-    MaxContextTokens,
-    TimeLimit,
-    /// A tool failed: no reward.
-    ToolFailed,
-    /// A call or final state is not recorded, in replay: no reward.
-    NotRecorded,
-    /// The agent exceeded its requests and ended because of it.
-    MaxRequests,
-    /// The agent made no request: no reward.
-    NoRequest,
-    /// The agent failed after a completion: the lowest tier.
-    AgentError,
-    /// The agent failed: no reward.
-    AgentFailed,
+choices! {
+    #[derive(PartialOrd, Ord)]
+    ChainEnd {
+        /// An answer without calls.
+        Answer = "answer",
+        /// An answer at the token limit.
+        Truncated = "truncated",
+        /// An unparsable call.
+        Unreadable = "unreadable",
+        MaxCalls = "max_calls",
+        MaxTurns = "max_turns",
+        MaxContextTokens = "max_context_tokens",
+        TimeLimit = "time_limit",
+        /// A tool failed: no reward.
+        ToolFailed = "tool_failed",
+        /// A call or final state is not recorded, in replay: no reward.
+        NotRecorded = "not_recorded",
+        /// The agent exceeded its requests and ended because of it.
+        MaxRequests = "max_requests",
+        /// The agent made no request: no reward.
+        NoRequest = "no_request",
+        /// The agent failed after a completion: the lowest tier.
+        AgentError = "agent_error",
+        /// The agent failed: no reward.
+        AgentFailed = "agent_failed",
+    }
 }
 
 impl ChainEnd {
@@ -52,7 +53,6 @@ impl ChainEnd {
         Self::ToolFailed,
         Self::NotRecorded,
     ];
-    /// Ends of conversations with agents.
     pub const OF_AGENTS: [Self; 8] = [
         Self::Answer,
         Self::Truncated,
@@ -63,25 +63,6 @@ impl ChainEnd {
         Self::NoRequest,
         Self::AgentFailed,
     ];
-
-    /// Name in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Answer => "answer",
-            Self::Truncated => "truncated",
-            Self::Unreadable => "unreadable",
-            Self::MaxCalls => "max_calls",
-            Self::MaxTurns => "max_turns",
-            Self::MaxContextTokens => "max_context_tokens",
-            Self::TimeLimit => "time_limit",
-            Self::ToolFailed => "tool_failed",
-            Self::NotRecorded => "not_recorded",
-            Self::MaxRequests => "max_requests",
-            Self::NoRequest => "no_request",
-            Self::AgentError => "agent_error",
-            Self::AgentFailed => "agent_failed",
-        }
-    }
 
     /// Wording in a sentence.
     pub fn described(self) -> &'static str {
@@ -148,7 +129,6 @@ pub struct ToolChain {
     /// Questions of `[score] kind = "state"` and the tool's answers; empty for other kinds.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
-    /// Requests of an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentRecord>>,
 }
@@ -226,7 +206,6 @@ impl ToolChain {
             .collect()
     }
 
-    /// The row as scorers see it after the turn.
     #[must_use]
     pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
         let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
@@ -243,7 +222,6 @@ impl ToolChain {
     }
 }
 
-/// The conversation stored in a scored row.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredChain<'a>(&'a Value);
 
@@ -253,7 +231,6 @@ impl<'a> ScoredChain<'a> {
         row.fields.get(FIELD).map(Self)
     }
 
-    /// The environment's failure.
     pub fn failure(self) -> Option<&'a str> {
         self.0.get("failure")?.as_str()
     }
@@ -262,7 +239,6 @@ impl<'a> ScoredChain<'a> {
         self.0.get("end").is_some_and(|found| found == end.name())
     }
 
-    /// The end of a conversation without an answer.
     pub fn missing_answer(self) -> Option<&'a str> {
         self.0
             .get("end")
@@ -290,12 +266,10 @@ impl<'a> ScoredChain<'a> {
         Some((all.clone().filter(has_reached).count(), all.count()))
     }
 
-    /// The agent's requests and end.
     pub fn agent(self) -> Option<AgentRecord> {
         AgentRecord::deserialize(self.0.get("agent")?).ok()
     }
 
-    /// A final state by key.
     pub fn state(self, key: &str) -> Option<&'a Value> {
         self.0.get("states")?.get(key)
     }

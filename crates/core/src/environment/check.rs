@@ -9,7 +9,6 @@ use super::toolset::Toolset;
 use crate::dataset::PromptRow;
 use crate::task::functions;
 
-/// A function and the outcome of its calls.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FunctionCheck {
     pub function: String,
@@ -25,15 +24,11 @@ pub enum FunctionFinding {
     Answered(ToolReply),
     /// Two replies to the same call about the same row.
     Differs([ToolReply; 2]),
-    /// The tool failed.
     Failed(String),
 }
 
 /// Checks every function. Example calls come from a row's earlier turns, its `expected`, or
 /// `examples` of the function's parameters (with the first row).
-///
-/// # Errors
-/// As [`Toolset::open`].
 pub fn check_tools(
     tools: &Toolset,
     rows: &[&PromptRow],
@@ -99,7 +94,6 @@ fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
     called.chain(expected).filter_map(read_call).collect()
 }
 
-/// `{"name": .., "arguments": {..}}`, possibly under `function`.
 pub(crate) fn read_call(call: &Value) -> Option<ToolCall> {
     let call = call.get("function").unwrap_or(call);
     tool_call(call.get("name")?.as_str()?, call.get("arguments")?)

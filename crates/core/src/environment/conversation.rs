@@ -12,7 +12,6 @@ use super::reply_text::reply_text;
 use crate::dataset::PromptRow;
 use crate::format::shortened;
 
-/// Of a failed call, in its reason.
 const MAX_ARGUMENTS_CHARS: usize = 200;
 
 /// The tools of one conversation with their state; dropping it ends all that they started.
@@ -21,7 +20,6 @@ pub struct Environment {
     ready: Arc<ReadyTools>,
     tools: Vec<Box<dyn LiveTool>>,
     max_result_bytes: usize,
-    /// The row's id.
     row: String,
 }
 

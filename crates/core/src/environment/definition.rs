@@ -46,7 +46,6 @@ pub(super) enum ToolKind {
     Mcp {
         program: ProgramRules,
         definitions: Option<(String, Value)>,
-        /// The file that lists it.
         listed: Option<String>,
     },
     Python {
@@ -89,7 +88,6 @@ impl ToolKind {
         }
     }
 
-    /// The program's functions, if the task has them.
     pub(super) fn definitions(&self) -> Option<&Value> {
         match self {
             Self::Run { definitions, .. } | Self::Python { definitions, .. } => Some(definitions),
@@ -109,7 +107,6 @@ impl ToolKind {
         }
     }
 
-    /// Task files that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own: Vec<&String> = match self {
             Self::Run { file, .. } => vec![file],
@@ -169,7 +166,6 @@ const KINDS: [(&str, &str, &[&str]); 5] = [
     ("builtin", "files", &["files", "field", "max_kib"]),
 ];
 
-/// Empty without `[[tool]]`.
 pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>> {
     let mut known = vec!["name", "run", "mcp", "builtin"];
     known.extend(PROGRAM_KEYS);
@@ -191,7 +187,6 @@ pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>>
     Ok(tools)
 }
 
-/// One tool, or those of a file of servers.
 fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<Vec<ToolRules>> {
     let builtin = block.string("builtin")?;
     let of_kind = |(key, value, _): &&(&str, &str, &[&str])| match *key {
@@ -311,7 +306,6 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<Vec<ToolRu
     Ok(vec![ToolRules { name, kind }])
 }
 
-/// The servers of `mcp = "mcp.json"`.
 fn read_listed(block: &Section<'_>, name: Option<String>, home: &Home) -> Read<Vec<ToolRules>> {
     let (file, servers) = read_servers(block, home)?;
     let definitions = read_definitions(block, home)?;

@@ -18,7 +18,6 @@ pub enum EnvironmentError {
     },
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
-    /// Less isolation than the task requires.
     #[error("{task}: the {program} does not run: {text}")]
     NotIsolated {
         task: String,

@@ -24,11 +24,9 @@ pub(super) struct FilesRules {
     field: String,
     /// Limit of all files together.
     max_bytes: usize,
-    /// Prefix of its functions' names.
     prefix: String,
 }
 
-/// Files at the start of conversations.
 #[derive(Debug)]
 pub(super) struct FilesTool {
     rules: FilesRules,
@@ -244,7 +242,6 @@ impl Conversation {
     }
 }
 
-/// A path without `.` and doubled slashes.
 fn normal(path: &str) -> Result<String, String> {
     let parts: Vec<&str> = path
         .split('/')

@@ -9,7 +9,6 @@ use super::calls::{CallOutcome, StateQuestion, ToolCall};
 
 /// A tool with the state of one conversation; dropping it ends all that it started.
 pub(super) trait LiveTool: Send + Debug {
-    /// Answers calls with valid arguments, in order.
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply>;
 
     /// The call by which it answers a question, if it does so by a call.
@@ -17,13 +16,10 @@ pub(super) trait LiveTool: Send + Debug {
         None
     }
 
-    /// Whether it answers such questions.
     fn has_state(&self, _question: &StateQuestion) -> bool {
         false
     }
 
-    /// # Errors
-    /// A sentence.
     fn state(&mut self, _question: &StateQuestion) -> Result<Value, String> {
         Err("keeps no state that can be asked for".to_owned())
     }
@@ -38,13 +34,11 @@ pub(super) trait LiveTool: Send + Debug {
         false
     }
 
-    /// Whether it only has recorded replies.
     fn is_replayed(&self) -> bool {
         false
     }
 }
 
-/// A reply as the tool wrote it.
 #[derive(Debug, Clone)]
 pub(super) struct RawReply {
     pub(super) text: String,
@@ -52,17 +46,14 @@ pub(super) struct RawReply {
     pub(super) seconds: f64,
 }
 
-/// A value with its time of arrival.
 #[derive(Debug)]
 pub(super) struct Timed<T> {
     pub(super) answer: T,
     pub(super) end: Instant,
 }
 
-/// A result, or why the tool failed.
 pub(super) type CallResult = Result<String, String>;
 
-/// Makes the calls one after another.
 pub(super) fn one_by_one(
     calls: &[&ToolCall],
     mut call: impl FnMut(&ToolCall) -> CallResult,

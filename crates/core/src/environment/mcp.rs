@@ -13,7 +13,6 @@ use crate::task::functions;
 
 /// Versions with `initialize`, newest last.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// Pages of a tool list.
 const MAX_PAGES: usize = 100;
 /// Messages before an answer.
 const MAX_OTHER_MESSAGES: usize = 100_000;
@@ -26,7 +25,6 @@ const LATE_GRACE: Duration = Duration::from_secs(1);
 /// JSON-RPC.
 const METHOD_NOT_FOUND: i32 = -32601;
 
-/// A message from the server.
 #[derive(Debug, Deserialize)]
 struct Message {
     id: Option<Value>,
@@ -70,7 +68,6 @@ struct CallResult {
 struct Session {
     server: LineServer,
     next_id: u64,
-    /// Whether its list has changed since.
     list_changed: bool,
 }
 
@@ -91,7 +88,6 @@ pub(super) struct McpTools {
     offer: McpOffer,
 }
 
-/// The call that a question makes; `None` if it is none of these functions.
 pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option<ToolCall> {
     let StateQuestion::Program(Value::Object(asked)) = question else {
         return None;
@@ -110,10 +106,6 @@ pub(super) fn last_call(definitions: &Value, question: &StateQuestion) -> Option
     (is_known && rest.is_empty()).then_some(call)
 }
 
-/// Starts a server, reads its functions, and ends it.
-///
-/// # Errors
-/// A sentence without a subject.
 pub(super) fn read_offer(program: &TrustedProgram) -> Result<McpOffer, String> {
     let mut session = Session::new(program);
     let instructions = Some(session.begin()?);
@@ -183,7 +175,6 @@ impl Session {
             .end(format!("lists its tools on more than {MAX_PAGES} pages")))
     }
 
-    /// Sends a request; returns its id.
     fn send(&mut self, method: &str, parameters: Value) -> Result<u64, String> {
         let id = self.next_id;
         self.next_id += 1;
@@ -427,7 +418,6 @@ fn text_of(result: &CallResult) -> String {
     }
 }
 
-/// Non-text content is only named.
 fn content_text(content: &Map<String, Value>) -> String {
     let text = |key: &str| content.get(key).and_then(Value::as_str);
     let within = |key: &str| content.get("resource")?.get(key)?.as_str();

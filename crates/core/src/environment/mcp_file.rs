@@ -13,7 +13,6 @@ const LISTS: [&str; 2] = ["mcpServers", "servers"];
 const ADDRESSES: [&str; 3] = ["url", "serverUrl", "httpUrl"];
 const OWN_FOLDER: &str = "the server runs in a copy of the task's `files`";
 
-/// A listed server and its program.
 #[derive(Debug)]
 pub(super) struct ListedServer {
     pub(super) name: String,
@@ -85,8 +84,6 @@ pub(super) fn read_servers(block: &Section<'_>, home: &Home) -> Read<(String, Ve
     Ok((file, found))
 }
 
-/// # Errors
-/// A clause about the server.
 fn command(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
     if let Some(address) = ADDRESSES.iter().find(|key| fields.contains_key(**key)) {
         return Err(format!(
@@ -130,8 +127,6 @@ fn command(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
     }
 }
 
-/// # Errors
-/// A clause about the server.
 fn variables(fields: &Map<String, Value>) -> Result<Vec<Variable>, String> {
     let Some(listed) = fields.get("env") else {
         return Ok(Vec::new());

@@ -27,7 +27,6 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A result, or an error that the program reports.
 type Answer = Result<Value, Value>;
 
 #[derive(Debug)]
@@ -39,8 +38,6 @@ pub(super) struct RunTool {
 }
 
 impl RunTool {
-    /// # Errors
-    /// A sentence: the row lacks the field.
     pub(super) fn open(
         program: &TrustedProgram,
         row: &PromptRow,
@@ -59,7 +56,6 @@ impl RunTool {
         }))
     }
 
-    /// Sends lines at once and collects their answers.
     fn ask(&mut self, lines: Vec<Value>) -> Vec<Timed<Result<Answer, String>>> {
         let first = self.next_id;
         self.next_id += lines.len() as u64;
@@ -174,7 +170,6 @@ impl LiveTool for RunTool {
     }
 }
 
-/// Text of a result, or of an error that the model may read.
 fn text_of(answer: &Answer) -> String {
     match answer {
         Ok(result) => text(result),

@@ -43,12 +43,10 @@ impl LineServer {
         }
     }
 
-    /// Whether it gets several calls at once.
     pub(super) fn in_parallel(&self) -> bool {
         self.program.rules.in_parallel
     }
 
-    /// Starts it unless running.
     pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
             self.process = match self.started() {
@@ -138,7 +136,6 @@ impl LineServer {
         Err(self.end(why))
     }
 
-    /// Ends it because its answer is late.
     pub(super) fn end_late(&mut self) -> String {
         let seconds = self.program.rules.keys.seconds;
         self.end(format!("gave no answer within {seconds} s"))
@@ -155,7 +152,6 @@ impl LineServer {
         }
     }
 
-    /// Ends it and answers no further call.
     pub(super) fn end(&mut self, why: String) -> String {
         let program = self.program.rules.command.first();
         let name = program.and_then(|program| program.rsplit('/').next());

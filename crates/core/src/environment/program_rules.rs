@@ -18,9 +18,6 @@ pub(super) struct Variable {
 
 impl Variable {
     /// `None`: not a text.
-    ///
-    /// # Errors
-    /// A clause about it.
     pub(super) fn new(name: &str, text: Option<&str>) -> Result<Self, &'static str> {
         match text {
             _ if OWN_VARIABLES.contains(&name) => Err("is set by the sandbox: leave it out"),
@@ -41,8 +38,6 @@ impl Variable {
         self.text.strip_prefix("${")?.strip_suffix('}')
     }
 
-    /// # Errors
-    /// A sentence without a subject.
     pub(super) fn value(&self) -> Result<String, String> {
         let Some(source) = self.source() else {
             return Ok(self.text.clone());
@@ -52,7 +47,6 @@ impl Variable {
         })
     }
 
-    /// The value, if it is not written in the task.
     pub(super) fn secret(&self) -> Option<String> {
         self.source()?;
         self.value().ok().filter(|value| !value.is_empty())
@@ -125,7 +119,6 @@ pub(super) fn read_program(
     })
 }
 
-/// A tool's folder, and the files in it.
 fn read_folder(block: &Section<'_>, home: &Home) -> Read<Option<(String, Vec<String>)>> {
     let Some((name, (_, offset))) = block.string("folder")?.zip(block.get("folder")) else {
         return Ok(None);

@@ -8,7 +8,6 @@ use super::program_process::{LineServer, TrustedProgram};
 
 const SCRIPT: &str = include_str!("python.py");
 
-/// Starts an interpreter with the script.
 pub(super) fn command(interpreter: &[String], max_line_bytes: usize) -> Vec<String> {
     // In JSON a byte may take six.
     let most = (max_line_bytes / 8).to_string();

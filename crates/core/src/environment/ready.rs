@@ -42,7 +42,6 @@ pub(super) enum ReadyTool {
     Files(FilesTool),
     /// A program whose processes serve several conversations in turn.
     Warm(Box<ReadyTool>, Arc<IdleTools>),
-    /// A replayed program.
     Replayed(Arc<RecordedReplies>, Arc<ToolKind>),
 }
 
@@ -170,9 +169,6 @@ impl ReadyTools {
 
 impl ReadyTool {
     /// Its state for a conversation about a row.
-    ///
-    /// # Errors
-    /// A sentence: the row lacks something.
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         match self {
             Self::Run(program) => RunTool::open(program, row),

@@ -21,11 +21,9 @@ use crate::task::{Home, Read, TaskError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedConversation {
-    /// The row's id.
     pub row: String,
     /// Answered calls, in order.
     pub calls: Vec<RecordedCall>,
-    /// Final state, by question as JSON.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
 }
@@ -33,7 +31,6 @@ pub struct RecordedConversation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedCall {
-    /// Name of the function.
     pub name: String,
     pub arguments: Map<String, Value>,
     pub reply: String,
@@ -70,7 +67,6 @@ impl RecordedConversation {
 /// Replies of one program, for conversations with the calls of a recorded one.
 #[derive(Debug, Default)]
 pub(super) struct RecordedReplies {
-    /// The file, in messages.
     label: String,
     /// A reply depends only on its call.
     is_stateless: bool,
@@ -82,7 +78,6 @@ pub(super) struct RecordedReplies {
 /// State of a program after some calls.
 #[derive(Debug, Default)]
 struct RecordedState {
-    /// Reply and next state, by next call.
     replies: BTreeMap<String, (String, usize)>,
     answers: BTreeMap<String, Value>,
 }
@@ -193,7 +188,6 @@ impl RecordedReplies {
         }
     }
 
-    /// Key of its conversations.
     fn row<'a>(&self, row: &'a str) -> &'a str {
         if self.is_stateless { "" } else { row }
     }
@@ -223,8 +217,6 @@ pub(super) struct ReplayedTool {
 }
 
 impl ReplayedTool {
-    /// # Errors
-    /// A sentence: the row has several turns.
     pub(super) fn open(
         replies: &Arc<RecordedReplies>,
         kind: &Arc<ToolKind>,

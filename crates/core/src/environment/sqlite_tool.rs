@@ -17,16 +17,13 @@ use crate::task::{Home, Read, Section, TaskError, functions};
 pub(super) struct SqliteRules {
     /// File of statements that create the database; `None`: only the row's.
     database: Option<String>,
-    /// Row field with further statements.
     field: String,
     /// OpenAI's list.
     pub(super) definitions: Value,
     statements: Arc<Statements>,
-    /// Task files.
     pub(super) files: Vec<String>,
 }
 
-/// Statements run by functions, by name.
 type Statements = BTreeMap<String, Statement>;
 
 #[derive(Debug)]
@@ -138,7 +135,6 @@ fn image(statements: &str) -> Result<Vec<u8>, Failure> {
     Database::new(statements)?.into_image()
 }
 
-/// `query` and `execute`.
 fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Value {
     let mut function = |name: &str, is_change: bool, description: &str| {
         let name = format!("{prefix}{name}");
@@ -163,7 +159,6 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
     json!([query, execute])
 }
 
-/// Removes the statements from a list of functions.
 fn own_statements(list: &mut Value) -> Result<Statements, String> {
     let names: Vec<String> = functions(list)
         .iter()
@@ -290,7 +285,6 @@ impl LiveTool for Conversation {
 }
 
 impl Conversation {
-    /// SQLite's errors are answers.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
         let statement = self
             .statements

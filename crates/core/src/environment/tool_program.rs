@@ -15,26 +15,20 @@ use crate::task::{Home, Read};
 /// What a program belongs to, for messages and digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
-    /// Name in messages.
     pub(super) name: &'a str,
-    /// The program's protocol, for digests.
     pub(super) key: &'a str,
     pub(super) word: &'static str,
     /// Block of `task.toml`.
     pub(super) block: &'static str,
 }
 
-/// A program run by a tool or agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
-    /// `name` of its `[[tool]]`; `agent` for `[agent]`.
     pub name: String,
     /// `tool` or `agent`.
     pub word: &'static str,
-    /// Block of `task.toml`.
     block: &'static str,
     pub command: Vec<String>,
-    /// Task files that belong to it.
     pub files: Vec<String>,
     /// Executed files outside the task, each with its link targets and interpreter; then its
     /// variables as written.
@@ -42,20 +36,16 @@ pub struct ToolProgram {
     /// SHA-256 in hex over the command, its programs, and names and contents of the files.
     pub digest: String,
     pub is_trusted: bool,
-    /// What is not installed, and how to install it.
     pub missing: Option<String>,
     /// Minimum isolation required by the task.
     asked: Option<Level>,
-    /// Readable files and folders outside the task.
     read: Vec<PathBuf>,
     folder: PathBuf,
 }
 
-/// Names and contents.
 pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
-    /// The program, its files' contents, and the programs its command starts.
     pub(super) fn read(
         owner: ProgramOwner<'_>,
         rules: &ProgramRules,
@@ -114,7 +104,6 @@ impl ToolProgram {
         Ok((program, files, found))
     }
 
-    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         match self.level() {
             None if self.needs_network()
@@ -158,7 +147,6 @@ impl ToolProgram {
         Some(format!("the {}: {note}", described(self.word, &self.name)))
     }
 
-    /// What it may read besides system programs and its own files.
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);
         visible_paths([path_of(name, &self.folder).as_path()], &self.read)
@@ -174,7 +162,6 @@ fn described(word: &str, name: &str) -> String {
     }
 }
 
-/// A program with its files as verified.
 pub(super) fn trusted(
     task: &str,
     owner: ProgramOwner<'_>,

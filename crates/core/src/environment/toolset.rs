@@ -24,7 +24,6 @@ struct Tools {
     home: Home,
     rules: Vec<ToolRules>,
     limits: ConversationLimits,
-    /// The file of recorded results, in replay.
     recorded: Option<String>,
     ready: OnceLock<Arc<ReadyTools>>,
 }
@@ -49,18 +48,12 @@ impl Toolset {
 
     /// OpenAI's list of functions, for the chat template. The first call may start servers to list
     /// theirs.
-    ///
-    /// # Errors
-    /// As [`Self::open`], except for the row.
     pub fn definitions(&self) -> Result<&Value, EnvironmentError> {
         Ok(&self.ready()?.definitions)
     }
 
     /// Instructions of MCP servers for the system text, possibly empty. Bounded as results are, and
     /// may likewise contain text of special tokens.
-    ///
-    /// # Errors
-    /// As [`Self::definitions`].
     pub fn instructions(&self) -> Result<&str, EnvironmentError> {
         Ok(&self.ready()?.instructions)
     }
@@ -150,7 +143,6 @@ impl Toolset {
                 .any(|tool| tool.kind.program().is_some())
     }
 
-    /// Task files that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.0
             .rules
@@ -159,7 +151,6 @@ impl Toolset {
             .chain(self.0.recorded.as_deref())
     }
 
-    /// Whether a call names a known function with fitting arguments.
     pub(super) fn takes(&self, call: &ToolCall) -> bool {
         self.ready()
             .is_ok_and(|ready| ready.functions.tool_of(call).is_ok())

@@ -1,9 +1,10 @@
 //! Stateless programs (`stateless = true`): a process serves conversations in turn.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::calls::ToolCall;
 use super::live_tool::{LiveTool, RawReply};
+use crate::locking::lock;
 
 /// Idle processes: at most as many as there were parallel conversations.
 #[derive(Debug, Default)]
@@ -19,9 +20,6 @@ pub(super) struct WarmTool {
 
 impl IdleTools {
     /// Reuses a running process, or calls `start`.
-    ///
-    /// # Errors
-    /// As `start`.
     pub(super) fn open(
         self: &Arc<Self>,
         start: impl FnOnce() -> Result<Box<dyn LiveTool>, String>,
@@ -38,7 +36,7 @@ impl IdleTools {
     }
 
     fn pop(&self) -> Option<Box<dyn LiveTool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        lock(&self.0).pop()
     }
 }
 
@@ -52,10 +50,6 @@ impl LiveTool for WarmTool {
 
 impl Drop for WarmTool {
     fn drop(&mut self) {
-        self.idle
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(self.tool.take());
+        lock(&self.idle.0).extend(self.tool.take());
     }
 }

@@ -13,13 +13,11 @@ use super::failpoint::{failpoint, torn_write};
 pub enum Access {
     /// This user alone.
     Private,
-    /// Permissions by the umask.
     Umask,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// File and name are on disk when the writer returns.
     Disk,
     /// Readers detect an incomplete file themselves.
     Never,
@@ -70,7 +68,6 @@ pub fn replace_files<'a>(
     renamed
 }
 
-/// A new name beside a file, for its next content.
 fn temporary(path: &Path) -> PathBuf {
     // Two threads may write the same file at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -154,9 +151,6 @@ pub fn create_folder_with<T, E>(
 
 /// Waits for the folder's lock and holds it until the file is dropped. Does not wait on file
 /// systems that cannot lock folders.
-///
-/// # Errors
-/// A folder that cannot be opened.
 pub fn lock_folder(folder: &Path) -> Result<File> {
     let file = File::open(folder)?;
     let _ = file.lock();
@@ -181,7 +175,6 @@ pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
     }
 }
 
-/// Creates a file for writing; an existing one is an error.
 pub fn create(path: &Path, access: Access) -> Result<File> {
     OpenOptions::new()
         .write(true)
@@ -195,7 +188,6 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
         .map_err(exists)
 }
 
-/// Writes and syncs a new file; an existing one is an error.
 pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let mut file = create(path, access)?;
     torn_write("create.half", &path.to_string_lossy(), bytes, |half| {
@@ -205,7 +197,6 @@ pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     file.sync_all()
 }
 
-/// Creates a folder; its parent must exist.
 pub fn create_folder(path: &Path, access: Access) -> Result<()> {
     folder_builder(access).create(path).map_err(exists)
 }
@@ -221,7 +212,6 @@ pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
     })
 }
 
-/// Creates missing folders, with parents.
 pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
     let in_the_way = |error: Error| match error.kind() {
         kind @ (ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => {
@@ -246,7 +236,6 @@ fn exists(error: Error) -> Error {
     }
 }
 
-/// Makes new files, renames and removals in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     // The parent of a bare file name is empty: the current folder.
     let path = if path.as_os_str().is_empty() {

@@ -10,7 +10,6 @@ use crate::format::hex;
 
 pub const CHECKSUM_FIELD: &str = "xxh3";
 
-/// Size of one read.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Text around the 16 hex digits of a line's checksum; for an indented document likewise.
@@ -34,16 +33,11 @@ impl Digest {
         self.0.write(bytes);
     }
 
-    /// 32 hex digits.
     pub fn finish(&self) -> String {
         hex(&self.0.finish_128().to_be_bytes())
     }
 }
 
-/// Digests a file, which may exceed memory.
-///
-/// # Errors
-/// The system's error.
 pub fn digest_file(path: &Path) -> std::io::Result<String> {
     let (mut file, mut digest) = (super::open(path)?, Digest::default());
     let mut buffer = vec![0u8; CHUNK_BYTES];
@@ -60,7 +54,6 @@ pub enum Checked {
     Intact,
     /// No checksum: written by an older program.
     Without,
-    /// The checksum does not match or is damaged.
     Damaged,
 }
 

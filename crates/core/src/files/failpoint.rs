@@ -19,7 +19,6 @@ const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
 /// `SECONDS`: rendezvous timeout of a launcher's ranks.
 const RENDEZVOUS: &str = "GRPO_TUI_FAULT_RENDEZVOUS";
 
-/// A requested failpoint and its visits so far.
 #[derive(Debug)]
 struct ArmedFailpoint {
     place: String,
@@ -78,7 +77,6 @@ pub fn test_clock(milliseconds: u64) -> u64 {
     }
 }
 
-/// `usual`, or the timeout set by a test.
 pub fn rendezvous_timeout(usual: Duration) -> Duration {
     let seconds = std::env::var(RENDEZVOUS).ok();
     seconds
@@ -93,7 +91,6 @@ fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A
     Some((first.parse().ok()?, second.parse().ok()?))
 }
 
-/// Whether this visit is the requested one.
 fn is_armed(place: &str, what: &str) -> bool {
     static ARMED: OnceLock<Option<ArmedFailpoint>> = OnceLock::new();
     let Some(armed) = ARMED.get_or_init(|| ArmedFailpoint::parse(&std::env::var(DEATH).ok()?))

@@ -68,10 +68,6 @@ pub fn close_on_exec_from(first: RawFd) {
     }
 }
 
-/// Connects to a Unix socket whose path is at most 108 bytes long.
-///
-/// # Errors
-/// The system's error.
 pub fn connect(socket: &Path) -> Result<UnixStream> {
     let (folder, name) = socket
         .parent()
@@ -87,18 +83,10 @@ pub fn connect(socket: &Path) -> Result<UnixStream> {
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
-/// Opens `/dev/null` for reading and writing.
-///
-/// # Errors
-/// The system's error.
 pub fn open_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
-/// Cryptographically secure.
-///
-/// # Errors
-/// The system's error.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -201,7 +189,6 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
     Ok(place)
 }
 
-/// Refuses anything but a regular file, naming its type.
 fn regular(found: &std::fs::Metadata) -> Result<()> {
     let kind = found.file_type();
     let what = match () {

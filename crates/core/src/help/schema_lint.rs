@@ -25,16 +25,13 @@ pub struct Fault {
 
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// Faults in text order.
     pub faults: Vec<Fault>,
     /// Or why there is none.
     pub scorer: Result<Scorer, String>,
-    /// The task with this text, if it parses.
     pub task: Option<Task>,
     /// The text is correct, but its command or judge is missing or not allowed.
     pub needs_command: bool,
     pub outline: Vec<OutlineEntry>,
-    /// Programs that it names.
     pub programs: Vec<Trust>,
 }
 

@@ -38,7 +38,6 @@ pub(super) struct UnixTransport {
     buffers: LazyBuffers,
 }
 
-/// What a socket says when its time is over.
 fn failed(error: io::Error, reason: Timeout) -> Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout(reason),

@@ -19,7 +19,6 @@ pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<
         .collect()
 }
 
-/// The user's cache folder.
 pub(super) fn user_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     set(&variable, "XDG_CACHE_HOME")
         .or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
@@ -74,7 +73,6 @@ pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
         .then(|| cache.join(format!("models--{}", parts.join("--"))))
 }
 
-/// The snapshot of `refs/main`, or the only one.
 pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let repository = repository(cache, name)?;
     let snapshots = repository.join("snapshots");

@@ -22,12 +22,10 @@ pub use options::{
 };
 pub use rope::RopeScaling;
 
-/// Supported decoder families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
     Qwen3,
-    /// Qwen3 with mixture-of-experts layers.
     Qwen3Moe,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values, no head norms.
     Qwen2,
@@ -50,12 +48,10 @@ pub enum Architecture {
     GptOss,
 }
 
-/// Attention matrices with a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
     Absent,
     QueryKeyValue,
-    /// Queries, keys, values and output.
     All,
 }
 
@@ -306,7 +302,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Options that differ between families.
     fn options(&self, architecture: Architecture) -> Result<DecoderOptions, HubError> {
         let options = match architecture {
             Architecture::Qwen3 => DecoderOptions::QWEN3,
@@ -422,7 +417,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Implied by Qwen2's architecture; in others set by `attention_bias`.
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
@@ -486,7 +480,6 @@ impl Reader<'_> {
     }
 }
 
-/// The text model's keys with its family's defaults.
 fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = keys.remove("text_config") {
         let shared = ["quantization_config", "tie_word_embeddings"]
@@ -499,16 +492,22 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
         );
     }
     match architecture {
-        Architecture::Mistral => mistral::add_defaults(&mut keys),
+        Architecture::Mistral => add_missing(&mut keys, &mistral::DEFAULTS),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
         Architecture::Gemma4 => gemma4::add_defaults(&mut keys),
-        Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
+        Architecture::Qwen35 => add_missing(&mut keys, &qwen3_5::DEFAULTS),
         Architecture::Qwen35Moe => qwen3_5_moe::add_defaults(&mut keys),
         Architecture::GptOss => gpt_oss::add_defaults(&mut keys),
         Architecture::Qwen3Moe => qwen3_moe::add_defaults(&mut keys),
         Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
     }
     keys
+}
+
+fn add_missing(keys: &mut Map<String, Value>, defaults: &[(&str, usize)]) {
+    for (key, default) in defaults {
+        keys.entry(*key).or_insert((*default).into());
+    }
 }
 
 /// The `config.json` of a copy, which has the text part's weights, dequantized to bf16; `None` if

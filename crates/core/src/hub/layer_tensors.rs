@@ -29,9 +29,7 @@ pub enum Role {
     MixerOutput,
     /// Norm of the mixer's output, in some families.
     MixerOutputNorm,
-    /// Norm of the feed-forward input.
     MiddleNorm,
-    /// Norm of the feed-forward output, in some families.
     DownNorm,
     /// Gate and up of a dense block.
     GateUp,
@@ -45,7 +43,6 @@ pub enum Role {
     ExpertFactors,
     ExpertGateUp,
     ExpertDown,
-    /// The shared expert and its gate.
     SharedGateUp,
     SharedDown,
     SharedGate,
@@ -74,7 +71,6 @@ pub enum Kind {
     Decay,
 }
 
-/// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSpec {
     pub role: Role,
@@ -99,7 +95,6 @@ pub struct ModelTensor {
     layer: Option<usize>,
 }
 
-/// Whether full training updates the tensor.
 pub fn is_trained(name: &str) -> bool {
     !name.ends_with(".layer_scalar")
 }
@@ -133,7 +128,6 @@ impl TensorSpec {
         &self.shape[..dimensions.unwrap_or(3)]
     }
 
-    /// Elements of all copies.
     pub fn count(&self) -> usize {
         self.copies * self.shape().iter().product::<usize>()
     }
@@ -157,7 +151,6 @@ impl ModelTensor {
             .map_or(own.clone(), |layer| format!("blk.{layer}.{own}"))
     }
 
-    /// Whether its rows are queries or keys.
     pub fn is_query_or_key(&self) -> bool {
         ["attn_q", "attn_k"].contains(&self.spec.gguf)
     }
@@ -172,7 +165,6 @@ impl Experts {
 }
 
 impl ModelConfig {
-    /// All tensors in training order.
     pub fn tensors(&self) -> Vec<ModelTensor> {
         let outside = self.tensors_of(None);
         let is_before = |spec: &&TensorSpec| spec.role != Role::FinalNorm;
@@ -198,14 +190,12 @@ impl ModelConfig {
         all
     }
 
-    /// A layer's matrices with adapters, packed ones adjacent.
     pub fn adapted_matrices(&self, layer: usize) -> Vec<TensorSpec> {
         let mut specs = self.tensors_of(Some(layer));
         specs.retain(|spec| spec.is_adapted);
         specs
     }
 
-    /// Tensors of a layer, or those outside the layers.
     pub fn tensors_of(&self, layer: Option<usize>) -> Vec<TensorSpec> {
         layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer))
     }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::{ModelSource, cache, embedded};
 
-/// A local model that a run can start from.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
     /// Value for `base_model`: an embedded name, a cache name, or a folder.
@@ -14,13 +13,10 @@ pub struct LocalModel {
     pub source: ModelSource,
 }
 
-/// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
-    /// Compiled into the binary.
     Embedded,
     Folder,
-    /// Stored in the Hugging Face cache.
     Cache,
 }
 

@@ -40,16 +40,13 @@ pub enum HubError {
         "model `{name}` was not found: {looked}. Give a folder with config.json and model.safetensors, a Hugging Face name that is in the cache, or an embedded model ({})", embedded_model_names().collect::<Vec<_>>().join(", ")
     )]
     NotFound { name: String, looked: String },
-    /// The model exists, but a file is missing.
     #[error("{path}: no such file; {remedy}")]
     MissingFile { path: String, remedy: String },
-    /// An operating system error.
     #[error("{path}: {source}; check that the file exists and can be read")]
     Read {
         path: String,
         source: std::io::Error,
     },
-    /// A malformed configuration file.
     #[error("{path}: {problem}")]
     Config { path: String, problem: String },
     /// A well-formed model that cannot be computed here.
@@ -59,7 +56,6 @@ pub enum HubError {
         feature: String,
         remedy: String,
     },
-    /// A truncated, foreign or inconsistent weight file.
     #[error("{path}: {problem}")]
     Weights { path: String, problem: String },
 }

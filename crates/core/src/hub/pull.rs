@@ -21,45 +21,17 @@ use crate::files::{self, Access};
 /// Why a download failed. Received bytes are kept for the next attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
-    /// Not `name` or `organisation/name`, or an impossible branch, tag or commit.
-    #[error(
-        "`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit"
-    )]
-    Name { name: String },
-    /// No variable locates the cache.
-    #[error("no folder for the Hugging Face cache: set HF_HOME")]
-    NoCache,
-    /// Not a server address.
-    #[error(
-        "HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`"
-    )]
-    Endpoint { endpoint: String },
-    /// The token would be sent unencrypted.
-    #[error(
-        "HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN"
-    )]
-    TokenInClear { endpoint: String },
-    /// An error status of the server.
-    #[error("{url}: the server answered {status}; {remedy}")]
-    Refused {
-        url: String,
-        status: u16,
-        remedy: String,
-    },
-    /// Unreachable, stalled or disconnected.
+    /// A sentence for people.
+    #[error("{0}")]
+    Other(String),
     #[error("{url}: {problem}; run the same command again to continue{hint}")]
     Network {
         url: String,
         problem: String,
-        hint: String,
+        hint: &'static str,
     },
-    /// The file does not match the model's listing.
-    #[error("{file}: {problem}; it was removed: run the same command again")]
-    Damaged { file: String, problem: String },
-    /// The listing is incomplete or invalid.
     #[error("{name}: {problem}")]
     Listing { name: String, problem: String },
-    /// An error of the file system.
     #[error(
         "{path}: {source}; free space or set HF_HOME to another folder, then run the same command again"
     )]
@@ -67,12 +39,18 @@ pub enum PullError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// Another process downloads the same file.
-    #[error("{path} is being fetched by another process; wait for it, or end it")]
-    Busy { path: PathBuf },
-    /// The configuration is unreadable or unsupported.
     #[error("{0}")]
     Hub(#[from] super::HubError),
+}
+
+impl PullError {
+    fn broken(url: &str, problem: String) -> Self {
+        Self::Network {
+            url: url.to_owned(),
+            problem,
+            hint: "",
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -81,9 +59,7 @@ pub struct PullSettings {
     pub endpoint: String,
     /// `HF_TOKEN`. Only sent to the endpoint, not along redirects to others, and never shown.
     pub token: Option<String>,
-    /// Folder of the cache.
     pub cache: PathBuf,
-    /// A branch, tag or commit.
     pub revision: String,
     /// Maximum silence of the server.
     pub stall: Duration,
@@ -96,10 +72,6 @@ pub struct PullSettings {
 }
 
 impl PullSettings {
-    /// Settings from the environment.
-    ///
-    /// # Errors
-    /// [`PullError::NoCache`].
     pub fn from_environment() -> Result<Self, PullError> {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -120,7 +92,9 @@ impl PullSettings {
             cache: cache::cache_folders(&variable)
                 .into_iter()
                 .next()
-                .ok_or(PullError::NoCache)?,
+                .ok_or_else(|| {
+                    PullError::Other("no folder for the Hugging Face cache: set HF_HOME".to_owned())
+                })?,
             revision: "main".to_owned(),
             stall: Duration::from_secs(30),
             lowest_rate: 4096,
@@ -146,23 +120,23 @@ impl std::fmt::Debug for PullSettings {
 pub struct PullProgress {
     /// Received bytes of all files, earlier attempts included.
     pub done_bytes: u64,
-    /// Bytes of all files.
     pub total_bytes: u64,
+}
+
+fn no_name(name: &str) -> PullError {
+    PullError::Other(format!(
+        "`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit"
+    ))
 }
 
 /// Downloads `name` and returns its folder. Only safetensors, JSON, templates and tokenizers; the
 /// configuration first, so that an unsupported model costs nothing.
-///
-/// # Errors
-/// [`PullError`] with the remedy.
 pub fn pull(
     name: &str,
     settings: &PullSettings,
     on_progress: &mut dyn FnMut(PullProgress),
 ) -> Result<PathBuf, PullError> {
-    let repository = cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name {
-        name: name.to_owned(),
-    })?;
+    let repository = cache::repository(&settings.cache, name).ok_or_else(|| no_name(name))?;
     let revision = &settings.revision;
     if revision.is_empty()
         || revision.starts_with('.')
@@ -170,9 +144,7 @@ pub fn pull(
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     {
-        return Err(PullError::Name {
-            name: format!("{name} at revision {revision}"),
-        });
+        return Err(no_name(&format!("{name} at revision {revision}")));
     }
     let client = Client::new(settings)?;
     let listing = Listing::fetch(&client, settings, name)?;
@@ -297,6 +269,11 @@ mod tests {
         );
         assert_eq!(own.cache, Path::new("/f/hub"));
         assert!(!format!("{own:?}").contains("hf_secret"));
-        assert!(matches!(settings(&[]), Err(PullError::NoCache)));
+        assert!(
+            settings(&[])
+                .unwrap_err()
+                .to_string()
+                .contains("set HF_HOME")
+        );
     }
 }

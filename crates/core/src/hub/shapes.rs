@@ -149,7 +149,6 @@ const OTHERS: [(&str, &str, &str); 15] = [
     ),
 ];
 
-/// Names for [`named_shape`].
 pub fn shape_names() -> Vec<&'static str> {
     SHAPES
         .iter()

@@ -34,7 +34,6 @@ const TOKENIZER_FILES: &[&str] = COMPANIONS.split_at(2).1;
 /// A located model; files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
-    /// Name as requested.
     pub name: String,
     files: Files,
     /// Folder of an adapter with its own tokenizer or template.
@@ -48,7 +47,6 @@ enum Files {
 }
 
 impl ModelSource {
-    /// Reads nothing.
     pub fn at(name: &str, folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -65,7 +63,6 @@ impl ModelSource {
         }
     }
 
-    /// `None` for an embedded model.
     pub fn folder(&self) -> Option<&Path> {
         match &self.files {
             Files::Folder(folder) => Some(folder),
@@ -137,9 +134,6 @@ impl ModelSource {
     /// Configuration and tokenizer files for a copy of the model. For a vision model the
     /// configuration is that of its text part, for a quantized one that of bf16 weights, as these
     /// are what is copied.
-    ///
-    /// # Errors
-    /// As [`ModelSource::read`].
     pub fn companions(&self) -> Result<Vec<(&'static str, Vec<u8>)>, HubError> {
         let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
         let companion = |file| {
@@ -237,13 +231,11 @@ impl ModelSource {
         Quantization::parse(&keys, &self.label("config.json"))
     }
 
-    /// Opens a file of a model in a folder.
     pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
         files::open(&self.folder().unwrap_or(Path::new("")).join(file))
             .map_err(|source| self.refused(file, source))
     }
 
-    /// Opens a file; also returns its size in bytes.
     pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
         match &self.files {
             Files::Folder(_) => {

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::{Fp8Scales, HubError, ModelSource, Quantization};
 
-/// Whole-byte element types with their size in bytes.
 pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("BOOL", 1),
     ("U8", 1),
@@ -26,7 +25,6 @@ pub const ELEMENT_TYPES: [(&str, u64); 15] = [
     ("I64", 8),
 ];
 
-/// A tensor in a safetensors header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorEntry {
     /// Such as `model.layers.0.mlp.up_proj.weight`.
@@ -186,7 +184,6 @@ impl<'a> ExpertEntries<'a> {
         Ok(Some(Self::Separate { parts, experts }))
     }
 
-    /// Shape of the whole tensor.
     pub fn shape(&self) -> [u64; 3] {
         match self {
             Self::Mxfp4 { scales, .. } => match *scales.shape.as_slice() {
@@ -421,7 +418,6 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
     })
 }
 
-/// Byte after the last tensor; an error for overlaps and gaps.
 fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String> {
     tensors.iter().try_fold(data_start, |position, entry| {
         if entry.offset_bytes == position {

@@ -17,7 +17,6 @@ pub const MIN_LABELS: usize = 20;
 /// More cost without more information.
 pub const MAX_LABELS: usize = 200;
 
-/// A criterion by the name used in labels and scores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgedCriterion {
     /// Prefixed with the part's name if a part of the reward is judged.
@@ -27,7 +26,6 @@ pub struct JudgedCriterion {
     pub max_points: u8,
 }
 
-/// Criteria of all judges of a task.
 pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
     let found = task.judges().flat_map(|(part, _, rules)| {
         rules.criteria.iter().map(move |criterion| JudgedCriterion {
@@ -43,7 +41,6 @@ pub(super) fn criterion_name(part: Option<&str>, name: &str) -> String {
     part.map_or_else(|| name.to_owned(), |part| format!("{part}-{name}"))
 }
 
-/// A graded answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Label {
     pub prompt_id: String,
@@ -150,10 +147,6 @@ fn read_label(line: &[u8], criteria: &[JudgedCriterion]) -> Result<Label, String
     })
 }
 
-/// Replaces the file.
-///
-/// # Errors
-/// [`LabelError`] naming the file.
 pub fn write_labels(path: &Path, labels: &[Label]) -> Result<(), LabelError> {
     let mut text = String::new();
     for label in labels {

@@ -22,7 +22,6 @@ pub enum CheckError {
 
 #[derive(Debug, Clone, Copy)]
 pub struct CheckSize {
-    /// Repetitions of each question.
     pub repeats: usize,
     /// Whether to test reverse order and injected instructions.
     pub is_probing: bool,
@@ -59,7 +58,6 @@ pub fn check_judges(
     Ok(found)
 }
 
-/// A labelled answer as shown to the judge.
 struct Labelled<'a> {
     row: PromptRow,
     answer: String,
@@ -93,7 +91,6 @@ fn answers<'a>(
     labels.iter().map(labelled).collect()
 }
 
-/// Grades of one pass over all answers.
 type Pass = Vec<Result<Vec<Grade>, String>>;
 
 fn check_judge(
@@ -176,7 +173,6 @@ fn check_judge(
     })
 }
 
-/// Grades `texts` as answers to the prompts of `answers`.
 fn pass(
     asker: &Asker,
     rules: &RubricRules,
@@ -320,7 +316,6 @@ fn share(rules: &RubricRules, grades: &[Grade]) -> f64 {
     rules.share(grades.iter().map(|grade| grade.points))
 }
 
-/// Measures length bias over answers with a label for every criterion.
 fn length_bias(
     part: Option<&str>,
     rules: &RubricRules,

@@ -27,25 +27,21 @@ pub struct JudgeCheck {
     pub part: Option<String>,
     pub model: String,
     pub base_url: String,
-    /// Digest of a local model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_digest: Option<String>,
     /// Digest of server, model and criteria; a change makes another judge.
     pub rubric_digest: String,
     /// RFC 3339.
     pub date: String,
-    /// Answers with label and grade.
     pub answers: usize,
     /// Answers with a label, without a grade.
     pub unanswered: usize,
     pub criteria: Vec<CriterionCheck>,
     /// Share of marks equal in all repetitions; `None` without repetitions.
     pub repeated: Option<Interval>,
-    /// Repetitions of each question.
     pub repeats: usize,
     /// Effect of reversing criteria and compared answers.
     pub order: Option<Shift>,
-    /// Effect of an instruction to the judge appended to each answer.
     pub instruction: Option<Shift>,
     /// Correlation of (judge - human) share with the answer's length in characters.
     pub length: Option<Interval>,
@@ -124,7 +120,6 @@ pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
         .unwrap_or_default()
 }
 
-/// Checks in a run's copy of the task.
 pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
     let bytes = files::read_at_most(&task_folder.join(CHECK_FILE), MAX_FILE_BYTES).ok();
     bytes
@@ -173,10 +168,6 @@ pub fn check_table(checks: &[JudgeCheck]) -> Option<Table> {
     (!rows.is_empty()).then(|| Table::new(&head, "llr", rows))
 }
 
-/// A task's files with the current checks of its judges.
-///
-/// # Errors
-/// As [`crate::task::TaskFiles::read_files`].
 pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
     let mut files = task.files()?;
     let mut checks = saved_checks(task);

@@ -20,7 +20,6 @@ pub enum Finish {
     /// A stop token or a `stop` string.
     Stop,
     Length,
-    /// Tool calls.
     ToolCalls,
 }
 
@@ -34,7 +33,6 @@ impl Finish {
     }
 }
 
-/// `log_prob` in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogProb {
     pub token: String,
@@ -51,10 +49,8 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// Text and calls of a completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Content of a leading think block.
     pub reasoning: String,
     pub text: String,
     pub calls: Vec<ToolCall>,
@@ -75,7 +71,6 @@ impl Usage {
     }
 }
 
-/// A token in the form of chats and responses.
 pub(super) fn chat_log_prob(
     TokenLogProb {
         token,
@@ -96,7 +91,6 @@ pub(super) fn chat_log_prob(
     whole
 }
 
-/// Fields shared by all chunks of an answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub api: Api,
@@ -108,7 +102,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A completion with log-probs, if requested.
     pub fn choice(
         &self,
         index: usize,
@@ -150,7 +143,6 @@ impl Answer {
         }
     }
 
-    /// The whole answer.
     pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
         if self.api == Api::Generate {
             return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
@@ -202,7 +194,6 @@ impl Answer {
         ])
     }
 
-    /// First chunk of call `number`, with its function's name.
     pub fn call_chunk(&self, index: usize, number: usize, name: &str) -> Json {
         let function = json!({"name": name, "arguments": ""});
         let id = self.call_id(index, number);
@@ -212,7 +203,6 @@ impl Answer {
         )
     }
 
-    /// Chunk of a call's arguments.
     pub fn arguments_chunk(&self, index: usize, number: usize, arguments: &str) -> Json {
         self.tool_chunk(
             index,
@@ -227,7 +217,6 @@ impl Answer {
         ])
     }
 
-    /// Final chunk of a completion.
     pub fn last_chunk(&self, index: usize, finish: Finish) -> Json {
         self.chunk(vec![match self.api {
             Api::Chat | Api::Responses => {

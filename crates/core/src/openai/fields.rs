@@ -18,7 +18,6 @@ pub(super) fn known(object: &Map<String, Json>, at: &str, names: &[&str]) -> Res
     }
 }
 
-/// Drops null fields, which mean absent.
 pub(super) fn without_nulls(object: &Map<String, Json>) -> Map<String, Json> {
     let mut object = object.clone();
     object.retain(|_, value| !value.is_null());

@@ -17,24 +17,20 @@ pub use turns::message as chat_message;
 
 use serde_json::{Value as Json, json};
 
-/// An error in the API's format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     pub status: u16,
     /// `invalid_request_error`, `authentication_error`, ...
     pub kind: &'static str,
-    /// Machine-readable.
     pub code: Option<&'static str>,
     pub message: String,
-    /// The offending field.
     pub parameter: Option<String>,
     /// Value of `Retry-After`.
     pub retry_seconds: Option<u32>,
 }
 
 impl ApiError {
-    /// Status 400 for a field.
     pub fn invalid(parameter: &str, message: impl Into<String>) -> Self {
         let parameter = (!parameter.is_empty()).then(|| parameter.to_owned());
         Self {
@@ -59,7 +55,6 @@ impl ApiError {
         }
     }
 
-    /// The response body.
     pub fn json(&self) -> Json {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}})
     }

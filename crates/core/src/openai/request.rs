@@ -47,7 +47,6 @@ pub struct GenerationRequest {
     /// Index of the first sample in the seed's random stream (our extension).
     pub first_sample: u32,
     pub seed: Option<u64>,
-    /// Stop strings.
     pub stop: Vec<String>,
     /// vLLM's extension.
     pub stop_token_ids: Vec<u32>,
@@ -87,13 +86,11 @@ pub struct GenerationRequest {
     /// (vLLM's extension).
     pub token_ids: bool,
     pub response_format: ResponseFormat,
-    /// The field that set `format`.
     pub format_field: &'static str,
     /// Fields of `/v1/responses` echoed in answers.
     pub repeated: Map<String, Json>,
 }
 
-/// Chat template options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestedTemplate {
     /// Switches reasoning; `None`: the server's default.
@@ -134,16 +131,13 @@ pub struct Tools {
     /// Functions that may be called; empty: all.
     pub allowed: Vec<String>,
     pub choice: ToolChoice,
-    /// Whether a completion may make several calls.
     pub parallel: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
-    /// Requires a call.
     Required,
-    /// One call of this function.
     Function(String),
 }
 
@@ -163,9 +157,6 @@ pub enum ResponseFormat {
 impl GenerationRequest {
     /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or
     /// `/inference/v1/generate`.
-    ///
-    /// # Errors
-    /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
         let body = object(body)?;
         let fields = Fields::of(&body);
@@ -179,7 +170,6 @@ impl GenerationRequest {
         }
     }
 
-    /// Parses requests of the APIs that share field names.
     fn parse_fields(api: Api, fields: &Fields<'_>) -> Result<Self, ApiError> {
         fields.check_names(api)?;
         fields.refuse_what_is_not_done()?;
@@ -515,7 +505,6 @@ impl<'b> Fields<'b> {
         Ok(count)
     }
 
-    /// Options of the chat template.
     fn template(&self, effort: Option<&Json>) -> Result<Box<RequestedTemplate>, ApiError> {
         const SWITCH: &str = "enable_thinking";
         const NAME: &str = "chat_template_kwargs.enable_thinking";

@@ -11,16 +11,12 @@ pub struct ResponseItems {
     key: String,
     model: String,
     created: u64,
-    /// Request fields echoed in answers.
     repeated: Map<String, Json>,
-    /// Completed items.
     output: Vec<Json>,
     open: Option<OpenItem>,
-    /// Number of events so far.
     sequence: usize,
 }
 
-/// The item being written.
 #[derive(Debug)]
 enum OpenItem {
     Thought(String),
@@ -41,7 +37,6 @@ impl ResponseItems {
         }
     }
 
-    /// Opening events.
     pub fn begin(&mut self) -> Vec<Json> {
         ["response.created", "response.in_progress"]
             .map(|kind| {
@@ -51,7 +46,6 @@ impl ResponseItems {
             .into()
     }
 
-    /// Continues a think block.
     pub fn thought(&mut self, text: &str) -> Vec<Json> {
         let mut events = self.opened(
             |open| matches!(open, OpenItem::Thought(_)),
@@ -67,7 +61,6 @@ impl ResponseItems {
         events
     }
 
-    /// Continues the text, with tokens if requested.
     pub fn text(&mut self, text: &str, tokens: &[TokenLogProb]) -> Vec<Json> {
         let is_text = |open: &OpenItem| matches!(open, OpenItem::Text(..));
         let mut events = self.opened(is_text, || OpenItem::Text(String::new(), Vec::new()));
@@ -81,7 +74,6 @@ impl ResponseItems {
         events
     }
 
-    /// Begins a call.
     pub fn call(&mut self, name: &str) -> Vec<Json> {
         self.opened(
             |_| false,
@@ -92,7 +84,6 @@ impl ResponseItems {
         )
     }
 
-    /// Continues a call's arguments.
     pub fn arguments(&mut self, text: &str) -> Vec<Json> {
         if let Some(OpenItem::Call { arguments, .. }) = &mut self.open {
             arguments.push_str(text);
@@ -131,7 +122,6 @@ impl ResponseItems {
         events
     }
 
-    /// Final event of a failed answer.
     pub fn failed(&mut self, why: &str) -> Json {
         let mut response = self.response("failed", None);
         response["error"] = json!({"code": "server_error", "message": why});

@@ -16,9 +16,6 @@ const EMPTY_FIELDS: [&str; 5] = [
 ];
 
 /// `at`: position in the body, for messages.
-///
-/// # Errors
-/// [`ApiError`] naming what is wrong or not supported.
 pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     let Json::Object(turn) = turn else {
         return Err(wrong(at, "an object"));

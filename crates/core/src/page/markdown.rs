@@ -4,7 +4,6 @@ use super::text::mark;
 use super::{Block, Cell, Level, Row};
 use crate::secrets::visible;
 
-/// Verdicts are bold.
 pub fn render(page: &[Block]) -> String {
     page.iter().map(block).collect()
 }

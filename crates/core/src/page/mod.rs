@@ -13,12 +13,10 @@ use crate::format::{amount, bytes, duration, percent, percent_interval};
 /// How much a line matters, and which side of a comparison it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// A step of a run, or a detail of a report.
     Step,
     Info,
     Base,
     Trained,
-    /// A request or a note.
     Request,
     Good,
     Warning,
@@ -47,7 +45,6 @@ pub enum Block {
     Table(Table),
 }
 
-/// A value with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     pub name: &'static str,
@@ -57,7 +54,6 @@ pub struct Fact {
     pub share: Option<f64>,
 }
 
-/// A part of a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
     pub name: String,
@@ -89,9 +85,8 @@ pub struct Row {
 pub enum Cell {
     Rate {
         value: f64,
-        /// Of 95%.
         interval: Option<[f64; 2]>,
-        /// Where it differs from that of the table.
+        /// Sample size, if it differs from the table's.
         n: Option<usize>,
     },
     Seconds(f64),
@@ -101,7 +96,6 @@ pub enum Cell {
     /// With so many decimals.
     Number(f64, usize),
     Text(String),
-    /// With what qualifies it.
     Noted(Box<Cell>, String),
     /// Why the value is not known.
     Unknown(&'static str),
@@ -120,7 +114,6 @@ impl Block {
         Self::Heading(text.into())
     }
 
-    /// Facts, bars and tables as rows.
     fn table(&self) -> Option<Table> {
         let fact = |fact: &Fact| Row::new(fact.name, [fact.value.clone()]);
         let bar = |bar: &Bar| {
@@ -150,7 +143,6 @@ impl Table {
         self
     }
 
-    /// The texts of each row, its label first.
     fn texts(&self) -> impl Iterator<Item = Vec<String>> {
         self.rows.iter().map(|Row { label, cells }| {
             let cells = cells.iter().map(ToString::to_string);
@@ -192,7 +184,6 @@ impl Bar {
 }
 
 impl Cell {
-    /// A rate without its interval.
     pub fn rate(value: f64) -> Self {
         Self::Rate {
             value,
@@ -201,7 +192,6 @@ impl Cell {
         }
     }
 
-    /// A rate with its 95% interval.
     pub fn interval(value: f64, interval: [f64; 2]) -> Self {
         Self::Rate {
             value,
@@ -210,7 +200,6 @@ impl Cell {
         }
     }
 
-    /// `why`: the reason of a value that is not known.
     pub fn known(value: Option<Self>, why: &'static str) -> Self {
         value.unwrap_or(Self::Unknown(why))
     }

@@ -9,7 +9,6 @@ use crate::secrets::{redact, visible};
 /// table, and no width is beyond what `format!` takes (65,535).
 const MAX_PADDED: usize = 120;
 
-/// Characters of a column's title.
 const MAX_TITLE: usize = 32;
 
 /// Lines without control characters; a heading has a blank line above it.

@@ -12,7 +12,6 @@ use crate::statistics::normal_quantile;
 pub struct CompletionLengths {
     #[serde(flatten)]
     pub basis: LengthBasis,
-    /// Over the whole run.
     pub mean: f64,
     pub least: f64,
     pub most: f64,
@@ -22,11 +21,7 @@ pub struct CompletionLengths {
 #[serde(tag = "basis", rename_all = "snake_case")]
 pub enum LengthBasis {
     /// The steps of an earlier run of the same task and model; from its 10th to its 90th percentile.
-    Run {
-        /// Its id.
-        run: String,
-        steps: usize,
-    },
+    Run { run: String, steps: usize },
     /// Sampled completions of the base; a 95% interval of their mean.
     Sample { completions: usize },
     /// Unknown: every completion is counted as `max_completion_tokens`. `least` is the mean of those sampled, some of
@@ -113,7 +108,6 @@ impl CompletionLengths {
         }
     }
 
-    /// The data with completions of these lengths.
     pub fn for_data(&self, data: &DataShape) -> DataShape {
         DataShape {
             mean_completion_tokens: self.mean,

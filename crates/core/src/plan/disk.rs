@@ -13,7 +13,6 @@ pub struct Disk {
     pub checkpoint_bytes: u64,
     /// The maximum at once, including one being written; in full training without the start, whose weights are the base's.
     pub checkpoints: u64,
-    /// All of them.
     pub checkpoints_bytes: u64,
     /// Rollouts that the keep rules leave (compressed, except for the last file), and events.
     pub rollouts_bytes: u64,
@@ -44,7 +43,6 @@ pub struct Retention {
     pub checkpoints_at_end: u64,
     /// The maximum, including one being written: the old one is removed after the new one is there.
     pub checkpoints_at_once: u64,
-    /// Steps with rollouts at the end, all compressed.
     pub rollout_steps_at_end: u64,
     /// The maximum number of steps whose rollouts are uncompressed.
     pub plain_rollout_steps: u64,

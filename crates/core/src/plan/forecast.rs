@@ -10,7 +10,7 @@ use crate::facts::Tier;
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::page::{Bar, Block, Cell, Fact, Level, Row, Table};
 
-/// Of a run that does not fit, `fits`, `why` and `memory`; of one on a Slurm partition, nothing that depends on its speed.
+/// A run that does not fit has only `fits`, `why` and `memory`; one on a Slurm partition has nothing that depends on speed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Forecast {
@@ -29,7 +29,6 @@ pub struct Forecast {
     pub data: Option<DataShape>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_lengths: Option<CompletionLengths>,
-    /// Of each rank.
     pub memory: Memory,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
@@ -43,10 +42,10 @@ pub struct Forecast {
     /// Keys without their default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differences: Option<Vec<Difference>>,
-    /// Of sampled groups of the only task.
+    /// Learnability by sampled groups, if there is one task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<SignalReport>,
-    /// Of each of several tasks.
+    /// The same by task, if there are several.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub signals: std::collections::BTreeMap<String, SignalReport>,
     #[serde(skip)]
@@ -59,7 +58,6 @@ pub struct Size {
     pub device: String,
     pub steps: u64,
     pub parameters: usize,
-    /// Trained parameters.
     pub trainable: usize,
 }
 
@@ -131,7 +129,6 @@ impl Forecast {
         page
     }
 
-    /// All of it.
     pub fn page(&self) -> Vec<Block> {
         let preflight = self.preflight.as_ref();
         let preflight = preflight.map(|found| found.page("add --sample"));
@@ -223,7 +220,6 @@ impl Forecast {
         }
     }
 
-    /// Whether completions are counted at the limit.
     fn is_bound(&self) -> bool {
         self.time.is_none_or(|time| time.is_upper_bound)
     }
@@ -366,7 +362,6 @@ impl From<Severity> for Level {
 }
 
 impl Preflight {
-    /// What was found, noted, passed and not checked; `remedy`: what checks the rest.
     pub fn page(&self, remedy: &str) -> Vec<Block> {
         let summary = Some(self.summary()).filter(|summary| !summary.is_empty());
         let heading = summary.map(|summary| Block::heading(format!("preflight: {summary}")));
@@ -412,7 +407,6 @@ impl SignalReport {
         ]
     }
 
-    /// Shares of groups and completions.
     pub fn details(&self) -> Vec<Block> {
         let [low, high] = self.informative_interval.map(percent_short);
         let groups = format!(

@@ -33,7 +33,7 @@ pub const GPU_DRAFTED_ROWS: usize = 256;
 /// An allowance, not measured: a GPU's share of what NCCL allocates to communicate.
 const NCCL_BYTES: usize = 1 << 30;
 
-/// Of the states of the gated delta rule: each token rounds them.
+/// States of the gated delta rule are f32: each token rounds them.
 const STATE_BYTES: usize = 4;
 
 /// The residual stream is f32 even in bf16 models.
@@ -140,7 +140,6 @@ pub struct GpuMemory {
 }
 
 impl GpuMemory {
-    /// From the driver's numbers right after this process has opened the GPU.
     pub fn when_opened((free_bytes, total_bytes): (u64, u64), number_bytes: usize) -> Self {
         let own = CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES as u64;
         Self {
@@ -163,7 +162,6 @@ pub struct GpuPlan {
 pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
-    /// The memory of the smallest shape.
     pub memory: Box<Memory>,
 }
 
@@ -255,7 +253,6 @@ pub fn gpu_memory(
     }
 }
 
-/// Name, phase, bytes.
 type Part = (&'static str, Phase, usize);
 
 fn parts(
@@ -284,7 +281,6 @@ fn parts(
         .collect()
 }
 
-/// Parts that exist for the whole run.
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
@@ -398,7 +394,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         let packed = adapted.chunk_by(|one, next| one.role == next.role);
         packed.map(joined).sum::<usize>()
     });
-    // Those of experts stand once more as they are.
+    // Those of experts are also kept as they are.
     let of_experts = if config.lora_experts {
         rank * ModelShape::from_config(model).expert_lora_per_rank
     } else {
@@ -421,7 +417,7 @@ fn rollout(
         config.max_completion_tokens,
     );
     let trained = trainable_parameters(model, config);
-    // With less than the whole GPU a rollout that runs out of memory goes on with smaller caches.
+    // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
     let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
@@ -439,7 +435,7 @@ fn rollout(
         };
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
-        // Those with tools go on in the cache, where replies are read as tokens of passes.
+        // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {
             (longest, GPU_DRAFTED_ROWS)
         } else {

@@ -31,18 +31,14 @@ pub struct GroupOutcome {
     pub tiers: Vec<Tier>,
 }
 
-/// The sampled groups of a learnability check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signal {
     /// One per prompt.
     pub groups: Vec<GroupOutcome>,
     /// Completions by tier, in the order of [`crate::score::Tier::ALL`].
     pub tiers: [usize; 3],
-    /// Completions truncated at the token limit.
     pub truncated: usize,
-    /// Failed completions by class.
     pub failures: BTreeMap<FailureClass, usize>,
-    /// Tokens of each completion, by group.
     pub lengths: Vec<Vec<usize>>,
     pub guidance: Guidance,
 }
@@ -66,7 +62,6 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Whether every row can be guided.
     fn helps(&self) -> bool {
         self.is_distilled
             || self.is_on
@@ -157,12 +152,9 @@ pub struct OtherGroupSize {
 /// The output of `--plan --sample`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
-    /// Sampled prompts.
     pub prompts: usize,
     pub completions_per_prompt: usize,
-    /// The share of mixed groups.
     pub informative: f64,
-    /// 95% Wilson interval.
     pub informative_interval: [f64; 2],
     /// The share of groups with the maximal reward throughout.
     pub all_max: f64,
@@ -171,7 +163,6 @@ pub struct SignalReport {
     pub all_min: f64,
     /// The share of other groups with equal rewards.
     pub all_equal: f64,
-    /// A smaller and a larger one.
     pub other_group_sizes: Vec<OtherGroupSize>,
     pub tiers: TierShares,
     /// Which tiers the mixed groups mix, most groups first.
@@ -332,7 +323,6 @@ fn guidance(signal: &Signal, completions: usize) -> String {
     format!("{what}: {}", signal.guidance.sentence())
 }
 
-/// A smaller and a larger group; none from groups of one.
 fn other_sizes(size: usize) -> Vec<usize> {
     match size {
         0 | 1 => Vec::new(),

@@ -13,12 +13,9 @@ use crate::hub::ModelConfig;
 pub enum Phase {
     Always,
     Rollout,
-    /// Prefill of a rollout on a GPU.
     Prefill,
-    /// Decoding of a rollout on a GPU.
     Decode,
     Training,
-    /// The head and its gradient on a GPU.
     Head,
     /// The layers on a GPU, after the head.
     Backward,

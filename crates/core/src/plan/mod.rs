@@ -39,20 +39,16 @@ pub use memory::{
 pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
-/// The shape of the task's data, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataShape {
-    /// Training prompts in use.
     pub train_rows: usize,
     pub mean_prompt_tokens: f64,
-    /// The longest prompt of any turn.
     pub longest_prompt_tokens: usize,
-    /// The most turns of a row.
     pub turns: usize,
     pub eval_rows: usize,
     pub test_rows: usize,
-    /// Of a teacher beside the student; 0 without one.
+    /// Parameters of a teacher loaded with the student; 0 without one.
     pub teacher_parameters: usize,
     /// As of [`CompletionLengths`]; `max_completion_tokens` if unknown.
     pub mean_completion_tokens: f64,
@@ -96,7 +92,6 @@ fn step_rows(
     groups * (prompt_tokens + completions * completion_tokens + later)
 }
 
-/// The number of trained parameters.
 pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let shape = ModelShape::from_config(model);
     let of_experts = if config.lora_experts {

@@ -6,22 +6,21 @@ use serde::{Deserialize, Serialize};
 use super::{Disk, Memory, SignalReport, Verdict};
 use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
-use crate::environment::EnvironmentError;
+use crate::environment::{EnvironmentError, ToolProgram};
 use crate::format::{bytes, counted};
 use crate::prompts::{DataProblem, DataProblemKind, data_problems, load_sets, similar_prompts};
 use crate::score::{ScoreError, Scorer, Task};
+use crate::task::PromptSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// Whether they can be read.
     PromptSets,
     ExpectedAnswers,
     Leakage,
     Duplicates,
     /// Whether it is there; an embedded one, whether it is made for the task.
     BaseModel,
-    /// How far the judge of a task that has one agrees with people.
     Judge,
     /// How far a program that scores is kept apart from the machine.
     Isolation,
@@ -73,11 +72,9 @@ pub enum Severity {
 pub struct PreflightFinding {
     pub check: Check,
     pub severity: Severity,
-    /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// The findings of the preflight checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preflight {
     /// Errors first.
@@ -89,7 +86,7 @@ pub struct Preflight {
     pub notes: Vec<String>,
 }
 
-/// What is known of a run before it starts; a check whose fact is `None` is skipped.
+/// Facts about a run before it starts; a check whose fact is `None` is skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.
@@ -115,9 +112,6 @@ pub enum PreflightError {
 }
 
 /// Reads every prompt set and looks for problems, of the task's judges and tools too: slow.
-///
-/// # Errors
-/// [`PreflightError`] naming the file.
 pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let scorer = Scorer::new(task)?;
     let mut problems = data_problems(task, &scorer, &load_sets(task)?);
@@ -131,64 +125,58 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     problems.extend(
         crate::judge_check::warnings(task, &loaded)
             .into_iter()
-            .map(|message| DataProblem {
-                kind: DataProblemKind::Judge,
-                message,
-                set: crate::task::PromptSet::Train,
-                refused_share: 0.0,
-            }),
+            .map(|message| noted(DataProblemKind::Judge, message)),
     );
-    problems.extend(
-        task.scorers()
-            .filter_map(Task::command)
-            .map(|rules| DataProblem {
-                kind: if rules.lacks_isolation() {
-                    DataProblemKind::Isolation
-                } else {
-                    DataProblemKind::Isolated
-                },
-                message: format!("the scorer's program: isolation {}", rules.isolation_text()),
-                set: crate::task::PromptSet::Train,
-                refused_share: 0.0,
-            }),
-    );
+    problems.extend(task.scorers().filter_map(Task::command).map(|rules| {
+        isolation(
+            "the scorer's program",
+            rules.lacks_isolation(),
+            &rules.isolation_text(),
+        )
+    }));
+    let of_program = |what: &str, program: &ToolProgram| {
+        isolation(what, program.lacks_isolation(), &program.isolation_text())
+    };
     if let Some(tools) = task.toolset() {
         tools.definitions()?;
         let programs = tools.programs().map_err(EnvironmentError::from)?;
-        problems.extend(programs.iter().map(|program| DataProblem {
-            kind: if program.lacks_isolation() {
-                DataProblemKind::Isolation
-            } else {
-                DataProblemKind::Isolated
-            },
-            message: format!(
-                "the tool {:?}: isolation {}",
-                program.name,
-                program.isolation_text()
-            ),
-            set: crate::task::PromptSet::Train,
-            refused_share: 0.0,
-        }));
+        problems.extend(
+            programs
+                .iter()
+                .map(|program| of_program(&format!("the tool {:?}", program.name), program)),
+        );
     }
     if let Some(agent) = task.agent() {
         agent.check()?;
         let programs = agent.programs().map_err(EnvironmentError::from)?;
-        problems.extend(programs.first().map(|program| DataProblem {
-            kind: if program.lacks_isolation() {
-                DataProblemKind::Isolation
-            } else {
-                DataProblemKind::Isolated
-            },
-            message: format!("the agent: isolation {}", program.isolation_text()),
-            set: crate::task::PromptSet::Train,
-            refused_share: 0.0,
-        }));
+        problems.extend(
+            programs
+                .first()
+                .map(|program| of_program("the agent", program)),
+        );
     }
     Ok(problems)
 }
 
+fn isolation(program: &str, is_lacking: bool, text: &str) -> DataProblem {
+    let kind = if is_lacking {
+        DataProblemKind::Isolation
+    } else {
+        DataProblemKind::Isolated
+    };
+    noted(kind, format!("{program}: isolation {text}"))
+}
+
+fn noted(kind: DataProblemKind, message: String) -> DataProblem {
+    DataProblem {
+        kind,
+        message,
+        set: PromptSet::Train,
+        refused_share: 0.0,
+    }
+}
+
 impl Preflight {
-    /// Judges what is known.
     pub fn for_run(config: &TrainConfig, facts: &Facts<'_>) -> Self {
         let mut findings = Vec::new();
         let mut add = |check, severity, message: String| {
@@ -311,7 +299,6 @@ impl Preflight {
             .count()
     }
 
-    /// Checks without a finding, of those that every task has.
     pub fn passed(&self) -> impl Iterator<Item = Check> {
         let is_open = |check: &Check| {
             matches!(check, Check::Judge | Check::Isolation)
@@ -335,7 +322,6 @@ impl Preflight {
     }
 }
 
-/// Titles of checks, comma-separated.
 pub fn titles(checks: impl IntoIterator<Item = Check>) -> String {
     checks
         .into_iter()
@@ -350,7 +336,6 @@ mod tests {
     use super::super::{Advice, TierMix, TierShares};
     use super::*;
     use crate::score::Tier;
-    use crate::task::PromptSet;
 
     fn problem(kind: DataProblemKind, refused_share: f64) -> DataProblem {
         DataProblem {

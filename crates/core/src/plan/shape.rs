@@ -5,21 +5,19 @@ use crate::hub::{KeysValues, Kind, Mixer, ModelConfig, ModelSource, Role, Tensor
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
-    /// All weights.
     pub parameters: usize,
-    /// Weights of the layers' matrices.
     pub layer_matrices: usize,
-    /// Of these, all but the experts that a token does not use.
+    /// The part of [`Self::layer_matrices`] that a token uses: without its idle experts.
     pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
     /// Numbers of a rank-1 adapter on all linear layers but experts, and beside those not on dense ones.
     pub lora_per_rank: usize,
-    /// Of those on all experts, gate and up together.
+    /// The part of [`Self::lora_per_rank`] on experts, gate and up together.
     pub expert_lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
-    /// Of a sequence, over all layers: the states of the gated delta rule.
+    /// States of the gated delta rule per sequence, over all layers.
     pub state: usize,
     /// Numbers per token that a layer's backward reads, of the larger kind of layer; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
@@ -142,7 +140,7 @@ fn is_in_matrices(spec: &TensorSpec) -> bool {
 #[derive(Clone, Copy, Default)]
 struct Activations {
     all: usize,
-    /// Of these, what follows from the rest without a matmul.
+    /// The part that follows from the rest without a matmul.
     derived: usize,
 }
 
@@ -315,7 +313,7 @@ pub(super) mod tests {
         let adapters = |set: &[&str]| crate::plan::trainable_parameters(&model, &config(set));
         let of_experts = adapters(&["lora_experts=true"]) - adapters(&[]);
         assert_eq!(of_experts, 16 * 48 * 128 * (2048 + 2 * 768 + 768 + 2048));
-        // The embedding is no product, norms are not counted.
+        // The embedding is not a matmul, norms are not counted.
         let products =
             2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
         assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);

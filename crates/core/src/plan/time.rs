@@ -7,7 +7,6 @@ use crate::config::TrainConfig;
 use crate::format::{bytes, duration, duration_range};
 use crate::hub::ModelConfig;
 
-/// Measured limits of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GpuLimits {
     /// Matmul operations per second.
@@ -17,14 +16,12 @@ pub struct GpuLimits {
 }
 
 /// How much slower than measured an upper bound takes a machine to be. Its speed is measured in seconds, over short
-/// completions, and steps of full length were up to 7% slower on two cores; the rest is for what else it does meanwhile.
+/// completions, and steps of full length were up to 7% slower on two cores; the rest is for its other work.
 const BOUND_MARGIN: f64 = 1.2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
-    /// Operations per second in prefill.
     pub prefill_per_second: f64,
-    /// Operations per second in decode.
     pub decode_per_second: f64,
     /// Operations per second in forward and backward.
     pub training_per_second: f64,
@@ -74,7 +71,6 @@ pub struct Time {
     /// Includes the test set before and after.
     pub eval_seconds: f64,
     pub total_seconds: f64,
-    /// For training.
     pub sampled_tokens: f64,
     /// With a gradient, prompts included.
     pub training_tokens: f64,
@@ -117,7 +113,6 @@ impl Time {
         sum.map(|sum| sum.total())
     }
 
-    /// A step, in the same words.
     pub fn per_step(&self) -> String {
         self.range(self.least_seconds_per_step, self.most_seconds_per_step)
     }
@@ -150,7 +145,6 @@ impl Time {
         }
     }
 
-    /// The basis of the times, besides the lengths of completions.
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
         let recorded = recorded.map_or_else(String::new, |pace| {

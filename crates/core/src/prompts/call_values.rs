@@ -10,7 +10,7 @@ use crate::text::Message;
 
 /// Words of a text value, at most.
 const MAX_WORDS: usize = 6;
-/// Of a prompt or a reply; longer ones are cut.
+/// Words read from a prompt or a reply; longer ones are truncated.
 const MAX_READ_WORDS: usize = 200;
 const MAX_TEXT_CHARS: usize = 200;
 /// Calls of one function, at most.
@@ -22,7 +22,6 @@ const MAX_DEPTH: usize = 4;
 pub(super) struct CallValues {
     texts: Vec<String>,
     numbers: Vec<Number>,
-    /// All numbers and all texts of a reply, for arguments that are lists.
     lists: Vec<Vec<Value>>,
     seen: HashSet<String>,
     /// Members of replies that values were read from, by value.
@@ -50,7 +49,6 @@ impl CallValues {
         !read.seen.is_subset(&self.seen)
     }
 
-    /// Values of a call's reply, tried before earlier ones.
     pub(super) fn add_call(&mut self, call: &ToolCall, reply: &str) {
         for (name, value) in &call.arguments {
             self.given
@@ -73,7 +71,6 @@ impl CallValues {
         (self.seen, self.members) = (new.seen, new.members);
     }
 
-    /// Whether a value was read, not from the schema.
     pub(super) fn has(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => self.seen.contains(&seen_text(text)),
@@ -333,7 +330,6 @@ fn objects(
     all
 }
 
-/// Without the punctuation around words.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|letter: char| letter.is_ascii_punctuation() || letter.is_whitespace())
 }

@@ -23,7 +23,6 @@ pub struct CompletionLine {
 pub enum ForeignPrompt {
     /// The last message, or the conversation as a chat template renders it.
     Text(String),
-    /// Role and content of each message.
     Turns(Vec<(String, String)>),
 }
 

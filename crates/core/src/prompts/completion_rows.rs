@@ -1,12 +1,13 @@
 //! Finds a completion's prompt row: by id, or by the prompt as another program wrote it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::completion_line::{CompletionLine, ForeignPrompt};
 use super::data_problems::load_sets;
 use crate::dataset::PromptRow;
 use crate::format::shortened;
+use crate::locking::lock;
 use crate::score::Task;
 use crate::task::PromptSet;
 use crate::text::Message;
@@ -48,7 +49,6 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    /// Uses sets already read.
     pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
         Self {
             index: OnceLock::from(Ok(Index::new(sets))),
@@ -67,10 +67,6 @@ impl<'t> CompletionRows<'t> {
             (None, None) => return Ok(None),
         };
         Ok(Some(found.1))
-    }
-
-    pub fn are_readable(&self) -> bool {
-        self.index().is_ok()
     }
 
     fn index(&self) -> Result<&Index, NoRow> {
@@ -117,7 +113,7 @@ impl<'t> CompletionRows<'t> {
     }
 
     fn asked(&self, prompt: &ForeignPrompt) -> Result<Row, NoRow> {
-        let known = || self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || lock(&self.foreign);
         if let Some(known) = known().get(prompt) {
             return known.clone();
         }

@@ -25,17 +25,13 @@ const MAX_WRONG: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
-    /// The scorer rejects expected answers.
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
-    /// Exact or near duplicates between sets.
     Leak,
-    /// Exact or near duplicates within a set.
     Duplicates,
     /// Unchecked or weak.
     Judge,
-    /// A scoring program runs with weak isolation.
     Isolation,
     /// Not a problem: names the isolation.
     Isolated,
@@ -52,7 +48,6 @@ pub struct DataProblem {
 }
 
 impl DataProblem {
-    /// Whether training refuses to start.
     pub fn is_refused(&self, config: &TrainConfig) -> bool {
         self.refused_share > config.max_invalid_expected
     }
@@ -96,7 +91,6 @@ pub fn data_problems(
     unusable
 }
 
-/// Later turns of conversations as rows.
 fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
     let turns = |row: &PromptRow| {
         row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
@@ -107,7 +101,6 @@ fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
         .collect()
 }
 
-/// Lines of rows that cannot be scored, with reasons.
 fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
     let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
     on_every_core(|| rows.par_iter().filter_map(problem).collect())
@@ -177,9 +170,7 @@ fn easy_conversation(
 pub struct TriedAnswers {
     /// Scored per set.
     pub answers: usize,
-    /// Rows they are scored on.
     pub rows: usize,
-    /// Rows of the set.
     pub all_rows: usize,
 }
 
@@ -348,9 +339,6 @@ fn refused_answers(
 }
 
 /// Near duplicates between sets, exact and near duplicates within a set.
-///
-/// # Errors
-/// A file that cannot be opened.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
     let health = check(task, &Checks::default())?;
     let problem = |group: &dataset::health::Group| {

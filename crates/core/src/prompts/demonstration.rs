@@ -21,11 +21,9 @@ pub struct DemonstratedTurn {
     pub text: String,
     /// None in the last turn.
     pub calls: Vec<ToolCall>,
-    /// By call.
     pub results: Vec<String>,
 }
 
-/// The turns of a row's demonstration; empty where it has none.
 pub fn demonstrated_turns(row: &PromptRow) -> Vec<DemonstratedTurn> {
     let mut turns: Vec<DemonstratedTurn> = Vec::new();
     for message in row.demonstration() {
@@ -51,7 +49,6 @@ pub fn demonstration_problem(
     turns_problem(task, scorer, row, demonstrated_turns(row))
 }
 
-/// [`demonstration_problem`] of these turns about the row.
 pub(super) fn turns_problem(
     task: &Task,
     scorer: impl Deref<Target = Scorer>,
@@ -104,7 +101,7 @@ fn is_same(reply: &str, recorded: &str) -> bool {
         || value(reply).is_some_and(|reply| Some(reply) == value(recorded))
 }
 
-/// The rows whose demonstrations are not as they are recorded, the first with its reason. Of many rows so many are tried,
+/// The rows whose demonstrations differ from what the tools reply, the first with its reason. Of many rows so many are tried,
 /// spread evenly: each takes processes of the task's tools.
 pub(super) fn failing_demonstrations(
     task: &Task,

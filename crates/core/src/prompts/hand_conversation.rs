@@ -22,16 +22,13 @@ pub struct HandConversation<S = Arc<Scorer>> {
     task: Task,
     scorer: S,
     row: PromptRow,
-    /// The row at the current turn.
     turn: PromptRow,
     environment: Environment,
     definitions: Value,
-    /// Scored earlier turns.
     earlier: Vec<HandChain>,
     written: HandChain,
 }
 
-/// A turn so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HandChain {
     /// Read before it: the prompt, or what follows the last answer.
@@ -103,20 +100,15 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         &self.definitions
     }
 
-    /// The current turn; scored once the conversation has ended.
     pub fn written(&self) -> &HandChain {
         &self.written
     }
 
-    /// All turns, the current one last.
     pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
         self.earlier.iter().chain([&self.written])
     }
 
     /// Parses calls: name and JSON object each, or in a model's notation.
-    ///
-    /// # Errors
-    /// A sentence.
     pub fn read_calls(&self, text: &str) -> Result<Vec<ToolCall>, String> {
         if text.trim_start().starts_with(['{', '[', '<']) {
             return match asked_calls(CallFormat::hermes(), &self.definitions, text) {
@@ -182,7 +174,6 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         }
     }
 
-    /// Answers calls, within the limits of `[tools]`.
     pub fn call(&mut self, calls: Vec<ToolCall>) {
         self.call_as(
             calls.iter().map(written).collect::<Vec<_>>().join("\n"),

@@ -12,16 +12,13 @@ use crate::score::{Scorer, Task, Tier};
 
 /// Rows tried: each opens the tools three times.
 pub(super) const MAX_ROWS: usize = 20;
-/// Where that starts programs.
+/// Limit if each conversation starts programs.
 const MAX_ROWS_WITH_PROGRAMS: usize = 4;
 /// Calls of the same function with the same arguments.
 const REPEATED: usize = 3;
 
 /// Degenerate answers, and where the final state of live tools is judged conversations without a
 /// call, with one call repeated, and with a call of each function.
-///
-/// # Errors
-/// Tools that cannot be opened.
 pub fn audit_task(
     task: &Task,
     scorer: &Scorer,
@@ -33,9 +30,6 @@ pub fn audit_task(
 }
 
 /// Those with live tools whose final state is judged; else empty.
-///
-/// # Errors
-/// Tools that cannot be opened.
 pub(super) fn lazy_conversations(
     task: &Task,
     scorer: &Scorer,
@@ -98,7 +92,6 @@ fn first_calls(definitions: &serde_json::Value, row: &PromptRow) -> Vec<ToolCall
     calls
 }
 
-/// Reward and tier of a conversation with a completion for each call.
 fn score(
     task: &Task,
     scorer: &Scorer,

@@ -15,9 +15,6 @@ use crate::text::{
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: limit of prompt +
 /// answer in tokens.
-///
-/// # Errors
-/// A file that cannot be opened.
 pub fn check_prompts<'a>(
     task: &Task,
     scorer: impl Into<Option<&'a Scorer>>,
@@ -40,7 +37,6 @@ pub fn check_prompts<'a>(
     check(task, &checks)
 }
 
-/// Failure class and reason of an invalid `expected`.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
     let turns = row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
     turns.iter().find_map(|turn| turn_problem(scorer, turn))
@@ -87,9 +83,6 @@ pub fn reference_answer(
 }
 
 /// Single-turn rows without a [`reference_answer`] or a demonstration.
-///
-/// # Errors
-/// As [`reference_answer`].
 pub fn rows_without_answer<'a>(
     task: &Task,
     scorer: &Scorer,

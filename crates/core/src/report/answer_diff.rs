@@ -42,7 +42,6 @@ pub struct ComparedPrompt {
     pub records: Vec<usize>,
 }
 
-/// The differences between two evals and their significance.
 #[derive(Debug, Clone)]
 pub struct PairedComparison {
     /// Index of the eval before.
@@ -63,9 +62,7 @@ pub enum Outcome {
     Fixed,
     /// Valid only in the first.
     Broken,
-    /// Valid in both.
     Both,
-    /// Valid in neither.
     Neither,
 }
 
@@ -179,14 +176,13 @@ impl Versus {
         }
     }
 
-    /// Where comments on this comparison are written: beside its last eval.
+    /// The folder for comments on this comparison: that of its last eval.
     pub fn comments_folder(&self) -> &Path {
         self.evals
             .last()
             .map_or(Path::new(""), |eval| eval.id.folder.as_path())
     }
 
-    /// All comments on a prompt; empty without any.
     pub fn comment(&self, prompt_id: &str) -> String {
         let texts = self
             .comments
@@ -197,7 +193,6 @@ impl Versus {
         texts.collect::<Vec<_>>().join("; ")
     }
 
-    /// The comment on a prompt that another one would replace.
     pub fn own_comment(&self, prompt_id: &str) -> &str {
         let comments = self.comments.get(prompt_id).into_iter().flatten();
         let mut own = comments
@@ -206,7 +201,6 @@ impl Versus {
         own.next_back().unwrap_or_default()
     }
 
-    /// Prompts with their comments.
     pub fn comment_rows(&self) -> BTreeMap<&str, String> {
         self.comments
             .keys()
@@ -214,7 +208,7 @@ impl Versus {
             .collect()
     }
 
-    /// Compares evals; a single one stands alone.
+    /// Compares evals; a single one has no pairs.
     ///
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
@@ -281,7 +275,6 @@ impl Versus {
         })
     }
 
-    /// The answer of an eval to a prompt of the list.
     pub fn record(&self, prompt: &ComparedPrompt, eval: usize) -> Option<&EvalRecord> {
         self.evals
             .get(eval)?
@@ -318,7 +311,6 @@ impl Versus {
         })
     }
 
-    /// The failure groups of each eval, as JSON.
     pub fn failures(&self) -> Vec<Value> {
         let of = |eval: &EvalResult| {
             let mut document = json!(FailureGroups::for_eval(eval));
@@ -367,7 +359,6 @@ impl PairedComparison {
         }
     }
 
-    /// The verdict on both metrics in one sentence.
     pub fn sentence(&self) -> String {
         MetricVerdict::sentence(
             self.valid.judged(),
@@ -382,12 +373,10 @@ impl PairedComparison {
         )
     }
 
-    /// The compared metrics.
     pub fn metrics(&self) -> impl Iterator<Item = &MetricComparison> {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
-    /// The difference of a measure, and whether it is significantly better or worse.
     pub fn difference(&self, measure: &Measure) -> Option<(Interval, Verdict)> {
         let judged = |metric: &MetricComparison| (metric.difference, metric.verdict);
         match measure {
@@ -402,7 +391,6 @@ impl PairedComparison {
         }
     }
 
-    /// The number of prompts with an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         match outcome {
             Outcome::Fixed => self.valid.comparison.fixed,
@@ -451,7 +439,6 @@ fn key(record: &EvalRecord) -> (&str, usize) {
     (record.prompt_id.as_str(), record.sample)
 }
 
-/// Returns a warning about two evals that can still be compared.
 fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unlike = |what: String| {

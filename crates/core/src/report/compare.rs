@@ -17,7 +17,6 @@ use crate::run::events::Eval;
 use crate::run::{Comparison, EvalRecord, EvalSummary, HELD_OUT_SETS, RunFile, read_evals};
 use crate::task::task_set;
 
-/// Step, set and target.
 type EvalKey = (u64, String, Target);
 
 #[derive(Debug)]
@@ -25,7 +24,6 @@ pub struct RunComparison {
     rows: Vec<RunRow>,
     /// Keys that differ, with each run's value.
     pub config: Vec<(String, Vec<Value>)>,
-    /// Files of the frozen tasks that differ.
     pub task_files: Vec<String>,
     /// Every metric, with each run's value at its last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
@@ -211,7 +209,6 @@ impl RunComparison {
         page
     }
 
-    /// The verdicts, and what they do not allow for.
     fn results(&self) -> Vec<Block> {
         let mut page = Vec::new();
         let rows = self.rows.iter().skip(1);
@@ -253,7 +250,6 @@ impl RunComparison {
     }
 }
 
-/// Keys that differ, with each run's value.
 pub(super) fn different_keys(runs: &[&RunFile]) -> Vec<(String, Vec<Value>)> {
     let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.config.values()).collect();
     let Some(first) = configs.first() else {
@@ -274,7 +270,6 @@ pub(super) fn different_keys(runs: &[&RunFile]) -> Vec<(String, Vec<Value>)> {
         .collect()
 }
 
-/// Files of the frozen tasks that differ.
 pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
     let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.task_files.keys()).collect();
     let differs = |name: &&String| {
@@ -324,7 +319,6 @@ fn results(
     (found, not_compared)
 }
 
-/// Of tasks whose files are equal.
 fn same_task(
     before: &EvalId,
     after: &EvalId,
@@ -335,7 +329,7 @@ fn same_task(
 }
 
 /// # Errors
-/// Where no prompt is in both.
+/// Fails if no prompt is in both.
 fn compared(
     set: &str,
     first: &[EvalRecord],

@@ -17,7 +17,6 @@ pub(super) struct TaskSection<'r> {
     pub(super) name: &'r str,
     /// Its metrics and evals under the names that the only task has.
     pub(super) history: Cow<'r, RunState>,
-    /// The eval that represents the trained model.
     pub(super) result: Option<&'r Eval>,
     pub(super) pair: Option<EvalPair>,
 }
@@ -75,7 +74,6 @@ impl EvalPair {
         HELD_OUT_SETS.into_iter().find_map(of)
     }
 
-    /// The verdict on both metrics, then the numbers of each.
     pub(super) fn verdict(&self) -> [Block; 2] {
         let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1);
         verdict(&valid, exact.as_ref())
@@ -95,7 +93,6 @@ pub(super) fn result_page(report: &Report, result: &Eval, pair: Option<&EvalPair
     verdict.chain(tables(&result.set, &evals)).collect()
 }
 
-/// The name of the trained model's eval.
 fn result_name(result: &Eval) -> String {
     if result.step == 0 {
         "best checkpoint: step 0 (the base)".to_owned()

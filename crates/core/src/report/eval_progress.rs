@@ -73,7 +73,6 @@ pub fn eval_rates(progress: &EvalProgress) -> Vec<String> {
     valid.into_iter().chain(exact).collect()
 }
 
-/// All three.
 pub fn eval_progress_text(progress: &EvalProgress) -> String {
     let more = std::iter::once(eval_pace(progress)).chain(eval_rates(progress));
     more.filter(|text| !text.is_empty())

@@ -28,7 +28,6 @@ pub const PROMPTS_FILE: &str = "prompts.jsonl";
 /// Identifies an eval's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
-    /// The folder of the run or of the eval.
     pub folder: PathBuf,
     /// The step of the evaluated checkpoint; 0 is the start.
     pub step: u64,
@@ -42,13 +41,11 @@ pub struct EvalId {
 #[derive(Debug, Clone, Default)]
 pub struct EvalResult {
     pub id: EvalId,
-    /// The heading of its column in tables.
     pub name: String,
     /// One per completion.
     pub records: Vec<EvalRecord>,
     pub summary: EvalSummary,
     pub task: String,
-    /// SHA-256 of the prompts.
     pub prompts_digest: String,
     /// What else of the task a prompt is made of: `system`, `thinking`, `template_kwargs`.
     pub prompt_rules: Value,
@@ -56,11 +53,9 @@ pub struct EvalResult {
     pub judge: &'static str,
     /// SHA-256 of the schema, or of what else defines right answers.
     pub schema_digest: String,
-    /// SHA-256 of the whole task.
     pub task_digest: String,
     /// How its prompts differ from the task's own; empty where they do not.
     pub prompts: String,
-    /// Prompt rows by id.
     pub rows: BTreeMap<String, PromptRow>,
 }
 
@@ -150,9 +145,6 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
 
 /// Returns the evals that are compared by default: base and trained on the test set, else on the eval set; of several
 /// tasks on that of the first.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &held_out_sets(run))
 }
@@ -170,18 +162,12 @@ pub fn held_out_sets(run: &Path) -> Vec<String> {
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn base_and_trained_on(run: &Path, sets: &[String]) -> Result<Vec<EvalId>, ReportError> {
     base_and(RunState::compared, run, sets).map(Vec::from)
 }
 
 /// Returns the result of a run on the first of the sets that has one, to be compared with other runs': where the best
 /// checkpoint is step 0, the eval of the base.
-///
-/// # Errors
-/// [`ReportError`] saying what is missing.
 pub fn result_on(run: &Path, sets: &[String]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
@@ -213,8 +199,11 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
     };
     sets.iter()
         .find_map(|set| of_set(current_set_name(set)))
-        .ok_or_else(|| ReportError::NothingToCompare {
-            folder: run.to_owned(),
+        .ok_or_else(|| {
+            ReportError::Other(format!(
+                "{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end",
+                run.display()
+            ))
         })
 }
 
@@ -264,10 +253,6 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
 }
 
 impl EvalResult {
-    /// Reads an eval with its prompts.
-    ///
-    /// # Errors
-    /// [`ReportError`] naming the file.
     pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
         let (set, task) = split_task_set(&id.set);
@@ -278,10 +263,11 @@ impl EvalResult {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
             (None, None) => {
-                return Err(ReportError::NoPrompts {
-                    folder: id.folder.clone(),
-                    set: id.set.clone(),
-                });
+                return Err(ReportError::Other(format!(
+                    "prompts of {} are missing in {}: answers cannot be compared",
+                    id.set,
+                    id.folder.display()
+                )));
             }
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
@@ -320,7 +306,6 @@ impl EvalResult {
         ]
     }
 
-    /// Scores the same completions by the rules of `task`.
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self {

@@ -16,7 +16,6 @@ use crate::task::{split_task_metric, split_task_set, task_metric};
 
 type MetricText = fn(f64) -> String;
 
-/// The metrics in a step's text.
 pub const STEP_METRICS: [(&str, MetricText); 11] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| {
@@ -195,7 +194,7 @@ fn alert_level(alert: &Alert) -> Level {
 
 fn end_level(end: &End) -> Level {
     match end.status {
-        // All steps done is no success yet: the outcome is beside it.
+        // Finishing all steps is not success; the outcome is reported separately.
         Status::Finished => Level::Info,
         Status::Failed => Level::Error,
         status if status.is_stopped(Some(&end.cause)) => Level::Info,
@@ -240,7 +239,6 @@ fn step_text(step: &Step, total_steps: u64) -> String {
     parts.join("  ")
 }
 
-/// Reward, valid and exact of each of several tasks.
 fn by_task_text(step: &Step) -> Vec<String> {
     let named = step
         .metrics
@@ -291,7 +289,6 @@ pub fn guard_text(guard: &Guard, base: Option<&Guard>) -> String {
     )
 }
 
-/// The rates of an eval in one line.
 pub fn rates(summary: &EvalSummary) -> String {
     let exact = summary.exact.map_or_else(String::new, |exact| {
         format!("  exact {:>6}", percent(exact))

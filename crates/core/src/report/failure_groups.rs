@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::eval_results::EvalResult;
 use super::tables::shown;
+use crate::config::choices;
 use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::page::{Cell, Row};
@@ -19,7 +20,6 @@ const MAX_VALUES: usize = 12;
 /// In characters: a longer value is a text.
 const MAX_VALUE_CHARS: usize = 40;
 
-/// The failures of one eval, in groups that overlap.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct FailureGroups {
     pub completions: usize,
@@ -35,7 +35,6 @@ pub struct FailureGroup {
     pub kind: GroupKind,
     pub name: String,
     pub failures: usize,
-    /// Completions with the property, failures or not.
     pub completions: usize,
     pub share_of_failures: f64,
     pub share_of_set: f64,
@@ -47,34 +46,22 @@ pub struct FailureGroup {
     pub records: BTreeSet<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupKind {
-    /// The first violation. Only failures have one.
-    Class,
-    /// A top-level field that is violated or differs from the expected one. Only failures have one.
-    Field,
-    Tag,
-    /// A value of a field of the prompt row.
-    Row,
-    /// A value of a field of the expected answer.
-    Expected,
-    /// Truncated, or a quartile of the completion tokens.
-    Length,
+choices! {
+    #[derive(PartialOrd, Ord)]
+    GroupKind {
+        /// The first violation. Only failures have one.
+        Class = "class",
+        /// A top-level field that is violated or differs from the expected one. Only failures have one.
+        Field = "field",
+        Tag = "tag",
+        Row = "row",
+        Expected = "expected",
+        /// Truncated, or a quartile of the completion tokens.
+        Length = "length",
+    }
 }
 
 impl GroupKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Class => "class",
-            Self::Field => "field",
-            Self::Tag => "tag",
-            Self::Row => "row",
-            Self::Expected => "expected",
-            Self::Length => "length",
-        }
-    }
-
     fn is_of_failures_only(self) -> bool {
         matches!(self, Self::Class | Self::Field)
     }
@@ -147,7 +134,6 @@ impl FailureGroups {
         }
     }
 
-    /// The title of a table.
     pub fn title(&self, eval: &str) -> String {
         let share = percent(self.failures as f64 / self.completions.max(1) as f64);
         let Self {
@@ -292,7 +278,7 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
     }
 }
 
-/// Values that are no objects or arrays.
+/// Values other than objects and arrays.
 fn values(row: &PromptRow) -> Vec<(GroupKind, String, String)> {
     let of_row = row.fields.other().iter();
     let expected = row.expected.as_ref().map(expected_target);

@@ -86,7 +86,6 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     (!classes.is_empty()).then(|| Table::new(&titles, "lr", rows))
 }
 
-/// The classes that a log has metrics of.
 fn recorded_classes(history: &RunState) -> impl Iterator<Item = FailureClass> {
     let names = history
         .metrics

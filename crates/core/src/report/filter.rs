@@ -74,7 +74,6 @@ impl Filter {
                 .all(|word| id.to_lowercase().contains(word.as_str()))
     }
 
-    /// The fields in its expression.
     pub fn fields(&self) -> Vec<&str> {
         self.query.iter().flat_map(Query::fields).collect()
     }

@@ -7,7 +7,6 @@ use crate::format::{counted, percent, percent_interval};
 use crate::page::markdown::{line, table};
 use crate::run::EvalRecord;
 
-/// The minimum of a rate.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     /// `parse`, `valid`, `exact` or `tolerant`.

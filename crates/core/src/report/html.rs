@@ -31,12 +31,10 @@ use crate::secrets::{redact, visible_letter};
 pub struct Page {
     /// UTF-8.
     pub text: String,
-    /// The number of masked secrets.
     pub masked: usize,
 }
 
 impl Page {
-    /// A text without its secrets.
     pub fn masked(text: &str) -> Self {
         let (text, masked) = redact(text);
         Self {
@@ -55,10 +53,6 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("junit.xml", include_str!("templates/junit.xml")),
 ];
 
-/// The page of a run.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
     let tasks = TaskSection::all(report);
@@ -87,10 +81,6 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
     )
 }
 
-/// The page of a comparison, or of a single eval.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let examples = match versus.pairs.first() {
         Some(pair) => {
@@ -159,9 +149,6 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
 }
 
 /// Thresholds of an eval as JUnit XML, for the test reports of a CI server.
-///
-/// # Errors
-/// [`ReportError::Template`].
 pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, ReportError> {
     render("junit.xml", Serde(junit_values(thresholds, eval)).into())
 }
@@ -270,7 +257,6 @@ fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     kinds.into_iter().filter_map(kind).collect()
 }
 
-/// The first of these answers, each under the name of its eval.
 fn answers(
     versus: &Versus,
     title: &str,
@@ -306,7 +292,6 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
 
-/// Requests, notes and alerts of the run, and its checkpoints.
 fn happenings(report: &Report) -> Vec<Block> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);

@@ -152,7 +152,6 @@ impl Stamp {
     }
 }
 
-/// `None` if the folder is not a run.
 fn read(path: &Path) -> Result<Option<RunRow>, String> {
     let directory = match RunDirectory::open(path) {
         Err(RunError::NotARun { .. }) => return Ok(None),

@@ -5,7 +5,6 @@ use serde::{Serialize, Serializer};
 use crate::config::choices;
 
 choices! {
-    /// What evals are compared by.
     Metric {
         Valid = "valid",
         Exact = "exact",
@@ -32,13 +31,12 @@ pub enum Measure {
     /// Why conversations ended, the most frequent first.
     Ended,
     NotScored,
-    /// Of so many samples at least one passes.
+    /// At least one of so many samples passes.
     PassAt(usize, Metric),
-    /// All samples of a prompt pass.
     All(usize, Metric),
-    /// Of the calls that the model wrote.
+    /// The share of the model's calls that are valid.
     CallsValid,
-    /// Of conversations with k calls and more those whose first k are valid.
+    /// The share of conversations with at least k calls whose first k are valid.
     FirstCalls(usize),
     EndpointErrors,
     Cost,

@@ -111,7 +111,6 @@ struct Conversation {
 }
 
 impl Conversation {
-    /// A message of a row or of an agent, with ids where it has none.
     fn message(&mut self, message: &Message) {
         let mut value = json!(message);
         let calls = message.tool_calls();
@@ -140,7 +139,6 @@ impl Conversation {
         self.call(id, function["name"].as_str().unwrap_or_default(), arguments)
     }
 
-    /// Arguments are JSON in a string.
     fn call(&mut self, id: Option<String>, name: &str, arguments: String) -> Value {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
         self.calls += 1;
@@ -153,7 +151,6 @@ impl Conversation {
             .push(json!({"role": "assistant", "content": text}));
     }
 
-    /// A completion that calls tools, with what these replied.
     fn called(&mut self, text: &str, calls: &[AnsweredCall]) {
         self.asked(text, calls, &mut std::iter::empty());
         for call in calls {

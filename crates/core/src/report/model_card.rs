@@ -128,7 +128,6 @@ fn rounding(
     )
 }
 
-/// SHA-256 of what the run was trained on.
 fn digests(report: &Report) -> String {
     let file = report.directory.file();
     let of_task = file
@@ -188,7 +187,7 @@ fn cost(report: &Report, price: Option<f64>) -> String {
     table(&["", ""].map(str::to_owned), &rows, "ll")
 }
 
-/// What other servers have to be told, for prompts as in training: by default they let templates think.
+/// Settings with which other servers render prompts as in training: by default they let templates think.
 fn template_kwargs(report: &Report) -> Map<String, Value> {
     let Ok(task) = Task::load(&report.directory.first_task_path()) else {
         return Map::new();
@@ -200,7 +199,6 @@ fn template_kwargs(report: &Report) -> Map<String, Value> {
         .collect()
 }
 
-/// Commands that serve the folder in which the card lies.
 fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> String {
     let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);

@@ -4,12 +4,10 @@ use super::compare::{changed_files, different_keys};
 use super::tables::shown;
 use crate::run::{RunDirectory, RunFile, RunFolders};
 
-/// Digests are shortened to this.
 const DIGEST: usize = 12;
 
 #[derive(Debug)]
 pub struct RunChanges {
-    /// Its id.
     pub previous: String,
     /// Name, before, now: keys, files of the task, starting model, program. Empty if nothing differs.
     pub rows: Vec<[String; 3]>,

@@ -9,9 +9,8 @@ const MAX_PADDED: usize = 120;
 
 struct Column {
     title: &'static str,
-    /// Where not all columns fit, the last ones by this are left out.
+    /// Columns with the highest numbers are omitted first if not all fit.
     order: usize,
-    /// By rank.
     cells: Vec<String>,
 }
 

@@ -8,7 +8,6 @@ use super::run_row::RunRow;
 use super::tables::shown;
 use crate::run::Field;
 
-/// What runs are grouped by, besides `config.KEY`.
 pub const GROUPINGS: [&str; 10] = [
     "task",
     "tags",
@@ -22,7 +21,6 @@ pub const GROUPINGS: [&str; 10] = [
     "set",
 ];
 
-/// Runs with the same value of a field.
 #[derive(Debug, Clone)]
 pub struct RunGroup<'a> {
     /// The value; `no tag` for runs without one.
@@ -41,7 +39,6 @@ pub struct MeanStd {
     pub most: f64,
 }
 
-/// Groups by `by`, in the order of the groups' first runs. Grouped by `tags`, a run is in the group of each of its tags.
 pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<RunGroup<'a>> {
     let mut groups: Vec<RunGroup<'a>> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -105,7 +102,6 @@ pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
     groups.iter().zip(&labels).map(with_digest).collect()
 }
 
-/// The groups of a run.
 pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {
     if by == "tags" && !run.tags.is_empty() {
         return run.tags.clone();
@@ -156,7 +152,6 @@ impl RunGroup<'_> {
         MeanStd::from_values(&self.runs.iter().filter_map(number).collect::<Vec<_>>())
     }
 
-    /// The keys in which its runs differ, with the number of values.
     pub fn different_keys(&self) -> Vec<(String, usize)> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (key, value) in self

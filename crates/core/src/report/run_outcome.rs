@@ -23,9 +23,8 @@ pub struct RunOutcome {
     pub base_is_best: bool,
     /// The standing alert of a policy that is lost: `collapsed` or `diverged`.
     ruin: Option<&'static str>,
-    /// Whether the run has ended.
     ended: bool,
-    /// Of each of several tasks, by name; the run's own evals are then none.
+    /// Outcomes by task in a run of several, which then has no evals of its own.
     tasks: Vec<(String, RunOutcome)>,
 }
 
@@ -59,7 +58,6 @@ impl JudgedEval {
         })
     }
 
-    /// The metrics that are significantly below the base's.
     fn losses(&self) -> Vec<Metric> {
         let judged = std::iter::once(self.valid).chain(self.exact);
         judged
@@ -82,7 +80,6 @@ impl JudgedEval {
 }
 
 impl RunOutcome {
-    /// `best`: the best checkpoint.
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
         let mut rules = ["collapsed", "diverged"].into_iter();
         let ruin = rules.rfind(|rule| {
@@ -130,7 +127,7 @@ impl RunOutcome {
         }
     }
 
-    /// Of each task; of the only one with an empty name.
+    /// Outcome of each task; the only one has an empty name.
     pub fn by_task(&self) -> Vec<(&str, &Self)> {
         match self.tasks.as_slice() {
             [] => vec![("", self)],
@@ -141,7 +138,6 @@ impl RunOutcome {
         }
     }
 
-    /// Whether anything is known.
     pub fn is_known(&self) -> bool {
         self.base_is_best
             || self.ruin.is_some()
@@ -205,7 +201,6 @@ impl RunOutcome {
         )
     }
 
-    /// As JSON: the label, the sentence, and the numbers.
     pub fn document(&self) -> Value {
         let mut document = json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses(Metric::Exact),
             "result": self.result, "latest": self.latest});
@@ -298,7 +293,6 @@ impl RunOutcome {
             .find(|latest| !latest.losses().is_empty())
     }
 
-    /// [`Self::fallen_eval`] in a sentence.
     pub fn fallen(&self) -> Option<String> {
         if !self.tasks.is_empty() {
             let fallen = self

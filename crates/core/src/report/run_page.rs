@@ -1,4 +1,4 @@
-//! What is said of one run, besides its curves and its answers.
+//! The report of one run, without curves and answers.
 
 use super::eval_pair::{TaskSection, result_page};
 use super::event_text::alert_text;
@@ -11,10 +11,8 @@ use crate::judge_check::{check_table, checks_in};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
 
-/// What depends on who shows the run.
 #[derive(Debug)]
 pub struct RunContext {
-    /// When it was launched.
     pub launched: String,
     pub folder: String,
     /// `None` if not known yet.
@@ -77,7 +75,6 @@ impl RunRow {
         facts
     }
 
-    /// The verdict against the base.
     pub fn outcome_fact(&self) -> Fact {
         Fact {
             level: self.outcome.level(),
@@ -85,7 +82,6 @@ impl RunRow {
         }
     }
 
-    /// Open alerts, and notes.
     pub fn happenings(&self) -> Vec<Fact> {
         let alert = |alert: &Alert| Fact {
             level: alert.level.into(),
@@ -132,7 +128,7 @@ impl RunRow {
     }
 }
 
-/// Where it came from, how far it is, the verdict against the base, open alerts.
+/// Origin, progress, verdict against the base, open alerts.
 pub(super) fn summary(report: &Report) -> Vec<Block> {
     let file = report.directory.file();
     let about = format!(
@@ -158,7 +154,6 @@ pub(super) fn summary(report: &Report) -> Vec<Block> {
     .collect()
 }
 
-/// Rates of base and result of each task, with verdicts.
 pub(super) fn results(report: &Report, tasks: &[TaskSection<'_>]) -> Vec<Block> {
     let task = |section: &TaskSection<'_>| {
         let result = section.result?;
@@ -232,7 +227,6 @@ fn text_rows(head: &[&str], rows: impl IntoIterator<Item = [String; 3]>) -> Tabl
     Table::new(head, "l", rows.into_iter().map(row).collect())
 }
 
-/// The rates of evals, a row each.
 pub fn eval_table<'a>(evals: impl IntoIterator<Item = &'a Eval>) -> Table {
     let row = |eval: &Eval| {
         let summary = &eval.summary;

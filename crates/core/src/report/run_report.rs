@@ -14,7 +14,6 @@ use crate::task::task_set;
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
 
-/// A run as read from its files.
 #[derive(Debug)]
 pub struct Report {
     pub directory: RunDirectory,
@@ -31,10 +30,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads a run.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
         // Before the log, which is ahead of it.
         let written = State::written(directory.path());
@@ -76,9 +71,6 @@ impl Report {
     }
 
     /// As [`Self::read`], for what shows answers as well: also verifies the evals and the frozen task.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
     pub fn verified(directory: RunDirectory) -> Result<Self, RunError> {
         let mut report = Self::read(directory)?;
         let run = &report.directory;
@@ -96,7 +88,6 @@ impl Report {
             .map_or(Status::Created, |state| state.status)
     }
 
-    /// Why the run ended or waits.
     pub fn cause(&self) -> Option<Cause> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
         // Until the worker of a resumed run writes, the log has the end of the one before.
@@ -149,7 +140,6 @@ impl Report {
         })
     }
 
-    /// The best checkpoint, by the run's `keep_best_by`.
     pub fn best(&self) -> Option<u64> {
         self.history
             .best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
@@ -191,7 +181,6 @@ impl Report {
             .last()
     }
 
-    /// The sum over all steps.
     pub fn computed_seconds(&self) -> f64 {
         self.history.metrics.get("seconds").map_or(0.0, |series| {
             series

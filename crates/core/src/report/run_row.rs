@@ -54,7 +54,6 @@ pub const FIELDS: [&str; 30] = [
     "setup",
 ];
 
-/// Fields that are numbers.
 const NUMBERS: [&str; 14] = [
     "step",
     "total_steps",
@@ -82,11 +81,9 @@ const CURVE: usize = 48;
 pub struct RunRow {
     pub directory: RunDirectory,
     pub status: Status,
-    /// Why the run ended or waits.
     pub cause: Option<Cause>,
     /// The process that has the device for which the run waits.
     holder: Option<u32>,
-    /// The eval that the worker is sampling.
     pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
@@ -110,10 +107,8 @@ pub struct RunRow {
     /// Mean rewards by step.
     pub rewards: Vec<f64>,
     pub checkpoints: Vec<u64>,
-    /// The best checkpoint.
     pub best: Option<u64>,
     pub outcome: RunOutcome,
-    /// Unresolved ones.
     pub alerts: Vec<Alert>,
     /// Secrets masked.
     pub notes: Vec<String>,
@@ -123,12 +118,10 @@ pub struct RunRow {
     pub last_ms: Option<u64>,
 }
 
-/// The evals on one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
     /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
     pub set: String,
-    /// Without tags.
     pub base: Option<EvalSummary>,
     /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
     pub trained: Option<(u64, EvalSummary)>,
@@ -138,7 +131,6 @@ pub struct EvalSeries {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastValue {
     pub value: Option<f64>,
-    /// The EMA.
     pub smoothed: Option<f64>,
 }
 
@@ -235,7 +227,7 @@ impl RunRow {
         found
     }
 
-    /// Of several tasks that with the lowest rate of valid completions, then of exact ones: a mean would hide it.
+    /// The task with the lowest valid rate, then exact rate: a mean over tasks would hide it.
     fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
         let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
         let order = |one: &EvalSummary, other: &EvalSummary| {
@@ -248,8 +240,7 @@ impl RunRow {
             .min_by(|(_, _, one), (_, _, other)| order(one, other))
     }
 
-    /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
-    /// step, without an eval.
+    /// Set and step of `valid` and `exact`; without an eval `train`, the training completions of the last step.
     pub fn measured_on(&self) -> Option<(&str, u64)> {
         let trained = || {
             self.metric("tiers/valid", false)
@@ -260,7 +251,6 @@ impl RunRow {
             .or_else(trained)
     }
 
-    /// Whether its worker computes, or waits to do so.
     pub fn is_active(&self) -> bool {
         !self.status.is_ended() && self.status != Status::Created
     }
@@ -458,7 +448,6 @@ impl RunRow {
         )
     }
 
-    /// Keys without their default: key, value and source.
     pub fn changed_keys(&self) -> Vec<[String; 3]> {
         let all = configuration(self.directory.file()).into_iter();
         all.filter(|(source, _)| *source != Source::Default)
@@ -467,7 +456,6 @@ impl RunRow {
     }
 }
 
-/// All keys with their source.
 pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     let row = |(key, value): (String, Value)| {
         let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);
@@ -501,7 +489,6 @@ pub fn field_text(name: &str, value: &Field) -> String {
     }
 }
 
-/// As [`field_text`].
 pub fn number_text(name: &str, number: f64) -> String {
     let counted = FIELDS.contains(&name) || name.starts_with("config.");
     match name {

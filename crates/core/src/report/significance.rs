@@ -34,7 +34,6 @@ pub struct MetricVerdict {
 }
 
 impl MetricVerdict {
-    /// For one completion per prompt.
     pub fn from_comparison(metric: Metric, comparison: &Comparison) -> Self {
         let PairedTest { difference, .. } =
             paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
@@ -111,7 +110,6 @@ impl std::fmt::Display for MetricVerdict {
     }
 }
 
-/// The sentence on both metrics, then the numbers of each.
 pub(super) fn verdict(valid: &MetricComparison, exact: Option<&MetricComparison>) -> [Block; 2] {
     let sentence = MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged));
     let level = MetricVerdict::level(valid.verdict, exact.map(|exact| exact.verdict));
@@ -126,7 +124,6 @@ pub(super) fn verdict(valid: &MetricComparison, exact: Option<&MetricComparison>
 pub struct MetricComparison {
     #[serde(skip)]
     pub metric: Metric,
-    /// Prompts in both evals.
     pub n: usize,
     /// Compares the first completion of each prompt.
     #[serde(flatten)]
@@ -198,7 +195,6 @@ impl MetricComparison {
         )
     }
 
-    /// For one completion per prompt and one comparison.
     pub fn from_comparison(metric: Metric, comparison: Comparison) -> Self {
         Self::at(SIGNIFICANT, metric, comparison)
     }
@@ -285,7 +281,6 @@ impl MetricComparison {
             .collect()
     }
 
-    /// The prompts that changed.
     pub fn numbers(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (metric, pairs) = (self.metric, self.n);
@@ -303,7 +298,6 @@ impl MetricComparison {
         format!("{metric}: {fixed}, {broken} in {pairs}{firsts}")
     }
 
-    /// The required number of prompts, if no difference was found.
     pub fn needed_prompts(&self) -> Option<String> {
         let metric = self.metric;
         self.needed.map(|needed| {
@@ -312,7 +306,6 @@ impl MetricComparison {
     }
 }
 
-/// A difference of rates in percentage points, with its 95% interval.
 pub fn points(interval: &Interval) -> String {
     let [estimate, interval] = points_interval(interval.estimate, [interval.low, interval.high]);
     format!("{estimate} points {interval}")

@@ -13,7 +13,6 @@ use crate::run::{
 };
 use crate::statistics::{Interval, compound};
 
-/// A measure of each eval.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasureRow {
     pub measure: Measure,
@@ -27,7 +26,6 @@ impl From<MeasureRow> for Row {
     }
 }
 
-/// Compares `first` with `second` on one set, as text.
 pub fn table(
     set: &str,
     [first, second]: [(&str, &EvalSummary); 2],
@@ -42,12 +40,10 @@ pub fn table(
     render(&page.concat())
 }
 
-/// Evals on one set, one column each, as text.
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     render(&tables(set, evals))
 }
 
-/// The rates of evals on one set, one column each, and those of each tag.
 pub(super) fn tables(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
     let (names, summaries): (Vec<&str>, Vec<&EvalSummary>) = evals.iter().copied().unzip();
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
@@ -87,7 +83,6 @@ fn rows(evals: &[&EvalSummary], measures: Vec<(Measure, Value)>) -> Vec<MeasureR
     measures.into_iter().map(row).collect()
 }
 
-/// Rates of completions and of conversations.
 pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
     let has_tools = has(|e| e.tools.is_some());
@@ -158,8 +153,8 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     rows
 }
 
-/// The calls that the model wrote: the share p that is valid, and of conversations with k calls and more those whose
-/// first k are, beside p^k, which it were if calls were independent.
+/// Valid calls: their share p, and the share of conversations with at least k calls whose first k are valid, next to p^k,
+/// the rate expected if calls were independent.
 pub fn call_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let calls: Vec<Option<&ValidCalls>> = evals
         .iter()
@@ -202,7 +197,6 @@ pub fn call_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
         .collect()
 }
 
-/// Why conversations ended, the most frequent first.
 fn ends(shares: &BTreeMap<String, f64>) -> String {
     let mut shares: Vec<(&String, &f64)> = shares.iter().collect();
     shares.sort_by(|a, b| b.1.total_cmp(a.1));
@@ -234,7 +228,7 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     fn log_prob(found: &EndpointSummary) -> Option<Cell> {
         let LogProbs { mean, answers, .. } = found.logprobs.unwrap_or_default();
         let mean = Cell::Number(mean?, 3);
-        // A mean over some of the answers is no mean of all.
+        // The mean covers only some of the answers.
         Some(match answers < found.answers {
             true => Cell::Noted(Box::new(mean), format!("{answers} of {}", found.answers)),
             false => mean,

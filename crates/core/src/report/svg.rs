@@ -43,7 +43,6 @@ const BOTTOM: f64 = 26.0;
 /// Longer lines are thinned.
 const MAX_POINTS: usize = 800;
 
-/// The chart as an `svg` element, or a sentence if there are no finite values.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
     let finite = || {
         chart

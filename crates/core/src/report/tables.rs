@@ -55,7 +55,6 @@ pub fn json_lines(history: &RunState) -> Vec<Value> {
     steps(history).into_iter().map(line).collect()
 }
 
-/// Steps with any value.
 pub(super) fn steps(history: &RunState) -> BTreeSet<u64> {
     history
         .metrics

@@ -45,9 +45,6 @@ pub fn write_event_file(
 
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:
 /// `train/reward`, `eval/valid`, `test/exact`.
-///
-/// # Errors
-/// [`RunError`] naming the log.
 fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
     let history = &report.history;
     let times = Times::read(report)?;
@@ -140,7 +137,6 @@ impl Times {
     }
 }
 
-/// An `Event`: wall time in seconds, step, and its content.
 fn event(ms: u64, step: Option<u64>, content: &[u8]) -> Vec<u8> {
     let mut bytes = fixed_field(1, &(ms as f64 / 1e3).to_le_bytes());
     if let Some(step) = step {
@@ -158,7 +154,6 @@ fn bytes_field(number: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A number of four or eight bytes.
 fn fixed_field(number: u8, content: &[u8]) -> Vec<u8> {
     let wire_type = if content.len() == 4 { 5 } else { 1 };
     [&[number << 3 | wire_type], content].concat()

@@ -26,7 +26,6 @@ pub(super) fn title(versus: &Versus) -> String {
     names.join(" vs ")
 }
 
-/// All of a comparison but its answers.
 pub(super) fn page(versus: &Versus) -> Vec<Block> {
     let first = &versus.evals[0];
     let about = format!(
@@ -50,7 +49,6 @@ pub(super) fn page(versus: &Versus) -> Vec<Block> {
     page
 }
 
-/// The rates of each eval, a column each.
 pub fn versus_rates(versus: &Versus) -> Vec<Block> {
     let evals = versus.evals.iter();
     let evals: Vec<_> = evals
@@ -59,7 +57,6 @@ pub fn versus_rates(versus: &Versus) -> Vec<Block> {
     tables(&versus.evals[0].id.set, &evals)
 }
 
-/// The verdict on each pair, and what qualifies it.
 fn verdicts(versus: &Versus) -> Vec<Block> {
     let mut page = Vec::new();
     for pair in &versus.pairs {

@@ -23,30 +23,24 @@ use super::storage::directory::{RunDirectory, sha256_file};
 use super::storage::pulled::Pulled;
 use crate::files::Checked;
 
-/// A damaged file or line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// Path relative to the run.
     pub file: String,
-    /// What is wrong, with the file and the line.
     pub problem: String,
-    /// What relies on it.
     pub affects: &'static str,
 }
 
-/// The outcome of a check of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct RunCheck {
     pub damaged: Vec<Damage>,
     /// Files without a checksum, written by older programs: damage cannot be detected.
     pub unverified: Vec<String>,
-    /// Number of intact files.
     pub verified: usize,
 }
 
 const STATE_AFFECTS: &str = "the status of the run, which is read from events.jsonl instead";
 
-/// Describes damage to an eval's answers.
 pub fn eval_damage(run: &Path, eval: &Eval) -> Option<String> {
     check_eval(run, eval)?.err()
 }
@@ -71,9 +65,6 @@ fn check_eval(run: &Path, eval: &Eval) -> Option<Result<bool, String>> {
 }
 
 /// Number of logged groups by step, without those of repeated steps.
-///
-/// # Errors
-/// Same as [`EventReader::each`].
 pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunError> {
     let mut groups: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     EventReader::new(&run.events_path()).each(|item| match item {
@@ -116,9 +107,6 @@ pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunEr
 }
 
 /// The steps that stored files may contain, and those in the log.
-///
-/// # Errors
-/// The folder cannot be read.
 pub fn rollout_steps(
     run: &Path,
     recorded: &BTreeMap<u64, usize>,
@@ -129,7 +117,6 @@ pub fn rollout_steps(
     Ok(stored.chain(recorded.keys().copied()).collect())
 }
 
-/// Describes missing groups of a step; `expected`: number of groups in the log.
 pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String> {
     (found < expected).then(|| {
         format!(

@@ -13,7 +13,6 @@ use crate::run::storage::durable::{entries, sync_folder};
 /// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
 
-/// Path relative to the run: `checkpoints/step-000050`.
 pub fn checkpoint_folder(step: u64) -> String {
     format!("checkpoints/step-{step:06}")
 }
@@ -27,9 +26,6 @@ pub fn checkpoint_step(name: &str) -> Option<u64> {
 }
 
 /// The steps of the complete checkpoints, ascending.
-///
-/// # Errors
-/// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn list_checkpoints(run: &Path) -> Result<Vec<u64>, RunError> {
     let mut steps = Vec::new();
     for entry in entries(&run.join("checkpoints"))? {
@@ -106,9 +102,6 @@ pub fn verify_checkpoint(folder: &Path, is_read: impl Fn(&str) -> bool) -> Resul
 
 /// Renames the newest checkpoints, back to the first intact one, so that nothing reads them;
 /// describes the damage of each. Requires the run's lock.
-///
-/// # Errors
-/// [`RunError::Io`] naming a file that cannot be read, or a folder that cannot be renamed.
 pub fn set_aside_damaged(run: &Path) -> Result<Vec<String>, RunError> {
     let mut damaged = Vec::new();
     for step in list_checkpoints(run)?.into_iter().rev() {
@@ -124,9 +117,6 @@ pub fn set_aside_damaged(run: &Path) -> Result<Vec<String>, RunError> {
 
 /// Renames a damaged checkpoint so that nothing reads it; describes the damage. Requires the run's
 /// lock.
-///
-/// # Errors
-/// [`RunError::Io`] naming a folder that cannot be renamed.
 pub fn set_aside(run: &Path, step: u64, damage: &RunError) -> Result<String, RunError> {
     let (folder, name) = (
         checkpoint_path(run, step),

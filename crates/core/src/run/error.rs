@@ -6,7 +6,6 @@ use crate::format::short_id;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// An error of the operating system.
     #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.source))]
     Io {
         /// Verb phrase.
@@ -16,15 +15,12 @@ pub enum RunError {
     },
     #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs", .path.display())]
     NotARun { path: PathBuf },
-    /// A file of a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer {
         path: PathBuf,
         found: u64,
-        /// The newest supported version.
         known: u64,
     },
-    /// A file with invalid contents.
     #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
     Malformed {
         path: PathBuf,
@@ -51,11 +47,7 @@ pub enum RunError {
     #[error("{} exists: name another file, or add --force to replace it", .path.display())]
     Exists { path: PathBuf },
     #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]
-    InUse {
-        path: PathBuf,
-        /// The process and host that hold the lock.
-        holder: String,
-    },
+    InUse { path: PathBuf, holder: String },
     #[error(
         "{} belongs to user {owner}, and you are user {user}: you may read it but not run it, since a worker does what its files say; \
          copy it into your own runs (`cp -r`), or ask its owner", .path.display()
@@ -84,7 +76,6 @@ pub enum RunError {
         query: String,
         /// Column, from 1.
         column: usize,
-        /// The expected content.
         expected: &'static str,
     },
     #[error("no run `{name}` in {searched}{}", if .near.is_empty() { "; `grpo-tui runs list` lists the runs" } else { near })]
@@ -101,7 +92,6 @@ pub enum RunError {
         path: PathBuf,
         /// The part after `@`.
         checkpoint: String,
-        /// Lists the checkpoints of the run.
         available: String,
     },
     /// A file or folder that cannot be trusted.
@@ -118,32 +108,21 @@ pub enum RunError {
         standing: String,
     },
     #[error("{message}")]
-    Refused {
-        path: PathBuf,
-        /// The worker's message.
-        message: String,
-    },
+    Refused { path: PathBuf, message: String },
     #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
     NoAnswer { path: PathBuf, seconds: u64 },
-    /// Slurm's commands are missing.
     #[error(
         "{program} was not found: Slurm's commands are missing here; run this on a login node of the cluster, or compute here (without --slurm)"
     )]
     NoSlurm { program: &'static str },
     #[error("{program}: {message}; {}", slurm_remedy(program))]
     Slurm {
-        /// Name of a Slurm command.
         program: &'static str,
-        /// Slurm's message.
         message: String,
     },
     /// A worker could not be started, or exited before it was ready.
     #[error("the worker of {} did not start: {message}", .path.display())]
-    Launch {
-        path: PathBuf,
-        /// The worker's message, if any.
-        message: String,
-    },
+    Launch { path: PathBuf, message: String },
 }
 
 impl RunError {
@@ -162,7 +141,6 @@ impl RunError {
         }
     }
 
-    /// Wraps an error with the attempted action and the file.
     pub(crate) fn io(
         action: &'static str,
         path: &Path,

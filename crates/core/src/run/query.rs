@@ -59,7 +59,6 @@ const SIGNS: [(&str, Comparison); 8] = [
     (":", Comparison::Like),
 ];
 
-/// Maximum nesting depth.
 const MAX_DEPTH: usize = 64;
 
 impl Query {
@@ -82,7 +81,6 @@ impl Query {
         }
     }
 
-    /// Evaluates the expression; `field` returns a field of the run.
     pub fn matches(&self, field: &dyn Fn(&str) -> Option<Field>) -> bool {
         match self {
             Self::And(all) => all.iter().all(|query| query.matches(field)),
@@ -111,7 +109,6 @@ impl Query {
         }
     }
 
-    /// The fields it refers to.
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::And(queries) | Self::Or(queries) => {
@@ -160,6 +157,14 @@ fn number(text: &str) -> Option<f64> {
     }
 }
 
+fn one_or(mut queries: Vec<Query>, joined: fn(Vec<Query>) -> Query) -> Query {
+    if queries.len() == 1 {
+        queries.remove(0)
+    } else {
+        joined(queries)
+    }
+}
+
 struct Reading<'a> {
     text: &'a str,
     at: usize,
@@ -172,11 +177,7 @@ impl Reading<'_> {
         while self.word("or") {
             any.push(self.both()?);
         }
-        Ok(if any.len() == 1 {
-            any.remove(0)
-        } else {
-            Query::Or(any)
-        })
+        Ok(one_or(any, Query::Or))
     }
 
     fn both(&mut self) -> Result<Query, RunError> {
@@ -184,11 +185,7 @@ impl Reading<'_> {
         while self.word("and") {
             all.push(self.one()?);
         }
-        Ok(if all.len() == 1 {
-            all.remove(0)
-        } else {
-            Query::And(all)
-        })
+        Ok(one_or(all, Query::And))
     }
 
     fn one(&mut self) -> Result<Query, RunError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,28 +12,24 @@ use sha2::{Digest, Sha256};
 use super::installed::{interpreter_words, located, path_of};
 use super::trust_notes::ProgramDigest;
 use crate::files;
+use crate::locking::lock;
 
-/// Nested interpreters.
 const MAX_INTERPRETERS: usize = 8;
 /// Bytes of a script searched for its interpreter.
 const MAX_LINE_BYTES: usize = 4_096;
 const PIECE: usize = 1 << 20;
 
-/// A program named by a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundProgram {
-    /// Name in the task.
     pub(super) name: String,
     /// The program, unless it is a task file, then its interpreters.
     pub(super) files: Vec<FoundFile>,
     is_of_task: bool,
 }
 
-/// An executed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FoundFile {
     pub(super) path: PathBuf,
-    /// Path with links resolved.
     pub(super) real: PathBuf,
     pub(super) is_script: bool,
     /// SHA-256 in hex.
@@ -104,7 +100,6 @@ impl FoundProgram {
         })
     }
 
-    /// The started file; `None` if it is a task file or missing.
     pub(super) fn started(&self) -> Option<&FoundFile> {
         self.files.first().filter(|_| !self.is_of_task)
     }
@@ -150,7 +145,6 @@ impl FoundFile {
     }
 }
 
-/// Whether a program with a slash in its name is the task's `file`.
 pub(super) fn names_copy(program: &str, file: &str) -> bool {
     let parts = |path| {
         Path::new(path)
@@ -160,7 +154,6 @@ pub(super) fn names_copy(program: &str, file: &str) -> bool {
     program.contains('/') && parts(program).eq(parts(file))
 }
 
-/// Programs named by a script's first line.
 fn interpreters(start: &[u8]) -> Vec<PathBuf> {
     let words = interpreter_words(start);
     let Some((first, rest)) = words.split_first() else {
@@ -197,7 +190,7 @@ fn digest(
     static KNOWN: Mutex<Option<HashMap<(PathBuf, FileState), String>>> = Mutex::new(None);
     let key = (real.to_owned(), state);
     let known = |known: &HashMap<_, String>| known.get(&key).cloned();
-    let lock = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || lock(&KNOWN);
     if let Some(digest) = lock().as_ref().and_then(known) {
         return Ok(digest);
     }

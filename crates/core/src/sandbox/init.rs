@@ -29,7 +29,6 @@ use super::root::OwnFiles;
 use super::usage::{Limits, Processes, Usage};
 use super::{landlock, loopback, priority, root, seccomp};
 
-/// Argument that makes this binary a launcher.
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
@@ -97,7 +96,6 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The next request: whether it gets namespaces, and its descriptors; `None` at the end.
 fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRIPTORS])>> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut rights = RecvAncillaryBuffer::new(&mut room);
@@ -120,7 +118,6 @@ fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRI
     Ok(Some((byte[0] == Level::Strong as u8, descriptors)))
 }
 
-/// The new process id; `None` in the child.
 fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
@@ -251,7 +248,6 @@ fn kill_all(processes: &Processes, is_strong: bool, program: Pid) {
     }
 }
 
-/// Kills all current processes.
 fn kill_everything(processes: &Processes, is_strong: bool, program: Pid) {
     if is_strong && getpid() == Pid::INIT {
         // SAFETY: as process 1 of a namespace this one reaches all others in it, and no other.

@@ -39,7 +39,6 @@ pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
     }
 }
 
-/// Why a program cannot be found, with the remedy.
 pub(crate) fn installation_problem(program: &str, folder: &Path) -> Option<String> {
     if is_installed(program, folder) {
         return None;
@@ -63,7 +62,6 @@ pub(super) fn search_path() -> OsString {
     std::env::join_paths(folders).unwrap_or_default()
 }
 
-/// The file that a process would start by this name.
 pub(super) fn located(program: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     match program.components().count() {
@@ -181,7 +179,6 @@ struct Installations {
 }
 
 impl Installations {
-    /// A program with its links, interpreters and installations.
     fn add_program(&mut self, mut program: PathBuf) {
         for _ in 0..MAX_HOPS {
             self.found.insert(program.clone());
@@ -237,7 +234,6 @@ fn is_of_programs(folder: &Path) -> bool {
     })
 }
 
-/// The program named by a script's first line.
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut start = [0; MAX_BYTES as usize];
     let count = std::io::Read::read(&mut files::open(script).ok()?, &mut start).ok()?;

@@ -12,7 +12,6 @@ use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
 
 /// Newest version used; older kernels ignore unknown rights.
 const NEWEST: ABI = ABI::V10;
-/// Kernel files about the machine and this process.
 const KERNEL_FILES: [&str; 4] = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"];
 
 /// Lets this process and its children read system programs and `visible`, and write only below

@@ -41,7 +41,6 @@ impl Level {
         }
     }
 
-    /// Describes the restrictions.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Strong => {

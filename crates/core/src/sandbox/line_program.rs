@@ -19,10 +19,8 @@ pub(crate) struct LineProgram {
     _copies: PrivateFolder,
 }
 
-/// Why there is no line.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// How the program ended.
     Ended(String),
     /// Timeout or cancellation.
     Late,
@@ -31,8 +29,6 @@ pub(crate) enum Lost {
 }
 
 impl LineProgram {
-    /// # Errors
-    /// A sentence.
     pub(crate) fn start(
         files: &ProgramFiles,
         command: &[String],
@@ -47,12 +43,10 @@ impl LineProgram {
         })
     }
 
-    /// Queues input for [`Self::line`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.process.send(bytes);
     }
 
-    /// Bytes that the program has not read.
     pub(crate) fn unsent(&self) -> usize {
         self.process.unsent()
     }

@@ -38,7 +38,6 @@ pub(super) fn listen() -> Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
 }
 
-/// Passes a listener over a connection.
 pub(super) fn send(control: &UnixStream, listener: &TcpListener) -> Result<()> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut room);

@@ -27,15 +27,13 @@ pub(super) struct Launch {
     pub(super) arguments: Vec<String>,
     /// Contains the program's files; it runs here, or in a folder that shows them.
     pub(super) folder: PathBuf,
-    /// The whole environment.
     pub(super) environment: BTreeMap<String, OsString>,
     /// Readable besides system programs.
     pub(super) visible: Vec<PathBuf>,
     /// A folder in `folder` that it may change.
     pub(super) writable: Option<PathBuf>,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub(super) memory_mib: u64,
-    /// Processes and threads in total.
     pub(super) max_processes: u64,
     /// Whether it gets a loopback port in its network, passed after [`Reply::Started`].
     pub(super) has_port: bool,
@@ -45,18 +43,15 @@ pub(super) struct Launch {
 pub(super) struct Ended {
     pub(super) code: Option<i32>,
     pub(super) signal: Option<i32>,
-    /// The limit it was killed for.
     pub(super) exceeded: Option<Limit>,
 }
 
-/// A limit on a program with its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Limit {
     Memory,
     Processes,
 }
 
-/// A message from an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Started,
@@ -64,7 +59,6 @@ pub(super) enum Reply {
     Ended(Ended),
 }
 
-/// Sends a length-prefixed message.
 pub(super) fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).map_err(|_| ErrorKind::InvalidInput)?;

@@ -28,7 +28,6 @@ const MAX_STDERR_BYTES: usize = 4_096;
 const MAX_LINE_CHARS: usize = 500;
 /// Default limit of processes and threads.
 const MAX_PROCESSES: u64 = 256;
-/// Interval of checks for cancellation.
 const LOOK: Duration = Duration::from_millis(100);
 /// Time to exit after closing its output.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -51,15 +50,12 @@ pub(crate) struct Process {
     _home: Option<PrivateFolder>,
 }
 
-/// The program of a process.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) program: ProgramPath,
     pub(crate) arguments: Vec<String>,
     pub(crate) folder: &'a Path,
-    /// Added to its environment.
     pub(crate) variables: &'a [(&'a str, &'a str)],
-    /// Whether standard error is part of its output.
     pub(crate) joins_output: bool,
 }
 
@@ -68,7 +64,6 @@ pub(crate) struct ProgramPath {
     pub(super) path: PathBuf,
     /// `argv[0]`, if not the path.
     pub(super) name: Option<String>,
-    /// Must be unchanged.
     pub(super) files: Vec<FoundFile>,
 }
 
@@ -82,7 +77,6 @@ impl From<PathBuf> for ProgramPath {
     }
 }
 
-/// Restrictions of a program.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) level: Level,
@@ -90,7 +84,7 @@ pub(crate) struct Sandbox {
     pub(crate) visible: Vec<PathBuf>,
     /// A folder among its own files that it may change.
     pub(crate) writable: Option<PathBuf>,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: [`MAX_PROCESSES`].
     pub(crate) max_processes: Option<u64>,
@@ -104,7 +98,6 @@ pub(crate) struct Sandbox {
 pub(crate) enum WaitOutcome {
     /// Bytes were read or written.
     Some,
-    /// End of output.
     Ended,
     /// Timeout or cancellation.
     Late,
@@ -140,10 +133,6 @@ impl Sandbox {
 }
 
 impl Process {
-    /// Starts a program with its own environment.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(crate) fn start(sandbox: &Sandbox, program: &Program<'_>) -> Result<Self, String> {
         let home = if sandbox.level == Level::Strong {
             None
@@ -221,7 +210,6 @@ impl Process {
         self.program.listener.as_ref()
     }
 
-    /// Queues input for [`Self::transfer`].
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
@@ -230,12 +218,10 @@ impl Process {
         self.unsent.len() - self.sent
     }
 
-    /// Closes its input once all is written.
     pub(crate) fn close_input(&mut self) {
         self.closes_input = true;
     }
 
-    /// Unconsumed output.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }
@@ -367,7 +353,6 @@ impl Process {
         }
     }
 
-    /// The tail of its standard error.
     pub(crate) fn complaint(&mut self) -> String {
         self.read_complaint();
         String::from_utf8_lossy(&self.complaint).into_owned()

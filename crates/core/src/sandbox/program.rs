@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,6 +16,7 @@ use super::init::{DESCRIPTORS, ROLE};
 use super::level::Level;
 use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
+use crate::locking::lock;
 
 /// Time to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,10 +32,6 @@ pub(super) struct SandboxedProgram {
 }
 
 impl SandboxedProgram {
-    /// Starts a program with `stdio` as standard input, output and error.
-    ///
-    /// # Errors
-    /// A sentence without a subject.
     pub(super) fn start(launch: &Launch, stdio: &[OwnedFd; 3]) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
@@ -63,7 +60,6 @@ impl SandboxedProgram {
         Ok(program)
     }
 
-    /// How the program ended, waiting at most `patience`. Its children are then being killed.
     pub(super) fn ended(&mut self, patience: Duration) -> Option<Ended> {
         if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
             match receive(&self.control) {
@@ -103,7 +99,7 @@ struct Launcher {
 /// necessary.
 fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
-    let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut launcher = lock(&LAUNCHER);
     if launcher
         .as_ref()
         .is_some_and(|running| running.pass(level, &descriptors).is_ok())

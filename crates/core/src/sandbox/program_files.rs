@@ -18,9 +18,7 @@ const OWNER_MODE: u32 = 0o700;
 pub(crate) struct ProgramFiles {
     /// The task's.
     folder: PathBuf,
-    /// Name, content, mode.
     files: Vec<(String, Vec<u8>, u32)>,
-    /// Programs named by the commands.
     programs: Vec<FoundProgram>,
     pub(crate) sandbox: Sandbox,
 }
@@ -52,10 +50,6 @@ impl ProgramFiles {
         }
     }
 
-    /// Copies all files into a new folder.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(crate) fn copies(&self) -> Result<PrivateFolder, String> {
         let folder = PrivateFolder::new()?;
         for (name, bytes, mode) in &self.files {

@@ -10,11 +10,10 @@ use crate::task::{Home, Read, Section};
 pub(crate) struct ProgramKeys {
     /// Limit per answer.
     pub(crate) seconds: f64,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub(crate) memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub(crate) max_processes: Option<u64>,
-    /// Minimum isolation.
     pub(crate) isolation: Option<Level>,
     /// Readable files and folders outside the task.
     pub(crate) read: Vec<PathBuf>,

@@ -28,7 +28,6 @@ pub struct Promise {
     pub name: &'static str,
     /// Python statements that do it, or raise `OSError` or `AssertionError`.
     statements: &'static str,
-    /// The lowest level that prevents it.
     pub level: Level,
 }
 
@@ -238,10 +237,6 @@ pub struct Attacked {
 }
 
 impl Attacked {
-    /// Creates the targets in an empty folder without links in its path.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn new(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder.join("home/.ssh"))?;
         fs::create_dir_all(folder.join("shown"))?;
@@ -271,7 +266,6 @@ impl Attacked {
         })
     }
 
-    /// Readable by programs.
     pub fn shown(&self) -> PathBuf {
         self.folder.join("shown")
     }
@@ -293,7 +287,6 @@ impl Drop for Attacked {
     }
 }
 
-/// Result of a row on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tried {
     pub name: &'static str,
@@ -363,7 +356,6 @@ fn executable(python: &Path) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
-/// The targets, and the sandbox of the attempts.
 struct Scene {
     attacked: Attacked,
     python: PathBuf,
@@ -412,7 +404,6 @@ impl Scene {
         }
     }
 
-    /// Exit code of an attempt, and how it ended.
     fn run(&self, promise: &Promise, until: Instant) -> Result<(Option<i32>, String), String> {
         const PROBE: &str = "probe.py";
         let folder = PrivateFolder::new()?;

@@ -93,7 +93,6 @@ pub(super) struct OwnFiles<'a> {
     pub(super) writable: Option<&'a Path>,
 }
 
-/// A tree of the old root, and its place in the new one.
 struct Tree {
     mount: OwnedFd,
     at: PathBuf,
@@ -104,7 +103,6 @@ struct Tree {
 /// Mounts and links carried over from the old root.
 struct OldRoot {
     trees: Vec<Tree>,
-    /// Targets, and names in the new root.
     links: Vec<(PathBuf, &'static str)>,
 }
 
@@ -179,7 +177,6 @@ pub(super) fn enter(
     Ok(chdir("/")?)
 }
 
-/// Copies a folder of files and folders.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -193,7 +190,6 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Clones the system, `visible`, and `files`.
 fn old_root(visible: &[PathBuf], files: Option<OwnFiles<'_>>) -> Result<OldRoot> {
     let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let mut links = LINKS
@@ -234,7 +230,6 @@ fn old_root(visible: &[PathBuf], files: Option<OwnFiles<'_>>) -> Result<OldRoot>
 }
 
 impl OwnFiles<'_> {
-    /// Clones the entries of one of its folders.
     fn add_to(self, trees: &mut Vec<Tree>, within: &Path, read_only: u64) -> Result<()> {
         for entry in fs::read_dir(self.folder.join(within))? {
             let name = within.join(entry?.file_name());
@@ -315,7 +310,6 @@ fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     open(path, flags, Mode::empty())
 }
 
-/// Adds attributes to a mount and those below it.
 fn restrict(mount: &OwnedFd, attributes: u64) -> std::result::Result<(), Errno> {
     let attributes = libc::mount_attr {
         attr_set: attributes,

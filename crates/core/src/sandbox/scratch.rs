@@ -13,7 +13,6 @@ use crate::files::{self, Access};
 const LOCK: &str = "lock";
 const WORK: &str = "work";
 
-/// A new folder with an unpredictable name.
 #[derive(Debug)]
 pub(crate) struct PrivateFolder {
     folder: PathBuf,
@@ -22,8 +21,6 @@ pub(crate) struct PrivateFolder {
 }
 
 impl PrivateFolder {
-    /// # Errors
-    /// A sentence.
     pub(crate) fn new() -> std::result::Result<Self, String> {
         let mut problem = "no folder for temporary files: set HOME or XDG_RUNTIME_DIR".to_owned();
         for root in roots() {
@@ -35,7 +32,6 @@ impl PrivateFolder {
         Err(problem)
     }
 
-    /// Initially empty.
     pub(crate) fn path(&self) -> &Path {
         &self.work
     }
@@ -88,7 +84,6 @@ fn roots() -> impl Iterator<Item = PathBuf> {
         .map(|folder| folder.join("scratch"))
 }
 
-/// Checks that the user owns a folder and only the user can write to it.
 fn check_private(folder: &Path) -> Result<()> {
     let found = std::fs::symlink_metadata(folder)?;
     if found.is_dir()
@@ -113,7 +108,6 @@ fn lock_file(path: &Path) -> Result<File> {
         .open(path)
 }
 
-/// Removes folders of ended processes.
 fn reclaim(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let folder = entry.path();

@@ -22,7 +22,6 @@ impl ProgramDigest {
     }
 }
 
-/// Folder of the trust files.
 pub(crate) fn trust_folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
     Some(

@@ -38,7 +38,6 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// Children of this process. Call before changing the root.
     pub(super) fn of_this_process() -> rustix::io::Result<Self> {
         let proc = open_proc()?;
         let own = readlinkat(&proc, "self", Vec::new())?;
@@ -119,7 +118,6 @@ impl Processes {
         found.map_or(1, |found| (found.st_nlink as u64).saturating_sub(2))
     }
 
-    /// Numeric entries of the folder.
     fn numbers(&self, folder: &str) -> Vec<u32> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(&self.proc, folder, flags, Mode::empty()).and_then(Dir::new);
@@ -153,7 +151,6 @@ fn open_proc() -> rustix::io::Result<OwnedFd> {
     openat(CWD, "/proc", flags, Mode::empty())
 }
 
-/// Limits of a program with its children.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// 0: no limit.
@@ -187,7 +184,6 @@ impl<'a> Usage<'a> {
         }
     }
 
-    /// Time until the next count.
     pub(super) fn wait(&self) -> Duration {
         if self.limits.memory_mib == 0 {
             return LOOK;
@@ -195,7 +191,6 @@ impl<'a> Usage<'a> {
         LOOK.min(self.next_memory.saturating_duration_since(Instant::now()))
     }
 
-    /// The exceeded limit.
     pub(super) fn exceeded(&mut self) -> Option<Limit> {
         let last = self.processes.last_number();
         if last.is_none() || last != self.last_number {
@@ -254,7 +249,6 @@ impl<'a> Usage<'a> {
         (kib("RssAnon:") + kib("VmSwap:") + shared, kib("VmPTE:"))
     }
 
-    /// The process's `status`; if its first thread has ended, another's.
     fn status(&self, process: u32) -> Option<String> {
         let status = self.processes.text(&format!("{process}/status"))?;
         if field(&status, "RssAnon:").is_some() || self.processes.thread_count(process) <= 1 {

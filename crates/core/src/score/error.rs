@@ -6,10 +6,8 @@ use crate::task::TaskError;
 pub enum ScoreError {
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// An invalid schema.
     #[error("{label} line {line} column {column} ({}): {message}", if pointer.is_empty() { "the whole schema" } else { pointer })]
     Schema {
-        /// File.
         label: String,
         /// 1-based.
         line: usize,
@@ -17,10 +15,8 @@ pub enum ScoreError {
         column: usize,
         /// JSON pointer into the schema.
         pointer: String,
-        /// Problem and remedy.
         message: String,
     },
-    /// A failing statement of an SQL schema.
     #[error("{label} line {line} column {column}: {message}")]
     Statement {
         label: String,
@@ -35,7 +31,6 @@ pub enum ScoreError {
     )]
     Untrusted {
         task: String,
-        /// Commands in backticks.
         commands: String,
         place: String,
         /// Continues the sentence if the program is also missing.
@@ -43,7 +38,6 @@ pub enum ScoreError {
     },
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
-    /// A command that requires more isolation than the machine provides.
     #[error("{task}: isolation {text}")]
     NotIsolated { task: String, text: String },
     #[error(

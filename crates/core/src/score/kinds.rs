@@ -48,7 +48,6 @@ const INTRODUCTION: &str = "# Kinds of scorer\n\n\
 /// Placeholder of the key table in [`Kind::about`].
 const KEYS_HERE: &str = "<!-- keys -->";
 
-/// Text of docs/kinds.md.
 pub fn kinds_page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page.push_str(KEY_HEAD);

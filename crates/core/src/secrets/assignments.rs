@@ -18,7 +18,6 @@ const NAMES: [&str; 10] = [
     "credential",
 ];
 
-/// Length of a value.
 const MIN_CHARS: usize = 16;
 
 /// Entropy in bits per character: English words have about 3, random base64 of this length above
@@ -32,7 +31,6 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
         .collect()
 }
 
-/// Returns the value after the sign at byte `sign` if name and value both look secret.
 fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let name = text[..sign]
         .trim_end()

@@ -48,7 +48,6 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split('\n').map(letters).collect::<Vec<_>>().join("\n"))
 }
 
-/// Escapes control characters inside JSON; the document is the same.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |letter: char| letter != '\n' && is_control(letter);
     if !json.contains(is_escaped) {

@@ -21,7 +21,6 @@ const MAX_BYTES: usize = 8192;
 pub struct Secret {
     /// Shown to users: `GitHub token`.
     pub rule: &'static str,
-    /// Byte range.
     pub place: Range<usize>,
     /// First four characters and the length: all that may be shown.
     pub masked: String,
@@ -102,7 +101,6 @@ fn replace(text: &mut String, before: &str) -> usize {
     count
 }
 
-/// `text` from byte `from` on, masked.
 fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, usize) {
     if secrets.is_empty() {
         return (Cow::Borrowed(&text[from..]), 0);

@@ -52,7 +52,6 @@ const fn rule(
 /// The kinds of PEM blocks that hold a private key (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
 const PRIVATE_KEYS: [&str; 7] = ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "PGP "];
 
-/// Every such secret of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let keys = private_keys(text).map(|place| ("private key", place));
     let tokens = text
@@ -116,7 +115,7 @@ fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
             let body = rest[kind.len() + "PRIVATE KEY".len()..]
                 .trim_start_matches(" BLOCK")
                 .strip_prefix("-----")?;
-            // A mere mention of the line, without a body, is no key.
+            // The line alone, without a body, is not a key.
             let letters = body
                 .chars()
                 .take(200)

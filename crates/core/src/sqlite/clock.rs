@@ -52,7 +52,6 @@ impl Drop for ClockVfs {
     }
 }
 
-/// Opens an in-memory database; drop its clock after it.
 pub(super) fn open(now: Clock) -> rusqlite::Result<(Connection, ClockVfs)> {
     static UTC: Once = Once::new();
     UTC.call_once(|| {

@@ -91,7 +91,6 @@ fn number(context: &Context<'_>, index: usize) -> Option<f64> {
     }
 }
 
-/// A number, or text that is one.
 fn numeric(context: &Context<'_>, index: usize) -> Option<Value> {
     match context.get_raw(index) {
         ValueRef::Integer(number) => Some(Value::Integer(number)),

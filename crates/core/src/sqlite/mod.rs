@@ -4,7 +4,7 @@
 mod clock;
 mod math;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -16,6 +16,8 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use clock::Clock;
 use clock::ClockVfs;
+
+use crate::locking::lock;
 
 /// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
@@ -36,9 +38,7 @@ pub(crate) struct Settings {
     /// Limit for slow steps; far above the time of `max_steps` usual ones.
     pub(crate) seconds: f64,
     pub(crate) max_rows: usize,
-    /// All values of a result.
     pub(crate) result_kib: usize,
-    /// One text or blob.
     pub(crate) value_kib: i32,
 }
 
@@ -67,7 +67,6 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    /// Display text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -79,7 +78,6 @@ impl Cell {
     }
 }
 
-/// Serialises in SQL notation.
 fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))
 }
@@ -91,7 +89,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A list of rows as objects.
     pub(crate) fn into_objects(self) -> Value {
         let object = |row: Vec<Cell>| {
             self.columns
@@ -117,7 +114,6 @@ pub(crate) struct TableColumns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    /// Declared type, and whether it is a key.
     pub(crate) about: String,
 }
 
@@ -130,7 +126,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Error for a statement that is not a query.
     pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self {
@@ -194,7 +189,6 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens a copy of an image.
     pub(crate) fn from_image(image: &[u8]) -> Result<Self, Failure> {
         let mut database = Self::new("")?;
         let copy = |database: &mut Self| -> rusqlite::Result<()> {
@@ -211,7 +205,6 @@ impl Database {
         Ok(database)
     }
 
-    /// Serialises the whole database.
     pub(crate) fn into_image(mut self) -> Result<Vec<u8>, Failure> {
         let connection = &mut self.connection;
         // SQLite reads the page count by a pragma.
@@ -268,9 +261,8 @@ impl Database {
         found
     }
 
-    /// Runs further statements of a schema.
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::of_setup();
+        *lock(&self.left) = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {
             connection.authorizer(Some(in_schema))?;
             connection.execute_batch(statements)?;
@@ -280,17 +272,10 @@ impl Database {
     }
 
     /// Creates a database from a schema with its data.
-    ///
-    /// # Errors
-    /// SQLite's message.
     pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
         Self::with_settings(schema, &Settings::default())
     }
 
-    /// As [`Self::new`] with other settings.
-    ///
-    /// # Errors
-    /// SQLite's message.
     pub(crate) fn with_settings(schema: &str, settings: &Settings) -> Result<Self, Failure> {
         let (connection, clock) = clock::open(settings.now).map_err(|error| failure(&error))?;
         let mut database = Self {
@@ -303,7 +288,6 @@ impl Database {
         Ok(database)
     }
 
-    /// First failing statement of a schema: byte offset and reason.
     fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
@@ -356,11 +340,7 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         let left = Arc::clone(&self.left);
-        let is_spent = move || {
-            left.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_spent()
-        };
+        let is_spent = move || lock(&left).is_spent();
         math::register(connection)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
@@ -373,7 +353,6 @@ impl Database {
         connection.authorizer(Some(in_query))
     }
 
-    /// Lists at most `most` tables and views in order of creation.
     pub(crate) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
         // Descriptions of tables do not count as a completion's query.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
@@ -421,7 +400,6 @@ impl Database {
         closed.and(found).map_err(|error| failure(&error))
     }
 
-    /// Why SQLite rejects a statement, which is not run.
     pub(crate) fn refusal(&self, text: &str) -> Option<Failure> {
         self.connection
             .prepare(text)
@@ -449,8 +427,7 @@ impl Database {
                 _ => found,
             }
         };
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
-            Budget::new(self.settings.max_steps, self.settings.seconds);
+        *lock(&self.left) = Budget::new(self.settings.max_steps, self.settings.seconds);
         let mut statement = self
             .connection
             .prepare(text)
@@ -501,7 +478,6 @@ impl Database {
     }
 }
 
-/// JSON as a SQLite value; lists and objects as text.
 fn bound(argument: Option<&Value>) -> types::Value {
     match argument {
         None | Some(Value::Null) => types::Value::Null,
@@ -529,7 +505,6 @@ fn in_schema(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Allows reading.
 fn in_query(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
@@ -542,7 +517,6 @@ fn in_query(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Allows reading and changing rows.
 fn in_change(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {

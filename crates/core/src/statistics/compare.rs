@@ -4,7 +4,6 @@
 use super::beta::{binomial_cdf, incomplete_beta, log_choose};
 use super::rates::{Z, normal_quantile};
 
-/// An estimate with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
     pub estimate: f64,
@@ -201,7 +200,6 @@ pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usi
     Some(high)
 }
 
-/// As [`required_n`] with several samples per prompt, from the prompts' differences.
 pub fn required_n_of_means(differences: &[f64], power: f64, level: f64) -> Option<usize> {
     let count = differences.len() as f64;
     let mean = differences.iter().sum::<f64>() / count;

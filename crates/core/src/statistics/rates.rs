@@ -1,6 +1,5 @@
 //! A rate: its interval, and its compound over a chain of calls.
 
-/// z of a 95% interval.
 pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// 95% Wilson score interval of `successes` out of `n` (Wilson 1927); (0, 1) if `n` = 0. More

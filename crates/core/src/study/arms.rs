@@ -17,10 +17,10 @@ type Pairs = Vec<[Option<usize>; 2]>;
 /// improves; and the pairs that are compared on the test set, where `None` is the base.
 ///
 /// # Errors
-/// [`StudyError::Unfit`] for fewer than two updates.
+/// An error for fewer than two updates.
 pub fn sft_vs_grpo(updates: u64) -> Result<(Vec<Setting>, Pairs), StudyError> {
     if updates < 2 {
-        return Err(StudyError::Unfit(format!(
+        return Err(StudyError::Other(format!(
             "{SFT_VS_GRPO} needs the number of updates: --set max_steps=N, 2 or more"
         )));
     }

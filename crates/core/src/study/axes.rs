@@ -15,7 +15,7 @@ pub struct Setting {
     /// In a study: the chart that shows the setting.
     #[serde(default)]
     pub group: String,
-    /// The setting of whose run with the same seed this one continues the result.
+    /// The setting whose result this one continues, seed by seed.
     #[serde(default)]
     pub after: Option<usize>,
     /// The step after which halving stopped it.
@@ -23,7 +23,6 @@ pub struct Setting {
     pub pruned: Option<u64>,
 }
 
-/// A key with several values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Axis {
     pub key: &'static str,
@@ -46,9 +45,6 @@ const MAX_RANGE_LEN: i64 = 10_000;
 
 impl Space {
     /// Checks every value before anything is started.
-    ///
-    /// # Errors
-    /// [`StudyError`] naming the assignment and what is wrong with it.
     pub fn parse(assignments: &[String]) -> Result<Self, StudyError> {
         let mut space = Self::default();
         let mut seen = Vec::new();
@@ -56,10 +52,7 @@ impl Space {
             let (name, values) = text
                 .split_once('=')
                 .ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
-            let problem = |problem: String| StudyError::Values {
-                text: text.clone(),
-                problem,
-            };
+            let problem = |problem: String| StudyError::Other(format!("--set {text}: {problem}"));
             let key = Key::find(name.trim()).ok_or_else(|| ConfigError::UnknownKey {
                 place: format!("--set {text}"),
                 name: name.trim().to_owned(),
@@ -238,7 +231,7 @@ mod tests {
             &["stop_when="],
             &[],
         );
-        // A path is no range.
+        // A path is not a range.
         check(
             &["base_model=../a,../b"],
             &[("base_model", &["../a", "../b"])],

@@ -11,7 +11,6 @@ use crate::statistics::{OverRuns, over_runs};
 #[derive(Debug, Clone)]
 pub struct ArmComparison {
     pub labels: [String; 2],
-    /// Seeds that both have.
     pub seeds: usize,
     /// Paired by prompt, the seeds being samples of a prompt: these runs on other prompts.
     pub valid: MetricComparison,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halving {
-    /// At each rung the best 1/`factor` of the settings go on.
+    /// At each rung the best 1/`factor` of the settings continue.
     pub factor: usize,
     /// The steps at which settings are compared; the last is the end of a run.
     pub rungs: Vec<u64>,

@@ -22,7 +22,6 @@ pub enum Metric {
     Exact,
     Tolerant,
     Parse,
-    /// The mean reward.
     Reward,
 }
 
@@ -44,12 +43,10 @@ impl Metric {
         all.into_iter().find(|metric| metric.name() == name)
     }
 
-    /// Whether it is a rate in [0, 1].
     pub fn is_share(self) -> bool {
         self != Self::Reward
     }
 
-    /// Measures one eval of a run; NaN where there is no value.
     fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
@@ -84,7 +81,7 @@ pub struct MeasuredRun {
     pub total_steps: Option<u64>,
     /// The metric on the eval set by step, finite; step 0 is the base.
     pub curve: Vec<(u64, f64)>,
-    /// Of the last eval on the eval set.
+    /// Rates of the last eval on the eval set.
     pub latest: Option<LatestRates>,
     /// The step and the metric of the best checkpoint, by the run's `keep_best_by`.
     pub best: Option<(u64, f64)>,
@@ -136,8 +133,6 @@ pub struct TestResult {
 }
 
 impl MeasuredRun {
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory, metric: Metric) -> Result<Self, RunError> {
         let report = Report::read(directory)?;
         let (run, history) = (&report.directory, &report.history);
@@ -218,7 +213,6 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Only of a finished run: until then its best checkpoint may change.
 fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
     history
         .end

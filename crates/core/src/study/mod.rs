@@ -1,4 +1,4 @@
-//! Sweeps and studies: what is made of several runs, which settings go on, and what they come to.
+//! Sweeps and studies: the settings of several runs, which of them continue, and their results.
 
 mod arms;
 mod axes;

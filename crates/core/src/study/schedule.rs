@@ -9,13 +9,10 @@ use crate::run::Status;
 /// The next task of a sweep's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Create this run.
     Start(usize),
-    /// Give this run a worker.
     Resume(usize),
     /// This run continues another, which will not finish.
     Blocked(usize),
-    /// Something computes, or waits for what does.
     Wait,
     Done,
 }

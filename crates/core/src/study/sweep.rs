@@ -81,7 +81,6 @@ pub struct SweepTask {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRun {
-    /// Its place.
     pub setting: usize,
     pub seed: u64,
     /// `None`: not started.
@@ -100,7 +99,6 @@ impl Sweep {
             .collect()
     }
 
-    /// The names of their folders.
     pub fn task_names(&self) -> String {
         let names = self
             .tasks()
@@ -123,12 +121,11 @@ impl Sweep {
         seeds.iter().flat_map(of_seed).collect()
     }
 
-    /// The name of a run, by which a run is found again whose start was not recorded.
+    /// A run's name, which also finds a run whose start was not recorded.
     pub fn run_name(&self, index: usize) -> String {
         format!("{}-{:03}", self.name, index + 1)
     }
 
-    /// The seeds, in order.
     pub fn seeds(&self) -> Vec<u64> {
         let mut seeds: Vec<u64> = Vec::new();
         for run in &self.runs {
@@ -175,7 +172,6 @@ impl Sweep {
     }
 }
 
-/// The folder of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweepFolder {
     path: PathBuf,
@@ -185,17 +181,13 @@ impl SweepFolder {
     /// Creates it in a folder of runs.
     ///
     /// # Errors
-    /// [`StudyError::Name`], [`StudyError::Exists`], or what could not be written.
+    /// A name that is not valid or taken, or what could not be written.
     pub fn create(runs: &Path, sweep: &Sweep) -> Result<Self, StudyError> {
         if check_tag(&sweep.name).is_some() {
-            return Err(StudyError::Name {
-                name: sweep
-                    .name
-                    .chars()
-                    .filter(|letter| !letter.is_control())
-                    .collect(),
-                most: MAX_NAME_LEN,
-            });
+            return Err(StudyError::Other(format!(
+                "`{}` is not a valid sweep name: a letter or digit, then also - _ . (at most {MAX_NAME_LEN} characters)",
+                without_controls(&sweep.name)
+            )));
         }
         let root = runs.join(FOLDER);
         let io = |path: &Path, source| {
@@ -209,10 +201,11 @@ impl SweepFolder {
         let path =
             std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
         if path.symlink_metadata().is_ok() {
-            return Err(StudyError::Exists {
-                name: sweep.name.clone(),
-                folder: runs.to_owned(),
-            });
+            return Err(StudyError::Other(format!(
+                "there is a sweep `{0}` in {1}: resume it with --resume {0}, or choose another --name",
+                sweep.name,
+                runs.display()
+            )));
         }
         files::create_folder_with(&path, Access::Private, io, |building| {
             let file = building.join(FILE);
@@ -225,20 +218,28 @@ impl SweepFolder {
     /// Finds a sweep by its name in the folders of runs.
     ///
     /// # Errors
-    /// [`StudyError::NotFound`] with those there are, or the error of reading it.
+    /// The names there are, or the error of reading it.
     pub fn find(run_folders: &RunFolders, name: &str) -> Result<(Self, Sweep), StudyError> {
         let all = Self::list(run_folders);
         match all.iter().find(|folder| folder.name() == name) {
             Some(folder) => Ok((folder.clone(), folder.read()?)),
-            None => Err(StudyError::NotFound {
-                name: name.chars().filter(|letter| !letter.is_control()).collect(),
-                folder: run_folders.for_new_runs().to_owned(),
-                known: all.iter().map(Self::name).collect(),
-            }),
+            None => {
+                let known: Vec<String> = all.iter().map(Self::name).collect();
+                let advice = if known.is_empty() {
+                    "there is none yet: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`"
+                        .to_owned()
+                } else {
+                    format!("there are {}", known.join(", "))
+                };
+                Err(StudyError::Other(format!(
+                    "no sweep `{}` in {}; {advice}",
+                    without_controls(name),
+                    run_folders.for_new_runs().display()
+                )))
+            }
         }
     }
 
-    /// All sweeps, by name, unread.
     pub fn list(run_folders: &RunFolders) -> Vec<Self> {
         let entries = run_folders
             .roots()
@@ -266,7 +267,6 @@ impl SweepFolder {
             .into_owned()
     }
 
-    /// The folder of its runs.
     pub fn runs(&self) -> &Path {
         self.path
             .parent()
@@ -274,10 +274,6 @@ impl SweepFolder {
             .unwrap_or(&self.path)
     }
 
-    /// Removes a sweep of which nothing was started.
-    ///
-    /// # Errors
-    /// [`StudyError`] naming the folder.
     pub fn remove(&self) -> Result<(), StudyError> {
         let path = self.path.clone();
         let removed = std::fs::remove_dir_all(&path);
@@ -288,7 +284,6 @@ impl SweepFolder {
         })?)
     }
 
-    /// Whether a process computes it.
     pub fn is_active(&self) -> bool {
         RunLock::is_held(&self.path)
     }
@@ -301,8 +296,6 @@ impl SweepFolder {
         Ok(RunLock::acquire(&self.path)?)
     }
 
-    /// # Errors
-    /// [`StudyError`] naming the file, and the line where it is damaged.
     pub fn read(&self) -> Result<Sweep, StudyError> {
         let path = self.path.join(FILE);
         let bytes = files::read(&path).map_err(|source| RunError::Io {
@@ -310,10 +303,11 @@ impl SweepFolder {
             path: path.clone(),
             source,
         })?;
-        let malformed = |line, message| StudyError::Malformed {
-            path: path.clone(),
-            line,
-            message,
+        let malformed = |line: usize, message: String| {
+            StudyError::Other(format!(
+                "{} line {line}: {message}; restore the file, or start a new sweep",
+                path.display()
+            ))
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| malformed(error.line(), error.to_string()))?;
@@ -321,11 +315,10 @@ impl SweepFolder {
             .as_u64()
             .filter(|version| *version > FORMAT_VERSION)
         {
-            return Err(StudyError::Newer {
-                path,
-                found,
-                known: FORMAT_VERSION,
-            });
+            return Err(StudyError::Other(format!(
+                "{} has format version {found}, newer than this program's {FORMAT_VERSION}; open it with a newer grpo-tui",
+                path.display()
+            )));
         }
         let sweep: Sweep = serde_json::from_slice(&bytes)
             .map_err(|error| malformed(error.line(), error.to_string()))?;
@@ -354,8 +347,6 @@ impl SweepFolder {
         }
     }
 
-    /// # Errors
-    /// [`StudyError`] naming the file.
     pub fn write(&self, sweep: &Sweep) -> Result<(), StudyError> {
         let path = self.path.join(FILE);
         let written = files::replace_file(&path, &text(sweep), Access::Private);
@@ -372,6 +363,10 @@ fn text(sweep: &Sweep) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(sweep).unwrap_or_default();
     text.push(b'\n');
     text
+}
+
+fn without_controls(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -460,11 +455,9 @@ pub(super) mod tests {
                 name: wrong.to_owned(),
                 ..sweep.clone()
             };
+            let refused = SweepFolder::create(folder.path(), &named).unwrap_err();
             assert!(
-                matches!(
-                    SweepFolder::create(folder.path(), &named),
-                    Err(StudyError::Name { .. })
-                ),
+                refused.to_string().contains("not a valid sweep name"),
                 "{wrong}"
             );
         }

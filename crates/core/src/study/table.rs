@@ -17,16 +17,12 @@ use crate::statistics::{OverRuns, Spread, over_runs};
 /// The title of [`SettingRow::latest`].
 pub const LAST_RATES: &str = "last valid, exact";
 
-/// The phase of a sweep's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
-    /// Not started.
     Planned,
-    /// With a worker, or created for one.
     Active(Status),
     /// Stopped at a rung, to be compared.
     AtRung(u64),
-    /// Halving stopped it for good.
     Pruned(u64),
     Finished,
     Interrupted(String),
@@ -42,7 +38,6 @@ pub struct RunOfSweep {
     pub measured: Option<MeasuredRun>,
 }
 
-/// A setting with its runs.
 #[derive(Debug, Clone)]
 pub struct SettingRow {
     pub label: String,
@@ -59,7 +54,6 @@ pub struct SweepTable {
     pub metric: Metric,
     pub is_active: bool,
     pub rows: Vec<SettingRow>,
-    /// The base model on the eval set.
     pub base: Option<f64>,
     /// The setting with the highest mean, of those that finished all their seeds.
     pub best: Option<usize>,
@@ -103,7 +97,6 @@ impl RunPhase {
         matches!(self, Self::Pruned(_) | Self::Finished | Self::Failed(_))
     }
 
-    /// In a word or two.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Planned => "not started",
@@ -140,7 +133,6 @@ impl SettingRow {
         }
     }
 
-    /// The steps of its runs, as one number or a range.
     pub fn steps(&self) -> String {
         let steps = || self.measured().map(|run| run.step);
         match (steps().min(), steps().max()) {
@@ -163,7 +155,6 @@ impl SettingRow {
         }
     }
 
-    /// The runs that have begun.
     pub fn measured(&self) -> impl Iterator<Item = &MeasuredRun> {
         self.runs.iter().filter_map(|run| run.measured.as_ref())
     }
@@ -172,7 +163,6 @@ impl SettingRow {
         self.runs.iter().all(|run| run.phase == RunPhase::Finished)
     }
 
-    /// A number of each run over the runs that have it.
     pub fn over(&self, of: impl Fn(&MeasuredRun) -> Option<f64>) -> Option<OverRuns> {
         over_runs(&self.measured().filter_map(of).collect::<Vec<_>>())
     }
@@ -187,7 +177,6 @@ impl SweepTable {
         Ok(Self::for_sweep(folder, folder.read()?))
     }
 
-    /// As [`Self::read`], of what is in memory.
     pub fn for_sweep(folder: &SweepFolder, sweep: Sweep) -> Self {
         let stop = sweep.halving.as_ref().and_then(super::Halving::stop);
         let of_run = |(index, run): (usize, &SweepRun)| {
@@ -364,7 +353,6 @@ impl SweepTable {
         }
     }
 
-    /// The meaning of the table's bounds.
     fn bounds(&self) -> Option<&'static str> {
         let spreads = self
             .rows
@@ -376,7 +364,6 @@ impl SweepTable {
             .map(Spread::described)
     }
 
-    /// The lines below the table.
     pub fn notes(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(base) = self.base {
@@ -463,7 +450,6 @@ impl SweepTable {
         )
     }
 
-    /// For a terminal.
     pub fn text(&self) -> String {
         let mut rows = vec![self.titles()];
         rows.extend(self.cells());
@@ -533,7 +519,7 @@ impl SweepTable {
     }
 }
 
-/// Among the settings that finished every seed; ties go to the first.
+/// The best setting that finished every seed; the first one of a tie.
 fn best_of(rows: &[SettingRow]) -> Option<usize> {
     let finished = rows.iter().enumerate().filter(|(_, row)| row.is_finished());
     finished

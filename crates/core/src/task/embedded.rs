@@ -54,7 +54,6 @@ static EMBEDDED: &[EmbeddedTask] = &[
     },
 ];
 
-/// Embedded models with the task each was pretrained on.
 pub(crate) const MODELS: [(&str, &str); 6] = [
     ("tiny", "invoice"),
     ("tiny-sql", "sql"),

@@ -9,7 +9,6 @@ pub const TASK_FILE: &str = "task.toml";
 /// An invalid task: file, place, value, remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// No task with this name or path.
     #[error("no task {text:?}: {advice}")]
     Unknown {
         text: String,
@@ -34,13 +33,11 @@ pub enum TaskError {
         line: usize,
         /// 1-based, in characters.
         column: usize,
-        /// Problem and remedy.
         message: String,
     },
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
         label: String,
-        /// Key with its table.
         key: String,
         example: &'static str,
     },
@@ -48,7 +45,6 @@ pub enum TaskError {
     Outside {
         label: String,
         file: String,
-        /// Outside by its path or by a link.
         why: PathError,
     },
 }

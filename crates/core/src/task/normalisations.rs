@@ -12,7 +12,6 @@ use crate::config::choices;
 pub const ALL_FIELDS: &str = "*";
 
 choices! {
-    /// A difference that is ignored.
     Normalisation {
         /// Unicode's full case folding.
         Casefold = "casefold",
@@ -20,7 +19,6 @@ choices! {
         Trim = "trim",
         /// White space at the ends, and its amount inside.
         Whitespace = "whitespace",
-        /// Notation of calendar dates.
         Date = "date",
         /// Numbers in strings are parsed.
         Number = "number",

@@ -83,7 +83,6 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     })
 }
 
-/// Parses `[score]`, or a `[[reward]]` with its own scorer.
 pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     let mut rules = ScoreRules {
         tiers: TierValues {

@@ -156,9 +156,7 @@ impl FoundReferences {
 /// Why a reference does not name a file of the task.
 #[derive(Debug, PartialEq)]
 enum ReferenceError {
-    /// Has a scheme or host.
     Remote,
-    /// Leaves the folder.
     Outside,
 }
 
@@ -209,7 +207,6 @@ fn from_host(document: &str, reference: &str) -> String {
     }
 }
 
-/// Escapes a key for a JSON pointer.
 pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
@@ -254,7 +251,6 @@ pub fn encode_reference(reference: &str) -> String {
     bytes.iter().enumerate().map(one).collect()
 }
 
-/// The part of a document at a reference's JSON pointer.
 pub fn referenced_part<'a>(document: &'a Value, reference: &str) -> Option<&'a Value> {
     document.pointer(&decode_path(reference.strip_prefix('#')?))
 }

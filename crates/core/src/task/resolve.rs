@@ -27,7 +27,6 @@ pub(crate) fn find_embedded(name: &str) -> Read<&'static EmbeddedTask> {
     })
 }
 
-/// The task's folder; `None` for an embedded or unknown task.
 pub fn folder_of(text: &str, here: &Path) -> Option<PathBuf> {
     find_folder(text, here).ok().flatten()
 }
@@ -60,7 +59,6 @@ fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
     Ok(workspace_task(text, here))
 }
 
-/// The path as the user wrote it, for messages.
 fn display_path(text: &str, folder: &Path, here: &Path) -> PathBuf {
     let written = PathBuf::from(text);
     if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() {
@@ -76,7 +74,6 @@ fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
         .find(|folder| folder.join(TASK_FILE).is_file())
 }
 
-/// Tasks of the nearest workspace, then embedded ones.
 pub fn known_names(here: &Path) -> Vec<String> {
     let entries = here
         .ancestors()

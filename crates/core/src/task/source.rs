@@ -27,7 +27,6 @@ pub(crate) enum Home {
 }
 
 impl Home {
-    /// `None` for an embedded task.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder),
@@ -35,7 +34,6 @@ impl Home {
         }
     }
 
-    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Read<Vec<(String, Vec<u8>)>> {
         let read = |name: &N| {
             let name = name.as_ref();
@@ -47,7 +45,6 @@ impl Home {
         names.iter().map(read).collect()
     }
 
-    /// A file's path for messages.
     pub(crate) fn label(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -55,7 +52,6 @@ impl Home {
         }
     }
 
-    /// A file's checked path with links resolved, for reading and writing.
     pub(crate) fn path(&self, file: &str) -> Read<PathBuf> {
         let folder = match self {
             Self::Folder(folder) => folder,
@@ -66,7 +62,6 @@ impl Home {
             .map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
     }
 
-    /// Name and text of the file that a key names.
     pub(crate) fn file_of(
         &self,
         section: &Section<'_>,

@@ -15,7 +15,6 @@ use crate::config::{Assignments, Layers};
 pub struct TaskFiles {
     /// Name in command lines and run folders.
     pub name: String,
-    /// Display name.
     pub title: String,
     /// The schema, or `task.toml` itself.
     pub definition_file: String,
@@ -50,7 +49,6 @@ impl PromptSet {
             .find(|set| set.name() == current_set_name(name))
     }
 
-    /// The key in `task.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -65,7 +63,6 @@ pub fn current_set_name(name: &str) -> &str {
     if name == "proof" { "test" } else { name }
 }
 
-/// Files of `[prompts]`, inside the task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptFiles {
     pub train: Option<String>,
@@ -73,11 +70,9 @@ pub struct PromptFiles {
     pub test: Option<String>,
     /// Guard prompts with references: knowledge to retain in training.
     pub guard: Option<String>,
-    /// Sample completions for the preview.
     pub completions: Option<String>,
 }
 
-/// `[score]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRules {
     pub tiers: TierValues,
@@ -120,7 +115,6 @@ impl TaskFiles {
         .asked_base_model()
     }
 
-    /// `None` for an embedded task.
     pub fn folder(&self) -> Option<&Path> {
         self.home.folder()
     }
@@ -138,7 +132,6 @@ impl TaskFiles {
         self.home.read(file, crate::files::MAX_WHOLE_FILE_BYTES)
     }
 
-    /// Opens a file of any length; see [`TaskFiles::path`].
     pub fn open(&self, file: &str) -> Result<Box<dyn BufRead>, TaskError> {
         self.home.open(file)
     }
@@ -151,12 +144,10 @@ impl TaskFiles {
         self.home.path(file)
     }
 
-    /// A file's path for messages.
     pub fn label(&self, file: &str) -> String {
         self.home.label(file)
     }
 
-    /// Returns names and contents.
     pub(crate) fn read_files<N: AsRef<str>>(
         &self,
         names: &[N],

@@ -28,7 +28,6 @@ impl Source<'_> {
     }
 }
 
-/// A table with known keys.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     source: Source<'a>,
@@ -74,19 +73,16 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The whole file.
     pub(crate) fn text(&self) -> &'a str {
         self.source.text
     }
 
-    /// Keys with the offsets of their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table
             .iter()
             .map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
 
-    /// Value and byte offset.
     pub(crate) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
         self.table
             .get(key)
@@ -113,7 +109,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of these values by name.
     pub(crate) fn choice<T, const N: usize>(
         &self,
         key: &str,
@@ -151,7 +146,6 @@ impl<'a> Section<'a> {
         Ok(self.strings(key)?.unwrap_or_default())
     }
 
-    /// An integer in a range.
     pub(crate) fn whole(
         &self,
         key: &str,
@@ -192,7 +186,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A finite number, integers included.
     pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
         let (text, offset) = match self.get(key) {
             None => return Ok(None),
@@ -228,7 +221,6 @@ impl<'a> Section<'a> {
             .map_err(|error| self.error(key, offset, error.message()))
     }
 
-    /// A nested table with known keys.
     pub(crate) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
@@ -265,7 +257,6 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// A nested table with arbitrary keys.
     pub(crate) fn free_section(&self, key: &str) -> Read<Option<Self>> {
         Ok(self
             .table(key)?

@@ -38,7 +38,6 @@ pub struct ToolsError {
 
 const FORM: &str = "write {\"type\": \"function\", \"function\": {\"name\": …, \"description\": …, \"parameters\": JSON Schema}}";
 
-/// Parses a list; functions may be bare, without `{"type": "function", "function": …}`.
 pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
     let fault = |pointer: String, message: String| ToolsError { pointer, message };
     let list = tools.as_array().ok_or_else(|| {

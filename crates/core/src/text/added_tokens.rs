@@ -106,7 +106,6 @@ fn fields(value: &Json) -> impl Iterator<Item = (&String, &Json)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
-/// Parses a token, as text or with its rules; `is_special` is the default.
 fn token_of(token: &Json, is_special: bool) -> Option<AddedToken> {
     let content = token_text(token).filter(|content| !content.is_empty())?;
     let flag = |name: &str, default| token.get(name).and_then(Json::as_bool).unwrap_or(default);

@@ -5,7 +5,6 @@
 pub struct CallFormat {
     /// Name in `[score] call_format`.
     pub name: &'static str,
-    /// All of them occur in chat templates of this format.
     markers: &'static [&'static str],
     /// Tokens of calls: decoding keeps them, though tokenizers declare them special.
     pub tokens: &'static [&'static str],

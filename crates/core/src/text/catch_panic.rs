@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether the current thread catches its panics.
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -6,7 +6,7 @@ use minijinja::value::{Kwargs, Rest, StringInput, Tuple, ValueKind, ValueOrKwarg
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
 use super::catch_panic::{catch_panic, panic_message};
-use super::python_methods;
+use super::python_methods::{self, or_named};
 use super::python_repr::is_namespace;
 use super::template_source::{CHECK, SLICE, TEXT};
 
@@ -272,7 +272,6 @@ fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
     .stored(value, 0)
 }
 
-/// Measures a value; `name` is the user in messages.
 fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
     let mut bounds = Bounds::for_name(name);
     bounds.measure(value, 0).map(|_| bounds)
@@ -411,22 +410,9 @@ fn indent(
     blank: Option<bool>,
     named: Kwargs,
 ) -> Result<String, Error> {
-    let width = width.map_or_else(
-        || named.get::<Option<Value>>("width"),
-        |width| Ok(Some(width)),
-    )?;
-    let first = first
-        .map_or_else(
-            || named.get::<Option<bool>>("first"),
-            |first| Ok(Some(first)),
-        )?
-        .unwrap_or(false);
-    let blank = blank
-        .map_or_else(
-            || named.get::<Option<bool>>("blank"),
-            |blank| Ok(Some(blank)),
-        )?
-        .unwrap_or(false);
+    let width = or_named(width, &named, "width")?;
+    let first = or_named(first, &named, "first")?.unwrap_or(false);
+    let blank = or_named(blank, &named, "blank")?.unwrap_or(false);
     named.assert_all_used()?;
     let unit = match width {
         None => " ".repeat(4),

@@ -37,7 +37,6 @@ pub use train_bpe::{
 };
 pub use transcript::{TemplateInput, Transcript, check_continuation};
 
-/// A turn of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.
@@ -164,7 +163,6 @@ pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> 
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
-/// Appends `/no_think` to the system text, unless it has it.
 fn with_no_think(turns: &[Message]) -> Vec<Message> {
     const SWITCH: &str = "/no_think";
     let (own, rest) = match turns {

@@ -239,7 +239,6 @@ impl Writer {
     }
 }
 
-/// A float as `json.dumps` writes it.
 fn json_float(number: f64) -> String {
     if number.is_nan() {
         "NaN".to_owned()

@@ -1,11 +1,10 @@
 //! Python string methods and Jinja filters that the engine lacks or implements differently.
 
-use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
+use minijinja::value::{ArgType, Kwargs, StringInput, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value, filters};
 
 use super::python_repr::python_str;
 
-/// Calls a method of a string, list or mapping.
 pub(super) fn call(
     state: &mut State,
     value: &Value,
@@ -21,14 +20,8 @@ pub(super) fn call(
         "split" | "rsplit" => {
             let (separator, limit, named): (Option<Value>, Option<i64>, Kwargs) =
                 from_args(arguments)?;
-            let separator = separator.map_or_else(
-                || named.get::<Option<Value>>("sep"),
-                |value| Ok(Some(value)),
-            )?;
-            let limit = limit.map_or_else(
-                || named.get::<Option<i64>>("maxsplit"),
-                |limit| Ok(Some(limit)),
-            )?;
+            let separator = or_named(separator, &named, "sep")?;
+            let limit = or_named(limit, &named, "maxsplit")?;
             named.assert_all_used()?;
             let limit = limit
                 .and_then(|limit| usize::try_from(limit).ok())
@@ -202,6 +195,18 @@ fn title(text: &str) -> String {
     titled
 }
 
+/// An argument given by position, else by name.
+pub(super) fn or_named<'a, T>(
+    given: Option<T>,
+    named: &'a Kwargs,
+    name: &'a str,
+) -> Result<Option<T>, Error>
+where
+    Option<T>: ArgType<'a, Output = Option<T>>,
+{
+    given.map_or_else(|| named.get(name), |given| Ok(Some(given)))
+}
+
 /// Filter `default`, with `default_value` and `boolean` also by name.
 pub(super) fn default(
     value: &Value,
@@ -209,14 +214,8 @@ pub(super) fn default(
     boolean: Option<bool>,
     named: Kwargs,
 ) -> Result<Value, Error> {
-    let other = other.map_or_else(
-        || named.get::<Option<Value>>("default_value"),
-        |other| Ok(Some(other)),
-    )?;
-    let boolean = boolean.map_or_else(
-        || named.get::<Option<bool>>("boolean"),
-        |boolean| Ok(Some(boolean)),
-    )?;
+    let other = or_named(other, &named, "default_value")?;
+    let boolean = or_named(boolean, &named, "boolean")?;
     named.assert_all_used()?;
     let is_missing = value.is_undefined() || (boolean == Some(true) && !value.is_true());
     Ok(if is_missing {

@@ -180,7 +180,6 @@ fn first_special(version: &str) -> Result<Vec<SpecialToken>, String> {
     Ok(FIRST_SPECIAL.iter().enumerate().map(token).collect())
 }
 
-/// Bytes and rank of each token, in order.
 fn ranks(vocab: &[Token]) -> Result<Vec<(Vec<u8>, usize)>, String> {
     let mut known = HashSet::new();
     let token = |(place, token): (usize, &Token)| {

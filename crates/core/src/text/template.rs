@@ -34,7 +34,6 @@ const USUAL_TOKENS: [&str; 7] = [
 /// The only other template that transformers selects by itself.
 const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
 
-/// A compiled chat template with its special tokens.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
@@ -162,12 +161,10 @@ impl ChatTemplate {
         }
     }
 
-    /// This template and the one for tools.
     fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.tool_use.as_deref())
     }
 
-    /// Source of a separate template for tools.
     pub fn tool_use_source(&self) -> Option<&str> {
         self.tool_use.as_deref().map(Self::source)
     }
@@ -185,7 +182,6 @@ impl ChatTemplate {
         }
     }
 
-    /// Text of a special token variable, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens
             .iter()
@@ -193,7 +189,6 @@ impl ChatTemplate {
             .map(|(_, token)| token.as_str())
     }
 
-    /// Whether it uses `enable_thinking`.
     pub fn has_thinking_switch(&self) -> bool {
         self.each().any(|template| template.has_switch)
     }
@@ -204,7 +199,6 @@ impl ChatTemplate {
         !self.has_thinking_switch() && self.each().any(|template| template.has_soft_switch)
     }
 
-    /// Whether it uses `tools`.
     pub fn takes_tools(&self) -> bool {
         self.each().any(|template| template.takes_tools)
     }
@@ -220,7 +214,6 @@ impl ChatTemplate {
         }
     }
 
-    /// Marks of its think blocks.
     pub(super) fn think_marks(&self) -> &'static ThinkMarks {
         let sources: String = self.each().map(Self::source).collect();
         ThinkMarks::for_template(&sources)
@@ -299,9 +292,6 @@ impl ChatTemplate {
 
     /// As [`ChatTemplate::render`] with arbitrary messages and tools; without `thinking` the
     /// variable is undefined.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render`].
     pub fn render_json(
         &self,
         messages: &Json,

@@ -144,7 +144,6 @@ fn stepped_slices(tag: &str) -> String {
     text
 }
 
-/// First word of a tag.
 fn word(tag: &str) -> &str {
     let tag = tag.trim_start_matches(['-', '+']).trim_start();
     &tag[..tag
@@ -320,7 +319,6 @@ fn for_loop(tag: &str) -> String {
     }
 }
 
-/// Names in the first brackets of a tag, without defaults.
 fn parameters(tag: &str) -> Vec<&str> {
     let (body, _) = without_end(tag);
     let head = body

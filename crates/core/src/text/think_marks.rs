@@ -71,7 +71,6 @@ impl ThinkMarks {
         &THINK_MARKS[3]
     }
 
-    /// Text after which the answer begins.
     pub fn end(&self) -> &'static str {
         if self.answer.is_empty() {
             self.close
@@ -80,7 +79,6 @@ impl ThinkMarks {
         }
     }
 
-    /// Whether a prompt ends in a block that it opens.
     pub fn is_opened_by(&self, prompt: &str) -> bool {
         prompt.trim_end().ends_with(self.open)
     }

@@ -108,7 +108,7 @@ impl Spelling {
     }
 }
 
-/// GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100.
+/// GPT-2's alphabet: printable bytes are written as they are, the others as characters from U+0100.
 pub(super) fn byte_of_character() -> HashMap<char, u8> {
     let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let others = (0..=u8::MAX)

@@ -102,10 +102,6 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Loads freshly trained files.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::load`].
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TextError> {
         let (inner, growth) = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
         let config = json(
@@ -210,9 +206,6 @@ impl Tokenizer {
     }
 
     /// Token ids of a text. Adds no special tokens, but recognises those in the text.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Ok(self
             .encoding(text, |inner| inner.encode_fast(text, false))?
@@ -222,9 +215,6 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode`] plus the special tokens of the post-processor, such as BOS: what
     /// other programs read if there is no chat template.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Ok(self
             .encoding(text, |inner| inner.encode_fast(text, true))?
@@ -233,9 +223,6 @@ impl Tokenizer {
     }
 
     /// Special tokens that the post-processor puts before a text, such as BOS.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
     pub fn special_prefix(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode_fast(text, true))?;
         let added = encoding.get_special_tokens_mask().iter();
@@ -245,9 +232,6 @@ impl Tokenizer {
 
     /// Token ids of an answer as training target, with the family's answer header and the end of
     /// turn.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
     pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, TextError> {
         let ThinkMarks {
             answer: header,
@@ -288,9 +272,6 @@ impl Tokenizer {
 
     /// Decodes token ids; `skip_special` drops special tokens other than those of calls and think
     /// blocks. Invalid UTF-8 becomes U+FFFD.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
         let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
@@ -340,9 +321,6 @@ impl Tokenizer {
     /// The prompt used by training, evals, samples and clients alike: [`Tokenizer::render`], with
     /// `/no_think` appended to the system text if thinking is off and the template reads it but has
     /// no `enable_thinking`.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::render`].
     pub fn prompt(
         &self,
         turns: &[Message],
@@ -369,9 +347,6 @@ impl Tokenizer {
     }
 
     /// Byte ranges, in order, of the vocabulary's added tokens (such as `<|im_start|>`) in a text.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`] if the tokenizer's own rules fail.
     pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
         let added = self.inner.get_added_tokens_decoder();
@@ -405,9 +380,6 @@ impl Tokenizer {
     }
 
     /// Neutralises control tokens in a text by a space after their first character.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::special_places`].
     pub fn without_control_tokens(&self, text: &str) -> Result<String, TextError> {
         let mut plain = text.to_owned();
         loop {
@@ -431,7 +403,6 @@ impl Tokenizer {
         }
     }
 
-    /// Error for what the chat template, or the tokenizer with it, cannot do.
     pub(super) fn refused_template(&self, problem: String) -> TextError {
         TextError::Template {
             path: self.path.clone(),
@@ -447,7 +418,6 @@ impl Tokenizer {
         matches!(&self.template, Template::Ready(template) if template.reads(variable))
     }
 
-    /// Whether `/no_think` in the system text is the only switch.
     fn has_soft_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
     }
@@ -461,7 +431,6 @@ impl Tokenizer {
         self.call_format
     }
 
-    /// The format of a task's calls: the one that it names, or else the model's.
     pub fn call_format_of(&self, named: Option<&str>) -> &'static CallFormat {
         named
             .and_then(CallFormat::named)
@@ -515,12 +484,10 @@ impl Tokenizer {
         }
     }
 
-    /// The token as spelled in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Spelling in the vocabulary; `None` for an unused id.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }

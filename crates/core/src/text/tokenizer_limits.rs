@@ -12,7 +12,6 @@ const MAX_BYTES: usize = 256 << 20;
 /// Longest token; published ones stay below 600 bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 16;
 
-/// Bounds the growth of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpansionBound {
     encode: f64,
@@ -34,10 +33,6 @@ struct Rules {
 }
 
 impl ExpansionBound {
-    /// Builds the tokenizer with the bounds of its rules.
-    ///
-    /// # Errors
-    /// Why it is unusable.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
         let rules: Rules = serde_json::from_slice(file)

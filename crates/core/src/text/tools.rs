@@ -4,7 +4,6 @@ use serde_json::{Value as Json, json};
 
 use super::{Message, Thinking, Tokenizer};
 
-/// Wraps bare functions in `{"type": "function", "function": …}`.
 pub fn openai_tools(tools: &Json) -> Json {
     let whole = |tool: &Json| match tool.get("function") {
         Some(_) => tool.clone(),
@@ -14,7 +13,6 @@ pub fn openai_tools(tools: &Json) -> Json {
 }
 
 impl Tokenizer {
-    /// Whether the template writes the text of a turn with calls, and before the calls.
     pub fn writes_prose_before_calls(&self) -> bool {
         const TEXT: &str = "Text before calls.";
         const ARGUMENT: &str = "argument-of-call";

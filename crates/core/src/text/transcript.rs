@@ -28,7 +28,6 @@ pub struct TemplateInput<'a> {
 pub struct Transcript {
     /// Messages with placeholders for answers and results.
     messages: Vec<Message>,
-    /// The rendered messages.
     rendered: String,
     answers: usize,
     results: usize,
@@ -54,7 +53,6 @@ impl Transcript {
         }
     }
 
-    /// The next prompt.
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
@@ -202,7 +200,6 @@ impl Transcript {
     }
 }
 
-/// Texts of the stop tokens.
 fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
     tokenizer
         .stop_ids()
@@ -266,7 +263,6 @@ fn call_id(index: usize) -> String {
     format!("call{index:05}")
 }
 
-/// Names from a model may contain any text.
 fn written_name(name: &str) -> String {
     let kept = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
     name.chars().filter(kept).take(64).collect()

@@ -22,7 +22,6 @@ use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::diff::diff_ops;
 
-/// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
     Action::new(
         T::ACTIONS[0],
@@ -91,7 +90,6 @@ pub fn undecided<T: Drafted>(screen: &T, shared: &Shared) -> Option<String> {
     are_two(screen, shared).then(|| format!("two versions exist: {}", keys()))
 }
 
-/// The draft to decide about: the newest one.
 pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer> {
     let mut newest = shared.drafts.offers.iter().rev();
     newest
@@ -102,7 +100,6 @@ pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer
 /// The question at the top of a screen.
 pub const QUESTION: &str = "question";
 
-/// The place of the question, if there is one, and the area below it.
 pub fn places<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> (Option<Place>, Rect) {
     let taken = rows(screen, shared).min(body.height);
     let below = Rect {
@@ -136,15 +133,9 @@ pub fn content<'a, T: Drafted>(screen: &T, shared: &Shared) -> Content<'a> {
     };
     let mut keys = vec![Span::raw("  ")];
     for (key, hint) in choices(screen, shared) {
-        keys.extend([
-            Span::styled(key, theme.style(Role::Key)),
-            Span::raw(format!(" {hint}  ")),
-        ]);
+        keys.extend([theme.span(key, Role::Key), Span::raw(format!(" {hint}  "))]);
     }
-    let mut lines = vec![Line::styled(
-        format!("▲ {what}"),
-        theme.style(Role::Warning),
-    )];
+    let mut lines = vec![theme.line(format!("▲ {what}"), Role::Warning)];
     lines.extend(note.map(|note| Line::raw(format!("  {note}"))));
     lines.push(Line::from(keys));
     Content::default().fixed(lines)
@@ -172,7 +163,6 @@ fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
     screen.on_disk(shared).is_some() || offer(screen, shared).is_some()
 }
 
-/// Keys and words of the available choices.
 fn choices<T: Drafted>(
     screen: &T,
     shared: &Shared,
@@ -205,7 +195,6 @@ fn choices<T: Drafted>(
     })
 }
 
-/// Withdraws the offer of a file.
 fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
     let drafts = &mut shared.drafts;
     let place = drafts
@@ -233,14 +222,13 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let mut commands = match screen.restore(shared, &record) {
         Ok(commands) => commands,
         Err(why) => {
-            shared.complain(format!("draft stays in {}: {why}", file.display()));
-            return Vec::new();
+            return shared.complain(format!("draft stays in {}: {why}", file.display()));
         }
     };
     match location.note {
         Some(note) => shared.complain(note),
         None => shared.say(format!("{} restored, unsaved", location.title)),
-    }
+    };
     // Another session that still has the text open continues in the old file.
     let own = due(screen, shared);
     commands.extend(write(shared, own.into_iter().chain([(file, None)])));
@@ -271,7 +259,7 @@ fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     );
     // This draft, even if a newer one is found while the question is open.
     let file = offer.file.clone();
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Discard draft?",
         text,
         "discard",
@@ -282,8 +270,7 @@ fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
             shared.say("draft discarded");
             write(shared, [(offer.file, None)])
         },
-    )));
-    Vec::new()
+    )))
 }
 
 /// The relevant diff: to the file on disk, to the draft, else to the saved text.
@@ -304,8 +291,7 @@ fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
         (None, None) => ("Saved (-) vs yours (+)", saved, own),
     };
     let lines = diff_lines(&shared.theme, &old, &new);
-    shared.popup = Some(Popup::Page(Page::new(title, lines)));
-    Vec::new()
+    shared.open_popup(Popup::Page(Page::new(title, lines)))
 }
 
 fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
@@ -316,14 +302,14 @@ fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (index, group) in group_diff_ops(diff_ops(&old, &new), 3).iter().enumerate() {
         if index > 0 {
-            lines.push(Line::styled("  ...", theme.style(Role::Faint)));
+            lines.push(theme.line("  ...", Role::Faint));
         }
         let mut push = |mark, role, text: &str, index: usize| {
             lines.push(Line::from(vec![
-                Span::styled(format!("{:>4} ", index + 1), theme.style(Role::Faint)),
-                Span::styled(
+                theme.span(format!("{:>4} ", index + 1), Role::Faint),
+                theme.span(
                     format!("{mark} {}", visible(text.trim_end_matches(['\n', '\r']))),
-                    theme.style(role),
+                    role,
                 ),
             ]));
         };

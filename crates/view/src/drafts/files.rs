@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::locked;
+use crate::locking::lock;
 use crate::score::Task;
 use crate::screens::Screen;
 use crate::task::TASK_FILE;
 use crate::task_files;
 
-/// The contents of a draft's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The path of the task's file when the draft was written.
@@ -31,13 +30,11 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct Location {
     pub title: String,
-    /// The current text there.
     pub current: String,
     /// How it has changed since the draft was written.
     pub note: Option<String>,
 }
 
-/// A draft from an earlier session.
 #[derive(Debug, Clone)]
 pub struct Offer {
     pub file: PathBuf,
@@ -92,7 +89,6 @@ pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("drafts")
 }
 
-/// A short hash of the path of a task's file.
 pub(super) fn mark(task: &Task, file: &str) -> String {
     crate::run::sha256(task.label(file).as_bytes())[..12].to_owned()
 }
@@ -111,26 +107,25 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn push(&self, changes: Changes) {
-        locked(&self.queue).push_back(changes);
+        lock(&self.queue).push_back(changes);
     }
 
-    /// Writes everything queued.
     pub(super) fn write_queued(&self) {
-        let _turn = locked(&self.turn);
+        let _turn = lock(&self.turn);
         let change = |(path, content): &(PathBuf, Option<String>)| match content {
             Some(content) => task_files::write_private(path, content.as_bytes()),
             None => task_files::remove(path),
         };
-        let next = || locked(&self.queue).pop_front();
+        let next = || lock(&self.queue).pop_front();
         for error in
             std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err())
         {
-            locked(&self.failure).get_or_insert(error);
+            lock(&self.failure).get_or_insert(error);
         }
     }
 
     pub(super) fn take_failure(&self) -> Option<String> {
-        locked(&self.failure).take()
+        lock(&self.failure).take()
     }
 }
 

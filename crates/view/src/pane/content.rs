@@ -50,7 +50,6 @@ impl Place {
         }
     }
 
-    /// The area inside the frame.
     pub fn inside(&self) -> Rect {
         if self.is_framed {
             self.area.inner(Margin::new(1, 1))
@@ -63,7 +62,6 @@ impl Place {
 #[derive(Default)]
 pub struct Content<'a> {
     pub title: String,
-    /// The key that focuses the pane, at the right of the title.
     pub key: String,
     /// In the lower edge, at the left; `about`: at the right.
     pub legend: Line<'static>,
@@ -125,10 +123,8 @@ pub struct Edited<'a> {
     pub editor: &'a Editor,
     /// Whether the editor receives the keys.
     pub typing: bool,
-    /// Whether its pane has the focus.
     pub focused: bool,
     pub faults: Cow<'a, [Fault]>,
-    /// Whether long lines wrap.
     pub wraps: bool,
 }
 
@@ -189,12 +185,10 @@ impl<'a> List<'a> {
         }
     }
 
-    /// With the cursor mark shown only if `is_marked`.
     pub fn marked(self, is_marked: bool) -> Self {
         Self { is_marked, ..self }
     }
 
-    /// The row under the cursor.
     pub fn at(&self) -> Option<usize> {
         let item = self.cursor.at(self.items)?;
         match self.rows == self.items {
@@ -203,7 +197,6 @@ impl<'a> List<'a> {
         }
     }
 
-    /// First visible row at a height.
     pub fn first(&self, height: usize) -> usize {
         Cursor {
             index: self.at().unwrap_or(0),
@@ -213,7 +206,6 @@ impl<'a> List<'a> {
 }
 
 impl Entries {
-    /// Screen rows, each with the index of its entry.
     pub fn wrapped(&self, columns: u16) -> Vec<(Option<usize>, Line<'static>)> {
         if !self.wraps {
             return self.lines.clone();
@@ -272,12 +264,10 @@ impl Text {
         self.columns.iter().map(over).max().unwrap_or(0)
     }
 
-    /// First visible row, at most that of the end.
     pub fn first(&self) -> usize {
         self.top.index.min(self.over())
     }
 
-    /// Screen rows of each column.
     pub fn wrapped(self) -> impl Iterator<Item = (Rect, Vec<Line<'static>>)> {
         self.columns.into_iter().map(|(area, lines)| {
             (
@@ -321,11 +311,10 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// A pane with a single message.
     pub fn saying(theme: &Theme, title: &str, role: Role, text: &str, inside: Rect) -> Self {
         let lines = text
             .lines()
-            .map(|line| Line::styled(line.to_owned(), theme.style(role)))
+            .map(|line| theme.line(line.to_owned(), role))
             .collect();
         Self::titled(title).text(inside, lines, Cursor::default())
     }
@@ -333,6 +322,21 @@ impl<'a> Content<'a> {
     pub fn list(self, list: List<'a>) -> Self {
         Self {
             body: Body::List(list),
+            ..self
+        }
+    }
+
+    /// An editor without faults, which has the focus if it receives the keys.
+    pub fn editor(self, editor: &'a Editor, typing: bool, wraps: bool) -> Self {
+        let edited = Edited {
+            editor,
+            typing,
+            focused: typing,
+            faults: Cow::default(),
+            wraps,
+        };
+        Self {
+            body: Body::Editor(edited),
             ..self
         }
     }
@@ -351,7 +355,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Head, body and foot inside the frame.
     pub fn parts(&self, inside: Rect) -> [Rect; 3] {
         let rows =
             |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
@@ -367,7 +370,6 @@ impl<'a> Content<'a> {
         [head, body, foot]
     }
 
-    /// Rows of a page, and positions of the cursor.
     pub fn extent(&self, inside: Rect) -> (usize, usize) {
         let [_, body, _] = self.parts(inside);
         let height = usize::from(body.height);
@@ -380,7 +382,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Whether the body is empty.
     pub fn is_empty(&self) -> bool {
         match &self.body {
             Body::List(list) => list.rows == 0,
@@ -393,7 +394,6 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// What is at a terminal position.
     pub fn spot(&self, inside: Rect, at: Position) -> Spot {
         let [_, body, _] = self.parts(inside);
         if !body.contains(at) {
@@ -452,7 +452,6 @@ impl Table<'_> {
     }
 }
 
-/// What the pointer is on.
 #[derive(Debug, Clone, Copy)]
 pub struct Hit {
     pub place: Place,

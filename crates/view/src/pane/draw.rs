@@ -114,7 +114,9 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
     // Blanks, the mark of the focus, and the corners.
     if !key.is_empty() && title.width() + key.width() + 8 <= usize::from(area.width) {
         block = block.title_top(
-            Line::styled(format!(" {key} "), theme.style(Role::Faint)).alignment(Alignment::Right),
+            theme
+                .line(format!(" {key} "), Role::Faint)
+                .alignment(Alignment::Right),
         );
     }
     if legend.width() > 0 {
@@ -126,7 +128,6 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
     frame.render_widget(block, area);
 }
 
-/// The style of a whole selected row; the text keeps its colours.
 fn selected(theme: &Theme) -> Style {
     Style {
         fg: None,
@@ -136,7 +137,7 @@ fn selected(theme: &Theme) -> Style {
 
 fn mark(theme: &Theme, columns: u16) -> Line<'static> {
     let mark = format!("{:<width$}", "▸", width = usize::from(columns));
-    Line::styled(mark, theme.style(Role::Accent))
+    theme.line(mark, Role::Accent)
 }
 
 fn list_body(
@@ -223,7 +224,6 @@ fn text_body(frame: &mut Frame<'_>, text: content::Text) -> Option<Extent> {
     extent.map(|(all, visible)| (top, visible, all))
 }
 
-/// A scroll bar on the right edge of a frame, if not everything is visible.
 fn scroll_bar(theme: &Theme, frame: &mut Frame<'_>, area: Rect, (above, visible, all): Extent) {
     if all <= visible || area.height < 4 {
         return;

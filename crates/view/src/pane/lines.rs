@@ -26,11 +26,9 @@ pub struct PaneLines {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TextLine {
     pub text: String,
-    /// Whether it is selected or has the cursor.
     pub selected: bool,
 }
 
-/// The visible lines of a pane.
 pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>) -> PaneLines {
     let plain = |line: &Line<'_>| TextLine {
         text: line.to_string(),

@@ -56,10 +56,9 @@ impl PageLines<'_> {
     }
 
     fn styled(&self, text: String, role: Role) -> Line<'static> {
-        Line::styled(text, self.theme.style(role))
+        self.theme.line(text, role)
     }
 
-    /// The name in so many columns, and the value wrapped beside it.
     pub fn fact(&self, fact: &Fact, width: usize) -> Vec<Line<'static>> {
         let role = match (fact.level, fact.share) {
             // The bar alone has the colour.
@@ -81,8 +80,8 @@ impl PageLines<'_> {
                 _ => ("", Some(Span::raw(" ".repeat(beside)))),
             };
             let name = format!("{} ", padded(name, width, false));
-            let name = Span::styled(name, self.theme.style(Role::Faint));
-            let value = Span::styled(row, self.theme.style(role));
+            let name = self.theme.span(name, Role::Faint);
+            let value = self.theme.span(row, role);
             [name].into_iter().chain(bar).chain([value]).collect()
         };
         rows.into_iter().enumerate().map(line).collect()
@@ -93,7 +92,7 @@ impl PageLines<'_> {
         let role = bar
             .tier
             .map_or(Role::SeriesOne, |tier: Tier| Theme::tier_role(tier));
-        let note = Span::styled(format!("{note}{}", bar.note), self.theme.style(Role::Faint));
+        let note = self.theme.span(format!("{note}{}", bar.note), Role::Faint);
         let amount = Span::raw(format!(
             "{} ",
             padded(&bar.amount.to_string(), AMOUNT, true)
@@ -109,7 +108,7 @@ impl PageLines<'_> {
         } else {
             gauge(self.theme, share, columns) + " "
         };
-        Span::styled(bar, self.theme.style(role))
+        self.theme.span(bar, role)
     }
 
     /// With intervals and reasons if they fit.
@@ -128,7 +127,6 @@ impl PageLines<'_> {
     }
 }
 
-/// The mark before a finding.
 pub fn mark(level: Level) -> &'static str {
     match level {
         Level::Good => "✓ ",

@@ -35,12 +35,9 @@ impl Refusal {
         let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
         let place = place(area, columns, rows + 5);
         let lines = vec![
-            Line::styled(self.why.clone(), theme.style(Role::Bad)),
+            theme.line(self.why.clone(), Role::Bad),
             Line::default(),
-            Line::styled(
-                "Cannot type here now. Esc closes.",
-                theme.style(Role::Faint),
-            ),
+            theme.line("Cannot type here now. Esc closes.", Role::Faint),
         ];
         (
             place,

@@ -75,7 +75,6 @@ impl Confirm {
         }
     }
 
-    /// The keys of the answers with their words.
     pub(super) fn answers(&self) -> [(&'static str, &str); 2] {
         [(YES, &self.yes), (NO, CANCEL)]
     }

@@ -12,17 +12,14 @@ use crate::widgets::text_width::wrapped;
 /// The widest that help is: longer lines are hard to read.
 const MAX_WIDTH: usize = 100;
 
-/// The help of the current screen.
 #[derive(Debug)]
 pub struct Help {
     pub(super) page: Page,
 }
 
-/// An action in the help.
 #[derive(Debug)]
 pub struct HelpRow {
     pub info: &'static ActionInfo,
-    /// Its current keys.
     pub keys: String,
     /// Why it is blocked.
     pub blocked: Option<String>,
@@ -45,7 +42,7 @@ impl Help {
             .min(widest);
         for group in groups(rows) {
             lines.push(Line::default());
-            lines.push(Line::styled(group.heading, theme.style(Role::Title)));
+            lines.push(theme.line(group.heading, Role::Title));
             for (why, rows) in by_reason(&group.rows) {
                 if let Some(why) = why {
                     let text = wrapped(
@@ -53,9 +50,8 @@ impl Help {
                         columns.saturating_sub(2).max(8),
                     );
                     lines.extend(
-                        text.into_iter().map(|text| {
-                            Line::styled(format!("  {text}"), theme.style(Role::Warning))
-                        }),
+                        text.into_iter()
+                            .map(|text| theme.line(format!("  {text}"), Role::Warning)),
                     );
                 }
                 let role = if why.is_none() {
@@ -74,7 +70,7 @@ impl Help {
         lines.extend(
             wrapped(last, columns)
                 .into_iter()
-                .map(|text| Line::styled(text, theme.style(Role::Faint))),
+                .map(|text| theme.line(text, Role::Faint)),
         );
         Self {
             page: Page::new(format!("Help: {title}"), lines),
@@ -111,7 +107,6 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     found
 }
 
-/// Available actions, then blocked ones below each reason.
 fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(Option<&'a str>, Vec<&'a HelpRow>)> {
     let mut found: Vec<(Option<&str>, Vec<&HelpRow>)> = vec![(None, Vec::new())];
     for row in rows {
@@ -137,17 +132,14 @@ fn row(
     let keys_line = format!("  {:<of_keys$}  ", action.keys);
     // More keys than the column holds get a line of their own.
     let mut start = if action.keys.width() > of_keys {
-        lines.push(Line::styled(keys_line, theme.style(Role::Key)));
+        lines.push(theme.line(keys_line, Role::Key));
         Span::raw(" ".repeat(indent))
     } else {
-        Span::styled(keys_line, theme.style(Role::Key))
+        theme.span(keys_line, Role::Key)
     };
     for text in wrapped(action.info.title, columns.saturating_sub(indent).max(8)) {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
-        lines.push(Line::from(vec![
-            begin,
-            Span::styled(text, theme.style(role)),
-        ]));
+        lines.push(Line::from(vec![begin, theme.span(text, role)]));
     }
     lines
 }

@@ -86,7 +86,7 @@ impl Ask {
         let label = wrapped(&self.label, columns).into_iter().map(Line::from);
         let below = wrapped(below, columns)
             .into_iter()
-            .map(|line| Line::styled(line, theme.style(role)));
+            .map(|line| theme.line(line, role));
         let field = [self.field.line(theme, columns, true), Line::default()];
         let lines: Vec<Line<'static>> = label.chain(field).chain(below).collect();
         let rows = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);

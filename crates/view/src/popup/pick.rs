@@ -237,7 +237,6 @@ impl Pick {
         self.entries.get(index).map(Cow::Borrowed).or_else(typed)
     }
 
-    /// Why no entry is listed.
     fn nothing(&self) -> &'static str {
         if self.entries.is_empty() {
             "nothing yet"
@@ -246,7 +245,6 @@ impl Pick {
         }
     }
 
-    /// Rows of the window including its frame.
     fn rows(&self, columns: u16) -> u16 {
         let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
         entries
@@ -254,7 +252,6 @@ impl Pick {
             .clamp(10, 30)
     }
 
-    /// Rows for the longest details, wrapped between words.
     fn longest_detail_rows(&self, columns: u16) -> u16 {
         let rows =
             (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
@@ -263,7 +260,6 @@ impl Pick {
             .clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
-    /// Rows for details in the window; some rows are always left for the list.
     fn detail_rows(&self, inside: Rect) -> u16 {
         let room = inside.height.saturating_sub(2);
         self.longest_detail_rows(inside.width)
@@ -288,13 +284,11 @@ impl Pick {
         let mut field = self
             .field
             .line(theme, columns.saturating_sub(FILTER.len()), true);
-        field
-            .spans
-            .insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        field.spans.insert(0, theme.span(FILTER, Role::Key));
         let at = self.cursor.at(self.found.len());
         let detail = at.and_then(|at| self.entry(at)).map(|entry| {
             let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
-            let count = Span::styled(count, theme.style(Role::Faint));
+            let count = theme.span(count, Role::Faint);
             Line::from(vec![count, Span::raw(visible(&entry.detail).into_owned())])
         });
         let mut foot: Vec<_> = detail
@@ -309,7 +303,7 @@ impl Pick {
         let content = Content {
             head: vec![field, Line::default()],
             foot,
-            empty: vec![Line::styled(self.nothing(), theme.style(Role::Faint))],
+            empty: vec![theme.line(self.nothing(), Role::Faint)],
             ..Content::titled(self.title.clone())
         };
         (
@@ -360,12 +354,9 @@ impl Pick {
                 fits
             })
             .collect();
-        spans.push(Span::styled(
-            format!("  {beside}"),
-            theme.style(Role::Faint),
-        ));
+        spans.push(theme.span(format!("  {beside}"), Role::Faint));
         spans.push(Span::raw(" ".repeat(room + of_key.min(1))));
-        spans.push(Span::styled(entry.key.clone(), theme.style(Role::Key)));
+        spans.push(theme.span(entry.key.clone(), Role::Key));
         Line::from(spans)
     }
 }

@@ -26,13 +26,11 @@ impl Page {
         }
     }
 
-    /// Scrolls by rows. `size`: of the terminal.
     pub(super) fn scroll(&mut self, rows: isize, size: Size) {
         let (_, length) = self.extent(size);
         self.top.go(rows, length);
     }
 
-    /// Rows of a page, and positions that it can be scrolled to.
     fn extent(&self, size: Size) -> (usize, usize) {
         let (place, content) = self.pane(body(size));
         content.extent(place.inside())

@@ -10,15 +10,12 @@ use crate::pane::content::Place;
 pub enum PopupOutcome {
     Stay,
     Close,
-    /// The key did nothing, for this reason.
     Refused(&'static str),
     /// Answered, with these commands.
     Update(Update),
-    /// An action was selected.
     Perform(&'static ActionInfo),
 }
 
-/// A box of at most this size in the middle of an area.
 pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
     let (width, height) = (columns.min(area.width), rows.min(area.height));
     let area = Rect {
@@ -33,7 +30,6 @@ pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
     }
 }
 
-/// The area of the screen on a terminal of this size.
 pub(super) fn body(size: Size) -> Rect {
     Rect {
         x: 0,

@@ -48,7 +48,6 @@ pub struct Eval {
     chosen: Vec<EvalId>,
     /// The comparison, or why there is none; `None` before the first read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// Failure groups of each eval.
     failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
@@ -63,7 +62,6 @@ pub struct Eval {
     evals_seen: usize,
     /// Index of the pair of evals compared by the difference, the matrix and the answers.
     pair: usize,
-    /// The outcome that filters the prompts.
     only: Option<Outcome>,
     /// The failure group that filters the prompts, and the index of its eval.
     group: Option<(usize, FailureGroup)>,
@@ -84,7 +82,6 @@ pub struct Eval {
     looked: bool,
 }
 
-/// The list of evals to select from.
 #[derive(Debug, Default)]
 struct Chooser {
     /// Runs, newest first, then evals outside of runs.
@@ -100,7 +97,6 @@ struct Chooser {
 #[derive(Debug)]
 struct Chat {
     editor: Editor,
-    /// Whether the prompt has the focus.
     is_typing: bool,
     /// Answers by model name, the base first.
     answers: Vec<(String, EvalRecord)>,
@@ -220,7 +216,6 @@ impl Eval {
             .map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
     }
 
-    /// The prompt under the cursor.
     fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
         versus
             .prompts
@@ -375,13 +370,11 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Compares the given evals.
 pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
     eval.chosen = evals;
     read(eval, shared)
 }
 
-/// Compares the evals of the next task of a run of several.
 fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else {
         return Vec::new();
@@ -400,7 +393,6 @@ fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Reads the evals in the background.
 fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let chosen = eval.chosen.clone();
     let run = shared.current.clone();
@@ -450,7 +442,6 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Exports the comparison once it is read.
 fn ask_export(eval: &mut Eval, shared: &mut Shared) {
     if eval.is_awaited(shared) {
         eval.exports_next = true;
@@ -463,7 +454,9 @@ fn ask_export(eval: &mut Eval, shared: &mut Shared) {
 fn export_loaded(eval: &Eval, shared: &mut Shared) {
     match &eval.loaded {
         Some(Ok(versus)) => export::ask(versus, shared),
-        Some(Err(error)) => shared.complain(error.clone()),
+        Some(Err(error)) => {
+            shared.complain(error.clone());
+        }
         None => {}
     }
 }

@@ -40,7 +40,6 @@ use form::{Form, Row, SECTIONS, Section, Values, values_of};
 #[derive(Debug, Default)]
 pub struct Launch {
     pub form: Form,
-    /// Row among the visible ones.
     pub cursor: Cursor,
     pub filter: Filter,
     /// Whether only keys are shown that are set here or differ from the default.
@@ -58,7 +57,6 @@ pub struct Launch {
     pub context: Option<LaunchContext>,
     /// The list to open once `context` is read.
     awaited: Option<fn(&mut Launch, &mut Shared)>,
-    /// Devices and their queues.
     pub devices: Vec<Choice>,
     /// Partitions of the Slurm cluster; `None` until known.
     pub partitions: Option<Partitions>,
@@ -67,15 +65,12 @@ pub struct Launch {
     pub resolved: Option<ResolvedConfig>,
     /// Values of `resolved`, as the form shows them.
     pub values: Values,
-    /// Why the form is currently invalid.
     pub problem: Option<String>,
     pub forecast: Option<ForecastResult<Forecast>>,
-    /// Whether groups are informative.
     pub signal: Option<ForecastResult<SignalReport>>,
     pub forecast_job: Option<ForecastJob>,
     /// Problems of the prompt sets, once known.
     pub data: Option<DataChecks>,
-    /// Preflight checks of the current form.
     pub preflight: Preflight,
     /// Findings that the user accepted when starting.
     pub accepted: Vec<PreflightFinding>,
@@ -88,7 +83,6 @@ pub struct Launch {
 const FORM: &str = "form";
 const FORECAST: &str = "forecast";
 
-/// Resolves the configuration of the form.
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let layers = layers(launch, &launch.form);
     let base_model = layers.asked_base_model();
@@ -180,7 +174,6 @@ fn judge(launch: &mut Launch, shared: &Shared) {
     launch.preflight = Preflight::for_run(&resolved.config, &facts);
 }
 
-/// Publishes the configuration of a new run to other screens.
 fn publish(launch: &Launch, shared: &mut Shared) {
     shared.new_run = NewRun {
         base_model: Key::find("base_model")
@@ -251,7 +244,6 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
         .collect()
 }
 
-/// Whether a key is set here or differs from its default.
 pub fn is_changed(launch: &Launch, key: &Key) -> bool {
     let parsed = |text: &str| key.kind.parse(text).ok().map(|value| value.to_string());
     launch.form.changed.contains_key(key.name) || parsed(&value(launch, key)) != parsed(key.default)
@@ -266,7 +258,6 @@ pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
     )
 }
 
-/// Toggles the section at the cursor and moves the cursor to its row.
 fn toggle_section(launch: &mut Launch) {
     let section = match selected(launch) {
         Some(Row::Section(section)) => section,
@@ -307,7 +298,6 @@ fn selected(launch: &Launch) -> Option<Row> {
     rows.get(launch.cursor.at(rows.len())?).copied()
 }
 
-/// Layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = tables(launch).first().map(|table| table.train.clone());
     let mut layers = Layers {
@@ -336,7 +326,6 @@ fn tables(launch: &Launch) -> &[TaskTable] {
         .unwrap_or_default()
 }
 
-/// Resolves the configuration of a run of one or several tasks.
 fn resolve(launch: &Launch, layers: &Layers) -> Result<ResolvedConfig, ConfigError> {
     match tables(launch) {
         [] | [_] => layers.resolve(),
@@ -356,7 +345,6 @@ pub fn value(launch: &Launch, key: &Key) -> String {
         .unwrap_or_else(|| key.default.to_owned())
 }
 
-/// The layer that a key's value comes from.
 pub fn source(launch: &Launch, key: &Key) -> Source {
     if launch.form.changed.contains_key(key.name) {
         return Source::Set;
@@ -396,7 +384,6 @@ pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<Ta
         .collect()
 }
 
-/// Rereads the tasks' defaults.
 pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -439,7 +426,6 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Finds the original model of a base model.
 fn find_origin(places: RunFolders, base_model: String) -> Command {
     Work::once(
         "launch.origin",
@@ -451,7 +437,6 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
     )
 }
 
-/// Known partitions.
 fn partitions(launch: &Launch) -> &[Partition] {
     launch
         .partitions
@@ -460,7 +445,6 @@ fn partitions(launch: &Launch) -> &[Partition] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The form's partition, if known.
 fn own_partition(launch: &Launch) -> Option<Partition> {
     let cluster = launch.form.cluster.as_ref()?;
     partitions(launch)

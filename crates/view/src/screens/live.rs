@@ -50,7 +50,6 @@ pub struct Live {
     /// The run's number of resumes when these two were read.
     resumed: usize,
     overlay_cursor: Cursor,
-    /// Filters the metrics in the small charts and in their chooser.
     metrics: PatternFilter,
     chooser_cursor: Cursor,
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
@@ -112,12 +111,10 @@ impl Live {
         self.pane = pane;
     }
 
-    /// The last visible step of a run.
     fn last(&self, run: &FollowedRun) -> u64 {
         self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
     }
 
-    /// The selected step.
     fn at(&self, run: &FollowedRun) -> u64 {
         self.step.unwrap_or(u64::MAX).min(self.last(run))
     }
@@ -128,10 +125,8 @@ const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
 /// The smallest range of steps.
 const MIN_STEP_RANGE: u64 = 8;
 
-/// The view of the curves.
 #[derive(Debug, Clone)]
 struct ChartView {
-    /// Whether the chart has a cursor.
     cursor: bool,
     smoothing: usize,
     log: bool,
@@ -200,12 +195,10 @@ impl ChartView {
         };
     }
 
-    /// Resets the range.
     fn whole(&mut self) {
         (self.width, self.end) = (None, None);
     }
 
-    /// Scrolls by half a range.
     fn pan(&mut self, last: u64, on: bool) {
         let Some(width) = self.width else { return };
         let (_, end) = self.steps(last);
@@ -227,7 +220,6 @@ impl ChartView {
         }
     }
 
-    /// Sets the next smoothing factor and returns a description.
     fn smooth_more(&mut self) -> String {
         self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
         match self.weight() {
@@ -256,7 +248,6 @@ struct Rollouts {
     steps: BTreeMap<u64, Result<Vec<SampledGroup>, String>>,
     /// Steps in the order in which they were read.
     order: Vec<u64>,
-    /// The step that is being read.
     reading: Option<u64>,
     /// The number of recorded evals of the base whose answers are those of step 0.
     base_evals: usize,
@@ -289,7 +280,6 @@ struct Completion {
 }
 
 impl Rollouts {
-    /// The groups of a step; `None` while they are read.
     fn at_step(&self, step: u64) -> Option<&Result<Vec<SampledGroup>, String>> {
         self.steps.get(&step)
     }

@@ -44,10 +44,8 @@ use table_row::{Column, Entry, row};
 const ROWS: &str = "rows";
 /// The selected row as the model sees it.
 const CHAT: &str = "prompt preview";
-/// The health of the sets.
 const HEALTH: &str = "health";
 const EDITOR: &str = "editor";
-/// A form over the screen.
 const FORM: &str = "form";
 /// The panes in tab order; the editor and the form are there only while they are open.
 const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
@@ -67,15 +65,12 @@ pub struct Prompts {
     pub filter: Filter,
     /// The sort column, and whether descending.
     pub sort: (Column, bool),
-    /// Tokens of each entry.
     pub tokens: Vec<u32>,
     /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
-    /// Marked entries.
     pub marked: BTreeSet<u32>,
     pub form: Option<Form>,
     hand: Option<ByHand>,
-    /// The changes that the template under edit makes.
     pub template: Option<TemplatePreview>,
     /// The files of earlier changes of rows.
     undo: Vec<FileChange>,
@@ -92,7 +87,6 @@ pub struct Prompts {
     /// The model whose tokenizer counts; by default the task's base model.
     pub model: Option<String>,
     pane: Option<&'static str>,
-    /// Whether the current rows are counted, or about to be.
     is_counted: bool,
     chat_top: Cursor,
     /// The row to select once the task has been read again.
@@ -100,30 +94,26 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// The entry under the cursor.
     fn selected(&self) -> Option<Entry> {
         let place = self.cursor.at(self.shown.len())?;
         self.entries.get(*self.shown.get(place)? as usize).copied()
     }
 
-    /// The row under the cursor.
     fn selected_row<'a>(&self, shared: &'a Shared) -> Option<&'a PromptRow> {
         row(shared.task.as_ref()?, self.selected()?)
     }
 
-    /// Set and line of the row under the cursor.
     fn selected_place(&self, shared: &Shared) -> Option<(PromptSet, usize)> {
         Some((self.selected()?.set, self.selected_row(shared)?.line))
     }
 }
 
-/// A row as the model will see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {
     pub entry: Entry,
     /// Lines of pieces, each a special token or not; or why the template rejects the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
-    /// Where the tokens of the prompt go; `None` without a tokenizer.
+    /// `None` without a tokenizer.
     pub tokens: Option<TokenUse>,
     /// Why the expected answer is invalid, by the schema in the editor.
     pub invalid: Option<String>,
@@ -133,10 +123,9 @@ pub struct Chat {
     pub prompt: String,
 }
 
-/// Where the tokens of a prompt go, and the room that they leave.
+/// Tokens of a prompt by part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TokenUse {
-    /// The whole prompt.
     pub prompt: usize,
     /// Tokens of the task's and the row's system text.
     pub system: usize,
@@ -158,7 +147,6 @@ pub struct Counter {
     pub max_completion_tokens: usize,
 }
 
-/// All findings of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// In a filter, such as `enum` of `is:enum`.
@@ -175,7 +163,6 @@ pub struct Group {
     pub place: Option<(PromptSet, usize)>,
 }
 
-/// The changes that a template makes to the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TemplatePreview {
     pub rows: usize,

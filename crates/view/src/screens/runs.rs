@@ -37,12 +37,9 @@ const COLUMNS: &str = "columns";
 pub struct Runs {
     /// The visible rows, sorted.
     shown: Vec<Row>,
-    /// Number of runs that match the filter.
     filtered: usize,
-    /// The field that groups runs.
     group_by: Option<String>,
     groups: Vec<Group>,
-    /// Values of the expanded groups.
     expanded: BTreeSet<String>,
     cursor: Cursor,
     /// The entry under the cursor, to keep the cursor there when the list changes.
@@ -56,11 +53,9 @@ pub struct Runs {
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
-    /// Cursor of the pipeline.
     stage: Cursor,
     /// First visible line of the details.
     detail_top: Cursor,
-    /// Disk usage of the run under the cursor.
     disk: Option<(PathBuf, DiskUse)>,
     /// Tag and table of the sweep whose runs are the group under the cursor.
     sweep: Option<(String, SweepTable)>,
@@ -84,7 +79,6 @@ enum Row {
 /// Runs with the same value of a field.
 #[derive(Debug)]
 struct Group {
-    /// The value of the field, which identifies the group.
     value: String,
     label: String,
     /// Indices into the listing.
@@ -151,7 +145,6 @@ impl Runs {
         self.shown.get(self.cursor.at(self.shown.len())?).copied()
     }
 
-    /// The run under the cursor.
     fn entry<'a>(&self, shared: &'a Shared) -> Option<&'a Entry> {
         let Some(Row::Run(index)) = self.row_under() else {
             return None;
@@ -159,7 +152,6 @@ impl Runs {
         shared.runs.listing.entries().get(index)
     }
 
-    /// The group under the cursor.
     fn group(&self) -> Option<&Group> {
         let Some(Row::Group(index)) = self.row_under() else {
             return None;
@@ -171,7 +163,6 @@ impl Runs {
         self.entry(shared).and_then(|entry| entry.row.as_ref().ok())
     }
 
-    /// The runs marked by a mark at the cursor.
     fn under_marks(&self, shared: &Shared) -> Vec<PathBuf> {
         match self.row_under() {
             Some(Row::Run(_)) => self
@@ -296,7 +287,6 @@ impl Group {
             .into_iter()
     }
 
-    /// Readable runs of the group.
     fn runs<'a>(&self, shared: &'a Shared) -> RunGroup<'a> {
         let entries = shared.runs.listing.entries();
         let runs = self
@@ -403,7 +393,6 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Reads the sweep with a tag, if there is one.
 fn read_sweep(tag: String, places: RunFolders) -> Command {
     let table = move || {
         let table = SweepFolder::find(&places, &tag)
@@ -421,7 +410,6 @@ fn read_sweep(tag: String, places: RunFolders) -> Command {
     )
 }
 
-/// Why there is no run for an action.
 fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     match () {
         () if runs.entry(shared).is_some() => None,

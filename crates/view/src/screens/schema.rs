@@ -31,9 +31,7 @@ const EDITOR: &str = "editor";
 const OUTLINE: &str = "outline";
 /// The program that scores, if the task has one.
 const PROGRAM: &str = "program";
-/// Expected answers, and the samples' scores.
 const SCORES: &str = "sample scores";
-/// Rewards of degenerate answers.
 const DEGENERATE: &str = "reward-hacking check";
 /// The list of completions at the cursor, over the others.
 const COMPLETIONS: &str = "completions";
@@ -43,17 +41,11 @@ const PANES: [&str; 5] = [EDITOR, OUTLINE, PROGRAM, SCORES, DEGENERATE];
 #[derive(Debug)]
 pub struct Schema {
     pub editor: Editor,
-    /// Whether the editor has the keys.
     pub typing: bool,
-    /// The samples' scores under the schema in the editor.
     pub effects: Option<ScorePreview>,
-    /// The expected answers that the schema rejects.
     pub rejections: Option<Rejections>,
-    /// The rewards of degenerate answers under the schema.
     pub degenerate: Option<Vec<Finding>>,
-    /// The structure of the text in the editor.
     structure: Structure,
-    /// The open list of completions at the cursor.
     completion: Option<Completion>,
     /// Earlier positions of the cursor, to go back to.
     jumps: Vec<Place>,
@@ -62,7 +54,6 @@ pub struct Schema {
     sample: Cursor,
     tried: Option<TrialOutput>,
     pane: &'static str,
-    /// The selected entry of the outline.
     outline: Cursor,
     /// Scroll positions of the side panes.
     tops: [Cursor; 5],
@@ -97,12 +88,10 @@ impl Default for Schema {
 struct TrialOutput {
     /// Index of the sample.
     index: usize,
-    /// Version of the draft.
     version: u64,
     trials: Vec<Trial>,
 }
 
-/// The samples' current scores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScorePreview {
     /// Samples by tier, in the order unparsable, invalid, valid.
@@ -110,7 +99,6 @@ pub struct ScorePreview {
     /// The same with the saved schema; `None` if that does not compile.
     pub saved: Option<[usize; 3]>,
     pub reward: f64,
-    /// Mean reward with the saved schema.
     pub saved_reward: Option<f64>,
     /// Exact samples, of those with an expected answer.
     pub exact: (usize, usize),

@@ -32,11 +32,9 @@ use scoring::{Impact, ScoredItems, holds};
 pub enum Source {
     #[default]
     Samples,
-    /// Written or pasted here.
     Written,
     /// A stored step of the current run.
     Step,
-    /// Sampled from a model here.
     Sampled,
 }
 
@@ -58,7 +56,6 @@ pub struct Scores {
     source_before: Source,
     /// The selected step; 0 is the latest, which is followed while the run is active.
     pub step: u64,
-    /// The step of the completions that are shown.
     loaded_step: u64,
     pub items: Arc<Items>,
     /// The reason if there are none.
@@ -73,27 +70,20 @@ pub struct Scores {
     pub impacts: Vec<Impact>,
     /// The effect on the whole run, if requested.
     pub whole: Option<RescoreJob>,
-    /// Written or pasted here.
     pub written: Vec<Written>,
     /// Sampled here, the latest last.
     pub sampled: Vec<Written>,
-    /// The task whose prompts they answer.
     pub sampled_task: String,
-    /// A completion that is being written.
     pub editor: Option<Editor>,
     /// Its index among the written ones.
     pub editing: usize,
-    /// The cursor, among the visible completions.
     pub cursor: Cursor,
     pub only: TierFilter,
-    /// The class of failure that filters the list.
     pub class: Option<FailureClass>,
-    /// The text that filters the list.
     pub filter: Filter,
     pub order: Order,
     /// Whether the list is not grouped.
     pub is_flat: bool,
-    /// The focused pane.
     pub pane: Option<&'static str>,
     /// The first visible lines of the completion and of the summary.
     pub tops: [Cursor; 2],
@@ -138,19 +128,16 @@ struct ScoredTask {
 /// Stored steps of a run, cached so that an edit of the schema re-scores them at once.
 #[derive(Debug, Clone)]
 struct Stored {
-    /// The folder of the task.
     task: PathBuf,
     rows: Arc<Rows>,
     steps: Arc<Vec<(u64, Arc<Items>)>>,
 }
 
-/// Sampling in progress.
 #[derive(Debug, Clone)]
 pub struct SamplingJob {
     pub cancel: CancelToken,
     /// Count, prompt and model.
     pub what: String,
-    /// The latest line of progress.
     pub progress: String,
     /// Start time, milliseconds since 1970.
     pub since_ms: u64,
@@ -160,11 +147,8 @@ pub struct SamplingJob {
 #[derive(Debug, Clone, Default)]
 pub struct RescoreJob {
     pub cancel: CancelToken,
-    /// The steps that were scored, rising.
     pub impacts: Vec<Impact>,
-    /// The number of steps.
     pub steps: u64,
-    /// The schema's version with which they were scored.
     pub version: u64,
     pub is_done: bool,
     /// The steps that could not be read.
@@ -195,10 +179,8 @@ pub enum Order {
     Longest,
 }
 
-/// One line of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
-    /// The heading of a group.
     Group(usize),
     /// A completion, by its index among all and its number among those shown.
     Completion(usize, usize),
@@ -330,7 +312,6 @@ fn selected(scores: &Scores) -> Option<usize> {
     })
 }
 
-/// The next kind of failure among those that occur; after the last, all.
 fn next_class(scores: &Scores) -> Option<FailureClass> {
     let failures = &scores.scored.as_ref()?.tally.failures;
     match scores.class {

@@ -102,10 +102,7 @@ impl View {
         let working = move || {
             if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&sender))) {
                 let text = panic::sentence(&format!("task `{key}`"), &data, panicked.as_ref());
-                sender.send(move |_: &mut (), shared| {
-                    shared.complain(text);
-                    Vec::new()
-                });
+                sender.send(move |_: &mut (), shared| shared.complain(text));
             }
             _ = done.send(LoopEvent::Message(Message::Work(WorkResult {
                 key,
@@ -118,10 +115,7 @@ impl View {
             .spawn(working)
         {
             let text = format!("cannot start a thread for `{key}`: {error}");
-            let apply = Update::new(move |_: &mut (), shared| {
-                shared.complain(text);
-                Vec::new()
-            });
+            let apply = Update::new(move |_: &mut (), shared| shared.complain(text));
             let send = |apply| {
                 _ = self
                     .sender
@@ -138,10 +132,10 @@ impl View {
 
     fn copy(&mut self, text: &str) {
         if !io::stdout().is_terminal() {
-            return self
-                .model
+            self.model
                 .shared
                 .complain("cannot copy: standard output is not a terminal");
+            return;
         }
         match osc::copy(text, &self.model.shared.options.appearance.capability) {
             Some(sequence) => {
@@ -185,7 +179,8 @@ impl View {
     /// Stops as a job of the shell with the terminal restored, and resumes when continued.
     fn suspend(&mut self) {
         if let Some(why) = guard::cannot_be_suspended() {
-            return self.model.shared.complain(why);
+            self.model.shared.complain(why);
+            return;
         }
         self.writer.finish(LAST_FRAME);
         guard::leave();
@@ -218,10 +213,10 @@ impl View {
             return;
         }
         let UserInput::Keyboard(input) = &self.input else {
-            return self
-                .model
+            self.model
                 .shared
                 .complain("cannot open the editor: standard input is not a terminal");
+            return;
         };
         self.writer.finish(LAST_FRAME);
         input.release();

@@ -31,7 +31,6 @@ pub(super) fn chosen() -> String {
         .unwrap_or_else(|| "vi".to_owned())
 }
 
-/// The file and, if the editor is known, the line.
 fn arguments(editor: &str, path: &Path, line: usize) -> Vec<OsString> {
     let program = editor
         .split_whitespace()

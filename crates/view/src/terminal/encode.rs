@@ -71,7 +71,6 @@ pub(super) fn encode<'a>(
     }
 }
 
-/// Moves the cursor. Writing into memory does not fail.
 fn go(from: Option<(u16, u16)>, (column, row): (u16, u16), bytes: &mut Vec<u8>) {
     let _ = match from {
         Some(place) if place == (column, row) => Ok(()),
@@ -84,7 +83,6 @@ fn go(from: Option<(u16, u16)>, (column, row): (u16, u16), bytes: &mut Vec<u8>) 
     };
 }
 
-/// Changes the pen to the style of a cell and returns the new pen.
 fn change_pen(pen: Option<Pen>, next: Pen, blank: bool, bytes: &mut Vec<u8>) -> Pen {
     // Each frame starts with a plain pen.
     let mut now = pen.unwrap_or(PLAIN);

@@ -67,11 +67,8 @@ pub(super) enum LoopEvent {
     /// A line of a script on standard input; `None` at its end.
     Line(Option<String>),
     Signal(SignalEvent),
-    /// The terminal was closed.
     Lost,
-    /// A frame has been written.
     Written,
-    /// The external editor has exited.
     Edited(PathBuf, io::Result<ExitStatus>),
     /// The user's files have changed.
     Appearance(Box<Appearance>),
@@ -149,7 +146,6 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     })
 }
 
-/// Terminal modes of a view with these options.
 pub(super) fn taken(options: &Options) -> TerminalMode {
     if options.appearance.linear {
         TerminalMode::Keys
@@ -305,7 +301,6 @@ impl View {
         self.writer.write(bytes);
     }
 
-    /// The bytes that show the model.
     fn frame(&mut self) -> Vec<u8> {
         match &mut self.renderer {
             Renderer::Frames(frames) => frames.draw(&self.model),
@@ -413,7 +408,6 @@ impl View {
         true
     }
 
-    /// Whether the current run is still being read.
     fn is_loading(&self) -> bool {
         self.model
             .shared
@@ -421,7 +415,6 @@ impl View {
             .is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
-    /// Prints the remaining output and exits.
     fn end(&mut self, code: u8) {
         let bytes = self.frame();
         self.writer.write(bytes);
@@ -444,7 +437,6 @@ impl View {
         matches!(self.renderer, Renderer::Lines(_))
     }
 
-    /// Draws the next frame in full.
     pub(super) fn redraw(&mut self) {
         match &mut self.renderer {
             Renderer::Frames(frames) => frames.forget(),

@@ -46,7 +46,6 @@ impl FrameRenderer {
         }
     }
 
-    /// Forgets the last frame: the next one is drawn in full.
     pub(super) fn forget(&mut self) {
         let Ok(()) = self.terminal.clear();
     }

@@ -83,7 +83,6 @@ impl FrameScheduler {
             .then_some(if self.by_user { now } else { waited.max(now) })
     }
 
-    /// Records a frame of this many bytes.
     pub(super) fn drawn(&mut self, now: Instant, bytes: usize) {
         let acted = if self.by_user { Some(now) } else { self.acted };
         *self = Self {

@@ -19,21 +19,18 @@ const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1002l\x1b[?1000l";
 /// Ends a synchronized update that was interrupted, so that the terminal shows what follows.
 const END_OF_FRAME: &str = "\x1b[?2026l";
 
-/// Whether the view has the terminal's screen.
 static SCREEN: AtomicBool = AtomicBool::new(false);
-/// Whether the terminal is in raw mode.
 static RAW: AtomicBool = AtomicBool::new(false);
 
-/// A terminal mode that the view enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TerminalMode {
     /// The screen, and the mouse if wanted.
-    Screen { mouse: bool },
-    /// Linear mode.
+    Screen {
+        mouse: bool,
+    },
     Keys,
 }
 
-/// Restores the terminal when dropped.
 #[derive(Debug)]
 pub(super) struct Terminal(());
 
@@ -120,7 +117,6 @@ pub(super) fn size() -> Option<(u16, u16)> {
     Some((size.ws_col, size.ws_row))
 }
 
-/// Whether standard input is a keyboard.
 pub(super) fn has_keys() -> bool {
     io::stdin().is_terminal()
 }

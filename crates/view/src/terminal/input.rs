@@ -97,12 +97,10 @@ impl Input {
 enum ReadyInput {
     Terminal,
     Woken,
-    /// Nothing came within the time.
     Nothing,
     Gone,
 }
 
-/// Blocks until there is input or a request, or the time is over.
 fn wait(woken: &OwnedFd, timeout: Option<Duration>) -> ReadyInput {
     let input = io::stdin();
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -145,7 +143,6 @@ fn wait_for_resume(woken: &OwnedFd, requests: &Receiver<Request>, release: &Send
     }
 }
 
-/// The message for an event. Resizes come as SIGWINCH.
 fn message(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) => Some(Message::Key(key)),

@@ -28,7 +28,6 @@ pub(super) struct KeyParser {
     was_escape: bool,
     /// Inside an OSC, DCS, APC, PM or SOS string, which is dropped up to its end.
     is_in_string: bool,
-    /// Pasted text so far.
     paste: Option<Vec<u8>>,
 }
 
@@ -43,7 +42,6 @@ enum Parsed {
 }
 
 impl KeyParser {
-    /// Events of the bytes returned by one read.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(first) = bytes.first() else {
@@ -218,7 +216,6 @@ fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Parses a control character or a UTF-8 character.
 fn parse_character(bytes: &[u8]) -> Parsed {
     let control = |letter: u8| key(KeyCode::Char(letter.into()), KeyModifiers::CONTROL);
     let plain = |code| key(code, KeyModifiers::NONE);
@@ -249,7 +246,6 @@ fn parse_character(bytes: &[u8]) -> Parsed {
     Parsed::Event(1, event)
 }
 
-/// Parses `ESC O`, which only keys begin with.
 fn parse_ss3(bytes: &[u8]) -> Parsed {
     let digits = bytes[2..].iter().take_while(|byte| byte.is_ascii_digit());
     let end = 2 + digits.count();
@@ -384,7 +380,6 @@ fn cursor_key(last: u8) -> Option<KeyCode> {
     })
 }
 
-/// The key of a code point.
 fn character_key(number: u32, mask: u32) -> Option<KeyCode> {
     let is_shifted = modifiers(mask).contains(KeyModifiers::SHIFT);
     Some(match char::from_u32(number)? {

@@ -26,11 +26,9 @@ const SAME_LINES: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct LinePrinter {
     last: Option<Page>,
-    /// How many notices have been printed.
     notices: usize,
 }
 
-/// The visible text at one moment.
 #[derive(Debug)]
 struct Page {
     screen: Screen,
@@ -125,7 +123,6 @@ impl Page {
     }
 }
 
-/// The screen with its task and run.
 fn heading(model: &Model) -> String {
     let about = places(model).into_iter().next().unwrap_or_default();
     format!(
@@ -135,7 +132,6 @@ fn heading(model: &Model) -> String {
     )
 }
 
-/// All of a pane.
 fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
     let legend = TextLine {
         text: pane.legend.clone(),
@@ -145,7 +141,6 @@ fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
     print(kind, pane, pane.lines.iter().chain(legend), lines);
 }
 
-/// The title of a pane, and these of its lines.
 fn print<'a>(
     kind: &str,
     pane: &PaneLines,
@@ -244,7 +239,7 @@ fn changed_lines<'a>(
     moved.into_iter().map(|index| &now.lines[index]).collect()
 }
 
-/// A text without the times in it: that only time has passed is no news.
+/// A text without times, whose change alone is not printed.
 fn without_times(text: &str) -> String {
     static TIMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"\d+(\.\d+)? ?(ms|[smhdw]|kB/s)\b|\b\d\d:\d\d(:\d\d)?\b").ok()

@@ -52,14 +52,12 @@ pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8
 const GAP: Duration = Duration::from_secs(5);
 const SAME_AGAIN: Duration = Duration::from_secs(60);
 
-/// Recent notifications.
 #[derive(Debug, Default)]
 pub(super) struct NotifyThrottle {
     last: Option<(Instant, String)>,
 }
 
 impl NotifyThrottle {
-    /// Returns whether a notification may be sent now, and records it if so. Urgent ones always may.
     pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
         let quiet = urgent
             || self.last.as_ref().is_none_or(|(time, last)| {
@@ -73,7 +71,6 @@ impl NotifyThrottle {
     }
 }
 
-/// Wraps a sequence for the terminal outside of the multiplexer.
 fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
     match multiplexer {
         Some(Multiplexer::Tmux) => {

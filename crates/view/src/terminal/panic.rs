@@ -32,7 +32,6 @@ pub(super) fn install(data: PathBuf) {
     }));
 }
 
-/// The message for a thread that panicked.
 pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
     let message = panicked.downcast_ref::<String>().cloned().or_else(|| {
         panicked

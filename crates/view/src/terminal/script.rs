@@ -23,16 +23,12 @@ pub(super) enum Instruction {
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) left: VecDeque<Instruction>,
-    /// Whether standard input has ended.
     pub(super) has_ended: bool,
     lines: usize,
 }
 
 impl Script {
     /// Reads standard input on a thread of its own; `None` is its end. Stops when `on_line` returns false.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn start(
         on_line: impl Fn(Option<String>) -> bool + Send + 'static,
     ) -> io::Result<Self> {
@@ -46,7 +42,6 @@ impl Script {
         Ok(Self::default())
     }
 
-    /// Adds a line; `None` is the end of the input.
     pub(super) fn add(&mut self, line: Option<&str>) {
         let Some(line) = line else {
             self.has_ended = true;

@@ -26,9 +26,6 @@ pub(super) enum SignalEvent {
 }
 
 /// Calls `on_signal` from a thread of its own until it returns false.
-///
-/// # Errors
-/// The signal handler cannot be installed.
 pub(super) fn listen(on_signal: impl Fn(SignalEvent) -> bool + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT, SIGWINCH])?;
     let listening = move || {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::message::locked;
+use crate::locking::lock;
 
 /// The thread that writes to the terminal. It takes one frame at a time: the next is drawn once that is written.
 #[derive(Debug)]
@@ -26,10 +26,6 @@ struct State {
 }
 
 impl Writer {
-    /// Starts the thread; `on_written` is called from it after each frame.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         on_written: impl Fn() + Send + 'static,
@@ -44,12 +40,10 @@ impl Writer {
         Ok(Self { wake, state })
     }
 
-    /// Whether the last frame is still being written.
     pub(super) fn is_busy(&self) -> bool {
         self.state.busy.load(Ordering::Acquire)
     }
 
-    /// Whether writing to the terminal has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }
@@ -63,7 +57,7 @@ impl Writer {
         if bytes.is_empty() {
             return;
         }
-        let mut pending = locked(&self.state.pending);
+        let mut pending = lock(&self.state.pending);
         pending.extend(bytes);
         self.state.busy.store(true, Ordering::Release);
         drop(pending);
@@ -84,7 +78,7 @@ impl Writer {
 fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written: &dyn Fn()) {
     while woken.recv().is_ok() {
         loop {
-            let bytes = std::mem::take(&mut *locked(&state.pending));
+            let bytes = std::mem::take(&mut *lock(&state.pending));
             if bytes.is_empty() {
                 break;
             }
@@ -96,7 +90,7 @@ fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written
                 state.failed.store(true, Ordering::Release);
             }
             state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let pending = locked(&state.pending);
+            let pending = lock(&state.pending);
             state.busy.store(!pending.is_empty(), Ordering::Release);
             drop(pending);
             on_written();

@@ -27,19 +27,15 @@ pub struct Chart<'a> {
     pub levels: Vec<(f64, Role, &'static str)>,
     /// Events: step, and a letter on the step axis.
     pub marks: Vec<(u64, &'static str)>,
-    /// First and last visible step.
     pub steps: (u64, u64),
     /// Range of values; `None`: that of the visible curves.
     pub values: Option<(f64, f64)>,
-    /// Whether the value axis is logarithmic.
     pub log: bool,
-    /// The step under the cursor.
     pub cursor: Option<u64>,
 }
 
 #[derive(Debug)]
 pub struct Curve<'a> {
-    /// Text in the legend.
     pub label: String,
     pub role: Role,
     pub series: &'a Series,
@@ -50,7 +46,6 @@ pub struct Curve<'a> {
     pub last: u64,
 }
 
-/// A point drawn as a character.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     pub step: u64,
@@ -75,7 +70,6 @@ struct Frame {
 }
 
 impl Curve<'_> {
-    /// The raw value at a step, and the smoothed one if smoothing is on.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
         let smoothed = if self.smoothing > 0.0 {
             buckets::smoothed_at(self.series, step, self.smoothing)
@@ -137,9 +131,9 @@ impl Chart<'_> {
                 };
                 line.spans.insert(
                     0,
-                    Span::styled(
+                    theme.span(
                         format!("{label:>width$}{edge}", width = left - 1),
-                        theme.style(Role::Axis),
+                        Role::Axis,
                     ),
                 );
             }
@@ -283,7 +277,6 @@ impl Chart<'_> {
             .unwrap_or(self.curves.len() - under + index)
     }
 
-    /// Buckets of each curve: raw values, and smoothed ones if there are any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
         self.curves
@@ -397,7 +390,6 @@ impl Chart<'_> {
         buckets::place(step, self.steps, raster.size().0)
     }
 
-    /// The step axis: a line with the marks, and step numbers.
     fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
         let style = theme.style(Role::Axis);
         let mut numbers = vec![' '; wide];
@@ -443,7 +435,7 @@ impl Chart<'_> {
             edge.iter()
                 .enumerate()
                 .map(|(at, edge)| match marked.get(&at) {
-                    Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
+                    Some(letter) => theme.span(*letter, Role::Accent),
                     None => Span::styled(*edge, style),
                 }),
         );
@@ -469,12 +461,11 @@ impl Chart<'_> {
         };
         let text: String = text.chars().take(columns).collect();
         let mut lines = vec![Line::default(); rows];
-        lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));
+        lines[rows / 2] = theme.line(text, Role::Faint);
         lines
     }
 }
 
-/// Column of a step when `columns` columns span `steps`.
 pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
     buckets::place(step, steps, columns)
 }
@@ -495,12 +486,11 @@ fn entry(
     let width = text.width() + 4;
     if *used + width <= columns {
         *used += width;
-        spans.push(Span::styled(format!("{sign} "), theme.style(role)));
+        spans.push(theme.span(format!("{sign} "), role));
         spans.push(Span::raw(format!("{text}  ")));
     }
 }
 
-/// Dot row of a value.
 fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
     ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
 }

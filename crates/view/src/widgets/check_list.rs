@@ -20,7 +20,6 @@ pub struct CheckRow {
     pub beside: String,
 }
 
-/// A pane with the list; `nothing` is shown if it is empty.
 pub fn content<'a>(
     theme: &'a Theme,
     title: String,
@@ -48,15 +47,12 @@ pub fn content<'a>(
             label.clone()
         };
         Line::from(vec![
-            Span::styled(format!(" {sign} "), theme.style(Role::Accent)),
+            theme.span(format!(" {sign} "), Role::Accent),
             Span::raw(label),
-            Span::styled(format!("  {beside}"), theme.style(Role::Faint)),
+            theme.span(format!("  {beside}"), Role::Faint),
         ])
     };
-    let empty = vec![Line::styled(
-        format!("  {nothing}"),
-        theme.style(Role::Faint),
-    )];
+    let empty = vec![theme.line(format!("  {nothing}"), Role::Faint)];
     Content {
         empty,
         ..Content::titled(title).list(List::new(length, cursor, line))

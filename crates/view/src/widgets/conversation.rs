@@ -98,12 +98,11 @@ impl Conversation<'_> {
             let start: String = text.chars().take(WHOLE.bytes).collect();
             wrapped(&start, self.width)
                 .into_iter()
-                .map(move |line| Line::styled(line, theme.style(role)))
+                .map(move |line| theme.line(line, role))
         });
         lines.collect()
     }
 
-    /// Every completion before the answer.
     pub fn steps(&self, theme: &Theme) -> Vec<Line<'static>> {
         let (chain, mut lines, mut times) =
             (self.chain, Vec::new(), self.call_seconds.iter().copied());
@@ -134,7 +133,6 @@ impl Conversation<'_> {
         lines
     }
 
-    /// Heading above the answer.
     pub fn heading(&self, theme: &Theme) -> Vec<Line<'static>> {
         let chain = self.chain;
         // An agent without requests has no answer.
@@ -148,7 +146,6 @@ impl Conversation<'_> {
         self.turn(theme, chain.steps.len(), &tokens)
     }
 
-    /// Everything up to the answer.
     pub fn turns(&self, theme: &Theme) -> Vec<Line<'static>> {
         [self.steps(theme), self.heading(theme)].concat()
     }
@@ -162,7 +159,7 @@ impl Conversation<'_> {
             .flat_map(|call| self.call(theme, call, times.next(), ", not read by the model"))
             .collect();
         for state in self.chain.states.values() {
-            lines.push(Line::styled("final state", theme.style(Role::Special)));
+            lines.push(theme.line("final state", Role::Special));
             let text = state
                 .as_str()
                 .map_or_else(|| state.to_string(), str::to_owned);
@@ -187,8 +184,8 @@ impl Conversation<'_> {
         let text = format!("{name}{place}{tokens}");
         let rule = "─".repeat(self.width.saturating_sub(text.width() + 1));
         let heading = Line::from(vec![
-            Span::styled(text, theme.style(Role::Special)),
-            Span::styled(format!(" {rule}"), theme.style(Role::Border)),
+            theme.span(text, Role::Special),
+            theme.span(format!(" {rule}"), Role::Border),
         ]);
         let mut lines = wrapped_line(heading, self.width);
         // The first request contains the prompt; tool results are below their calls.
@@ -197,10 +194,7 @@ impl Conversation<'_> {
             .into_iter()
             .flat_map(|request| &request.messages);
         for message in own.filter(|message| message.role != "tool") {
-            lines.push(Line::styled(
-                visible(&message.role).into_owned(),
-                theme.style(Role::Faint),
-            ));
+            lines.push(theme.line(visible(&message.role).into_owned(), Role::Faint));
             lines.extend(self.text(theme, &message.content, INDENT));
         }
         lines
@@ -234,8 +228,8 @@ impl Conversation<'_> {
         let arguments = Value::Object(short.collect()).to_string();
         let (shown, rest) = clipped(&arguments, self.extent());
         let mut spans = vec![
-            Span::styled("→ ", theme.style(Role::Accent)),
-            Span::styled(visible(&call.name).into_owned(), theme.style(Role::Accent)),
+            theme.span("→ ", Role::Accent),
+            theme.span(visible(&call.name).into_owned(), Role::Accent),
             Span::raw(" "),
         ];
         spans.extend(
@@ -243,19 +237,12 @@ impl Conversation<'_> {
                 .into_iter()
                 .flat_map(|line| line.spans),
         );
-        spans.extend(
-            rest.map(|rest| {
-                Span::styled(format!(" {}", self.note(rest)), theme.style(Role::Faint))
-            }),
-        );
-        spans.push(Span::styled(
-            format!("  {outcome}{time}{note}"),
-            theme.style(role),
-        ));
+        spans.extend(rest.map(|rest| theme.span(format!(" {}", self.note(rest)), Role::Faint)));
+        spans.push(theme.span(format!("  {outcome}{time}{note}"), role));
         let mut lines = wrapped_line(Line::from(spans), self.width);
         for (name, value) in code {
             let name = format!("{}{}:", " ".repeat(INDENT), visible(name));
-            lines.push(Line::styled(name, theme.style(Role::Faint)));
+            lines.push(theme.line(name, Role::Faint));
             let code = block(value).unwrap_or_default();
             lines.extend(self.text(theme, code, 2 * INDENT));
         }
@@ -263,14 +250,13 @@ impl Conversation<'_> {
         lines
     }
 
-    /// A text of the model, a tool or an agent, wrapped and indented.
     fn text(&self, theme: &Theme, text: &str, indent: usize) -> Vec<Line<'static>> {
         if text.is_empty() {
             return Vec::new();
         }
         let (shown, rest) = clipped(text, self.extent());
         let mut lines = json::lines(theme, shown, &[]);
-        lines.extend(rest.map(|rest| Line::styled(self.note(rest), theme.style(Role::Faint))));
+        lines.extend(rest.map(|rest| theme.line(self.note(rest), Role::Faint)));
         let rows = lines
             .into_iter()
             .flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
@@ -296,7 +282,6 @@ impl Conversation<'_> {
     }
 }
 
-/// Components of a reward by name; empty without components.
 pub fn parts<'p>(
     theme: &Theme,
     parts: impl Iterator<Item = (&'p str, f64)>,
@@ -313,8 +298,7 @@ pub fn parts<'p>(
         width,
     )
     .into_iter();
-    rows.map(|row| Line::styled(row, theme.style(Role::Faint)))
-        .collect()
+    rows.map(|row| theme.line(row, Role::Faint)).collect()
 }
 
 /// The request that this one follows, unless it is the previous one.
@@ -328,7 +312,6 @@ fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
     }
 }
 
-/// The beginning of a text, and the number of omitted bytes.
 fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
     let start = &text[..text.floor_char_boundary(extent.bytes)];
     let lines = start

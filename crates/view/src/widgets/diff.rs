@@ -24,7 +24,6 @@ pub struct Row {
     pub kind: Kind,
     /// The line in the first answer.
     pub before: Option<String>,
-    /// The line in the second answer.
     pub after: Option<String>,
 }
 
@@ -267,7 +266,7 @@ pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'stat
             let mut spans = left.get(index).cloned().unwrap_or_default();
             let used: usize = spans.iter().map(|span| span.content.width()).sum();
             spans.push(Span::raw(" ".repeat(half.saturating_sub(used))));
-            spans.push(Span::styled(format!(" {mark} "), theme.style(role)));
+            spans.push(theme.span(format!(" {mark} "), role));
             spans.extend(right.get(index).cloned().unwrap_or_default());
             lines.push(Line::from(spans));
         }
@@ -278,9 +277,9 @@ pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'stat
 pub fn headings(theme: &Theme, before: &str, after: &str, width: usize) -> Line<'static> {
     let half = width.saturating_sub(3) / 2;
     Line::from(vec![
-        Span::styled(padded(before, half, false), theme.style(Role::Base)),
+        theme.span(padded(before, half, false), Role::Base),
         Span::raw("   "),
-        Span::styled(padded(after, half, false), theme.style(Role::Trained)),
+        theme.span(padded(after, half, false), Role::Trained),
     ])
 }
 
@@ -302,7 +301,7 @@ fn marked(
         } else {
             "  ".to_owned()
         };
-        Line::from([vec![Span::styled(mark, theme.style(role))], spans].concat())
+        Line::from([vec![theme.span(mark, role)], spans].concat())
     };
     pieces.into_iter().enumerate().map(with_mark).collect()
 }
@@ -328,7 +327,6 @@ fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec
     pieces.collect()
 }
 
-/// Spans broken to a width, at any character.
 fn broken(spans: &[Span<'static>], width: usize) -> Vec<Vec<Span<'static>>> {
     let mut rows = vec![Vec::new()];
     let mut used = 0;

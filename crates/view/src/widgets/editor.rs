@@ -11,7 +11,6 @@ use ratatui_textarea::{CursorMove, TextArea};
 use wrap::ScreenRow;
 pub use wrap::Window;
 
-/// Maximum number of edits that can be undone.
 const MAX_EDITS: usize = 20_000;
 /// Spaces per indentation level.
 const INDENT: usize = 2;
@@ -30,12 +29,9 @@ pub enum Effect {
 /// Consecutive edits of the same kind are one undo step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Letters of a word.
     Word,
     Blank,
-    /// Deleted letters.
     Erase,
-    /// Always a separate step.
     Single,
 }
 
@@ -83,7 +79,6 @@ impl Editor {
         }
     }
 
-    /// The whole text, with the line ending of the loaded text.
     pub fn text(&self) -> String {
         self.area.lines().join(self.line_end)
     }
@@ -96,7 +91,6 @@ impl Editor {
         self.is_json
     }
 
-    /// Row and column of the cursor.
     pub fn cursor(&self) -> (usize, usize) {
         let cursor = self.area.cursor();
         (cursor.0, cursor.1)
@@ -113,7 +107,6 @@ impl Editor {
         self.last = None;
     }
 
-    /// Replaces the whole text as one undo step.
     pub fn replace(&mut self, text: &str) {
         if self.text() == text {
             return;
@@ -302,7 +295,6 @@ impl Editor {
         self.paste(text);
     }
 
-    /// Undoes the last step.
     pub fn undo(&mut self) -> bool {
         let Some(edits) = self.done.pop() else {
             return false;
@@ -313,7 +305,6 @@ impl Editor {
         undone > 0
     }
 
-    /// Redoes the last undone step.
     pub fn redo(&mut self) -> bool {
         let Some(edits) = self.undone.pop() else {
             return false;
@@ -343,7 +334,6 @@ impl Editor {
         Some(text)
     }
 
-    /// The selected range, if any.
     pub fn selection(&self) -> Option<((usize, usize), (usize, usize))> {
         self.area.selection_range().filter(|(from, to)| from != to)
     }
@@ -390,7 +380,6 @@ impl Editor {
             .any(|line| !search::matches(line, query).is_empty())
     }
 
-    /// The search text; empty without a search.
     pub fn query(&self) -> &str {
         &self.query
     }

@@ -18,7 +18,6 @@ pub struct Field {
 }
 
 impl Field {
-    /// A field with a text, the cursor at its end.
     pub fn new(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -27,7 +26,6 @@ impl Field {
         }
     }
 
-    /// A field with a text that is selected.
     pub fn selected(text: &str) -> Self {
         Self {
             is_selected: true,
@@ -139,7 +137,6 @@ impl Field {
         words.next_back().map_or(0, |(start, _)| start)
     }
 
-    /// The line as drawn in a width of columns; `focused` shows the cursor.
     pub fn line(&self, theme: &Theme, columns: usize, focused: bool) -> Line<'static> {
         let room = columns.saturating_sub(1).max(1);
         // Scrolls so that the text before the cursor just fits. Measures only what is drawn, as the text may be long.

@@ -1,13 +1,12 @@
 //! The filter of a list: a text field above it that `/` opens.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::field::Field;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// A text field of one line.
 pub trait TextField {
     /// Handles a key; returns whether the text changed.
     fn key(&mut self, event: KeyEvent) -> bool;
@@ -37,7 +36,6 @@ impl TextField for Filter {
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     field: Field,
-    /// Whether the field has the keys.
     pub is_typing: bool,
 }
 
@@ -54,12 +52,10 @@ impl Filter {
         self.field.text()
     }
 
-    /// The field, while it has the keys.
     pub fn typed(&mut self) -> Option<&mut dyn TextField> {
         if self.is_typing { Some(self) } else { None }
     }
 
-    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.is_typing || !self.text().is_empty()
     }
@@ -73,7 +69,6 @@ impl Filter {
         self.field.key(event)
     }
 
-    /// Handles pasted text; false if the filter does not have the keys.
     pub fn paste(&mut self, text: &str) -> bool {
         if self.is_typing {
             self.field.paste(text);
@@ -85,8 +80,7 @@ impl Filter {
         let mut line = self
             .field
             .line(theme, columns.saturating_sub(2), self.is_typing);
-        line.spans
-            .insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        line.spans.insert(0, theme.span("/ ", Role::Key));
         line
     }
 }

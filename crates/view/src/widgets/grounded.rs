@@ -32,9 +32,9 @@ pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
             )
         };
         Line::from(vec![
-            Span::styled("✓ ", theme.style(Role::Good)),
-            Span::styled(one_line(instance_path), theme.style(Role::JsonKey)),
-            Span::styled(format!("  prompt line {line}: "), theme.style(Role::Faint)),
+            theme.span("✓ ", Role::Good),
+            theme.span(one_line(instance_path), Role::JsonKey),
+            theme.span(format!("  prompt line {line}: "), Role::Faint),
             Span::raw(part(0, *start)),
             Span::styled(
                 part(*start, *length),

@@ -8,7 +8,6 @@ use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// A position in a text with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// 1-based.
@@ -49,15 +48,15 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
             Some(fault) => {
                 let before: String = shown.chars().take(fault - column).collect();
                 let at: String = shown.chars().skip(fault - column).collect();
-                spans.push(Span::styled(before, theme.style(role)));
+                spans.push(theme.span(before, role));
                 spans.push(Span::styled(at, faulty(theme, role)));
             }
-            None => spans.push(Span::styled(shown.into_owned(), theme.style(role))),
+            None => spans.push(theme.span(shown.into_owned(), role)),
         }
         column += length;
     }
     if faults.iter().any(|fault| *fault >= column) {
-        spans.push(Span::styled("◂", theme.style(Role::Fault)));
+        spans.push(theme.span("◂", Role::Fault));
     }
     Line::from(spans)
 }

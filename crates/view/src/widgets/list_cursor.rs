@@ -1,6 +1,5 @@
 //! The cursor of a list: its movements, and the first visible row.
 
-/// A movement in a list or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Motion {
     Down,
@@ -19,12 +18,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The row in a list of `length`; `None` if it is empty.
     pub fn at(self, length: usize) -> Option<usize> {
         length.checked_sub(1).map(|last| self.index.min(last))
     }
 
-    /// Moves by rows, clamped to the ends.
     pub fn go(&mut self, rows: isize, length: usize) {
         let last = length.saturating_sub(1);
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);

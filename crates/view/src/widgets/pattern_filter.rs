@@ -1,7 +1,7 @@
 //! A filter by a case-insensitive regular expression.
 
 use crossterm::event::KeyEvent;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use regex::{Regex, RegexBuilder};
 
 use super::filter::{Filter, TextField};
@@ -32,7 +32,6 @@ impl TextField for PatternFilter {
 }
 
 impl PatternFilter {
-    /// The field, while it has the keys.
     pub fn typed(&mut self) -> Option<&mut dyn TextField> {
         if self.is_typing() { Some(self) } else { None }
     }
@@ -45,12 +44,10 @@ impl PatternFilter {
         self.filter.is_typing
     }
 
-    /// Takes the keys.
     pub fn open(&mut self) {
         self.filter.is_typing = true;
     }
 
-    /// Returns the keys to the list.
     pub fn close(&mut self) {
         self.filter.is_typing = false;
     }
@@ -62,7 +59,6 @@ impl PatternFilter {
         is_shown
     }
 
-    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.filter.is_shown()
     }
@@ -76,7 +72,6 @@ impl PatternFilter {
         changed
     }
 
-    /// Handles pasted text; false if the filter does not have the keys.
     pub fn paste(&mut self, text: &str) -> bool {
         let is_taken = self.filter.paste(text);
         self.compile();
@@ -100,13 +95,13 @@ impl PatternFilter {
         let mut line = self
             .filter
             .line(theme, columns.saturating_sub(note.len()).max(columns / 2));
-        line.spans.push(Span::styled(
+        line.spans.push(theme.span(
             note,
-            theme.style(if self.is_literal {
+            if self.is_literal {
                 Role::Warning
             } else {
                 Role::Faint
-            }),
+            },
         ));
         line
     }

@@ -7,7 +7,6 @@ use crate::run::Series;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// One band; the first is at the bottom.
 #[derive(Debug)]
 pub struct Band<'a> {
     /// Its share at each step.
@@ -67,7 +66,7 @@ pub fn stack(
 fn span(theme: &Theme, text: String, role: Option<Role>) -> Span<'static> {
     role.map_or_else(
         || Span::raw(text.clone()),
-        |role| Span::styled(text.clone(), theme.style(role)),
+        |role| theme.span(text.clone(), role),
     )
 }
 

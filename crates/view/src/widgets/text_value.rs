@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-/// The text of a value with several lines.
 pub fn block(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| text.contains('\n'))
 }

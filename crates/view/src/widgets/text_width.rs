@@ -26,7 +26,6 @@ pub fn fitted(text: &str, width: usize) -> String {
     cut
 }
 
-/// A text truncated or padded to a column's width.
 pub fn padded(text: &str, width: usize, right: bool) -> String {
     let text = fitted(text, width);
     let blanks = " ".repeat(width.saturating_sub(text.width()));
@@ -87,7 +86,6 @@ fn fitting(text: &str, width: usize) -> usize {
     over.map_or(text.len(), |(at, _)| at)
 }
 
-/// The number of rows into which [`wrapped_line`] wraps a line.
 pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
     if line.width() <= columns.max(1) {
         1

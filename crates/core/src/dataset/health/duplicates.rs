@@ -15,7 +15,6 @@ pub(super) struct Repeat {
     pub(super) set: PromptSet,
     pub(super) line: usize,
     pub(super) likeness: f64,
-    /// Character by character.
     pub(super) exact: bool,
 }
 
@@ -25,7 +24,6 @@ pub(super) struct Duplicates {
     /// Hash of a prompt -> row number.
     exact: HashMap<u64, u32>,
     near: NearIndex,
-    /// Line by row number.
     lines: Vec<u32>,
     /// First row number of each set.
     starts: Vec<(usize, PromptSet)>,
@@ -41,17 +39,14 @@ impl Duplicates {
         }
     }
 
-    /// Begins a set.
     pub(super) fn begin(&mut self, set: PromptSet) {
         self.starts.push((self.lines.len(), set));
     }
 
-    /// Whether no further row is compared.
     pub(super) fn is_full(&self) -> bool {
         self.lines.len() >= MAX_ROWS
     }
 
-    /// Adds a row; returns the earlier row that it repeats.
     pub(super) fn insert(&mut self, row: &PromptRow) -> Option<Repeat> {
         if self.is_full() {
             return None;

@@ -25,10 +25,8 @@ pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, Strin
 /// Prompt length in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
-/// Checks that need the scorer and the tokenizer.
 #[derive(Default)]
 pub struct Checks<'a> {
-    /// Name of the definition file in messages.
     pub definition: &'a str,
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
     pub count_tokens: Option<&'a CountTokens<'a>>,
@@ -45,7 +43,6 @@ impl std::fmt::Debug for Checks<'_> {
     }
 }
 
-/// Checks every set of the task. Errors only if a file cannot be opened.
 pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     let mut health = Health::default();
     let mut duplicates = Duplicates::new();
@@ -90,7 +87,6 @@ pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetErr
     Ok(health)
 }
 
-/// One pass over one set.
 struct Pass<'a> {
     task: &'a TaskFiles,
     checks: &'a Checks<'a>,

@@ -24,29 +24,22 @@ pub enum FindingKind {
     /// Not a prompt row.
     BadLine,
     EmptySet,
-    /// An id that an earlier row has.
     DuplicateId,
     /// No user turn.
     NoUserTurn,
-    /// A prompt also in another set.
     Leak,
     /// `expected` is not valid by the task's definition.
     ExpectedInvalid,
-    /// The prompt leaves no room for an answer.
     TooLong,
     Secret,
-    /// A prompt twice in its set.
     Duplicate,
-    /// A prompt nearly like one of another set.
     NearLeak,
-    /// A prompt nearly like another of its set.
     NearDuplicate,
     /// More rows than are compared.
     NotCompared,
 }
 
 impl FindingKind {
-    /// Title in lists.
     pub fn title(self) -> &'static str {
         match self {
             Self::BadLine => "bad line",
@@ -78,11 +71,9 @@ impl FindingKind {
 pub struct Finding {
     pub kind: FindingKind,
     pub level: Level,
-    /// Path as shown to the user.
     pub file: String,
     /// 1-based; `None`: the whole file.
     pub line: Option<usize>,
-    /// Problem, value and remedy.
     pub message: String,
 }
 
@@ -94,23 +85,17 @@ pub struct Group {
     pub class: &'static str,
     pub level: Level,
     pub count: usize,
-    /// The first finding.
     pub example: String,
-    /// Set and line of findings with a line.
     #[serde(skip)]
     pub rows: Vec<(PromptSet, u32)>,
 }
 
-/// Findings and counts of one set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
     pub set: &'static str,
-    /// Path as shown to the user.
     pub file: String,
-    /// Valid rows.
     pub rows: usize,
-    /// Rows by tag.
     pub tags: BTreeMap<String, usize>,
     /// Min, mean and max prompt length in tokens, with a tokenizer.
     pub prompt_tokens: Option<(usize, f64, usize)>,
@@ -118,7 +103,6 @@ pub struct SetHealth {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    /// Path as shown to the user.
     pub(super) file: &'a str,
     pub(super) set: Option<PromptSet>,
     /// 1-based; `None`: the whole file.
@@ -127,9 +111,7 @@ pub(super) struct Place<'a> {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// Train, eval, test.
     pub sets: Vec<SetHealth>,
-    /// Findings by kind.
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
@@ -140,7 +122,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Number of findings.
     pub fn count(&self, level: Level) -> usize {
         self.counts
             .iter()
@@ -159,7 +140,6 @@ impl Health {
         self.add_to_class(kind, "", place, message);
     }
 
-    /// [`Self::add`] for one class of a kind.
     pub(super) fn add_to_class(
         &mut self,
         kind: FindingKind,

@@ -139,7 +139,6 @@ pub(super) fn type_problem(
     })
 }
 
-/// Names of a value's type, narrowest first.
 fn types_of_value(value: &Value) -> &'static [&'static str] {
     if let Some(number) = marked_number(value) {
         return match number.is_integer() {
@@ -190,7 +189,6 @@ impl ColumnType {
         }
     }
 
-    /// The narrowest common type.
     pub(super) fn schema(self) -> Value {
         let narrowest = TYPES
             .into_iter()

@@ -23,7 +23,6 @@ pub(super) fn turns(value: &Value) -> Result<Vec<Message>, String> {
     turns.iter().map(read).collect()
 }
 
-/// Whether calls of the model follow the last message of the user.
 pub(super) fn has_calls(turns: &[Message]) -> bool {
     let mut after = turns.iter().rev().take_while(|turn| turn.role != "user");
     after.any(|turn| !turn.tool_calls().is_empty())
@@ -77,7 +76,6 @@ pub(super) fn turn(value: &Value) -> Option<Message> {
     })
 }
 
-/// Texts between the tags.
 fn tagged<'t>(text: &'t str, [open, close]: [&str; 2]) -> Vec<&'t str> {
     let parts = text.split(open).skip(1);
     let inner = parts.map(|part| {

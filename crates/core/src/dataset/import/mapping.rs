@@ -71,7 +71,6 @@ pub struct MappingText {
 }
 
 impl MappingText {
-    /// Parts with names.
     pub fn parts(&self) -> [(&'static str, &str); 5] {
         let texts = [
             &self.prompt,
@@ -153,7 +152,6 @@ impl MappingText {
         }
     }
 
-    /// Parts that use a column.
     pub fn parts_of(&self, column: &str) -> Vec<&'static str> {
         let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
         let takes = |text: &str| match is_template(text) {
@@ -193,14 +191,12 @@ impl MappingText {
 #[derive(Debug)]
 enum Source {
     Column(String),
-    /// Name of a template in the environment.
     Template(&'static str),
 }
 
 #[derive(Debug)]
 enum Expected {
     None,
-    /// A column of JSON.
     Column(String),
     /// Field path and column.
     Fields(Vec<(Vec<String>, String)>),
@@ -216,9 +212,7 @@ pub(super) struct Mapping {
     id: Option<String>,
     tags: Vec<String>,
     templates: Environment<'static>,
-    /// Types of expected fields.
     schema: Value,
-    /// Whether the schema was given rather than inferred.
     has_schema: bool,
     is_typed: bool,
     /// Prefix of generated ids.
@@ -562,7 +556,6 @@ impl Mapping {
     }
 }
 
-/// Whether a part is a template rather than a column.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
@@ -612,7 +605,6 @@ fn path_of(field: &str) -> Vec<String> {
         .collect()
 }
 
-/// Schema of fields that are columns, by their cells.
 fn schema_of_fields(survey: &Survey, fields: &[(Vec<String>, String)]) -> Value {
     let mut schema = json!({});
     for (path, name) in fields {

@@ -21,13 +21,10 @@ use crate::task::PromptSet;
 use mapping::Mapping;
 use survey::Survey;
 
-/// Imported rows, and malformed records by line.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedRows {
-    /// The mapping with guessed parts.
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
-    /// Line and reason.
     pub problems: Vec<(usize, String)>,
 }
 
@@ -99,7 +96,6 @@ pub fn import(
     Ok(imported)
 }
 
-/// Guesses empty parts of the mapping from the first records.
 pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {
     // A guess ignores cell types.
     let records = records.iter().cloned().map(Ok);
@@ -135,7 +131,6 @@ pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
     }
 }
 
-/// Rows of a set, as written.
 pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 
 /// Splits rows into train, eval and test, rows with equal prompts into the same set. Depends only

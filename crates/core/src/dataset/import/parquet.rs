@@ -149,7 +149,6 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     ))
 }
 
-/// A row or struct with fields of these types.
 fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
     let value = |(index, (name, field)): (usize, (&String, &Field))| {
         let value = value(field, kinds.get(index).map(Arc::as_ref));
@@ -165,7 +164,6 @@ fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
         .map(Value::Object)
 }
 
-/// `kind`: type in the schema, if known.
 fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
     Ok(match field {
         Field::Null => Value::Null,
@@ -231,7 +229,6 @@ fn fields(kind: &Type) -> &[Arc<Type>] {
     }
 }
 
-/// A list's item type, in all nestings used by writers.
 fn item_type(kind: &Type) -> Option<&Type> {
     let info = kind.get_basic_info();
     if info.has_repetition() && info.repetition() == Repetition::REPEATED {
@@ -248,7 +245,6 @@ fn item_type(kind: &Type) -> Option<&Type> {
     }
 }
 
-/// Whether a time is an instant rather than local time.
 fn is_utc(kind: &Type) -> bool {
     let info = kind.get_basic_info();
     match info.logical_type_ref() {

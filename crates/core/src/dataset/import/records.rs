@@ -25,7 +25,6 @@ const DELIMITERS: [u8; 4] = *b",;\t|";
 pub enum Format {
     /// A header, then one record per line; cells separated by `,`, `;`, tab or `|`.
     Csv,
-    /// A list of objects.
     Json,
     /// One object per line.
     Jsonl,
@@ -35,7 +34,6 @@ pub enum Format {
 impl Format {
     pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
-    /// Determines the format by file extension.
     pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
@@ -174,7 +172,6 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     })
 }
 
-/// Lists columns in order of first appearance.
 pub fn columns(records: &[Record]) -> Vec<String> {
     let mut known = std::collections::HashSet::new();
     let keys = records.iter().flat_map(|record| record.fields.keys());
@@ -345,9 +342,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let names = reader.headers().cloned();
     let start = scan.borrow_mut().next_record();
     let names = match (names, start.unclosed) {
-        (_, Some(quote)) => {
-            return Ok(Box::new(std::iter::once(Err(quote.problem()))));
-        }
+        (_, Some(quote)) => return Ok(Box::new(std::iter::once(Err(quote.problem())))),
         (Ok(names), None) => names,
         (Err(error), None) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
     };
@@ -393,11 +388,9 @@ impl Quote {
     }
 }
 
-/// Start of a record.
 #[derive(Debug, Clone, Copy, Default)]
 struct RecordStart {
     line: usize,
-    /// The quote that swallows the following records.
     unclosed: Option<Quote>,
 }
 
@@ -498,7 +491,6 @@ impl QuoteScan {
         self.note(open);
     }
 
-    /// Start of the record that the reader returns next.
     fn next_record(&mut self) -> RecordStart {
         self.read = 0;
         self.begun.pop_front().unwrap_or(RecordStart {

@@ -10,7 +10,6 @@ use crate::dataset::error::DatasetError;
 use crate::exact_json;
 use crate::format::shortened;
 
-/// Records kept as a whole.
 const FIRST_RECORDS: usize = 20;
 /// Depth limit in objects, and limit of known fields.
 const MAX_DEPTH: usize = 4;
@@ -91,12 +90,10 @@ impl Survey {
         }
     }
 
-    /// Whether `name` is a column, or a field of an object in one.
     pub(super) fn has(&self, name: &str) -> bool {
         self.known.contains(name) || self.nested.contains(name)
     }
 
-    /// Suggestions for misspelled names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
     }
@@ -116,7 +113,6 @@ impl Survey {
         shown.join(", ")
     }
 
-    /// Inferred schema of a text column.
     pub(super) fn schema_of(&self, name: &str) -> Value {
         self.types.get(name).copied().unwrap_or_default().schema()
     }

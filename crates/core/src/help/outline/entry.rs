@@ -4,13 +4,11 @@ use crate::score::json::{self, Kind, Place, Places};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutlineEntry {
-    /// Nesting level.
     pub depth: usize,
     /// Name of a field, function, table or key, or a topic.
     pub name: String,
     /// `None` if the line is not a field.
     pub required: Option<bool>,
-    /// Type or accepted values.
     pub text: String,
     /// Line and column in the definition, from 1.
     pub place: Option<(usize, usize)>,

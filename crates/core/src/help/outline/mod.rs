@@ -13,7 +13,6 @@ use crate::score::{Grammar, ScoreKey, Task, score_keys};
 use crate::task::TASK_FILE;
 use entry::placed;
 
-/// Outlines the task's `definition_text`.
 pub fn outline(task: &Task) -> Vec<OutlineEntry> {
     let (text, formats_count) = (&task.definition_text, task.score.assert_formats);
     let first = [answer(task)].into_iter();

@@ -47,7 +47,6 @@ const SPOKEN: [&str; 29] = [
     "$ref",
 ];
 
-/// Whether a keyword constrains values in any draft.
 fn may_constrain(key: &str) -> bool {
     // A keyword that rejects a value in any draft does so in this one, or does not exist in it.
     Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))
@@ -85,7 +84,6 @@ pub(super) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     words.lines
 }
 
-/// A line without its text.
 struct Line {
     depth: usize,
     name: String,
@@ -97,7 +95,6 @@ struct Words<'a> {
     root: &'a Value,
     formats_count: bool,
     lines: Vec<Accepted>,
-    /// References being followed.
     open: Vec<&'a str>,
 }
 
@@ -188,7 +185,6 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Describes fields, items and alternatives of a value.
     fn inside(&mut self, keywords: &'a Map<String, Value>, at: &str, depth: usize) {
         let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);
@@ -439,7 +435,6 @@ fn object(keywords: &Map<String, Value>) -> Vec<String> {
     .collect()
 }
 
-/// `of 1 to 5 items`.
 fn amount(keywords: &Map<String, Value>, least: &str, most: &str, what: &str) -> Option<String> {
     let bound = |key: &str| keywords.get(key).and_then(Value::as_u64);
     Some(

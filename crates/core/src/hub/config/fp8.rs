@@ -6,10 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::hub::HubError;
 
-/// Supported quantizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantization {
-    /// Matrices in e4m3.
     Fp8(Fp8Scales),
     /// Experts in e2m1; 32 inputs share a power-of-two scale (OCP Microscaling 1.0). As in gpt-oss.
     Mxfp4,
@@ -81,7 +79,6 @@ impl Quantization {
 }
 
 impl Quantization {
-    /// Scales of fp8 matrices.
     pub fn fp8(self) -> Option<Fp8Scales> {
         match self {
             Self::Fp8(scales) => Some(scales),
@@ -118,7 +115,6 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
     }
 }
 
-/// Scales of `compressed-tensors`, or what is unsupported.
 fn compressed_tensors(quantization: &Value) -> Result<Fp8Scales, String> {
     let refused = |what: String| Err(format!("compressed-tensors, {what}"));
     let text = |value: &Value| {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
-use super::{HubError, ModelConfig, Reader, RopeScaling};
+use super::{HubError, ModelConfig, Reader, RopeScaling, add_missing};
 
 /// Defaults of transformers' `Gemma3TextConfig`, which Google's files omit.
 const DEFAULTS: [(&str, usize); 5] = [
@@ -21,9 +21,7 @@ const GLOBAL_THETA: f64 = 1e6;
 const LOCAL_THETA: f64 = 1e4;
 
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     keys.entry("tie_word_embeddings").or_insert(true.into());
     let activation = keys
         .remove("hidden_activation")
@@ -64,7 +62,6 @@ impl Reader<'_> {
         ))
     }
 
-    /// Rotary base and scaling of a layer type.
     pub(super) fn layer_rope(&self, layer_type: &str) -> Result<(f64, RopeScaling), HubError> {
         let is_local = layer_type == "sliding_attention";
         let (theta_key, default) = if is_local {
@@ -155,7 +152,6 @@ pub(super) fn layer_types(config: &ModelConfig) -> Vec<&'static str> {
     (0..config.num_hidden_layers).map(layer_type).collect()
 }
 
-/// Keys of `config.json` specific to this family.
 pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
     let options = &config.options;
     let scalar = options.query_scalar.unwrap_or(config.head_dim as f64);

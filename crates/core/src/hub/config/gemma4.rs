@@ -7,9 +7,8 @@ use super::options::{
     Activation, DecoderOptions, ExpertTensors, Experts, GlobalHeads, Scope, SharedLayers,
     SlidingWindow,
 };
-use super::{HubError, ModelConfig, Reader, RopeScaling};
+use super::{HubError, ModelConfig, Reader, RopeScaling, add_missing};
 
-/// Defaults of transformers' `Gemma4TextConfig`.
 const DEFAULTS: [(&str, usize); 10] = [
     ("vocab_size", 262_144),
     ("hidden_size", 2304),
@@ -23,13 +22,10 @@ const DEFAULTS: [(&str, usize); 10] = [
     ("hidden_size_per_layer_input", 256),
 ];
 const DEFAULT_GLOBAL_DIMENSION: usize = 512;
-/// One in this many layers is global.
 const DEFAULT_PATTERN: usize = 6;
 
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     let vocabulary = keys["vocab_size"].clone();
     keys.entry("vocab_size_per_layer_input")
         .or_insert(vocabulary);
@@ -201,7 +197,6 @@ impl Reader<'_> {
         }))
     }
 
-    /// Experts next to the dense block of every layer.
     fn beside_dense(&self) -> Result<Option<Experts>, HubError> {
         if !self.flag("enable_moe_block")? {
             return Ok(None);
@@ -240,7 +235,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     for key in [

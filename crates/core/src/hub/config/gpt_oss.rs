@@ -4,9 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::gemma3::layer_types;
 use super::options::{ClampedGate, DecoderOptions, ExpertTensors, Experts, Scope, SlidingWindow};
-use super::{HubError, ModelConfig, Reader};
+use super::{HubError, ModelConfig, Reader, add_missing};
 
-/// Defaults of transformers' `GptOssConfig`.
 const DEFAULTS: [(&str, usize); 7] = [
     ("num_attention_heads", 64),
     ("num_key_value_heads", 8),
@@ -28,9 +27,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     if let Some(count) = keys.remove("num_experts") {
         keys.insert("num_local_experts".to_owned(), count);
     }
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     keys.entry("attention_bias").or_insert(true.into());
     keys.entry("rms_norm_eps").or_insert(1e-5.into());
     if keys.get("rope_parameters").is_none_or(Value::is_null) {
@@ -80,7 +77,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     keys.remove("use_sliding_window");
     let Some(experts) = &config.options.experts else {

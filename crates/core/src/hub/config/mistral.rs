@@ -1,22 +1,15 @@
 //! Mistral's `config.json`, text-only or multimodal.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, Reader, RopeScaling};
 
-/// Defaults of transformers' `MistralConfig`.
-const DEFAULTS: [(&str, usize); 3] = [
+pub(super) const DEFAULTS: [(&str, usize); 3] = [
     ("num_key_value_heads", 8),
     ("max_position_embeddings", 131_072),
     ("sliding_window", 4096),
 ];
-
-pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
-}
 
 impl Reader<'_> {
     /// A window applies to every layer; one as long as the longest sequence has no effect.

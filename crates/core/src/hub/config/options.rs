@@ -26,16 +26,13 @@ impl Activation {
 /// The tokens that a layer's queries attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All previous tokens.
     Everything,
     /// A sliding window, with its own rotary wavelengths.
     Window,
 }
 
-/// Sliding-window layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
-    /// Tokens attended to, including the query's own.
     pub tokens: usize,
     /// One per layer.
     pub scopes: Vec<Scope>,
@@ -44,12 +41,10 @@ pub struct SlidingWindow {
     pub rope_scaling: RopeScaling,
 }
 
-/// Heads of global layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GlobalHeads {
     /// Number of key heads, and of value heads.
     pub key_value: usize,
-    /// Head dimension.
     pub dimension: usize,
     /// Values are the key projection's output; there is no `v_proj`.
     pub values_are_keys: bool,
@@ -63,10 +58,8 @@ pub struct SharedLayers {
     pub is_wide: bool,
 }
 
-/// Source of a layer's keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysValues {
-    /// Two projections.
     Own,
     /// One projection for both.
     AreKeys,
@@ -74,17 +67,14 @@ pub enum KeysValues {
     OfLayer(usize),
 }
 
-/// Key and value heads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerHeads {
-    /// Number of key heads, and of value heads.
     pub key_value: usize,
     /// Head dimension, also of queries.
     pub dimension: usize,
 }
 
 impl LayerHeads {
-    /// Width of a token's keys, and of its values.
     pub fn width(self) -> usize {
         self.key_value * self.dimension
     }
@@ -93,12 +83,10 @@ impl LayerHeads {
 /// Layers with the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatedDelta {
-    /// Number of key heads, and of query heads; divides the value heads.
     pub key_heads: usize,
     pub value_heads: usize,
     /// Dimension of a query or key head.
     pub key_dimension: usize,
-    /// Dimension of a value head.
     pub value_dimension: usize,
     /// Tokens seen by the causal convolution, including the current one.
     pub kernel: usize,
@@ -106,13 +94,10 @@ pub struct GatedDelta {
     pub layers: Vec<bool>,
 }
 
-/// Maximum head dimension of attention on a GPU.
 const GPU_HEAD_DIMENSION: usize = 512;
 
 impl GatedDelta {
-    /// Maximum head dimension on a GPU.
     pub const GPU_DIMENSION: usize = 128;
-    /// Maximum convolution width on a GPU.
     pub const GPU_KERNEL: usize = 8;
 
     /// Channels of the convolution: queries, keys and values.
@@ -120,7 +105,6 @@ impl GatedDelta {
         2 * self.key_heads * self.key_dimension + self.values()
     }
 
-    /// Width of a token's values.
     pub fn values(&self) -> usize {
         self.value_heads * self.value_dimension
     }
@@ -158,7 +142,6 @@ pub struct Experts {
     pub count: usize,
     /// Experts per token.
     pub active: usize,
-    /// Width of an expert.
     pub intermediate_size: usize,
     /// Whether a token's expert weights are normalised to sum 1.
     pub is_renormalised: bool,
@@ -173,17 +156,14 @@ pub struct Experts {
     pub is_beside_dense: bool,
 }
 
-/// How a layer mixes tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mixer<'a> {
     Attention(Scope),
     GatedDelta(&'a GatedDelta),
 }
 
-/// Options that differ between decoder families.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
-    /// Norms of query and key heads.
     pub has_head_norms: bool,
     /// Norms of value heads, without a weight.
     pub has_value_norms: bool,
@@ -192,7 +172,6 @@ pub struct DecoderOptions {
     /// Added to every norm's weight.
     pub norm_offset: f64,
     pub activation: Activation,
-    /// Scales embeddings.
     pub embedding_scale: f64,
     /// Attention scores are divided by its root; `None`: the head dimension.
     pub query_scalar: Option<f64>,
@@ -305,7 +284,6 @@ impl ModelConfig {
         }
     }
 
-    /// Head dimension in layers of a scope.
     pub fn head_dimension(&self, scope: Scope) -> usize {
         let global = self
             .options
@@ -314,7 +292,6 @@ impl ModelConfig {
         global.map_or(self.head_dim, |heads| heads.dimension)
     }
 
-    /// Source of a layer's keys and values.
     pub fn keys_values(&self, layer: usize) -> KeysValues {
         let scope = self.scope(layer);
         if let Some(shared) = self
@@ -397,7 +374,6 @@ impl ModelConfig {
 }
 
 impl Architecture {
-    /// Display name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3",

@@ -5,8 +5,7 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, GatedDelta, Mixer};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
-/// Defaults of transformers' `Qwen3_5TextConfig`.
-const DEFAULTS: [(&str, usize); 8] = [
+pub(super) const DEFAULTS: [(&str, usize); 8] = [
     ("num_attention_heads", 16),
     ("num_key_value_heads", 4),
     ("head_dim", 256),
@@ -19,12 +18,6 @@ const DEFAULTS: [(&str, usize); 8] = [
 /// One in this many layers is attention.
 const DEFAULT_INTERVAL: usize = 4;
 const DEFAULT_ROTARY_SHARE: f64 = 0.25;
-
-pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
-}
 
 impl Reader<'_> {
     pub(super) fn qwen3_5_options(&self) -> Result<DecoderOptions, HubError> {
@@ -72,7 +65,6 @@ impl Reader<'_> {
         })
     }
 
-    /// Head dimensions that are rotated.
     fn rotated(&self) -> Result<usize, HubError> {
         let key = "partial_rotary_factor";
         let nested = self
@@ -129,7 +121,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
     keys.remove("use_sliding_window");

@@ -3,9 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, ExpertTensors, Experts};
-use super::{HubError, ModelConfig, Reader, qwen3_5};
+use super::{HubError, ModelConfig, Reader, add_missing, qwen3_5};
 
-/// Defaults of transformers' `Qwen3_5MoeTextConfig`.
 const DEFAULTS: [(&str, usize); 5] = [
     ("num_key_value_heads", 2),
     ("num_experts", 256),
@@ -16,12 +15,10 @@ const DEFAULTS: [(&str, usize); 5] = [
 
 /// Adds defaults. No layer is dense, so the dense width is unused.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
     let shared = keys["shared_expert_intermediate_size"].clone();
     keys.entry("intermediate_size").or_insert(shared);
-    qwen3_5::add_defaults(keys);
+    add_missing(keys, &qwen3_5::DEFAULTS);
 }
 
 impl Reader<'_> {
@@ -45,7 +42,6 @@ impl Reader<'_> {
     }
 }
 
-/// Changes the keys of `config.json` specific to this family.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     qwen3_5::write_keys(config, keys);
     keys.remove("intermediate_size");

@@ -3,9 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, ExpertTensors, Experts};
-use super::{HubError, ModelConfig, Reader};
+use super::{HubError, ModelConfig, Reader, add_missing};
 
-/// Defaults of transformers' `Qwen3MoeConfig`.
 const DEFAULTS: [(&str, usize); 6] = [
     ("num_key_value_heads", 4),
     ("num_experts", 128),
@@ -20,9 +19,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     if let Some(count) = keys.remove("num_local_experts") {
         keys.insert("num_experts".to_owned(), count);
     }
-    for (key, default) in DEFAULTS {
-        keys.entry(key).or_insert(default.into());
-    }
+    add_missing(keys, &DEFAULTS);
 }
 
 impl Reader<'_> {
@@ -50,7 +47,6 @@ impl Reader<'_> {
         })
     }
 
-    /// Experts per layer, by key, and per token.
     pub(super) fn expert_counts(
         &self,
         key: &str,
@@ -92,7 +88,6 @@ impl Reader<'_> {
     }
 }
 
-/// Adds the keys that Qwen3's lacks.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let Some(experts) = &config.options.experts else {
         return;

@@ -109,7 +109,6 @@ impl RopeScaling {
 }
 
 impl ModelConfig {
-    /// Base and scaling in layers of a scope.
     pub(super) fn rope(&self, scope: Scope) -> (f64, RopeScaling) {
         match (scope, &self.options.window) {
             (Scope::Window, Some(window)) => (window.rope_theta, window.rope_scaling),

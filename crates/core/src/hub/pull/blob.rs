@@ -112,7 +112,6 @@ impl Hasher {
         }
     }
 
-    /// Hashes `from` to its end; `on_progress` gets the bytes hashed.
     fn read(&mut self, from: &mut File, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<()> {
         let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
         loop {
@@ -159,7 +158,10 @@ impl PartialDownload {
             .open(&path)
             .map_err(disk)?;
         if file.try_lock().is_err() {
-            return Err(PullError::Busy { path });
+            return Err(PullError::Other(format!(
+                "{} is being fetched by another process; wait for it, or end it",
+                path.display()
+            )));
         }
         let fresh = Hasher::new(listed);
         let mut hasher = fresh.clone();
@@ -200,11 +202,10 @@ impl PartialDownload {
                 Checksum::Sha256(_) => "SHA-256",
                 Checksum::GitBlob(_) => "git hash (SHA-1)",
             };
-            let problem = format!("its {kind} is {found}, the model's list says {expected}");
-            return Err(PullError::Damaged {
-                file: file.name.clone(),
-                problem,
-            });
+            return Err(PullError::Other(format!(
+                "{}: its {kind} is {found}, the model's list says {expected}; it was removed: run the same command again",
+                file.name
+            )));
         }
         let named = self
             .file
@@ -225,7 +226,6 @@ impl PartialDownload {
 
 /// Why an attempt ended early.
 enum AttemptError {
-    /// Retry from here.
     Broken(PullError),
     /// Retrying is useless.
     ForGood(PullError),
@@ -240,13 +240,7 @@ fn continue_at(
     partial: &mut PartialDownload,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<(), AttemptError> {
-    let broken = |problem: String| {
-        AttemptError::Broken(PullError::Network {
-            url: url.to_owned(),
-            problem,
-            hint: String::new(),
-        })
-    };
+    let broken = |problem| AttemptError::Broken(PullError::broken(url, problem));
     let response = client
         .get(url, partial.length)
         .map_err(AttemptError::Broken)?;

@@ -21,11 +21,15 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(settings: &PullSettings) -> Result<Self, PullError> {
         let endpoint = settings.endpoint.clone();
-        let origin = Origin::from_url(&endpoint).ok_or_else(|| PullError::Endpoint {
-            endpoint: endpoint.clone(),
+        let origin = Origin::from_url(&endpoint).ok_or_else(|| {
+            PullError::Other(format!(
+                "HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`"
+            ))
         })?;
         if !origin.is_encrypted() && !origin.is_loopback() && settings.token.is_some() {
-            return Err(PullError::TokenInClear { endpoint });
+            return Err(PullError::Other(format!(
+                "HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN"
+            )));
         }
         let certificates = settings.certificates.as_deref();
         let config = agent_config(&origin, certificates)
@@ -47,11 +51,7 @@ impl Client {
 
     /// GET of the bytes from `from` on. Follows redirects, sending the token only to the endpoint.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<http::Response<Body>, PullError> {
-        let broken = |problem: String| PullError::Network {
-            url: url.to_owned(),
-            problem,
-            hint: String::new(),
-        };
+        let broken = |problem| PullError::broken(url, problem);
         let mut place = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(&place);
@@ -80,7 +80,6 @@ impl Client {
         Err(broken(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// Error for a status other than success.
     pub(super) fn status_error(&self, url: &str, status: u16) -> PullError {
         let has_token = self.token.is_some();
         let remedy = match status {
@@ -95,11 +94,7 @@ impl Client {
             500..=599 => "the server has an internal error: try again later",
             _ => "check HF_ENDPOINT",
         };
-        PullError::Refused {
-            url: url.to_owned(),
-            status,
-            remedy: remedy.to_owned(),
-        }
+        PullError::Other(format!("{url}: the server answered {status}; {remedy}"))
     }
 }
 
@@ -114,7 +109,6 @@ fn redirect_target(place: &str, location: &str) -> Option<String> {
     }
 }
 
-/// Words a connection error.
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     let unreachable = matches!(
         error,
@@ -128,7 +122,7 @@ pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     PullError::Network {
         url: url.to_owned(),
         problem: problem_of(error),
-        hint: hint.to_owned(),
+        hint,
     }
 }
 

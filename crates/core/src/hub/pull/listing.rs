@@ -40,7 +40,6 @@ pub(super) struct RemoteFile {
     pub(super) checksum: Checksum,
 }
 
-/// Files of a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     name: String,
@@ -63,11 +62,7 @@ impl Listing {
             return Err(client.status_error(&url, response.status().as_u16()));
         }
         let mut text = String::new();
-        let broken = |error: std::io::Error| PullError::Network {
-            url: url.clone(),
-            problem: words(&error),
-            hint: String::new(),
-        };
+        let broken = |error: std::io::Error| PullError::broken(&url, words(&error));
         StallGuard::new(response.into_body().into_reader(), settings)
             .take(MAX_BYTES)
             .read_to_string(&mut text)

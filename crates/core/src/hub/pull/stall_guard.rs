@@ -45,7 +45,6 @@ impl<R: Read> Read for StallGuard<R> {
     }
 }
 
-/// Why a body ended early.
 pub(super) fn words(error: &Error) -> String {
     match error
         .get_ref()

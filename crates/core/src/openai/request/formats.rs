@@ -11,7 +11,6 @@ const STRUCTURED: &str = "structured_outputs";
 const GUIDED: &str = "guided_json";
 
 impl Fields<'_> {
-    /// Returns the format and the field that set it.
     pub(super) fn response_format(&self) -> Result<(ResponseFormat, &'static str), ApiError> {
         const NAME: &str = "response_format";
         let guided = match self.get(GUIDED) {
@@ -76,7 +75,6 @@ impl Fields<'_> {
     }
 }
 
-/// A JSON Schema, as an object or as text.
 fn schema(name: &str, value: &Json) -> Result<Json, ApiError> {
     let parsed = match value {
         Json::String(text) => serde_json::from_str(text).unwrap_or_default(),

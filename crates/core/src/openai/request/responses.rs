@@ -332,7 +332,6 @@ impl Turns {
     }
 }
 
-/// A text, or its parts joined.
 fn text_of(at: &str, content: Option<&Json>) -> Result<String, ApiError> {
     let part = |part: &Json| {
         let is_text = ["input_text", "output_text", "reasoning_text", "text"]

@@ -12,7 +12,6 @@ pub struct TokenizeRequest {
     pub prompt: Prompt,
     /// Such as BOS; as in vLLM for texts, not for rendered chats.
     pub add_special_tokens: bool,
-    /// Whether to return tokens as the vocabulary spells them.
     pub token_texts: bool,
 }
 
@@ -29,8 +28,6 @@ const CHAT_NAMES: [&str; 7] = [
 ];
 
 impl TokenizeRequest {
-    /// # Errors
-    /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let body = object(body)?;
         let fields = Fields::of(&body);

@@ -105,7 +105,6 @@ fn named(function: &Json) -> Option<String> {
     name.as_str().map(str::to_owned)
 }
 
-/// Whether a call is required, and the allowed functions.
 fn allowed_tools(choice: &Json) -> Result<(ToolChoice, Vec<String>), ApiError> {
     let expected = || {
         wrong(

@@ -1,4 +1,4 @@
-//! What is said of a run that does not fit: what takes most, and which changes would make it fit.
+//! The message for a run that does not fit: the largest parts, and changes that would make it fit.
 
 use super::super::memory::{Memory, MemoryPart, Phase};
 use super::GpuMemory;
@@ -33,7 +33,6 @@ fn completion_that_fits(
     (fitting > 0).then_some(fitting)
 }
 
-/// `fits`: whether other settings would.
 pub(super) fn refusal(
     config: &TrainConfig,
     memory: &Memory,

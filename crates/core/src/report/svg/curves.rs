@@ -1,4 +1,4 @@
-//! Charts of several runs as one SVG file that stands alone.
+//! Charts of several runs as one self-contained SVG file.
 
 use std::fmt::Write;
 
@@ -9,7 +9,6 @@ use crate::secrets::{redact, visible};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curve {
     pub label: String,
-    /// By step.
     pub points: Vec<(u64, f64)>,
     /// Below and above each of `points`.
     pub band: Vec<(f64, f64)>,

@@ -24,7 +24,6 @@ pub(in crate::report) struct Bar {
 /// The upper ends of an axis that has four round parts.
 const AXIS_TOPS: [f64; 5] = [0.04, 0.08, 0.2, 0.4, 1.0];
 
-/// The height of a row of the legend.
 const ROW: f64 = 16.0;
 
 /// The chart as an `svg` element, with a legend below that has one entry per part.

@@ -34,7 +34,6 @@ impl AcceptedFiles {
         }
     }
 
-    /// Writes a request to disk and returns the name of its file.
     pub(super) fn write(&self, mut control: Control) -> Result<String, RunError> {
         // Names sort in the order of acceptance and are unique across workers.
         let number = self.written.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +113,6 @@ pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunErro
     log.sync()
 }
 
-/// Appends a request to the log, and the note of an `annotate`.
 fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
     let text = control
         .arguments

@@ -23,7 +23,6 @@ use crate::run::slurm::cancel_job;
 use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::storage::pulled::Pulled;
 
-/// Timeout for a live worker to accept a request.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Polling interval for answers on file systems without notifications.
 const LOOK: Duration = Duration::from_millis(50);
@@ -132,7 +131,6 @@ pub fn ask(
     }
 }
 
-/// `standing`: how the run ended.
 fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
     let is_finished = State::observe(run).is_some_and(|state| state.status == Status::Finished);
     let standing = if is_finished {
@@ -148,9 +146,6 @@ fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
 
 /// Requests a stop. If the worker does not answer or its disk is full, cancels its Slurm job, or
 /// else signals it; without a worker, cancels the job that the run waits for.
-///
-/// # Errors
-/// Same as [`ask`] and [`signal_worker`]; Slurm's message.
 pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
         Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),

@@ -1,6 +1,6 @@
 //! Handles requests: refuses malformed ones, answers `status` at once, queues the rest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
 use crate::facts::Status;
 use crate::format::counted;
+use crate::locking::lock;
 use crate::run::process::worker_state::StateWriter;
 use crate::run::storage::folder::user_name;
 
@@ -40,7 +41,7 @@ impl RequestHandler {
         }
         // Held until `accepted` is sent, so that it precedes the answers of the loop.
         let gate = Arc::new(Mutex::new(()));
-        let locked = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = lock(&gate);
         match self.controls.push(
             verb.clone(),
             user_id,
@@ -78,7 +79,7 @@ impl RequestHandler {
 
 fn behind(gate: Arc<Mutex<()>>, reply: ReplyFn) -> ReplyFn {
     Arc::new(move |answer: &Answer| {
-        let _open = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _open = lock(&gate);
         reply(answer);
     })
 }

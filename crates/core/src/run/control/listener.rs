@@ -81,7 +81,6 @@ impl RequestListener {
         })
     }
 
-    /// Problems found at the start, for the log.
     pub(in crate::run) fn notes(&self) -> &[String] {
         &self.notes
     }

@@ -7,13 +7,11 @@ use serde_json::{Map, Value};
 
 use super::verb::Verb;
 
-/// Within the run's folder.
 pub(super) const FOLDER: &str = "control";
 
 pub(super) const REQUEST: &str = ".request.json";
 pub(super) const ANSWERS: &str = ".answers.jsonl";
 
-/// In bytes.
 pub(super) const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 pub(super) const PROTOCOL_VERSION: u64 = 1;
@@ -112,7 +110,6 @@ impl Answer {
         }
     }
 
-    /// One of several results, such as a completion.
     pub fn part(result: Value) -> Self {
         Self {
             stage: Stage::Part,

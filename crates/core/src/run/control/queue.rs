@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::accepted_files::AcceptedFiles;
 use super::protocol::Answer;
 use super::verb::Verb;
+use crate::locking::lock;
 use crate::run::record::events;
 
 const MAX_WAITING_REQUESTS: usize = 256;
@@ -40,7 +41,6 @@ pub struct AcceptedRequest {
 }
 
 impl AcceptedRequest {
-    /// The event to record. `step`: the first step to which it applies.
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
         events::Control {
@@ -106,7 +106,6 @@ impl RequestQueue {
         let _ = self.0.last_step.set(step);
     }
 
-    /// Whether [`Self::stop_after`] ends the run after `step`.
     pub fn stops_after(&self, step: u64) -> bool {
         self.0.last_step.get().is_some_and(|last| step >= *last)
     }
@@ -119,11 +118,7 @@ impl RequestQueue {
 
     /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         let mut queue = self.queue();
         queue.closed = true;
         queue.waiting.drain(..).collect()
@@ -133,11 +128,7 @@ impl RequestQueue {
     /// requests accepted meanwhile apply to the step after it. Returns false and changes nothing if
     /// a request already waits, since it was promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         let mut queue = self.queue();
         if queue.waiting.is_empty() {
             queue.computes_until = Some(step);
@@ -149,7 +140,6 @@ impl RequestQueue {
         self.queue().paused
     }
 
-    /// Removes the file of a request that is in the log.
     pub fn recorded(&self, accepted: &AcceptedRequest) {
         if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
             spool.remove(&accepted.request);
@@ -203,7 +193,6 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Whether a signal requested the stop.
     pub(in crate::run) fn is_signalled(&self) -> bool {
         self.0.interrupted.load(Ordering::Relaxed)
     }
@@ -244,11 +233,7 @@ impl RequestQueue {
         user_id: u32,
         reply: ReplyFn,
     ) -> Result<Option<u64>, String> {
-        let _one_at_a_time = self
-            .0
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.accepting);
         self.queue().refusal(&verb).map_or(Ok(()), Err)?;
         let mut accepted = AcceptedRequest {
             id: 0,
@@ -299,7 +284,6 @@ impl RequestQueue {
         self.queue().waiting.len()
     }
 
-    /// Refuses further requests and all unanswered ones.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();
@@ -339,7 +323,7 @@ impl RequestQueue {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Every change is atomic under the lock, so a panicked thread leaves a valid queue.
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.queue)
     }
 }
 

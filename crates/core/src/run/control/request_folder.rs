@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::OFlags;
 
@@ -13,6 +13,7 @@ use super::protocol::{
     ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id,
 };
 use super::queue::ReplyFn;
+use crate::locking::lock;
 use crate::run::error::RunError;
 use crate::run::storage::folder::{FolderWatch, private_folder, user_id, user_name};
 
@@ -23,7 +24,6 @@ pub(super) struct RequestFolder {
 }
 
 impl RequestFolder {
-    /// Creates the folder. While it is not private, requests in it are ignored.
     pub(super) fn open(run: &Path) -> (Self, Result<(), RunError>) {
         let folder = run.join(FOLDER);
         let private = private_folder(&folder).map(|_| remove_stale(&folder, &run.join("lock")));
@@ -137,7 +137,7 @@ fn reply(path: PathBuf, id: &str) -> ReplyFn {
             return;
         };
         line.push(b'\n');
-        let mut is_first = is_first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_first = lock(&is_first);
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = OpenOptions::new()
             .append(true)

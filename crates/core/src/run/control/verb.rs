@@ -32,7 +32,6 @@ pub enum Verb {
     Sample(Sample),
     /// Stops after the current step, unless `now`.
     Stop {
-        /// Stops at once and discards the current step.
         now: bool,
     },
     Annotate {
@@ -78,7 +77,6 @@ pub struct SampledCompletion {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub text: String,
-    /// Completion tokens, including the stop token.
     pub token_ids: Vec<u32>,
     /// Log-probs under the sampling distribution, nats.
     pub log_probs: Vec<f32>,
@@ -148,7 +146,6 @@ impl Verb {
         changes(&arguments).map(|changes| Self::Set { changes })
     }
 
-    /// The name in requests and events.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -163,7 +160,6 @@ impl Verb {
         }
     }
 
-    /// The inverse of [`Self::parse`].
     pub fn arguments(&self) -> BTreeMap<String, Value> {
         let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
         match self {
@@ -206,7 +202,6 @@ impl Verb {
         }
     }
 
-    /// Whether a client waits for the result.
     pub fn is_work(&self) -> bool {
         matches!(self, Self::Checkpoint | Self::Eval | Self::Sample(_))
     }

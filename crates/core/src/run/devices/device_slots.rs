@@ -36,7 +36,6 @@ pub enum Device {
 }
 
 impl Device {
-    /// Display name.
     pub fn described(&self) -> String {
         match self {
             Self::Cpu => "CPU".to_owned(),
@@ -52,7 +51,6 @@ impl Device {
         }
     }
 
-    /// File name prefix.
     fn name(&self) -> String {
         match self {
             Self::Cpu => "cpu".to_owned(),
@@ -71,7 +69,6 @@ pub struct Holder {
     /// Process id on this host; `None` if not recorded.
     pub process: Option<u32>,
     pub user: String,
-    /// Local time of day.
     pub since: String,
 }
 
@@ -88,12 +85,10 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The device with the shortest queue, if several would do.
     pub device: Device,
-    /// Number of devices that the run needs.
     pub count: usize,
     /// Number of earlier runs, excluding the one that holds the device.
     pub ahead: usize,
@@ -102,7 +97,6 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Describes the wait in a sentence.
     pub fn described(&self) -> String {
         let device = match self.count {
             0 | 1 => self.device.described(),
@@ -130,9 +124,6 @@ impl Slot {
     /// Waits until `count` of `devices` are free at once. `folder` has the locks, which all runs of
     /// this host must share ([`slots_folder`]). `on_wait` gets the position at every check and may
     /// give up, which returns `None`.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the problem with the folder.
     pub fn wait(
         folder: &Path,
         devices: &[Device],
@@ -178,7 +169,6 @@ impl Slot {
         }
     }
 
-    /// Records the holder in the locks.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
         let holder = Holder {
@@ -209,7 +199,6 @@ impl Slot {
         &self.devices
     }
 
-    /// Whether another run waits for one of the devices.
     pub fn is_wanted(&self) -> bool {
         self.devices
             .iter()
@@ -218,9 +207,6 @@ impl Slot {
 }
 
 /// `$GRPO_TUI_SLOTS`, or else a folder shared by all users of this host.
-///
-/// # Errors
-/// [`RunError`] naming the folder that could not be created or used.
 pub fn slots_folder() -> Result<PathBuf, RunError> {
     if let Some(folder) = std::env::var_os(SLOTS).map(PathBuf::from) {
         make_shared(&folder)?;
@@ -234,7 +220,6 @@ pub fn slots_folder() -> Result<PathBuf, RunError> {
     make_shared(&temporary).map(|()| temporary)
 }
 
-/// Who holds a device; `None` if it is free.
 pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     let lock = open_shared(&folder.join(format!("{}.lock", device.name()))).ok()?;
     if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
@@ -250,7 +235,6 @@ pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     Some(holder)
 }
 
-/// Number of waiting runs.
 pub fn queue_length(folder: &Path, device: &Device) -> usize {
     tickets(folder, device).filter(|path| lives(path)).count()
 }
@@ -301,7 +285,6 @@ impl Ticket {
             .count()
     }
 
-    /// Locks the device; `None` if it is taken.
     fn lock(&self) -> Result<Option<File>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let lock = open_or_create(&self.folder, &path)?;

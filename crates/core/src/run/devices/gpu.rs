@@ -41,7 +41,6 @@ impl Gpu {
         Self::at(nvml, index as u32)
     }
 
-    /// The GPU with that UUID; `None` without NVML or such a GPU.
     pub fn by_uuid(expected: &str) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let index = (0..nvml.device_count().ok()?).find(|&index| uuid(&nvml, index) == expected)?;
@@ -64,7 +63,6 @@ impl Gpu {
         })
     }
 
-    /// The current condition, as far as the driver reports it.
     pub fn condition(&self) -> Device {
         let mut found = Device {
             device: format!("{} {}", self.name, self.uuid),

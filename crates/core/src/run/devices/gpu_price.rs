@@ -11,16 +11,13 @@ use crate::run::storage::durable::read_if_there;
 
 /// In `config.toml`.
 pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
-/// The valid prices, for messages.
 pub const GPU_PRICE_RULE: &str = "a number >= 0";
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Whether a number is a price, in any currency.
 pub fn is_price(price: f64) -> bool {
     price.is_finite() && price >= 0.0
 }
 
-/// A price in TOML; `None` for anything else.
 pub fn toml_price(value: &DeValue<'_>) -> Option<f64> {
     let number = match value {
         DeValue::Integer(number) => {
@@ -33,9 +30,6 @@ pub fn toml_price(value: &DeValue<'_>) -> Option<f64> {
 }
 
 /// The price of an hour of one GPU by the user's `config.toml`; `None` where the file or the key is missing.
-///
-/// # Errors
-/// [`RunError`] with file, line and value.
 pub fn configured_gpu_price() -> Result<Option<f64>, RunError> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui");
     folders.map_or(Ok(None), |folders| {

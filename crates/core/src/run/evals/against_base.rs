@@ -23,12 +23,10 @@ impl AgainstBase {
         })
     }
 
-    /// Whether valid or exact is significantly below the base's.
     pub fn is_below(&self) -> bool {
         self.valid.verdict() == Verdict::Worse || self.loses_exact()
     }
 
-    /// Whether exact match is significantly below the base's.
     pub fn loses_exact(&self) -> bool {
         self.exact
             .is_some_and(|exact| exact.verdict() == Verdict::Worse)

@@ -30,10 +30,6 @@ pub fn comments_path(folder: &Path) -> PathBuf {
     folder.join("evals/comments.json")
 }
 
-/// The comments of a run or a standalone eval, by set and prompt.
-///
-/// # Errors
-/// [`RunError`] naming the file.
 pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
     let path = comments_path(folder);
     let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {
@@ -47,9 +43,6 @@ pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
 }
 
 /// Replaces the comment on a prompt; an empty text removes it.
-///
-/// # Errors
-/// [`RunError`] naming the file, or what is wrong with the text or the run's folder.
 pub fn write_comment(folder: &Path, comment: Comment) -> Result<(), RunError> {
     let path = comments_path(folder);
     let comment = Comment {

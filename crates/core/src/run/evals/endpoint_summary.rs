@@ -74,7 +74,6 @@ impl EndpointSummary {
     }
 }
 
-/// The answers of a record, including those of an interrupted conversation.
 fn answers_of(record: &EvalRecord) -> Vec<Answer> {
     if !record.is_endpoint_error() && record.turns.is_empty() {
         let begun = record.call.as_ref().and_then(|call| call.begun);

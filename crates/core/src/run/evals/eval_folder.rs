@@ -17,7 +17,6 @@ use crate::run::storage::durable::{
 };
 use crate::run::storage::lock::RunLock;
 
-/// Written last.
 pub const RESULT_FILE: &str = "eval.json";
 
 /// The folder of an active eval, locked like a run's ([`RunLock::is_held`]).
@@ -82,10 +81,6 @@ impl EvalFolder {
         Ok((Self { path, _lock: lock }, earlier))
     }
 
-    /// Reads an earlier eval of a model.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn read(
         &self,
         set: &str,
@@ -97,34 +92,22 @@ impl EvalFolder {
         Ok((records, StoredTarget::read(&self.path, name).speed))
     }
 
-    /// Writes the records of a model.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
         let (set, name) = eval_names::record(&self.path, set, name)?;
         write_evals(&self.path.join(eval_file(0, &set, &name)), records)
     }
 
     /// Opens a model's answers; returns the lines that an interrupted eval left.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
         let (set, name) = eval_names::record(&self.path, set, name)?;
         AnswerLog::open(self.path.join(format!("answers-{set}-{name}.jsonl")))
     }
 
-    /// Writes the result, last.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn finish(&self, document: &Value) -> Result<(), RunError> {
         replace_json(&self.path.join(RESULT_FILE), document)
     }
 }
 
-/// Names the settings that differ from an earlier result.
 fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
     let (name, _) = settings
         .iter()
@@ -185,9 +168,6 @@ pub struct AnswerLog {
 
 impl AnswerLog {
     /// Opens or creates the file; also returns its intact lines.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn open(path: PathBuf) -> Result<(Self, Vec<String>), RunError> {
         let file = open_append(&path)?;
         seal(&file, &path)?;
@@ -201,15 +181,10 @@ impl AnswerLog {
     }
 
     /// Removes the file once its answers are in the eval's records.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn remove(&self) -> Result<(), RunError> {
         std::fs::remove_file(&self.path).map_err(RunError::io("remove", &self.path))
     }
 
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn append(&self, line: &str) -> Result<(), RunError> {
         let mut line = line.as_bytes().to_vec();
         files::seal_line(&mut line);

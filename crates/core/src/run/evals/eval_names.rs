@@ -12,7 +12,6 @@ use crate::run::storage::durable::replace_json;
 /// Absent from runs, whose names are the program's own, and from evals of older programs.
 const NAMES_FILE: &str = "evals/names.json";
 
-/// As the user named them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalName {
     pub set: String,
@@ -25,7 +24,6 @@ pub fn read_eval_names(folder: &Path) -> BTreeMap<String, EvalName> {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// The file that is recorded for an eval.
 pub fn recorded_file(folder: &Path, set: &str, target: &str) -> Option<PathBuf> {
     let is_it = |name: &EvalName| name.set == set && name.target == target;
     read_eval_names(folder)
@@ -62,7 +60,6 @@ pub(super) fn record(folder: &Path, set: &str, target: &str) -> Result<(String, 
     Ok((word(set), word(target)))
 }
 
-/// Makes a name safe for a file name.
 pub(super) fn word(name: &str) -> String {
     let name = Path::new(name).file_stem().map_or_else(
         || name.to_owned(),

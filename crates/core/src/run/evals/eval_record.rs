@@ -27,7 +27,6 @@ pub struct EvalRecord {
     pub tolerant: bool,
     /// Whether it equals the row's expected value; `None` if there is none.
     pub exact: Option<bool>,
-    /// The scorer's output.
     pub score: serde_json::Value,
     /// Completion tokens including the stop token; `None` if an endpoint did not report them.
     pub tokens: Option<usize>,
@@ -73,7 +72,6 @@ pub struct EndpointCall {
     pub logprobs: Option<LogProbs>,
 }
 
-/// One answer of a conversation.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalTurn {
@@ -81,7 +79,6 @@ pub struct EvalTurn {
     /// See [`EvalRecord::chain`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
-    /// See [`EvalRecord::call_seconds`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub call_seconds: Vec<f64>,
     pub tier: Tier,
@@ -135,12 +132,10 @@ impl EvalRecord {
         Ok(())
     }
 
-    /// Number of turns in the row.
     pub fn turn_count(&self) -> usize {
         self.turns.len().max(1) + self.unanswered
     }
 
-    /// Chains of all turns.
     pub fn chains(&self) -> impl Iterator<Item = &ToolChain> {
         self.chain
             .as_deref()
@@ -148,7 +143,6 @@ impl EvalRecord {
             .chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
     }
 
-    /// Texts of all answers.
     pub fn texts(&self) -> Vec<&str> {
         if self.turns.is_empty() {
             return vec![&self.completion];
@@ -159,7 +153,6 @@ impl EvalRecord {
             .collect()
     }
 
-    /// The row as the scorer sees it for each answer.
     pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
         let texts = self.texts();
         let scored = |turn: usize| {
@@ -192,7 +185,6 @@ impl EvalRecord {
         self.tier == Tier::Valid && self.unanswered == 0
     }
 
-    /// `None` if the completion has no failure.
     pub fn failure(&self) -> Option<FailureClass> {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }

@@ -11,7 +11,6 @@ use super::eval_record::EvalRecord;
 pub struct SpeedSummary {
     /// Sampling all completions, prefill included.
     pub seconds: f64,
-    /// Completion tokens per second.
     pub tokens_per_second: f64,
     /// `seconds` at the price of the GPU, in its currency; `None` without a price, and on a CPU.
     pub cost: Option<f64>,
@@ -57,7 +56,6 @@ impl SpeedSummary {
 }
 
 impl MaskCost {
-    /// Mean time of one mask.
     pub fn milliseconds(&self) -> f64 {
         1e3 * self.seconds / self.masks.max(1) as f64
     }

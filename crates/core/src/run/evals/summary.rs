@@ -21,7 +21,6 @@ use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prom
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
-    /// Number of scored completions.
     pub n: usize,
     /// Completions that the scorer failed on, which count nowhere else.
     #[serde(skip_serializing_if = "is_zero")]
@@ -43,7 +42,6 @@ pub struct EvalSummary {
     /// Share truncated at the token limit.
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// Number of completions with an expected value.
     pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per
     /// prompt. Boxed to keep events small.
@@ -69,16 +67,13 @@ pub struct EvalSummary {
     pub speed: Option<Box<SpeedSummary>>,
 }
 
-/// The single answers of conversations.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerSummary {
-    /// Number of answers.
     pub n: usize,
     /// Mean number of turns per conversation.
     pub mean_turns: f64,
     pub valid: f64,
-    /// 95% interval of `valid`, clustered by conversation.
     pub valid_interval: [f64; 2],
     /// Expected share of valid conversations if answers were independent: the mean of
     /// `valid ^ turns`.
@@ -135,7 +130,6 @@ impl AnswerSummary {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TagSummary {
-    /// Number of completions.
     pub n: usize,
     /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub valid: f64,
@@ -247,7 +241,6 @@ impl EvalSummary {
         }
     }
 
-    /// The number of completions in the denominator of a rate.
     pub fn rows_of(&self, name: &str) -> usize {
         if name == "exact" && self.with_expected > 0 {
             self.with_expected as usize
@@ -373,7 +366,6 @@ impl Comparison {
         Verdict::from_difference(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
     }
 
-    /// Number of prompts in both evals.
     pub fn pairs(&self) -> usize {
         self.fixed + self.broken + self.both + self.neither
     }
@@ -397,7 +389,6 @@ pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-/// The file of a run's answers during an eval.
 pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
 }
@@ -407,9 +398,6 @@ const LINES_BEFORE: &str = "xxh3_before";
 
 /// Writes an eval atomically. Each record has a checksum, and the last one also has that of all
 /// lines before it.
-///
-/// # Errors
-/// [`RunError::Io`] naming the file.
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
     for (index, record) in records.iter().enumerate() {
@@ -427,10 +415,6 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
     replace_file(path, &bytes)
 }
 
-/// Reads an eval and verifies its checksums, if it has any.
-///
-/// # Errors
-/// [`RunError`] with file and line.
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     let mut records = Vec::new();
     each_record(path, |line| {
@@ -440,7 +424,6 @@ pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
     Ok(records)
 }
 
-/// A readable eval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::run) struct Verified {
     pub(in crate::run) records: usize,
@@ -448,10 +431,6 @@ pub(in crate::run) struct Verified {
     pub(in crate::run) has_checksums: bool,
 }
 
-/// Verifies an eval.
-///
-/// # Errors
-/// Same as [`read_evals`].
 pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
     let mut records = 0;
     let has_checksums = each_record(path, |line| {

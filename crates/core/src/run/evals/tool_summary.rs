@@ -26,7 +26,6 @@ pub struct ToolSummary {
     pub mean_reply_tokens: f64,
     /// Shares of turns by the reason for their end.
     pub ends: BTreeMap<String, f64>,
-    /// Number of turns.
     pub turns: usize,
     /// Number of conversations by number of calls, ascending; empty in evals of older programs.
     pub calls: Vec<CallCount>,
@@ -45,13 +44,10 @@ pub struct CallCount {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValidCalls {
-    /// Number of calls.
     pub n: usize,
-    /// Share of valid calls, p.
     pub valid: f64,
     /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
-    /// Rates by number of calls, ascending.
     pub chains: Vec<ChainRate>,
 }
 
@@ -64,7 +60,6 @@ pub struct ChainRate {
     pub n: usize,
     /// Share of these conversations whose first `k` calls are all valid.
     pub valid: f64,
-    /// 95% interval of `valid`, clustered by prompt.
     pub interval: [f64; 2],
 }
 

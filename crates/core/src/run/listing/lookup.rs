@@ -19,7 +19,6 @@ pub enum At {
     Step(u64),
 }
 
-/// A parsed RUN argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunReference {
     /// A path, an id, or a unique prefix of an id.
@@ -92,7 +91,6 @@ impl RunFolders {
         }
     }
 
-    /// Whether `--runs` was given.
     pub fn is_given(&self) -> bool {
         self.is_given
     }
@@ -101,12 +99,10 @@ impl RunFolders {
         &self.roots[0]
     }
 
-    /// Folders in search order.
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
 
-    /// Lists the folders for messages.
     pub fn described(&self) -> String {
         self.roots
             .iter()
@@ -115,7 +111,6 @@ impl RunFolders {
             .join(", ")
     }
 
-    /// Folders that may contain a run, unopened.
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = self
             .roots

@@ -19,7 +19,6 @@ use crate::task::TEMPLATE_KWARGS;
 /// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// File with the provenance of a promoted checkpoint.
 pub const PROVENANCE: &str = "provenance.json";
 
 /// Copies the checkpoint of `step` into the new folder `out`; after full fine-tuning also the
@@ -119,7 +118,6 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     Ok(files)
 }
 
-/// The model at the start of a chain of runs and adapters.
 fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError> {
     let refused = |problem: String| RunError::Base {
         name: name.to_owned(),

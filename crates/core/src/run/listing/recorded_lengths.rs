@@ -86,7 +86,6 @@ pub fn recorded_pace(
         .find_map(pace)
 }
 
-/// The training runs of a task from a model.
 fn latest_first<'a>(
     run_folders: &RunFolders,
     task: &'a str,

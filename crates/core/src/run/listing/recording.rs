@@ -86,7 +86,6 @@ pub fn unpack_recording() -> Result<PathBuf, DatasetError> {
     }
 }
 
-/// Whether a run is the recorded one, which is only looked at.
 pub fn is_recording(run: &Path) -> bool {
     FOLDER.as_deref() == Some(run)
 }

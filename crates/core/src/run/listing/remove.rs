@@ -15,7 +15,6 @@ use crate::run::storage::lock::RunLock;
 pub struct Removal {
     directory: RunDirectory,
     lock: RunLock,
-    /// The size of its folder.
     pub bytes: u64,
     /// Runs whose base model is this run's result; they cannot be resumed without it.
     pub started_from_it: Vec<String>,
@@ -24,7 +23,6 @@ pub struct Removal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedRun {
     pub id: String,
-    /// The size of its folder.
     pub bytes: u64,
 }
 
@@ -63,10 +61,6 @@ impl Removal {
         self.directory.id()
     }
 
-    /// Deletes the run.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming what is left.
     pub fn carry_out(self) -> Result<RemovedRun, RunError> {
         let path = self.directory.path();
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.

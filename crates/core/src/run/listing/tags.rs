@@ -15,10 +15,6 @@ pub fn tags_path(run: &Path) -> PathBuf {
     run.join("tags.json")
 }
 
-/// The tags of a run, sorted.
-///
-/// # Errors
-/// [`RunError`] naming the file.
 pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
     let path = tags_path(run);
     let malformed = |line, message: String| RunError::Malformed {
@@ -53,10 +49,6 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
     }
 }
 
-/// Adds and removes tags; returns the resulting ones.
-///
-/// # Errors
-/// [`RunError`] naming the file or the invalid tag.
 pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<String>, RunError> {
     let mut tags = read_tags(run)?;
     tags.retain(|tag| !remove.contains(tag));
@@ -75,7 +67,6 @@ pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<
     Ok(tags)
 }
 
-/// What is wrong with a tag, if anything.
 pub fn check_tag(tag: &str) -> Option<String> {
     let fits = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
     let begins = tag.chars().next().is_some_and(char::is_alphanumeric);

@@ -10,7 +10,6 @@ use crate::run::storage::directory::{RunDirectory, sha256};
 use crate::score::Task;
 use crate::task::PromptSet;
 
-/// A file that differs between two versions of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
     pub name: String,
@@ -30,7 +29,6 @@ pub struct RowChanges {
     pub changed: usize,
 }
 
-/// The files that differ between a task and the copy in a run, by name.
 pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
     let then = &run.file().task_files;
     let texts: BTreeMap<String, Vec<u8>> = task.files().unwrap_or_default().into_iter().collect();

@@ -9,13 +9,9 @@ use crate::run::record::history::RunState;
 use crate::run::storage::durable::{entries, remove_if_there};
 use crate::run::storage::lock::RunLock;
 
-/// Reserved disk space for the end event.
 pub(super) const RESERVE: &str = "reserve";
 
 /// Removes temporary files, checkpoints whose removal had begun, and answers of evals that the log has.
-///
-/// # Errors
-/// [`RunError::Io`] naming what could not be removed.
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     // A log that cannot be read is an error of what reads it next.
     let history = RunState::read(lock.run()).unwrap_or_default();
@@ -52,7 +48,6 @@ pub(super) fn clear_answers(lock: &RunLock) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Whether a killed worker has left something in a run.
 pub(super) fn has_left_over(run: &Path) -> bool {
     ["", "evals", "checkpoints"].iter().any(|folder| {
         let entries = entries(&run.join(folder)).unwrap_or_default();

@@ -12,7 +12,6 @@ use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::lock::RunLock;
 use crate::run::storage::pulled::Pulled;
 
-/// The files that it looks at.
 pub(in crate::run) const RUN_FILE: &str = "run.toml";
 pub(in crate::run) const STATE_FILE: &str = "state.json";
 const LOG_FILE: &str = "events.jsonl";
@@ -74,7 +73,6 @@ fn gone_checkpoints(run: &Path, history: &RunState) -> Vec<String> {
         .collect()
 }
 
-/// The bytes after the last line end of a file.
 fn torn_bytes(path: &Path) -> u64 {
     const TAIL_BYTES: u64 = 1 << 16;
     let tail = || {

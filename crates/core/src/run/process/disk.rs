@@ -18,7 +18,6 @@ pub struct DiskUse {
     pub rollouts_bytes: u64,
     pub evals_bytes: u64,
     pub checkpoints_bytes: u64,
-    /// The whole folder.
     pub total_bytes: u64,
 }
 
@@ -35,7 +34,6 @@ pub struct DiskForecast {
 }
 
 impl DiskForecast {
-    /// Whether the rest of the run fits; true if unknown.
     pub fn fits(&self) -> bool {
         self.needed_bytes
             .zip(self.free_bytes)
@@ -43,7 +41,6 @@ impl DiskForecast {
     }
 }
 
-/// Measures a run's folder.
 pub fn disk_use(run: &Path) -> DiskUse {
     let of = |name: &str| bytes_below(&run.join(name));
     DiskUse {
@@ -97,7 +94,6 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     }
 }
 
-/// Bytes of a step's rollouts, compressed and plain.
 fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     let segments = rollout_segments(run).unwrap_or_default();
     let packed: Vec<_> = segments
@@ -151,7 +147,6 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
     of_set("eval") * to_come as f64 + of_set("test")
 }
 
-/// The number of checkpoints, and the size of the latest one with moments.
 fn checkpoints(run: &Path) -> (u64, f64) {
     let steps = list_checkpoints(run).unwrap_or_default();
     let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());

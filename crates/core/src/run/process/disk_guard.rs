@@ -16,7 +16,6 @@ use crate::run::control::RequestQueue;
 
 /// Reserved, so that a full disk can still be reported.
 const RESERVE_BYTES: usize = 256 * 1024;
-/// The polling interval for free space.
 const LOOK: Duration = Duration::from_secs(1);
 /// After this long a write is retried in any case: a quota does not show in the free bytes.
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
@@ -38,7 +37,6 @@ pub enum WaitOutcome {
 }
 
 impl DiskGuard {
-    /// Also creates the reserve.
     pub fn new(worker: &Worker) -> Self {
         let guard = Self {
             run: worker.lock().run().to_owned(),

@@ -24,7 +24,6 @@ use crate::score::given_threads;
 /// Environment variable with the pipe's descriptor.
 const READY: &str = "GRPO_TUI_READY_FD";
 
-/// The longest report of a worker.
 const MAX_REPORT_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +75,6 @@ pub struct Launch {
     pub until: Option<u64>,
     /// `None`: this program.
     pub program: Option<PathBuf>,
-    /// Timeout for the worker's report.
     pub patience: Duration,
 }
 
@@ -98,7 +96,6 @@ pub struct LaunchedWorker {
     pub pid: u32,
     /// Whether the worker reported `ready` in time.
     pub ready: bool,
-    /// The worker's output.
     pub log: PathBuf,
 }
 

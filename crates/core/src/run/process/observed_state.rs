@@ -53,7 +53,6 @@ impl State {
     }
 }
 
-/// Of a run without a living worker.
 fn slurm_state(run: &Path, state: Option<State>, died: bool) -> Option<State> {
     match SlurmJob::read(run) {
         Some(job) => job.observed(state, died),
@@ -93,7 +92,6 @@ enum LastEvent {
     Other(u64),
 }
 
-/// Reads the end of the log.
 fn last_word(run: &Path) -> LastEvent {
     let tail = || {
         let log = crate::files::open(&run.join("events.jsonl")).ok()?;

@@ -47,7 +47,7 @@ impl ServerFolder {
     /// Connects to its server.
     ///
     /// # Errors
-    /// Of the system; no socket, or one that nobody listens on, if there is no server.
+    /// No socket, or one without a listener, if there is no server.
     pub fn connect(&self) -> io::Result<UnixStream> {
         let (_folder, socket) = self.short_socket()?;
         UnixStream::connect(socket)
@@ -83,7 +83,7 @@ impl ServerFolder {
     /// Starts a server of `model`, a name that is valid in every folder. Of several that are started at once one stays.
     ///
     /// # Errors
-    /// [`RunError::Launch`] with the server's reason, unless there is a server meanwhile.
+    /// [`RunError::Launch`] with the server's reason, unless another server has started.
     pub fn launch(&self, model: &str, compute: &DeviceChoice) -> Result<(), RunError> {
         if let Some(parent) = self.0.parent() {
             ensure_folder(parent)?;

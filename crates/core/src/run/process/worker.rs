@@ -73,7 +73,6 @@ impl Worker {
         })
     }
 
-    /// Damage to the run's files when this worker started.
     pub fn damage(&self) -> &[String] {
         &self.damage
     }
@@ -96,13 +95,12 @@ impl Worker {
         &self.controls
     }
 
-    /// Problems at the start, to be logged.
     pub fn notes(&self) -> &[String] {
         self.listener.notes()
     }
 
     /// Waits in `slots` for `count` of `devices` and shows this in the run's state; calls `on_wait`
-    /// with a message whenever it changes. `None`: the run was stopped meanwhile and has ended.
+    /// with a message whenever it changes. `None`: the run was stopped while waiting.
     ///
     /// # Errors
     /// [`RunError`] of the slots or of a full disk.
@@ -162,9 +160,6 @@ impl Worker {
 
     /// Records the end of a run whose loop could not: answers waiting requests, writes the end
     /// event and the state. Does nothing after an end.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file that could not be written.
     pub fn end(&self, status: Status, cause: impl Into<Cause>) -> Result<(), RunError> {
         self.check()?;
         let state = self.state.now();
@@ -179,9 +174,6 @@ impl Worker {
 
     /// Cleans up a finished run whose worker was killed just before its exit: removes leftover
     /// files and sets the state. Does nothing to another user's run.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file that could not be written.
     pub fn tidy_finished(run: &RunDirectory) -> Result<(), RunError> {
         let is_said =
             State::written(run.path()).is_some_and(|state| state.status == Status::Finished);
@@ -196,9 +188,6 @@ impl Worker {
     }
 
     /// Exits a finished run: records waiting requests and keeps the end in the log.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file that could not be written.
     pub fn exit_finished(&self) -> Result<(), RunError> {
         // The state may be stale: the worker may have been killed after its end event.
         let end = RunState::read(self.lock.run())?.end;

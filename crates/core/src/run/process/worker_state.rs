@@ -1,13 +1,14 @@
 //! `state.json`: the worker's report of its state, replaced atomically.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Cause, Status};
 use crate::files::Checked;
+use crate::locking::lock;
 use crate::run::devices::device_slots::Waiting;
 use crate::run::error::RunError;
 use crate::run::evals::eval_progress::EvalProgress;
@@ -17,7 +18,6 @@ use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     pub status: Status,
     /// Process id, used only for signals.
@@ -27,7 +27,6 @@ pub struct State {
     pub start_ticks: u64,
     pub boot_id: String,
     pub host: String,
-    /// Number of complete steps.
     pub step: u64,
     #[serde(flatten)]
     pub cause: Option<Cause>,
@@ -42,7 +41,6 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a run that never had a worker.
     pub fn without_worker(status: Status, step: u64) -> Self {
         Self {
             version: FORMAT_VERSION,
@@ -59,7 +57,6 @@ impl State {
         }
     }
 
-    /// The running eval.
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
         self.eval
             .as_deref()
@@ -75,7 +72,6 @@ impl State {
     }
 }
 
-/// Whether `state.json` exists but is damaged.
 pub(in crate::run) fn is_state_damaged(run: &Path) -> bool {
     run.join("state.json").exists() && State::written(run).is_none()
 }
@@ -96,10 +92,6 @@ struct StateFile {
 }
 
 impl StateWriter {
-    /// Starts with `Starting`.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
         let path = lock.run().join("state.json");
         // A run that waits to be resumed keeps its step.
@@ -123,10 +115,6 @@ impl StateWriter {
         Ok(writer)
     }
 
-    /// Sets the status and the step, durably.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn status(
         &mut self,
         status: Status,
@@ -139,27 +127,16 @@ impl StateWriter {
     }
 
     /// Sets the status unless the run has ended; returns whether it was set.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn turn(&self, status: Status, cause: Option<Cause>) -> Result<bool, RunError> {
         self.shared().turn(status, cause, None)
     }
 
-    /// Reports, like [`Self::turn`], that the run waits for a device.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
         self.shared()
             .turn(Status::Waiting, Some(waiting.described().into()), holder)
     }
 
-    /// Sets the last complete step.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
         let mut shared = self.shared();
         shared.state.step = step;
@@ -168,9 +145,6 @@ impl StateWriter {
 
     /// Sets the progress of the running eval; `None` once there is none. Start and end are written
     /// at once.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
         let mut shared = self.shared();
         let begins_or_ends = shared.state.eval.is_some() != progress.is_some();
@@ -187,9 +161,6 @@ impl StateWriter {
     }
 
     /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
         let mut shared = self.shared();
         if shared.state.status.is_ended() {
@@ -220,7 +191,7 @@ impl StateWriter {
 
     fn shared(&self) -> MutexGuard<'_, StateFile> {
         // Every change is a plain assignment, so a panicked thread leaves a valid state.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared)
     }
 }
 

@@ -8,7 +8,6 @@ use crate::config::BestBy;
 use crate::facts::Target;
 use crate::task::{TASK_METRIC, split_task_metric, split_task_set};
 
-/// The evals of a checkpoint on the eval sets of all tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEvals<'a> {
     pub step: u64,
@@ -17,7 +16,6 @@ pub struct StepEvals<'a> {
 }
 
 impl StepEvals<'_> {
-    /// Unweighted mean of the tasks' rates.
     pub fn valid(&self) -> f64 {
         self.evals
             .iter()
@@ -26,7 +24,6 @@ impl StepEvals<'_> {
             / self.evals.len() as f64
     }
 
-    /// The lowest rate of any task.
     pub fn lowest_valid(&self) -> f64 {
         self.evals
             .iter()
@@ -34,7 +31,6 @@ impl StepEvals<'_> {
             .fold(f64::INFINITY, f64::min)
     }
 
-    /// Mean over tasks with expected answers; `None` if no task has any.
     pub fn exact(&self) -> Option<f64> {
         let known: Vec<f64> = self
             .evals

@@ -34,12 +34,10 @@ macro_rules! bodies {
         #[derive(Debug, Clone, PartialEq)]
         pub enum EventBody {
             $($(#[$meta])* $variant($type)),+,
-            /// A kind unknown to this program.
             Unknown(String),
         }
 
         impl EventBody {
-            /// The serialized kind.
             pub fn kind(&self) -> &str {
                 match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
             }
@@ -98,7 +96,6 @@ pub struct Run {
     pub job: Job,
     pub config_digest: String,
     pub model_digest: String,
-    /// Display name.
     pub device: String,
     /// Versions by component: program, driver and others.
     pub versions: BTreeMap<String, String>,
@@ -113,7 +110,6 @@ pub struct Memory {
     pub peak_bytes: u64,
     /// Free memory, including what the worker already holds.
     pub usable_bytes: u64,
-    /// Total memory of the GPU.
     pub total_bytes: u64,
     /// Estimated bytes by component, not all allocated at the same time.
     pub parts: BTreeMap<String, u64>,
@@ -131,7 +127,6 @@ pub struct Phase {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// From 1.
     pub step: u64,
     /// Wall-clock time.
     pub seconds: f64,
@@ -149,7 +144,6 @@ pub struct Step {
 #[serde(default)]
 pub struct RankStep {
     pub host: String,
-    /// Tokens of the rank's completions.
     pub sampled_tokens: usize,
     /// Prompt and completion tokens in the rank's gradient.
     pub trained_tokens: usize,
@@ -192,7 +186,6 @@ pub struct Group {
     pub replaced: bool,
     /// Path of the rollout file, relative to the run.
     pub file: String,
-    /// Line in the rollout file, from 1.
     pub line: u64,
 }
 
@@ -204,7 +197,6 @@ impl Group {
     }
 }
 
-/// One eval of one target on one prompt set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
@@ -220,7 +212,6 @@ pub struct Eval {
     pub file: String,
     /// Wall-clock time.
     pub seconds: f64,
-    /// `None` for the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against_base: Option<Box<AgainstBase>>,
     /// Exact match compared with the run's best earlier eval of the set; only for the trained model
@@ -258,7 +249,6 @@ pub struct Guard {
     /// Mean log-prob per token of each reference, in nats, in file order.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub log_probs: Vec<f64>,
-    /// Total tokens of all references.
     pub tokens: usize,
     /// Share of greedy answers that equal their reference; `None` if not measured.
     pub exact: Option<f64>,
@@ -268,7 +258,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Mean over prompts, nats/token.
     pub fn log_prob(&self) -> f64 {
         self.log_probs.iter().sum::<f64>() / self.log_probs.len() as f64
     }
@@ -306,7 +295,6 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// Display name.
     pub device: String,
     /// Index in the driver's order, as in `nvidia-smi`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -330,18 +318,14 @@ pub struct Alert {
     pub rule: String,
     pub level: AlertLevel,
     pub step: u64,
-    /// The value that violates the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     pub sentence: String,
-    /// Remedy.
     pub suggestion: String,
-    /// Whether it is resolved.
     pub cleared: bool,
 }
 
 impl Alert {
-    /// Creates an unresolved alert.
     pub fn new(
         rule: &str,
         level: AlertLevel,
@@ -390,7 +374,6 @@ pub struct Recovered {
     /// Step of the checkpoint; everything recorded for later steps is void and will be repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
-    /// The same as text.
     pub text: String,
 }
 
@@ -402,7 +385,6 @@ pub struct Collapse {
     pub step: u64,
     /// The checkpoint whose weights and optimizer state were restored.
     pub restored_step: u64,
-    /// The learning rate from the next step on.
     pub learning_rate: f64,
     /// Name of the alert: `collapsed` (absent in logs of older programs) or `diverged`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -415,7 +397,6 @@ pub struct End {
     pub status: Status,
     #[serde(flatten)]
     pub cause: Cause,
-    /// Number of complete steps.
     pub step: u64,
     /// Wall-clock time of this worker.
     pub seconds: f64,
@@ -457,7 +438,6 @@ pub enum BadLine {
         /// The kind that the line claims, if its checksum does not match.
         kind: Option<String>,
     },
-    /// An event of a newer program, with its version.
     Newer(u64),
 }
 
@@ -482,10 +462,6 @@ impl Event {
         Ok(line)
     }
 
-    /// Parses one line, without its newline, and verifies its checksum if it has one.
-    ///
-    /// # Errors
-    /// [`BadLine`].
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
         if files::check(line.as_bytes()) == Checked::Damaged {
             return Err(mismatch(line));

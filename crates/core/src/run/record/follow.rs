@@ -30,15 +30,11 @@ pub struct Follower {
 
 impl Follower {
     /// Returns a run's state as of its log now, and a follower of what is appended.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn open(run: &Path) -> Result<(RunState, Self), RunError> {
         let (state, reader) = RunState::open(run)?;
         Ok((state, Self::new(run, reader)))
     }
 
-    /// Follows from the position of `reader`.
     pub fn new(run: &Path, reader: EventReader) -> Self {
         // The folder is watched, since the file may be replaced.
         Self {
@@ -51,9 +47,6 @@ impl Follower {
     }
 
     /// Waits at most `patience` for new events; the batch is empty if there are none.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn next(&mut self, patience: Duration) -> Result<Batch, RunError> {
         let deadline = Instant::now() + patience;
         loop {

@@ -19,7 +19,6 @@ use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 /// Number of latest steps whose groups are kept; earlier ones are only counted.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
-/// Maximum number of invalid lines that are named.
 const MAX_NAMED_LINES: usize = 8;
 
 /// Number of latest steps over which a run's speed is averaged.
@@ -34,7 +33,6 @@ pub const SPARSE: &str = "failures/";
 /// The state of a run. If a step is repeated, the later event of the same kind and step counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// The start event of the latest worker.
     pub run: Option<Run>,
     /// `None` on a CPU.
     pub memory: Option<Memory>,
@@ -48,10 +46,8 @@ pub struct RunState {
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
     /// Solve rates by prompt name, from the latest group in which one is known.
     pub solve_rates: BTreeMap<String, SolveRate>,
-    /// Evals by step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, Target), Eval>,
-    /// Guard results by step.
     pub guards: BTreeMap<u64, Guard>,
     /// Checkpoints by step, including those that the keep rules removed.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
@@ -66,7 +62,6 @@ pub struct RunState {
     pub controls: Vec<Control>,
     /// Notes with their time in milliseconds since 1970.
     pub notes: Vec<(u64, Note)>,
-    /// Total size of dropped torn lines.
     pub dropped_bytes: u64,
     pub resumed: usize,
     /// Replacements of collapsed or diverged policies, in order.
@@ -77,11 +72,8 @@ pub struct RunState {
     pub first_ms: Option<u64>,
     /// Time of the latest event up to the end event, milliseconds since 1970.
     pub last_ms: Option<u64>,
-    /// Number of events of unknown kinds.
     pub unknown: usize,
-    /// Number of invalid lines.
     pub skipped: usize,
-    /// The first invalid lines.
     pub skipped_lines: Vec<SkippedLine>,
     pub gaps: u64,
 }
@@ -211,7 +203,6 @@ impl RunState {
         }
     }
 
-    /// Counts an invalid line, and names it if few have been named.
     pub(super) fn skip(&mut self, line: SkippedLine) {
         self.skipped += 1;
         if self.skipped_lines.len() < MAX_NAMED_LINES {
@@ -219,7 +210,6 @@ impl RunState {
         }
     }
 
-    /// What is missing from the log or damaged, with line numbers.
     pub fn damage(&self) -> impl Iterator<Item = String> {
         let named = self.skipped_lines.iter();
         let named = named.map(|line| format!("events.jsonl line {}: {}", line.line, line.reason));
@@ -232,7 +222,6 @@ impl RunState {
         named.chain(others).chain(gaps)
     }
 
-    /// The damage due to which evals may be missing.
     pub fn lost_evals(&self) -> Option<String> {
         const OTHERS: [&str; 7] = [
             "step", "group", "phase", "device", "note", "control", "memory",
@@ -252,7 +241,6 @@ impl RunState {
         })
     }
 
-    /// The eval of the base on `set`.
     pub fn base(&self, set: &str) -> Option<&Eval> {
         self.evals.get(&(0, set.to_owned(), Target::Base))
     }
@@ -349,7 +337,6 @@ impl RunState {
         }
     }
 
-    /// Discards everything recorded for steps after `step`.
     fn forget_after(&mut self, step: u64) {
         for series in self.metrics.values_mut() {
             series.forget_after(step);

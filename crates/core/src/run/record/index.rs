@@ -38,7 +38,6 @@ struct Header<S> {
     columns: Vec<Column>,
 }
 
-/// Loads the newest index that matches the log.
 pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
     let log = files::open(&run.join("events.jsonl")).ok()?;
     places(run)
@@ -76,7 +75,6 @@ fn places(run: &Path) -> Vec<PathBuf> {
     std::iter::once(beside).chain(cached).collect()
 }
 
-/// Whether the path is outside another user's run.
 fn writable(run: &Path, path: &Path) -> bool {
     let own = || {
         std::fs::metadata(run)
@@ -243,7 +241,6 @@ fn bytes<const N: usize>(frame: &mut impl Read) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Hashes the bytes of a log that end at `offset`.
 fn fingerprint(log: &File, offset: u64) -> Option<String> {
     let start = offset.saturating_sub(FINGERPRINT_BYTES);
     let mut bytes = vec![0u8; usize::try_from(offset - start).ok()?];

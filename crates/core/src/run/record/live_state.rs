@@ -20,9 +20,6 @@ pub struct LiveState {
 impl LiveState {
     /// Reads a run's state from its log and the index beside it, which is rebuilt if missing, stale or of another
     /// version.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn open(run: &Path) -> Result<Self, RunError> {
         let log = run.join("events.jsonl");
         let (state, reader) = match index::load(run) {
@@ -39,10 +36,6 @@ impl LiveState {
         Ok(live)
     }
 
-    /// Brings the state up to date.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn now(&mut self) -> Result<&RunState, RunError> {
         self.state.follow(&mut self.reader)?;
         let position = self.reader.position();
@@ -59,9 +52,6 @@ impl LiveState {
 impl RunState {
     /// Reads a run's state from all of its log, without its index; returns as well whether all of its events have a
     /// checksum.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub(in crate::run) fn verified(run: &Path) -> Result<(Self, bool), RunError> {
         let mut reader = EventReader::new(&run.join("events.jsonl"));
         let mut state = Self::default();
@@ -70,22 +60,14 @@ impl RunState {
     }
 
     /// Reads a run's state, as [`LiveState::open`] does.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn read(run: &Path) -> Result<Self, RunError> {
         Ok(LiveState::open(run)?.state)
     }
 
-    /// As [`Self::read`], with a reader at the end of the log.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn open(run: &Path) -> Result<(Self, EventReader), RunError> {
         LiveState::open(run).map(|live| (live.state, live.reader))
     }
 
-    /// Folds a batch of a [`super::Follower`].
     pub fn apply(&mut self, batch: Batch) {
         if batch.restarted {
             *self = Self::default();
@@ -96,9 +78,6 @@ impl RunState {
     }
 
     /// Folds what was appended. A replaced log starts over.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
     pub fn follow(&mut self, reader: &mut EventReader) -> Result<(), RunError> {
         reader.each(|found| match found {
             LogItem::Restarted => *self = Self::default(),

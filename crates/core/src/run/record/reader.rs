@@ -61,7 +61,6 @@ impl Batch {
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SkippedLine {
-    /// Line number, from 1.
     pub line: usize,
     pub reason: String,
     /// The kind that the line claims, if its checksum does not match.
@@ -70,12 +69,10 @@ pub struct SkippedLine {
 }
 
 impl EventReader {
-    /// Starts at the beginning of the log.
     pub fn new(path: &Path) -> Self {
         Self::at(path, Position::default())
     }
 
-    /// Starts at a position that an earlier reader reached.
     pub(super) fn at(path: &Path, position: Position) -> Self {
         Self {
             path: path.to_owned(),
@@ -86,7 +83,6 @@ impl EventReader {
         }
     }
 
-    /// Whether all events so far had a checksum.
     pub(in crate::run) fn has_only_checked(&self) -> bool {
         self.unchecked == 0
     }
@@ -95,7 +91,6 @@ impl EventReader {
         self.position
     }
 
-    /// Whether the reader is within an overlong line.
     pub(super) fn is_inside_a_line(&self) -> bool {
         self.overlong
     }
@@ -116,9 +111,6 @@ impl EventReader {
     }
 
     /// Like [`Self::read`], but passes single items, so that a long log needs no memory.
-    ///
-    /// # Errors
-    /// Same as [`Self::read`].
     pub fn each(&mut self, mut take: impl FnMut(LogItem)) -> Result<(), RunError> {
         let path = self.path.clone();
         let mut file = match crate::files::open(&path) {

@@ -44,7 +44,6 @@ pub(super) fn compress(
     sync_folder(plain.parent().unwrap_or(plain))
 }
 
-/// Decompresses a file up to `step`, so that groups can be appended.
 pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
     let source = compressed_path(plain);
     let frames = frames(&source).map_err(RunError::io("read", &source))?;

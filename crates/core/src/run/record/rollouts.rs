@@ -25,7 +25,6 @@ pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutGroup {
-    /// From 1.
     pub step: u64,
     /// Task name in a run of several tasks, else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -61,7 +60,6 @@ pub struct RolloutCompletion {
     pub stop_reason: StopReason,
     /// `None` (null) if scoring failed.
     pub reward: Option<f64>,
-    /// The scorer's output.
     pub score: serde_json::Value,
     pub advantage: f64,
 }
@@ -77,7 +75,6 @@ impl RolloutCompletion {
         steps.chain([self.token_ids.as_slice()])
     }
 
-    /// Number of all sampled tokens, of tool calls and of the answer.
     pub fn sampled_tokens(&self) -> usize {
         self.chain.as_ref().map_or(0, ToolChain::tokens) + self.token_ids.len()
     }
@@ -86,9 +83,7 @@ impl RolloutCompletion {
 /// The location of a group in the rollout files, recorded in its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLocation {
-    /// Path relative to the run.
     pub file: String,
-    /// Line, from 1.
     pub line: u64,
 }
 
@@ -122,9 +117,6 @@ impl RolloutWriter {
     /// Opens for appending after `step`, the last complete step: drops groups of later steps and a
     /// torn tail, compresses complete files, and decompresses the file of `step` if more will be
     /// appended to it.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
         let folder = lock.run().join("rollouts");
         ensure_one_folder(&folder)?;
@@ -173,10 +165,6 @@ impl RolloutWriter {
         self
     }
 
-    /// Compresses the remaining files.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the folder.
     pub fn finish(mut self) -> Result<(), RunError> {
         self.sync()?;
         self.open = None;
@@ -269,9 +257,6 @@ impl RolloutWriter {
     }
 
     /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
         match &self.open {
             Some(open) => open
@@ -285,9 +270,6 @@ impl RolloutWriter {
 
 /// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the
 /// step has none or the keep rule has deleted them.
-///
-/// # Errors
-/// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     read_checked_step(run, step).map(|(groups, _)| groups)
 }
@@ -371,9 +353,6 @@ pub struct Segment {
 
 /// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain
 /// one counts.
-///
-/// # Errors
-/// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     let mut segments = Vec::new();
     for entry in entries(&run.join("rollouts"))? {
@@ -392,7 +371,6 @@ pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     Ok(segments)
 }
 
-/// Parses a file name into its last step and whether the file is compressed.
 fn segment_of(name: &str) -> Option<(u64, bool)> {
     let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
         Some(digits) => (digits, true),

@@ -53,7 +53,6 @@ impl Series {
             .take_while(move |(step, _)| *step <= last)
     }
 
-    /// The first and the last step with a value.
     pub fn extent(&self) -> Option<(u64, u64)> {
         let (first, _) = self.stretches.first()?;
         let (step, start) = self.stretches.last()?;
@@ -89,12 +88,10 @@ impl Series {
         self.stretches.retain(|(_, start)| *start < keep);
     }
 
-    /// The fields that an index stores.
     pub(super) fn parts(&self) -> (&[(u64, usize)], &[f64]) {
         (&self.stretches, &self.values)
     }
 
-    /// The inverse of [`Self::parts`]; `None` if inconsistent.
     pub(super) fn from_parts(stretches: Vec<(u64, usize)>, values: Vec<f64>) -> Option<Self> {
         let starts_right = stretches
             .first()

@@ -32,9 +32,6 @@ pub struct EventWriter {
 impl EventWriter {
     /// Opens the log for appending. A torn last line is truncated and reported as a `recovered`
     /// event.
-    ///
-    /// # Errors
-    /// [`RunError`] naming the file.
     pub fn open(lock: &RunLock) -> Result<Self, RunError> {
         Self::syncing_every(lock, SYNC_INTERVAL)
     }
@@ -105,9 +102,6 @@ impl EventWriter {
     }
 
     /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
         self.syncer
             .check()
@@ -145,7 +139,6 @@ fn line_name(body: &EventBody) -> Cow<'_, str> {
 /// Syncs the log in the background after a line was written.
 #[derive(Debug)]
 struct Syncer {
-    /// Whether there are unsynced lines.
     owed: Arc<AtomicBool>,
     failed: Arc<Mutex<Option<std::io::Error>>>,
     wake: Option<Sender<()>>,
@@ -201,7 +194,6 @@ impl Syncer {
         }
     }
 
-    /// Returns the error of an earlier sync.
     fn check(&self) -> std::io::Result<()> {
         self.failed
             .lock()
@@ -210,7 +202,6 @@ impl Syncer {
             .map_or(Ok(()), Err)
     }
 
-    /// Ends the thread and returns the number of its syncs.
     fn stop(&mut self) -> u64 {
         self.wake = None;
         self.thread

@@ -47,7 +47,6 @@ pub fn ask_slurm(
     Ok(())
 }
 
-/// Queries `squeue` about these jobs.
 fn job_lines(jobs: impl Iterator<Item = u64>) -> Result<Vec<JobLine>, RunError> {
     // Each id twice: for a single unknown job, squeue returns an error.
     let ids: Vec<String> = jobs
@@ -128,9 +127,6 @@ pub(in crate::run) fn check_no_job(run: &Path) -> Result<(), RunError> {
 
 /// Records that this process is the worker of a run in its job, and returns the job. Outside a job,
 /// checks that none is queued for the run.
-///
-/// # Errors
-/// Same as [`check_no_job`].
 pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
     let Some(mut job) = SlurmJob::read(run) else {
         return Ok(None);

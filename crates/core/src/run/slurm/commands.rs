@@ -57,7 +57,6 @@ pub(super) fn call(
     Err(RunError::Slurm { program, message })
 }
 
-/// Runs a command to its end, and returns its output and errors; after `longest` it is killed.
 fn output_within(command: &mut Command, longest: Duration) -> Result<(ExitStatus, [String; 2])> {
     let begun = Instant::now();
     command

@@ -14,7 +14,6 @@ use crate::run::process::worker_state::State;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_file;
 
-/// File name in the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";
 /// State of a job that Slurm no longer lists.
 const UNKNOWN: &str = "UNKNOWN";
@@ -25,17 +24,14 @@ const SUBMISSION_MS: u64 = 120_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlurmJob {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     /// Job id; `None` until `sbatch` has answered.
     pub job: Option<u64>,
     #[serde(flatten)]
     pub request: JobRequest,
     pub submitted_ms: u64,
-    /// Whether a stop request cancelled the job.
     #[serde(default)]
     pub stopped: bool,
-    /// Slurm's state, such as `PENDING`.
     pub state: String,
     /// Slurm's reason, such as `Resources`; may be empty.
     #[serde(default)]
@@ -87,8 +83,6 @@ impl SlurmJob {
             .filter(|job| job.version <= FORMAT_VERSION)
     }
 
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub(super) fn write(&self, run: &Path) -> Result<(), RunError> {
         let path = run.join(SLURM_FILE);
         let text = serde_json::to_vec_pretty(self)
@@ -139,7 +133,6 @@ impl SlurmJob {
         }
     }
 
-    /// Records that the job's first rank has started on this host.
     pub(super) fn start(&mut self, job: u64, node_list: String) {
         let now = now_ms();
         (self.job, self.state, self.reason) = (Some(job), "RUNNING".to_owned(), String::new());
@@ -218,7 +211,6 @@ impl SlurmJob {
         )
     }
 
-    /// Why the job is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
         let mut text = format!(
@@ -242,7 +234,6 @@ impl SlurmJob {
         text
     }
 
-    /// Why the job ended before the worker started, with the remedy.
     fn ended(&self) -> String {
         let (name, reason) = (self.name(), &self.reason);
         let output = match self.last_line.as_str() {
@@ -269,7 +260,6 @@ impl SlurmJob {
     }
 }
 
-/// Explains Slurm's most frequent reasons.
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "Resources" => "not enough nodes are free",
@@ -295,14 +285,12 @@ fn clock_or_date(time_ms: u64) -> String {
     }
 }
 
-/// A line of `squeue`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct JobLine {
     pub(super) job: u64,
     pub(super) state: String,
     pub(super) reason: String,
     pub(super) node_list: String,
-    /// Expected start of a pending job.
     pub(super) start_ms: Option<u64>,
 }
 

@@ -4,14 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::counted;
 
-/// File name of the job script in the run's folder.
 pub(super) const SCRIPT_FILE: &str = "job.sh";
 /// Exit code of a run that made progress before a signal from Slurm and should be started again.
 pub const TO_BE_CONTINUED: u8 = 75;
 /// Time between Slurm's signal and the time limit, in seconds.
 const LEAD_SECONDS: u64 = 300;
 
-/// The resources that a run requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
     pub partition: String,

@@ -39,7 +39,7 @@ pub fn submit(
 ) -> Result<SlurmJob, RunError> {
     run.check_private()?;
     check_no_job(run.path())?;
-    // Until the job is submitted: no worker begins meanwhile.
+    // Held until the job is submitted, so that no worker starts.
     let lock = RunLock::acquire(run.path())?;
     let (script, facts) = (run.path().join(SCRIPT_FILE), run.path().join(SLURM_FILE));
     let before = crate::files::read(&facts).ok();
@@ -75,7 +75,6 @@ pub fn submit(
     }
 }
 
-/// The new job's id.
 fn sbatch(run: &RunDirectory, script: &Path) -> Result<u64, RunError> {
     let mut command = Command::new("sbatch");
     command

@@ -21,26 +21,22 @@ pub const FORMAT_VERSION: u64 = 1;
 /// `run.toml`: written once by the launcher, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
-    /// The writer's [`FORMAT_VERSION`].
     pub version: u64,
     /// The algorithm of the checksum at the end of the file; absent in files of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// The run's id, which is also the folder's name.
     pub id: String,
     pub job: Job,
     /// The name that the user gave, or empty.
     #[serde(default)]
     pub name: String,
     pub task: String,
-    /// The path or name from which the task was read.
     #[serde(default)]
     pub task_origin: String,
     /// Creation time as RFC 3339 with offset.
     pub created: String,
     /// Creation time in milliseconds since 1970.
     pub created_ms: u64,
-    /// The host of the launch.
     pub host: String,
     pub argv: Vec<String>,
     pub binary_version: String,
@@ -53,7 +49,6 @@ pub struct RunFile {
     /// The configuration layer that set each key.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
-    /// SHA-256 of each file of the frozen task.
     #[serde(default)]
     pub task_files: BTreeMap<String, String>,
     /// Tasks of a run of several, whose files are in folders of these names; empty for one task.
@@ -61,39 +56,31 @@ pub struct RunFile {
     pub mix: Vec<MixedTask>,
 }
 
-/// One of the tasks of a run of several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MixedTask {
     /// The name of the task's folder, sets and metrics: the task's name in lower-case letters,
     /// digits and hyphens.
     pub name: String,
-    /// The path or name from which the task was read.
     pub origin: String,
     /// Weight of the task's prompts relative to the sum of all weights; at least 1.
     pub weight: usize,
-    /// Token limit for completions of the task's rows.
     pub max_completion_tokens: usize,
 }
 
 impl RunFile {
-    /// Whether the run trains on the task of this name, alone or among others.
     pub fn is_of_task(&self, task: &str) -> bool {
         self.task == task
             || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
     }
 }
 
-/// The contents of a new run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     pub job: Job,
     /// The name that the user gave, or empty.
     pub name: String,
-    /// Task name, also part of the run's id.
     pub task: String,
-    /// The path or name from which the task was read.
     pub task_origin: String,
-    /// Path and contents of each file of the task.
     pub task_files: Vec<(String, Vec<u8>)>,
     pub config: TrainConfig,
     /// The configuration layer that set each key.
@@ -122,9 +109,6 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Creates a run in `runs`. The folder appears under its final name once `run.toml` and the
     /// frozen task are durable.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming what could not be written.
     pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
         ensure_folder(runs)?;
         remove_left(runs);
@@ -298,7 +282,6 @@ impl RunDirectory {
         }
     }
 
-    /// Absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -321,12 +304,10 @@ impl RunDirectory {
         self.display_name.as_deref().unwrap_or(&self.file.name)
     }
 
-    /// Whether the run has this name, or had it when it was created.
     pub fn is_named(&self, name: &str) -> bool {
         !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }
 
-    /// The folder of the frozen task; with several tasks, the folder that contains theirs.
     pub fn task_path(&self) -> PathBuf {
         task_folder(&self.path, "")
     }
@@ -480,9 +461,6 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Returns the SHA-256 of a file as hex; the file may be larger than memory.
-///
-/// # Errors
-/// [`RunError::Io`] naming the file.
 pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     use sha2::Digest;
     use std::io::Read;

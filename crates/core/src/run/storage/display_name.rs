@@ -1,4 +1,4 @@
-//! A run's display name, in a file of its own; it stands for the name in `run.toml`, which never changes.
+//! A run's display name, in its own file; it replaces the name in `run.toml`, which never changes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,6 @@ use crate::secrets::is_control;
 
 /// A longer file is not a name.
 const MAX_BYTES: u64 = 4096;
-/// In characters.
 const MAX_NAME_CHARS: usize = 80;
 
 /// `name.json`, a string.
@@ -17,9 +16,6 @@ pub fn name_path(run: &Path) -> PathBuf {
 }
 
 /// `None` for a run that was not renamed.
-///
-/// # Errors
-/// [`RunError`] naming the file.
 pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
     let path = name_path(run);
     let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {
@@ -32,10 +28,6 @@ pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
         .map_err(|wrong| RunError::malformed(&path, wrong))
 }
 
-/// Gives a run a display name; an empty one restores that of `run.toml`.
-///
-/// # Errors
-/// [`RunError`] naming the file or what is wrong with the name.
 pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     let (path, name) = (name_path(run), name.trim());
     if name.is_empty() {
@@ -50,7 +42,6 @@ pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     )
 }
 
-/// What is wrong with a name, if anything.
 pub fn check_name(name: &str) -> Option<String> {
     let length = name.chars().count();
     match () {

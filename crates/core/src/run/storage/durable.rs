@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::files::{self, Access, failpoint, torn_write};
 use crate::run::error::RunError;
 
-/// Creates a folder whose parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
     files::create_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
@@ -25,12 +24,10 @@ pub(in crate::run) fn ensure_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Writes a new private file and makes it durable.
 pub(in crate::run) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::create_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// Private [`files::replace_file`].
 pub(in crate::run) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::replace_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
@@ -71,7 +68,6 @@ pub(in crate::run) fn read_if_there(
     }
 }
 
-/// Removes a file if it exists.
 pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -144,12 +140,10 @@ pub(in crate::run) fn remove_left(runs: &Path) {
     });
 }
 
-/// Makes new, renamed and removed entries of a folder durable.
 pub(in crate::run) fn sync_folder(path: &Path) -> Result<(), RunError> {
     files::sync_folder(path).map_err(RunError::io("sync", path))
 }
 
-/// Opens a private file for appending and reading, creating it if it is missing.
 pub(in crate::run) fn open_append(path: &Path) -> Result<File, RunError> {
     OpenOptions::new()
         .read(true)

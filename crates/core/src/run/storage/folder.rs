@@ -85,7 +85,6 @@ pub(in crate::run) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// Watches the paths for which `concerns` returns true.
     pub(in crate::run) fn new(
         folder: &Path,
         concerns: impl Fn(&Path) -> bool + Send + 'static,
@@ -141,7 +140,6 @@ impl FolderWatch {
         self.sender.clone()
     }
 
-    /// Blocks until a change, for at most `longest`; returns whether there was one.
     pub(in crate::run) fn wait(&self, longest: Duration) -> bool {
         self.receiver.recv_timeout(longest).is_ok()
     }

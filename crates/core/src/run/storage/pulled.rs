@@ -9,7 +9,7 @@ use crate::files;
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
 
-/// Beside the runs; a folder of runs lists no name that begins with a dot.
+/// A file next to the runs; listings skip names that begin with a dot.
 const MARK: &str = ".pulled.json";
 
 /// The source that a folder's runs were copied from.
@@ -33,9 +33,6 @@ impl Pulled {
     }
 
     /// Marks a folder, before the first run is copied into it.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
     pub fn mark(runs: &Path, from: &str) -> Result<Self, RunError> {
         let time = local_now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
         let mark = Self {

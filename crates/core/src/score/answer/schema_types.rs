@@ -18,7 +18,6 @@ pub(crate) struct SchemaParts<'s> {
     parts: Vec<(&'s Value, bool)>,
 }
 
-/// A set of JSON types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Types {
     pub(crate) string: bool,
@@ -87,7 +86,6 @@ impl<'s> SchemaParts<'s> {
             .unwrap_or(ANY)
     }
 
-    /// Schema of an object's member.
     pub(crate) fn member(&self, name: &str) -> Self {
         self.inner(|schema| {
             let own = schema
@@ -99,7 +97,6 @@ impl<'s> SchemaParts<'s> {
         })
     }
 
-    /// Schema of a list's items.
     pub(crate) fn items(&self) -> Self {
         self.inner(|schema| {
             let lists = ["prefixItems", "items"]
@@ -125,7 +122,6 @@ impl<'s> SchemaParts<'s> {
         found
     }
 
-    /// Required members.
     pub(crate) fn required(&self) -> impl Iterator<Item = &'s str> {
         let always = self.parts.iter().filter(|(_, always)| *always);
         always
@@ -189,7 +185,6 @@ impl Types {
         }
     }
 
-    /// Whether a value that is not a string has one of the types.
     fn has(self, value: &json::Value<'_>) -> bool {
         let found = Self::named(value.type_name());
         !found.string && self.or(found) == self
@@ -207,7 +202,6 @@ impl Types {
     }
 }
 
-/// Types stated by the schema itself.
 fn own_types(schema: &Value) -> Option<Types> {
     let any_of = |types: &mut dyn Iterator<Item = Types>| types.reduce(Types::or);
     if let Some(value) = schema.get("const") {

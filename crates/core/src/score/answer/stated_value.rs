@@ -3,7 +3,6 @@
 use super::json::{Kind, Value};
 use crate::task::escaped;
 
-/// A leaf of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StatedValue {
     /// Keys from the root; list items share the list's path.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-/// The JSON transcribed so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Transcript {
     json: String,
@@ -35,12 +34,10 @@ impl Transcript {
         self.json.push_str(json);
     }
 
-    /// Adds a JSON string.
     pub(crate) fn string(&mut self, content: &str, at: usize) {
         self.literal(&serde_json::Value::from(content).to_string(), at);
     }
 
-    /// Copies JSON from the completion.
     pub(crate) fn copy(&mut self, text: &str, range: Range<usize>) {
         self.pieces.push(Piece {
             json: self.json.len(),
@@ -50,7 +47,6 @@ impl Transcript {
         self.json.push_str(&text[range]);
     }
 
-    /// The values, separated by commas, as a JSON list.
     pub(crate) fn into_list(mut self) -> Self {
         self.json = format!("[{}]", self.json);
         self.pieces.iter_mut().for_each(|piece| piece.json += 1);
@@ -98,7 +94,6 @@ impl<'t> AnswerText<'t> {
         self.transcript.is_some()
     }
 
-    /// The text that value offsets refer to.
     pub(crate) fn json(&self) -> &str {
         self.transcript
             .as_ref()

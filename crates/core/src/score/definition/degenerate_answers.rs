@@ -8,10 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::exact_json::count_values;
 use crate::task::referenced_part;
 
-/// How a degenerate answer fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FillStyle {
-    /// `null` for every property.
     Nulls,
     /// Every property, with `""`, `0`, `false`, `[]`.
     Empty,
@@ -40,12 +38,10 @@ pub(crate) fn answer(schema: &Value, habit: FillStyle) -> Value {
     )
 }
 
-/// Takes one value from the budget, if left.
 fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }
 
-/// Charges a long text.
 fn take_bytes(left: &Cell<usize>, bytes: usize) {
     left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }

@@ -25,7 +25,6 @@ pub struct SchemaFiles {
     pub inherited_drafts: BTreeMap<String, String>,
 }
 
-/// Functions that may be called.
 #[derive(Debug, Clone)]
 pub struct ToolRules {
     /// Tools in OpenAI's schema; `None` if each row has its own.
@@ -54,7 +53,6 @@ pub struct HttpRules {
     pub part: MessagePart,
 }
 
-/// Part of an HTTP exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessagePart {
     Request,

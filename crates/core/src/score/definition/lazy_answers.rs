@@ -9,7 +9,6 @@ use crate::task::TaskFiles;
 pub(crate) const BY_EXPECTED: &str =
     "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
-/// An answer that ignores its prompt.
 pub(crate) struct LazyAnswer<'a> {
     pub(crate) name: &'static str,
     pub(crate) text: LazyText<'a>,
@@ -87,7 +86,6 @@ pub(crate) fn prompt_itself<'a>(rows: &[PromptRow]) -> Option<LazyAnswer<'a>> {
     (!rows.is_empty()).then(|| LazyAnswer::by_row("the prompt itself", advice, prompt_of))
 }
 
-/// Formats an `expected` as an answer.
 pub(crate) fn answer_text(expected: &Value) -> String {
     expected
         .as_str()

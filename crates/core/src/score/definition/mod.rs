@@ -20,8 +20,7 @@ use crate::dataset::PromptRow;
 use crate::score::answer::stated_value::StatedValue;
 use crate::score::error::ScoreError;
 use crate::score::needs::Needs;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{QueryResult, Score, Trial, Verdict};
+use crate::score::verdict::{Attempt, QueryResult, Score, Trial, Verdict};
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 use crate::text::CallFormat;
 
@@ -43,7 +42,6 @@ pub(crate) struct Kind {
         fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
-/// Documentation of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,
@@ -111,27 +109,22 @@ pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>
 pub(crate) trait Definition: Debug + Send + Sync {
     fn kind(&self) -> &'static Kind;
 
-    /// Checks and compiles the judge.
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError>;
 
     /// Schema of rows' `expected`: types values that are entered or imported without quotes.
     fn expected_schema(&self) -> Cow<'_, Value>;
 
-    /// Describes an answer in one sentence.
     fn summary(&self, task: &TaskFiles) -> String;
 
-    /// Degenerate answers, each with the remedy if it earns much.
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
 
     /// SHA-256 in hex of what defines right answers.
     fn digest(&self, task: &TaskFiles) -> String;
 
-    /// Name of the definition's file in messages.
     fn file_name(&self) -> &'static str {
         TASK_FILE
     }
 
-    /// Further task files that it reads.
     fn other_files(&self) -> Vec<&str> {
         Vec::new()
     }
@@ -152,17 +145,14 @@ pub(crate) trait Definition: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Schema of answers, if it defines them.
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         None
     }
 
-    /// `None` if decoding cannot be constrained.
     fn grammar(&self) -> Option<Grammar<'_>> {
         None
     }
 
-    /// What scoring needs besides an answer and its row.
     fn needs(&self) -> Needs<'_> {
         Needs::default()
     }
@@ -177,7 +167,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 }
 
-/// JSON Schema of answers, and their notation if it is not JSON.
 pub(crate) struct AnswerSchema<'a> {
     pub(crate) value: &'a Value,
     pub(crate) notation: Option<String>,
@@ -191,34 +180,17 @@ pub(crate) trait Judge: Debug + Send + Sync {
         true
     }
 
-    /// Judges the answer from byte `from` of the completion, after stripped reasoning.
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict;
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict;
 
-    /// Values stated by a JSON answer from byte `from` on; empty if unparsable.
-    fn stated_values(
-        &self,
-        _completion: &str,
-        _from: usize,
-        _row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    /// Values stated by a JSON answer; empty if unparsable.
+    fn stated_values(&self, _attempt: Attempt<'_>) -> Vec<StatedValue> {
         Vec::new()
     }
 
-    /// Loads a local judge model and returns its digest.
-    ///
-    /// # Errors
-    /// Why it cannot be loaded.
     fn load(&self) -> Result<Option<String>, String> {
         Ok(None)
     }
 
-    /// Why no answer to this row can be scored.
     fn row_problem(&self, _row: &PromptRow) -> Option<String> {
         None
     }
@@ -226,20 +198,16 @@ pub(crate) trait Judge: Debug + Send + Sync {
     /// Judges many, in order, as [`Self::judge`]; `None` once `keep_going` returns false.
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
-        thoughts: ThinkRules,
+        attempts: &[Attempt<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            keep_going().then(|| self.judge(completion, *from, thoughts, *row))
-        };
-        completions.iter().map(judge).collect()
+        let judge = |attempt: &Attempt<'_>| keep_going().then(|| self.judge(*attempt));
+        attempts.iter().map(judge).collect()
     }
 
     /// The completion for a row's `expected`; `None` if it is not unique.
     fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String>;
 
-    /// Results of a query and of the expected one, if results are compared.
     fn results(&self, _answer: &str, _row: &PromptRow) -> Option<[QueryResult; 2]> {
         None
     }

@@ -26,7 +26,6 @@ const FORMS: &str = r"(?x)
     | \b[0-9]{4}[-./\x20]+[A-Za-z]{3,9}[-./\x20]+[0-9]{1,2}\b
     | \b[A-Za-z]{3,9}\.?\x20[0-9]{1,2}(?:st|nd|rd|th)?,?\x20[0-9]{4}\b";
 
-/// Finds dates in order.
 pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
     static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(FORMS).ok());
     let found = DATE.iter().flat_map(|date| date.find_iter(text));

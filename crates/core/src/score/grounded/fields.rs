@@ -21,7 +21,6 @@ pub(super) struct Fields {
 
 #[derive(Debug, Default)]
 pub(super) struct FieldForm {
-    /// Values of `enum` and `const`.
     pub(super) listed: Vec<Value>,
     pub(super) is_boolean: bool,
     pub(super) is_number: bool,
@@ -66,7 +65,6 @@ impl Fields {
         self.schemas.is_empty()
     }
 
-    /// Whether a schema describes or allows a field.
     pub(super) fn has(&self, path: &[String]) -> bool {
         !self.described(path).is_empty()
     }
@@ -81,7 +79,6 @@ impl Fields {
         (!found.is_empty()).then_some(form)
     }
 
-    /// Dotted.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for (name, schema) in &self.schemas {
@@ -96,7 +93,6 @@ impl Fields {
         names
     }
 
-    /// Schemas of a field, each with its root.
     fn described(&self, path: &[String]) -> Vec<(&Value, &Value)> {
         let mut found = Vec::new();
         for (name, root) in &self.schemas {
@@ -172,7 +168,6 @@ impl FieldForm {
         }
     }
 
-    /// Adds the contents of an object or list.
     fn add_inner(&mut self, root: &Value, schema: &Value, depth: usize) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let items = [schema.get("items"), schema.get("additionalProperties")]

@@ -26,7 +26,6 @@ const MAX_FIELDS: usize = 2;
 /// Characters of the prompt shown around a value.
 const CONTEXT: usize = 24;
 
-/// Configuration of the part.
 #[derive(Debug)]
 pub(super) struct Grounded {
     fields: Fields,
@@ -34,7 +33,6 @@ pub(super) struct Grounded {
     except: Vec<Vec<String>>,
 }
 
-/// Result for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Grounding {
     /// Within [0, 1].
@@ -44,7 +42,6 @@ pub(super) struct Grounding {
     pub(super) missing: Vec<Reason>,
 }
 
-/// Result for one value.
 #[derive(Debug, Clone)]
 enum Finding {
     Stated(Option<Place>),
@@ -54,7 +51,6 @@ enum Finding {
 }
 
 impl Grounded {
-    /// `None` for kinds with non-JSON answers.
     pub(super) fn new(definition: &dyn Definition, task: &TaskFiles) -> Option<Self> {
         let fields = Fields::new(definition)?;
         let except = task
@@ -199,7 +195,6 @@ impl Left {
     }
 }
 
-/// Search state for one prompt.
 struct Search<'r> {
     prompt: PromptIndex<'r>,
     /// Fields that state a value, and its number of mentions.
@@ -234,7 +229,6 @@ impl Search<'_> {
         }
     }
 
-    /// Canonical text of a value, and its places in the prompt.
     fn places(&self, leaf: &Leaf) -> (String, Vec<Place>) {
         match leaf {
             Leaf::Number(number) => (number.clone(), self.prompt.places_of_number(number)),
@@ -282,7 +276,6 @@ impl Search<'_> {
         )
     }
 
-    /// Whether the prompt states a value of a schema.
     fn states(&self, value: &serde_json::Value) -> bool {
         match value {
             serde_json::Value::String(text) => !self.places_of_text(text).1.is_empty(),
@@ -325,7 +318,6 @@ impl Search<'_> {
     }
 }
 
-/// A place with the line around it.
 fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let text = prompt.text(place);
     let (line, column) = crate::format::line_column(text, place.span.start);

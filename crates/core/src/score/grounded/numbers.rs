@@ -96,7 +96,6 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
     found
 }
 
-/// Readings of a whole text.
 pub(super) fn whole_number(text: &str) -> Option<Vec<String>> {
     let text = text.trim();
     let is_around = |rest: &str| !rest.chars().any(char::is_alphanumeric);
@@ -163,7 +162,6 @@ fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>
     }
 }
 
-/// Readings of digits with separators, in JSON notation.
 fn readings(run: &str) -> Vec<String> {
     let separators: Vec<char> = run
         .chars()

@@ -129,7 +129,6 @@ impl<'r> PromptIndex<'r> {
         self.numbers.iter().any(is_free)
     }
 
-    /// Whether a date overlaps none of `taken`.
     pub(super) fn has_other_date(&self, taken: &[Place]) -> bool {
         self.dates
             .iter()

@@ -15,8 +15,7 @@ use crate::score::definition::{
 };
 use crate::score::error::ScoreError;
 use crate::score::needs::Needs;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, Tier, Verdict};
+use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
@@ -115,15 +114,10 @@ struct AgentJudge {
 }
 
 impl Judge for AgentJudge {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        _: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let failed = |why: &str| Verdict::failed(why.to_owned(), (completion, from));
-        let Some(record) = row
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let failed = |why: &str| attempt.failed(why);
+        let Some(record) = attempt
+            .row
             .and_then(ScoredChain::of_row)
             .and_then(ScoredChain::agent)
         else {
@@ -150,7 +144,12 @@ impl Judge for AgentJudge {
                     format!(": {}", shortened(&line, SHOWN_CHARS))
                 });
                 let message = format!("the agent ended with exit code {code}{said}");
-                Verdict::because(tier, FailureClass::Other, message, (completion, from))
+                Verdict::because(
+                    tier,
+                    FailureClass::Other,
+                    message,
+                    (attempt.completion, attempt.from),
+                )
             }
             (Mode::ExitCode, code, _) => failed(&match code {
                 Some(code) => format!("the agent ended with exit code {code}, which is no verdict"),
@@ -169,6 +168,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::score::verdict::unwrap_answer::ThinkRules;
 
     fn verdict(mode: Mode, code: Option<i32>, output: Option<&str>) -> String {
         let fields: Map<String, Value> = [(
@@ -189,15 +189,15 @@ mod tests {
             mode,
             classes: Classes::of("agent"),
         };
-        let found = judge.judge(
-            "x",
-            0,
-            ThinkRules {
+        let found = judge.judge(Attempt {
+            completion: "x",
+            from: 0,
+            thoughts: ThinkRules {
                 is_stripped: false,
                 marks: &[],
             },
-            Some(&row),
-        );
+            row: Some(&row),
+        });
         let reward = found
             .reward
             .map_or_else(String::new, |reward| format!(" {reward}"));

@@ -14,8 +14,7 @@ use crate::score::definition::{
 };
 use crate::score::error::ScoreError;
 use crate::score::needs::Needs;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, Tier, Verdict};
+use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
@@ -135,41 +134,28 @@ struct State {
 }
 
 impl Judge for State {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        _: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let failed = |why: &str| Verdict::failed(why.to_owned(), (completion, from));
-        let Some(expected) = row.and_then(|row| row.expected.as_ref()) else {
-            return failed("the row has no `expected`, which the final state is compared with");
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let Some(expected) = attempt.expected() else {
+            return attempt
+                .failed("the row has no `expected`, which the final state is compared with");
         };
-        if row
-            .and_then(ScoredChain::of_row)
-            .is_some_and(ScoredChain::is_truncated)
-        {
+        let place = (attempt.completion, attempt.from);
+        let chain = attempt.row.and_then(ScoredChain::of_row);
+        if chain.as_ref().is_some_and(|chain| chain.is_truncated()) {
             let (message, class) = (
                 "the conversation ended without an answer: truncated",
                 FailureClass::Truncated,
             );
-            let verdict = Verdict::because(
-                Tier::Unparsable,
-                class,
-                message.to_owned(),
-                (completion, from),
-            );
+            let verdict = Verdict::because(Tier::Unparsable, class, message.to_owned(), place);
             return Verdict {
                 exact: Some(false),
                 ..verdict
             };
         }
-        let chain = row.and_then(ScoredChain::of_row);
         let Some((found, calls)) =
             chain.and_then(|chain| Some((chain.state(&self.key)?, chain.calls())))
         else {
-            return failed(
+            return attempt.failed(
                 "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
             );
         };
@@ -196,7 +182,7 @@ impl Judge for State {
         Verdict {
             exact: Some(false),
             credit: credit.filter(|_| tier == Tier::Invalid),
-            ..Verdict::because(tier, class, message, (completion, from))
+            ..Verdict::because(tier, class, message, place)
         }
     }
 
@@ -214,12 +200,10 @@ fn read_text<'a>(found: &'a Value, expected: &Value) -> Cow<'a, Value> {
     read.map_or(Cow::Borrowed(found), Cow::Owned)
 }
 
-/// Rows of a query's result.
 fn rows_of(found: &Value) -> Option<&Value> {
     found.get("rows").filter(|_| found.get("columns").is_some())
 }
 
-/// Share of the expected state that is right, in [0, 1].
 pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
     let found = &*read_text(found, expected);
     match is_state(found, expected) {
@@ -228,7 +212,6 @@ pub(crate) fn share_of_state(found: &Value, expected: &Value) -> f64 {
     }
 }
 
-/// Whether a state equals the expected one; for a query its rows, or its single value.
 fn is_state(found: &Value, expected: &Value) -> bool {
     match (rows_of(found), expected) {
         (Some(_), Value::Object(_)) | (None, _) => is_equal(found, expected),

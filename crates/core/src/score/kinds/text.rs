@@ -12,8 +12,7 @@ use crate::score::definition::lazy_answers::{LazyAnswer, plain_answers, prompt_i
 use crate::score::definition::{Definition, FoundDefinition, Judge, Kind, NORMALISE, text_digest};
 use crate::score::error::ScoreError;
 use crate::score::verdict::field_compare::{Ignored, equal_text};
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, Tier, Verdict, judge_text};
+use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{Home, Normalisations, Read, Section, TaskFiles, read_normalisations};
 
 pub(crate) static KIND: Kind = Kind {
@@ -26,7 +25,6 @@ pub(crate) static KIND: Kind = Kind {
 
 #[derive(Debug)]
 struct TextRules {
-    /// Normalisation of the answer.
     normalise: Normalisations,
 }
 
@@ -75,15 +73,9 @@ struct Text {
 }
 
 impl Judge for Text {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, thoughts, expected, |offset, answer| {
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let expected = attempt.expected();
+        attempt.judge_text(expected, |offset, answer| {
             let Some(expected) = expected else {
                 return Verdict::new(Tier::Valid, None);
             };
@@ -104,12 +96,11 @@ impl Judge for Text {
             let class = FailureClass::WrongValue;
             Verdict {
                 exact: Some(false),
-                ..Verdict::because(Tier::Invalid, class, message, (completion, offset))
+                ..Verdict::because(Tier::Invalid, class, message, (attempt.completion, offset))
             }
         })
     }
 
-    /// The first allowed answer.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         let first = expected
             .as_array()

@@ -17,14 +17,13 @@ const MAX_PROCESSES: usize = 8;
 pub struct CommandRules {
     /// Program and arguments; it runs among copies of `files`.
     pub command: Vec<String>,
-    /// Task files that belong to the program.
     pub files: Vec<String>,
     pub mode: CommandMode,
     /// 0: one per core, at most eight.
     pub processes: usize,
     /// Limit per answer.
     pub seconds: f64,
-    /// Of each process, and in use by all; 0: no limit.
+    /// Limit for each process, and for all together; 0: none.
     pub memory_mib: u64,
     /// Processes and threads in total; `None`: the default.
     pub max_processes: Option<u64>,
@@ -36,7 +35,6 @@ pub struct CommandRules {
     pub read: Vec<PathBuf>,
 }
 
-/// Protocol of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
     /// A JSON line per completion.
@@ -53,7 +51,6 @@ pub enum CommandMode {
 pub struct TestRules {
     /// `None`: `command` runs the answer as a file.
     pub language: Option<&'static Language>,
-    /// Name of the answer's file.
     pub file: String,
     /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,
@@ -88,12 +85,10 @@ impl CommandRules {
         }
     }
 
-    /// Whether answers are code.
     pub fn takes_code(&self) -> bool {
         matches!(self.mode, CommandMode::Code(_) | CommandMode::Tests(_))
     }
 
-    /// Number of parallel processes.
     pub fn width(&self) -> usize {
         let cores = || {
             std::thread::available_parallelism()
@@ -112,7 +107,6 @@ impl CommandRules {
         self.takes_code().then_some(Level::Strong)
     }
 
-    /// Commands to start: for code the parser, if any, then the checker.
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
         let parse = if let CommandMode::Code(code) = &self.mode {
             code.parse.as_slice()
@@ -129,7 +123,6 @@ impl CommandRules {
         given.for_asked(self.isolation)
     }
 
-    /// Its isolation on this machine, or why it cannot run.
     pub fn isolation_text(&self) -> String {
         isolation_text(self.isolation, "[score]")
     }

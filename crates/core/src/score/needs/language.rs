@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A language, named in `[score] language`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Language {
     pub name: &'static str,
-    /// File of an answer.
     pub(crate) file: &'static str,
     /// Rejects unparsable code before anything runs; empty for a compiler, and if the interpreter
     /// parses.
@@ -22,7 +20,6 @@ pub struct Language {
     pub(crate) exits: &'static [&'static str],
 }
 
-/// Compiled answer, next to its source.
 pub(crate) const BINARY: &str = "answer";
 pub(crate) const PYTHON: &str = "python";
 pub(crate) const NODE: &str = "node";

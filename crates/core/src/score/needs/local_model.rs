@@ -44,7 +44,6 @@ impl ModelDevice {
         }
     }
 
-    /// Arguments of `serve`.
     pub(crate) fn arguments(self) -> Vec<String> {
         match self {
             Self::Cpu => vec!["--cpu".to_owned()],

@@ -17,15 +17,11 @@ use crate::environment::StateQuery;
 
 #[derive(Debug, Default)]
 pub(crate) struct Needs<'a> {
-    /// A scoring program.
     pub(crate) program: Option<&'a CommandRules>,
-    /// A judge.
     pub(crate) judge: Option<&'a RubricRules>,
     /// A question about the tools' final state, with the key of its answer.
     pub(crate) state: Option<(&'a str, &'a StateQuery)>,
-    /// An agent.
     pub(crate) agent: bool,
-    /// Whether the agent's exit code is the verdict.
     pub(crate) exit_code: bool,
 }
 
@@ -36,7 +32,6 @@ impl Needs<'_> {
         self.program.is_some() || self.judge.is_some()
     }
 
-    /// Whether a verdict depends on the row's other completions.
     pub(crate) fn compare_group(&self) -> bool {
         self.judge.is_some_and(|rules| rules.compares_group)
     }

@@ -45,7 +45,6 @@ pub struct RubricRules {
     pub allow_secrets: bool,
 }
 
-/// `[[score.criterion]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Criterion {
     pub name: String,
@@ -61,7 +60,6 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// Points of a full mark.
     pub fn max_points(self) -> u8 {
         if self == Self::YesNo { 1 } else { 4 }
     }
@@ -76,7 +74,6 @@ impl Scale {
 }
 
 impl RubricRules {
-    /// Parses the keys of kind `judge`.
     pub(crate) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
         let (endpoint, key_variable, local) = read_model(score, home)?;
         let criteria = read_criteria(score, home)?;
@@ -130,7 +127,6 @@ impl RubricRules {
         earned.sum::<f64>() / total
     }
 
-    /// Describes the server for the trust prompt.
     pub(crate) fn server(&self) -> String {
         let Endpoint {
             base_url, model, ..

@@ -21,11 +21,8 @@ pub struct Trust {
     pub commands: Vec<Vec<String>>,
     /// Model, address and key variable of a judge or teacher, which receives prompts and answers.
     pub server: Option<String>,
-    /// Whether that server is a teacher.
     pub is_teacher: bool,
-    /// The program of a tool or agent.
     pub tool: Option<ToolProgram>,
-    /// Task files that belong to it.
     pub files: Vec<String>,
     /// Executed files outside the task, each with its link targets and interpreter.
     pub programs: Vec<String>,
@@ -33,11 +30,9 @@ pub struct Trust {
     /// over server and task.
     pub digest: String,
     pub is_trusted: bool,
-    /// A missing program, and how to install it.
     pub missing: Option<String>,
     /// Not trusted, but an earlier version in this task's folder was.
     pub has_changed: bool,
-    /// The task's folder.
     folder: Option<PathBuf>,
 }
 
@@ -127,7 +122,6 @@ impl Trust {
         (trust, programs)
     }
 
-    /// What is trusted, in a few words.
     pub fn subject(&self) -> &'static str {
         match (&self.server, &self.tool) {
             (Some(_), _) if self.is_teacher => "teacher",
@@ -168,7 +162,6 @@ impl Trust {
         self.commands.iter().map(|command| command.join(" "))
     }
 
-    /// Stores or revokes trust.
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
         let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);
@@ -197,12 +190,10 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Last line of a trust file: the folder in which it was given.
 fn record(folder: &Path) -> String {
     format!("in {:?}", folder.display().to_string())
 }
 
-/// Digests trusted in a task's folder.
 pub(crate) fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
     let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());

@@ -16,19 +16,16 @@ use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::{Tier, mean_reward};
 use crate::task::functions;
 
-/// Rows tried.
 const MAX_ROWS: usize = 500;
 /// Rows tried with a judge, which costs.
 const MAX_JUDGED_ROWS: usize = 20;
 /// Total bytes per answer over all rows; long answers are tried on fewer.
 const MAX_BYTES: usize = 4 << 20;
 
-/// A degenerate answer and its reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     /// Kind of answer.
     pub name: String,
-    /// Truncated.
     pub completion: String,
     pub tier: Tier,
     /// Rows tried: not all for a long answer or schema.

@@ -9,14 +9,12 @@ use crate::score::verdict::Score;
 
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
-/// Bytes per batch.
 const BATCH_BYTES: usize = 256 << 20;
 
 /// Up to this many are scored on one thread: a score takes some ten microseconds.
 const MAX_SERIAL_LINES: usize = 8;
 
 impl Scorer {
-    /// Scores in order.
     pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
         self.score_while(completions, || true).unwrap_or_default()
     }
@@ -67,11 +65,8 @@ impl Scorer {
 /// Per-line work around scoring, spread over all cores.
 #[derive(Debug)]
 pub struct LineWork<T, P, W> {
-    /// Parses a line. An error stops scoring.
     pub read: P,
-    /// Completion and row of an item.
     pub asked: fn(&T) -> (&str, Option<&PromptRow>),
-    /// Output for item and score.
     pub write: W,
 }
 

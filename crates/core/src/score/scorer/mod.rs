@@ -12,8 +12,8 @@ use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
-    CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial, Verdict,
-    without_answer,
+    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
+    Verdict, without_answer,
 };
 use crate::task::TierValues;
 
@@ -22,9 +22,7 @@ use crate::task::TierValues;
     "{who} failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui {command}`, then start again"
 )]
 pub struct ScorerErrors {
-    /// What may have failed.
     pub who: &'static str,
-    /// Command to try it.
     pub command: &'static str,
     pub failed: usize,
     pub all: u32,
@@ -50,7 +48,6 @@ struct Rules {
     thoughts: ThinkRules,
     /// Whether invalid completions get partial credit.
     graded: bool,
-    /// Whether it asks a model, which costs.
     asks_model: bool,
     are_asked_together: bool,
     compares_group: bool,
@@ -61,7 +58,6 @@ struct Rules {
 struct Part {
     name: String,
     weight: f64,
-    /// Whether it is 0 for invalid answers.
     after_valid: bool,
     worth: Worth,
 }
@@ -78,12 +74,10 @@ enum Worth {
     Scored { by: Rules, expected: Option<String> },
 }
 
-/// Weights by part name, the tier first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartWeights(pub Vec<(String, f64)>);
 
 impl Part {
-    /// Whether it counts for an answer of a tier.
     fn counts(&self, tier: Tier) -> bool {
         !self.after_valid || tier == Tier::Valid
     }
@@ -148,7 +142,6 @@ impl Rules {
         })
     }
 
-    /// Start of the answer.
     fn start(&self, completion: &str) -> usize {
         answer_start(completion, self.thoughts, |from| {
             self.judge.can_read(completion, from)
@@ -159,8 +152,16 @@ impl Rules {
         if let Some(verdict) = without_answer(completion, row) {
             return verdict;
         }
-        self.judge
-            .judge(completion, self.start(completion), self.thoughts, row)
+        self.judge.judge(self.attempt(completion, row))
+    }
+
+    fn attempt<'a>(&self, completion: &'a str, row: Option<&'a PromptRow>) -> Attempt<'a> {
+        Attempt {
+            completion,
+            from: self.start(completion),
+            thoughts: self.thoughts,
+            row,
+        }
     }
 
     /// Verdicts in order; `None` once `keep_going` returns false.
@@ -178,12 +179,9 @@ impl Rules {
             .zip(&known)
             .filter(|(_, known)| known.is_none());
         let placed: Vec<_> = asked
-            .map(|((text, row), _)| (*text, self.start(text), *row))
+            .map(|((text, row), _)| self.attempt(text, *row))
             .collect();
-        let mut judged = self
-            .judge
-            .judge_together(&placed, self.thoughts, keep_going)?
-            .into_iter();
+        let mut judged = self.judge.judge_together(&placed, keep_going)?.into_iter();
         known
             .into_iter()
             .map(|known| known.or_else(|| judged.next()))
@@ -225,7 +223,6 @@ impl Rules {
 }
 
 impl Scorer {
-    /// Checks and compiles the task's definition.
     pub fn new(task: &Task) -> Result<Self, ScoreError> {
         let part = |part: &RewardPart| {
             let worth = match &part.value {
@@ -272,9 +269,6 @@ impl Scorer {
     }
 
     /// Loads local judge models in advance; returns each digest by part name, empty for `[score]`.
-    ///
-    /// # Errors
-    /// Why one cannot be loaded.
     pub fn load_judges(&self) -> Result<Vec<(String, String)>, String> {
         let parts = self
             .parts
@@ -393,7 +387,6 @@ impl Scorer {
         }
     }
 
-    /// Adds the part `length` if it counts tokens. `tokens`: as sampled.
     pub fn add_length(&self, score: &mut Score, tokens: usize) {
         let counted = |part| Some((part, Part::token_length(part)?));
         let Some((part, length)) = self.parts.iter().find_map(counted) else {
@@ -415,7 +408,6 @@ impl Scorer {
         self.parts.iter().any(|part| part.token_length().is_some())
     }
 
-    /// Weights of the parts named in [`Score::parts`].
     pub fn part_weights(&self) -> PartWeights {
         let graded = self.own.graded.then(|| {
             (
@@ -439,12 +431,10 @@ impl Scorer {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(Part::scored_by))
     }
 
-    /// Whether programs score: slow, batched, cached.
     pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.are_asked_together)
     }
 
-    /// Whether a judge scores, so unneeded scores should be avoided.
     pub fn asks_judge(&self) -> bool {
         self.rules().any(|rules| rules.asks_model)
     }
@@ -456,7 +446,6 @@ impl Scorer {
         alone(verdict, value)
     }
 
-    /// Whether a prompt's completions must be scored together.
     pub fn compares_groups(&self) -> bool {
         self.rules().any(|rules| rules.compares_group)
     }
@@ -590,10 +579,8 @@ impl Scorer {
         score: &mut Score,
         completion: &str,
     ) -> f64 {
-        let values =
-            self.own
-                .judge
-                .stated_values(completion, self.own.start(completion), Some(row));
+        let attempt = self.own.attempt(completion, Some(row));
+        let values = self.own.judge.stated_values(attempt);
         let grounding = grounded.ground(completion, &values, row);
         score.errors.extend(grounding.missing);
         score.grounded = grounding.values;
@@ -601,7 +588,6 @@ impl Scorer {
     }
 }
 
-/// Score of one verdict, without weighted parts.
 fn alone(found: Verdict, reward: f64) -> Score {
     Score {
         reward: if found.is_error() { f64::NAN } else { reward },
@@ -665,7 +651,6 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     );
 }
 
-/// Share of equal expected fields, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() {

@@ -30,7 +30,6 @@ impl Task {
         Self::resolve_from(text, &here)
     }
 
-    /// [`Task::resolve`] from another folder.
     pub fn resolve_from(text: &str, here: &Path) -> Result<Self, TaskError> {
         read_task(find_home(text, here)?)
     }
@@ -43,7 +42,6 @@ impl Task {
         read_task(Home::Embedded(find_embedded(name)?))
     }
 
-    /// A template for new tasks.
     pub fn template(name: &str) -> Result<Self, TaskError> {
         read_task(Home::Embedded(find_template(name)?))
     }
@@ -121,7 +119,6 @@ fn unread(home: Home, name: String) -> Read<Task> {
     Ok(task)
 }
 
-/// The task with this text as its `task.toml`.
 fn parse_task(home: Home, text: &str) -> Read<Task> {
     let label = home.label(TASK_FILE);
     let source = Source {

@@ -21,18 +21,15 @@ use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 use crate::text::{ThinkMarks, Tokenizer};
 
-/// A checked task.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub(crate) files: TaskFiles,
     pub(crate) definition: Arc<dyn Definition>,
     /// Think marks of the model being judged; all known ones if unknown.
     pub(crate) think_marks: &'static [ThinkMarks],
-    /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) agent: Option<Agent>,
-    /// Folder of a temporary copy.
     pub(crate) _copy: Option<Arc<PrivateFolder>>,
 }
 
@@ -57,7 +54,6 @@ pub struct RewardPart {
     pub part: String,
     /// Multiplies the part, which is in [0, 1].
     pub weight: f64,
-    /// Whether it is 0 for invalid answers.
     pub after_valid: bool,
     pub value: PartValue,
 }
@@ -84,7 +80,6 @@ pub enum PartValue {
 }
 
 impl RewardPart {
-    /// The task with the part's own scorer.
     pub fn scored_by(&self) -> Option<&Task> {
         match &self.value {
             PartValue::Scored { task, .. } => Some(task),
@@ -100,13 +95,11 @@ impl RewardPart {
         }
     }
 
-    /// Whether it compares answers with something expected.
     pub fn compares(&self) -> bool {
         matches!(self.value, PartValue::Fields | PartValue::Exact) || self.expected().is_some()
     }
 }
 
-/// Value of a completion's length.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LengthRule {
     pub aim: LengthAim,
@@ -146,17 +139,14 @@ impl LengthRule {
 }
 
 impl Task {
-    /// `None` if decoding cannot be constrained.
     pub fn grammar(&self) -> Option<Grammar<'_>> {
         self.definition.grammar()
     }
 
-    /// The JSON Schema of answers, if they have one.
     pub fn schema(&self) -> Option<&Value> {
         self.definition.schema().map(|schema| schema.value)
     }
 
-    /// Whether answers are function calls.
     pub fn calls_functions(&self) -> bool {
         matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
     }
@@ -183,7 +173,6 @@ impl Task {
         matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
     }
 
-    /// Tools called during a conversation.
     pub fn toolset(&self) -> Option<&Toolset> {
         self.toolset.as_ref()
     }
@@ -198,7 +187,6 @@ impl Task {
         self.toolset.is_some() || self.agent.is_some()
     }
 
-    /// Whether the agent's exit code is the verdict.
     pub fn reads_exit_code(&self) -> bool {
         self.scorers().any(|task| task.definition.needs().exit_code)
     }
@@ -209,7 +197,6 @@ impl Task {
             .filter_map(|task| task.definition.needs().state)
     }
 
-    /// Whether the tools' final state is judged.
     pub fn has_state(&self) -> bool {
         self.state_queries().next().is_some()
     }
@@ -227,7 +214,6 @@ impl Task {
         self.definition.kind().name
     }
 
-    /// Whether a program scores the task or a part.
     pub fn runs_programs(&self) -> bool {
         self.scorers().any(|task| task.command().is_some())
     }
@@ -265,7 +251,6 @@ impl Task {
         all.filter_map(|(part, task)| Some((part, task, task.definition.needs().judge?)))
     }
 
-    /// The task, and the tasks of parts with their own scorers.
     pub fn scorers(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.rewards.iter().filter_map(RewardPart::scored_by))
     }
@@ -279,7 +264,6 @@ impl Task {
         self.definition.expected_schema()
     }
 
-    /// Name of the [`TaskFiles::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
         self.definition.file_name()
     }
@@ -335,7 +319,6 @@ impl Task {
         names
     }
 
-    /// All task files, for a frozen copy.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         self.read_files(&self.file_names())
     }

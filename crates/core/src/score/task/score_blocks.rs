@@ -15,7 +15,6 @@ use crate::text::THINK_MARKS;
 /// Keys of the part `length`.
 const LENGTH_KEYS: [&str; 4] = ["max", "target", "buffer", "unit"];
 
-/// Parses `[[reward]]` of an otherwise parsed task.
 pub(super) fn read_rewards(
     top: &Section<'_>,
     source: Source<'_>,
@@ -92,7 +91,6 @@ pub(super) fn read_rewards(
     Ok(parts)
 }
 
-/// A part without its own scorer; `at`: offset of its name.
 fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, PartValue)> {
     let names = || PartName::ASKED.map(PartName::name).join(", ");
     let Some(name) = block.string("part")? else {
@@ -124,7 +122,6 @@ fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, P
     Ok((name, value))
 }
 
-/// The block of a part with its own scorer, and the task with that scorer.
 fn read_scorer<'a>(
     source: Source<'a>,
     table: &'a DeTable<'a>,
@@ -166,7 +163,6 @@ fn read_after(block: &Section<'_>) -> Read<bool> {
     }
 }
 
-/// Keys of the part `length`; `at`: offset of its block.
 fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {
     let number = |key: &str| match (block.number(key)?, block.get(key)) {
         (Some(number), Some((_, offset))) if number < 0.0 || (number < 1.0 && key != "buffer") => {
@@ -257,7 +253,6 @@ pub(super) fn names(keys: &[KeyInfo]) -> impl Iterator<Item = &'static str> {
     keys.iter().map(|key| key.name)
 }
 
-/// The kind that a block names.
 pub(super) fn kind_of(score: &Section<'_>) -> Read<&'static Kind> {
     let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else {
         return Ok(KINDS[0]);

@@ -6,21 +6,18 @@ use toml::de::{DeTable, DeValue};
 use crate::score::definition::{COMMON_KEYS, KeyInfo};
 use crate::score::kinds::{KINDS, kind_named};
 
-/// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScoreKey {
     /// Key without the block's name.
     pub name: String,
     /// Value as written; `None` if unset.
     pub value: Option<String>,
-    /// Byte offset of the value.
     pub offset: Option<usize>,
     /// Empty for a required key.
     pub default: &'static str,
     pub meaning: &'static str,
 }
 
-/// Keys of `[[reward]]` besides those of its kind.
 const REWARD_KEYS: [KeyInfo; 8] = [
     KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
     KeyInfo::new(
@@ -102,7 +99,6 @@ pub fn score_keys(text: &str) -> Vec<(Option<String>, Vec<ScoreKey>)> {
     blocks
 }
 
-/// An unset key.
 fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     let (default, meaning) = known
         .iter()
@@ -118,7 +114,6 @@ fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
     }
 }
 
-/// Keys of a table in text order.
 fn set_keys(text: &str, table: &DeTable<'_>, known: &[KeyInfo]) -> Vec<ScoreKey> {
     let mut keys: Vec<ScoreKey> = table
         .iter()

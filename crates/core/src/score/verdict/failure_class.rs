@@ -1,14 +1,15 @@
 //! Failure classes for counting over time: built-in ones, and those named by a user's scorer.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::locking::lock;
 
 /// The most informative class that explains why a completion is not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
-    /// A Markdown fence around the value.
     Fence,
     /// Text around the value, or no value.
     Prose,
@@ -16,27 +17,21 @@ pub enum FailureClass {
     Truncated,
     /// Malformed JSON, or an unparsable query.
     Syntax,
-    /// Reasoning in place of the answer.
     ThinkLeak,
     /// A call inside the reasoning, and none after it.
     ThinkCall,
-    /// A missing required key.
     MissingKey,
     /// A value of a type that the schema does not allow.
     WrongType,
-    /// A value outside the enum.
     Enum,
     /// A key not allowed by the schema.
     ExtraKey,
     /// Well-formed, but different from `expected`.
     WrongValue,
-    /// A call in a foreign format.
     CallFormat,
     /// A tool that the row does not offer.
     UnknownFunction,
-    /// A missing required argument.
     MissingArgument,
-    /// An argument that the tool does not have.
     ExtraArgument,
     /// Other calls than expected, or in another order.
     WrongCalls,
@@ -49,17 +44,14 @@ pub enum FailureClass {
     /// A request that matches no operation of the document, or not the requested one.
     WrongOperation,
     MissingParameter,
-    /// A parameter that the operation does not have.
     ExtraParameter,
     /// A status that the operation does not define.
     WrongStatus,
-    /// The pattern does not match.
     NoMatch,
     /// A conversation with tools that ended without an answer.
     NoAnswer,
     /// A wrong final state, and no call reached a tool.
     NoCall,
-    /// An agent failed after a completion.
     AgentError,
     /// Constrained decoding failed: the grammar became too complex, or no token could follow.
     Constraint,
@@ -67,9 +59,7 @@ pub enum FailureClass {
     ScorerError,
     /// A result is not recorded, in replay: no reward.
     NotRecorded,
-    /// An endpoint gave no completion.
     EndpointError,
-    /// Named by a user's scorer.
     Own(OwnClass),
     Other,
 }
@@ -120,7 +110,6 @@ impl FailureClass {
         Self::Other,
     ];
 
-    /// Whether there is no reward.
     pub(crate) fn is_unscored(self) -> bool {
         matches!(self, Self::ScorerError | Self::NotRecorded)
     }
@@ -141,7 +130,6 @@ impl FailureClass {
             .or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
     }
 
-    /// Name in files.
     pub fn key(self) -> String {
         self.name().replace(' ', "_")
     }
@@ -192,14 +180,13 @@ impl FailureClass {
     }
 }
 
-/// Interns a name.
 fn own(name: &str) -> Option<&'static str> {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
         return None;
     }
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = lock(&NAMES);
     if let Some(known) = names.get(name) {
         return Some(known);
     }

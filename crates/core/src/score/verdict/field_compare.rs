@@ -13,7 +13,6 @@ use crate::json_number::Number;
 use crate::score::answer::json::{Kind, Object, Value, parse};
 use crate::task::{ALL_FIELDS, Normalisation, Normalisations};
 
-/// Ignored differences of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ignored {
     casefold: bool,
@@ -38,7 +37,6 @@ impl From<&Normalisations> for Ignored {
     }
 }
 
-/// Rules by field.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules(BTreeMap<String, Ignored>);
 
@@ -188,7 +186,6 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -
     }
 }
 
-/// Canonical text of a value.
 fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
     let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace {
         text.trim()

@@ -21,7 +21,6 @@ use crate::environment::{ChainEnd, ScoredChain};
 use crate::score::answer::json::Places;
 use unwrap_answer::{ThinkRules, Unreadable, Wrapping, open_think, unclosed_think};
 
-/// The result of one judge.
 #[derive(Debug, Clone)]
 pub(crate) struct Verdict {
     pub(crate) tier: Tier,
@@ -40,7 +39,6 @@ pub(crate) struct Verdict {
     /// Replaces the tier's value; in [0, 1].
     pub(crate) reward: Option<f64>,
     pub(crate) metrics: OrderedMap<f64>,
-    /// Grades of a judge.
     pub(crate) criteria: Vec<CriterionGrade>,
 }
 
@@ -61,12 +59,10 @@ impl Verdict {
         }
     }
 
-    /// Whether there is no verdict, since the scorer failed.
     pub(crate) fn is_error(&self) -> bool {
         self.failure.is_some_and(FailureClass::is_unscored)
     }
 
-    /// A verdict with a single reason at a byte offset.
     pub(crate) fn because(
         tier: Tier,
         failure: FailureClass,
@@ -84,18 +80,43 @@ impl Verdict {
     pub(crate) fn failed(why: String, place: (&str, usize)) -> Self {
         Self::because(Tier::Unparsable, FailureClass::ScorerError, why, place)
     }
+}
+
+/// A completion to judge, with its row. Its answer begins at byte `from`, after stripped reasoning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) completion: &'a str,
+    pub(crate) from: usize,
+    pub(crate) thoughts: ThinkRules,
+    pub(crate) row: Option<&'a PromptRow>,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn expected(&self) -> Option<&'a Value> {
+        self.row.and_then(|row| row.expected.as_ref())
+    }
+
+    /// The completion from the answer's first byte on.
+    pub(crate) fn answer(&self) -> &'a str {
+        self.completion.get(self.from..).unwrap_or_default()
+    }
+
+    /// As [`Verdict::failed`], at the answer's first byte.
+    pub(crate) fn failed(&self, why: impl Into<String>) -> Verdict {
+        Verdict::failed(why.into(), (self.completion, self.from))
+    }
 
     /// Verdict on an unparsable completion. `inside` searches for a valid answer within surrounding
     /// text; it gets the offset of an open think block, which hides what follows.
     pub(crate) fn unparsable(
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
+        &self,
         why: Unreadable,
         inside: impl FnOnce(usize) -> Option<Wrapping>,
-    ) -> Self {
-        let think = unclosed_think(completion, from, why.offset, thoughts.marks);
-        let open = think.filter(|_| thoughts.is_stripped).unwrap_or(usize::MAX);
+    ) -> Verdict {
+        let think = unclosed_think(self.completion, self.from, why.offset, self.thoughts.marks);
+        let open = think
+            .filter(|_| self.thoughts.is_stripped)
+            .unwrap_or(usize::MAX);
         let wrapping = if why.is_wrapped { inside(open) } else { None };
         let hidden = open != usize::MAX && wrapping.is_none();
         let (message, offset) = match think {
@@ -103,84 +124,64 @@ impl Verdict {
             _ => (why.message, why.offset),
         };
         let class = match wrapping {
-            _ if hidden || (think.is_some() && !thoughts.is_stripped) => FailureClass::ThinkLeak,
+            _ if hidden || (think.is_some() && !self.thoughts.is_stripped) => {
+                FailureClass::ThinkLeak
+            }
             Some(Wrapping::Fence) => FailureClass::Fence,
             _ => why.class,
         };
-        let verdict = Self::because(Tier::Unparsable, class, message, (completion, offset));
-        Self {
+        let verdict = Verdict::because(Tier::Unparsable, class, message, (self.completion, offset));
+        Verdict {
             tolerant: wrapping.is_some(),
             ..verdict
         }
     }
-}
 
-/// Judges the trimmed text from a byte offset on; unparsable if empty, or an open think block.
-pub(crate) fn judge_text(
-    completion: &str,
-    from: usize,
-    thoughts: ThinkRules,
-    expected: Option<&Value>,
-    judge: impl FnOnce(usize, &str) -> Verdict,
-) -> Verdict {
-    if let Some(verdict) = think_leak(completion, from, thoughts, expected) {
-        return verdict;
+    /// Judges the trimmed answer, which begins at an offset; unparsable if empty, or an open think block.
+    pub(crate) fn judge_text(
+        &self,
+        expected: Option<&Value>,
+        judge: impl FnOnce(usize, &str) -> Verdict,
+    ) -> Verdict {
+        if let Some(verdict) = self.think_leak(expected) {
+            return verdict;
+        }
+        let offset = self.from + (self.answer().len() - self.answer().trim_start().len());
+        match self.answer().trim() {
+            "" => self.nothing(FailureClass::Other, "the answer is empty", offset, expected),
+            answer => judge(offset, answer),
+        }
     }
-    let rest = completion.get(from..).unwrap_or_default();
-    let offset = from + (rest.len() - rest.trim_start().len());
-    match rest.trim() {
-        "" => unparsable(
-            FailureClass::Other,
-            "the answer is empty",
-            (completion, offset),
-            expected,
-        ),
-        answer => judge(offset, answer),
+
+    /// Verdict on a completion whose reasoning does not end.
+    pub(crate) fn think_leak(&self, expected: Option<&Value>) -> Option<Verdict> {
+        let offset = open_think(self.completion, self.from, self.thoughts.marks)
+            .filter(|_| self.thoughts.is_stripped)?;
+        let class = FailureClass::ThinkLeak;
+        Some(self.nothing(class, "unclosed think block", offset, expected))
     }
-}
 
-/// Verdict on a completion whose reasoning does not end.
-pub(crate) fn think_leak(
-    completion: &str,
-    from: usize,
-    thoughts: ThinkRules,
-    expected: Option<&Value>,
-) -> Option<Verdict> {
-    let offset = open_think(completion, from, thoughts.marks).filter(|_| thoughts.is_stripped)?;
-    Some(unparsable(
-        FailureClass::ThinkLeak,
-        "unclosed think block",
-        (completion, offset),
-        expected,
-    ))
-}
+    /// Verdict if `expected` has malformed alternatives.
+    pub(crate) fn unreadable_expected(&self) -> Option<Verdict> {
+        let problem = self.expected().and_then(expected::problem)?;
+        Some(self.failed(format!("the row's `expected`: {problem}")))
+    }
 
-/// Verdict if `expected` has malformed alternatives.
-pub(crate) fn unreadable_expected(
-    place: (&str, usize),
-    expected: Option<&Value>,
-) -> Option<Verdict> {
-    let problem = expected.and_then(expected::problem)?;
-    Some(Verdict::failed(
-        format!("the row's `expected`: {problem}"),
-        place,
-    ))
-}
-
-fn unparsable(
-    class: FailureClass,
-    message: &str,
-    (completion, offset): (&str, usize),
-    expected: Option<&Value>,
-) -> Verdict {
-    let place = (completion, offset.min(completion.len()));
-    Verdict {
-        exact: expected.map(|_| false),
-        ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place)
+    fn nothing(
+        &self,
+        class: FailureClass,
+        message: &str,
+        offset: usize,
+        expected: Option<&Value>,
+    ) -> Verdict {
+        let place = (self.completion, offset.min(self.completion.len()));
+        Verdict {
+            exact: expected.map(|_| false),
+            ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place)
+        }
     }
 }
 
-/// Verdict on a conversation without an answer to judge.
 pub(crate) fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
     let (class, message) = match chain.failure() {

@@ -11,7 +11,6 @@ use crate::facts::{PartName, Tier, TierOutcome};
 use crate::score::answer::json::Place;
 use crate::task::ScoreRules;
 
-/// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Used in training: tier's value, graded credit, weighted parts. NaN (`null` in files) if the
@@ -33,18 +32,15 @@ pub struct Score {
     pub failure: Option<FailureClass>,
     /// Parts of the reward by name, unweighted: `tier`, `graded`, and those of `[[reward]]`.
     pub parts: OrderedMap<f64>,
-    /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
     /// Values of the answer that the prompt states (part `grounded`), with places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounded: Vec<GroundedValue>,
-    /// A judge's points by criterion.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub criteria: Vec<CriterionGrade>,
 }
 
-/// A judge's grade by one criterion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CriterionGrade {
     /// Prefixed with the part's name, if a part is judged.
@@ -59,7 +55,6 @@ pub struct CriterionGrade {
 /// A value of an answer, and its place in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroundedValue {
-    /// JSON pointer to the value.
     pub instance_path: String,
     /// 1-based line in the raw completion.
     pub line: usize,
@@ -77,7 +72,6 @@ pub struct PromptPlace {
     pub line: usize,
     /// 1-based column in Unicode scalars.
     pub column: usize,
-    /// The value with some of its line.
     pub excerpt: String,
     /// Start of the value in the excerpt, in Unicode scalars.
     pub start: usize,
@@ -85,29 +79,24 @@ pub struct PromptPlace {
     pub length: usize,
 }
 
-/// A query's result, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
     pub columns: Vec<String>,
     /// The first ones.
     pub rows: Vec<Vec<String>>,
-    /// Total number of rows.
     pub count: usize,
 }
 
-/// A run of a scoring program.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The `[[reward]]` that it scores; `None` for `[score]`.
     pub part: Option<String>,
-    /// Its input.
     pub asked: String,
     /// Its standard output; of a code checker also standard error.
     pub output: String,
     /// Tail of its standard error.
     pub complaint: String,
     pub seconds: f64,
-    /// Score by this program alone.
     pub score: Score,
 }
 
@@ -126,7 +115,6 @@ pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 impl Score {
-    /// Whether there is no reward: the scorer failed, or a result is not recorded.
     pub fn is_error(&self) -> bool {
         self.failure.is_some_and(FailureClass::is_unscored)
     }
@@ -160,7 +148,6 @@ impl Score {
         }
     }
 
-    /// Value of a built-in part.
     pub(crate) fn part(&self, name: PartName) -> Option<f64> {
         self.parts.get(name.name()).copied()
     }
@@ -204,7 +191,6 @@ impl Score {
     }
 }
 
-/// A reason with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     pub message: String,

@@ -4,7 +4,6 @@ use super::failure_class::FailureClass;
 use crate::score::answer::json::{self, Syntax, SyntaxError, Value};
 use crate::text::ThinkMarks;
 
-/// Treatment of think blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThinkRules {
     /// Whether everything up to a block's end is ignored.
@@ -50,7 +49,6 @@ impl Unreadable {
 
 pub(crate) type Read<T> = Result<T, Unreadable>;
 
-/// A fault of an answer that may be surrounded by other text.
 pub(crate) fn unreadable(
     message: impl Into<String>,
     offset: usize,
@@ -120,7 +118,6 @@ pub(crate) fn answer_start(
         .unwrap_or(last)
 }
 
-/// Offset of an unclosed think block at the start of the answer.
 pub(crate) fn open_think(text: &str, from: usize, marks: &[ThinkMarks]) -> Option<usize> {
     let rest = text.get(from..)?.trim_start();
     marks
@@ -141,7 +138,6 @@ pub(crate) fn unclosed_think(
     (found >= failure).then_some(found)
 }
 
-/// Offset of the first mark that opens a think block.
 pub(crate) fn think_opening(text: &str, marks: &[ThinkMarks]) -> Option<usize> {
     marks.iter().filter_map(|marks| text.find(marks.open)).min()
 }
@@ -162,7 +158,6 @@ pub(crate) fn inner_values<'t>(
     bracketed_values(text, from, &mut accept).then_some(Wrapping::Prose)
 }
 
-/// The text around an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wrapping {
     Fence,

@@ -314,8 +314,7 @@ const ACTIONS: &[Action] = &[
             let name = eval
                 .sort
                 .name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
-            shared.say(format!("prompts: {name}"));
-            Vec::new()
+            shared.say(format!("prompts: {name}"))
         },
     )
     .unless(nothing),
@@ -487,7 +486,6 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.again", "Reload", "", &["u"], HERE, read),
 ];
 
-/// Why the evals cannot be re-scored.
 fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
     let no_schema = || {
         let text = || {
@@ -503,7 +501,6 @@ fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
         .or_else(no_schema)
 }
 
-/// Why there is no comparison for an action.
 fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
         _ if eval.chat.is_some() || eval.chooser.is_some() => Some(format!(
@@ -533,7 +530,6 @@ fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     nothing(eval, shared).or_else(|| alone.then(text))
 }
 
-/// Toggles the filter for prompts with an outcome.
 fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
     eval.only = if eval.only == outcome { None } else { outcome };
     eval.arrange();
@@ -628,7 +624,6 @@ fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
         .collect()
 }
 
-/// Moves to another prompt of the list.
 fn go(eval: &mut Eval, by: isize) -> Vec<Command> {
     let length = eval.shown.len();
     eval.cursor.go(by, length);

@@ -26,7 +26,6 @@ use crate::widgets::text_width::wrapped;
 /// Narrower than this, answers are stacked by default.
 pub(super) const SIDES: usize = 76;
 
-/// Whether the answers are side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
     eval.side_by_side
         .unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
@@ -86,7 +85,7 @@ fn lines(
     });
     let mut lines: Vec<_> = comment
         .into_iter()
-        .map(|line| Line::styled(line, theme.style(Role::Marked)))
+        .map(|line| theme.line(line, Role::Marked))
         .collect();
     let row = eval
         .sides(versus)
@@ -110,10 +109,7 @@ fn lines(
             rows.truncate(most);
             rows.push("… the whole prompt is below".to_owned());
         }
-        lines.extend(
-            rows.into_iter()
-                .map(|row| Line::styled(row, theme.style(Role::Special))),
-        );
+        lines.extend(rows.into_iter().map(|row| theme.line(row, Role::Special)));
         lines.push(Line::default());
     }
     lines.extend(judged(theme, &sides, width));
@@ -127,16 +123,12 @@ fn lines(
     lines.extend(stated(theme, &sides));
     for message in messages {
         lines.push(Line::default());
-        lines.push(Line::styled(
-            message.role.clone(),
-            theme.style(Role::Special),
-        ));
+        lines.push(theme.line(message.role.clone(), Role::Special));
         lines.extend(text_of(message, width).into_iter().map(Line::from));
     }
     lines
 }
 
-/// The text and the calls of a message.
 fn text_of(message: &Message, width: usize) -> Vec<String> {
     let calls = message
         .tool_calls()
@@ -153,7 +145,6 @@ fn text_of(message: &Message, width: usize) -> Vec<String> {
         .collect()
 }
 
-/// The score of each answer with its reasons; the base's first.
 pub(super) fn judged(
     theme: &Theme,
     sides: &[(&str, &EvalRecord)],
@@ -165,15 +156,12 @@ pub(super) fn judged(
         lines.extend(reward_parts(theme, record, width));
         for reason in reasons(record) {
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
-            lines.extend(
-                wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
-            );
+            lines.extend(wrapped.map(|line| theme.line(format!("  {line}"), Role::Bad)));
         }
     }
     lines
 }
 
-/// The parts of the reward of a conversation with tools or an agent.
 fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
     let own = record.score["parts"]
         .as_object()
@@ -184,11 +172,10 @@ fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'s
         .map(|(name, value)| (name.as_str(), value.as_f64().unwrap_or(f64::NAN)));
     let lines = parts(theme, own, width.saturating_sub(2)).into_iter();
     lines
-        .map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint)))
+        .map(|line| theme.line(format!("  {line}"), Role::Faint))
         .collect()
 }
 
-/// Where the prompt states the values of each answer.
 pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (name, record) in sides {
@@ -197,10 +184,7 @@ pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'
         if !values.is_empty() {
             lines.extend([
                 Line::default(),
-                Line::styled(
-                    format!("{name}: stated by the prompt"),
-                    theme.style(Role::Special),
-                ),
+                theme.line(format!("{name}: stated by the prompt"), Role::Special),
             ]);
             lines.extend(grounded::lines(theme, &values));
         }
@@ -208,7 +192,6 @@ pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'
     lines
 }
 
-/// Two answers compared, or one alone.
 pub(super) fn texts(
     theme: &Theme,
     sides: &[(&str, &EvalRecord)],
@@ -227,7 +210,6 @@ pub(super) fn texts(
         .collect()
 }
 
-/// The two answers side by side or as one text, with their differences.
 fn compared(
     theme: &Theme,
     [(first, before), (second, after)]: [(&str, &EvalRecord); 2],
@@ -237,18 +219,13 @@ fn compared(
     let rows = difference(&before.completion, &after.completion);
     let mut lines = Vec::new();
     if before.completion == after.completion {
-        lines.push(Line::styled(
-            "both answers are identical",
-            theme.style(Role::Faint),
-        ));
+        lines.push(theme.line("both answers are identical", Role::Faint));
     }
     if side {
         lines.push(headings(theme, first, second, width));
         lines.extend(side_by_side(theme, &rows, width));
     } else {
-        let heading = |mark: &str, name: &str, role| {
-            Span::styled(format!("{mark} {name}  "), theme.style(role))
-        };
+        let heading = |mark: &str, name: &str, role| theme.span(format!("{mark} {name}  "), role);
         lines.push(Line::from(vec![
             heading("-", first, Role::Removed),
             heading("+", second, Role::Added),
@@ -281,12 +258,12 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         ""
     };
     Line::from(vec![
-        Span::styled(format!("{name}: "), theme.style(role)),
-        Span::styled(
+        theme.span(format!("{name}: "), role),
+        theme.span(
             format!("{} {}{reward}", theme.tier_glyph(tier), tier),
-            theme.style(Theme::tier_role(tier)),
+            Theme::tier_role(tier),
         ),
-        Span::styled(
+        theme.span(
             format!(
                 ", {}{values}{cut}{unwrapped}{turn}",
                 record.tokens.map_or_else(
@@ -294,12 +271,11 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
                     |tokens| counted(tokens, "token")
                 )
             ),
-            theme.style(Role::Faint),
+            Role::Faint,
         ),
     ])
 }
 
-/// The expected values, field by field, with who has them right.
 fn expected(
     theme: &Theme,
     expected: Option<&Value>,
@@ -321,15 +297,14 @@ fn expected(
         .join(", ");
     let mut lines = vec![
         Line::default(),
-        Line::styled(format!("expected ({names})"), theme.style(Role::Special)),
+        theme.line(format!("expected ({names})"), Role::Special),
     ];
     match expected.as_object() {
         Some(fields) => {
             for (field, value) in fields {
                 let marks = sides.iter().map(|(_, record)| mark(record, field));
-                let mut marks: Vec<_> = marks
-                    .map(|(glyph, role)| Span::styled(glyph, theme.style(role)))
-                    .collect();
+                let mut marks: Vec<_> =
+                    marks.map(|(glyph, role)| theme.span(glyph, role)).collect();
                 marks.push(Span::raw(" "));
                 let texts = named(field, value).into_iter();
                 let texts = texts.flat_map(|line| wrapped(&line, width.saturating_sub(4)));

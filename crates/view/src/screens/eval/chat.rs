@@ -1,6 +1,5 @@
 //! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,7 +12,7 @@ use crate::facts::{StopReason, Tier};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
-use crate::pane::content::{Body, Content, Edited, Place};
+use crate::pane::content::{Content, Place};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -24,7 +23,6 @@ use crate::widgets::list_cursor::Cursor;
 /// A model that answers: its name, and the words of `sample` that mean it.
 type Side = (String, Vec<String>);
 
-/// The models that would answer, or why none can.
 fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
     if run_task_argument(shared).is_none() {
         return Err(shared
@@ -54,7 +52,6 @@ fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
     })
 }
 
-/// Opens the pane with the last prompt.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let editor = Editor::new("", false);
     eval.chat = Some(Chat {
@@ -109,10 +106,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     };
     let sides = match sides {
         Ok(sides) => sides,
-        Err(why) => {
-            shared.complain(why);
-            return Vec::new();
-        }
+        Err(why) => return shared.complain(why),
     };
     cancel(chat);
     let cancel = CancelToken::default();
@@ -138,14 +132,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             ]
             .map(str::to_owned),
         );
-        arguments.push(
-            shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string(),
-        );
+        arguments.push(shared.new_runs());
         arguments.extend(shared.new_run.device.clone());
         let call = Call::with_arguments(&shared.options, arguments);
         shared.log_command(&call.command_line());
@@ -295,18 +282,8 @@ pub(super) fn content<'a>(
     let typing = chat.is_typing;
     if (place.part == 0) == typing {
         let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
-        let (editor, wraps) = (&chat.editor, shared.wraps(&chat.editor));
-        let edited = Edited {
-            editor,
-            typing,
-            focused: typing,
-            faults: Cow::default(),
-            wraps,
-        };
-        return Content {
-            body: Body::Editor(edited),
-            ..Content::titled(title)
-        };
+        let wraps = shared.wraps(&chat.editor);
+        return Content::titled(title).editor(&chat.editor, typing, wraps);
     }
     let lines = lines(chat, shared, side_by_side, place.inside().width.into());
     Content::titled(answers_title(shared)).text(place.inside(), lines, chat.top)
@@ -322,7 +299,6 @@ fn answers_title(shared: &Shared) -> String {
     format!("answers: greedy, {task}without an expected answer")
 }
 
-/// The lines below the prompt.
 fn lines(
     chat: &Chat,
     shared: &Shared,
@@ -350,11 +326,7 @@ fn lines(
     };
     if let Some((text, role)) = state {
         let wrapped = crate::widgets::text_width::wrapped(&text, width);
-        lines.extend(
-            wrapped
-                .into_iter()
-                .map(|line| Line::styled(line, theme.style(role))),
-        );
+        lines.extend(wrapped.into_iter().map(|line| theme.line(line, role)));
     }
     if !sides.is_empty() {
         lines.push(Line::default());

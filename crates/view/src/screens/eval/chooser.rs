@@ -73,7 +73,7 @@ fn about(row: &RunRow) -> String {
     parts.map(|part| format!("  {part}")).collect()
 }
 
-/// Of an eval outside of runs: `  invoice  base valid 30.0%`.
+/// Describes an eval outside of runs: `  invoice  base valid 30.0%`.
 fn about_eval(folder: &Path) -> String {
     let result = result(folder);
     let task = result["task"].as_str().unwrap_or_default();
@@ -136,7 +136,6 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Opens the run under the cursor, or selects the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else {
         return Vec::new();
@@ -165,7 +164,6 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Toggles the selection of the eval under the cursor.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else {
         return Vec::new();
@@ -209,7 +207,6 @@ pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     super::show(eval, shared, picked)
 }
 
-/// Goes back to the runs, or closes the chooser.
 pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     match &mut eval.chooser {
         Some(chooser) if chooser.evals.is_some() => chooser.evals = None,
@@ -218,7 +215,6 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The cursor of the visible list.
 pub(super) fn cursor(chooser: &mut Chooser) -> &mut Cursor {
     if chooser.evals.is_some() {
         &mut chooser.eval
@@ -235,7 +231,6 @@ impl Chooser {
     }
 }
 
-/// The list, and the selected evals above it.
 pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize) -> Content<'a> {
     let theme = &shared.theme;
     let title = match &chooser.evals {
@@ -265,7 +260,7 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     let row = move |text: &str, is_picked: bool| {
         let mark = if is_picked { "◆" } else { " " };
         Line::from(vec![
-            Span::styled(format!("{mark} "), theme.style(Role::Accent)),
+            theme.span(format!("{mark} "), Role::Accent),
             Span::raw(fitted(text, width.saturating_sub(3))),
         ])
     };
@@ -304,10 +299,10 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     };
     Content {
         head: vec![
-            Line::styled(fitted(&picked, width), theme.style(Role::Marked)),
+            theme.line(fitted(&picked, width), Role::Marked),
             Line::default(),
         ],
-        empty: vec![Line::styled(nothing, theme.style(role))],
+        empty: vec![theme.line(nothing, role)],
         ..Content::titled(title).list(List::new(chooser.length(), cursor, line))
     }
 }

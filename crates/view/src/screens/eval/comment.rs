@@ -7,7 +7,6 @@ use crate::popup::{Ask, Popup};
 use crate::run::{Comment, check_comment, write_comment};
 use crate::shared::Shared;
 
-/// Asks for the comment on the prompt under the cursor.
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(versus) = eval.versus() else {
         return Vec::new();
@@ -46,15 +45,11 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 move || write_comment(&folder, comment).map_err(|error| error.to_string()),
                 |eval: &mut Eval, shared, outcome| match outcome {
                     Ok(()) => read(eval, shared),
-                    Err(error) => {
-                        shared.complain(error);
-                        Vec::new()
-                    }
+                    Err(error) => shared.complain(error),
                 },
             );
             vec![write.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(check_comment)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(check_comment)))
 }

@@ -41,7 +41,6 @@ pub(super) fn conversation<'a>(
     })
 }
 
-/// The conversations of one or two answers, up to the answers.
 pub(super) fn lines(
     shared: &Shared,
     sides: &[(&str, &EvalRecord)],
@@ -58,7 +57,7 @@ pub(super) fn lines(
         let Some(talk) = conversation(shared, record, columns) else {
             return Vec::new();
         };
-        let name = Line::styled(padded(name, columns, false), theme.style(role));
+        let name = theme.line(padded(name, columns, false), role);
         [
             vec![name],
             talk.summary(theme),
@@ -96,14 +95,13 @@ fn beside(
         let mut spans = left.get(at).map_or_else(Vec::new, |line| spans_of(line));
         let used: usize = spans.iter().map(Span::width).sum();
         spans.push(Span::raw(" ".repeat(columns.saturating_sub(used))));
-        spans.push(Span::styled(" │ ", theme.style(Role::Faint)));
+        spans.push(theme.span(" │ ", Role::Faint));
         spans.extend(right.get(at).map_or_else(Vec::new, |line| spans_of(line)));
         Line::from(spans)
     };
     (0..left.len().max(right.len())).map(line).collect()
 }
 
-/// Its spans with the style of the line.
 fn spans_of(line: &Line<'static>) -> Vec<Span<'static>> {
     line.spans
         .iter()
@@ -215,9 +213,7 @@ fn ends<'t>(tools: &[Option<&'t ToolSummary>]) -> Vec<&'t str> {
 
 struct CallTable<'a> {
     theme: &'a Theme,
-    /// The eval that is the second of the pair.
     second: Option<usize>,
-    /// Of a cell.
     columns: usize,
 }
 
@@ -231,12 +227,12 @@ impl CallTable<'_> {
             }
         };
         let cell = |(place, cell): (usize, String)| {
-            Span::styled(
+            self.theme.span(
                 format!(" {}", padded(&cell, self.columns, true)),
-                self.theme.style(role(place)),
+                role(place),
             )
         };
-        let label = Span::styled(padded(label, LABEL, false), self.theme.style(Role::Faint));
+        let label = self.theme.span(padded(label, LABEL, false), Role::Faint);
         std::iter::once(label)
             .chain(cells.enumerate().map(cell))
             .collect()
@@ -274,7 +270,7 @@ impl CallTable<'_> {
         lines.extend(
             wrapped(note, width)
                 .into_iter()
-                .map(|line| Line::styled(line, self.theme.style(Role::Faint))),
+                .map(|line| self.theme.line(line, Role::Faint)),
         );
         lines
     }

@@ -27,15 +27,11 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
     }
 }
 
-/// The instructions shown while there is no comparison.
 fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let line = |id: &str, text: String| {
         Line::from(vec![
-            Span::styled(
-                format!(" {:<2}  ", shared.key_of(id)),
-                theme.style(Role::Key),
-            ),
+            theme.span(format!(" {:<2}  ", shared.key_of(id)), Role::Key),
             Span::raw(text),
         ])
     };
@@ -43,7 +39,7 @@ fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let mut lines = vec![Line::default()];
     match (&eval.loaded, super::eval_job::progress(eval)) {
         (Some(Err(error)), _) => {
-            lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
+            lines.push(theme.line(format!(" {error}"), Role::Bad));
             lines.push(Line::default());
             if let (true, Some(task)) = (eval.is_of_other_schemas, &shared.draft.task) {
                 let text = format!(
@@ -57,14 +53,10 @@ fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
                 key("eval.again", "reload"),
             ]);
         }
-        (None, Some(text)) => {
-            lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent)))
-        }
-        _ if shared.is_busy("eval") => {
-            lines.push(Line::styled(" loading ...", theme.style(Role::Faint)))
-        }
+        (None, Some(text)) => lines.push(theme.line(format!(" {text}"), Role::Accent)),
+        _ if shared.is_busy("eval") => lines.push(theme.line(" loading ...", Role::Faint)),
         _ => lines.extend([
-            Line::styled(" nothing to compare yet", theme.style(Role::Title)),
+            theme.line(" nothing to compare yet", Role::Title),
             Line::default(),
             key(
                 "screen.runs",

@@ -31,12 +31,10 @@ enum EvalStatus {
     Failed(String),
 }
 
-/// Folder of evals outside of runs.
 pub(super) fn evals_folder(data: &Path) -> PathBuf {
     data.join("evals")
 }
 
-/// Why no eval can be started.
 pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     match shared.current_run() {
         Some(run) if eval.started.is_none() => run
@@ -48,7 +46,6 @@ pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     }
 }
 
-/// Why no baseline can be evaluated.
 pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     if eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
@@ -56,7 +53,6 @@ pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     shared.no_task()
 }
 
-/// The last log line of the eval in progress.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
     eval.started
         .as_ref()
@@ -118,7 +114,6 @@ fn ask_set(
     })));
 }
 
-/// Confirms a baseline eval.
 fn confirm_baseline(shared: &mut Shared, on: String) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
         return;
@@ -151,12 +146,7 @@ fn confirm_baseline(shared: &mut Shared, on: String) {
                 .task
                 .as_ref()
                 .map_or_else(String::new, |open| open.task.name.clone());
-            let runs = shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string();
+            let runs = shared.new_runs();
             let mut arguments = vec![task];
             let model = format!("base={model}");
             arguments.extend(["--model", &model, "--on", &on, "--runs", &runs].map(str::to_owned));
@@ -175,13 +165,12 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
     let text =
         "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut (), _: &mut Shared| vec![run_control::request(&path, Verb::Eval)];
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Run eval now?",
         text,
         "run eval",
         yes,
-    )));
-    Vec::new()
+    )))
 }
 
 /// Confirms an eval, showing the estimated cost as far as measured.
@@ -232,7 +221,6 @@ fn confirm(shared: &mut Shared, on: String) {
     )));
 }
 
-/// The arguments for base and best checkpoint of a run.
 fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, String> {
     let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
     let history = RunState::read(directory.path()).unwrap_or_default();
@@ -260,7 +248,6 @@ fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, St
         .collect())
 }
 
-/// Runs `eval` with these arguments into a new folder.
 fn begin(
     shared: &mut Shared,
     name: &str,
@@ -304,16 +291,13 @@ fn begin(
                 line,
             ))
         },
-        |eval: &mut Eval, shared, started| {
-            match started {
-                Ok((started, line)) => {
-                    shared.log_command(&line);
-                    shared.say("eval started: its result opens here");
-                    eval.started = Some(started);
-                }
-                Err(error) => shared.complain(error),
+        |eval: &mut Eval, shared, started| match started {
+            Ok((started, line)) => {
+                shared.log_command(&line);
+                eval.started = Some(started);
+                shared.say("eval started: its result opens here")
             }
-            Vec::new()
+            Err(error) => shared.complain(error),
         },
     )]
 }
@@ -418,10 +402,7 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                             evals.sort_by_key(|eval| eval.target != Target::Base.name());
                             super::show(eval, shared, evals)
                         }
-                        Err(error) => {
-                            shared.complain(error.to_string());
-                            Vec::new()
-                        }
+                        Err(error) => shared.complain(error.to_string()),
                     };
                 }
             }

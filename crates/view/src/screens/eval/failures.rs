@@ -21,7 +21,6 @@ const LABEL: usize = 28;
 /// Rows that a list of failures needs: a gap, its head and two of them.
 const MIN_ROWS: usize = 4;
 
-/// Why there are no groups.
 pub(super) fn none(eval: &Eval, last: bool) -> Option<String> {
     let versus = eval.versus()?;
     let side = side(eval, last)?;
@@ -34,7 +33,6 @@ fn side(eval: &Eval, last: bool) -> Option<usize> {
     if last { sides.last() } else { sides.first() }.copied()
 }
 
-/// Lists the groups of the eval after, or of the one before.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Command> {
     let (Some(side), Some(versus)) = (side(eval, last), eval.versus()) else {
         return Vec::new();
@@ -55,7 +53,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
     );
     let entries = found.groups.iter().map(entry).collect();
     let groups = found.groups.clone();
-    shared.popup = Some(Popup::Pick(Pick::new(
+    shared.open_popup(Popup::Pick(Pick::new(
         title,
         entries,
         at.unwrap_or(0),
@@ -65,8 +63,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
             eval.arrange();
             Vec::new()
         },
-    )));
-    Vec::new()
+    )))
 }
 
 fn entry(group: &FailureGroup) -> PickEntry {
@@ -96,7 +93,6 @@ fn entry(group: &FailureGroup) -> PickEntry {
     }
 }
 
-/// The groups in which failures gather, for the summary.
 pub(super) fn sentence(eval: &Eval, side: usize, name: &str) -> Option<String> {
     let found = eval.failures.get(side).filter(|found| found.failures > 0)?;
     let over = found.groups.iter().filter(|group| group.over_represented);
@@ -140,7 +136,6 @@ pub(super) fn reasons(record: &EvalRecord) -> Vec<String> {
     errors.iter().map(reason).collect()
 }
 
-/// The fields that are not as expected.
 fn wrong_fields(record: &EvalRecord) -> String {
     let fields = record.score["fields"].as_object().into_iter().flatten();
     let wrong = fields.filter(|(_, is_right)| **is_right == false);
@@ -173,10 +168,7 @@ pub(super) fn list(
     let shown = if count > room { room - 1 } else { count };
     let name = &versus.evals[side].name;
     let head = format!("failures of {name}: {count}");
-    let mut lines = vec![
-        Line::default(),
-        Line::styled(head, theme.style(Role::Faint)),
-    ];
+    let mut lines = vec![Line::default(), theme.line(head, Role::Faint)];
     for (prompt, record) in failing.iter().take(shown) {
         let class = record.failure().map_or("wrong value", FailureClass::name);
         let head = format!(
@@ -189,14 +181,11 @@ pub(super) fn list(
         let text = one_line(&format!("{class}  {reason}"));
         let text = fitted(text.trim_end(), width.saturating_sub(head.width()));
         let role = Theme::tier_role(record.outcome());
-        lines.push(Line::from(vec![
-            Span::styled(head, theme.style(role)),
-            Span::raw(text),
-        ]));
+        lines.push(Line::from(vec![theme.span(head, role), Span::raw(text)]));
     }
     if shown < count {
         let more = format!("{} more", count - shown);
-        lines.push(Line::styled(more, theme.style(Role::Faint)));
+        lines.push(theme.line(more, Role::Faint));
     }
     lines
 }

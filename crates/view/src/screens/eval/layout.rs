@@ -52,7 +52,6 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
     ]
 }
 
-/// The width of the answers inside their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
     let places = places(eval, shared, shared.body());
     places

@@ -53,7 +53,7 @@ pub(super) fn content<'a>(
             .then(|| eval.filter.line(theme, width))
             .into_iter()
             .collect(),
-        empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
+        empty: vec![theme.line(nothing, Role::Faint)],
         ..Content::titled(title).list(List::new(eval.shown.len(), eval.cursor, line))
     }
 }
@@ -73,22 +73,22 @@ fn row(
         format!("{}#{}", prompt.prompt_id, prompt.sample + 1)
     };
     let mut spans = vec![
-        Span::styled(format!("{mark} "), theme.style(role)),
+        theme.span(format!("{mark} "), role),
         Span::raw(padded(&id, 10.max(width.saturating_sub(26).min(24)), false)),
     ];
     for (place, _) in versus.evals.iter().enumerate() {
         let record = versus.record(prompt, place);
         let tier = record.map_or(TierOutcome::NotScored, EvalRecord::outcome);
-        spans.push(Span::styled(
+        spans.push(theme.span(
             format!(" {}", theme.tier_glyph(tier)),
-            theme.style(Theme::tier_role(tier)),
+            Theme::tier_role(tier),
         ));
         let exact = match record.and_then(|record| record.exact) {
             Some(true) => "=",
             Some(false) => "≠",
             None => " ",
         };
-        spans.push(Span::styled(exact, theme.style(Role::Faint)));
+        spans.push(theme.span(exact, Role::Faint));
     }
     let used: usize = spans.iter().map(Span::width).sum();
     let tags = versus
@@ -100,14 +100,13 @@ fn row(
     } else {
         (format!("✎ {comment}"), Role::Marked)
     };
-    spans.push(Span::styled(
+    spans.push(theme.span(
         format!(" {}", fitted(&text, width.saturating_sub(used + 2))),
-        theme.style(role),
+        role,
     ));
     Line::from(spans)
 }
 
-/// The mark of an outcome.
 pub(super) fn mark(outcome: Option<Outcome>) -> (&'static str, Role) {
     match outcome {
         Some(Outcome::Fixed) => ("+", Role::Good),

@@ -90,7 +90,6 @@ pub(super) fn content<'a>(
     }
 }
 
-/// The action that filters by a cell of the matrix.
 fn action_of(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Fixed => "eval.fixed",
@@ -139,7 +138,6 @@ struct SummaryText<'a> {
 }
 
 impl SummaryText<'_> {
-    /// The outcomes with a cell in the matrix.
     fn outcomes(&self) -> &'static [Outcome] {
         match self.pair {
             Some(_) => &[
@@ -160,7 +158,6 @@ impl SummaryText<'_> {
         }
     }
 
-    /// Number of prompts with an outcome; for a single eval, of answers.
     fn count(&self, outcome: Outcome) -> usize {
         let alone = || match (outcome, self.tiers_alone()) {
             (Outcome::Both, [.., valid]) => valid,
@@ -243,10 +240,7 @@ impl SummaryText<'_> {
         let names: Vec<Cell> = names.map(|eval| eval.name.clone().into()).collect();
         let mut heading = self.row("", &names);
         if wide {
-            heading.push(Span::styled(
-                "   difference, paired",
-                theme.style(Role::Faint),
-            ));
+            heading.push(theme.span("   difference, paired", Role::Faint));
         }
         let mut lines = vec![Line::from(heading)];
         // The endings of conversations have their own histogram.
@@ -257,10 +251,7 @@ impl SummaryText<'_> {
             let mut spans = self.row(&row.measure.to_string(), &row.cells);
             let difference = self.pair.and_then(|pair| pair.difference(&row.measure));
             if let (true, Some((difference, verdict))) = (wide, difference) {
-                spans.push(Span::styled(
-                    format!("   {}", points(&difference)),
-                    theme.style(role_of(verdict)),
-                ));
+                spans.push(theme.span(format!("   {}", points(&difference)), role_of(verdict)));
             }
             lines.push(Line::from(spans));
         }
@@ -292,17 +283,14 @@ impl SummaryText<'_> {
             }
         };
         let cells = cells.iter().enumerate().map(|(place, cell)| {
-            Span::styled(
+            theme.span(
                 format!(" {}", padded(&shown(cell), cell_width, true)),
-                theme.style(role(place)),
+                role(place),
             )
         });
-        std::iter::once(Span::styled(
-            padded(label, LABEL, false),
-            theme.style(Role::Faint),
-        ))
-        .chain(cells)
-        .collect()
+        std::iter::once(theme.span(padded(label, LABEL, false), Role::Faint))
+            .chain(cells)
+            .collect()
     }
 
     fn conversations(&self) -> Vec<Line<'static>> {
@@ -318,7 +306,6 @@ impl SummaryText<'_> {
             .collect()
     }
 
-    /// Whether the table has a difference column.
     fn is_wide(&self) -> bool {
         self.pair.is_some()
             && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + DIFFERENCE
@@ -349,7 +336,7 @@ impl SummaryText<'_> {
             .flat_map(|(text, role)| {
                 wrapped(&text, self.width)
                     .into_iter()
-                    .map(move |line| Line::styled(line, theme.style(role)))
+                    .map(move |line| theme.line(line, role))
             })
             .collect()
     }
@@ -393,7 +380,7 @@ impl SummaryText<'_> {
             .max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
-            let start = Span::styled(padded(text, label, false), theme.style(Role::Faint));
+            let start = theme.span(padded(text, label, false), Role::Faint);
             self.cells(start, &cells, wide, "")
         };
         if self.pair.is_none() {
@@ -403,7 +390,7 @@ impl SummaryText<'_> {
             .map(|(text, wide)| padded(text, wide, true));
         let head = format!("{}{}", padded("", label, false), after.concat());
         vec![
-            (Line::styled(head, theme.style(Role::Faint)), Vec::new()),
+            (theme.line(head, Role::Faint), Vec::new()),
             row("valid before", [Outcome::Both, Outcome::Broken]),
             row("not before", [Outcome::Fixed, Outcome::Neither]),
         ]
@@ -427,7 +414,6 @@ impl SummaryText<'_> {
         (line, cells)
     }
 
-    /// The text of a cell: `▸fixed 40`.
     fn cell_text(&self, outcome: Outcome) -> String {
         let mark = if self.eval.only == Some(outcome) {
             "▸"
@@ -456,7 +442,7 @@ impl SummaryText<'_> {
         let width = width.saturating_sub(key.width()).max(text.width());
         vec![
             Span::styled(padded(&text, width, true), style),
-            Span::styled(key, theme.style(Role::Key)),
+            theme.span(key, Role::Key),
         ]
     }
 
@@ -476,9 +462,9 @@ impl SummaryText<'_> {
                 true,
             )
         });
-        let mut lines = vec![Line::styled(
+        let mut lines = vec![theme.line(
             format!("{}{}", padded("to", 4, false), heading.concat()),
-            theme.style(Role::Faint),
+            Role::Faint,
         )];
         let rows = match self.pair {
             Some(pair) => Tier::ALL.map(Some).into_iter().zip(pair.tiers).collect(),
@@ -496,26 +482,25 @@ impl SummaryText<'_> {
                     } else {
                         Theme::tier_role(to)
                     };
-                    Span::styled(
+                    theme.span(
                         padded(
                             &count.to_string(),
                             if to == Tier::Unparsable { 13 } else { 11 },
                             true,
                         ),
-                        theme.style(role),
+                        role,
                     )
                 })
                 .collect();
-            let from = Span::styled(
+            let from = theme.span(
                 padded(&glyph, 4, false),
-                theme.style(tier.map_or(Role::Unparsable, Theme::tier_role)),
+                tier.map_or(Role::Unparsable, Theme::tier_role),
             );
             lines.push(Line::from([vec![from], cells].concat()));
         }
         lines
     }
 
-    /// Rates by tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let sides = self
@@ -552,7 +537,7 @@ impl SummaryText<'_> {
         }
         lines
             .into_iter()
-            .map(|line| Line::styled(line, theme.style(Role::Text)))
+            .map(|line| theme.line(line, Role::Text))
             .collect()
     }
 
@@ -580,9 +565,9 @@ impl SummaryText<'_> {
                 let arrow = (place > 0).then(|| Span::raw(" → "));
                 arrow
                     .into_iter()
-                    .chain([Span::styled(percent(summary.valid), theme.style(role))])
+                    .chain([theme.span(percent(summary.valid), role)])
             });
-        let label = |text: &'static str| Span::styled(text, theme.style(Role::Faint));
+        let label = |text: &'static str| theme.span(text, Role::Faint);
         let mut rates: Line<'static> = std::iter::once(label("valid ")).chain(valid).collect();
         let others = [
             ("  exact ", cells(&|summary| or_na(summary.exact, percent))),
@@ -615,7 +600,7 @@ impl SummaryText<'_> {
             .flat_map(|(text, role)| {
                 wrapped(&text, self.width)
                     .into_iter()
-                    .map(move |line| Line::styled(line, theme.style(role)))
+                    .map(move |line| theme.line(line, role))
             });
         [plain(vec![rates]), vec![cells], plain(verdict.collect())].concat()
     }

@@ -73,7 +73,6 @@ impl screen::Screen for Launch {
         }
     }
 
-    /// A click on a section toggles it.
     fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
         let is_click = matches!(event.kind, MouseEventKind::Down(_));
         if is_click && self.edit.is_some() {
@@ -561,10 +560,7 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 
 fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match start_run::blocked(launch, shared) {
-        Some(why) => {
-            shared.complain(why);
-            Vec::new()
-        }
+        Some(why) => shared.complain(why),
         None => start_gate::start(launch, shared),
     }
 }

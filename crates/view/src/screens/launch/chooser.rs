@@ -5,7 +5,6 @@ use crate::popup::{Pick, PickEntry, Popup};
 use crate::shared::{self, Shared};
 use crate::style_role::Role;
 
-/// Lists the models that a run can start from.
 pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
     let Some(context) = read(launch, shared, models) else {
         return;
@@ -28,10 +27,7 @@ pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
         0,
         move |launch: &mut Launch, shared, index| match models.get(index) {
             Some(start) if start.usable => set(launch, shared, start.name.clone()),
-            Some(start) => {
-                shared.complain(format!("{} {}", start.shown, start.about));
-                Vec::new()
-            }
+            Some(start) => shared.complain(format!("{} {}", start.shown, start.about)),
             None => Vec::new(),
         },
     );
@@ -40,7 +36,6 @@ pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
     ));
 }
 
-/// Lists the tasks that can be opened.
 pub(super) fn tasks(launch: &mut Launch, shared: &mut Shared) {
     let Some(context) = read(launch, shared, tasks) else {
         return;

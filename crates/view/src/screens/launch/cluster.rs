@@ -21,7 +21,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One rank of a partition.
     pub fn from_partition(partition: &Partition) -> Self {
         Self {
             partition: partition.name.clone(),
@@ -63,7 +62,6 @@ impl Cluster {
         format!("{}: {}", self.partition, self.request().described())
     }
 
-    /// The reason if Slurm would not start the run.
     pub fn problem(&self, partitions: &Partitions) -> Option<String> {
         let fits = |found: &Vec<Partition>| Partition::check(found, &self.request());
         self.request()
@@ -72,12 +70,10 @@ impl Cluster {
             .err()
     }
 
-    /// The next number of nodes; `by` is 1 or -1.
     pub fn step_nodes(&mut self, own: Option<&Partition>, by: isize) {
         self.nodes = stepped(self.nodes, own.map_or(1, |partition| partition.nodes), by);
     }
 
-    /// The next number of GPUs or ranks on each node; `by` is 1 or -1.
     pub fn step_per_node(&mut self, own: Option<&Partition>, by: isize) {
         let most = own.map_or(1, |partition| match partition.gpus_per_node {
             0 => partition.cpus_per_node.clamp(1, MAX_RANKS),

@@ -20,7 +20,6 @@ pub struct LaunchContext {
     pub tasks: Vec<String>,
     /// Models that a run can start from.
     pub models: Vec<Start>,
-    /// The latest run of this task.
     pub last: Option<LastRun>,
 }
 
@@ -29,15 +28,12 @@ pub struct LaunchContext {
 pub struct Start {
     /// The value of `base_model`.
     pub name: String,
-    /// Its name in lists.
     pub shown: String,
     /// Its path and type, or why it cannot be used.
     pub about: String,
-    /// Whether the engine supports it.
     pub usable: bool,
 }
 
-/// The latest run of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastRun {
     pub id: String,
@@ -52,7 +48,6 @@ pub struct Origin {
     pub of: String,
     /// The original model, or why there is none.
     pub model: Result<String, String>,
-    /// Its parameters.
     pub parameters: Option<u64>,
     /// See [`Tokenizer::stop_note`].
     pub stop_note: Option<String>,
@@ -61,7 +56,6 @@ pub struct Origin {
 /// The longest chain of runs that is followed.
 const MAX_CHAIN_LEN: usize = 32;
 
-/// The original model of a base model.
 pub fn origin(base_model: String, places: &RunFolders) -> Origin {
     let model = original_model(&base_model, places);
     let source = model.as_deref().ok().and_then(|name| find_model(name).ok());

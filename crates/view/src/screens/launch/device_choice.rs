@@ -5,16 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::format::{bytes, percent_short};
 use crate::run::{Device, DeviceChoice, Gpu, Holder, holder, queue_length, slots_folder};
 
-/// A device of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// The value in the form.
     pub compute: DeviceChoice,
     /// `the CPU`, `GPU 0 NVIDIA H200`.
     pub title: String,
     /// The driver's report: memory, other processes.
     pub condition: String,
-    /// The run that uses it.
     pub holder: Option<Holder>,
     /// Runs that wait for it.
     pub waiting: usize,

@@ -89,7 +89,7 @@ fn form_content<'a>(launch: &'a Launch, shared: &'a Shared, columns: usize) -> C
     let list = List::new(lines.len(), launch.cursor, {
         let lines = std::rc::Rc::clone(&lines);
         move |line: usize| match lines[line] {
-            FormLine::Heading(title) => Line::styled(title, shared.theme.style(Role::Title)),
+            FormLine::Heading(title) => shared.theme.line(title, Role::Title),
             FormLine::Row(index, row) => row_line(launch, shared, row, at == Some(index), columns),
         }
     });
@@ -210,7 +210,6 @@ fn row_line(
     }
 }
 
-/// Empty on this machine.
 fn cluster_text(launch: &Launch, show: impl Fn(&Cluster) -> String) -> String {
     launch.form.cluster.as_ref().map_or_else(String::new, show)
 }
@@ -229,8 +228,8 @@ fn start_line(launch: &Launch, shared: &Shared, columns: usize) -> Line<'static>
     let button = "▶ START ";
     let room = columns.saturating_sub(button.width() + 3);
     Line::from(vec![
-        Span::styled(button, theme.style(Role::Good)),
-        Span::styled(clip_start(&text, room), theme.style(role)),
+        theme.span(button, Role::Good),
+        theme.span(clip_start(&text, room), role),
     ])
 }
 
@@ -260,12 +259,9 @@ fn section_line(launch: &Launch, shared: &Shared, section: &'static Section) -> 
         format!(", {changed} changed")
     };
     Line::from(vec![
-        Span::styled(
-            format!("{:<NAME_COLUMNS$}", section.title),
-            theme.style(Role::Title),
-        ),
-        Span::styled(format!("{fold} {advanced} more"), theme.style(Role::Faint)),
-        Span::styled(changed, theme.style(Role::Marked)),
+        theme.span(format!("{:<NAME_COLUMNS$}", section.title), Role::Title),
+        theme.span(format!("{fold} {advanced} more"), Role::Faint),
+        theme.span(changed, Role::Marked),
     ])
 }
 
@@ -284,10 +280,7 @@ fn key_line(
         let wrong = complaint(launch, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
         let mark = if wrong { " ✗ invalid" } else { " ✓" };
-        spans.push(Span::styled(
-            mark,
-            theme.style(if wrong { Role::Bad } else { Role::Good }),
-        ));
+        spans.push(theme.span(mark, if wrong { Role::Bad } else { Role::Good }));
         return Line::from(spans);
     }
     let value = value(launch, key);
@@ -330,22 +323,22 @@ fn key_line(
         Source::Default => Role::Text,
         _ => Role::Accent,
     };
-    spans.push(Span::styled(shown, theme.style(value_role)));
-    spans.push(Span::styled(unit, theme.style(Role::Faint)));
+    spans.push(theme.span(shown, value_role));
+    spans.push(theme.span(unit, Role::Faint));
     spans.push(Span::raw(" ".repeat(blanks)));
     let differs =
         key_help::last_value(launch, key).is_some_and(|last| last != super::value(launch, key));
     let word = form::source_word(&source);
-    spans.push(Span::styled(
+    spans.push(theme.span(
         word,
-        theme.style(if source == Source::Set {
+        if source == Source::Set {
             Role::Marked
         } else {
             Role::Faint
-        }),
+        },
     ));
     if differs && word.width() < SOURCE_COLUMNS {
-        spans.push(Span::styled("≠", theme.style(Role::Warning)));
+        spans.push(theme.span("≠", Role::Warning));
     }
     Line::from(spans)
 }

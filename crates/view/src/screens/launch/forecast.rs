@@ -10,7 +10,6 @@ use crate::subprocess::CancelToken;
 pub struct ForecastResult<T> {
     pub of: Form,
     pub value: T,
-    /// Whether the task has changed since.
     pub is_old: bool,
 }
 
@@ -22,20 +21,16 @@ pub struct DataChecks {
     pub is_old: bool,
 }
 
-/// A forecast in progress.
 #[derive(Debug, Clone, Default)]
 pub struct ForecastJob {
     pub cancel: CancelToken,
-    /// The latest line of progress.
     pub progress: String,
     /// Start time, milliseconds since 1970.
     pub since_ms: u64,
-    /// Whether groups are sampled too.
     pub samples: bool,
 }
 
 impl<T> ForecastResult<T> {
-    /// Whether the form or the task has changed since.
     pub fn is_stale(&self, form: &Form) -> bool {
         self.is_old || !self.of.is_same_job(form)
     }

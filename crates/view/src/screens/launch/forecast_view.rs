@@ -12,7 +12,6 @@ use crate::run::RowChanges;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// All lines, for a width of columns.
 pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let page = PageLines {
         theme: &shared.theme,
@@ -148,9 +147,9 @@ impl Text<'_> {
         for (name, then, now) in differences {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
-                Span::styled(then, self.shared.theme.style(Role::Removed)),
-                Span::styled(" → ", self.shared.theme.style(Role::Faint)),
-                Span::styled(now, self.shared.theme.style(Role::Added)),
+                self.shared.theme.span(then, Role::Removed),
+                self.shared.theme.span(" → ", Role::Faint),
+                self.shared.theme.span(now, Role::Added),
             ]));
         }
         if self.shared.draft.is_changed() {
@@ -162,14 +161,13 @@ impl Text<'_> {
     }
 
     fn title(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.shared.theme.style(Role::Title))
+        self.shared.theme.line(text.to_owned(), Role::Title)
     }
 
     fn faint(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.shared.theme.style(Role::Faint))
+        self.shared.theme.line(text.to_owned(), Role::Faint)
     }
 
-    /// Says so of what is stale.
     fn stale(&self, is_stale: bool, id: &str) -> Vec<Line<'static>> {
         let key = self.shared.key_of(id);
         let text = format!("stale: settings changed; {key} updates");
@@ -183,7 +181,7 @@ impl Text<'_> {
     fn keyed(&self, id: &str, text: &str) -> Line<'static> {
         let key = format!("{}  ", self.shared.key_of(id));
         Line::from(vec![
-            Span::styled(key, self.shared.theme.style(Role::Key)),
+            self.shared.theme.span(key, Role::Key),
             Span::raw(text.to_owned()),
         ])
     }

@@ -9,15 +9,11 @@ use crate::run::DeviceChoice;
 /// The user's choices. Everything else comes from the layers below.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Form {
-    /// A named set of values.
     pub preset: Option<Preset>,
-    /// Values set here, as text, by key.
     pub changed: BTreeMap<&'static str, String>,
     /// Names or folders of further tasks of the run, and the weights of all last, such as `receipts 2:1`.
     pub others: String,
-    /// A name for the run.
     pub name: String,
-    /// Devices on this machine.
     pub compute: DeviceChoice,
     /// The Slurm request, if Slurm starts the run.
     pub cluster: Option<Cluster>,
@@ -26,7 +22,6 @@ pub struct Form {
 /// The value of every key, written as on a command line.
 pub type Values = BTreeMap<String, String>;
 
-/// One row of the form.
 #[derive(Debug, Clone, Copy)]
 pub enum Row {
     Start,
@@ -91,7 +86,6 @@ pub static SECTIONS: [Section; 6] = [
 ];
 
 impl Section {
-    /// The section of a key.
     pub fn for_key(key: &Key) -> &'static Self {
         let place = |name: &str| KEYS.iter().position(|key| key.name == name);
         SECTIONS
@@ -139,7 +133,6 @@ impl Form {
         arguments
     }
 
-    /// Further tasks, and the weights of all.
     pub fn other_tasks(&self) -> (Vec<String>, Option<String>) {
         let mut tasks: Vec<String> = self.others.split_whitespace().map(str::to_owned).collect();
         let is_mix = |text: &mut String| {
@@ -149,7 +142,6 @@ impl Form {
         (tasks, mix)
     }
 
-    /// Those of a device of this machine.
     pub fn device_arguments(&self) -> Vec<String> {
         self.compute.arguments()
     }
@@ -161,7 +153,6 @@ impl Form {
 }
 
 impl Row {
-    /// The label of a row.
     pub fn title(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -187,7 +178,6 @@ pub fn values_of(config: &TrainConfig) -> Values {
         .collect()
 }
 
-/// A JSON value as the key table writes it.
 fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
@@ -198,7 +188,6 @@ fn written(value: &serde_json::Value) -> String {
     }
 }
 
-/// The label of a layer.
 pub fn source_word(source: &Source) -> &'static str {
     match source {
         Source::Default => "default",

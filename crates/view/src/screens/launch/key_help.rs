@@ -12,7 +12,6 @@ use crate::run::DeviceChoice;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// The lines, not yet wrapped.
 pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(problem) = &launch.problem {
@@ -88,10 +87,11 @@ fn about_presets(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
         let is_it = preset == launch.form.preset;
         let mark = if is_it { "● " } else { "  " };
         let role = if is_it { Role::Text } else { Role::Faint };
-        lines.push(Line::styled(
-            format!("{mark}{}", description(&preset)),
-            shared.theme.style(role),
-        ));
+        lines.push(
+            shared
+                .theme
+                .line(format!("{mark}{}", description(&preset)), role),
+        );
     }
 }
 
@@ -170,7 +170,7 @@ fn about_section(
         };
         lines.push(Line::from(vec![
             Span::raw(format!("{} ", key.name)),
-            Span::styled(shown(&value(launch, key)), shared.theme.style(role)),
+            shared.theme.span(shown(&value(launch, key)), role),
         ]));
     }
 }
@@ -190,10 +190,7 @@ fn about_devices(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
         } else {
             Role::Warning
         };
-        lines.push(Line::styled(
-            format!("    {}", choice.queue()),
-            shared.theme.style(role),
-        ));
+        lines.push(shared.theme.line(format!("    {}", choice.queue()), role));
     }
     if launch.devices.is_empty() {
         lines.push(faint(shared, "querying devices ..."));
@@ -217,10 +214,11 @@ fn about_devices(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
         } else {
             Role::Warning
         };
-        lines.push(Line::styled(
-            format!("    {}", partition.described()),
-            shared.theme.style(role),
-        ));
+        lines.push(
+            shared
+                .theme
+                .line(format!("    {}", partition.described()), role),
+        );
     }
     if let Some(Err(error)) = &launch.partitions {
         lines.push(bad(shared, error));
@@ -250,7 +248,7 @@ fn chosen_line(shared: &Shared, is_it: bool, title: &str, more: &str) -> Line<'s
     };
     Line::from(vec![
         Span::raw(format!("{mark}{title}")),
-        Span::styled(more, shared.theme.style(Role::Faint)),
+        shared.theme.span(more, Role::Faint),
     ])
 }
 
@@ -264,10 +262,9 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
     lines.push(Line::from(key.meaning));
     let label = |name: &str, text: String| {
         Line::from(vec![
-            Span::styled(
-                format!("{:<9}", format!("{name}:")),
-                shared.theme.style(Role::Faint),
-            ),
+            shared
+                .theme
+                .span(format!("{:<9}", format!("{name}:")), Role::Faint),
             Span::raw(text),
         ])
     };
@@ -346,7 +343,6 @@ fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>
     ));
 }
 
-/// The value in the last run of this task, as text.
 pub(super) fn last_value(launch: &Launch, key: &Key) -> Option<String> {
     launch
         .context
@@ -367,9 +363,9 @@ fn shown(text: &str) -> String {
 }
 
 fn faint(shared: &Shared, text: &str) -> Line<'static> {
-    Line::styled(text.to_owned(), shared.theme.style(Role::Faint))
+    shared.theme.line(text.to_owned(), Role::Faint)
 }
 
 fn bad(shared: &Shared, text: &str) -> Line<'static> {
-    Line::styled(format!("✗ {text}"), shared.theme.style(Role::Bad))
+    shared.theme.line(format!("✗ {text}"), Role::Bad)
 }

@@ -80,13 +80,10 @@ fn read_now(shared: &Shared) -> Vec<Command> {
                 Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => {
                     ask(launch, shared)
                 }
-                Some(_) => {
-                    shared.say(format!(
-                        "preflight finished: {} starts",
-                        shared.key_of("launch.start")
-                    ));
-                    Vec::new()
-                }
+                Some(_) => shared.say(format!(
+                    "preflight finished: {} starts",
+                    shared.key_of("launch.start")
+                )),
                 None => Vec::new(),
             }
         },
@@ -103,13 +100,12 @@ pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let text = format!(
         "The {name} in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
     );
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Schema not saved",
         text,
         "start with saved file",
         check_and_start,
-    )));
-    Vec::new()
+    )))
 }
 
 /// Reads the prompt sets if they are not known; then starts the run, or asks first if something was found.
@@ -167,11 +163,10 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         launch.accepted = asked;
         check_and_start(launch, shared)
     };
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         title,
         lines.join("\n"),
         verb,
         accept,
-    )));
-    Vec::new()
+    )))
 }

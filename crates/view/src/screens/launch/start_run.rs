@@ -25,15 +25,7 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
     let mut arguments = vec!["train".to_owned(), task];
     arguments.extend(launch.form.arguments());
     if with_runs {
-        arguments.extend([
-            "--runs".to_owned(),
-            shared
-                .options
-                .run_folders
-                .for_new_runs()
-                .display()
-                .to_string(),
-        ]);
+        arguments.extend(["--runs".to_owned(), shared.new_runs()]);
     }
     arguments
 }
@@ -70,7 +62,6 @@ pub fn command_line(launch: &Launch, shared: &Shared) -> String {
     format!("{there}grpo-tui {}", words.join(" "))
 }
 
-/// Why nothing can be started now.
 pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     // A run reads what is on disk.
     let unread = shared
@@ -97,7 +88,6 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     is_starting.then(|| "a run is already starting".to_owned())
 }
 
-/// Why no groups can be sampled now.
 pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     let elsewhere = launch.form.cluster.as_ref();
     let elsewhere = elsewhere
@@ -105,12 +95,10 @@ pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     elsewhere.or_else(|| blocked(launch, shared))
 }
 
-/// Whether START waits for the prompt sets.
 pub(super) fn waits_for_checks(launch: &Launch, shared: &Shared) -> bool {
     launch.start_after_checks.is_some() && shared.is_busy("launch.data")
 }
 
-/// Starts the run with what the checks have found.
 pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let Some(mut arguments) = train_arguments(launch, shared) else {
         return Vec::new();
@@ -143,15 +131,13 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
                 let text = format!("run not started: {reason}");
                 launch.failure = Some(text.clone());
                 launch.scroll = Cursor::default();
-                shared.complain(text);
-                Vec::new()
+                shared.complain(text)
             }
         },
     );
     vec![start.like(line)]
 }
 
-/// The run's folder, and the message of its launcher.
 struct StartedRun {
     path: PathBuf,
     text: String,
@@ -297,7 +283,6 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     vec![forecast.like(line)]
 }
 
-/// Cancels the forecast in progress.
 pub(super) fn cancel(launch: &mut Launch) {
     if let Some(job) = launch.forecast_job.take() {
         job.cancel.cancel();

@@ -172,7 +172,7 @@ pub(super) fn mark_step(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     match live.changes.since {
         Some(step) => shared.say(format!("changes are since step {step}: go to a later step")),
         None => shared.say("changes are since the previous eval and the previous sampling"),
-    }
+    };
     load(live, shared)
 }
 

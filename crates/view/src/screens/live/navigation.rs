@@ -117,7 +117,7 @@ pub(super) fn freeze(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     match live.frozen {
         Some(step) => shared.say(format!("frozen at step {step}; the run continues")),
         None => shared.say("following the run"),
-    }
+    };
     look(live, shared)
 }
 

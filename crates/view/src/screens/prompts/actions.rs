@@ -474,7 +474,6 @@ fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// Toggles the row's mark and moves to the next one.
 fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let length = prompts.shown.len();
     if let Some(index) = prompts
@@ -537,8 +536,7 @@ fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         None => {
             shared.complain(
                 "the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"",
-            );
-            Vec::new()
+            )
         }
     }
 }
@@ -558,8 +556,7 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         let (set, row) = (entry.set, row.clone());
         move |prompts: &mut Prompts, shared: &mut Shared| save::delete(prompts, shared, set, row)
     });
-    shared.popup = Some(Popup::Confirm(ask));
-    Vec::new()
+    shared.open_popup(Popup::Confirm(ask))
 }
 
 /// Opens in the external editor: the file of an unreadable task; else the finding in the health
@@ -610,10 +607,9 @@ fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Comma
         let place = group.place.map_or_else(String::new, |(set, line)| {
             format!(" in line {line} of the {} set", set.name())
         });
-        shared.complain(format!(
+        return shared.complain(format!(
             "{title}{place} is not a row: open the file with {key}"
         ));
-        return Vec::new();
     }
     prompts.filter = Filter::with(&format!("is:{}", group.slug));
     prompts.pane = Some(ROWS);
@@ -636,6 +632,5 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
             token_count::count(prompts, shared)
         },
     );
-    shared.popup = Some(Popup::Ask(ask));
-    Vec::new()
+    shared.open_popup(Popup::Ask(ask))
 }

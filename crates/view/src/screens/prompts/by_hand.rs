@@ -1,13 +1,11 @@
 //! A prompt that a person answers in the model's place: what is known of it, and how it is drawn.
 
-use std::borrow::Cow;
-
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::pane::content::{Body, Content, Edited, Place};
+use crate::pane::content::{Content, Place};
 use crate::prompts::{HandChain, HandConversation};
 use crate::score::Score;
 use crate::secrets::visible;
@@ -21,18 +19,15 @@ use crate::widgets::json;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::wrapped;
 
-/// The pane.
 pub(super) const HAND: &str = "by hand";
 
 #[derive(Debug)]
 pub(super) struct ByHand {
     pub(super) row: PromptRow,
     pub(super) editor: Editor,
-    /// Whether keys go to the editor.
     pub(super) is_typing: bool,
     /// `None` while its tools are opened or called, and once it has ended.
     pub(super) talk: Option<Box<HandConversation>>,
-    /// The functions that a model would read.
     pub(super) definitions: Value,
     /// What is read and written in each turn so far; none before the tools are open.
     pub(super) turns: Vec<HandChain>,
@@ -82,18 +77,8 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
             ),
         };
         let typing = hand.is_typing && hand.waiting.is_none();
-        let (editor, wraps) = (&hand.editor, shared.wraps(&hand.editor));
-        let edited = Edited {
-            editor,
-            typing,
-            focused: typing,
-            faults: Cow::default(),
-            wraps,
-        };
-        return Content {
-            body: Body::Editor(edited),
-            ..Content::titled(title)
-        };
+        let wraps = shared.wraps(&hand.editor);
+        return Content::titled(title).editor(&hand.editor, typing, wraps);
     }
     let lines = lines(hand, shared, place.inside().width.into());
     let end = if hand.has_ended() {
@@ -118,10 +103,7 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     for (index, written) in hand.turns.iter().enumerate() {
         lines.extend((index > 0).then(Line::default));
         for message in &written.messages {
-            lines.push(Line::styled(
-                visible(&message.role).into_owned(),
-                theme.style(Role::Special),
-            ));
+            lines.push(theme.line(visible(&message.role).into_owned(), Role::Special));
             lines.extend(json::lines(theme, &message.content, &[]));
             let calls = message.tool_calls().iter();
             lines.extend(
@@ -142,7 +124,6 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What is written in a turn, and its score.
 fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let styled = |text: &str, role: Role| styled(theme, text, role, width);
@@ -192,9 +173,7 @@ fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>
 
 fn styled(theme: &Theme, text: &str, role: Role, width: usize) -> Vec<Line<'static>> {
     let lines = wrapped(&visible(text), width).into_iter();
-    lines
-        .map(|line| Line::styled(line, theme.style(role)))
-        .collect()
+    lines.map(|line| theme.line(line, role)).collect()
 }
 
 /// `query(sql: string): Runs a query.`
@@ -202,7 +181,7 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
     let functions = functions(definitions).unwrap_or_default();
     let mut lines = Vec::new();
     if !functions.is_empty() {
-        lines.push(Line::styled("tools", theme.style(Role::Special)));
+        lines.push(theme.line("tools", Role::Special));
     }
     for function in functions {
         let properties = function
@@ -230,11 +209,8 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
             .map_or_else(String::new, |text| format!(": {text}"));
         let text = format!("{}({}){about}", function.name, arguments.join(", "));
         let mut rows = wrapped(&visible(&text), width).into_iter();
-        lines.extend(
-            rows.next()
-                .map(|row| Line::styled(row, theme.style(Role::Accent))),
-        );
-        lines.extend(rows.map(|row| Line::styled(row, theme.style(Role::Faint))));
+        lines.extend(rows.next().map(|row| theme.line(row, Role::Accent)));
+        lines.extend(rows.map(|row| theme.line(row, Role::Faint)));
     }
     lines
 }
@@ -243,10 +219,7 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
 fn scored(theme: &Theme, score: &Score, width: usize) -> Vec<Line<'static>> {
     let (tier, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     let mut lines = vec![Line::from(vec![
-        Span::styled(
-            format!("{} {tier}", theme.tier_glyph(tier)),
-            theme.style(role),
-        ),
+        theme.span(format!("{} {tier}", theme.tier_glyph(tier)), role),
         Span::raw(format!("  reward {}", score.reward_text())),
     ])];
     lines.extend(parts(

@@ -1,15 +1,13 @@
 //! What is in the panes of the prompts screen.
 
-use std::borrow::Cow;
-
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::editing::{EditTarget, Validity};
 use super::table_row::Column;
 use super::{CHAT, HEALTH, Prompts, ROWS, form, row_templates, table};
 use crate::drafts::choice;
-use crate::pane::content::{Body, Content, Edited, List, Place, Table};
+use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -80,7 +78,7 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
             columns: table::titles_of(shared, columns),
             cells: Box::new(move |place| table::cells(prompts, shared, columns, place)),
         }),
-        empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
+        empty: vec![theme.line(nothing, Role::Faint)],
         ..Content::titled(format!("{count}{marked}{sort}{busy}"))
     }
 }
@@ -132,17 +130,13 @@ fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
         _ if editing.is_changed() => " (unsaved)".to_owned(),
         _ => String::new(),
     };
-    let (editor, wraps) = (&editing.editor, shared.wraps(&editing.editor));
-    let edited = Edited {
-        editor,
-        typing: true,
-        focused: true,
-        faults: Cow::default(),
-        wraps,
-    };
+    let wraps = shared.wraps(&editing.editor);
     Content {
-        legend: Line::from(Span::styled(text, theme.style(role))),
-        body: Body::Editor(edited),
-        ..Content::titled(format!("{}{unsaved}", editing.title()))
+        legend: Line::from(theme.span(text, role)),
+        ..Content::titled(format!("{}{unsaved}", editing.title())).editor(
+            &editing.editor,
+            true,
+            wraps,
+        )
     }
 }

@@ -16,22 +16,17 @@ use crate::widgets::editor::Editor;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EditTarget {
-    /// The turns of a row.
     Messages(Entry),
-    /// The expected answer of a row.
     Expected(Entry),
     /// A new row of a set, after this line of its file.
     New(PromptSet, usize),
     /// The expected answer of a row that was deleted from its file; saving adds it as a new row of the set, after this
     /// line.
     NewExpected(PromptSet, usize),
-    /// The task's system text.
     System,
-    /// A template that is applied to several rows.
     Template,
 }
 
-/// A text under edit.
 #[derive(Debug)]
 pub struct Editing {
     pub what: EditTarget,
@@ -42,17 +37,14 @@ pub struct Editing {
     /// The deleted row, if it is gone from its file: the new row is that one with the edited text.
     pub(super) gone: Option<Origin>,
     pub(super) file: DraftFile,
-    /// The saved text.
     pub(super) start: String,
     /// The new position and text after a change on disk, until the user decides.
     pub(super) theirs: Option<FoundText>,
 }
 
-/// Whether a text can be saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Validity {
     Invalid(String),
-    /// It can be saved, with this warning.
     Warning(String),
     Valid(String),
 }
@@ -116,7 +108,6 @@ impl Editing {
 }
 
 impl EditTarget {
-    /// The row of the table that it belongs to.
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
             Self::Messages(entry) | Self::Expected(entry) => Some(entry),
@@ -129,25 +120,20 @@ impl EditTarget {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DraftTarget {
-    /// The turns of a row.
     Messages(Origin),
-    /// The expected answer of a row.
     Expected(Origin),
     New {
         set: String,
         /// The line that it comes after.
         after: usize,
     },
-    /// The task's system text.
     System {
-        /// As it was when editing began.
         was: String,
     },
     /// A template for several rows; which ones is chosen again.
     Template,
 }
 
-/// A row as it was when editing began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) set: String,
@@ -160,13 +146,10 @@ pub(super) struct Origin {
 #[derive(Debug, PartialEq)]
 pub(super) struct FoundText {
     pub(super) what: EditTarget,
-    /// The current row.
     pub(super) row: Option<PromptRow>,
     /// The row as it was, if it is gone from its file.
     pub(super) gone: Option<Origin>,
-    /// The current text.
     pub(super) start: String,
-    /// How it has changed.
     pub(super) note: Option<String>,
 }
 
@@ -276,7 +259,6 @@ fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
     })
 }
 
-/// The row to write, and its current text.
 pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
         EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
@@ -310,7 +292,6 @@ pub(super) fn turns_of(editing: &Editing) -> Result<Vec<Message>, String> {
     messages_text::read(&editing.editor.text())
 }
 
-/// The expected answer; null if the text is empty.
 pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String> {
     let text = editing.editor.text();
     if text.trim().is_empty() {

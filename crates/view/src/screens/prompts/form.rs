@@ -2,7 +2,7 @@
 //! that is computed in the background; empty fields show what is guessed.
 
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::form_fields::{Form, FormField, FormKind};
 use super::form_path::{Completed, completed};
@@ -17,7 +17,6 @@ use crate::widgets::list_cursor::Cursor;
 /// Columns of the fields' labels.
 const LABEL_COLUMNS: usize = 10;
 
-/// After a field's text changed.
 pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     prompts
         .form
@@ -32,7 +31,7 @@ pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec
     let form = prompts.form.as_mut()?;
     match completed(form.path()?, &shared.options.shell) {
         Completed::Nothing => form.next(),
-        Completed::Several(names) => shared.say(names.join("  ")),
+        Completed::Several(names) => return Some(shared.say(names.join("  "))),
         Completed::Text(text) => {
             form.fields.get_mut(form.cursor.index)?.field = Field::new(&text);
             return Some(typed(prompts, shared));
@@ -41,7 +40,6 @@ pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec
     Some(Vec::new())
 }
 
-/// Previews the form again.
 pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     match prompts.form.as_ref().map(|form| form.kind) {
         Some(FormKind::Import) => form_import::preview(prompts, shared),
@@ -50,15 +48,13 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Imports the rows, or creates the task.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(form) = &mut prompts.form else {
         return Vec::new();
     };
     form.is_tried = true;
     if let Some(problem) = form.problem.clone() {
-        shared.complain(problem);
-        return Vec::new();
+        return shared.complain(problem);
     }
     match form.kind {
         FormKind::Import => form_import::submit(prompts, shared),
@@ -66,7 +62,6 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     }
 }
 
-/// The fields and the preview: side by side if there is room.
 pub(super) fn places(form: &Form, area: Rect) -> Vec<Place> {
     let rows = form.fields.len() as u16 + 5;
     let [fields, preview] = match area.width >= 100 {
@@ -93,7 +88,7 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         let lines = form
             .preview
             .iter()
-            .map(|(role, text)| Line::styled(text.clone(), theme.style(*role)));
+            .map(|(role, text)| theme.line(text.clone(), *role));
         return Content::titled("preview").text(place.inside(), lines.collect(), Cursor::default());
     }
     let submit = || {
@@ -112,15 +107,15 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
     let field = |(index, field): (usize, &FormField)| {
         let here = index == form.cursor.index;
         let mut spans = vec![
-            Span::styled(if here { "▸ " } else { "  " }, theme.style(Role::Accent)),
-            Span::styled(
+            theme.span(if here { "▸ " } else { "  " }, Role::Accent),
+            theme.span(
                 format!("{:<LABEL_COLUMNS$} ", field.label),
-                theme.style(if here { Role::Title } else { Role::Text }),
+                if here { Role::Title } else { Role::Text },
             ),
         ];
         spans.extend(field.field.line(theme, columns, here).spans);
         if field.field.text().is_empty() && !field.guess.is_empty() {
-            spans.push(Span::styled(field.guess.clone(), theme.style(Role::Faint)));
+            spans.push(theme.span(field.guess.clone(), Role::Faint));
         }
         (Some(index), Line::from(spans))
     };
@@ -129,8 +124,8 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         .get(form.cursor.index)
         .map_or("", |field| field.help);
     let below = [
-        Line::styled(format!("{mark}{text}"), theme.style(role)),
-        Line::styled(help, theme.style(Role::Faint)),
+        theme.line(format!("{mark}{text}"), role),
+        theme.line(help, Role::Faint),
     ];
     let lines = form
         .fields

@@ -34,13 +34,11 @@ impl FormField {
     }
 }
 
-/// An open form.
 #[derive(Debug)]
 pub struct Form {
     pub kind: FormKind,
     pub fields: Vec<FormField>,
     pub cursor: Cursor,
-    /// Lines of the preview.
     pub preview: Vec<(Role, String)>,
     /// Why it cannot be submitted.
     pub problem: Option<String>,
@@ -67,7 +65,6 @@ impl Form {
         }
     }
 
-    /// The field under the cursor.
     pub(super) fn field(&mut self) -> Option<&mut dyn TextField> {
         Some(&mut self.fields.get_mut(self.cursor.index)?.field)
     }
@@ -95,7 +92,6 @@ impl Form {
         self.cursor.index = (self.cursor.index + 1) % self.fields.len().max(1);
     }
 
-    /// The trimmed text of a field.
     pub(super) fn text(&self, label: &str) -> &str {
         self.fields
             .iter()

@@ -35,7 +35,6 @@ pub(super) const MAPPING: [(&str, &str); 5] = [
     ("tags", "Columns of tags, separated by commas"),
 ];
 
-/// Records that are read for the preview.
 const PREVIEW_RECORDS: usize = 200;
 /// Columns of a column's name and of what it is taken for.
 const COLUMN_NAME: usize = 12;
@@ -58,7 +57,6 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     preview(prompts, shared)
 }
 
-/// The mapping that the fields give.
 pub(super) fn mapping_of(form: &Form) -> MappingText {
     let text = |label: &str| form.text(label).to_owned();
     MappingText {
@@ -94,14 +92,12 @@ pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
     options.chain(["--skip-invalid".to_owned()]).collect()
 }
 
-/// Shows the guessed parts in the empty fields.
 pub(super) fn show_guesses(form: &mut Form, mapping: &MappingText) {
     for (part, text) in mapping.parts() {
         form.guess(part, text);
     }
 }
 
-/// Files that can be imported, beside the program's start.
 pub(super) fn files_here(here: &Path) -> String {
     let mut names: Vec<String> = std::fs::read_dir(here)
         .into_iter()
@@ -122,7 +118,6 @@ pub(super) fn files_here(here: &Path) -> String {
     }
 }
 
-/// Each column with its first values, and what it is taken for.
 pub(super) fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Role, String)> {
     let line = |(column, values): (String, String)| {
         let parts = mapping.parts_of(&column);
@@ -141,7 +136,6 @@ pub(super) fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Ro
     std::iter::once((Role::Title, head)).chain(lines).collect()
 }
 
-/// A row as lines.
 pub(super) fn row_lines(title: String, row: &Map<String, Value>) -> Vec<(Role, String)> {
     let text = json::format(&Value::Object(row.clone()).to_string()).unwrap_or_default();
     let lines = text.lines().map(|line| (Role::Text, line.to_owned()));
@@ -238,7 +232,6 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// A set, or the shares of all.
 fn shares_of(text: &str) -> Result<(Option<PromptSet>, [usize; 3]), String> {
     match text {
         "" => Ok((Some(PromptSet::Train), [0; 3])),
@@ -262,10 +255,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     );
     let (set, shares) = match shares_of(form.text("set")) {
         Ok(shares) => shares,
-        Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let mut words = vec!["dataset".to_owned(), "import".to_owned()];
     words.extend([open.argument.clone(), path.display().to_string()]);

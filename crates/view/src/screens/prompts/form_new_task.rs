@@ -44,7 +44,6 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     preview(prompts, shared)
 }
 
-/// The values of the fields, or what is wrong with them; and the folder of the task.
 fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String> {
     let here = &shared.options.shell;
     let file = |label: &str| {
@@ -176,17 +175,13 @@ fn preview_lines(new: &NewTask, folder: &str) -> Vec<(Role, String)> {
     lines
 }
 
-/// Writes the task and opens it on the schema screen.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(form) = &prompts.form else {
         return Vec::new();
     };
     let (sources, folder) = match sources_of(form, shared) {
         Ok(sources) => sources,
-        Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let words = ["task", "new", &sources.name].map(str::to_owned);
     let line: CommandLine = words
@@ -225,10 +220,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
                 commands.push(Command::GoTo(Screen::Schema));
                 commands
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![create.like(line)]

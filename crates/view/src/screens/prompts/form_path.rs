@@ -22,11 +22,9 @@ pub(super) enum Completed {
     Nothing,
     /// A longer text.
     Text(String),
-    /// The names that go on from it.
     Several(Vec<String>),
 }
 
-/// Completes a path that begins the name of a folder or of a file that can be imported.
 pub(super) fn completed(text: &str, here: &Path) -> Completed {
     let (folder, beginning) = text.split_at(text.rfind('/').map_or(0, |slash| slash + 1));
     let entries = std::fs::read_dir(path_of(folder, here));

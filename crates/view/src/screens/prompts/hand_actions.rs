@@ -56,7 +56,6 @@ pub(super) fn no_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
         .or_else(not_scored)
 }
 
-/// Why nothing can be sent.
 pub(super) fn no_send(prompts: &Prompts, shared: &Shared) -> Option<String> {
     let hand = prompts.hand.as_ref()?;
     let again = || {
@@ -123,7 +122,6 @@ fn begin(prompts: &mut Prompts, shared: &mut Shared, row: PromptRow) -> Vec<Comm
     )]
 }
 
-/// Has the tools called as the text says.
 pub(super) fn call(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(hand) = &mut prompts.hand else {
         return Vec::new();
@@ -136,15 +134,11 @@ pub(super) fn call(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
             let what = format!("{} runs", visible(&names.join(", ")));
             send(hand, shared, what, move |talk| talk.call(calls))
         }
-        Some(Err(why)) => {
-            shared.complain(why);
-            Vec::new()
-        }
+        Some(Err(why)) => shared.complain(why),
         None => Vec::new(),
     }
 }
 
-/// Ends the turn with the text.
 pub(super) fn answer(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(hand) = &mut prompts.hand else {
         return Vec::new();
@@ -197,7 +191,6 @@ fn send(
     )]
 }
 
-/// Ends the tools in the background.
 fn discard(talk: Box<HandConversation>) -> Vec<Command> {
     vec![Work::once(
         "prompts.hand.close",

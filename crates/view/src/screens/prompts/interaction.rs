@@ -223,7 +223,6 @@ fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Whether a file is one of the open task.
 fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
     shared
         .task

@@ -24,7 +24,6 @@ pub(super) fn places(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<Plac
     question.into_iter().chain(panes).collect()
 }
 
-/// The panes below the question.
 fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
     let is_template = prompts

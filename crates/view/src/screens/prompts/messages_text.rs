@@ -26,10 +26,6 @@ pub(super) fn write(messages: &[Message]) -> String {
     text
 }
 
-/// Parses the turns of a text.
-///
-/// # Errors
-/// With the line.
 pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     let mut messages: Vec<Message> = Vec::new();
     for (index, line) in text.split('\n').enumerate() {

@@ -1,7 +1,7 @@
 //! Previews the selected row as the model will see it: template applied, special tokens visible, with the expected
 //! answer.
 
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
@@ -26,7 +26,6 @@ const MAX_LINES: usize = 5_000;
 /// The most characters of one line that are shown.
 const MAX_LINE_CHARS: usize = 10_000;
 
-/// Renders the row under the cursor.
 pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(entry) = prompts.selected() else {
         prompts.chat = None;
@@ -106,14 +105,8 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     let counter = match prompts.counter.clone() {
         Some(Ok(counter)) => counter,
-        Some(Err(error)) => {
-            shared.complain(error);
-            return Vec::new();
-        }
-        None => {
-            shared.warn("loading tokenizer ...");
-            return Vec::new();
-        }
+        Some(Err(error)) => return shared.complain(error),
+        None => return shared.warn("loading tokenizer ..."),
     };
     let Some(id) = row(&open, entry).map(|row| row.id.clone()) else {
         return Vec::new();
@@ -143,29 +136,26 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         });
         Some(rendered.map_err(|error: TextError| error.to_string()))
     };
-    let show = move |_: &mut Prompts, shared: &mut Shared, rendered: Option<Rendered>| {
-        match rendered {
+    let show =
+        move |_: &mut Prompts, shared: &mut Shared, rendered: Option<Rendered>| match rendered {
             Some(Ok(_)) if shared.takes_text() => {
                 let key = shared.key_of("prompts.rendered");
-                shared.complain(format!("prompt rendered: press {key} again to show it"));
+                shared.complain(format!("prompt rendered: press {key} again to show it"))
             }
             Some(Ok((tokens, pieces))) => {
                 let theme = &shared.theme;
-                let warning = |note| Line::styled(note, theme.style(Role::Warning));
+                let warning = |note| theme.line(note, Role::Warning);
                 let text = pieces.iter().map(|pieces| line_of(theme, pieces));
                 let lines = note.map(warning).into_iter().chain(text).collect();
                 let title = format!("{title}, {}", counted(tokens, "token"));
-                shared.popup = Some(Popup::Page(Page::new(title, lines)));
+                shared.open_popup(Popup::Page(Page::new(title, lines)))
             }
             Some(Err(error)) => shared.complain(error),
-            None => {}
-        }
-        Vec::new()
-    };
+            None => Vec::new(),
+        };
     vec![Work::latest("prompts.rendered", render, show).like(line)]
 }
 
-/// A line of a prompt with its special tokens marked.
 pub(super) fn line_of(theme: &Theme, pieces: &[(String, bool)]) -> Line<'static> {
     let span = |(text, is_special): &(String, bool)| {
         let role = if *is_special {
@@ -173,7 +163,7 @@ pub(super) fn line_of(theme: &Theme, pieces: &[(String, bool)]) -> Line<'static>
         } else {
             Role::Text
         };
-        Span::styled(text.clone(), theme.style(role))
+        theme.span(text.clone(), role)
     };
     Line::from(pieces.iter().map(span).collect::<Vec<_>>())
 }
@@ -212,7 +202,6 @@ fn token_use(
     Ok(tokens)
 }
 
-/// The prompt split into lines and pieces.
 fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, bool)>> {
     let mut lines: Vec<Vec<(String, bool)>> = vec![Vec::new()];
     let mut add = |text: &str, is_special: bool| {

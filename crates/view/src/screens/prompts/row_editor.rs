@@ -27,8 +27,7 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         .filter(|editing| editing.is_changed())
     {
         let title = editing.title();
-        shared.complain(format!("{title} is unsaved: save or discard it first"));
-        return Vec::new();
+        return shared.complain(format!("{title} is unsaved: save or discard it first"));
     }
     let mut commands = drafts::store(prompts, shared);
     prompts.template = None;
@@ -52,7 +51,6 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
     commands
 }
 
-/// Opens the editor on a text.
 pub(super) fn open(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -116,7 +114,6 @@ pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Com
     }
 }
 
-/// Resolves a conflict with the text on disk; the own text stays in the editor's history.
 pub(super) fn resolve_conflict(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -148,7 +145,6 @@ pub(super) fn resolve_conflict(
     drafts::store(prompts, shared)
 }
 
-/// Checks whether the text can be saved.
 pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     let scorer = shared.scorer();
     let Some(editing) = &mut prompts.editing else {
@@ -204,7 +200,6 @@ fn after(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Comm
     changed(prompts, shared, effect)
 }
 
-/// After a change: the check and the preview of what it does.
 pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
@@ -213,7 +208,6 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect
     row_templates::preview(prompts, shared)
 }
 
-/// Edits the text.
 pub(super) fn with(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -230,7 +224,6 @@ pub(super) fn with(
     after(prompts, shared, effect)
 }
 
-/// Closes the editor; asks before changes are discarded.
 pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     match &prompts.editing {
         Some(editing) if editing.is_changed() => {
@@ -240,8 +233,7 @@ pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> 
                 "discard",
                 close,
             );
-            shared.popup = Some(Popup::Confirm(ask));
-            Vec::new()
+            shared.open_popup(Popup::Confirm(ask))
         }
         _ => close(prompts, shared),
     }

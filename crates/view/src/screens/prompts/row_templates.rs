@@ -11,7 +11,6 @@ use crate::popup::{Confirm, Popup};
 use crate::shared::{OpenTask, Shared};
 use crate::widgets::diff::{Row, difference};
 
-/// The rows that a template edits.
 pub(super) fn targets(prompts: &Prompts) -> Vec<Entry> {
     let entry = |index: &u32| prompts.entries.get(*index as usize).copied();
     match prompts.marked.is_empty() {
@@ -30,7 +29,6 @@ pub(super) fn targets_in_words(prompts: &Prompts) -> String {
     format!("{count} {kind} row{}", if count == 1 { "" } else { "s" })
 }
 
-/// Applies the template to all its rows in the background, and shows what it would change.
 pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
     let Some(editing) = prompts
         .editing
@@ -116,7 +114,6 @@ fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Ve
     )
 }
 
-/// Asks, then writes the rows that change.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(editing) = &prompts.editing else {
         return Vec::new();
@@ -127,12 +124,10 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     );
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
-        shared.complain(why);
-        return Vec::new();
+        return shared.complain(why);
     }
     if preview.changed == 0 {
-        shared.complain("not saved: the template changes no row");
-        return Vec::new();
+        return shared.complain("not saved: the template changes no row");
     }
     let sentence = format!(
         "The template changes {} of {} rows. {} undoes it.",
@@ -149,6 +144,5 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
             save::edit_rows(prompts, shared, &text, entries)
         },
     );
-    shared.popup = Some(Popup::Confirm(ask));
-    Vec::new()
+    shared.open_popup(Popup::Confirm(ask))
 }

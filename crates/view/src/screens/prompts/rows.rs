@@ -28,7 +28,6 @@ pub(super) fn searched_texts(open: &OpenTask, entries: &[Entry]) -> Vec<String> 
     on_every_core(|| entries.par_iter().with_min_len(1_000).map(text).collect())
 }
 
-/// After the task was read: all its rows, with the cursor on the same row.
 pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(open) = &shared.task else {
         return Vec::new();
@@ -159,7 +158,6 @@ pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Co
     }
 }
 
-/// The rows that pass a test, in order.
 fn filter_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
     let passing = |some: &[u32]| {
         some.iter()
@@ -171,7 +169,6 @@ fn filter_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync)
     on_every_core(|| wanted.flat_map_iter(passing).collect())
 }
 
-/// Whether a text begins with another, which is in lower case.
 fn begins_with(text: &str, lower: &str) -> bool {
     match text.get(..lower.len()).filter(|start| start.is_ascii()) {
         Some(start) => start.eq_ignore_ascii_case(lower),
@@ -189,7 +186,7 @@ struct Query {
     groups: Vec<Group>,
     filter: String,
     sort: (Column, bool),
-    /// Of each entry, if the rows are sorted by them.
+    /// Solve rates by entry; empty unless the rows are sorted by them.
     solve_rates: Vec<Option<SolveRate>>,
 }
 

@@ -36,7 +36,6 @@ const MAX_DIGITS: usize = 32;
 /// The edit with the row to select afterwards, or why it cannot be made.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
-/// Saves the edited text.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
         return Vec::new();
@@ -46,8 +45,7 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
-        shared.complain(why);
-        return Vec::new();
+        return shared.complain(why);
     }
     let (made, file) = (rewrite_of(&open, editing), editing.file.path.clone());
     write(prompts, shared, made, Done::Files("saved"), Some(file))
@@ -118,7 +116,6 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
     serde_json::to_value(turns_of(editing)?).map_err(|error| error.to_string())
 }
 
-/// Replaces one member of the row, wherever the row is now.
 fn member(
     open: &Arc<OpenTask>,
     entry: Entry,
@@ -197,7 +194,6 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
     write(prompts, shared, made, Done::Files("duplicated"), None)
 }
 
-/// Deletes the row if it is still on its line.
 pub(super) fn delete(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -240,10 +236,7 @@ pub(super) fn edit_rows(
     };
     let template = match RowTemplate::parse(template) {
         Ok(template) => template,
-        Err(problem) => {
-            shared.complain(problem);
-            return Vec::new();
-        }
+        Err(problem) => return shared.complain(problem),
     };
     let rewrite: Rewrite = Box::new(move |read| {
         let mut files = Vec::new();
@@ -354,7 +347,9 @@ pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
                     prompts.undo.retain(|file| file.change != last);
                     shared.say(format!("change undone: {names}"));
                 }
-                Err(error) => shared.complain(error),
+                Err(error) => {
+                    shared.complain(error);
+                }
             }
             let folder = shared.task.as_ref().and_then(|open| {
                 open.task
@@ -391,7 +386,6 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 
 /// What to do once the files are written.
 enum Done {
-    /// Shows this notice, followed by the file names.
     Files(&'static str),
     Row(String),
 }
@@ -408,10 +402,7 @@ fn write(
     };
     let (rewrite, select) = match made {
         Ok(made) => made,
-        Err(error) => {
-            shared.complain(error);
-            return Vec::new();
-        }
+        Err(error) => return shared.complain(error),
     };
     let data = shared.options.data.clone();
     let select = select.or_else(|| prompts.selected_place(shared));
@@ -541,10 +532,7 @@ pub(super) fn outside(
                 });
                 commands
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     )]
 }

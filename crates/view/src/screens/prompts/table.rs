@@ -50,27 +50,26 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     if prompts.filter.is_shown() {
         let mut line = prompts.filter.line(theme, columns);
         if prompts.filter.text().is_empty() {
-            line.spans.push(Span::styled(
+            line.spans.push(theme.span(
                 " filter: text, tag:messy, set:eval, id:7, expected:invalid, is:enum",
-                theme.style(Role::Faint),
+                Role::Faint,
             ));
         }
         lines.push(line);
     }
     for (set, error) in bad_sets(shared) {
-        lines.push(Line::styled(
+        lines.push(theme.line(
             format!(
                 "✗ {}: {error} ({} opens it)",
                 set.name(),
                 shared.key_of("prompts.outside")
             ),
-            theme.style(Role::Bad),
+            Role::Bad,
         ));
     }
     lines
 }
 
-/// Column titles with their widths; the first has space for the cursor mark.
 pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, u16)> {
     let titles: Vec<_> = titles(shared, columns).collect();
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
@@ -88,14 +87,13 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
             width
         };
         (
-            Line::styled(name, shared.theme.style(Role::Title)),
+            shared.theme.line(name, Role::Title),
             u16::try_from(width).unwrap_or(u16::MAX),
         )
     };
     titles.into_iter().enumerate().map(title).collect()
 }
 
-/// Columns visible at a width, with their titles and widths.
 fn titles(
     shared: &Shared,
     columns: usize,
@@ -113,7 +111,6 @@ fn titles(
     all.into_iter().filter(|(_, _, width)| *width > 0)
 }
 
-/// The column at a title's index.
 pub(super) fn column(shared: &Shared, columns: usize, title: usize) -> Option<Column> {
     titles(shared, columns)
         .nth(title)
@@ -160,7 +157,7 @@ pub(super) fn cells(
         .into_iter()
         .map(|(_, width)| usize::from(width));
     let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
-        let text = |text: &str, role: Role| Line::styled(fitted(text, width), theme.style(role));
+        let text = |text: &str, role: Role| theme.line(fitted(text, width), role);
         let mut line = match column {
             Column::File => text(&fitted(entry.set.name(), width - 1), Role::Faint),
             Column::Id => text(&row.id, Role::Text),
@@ -175,8 +172,7 @@ pub(super) fn cells(
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
         if column == Column::File {
-            line.spans
-                .insert(0, Span::styled(mark, theme.style(Role::Marked)));
+            line.spans.insert(0, theme.span(mark, Role::Marked));
         }
         (line, 1)
     };
@@ -232,7 +228,7 @@ fn words(
     );
     vec![
         Span::raw(before),
-        Span::styled(found, theme.style(Role::Match)),
+        theme.span(found, Role::Match),
         Span::raw(rest),
     ]
 }
@@ -240,7 +236,7 @@ fn words(
 /// The selected row as the model sees it, and the expected answer.
 pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let faint = |text: &str| theme.line(text.to_owned(), Role::Faint);
     let Some(row) = prompts.selected_row(shared) else {
         return vec![faint("no row is selected")];
     };
@@ -251,23 +247,20 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     if let Some(Ok(counter)) = &prompts.counter
         && let Some(note) = &counter.note
     {
-        lines.push(Line::styled(
-            format!("▲ {note}"),
-            theme.style(Role::Warning),
-        ));
+        lines.push(theme.line(format!("▲ {note}"), Role::Warning));
     }
     lines.extend(problem_lines(prompts, shared, chat));
     lines.extend(token_lines(prompts, theme, chat));
     lines.extend(solve_rate_line(prompts, shared));
     match &chat.lines {
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| preview::line_of(theme, pieces))),
-        Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+        Err(error) => lines.push(theme.line(error.clone(), Role::Bad)),
     }
     lines.push(faint("▸ answer starts here"));
     lines.push(Line::default());
     match &chat.expected {
         Some(expected) => {
-            lines.push(Line::styled("expected", theme.style(Role::Title)));
+            lines.push(theme.line("expected", Role::Title));
             lines.extend(json::lines(theme, expected.trim_end(), &[]));
         }
         None => lines.push(faint(&format!(
@@ -285,12 +278,11 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     lines
 }
 
-/// Problems of the selected row.
 fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let line = |level: Level, text: String| {
         let (mark, role) = sign_of(level);
-        Line::styled(format!("{mark} {text}"), theme.style(role))
+        theme.line(format!("{mark} {text}"), role)
     };
     let invalid = chat
         .invalid
@@ -333,7 +325,6 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
     invalid.chain(others).collect()
 }
 
-/// Prompt tokens by use, and the tokens left for the completion.
 fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
     let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else {
         return Vec::new();
@@ -342,13 +333,13 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     let room = counter.max_seq_len.saturating_sub(tokens.prompt);
     let completion = room.min(counter.max_completion_tokens);
     let mut spans = vec![
-        Span::styled(counted(tokens.prompt, "token"), theme.style(Role::Title)),
-        Span::styled(
+        theme.span(counted(tokens.prompt, "token"), Role::Title),
+        theme.span(
             format!(
                 " ({}): system {}, prompt {}, template {template}",
                 counter.name, tokens.system, tokens.turns
             ),
-            theme.style(Role::Faint),
+            Role::Faint,
         ),
     ];
     let mut lines = vec![Line::from(std::mem::take(&mut spans))];
@@ -356,10 +347,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
         "room for {room} of {}, completions at most {completion}",
         counter.max_seq_len
     );
-    spans.push(Span::styled(
-        limit,
-        theme.style(if room == 0 { Role::Bad } else { Role::Faint }),
-    ));
+    spans.push(theme.span(limit, if room == 0 { Role::Bad } else { Role::Faint }));
     if let Some(expected) = tokens.expected {
         // Plus the end-of-turn token.
         let fits = expected < completion;
@@ -368,9 +356,9 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
         } else {
             "; too little for the expected answer: ".to_owned()
         };
-        spans.push(Span::styled(
+        spans.push(theme.span(
             format!("{text}{expected}"),
-            theme.style(if fits { Role::Faint } else { Role::Bad }),
+            if fits { Role::Faint } else { Role::Bad },
         ));
     }
     lines.push(Line::from(spans));
@@ -398,13 +386,12 @@ fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> 
         None if has_solve_rates(shared) => "solve rate n/a: not sampled yet".to_owned(),
         None => return None,
     };
-    Some(Line::styled(text, shared.theme.style(Role::Faint)))
+    Some(shared.theme.line(text, Role::Faint))
 }
 
-/// Changes to the row under the cursor by the edited template.
 pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let faint = |text: &str| theme.line(text.to_owned(), Role::Faint);
     let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
     let Some(preview) = &prompts.template else {
         return vec![faint(help)];
@@ -412,7 +399,7 @@ pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'st
     let mut lines = Vec::new();
     for row in &preview.difference {
         let line = |sign: &str, text: &str, role: Role| {
-            Line::styled(format!("{sign} {}", visible(text)), theme.style(role))
+            theme.line(format!("{sign} {}", visible(text)), role)
         };
         match (row.kind, &row.before, &row.after) {
             (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
@@ -426,7 +413,6 @@ pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'st
     lines
 }
 
-/// Set and line of the finding under the cursor.
 pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
     prompts
         .groups
@@ -434,7 +420,6 @@ pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
         .place
 }
 
-/// Head of the health report: the contents of each set.
 pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let set = |set: &crate::dataset::health::SetHealth| {
@@ -444,16 +429,13 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
                 format!("  {least} to {most} tokens, mean {mean:.0}")
             });
         Line::from(vec![
-            Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)),
+            theme.span(format!("{:<6}", set.set), Role::Title),
             Span::raw(counted(set.rows, "row") + &tokens),
         ])
     };
     let mut lines: Vec<Line<'static>> = match &prompts.health {
-        None => vec![Line::styled(
-            "checking the sets ...",
-            theme.style(Role::Faint),
-        )],
-        Some(Err(error)) => vec![Line::styled(error.clone(), theme.style(Role::Bad))],
+        None => vec![theme.line("checking the sets ...", Role::Faint)],
+        Some(Err(error)) => vec![theme.line(error.clone(), Role::Bad)],
         Some(Ok(health)) => health.sets.iter().map(set).collect(),
     };
     let (states, all) = (shared.draft.expected_rows(), prompts.entries.len());
@@ -486,10 +468,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         }
     };
     let is_bad = checked == all && valid + absent < all;
-    lines.push(Line::styled(
-        sentence,
-        theme.style(if is_bad { Role::Bad } else { Role::Text }),
-    ));
+    lines.push(theme.line(sentence, if is_bad { Role::Bad } else { Role::Text }));
     let count = |level: Level| {
         prompts
             .groups
@@ -514,7 +493,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
             shared.key_of("prompts.finding")
         ),
     };
-    lines.push(Line::styled(sentence, theme.style(role)));
+    lines.push(theme.line(sentence, role));
     lines
 }
 
@@ -535,14 +514,11 @@ pub(super) fn group_line(theme: &Theme, group: &Group) -> Line<'static> {
     };
     let plural = if group.count == 1 { "" } else { "s" };
     Line::from(vec![
-        Span::styled(format!("{mark} "), theme.style(role)),
-        Span::styled(
+        theme.span(format!("{mark} "), role),
+        theme.span(
             format!("{}: {} {rows}{plural}", group.title, group.count),
-            theme.style(Role::Text),
+            Role::Text,
         ),
-        Span::styled(
-            format!("  {}", visible(&group.example)),
-            theme.style(Role::Faint),
-        ),
+        theme.span(format!("  {}", visible(&group.example)), Role::Faint),
     ])
 }

@@ -20,18 +20,16 @@ pub struct Entry {
     pub index: u32,
 }
 
-/// A column of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Column {
     /// The order of the files.
     #[default]
     File,
     Id,
-    /// Tokens of the prompt.
     Tokens,
     /// The expected answer: invalid, absent, valid.
     Expected,
-    /// Of the open run's latest group.
+    /// Solve rate in the open run's latest group.
     SolveRate,
     Tags,
     Words,
@@ -102,7 +100,6 @@ pub(super) fn solve_rate(shared: &Shared, entry: Entry) -> Option<SolveRate> {
     run.history.solve_rates.get(&name).copied()
 }
 
-/// The beginning of the user's prompt, on one line.
 pub(super) fn first_words(row: &PromptRow) -> String {
     flat(row, FIRST_LETTERS)
 }
@@ -134,7 +131,6 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
 /// Names before the colon in a filter such as `set:eval`.
 pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
 
-/// The words of a filter that name no column.
 pub(super) fn plain_words(filter: &str) -> impl Iterator<Item = &str> {
     let is_plain = |word: &&str| {
         word.split_once(':')

@@ -82,7 +82,6 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// The training configuration: the key table and the task's own.
 fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
     let own = train_table(task)?;
     let layers = Layers {

@@ -277,8 +277,7 @@ const ACTIONS: &[Action] = &[
             } else {
                 "last value"
             };
-            shared.say(format!("metrics sorted by {how}"));
-            Vec::new()
+            shared.say(format!("metrics sorted by {how}"))
         },
     ),
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)

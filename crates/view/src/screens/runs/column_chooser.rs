@@ -11,7 +11,6 @@ use crate::style_role::Role;
 use crate::widgets::check_list::{self, CheckRow};
 use crate::widgets::filter::Filter;
 
-/// Opens or closes the list of columns.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.pane == COLUMNS {
         return close(runs, shared);
@@ -82,15 +81,13 @@ pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         columns.push(field.clone());
     }
     if columns.is_empty() {
-        shared.complain("keep at least one column");
-        return Vec::new();
+        return shared.complain("keep at least one column");
     }
     let commands = set(shared, Some(columns));
     go_to(runs, shared, &field);
     commands
 }
 
-/// Moves the column under the cursor to the left or to the right.
 pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Command> {
     let Some((true, field)) = under(runs, shared) else {
         return Vec::new();
@@ -109,7 +106,6 @@ pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Co
     commands
 }
 
-/// Restores the usual columns.
 pub(super) fn reset(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     set(shared, None)
 }
@@ -121,7 +117,6 @@ fn go_to(runs: &mut Runs, shared: &Shared, field: &str) {
     runs.chooser.cursor.index = place.unwrap_or(runs.chooser.cursor.index);
 }
 
-/// Applies the columns and writes them into the configuration file.
 fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
     shared.options.runs_columns.clone_from(&columns);
     let Some(file) = shared.options.appearance.config_file() else {
@@ -148,7 +143,7 @@ fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
 
 pub(super) fn content<'a>(runs: &Runs, shared: &'a Shared, width: usize) -> Content<'a> {
     let theme = &shared.theme;
-    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
+    let key = |id| theme.span(shared.key_of(id), Role::Key);
     let keys = Line::from(vec![
         key("runs.columns.toggle"),
         Span::raw(" show or hide  "),

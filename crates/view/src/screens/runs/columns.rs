@@ -207,7 +207,6 @@ fn column(field: &str) -> Column {
     }
 }
 
-/// A cell of a run: its text and role.
 pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, Role) {
     let text = |text: &str| (text.to_owned(), Role::Text);
     let number = |value: Option<f64>| match value {

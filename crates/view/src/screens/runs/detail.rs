@@ -43,7 +43,6 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content
     }
 }
 
-/// The rows that its texts need at a width.
 pub(super) fn rows(runs: &Runs, shared: &Shared, inside: Rect) -> u16 {
     let lines = columns(runs, shared, inside).into_iter();
     let most = lines.map(|(lines, _)| lines.len()).max().unwrap_or(1);
@@ -109,7 +108,7 @@ fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>
 fn unreadable(shared: &Shared, entry: &Entry, error: &str) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     vec![
-        Line::styled(error.to_owned(), theme.style(Role::Bad)),
+        theme.line(error.to_owned(), Role::Bad),
         Line::default(),
         Line::from(format!("Folder: {}", entry.path.display())),
         Line::from("Fix the file named above, or move the folder away."),
@@ -176,7 +175,6 @@ impl<'a> Facts<'a> {
         lines
     }
 
-    /// The configuration, and the folder.
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
         let disk = self.runs.disk.as_ref();
@@ -210,8 +208,8 @@ impl<'a> Facts<'a> {
                 .map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
             let curve = sparkline(theme, &spread(&row.rewards, 24), 24, None);
             lines.push(Line::from(vec![
-                Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
-                Span::styled(curve, theme.style(Role::SeriesOne)),
+                theme.span(format!("{:<NAME$} ", "reward"), Role::Faint),
+                theme.span(curve, Role::SeriesOne),
                 Span::raw(format!("  {reward:.3}{smoothed}")),
             ]));
         }
@@ -249,28 +247,19 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
         held_out.trained.as_ref().filter(|_| !is_base),
     );
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
-        let mut spans = vec![Span::styled(
-            format!("{name:<NAME$} "),
-            theme.style(Role::Faint),
-        )];
-        spans.push(Span::styled(
+        let mut spans = vec![theme.span(format!("{name:<NAME$} "), Role::Faint)];
+        spans.push(theme.span(
             format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())),
-            theme.style(Role::Base),
+            Role::Base,
         ));
         if let Some(trained) = trained {
             spans.push(Span::raw("→ "));
-            spans.push(Span::styled(trained, theme.style(Role::Trained)));
+            spans.push(theme.span(trained, Role::Trained));
         }
         let line = Line::from(spans);
         let fits = line.width() + more.width() <= width;
         if fits {
-            Line::from(
-                [
-                    line.spans,
-                    vec![Span::styled(more, theme.style(Role::Faint))],
-                ]
-                .concat(),
-            )
+            Line::from([line.spans, vec![theme.span(more, Role::Faint)]].concat())
         } else {
             line
         }
@@ -307,7 +296,6 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     lines
 }
 
-/// The end of a path: as many components as fit.
 fn end_of_path(path: &Path, width: usize) -> String {
     let whole = path.display().to_string();
     if whole.chars().count() <= width {

@@ -74,7 +74,6 @@ fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
     )
 }
 
-/// The field of the column with a title, by its number.
 pub(super) fn field_of(
     runs: &Runs,
     shared: &Shared,
@@ -122,7 +121,7 @@ pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Con
             columns: titles,
             cells: Box::new(cells),
         }),
-        empty: vec![Line::styled(nothing, shared.theme.style(Role::Faint))],
+        empty: vec![shared.theme.line(nothing, Role::Faint)],
         ..Content::titled(title(runs, shared, place.area.width.into()))
     }
 }
@@ -178,15 +177,11 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
         .line(theme, if wrong.is_empty() { width } else { width / 2 });
     if !wrong.is_empty() {
         let room = width.saturating_sub(line.width() + 2);
-        line.spans.push(Span::styled(
-            format!("  {}", fitted(wrong, room)),
-            theme.style(Role::Bad),
-        ));
+        line.spans
+            .push(theme.span(format!("  {}", fitted(wrong, room)), Role::Bad));
     } else if runs.filter.text().is_empty() {
-        line.spans.push(Span::styled(
-            " filter: tiny valid>0.9 and tags:best",
-            theme.style(Role::Faint),
-        ));
+        line.spans
+            .push(theme.span(" filter: tiny valid>0.9 and tags:best", Role::Faint));
     }
     line
 }
@@ -206,10 +201,7 @@ fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Vec<Line<'static>
         };
         let mark = if at == 0 { " " } else { "" };
         let role = if is_sort { Role::Title } else { Role::Faint };
-        aligned(
-            Line::styled(format!("{mark}{text}"), theme.style(role)),
-            column,
-        )
+        aligned(theme.line(format!("{mark}{text}"), role), column)
     };
     columns.iter().enumerate().map(title).collect()
 }
@@ -229,10 +221,7 @@ fn row(
             let cell = |column: &Column| {
                 let (text, role) = columns::cell(column, &look, run);
                 (
-                    aligned(
-                        Line::styled(fitted(&text, column.width), theme.style(role)),
-                        column,
-                    ),
+                    aligned(theme.line(fitted(&text, column.width), role), column),
                     1,
                 )
             };
@@ -253,7 +242,7 @@ fn row(
                 .map(|column| column.width + 1)
                 .sum::<usize>()
                 .saturating_sub(1);
-            let why = Span::styled(fitted(&text, room), theme.style(Role::Bad));
+            let why = theme.span(fitted(&text, room), Role::Bad);
             vec![(Line::from(vec![mark, why]), columns.len() as u16)]
         }
     }
@@ -261,7 +250,7 @@ fn row(
 
 fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
     let mark = if is_marked { "◆" } else { " " };
-    Span::styled(mark, shared.theme.style(Role::Marked))
+    shared.theme.span(mark, Role::Marked)
 }
 
 fn look_of<'a>(runs: &Runs, shared: &'a Shared) -> Look<'a> {
@@ -301,14 +290,11 @@ fn group_row(
         "{}{size}",
         fitted(&value, room.saturating_sub(size.width() + 1))
     );
-    let head = Line::from(vec![mark, Span::styled(head, theme.style(Role::Title))]);
+    let head = Line::from(vec![mark, theme.span(head, Role::Title)]);
     let (look, means) = (look_of(runs, shared), group.runs(shared));
     let cell = |column: &Column| {
         let text = fitted(&columns::group_cell(column, &look, &means), column.width);
-        (
-            aligned(Line::styled(text, theme.style(Role::Text)), column),
-            1,
-        )
+        (aligned(theme.line(text, Role::Text), column), 1)
     };
     std::iter::once((head, texts as u16))
         .chain(columns.iter().skip(texts).map(cell))

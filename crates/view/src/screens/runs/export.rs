@@ -13,7 +13,6 @@ use crate::report::{self, Page, Report, ReportError, RunRow};
 use crate::run::{RunDirectory, RunError, RunReference, change_tags, check_tag};
 use crate::shared::Shared;
 
-/// Edits the tags of the marked runs, or of the one under the cursor.
 pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let chosen = runs.chosen(shared);
     let there = runs
@@ -65,15 +64,14 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                     match outcome {
                         Ok(count) => shared.say(format!("tags of {} saved", counted(count, "run"))),
                         Err(error) => shared.complain(error),
-                    }
+                    };
                     shared.look_for_runs()
                 },
             );
             vec![change.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(wrong_tags)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong_tags)))
 }
 
 fn wrong_tags(text: &str) -> Option<String> {
@@ -84,12 +82,10 @@ fn wrong_tags(text: &str) -> Option<String> {
         .find_map(|tag| check_tag(tag.strip_prefix(['-', '+']).unwrap_or(tag)))
 }
 
-/// Exports the chosen runs as HTML.
 pub(super) fn html(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "html", report::html)
 }
 
-/// Exports the metrics of the chosen runs as CSV.
 pub(super) fn csv(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "csv", |report| {
         Ok(Page::masked(&report::csv(&report.history)))
@@ -110,7 +106,7 @@ fn export(
             .to_string_lossy()
             .into_owned()
     };
-    shared.popup = Some(match chosen.as_slice() {
+    shared.open_popup(match chosen.as_slice() {
         [run] => {
             let run = run.clone();
             let of_file = {
@@ -160,15 +156,14 @@ fn export(
                 },
             ))
         }
-    });
-    Vec::new()
+    })
 }
 
 /// Exports the chosen runs as TensorBoard event files. One that is there is this run's, and is renewed.
 pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let (chosen, here) = (runs.chosen(shared), shared.options.here.clone());
     let proposed = here.join("tensorboard").display().to_string();
-    shared.popup = Some(Popup::Ask(Ask::new(
+    shared.open_popup(Popup::Ask(Ask::new(
         "Export",
         "Log folder of TensorBoard:",
         &proposed,
@@ -197,8 +192,7 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
             };
             vec![Work::once("runs.export", write, report).like(line)]
         },
-    )));
-    Vec::new()
+    )))
 }
 
 /// `runs export` into a file, or as HTML of several runs into a folder.
@@ -209,7 +203,6 @@ fn command_line(form: &str, runs: &[PathBuf], file: &Path) -> CommandLine {
     }
 }
 
-/// Exports the list as it is, filtered and sorted, with its columns.
 pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let fields = shared
         .options
@@ -243,15 +236,14 @@ pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         .map(|cells: Vec<String>| report::csv_line(&cells))
         .collect();
     let none = |_: &Path| None;
-    shared.popup = Some(export::ask(
+    shared.open_popup(export::ask(
         shared,
         "File:",
         "runs.csv",
         "runs.export",
         none,
         move || Ok(Page::masked(&text)),
-    ));
-    Vec::new()
+    ))
 }
 
 /// Copies a checkpoint, by default the best, into a folder of its own.
@@ -306,8 +298,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             vec![promote.like(line)]
         },
     );
-    shared.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong_promotion)))
 }
 
 fn wrong_promotion(text: &str) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The details of a group of runs: mean, spread and number of each value, and the keys in which its runs differ.
 
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::Group;
 use crate::format::{counted, short_id};
@@ -27,8 +27,8 @@ pub(super) fn lines(
         let name: String = name.chars().take(name_width).collect();
         let cells: String = cells.iter().map(|cell| format!(" {cell:>9}")).collect();
         Line::from(vec![
-            Span::styled(format!("{name:<name_width$}"), theme.style(Role::Faint)),
-            Span::styled(cells, theme.style(role)),
+            theme.span(format!("{name:<name_width$}"), Role::Faint),
+            theme.span(cells, role),
         ])
     };
     let named = |run: &&RunRow| match run.directory.name() {
@@ -42,10 +42,7 @@ pub(super) fn lines(
         differing(&runs, shared),
     ];
     if !runs.is_of_one_task() {
-        lines.push(Line::styled(
-            "different tasks: no mean over them",
-            theme.style(Role::Faint),
-        ));
+        lines.push(theme.line("different tasks: no mean over them", Role::Faint));
         return lines;
     }
     lines.push(row(
@@ -100,5 +97,5 @@ fn differing(runs: &RunGroup<'_>, shared: &Shared) -> Line<'static> {
     } else {
         format!("differ in {}", keys.join(", "))
     };
-    Line::styled(text, theme.style(role))
+    theme.line(text, role)
 }

@@ -18,7 +18,6 @@ use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 
-/// Opens the run under the cursor, or shows or hides the runs of the group under it.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if let Some(value) = runs.group().map(|group| group.value.clone()) {
         if !runs.expanded.remove(&value) {
@@ -53,7 +52,6 @@ pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Marks or unmarks the run under the cursor, or all of the group under it.
 pub(super) fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     toggle_marks(runs, runs.under_marks(shared));
     let length = runs.shown.len();
@@ -134,16 +132,14 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         let by = index.checked_sub(1).and_then(|at| fields.get(at));
         regroup(runs, shared, by.map(|(by, _)| by.clone()))
     };
-    shared.popup = Some(Popup::Pick(Pick::new(
+    shared.open_popup(Popup::Pick(Pick::new(
         "Group runs by",
         entries,
         now,
         chosen,
-    )));
-    Vec::new()
+    )))
 }
 
-/// The entry that ends grouping.
 const NO_GROUPS: &str = "no groups";
 
 fn regroup(runs: &mut Runs, shared: &mut Shared, by: Option<String>) -> Vec<Command> {
@@ -160,7 +156,6 @@ pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command
     regroup(runs, shared, (!is_shown).then(|| "tags".to_owned()))
 }
 
-/// Changes the display name of the run under the cursor.
 pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else {
         return Vec::new();
@@ -199,8 +194,7 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             check_name(name.trim())
         }
     };
-    shared.popup = Some(Popup::Ask(question.checked(wrong)));
-    Vec::new()
+    shared.open_popup(Popup::Ask(question.checked(wrong)))
 }
 
 pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
@@ -269,8 +263,7 @@ pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         Vec::new()
     };
     let pick = Pick::new("Sort runs by", entries, now.unwrap_or(0), chosen);
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }
 
 /// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
@@ -278,7 +271,6 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     show_answers(runs.chosen(shared))
 }
 
-/// Shows evals of runs on the eval screen.
 pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
     let line = CommandLine::for_runs("compare", &runs, &[]);
     let compare = Work::once(
@@ -296,10 +288,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
         },
         |_: &mut Runs, shared, evals| match evals {
             Ok(evals) => vec![Command::Compare(evals)],
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![Command::GoTo(Screen::Eval), compare.like(line)]
@@ -317,39 +306,32 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(RunComparison::for_reports(&reports).page(Vec::new()))
         },
-        |_: &mut Runs, shared, page| {
-            match page {
-                Ok(_) if shared.takes_text() => {
-                    let key = shared.key_of("runs.compare");
-                    shared.complain(format!("comparison ready: press {key} again to show it"));
-                }
-                Ok(page) => {
-                    let page = PageLines {
-                        theme: &shared.theme,
-                        columns: usize::MAX,
-                    }
-                    .lines(&page);
-                    shared.popup = Some(Popup::Page(Page::new("Run comparison", page)));
-                }
-                Err(error) => shared.complain(error.to_string()),
+        |_: &mut Runs, shared, page| match page {
+            Ok(_) if shared.takes_text() => {
+                let key = shared.key_of("runs.compare");
+                shared.complain(format!("comparison ready: press {key} again to show it"))
             }
-            Vec::new()
+            Ok(page) => {
+                let page = PageLines {
+                    theme: &shared.theme,
+                    columns: usize::MAX,
+                }
+                .lines(&page);
+                shared.open_popup(Popup::Page(Page::new("Run comparison", page)))
+            }
+            Err(error) => shared.complain(error.to_string()),
         },
     );
     vec![work.like(line)]
 }
 
-/// Opens the recorded run that comes with the program.
 pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "runs.recording",
         unpack_recording,
         |_: &mut Runs, shared, unpacked| match unpacked {
             Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
-            Err(error) => {
-                shared.complain(error.to_string());
-                Vec::new()
-            }
+            Err(error) => shared.complain(error.to_string()),
         },
     )]
 }

@@ -77,13 +77,11 @@ const NAME: usize = 8;
 const ABOUT: &str = "Define what a correct answer is, preview how completions score, train a model against it (GRPO), watch it learn, \
                      compare it with its base on held-out prompts.";
 
-/// Goes to the screen of the stage under the cursor.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let stage = runs.stage.at(STAGES.len()).and_then(|at| STAGES.get(at));
     stage.map_or_else(Vec::new, |stage| (stage.open)(shared))
 }
 
-/// Rows with the frame.
 pub(super) const ROWS: u16 = STAGES.len() as u16 + 2;
 
 pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'a> {
@@ -92,31 +90,24 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'
         || "No task".to_owned(),
         |open| format!("Task {}", open.task.name),
     );
-    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
+    let key = |id| theme.span(shared.key_of(id), Role::Key);
     let intro = intro(shared, width).into_iter();
     let mut lines: Vec<(Option<usize>, Line<'static>)> = intro
-        .map(|text| {
-            (
-                None,
-                Line::styled(format!(" {text}"), theme.style(Role::Title)),
-            )
-        })
+        .map(|text| (None, theme.line(format!(" {text}"), Role::Title)))
         .collect();
     for (index, stage) in STAGES.iter().enumerate() {
         let is_here = runs.pane == PIPELINE && runs.stage.at(STAGES.len()) == Some(index);
         let mark = if is_here { "▸ " } else { "  " };
         let mut line = Line::from(vec![
-            Span::styled(mark, theme.style(Role::Accent)),
+            theme.span(mark, Role::Accent),
             key(stage.key),
-            Span::styled(format!(" {:<NAME$} ", stage.name), theme.style(Role::Title)),
+            theme.span(format!(" {:<NAME$} ", stage.name), Role::Title),
         ]);
         for (role, text) in (stage.state)(shared) {
             let gap = if line.spans.len() > 3 { " · " } else { "" };
             if line.spans.len() == 3 || line.width() + gap.width() + text.width() <= width.into() {
-                line.spans.extend([
-                    Span::styled(gap, theme.style(Role::Faint)),
-                    Span::styled(text, theme.style(role)),
-                ]);
+                line.spans
+                    .extend([theme.span(gap, Role::Faint), theme.span(text, role)]);
             }
         }
         lines.push((Some(index), line));
@@ -136,7 +127,7 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'
                 Span::raw("  open a recorded run"),
             ]),
             Line::default(),
-            Line::styled(places, theme.style(Role::Faint)),
+            theme.line(places, Role::Faint),
         ];
         lines.extend(more.map(|line| (None, line)));
     }
@@ -230,7 +221,6 @@ fn preview(shared: &Shared) -> Vec<Part> {
         .collect()
 }
 
-/// How many runs there are, and how many of them are active.
 fn train(shared: &Shared) -> Vec<Part> {
     if !shared.runs.listed && shared.runs.listing.entries().is_empty() {
         return vec![(Role::Faint, "loading runs ...".to_owned())];

@@ -15,7 +15,6 @@ use crate::widgets::text_width::one_line;
 /// Names in the question; further ones are counted.
 const MAX_NAMES: usize = 6;
 
-/// A run that can be deleted.
 struct RemovableRun {
     path: PathBuf,
     id: String,
@@ -25,7 +24,6 @@ struct RemovableRun {
     users: Vec<String>,
 }
 
-/// Why the runs cannot be deleted.
 pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     let chosen = runs.chosen(shared);
     let wrong = |entry: &Entry| match &entry.row {
@@ -54,7 +52,6 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     }
 }
 
-/// Shows what would be lost, and deletes the runs after confirmation.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let (chosen, run_folders, keys) = (
         runs.chosen(shared),
@@ -70,19 +67,16 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "runs.remove",
         measure,
-        move |_: &mut Runs, shared, found| {
-            match found {
-                // A `y` typed for something else must not be the answer.
-                Ok(_) if shared.keys != keys => {
-                    let key = shared.key_of("runs.remove");
-                    shared.complain(format!(
-                        "delete cancelled: other keys were pressed; press {key} again"
-                    ))
-                }
-                Ok(prepared) => confirm(shared, prepared),
-                Err(error) => shared.complain(error),
+        move |_: &mut Runs, shared, found| match found {
+            // A `y` typed for something else must not be the answer.
+            Ok(_) if shared.keys != keys => {
+                let key = shared.key_of("runs.remove");
+                shared.complain(format!(
+                    "delete cancelled: other keys were pressed; press {key} again"
+                ))
             }
-            Vec::new()
+            Ok(prepared) => confirm(shared, prepared),
+            Err(error) => shared.complain(error),
         },
     )]
 }
@@ -103,7 +97,7 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
     })
 }
 
-fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
+fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
     let rows = shared.runs.listing.entries();
     let row = |run: &RemovableRun| {
@@ -168,7 +162,7 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
         count => format!("Delete {count} runs?"),
     };
     let paths: Vec<PathBuf> = prepared.into_iter().map(|run| run.path).collect();
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         title,
         text,
         "delete",
@@ -184,13 +178,13 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
                         Some(error) if done.is_empty() => shared.complain(error),
                         Some(error) => shared.complain(format!("{done}; {error}")),
                         None => shared.say(done),
-                    }
+                    };
                     shared.look_for_runs()
                 },
             );
             vec![delete.like(line)]
         },
-    )));
+    )))
 }
 
 /// `40 steps, 99.0% valid, 3 checkpoints, `

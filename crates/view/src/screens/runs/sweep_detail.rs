@@ -54,10 +54,10 @@ pub(super) fn lines(table: &SweepTable, theme: &Theme, width: usize) -> Vec<Line
             Some(place) if table.rows[place].pruned.is_some() => Role::Faint,
             Some(_) => Role::Text,
         };
-        lines.push(Line::styled(row.to_owned(), theme.style(role)));
+        lines.push(theme.line(row.to_owned(), role));
     }
     let notes = table.notes();
     let notes = notes.iter().flat_map(|note| wrapped(&visible(note), width));
-    lines.extend(notes.map(|note| Line::styled(note, theme.style(Role::Faint))));
+    lines.extend(notes.map(|note| theme.line(note, Role::Faint)));
     lines
 }

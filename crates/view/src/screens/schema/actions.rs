@@ -259,10 +259,7 @@ const ACTIONS: &[Action] = &[
         "",
         &["g"],
         IN_EDITOR,
-        |schema, shared| {
-            navigate::jump(schema, shared, (0, schema.editor.cursor().1));
-            Vec::new()
-        },
+        |schema, shared| navigate::jump(schema, shared, (0, schema.editor.cursor().1)),
     ),
     Action::new(
         "schema.last",
@@ -272,8 +269,7 @@ const ACTIONS: &[Action] = &[
         IN_EDITOR,
         |schema, shared| {
             let last = schema.editor.lines().len().saturating_sub(1);
-            navigate::jump(schema, shared, (last, schema.editor.cursor().1));
-            Vec::new()
+            navigate::jump(schema, shared, (last, schema.editor.cursor().1))
         },
     ),
     Action::new(
@@ -432,7 +428,6 @@ fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
         .then(|| "the task runs no command and no tool and asks no judge".to_owned())
 }
 
-/// Selects another sample, and scores it with the programs.
 fn choose_sample(schema: &mut Schema, shared: &mut Shared, by: isize) -> Vec<Command> {
     let samples = shared
         .task
@@ -461,7 +456,6 @@ fn no_faults(_: &Schema, shared: &Shared) -> Option<String> {
         .then(|| "no problems".to_owned())
 }
 
-/// Saves; asks first if the schema does not compile.
 fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(why) = shared
         .draft
@@ -473,24 +467,22 @@ fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
     let title = format!("Save invalid {}?", shared.draft.name());
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         title,
         text,
         "save anyway",
         |_: &mut Schema, shared| file::save(shared),
-    )));
-    Vec::new()
+    )))
 }
 
 fn revert(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = "Unsaved edits are lost (undo restores them in this session).";
-    shared.popup = Some(Popup::Confirm(Confirm::new(
+    shared.open_popup(Popup::Confirm(Confirm::new(
         "Revert to saved?",
         text,
         "revert",
         file::revert,
-    )));
-    Vec::new()
+    )))
 }
 
 /// Leaves the innermost of: the list of completions, the selection and the search, typing.
@@ -539,22 +531,15 @@ fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         .as_ref()
         .is_some_and(|task| task.schema().is_none())
     {
-        shared.complain("only a JSON Schema can be formatted");
-        return Vec::new();
+        return shared.complain("only a JSON Schema can be formatted");
     }
     match crate::score::json::format(&schema.editor.text()) {
-        Ok(text) if text == schema.editor.text() => {
-            shared.say("already formatted");
-            Vec::new()
-        }
+        Ok(text) if text == schema.editor.text() => shared.say("already formatted"),
         Ok(text) => {
             schema.editor.replace(&text);
             after(schema, shared, Effect::Edited)
         }
-        Err(error) => {
-            shared.complain(format!("cannot format: {error}"));
-            Vec::new()
-        }
+        Err(error) => shared.complain(format!("cannot format: {error}")),
     }
 }
 
@@ -651,7 +636,6 @@ pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Chang
     }
 }
 
-/// After a change by an action: scrolls to the cursor.
 fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::None {
         follow(schema, shared);
@@ -659,7 +643,6 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     changed(schema, shared, effect)
 }
 
-/// Stores a changed text as the draft.
 pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
@@ -670,7 +653,6 @@ pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) 
     file::edited(shared, text)
 }
 
-/// Moves the editor's cursor as a text field does for this key.
 fn move_by(schema: &mut Schema, shared: &mut Shared, code: KeyCode) -> Vec<Command> {
     interaction::edit(schema, shared, KeyEvent::new(code, KeyModifiers::NONE))
 }

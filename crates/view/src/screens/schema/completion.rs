@@ -81,7 +81,6 @@ impl Completion {
         })
     }
 
-    /// Handles a key that selects another entry; returns whether it did.
     pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
         let rows = match event.code {
             KeyCode::Down => 1,
@@ -92,7 +91,6 @@ impl Completion {
         event.modifiers.is_empty()
     }
 
-    /// Inserts the selected entry.
     pub(super) fn accept(self, editor: &mut Editor) {
         let Some(item) = self
             .cursor
@@ -139,7 +137,6 @@ impl Completion {
         )
     }
 
-    /// Columns of the longest label and of the longest detail.
     fn widths(&self) -> (usize, usize) {
         let labels = self
             .items
@@ -169,10 +166,7 @@ impl Completion {
             let gap = " ".repeat((labels + 2).saturating_sub(item.label.width()));
             Line::from(vec![
                 Span::raw(format!("{}{gap}", visible(&item.label))),
-                Span::styled(
-                    visible(&item.detail).into_owned(),
-                    theme.style(Style::Faint),
-                ),
+                theme.span(visible(&item.detail).into_owned(), Style::Faint),
             ])
         };
         Content::titled(count).list(List {
@@ -239,7 +233,6 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     })
 }
 
-/// A gap where a key or value is missing.
 fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let gap = |node, is_key, is_new| {
@@ -460,7 +453,6 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
     }
 }
 
-/// Definitions and anchors that a reference can name.
 fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
     let all = 0..structure.nodes.len();
     let is_definition = |index: &usize| {

@@ -63,13 +63,13 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
     let status = match here {
         Some(fault) => {
             let mark = if fault.is_error { "✗" } else { "▲" };
-            Span::styled(
+            theme.span(
                 format!(" {mark} {} ", fault.message),
-                theme.style(if fault.is_error {
+                if fault.is_error {
                     Role::Bad
                 } else {
                     Role::Warning
-                }),
+                },
             )
         }
         None if errors > 0 => {
@@ -78,22 +78,19 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
                 .iter()
                 .find(|fault| fault.is_error)
                 .map_or(0, |fault| fault.line);
-            Span::styled(
+            theme.span(
                 format!(" ✗ {} in line {line} ", counted(errors, "error")),
-                theme.style(Role::Bad),
+                Role::Bad,
             )
         }
-        None if warnings > 0 => Span::styled(
+        None if warnings > 0 => theme.span(
             format!(" ▲ {} ", counted(warnings, "warning")),
-            theme.style(Role::Warning),
+            Role::Warning,
         ),
         None => compiles(schema, theme),
     };
     let bottom = Line::from(vec![
-        Span::styled(
-            format!(" {}:{} ", row + 1, column + 1),
-            theme.style(Role::Faint),
-        ),
+        theme.span(format!(" {}:{} ", row + 1, column + 1), Role::Faint),
         status,
     ]);
     // The rest of the lower edge explains what is under the cursor, if most of that fits.
@@ -110,7 +107,7 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
     Content {
         legend: bottom,
         about: about
-            .map(|about| Line::styled(about, theme.style(Role::Faint)))
+            .map(|about| theme.line(about, Role::Faint))
             .unwrap_or_default(),
         body: Body::Editor(Edited {
             editor: &schema.editor,
@@ -127,10 +124,10 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
 /// The note that the schema compiles, with the number of expected answers that it rejects.
 fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
-        0 => Span::styled(" ✓ compiles ", theme.style(Role::Good)),
+        0 => theme.span(" ✓ compiles ", Role::Good),
         rejected => {
             let what = counted(rejected, "answer");
-            Span::styled(format!(" ▲ rejects {what} "), theme.style(Role::Warning))
+            theme.span(format!(" ▲ rejects {what} "), Role::Warning)
         }
     }
 }

@@ -19,7 +19,6 @@ const MAX_LISTED: usize = 2_000;
 /// A turn of a row by the number of the row in all sets, and the messages of its prompt.
 type TurnKey = (usize, usize);
 
-/// A turn that is checked, and its row.
 #[derive(Clone)]
 pub(super) struct CheckedTurn<'a> {
     set: PromptSet,
@@ -31,7 +30,6 @@ pub(super) struct CheckedTurn<'a> {
 /// The result, or what is known of it so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rejections {
-    /// Rows with an expected answer.
     pub total: usize,
     pub checked: usize,
     pub rejected: usize,
@@ -43,18 +41,16 @@ pub struct Rejections {
     pub rows: Vec<RejectedRow>,
 }
 
-/// A row whose expected answer is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRow {
     pub set: PromptSet,
     /// In the set's file, from 1.
     pub line: usize,
     pub id: String,
-    /// Where in the answer and why.
+    /// Place in the answer, and the reason.
     pub reason: String,
     /// JSON pointer of the keyword that rejects it.
     pub schema_path: String,
-    /// The expected answer, shortened.
     pub answer: String,
     /// Whether the saved schema accepts it.
     pub is_new: bool,
@@ -126,7 +122,6 @@ fn key(turn: &CheckedTurn<'_>) -> TurnKey {
     (turn.number, turn.row.messages.len())
 }
 
-/// The expected answers as completions.
 fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
     let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
     rows.iter()
@@ -134,7 +129,6 @@ fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
         .collect()
 }
 
-/// The rows that a schema rejects; `None` if superseded.
 pub(super) fn rejected_rows(
     scorer: &Scorer,
     rows: &[CheckedTurn<'_>],

@@ -61,7 +61,6 @@ pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<C
     commands
 }
 
-/// Switches between the definition and `task.toml`.
 pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     shared.draft.edits_toml = !shared.draft.is_toml();
     schema.typing = false;
@@ -114,7 +113,6 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
     commands
 }
 
-/// Compiles the text in the background.
 fn compile(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.text.clone());
     Work::latest(
@@ -173,7 +171,6 @@ pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
     vec![compile(&shared.draft)]
 }
 
-/// Replaces the text by an external one: a draft, the file, an external editor's.
 fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let commands = edited(shared, text);
     show_text(schema, shared);
@@ -218,10 +215,9 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     if draft.is_changed() {
         draft.theirs = Some(text);
         let key = shared.key_of("screen.schema");
-        shared.complain(format!(
+        return shared.complain(format!(
             "{name} changed on disk while you have unsaved edits: choose a version on Schema ({key})"
         ));
-        return Vec::new();
     }
     draft.saved.clone_from(&text);
     let saved = compile_saved(draft);
@@ -252,10 +248,7 @@ pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Comma
                 shared.say("text loaded from $EDITOR, unsaved");
                 replaced(schema, shared, text)
             }
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(error) => shared.complain(error),
         },
     );
     vec![read]
@@ -329,23 +322,18 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 commands
             }
             Err(SaveError::Changed(theirs)) => on_disk(schema, shared, theirs),
-            Err(SaveError::Failed(error)) => {
-                shared.complain(error);
-                Vec::new()
-            }
+            Err(SaveError::Failed(error)) => shared.complain(error),
         },
     );
     vec![work]
 }
 
-/// Assigns the text to the new copy of its task.
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let toml = shared.draft.is_toml().then(|| copy.toml().ok()).flatten();
     shared.draft.base = Some(toml.unwrap_or_else(|| copy.clone()));
     drafts::move_to_copy(schema, shared, copy)
 }
 
-/// Asks for trust in the command and the judge named by the text.
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft
@@ -357,15 +345,11 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             .and_then(|task| Trust::for_task(&task))
     }) {
         Some(Ok(all)) => all,
-        Some(Err(error)) => {
-            shared.complain(error.to_string());
-            return Vec::new();
-        }
+        Some(Err(error)) => return shared.complain(error.to_string()),
         None => return Vec::new(),
     };
     if all.iter().all(|trust| trust.is_trusted) {
-        shared.say("trusted already");
-        return Vec::new();
+        return shared.say("trusted already");
     }
     let is_program = |trust: &Trust| trust.server.is_none();
     let subject = all
@@ -415,7 +399,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             match all.iter().try_for_each(|trust| trust.set(true)) {
                 Ok(()) => shared.say(format!("trusted: {counts}")),
                 Err(error) => shared.complain(error.to_string()),
-            }
+            };
             vec![
                 compile(&shared.draft),
                 compile_saved(&shared.draft),
@@ -423,11 +407,9 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             ]
         },
     );
-    shared.popup = Some(Popup::Confirm(confirm));
-    Vec::new()
+    shared.open_popup(Popup::Confirm(confirm))
 }
 
-/// Reverts to the saved text; can be undone.
 pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = shared.draft.saved.clone();
     let mut commands = replaced(schema, shared, text);
@@ -435,7 +417,6 @@ pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Loads the draft's text into the editor.
 pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     let text = &shared.draft.text;
     if schema.shown.as_ref() != Some(text) {
@@ -465,13 +446,11 @@ pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
     }
 }
 
-/// Scrolls the window to the cursor.
 pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     let window = layout::window(schema, shared);
     schema.editor.follow(window);
 }
 
-/// The text of the open task to which a draft belongs.
 fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> {
     let open = shared
         .task

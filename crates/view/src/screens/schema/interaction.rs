@@ -104,8 +104,7 @@ impl Screen for Schema {
         shared.complain(format!(
             "press {} to edit, then paste",
             shared.key_of("schema.type")
-        ));
-        Vec::new()
+        ))
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -113,7 +112,7 @@ impl Screen for Schema {
     }
 }
 
-/// While typing: a key that chooses from the open list of completions.
+/// Handles a key that selects from the open list of completions.
 fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
     let mut completion = schema.completion.take()?;
     if completion.moves(event) {

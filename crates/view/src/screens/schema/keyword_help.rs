@@ -68,7 +68,7 @@ pub(super) fn page(
     place: Place,
     theme: &Theme,
 ) -> Option<(String, Vec<Line<'static>>)> {
-    let faint = |text: String| Line::styled(text, theme.style(Style::Faint));
+    let faint = |text: String| theme.line(text, Style::Faint);
     let mut lines = Vec::new();
     let title = match topic(structure, place)? {
         Topic::Keyword(keyword, index) => {
@@ -114,13 +114,10 @@ pub(super) fn page(
 
 fn draft_line(structure: &Structure, keyword: &Keyword, theme: &Theme) -> Vec<Line<'static>> {
     let draft = draft_of(structure);
-    let mut lines = vec![Line::styled(
-        format!("JSON Schema: {}", keyword.drafts()),
-        theme.style(Style::Faint),
-    )];
+    let mut lines = vec![theme.line(format!("JSON Schema: {}", keyword.drafts()), Style::Faint)];
     if keyword.since > draft {
         let text = format!("This schema is {draft}, which does not have it.");
-        lines.push(Line::styled(text, theme.style(Style::Warning)));
+        lines.push(theme.line(text, Style::Warning));
     }
     lines
 }

@@ -50,7 +50,6 @@ pub(super) fn places(schema: &Schema, shared: &Shared, body: Rect) -> Vec<Place>
     places
 }
 
-/// The panes below the question.
 fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rect)> {
     let focused = schema.pane;
     if shared.zoomed {
@@ -119,7 +118,6 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
     ]
 }
 
-/// The editor's window.
 pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {
     let places = places(schema, shared, shared.body());
     let area = places

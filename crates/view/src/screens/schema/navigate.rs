@@ -16,7 +16,7 @@ use crate::style_role::Role as Style;
 const MAX_JUMPS: usize = 100;
 
 /// Moves the cursor; [`back`] returns to where it was.
-pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Place) {
+pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Place) -> Vec<Command> {
     let from = schema.editor.cursor();
     if from != (row, column) && schema.jumps.last() != Some(&from) {
         schema.jumps.push(from);
@@ -26,6 +26,7 @@ pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Plac
     schema.editor.go_to(row, column);
     schema.completion = None;
     follow(schema, shared);
+    Vec::new()
 }
 
 pub(super) fn back(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -58,12 +59,10 @@ pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         ),
         &before,
         |schema: &mut Schema, shared, query| {
-            match schema.editor.find(&query) {
-                0 => {}
-                count => shared.say(format!(
-                    "{query:?}: {count} {}",
-                    if count == 1 { "match" } else { "matches" }
-                )),
+            let count = schema.editor.find(&query);
+            if count > 0 {
+                let matches = if count == 1 { "match" } else { "matches" };
+                shared.say(format!("{query:?}: {count} {matches}"));
             }
             follow(schema, shared);
             Vec::new()
@@ -74,8 +73,7 @@ pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         let is_there = query.is_empty() || editor.contains(query);
         (!is_there).then(|| format!("{query:?}: no matches"))
     });
-    shared.popup = Some(Popup::Ask(ask));
-    Vec::new()
+    shared.open_popup(Popup::Ask(ask))
 }
 
 pub(super) fn find_next(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
@@ -91,16 +89,14 @@ pub(super) fn go_to_line(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         "",
         |schema: &mut Schema, shared, line| {
             let line: usize = line.trim().parse().unwrap_or(1);
-            jump(schema, shared, (line.saturating_sub(1), 0));
-            Vec::new()
+            jump(schema, shared, (line.saturating_sub(1), 0))
         },
     );
     let ask = ask.checked(|text| match text.trim().parse::<usize>() {
         Ok(number) if number > 0 => None,
         _ => Some("must be a whole number from 1".to_owned()),
     });
-    shared.popup = Some(Popup::Ask(ask));
-    Vec::new()
+    shared.open_popup(Popup::Ask(ask))
 }
 
 fn place_of(fault: &Fault) -> Place {
@@ -121,10 +117,7 @@ pub(super) fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool
             .find(|place| **place < cursor)
             .or(places.last()),
     };
-    if let Some(place) = found {
-        jump(schema, shared, *place);
-    }
-    Vec::new()
+    found.map_or_else(Vec::new, |place| jump(schema, shared, *place))
 }
 
 pub(super) fn list_faults(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -166,14 +159,11 @@ fn pick_place(
         selected,
         move |schema: &mut Schema, shared, index| {
             schema.pane = EDITOR;
-            if let Some(place) = places.get(index) {
-                jump(schema, shared, *place);
-            }
-            Vec::new()
+            let place = places.get(index);
+            place.map_or_else(Vec::new, |place| jump(schema, shared, *place))
         },
     );
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }
 
 /// Properties, definitions and the branches around them, in the order of the text.
@@ -206,8 +196,7 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
         places.push(key.start);
     }
     if entries.is_empty() {
-        shared.complain("the schema names no properties and no definitions");
-        return Vec::new();
+        return shared.complain("the schema names no properties and no definitions");
     }
     pick_place(schema, shared, "Outline", entries, places)
 }
@@ -223,22 +212,20 @@ pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
     {
         Some(Some((line, column))) => {
             schema.pane = EDITOR;
-            jump(schema, shared, (line - 1, column - 1));
+            jump(schema, shared, (line - 1, column - 1))
         }
         Some(None) => shared.complain("this line has no source location"),
-        None => {}
+        None => Vec::new(),
     }
-    Vec::new()
 }
 
-/// Goes from a reference to its definition, or from a definition to its references.
 pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let structure = &schema.structure;
     match subject(structure, schema.editor.cursor()) {
         Some(Subject::Reference(at)) => match structure.target(at) {
             Ok(target) => {
                 let place = start_of(structure, target);
-                jump(schema, shared, place);
+                jump(schema, shared, place)
             }
             Err(why) => shared.complain(format!("definition not found: {why}")),
         },
@@ -246,7 +233,7 @@ pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Comman
             [] => shared.complain(format!("no `$ref` names {}", name(structure, at))),
             [only] => {
                 let place = start_of(structure, *only);
-                jump(schema, shared, place);
+                jump(schema, shared, place)
             }
             several => {
                 let entry = |at: &usize| PickEntry {
@@ -257,17 +244,15 @@ pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Comman
                 let entries = several.iter().map(entry).collect();
                 let places = several.iter().map(|at| start_of(structure, *at)).collect();
                 let title = format!("References to {}", name(structure, at));
-                return pick_place(schema, shared, &title, entries, places);
+                pick_place(schema, shared, &title, entries, places)
             }
         },
         None => shared.complain("no `$ref` and no definition under the cursor"),
     }
-    Vec::new()
 }
 
 enum Subject {
     Reference(usize),
-    /// A definition with its references.
     Definition(usize, Vec<usize>),
 }
 
@@ -309,10 +294,9 @@ fn start_of(structure: &Structure, index: usize) -> Place {
 
 pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     match keyword_help::page(&schema.structure, schema.editor.cursor(), &shared.theme) {
-        Some((title, lines)) => shared.popup = Some(Popup::Page(Page::new(title, lines))),
+        Some((title, lines)) => shared.open_popup(Popup::Page(Page::new(title, lines))),
         None => shared.complain("no keyword or property under the cursor"),
     }
-    Vec::new()
 }
 
 pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
@@ -378,6 +362,5 @@ pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<C
             Command::Changed(Change::PromptRow(set, line)),
         ]
     });
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }

@@ -10,7 +10,6 @@ use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 
-/// The lines, each with its entry.
 fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
     let theme = &shared.theme;
     let entries = &shared.draft.outline;
@@ -28,24 +27,17 @@ fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
         let blanks = "  ".repeat(entry.depth);
         let line = Line::from(vec![
             Span::raw(blanks.clone()),
-            Span::styled(mark, theme.style(role)),
-            Span::styled(
-                format!("{}: ", visible(&entry.name)),
-                theme.style(Role::JsonKey),
-            ),
-            Span::styled(word, theme.style(Role::Faint)),
+            theme.span(mark, role),
+            theme.span(format!("{}: ", visible(&entry.name)), Role::JsonKey),
+            theme.span(word, Role::Faint),
             Span::raw(visible(&entry.text).into_owned()),
         ]);
         rows.push((index, line));
         if selected != Some(index) {
             continue;
         }
-        let detail = |text: &String| {
-            Line::styled(
-                format!("{blanks}    {}", visible(text)),
-                theme.style(Role::Faint),
-            )
-        };
+        let detail =
+            |text: &String| theme.line(format!("{blanks}    {}", visible(text)), Role::Faint);
         rows.extend(entry.details.iter().map(|text| (index, detail(text))));
     }
     rows
@@ -68,7 +60,7 @@ pub(super) fn content<'a>(content: Content<'a>, schema: &Schema, shared: &Shared
     } else {
         "reading ..."
     };
-    let empty = vec![Line::styled(text, shared.theme.style(Role::Faint))];
+    let empty = vec![shared.theme.line(text, Role::Faint)];
     Content {
         body: Body::Entries(entries),
         empty,
@@ -76,7 +68,6 @@ pub(super) fn content<'a>(content: Content<'a>, schema: &Schema, shared: &Shared
     }
 }
 
-/// The entries that have a place, to choose from.
 pub(super) fn choices(shared: &Shared) -> (Vec<PickEntry>, Vec<(usize, usize)>) {
     let entry = |(entry, (line, column)): (&OutlineEntry, (usize, usize))| {
         let choice = PickEntry {

@@ -27,7 +27,6 @@ fn task(shared: &Shared) -> Option<&Task> {
     shared.draft.task.as_deref().or(shared.draft.base.as_ref())
 }
 
-/// Why nothing can be scored, if a program is not trusted.
 pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     let first = shared
         .draft
@@ -46,7 +45,6 @@ pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     ))
 }
 
-/// Puts the selected sample to the programs, in the background.
 pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
     if !task(shared).is_some_and(Task::runs_programs) || shared.draft.stale.is_some() {
         return None;
@@ -79,7 +77,7 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
 
 pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let faint = |text: String| theme.line(text, Role::Faint);
     let programs = task(shared)
         .into_iter()
         .flat_map(Task::scorers)
@@ -90,10 +88,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         lines.push(Line::raw(visible(&commands(rules)).into_owned()));
         lines.extend(trust.map(|trust| trust_line(trust, shared)));
         let missing = trust.and_then(|trust| trust.missing.as_deref());
-        lines
-            .extend(missing.map(|missing| {
-                Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))
-            }));
+        lines.extend(missing.map(|missing| theme.line(visible(missing).into_owned(), Role::Bad)));
         lines.push(faint(limits(rules)));
         // The first answer starts a process: in the background, with the first trial.
         if schema.tried.is_some() {
@@ -123,14 +118,14 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let sample = &samples[index];
     let [previous, next] =
         ["schema.sample.previous", "schema.sample.next"].map(|id| shared.key_of(id));
-    lines.push(Line::styled(
+    lines.push(theme.line(
         format!(
             "sample {} of {}, line {} ({previous} {next})",
             index + 1,
             samples.len(),
             sample.line
         ),
-        theme.style(Role::Title),
+        Role::Title,
     ));
     lines.push(Line::raw(
         visible(&shortened(&sample.text, MAX_SHOWN_CHARS)).into_owned(),
@@ -174,7 +169,7 @@ fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
         ),
         (false, false) => ("✗", format!("not trusted: {key} trusts it"), Role::Bad),
     };
-    Line::styled(format!("{mark} {text}"), theme.style(role))
+    theme.line(format!("{mark} {text}"), role)
 }
 
 fn limits(rules: &CommandRules) -> String {
@@ -200,14 +195,11 @@ fn isolation(rules: &CommandRules, theme: &Theme) -> Line<'static> {
     } else {
         Role::Faint
     };
-    Line::styled(
-        format!("isolation {}", rules.isolation_text()),
-        theme.style(role),
-    )
+    theme.line(format!("isolation {}", rules.isolation_text()), role)
 }
 
 fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
-    let faint = |text: String| Span::styled(text, theme.style(Role::Faint));
+    let faint = |text: String| theme.span(text, Role::Faint);
     // Each line on its own; none reaches the terminal as it is.
     let block = |label: &str, text: &str| {
         let text = visible_lines(text.trim_end()).into_owned();

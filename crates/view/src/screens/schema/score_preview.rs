@@ -14,7 +14,6 @@ use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::shared::{LastScores, OpenTask, Shared};
 use crate::task::PromptSet;
 
-/// Scores the samples in the background.
 pub(super) fn compute(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
     let (open, scorer) = (
@@ -79,7 +78,6 @@ pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
     }))
 }
 
-/// Checks the expected answers of all rows in the background.
 pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
     let (open, scorer) = (

@@ -25,7 +25,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'s
 
 fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let faint = |text: String| theme.line(text, Role::Faint);
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
@@ -35,7 +35,7 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let task = shared.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
-        (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+        (Err(error), _) => lines.push(theme.line(error.clone(), Role::Bad)),
         (Ok(samples), _) if samples.is_empty() => {
             lines.push(faint(
                 "no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml"
@@ -68,16 +68,16 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                 let text = format!(
                     "▲ an invalid answer earns more than a valid one ({invalid:.2} against {valid:.2})"
                 );
-                lines.push(Line::styled(text, theme.style(Role::Warning)));
+                lines.push(theme.line(text, Role::Warning));
             }
             if effects.errors > 0 {
                 let failed = format!(
                     "{} not scored: the scorer failed",
                     counted(effects.errors, "sample")
                 );
-                lines.push(Line::styled(failed, theme.style(Role::Warning)));
+                lines.push(theme.line(failed, Role::Warning));
             }
-            lines.extend(moved(effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
+            lines.extend(moved(effects).map(|text| theme.line(text, Role::Marked)));
         }
     }
     lines.extend(
@@ -94,15 +94,13 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     lines
 }
 
-/// Why nothing is scored.
 fn no_scores(shared: &Shared) -> Option<Line<'static>> {
     let theme = &shared.theme;
-    let untrusted =
-        program_pane::untrusted(shared).map(|why| Line::styled(why, theme.style(Role::Warning)));
+    let untrusted = program_pane::untrusted(shared).map(|why| theme.line(why, Role::Warning));
     let unscored = || {
-        Some(Line::styled(
+        Some(theme.line(
             format!("not scored: {}", shared.draft.unscored()?),
-            theme.style(Role::Faint),
+            Role::Faint,
         ))
     };
     untrusted.or_else(unscored)
@@ -111,7 +109,7 @@ fn no_scores(shared: &Shared) -> Option<Line<'static>> {
 /// The number of expected answers that the schema rejects, and the first of their lines.
 fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let faint = |text: String| vec![Line::styled(text, theme.style(Role::Faint))];
+    let faint = |text: String| vec![theme.line(text, Role::Faint)];
     let Some(found) = &schema.rejections else {
         return faint("checking expected answers ...".to_owned());
     };
@@ -131,13 +129,13 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     }
     if found.rejected == 0 {
         return vec![match found.is_done() {
-            true => Line::styled(
+            true => theme.line(
                 format!("✓ accepts all {total} expected answers{mended}"),
-                theme.style(Role::Good),
+                Role::Good,
             ),
-            false => Line::styled(
+            false => theme.line(
                 format!("accepts the {total} expected answers{so_far}{mended}"),
-                theme.style(Role::Faint),
+                Role::Faint,
             ),
         }];
     }
@@ -153,12 +151,9 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     };
     let rejected = grouped(found.rejected);
     let text = format!("{mark} rejects {rejected} of {total} expected answers{new}{so_far}");
-    let mut lines = vec![Line::styled(text, theme.style(role))];
+    let mut lines = vec![theme.line(text, role)];
     let key = shared.key_of("schema.rejected");
-    lines.push(Line::styled(
-        format!("{}; {key} lists them", places(found)),
-        theme.style(Role::Faint),
-    ));
+    lines.push(theme.line(format!("{}; {key} lists them", places(found)), Role::Faint));
     lines
 }
 
@@ -253,9 +248,9 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
             format!("{} {:<10} ", theme.tier_glyph(tier), tier.name()),
             style,
         ),
-        Span::styled(format!("{value:>4.2} "), theme.style(Role::Faint)),
+        theme.span(format!("{value:>4.2} "), Role::Faint),
         Span::raw(format!("{now:>4}")),
-        Span::styled(format!("{change:<5}"), theme.style(Role::Marked)),
+        theme.span(format!("{change:<5}"), Role::Marked),
         Span::styled(bar, style),
     ])
 }
@@ -339,28 +334,25 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         .is_some_and(|scorer| scorer.asks_judge())
     {
         let text = "not scored here, since a judge costs: grpo-tui task audit";
-        return vec![Line::styled(text, theme.style(Role::Faint))];
+        return vec![theme.line(text, Role::Faint)];
     }
     let Some(findings) = &schema.degenerate else {
-        return vec![Line::styled(
-            "scoring degenerate answers ...",
-            theme.style(Role::Faint),
-        )];
+        return vec![theme.line("scoring degenerate answers ...", Role::Faint)];
     };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {
         0 if findings.is_empty() => {
             let text = "nothing to try: this kind of scorer has no degenerate answers";
-            lines.push(Line::styled(text, theme.style(Role::Faint)));
+            lines.push(theme.line(text, Role::Faint));
         }
-        0 => lines.push(Line::styled(
+        0 => lines.push(theme.line(
             "no degenerate answer scores as high as a correct one",
-            theme.style(Role::Good),
+            Role::Good,
         )),
         count => {
             let text = format!("▲ {count} of {} degenerate answers pass", findings.len());
-            lines.push(Line::styled(text, theme.style(Role::Warning)));
+            lines.push(theme.line(text, Role::Warning));
             lines.extend(
                 weak.iter()
                     .map(|finding| Line::raw(finding.sentence.clone())),
@@ -381,9 +373,9 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                 style,
             ),
             Span::raw(finding.name.clone()),
-            Span::styled(
+            theme.span(
                 format!("  {}", finding.completion.replace('\n', " ")),
-                theme.style(Role::Faint),
+                Role::Faint,
             ),
         ])
     }));

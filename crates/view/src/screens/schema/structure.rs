@@ -4,22 +4,18 @@ use crate::json_reader::{Kind, Node, Place, read};
 use crate::schema_keywords::{Keyword, KeywordValue};
 use crate::task::decode_path;
 
-/// The role of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Schema,
-    /// A list of schemas.
     Schemas,
     /// Names with schemas, such as the value of `properties`.
     Named(&'static Keyword),
-    /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
     /// The value of an unknown keyword, or a part of it.
     Unknown,
 }
 
 impl Role {
-    /// The role of a value directly inside one of this role.
     fn inner(self, node: &Node) -> Self {
         let is_list = node.kind == Kind::Array;
         match (
@@ -62,7 +58,6 @@ impl Structure {
         Self { nodes, roles }
     }
 
-    /// The innermost value at a position, its key included.
     pub(super) fn at(&self, place: Place) -> Option<usize> {
         self.nodes.iter().rposition(|node| {
             (node.start..node.end).contains(&place)
@@ -86,7 +81,6 @@ impl Structure {
         matches!(self.role(index), Some(Role::Schema))
     }
 
-    /// The innermost schema that contains a value.
     pub(super) fn schema_around(&self, index: usize) -> Option<usize> {
         self.around(index).find(|index| self.is_schema(*index))
     }
@@ -110,12 +104,10 @@ impl Structure {
         found.map(|(index, _)| index).last()
     }
 
-    /// The value and its ancestors, innermost first.
     pub(super) fn around(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(index), |index| self.node(*index)?.parent)
     }
 
-    /// The text of a member.
     pub(super) fn text(&self, of: usize, name: &str) -> Option<&str> {
         match &self.node(self.member(of, name)?)?.kind {
             Kind::Text(text) => Some(text),
@@ -137,7 +129,6 @@ impl Structure {
             .collect()
     }
 
-    /// Whether a value is the address of a reference.
     pub(super) fn is_reference(&self, index: usize) -> bool {
         matches!(self.role(index), Some(Role::Value(keyword)) if keyword.holds == KeywordValue::Reference)
     }
@@ -191,7 +182,6 @@ impl Structure {
         found.ok_or_else(|| format!("{address} is not in the schema"))
     }
 
-    /// One step of a JSON pointer.
     fn step(&self, at: usize, step: &str) -> Option<usize> {
         let step = step.replace("~1", "/").replace("~0", "~");
         match self.node(at)?.kind {
@@ -203,14 +193,12 @@ impl Structure {
         }
     }
 
-    /// The references to a value.
     pub(super) fn uses(&self, of: usize) -> Vec<usize> {
         (0..self.nodes.len())
             .filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of))
             .collect()
     }
 
-    /// The JSON pointer of a value, as references write it.
     pub(super) fn pointer(&self, index: usize) -> String {
         let mut steps: Vec<String> = Vec::new();
         for at in self.around(index) {

@@ -36,6 +36,17 @@ impl Described for Scores {
 const HERE: Scope = Scope::Screen(Screen::Scores);
 const LABELLING: Scope = Scope::Pane(Screen::Scores, LABELS);
 
+const fn points(
+    id: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    keys: &'static [&'static str],
+    perform: fn(&mut Scores, &mut Shared) -> Vec<Command>,
+) -> Action {
+    Action::new(id, title, hint, keys, LABELLING, perform)
+        .unless(|scores, _| labelling::unfit(scores, false))
+}
+
 const ACTIONS: &[Action] = &[
     Action::new(
         "scores.open",
@@ -76,51 +87,41 @@ const ACTIONS: &[Action] = &[
         |scores, _| labelling::label(scores, 0),
     )
     .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new(
+    points(
         "scores.grades.0",
         "Grade 0 points",
         "points",
         &["0"],
-        LABELLING,
         |scores, _| labelling::label(scores, 0),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.1",
         "Grade 1 point",
         "",
         &["1"],
-        LABELLING,
         |scores, _| labelling::label(scores, 1),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.2",
         "Grade 2 points",
         "",
         &["2"],
-        LABELLING,
         |scores, _| labelling::label(scores, 2),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.3",
         "Grade 3 points",
         "",
         &["3"],
-        LABELLING,
         |scores, _| labelling::label(scores, 3),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new(
+    ),
+    points(
         "scores.grades.4",
         "Grade 4 points",
         "",
         &["4"],
-        LABELLING,
         |scores, _| labelling::label(scores, 4),
-    )
-    .unless(|scores, _| labelling::unfit(scores, false)),
+    ),
     Action::new(
         "scores.grades.skip",
         "Skip answer",
@@ -306,8 +307,7 @@ const ACTIONS: &[Action] = &[
                 ),
                 Err(why) => why,
             };
-            shared.say(text);
-            Vec::new()
+            shared.say(text)
         },
     ),
     Action::new(
@@ -522,11 +522,10 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         .flat_map(|(set, rows)| rows.iter().flatten().map(move |row| (*set, row)))
         .collect();
     if rows.is_empty() {
-        shared.complain(format!(
+        return shared.complain(format!(
             "the task has no prompts: see Prompts ({})",
             shared.key_of("screen.prompts")
         ));
-        return Vec::new();
     }
     let entry = |(row, id): (&(PromptSet, &PromptRow), &String)| {
         let last = row
@@ -565,8 +564,7 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
             source::load(scores, shared)
         },
     );
-    shared.popup = Some(Popup::Pick(pick));
-    Vec::new()
+    shared.open_popup(Popup::Pick(pick))
 }
 
 /// Bytes of a prompt shown in the list.
@@ -619,7 +617,6 @@ fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::turn_to(scores, shared, source)
 }
 
-/// Adds a completion and moves the cursor to it.
 fn add(scores: &mut Scores, written: Written) {
     scores.labelling = None;
     if scores.source != Source::Written {
@@ -637,7 +634,6 @@ fn add(scores: &mut Scores, written: Written) {
     arrange(scores);
 }
 
-/// Scores the editor's text.
 pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = scores.editor.as_ref().map(Editor::text) else {
         return Vec::new();
@@ -649,7 +645,6 @@ pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     source::load(scores, shared)
 }
 
-/// Adds pasted text as a completion.
 pub(super) fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());

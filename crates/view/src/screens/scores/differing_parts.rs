@@ -13,7 +13,6 @@ pub struct DifferingPart {
     pub same_as: Option<usize>,
 }
 
-/// One part per text.
 pub(super) fn differing_parts(texts: &[&str]) -> Vec<DifferingPart> {
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|place| (texts[*place], *place));

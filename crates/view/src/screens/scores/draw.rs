@@ -147,7 +147,7 @@ fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'
                 "No completions match; {} clears the filters.",
                 shared.key_of("scores.back")
             );
-            vec![Line::styled(text, theme.style(Role::Faint))]
+            vec![theme.line(text, Role::Faint)]
         }
         None => nothing(scores, shared),
     };
@@ -186,7 +186,7 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
     let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("▲ {text}"), columns));
     let mut lines: Vec<_> = warning
         .into_iter()
-        .map(|line| Line::styled(line, theme.style(Role::Warning)))
+        .map(|line| theme.line(line, Role::Warning))
         .collect();
     lines.extend(
         scores
@@ -206,16 +206,15 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
             "sampling {}, {seconds} s; {cancel} cancels{progress}",
             job.what
         );
-        lines.push(Line::styled(text, theme.style(Role::Accent)));
+        lines.push(theme.line(text, Role::Accent));
     }
     lines
 }
 
-/// The text of an empty list.
 fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let bad = |text: &str| Line::styled(format!("✗ {text}"), theme.style(Role::Bad));
-    let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let bad = |text: &str| theme.line(format!("✗ {text}"), Role::Bad);
+    let plain = |text: &str| theme.line(text.to_owned(), Role::Faint);
     let unread = shared.task_error.as_ref().map(|failure| &failure.error);
     if let Some(error) = scores.error.as_ref().or(unread) {
         return vec![bad(error)];
@@ -265,10 +264,8 @@ fn group_line(theme: &Theme, scored: &ScoredItems, number: usize, columns: usize
         .filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
     if let Some((is_elided, prompt)) = prompt {
         let prompt = end_in_one_line(*is_elided, prompt, room);
-        line.spans.push(Span::styled(
-            format!("  {prompt}"),
-            theme.style(Role::Faint),
-        ));
+        line.spans
+            .push(theme.span(format!("  {prompt}"), Role::Faint));
     }
     line
 }
@@ -285,7 +282,7 @@ fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'sta
         .get(number)
         .filter(|group| group.members.len() > 1)
     else {
-        return Line::styled(name.to_owned(), theme.style(Role::Title));
+        return theme.line(name.to_owned(), Role::Title);
     };
     let (what, role) = match group.state {
         GroupSignal::Mixed => ("mixed", Role::Good),
@@ -294,11 +291,11 @@ fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'sta
         GroupSignal::AllEqual => ("zero variance: all equal", Role::Warning),
     };
     Line::from(vec![
-        Span::styled(format!("{name}  "), theme.style(Role::Title)),
-        Span::styled(what, theme.style(role)),
-        Span::styled(
+        theme.span(format!("{name}  "), Role::Title),
+        theme.span(what, role),
+        theme.span(
             format!("  mean {:.3} std {:.3}", group.mean, group.deviation),
-            theme.style(Role::Faint),
+            Role::Faint,
         ),
     ])
 }
@@ -348,13 +345,10 @@ fn row(
     Line::from(vec![
         Span::raw(if is_here { "▸" } else { " " }),
         Span::raw(format!("{what} ")),
-        Span::styled(
-            format!("{} {outcome}", theme.tier_glyph(name)),
-            theme.style(role),
-        ),
-        Span::styled(moved, theme.style(Role::Accent)),
+        theme.span(format!("{} {outcome}", theme.tier_glyph(name)), role),
+        theme.span(moved, Role::Accent),
         Span::raw(right),
-        Span::styled(advantage, theme.style(Role::Faint)),
+        theme.span(advantage, Role::Faint),
     ])
 }
 
@@ -460,10 +454,7 @@ fn completion<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) -> Conte
             Content::titled(title).text(inside, lines, scores.tops[0])
         }
         None => Content {
-            empty: vec![Line::styled(
-                "no completion selected",
-                theme.style(Role::Faint),
-            )],
+            empty: vec![theme.line("no completion selected", Role::Faint)],
             ..Content::titled(COMPLETION)
         },
     }

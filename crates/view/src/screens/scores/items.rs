@@ -17,7 +17,6 @@ use crate::task::PromptSet;
 /// Rows by their id; of several sets with the id the first has it, the others `set:id`.
 pub type Rows = HashMap<String, Arc<PromptRow>>;
 
-/// The completions of a source.
 #[derive(Debug, Default)]
 pub struct Items {
     /// All completions, in the order of their source.
@@ -37,7 +36,6 @@ pub struct Item {
     pub text: String,
     /// The row that it answers, if known.
     pub row: Option<Arc<PromptRow>>,
-    /// The number of its group.
     pub group: usize,
     /// A short description of its origin.
     pub from: String,
@@ -64,7 +62,6 @@ pub struct Stored {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Written {
     pub text: String,
-    /// The row that it answers.
     pub prompt_id: Option<String>,
     /// A short description of its origin.
     pub from: String,
@@ -137,7 +134,6 @@ impl Item {
         Some(self.conversation.as_ref()?.scored_row(self.row.as_ref()?))
     }
 
-    /// All that was said, for copying.
     pub fn whole(&self) -> String {
         self.conversation
             .as_deref()
@@ -197,7 +193,6 @@ impl Items {
         self
     }
 
-    /// The task's samples, grouped by prompt.
     pub fn samples(
         open: &OpenTask,
         rows: &Rows,
@@ -213,7 +208,6 @@ impl Items {
         Ok(Self::written(written, rows, advantage))
     }
 
-    /// Texts, grouped by the prompt that they answer.
     pub fn written(
         texts: impl IntoIterator<Item = Written>,
         rows: &Rows,

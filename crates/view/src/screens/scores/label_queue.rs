@@ -20,7 +20,6 @@ pub(super) struct LabelQueue {
     /// The answer and the criterion that are asked for.
     pub(super) at: usize,
     pub(super) criterion: usize,
-    /// All of the file.
     pub(super) labels: Vec<Label>,
     /// Places that were left, for undo: answer, criterion, and whether a label was given there.
     pub(super) done: Vec<(usize, usize, bool)>,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::label_queue::{LabelQueue, begin};
 use super::{LABELS, Scores};
@@ -18,7 +18,6 @@ use crate::style_role::Role;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::wrapped;
 
-/// Why no answer can be labelled.
 pub(super) fn blocked(scores: &Scores, shared: &Shared) -> Option<String> {
     let task = shared.task.as_ref().map(|open| &open.task);
     shared.no_task().or_else(|| match task {
@@ -43,15 +42,13 @@ pub(super) fn start(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "scores.labels",
         compute,
-        |scores: &mut Scores, shared: &mut Shared, begun| {
-            match begun {
-                Ok(begun) => {
-                    scores.label_top = Cursor::default();
-                    scores.labelling = Some(begun);
-                }
-                Err(why) => shared.complain(why),
+        |scores: &mut Scores, shared: &mut Shared, begun| match begun {
+            Ok(begun) => {
+                scores.label_top = Cursor::default();
+                scores.labelling = Some(begun);
+                Vec::new()
             }
-            Vec::new()
+            Err(why) => shared.complain(why),
         },
     )]
 }
@@ -63,11 +60,9 @@ fn save(queue: &LabelQueue) -> Vec<Command> {
     vec![Work::latest(
         "scores.labels",
         compute,
-        |_: &mut Scores, shared: &mut Shared, failed| {
-            failed
-                .into_iter()
-                .for_each(|error| shared.complain(error.to_string()));
-            Vec::new()
+        |_: &mut Scores, shared: &mut Shared, failed| match failed {
+            Some(error) => shared.complain(error.to_string()),
+            None => Vec::new(),
         },
     )]
 }
@@ -130,7 +125,6 @@ pub(super) fn nothing_done(scores: &Scores, _: &Shared) -> Option<String> {
     is_new.then(|| "nothing to undo".to_owned())
 }
 
-/// Takes the last label back, and asks for it again.
 pub(super) fn undo(scores: &mut Scores) -> Vec<Command> {
     let Some(labelling) = &mut scores.labelling else {
         return Vec::new();
@@ -175,7 +169,7 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) 
         return Content::titled(LABELS);
     };
     let theme = &shared.theme;
-    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let faint = |text: String| theme.line(text, Role::Faint);
     let columns = usize::from(inside.width);
     let left = labelling.open.len().saturating_sub(labelling.at);
     let count = labelling.labels.len();
@@ -228,20 +222,17 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) 
                 .join("   ")
         }
     };
-    head.push(Line::styled(
-        format!("{}:", criterion.name),
-        theme.style(Role::Title),
-    ));
+    head.push(theme.line(format!("{}:", criterion.name), Role::Title));
     head.extend(wrapped(&criterion.text, columns).into_iter().map(Line::raw));
     head.push(Line::from(vec![
-        Span::styled(keys, theme.style(Role::Accent)),
-        Span::styled(
+        theme.span(keys, Role::Accent),
+        theme.span(
             format!(
                 "   {} skips, {} undoes",
                 key("scores.grades.skip"),
                 key("scores.grades.undo")
             ),
-            theme.style(Role::Faint),
+            Role::Faint,
         ),
     ]));
     if let Some(at) = labelling.label_of(place) {
@@ -258,7 +249,7 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) 
     let mut lines = Vec::new();
     let item = &labelling.items.all[place];
     let mut add = |title: String, text: &str| {
-        lines.push(Line::styled(title, theme.style(Role::Faint)));
+        lines.push(theme.line(title, Role::Faint));
         lines.extend(
             visible_lines(text)
                 .lines()

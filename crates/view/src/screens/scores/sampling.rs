@@ -15,7 +15,6 @@ use crate::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trai
 use crate::task::PromptSet;
 use crate::widgets::list_cursor::Cursor;
 
-/// Completions per sampling.
 const COMPLETIONS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +28,6 @@ pub(super) struct Plan {
     pub(super) prompt_id: String,
 }
 
-/// The sampling that would start now, or why it cannot.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let no_prompts = || {
         format!(
@@ -127,10 +125,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     cancel(scores);
     let plan = match plan(scores, shared) {
         Ok(plan) => plan,
-        Err(why) => {
-            shared.complain(why);
-            return Vec::new();
-        }
+        Err(why) => return shared.complain(why),
     };
     let (task, task_name) = plan.task;
     if scores.sampled_task != task_name {
@@ -152,16 +147,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         &seed.to_string(),
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend([
-        "--runs".to_owned(),
-        shared
-            .options
-            .run_folders
-            .for_new_runs()
-            .display()
-            .to_string(),
-        "--json".to_owned(),
-    ]);
+    arguments.extend(["--runs".to_owned(), shared.new_runs(), "--json".to_owned()]);
     // A server keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());

@@ -16,10 +16,8 @@ use crate::task_files::{self, Home};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
-/// The file of a task that names none.
 const SAMPLES: &str = "completions.jsonl";
 
-/// Why there is nothing to save.
 pub(super) fn nothing(scores: &Scores, shared: &Shared) -> Option<String> {
     let none = scores.written.iter().all(Written::is_blank);
     let why = || {
@@ -75,10 +73,7 @@ pub(super) fn save(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         move |scores: &mut Scores, shared, outcome| {
             let (home, path) = match outcome {
                 Ok(done) => done,
-                Err(error) => {
-                    shared.complain(error);
-                    return Vec::new();
-                }
+                Err(error) => return shared.complain(error),
             };
             let count = counted(saved.len(), "completion");
             let mut commands = shared::switch_to_copy(shared, &home);

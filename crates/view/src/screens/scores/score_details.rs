@@ -18,7 +18,6 @@ use crate::widgets::json::{self, Fault};
 use crate::widgets::text_value::named;
 use crate::widgets::text_width::padded;
 
-/// The lines of a completion: score, reasons, and text.
 pub(super) fn lines(
     scores: &Scores,
     shared: &Shared,
@@ -98,7 +97,7 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
         score
             .warnings
             .iter()
-            .map(|warning| Line::styled(format!("▲ {warning}"), text.theme.style(Role::Warning))),
+            .map(|warning| text.theme.line(format!("▲ {warning}"), Role::Warning)),
     );
     lines
 }
@@ -116,10 +115,7 @@ fn is_of_criterion(score: &Score, reason: &Reason) -> bool {
 pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>> {
     let (name, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     vec![
-        Span::styled(
-            format!("{} {name}", theme.tier_glyph(name)),
-            theme.style(role),
-        ),
+        theme.span(format!("{} {name}", theme.tier_glyph(name)), role),
         Span::raw(format!("  reward {}", score.reward_text())),
     ]
 }
@@ -134,10 +130,10 @@ impl Text<'_> {
     fn head(&self, scored: &ScoredItems, place: usize, score: &Score) -> Vec<Line<'static>> {
         let mut first = tier_and_reward(self.theme, score);
         if let Some(class) = score.failure {
-            first.push(Span::styled(
-                format!("  {}", class.name()),
-                self.theme.style(Role::Warning),
-            ));
+            first.push(
+                self.theme
+                    .span(format!("  {}", class.name()), Role::Warning),
+            );
         }
         let mut lines = vec![Line::from(first)];
         let is_stored = scored
@@ -154,7 +150,7 @@ impl Text<'_> {
             .filter(|_| !is_stored)
         {
             let sentence = format!("↔ was {} before the last edit", before.name());
-            lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
+            lines.push(self.theme.line(sentence, Role::Accent));
         }
         if !score.parts.is_empty() {
             let parts: Vec<String> = score
@@ -189,12 +185,11 @@ impl Text<'_> {
                 stored.advantage,
                 counted(stored.sampled, "token")
             );
-            lines.push(Line::styled(text, self.theme.style(role)));
+            lines.push(self.theme.line(text, role));
         }
         lines
     }
 
-    /// A note that values are unknown for a completion written here that answers no prompt.
     fn no_prompt(&self, scored: &ScoredItems, place: usize) -> Option<Line<'static>> {
         let has_row = scored
             .items
@@ -234,7 +229,7 @@ impl Text<'_> {
             .map(|score| score.reward)
             .collect();
         lines.push(Line::from(vec![
-            Span::styled("advantage ", self.theme.style(Role::Faint)),
+            self.theme.span("advantage ", Role::Faint),
             Span::raw(explain(&rewards, score.reward, found, kind)),
         ]));
         let other = match kind {
@@ -262,8 +257,8 @@ impl Text<'_> {
             format!("{} ", reason.instance_path)
         };
         let mut lines = vec![Line::from(vec![
-            Span::styled(place, self.theme.style(Role::Bad)),
-            Span::styled(pointer, self.theme.style(Role::JsonKey)),
+            self.theme.span(place, Role::Bad),
+            self.theme.span(pointer, Role::JsonKey),
             Span::raw(reason.message.clone()),
         ])];
         if !reason.schema_path.is_empty() {
@@ -298,10 +293,8 @@ impl Text<'_> {
                 _ => format!("{points}/{max_points}"),
             };
             Line::from(vec![
-                Span::styled(
-                    format!("{mark} {name:<width$} {points:<3} "),
-                    self.theme.style(role),
-                ),
+                self.theme
+                    .span(format!("{mark} {name:<width$} {points:<3} "), role),
                 Span::raw(visible(reason).into_owned()),
             ])
         };
@@ -312,20 +305,14 @@ impl Text<'_> {
         let Some(fields) = &score.fields else {
             return Vec::new();
         };
-        let mut spans = vec![Span::styled(
-            "matches expected: ",
-            self.theme.style(Role::Faint),
-        )];
+        let mut spans = vec![self.theme.span("matches expected: ", Role::Faint)];
         for (name, equal) in fields.iter() {
             let (mark, role) = if *equal {
                 ("✓", Role::Good)
             } else {
                 ("✗", Role::Bad)
             };
-            spans.push(Span::styled(
-                format!("{mark} {name}  "),
-                self.theme.style(role),
-            ));
+            spans.push(self.theme.span(format!("{mark} {name}  "), role));
         }
         let exact = score
             .exact
@@ -334,7 +321,6 @@ impl Text<'_> {
         vec![Line::from(spans)]
     }
 
-    /// Two results side by side; each row of one that the other has not is marked.
     fn results(&self, [found, expected]: &[QueryResult; 2]) -> Vec<Line<'static>> {
         let title =
             |name: &str, result: &QueryResult| format!("{name}: {}", counted(result.count, "row"));
@@ -376,15 +362,15 @@ impl Text<'_> {
                 .cloned()
                 .unwrap_or((String::new(), Role::Text));
             Line::from(vec![
-                Span::styled(padded(&text, width, false), self.theme.style(role)),
-                Span::styled(" │ ", self.theme.style(Role::Faint)),
-                Span::styled(other, self.theme.style(other_role)),
+                self.theme.span(padded(&text, width, false), role),
+                self.theme.span(" │ ", Role::Faint),
+                self.theme.span(other, other_role),
             ])
         };
         (0..left.len().max(right.len())).map(line).collect()
     }
 
     fn faint(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.theme.style(Role::Faint))
+        self.theme.line(text.to_owned(), Role::Faint)
     }
 }

@@ -37,7 +37,6 @@ const MAX_RESULTS: usize = 1_000;
 pub struct Group {
     /// Indices of its completions.
     pub members: Vec<usize>,
-    /// Mean reward.
     pub mean: f64,
     /// Sample standard deviation of the rewards; 0 for fewer than two.
     pub deviation: f64,
@@ -54,7 +53,6 @@ pub struct Tally {
     pub tolerant: usize,
     /// Exact matches, and completions with a known expected answer.
     pub exact: (usize, usize),
-    /// Failures by class; only classes that occur.
     pub failures: Vec<(FailureClass, usize)>,
 }
 
@@ -64,9 +62,7 @@ pub struct Impact {
     /// The step; for a sum, the last one.
     pub step: u64,
     pub completions: usize,
-    /// Number of rewards that differ from the recorded ones.
     pub rewards: usize,
-    /// Number of tiers that differ.
     pub tiers: usize,
     /// Completions by recorded tier, in the order of [`Tier::ALL`].
     pub before: [usize; 3],

@@ -316,7 +316,6 @@ fn take_items(
     }
 }
 
-/// Scores the completions with the last schema that compiled.
 pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(scorer) = scorer(scores, shared) else {
         return Vec::new();
@@ -402,7 +401,6 @@ pub(super) fn is_following(scores: &Scores, shared: &Shared) -> bool {
     scores.source == Source::Step && scores.step == 0 && is_active
 }
 
-/// Toggles between following the newest step and staying at the shown one.
 pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else {
         return Vec::new();
@@ -410,12 +408,11 @@ pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Com
     let (id, has_ended) = (short_id(&run.id()).to_owned(), run.status().is_ended());
     if scores.source == Source::Step && scores.step == 0 && !has_ended {
         scores.step = scores.loaded_step;
-        shared.say(format!(
+        return shared.say(format!(
             "step {} stays, {} follows again",
             scores.step,
             shared.key_of("scores.follow")
         ));
-        return Vec::new();
     }
     scores.step = 0;
     shared.say(match has_ended {
@@ -477,7 +474,6 @@ fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
     (now != *then).then(text)
 }
 
-/// Switches to completions of another source.
 pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) -> Vec<Command> {
     if scores.source != source {
         scores.source = source;

@@ -22,7 +22,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         return Vec::new();
     };
     let theme = &shared.theme;
-    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let faint = |text: String| theme.line(text, Role::Faint);
     let tally = &scored.tally;
     let mut lines = Vec::new();
     let has_moved = scores.moved.iter().any(Option::is_some);
@@ -37,22 +37,19 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         let count = tally.tiers[tier as usize];
         let share = count as f64 / tally.all as f64;
         lines.push(Line::from(vec![
-            Span::styled(
+            theme.span(
                 format!("{} {:<11}", theme.tier_glyph(tier), tier.name()),
-                theme.style(Theme::tier_role(tier)),
+                Theme::tier_role(tier),
             ),
-            Span::styled(
-                gauge(theme, share, gauge_columns),
-                theme.style(Theme::tier_role(tier)),
-            ),
+            theme.span(gauge(theme, share, gauge_columns), Theme::tier_role(tier)),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
-            Span::styled(
+            theme.span(
                 if has_moved {
                     was(scores, scored, tier)
                 } else {
                     String::new()
                 },
-                theme.style(Role::Accent),
+                Role::Accent,
             ),
         ]));
     }
@@ -177,13 +174,12 @@ fn changed(
         rows.join(", "),
         shared.key_of("scores.changed")
     );
-    let line = |role: Role| move |text: String| Line::styled(text, theme.style(role));
+    let line = |role: Role| move |text: String| theme.line(text, role);
     let head = wrapped(&text, columns).into_iter().map(line(Role::Accent));
     head.chain(wrapped(&rows, columns).into_iter().map(line(Role::Faint)))
         .collect()
 }
 
-/// Maximum rows named in the summary.
 const CHANGED_ROWS: usize = 4;
 
 /// Rows of the pane needed for the complete re-scoring result; 0 if nothing changed.
@@ -262,10 +258,7 @@ fn fitting<const N: usize>(
 ) -> Line<'static> {
     let fits = |details: &String| head.width() + details.width() <= columns;
     let details = details.into_iter().find(fits).unwrap_or_default();
-    Line::from(vec![
-        Span::raw(head),
-        Span::styled(details, theme.style(Role::Faint)),
-    ])
+    Line::from(vec![Span::raw(head), theme.span(details, Role::Faint)])
 }
 
 fn groups(theme: &Theme, scored: &ScoredItems, lines: &mut Vec<Line<'static>>) {
@@ -286,7 +279,7 @@ fn groups(theme: &Theme, scored: &ScoredItems, lines: &mut Vec<Line<'static>>) {
         count(GroupSignal::AllMin),
         count(GroupSignal::AllEqual)
     );
-    lines.push(Line::styled(text, theme.style(Role::Faint)));
+    lines.push(theme.line(text, Role::Faint));
 }
 
 fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'static>>) {
@@ -317,26 +310,19 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         }
     };
     let all = sum(impacts);
-    lines.push(Line::styled(title, theme.style(Role::Title)));
-    lines.extend(
-        notes
-            .into_iter()
-            .map(|note| Line::styled(note, theme.style(Role::Faint))),
-    );
+    lines.push(theme.line(title, Role::Title));
+    lines.extend(notes.into_iter().map(|note| theme.line(note, Role::Faint)));
     if all.completions == 0 {
-        lines.push(Line::styled(
-            "no stored completions",
-            theme.style(Role::Faint),
-        ));
+        lines.push(theme.line("no stored completions", Role::Faint));
     } else if all.rewards + all.tiers + all.signs == 0 {
         lines.push(Line::from(format!(
             "no change: {} rewards and advantages as recorded",
             all.completions
         )));
     } else {
-        lines.push(Line::styled(
+        lines.push(theme.line(
             format!("{:<13}{:>9}{:>9}", "tier", "recorded", "now"),
-            theme.style(Role::Faint),
+            Role::Faint,
         ));
         for tier in Tier::ALL.into_iter().rev() {
             let (before, now) = (all.before[tier as usize], all.after[tier as usize]);
@@ -347,9 +333,9 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
                 format!("  {:+}", now as i64 - before as i64)
             };
             lines.push(Line::from(vec![
-                Span::styled(name, theme.style(Theme::tier_role(tier))),
+                theme.span(name, Theme::tier_role(tier)),
                 Span::raw(format!("{before:>9}{now:>9}")),
-                Span::styled(change, theme.style(Role::Accent)),
+                theme.span(change, Role::Accent),
             ]));
         }
         let counts = [
@@ -370,7 +356,6 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     }
 }
 
-/// Steps that the schema changes, the latest first.
 fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     let impacts = scores
         .whole
@@ -384,17 +369,17 @@ fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
         "  step   rewards   tiers   signs   {} next",
         shared.key_of("scores.next_changed")
     );
-    lines.push(Line::styled(heading, shared.theme.style(Role::Faint)));
+    lines.push(shared.theme.line(heading, Role::Faint));
     lines.extend(changed.map(|one| table_row(&shared.theme, one)));
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
-    Line::styled(
+    theme.line(
         format!(
             "{:>6} {:>9} {:>7} {:>7}",
             one.step, one.rewards, one.tiers, one.signs
         ),
-        theme.style(Role::Text),
+        Role::Text,
     )
 }
 

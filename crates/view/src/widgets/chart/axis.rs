@@ -2,7 +2,6 @@
 
 use crate::format::amount;
 
-/// A range of values, linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
     pub(super) low: f64,

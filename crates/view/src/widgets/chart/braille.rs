@@ -8,11 +8,9 @@ use crate::theme::Theme;
 /// Bits of a braille character, by row, then column.
 const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
-/// The pen of a curve.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pen {
     pub(super) role: Role,
-    /// The curve's ASCII character.
     pub(super) letter: char,
     /// The line style: 0 is solid; then dashes, dots, long dashes, dashes with dots, wide dots.
     pub(super) stroke: usize,
@@ -49,7 +47,6 @@ pub(super) struct Raster {
 struct Cell {
     dots: u8,
     role: Option<Role>,
-    /// The character of a line in ASCII.
     letter: char,
     symbol: Option<&'static str>,
 }
@@ -64,22 +61,18 @@ impl Raster {
         }
     }
 
-    /// Dots across and down.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.columns * self.fine.0, self.rows * self.fine.1)
     }
 
-    /// The cell column of a dot.
     pub(super) fn column_of(&self, x: usize) -> usize {
         x / self.fine.0
     }
 
-    /// The cell row of a dot.
     pub(super) fn row_of(&self, y: usize) -> usize {
         y / self.fine.1
     }
 
-    /// Sets a dot; ignores dots outside of the canvas.
     pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
         if pen.is_up(x) {
             return;
@@ -107,7 +100,6 @@ impl Raster {
         }
     }
 
-    /// A line between two dots, without holes.
     pub(super) fn line(&mut self, from: (usize, usize), to: (usize, usize), pen: Pen) {
         let (across, down) = (to.0 as f64 - from.0 as f64, to.1 as f64 - from.1 as f64);
         let count = across.abs().max(down.abs()).max(1.0);
@@ -118,7 +110,6 @@ impl Raster {
         }
     }
 
-    /// Replaces a cell by a character.
     pub(super) fn put(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
         if column < self.columns
             && let Some(cell) = self.cells.get_mut(row * self.columns + column)
@@ -181,7 +172,7 @@ impl Raster {
 
 fn span(theme: &Theme, text: String, role: Option<Role>) -> Span<'static> {
     match role {
-        Some(role) => Span::styled(text, theme.style(role)),
+        Some(role) => theme.span(text, role),
         None => Span::raw(text),
     }
 }

@@ -4,7 +4,6 @@
 use crate::run::Series;
 use crate::statistics::Smoothing;
 
-/// The values of one column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bucket {
     pub(super) first_step: u64,
@@ -14,7 +13,6 @@ pub(super) struct Bucket {
     pub(super) largest: f64,
     smallest: f64,
     smallest_above_zero: f64,
-    /// Whether a value is NaN.
     pub(super) not_finite: bool,
     /// Whether a value is not positive on a logarithmic axis.
     pub(super) has_unfit: bool,
@@ -69,7 +67,6 @@ impl Bucket {
     }
 }
 
-/// The column of a step among `columns`.
 pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
     let width = steps.1.saturating_sub(steps.0);
     if width == 0 {
@@ -147,7 +144,6 @@ pub(super) fn buckets(
     [raw, smooth]
 }
 
-/// The smoothed value at a step, as the chart draws it.
 pub(super) fn smoothed_at(series: &Series, step: u64, smoothing: f64) -> Option<f64> {
     let mut average = Smoothing::new(smoothing);
     let lead = (14.0 / (1.0 - smoothing.clamp(0.0, 0.9999))).ceil() as u64;

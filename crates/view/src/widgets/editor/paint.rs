@@ -18,21 +18,16 @@ use crate::secrets::visible_letter;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// Options for drawing the editor.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
     pub theme: &'a Theme,
-    /// Whether the editor has the keys.
     pub typing: bool,
-    /// Whether the editor's pane has the focus.
     pub focused: bool,
-    /// Problems of the text.
     pub faults: &'a [Fault],
     /// Whether long lines continue on the next line of the screen.
     pub wraps: bool,
 }
 
-/// Draws the editor in an area inside its frame.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'static>> = lines(editor, look, area)
         .into_iter()
@@ -41,7 +36,6 @@ pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect)
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The visible lines, each with whether the cursor is in its row.
 pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'static>)> {
     if area.width == 0 || area.height == 0 {
         return Vec::new();
@@ -86,7 +80,6 @@ pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'st
     drawn
 }
 
-/// The worst fault of a row.
 fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
     look.faults
         .iter()
@@ -94,7 +87,6 @@ fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
         .max_by_key(|fault| fault.is_error)
 }
 
-/// The fault under the cursor, else the worst one of its row.
 pub fn fault_at(faults: &[Fault], (row, column): (usize, usize)) -> Option<&Fault> {
     let here =
         |fault: &&Fault| (fault.column - 1..fault.column - 1 + fault.length).contains(&column);
@@ -109,16 +101,16 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
     let digits = gutter(editor.lines().len()) - 3;
     if !is_start {
         let mark = format!("{:>digits$}   ", "↪");
-        return Line::styled(mark, theme.style(Role::Faint));
+        return theme.line(mark, Role::Faint);
     }
     let here = row == editor.cursor().0 && look.focused;
-    let number = Span::styled(
+    let number = theme.span(
         format!("{:>digits$}", row + 1),
-        theme.style(if here { Role::Accent } else { Role::Faint }),
+        if here { Role::Accent } else { Role::Faint },
     );
     let mark = match fault_of(look, row) {
-        Some(fault) if fault.is_error => Span::styled(" ✗ ", theme.style(Role::Bad)),
-        Some(_) => Span::styled(" ▲ ", theme.style(Role::Warning)),
+        Some(fault) if fault.is_error => theme.span(" ✗ ", Role::Bad),
+        Some(_) => theme.span(" ▲ ", Role::Warning),
         None => Span::raw("   "),
     };
     Line::from(vec![number, mark])
@@ -189,7 +181,7 @@ fn text(
         }
     }
     if is_cut {
-        spans.push(Span::styled("›", look.theme.style(Role::Faint)));
+        spans.push(look.theme.span("›", Role::Faint));
     }
     let room = shown.end.saturating_sub(column.max(shown.start) + 2);
     spans.extend(
@@ -206,13 +198,13 @@ fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'
     } else {
         fault.message.clone()
     };
-    Some(Span::styled(
+    Some(look.theme.span(
         format!("  {short}"),
-        look.theme.style(if fault.is_error {
+        if fault.is_error {
             Role::Bad
         } else {
             Role::Warning
-        }),
+        },
     ))
 }
 

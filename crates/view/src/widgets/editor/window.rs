@@ -7,7 +7,6 @@ use super::wrap::{Part, ScreenRow, Window, gutter, parts, width};
 use super::{Editor, Effect};
 
 impl Editor {
-    /// Its window in an area inside its frame.
     pub fn window_in(&self, area: Rect, wraps: bool) -> Window {
         let columns = (area.width as usize).saturating_sub(gutter(self.lines().len()));
         Window {
@@ -97,7 +96,6 @@ impl Editor {
         }
     }
 
-    /// The highest first line of the screen: the window shows no more than the text.
     fn last_first(&self, window: Window) -> ScreenRow {
         let row = self.lines().len().saturating_sub(1);
         let last = (row, self.parts(row, window).len() - 1);
@@ -148,17 +146,14 @@ impl Editor {
         ))
     }
 
-    /// The first visible row of the text.
     pub fn top(&self) -> usize {
         self.top.0
     }
 
-    /// Scrolls the window to the cursor.
     pub fn follow(&mut self, window: Window) {
         (self.top, self.left) = self.first(window);
     }
 
-    /// Scrolls the window by lines of the screen, with the cursor.
     pub fn scroll(&mut self, by: isize, window: Window) {
         let (top, last) = (self.first(window).0, self.last_first(window));
         self.top = match by < 0 {
@@ -205,7 +200,6 @@ impl Editor {
         Effect::Moved
     }
 
-    /// Moves the cursor to a position in the window.
     pub(super) fn point(&mut self, row: usize, screen_column: usize, window: Window) {
         let (top, left) = self.first(window);
         let (row, column) = self.at(self.below(top, row, window), left + screen_column, window);

@@ -6,7 +6,6 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::secrets::visible_letter;
 
-/// The visible part of an editor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     pub rows: usize,

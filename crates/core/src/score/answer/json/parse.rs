@@ -211,7 +211,6 @@ impl<'t> Parser<'t> {
         Ok(Number::new(self.text.get(start..self.at).unwrap_or("0")))
     }
 
-    /// Reads at least one digit.
     #[inline]
     fn digits(&mut self) -> Parsed<()> {
         let start = self.at;
@@ -255,7 +254,6 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Skips unescaped characters; returns their end.
     #[inline]
     fn plain_characters(&mut self) -> usize {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
@@ -267,7 +265,6 @@ impl<'t> Parser<'t> {
         self.at
     }
 
-    /// An escape, from its backslash on.
     fn escape(&mut self) -> Parsed<char> {
         let start = self.at;
         self.at += 1;

@@ -17,13 +17,10 @@ pub enum Syntax {
     /// The text is only white space.
     Empty,
     ByteOrderMark,
-    /// A Markdown fence before the value.
     Fence,
-    /// Text without a value.
     NoValue,
     TextBefore,
     TextAfter,
-    /// The text ends inside a value.
     Truncated,
     /// `NaN`
     NotANumber,
@@ -37,13 +34,10 @@ pub enum Syntax {
     Comment,
     /// `'` in place of `"`.
     SingleQuote,
-    /// A key that is not a string.
     KeyWithoutQuotes,
-    /// No `:` after a key.
     MissingColon,
     /// No `,` or closing bracket after an item or member.
     MissingComma,
-    /// A bracket closed by the other kind.
     WrongBracket,
     /// A number such as `01`.
     LeadingZero,
@@ -60,7 +54,6 @@ pub enum Syntax {
     LoneSurrogate,
     /// More than [`MAX_DEPTH`] levels.
     TooDeep,
-    /// Any other misplaced character.
     Unexpected(char),
 }
 

@@ -13,7 +13,6 @@ pub struct Value<'t> {
     pub kind: Kind<'t>,
 }
 
-/// The six kinds of JSON values.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind<'t> {
     Null,

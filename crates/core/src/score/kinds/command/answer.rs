@@ -1,10 +1,11 @@
 //! Parses a scoring program's JSON answer into a verdict.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::locking::lock;
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
 /// Limit per answer; more are dropped.
@@ -14,7 +15,6 @@ const MAX_TEXT_CHARS: usize = 2_000;
 /// Failure classes kept separate: a scorer that writes its reasons there would fill a run's log.
 const MAX_CLASSES: usize = 64;
 
-/// An answer line of a program.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     pub(super) id: u64,
@@ -50,10 +50,8 @@ fn one() -> usize {
     1
 }
 
-/// Failure classes named by a program.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    /// The program's name in messages.
     by: &'static str,
     named: Mutex<Vec<FailureClass>>,
 }
@@ -72,12 +70,11 @@ impl Classes {
         }
     }
 
-    /// Class of a name; `other` beyond the limit, and for malformed names.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;
         };
-        let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.named);
         match class {
             // A program cannot claim that scoring failed through a class.
             class if class.is_unscored() => FailureClass::Other,
@@ -113,8 +110,6 @@ fn malformed(by: &str, error: &serde_json::Error, line: &[u8]) -> String {
 }
 
 impl Answer {
-    /// # Errors
-    /// A sentence: the line is not an answer.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| malformed("scorer", &error, line))
     }
@@ -240,7 +235,6 @@ pub(super) fn shorten(text: &str) -> String {
     crate::format::shortened(text, MAX_TEXT_CHARS)
 }
 
-/// Verdict for a failure of the program.
 pub(crate) fn failed(why: &str) -> Verdict {
     Verdict::failed(why.to_owned(), ("", 0))
 }

@@ -28,8 +28,6 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-/// # Errors
-/// A sentence: the checker cannot be run, or fails itself.
 pub(super) fn check(
     rules: &CommandRules,
     code: &CodeRules,
@@ -190,7 +188,6 @@ fn checked(
     Ok((Tier::Valid, None, Vec::new()))
 }
 
-/// Class of the first broken rule; `syntax` for unparsable code without one.
 fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     let rule = found.iter().find_map(|finding| finding.rule.as_deref());
     let none = if refused == Tier::Unparsable {

@@ -390,7 +390,6 @@ impl Definition for CommandRules {
     }
 }
 
-/// Code that does nothing, for the file of that name.
 fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
     let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
     let lazy = [

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::answer::{self, failed};
 use super::pool::Pool;
@@ -11,13 +11,13 @@ use super::question::{Key, Question};
 use super::whole_run::Output;
 use super::{program_tests, single_run};
 use crate::dataset::PromptRow;
+use crate::locking::lock;
 use crate::sandbox::{ProgramFiles, machine};
 use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::needs::{CommandMode, CommandRules, trust};
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{Score, Trial, Verdict, think_leak};
+use crate::score::verdict::{Attempt, Score, Trial, Verdict};
 use crate::task::TaskFiles;
 
 /// The cache is cleared when full.
@@ -84,7 +84,7 @@ impl CommandScorer {
             .collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = lock(&self.known);
             keys.iter()
                 .map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned())
                 .collect()
@@ -117,7 +117,7 @@ impl CommandScorer {
         if !keep_going() {
             return None;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.len() + replies.len() > MAX_CACHED_VERDICTS {
             known.clear();
         }
@@ -167,14 +167,8 @@ impl CommandScorer {
 }
 
 impl Judge for CommandScorer {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let alone = self.judge_together(&[attempt], &|| true);
         alone
             .and_then(|verdicts| verdicts.into_iter().next())
             .unwrap_or_else(unanswered)
@@ -182,29 +176,21 @@ impl Judge for CommandScorer {
 
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
-        thoughts: ThinkRules,
+        attempts: &[Attempt<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            think_leak(
-                completion,
-                *from,
-                thoughts,
-                row.and_then(|row| row.expected.as_ref()),
-            )
-        };
-        let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
-        let asked = completions
+        let leak = |attempt: &Attempt<'_>| attempt.think_leak(attempt.expected());
+        let leaks: Vec<Option<Verdict>> = attempts.iter().map(leak).collect();
+        let asked = attempts
             .iter()
             .zip(&leaks)
             .filter(|(_, leak)| leak.is_none());
         let starts: Vec<_> = asked
             .clone()
-            .map(|((text, from, _), _)| Places::new(text).locate(*from))
+            .map(|(attempt, _)| Places::new(attempt.completion).locate(attempt.from))
             .collect();
         let asked: Vec<_> = asked
-            .map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row))
+            .map(|(attempt, _)| (attempt.answer(), attempt.row))
             .collect();
         let verdicts = self.judge_all(&asked, keep_going)?;
         let mut verdicts = verdicts

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes, failed};
 use super::question::Question;
+use crate::locking::lock;
 use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
 use crate::score::needs::CommandRules;
 use crate::score::verdict::Verdict;
@@ -48,7 +49,6 @@ struct Work<'q> {
     questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
     verdicts: Mutex<Vec<Option<Verdict>>>,
-    /// Consecutive failures.
     failures: AtomicUsize,
     keep_going: &'q (dyn Fn() -> bool + Sync),
 }
@@ -197,7 +197,6 @@ impl Work<'_> {
 }
 
 impl LineProcess {
-    /// Asks until all questions are answered.
     fn ask(
         &mut self,
         rules: &CommandRules,
@@ -276,8 +275,4 @@ fn read_answer(
         .ok_or_else(|| format!("the scorer answered id {id}, which is not pending"))?;
     work.answer(place, answer.verdict(classes));
     Ok(())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@ use super::answer::failed;
 use super::code;
 use super::question::Question;
 use super::whole_run::{Output, Run, line_reasons, run};
+use crate::locking::lock;
 use crate::sandbox::ProgramFiles;
 use crate::score::needs::{CommandMode, CommandRules};
 use crate::score::verdict::{FailureClass, Tier, Verdict};
@@ -28,7 +29,7 @@ pub(super) fn run_all(
                 return;
             };
             let verdict = judge(question);
-            verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
+            lock(&verdicts)[place] = Some(verdict);
         }
     };
     std::thread::scope(|scope| {

@@ -27,7 +27,6 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
         .collect()
 }
 
-/// Output of processes, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) standard: String,
@@ -35,7 +34,6 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Adds output of a process that was not consumed as lines.
     pub(super) fn add(&mut self, process: &mut Process) {
         let unread = process.unread();
         self.standard.push_str(&String::from_utf8_lossy(
@@ -45,7 +43,6 @@ impl Output {
     }
 }
 
-/// A finished process.
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
     pub(super) output: String,
@@ -55,10 +52,6 @@ pub(super) struct Run {
     pub(super) hidden_file: Option<String>,
 }
 
-/// Runs a program to its end within the limits.
-///
-/// # Errors
-/// A sentence.
 pub(super) fn run(
     rules: &CommandRules,
     files: &ProgramFiles,
@@ -106,12 +99,10 @@ pub(super) fn run(
     })
 }
 
-/// Last non-empty line.
 pub(super) fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
-/// Reads until the output ends.
 fn wait(
     rules: &CommandRules,
     process: &mut Process,

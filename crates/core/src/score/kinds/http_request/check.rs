@@ -14,7 +14,6 @@ use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::FailureClass;
 use crate::task::{decode_path, escaped};
 
-/// Headers allowed in any request.
 const USUAL: [&str; 14] = [
     "accept",
     "accept-charset",
@@ -32,7 +31,6 @@ const USUAL: [&str; 14] = [
     "user-agent",
 ];
 
-/// The documented path of a request.
 #[derive(Debug)]
 pub(super) struct Route<'m> {
     pub(super) operation: usize,
@@ -50,7 +48,6 @@ struct Address<'c, 'm> {
 /// Violations, or why the document's schema is unusable.
 pub(super) type Checked<T> = Result<T, String>;
 
-/// Finds the operation of a request.
 pub(super) fn route<'m>(
     api: &'m Api,
     completion: &str,
@@ -136,13 +133,11 @@ pub(super) fn route<'m>(
 }
 
 impl Address<'_, '_> {
-    /// Maps a byte of the path to the completion.
     fn byte(&self, of_path: usize) -> usize {
         StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }
 }
 
-/// Violations in a request.
 pub(super) fn check_request(
     api: &Api,
     completion: &str,
@@ -170,7 +165,6 @@ pub(super) fn check_request(
     Ok(checker.found)
 }
 
-/// Violations in a response.
 pub(super) fn check_response(
     api: &Api,
     completion: &str,
@@ -577,7 +571,6 @@ pub(super) fn start(message: &Message<'_>) -> usize {
     }
 }
 
-/// Readings of a parameter's text as JSON.
 fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
     match given {
         ParameterValue::Text(text) if parameter.is_json => vec![text.to_string()],

@@ -27,7 +27,6 @@ pub(super) struct Side<'m> {
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,
-    /// Differences with their positions.
     pub(super) differences: Vec<Violation>,
 }
 
@@ -84,7 +83,6 @@ pub(super) fn compare_messages(
     comparison
 }
 
-/// The path relative to the document's, decoded.
 fn path_of(api: &Api, side: Side<'_>, path: &Part<'_, &str>) -> String {
     let (address, _) = split_path(path.value);
     let first = || {
@@ -301,7 +299,6 @@ impl Comparison {
     }
 }
 
-/// Query values by name, parsed by their parameters.
 fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>, usize, String)> {
     let mut left: Query<'m> = query(side.text, side.message);
     let parts = side

@@ -72,7 +72,6 @@ fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefin
     ))
 }
 
-/// Parses a JSON document.
 fn parse_document(home: &Home, file: &str, text: &str) -> Read<Value> {
     home.parse_json(file, text).map_err(|error| match error {
         TaskError::Place { label, line, column, message } if is_yaml(file, text) => TaskError::Place {

@@ -50,7 +50,6 @@ pub(super) struct Parts {
     pub(super) responses: BTreeMap<String, Response>,
 }
 
-/// A parameter, or a response header.
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
@@ -71,7 +70,6 @@ pub(super) struct Body {
     pub(super) pointer: String,
 }
 
-/// A media type of a body.
 #[derive(Debug)]
 pub(super) struct Content {
     /// Lower case.
@@ -94,7 +92,6 @@ enum Place {
 }
 
 impl Api {
-    /// Checks a document and indexes what completions are compared with.
     pub(super) fn new(
         written: Written<'_>,
         rules: &HttpRules,
@@ -161,7 +158,6 @@ impl Api {
         Ok(api)
     }
 
-    /// Finds an operation by `operationId` or route.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
         let route = || {
             let (method, path) = name.split_once(' ')?;

@@ -15,20 +15,17 @@ use crate::score::kinds::json_schema::judge::{duplicate_keys, reasons};
 use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::score::verdict::field_compare::Rules;
-use crate::score::verdict::unwrap_answer::{ThinkRules, Unreadable, inner_values};
-use crate::score::verdict::{FailureClass, Tier, Verdict, unreadable_expected};
+use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
+use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{TaskFiles, escaped};
 
-/// Messages tried inside other text.
 const MAX_EMBEDDED_MESSAGES: usize = 1_000;
-/// Row field that names its operation.
 const OPERATION: &str = "operation";
 
 #[derive(Debug)]
 pub(super) struct HttpRequest {
     api: Api,
     part: MessagePart,
-    /// The task's.
     operation: Option<usize>,
     /// Rules by parameter, header or body field.
     normalise: Rules,
@@ -39,21 +36,14 @@ impl Judge for HttpRequest {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
-        if let Some(verdict) = unreadable_expected((completion, from), expected) {
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let (completion, expected) = (attempt.completion, attempt.expected());
+        if let Some(verdict) = attempt.unreadable_expected() {
             return verdict;
         }
-        let failed = |why: String| Verdict::failed(why, (completion, from));
-        let operation = match self.operation_of(row) {
+        let operation = match self.operation_of(attempt.row) {
             Ok(operation) => operation,
-            Err(message) => return failed(message),
+            Err(message) => return attempt.failed(message),
         };
         let expected_text = expected.map(exact_json::write).unwrap_or_default();
         let expected_document = expected
@@ -64,7 +54,7 @@ impl Judge for HttpRequest {
             .map(|document| read(self.part, &document.root))
         {
             Some(Err(why)) => {
-                return failed(format!(
+                return attempt.failed(format!(
                     "the row's `expected` is not a {}: {}",
                     self.part.name(),
                     why.message
@@ -72,7 +62,7 @@ impl Judge for HttpRequest {
             }
             message => message.and_then(Result::ok),
         };
-        let parsed = json::parse(completion, from);
+        let parsed = json::parse(completion, attempt.from);
         let document = parsed
             .as_ref()
             .map_err(|error| Unreadable::json(completion, error));
@@ -87,21 +77,16 @@ impl Judge for HttpRequest {
             }
             Err(why) => Ok(Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(completion, (from, thoughts), why.clone(), operation)
+                ..self.judge_unreadable(attempt, why.clone(), operation)
             }),
         };
-        found.unwrap_or_else(failed)
+        found.unwrap_or_else(|why| attempt.failed(why))
     }
 
     /// Query and body only; path and headers do not count.
-    fn stated_values(
-        &self,
-        completion: &str,
-        from: usize,
-        _row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    fn stated_values(&self, attempt: Attempt<'_>) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        let Ok(document) = json::parse(completion, from) else {
+        let Ok(document) = json::parse(attempt.completion, attempt.from) else {
             return found;
         };
         let Ok(message) = read(self.part, &document.root) else {
@@ -145,7 +130,6 @@ impl Judge for HttpRequest {
 }
 
 impl HttpRequest {
-    /// Checks the document.
     pub(super) fn new(task: &TaskFiles, own: &HttpRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
@@ -251,7 +235,6 @@ impl HttpRequest {
         })
     }
 
-    /// `None` for a response.
     fn route<'m>(
         &'m self,
         text: &str,
@@ -263,7 +246,6 @@ impl HttpRequest {
         }
     }
 
-    /// Why the API rejects the message.
     fn faults(
         &self,
         text: &str,
@@ -307,11 +289,11 @@ impl HttpRequest {
 
     fn judge_unreadable(
         &self,
-        completion: &str,
-        (from, thoughts): (usize, ThinkRules),
+        attempt: Attempt<'_>,
         why: Unreadable,
         operation: Option<usize>,
     ) -> Verdict {
+        let completion = attempt.completion;
         let mut left = MAX_EMBEDDED_MESSAGES;
         let mut accept = |value: &Value<'_>| {
             let Ok(message) = read(self.part, value) else {
@@ -322,8 +304,8 @@ impl HttpRequest {
             self.faults(completion, &message, &routed, operation)
                 .is_ok_and(|faults| faults.is_empty() && left > 0)
         };
-        Verdict::unparsable(completion, from, thoughts, why, |open| {
-            inner_values(completion, from, |value| {
+        attempt.unparsable(why, |open| {
+            inner_values(completion, attempt.from, |value| {
                 value.start < open && accept(value)
             })
         })

@@ -16,7 +16,6 @@ const STATUS: &[&str] = &["status", "status_code"];
 const REQUEST: &[&[&str]] = &[METHOD, PATH, QUERY, HEADERS, BODY];
 const RESPONSE: &[&[&str]] = &[STATUS, HEADERS, BODY];
 
-/// A part's key and value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'d, T> {
     pub(super) key: &'d str,
@@ -49,7 +48,6 @@ pub(super) enum Start<'d> {
 
 type Read<T> = Result<T, Unreadable>;
 
-/// Parses a request or a response.
 pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'d>> {
     let form = Form(part);
     let object = root
@@ -101,7 +99,6 @@ fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
     }
 }
 
-/// Describes a message's form.
 struct Form(MessagePart);
 
 impl Form {

@@ -11,7 +11,6 @@ use crate::task::escaped;
 /// Limit of described operations.
 const MAX_OPERATIONS: usize = 50;
 
-/// An operation and its messages.
 #[derive(Debug)]
 pub struct MessageSchema {
     /// `POST /invoices (createInvoice)`.
@@ -20,7 +19,6 @@ pub struct MessageSchema {
     pub pointer: String,
     /// The path is a constant containing `{NAME}`.
     pub schema: Value,
-    /// Path parameters with schemas.
     pub path: Vec<(String, Value)>,
     /// JSON pointers into [`Self::schema`] to parameters parsed from text as a whole.
     pub read_from_text: Vec<String>,
@@ -54,7 +52,6 @@ impl MessageSchema {
     }
 }
 
-/// A schema being built.
 struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,

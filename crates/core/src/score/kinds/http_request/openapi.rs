@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::task::{decode_path, escaped};
 
-/// HTTP methods in OpenAPI's spelling.
 const METHODS: [&str; 8] = [
     "get", "put", "post", "delete", "options", "head", "patch", "trace",
 ];
@@ -35,7 +34,6 @@ impl Operation<'_> {
         format!("{} {}", self.method, self.path)
     }
 
-    /// `operationId`, else the route.
     pub fn name(&self) -> String {
         self.id.map_or_else(|| self.route(), str::to_owned)
     }
@@ -53,7 +51,6 @@ impl Operation<'_> {
 pub struct OpenApiError {
     /// JSON pointer to the fault.
     pub pointer: String,
-    /// Problem and remedy.
     pub message: String,
 }
 
@@ -210,7 +207,6 @@ pub(super) fn resolved<'a>(
     Err(OpenApiError::new(pointer, "references form a cycle"))
 }
 
-/// Value and JSON pointer of a reference. `pointer`: location of the reference.
 pub(super) fn target<'a>(
     document: &'a Value,
     pointer: &str,

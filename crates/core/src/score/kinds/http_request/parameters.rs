@@ -6,7 +6,6 @@ use super::schemas::Shape;
 use crate::score::answer::json::{Kind, Object, Value, parse};
 use crate::task::decode_path;
 
-/// A decoded parameter value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParameterValue<'m> {
     /// Text in a path, query, header or JSON string: the schema determines its type.
@@ -29,7 +28,6 @@ pub(super) enum Style {
     DeepObject,
 }
 
-/// How scalars are parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     Strings,
@@ -116,7 +114,6 @@ impl<'m> ParameterValue<'m> {
         }
     }
 
-    /// The value as JSON.
     pub(super) fn json(&self, reading: Reading) -> String {
         let mut out = String::new();
         self.write(reading, &mut out);

@@ -3,14 +3,12 @@
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::task::decode_path;
 
-/// A piece of a text with `{NAME}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Literal(String),
     Variable(String),
 }
 
-/// A path of the document.
 #[derive(Debug)]
 pub(super) struct Template {
     pub(super) text: String,
@@ -46,7 +44,6 @@ impl Template {
             .collect()
     }
 
-    /// Variables of a concrete path.
     pub(super) fn matches<'p>(&'p self, path: &'p str) -> Option<Vec<Bound<'p>>> {
         let (mut found, mut at, mut segments) = (Vec::new(), 0, path.split('/'));
         for pieces in &self.segments {
@@ -122,12 +119,10 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Server URLs in `servers`.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
     /// URLs with scheme and host, and without.
     absolute: Vec<Vec<Piece>>,
-    /// Path prefixes.
     prefixes: Vec<Vec<Piece>>,
     named: Vec<String>,
 }

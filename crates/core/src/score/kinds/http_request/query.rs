@@ -14,7 +14,6 @@ use crate::task::escaped;
 /// Including the query; servers reject far shorter ones.
 pub(super) const MAX_PATH_BYTES: usize = 65_536;
 
-/// A `name=value` of a query.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'m> {
     written: EntryValue<'m>,
@@ -34,7 +33,6 @@ enum EntryValue<'m> {
 pub(super) type Query<'m> = BTreeMap<String, Vec<Entry<'m>>>;
 
 impl<'m> Entry<'m> {
-    /// Its value if the parameter is unknown.
     pub(super) fn alone(&self) -> ParameterValue<'m> {
         match self.written {
             EntryValue::Text(text) => ParameterValue::Text(decode_query(text).into()),
@@ -43,7 +41,6 @@ impl<'m> Entry<'m> {
     }
 }
 
-/// Splits off query and fragment.
 pub(super) fn split_path(path: &str) -> (&str, &str) {
     let path = path.split('#').next().unwrap_or_default();
     path.split_once('?').unwrap_or((path, ""))

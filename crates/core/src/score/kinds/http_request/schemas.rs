@@ -21,7 +21,6 @@ const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 /// Keywords whose schemas apply, or may apply, to the object as a whole.
 const SAME_VALUE: [&str; 5] = ["allOf", "anyOf", "oneOf", "then", "else"];
 
-/// Compiles a document's schemas.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) document: Value,
@@ -31,7 +30,6 @@ pub(super) struct Schemas {
     assert_formats: bool,
 }
 
-/// A schema with its definitions.
 #[derive(Debug)]
 pub(super) struct BundledSchema {
     pub(super) value: Value,
@@ -53,11 +51,9 @@ pub(super) struct CompiledSchema {
     definitions: BTreeMap<String, String>,
 }
 
-/// Treatment of references in a translation.
 enum References<'r> {
     /// Drops them, and lists their targets.
     List(&'r mut Vec<String>),
-    /// Creates definitions.
     Define(&'r mut Definitions),
 }
 
@@ -80,7 +76,6 @@ impl Schemas {
         }
     }
 
-    /// Checks schemas and everything they refer to, each once.
     pub(super) fn check(
         &self,
         written: Written<'_>,
@@ -111,7 +106,6 @@ impl Schemas {
         Ok(())
     }
 
-    /// The schema at a JSON pointer, bundled.
     pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
         let mut definitions = Definitions::new();
@@ -251,7 +245,6 @@ impl Schemas {
         Ok(Value::Object(out))
     }
 
-    /// Target of a schema's reference.
     fn reference(
         &self,
         pointer: &str,
@@ -339,7 +332,6 @@ impl Schemas {
             || target.is_some_and(|target| self.is_foreign(target, seen))
     }
 
-    /// Required names of a schema and all it combines.
     fn required_names<'a>(
         &'a self,
         schema: &'a Value,
@@ -506,7 +498,6 @@ impl LazySchema {
 }
 
 impl CompiledSchema {
-    /// Maps a pointer in the schema at `pointer` to the document.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {
             let (name, inside) = rest.split_once('/').unwrap_or((rest, ""));

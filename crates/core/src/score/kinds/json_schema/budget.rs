@@ -9,7 +9,6 @@ use crate::text::catch_panic::catch_panic;
 /// Cost of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
-/// Remaining budget of a validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Budget {
     /// Visits of values, and characters of long strings.
@@ -31,7 +30,6 @@ pub(crate) enum BudgetExceeded {
         found: String,
         offset: usize,
     },
-    /// The validator panicked.
     Panic,
 }
 
@@ -77,7 +75,6 @@ pub(super) fn steps(count: u64) {
     }
 }
 
-/// Charges one error.
 pub(super) fn error() {
     bytes(LEFT.get().error_bytes);
 }

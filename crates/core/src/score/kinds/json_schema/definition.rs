@@ -30,7 +30,6 @@ fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefini
 }
 
 impl SchemaFiles {
-    /// Reads the file named by `schema` and what it refers to.
     pub(crate) fn read(
         top: &Section<'_>,
         score: &Section<'_>,
@@ -54,7 +53,6 @@ impl SchemaFiles {
         ))
     }
 
-    /// Replaces the text of the schema's file.
     pub(crate) fn with_schema_text(&self, home: &Home, file: &str, text: &str) -> Read<Self> {
         Self::follow(
             home,
@@ -64,7 +62,6 @@ impl SchemaFiles {
         )
     }
 
-    /// Degenerate values, each with name and remedy.
     pub(crate) fn lazy_values(&self) -> [(&'static str, Value, &'static str); 9] {
         let required = "list the keys that must be there under `required`";
         let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";

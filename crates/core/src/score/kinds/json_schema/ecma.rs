@@ -28,11 +28,9 @@ const LAST: u32 = 0x10_FFFF;
 pub enum WordEdge {
     /// A flag, for the engine without backtracking.
     Flag,
-    /// Look-around, for the other engine.
     LookAround,
 }
 
-/// The pattern in the engines' dialect; unchanged if equivalent.
 pub fn engine_pattern(pattern: &str, edge: WordEdge) -> Cow<'_, str> {
     let is_plain =
         !pattern.contains(['.', '\\']) && !pattern.contains("[]") && !pattern.contains("[^]");
@@ -64,7 +62,6 @@ enum Escape {
     Character(u32),
     /// `\d`, `\w`, `\s`; true: the complement.
     Class(&'static [(u32, u32)], bool),
-    /// Same in the engine.
     Other,
 }
 
@@ -167,7 +164,6 @@ impl Writer<'_> {
         None
     }
 
-    /// The escape here, and its length.
     fn read_escape(&self) -> (Escape, usize) {
         let text = self.rest();
         let hex = |from: usize, digits: usize| {
@@ -205,7 +201,6 @@ impl Writer<'_> {
         (Escape::Class(ranges, kind.is_ascii_uppercase()), 2)
     }
 
-    /// Reads a class from its opening bracket on.
     fn class(&mut self) {
         let start = self.at;
         self.at += 1;

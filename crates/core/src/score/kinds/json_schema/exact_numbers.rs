@@ -11,7 +11,6 @@ use crate::exact_json::{self, marked_number};
 use crate::json_number::Number;
 use crate::score::answer::json;
 
-/// Bounds and divisors.
 pub(super) const BOUNDS: [&str; 5] = [
     "minimum",
     "maximum",
@@ -19,7 +18,6 @@ pub(super) const BOUNDS: [&str; 5] = [
     "exclusiveMaximum",
     "multipleOf",
 ];
-/// Allowed values.
 pub(super) const VALUES: [&str; 2] = ["const", "enum"];
 /// Prefix of a bound's literal, kept if the bound itself is rounded.
 pub(crate) const LITERAL: &str = "$exact ";
@@ -81,7 +79,6 @@ pub(super) fn has_exact_values(schema: &Value) -> bool {
     }
 }
 
-/// Implements a keyword of [`BOUNDS`].
 pub(super) fn bound<'a>(
     keyword: &'static str,
     schema: &'a Map<String, Value>,
@@ -165,7 +162,6 @@ impl<'i> Keyword<'i, Completion> for Bound {
     }
 }
 
-/// Implements a keyword of [`VALUES`].
 pub(super) fn allowed(keyword: &'static str, value: &Value) -> Rule {
     let values = match value {
         Value::Array(values) if keyword == "enum" => values.clone(),

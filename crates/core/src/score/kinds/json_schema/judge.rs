@@ -13,8 +13,8 @@ use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::{Judge, SchemaFiles};
 use crate::score::error::ScoreError;
 use crate::score::verdict::field_compare::{Rules, compare};
-use crate::score::verdict::unwrap_answer::{ThinkRules, Unreadable, inner_values};
-use crate::score::verdict::{FailureClass, Reason, Tier, Verdict, unreadable_expected};
+use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
+use crate::score::verdict::{Attempt, FailureClass, Reason, Tier, Verdict};
 use crate::task::TaskFiles;
 
 /// Further reasons are only counted.
@@ -22,7 +22,6 @@ const MAX_REASONS: usize = 1_000;
 /// Further duplicate keys are only counted.
 const MAX_WARNINGS: usize = 100;
 
-/// Judges JSON values of any notation.
 #[derive(Debug)]
 pub(crate) struct SchemaJudge {
     schema: Schema,
@@ -32,7 +31,6 @@ pub(crate) struct SchemaJudge {
 }
 
 impl SchemaJudge {
-    /// Checks and compiles the task's schema.
     pub(crate) fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
         Ok(Self {
@@ -46,7 +44,6 @@ impl SchemaJudge {
         self.schema.is_valid(value, budget) == Ok(true)
     }
 
-    /// Budget for the values of a completion.
     pub(crate) fn budget(&self, completion: &str) -> Budget {
         self.schema.budget(completion.len())
     }
@@ -110,19 +107,13 @@ impl SchemaJudge {
         found
     }
 
-    fn judge_unparsable(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        error: &SyntaxError,
-    ) -> Verdict {
-        let mut budget = self.budget(completion);
-        let why = Unreadable::json(completion, error);
-        Verdict::unparsable(completion, from, thoughts, why, |open| {
+    fn judge_unparsable(&self, attempt: Attempt<'_>, error: &SyntaxError) -> Verdict {
+        let mut budget = self.budget(attempt.completion);
+        let why = Unreadable::json(attempt.completion, error);
+        attempt.unparsable(why, |open| {
             // A value that begins before an open think block only has the word in a string.
             let accept = |value: &Value<'_>| value.start < open && self.accepts(value, &mut budget);
-            inner_values(completion, from, accept)
+            inner_values(attempt.completion, attempt.from, accept)
         })
     }
 }
@@ -132,36 +123,26 @@ impl Judge for SchemaJudge {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
-        if let Some(verdict) = unreadable_expected((completion, from), expected) {
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let expected = attempt.expected();
+        if let Some(verdict) = attempt.unreadable_expected() {
             return verdict;
         }
-        match json::parse(completion, from) {
+        match json::parse(attempt.completion, attempt.from) {
             Ok(document) => {
-                self.judge_value(&AnswerText::in_place(completion), &document, expected)
+                let text = AnswerText::in_place(attempt.completion);
+                self.judge_value(&text, &document, expected)
             }
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unparsable(completion, from, thoughts, &error)
+                ..self.judge_unparsable(attempt, &error)
             },
         }
     }
 
-    fn stated_values(
-        &self,
-        completion: &str,
-        from: usize,
-        _row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    fn stated_values(&self, attempt: Attempt<'_>) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        if let Ok(document) = json::parse(completion, from) {
+        if let Ok(document) = json::parse(attempt.completion, attempt.from) {
             state(&document.root, (&[], ""), &mut |offset| offset, &mut found);
         }
         found
@@ -180,7 +161,6 @@ impl Judge for SchemaJudge {
     }
 }
 
-/// Warnings for duplicate keys.
 pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Vec<String> {
     let duplicates = documents.iter().flat_map(|document| &document.duplicates);
     let mut offsets: Vec<_> = duplicates
@@ -206,7 +186,6 @@ pub(crate) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
     warnings
 }
 
-/// Violations as reasons with positions; truncated with a warning.
 pub(crate) fn reasons(
     completion: &str,
     violations: Vec<Violation>,

@@ -9,7 +9,6 @@ use super::schema::Violation;
 use crate::score::answer::json::{Kind, Value};
 use crate::task::decode_path;
 
-/// A schema as a list of constraints.
 #[derive(Debug)]
 pub(super) struct Constraints {
     schema: SchemaValue,
@@ -89,14 +88,12 @@ struct Walk<'s> {
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
-/// A schema applied to a value.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     /// JSON pointer to the value.
     path: &'p str,
     /// JSON pointer to the schema.
     location: &'p str,
-    /// References and nested schemas on the way.
     depth: usize,
 }
 
@@ -251,7 +248,6 @@ impl Walk<'_> {
         tally
     }
 
-    /// All items together weigh as much as one.
     fn items(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
         let location = format!("{}/items", place.location);
         let place = Place {

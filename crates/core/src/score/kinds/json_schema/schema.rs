@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
@@ -15,6 +15,7 @@ use super::pattern::{
 use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::{exact_numbers, schema_rewrite};
 use crate::exact_json::count_values;
+use crate::locking::lock;
 use crate::score::answer::json::{self, Value};
 use crate::score::definition::SchemaFiles;
 use crate::score::error::ScoreError;
@@ -40,7 +41,6 @@ pub(crate) struct Schema {
     /// lacks.
     explainer: OnceLock<Option<Validator<Completion>>>,
     documents: Documents,
-    /// Values in all documents.
     size: u64,
 }
 
@@ -49,14 +49,11 @@ pub(crate) struct Schema {
 struct Documents {
     root: serde_json::Value,
     base: String,
-    /// Documents by address.
     others: HashMap<String, serde_json::Value>,
     assert_formats: bool,
-    /// Whether some `pattern` backtracks.
     strings_backtrack: bool,
     /// Whether some `pattern` is rewritten for its engine.
     strings_differ: bool,
-    /// Rewritten patterns -> originals.
     written: HashMap<String, String>,
     /// Whether some key of `patternProperties` backtracks.
     keys_backtrack: bool,
@@ -73,7 +70,6 @@ pub(crate) struct Violation {
 }
 
 impl Schema {
-    /// Compiles a task's schema; no network access.
     pub(super) fn compile(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
         let written = Written {
@@ -168,7 +164,6 @@ impl Schema {
         unknown
     }
 
-    /// Budget for `bytes` of text; several values may share it.
     pub(crate) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs
@@ -350,7 +345,6 @@ impl Documents {
         self.build(|schema, _| schema_rewrite::for_verdict(schema))
     }
 
-    /// Builds a validator for a form of the documents, with the addresses referred to.
     fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
         let form = |schema: &serde_json::Value, draft| {
@@ -392,12 +386,11 @@ impl Documents {
             }
         }
         let built = options.build(&form(&self.root, draft));
-        let used = std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner));
+        let used = std::mem::take(&mut *lock(&used));
         (built, used)
     }
 }
 
-/// Rewrites keys of `patternProperties` for their engine.
 fn write_keys(schema: &mut serde_json::Value) {
     match schema {
         serde_json::Value::Array(items) => items.iter_mut().for_each(write_keys),
@@ -434,10 +427,7 @@ impl Retrieve for LocalFiles {
         &self,
         uri: &Uri<String>,
     ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
-        self.used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(uri.as_str().to_owned());
+        lock(&self.used).push(uri.as_str().to_owned());
         self.files
             .get(uri.as_str())
             .cloned()
@@ -587,7 +577,6 @@ fn listed(options: &serde_json::Value) -> String {
     format!("[{list}]")
 }
 
-/// Words the reason, quoting the completion.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
     let what = if type_name == "null" {

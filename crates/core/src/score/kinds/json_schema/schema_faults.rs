@@ -14,10 +14,8 @@ pub(super) const HOME: &str = "task:///";
 /// Faults examined per schema.
 const MAX_FAULTS: usize = 1_000;
 
-/// Source of a schema.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written<'a> {
-    /// The file, for display.
     pub(crate) label: &'a str,
     pub(crate) text: &'a str,
     /// JSON pointer to the schema in the text; empty for the whole.
@@ -25,7 +23,6 @@ pub(crate) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// An error at a JSON pointer within the schema.
     pub(crate) fn error(self, pointer: &str, message: String) -> ScoreError {
         self.error_in_file(format!("{}{pointer}", self.pointer), message)
     }

@@ -9,10 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::task::encode_reference;
 
-/// Keywords with values or names, not schemas.
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
 
-/// Keywords with references and addresses.
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Keywords whose members are schemas under any key.
@@ -41,7 +39,6 @@ const SAME_VALUE: [&str; 8] = [
 /// budget.
 const STEP: &str = "minProperties";
 
-/// The form for deciding validity.
 pub(super) fn for_verdict(schema: &Value) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -49,7 +46,6 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
     schema
 }
 
-/// The form for explaining invalidity.
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
@@ -97,7 +93,6 @@ pub(super) fn refers_into_branch(schema: &Value) -> bool {
     }
 }
 
-/// The original of a compiled schema.
 pub(super) fn as_written(schema: &Value) -> String {
     schema.to_string().replace(&format!(",\"{STEP}\":0"), "")
 }

@@ -19,8 +19,7 @@ use crate::score::definition::{
 };
 use crate::score::error::ScoreError;
 use crate::score::verdict::field_compare::{Rules, equal_text};
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, OrderedMap, Tier, Verdict, judge_text};
+use crate::score::verdict::{Attempt, FailureClass, OrderedMap, Tier, Verdict};
 use crate::task::{ALL_FIELDS, Home, Normalisations, Read, Section, TaskFiles};
 use shortest_match::shortest_match;
 
@@ -117,16 +116,10 @@ struct Regex {
 }
 
 impl Judge for Regex {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| self.compared(row));
-        judge_text(completion, from, thoughts, expected, |offset, answer| {
-            let place = (completion, offset);
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let expected = attempt.row.and_then(|row| self.compared(row));
+        attempt.judge_text(expected, |offset, answer| {
+            let place = (attempt.completion, offset);
             let Some(expected) = expected else {
                 return self.judge_answer(place, answer, None);
             };
@@ -151,7 +144,6 @@ impl Judge for Regex {
         self.check_expected(self.compared(row)?).err()
     }
 
-    /// The text that a pattern matches exclusively.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         expected::target(expected).as_str().map(str::to_owned)
     }

@@ -14,7 +14,6 @@ pub(super) fn shortest_match(pattern: &str) -> Option<String> {
     add(&regex_syntax::parse(pattern).ok()?, &mut text).then_some(text)
 }
 
-/// Whether the text is still short.
 fn add(part: &Hir, text: &mut String) -> bool {
     match part.kind() {
         HirKind::Empty | HirKind::Look(_) => true,

@@ -9,6 +9,7 @@ use super::cache::Cache;
 use super::own_server::OwnServer;
 use super::question::{Grade, Question};
 use crate::api_client::{Answer, ApiError, Client, Endpoint};
+use crate::locking::lock;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::{LocalModel, RubricRules};
 use crate::secrets::scan;
@@ -21,10 +22,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// Grades of one question's answers, or why there are none.
 pub type Graded = Result<Vec<Vec<Grade>>, String>;
 
-/// Usage of a judge by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// Answered.
     pub requests: usize,
     pub prompt_tokens: usize,
     pub tokens: usize,
@@ -44,7 +43,6 @@ impl Usage {
 #[derive(Debug)]
 pub struct Asker {
     pub(super) rules: RubricRules,
-    /// The task's system text.
     system: Option<String>,
     /// A local model's is `None` before the first question.
     connection: Mutex<Option<Connection>>,
@@ -63,7 +61,6 @@ struct Connection {
 }
 
 impl Asker {
-    /// `rules` with the key in their endpoint.
     pub(super) fn new(rules: RubricRules, system: Option<String>) -> Result<Self, ApiError> {
         let remote = |endpoint: &Endpoint| {
             let client = Arc::new(Client::new(endpoint)?);
@@ -90,10 +87,6 @@ impl Asker {
         })
     }
 
-    /// Digest of a local judge model, loaded if necessary.
-    ///
-    /// # Errors
-    /// Why it cannot be loaded.
     pub fn local_digest(&self) -> Result<Option<String>, String> {
         let server = self.connection()?.server;
         Ok(server.map(|server| server.digest.clone()))
@@ -101,10 +94,7 @@ impl Asker {
 
     /// The server; a local model's is started if necessary.
     fn connection(&self) -> Result<Connection, String> {
-        let mut connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connection = lock(&self.connection);
         let has_ended = |server: &Arc<OwnServer>| server.has_ended();
         if let Some(open) = connection
             .as_ref()
@@ -144,7 +134,7 @@ impl Asker {
     }
 
     pub fn usage(&self) -> Usage {
-        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.usage)
     }
 
     /// Grades in the order of questions; `None` once `keep_going` returns false. Equal questions
@@ -235,10 +225,7 @@ impl Asker {
                     while let Some(place) = open.get(next.fetch_add(1, Ordering::Relaxed))
                         && keep_going()
                     {
-                        let end = given_up
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .clone();
+                        let end = lock(&given_up).clone();
                         let graded = match end.map_or_else(|| ask(*place), |why| Ok(Err(why))) {
                             Ok(graded) => {
                                 failures.store(0, Ordering::Relaxed);
@@ -247,16 +234,12 @@ impl Asker {
                             Err(Refusal { reason, of_all }) => {
                                 let failed = failures.fetch_add(1, Ordering::Relaxed) + 1;
                                 if of_all || failed >= concurrency.max(MAX_CONSECUTIVE_FAILURES) {
-                                    *given_up.lock().unwrap_or_else(PoisonError::into_inner) =
-                                        Some(reason.clone());
+                                    *lock(&given_up) = Some(reason.clone());
                                 }
                                 Err(reason)
                             }
                         };
-                        outcomes
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((*place, graded));
+                        lock(&outcomes).push((*place, graded));
                     }
                 });
             }
@@ -360,14 +343,13 @@ impl Asker {
         Err(refused("gave no answer", false))
     }
 
-    /// Cost of an answer, added to the usage.
     fn count(&self, answer: &Answer) -> Option<f64> {
         let cost = self
             .rules
             .endpoint
             .prices
             .cost(answer.prompt_tokens, answer.tokens);
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = lock(&self.usage);
         usage.requests += 1;
         usage.prompt_tokens += answer.prompt_tokens.unwrap_or(0);
         usage.tokens += answer.tokens.unwrap_or(0);
@@ -382,7 +364,7 @@ impl Asker {
             return keep_going();
         };
         let begin = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = lock(&self.next);
             let begin = next.unwrap_or_else(Instant::now).max(Instant::now());
             *next = Some(begin + Duration::from_secs_f64(60.0 / rate));
             begin

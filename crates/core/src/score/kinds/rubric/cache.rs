@@ -5,12 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::question::Grade;
 use crate::files::{self, Access};
+use crate::locking::lock;
 
 /// A larger file is started anew.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -34,7 +35,6 @@ pub(super) struct Cache {
 struct Opened {
     known: HashMap<String, Vec<Vec<Grade>>>,
     file: File,
-    /// Bytes of the file read so far.
     read_bytes: u64,
 }
 
@@ -58,7 +58,6 @@ impl Cache {
         self.with(|opened| Ok(opened.known.get(question).cloned()))
     }
 
-    /// Stores grades, effective once written.
     pub(super) fn insert(&self, question: &str, grades: &[Vec<Grade>]) -> Result<(), String> {
         let line = Line {
             question: question.to_owned(),
@@ -77,7 +76,7 @@ impl Cache {
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Opened) -> Result<R, String>) -> Result<R, String> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if open.is_none() {
             *open = Some(self.open_file()?);
         }
@@ -118,12 +117,10 @@ impl Cache {
         Ok(opened)
     }
 
-    /// Reads what other processes appended.
     pub(super) fn refresh(&self) -> Result<(), String> {
         self.with(|opened| self.read_new(opened))
     }
 
-    /// Reads new lines. A line torn by a crash is ignored.
     fn read_new(&self, opened: &mut Opened) -> Result<(), String> {
         let failed = |error: std::io::Error| self.problem(&error);
         let path = self.path.as_deref().unwrap_or(Path::new(""));

@@ -23,9 +23,8 @@ use crate::score::error::ScoreError;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::trust::check_judge_trust;
 use crate::score::needs::{Criterion, Needs, RubricRules, Scale};
-use crate::score::verdict::unwrap_answer::ThinkRules;
 use crate::score::verdict::{
-    CriterionGrade, FailureClass, OrderedMap, Reason, Tier, Verdict, judge_text,
+    Attempt, CriterionGrade, FailureClass, OrderedMap, Reason, Tier, Verdict,
 };
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
@@ -179,23 +178,17 @@ impl Definition for RubricRules {
     }
 }
 
+const NOT_ASKED: &str = "the judge was not asked";
+
 #[derive(Debug)]
 struct RubricJudge(Asker);
 
 impl Judge for RubricJudge {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
-        let unanswered =
-            || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let alone = self.judge_together(&[attempt], &|| true);
         alone
             .and_then(|verdicts| verdicts.into_iter().next())
-            .unwrap_or_else(unanswered)
+            .unwrap_or_else(|| attempt.failed(NOT_ASKED))
     }
 
     fn load(&self) -> Result<Option<String>, String> {
@@ -204,21 +197,18 @@ impl Judge for RubricJudge {
 
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
-        thoughts: ThinkRules,
+        attempts: &[Attempt<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let answers: Vec<&str> = completions
+        let answers: Vec<&str> = attempts
             .iter()
-            .map(|(text, from, _)| text.get(*from..).unwrap_or_default().trim())
+            .map(|attempt| attempt.answer().trim())
             .collect();
         // Non-answers are not sent.
-        let refused: Vec<Option<Verdict>> = completions
+        let refused: Vec<Option<Verdict>> = attempts
             .iter()
-            .map(|(text, from, _)| {
-                let verdict = judge_text(text, *from, thoughts, None, |_, _| {
-                    Verdict::new(Tier::Valid, None)
-                });
+            .map(|attempt| {
+                let verdict = attempt.judge_text(None, |_, _| Verdict::new(Tier::Valid, None));
                 (verdict.tier != Tier::Valid).then_some(verdict)
             })
             .collect();
@@ -226,19 +216,19 @@ impl Judge for RubricJudge {
         let mut group_of: HashMap<&str, usize> = HashMap::new();
         // For each completion its question, and its answer there.
         let mut places: Vec<Option<(usize, &str)>> = vec![None; answers.len()];
-        for (index, (_, _, row)) in completions
+        for (index, attempt) in attempts
             .iter()
             .enumerate()
             .filter(|(index, _)| refused[*index].is_none())
         {
             let new = groups.len();
-            let group = match row.filter(|_| self.0.rules.compares_group) {
+            let group = match attempt.row.filter(|_| self.0.rules.compares_group) {
                 Some(row) => *group_of.entry(row.id.as_str()).or_insert(new),
                 None => new,
             };
             if group == new {
                 groups.push(Question {
-                    row: *row,
+                    row: attempt.row,
                     answers: Vec::new(),
                     is_reversed: false,
                 });
@@ -253,26 +243,23 @@ impl Judge for RubricJudge {
         }
         let graded = self.0.grade_all(&groups, true, keep_going)?;
         let verdict = |(index, refused): (usize, Option<Verdict>)| {
-            let (text, from, _) = completions[index];
+            let attempt = attempts[index];
             let Some((group, answer)) = places[index] else {
-                return refused.unwrap_or_else(|| {
-                    Verdict::failed("the judge was not asked".to_owned(), (text, from))
-                });
+                return refused.unwrap_or_else(|| attempt.failed(NOT_ASKED));
             };
-            let offset = from
-                + text
-                    .get(from..)
-                    .map_or(0, |rest| rest.len() - rest.trim_start().len());
+            let rest = attempt.answer();
+            let place = (
+                attempt.completion,
+                attempt.from + (rest.len() - rest.trim_start().len()),
+            );
             let at = groups[group]
                 .answers
                 .iter()
                 .position(|other| *other == answer);
             match (&graded[group], at) {
-                (Ok(grades), Some(at)) => self.verdict(&grades[at], (text, offset)),
-                (Ok(_), None) => {
-                    Verdict::failed("the judge was not asked".to_owned(), (text, offset))
-                }
-                (Err(why), _) => Verdict::failed(why.clone(), (text, offset)),
+                (Ok(grades), Some(at)) => self.verdict(&grades[at], place),
+                (Ok(_), None) => Verdict::failed(NOT_ASKED.to_owned(), place),
+                (Err(why), _) => Verdict::failed(why.clone(), place),
             }
         };
         Some(refused.into_iter().enumerate().map(verdict).collect())

@@ -8,12 +8,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Access};
+use crate::locking::lock;
 use crate::score::needs::LocalModel;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::threads::given_threads;
@@ -38,7 +39,6 @@ pub fn report_loading(report: fn(&str)) {
 /// A server's model once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadyModel {
-    /// Digest of the weights, or of the run's checkpoint.
     pub digest: String,
 }
 
@@ -67,15 +67,9 @@ impl OwnServer {
     pub(super) fn of(model: &LocalModel) -> Result<Arc<Self>, String> {
         type Known = Mutex<HashMap<LocalModel, Arc<Mutex<Weak<OwnServer>>>>>;
         static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
-        let known = Arc::clone(
-            KNOWN
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(model.clone())
-                .or_default(),
-        );
+        let known = Arc::clone(lock(&KNOWN).entry(model.clone()).or_default());
         // Parallel requests load it once.
-        let mut server = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = lock(&known);
         if let Some(running) = server.upgrade().filter(|running| !running.has_ended()) {
             return Ok(running);
         }
@@ -91,7 +85,7 @@ impl OwnServer {
     pub(super) fn has_ended(&self) -> bool {
         match &self.own {
             Some(own) => {
-                let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut own = lock(&own);
                 let has_ended = !matches!(own.child.try_wait(), Ok(None));
                 if has_ended && own.lock.take().is_some() {
                     _ = std::fs::remove_file(self.folder.join(READY));
@@ -248,7 +242,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
-        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock(&own);
         // Do not wait for its pending work.
         _ = own.child.kill();
         _ = own.child.wait();
@@ -274,7 +268,6 @@ fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
-/// Removes folders of ended processes.
 fn remove_left(servers: &Path) {
     for entry in std::fs::read_dir(servers).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -219,7 +219,6 @@ fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
     }))
 }
 
-/// Schema of an object with exactly these members.
 fn object(members: impl Iterator<Item = (String, Value)>) -> Value {
     let members: Map<String, Value> = members.collect();
     let required: Vec<&String> = members.keys().collect();

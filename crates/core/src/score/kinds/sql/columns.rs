@@ -75,7 +75,6 @@ pub(super) fn same_columns(
 }
 
 impl Search<'_> {
-    /// Chooses the next column and, recursively, the rest.
     fn choose(&mut self, chosen: &mut Vec<usize>, rows: &Rows) -> bool {
         let next = chosen.len();
         if next == self.expected.1.len() {

@@ -11,7 +11,6 @@ const SHOWN: usize = 3;
 /// Characters of a row in a sentence.
 const SHOWN_LETTERS: usize = 80;
 
-/// Comparison options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CompareRules {
     /// Equal rows count once.
@@ -22,7 +21,6 @@ pub(super) struct CompareRules {
     pub(super) ignores_order: bool,
 }
 
-/// Result of an expected query.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) table: Table,
@@ -38,7 +36,6 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<String>,
 }
 
-/// Ignores column names.
 pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Comparison {
     let expected = &wanted.table;
     let ranks = wanted.ranks.as_ref().filter(|_| !rules.ignores_order);
@@ -115,10 +112,8 @@ pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Co
     }
 }
 
-/// Compared rows: all, or distinct ones.
 struct Rows<'t> {
     table: &'t Table,
-    /// Row numbers in the table.
     numbers: Vec<usize>,
     keys: Vec<String>,
 }
@@ -147,7 +142,6 @@ impl<'t> Rows<'t> {
     }
 }
 
-/// A sentence on the first row that differs within its rank.
 fn moved(found: &Rows<'_>, expected: &Rows<'_>, ranks: &[usize]) -> Option<String> {
     let rank = |row: usize| expected.numbers.get(row).and_then(|row| ranks.get(*row));
     let mut start = 0;
@@ -193,7 +187,6 @@ pub(super) fn fields(columns: bool, rows: bool, order: Option<bool>) -> OrderedM
     OrderedMap(all.map(named).collect())
 }
 
-/// Rows without a partner in `others`, counting duplicates.
 fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     let mut counts: HashMap<&str, usize> = HashMap::with_capacity(others.len());
     for other in others {
@@ -209,7 +202,6 @@ fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     left
 }
 
-/// Canonical text of a row. `real`: by column, whether it contains reals.
 fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     let keys = row
         .zip(real)
@@ -217,7 +209,6 @@ fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
     keys.flat_map(|key| [key, ",".to_owned()]).collect()
 }
 
-/// A row for display, truncated.
 fn shown(row: &[Cell]) -> String {
     let cells: Vec<String> = row.iter().map(Cell::text).collect();
     crate::format::shortened(&format!("({})", cells.join(", ")), SHOWN_LETTERS)

@@ -52,7 +52,6 @@ pub(crate) static KIND: Kind = Kind {
     read,
 };
 
-/// Supported parser dialects.
 pub(super) const DIALECTS: [&str; 16] = [
     "sqlite",
     "generic",

@@ -13,8 +13,7 @@ use crate::dataset::expected::{self, Expectation, alternatives};
 use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
-use crate::score::verdict::unwrap_answer::ThinkRules;
-use crate::score::verdict::{FailureClass, QueryResult, Reason, Tier, Verdict, judge_text};
+use crate::score::verdict::{Attempt, FailureClass, QueryResult, Reason, Tier, Verdict};
 use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
 use crate::task::TaskFiles;
 
@@ -26,21 +25,18 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows shown per result.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// Expected form, in messages.
 pub(super) const TIME_FORM: &str = "a date and time in UTC, such as \"2024-01-01 00:00:00\"";
 
 #[derive(Debug)]
 pub(super) struct SqlRules {
     /// Whether the task's definition file is the schema with data; else each row has its own.
     pub(super) has_schema: bool,
-    /// Query dialect.
     pub(super) dialect: String,
     pub(super) settings: Settings,
     pub(super) compare: CompareRules,
 }
 
 impl SqlRules {
-    /// The task's schema; `None` if each row has its own.
     pub(super) fn schema<'a>(&self, task: &'a TaskFiles) -> Option<&'a str> {
         self.has_schema.then_some(task.definition_text.as_str())
     }
@@ -84,7 +80,6 @@ struct ExpectedQuery<'r> {
     parsed: Parsed,
 }
 
-/// A row, prepared for judging.
 struct Question<'r> {
     schema: &'r str,
     settings: Settings,
@@ -94,7 +89,6 @@ struct Question<'r> {
 }
 
 impl Sql {
-    /// Checks that the task's schema runs.
     pub(super) fn new(task: &TaskFiles, rules: &SqlRules) -> Result<Self, ScoreError> {
         let schema = rules.schema(task);
         if let Some(schema) = schema
@@ -196,16 +190,9 @@ impl Sql {
 }
 
 impl Judge for Sql {
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, thoughts, expected, |offset, answer| {
-            self.judge_answer((completion, offset), answer, row)
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        attempt.judge_text(attempt.expected(), |offset, answer| {
+            self.judge_answer((attempt.completion, offset), answer, attempt.row)
         })
     }
 
@@ -245,8 +232,6 @@ impl Judge for Sql {
     }
 }
 
-/// # Errors
-/// It is not text.
 fn query_of(expected: &serde_json::Value) -> Result<&str, String> {
     match Expectation::from_value(expected) {
         Expectation::Plain(serde_json::Value::String(query)) => Ok(query),
@@ -273,7 +258,6 @@ fn schema_does_not_run(failure: &Failure) -> String {
     format!("the schema does not run: {}", failure.message)
 }
 
-/// A text field of a row.
 fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
     row?.fields.get(name)?.as_str()
 }
@@ -291,9 +275,6 @@ impl OpenDatabase {
     /// Judges a query at a byte of the completion. In dialect `sqlite` SQLite's parser decides
     /// about syntax. For other dialects only an incomplete grammar is known: what it rejects
     /// uncertainly is judged by whether SQLite runs it.
-    ///
-    /// # Errors
-    /// The text is not a query.
     fn judge(
         &mut self,
         place: (&str, usize),
@@ -356,7 +337,6 @@ impl OpenDatabase {
         })
     }
 
-    /// The result of an expected query.
     fn wanted(
         &mut self,
         expected: &ExpectedQuery<'_>,
@@ -441,7 +421,6 @@ fn compared(
     }
 }
 
-/// Verdict on a query that does not run.
 fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) -> Verdict {
     let class = match failure.kind {
         FailureKind::UnknownTable => FailureClass::UnknownTable,
@@ -487,7 +466,6 @@ fn not_understood(
     }
 }
 
-/// First table for a row's queries: from the row, else the task's `schema`.
 pub(super) fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
     let schema = text_of(row, "schema").or(schema)?;
     with_database(schema, &Settings::default(), |open| {
@@ -539,7 +517,6 @@ fn not_parsed(
     }
 }
 
-/// Content of the first Markdown fence.
 fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();

@@ -24,7 +24,6 @@ const QUERY_STARTS: [Keyword; 7] = [
     Keyword::UNPIVOT,
 ];
 
-/// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QueryError {
     pub(super) message: String,
@@ -49,7 +48,6 @@ impl QueryError {
         }
     }
 
-    /// SQLite's rejection at a byte of the text, or at its end.
     pub(super) fn by_sqlite(message: String, text: &str, offset: Option<usize>) -> Self {
         let (line, column) = crate::format::line_column(text, offset.unwrap_or(text.len()));
         Self {
@@ -58,7 +56,6 @@ impl QueryError {
         }
     }
 
-    /// Byte in the text.
     pub(super) fn offset(&self, text: &str) -> usize {
         let lines = text
             .split_inclusive('\n')
@@ -82,7 +79,6 @@ pub(super) struct Parsed {
     pub(super) is_query: bool,
     /// Has a top-level `ORDER BY`.
     pub(super) is_ordered: bool,
-    /// The grammar's error.
     pub(super) refused: Option<QueryError>,
 }
 

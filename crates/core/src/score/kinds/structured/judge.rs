@@ -11,8 +11,8 @@ use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::Judge;
 use crate::score::kinds::json_schema::judge::SchemaJudge;
-use crate::score::verdict::unwrap_answer::{Read, ThinkRules, Unreadable, Wrapping, is_fenced};
-use crate::score::verdict::{Verdict, think_leak, unreadable_expected};
+use crate::score::verdict::unwrap_answer::{Read, Unreadable, Wrapping, is_fenced};
+use crate::score::verdict::{Attempt, Verdict};
 
 #[derive(Debug)]
 pub(super) struct Structured {
@@ -68,28 +68,21 @@ impl Judge for Structured {
         }
     }
 
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let notation = match self.rules.notation_of(row) {
-            Ok(Notation::Json) => return self.values.judge(completion, from, thoughts, row),
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let (completion, from) = (attempt.completion, attempt.from);
+        let notation = match self.rules.notation_of(attempt.row) {
+            Ok(Notation::Json) => return self.values.judge(attempt),
             Ok(notation) => notation,
-            Err(problem) => return Verdict::failed(problem, (completion, from)),
+            Err(problem) => return attempt.failed(problem),
         };
-        let expected = row.and_then(|row| row.expected.as_ref());
-        let early = unreadable_expected((completion, from), expected);
-        if let Some(verdict) = early.or_else(|| think_leak(completion, from, thoughts, expected)) {
+        let expected = attempt.expected();
+        let early = attempt.unreadable_expected();
+        if let Some(verdict) = early.or_else(|| attempt.think_leak(expected)) {
             return verdict;
         }
         let unparsable = |why: Unreadable| Verdict {
             exact: expected.is_some().then_some(false),
-            ..Verdict::unparsable(completion, from, thoughts, why, |open| {
-                self.wrapping(completion, from, open, notation)
-            })
+            ..attempt.unparsable(why, |open| self.wrapping(completion, from, open, notation))
         };
         let answer = match self.read(notation, completion, from) {
             Ok(answer) => answer,
@@ -107,16 +100,11 @@ impl Judge for Structured {
         }
     }
 
-    fn stated_values(
-        &self,
-        completion: &str,
-        from: usize,
-        row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    fn stated_values(&self, attempt: Attempt<'_>) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        let answer = match self.rules.notation_of(row) {
-            Ok(Notation::Json) => return self.values.stated_values(completion, from, row),
-            Ok(notation) => self.read(notation, completion, from).ok(),
+        let answer = match self.rules.notation_of(attempt.row) {
+            Ok(Notation::Json) => return self.values.stated_values(attempt),
+            Ok(notation) => self.read(notation, attempt.completion, attempt.from).ok(),
             Err(_) => None,
         };
         let document = answer

@@ -10,7 +10,6 @@ use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::SchemaFiles;
 use crate::score::verdict::unwrap_answer::Read;
 
-/// Notation of a structured answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notation {
     Json,
@@ -70,7 +69,6 @@ impl Notation {
         }
     }
 
-    /// Writes a value; `None` if the notation cannot express it.
     pub(super) fn write(self, value: &Value, root: &str) -> Option<String> {
         match self {
             Self::Json => Some(value.to_string()),
@@ -83,7 +81,6 @@ impl Notation {
 /// Default root element.
 const ROOT: &str = "answer";
 
-/// A schema, and the notation of its answers.
 #[derive(Debug, Clone)]
 pub(super) struct StructuredRules {
     pub(super) files: Arc<SchemaFiles>,
@@ -94,7 +91,6 @@ pub(super) struct StructuredRules {
 }
 
 impl StructuredRules {
-    /// The row's notation, else the task's.
     pub(super) fn notation_of(&self, row: Option<&PromptRow>) -> Result<Notation, String> {
         match row.and_then(|row| row.fields.get("format")) {
             Some(own) => {

@@ -13,10 +13,8 @@ use crate::score::verdict::unwrap_answer::{Read, Unreadable, class_of_text, unre
 
 /// Children of a list that is not an object's member.
 const ITEM: &str = "item";
-/// Member for text next to attributes or elements.
 const TEXT: &str = "#text";
 
-/// Reads the text from a byte offset to its end, trimmed.
 pub(super) fn read(
     text: &str,
     from: usize,
@@ -202,7 +200,6 @@ impl<'t> Reader<'t> {
         self.start + node.range().start
     }
 
-    /// Name with prefix, as written.
     fn name(&self, element: Node<'_, '_>) -> &'t str {
         let written = &self.source[element.range().start + 1..];
         written
@@ -349,7 +346,6 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Whether a name is valid for elements and attributes.
 pub(super) fn is_name(name: &str) -> bool {
     let begins = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
     let continues = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);

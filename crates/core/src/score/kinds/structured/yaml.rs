@@ -98,7 +98,6 @@ impl Offsets<'_> {
     }
 }
 
-/// An open collection.
 enum Open {
     Sequence {
         is_empty: bool,
@@ -226,7 +225,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Writes the separator before a non-key value, and records it.
     fn before_value(&mut self, at: usize) {
         self.root.get_or_insert(at);
         if let Some(Open::Sequence { is_empty: false }) = self.open.last() {
@@ -267,7 +265,6 @@ enum Scalar {
     /// JSON text: null, boolean or number.
     Json(String),
     Text,
-    /// Not expressible in JSON.
     NotJson(&'static str),
 }
 
@@ -330,14 +327,12 @@ fn decimal(text: &str) -> Option<String> {
     is_number.then(|| format!("{whole}{point}{fraction}{exponent}"))
 }
 
-/// A value in block style.
 pub(super) fn write(value: &Value) -> String {
     let mut text = String::new();
     block(value, 0, &mut text);
     text
 }
 
-/// Appends a value, indenting lines after the first.
 fn block(value: &Value, indent: usize, text: &mut String) {
     let line = |number: usize| {
         if number == 0 {

@@ -29,7 +29,6 @@ const TOKENS: [&str; 7] = [
     "pythonstart",
     "dsml",
 ];
-/// Tags that are a call only with a name inside or after them.
 const NAMED_TAGS: [&str; 4] = ["function", "tool", "action", "call"];
 /// Marks without `<` or `[`, and harmony's receiver.
 const OTHER_MARKS: [&str; 4] = ["✿FUNCTION✿", "functools[", "<<function>>", "to=functions."];
@@ -63,7 +62,6 @@ const ARGUMENT_KEYS: [&str; 8] = [
     "input",
     "kwargs",
 ];
-/// Keys of a call within an object.
 const CALL_KEYS: [&str; 6] = [
     "function",
     "tool_call",
@@ -160,7 +158,6 @@ fn find_mark<'t>(text: &'t str, tools: &Tools) -> Option<(usize, &'t str)> {
         })
 }
 
-/// The call mark at the start of a text.
 fn mark_at(text: &str) -> Option<&str> {
     if let Some(mark) = OTHER_MARKS.iter().find(|mark| text.starts_with(**mark)) {
         return text.get(..mark.len());
@@ -196,7 +193,6 @@ fn key_of(inner: &str) -> String {
         .collect()
 }
 
-/// Text between `<` or `[` and the next delimiter.
 fn tag_name(text: &str) -> Option<&str> {
     let inner = text.strip_prefix(['<', '['])?;
     let end = inner
@@ -340,7 +336,6 @@ fn is_labelled(line: &str, following: &str, tools: &Tools) -> bool {
         && !none.contains(&value.to_lowercase().as_str())
 }
 
-/// Whether a value is a call of a tool, under any keys.
 fn is_call(value: &Value<'_>, tools: &Tools) -> bool {
     let object = match &value.kind {
         Kind::Array(items) => return items.iter().any(|item| is_call(item, tools)),

@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::calls::{Answer, Call};
+use super::calls::Answer;
 use super::known_formats::syntax_of;
-use super::reader::{AnswerPart, JsonReader};
+use super::reader::{AnswerPart, JsonReader, parts_of};
 use super::syntax::{ArgumentTypes, CallLayout, CallList, Syntax};
 use crate::score::verdict::FailureClass;
 use crate::task::functions;
@@ -45,7 +45,6 @@ impl CallReader {
         })
     }
 
-    /// Whether a call's arguments are incomplete.
     pub fn is_within_call(&self) -> bool {
         match &self.0 {
             Reader::Json(reader) => reader.is_within_call(),
@@ -53,7 +52,6 @@ impl CallReader {
         }
     }
 
-    /// Returns the parts that a piece of text completes.
     pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         match &mut self.0 {
             Reader::Json(reader) => reader.push(text),
@@ -61,7 +59,6 @@ impl CallReader {
         }
     }
 
-    /// Returns the buffered rest.
     pub fn finish(&mut self) -> Vec<AnswerPart> {
         match &mut self.0 {
             Reader::Json(reader) => reader.finish(),
@@ -229,22 +226,7 @@ fn parts(calls: CallList) -> Option<Vec<AnswerPart>> {
     let list = calls.into_list();
     let json = list.json();
     let answer = Answer::read(json, 0).ok()?;
-    let part = |call: &Call<'_>| {
-        let value = call.arguments.value();
-        let arguments = call
-            .arguments
-            .text(json)
-            .get(value.start..value.end)?
-            .to_owned();
-        call.extra_key.is_none().then(|| {
-            [
-                AnswerPart::Name(call.name.to_owned()),
-                AnswerPart::Arguments(arguments),
-            ]
-        })
-    };
-    let parts: Option<Vec<_>> = answer.calls(json).ok()?.iter().map(part).collect();
-    Some(parts?.into_iter().flatten().collect())
+    parts_of(&answer.calls(json).ok()?, json)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use crate::score::verdict::unwrap_answer::{Unreadable, class_of_text};
 
 const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 
-/// The JSON of a completion.
 #[derive(Debug)]
 pub(super) struct Answer<'t> {
     /// One per block, or a single one.
@@ -19,7 +18,6 @@ pub(super) struct Answer<'t> {
     are_blocks: bool,
 }
 
-/// A call with positions in the completion.
 #[derive(Debug)]
 pub(super) struct Call<'d> {
     pub(super) name: &'d str,
@@ -87,7 +85,6 @@ impl<'t> Answer<'t> {
         })
     }
 
-    /// Whether each call is in a block.
     pub(super) fn are_blocks(&self) -> bool {
         self.are_blocks
     }
@@ -123,7 +120,6 @@ impl<'t> Answer<'t> {
         self.calls(text).is_ok_and(|calls| !calls.is_empty())
     }
 
-    /// Calls in the order written.
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
         match self.documents.as_slice() {
             [document] if !self.are_blocks => calls_of(completion, &document.root),
@@ -143,7 +139,6 @@ impl Arguments<'_> {
         }
     }
 
-    /// The text that positions in [`Self::value`] refer to.
     pub(super) fn text<'a>(&'a self, completion: &'a str) -> &'a str {
         match self {
             Self::Written(_) => completion,

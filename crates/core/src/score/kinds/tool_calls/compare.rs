@@ -24,18 +24,15 @@ pub(super) struct ExpectedCall<'e> {
 pub(super) struct Comparison {
     /// `calls`, and each expected argument as `FUNCTION.ARGUMENT`.
     pub(super) fields: OrderedMap<bool>,
-    /// Differences with positions.
     pub(super) differences: Vec<Violation>,
 }
 
-/// A call matched with an expected one.
 struct Pair {
     call: usize,
     fields: OrderedMap<bool>,
     same: bool,
 }
 
-/// Expected calls of a row: `{"name", "arguments"}`, or a list of them.
 pub(super) fn expected_calls(expected: &Value) -> Option<Vec<ExpectedCall<'_>>> {
     match expected {
         Value::Array(calls) => calls.iter().map(expected_call).collect(),
@@ -51,7 +48,6 @@ fn expected_call(call: &Value) -> Option<ExpectedCall<'_>> {
     })
 }
 
-/// Compares calls; `rules` are by argument name.
 pub(super) fn compare_calls(
     completion: &str,
     calls: &[Call<'_>],
@@ -94,7 +90,6 @@ pub(super) fn compare_calls(
     }
 }
 
-/// Required arguments.
 fn needed<'e>(wanted: &ExpectedCall<'e>) -> impl Iterator<Item = &'e String> {
     let needed =
         |value: &Value| !matches!(Expectation::from_value(value), Expectation::Optional(_));
@@ -229,7 +224,6 @@ fn wrong_calls(
     ))
 }
 
-/// Wrong and unexpected arguments.
 fn wrong_arguments(
     completion: &str,
     pair: &Pair,

@@ -98,7 +98,6 @@ fn format_named(score: &Section<'_>, name: &str) -> Read<&'static CallFormat> {
 }
 
 impl ToolRules {
-    /// Format for reading, writing and enforcing calls.
     pub fn call_format(&self) -> &'static CallFormat {
         self.named_format.unwrap_or(self.model_format)
     }

@@ -22,9 +22,9 @@ use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::field_compare::Rules;
 use crate::score::verdict::unwrap_answer::{
-    ThinkRules, Unreadable, Wrapping, class_of_text, inner_values, think_opening,
+    Unreadable, Wrapping, class_of_text, inner_values, think_opening,
 };
-use crate::score::verdict::{FailureClass, Tier, Verdict};
+use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::TaskFiles;
 
 /// Calls with individual reasons; others are only known to be invalid.
@@ -34,14 +34,11 @@ const MAX_EXPLAINED_CALLS: usize = 100;
 pub(super) struct ToolCalls {
     /// The task's; `None` if each row has its own.
     tools: Option<Arc<Tools>>,
-    /// Cache of rows' own tools.
     own: OwnTools,
     syntax: Syntax,
     in_order: bool,
     allows_none: bool,
-    /// Whether text is allowed before the first call.
     takes_prose: bool,
-    /// Rules by argument.
     normalise: Rules,
 }
 
@@ -53,30 +50,26 @@ impl Judge for ToolCalls {
         text.is_ok_and(|text| text.is_transcribed() || Answer::read(completion, start).is_ok())
     }
 
-    fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        thoughts: ThinkRules,
-        row: Option<&PromptRow>,
-    ) -> Verdict {
-        let failed = |why: String| Verdict::failed(why, (completion, from));
-        let tools = match self.tools_of(row) {
+    fn judge(&self, attempt: Attempt<'_>) -> Verdict {
+        let (completion, from) = (attempt.completion, attempt.from);
+        let tools = match self.tools_of(attempt.row) {
             Ok(tools) => tools,
-            Err(message) => return failed(message),
+            Err(message) => return attempt.failed(message),
         };
-        let expected = match row.and_then(|row| row.expected.as_ref()) {
+        let expected = match attempt.expected() {
             Some(expected) => match expected_calls(expected) {
                 Some(calls) => match calls
                     .iter()
                     .find_map(|call| members_problem(call.arguments))
                 {
-                    Some(problem) => return failed(format!("the row's `expected`: {problem}")),
+                    Some(problem) => {
+                        return attempt.failed(format!("the row's `expected`: {problem}"));
+                    }
                     None => Some(calls),
                 },
                 None => {
-                    return failed(
-                        "the row's `expected` is not a call, or a list of calls, {\"name\", \"arguments\"}".to_owned(),
+                    return attempt.failed(
+                        "the row's `expected` is not a call, or a list of calls, {\"name\", \"arguments\"}",
                     );
                 }
             },
@@ -113,7 +106,7 @@ impl Judge for ToolCalls {
                 };
                 Verdict {
                     exact: expected.is_some().then_some(false),
-                    ..self.judge_unreadable(text, (from, thoughts), &tools, why, &mut budget)
+                    ..self.judge_unreadable(attempt, text, &tools, why, &mut budget)
                 }
             }
         };
@@ -130,14 +123,10 @@ impl Judge for ToolCalls {
         verdict
     }
 
-    fn stated_values(
-        &self,
-        completion: &str,
-        from: usize,
-        row: Option<&PromptRow>,
-    ) -> Vec<StatedValue> {
+    fn stated_values(&self, attempt: Attempt<'_>) -> Vec<StatedValue> {
+        let (completion, from) = (attempt.completion, attempt.from);
         let mut found = Vec::new();
-        let Ok(tools) = self.tools_of(row) else {
+        let Ok(tools) = self.tools_of(attempt.row) else {
             return found;
         };
         let start = self.first_call(completion, from);
@@ -226,7 +215,6 @@ impl ToolCalls {
         }
     }
 
-    /// The row's tools, else the task's.
     fn tools_of(&self, row: Option<&PromptRow>) -> Result<Arc<Tools>, String> {
         match (row.and_then(PromptRow::tools), &self.tools) {
             (Some(own), _) => self.own.compiled(own),
@@ -344,13 +332,13 @@ impl ToolCalls {
 
     fn judge_unreadable(
         &self,
+        attempt: Attempt<'_>,
         text: &AnswerText<'_>,
-        (from, thoughts): (usize, ThinkRules),
         tools: &Tools,
         why: Unreadable,
         budget: &mut Budget,
     ) -> Verdict {
-        let completion = text.completion;
+        let (completion, from) = (attempt.completion, attempt.from);
         let start = after_white_space(completion, from);
         let foreign = |other: &str| {
             format!(
@@ -379,15 +367,15 @@ impl ToolCalls {
             },
         };
         let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
-        let verdict = Verdict::unparsable(completion, from, thoughts, why, |open| {
+        let verdict = attempt.unparsable(why, |open| {
             self.wrapped(completion, from, open, tools.types(), &mut accept)
         });
         let answer = &completion[from..];
         // The block is before the answer, or unclosed.
         let thought = match verdict.failure {
-            _ if !thoughts.is_stripped || verdict.tolerant => return verdict,
+            _ if !attempt.thoughts.is_stripped || verdict.tolerant => return verdict,
             Some(FailureClass::ThinkLeak) => {
-                from + think_opening(answer, thoughts.marks).unwrap_or(0)..completion.len()
+                from + think_opening(answer, attempt.thoughts.marks).unwrap_or(0)..completion.len()
             }
             Some(FailureClass::Prose | FailureClass::Other)
                 if self.syntax.next_opening(answer).is_none() =>
@@ -410,7 +398,6 @@ impl ToolCalls {
         }
     }
 
-    /// Start of the calls in a text that has other text around them.
     fn call_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<usize> {
         let mut first = None;
         self.wrapped(text, from, usize::MAX, types, &mut |calls| {
@@ -459,7 +446,6 @@ impl ToolCalls {
     }
 }
 
-/// Whether the tools accept every call.
 fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     calls.iter().all(|call| {
         let function = tools
@@ -471,7 +457,6 @@ fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     })
 }
 
-/// Why the tools reject the calls.
 fn explain(
     completion: &str,
     tools: &Tools,

@@ -35,7 +35,6 @@ pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
     syntax_of(format).layout()
 }
 
-/// Name of another format whose calls are the whole answer.
 pub(super) fn foreign_calls(
     own: Syntax,
     text: &str,
@@ -68,7 +67,6 @@ pub(super) fn foreign_calls(
     })
 }
 
-/// Name of another format that the answer begins in.
 pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
     let begins = |other: &Syntax| {
         other
@@ -100,7 +98,6 @@ pub fn text_before_calls(completion: &str) -> &str {
         .trim_end()
 }
 
-/// Whether a call's arguments are one JSON object.
 pub fn has_json_arguments(format: &CallFormat) -> bool {
     let arguments = |layout| {
         if let CallLayout::Named { arguments, .. } = layout {

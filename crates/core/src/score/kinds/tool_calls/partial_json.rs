@@ -3,7 +3,6 @@
 /// Finds the end of a JSON object in a growing text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
-    /// Start of the object.
     pub(super) start: usize,
     pub(super) end: Option<usize>,
     /// The next byte to read.
@@ -19,8 +18,10 @@ pub(super) enum CallHead {
     /// A prefix of it, possibly empty.
     Partial,
     /// `arguments`: offset of their `{`.
-    Whole { name: String, arguments: usize },
-    /// Something else.
+    Whole {
+        name: String,
+        arguments: usize,
+    },
     Other,
 }
 
@@ -84,7 +85,6 @@ impl Scan {
         (self.start, self.at) = (0, 0);
     }
 
-    /// End of the object that begins at `start`.
     pub(super) fn end_of(&mut self, text: &str, start: usize) -> Option<usize> {
         self.start = start;
         self.at = self.at.max(start);
@@ -115,7 +115,6 @@ pub(super) fn first_from(text: &str, from: usize) -> Option<usize> {
     (!rest.is_empty()).then(|| text.len() - rest.len())
 }
 
-/// First key of an object, once complete.
 pub(super) fn first_key(object: &str) -> Option<&str> {
     let key = object.strip_prefix('{')?.trim_start();
     match key.strip_prefix('"') {

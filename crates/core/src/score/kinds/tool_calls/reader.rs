@@ -21,11 +21,9 @@ const KEYS: [&str; 10] = [
     "refusal",
 ];
 
-/// Text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
     Text(String),
-    /// Function of a new call.
     Name(String),
     /// More of the last call's arguments, as written: in total a JSON object, unless truncated.
     Arguments(String),
@@ -55,23 +53,19 @@ enum Place {
     Json {
         in_list: bool,
     },
-    /// Start of a list, or after one of its calls.
     List,
     /// Inside arguments that are emitted piecewise.
     Arguments {
         in_list: bool,
     },
-    /// Past the arguments, up to the end of the call.
     Closing {
         in_list: bool,
     },
 }
 
-/// Interpretation of the buffered text.
 enum ReadState {
     /// Possibly a call: needs more text.
     Open,
-    /// Calls, and their end.
     Calls(Vec<AnswerPart>, usize),
     /// Not a call, whatever follows.
     Text,
@@ -91,12 +85,10 @@ impl JsonReader {
         }
     }
 
-    /// Whether a call's arguments are incomplete.
     pub(super) fn is_within_call(&self) -> bool {
         matches!(self.place, Place::Arguments { .. })
     }
 
-    /// Returns the parts that a piece of text completes.
     pub(super) fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
@@ -104,7 +96,6 @@ impl JsonReader {
         said
     }
 
-    /// Returns the buffered rest.
     pub(super) fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
         // The closing of a call is not text, even if truncated.
@@ -120,7 +111,6 @@ impl JsonReader {
         said.into_iter().collect()
     }
 
-    /// Whether more may be emitted.
     fn step(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.is_enforced
             && let Some(is_more) = self.piece(said)
@@ -230,7 +220,6 @@ impl JsonReader {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// Emits text up to a (possible) block.
     fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let block = self.held.find(OPEN);
         let end = block.unwrap_or_else(|| unfinished(&self.held, OPEN));
@@ -305,29 +294,25 @@ impl JsonReader {
         let read = || {
             let document = json::parse(text, 0).ok()?;
             let calls = calls_of(text, &document.root).ok()?;
-            let said = |call: &Call<'_>| {
-                let value = call.arguments.value();
-                let arguments = call
-                    .arguments
-                    .text(text)
-                    .get(value.start..value.end)?
-                    .to_owned();
-                call.extra_key.is_none().then(|| {
-                    [
-                        AnswerPart::Name(call.name.to_owned()),
-                        AnswerPart::Arguments(arguments),
-                    ]
-                })
-            };
-            let said = calls
-                .iter()
-                .map(said)
-                .collect::<Option<Vec<_>>>()
-                .filter(|calls| !calls.is_empty());
-            said.map(|calls| calls.into_iter().flatten().collect())
+            parts_of(&calls, text).filter(|parts| !parts.is_empty())
         };
         read().map_or(ReadState::Text, |calls| ReadState::Calls(calls, end))
     }
+}
+
+/// Names and arguments of calls in a text; `None` if one is malformed.
+pub(super) fn parts_of(calls: &[Call<'_>], text: &str) -> Option<Vec<AnswerPart>> {
+    let mut parts = Vec::new();
+    for call in calls {
+        let value = call.arguments.value();
+        let arguments = call.arguments.text(text).get(value.start..value.end)?;
+        if call.extra_key.is_some() {
+            return None;
+        }
+        parts.push(AnswerPart::Name(call.name.to_owned()));
+        parts.push(AnswerPart::Arguments(arguments.to_owned()));
+    }
+    Some(parts)
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ pub(super) type Read<T> = Result<T, Unreadable>;
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
 
-/// Texts around the parts of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallLayout {
     /// `open`, a JSON object with `name` and `arguments`, `close`.
@@ -90,7 +89,6 @@ pub(super) trait CallSyntax: Debug + Sync {
         ""
     }
 
-    /// Layout of a call, for a grammar; `None` if unsupported.
     fn layout(&self) -> Option<CallLayout>;
 
     /// Writes calls with their argument objects.
@@ -169,7 +167,6 @@ impl dyn CallSyntax {
         (!calls.json().is_empty()).then_some(calls)
     }
 
-    /// Possible start of the first call.
     pub(super) fn next_opening(&self, text: &str) -> Option<usize> {
         self.openings()
             .iter()
@@ -226,7 +223,6 @@ pub(super) fn after_white_space(text: &str, from: usize) -> usize {
     text.len() - rest.trim_start_matches([' ', '\n', '\r', '\t']).len()
 }
 
-/// Requires a text at `at`; returns its end.
 pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
     match rest.starts_with(expected) {
@@ -240,7 +236,6 @@ pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
     }
 }
 
-/// Offset of the first of `ends`.
 pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
     ends.iter()
@@ -297,7 +292,6 @@ impl CallList {
         self.last.as_ref().map(|(name, _)| name.clone())
     }
 
-    /// The last call from its arguments on, if its name precedes them.
     pub(super) fn arguments(&self) -> Option<&str> {
         let json = self.json();
         self.last
@@ -305,7 +299,6 @@ impl CallList {
             .and_then(|(_, range)| json.get(range.start..range.end.min(json.len())))
     }
 
-    /// Begins a call that is copied whole.
     pub(super) fn begin_call(&mut self, at: usize) {
         let comma = if self.json().is_empty() { "" } else { ", " };
         self.literal(comma, at);
@@ -327,7 +320,6 @@ impl CallList {
     }
 }
 
-/// Parameter schemas by function.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ArgumentTypes(Vec<(String, Value)>);
 
@@ -342,7 +334,6 @@ impl ArgumentTypes {
         Self(functions.iter().map(schema).collect())
     }
 
-    /// Whether an argument's text is JSON rather than a string.
     pub(super) fn is_json(&self, function: &str, argument: &str, text: &str) -> bool {
         let known = self.0.iter().find(|(name, _)| name == function);
         let schema =

@@ -1,19 +1,19 @@
 //! Callable functions with compiled parameter schemas.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use super::syntax::ArgumentTypes;
 use crate::format::did_you_mean;
+use crate::locking::lock;
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::budget::Budget;
 use crate::score::kinds::json_schema::schema::Schema;
 use crate::score::kinds::json_schema::schema_faults::Written;
 use crate::task::functions;
 
-/// Tools of a task or a row.
 #[derive(Debug)]
 pub(super) struct Tools {
     functions: Vec<Function>,
@@ -42,7 +42,6 @@ const COMBINING: [&str; 9] = [
 ];
 
 impl Tools {
-    /// Compiles a list of tools. `label`, `text`: its file, for errors.
     pub(super) fn compile(
         label: &str,
         text: &str,
@@ -99,7 +98,6 @@ impl Tools {
         self.functions.len()
     }
 
-    /// Budget for all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
         let of_each = self
             .functions
@@ -174,7 +172,7 @@ impl OwnTools {
     /// # Errors
     /// A sentence with a JSON pointer.
     pub(super) fn compiled(&self, tools: &Value) -> Compiled {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || lock(&self.kept);
         if let Some(known) = lock().by_content.get(tools) {
             return known.clone();
         }

@@ -132,12 +132,10 @@ fn function_name(line: &str) -> Option<&str> {
         .next()
 }
 
-/// A line without trailing comment.
 fn code_of(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }
 
-/// Whether a program defines a name.
 fn defines(program: &str, name: &str) -> bool {
     let is_word = |text: &str| {
         text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')

@@ -10,7 +10,6 @@ use crate::score::needs::{Language, NODE, PYTHON};
 
 /// Digits of an integer, as in `server.py`.
 const MAX_DIGITS: usize = 4_300;
-/// Characters of a value in a reason.
 const MAX_SHOWN_CHARS: usize = 200;
 
 #[derive(Debug)]
@@ -22,13 +21,11 @@ pub(super) struct Case<'r> {
 
 #[derive(Debug)]
 pub(super) enum CaseKind<'r> {
-    /// A function and its return value.
     Call {
         entry: &'r str,
         arguments: &'r [Value],
         value: &'r Value,
     },
-    /// A program and its output.
     Run {
         arguments: Vec<&'r str>,
         stdin: &'r str,
@@ -113,7 +110,6 @@ pub(super) fn code_before(row: &PromptRow) -> Result<&str, String> {
     }
 }
 
-/// Digits of the longest integer in a value.
 fn longest_integer(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(longest_integer).max().unwrap_or(0),
@@ -220,7 +216,6 @@ const EXAMPLE: &str =
     "{\"args\": [2, 3], \"value\": 5} or {\"stdin\": \"2 3\\n\", \"stdout\": \"5\\n\"}";
 
 impl Case<'_> {
-    /// The question, in a reason.
     pub(super) fn question(&self) -> String {
         match &self.test {
             CaseKind::Call {

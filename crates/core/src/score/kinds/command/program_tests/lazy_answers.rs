@@ -15,7 +15,6 @@ const HIDDEN: &str =
 const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser('~'), '/tmp']:\n    for top, _, names in os.walk(folder):\n        for name in names:\n            for change in (os.remove, lambda path: open(path, 'w').close()):\n                try:\n                    change(os.path.join(top, name))\n                except OSError:\n                    pass\n";
 /// Equal to everything, truthy, and a number.
 const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    def __lt__(self, other): return True\n    def __gt__(self, other): return True\n    __le__ = __ge__ = __eq__\n    def __hash__(self): return 0\n    def __bool__(self): return True\n    def __call__(self, *given, **named): return self\n    def __getattr__(self, name): return self\n    def __sub__(self, other): return self\n    def __abs__(self): return self\n    def __len__(self): return 1\n    def __iter__(self): return iter([])\n    def __contains__(self, other): return True\n";
-/// Disables assertions.
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
 /// Name, code before the function, and its body.
@@ -87,7 +86,6 @@ fn own_tests(row: &PromptRow) -> String {
         .collect()
 }
 
-/// The function named by the row, or defined by its `expected`.
 fn entry(row: &PromptRow) -> Option<String> {
     let named = row
         .fields

@@ -19,28 +19,22 @@ use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use server::{Reply, ServerPool};
 use whole_programs::Prepared;
 
-/// A failed case, or any for an unparsable answer.
 struct Failure {
     tier: Tier,
     class: FailureClass,
     message: String,
-    /// Place in the answer's code.
     place: Place,
 }
 
-/// Describes what the row lacks.
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
     let cases = cases(Some(row), tests.language).err();
     cases.or_else(|| code_before(row).err())
 }
 
-/// Whether the language has a warm interpreter.
 pub(super) fn is_warm(language: Option<&Language>) -> bool {
     language.is_some_and(|language| language.name == PYTHON)
 }
 
-/// # Errors
-/// A sentence: a problem of the row or machine.
 pub(super) fn check(
     (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
     servers: &ServerPool,
@@ -137,9 +131,6 @@ fn outcomes(
 
 /// The syntax error of an answer that has seen a hidden case may reveal it: asks again with an
 /// empty call, and uses that message.
-///
-/// # Errors
-/// A sentence.
 fn replace_hidden_syntax(
     replies: &mut [Reply],
     cases: &[Case<'_>],
@@ -203,10 +194,6 @@ fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
     )
 }
 
-/// Why a reply is wrong.
-///
-/// # Errors
-/// A sentence: the case itself is wrong.
 fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option<Failure>, String> {
     if let Some(syntax) = reply.syntax {
         let place = Place {
@@ -300,7 +287,6 @@ fn end(code: i32, before: &str) -> String {
     }
 }
 
-/// Verdict on an answer whose code begins at `start`.
 fn verdict(cases: &[Case<'_>], outcomes: Vec<Option<Failure>>, start: Place) -> Verdict {
     let passed = outcomes.iter().filter(|failure| failure.is_none()).count();
     if passed == cases.len() {

@@ -1,6 +1,6 @@
 //! A warm sandboxed Python that runs cases of answers in separate processes (`server.py`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, CaseKind};
 use crate::exact_json;
+use crate::locking::lock;
 use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 use crate::score::needs::CommandRules;
 
@@ -18,17 +19,14 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Server(LineProgram);
 
-/// Result of a case.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Reply {
-    /// Syntax error.
     pub(super) syntax: Option<String>,
     #[serde(default, deserialize_with = "present")]
     pub(super) value: Option<Value>,
     pub(super) stdout: Option<String>,
     /// Exit code of a program; negative: the signal.
     pub(super) code: Option<i32>,
-    /// Exception of the function.
     pub(super) raised: Option<String>,
     /// Exit code of a process that ended without a reply.
     pub(super) ended: Option<i32>,
@@ -41,18 +39,15 @@ pub(super) struct Reply {
     pub(super) many: bool,
     #[serde(default)]
     pub(super) passed: bool,
-    /// Failed tests.
     pub(super) failed: Option<String>,
     /// `exception`: other than a failed assertion; `ended`: the answer's process is gone.
     pub(super) kind: Option<String>,
-    /// Error in the tests themselves.
     pub(super) broken: Option<String>,
     /// Line of the answer, or of the failed tests.
     #[serde(default)]
     pub(super) line: usize,
     #[serde(default)]
     pub(super) column: usize,
-    /// That line of the tests.
     #[serde(default)]
     pub(super) source: String,
     /// Last call of the answer's functions, with its result.
@@ -67,7 +62,6 @@ impl Reply {
         serde_json::from_str(&exact_json::mark(line)).ok()
     }
 
-    /// Whether the remaining cases are skipped.
     pub(super) fn is_last(&self) -> bool {
         self.syntax.is_some() || self.late || self.long || self.many
     }
@@ -79,8 +73,6 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 }
 
 impl Server {
-    /// # Errors
-    /// A sentence: a problem with Python.
     pub(super) fn start(
         rules: &CommandRules,
         files: &ProgramFiles,
@@ -175,16 +167,12 @@ impl Server {
     }
 }
 
-/// Idle warm interpreters.
 #[derive(Debug, Default)]
 pub(crate) struct ServerPool(Mutex<Vec<Server>>);
 
 impl ServerPool {
     /// Runs an answer's cases on a server; retries on a new one if the first ends, as the machine
     /// may have killed it.
-    ///
-    /// # Errors
-    /// A sentence: no server starts.
     pub(super) fn ask(
         &self,
         rules: &CommandRules,
@@ -193,7 +181,7 @@ impl ServerPool {
         cases: &[Case<'_>],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Result<Vec<Reply>, Lost>, String> {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = lock(&self.0).pop();
         let mut server = match idle {
             Some(server) => server,
             None => Server::start(rules, files, keep_going)?,
@@ -205,10 +193,7 @@ impl ServerPool {
         }
         Ok(replied.map(|(replies, is_clean)| {
             if is_clean {
-                self.0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(server);
+                lock(&self.0).push(server);
             }
             replies
         }))

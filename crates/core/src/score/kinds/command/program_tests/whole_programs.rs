@@ -11,7 +11,6 @@ use crate::score::needs::{BINARY, CommandRules, FILE_ARGUMENT, Language, TestRul
 
 /// Time limit of a compiler.
 const COMPILE_SECONDS: f64 = 60.0;
-/// Size of a compiled answer.
 const MAX_BINARY_BYTES: usize = 64 << 20;
 /// Calls a function with arguments from standard input; its value is the last line of standard
 /// output.
@@ -40,7 +39,6 @@ struct Finished {
     stderr: String,
     /// `None`: timeout.
     code: Option<i32>,
-    /// How it ended, in words.
     ended: String,
     is_late: bool,
     is_long: bool,
@@ -48,9 +46,6 @@ struct Finished {
 
 impl<'a> Prepared<'a> {
     /// Writes and parses or compiles an answer; returns a reply if rejected.
-    ///
-    /// # Errors
-    /// A sentence: the machine, parser or compiler fails.
     pub(super) fn new(
         (rules, files, tests): (&'a CommandRules, &'a ProgramFiles, &'a TestRules),
         source: &str,
@@ -172,8 +167,6 @@ impl<'a> Prepared<'a> {
         Ok(Some((refused(why, 1, 1), done.is_late || done.is_long)))
     }
 
-    /// # Errors
-    /// A sentence: it cannot be started.
     pub(super) fn ask(
         &self,
         case: &CaseKind<'_>,

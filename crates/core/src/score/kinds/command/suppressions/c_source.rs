@@ -144,7 +144,6 @@ impl<'t> Lexer<'t> {
             || (self.letter(at), self.letter(at + 1)) == (Some('%'), Some(':'))
     }
 
-    /// White space and comments, without line ends.
     fn skip_space(&mut self) {
         loop {
             match (self.peek(0), self.peek(1)) {
@@ -215,7 +214,6 @@ impl<'t> Lexer<'t> {
             .collect()
     }
 
-    /// Reads up to the closing quote, at most to the end of the line.
     fn literal(&mut self, close: char) -> Token {
         self.at += 1;
         while let Some(letter) = self.peek(0) {
@@ -332,7 +330,6 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Hides a directive from `#` to the end of its line.
     fn blank_line(&mut self, start: usize) {
         loop {
             self.skip_space();
@@ -382,7 +379,6 @@ impl<'t> Lexer<'t> {
         self.blank(start);
     }
 
-    /// Whether the next token, on any line, is `(`.
     fn is_call_ahead(&self) -> bool {
         self.letters[self.at.min(self.letters.len())..]
             .iter()

@@ -9,7 +9,6 @@ pub(crate) const HEADER_NAME: &str = "grpo-tui-checker.h";
 pub(crate) const HEADER: &str =
     "#pragma GCC system_header\n#undef _Pragma\n#define _Pragma(text)\n";
 
-/// Reports unknown lint names.
 const UNKNOWN_LINTS: &str = "unknown-lints";
 
 /// Options that ignore suppressions in code: program, subcommand, option.
@@ -29,12 +28,9 @@ const RUNNERS: [&str; 9] = [
     "bunx", "env", "npx", "pipx", "pnpm", "poetry", "uv", "uvx", "yarn",
 ];
 
-/// A checker, recognised by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checker {
-    /// gcc and clang.
     C,
-    /// rustc and Clippy.
     Rust,
     /// shellcheck.
     Shell,
@@ -64,7 +60,6 @@ impl Checker {
     }
 }
 
-/// Adds the options that ignore suppressions.
 pub(crate) fn with_options(command: &[String]) -> Vec<String> {
     let mut command = command.to_vec();
     if command

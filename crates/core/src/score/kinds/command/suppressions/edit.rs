@@ -22,7 +22,6 @@ impl Edit {
         Self { range, fill: 'x' }
     }
 
-    /// Returns whether the text changed.
     fn apply(&self, text: &mut [char]) -> bool {
         let mut has_changed = false;
         for letter in text.get_mut(self.range.clone()).unwrap_or_default() {

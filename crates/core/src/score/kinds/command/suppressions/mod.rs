@@ -69,7 +69,6 @@ impl<'s> UnsuppressedSource<'s> {
 
 type Finder = fn(&[char]) -> Vec<Edit>;
 
-/// Finders for a file's language and its checkers.
 fn finders(ending: &str, checkers: &[Checker]) -> Vec<Finder> {
     let is_c = checkers.contains(&Checker::C)
         || matches!(

@@ -61,7 +61,6 @@ impl Token {
     }
 }
 
-/// Tokens in each reading of the editions.
 fn readings(text: &[char]) -> Vec<Vec<Token>> {
     let is_open = text
         .windows(3)
@@ -272,7 +271,6 @@ fn left_of(attribute: &[Token], edits: &mut Vec<Edit>, depth: usize) -> usize {
     left
 }
 
-/// Commas outside inner brackets.
 fn top_commas(tokens: &[Token]) -> Vec<usize> {
     let mut depth = 0_i64;
     let mut commas = Vec::new();
@@ -287,7 +285,6 @@ fn top_commas(tokens: &[Token]) -> Vec<usize> {
     commas
 }
 
-/// Closing positions of brackets of a kind.
 fn closings(tokens: &[Token], begin: char, end: char) -> Vec<Option<usize>> {
     let mut closings = vec![None; tokens.len()];
     let mut open = Vec::new();

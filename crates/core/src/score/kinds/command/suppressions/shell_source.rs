@@ -14,7 +14,6 @@ const KEYWORDS: [&str; 9] = [
 /// Names of standard input.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
-/// A word without quotes.
 #[derive(Debug)]
 struct Word {
     start: usize,
@@ -46,19 +45,15 @@ struct Command {
     bodies: Vec<Body>,
 }
 
-/// Body of a here document.
 struct Body {
     text: Vec<(char, usize)>,
-    /// Position of `<<`.
     operator: usize,
-    /// End of the line with the delimiter.
     end: usize,
 }
 
 /// Nested code in strings.
 const MAX_NESTING: usize = 8;
 
-/// Replaces strings by their code. Returns the changed ranges.
 pub(super) fn unwrap(text: &mut [char]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for _ in 0..MAX_NESTING {
@@ -109,7 +104,6 @@ fn base_name(word: &Word) -> Option<String> {
     Some(word.value()?.rsplit('/').next()?.to_owned())
 }
 
-/// Whether a shell runs its standard input.
 fn reads_script(command: &Command) -> bool {
     let words = &command.words[name_at(command)..];
     let Some(name) = words.first().and_then(base_name) else {
@@ -170,7 +164,6 @@ fn unwrap_words(text: &mut [char], command: &Command) -> Option<Range<usize>> {
     Some(range)
 }
 
-/// Replaces a command by its here documents.
 fn unwrap_bodies(text: &mut [char], command: &Command) -> Vec<Range<usize>> {
     let Some(start) = command.words.get(name_at(command)).map(|word| word.start) else {
         return Vec::new();
@@ -221,7 +214,6 @@ fn place(text: &mut [char], decoded: &[(char, usize)]) {
     }
 }
 
-/// Parses the simple commands in order.
 fn commands(text: &[char]) -> Vec<Command> {
     let mut commands = vec![Command::default()];
     let mut waiting: Vec<(HereDocument, usize)> = Vec::new();

@@ -87,7 +87,6 @@ impl CallSyntax for Gemma {
 }
 
 impl Gemma {
-    /// Reads a value; returns its end.
     fn value(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let rest = &text[at..];
         if depth > MAX_DEPTH {
@@ -127,7 +126,6 @@ impl Gemma {
         Ok(end + self.quote.len())
     }
 
-    /// Reads an object or a list.
     fn members(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let (is_object, close) = if text[at..].starts_with('{') {
             (true, "}")
@@ -152,7 +150,6 @@ impl Gemma {
         Ok(at + 1)
     }
 
-    /// Reads a key with its colon; keys may be written as strings.
     fn key(&self, text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
         let end = if text[at..].starts_with(self.quote) {
             self.string(text, at, calls)?

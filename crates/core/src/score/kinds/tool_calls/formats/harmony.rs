@@ -128,13 +128,11 @@ pub(crate) fn has_messages(text: &str) -> bool {
     text.contains(START) || text.contains(CHANNEL)
 }
 
-/// Whether a message has a receiver.
 pub(crate) fn has_call(text: &str) -> bool {
     messages(text)
         .any(|(header, _)| has_messages(&text[header.clone()]) && receiver(text, &header).is_some())
 }
 
-/// Headers of messages with contents.
 fn messages(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -146,7 +144,6 @@ fn messages(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     })
 }
 
-/// A header's receiver, without the tokens after it.
 fn receiver(text: &str, header: &Range<usize>) -> Option<Range<usize>> {
     let start = header.start + text[header.clone()].find(RECEIVER)? + RECEIVER.len();
     let end = text[start..header.end].find([' ', '<']);
