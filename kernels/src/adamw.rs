@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor};
 
+use super::cpu_slice::{in_place, read};
 use super::real::vectorised;
 
 /// Hyperparameters and bias corrections of one AdamW update.
@@ -48,24 +49,13 @@ pub fn adamw(
             working.as_ref(),
         );
     }
-    first.inplace_op2(
-        gradient,
-        &Decay {
-            keep: step.beta1,
-            power: 1,
-            scale: step.gradient_scale,
-        },
-    )?;
-    second.inplace_op2(
-        gradient,
-        &Decay {
-            keep: step.beta2,
-            power: 2,
-            scale: step.gradient_scale,
-        },
-    )?;
-    // The two halves share one storage; only the parameters are written.
-    parameters.inplace_op3(&first, &second, &AdamWUpdate(step))?;
+    let scale = step.gradient_scale as f32;
+    average(&first, gradient, step.beta1, |g| g * scale)?;
+    average(&second, gradient, step.beta2, |g| {
+        let g = g * scale;
+        g * g
+    })?;
+    update(parameters, [&first, &second], step)?;
     working.map_or(Ok(()), |working| cast_into(parameters, &working))
 }
 
@@ -168,94 +158,37 @@ impl AdamWStep {
     }
 }
 
-/// `moment = keep * moment + (1 - keep) * (scale * gradient)^power`.
-struct Decay {
-    keep: f64,
-    power: i32,
-    scale: f64,
-}
-
-impl candle_core::InplaceOp2 for Decay {
-    fn name(&self) -> &'static str {
-        "adamw moment"
-    }
-
-    fn cpu_fwd(
-        &self,
-        moment: &mut CpuStorage,
-        moment_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(moment), CpuStorage::F32(gradient)) = (moment, gradient) else {
-            bail!("adamw works on f32")
-        };
-        let (moment, gradient) = (
-            &mut moment[range(moment_layout)?],
-            &gradient[range(gradient_layout)?],
-        );
-        let (keep, add, scale) = (
-            self.keep as f32,
-            (1.0 - self.keep) as f32,
-            self.scale as f32,
-        );
+/// `moment = keep * moment + (1 - keep) * of(gradient)`.
+fn average(moment: &Tensor, gradient: &Tensor, keep: f64, of: impl Fn(f32) -> f32) -> Result<()> {
+    let (keep, add) = (keep as f32, (1.0 - keep) as f32);
+    let average = in_place("adamw moment", |moment: &mut [f32], gradient: &[f32]| {
         vectorised(|| {
             for (m, &g) in moment.iter_mut().zip(gradient) {
-                let g = g * scale;
-                *m = keep * *m + add * if self.power == 2 { g * g } else { g };
+                *m = keep * *m + add * of(g);
             }
         });
         Ok(())
-    }
+    });
+    moment.inplace_op2(gradient, &average)
 }
 
-struct AdamWUpdate(AdamWStep);
-
-impl InplaceOp3 for AdamWUpdate {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        parameters: &mut CpuStorage,
-        parameters_layout: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(parameters), CpuStorage::F32(first), CpuStorage::F32(second)) =
-            (parameters, first, second)
-        else {
-            bail!("adamw works on f32")
-        };
-        let (parameters, first, second) = (
-            &mut parameters[range(parameters_layout)?],
-            &first[range(first_layout)?],
-            &second[range(second_layout)?],
-        );
-        let step = self.0;
-        let Factors {
-            correct_first,
-            correct_second,
-            keep,
-        } = step.factors();
-        let epsilon = step.epsilon as f32;
+fn update(parameters: &Tensor, [first, second]: [&Tensor; 2], step: AdamWStep) -> Result<()> {
+    let Factors {
+        correct_first,
+        correct_second,
+        keep,
+    } = step.factors();
+    let (epsilon, second_read) = (step.epsilon as f32, read(second)?);
+    let second = second_read.numbers::<f32>()?;
+    let update = in_place("adamw", |parameters: &mut [f32], first: &[f32]| {
         vectorised(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {
                 *p = keep * *p - correct_first * m / ((v * correct_second).sqrt() + epsilon);
             }
         });
         Ok(())
-    }
-}
-
-fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(start..end),
-        None => bail!("adamw needs contiguous buffers"),
-    }
+    });
+    parameters.inplace_op2(first, &update)
 }
 
 #[cfg(feature = "cuda")]
@@ -263,9 +196,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{AdamWStep, Factors, MatrixCopies, MatrixCopy};
-    use crate::cuda::{
-        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
 
     static MODULE: Module = module!("adamw");
 
@@ -306,14 +237,9 @@ mod gpu {
             Argument::Float(keep),
             float(step.epsilon),
         ];
-        launch(
-            device(parameters)?,
-            &MODULE,
-            "adamw",
-            None,
-            Grid::elements(count),
-            &arguments,
-        )
+        MODULE
+            .kernel("adamw")
+            .launch(device(parameters)?, Grid::elements(count), &arguments)
     }
 
     pub(super) fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
@@ -321,14 +247,9 @@ mod gpu {
         check(source, DType::F32, count)?;
         check(target, DType::BF16, count)?;
         let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
-        launch(
-            device(source)?,
-            &MODULE,
-            "cast",
-            None,
-            Grid::elements(count),
-            &arguments,
-        )
+        MODULE
+            .kernel("cast")
+            .launch(device(source)?, Grid::elements(count), &arguments)
     }
 
     pub(super) fn matrix_copies(copies: Vec<MatrixCopy>) -> Result<Option<MatrixCopies>> {
@@ -373,16 +294,9 @@ mod gpu {
         };
         // Blocks per tensor such that a thread has about ten elements of the largest.
         let largest = places.iter().map(Tensor::elem_count).max().unwrap_or(0);
-        let grid = Grid {
-            blocks: (largest.div_ceil(256 * 10), places.len(), 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
+        let grid = Grid::blocks((largest.div_ceil(256 * 10), places.len(), 1), 256);
+        MODULE.typed("write_copies", place.dtype()).launch(
             device(flat)?,
-            &MODULE,
-            "write_copies",
-            Some(place.dtype()),
             grid,
             &[at(flat)?, at(table)?],
         )
@@ -409,19 +323,11 @@ mod gpu {
             empty(1, DType::F64, device)?,
         );
         let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
-        launch(
+        MODULE
+            .typed("squares", flat.dtype())
+            .launch(device, Grid::rows(parts, 256), &arguments)?;
+        MODULE.kernel("total").launch(
             device,
-            &MODULE,
-            "squares",
-            Some(flat.dtype()),
-            Grid::rows(parts, 256),
-            &arguments,
-        )?;
-        launch(
-            device,
-            &MODULE,
-            "total",
-            None,
             Grid::rows(1, 1024),
             &[at(&partial)?, at(&sum)?, int(parts)],
         )?;

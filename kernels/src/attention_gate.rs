@@ -152,16 +152,12 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Heads;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, at, device, empty, int, module};
 
     static MODULE: Module = module!("attention_gate");
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid {
-            blocks: (rows, width.div_ceil(256), 1),
-            threads: 256,
-            shared_bytes: 0,
-        }
+        Grid::blocks((rows, width.div_ceil(256), 1), 256)
     }
 
     pub(super) fn split(packed: &Tensor, heads: Heads, to: DType) -> Result<(Tensor, Tensor)> {
@@ -188,14 +184,9 @@ mod gpu {
         } else {
             "attention_gate_split_open"
         };
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, all),
-            &arguments,
-        )?;
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, all), &arguments)?;
         Ok((own, gates))
     }
 
@@ -220,11 +211,8 @@ mod gpu {
         let packed = empty((rows, stride), dtype, device)?;
         let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
         let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
-        launch(
+        MODULE.typed("attention_gate_join", dtype).launch(
             device,
-            &MODULE,
-            "attention_gate_join",
-            Some(dtype),
             grid(rows, width + query),
             &arguments,
         )?;
@@ -259,14 +247,9 @@ mod gpu {
             int(width + adapter_columns),
             int(width),
         ];
-        launch(
-            device,
-            &MODULE,
-            "attention_gate",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        MODULE
+            .typed("attention_gate", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 
@@ -287,11 +270,8 @@ mod gpu {
             at(&of_gates)?,
             int(width),
         ];
-        launch(
+        MODULE.typed("attention_gate_backward", dtype).launch(
             device,
-            &MODULE,
-            "attention_gate_backward",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;

@@ -15,7 +15,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 mod gpu {
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, int, module};
 
     static MODULE: Module = module!("bias");
 
@@ -30,11 +30,8 @@ mod gpu {
             Argument::Long((rows * width) as u64),
             int(width),
         ];
-        launch(
+        MODULE.typed("add_bias", y.dtype()).launch(
             device(&y)?,
-            &MODULE,
-            "add_bias",
-            Some(y.dtype()),
             Grid::elements(rows * width),
             &arguments,
         )?;

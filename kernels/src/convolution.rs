@@ -1,12 +1,11 @@
 //! Causal convolution of each column over its segment's tokens, then SiLU: `y[t] = silu(sum_i w[i]
 //! x[t + 1 + i - kernel])`. A completion continues its prompt; before the first token are zeros.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
-use std::cell::RefCell;
+use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::attention::{Segment, Segments};
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, in_place, read};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{sigmoid, vectorised};
 
@@ -60,16 +59,7 @@ pub fn convolution_step(
     if packed.device().is_cuda() {
         return gpu::step(packed, weight, states, rows.states()?);
     }
-    let step = Step {
-        weight,
-        rows: rows.listed()?,
-        output: RefCell::new(None),
-    };
-    states.inplace_op2(packed, &step)?;
-    match step.output.into_inner() {
-        Some(output) => Ok(output),
-        None => bail!("a convolution without a result"),
-    }
+    by_number_type!(packed, step(packed, weight, states, rows.listed()?))
 }
 
 /// [width, kernel] -> [kernel, width], oldest token first.
@@ -204,67 +194,25 @@ fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Re
     Tensor::from_vec(output, (segments.len(), size), packed.device())
 }
 
-struct Step<'a> {
-    weight: &'a Tensor,
-    rows: &'a [DecodeRow],
-    output: RefCell<Option<Tensor>>,
-}
-
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "convolution step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        states: &mut CpuStorage,
-        states_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        let output = match (states, packed) {
-            (CpuStorage::F32(states), CpuStorage::F32(packed)) => {
-                self.advance(states, states_layout, packed, packed_layout)
-            }
-            (CpuStorage::F64(states), CpuStorage::F64(packed)) => {
-                self.advance(states, states_layout, packed, packed_layout)
-            }
-            _ => bail!("states and new rows need the same dtype"),
-        };
-        *self.output.borrow_mut() = Some(output?);
-        Ok(())
-    }
-}
-
-impl Step<'_> {
-    fn advance<T: Real>(
-        &self,
-        states: &mut [T],
-        states_layout: &Layout,
-        packed: &[T],
-        packed_layout: &Layout,
-    ) -> Result<Tensor> {
-        let (weights, width, kernel) = by_token::<T>(self.weight)?;
-        let (size, row_width) = ((kernel - 1) * width, packed_layout.dims()[1]);
-        let (Some((start, end)), Some((first, _))) = (
-            states_layout.contiguous_offsets(),
-            packed_layout.contiguous_offsets(),
-        ) else {
-            bail!("states and new rows must be contiguous")
-        };
-        let states = &mut states[start..end];
-        let mut output = vec![T::constant(0.0); self.rows.len() * width];
+fn step<T: Real>(
+    packed: &Tensor,
+    weight: &Tensor,
+    states: &Tensor,
+    rows: &[DecodeRow],
+) -> Result<Tensor> {
+    let (weights, width, kernel) = by_token::<T>(weight)?;
+    let (size, row_width) = ((kernel - 1) * width, packed.dims2()?.1);
+    let mut output = vec![T::constant(0.0); rows.len() * width];
+    let step = in_place("convolution step", |states: &mut [T], packed: &[T]| {
         vectorised(|| {
-            for (index, (out, row)) in output.chunks_exact_mut(width).zip(self.rows).enumerate() {
+            let new = packed.chunks_exact(row_width);
+            for ((out, row), new) in output.chunks_exact_mut(width).zip(rows).zip(new) {
                 let (before, slot) = row.states;
                 if before != slot {
                     states.copy_within(before * size..(before + 1) * size, slot * size);
                 }
-                let (state, from) = (
-                    &mut states[slot * size..(slot + 1) * size],
-                    first + index * row_width,
-                );
-                let newest = &packed[from..from + width];
+                let state = &mut states[slot * size..(slot + 1) * size];
+                let newest = &new[..width];
                 for (w, x) in weights
                     .chunks_exact(width)
                     .zip(state.chunks_exact(width).chain([newest]))
@@ -278,8 +226,10 @@ impl Step<'_> {
                 }
             }
         });
-        Tensor::from_vec(output, (self.rows.len(), width), self.weight.device())
-    }
+        Ok(())
+    });
+    states.inplace_op2(packed, &step)?;
+    Tensor::from_vec(output, (rows.len(), width), packed.device())
 }
 
 #[cfg(feature = "cuda")]
@@ -287,7 +237,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Segments;
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, module};
 
     static MODULE: Module = module!("convolution");
 
@@ -297,11 +247,7 @@ mod gpu {
     const ROWS_A_PART: usize = 128;
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid {
-            blocks: (rows, width.div_ceil(256), 1),
-            threads: 256,
-            shared_bytes: 0,
-        }
+        Grid::blocks((rows, width.div_ceil(256), 1), 256)
     }
 
     /// Width and kernel; rows and their stride.
@@ -337,14 +283,9 @@ mod gpu {
             at(&output)?,
             int(width),
         ];
-        launch(
-            device,
-            &MODULE,
-            "convolution",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        MODULE
+            .typed("convolution", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 
@@ -373,22 +314,16 @@ mod gpu {
         let tables = [at(table)?, at(owners)?];
         let read = [at(gradient)?, own, stride, at(weight)?, int(taps)];
         let arguments = [read.as_slice(), &tables, &[at(&sums)?, int(width)]].concat();
-        launch(
+        MODULE.typed("convolution_backward_sums", dtype).launch(
             device,
-            &MODULE,
-            "convolution_backward_sums",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;
         let output = empty((rows, width), dtype, device)?;
         let read = [at(&sums)?, at(weight)?, int(taps)];
         let arguments = [read.as_slice(), &tables, &[at(&output)?, int(width)]].concat();
-        launch(
+        MODULE.typed("convolution_backward_rows", dtype).launch(
             device,
-            &MODULE,
-            "convolution_backward_rows",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;
@@ -404,11 +339,8 @@ mod gpu {
             &last,
         ]
         .concat();
-        launch(
+        MODULE.typed("convolution_weight_parts", dtype).launch(
             device,
-            &MODULE,
-            "convolution_weight_parts",
-            Some(dtype),
             grid(parts, width),
             &arguments,
         )?;
@@ -420,14 +352,9 @@ mod gpu {
             int(width * taps),
         ];
         let blocks = Grid::rows((width * taps).div_ceil(32), 256);
-        launch(
-            device,
-            &MODULE,
-            "convolution_weight_sums",
-            None,
-            blocks,
-            &arguments,
-        )?;
+        MODULE
+            .kernel("convolution_weight_sums")
+            .launch(device, blocks, &arguments)?;
         Ok((output, Some(weight_gradient)))
     }
 
@@ -443,14 +370,9 @@ mod gpu {
             at(&output)?,
             int(width),
         ];
-        launch(
-            device,
-            &MODULE,
-            "convolution_states",
-            Some(dtype),
-            grid(count, width),
-            &arguments,
-        )?;
+        MODULE
+            .typed("convolution_states", dtype)
+            .launch(device, grid(count, width), &arguments)?;
         Ok(output)
     }
 
@@ -477,14 +399,9 @@ mod gpu {
         let output = empty((rows, width), dtype, device)?;
         let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];
         let arguments = [read.as_slice(), &[at(&output)?, int(width), int(rows)]].concat();
-        launch(
-            device,
-            &MODULE,
-            "convolution_step",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        MODULE
+            .typed("convolution_step", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 }

@@ -1,11 +1,11 @@
 //! Decode attention, one new token per row: over its prompt's keys and values, shared by a group's
 //! rows, and over its own earlier tokens.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::{sinks, softmax};
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, in_place, read};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
 use super::real::{add_scaled, dot, vectorised};
@@ -87,7 +87,7 @@ pub(super) fn append_keys_values(
     {
         bail!("a row leaves the cache of {places} places")
     }
-    cache.inplace_op2(packed, &Append { heads, rows })
+    by_number_type!(packed, append(cache, packed, heads, rows))
 }
 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width]; `cache`: [slots,
@@ -110,57 +110,21 @@ pub fn decode_attention<'a>(
     )
 }
 
-struct Append<'a> {
+fn append<T: Real>(
+    cache: &Tensor,
+    packed: &Tensor,
     heads: Heads,
-    rows: &'a [DecodeRow],
-}
-
-impl InplaceOp2 for Append<'_> {
-    fn name(&self) -> &'static str {
-        "append keys and values"
-    }
-
-    fn cpu_fwd(
-        &self,
-        cache: &mut CpuStorage,
-        cache_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        match (cache, packed) {
-            (CpuStorage::F32(cache), CpuStorage::F32(packed)) => {
-                self.copy(cache, cache_layout, packed, packed_layout)
-            }
-            (CpuStorage::F64(cache), CpuStorage::F64(packed)) => {
-                self.copy(cache, cache_layout, packed, packed_layout)
-            }
-            _ => bail!("the cache and the new rows need the same dtype"),
-        }
-    }
-}
-
-impl Append<'_> {
-    fn copy<T: Real>(
-        &self,
-        cache: &mut [T],
-        cache_layout: &Layout,
-        packed: &[T],
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        let (Some((cache_start, _)), Some((packed_start, _))) = (
-            cache_layout.contiguous_offsets(),
-            packed_layout.contiguous_offsets(),
-        ) else {
-            bail!("the cache and the new rows must be contiguous")
-        };
-        let size = 2 * self.heads.key_width();
-        for (index, row) in self.rows.iter().enumerate() {
-            let to = cache_start + (row.first + row.length - 1) * size;
-            let from = packed_start + index * self.heads.row_width() + self.heads.query_width();
-            cache[to..to + size].copy_from_slice(&packed[from..from + size]);
+    rows: &[DecodeRow],
+) -> Result<()> {
+    let size = 2 * heads.key_width();
+    let append = in_place("append keys and values", |cache: &mut [T], packed: &[T]| {
+        for (row, new) in rows.iter().zip(packed.chunks_exact(heads.row_width())) {
+            let to = (row.first + row.length - 1) * size;
+            cache[to..to + size].copy_from_slice(&new[heads.query_width()..]);
         }
         Ok(())
-    }
+    });
+    cache.inplace_op2(packed, &append)
 }
 
 fn attend<T: Real>(

@@ -83,15 +83,15 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module, rows_at};
+    use crate::cuda::{Grid, Module, at, device, empty, int, module, rows_at};
 
     static MODULE: Module = module!("embedding");
 
     pub(super) fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
         let ((_, width), count) = (table.dims2()?, rows.dims1()?);
-        let (kernel, suffix) = match (table.dtype(), dtype) {
-            (from, to) if from == to => ("gather_rows", Some(dtype)),
-            (DType::BF16, DType::F32) => ("gather_rows_bf16_into_f32", None),
+        let kernel = match (table.dtype(), dtype) {
+            (from, to) if from == to => MODULE.typed("gather_rows", dtype),
+            (DType::BF16, DType::F32) => MODULE.kernel("gather_rows_bf16_into_f32"),
             (from, to) => bail!("rows of {from:?} cannot be gathered in {to:?}"),
         };
         if rows.dtype() != DType::U32 {
@@ -104,14 +104,7 @@ mod gpu {
             .clamp(32, 256);
         let [table_at, stride] = rows_at(table)?;
         let arguments = [table_at, stride, at(rows)?, at(&output)?, int(width)];
-        launch(
-            device,
-            &MODULE,
-            kernel,
-            suffix,
-            Grid::rows(count, threads),
-            &arguments,
-        )?;
+        kernel.launch(device, Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }
 
@@ -149,19 +142,13 @@ mod gpu {
             at(&output)?,
             int(width),
         ];
-        let grid = Grid {
-            blocks: (ids.len(), width.div_ceil(256), 1),
-            threads: width.next_multiple_of(32).min(256),
-            shared_bytes: 0,
-        };
-        launch(
-            device(gradient)?,
-            &MODULE,
-            kernel,
-            Some(gradient.dtype()),
-            grid,
-            &arguments,
-        )?;
+        let grid = Grid::blocks(
+            (ids.len(), width.div_ceil(256), 1),
+            width.next_multiple_of(32).min(256),
+        );
+        MODULE
+            .typed(kernel, gradient.dtype())
+            .launch(device(gradient)?, grid, &arguments)?;
         Ok(output)
     }
 }

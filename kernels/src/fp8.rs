@@ -190,8 +190,8 @@ mod gpu {
 
     use super::Fp8Matrix;
     use crate::cuda::{
-        Argument, Grid, Module, address, at, capability, device, empty, failed, int, launch,
-        launch_clusters, module, rows_at,
+        Argument, Grid, Module, address, at, capability, device, empty, failed, int, module,
+        rows_at,
     };
     use crate::matmul::matmul_f32;
 
@@ -228,11 +228,8 @@ mod gpu {
             empty(outputs, DType::F32, device)?,
         );
         let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
-        launch(
+        MODULE.typed("quantize", weight.dtype()).launch(
             device,
-            &MODULE,
-            "quantize",
-            Some(weight.dtype()),
             Grid::rows(outputs, 256),
             &arguments,
         )?;
@@ -272,11 +269,8 @@ mod gpu {
             at(&target)?,
         ];
         let arguments: Vec<Argument> = tensors.into_iter().chain(sizes).collect();
-        launch(
+        MODULE.typed("widen", below.dtype()).launch(
             gpu,
-            &MODULE,
-            "widen",
-            Some(below.dtype()),
             Grid::rows(outputs + rank, 256),
             &arguments,
         )?;
@@ -371,12 +365,9 @@ mod gpu {
             threads: 2 * block,
             shared_bytes,
         };
-        launch_clusters(
+        DECODE.kernel(name).early().clusters(splits).launch(
             device(x)?,
-            &DECODE,
-            name,
             grid,
-            splits,
             &[tensors, sizes].concat(),
         )
     }

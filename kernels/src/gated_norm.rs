@@ -127,9 +127,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Norm;
-    use crate::cuda::{
-        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
 
     static MODULE: Module = module!("gated_norm");
 
@@ -185,7 +183,9 @@ mod gpu {
         ]
         .concat();
         let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
-        launch(device, &MODULE, "gated_norm", Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed("gated_norm", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(y)
     }
 
@@ -229,21 +229,15 @@ mod gpu {
             at(&partial)?,
         ];
         let arguments = [tensors.as_slice(), &sizes].concat();
-        launch(
+        MODULE.typed("gated_norm_backward", dtype).launch(
             device,
-            &MODULE,
-            "gated_norm_backward",
-            Some(dtype),
             Grid::rows(blocks, 32 * WARPS),
             &arguments,
         )?;
         let sums = empty(size, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(blocks * WARPS), int(size)];
-        launch(
+        MODULE.kernel("gated_norm_weight_sums").launch(
             device,
-            &MODULE,
-            "gated_norm_weight_sums",
-            None,
             Grid::rows(size.div_ceil(32), 256),
             &arguments,
         )?;

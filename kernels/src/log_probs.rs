@@ -202,7 +202,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{TokenLogProb, TokenWeight};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
 
     static MODULE: Module = module!("log_probs");
 
@@ -234,14 +234,9 @@ mod gpu {
             int(vocabulary),
             float(1.0 / temperature),
         ];
-        launch(
-            device,
-            &MODULE,
-            "token_log_probs",
-            None,
-            Grid::rows(rows, THREADS),
-            &arguments,
-        )?;
+        MODULE
+            .kernel("token_log_probs")
+            .launch(device, Grid::rows(rows, THREADS), &arguments)?;
         let found = results.to_vec2::<f32>()?;
         Ok(found
             .iter()
@@ -276,11 +271,8 @@ mod gpu {
             int(vocabulary),
             Argument::Double(temperature),
         ];
-        launch(
+        MODULE.typed("token_log_probs_backward", dtype).launch(
             device,
-            &MODULE,
-            "token_log_probs_backward",
-            Some(dtype),
             Grid::rows(rows, THREADS),
             &arguments,
         )?;

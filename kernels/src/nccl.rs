@@ -131,7 +131,7 @@ mod gpu {
     use candle_core::{DType, Device, Result, Tensor, bail};
 
     use super::Collective;
-    use crate::cuda::{address, device, failed};
+    use crate::cuda::{address, device, failed, stream};
     use crate::cuda_libraries::{file_of, open_library};
 
     const NAME: &str = "libnccl.so.2";
@@ -320,10 +320,7 @@ mod gpu {
                 net_name: std::ptr::null(),
                 split_share: undefined,
             };
-            cuda.cuda_stream()
-                .context()
-                .bind_to_thread()
-                .map_err(|error| failed("the context", error))?;
+            stream(cuda)?;
             let mut comm = std::ptr::null_mut();
             // SAFETY: the context is bound; the configuration lives through the call.
             let status = unsafe {
@@ -372,11 +369,7 @@ mod gpu {
             if self.comm().is_null() {
                 return Err(self.give_up());
             }
-            let (start, stream) = (address(tensor)?, device(tensor)?.cuda_stream());
-            stream
-                .context()
-                .bind_to_thread()
-                .map_err(|error| failed("the context", error))?;
+            let (start, stream) = (address(tensor)?, stream(device(tensor)?)?);
             let (functions, comm) = (functions()?, self.comm());
             let part = count / self.size;
             let own = start + (self.rank * part * tensor.dtype().size_in_bytes()) as u64;

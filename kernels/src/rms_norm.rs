@@ -224,8 +224,7 @@ mod gpu {
 
     use super::{Norm, OpenRows};
     use crate::cuda::{
-        Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early,
-        module, rows_at,
+        Argument, Grid, Module, at, capability, device, empty, float, int, module, rows_at,
     };
 
     static MODULE: Module = module!("rms_norm");
@@ -291,14 +290,9 @@ mod gpu {
             float(epsilon),
         ];
         let name = variant!(x.dtype(), dtype, "rms_norm");
-        launch(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(y)
     }
 
@@ -340,19 +334,11 @@ mod gpu {
             && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
             arguments.extend([int(rows), int(width), float(offset), float(epsilon)]);
-            let grid = Grid {
-                blocks: (8, rows.div_ceil(16), 1),
-                threads: 32 * warps,
-                shared_bytes: 0,
-            };
-            launch_early(
-                device,
-                &MODULE,
-                "add_rms_norm_tensor_mixed",
-                None,
-                grid,
-                &arguments,
-            )?;
+            let grid = Grid::blocks((8, rows.div_ceil(16), 1), 32 * warps);
+            MODULE
+                .kernel("add_rms_norm_tensor_mixed")
+                .early()
+                .launch(device, grid, &arguments)?;
             return Ok((sum, y));
         }
         arguments.extend([
@@ -365,15 +351,9 @@ mod gpu {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
         };
-        let start = if is_open { launch_early } else { launch };
-        start(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        let kernel = MODULE.kernel(name);
+        let kernel = if is_open { kernel.early() } else { kernel };
+        kernel.launch(device, grid(rows, width, dtype), &arguments)?;
         Ok((sum, y))
     }
 
@@ -405,14 +385,10 @@ mod gpu {
             float(epsilon),
         ]);
         let name = variant!(DType::F32, dtype, "open_rms_norm");
-        launch_early(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(count, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .early()
+            .launch(device, grid(count, width, dtype), &arguments)?;
         Ok(y)
     }
 
@@ -448,14 +424,9 @@ mod gpu {
         ];
         arguments.extend(sizes);
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
-        launch(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(dx)
     }
 
@@ -475,11 +446,8 @@ mod gpu {
         }
         let inverse = empty(rows, DType::F32, device)?;
         let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
-        launch(
+        MODULE.typed("inverse_rms", x.dtype()).launch(
             device,
-            &MODULE,
-            "inverse_rms",
-            Some(x.dtype()),
             Grid::rows(rows.div_ceil(8), 256),
             &arguments,
         )?;
@@ -494,26 +462,14 @@ mod gpu {
             int(width),
             int(rows.div_ceil(parts)),
         ];
-        let grid = Grid {
-            blocks: (width.div_ceil(256), parts, 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
-            device,
-            &MODULE,
-            variant!(x.dtype(), gradient.dtype(), "weight_parts"),
-            None,
-            grid,
-            &arguments,
-        )?;
+        let grid = Grid::blocks((width.div_ceil(256), parts, 1), 256);
+        MODULE
+            .kernel(variant!(x.dtype(), gradient.dtype(), "weight_parts"))
+            .launch(device, grid, &arguments)?;
         let sums = empty(width, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
-        launch(
+        MODULE.kernel("weight_sums").launch(
             device,
-            &MODULE,
-            "weight_sums",
-            None,
             Grid::rows(width.div_ceil(32), 256),
             &arguments,
         )?;

@@ -335,9 +335,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, OpenRows, QueryKeyContext};
-    use crate::cuda::{
-        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
     use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
@@ -432,14 +430,9 @@ mod gpu {
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(
-            device,
-            &MODULE,
-            "query_key_rope",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("query_key_rope", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -478,11 +471,7 @@ mod gpu {
         ]);
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
-        let of_sixteen = Grid {
-            blocks: (count, rows.div_ceil(16), 1),
-            threads: 32,
-            shared_bytes: 0,
-        };
+        let of_sixteen = Grid::blocks((count, rows.div_ceil(16), 1), 32);
         let is_whole = context.table.half() * 2 == heads.dimension;
         let (name, grid) = match heads.dimension {
             64 if dtype == DType::BF16 && is_whole => {
@@ -496,7 +485,10 @@ mod gpu {
                 Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32),
             ),
         };
-        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed(name, dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -522,14 +514,9 @@ mod gpu {
         ];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(
-            device,
-            &MODULE,
-            "query_key_rope_backward",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("query_key_rope_backward", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -561,14 +548,13 @@ mod gpu {
             threads: WARPS * 32,
             shared_bytes: WARPS * dimension * size_of::<f32>(),
         };
-        launch(device, &MODULE, "norm_parts", Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed("norm_parts", dtype)
+            .launch(device, grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
-        launch(
+        MODULE.kernel("norm_sums").launch(
             device,
-            &MODULE,
-            "norm_sums",
-            None,
             Grid::rows((2 * dimension).div_ceil(32), 256),
             &arguments,
         )?;

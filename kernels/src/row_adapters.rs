@@ -51,7 +51,7 @@ pub fn keep_own_of_pairs(
 mod gpu {
     use candle_core::{Result, Tensor};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, at, device, int, module, rows_at};
 
     static MODULE: Module = module!("row_adapters");
 
@@ -76,14 +76,9 @@ mod gpu {
             int(slot),
         ];
         let grid = Grid::elements(rows * columns);
-        launch(
-            device(&inner)?,
-            &MODULE,
-            "keep_own",
-            Some(inner.dtype()),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("keep_own", inner.dtype())
+            .launch(device(&inner)?, grid, &arguments)?;
         Ok(inner)
     }
 }

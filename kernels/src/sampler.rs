@@ -324,7 +324,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{SampleParams, SampledToken};
-    use crate::cuda::{Grid, Module, at, capability, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, at, capability, device, empty, int, module};
 
     static MODULE: Module = module!("sampler");
 
@@ -357,14 +357,9 @@ mod gpu {
         let (rows, device) = (tokens.dims1()?, device(tokens)?);
         let taken = empty(rows, DType::U32, device)?;
         let arguments = [at(tokens)?, at(sampled)?, at(&taken)?, int(rows)];
-        launch(
-            device,
-            &MODULE,
-            "take_drawn",
-            None,
-            Grid::elements(rows),
-            &arguments,
-        )?;
+        MODULE
+            .kernel("take_drawn")
+            .launch(device, Grid::elements(rows), &arguments)?;
         Ok(taken)
     }
 
@@ -419,6 +414,6 @@ mod gpu {
             threads,
             shared_bytes,
         };
-        launch(device, &MODULE, name, None, grid, &arguments)
+        MODULE.kernel(name).launch(device, grid, &arguments)
     }
 }

@@ -53,7 +53,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::OpenRows;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
+    use crate::cuda::{Grid, Module, at, device, empty, int, module};
 
     static MODULE: Module = module!("shared_gate");
 
@@ -81,14 +81,9 @@ mod gpu {
         }
         let output = empty((rows, width), dtype, device)?;
         let arguments = [at(sum)?, at(shared)?, at(gate)?, at(&output)?, int(width)];
-        launch(
-            device,
-            &MODULE,
-            "shared_gate",
-            Some(dtype),
-            Grid::rows(rows, 256),
-            &arguments,
-        )?;
+        MODULE
+            .typed("shared_gate", dtype)
+            .launch(device, Grid::rows(rows, 256), &arguments)?;
         Ok(output)
     }
 
@@ -106,19 +101,11 @@ mod gpu {
         arguments.extend(shared.arguments()?);
         arguments.extend(gate.arguments()?);
         arguments.extend([at(&output)?, int(width)]);
-        let grid = Grid {
-            blocks: (width.div_ceil(256), rows, 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch_early(
-            device,
-            &MODULE,
-            "shared_gate_open",
-            Some(sum.dtype()),
-            grid,
-            &arguments,
-        )?;
+        let grid = Grid::blocks((width.div_ceil(256), rows, 1), 256);
+        MODULE
+            .typed("shared_gate_open", sum.dtype())
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -149,11 +136,8 @@ mod gpu {
             int(width),
         ];
         let arguments = [[at(gradient)?, at(shared)?, at(gate)?].as_slice(), &strides].concat();
-        launch(
+        MODULE.typed("shared_gate_backward", dtype).launch(
             device,
-            &MODULE,
-            "shared_gate_backward",
-            Some(dtype),
             Grid::rows(rows, 256),
             &arguments,
         )?;

@@ -201,9 +201,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Activation, OpenRows};
-    use crate::cuda::{
-        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
 
     static MODULE: Module = module!("swiglu");
 
@@ -222,11 +220,10 @@ mod gpu {
     /// A block per row, a thread per 16 bytes.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
         let threads = (width * dtype.size_in_bytes()).div_ceil(16);
-        Grid {
-            blocks: (rows, threads.div_ceil(256), 1),
-            threads: threads.next_multiple_of(32).min(256),
-            shared_bytes: 0,
-        }
+        Grid::blocks(
+            (rows, threads.div_ceil(256), 1),
+            threads.next_multiple_of(32).min(256),
+        )
     }
 
     pub(super) fn forward(
@@ -249,14 +246,9 @@ mod gpu {
             &own,
         ]
         .concat();
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 
@@ -290,17 +282,16 @@ mod gpu {
                 256,
             ),
         };
-        let grid = Grid {
-            blocks,
-            threads,
-            shared_bytes: 0,
-        };
+        let grid = Grid::blocks(blocks, threads);
         let name = match activation {
             Activation::Silu => names[0],
             Activation::GeluTanh => names[1],
             Activation::Clamped { .. } => bail!("a clamped activation of open rows"),
         };
-        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed(name, dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -333,14 +324,9 @@ mod gpu {
             int(width),
         ];
         let arguments = [sizes.as_slice(), &own].concat();
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 }

@@ -37,7 +37,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::sys;
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{address, device, empty, failed};
+    use crate::cuda::{address, device, empty, failed, stream};
 
     pub(super) fn join(parts: &[&Tensor]) -> Result<Tensor> {
         let widths = parts
@@ -96,11 +96,7 @@ mod gpu {
             WidthInBytes: columns * size,
             Height: count,
         };
-        let stream = device(target)?.cuda_stream();
-        stream
-            .context()
-            .bind_to_thread()
-            .map_err(|error| failed("the context", error))?;
+        let stream = stream(device(target)?)?;
         // SAFETY: both matrices have these rows (checked above); they live until the stream has run the copy, whatever is
         // freed after it.
         unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, stream.cu_stream()) }

@@ -5,8 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::tiles::{TILE, Tiles};
 use super::{AttentionOutput, Segment, Segments};
 use crate::cuda::{
-    Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module,
-    rows_at,
+    Argument, Grid, Module, address, at, capability, device, empty, float, int, module, rows_at,
 };
 use crate::heads::{Attention, Heads};
 
@@ -218,14 +217,10 @@ pub(super) fn forward(
         attention.sinks_at(dtype)?,
     ]);
     let grid = kernels.grid(0, tiles, heads.query, kernels.heads[0]);
-    launch(
-        device,
-        kernels.module,
-        kernels.forward,
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.forward, dtype)
+        .launch(device, grid, &arguments)?;
     Ok(AttentionOutput {
         rows: output,
         log_sums: Some(log_sums),
@@ -285,14 +280,10 @@ pub(super) fn backward(
     ]);
     arguments.push(at(&packed_gradient)?);
     let query_grid = kernels.grid(1, tiles, heads.query, kernels.heads[1]);
-    launch(
-        device,
-        kernels.module,
-        kernels.backward_queries,
-        Some(dtype),
-        query_grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.backward_queries, dtype)
+        .launch(device, query_grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
     arguments.extend([
@@ -303,13 +294,9 @@ pub(super) fn backward(
         at(&packed_gradient)?,
     ]);
     let key_grid = kernels.grid(2, tiles, heads.key_value, 1);
-    launch(
-        device,
-        kernels.module,
-        kernels.backward_keys_values,
-        Some(dtype),
-        key_grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.backward_keys_values, dtype)
+        .launch(device, key_grid, &arguments)?;
     Ok(packed_gradient)
 }

@@ -3,9 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cuda::{
-    Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module,
-};
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
 use crate::heads::{Attention, Heads};
 
 static MODULE: Module = module!("decode_attention");
@@ -155,18 +153,17 @@ pub(super) fn attend(
         threads: 32 * warps,
         shared_bytes: shared_bytes(warps),
     };
-    launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+    MODULE
+        .typed(name, dtype)
+        .early()
+        .launch(device, grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
         let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
-        launch_early(
-            device,
-            &MODULE,
-            "decode_attention_merge",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("decode_attention_merge", dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
     }
     Ok(output)
 }

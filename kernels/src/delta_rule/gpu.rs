@@ -6,7 +6,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
-use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, launch, module};
+use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, module};
 
 static STEP: Module = module!("delta_rule");
 static CHUNKS: Module = module!("delta_rule_chunks");
@@ -144,14 +144,9 @@ impl<'a> Prepared<'a> {
             threads: 256,
             shared_bytes,
         };
-        launch(
-            device,
-            &CHUNKS,
-            "delta_rule_chunks",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        CHUNKS
+            .typed("delta_rule_chunks", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(Self {
             heads,
             rows,
@@ -204,14 +199,9 @@ impl<'a> Prepared<'a> {
         };
         for completions in order {
             let arguments = [arguments, &sizes(self.heads), &[int(completions)], last].concat();
-            launch(
-                self.device,
-                &CHUNKS,
-                name,
-                Some(self.dtype),
-                grid,
-                &arguments,
-            )?;
+            CHUNKS
+                .typed(name, self.dtype)
+                .launch(self.device, grid, &arguments)?;
         }
         Ok(())
     }
@@ -235,14 +225,9 @@ impl<'a> Prepared<'a> {
             shared_bytes,
         };
         let arguments = [arguments, &sizes(self.heads)].concat();
-        launch(
-            self.device,
-            &GRADIENTS,
-            name,
-            Some(self.dtype),
-            grid,
-            &arguments,
-        )
+        GRADIENTS
+            .typed(name, self.dtype)
+            .launch(self.device, grid, &arguments)
     }
 }
 
@@ -375,14 +360,9 @@ pub(super) fn backward(
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
     let grid = Grid::rows((rows * heads.value).div_ceil(8), 256);
-    launch(
-        device,
-        &GRADIENTS,
-        "delta_rule_finish_values",
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    GRADIENTS
+        .typed("delta_rule_finish_values", dtype)
+        .launch(device, grid, &arguments)?;
 
     let (packed, of_rows) = (
         empty((rows, 2 * heads.value), dtype, device)?,
@@ -395,14 +375,9 @@ pub(super) fn backward(
     let sums = empty(2 * heads.value, DType::F32, device)?;
     let arguments = [at(&of_rows)?, at(&sums)?, int(rows), int(2 * heads.value)];
     let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
-    launch(
-        device,
-        &GRADIENTS,
-        "delta_rule_gate_sums",
-        None,
-        grid,
-        &arguments,
-    )?;
+    GRADIENTS
+        .kernel("delta_rule_gate_sums")
+        .launch(device, grid, &arguments)?;
     Ok(DeltaGradients {
         convolved: convolved_gradient,
         gates: packed,
@@ -436,18 +411,8 @@ pub(super) fn step(
     arguments.extend([at(slots)?, at(states)?, at(&output)?]);
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
-    let grid = Grid {
-        blocks: (slices(heads), heads.value, rows),
-        threads: MOST,
-        shared_bytes: 0,
-    };
-    launch(
-        device,
-        &STEP,
-        "delta_rule_step",
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    let grid = Grid::blocks((slices(heads), heads.value, rows), MOST);
+    STEP.typed("delta_rule_step", dtype)
+        .launch(device, grid, &arguments)?;
     Ok(output)
 }

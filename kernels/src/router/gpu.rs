@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
 
 static MODULE: Module = module!("experts");
 
@@ -78,11 +78,8 @@ pub(super) fn route(
         int(usize::from(is_renormalised)),
         int(usize::from(is_replayed)),
     ];
-    launch(
+    MODULE.typed("experts_route", logits.dtype()).launch(
         device,
-        &MODULE,
-        "experts_route",
-        Some(logits.dtype()),
         Grid::rows(rows.div_ceil(4), 128),
         &arguments,
     )?;
@@ -98,14 +95,9 @@ pub(super) fn route(
         int(experts),
         int(active),
     ];
-    launch(
-        device,
-        &MODULE,
-        "experts_sort",
-        None,
-        Grid::rows(experts, 256),
-        &arguments,
-    )?;
+    MODULE
+        .kernel("experts_sort")
+        .launch(device, Grid::rows(experts, 256), &arguments)?;
     Ok(SortedPairs {
         selected,
         offsets,
@@ -125,14 +117,9 @@ pub(super) fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
     let output = empty((pairs, 1), DType::F32, device)?;
     let arguments = [at(a)?, at(b)?, at(&output)?, int(width)];
-    launch(
-        device,
-        &MODULE,
-        "experts_dot",
-        Some(a.dtype()),
-        Grid::rows(pairs, 128),
-        &arguments,
-    )?;
+    MODULE
+        .typed("experts_dot", a.dtype())
+        .launch(device, Grid::rows(pairs, 128), &arguments)?;
     Ok(output)
 }
 
@@ -166,11 +153,8 @@ impl SortedPairs {
             at(&output)?,
             int(width),
         ];
-        launch(
+        MODULE.typed("experts_weigh", x.dtype()).launch(
             device,
-            &MODULE,
-            "experts_weigh",
-            Some(x.dtype()),
             Grid::rows(x.dims2()?.0, 128),
             &arguments,
         )?;
@@ -191,11 +175,8 @@ impl SortedPairs {
             int(width),
             int(active),
         ];
-        launch(
+        MODULE.typed("experts_combine", x.dtype()).launch(
             device,
-            &MODULE,
-            "experts_combine",
-            Some(x.dtype()),
             Grid::rows(rows, 256),
             &arguments,
         )?;
@@ -253,19 +234,10 @@ impl SortedPairs {
         arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
-            let grid = Grid {
-                blocks: (outputs.div_ceil(256), pairs, 1),
-                threads: 256,
-                shared_bytes: 0,
-            };
-            launch(
-                device,
-                &MODULE,
-                "experts_product_f32",
-                None,
-                grid,
-                &arguments,
-            )?;
+            let grid = Grid::blocks((outputs.div_ceil(256), pairs, 1), 256);
+            MODULE
+                .kernel("experts_product_f32")
+                .launch(device, grid, &arguments)?;
             return Ok(output);
         }
         // Rows are copied 16 bytes at a time.
@@ -303,7 +275,7 @@ impl SortedPairs {
             threads,
             shared_bytes,
         };
-        launch(device, &MODULE, name, None, grid, &arguments)?;
+        MODULE.kernel(name).launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -351,19 +323,10 @@ impl SortedPairs {
         ];
         arguments.extend([expert, column, row].map(|stride| Argument::Long(stride as u64)));
         arguments.push(float(scale));
-        let grid = Grid {
-            blocks: (width.div_ceil(512), experts, rank / 8),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
-            device(wide)?,
-            &MODULE,
-            "experts_add_outer",
-            Some(dtype),
-            grid,
-            &arguments,
-        )
+        let grid = Grid::blocks((width.div_ceil(512), experts, rank / 8), 256);
+        MODULE
+            .typed("experts_add_outer", dtype)
+            .launch(device(wide)?, grid, &arguments)
     }
 
     /// Vectors and their weights; null for none.
@@ -417,11 +380,8 @@ impl SortedPairs {
             int(router.active),
             int(usize::from(router.is_renormalised)),
         ];
-        launch(
+        MODULE.typed("experts_route_backward", dtype).launch(
             device,
-            &MODULE,
-            "experts_route_backward",
-            Some(dtype),
             Grid::rows(rows, 128),
             &arguments,
         )?;
