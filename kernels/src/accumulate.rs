@@ -9,10 +9,7 @@ use super::real::vectorised;
 /// `target += addend` in place; both contiguous, of equal size and type. On a GPU an f32 target
 /// also takes bf16.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::accumulate(target, addend);
-    }
+    on_gpu!(target => gpu::accumulate(target, addend));
     by_number_type!(target, add(target, addend))
 }
 

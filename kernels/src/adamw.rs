@@ -39,16 +39,8 @@ pub fn adamw(
     let (first, second) = (part(moments, 0)?, part(moments, n)?);
     let (parameters, gradient) = (&part(parameters, 0)?, &part(gradient, 0)?);
     let working = working.map(|working| part(working, 0)).transpose()?;
-    #[cfg(feature = "cuda")]
-    if parameters.device().is_cuda() {
-        return gpu::adamw(
-            parameters,
-            [&first, &second],
-            gradient,
-            step,
-            working.as_ref(),
-        );
-    }
+    on_gpu!(parameters =>
+        gpu::adamw(parameters, [&first, &second], gradient, step, working.as_ref()));
     let scale = step.gradient_scale as f32;
     average(&first, gradient, step.beta1, |g| g * scale)?;
     average(&second, gradient, step.beta2, |g| {
@@ -61,10 +53,7 @@ pub fn adamw(
 
 /// Copies `source` to `target`, `[n]` each, converting to its dtype; bf16 on a GPU.
 pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if source.device().is_cuda() {
-        return gpu::cast_into(source, target);
-    }
+    on_gpu!(source => gpu::cast_into(source, target));
     target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
 }
 
@@ -123,10 +112,7 @@ impl MatrixCopies {
 /// Euclidean norm of `flat`: `[n]`, f32 or on a GPU bf16, summed in f64. The only synchronisation
 /// of an update.
 pub fn norm(flat: &Tensor) -> Result<f64> {
-    #[cfg(feature = "cuda")]
-    if flat.device().is_cuda() {
-        return gpu::norm(flat);
-    }
+    on_gpu!(flat => gpu::norm(flat));
     let sum: f64 = match flat.dtype() {
         DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
         _ => flat
@@ -336,11 +322,7 @@ mod gpu {
 
     fn check(tensor: &Tensor, dtype: DType, count: usize) -> Result<()> {
         if tensor.dtype() != dtype || tensor.elem_count() != count {
-            bail!(
-                "an update needs {count} values of {dtype:?}, not {:?} {:?}",
-                tensor.dtype(),
-                tensor.shape()
-            )
+            bail!("an update needs {count} values of {dtype:?}, not {tensor:?}")
         }
         Ok(())
     }

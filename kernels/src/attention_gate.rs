@@ -12,19 +12,13 @@ use super::real::{sigmoid, vectorised};
 /// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and
 /// gates, [rows, query_width].
 pub fn split_gate(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::split(packed, heads, packed.dtype());
-    }
+    on_gpu!(packed => gpu::split(packed, heads, packed.dtype()));
     by_number_type!(packed, split(packed, heads))
 }
 
 /// As [`split_gate`] for decoding: on a GPU queries, keys and values are f32.
 pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::split(packed, heads, candle_core::DType::F32);
-    }
+    on_gpu!(packed => gpu::split(packed, heads, candle_core::DType::F32));
     split_gate(packed, heads)
 }
 
@@ -35,20 +29,14 @@ pub fn join_gate(
     heads: Heads,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if rows.device().is_cuda() {
-        return gpu::join(rows, gate, heads, adapter_columns);
-    }
+    on_gpu!(rows => gpu::join(rows, gate, heads, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(rows, join(rows, gate, heads))
 }
 
 /// `attended * sigmoid(gate)`, both [rows, query_width] -> [rows, query_width + adapter_columns].
 pub fn gated_attention(attended: &Tensor, gate: &Tensor, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if attended.device().is_cuda() {
-        return gpu::forward(attended, gate, adapter_columns);
-    }
+    on_gpu!(attended => gpu::forward(attended, gate, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(attended, forward(attended, gate))
 }
@@ -59,10 +47,7 @@ pub fn gated_attention_backward(
     attended: &Tensor,
     gate: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if attended.device().is_cuda() {
-        return gpu::backward(gradient, attended, gate);
-    }
+    on_gpu!(attended => gpu::backward(gradient, attended, gate));
     by_number_type!(attended, backward(gradient, attended, gate))
 }
 
@@ -199,13 +184,7 @@ mod gpu {
         let (rows, query) = gates.dims2()?;
         let (width, dtype) = (heads.row_width(), own.dtype());
         if own.dims2()? != (rows, width) || query != heads.query_width() || gates.dtype() != dtype {
-            bail!(
-                "{:?} {:?} and gates {:?} {:?} for {heads:?}",
-                dtype,
-                own.shape(),
-                gates.dtype(),
-                gates.shape()
-            )
+            bail!("{own:?} and gates {gates:?} for {heads:?}")
         }
         let (device, stride) = (device(own)?, width + query + adapter_columns);
         let packed = empty((rows, stride), dtype, device)?;

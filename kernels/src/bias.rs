@@ -4,10 +4,7 @@ use candle_core::{Result, Tensor};
 
 /// `y`: [rows, width] + `bias`: `[width]`; on a GPU in place.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if y.device().is_cuda() {
-        return gpu::add(y, bias);
-    }
+    on_gpu!(y => gpu::add(y, bias));
     y.broadcast_add(bias)
 }
 

@@ -12,10 +12,7 @@ use super::real::{sigmoid, vectorised};
 /// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], from the
 /// first columns.
 pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::forward(packed, weight, segments);
-    }
+    on_gpu!(packed => gpu::forward(packed, weight, segments));
     by_number_type!(packed, forward(packed, weight, segments.list()))
 }
 
@@ -28,10 +25,7 @@ pub fn causal_convolution_backward(
     segments: &Segments,
     is_trained: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, weight, segments, is_trained);
-    }
+    on_gpu!(packed => gpu::backward(gradient, packed, weight, segments, is_trained));
     let (own, weight) =
         by_number_type!(packed, backward(gradient, packed, weight, segments.list()))?;
     Ok((own, is_trained.then_some(weight)))
@@ -40,10 +34,7 @@ pub fn causal_convolution_backward(
 /// The last inputs of each segment, for its next token: [segments, (kernel - 1) * width], oldest
 /// first.
 pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::states(packed, weight, segments);
-    }
+    on_gpu!(packed => gpu::states(packed, weight, segments));
     by_number_type!(packed, states(packed, weight, segments.list()))
 }
 
@@ -55,10 +46,7 @@ pub fn convolution_step(
     states: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::step(packed, weight, states, rows.states()?);
-    }
+    on_gpu!(packed => gpu::step(packed, weight, states, rows.states()?));
     by_number_type!(packed, step(packed, weight, states, rows.listed()?))
 }
 
@@ -254,12 +242,7 @@ mod gpu {
     fn check(packed: &Tensor, weight: &Tensor) -> Result<((usize, usize), [Argument; 2])> {
         let ((_, stride), (width, taps)) = (packed.dims2()?, weight.dims2()?);
         if width > stride || taps == 0 || taps > TAPS || weight.dtype() != packed.dtype() {
-            bail!(
-                "a convolution of {:?} {:?} by {:?}",
-                packed.dtype(),
-                packed.shape(),
-                weight.shape()
-            )
+            bail!("a convolution of {packed:?} by {weight:?}")
         }
         Ok(((width, taps), [at(packed)?, int(stride)]))
     }
@@ -304,11 +287,7 @@ mod gpu {
             segments.tables()?,
         );
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!(
-                "a gradient of {:?} {:?} for {rows} rows of {width}",
-                gradient.dtype(),
-                gradient.shape()
-            )
+            bail!("a gradient of {gradient:?} for {rows} rows of {width}")
         }
         let sums = empty((rows, width), DType::F32, device)?;
         let tables = [at(table)?, at(owners)?];
@@ -389,12 +368,7 @@ mod gpu {
             || states.dtype() != dtype
             || slots.dims2()? != (rows, 2)
         {
-            bail!(
-                "states {:?} {:?} and {:?} for {rows} rows",
-                states.dtype(),
-                states.shape(),
-                slots.shape()
-            )
+            bail!("states {states:?} and {slots:?} for {rows} rows")
         }
         let output = empty((rows, width), dtype, device)?;
         let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];

@@ -20,8 +20,7 @@ pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storag
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         bail!(
-            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
-            tensor.shape(),
+            "a kernel was given a tensor that is not contiguous: {tensor:?}, strides {:?}",
             layout.stride()
         )
     };

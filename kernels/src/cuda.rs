@@ -103,8 +103,7 @@ impl Argument {
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     if !tensor.is_contiguous() {
         bail!(
-            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
-            tensor.shape(),
+            "a kernel was given a tensor that is not contiguous: {tensor:?}, strides {:?}",
             tensor.stride()
         )
     }
@@ -115,10 +114,9 @@ pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
 pub(super) fn rows_at(tensor: &Tensor) -> Result<[Argument; 2]> {
     match *tensor.stride() {
         [stride, 1] => Ok([Argument::Address(address(tensor)?), int(stride)]),
-        ref other => bail!(
-            "a kernel was given rows that are not contiguous: {:?}, strides {other:?}",
-            tensor.shape()
-        ),
+        ref other => {
+            bail!("a kernel was given rows that are not contiguous: {tensor:?}, strides {other:?}")
+        }
     }
 }
 

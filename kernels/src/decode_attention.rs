@@ -100,10 +100,7 @@ pub fn decode_attention<'a>(
     rows: &DecodeRows,
 ) -> Result<Tensor> {
     let attention = attention.into();
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::attend(packed, prefix, cache, attention, rows.table()?);
-    }
+    on_gpu!(packed => gpu::attend(packed, prefix, cache, attention, rows.table()?));
     by_number_type!(
         packed,
         attend(packed, prefix, cache, attention, rows.listed()?)

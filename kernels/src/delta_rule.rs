@@ -84,10 +84,7 @@ const EPSILON: f64 = 1e-6;
 /// `convolved`: [rows, row_width] -> [rows, value_width]. A completion starts from its prompt's
 /// state.
 pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments, false)?.0);
-    }
+    on_gpu!(convolved => Ok(gpu::forward(convolved, rule, segments, false)?.0));
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), false))?.0)
 }
 
@@ -97,10 +94,7 @@ pub fn delta_rule_states(
     rule: DeltaRule<'_>,
     segments: &Segments,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments, true)?.1);
-    }
+    on_gpu!(convolved => Ok(gpu::forward(convolved, rule, segments, true)?.1));
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), true))?.1)
 }
 
@@ -123,10 +117,7 @@ pub fn delta_rule_backward(
     rule: DeltaRule<'_>,
     segments: &Segments,
 ) -> Result<DeltaGradients> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return gpu::backward(gradient, convolved, rule, segments);
-    }
+    on_gpu!(convolved => gpu::backward(gradient, convolved, rule, segments));
     by_number_type!(
         convolved,
         backward(gradient, convolved, rule, segments.list())
@@ -141,10 +132,7 @@ pub fn delta_rule_step(
     states: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return gpu::step(convolved, rule, states, rows.states()?);
-    }
+    on_gpu!(convolved => gpu::step(convolved, rule, states, rows.states()?));
     by_number_type!(convolved, step(convolved, rule, states, rows.listed()?))
 }
 

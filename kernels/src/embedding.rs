@@ -9,10 +9,7 @@ use super::real::add_scaled;
 /// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the
 /// table's, or f32 for bf16. There indices are unchecked, and the table may have strided rows.
 pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if table.device().is_cuda() {
-        return gpu::gather_rows(table, rows, dtype);
-    }
+    on_gpu!(table => gpu::gather_rows(table, rows, dtype));
     table.index_select(rows, 0)?.to_dtype(dtype)
 }
 
@@ -22,26 +19,15 @@ pub fn embedding_backward(
     token_ids: &[u32],
     vocabulary: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::sum_rows(
-            "embedding_backward",
-            gradient,
-            token_ids,
-            vocabulary,
-            DType::F32,
-        );
-    }
+    on_gpu!(gradient =>
+        gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, DType::F32));
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
 
 /// Adds row i of `gradient` [n, width] to row `rows[i]` of zeros, in order -> [count, width] in the
 /// gradient's dtype.
 pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::sum_rows("scatter_rows", gradient, rows, count, gradient.dtype());
-    }
+    on_gpu!(gradient => gpu::sum_rows("scatter_rows", gradient, rows, count, gradient.dtype()));
     by_number_type!(gradient, scatter(gradient, rows, count))
 }
 

@@ -249,9 +249,7 @@ mod gpu {
             || (rank > 0 && below.dims2()?.1 != inputs)
         {
             bail!(
-                "{:?} and {:?} around [{outputs}, {inputs}] with {adapter_columns} adapter columns",
-                beside.shape(),
-                below.shape()
+                "{beside:?} and {below:?} around [{outputs}, {inputs}] with {adapter_columns} adapter columns"
             )
         }
         let gpu = device(&matrix.codes)?;

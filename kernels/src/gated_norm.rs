@@ -17,10 +17,7 @@ pub fn gated_norm(
     norm: Norm<'_>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::forward(x, (packed, column), norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::forward(x, (packed, column), norm, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, (packed, column), norm))
 }
@@ -33,10 +30,7 @@ pub fn gated_norm_backward(
     (packed, column): (&Tensor, usize),
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward(gradient, x, (packed, column), norm);
-    }
+    on_gpu!(x => gpu::backward(gradient, x, (packed, column), norm));
     by_number_type!(x, backward(gradient, x, (packed, column), norm))
 }
 
@@ -147,11 +141,7 @@ mod gpu {
             && packed.is_contiguous()
             && width % size == 0;
         if !fits || size > 256 || packed.dtype() != dtype || norm.weight.dtype() != dtype {
-            bail!(
-                "heads of {size} in rows {:?} {dtype:?} with gates {:?} from {column} on",
-                x.shape(),
-                packed.shape()
-            )
+            bail!("heads of {size} in rows {x:?} with gates {packed:?} from {column} on")
         }
         let first = address(packed)? + (column * dtype.size_in_bytes()) as u64;
         Ok((
@@ -197,12 +187,7 @@ mod gpu {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         if gradient.dims() != x.dims() || gradient.dtype() != x.dtype() {
-            bail!(
-                "a gradient of {:?} {:?} for {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                x.shape()
-            )
+            bail!("a gradient of {gradient:?} for {x:?}")
         }
         let (device, dtype) = (device(x)?, x.dtype());
         let (dx, of_gates) = (

@@ -24,10 +24,7 @@ pub fn token_log_probs(
     temperature: f64,
 ) -> Result<Vec<TokenLogProb>> {
     check_targets(logits, targets)?;
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::forward(logits, targets, temperature);
-    }
+    on_gpu!(logits => gpu::forward(logits, targets, temperature));
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
@@ -73,10 +70,7 @@ pub fn token_log_probs_backward_as(
     if weights.len() != targets.len() {
         bail!("{} weights for {} rows", weights.len(), targets.len())
     }
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::backward(logits, targets, weights, temperature, dtype);
-    }
+    on_gpu!(logits => gpu::backward(logits, targets, weights, temperature, dtype));
     by_number_type!(logits, backward(logits, targets, weights, temperature))?.to_dtype(dtype)
 }
 

@@ -235,8 +235,7 @@ mod gpu {
     pub(super) fn start_copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         if !tensor.is_contiguous() {
             bail!(
-                "a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}",
-                tensor.shape(),
+                "{tensor:?} is copied to the host and is not contiguous: strides {:?}",
                 tensor.stride()
             )
         }

@@ -33,10 +33,7 @@ impl<'a> Norm<'a> {
 /// `x`: [rows, width] -> [rows, width + adapter_columns], last `adapter_columns` columns unwritten
 /// (see [`super::matmul`]). On a GPU `x` may be f32 with a bf16 weight and result.
 pub fn rms_norm(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::forward(x, norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::forward(x, norm, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, norm))
 }
@@ -49,10 +46,7 @@ pub fn add_rms_norm(
     norm: Norm<'_>,
     adapter_columns: usize,
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::add_forward(x, addend, norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::add_forward(x, addend, norm, adapter_columns));
     let sum = (x + &addend.rows)?;
     let normed = rms_norm(&sum, norm, adapter_columns)?;
     Ok((sum, normed))
@@ -60,10 +54,7 @@ pub fn add_rms_norm(
 
 /// Norm for decoding, adding the adapters' part: [rows, width] in the weight's dtype.
 pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if rows.rows.device().is_cuda() {
-        return gpu::open_forward(rows, norm);
-    }
+    on_gpu!(rows.rows => gpu::open_forward(rows, norm));
     rms_norm(&rows.rows, norm, 0)
 }
 
@@ -76,10 +67,7 @@ pub fn rms_norm_backward(
     residual: Option<&Tensor>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward(gradient, x, norm, residual, adapter_columns);
-    }
+    on_gpu!(x => gpu::backward(gradient, x, norm, residual, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     let through = by_number_type!(x, backward(gradient, x, norm))?;
     match residual {
@@ -90,10 +78,7 @@ pub fn rms_norm_backward(
 
 /// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, f32 on a GPU.
 pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward_weight(gradient, x, epsilon);
-    }
+    on_gpu!(x => gpu::backward_weight(gradient, x, epsilon));
     by_number_type!(x, backward_weight(gradient, x, epsilon))
 }
 
@@ -259,11 +244,7 @@ mod gpu {
             .iter()
             .all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == weight.dtype());
         if !fits || weight.dims() != [width] {
-            bail!(
-                "a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}",
-                x.dtype(),
-                x.shape()
-            )
+            bail!("a norm of rows {x:?} with {alike:?} and weight {weight:?}")
         }
         Ok((rows, width))
     }
@@ -312,12 +293,7 @@ mod gpu {
             addend.adapters.is_some() || addend.rows.dtype() != weight.dtype(),
         );
         if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
-            bail!(
-                "a stream of {:?} and {:?} {:?}",
-                x.shape(),
-                added.dtype(),
-                added.shape()
-            )
+            bail!("a stream of {x:?} and {added:?}")
         }
         let (device, dtype) = (device(x)?, weight.dtype());
         let (sum, y) = (
@@ -434,11 +410,7 @@ mod gpu {
     pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         if gradient.dims() != x.dims() {
-            bail!(
-                "a gradient of {:?} for rows of {:?}",
-                gradient.shape(),
-                x.shape()
-            )
+            bail!("a gradient of {gradient:?} for rows of {x:?}")
         }
         let device = device(x)?;
         if rows == 0 {

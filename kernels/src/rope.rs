@@ -99,10 +99,7 @@ pub struct QueryKeyContext<'a> {
 
 /// `packed`: [rows, row_width] -> same shape, queries and keys normed and rotated, values copied.
 pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::forward(packed, context);
-    }
+    on_gpu!(packed => gpu::forward(packed, context));
     by_number_type!(packed, forward(packed, context))
 }
 
@@ -114,10 +111,7 @@ pub fn query_key_rope_open(
     cache: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if cache.device().is_cuda() {
-        return gpu::decode(packed, context, cache, rows.table()?.0);
-    }
+    on_gpu!(cache => gpu::decode(packed, context, cache, rows.table()?.0));
     let rotated = query_key_rope(&packed.rows, context)?;
     append_keys_values(cache, &rotated, context.heads, rows.listed()?)?;
     Ok(rotated)
@@ -131,10 +125,7 @@ pub fn query_key_rope_backward(
     context: QueryKeyContext<'_>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, context, adapter_columns);
-    }
+    on_gpu!(packed => gpu::backward(gradient, packed, context, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
@@ -146,10 +137,7 @@ pub fn query_key_rope_backward_all(
     packed: &Tensor,
     context: QueryKeyContext<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward_all(gradient, packed, context);
-    }
+    on_gpu!(packed => gpu::backward_all(gradient, packed, context));
     by_number_type!(packed, backward(gradient, packed, context))
 }
 
@@ -357,10 +345,7 @@ mod gpu {
             || positions.dtype() != DType::U32
         {
             bail!(
-                "rows {:?} with positions {:?} {:?} for heads {:?}",
-                packed.shape(),
-                positions.dtype(),
-                positions.shape(),
+                "rows {packed:?} with positions {positions:?} for heads {:?}",
                 context.heads
             )
         }
@@ -393,11 +378,8 @@ mod gpu {
         for norm in [query, key] {
             if norm.dtype() != dtype || norm.dims() != [context.heads.dimension] {
                 bail!(
-                    "a norm of {:?} {:?} for heads {:?} in {:?}",
-                    norm.dtype(),
-                    norm.shape(),
-                    context.heads,
-                    dtype
+                    "a norm of {norm:?} for heads {:?} in {dtype:?}",
+                    context.heads
                 )
             }
         }
@@ -567,13 +549,7 @@ mod gpu {
 
     fn check_gradient(gradient: &Tensor, packed: &Tensor) -> Result<()> {
         if gradient.dtype() != packed.dtype() || gradient.dims() != packed.dims() {
-            bail!(
-                "a gradient of {:?} {:?} for {:?} {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                packed.dtype(),
-                packed.shape()
-            )
+            bail!("a gradient of {gradient:?} for {packed:?}")
         }
         Ok(())
     }

@@ -167,8 +167,7 @@ impl Routing {
             Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), bias, None),
             Self::Listed(_) => {
                 bail!(
-                    "stacked experts of {:?} {is_transposed} {bias:?} for {:?}",
-                    matrices.shape(),
+                    "stacked experts of {matrices:?} {is_transposed} {bias:?} for {:?}",
                     x.device()
                 )
             }
@@ -189,12 +188,7 @@ impl Routing {
                 .product(x, (matrices, is_transposed), None, Some(sum))
                 .map(drop),
             Self::Listed(_) => {
-                bail!(
-                    "{:?} {is_transposed} added to {:?} {:?}",
-                    matrices.shape(),
-                    sum.shape(),
-                    x.shape()
-                )
+                bail!("{matrices:?} {is_transposed} added to {sum:?} {x:?}")
             }
         }
     }
@@ -211,12 +205,7 @@ impl Routing {
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.add_outer((wide, narrow), sum, layout, scale),
-            Self::Listed(_) => bail!(
-                "{:?} {:?} {layout:?} {scale} to {:?}",
-                wide.shape(),
-                narrow.shape(),
-                sum.shape()
-            ),
+            Self::Listed(_) => bail!("{wide:?} {narrow:?} {layout:?} {scale} to {sum:?}"),
         }
     }
 
@@ -257,16 +246,9 @@ pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Resul
     if let Selection::Recorded(experts) | Selection::Replayed(experts) = selection
         && (experts.dims2()? != (rows, active) || experts.dtype() != DType::U32)
     {
-        bail!(
-            "{:?} {:?} for {active} experts of {rows} rows",
-            experts.dtype(),
-            experts.shape()
-        )
+        bail!("{experts:?} for {active} experts of {rows} rows")
     }
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::route(logits, router, selection).map(Routing::Sorted);
-    }
+    on_gpu!(logits => gpu::route(logits, router, selection).map(Routing::Sorted));
     by_number_type!(logits, forward(logits, router, selection)).map(Routing::Listed)
 }
 

@@ -27,16 +27,9 @@ pub fn keep_own_of_pairs(
         || !rank.is_multiple_of(slot)
         || !columns.is_multiple_of(rank)
     {
-        bail!(
-            "adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}",
-            own.shape(),
-            inner.shape()
-        )
+        bail!("adapters {own:?} of {slot} numbers for rows of {inner:?}, rank {rank}")
     }
-    #[cfg(feature = "cuda")]
-    if inner.device().is_cuda() {
-        return gpu::keep_own(inner, own, of_pairs, rank, slot);
-    }
+    on_gpu!(inner => gpu::keep_own(inner, own, of_pairs, rank, slot));
     let own = own.to_vec1::<u32>()?;
     let kept = own.iter().flat_map(|own| {
         (0..columns).map(move |column| f32::from(u8::from((column % rank / slot) as u32 == *own)))

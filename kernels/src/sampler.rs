@@ -48,10 +48,7 @@ pub struct SampledToken {
 /// # Errors
 /// Non-finite logits.
 pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, params, None);
-    }
+    on_gpu!(logits => gpu::sample_tokens(logits, params, None));
     by_number_type!(logits, sample_rows(logits, params))
 }
 
@@ -73,10 +70,7 @@ pub fn sample_masked(
             masks.len()
         )
     }
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, params, Some(masks));
-    }
+    on_gpu!(logits => gpu::sample_tokens(logits, params, Some(masks)));
     by_number_type!(logits, sample_rows_masked(logits, params, masks))
 }
 
@@ -91,10 +85,7 @@ pub fn mask_words(vocabulary: usize) -> usize {
 /// # Errors
 /// On the CPU, and for wrong shapes or dtypes.
 pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_into(logits, params, None, sampled);
-    }
+    on_gpu!(logits => gpu::sample_into(logits, params, None, sampled));
     bail!(
         "a recorded draw needs a GPU: {:?}",
         [logits, params, sampled].map(Tensor::device)
@@ -371,30 +362,18 @@ mod gpu {
     ) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
-            bail!(
-                "logits to sample from are f32 on a GPU and have a vocabulary, not {:?} {:?}",
-                logits.dtype(),
-                logits.shape()
-            )
+            bail!("logits to sample from are f32 on a GPU and have a vocabulary, not {logits:?}")
         }
         for (tensor, words) in [(params, 4), (sampled, 2)] {
             if tensor.dtype() != DType::U32 || tensor.dims() != [rows, words] {
-                bail!(
-                    "{:?} {:?}, not [{rows}, {words}] of u32",
-                    tensor.dtype(),
-                    tensor.shape()
-                )
+                bail!("{tensor:?}, not [{rows}, {words}] of u32")
             }
         }
         if let Some(masks) = masks
             && (masks.dtype() != DType::U32
                 || masks.dims() != [rows, super::mask_words(vocabulary)])
         {
-            bail!(
-                "masks of {rows} rows of {vocabulary} tokens are {:?} {:?}",
-                masks.dtype(),
-                masks.shape()
-            )
+            bail!("masks of {rows} rows of {vocabulary} tokens are {masks:?}")
         }
         let mut arguments = vec![at(logits)?, at(params)?, at(sampled)?, int(vocabulary)];
         arguments.extend(masks.map(at).transpose()?);

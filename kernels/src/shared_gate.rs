@@ -7,19 +7,13 @@ use super::open_rows::OpenRows;
 
 /// `sum`, `shared`: [rows, width], `gate`: [rows, 1] -> `sum + shared * sigmoid(gate)`, [rows, width].
 pub fn add_shared(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if sum.device().is_cuda() {
-        return gpu::add(sum, shared, gate);
-    }
+    on_gpu!(sum => gpu::add(sum, shared, gate));
     sum + shared.broadcast_mul(&sigmoid(gate)?)?
 }
 
 /// As [`add_shared`] for decoding, adding the adapters' part to `shared` and `gate`; f32 on a GPU.
 pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if sum.device().is_cuda() {
-        return gpu::add_open(sum, shared, gate);
-    }
+    on_gpu!(sum => gpu::add_open(sum, shared, gate));
     add_shared(sum, &shared.rows, &gate.rows)
 }
 
@@ -31,10 +25,7 @@ pub fn add_shared_backward(
     gate: &Tensor,
     [adapter_columns, gate_columns]: [usize; 2],
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::backward(gradient, shared, gate, [adapter_columns, gate_columns]);
-    }
+    on_gpu!(gradient => gpu::backward(gradient, shared, gate, [adapter_columns, gate_columns]));
     no_adapter_columns(adapter_columns + gate_columns)?;
     let share = sigmoid(gate)?;
     let slope = (&share - share.sqr()?)?;
@@ -64,12 +55,7 @@ mod gpu {
             || gate.dims2()? != (rows, 1)
             || shared.dtype() != gate.dtype()
         {
-            bail!(
-                "{:?} with {:?} and gates {:?}",
-                sum.shape(),
-                shared.shape(),
-                gate.shape()
-            )
+            bail!("{sum:?} with {shared:?} and gates {gate:?}")
         }
         Ok((rows, width))
     }

@@ -9,20 +9,14 @@ use super::real::vectorised;
 
 /// `logits`: contiguous, owning its memory; f32 on a GPU.
 pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::soft_cap(logits, cap);
-    }
+    on_gpu!(logits => gpu::soft_cap(logits, cap));
     logits.inplace_op1(&Cap(cap))
 }
 
 /// Turns `gradient` of capped logits into that of the logits, in place; `capped`: the result of
 /// [`soft_cap`], of equal shape. On a GPU the gradient may be bf16.
 pub fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::soft_cap_backward(gradient, capped, cap);
-    }
+    on_gpu!(gradient => gpu::soft_cap_backward(gradient, capped, cap));
     by_number_type!(gradient, uncap(gradient, capped, cap))
 }
 
@@ -96,11 +90,7 @@ mod gpu {
     pub(super) fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
         let count = gradient.elem_count();
         if capped.dtype() != DType::F32 || capped.elem_count() != count {
-            bail!(
-                "{count} gradients of {:?} {:?}",
-                capped.shape(),
-                capped.dtype()
-            )
+            bail!("{count} gradients of {capped:?}")
         }
         let arguments = [
             at(gradient)?,

@@ -26,10 +26,7 @@ pub enum Activation {
 /// `gate_up`: [rows, 2 * width], gate first -> [rows, width + adapter_columns], last
 /// `adapter_columns` columns unwritten (see [`super::matmul`]).
 pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.device().is_cuda() {
-        return gpu::forward(gate_up, activation, adapter_columns);
-    }
+    on_gpu!(gate_up => gpu::forward(gate_up, activation, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
@@ -47,10 +44,7 @@ pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -
     expect(unused_variables, reason = "the CPU has one dtype")
 )]
 pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.rows.device().is_cuda() {
-        return gpu::decode(gate_up, activation, dtype);
-    }
+    on_gpu!(gate_up.rows => gpu::decode(gate_up, activation, dtype));
     gated(&gate_up.rows, activation, 0)
 }
 
@@ -62,10 +56,7 @@ pub fn gated_backward(
     activation: Activation,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.device().is_cuda() {
-        return gpu::backward(gradient, gate_up, activation, adapter_columns);
-    }
+    on_gpu!(gate_up => gpu::backward(gradient, gate_up, activation, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
@@ -304,12 +295,7 @@ mod gpu {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!(
-                "a gradient of {:?} {:?} for {dtype:?} {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                gate_up.shape()
-            )
+            bail!("a gradient of {gradient:?} for {gate_up:?}")
         }
         let output = empty((rows, double + adapter_columns), dtype, device)?;
         let (name, own) = named(

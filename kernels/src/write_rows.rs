@@ -6,20 +6,14 @@ use candle_core::{Result, Tensor};
 /// Writes `source`, [n, columns], to the rows of `target`, [rows, at least as many columns], from
 /// row `first` on. The source may have strided rows; on the CPU widths are equal.
 pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::write(target, (first, 0), source);
-    }
+    on_gpu!(target => gpu::write(target, (first, 0), source));
     target.slice_set(&source.contiguous()?, 0, first)
 }
 
 /// Writes `source`, [rows, columns], to the columns of `target`, [rows, at least as many], from
 /// column `first` on.
 pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::write(target, (0, first), source);
-    }
+    on_gpu!(target => gpu::write(target, (0, first), source));
     target.slice_set(&source.contiguous()?, 1, first)
 }
 

@@ -237,13 +237,7 @@ pub(super) fn backward(
     let heads = attention.heads;
     let rows = check(packed, heads)?;
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
-        bail!(
-            "a gradient of {:?} {:?} for attention over {:?} {:?}",
-            gradient.shape(),
-            gradient.dtype(),
-            packed.shape(),
-            packed.dtype()
-        )
+        bail!("a gradient of {gradient:?} for attention over {packed:?}")
     }
     let (output, Some(log_sums)) = (&attended.rows, &attended.log_sums) else {
         bail!("attention on the CPU for tensors on a GPU")
@@ -253,12 +247,7 @@ pub(super) fn backward(
         || output.dtype() != packed.dtype()
         || log_sums.dims2()? != (heads.query, rows)
     {
-        bail!(
-            "{:?} {:?} was not attended by {:?}",
-            output.shape(),
-            output.dtype(),
-            packed.shape()
-        )
+        bail!("{output:?} was not attended by {packed:?}")
     }
     let (device, dtype, kernels) = (
         device(packed)?,

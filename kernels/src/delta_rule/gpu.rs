@@ -89,11 +89,7 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
         || bias.dims() != [heads.value]
         || most > MOST
     {
-        bail!(
-            "rows of {:?} {dtype:?} and {:?} for {heads:?}",
-            convolved.shape(),
-            packed.shape()
-        )
+        bail!("rows of {convolved:?} and {packed:?} for {heads:?}")
     }
     Ok([
         at(convolved)?,
@@ -286,11 +282,7 @@ pub(super) fn backward(
     let (width, [factors, tiles, squares]) = (heads.value_width(), prepared.prepared());
     let ([segments, owners], [chunks, first_chunks]) = (prepared.segments, prepared.chunks);
     if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-        bail!(
-            "a gradient of {:?} {:?} for {rows} rows of {heads:?}",
-            gradient.dtype(),
-            gradient.shape()
-        )
+        bail!("a gradient of {gradient:?} for {rows} rows of {heads:?}")
     }
     let of_slices = |numbers: usize, dtype| {
         empty(
@@ -398,12 +390,7 @@ pub(super) fn step(
         || states.dtype() != DType::F32
         || slots.dims2()? != (rows, 2)
     {
-        bail!(
-            "states {:?} {:?} and {:?} for {rows} rows",
-            states.dtype(),
-            states.shape(),
-            slots.shape()
-        )
+        bail!("states {states:?} and {slots:?} for {rows} rows")
     }
     let (device, dtype) = (device(convolved)?, convolved.dtype());
     let output = empty((rows, heads.value_width()), dtype, device)?;

@@ -136,12 +136,7 @@ impl SortedPairs {
         if let Some(factors) = factors
             && (factors.elem_count() != self.experts() || factors.dtype() != x.dtype())
         {
-            bail!(
-                "factors of {:?} {:?} for {} experts",
-                factors.dtype(),
-                factors.shape(),
-                self.experts()
-            )
+            bail!("factors of {factors:?} for {} experts", self.experts())
         }
         let factors = factors.map_or(Ok(Argument::Address(0)), at)?;
         let output = empty(x.shape().clone(), x.dtype(), device)?;
@@ -203,23 +198,13 @@ impl SortedPairs {
             (beside, below / experts)
         };
         if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
-            bail!(
-                "{:?} {:?} for {experts} experts of {:?} {:?}",
-                x.dtype(),
-                x.shape(),
-                matrices.dtype(),
-                matrices.shape()
-            )
+            bail!("{x:?} for {experts} experts of {matrices:?}")
         }
         let output = match sum {
             Some(sum) if sum.dims2()? == (pairs, outputs) && sum.dtype() == x.dtype() => {
                 sum.clone()
             }
-            Some(sum) => bail!(
-                "{outputs} outputs of {pairs} pairs added to {:?} {:?}",
-                sum.dtype(),
-                sum.shape()
-            ),
+            Some(sum) => bail!("{outputs} outputs of {pairs} pairs added to {sum:?}"),
             None => empty((pairs, outputs), x.dtype(), device)?,
         };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
@@ -298,13 +283,7 @@ impl SortedPairs {
             || sum.dtype() != DType::F32
             || narrow.dtype() != dtype
         {
-            bail!(
-                "{dtype:?} {:?} times {:?} to {:?} {:?}",
-                wide.shape(),
-                narrow.shape(),
-                sum.dtype(),
-                sum.shape()
-            )
+            bail!("{wide:?} times {narrow:?} to {sum:?}")
         }
         if width % 2 != 0 || rank % 8 != 0 {
             bail!("a rank of {rank} beside {width} numbers: a GPU takes multiples of 8 and 2")
@@ -345,11 +324,7 @@ impl SortedPairs {
             return Ok([none, none]);
         };
         if vectors.dims2()? != shape || vectors.dtype() != dtype {
-            bail!(
-                "biases of {:?} {:?} for {shape:?} {dtype:?}",
-                vectors.shape(),
-                vectors.dtype()
-            )
+            bail!("biases of {vectors:?} for {shape:?} {dtype:?}")
         }
         Ok([
             at(vectors)?,
