@@ -304,10 +304,8 @@ mod gpu {
         )?;
         let device = device(flat)?;
         let parts = count.div_ceil(1024).min(1056); // eight blocks per multiprocessor of the largest GPUs
-        let (partial, sum) = (
-            empty(parts, DType::F64, device)?,
-            empty(1, DType::F64, device)?,
-        );
+        let partial = empty(parts, DType::F64, device)?;
+        let sum = empty(1, DType::F64, device)?;
         let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
         MODULE
             .typed("squares", flat.dtype())

@@ -336,10 +336,8 @@ fn backward<T: Real>(
         let width = prefix + length;
         scores.resize(length * width, T::constant(0.0));
         changes.resize(length * width, T::constant(0.0));
-        let (shared, own) = (
-            View::rows(0, length, prefix, width),
-            View::rows(prefix, length, length, width),
-        );
+        let shared = View::rows(0, length, prefix, width);
+        let own = View::rows(prefix, length, length, width);
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);

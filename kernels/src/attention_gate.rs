@@ -55,10 +55,8 @@ fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     let rows = packed.dims2()?.0;
     let (query, size, width) = (heads.query_width(), heads.dimension, heads.row_width());
     let packed_read = read(packed)?;
-    let (mut own, mut gates) = (
-        Vec::with_capacity(rows * width),
-        Vec::with_capacity(rows * query),
-    );
+    let mut own = Vec::with_capacity(rows * width);
+    let mut gates = Vec::with_capacity(rows * query);
     for row in packed_read.numbers::<T>()?.chunks_exact(width + query) {
         for pair in row[..2 * query].chunks_exact(2 * size) {
             own.extend_from_slice(&pair[..size]);
@@ -146,16 +144,14 @@ mod gpu {
     }
 
     pub(super) fn split(packed: &Tensor, heads: Heads, to: DType) -> Result<(Tensor, Tensor)> {
-        let ((rows, all), (width, query)) =
-            (packed.dims2()?, (heads.row_width(), heads.query_width()));
+        let (rows, all) = packed.dims2()?;
+        let (width, query) = (heads.row_width(), heads.query_width());
         if all != width + query {
             bail!("rows of {all} numbers for {heads:?} with gates")
         }
         let (device, dtype) = (device(packed)?, packed.dtype());
-        let (own, gates) = (
-            empty((rows, width), to, device)?,
-            empty((rows, query), dtype, device)?,
-        );
+        let own = empty((rows, width), to, device)?;
+        let gates = empty((rows, query), dtype, device)?;
         let arguments = [
             at(packed)?,
             at(&own)?,
@@ -213,11 +209,9 @@ mod gpu {
         gates: &Tensor,
         adapter_columns: usize,
     ) -> Result<Tensor> {
-        let ((rows, width), device, dtype) = (
-            check(&[attended, gates])?,
-            device(attended)?,
-            attended.dtype(),
-        );
+        let (rows, width) = check(&[attended, gates])?;
+        let device = device(attended)?;
+        let dtype = attended.dtype();
         let output = empty((rows, width + adapter_columns), dtype, device)?;
         let arguments = [
             at(attended)?,

@@ -119,10 +119,8 @@ fn backward<T: Real>(
     let (packed_read, gradient_read) = (read(packed)?, read(gradient)?);
     let (numbers, gradients) = (packed_read.numbers::<T>()?, gradient_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); rows * width];
-    let (mut weight_sums, mut sums) = (
-        vec![T::constant(0.0); kernel * width],
-        vec![T::constant(0.0); width],
-    );
+    let mut weight_sums = vec![T::constant(0.0); kernel * width];
+    let mut sums = vec![T::constant(0.0); width];
     vectorised(|| {
         for &segment in segments {
             for token in 0..segment.length {
@@ -249,12 +247,10 @@ mod gpu {
 
     pub(super) fn forward(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) = (
-            packed.dims2()?.0,
-            device(packed)?,
-            packed.dtype(),
-            segments.tables()?,
-        );
+        let rows = packed.dims2()?.0;
+        let device = device(packed)?;
+        let dtype = packed.dtype();
+        let [table, owners] = segments.tables()?;
         let output = empty((rows, width), dtype, device)?;
         let arguments = [
             own,
@@ -280,12 +276,10 @@ mod gpu {
         is_trained: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) = (
-            packed.dims2()?.0,
-            device(packed)?,
-            packed.dtype(),
-            segments.tables()?,
-        );
+        let rows = packed.dims2()?.0;
+        let device = device(packed)?;
+        let dtype = packed.dtype();
+        let [table, owners] = segments.tables()?;
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
             bail!("a gradient of {gradient:?} for {rows} rows of {width}")
         }

@@ -261,10 +261,8 @@ mod tests {
                 }
             }
         };
-        let (all, none) = (
-            [("libcublas.so.13", true), ("libcurand.so.10", true)],
-            [("libcublas.so.13", false), ("libcurand.so.10", false)],
-        );
+        let all = [("libcublas.so.13", true), ("libcurand.so.10", true)];
+        let none = [("libcublas.so.13", false), ("libcurand.so.10", false)];
         check(None, None, &[], Some("this build has no CUDA"));
         check(
             Some(13000),

@@ -133,11 +133,9 @@ fn attend<T: Real>(
 ) -> Result<Tensor> {
     let (heads, sinks) = (attention.heads, sinks::<T>(attention)?);
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
-    let (numbers, prefixes, cached) = (
-        packed_read.numbers::<T>()?,
-        prefix_read.numbers::<T>()?,
-        cache_read.numbers::<T>()?,
-    );
+    let numbers = packed_read.numbers::<T>()?;
+    let prefixes = prefix_read.numbers::<T>()?;
+    let cached = cache_read.numbers::<T>()?;
     let mut output = vec![T::constant(0.0); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
@@ -222,12 +220,10 @@ impl GroupHead<'_> {
         cached: &[T],
         scores: &mut Vec<T>,
     ) {
-        let (lines, size, line, prefix) = (
-            self.group.len() * self.sharing(),
-            self.heads.dimension,
-            self.line(),
-            self.group[0].prefix.1,
-        );
+        let lines = self.group.len() * self.sharing();
+        let size = self.heads.dimension;
+        let line = self.line();
+        let prefix = self.group[0].prefix.1;
         let scale = T::constant(1.0 / self.attention.divisor);
         scores.resize(lines * line, T::constant(0.0));
         let target = View::rows(0, lines, prefix, line);
@@ -262,12 +258,10 @@ impl GroupHead<'_> {
 
     /// Values weighted by probabilities: [rows * sharing, dimension].
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
-        let (lines, size, line, prefix) = (
-            self.group.len() * self.sharing(),
-            self.heads.dimension,
-            self.line(),
-            self.group[0].prefix.1,
-        );
+        let lines = self.group.len() * self.sharing();
+        let size = self.heads.dimension;
+        let line = self.line();
+        let prefix = self.group[0].prefix.1;
         mixed.resize(lines * size, T::constant(0.0));
         multiply(
             (mixed, View::rows(0, lines, size, size)),

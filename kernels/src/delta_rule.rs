@@ -186,10 +186,8 @@ impl<T: Real> Prepared<T> {
             }
         });
         let gate = |row: &[T], head: usize| {
-            let (strength, x) = (
-                sigmoid(row[column + head]),
-                row[column + heads.value + head] + biases[head],
-            );
+            let strength = sigmoid(row[column + head]);
+            let x = row[column + heads.value + head] + biases[head];
             let zero = T::constant(0.0);
             let step = (if x > zero { x } else { zero })
                 + num_traits::Float::ln_1p((-num_traits::Float::abs(x)).exponential());
@@ -302,10 +300,8 @@ fn forward<T: Real>(
             0
         }
     ];
-    let (mut state, mut update) = (
-        vec![T::constant(0.0); size],
-        vec![T::constant(0.0); heads.value_dimension],
-    );
+    let mut state = vec![T::constant(0.0); size];
+    let mut update = vec![T::constant(0.0); heads.value_dimension];
     for head in 0..heads.value {
         // States after prompts, by first row.
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
@@ -333,10 +329,8 @@ fn forward<T: Real>(
             }
         }
     }
-    let (device, count) = (
-        convolved.device(),
-        if keeps_states { segments.len() } else { 0 },
-    );
+    let device = convolved.device();
+    let count = if keeps_states { segments.len() } else { 0 };
     Ok((
         Tensor::from_vec(output, (rows, width), device)?,
         Tensor::from_vec(states, (count, heads.state_width()), device)?,

@@ -223,10 +223,8 @@ mod gpu {
             )
         }
         let device = device(weight)?;
-        let (codes, scales) = (
-            empty((outputs, inputs), DType::U8, device)?,
-            empty(outputs, DType::F32, device)?,
-        );
+        let codes = empty((outputs, inputs), DType::U8, device)?;
+        let scales = empty(outputs, DType::F32, device)?;
         let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
         MODULE.typed("quantize", weight.dtype()).launch(
             device,
@@ -242,8 +240,9 @@ mod gpu {
         below: &Tensor,
         adapter_columns: usize,
     ) -> Result<Tensor> {
-        let ((outputs, inputs), (rank, _), (_, used)) =
-            (matrix.dims2()?, below.dims2()?, beside.dims2()?);
+        let (outputs, inputs) = matrix.dims2()?;
+        let (rank, _) = below.dims2()?;
+        let (_, used) = beside.dims2()?;
         if used > adapter_columns
             || beside.dims2()?.0 != outputs
             || (rank > 0 && below.dims2()?.1 != inputs)
@@ -276,10 +275,8 @@ mod gpu {
     }
 
     pub(super) fn decode(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
-        let (rows, rank) = (
-            x.dims2()?.0,
-            a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?,
-        );
+        let rows = x.dims2()?.0;
+        let rank = a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?;
         let (outputs, _) = matrix.dims2()?;
         if x.dtype() != DType::BF16 {
             // For comparisons in f32.

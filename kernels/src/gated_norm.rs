@@ -41,11 +41,9 @@ fn forward<T: Real>(
 ) -> Result<Tensor> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
     let (x_read, packed_read, weight_read) = (read(x)?, read(packed)?, read(norm.weight)?);
-    let (numbers, gates, weights) = (
-        x_read.numbers::<T>()?,
-        packed_read.numbers::<T>()?,
-        weight_read.numbers::<T>()?,
-    );
+    let numbers = x_read.numbers::<T>()?;
+    let gates = packed_read.numbers::<T>()?;
+    let weights = weight_read.numbers::<T>()?;
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
@@ -72,19 +70,19 @@ fn backward<T: Real>(
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
-    let (gradient_read, x_read, packed_read, weight_read) =
-        (read(gradient)?, read(x)?, read(packed)?, read(norm.weight)?);
+    let gradient_read = read(gradient)?;
+    let x_read = read(x)?;
+    let packed_read = read(packed)?;
+    let weight_read = read(norm.weight)?;
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
     let (gates, weights) = (packed_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let (offset, epsilon, one) = (
-        T::constant(norm.offset),
-        T::constant(norm.epsilon),
-        T::constant(1.0),
-    );
+    let offset = T::constant(norm.offset);
+    let epsilon = T::constant(norm.epsilon);
+    let one = T::constant(1.0);
     let mut x_gradient = vec![T::constant(0.0); numbers.len()];
     let mut gate_gradient = x_gradient.clone();
-    let (mut weight_gradient, mut inner) =
-        (vec![T::constant(0.0); size], vec![T::constant(0.0); size]);
+    let mut weight_gradient = vec![T::constant(0.0); size];
+    let mut inner = vec![T::constant(0.0); size];
     vectorised(|| {
         for (index, row) in numbers.chunks_exact(size).enumerate() {
             let at = index * size;
@@ -133,8 +131,9 @@ mod gpu {
         (packed, column): (&Tensor, usize),
         norm: Norm<'_>,
     ) -> Result<([usize; 3], [Argument; 2])> {
-        let ((rows, width), (gate_rows, stride), size) =
-            (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
+        let (rows, width) = x.dims2()?;
+        let (gate_rows, stride) = packed.dims2()?;
+        let size = norm.weight.dims1()?;
         let dtype = x.dtype();
         let fits = gate_rows == rows
             && column + width <= stride
@@ -190,10 +189,8 @@ mod gpu {
             bail!("a gradient of {gradient:?} for {x:?}")
         }
         let (device, dtype) = (device(x)?, x.dtype());
-        let (dx, of_gates) = (
-            empty(x.shape(), dtype, device)?,
-            empty(x.shape(), dtype, device)?,
-        );
+        let dx = empty(x.shape(), dtype, device)?;
+        let of_gates = empty(x.shape(), dtype, device)?;
         let blocks = (rows * heads).div_ceil(WARPS).min(1024);
         let partial = empty((blocks * WARPS, size), DType::F32, device)?;
         let sizes = [

@@ -176,11 +176,9 @@ mod gpu {
     ) -> Result<()> {
         let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
         if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
-            let (left, right, target) = (
-                (left.shape(), left.dtype()),
-                (right.shape(), right.dtype()),
-                target.shape(),
-            );
+            let left = (left.shape(), left.dtype());
+            let right = (right.shape(), right.dtype());
+            let target = target.shape();
             bail!("matmul of {left:?} and {right:?} into {target:?}")
         }
         if m == 0 || n == 0 {

@@ -373,8 +373,9 @@ mod gpu {
             let (functions, comm) = (functions()?, self.comm());
             let part = count / self.size;
             let own = start + (self.rank * part * tensor.dtype().size_in_bytes()) as u64;
-            let (all, own, stream_handle) =
-                (start as *mut c_void, own as *mut c_void, stream.cu_stream());
+            let all = start as *mut c_void;
+            let own = own as *mut c_void;
+            let stream_handle = stream.cu_stream();
             // SAFETY: the tensor has `count` numbers from `all` on and `part` of them from `own` on, as NCCL asks for
             // where it works in place; it outlives the wait below, unless that fails; then the communicator is aborted
             // before this returns.

@@ -160,11 +160,9 @@ fn backward<T: Real>(
 ) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
-    let (gradients, numbers, weights) = (
-        gradient_read.numbers::<T>()?,
-        x_read.numbers::<T>()?,
-        weight_read.numbers::<T>()?,
-    );
+    let gradients = gradient_read.numbers::<T>()?;
+    let numbers = x_read.numbers::<T>()?;
+    let weights = weight_read.numbers::<T>()?;
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
         for ((g, row), out) in gradients
@@ -288,18 +286,14 @@ mod gpu {
         adapter_columns: usize,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[], weight)?;
-        let (added, is_open) = (
-            addend.own()?,
-            addend.adapters.is_some() || addend.rows.dtype() != weight.dtype(),
-        );
+        let added = addend.own()?;
+        let is_open = addend.adapters.is_some() || addend.rows.dtype() != weight.dtype();
         if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
             bail!("a stream of {x:?} and {added:?}")
         }
         let (device, dtype) = (device(x)?, weight.dtype());
-        let (sum, y) = (
-            empty((rows, width), x.dtype(), device)?,
-            empty((rows, width + adapter_columns), dtype, device)?,
-        );
+        let sum = empty((rows, width), x.dtype(), device)?;
+        let y = empty((rows, width + adapter_columns), dtype, device)?;
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
         arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
@@ -347,10 +341,8 @@ mod gpu {
             bail!("rows in {:?}; while decoding they are f32", own.dtype())
         }
         let (device, dtype) = (device(&own)?, weight.dtype());
-        let (sum, y) = (
-            empty((count, width), DType::F32, device)?,
-            empty((count, width), dtype, device)?,
-        );
+        let sum = empty((count, width), DType::F32, device)?;
+        let y = empty((count, width), dtype, device)?;
         let mut arguments = rows.arguments()?.to_vec();
         arguments.extend([
             at(weight)?,

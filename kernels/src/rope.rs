@@ -150,16 +150,12 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
         key_value,
         dimension,
     } = context.heads;
-    let (packed_read, cosine_read, sine_read) = (
-        read(packed)?,
-        read(&context.table.cosines)?,
-        read(&context.table.sines)?,
-    );
-    let (numbers, cosines, sines) = (
-        packed_read.numbers::<T>()?,
-        cosine_read.numbers::<T>()?,
-        sine_read.numbers::<T>()?,
-    );
+    let packed_read = read(packed)?;
+    let cosine_read = read(&context.table.cosines)?;
+    let sine_read = read(&context.table.sines)?;
+    let numbers = packed_read.numbers::<T>()?;
+    let cosines = cosine_read.numbers::<T>()?;
+    let sines = sine_read.numbers::<T>()?;
     let norm_reads = context
         .norms
         .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
@@ -176,10 +172,8 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
             .zip(output.chunks_exact_mut(width))
             .zip(positions)
         {
-            let (cosine, sine) = (
-                angles(cosines, position, half)?,
-                angles(sines, position, half)?,
-            );
+            let cosine = angles(cosines, position, half)?;
+            let sine = angles(sines, position, half)?;
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
@@ -272,10 +266,8 @@ fn backward<T: Real>(
             .zip(numbers.chunks_exact(width))
             .zip(output.chunks_exact_mut(width));
         for (((g, row), out), &position) in rows.zip(positions) {
-            let (cosine, sine) = (
-                angles(cosines, position, half)?,
-                angles(sines, position, half)?,
-            );
+            let cosine = angles(cosines, position, half)?;
+            let sine = angles(sines, position, half)?;
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 turned.copy_from_slice(&g[columns.clone()]);

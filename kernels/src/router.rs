@@ -360,10 +360,8 @@ fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -
     let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);
     let probabilities_read = read(&routing.probabilities)?;
     let (products, weights) = (products_read.numbers::<T>()?, weights_read.numbers::<T>()?);
-    let (mut gradient, mut sums) = (
-        vec![T::constant(0.0); rows * count],
-        vec![T::constant(0.0); rows],
-    );
+    let mut gradient = vec![T::constant(0.0); rows * count];
+    let mut sums = vec![T::constant(0.0); rows];
     let pairs = routing.ranges.iter().enumerate();
     let pairs = || {
         pairs

@@ -101,19 +101,15 @@ mod gpu {
         gate: &Tensor,
         [adapter_columns, gate_columns]: [usize; 2],
     ) -> Result<(Tensor, Tensor)> {
-        let ((rows, width), device, dtype) = (
-            check(gradient, shared, gate)?,
-            device(gradient)?,
-            gradient.dtype(),
-        );
+        let (rows, width) = check(gradient, shared, gate)?;
+        let device = device(gradient)?;
+        let dtype = gradient.dtype();
         if shared.dtype() != dtype {
             bail!("a gradient in {dtype:?} of {:?}", shared.dtype())
         }
         let (stride, gate_stride) = (width + adapter_columns, 1 + gate_columns);
-        let (of_shared, of_gate) = (
-            empty((rows, stride), dtype, device)?,
-            empty((rows, gate_stride), dtype, device)?,
-        );
+        let of_shared = empty((rows, stride), dtype, device)?;
+        let of_gate = empty((rows, gate_stride), dtype, device)?;
         let strides = [
             at(&of_shared)?,
             int(stride),

@@ -124,10 +124,8 @@ fn clamped_backward<T: Real>(
 /// z of GELU, and its derivative by x.
 #[inline(always)]
 fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
-    let (twice, cubic) = (
-        T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt()),
-        T::constant(0.044_715),
-    );
+    let twice = T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt());
+    let cubic = T::constant(0.044_715);
     let square = cubic * x * x;
     (
         twice * (x + square * x),

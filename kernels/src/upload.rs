@@ -110,10 +110,8 @@ mod gpu {
                 let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
                     break;
                 };
-                let (piece, stage) = (
-                    &rest[..rest.len().min(PIECE_BYTES)],
-                    &mut stages[turn % STAGES_A_THREAD],
-                );
+                let piece = &rest[..rest.len().min(PIECE_BYTES)];
+                let stage = &mut stages[turn % STAGES_A_THREAD];
                 stage.taken.synchronize().map_err(failed)?;
                 stage.buffer.bytes_mut()[..piece.len()].copy_from_slice(piece);
                 // SAFETY: the target has as many bytes from `start` on (checked above), and is freed in the order of the

@@ -63,10 +63,8 @@ mod gpu {
             || column + columns > width
             || first + count > rows
         {
-            let (from, to) = (
-                (source.shape(), source.dtype()),
-                (target.shape(), target.dtype()),
-            );
+            let from = (source.shape(), source.dtype());
+            let to = (target.shape(), target.dtype());
             bail!("{from:?} written into {to:?} from row {first} and column {column} on")
         }
         if count == 0 || columns == 0 {

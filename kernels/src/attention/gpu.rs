@@ -200,11 +200,9 @@ pub(super) fn forward(
 ) -> Result<AttentionOutput> {
     let heads = attention.heads;
     let rows = check(packed, heads)?;
-    let (device, dtype, kernels) = (
-        device(packed)?,
-        packed.dtype(),
-        kernels(attention, [packed])?,
-    );
+    let device = device(packed)?;
+    let dtype = packed.dtype();
+    let kernels = kernels(attention, [packed])?;
     let stride = heads.query_width() + adapter_columns;
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
@@ -249,11 +247,9 @@ pub(super) fn backward(
     {
         bail!("{output:?} was not attended by {packed:?}")
     }
-    let (device, dtype, kernels) = (
-        device(packed)?,
-        packed.dtype(),
-        kernels(attention, [gradient, packed, output])?,
-    );
+    let device = device(packed)?;
+    let dtype = packed.dtype();
+    let kernels = kernels(attention, [gradient, packed, output])?;
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
     // Per query head and row: sum of probabilities times their gradients.
     let delta = empty((heads.query, rows), DType::F32, device)?;

@@ -75,8 +75,9 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
         decay,
         bias,
     } = rule;
-    let ((rows, width), (packed_rows, stride), dtype) =
-        (convolved.dims2()?, packed.dims2()?, convolved.dtype());
+    let (rows, width) = convolved.dims2()?;
+    let (packed_rows, stride) = packed.dims2()?;
+    let dtype = convolved.dtype();
     let alike = [packed, decay, bias]
         .iter()
         .all(|tensor| tensor.dtype() == dtype);
@@ -293,11 +294,9 @@ pub(super) fn backward(
     };
     let records = of_slices(parts(dtype)[0] * RECORD, DType::BF16)?;
     let (ends, along) = (of_slices(STATE, DType::F32)?, of_slices(1, DType::F32)?);
-    let (outputs, updates, values) = (
-        prepared.numbers(width)?,
-        prepared.numbers(width)?,
-        prepared.numbers(width)?,
-    );
+    let outputs = prepared.numbers(width)?;
+    let updates = prepared.numbers(width)?;
+    let values = prepared.numbers(width)?;
     let (states, state_gradients) = (prepared.states()?, prepared.states()?);
     let read = [
         prepared.convolved,
@@ -333,10 +332,8 @@ pub(super) fn backward(
     ])?;
     prepared.by_chunk("delta_rule_gradients", heads.key, 512, &arguments)?;
 
-    let (strengths, falls) = (
-        prepared.numbers(heads.value)?,
-        prepared.numbers(heads.value)?,
-    );
+    let strengths = prepared.numbers(heads.value)?;
+    let falls = prepared.numbers(heads.value)?;
     let tensors = [
         gradient,
         convolved,
@@ -356,10 +353,8 @@ pub(super) fn backward(
         .typed("delta_rule_finish_values", dtype)
         .launch(device, grid, &arguments)?;
 
-    let (packed, of_rows) = (
-        empty((rows, 2 * heads.value), dtype, device)?,
-        prepared.numbers(2 * heads.value)?,
-    );
+    let packed = empty((rows, 2 * heads.value), dtype, device)?;
+    let of_rows = prepared.numbers(2 * heads.value)?;
     let arguments = all_at([
         segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows,
     ])?;

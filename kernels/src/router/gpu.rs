@@ -37,13 +37,11 @@ pub(super) fn route(
     router: Router,
     selection: Selection<'_>,
 ) -> Result<SortedPairs> {
-    let (
-        (rows, experts),
-        Router {
-            active,
-            is_renormalised,
-        },
-    ) = (logits.dims2()?, router);
+    let (rows, experts) = logits.dims2()?;
+    let Router {
+        active,
+        is_renormalised,
+    } = router;
     if active > GPU_EXPERTS.1 || experts > GPU_EXPERTS.0 {
         bail!(
             "{active} of {experts} experts; a GPU has at most {} of {}",
@@ -60,12 +58,10 @@ pub(super) fn route(
         Selection::Replayed(experts) => (experts.clone(), true),
     };
     let unsorted = numbers((rows, active))?;
-    let (offsets, of_pairs, owners, places) = (
-        words(experts + 1)?,
-        words(pairs)?,
-        words(pairs)?,
-        words(pairs)?,
-    );
+    let offsets = words(experts + 1)?;
+    let of_pairs = words(pairs)?;
+    let owners = words(pairs)?;
+    let places = words(pairs)?;
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
     let arguments = [
         at(logits)?,
@@ -157,11 +153,9 @@ impl SortedPairs {
     }
 
     pub(super) fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
-        let (width, device, active) = (
-            self.check(x)?,
-            device(x)?,
-            self.rows.elem_count() / rows.max(1),
-        );
+        let width = self.check(x)?;
+        let device = device(x)?;
+        let active = self.rows.elem_count() / rows.max(1);
         let output = empty((rows, width), x.dtype(), device)?;
         let arguments = [
             at(x)?,
@@ -273,12 +267,10 @@ impl SortedPairs {
         layout: LowRankLayout,
         scale: f64,
     ) -> Result<()> {
-        let (width, rank, experts, dtype) = (
-            self.check(wide)?,
-            self.check(narrow)?,
-            self.experts(),
-            wide.dtype(),
-        );
+        let width = self.check(wide)?;
+        let rank = self.check(narrow)?;
+        let experts = self.experts();
+        let dtype = wide.dtype();
         if sum.elem_count() != experts * width * rank
             || sum.dtype() != DType::F32
             || narrow.dtype() != dtype

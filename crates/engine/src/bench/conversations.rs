@@ -166,11 +166,9 @@ impl Bench<'_> {
         tools: ToolCalls,
         note: &mut impl FnMut(Measurement),
     ) -> Result<()> {
-        let (requests, new, batch) = (
-            self.requests(prompts, completions),
-            self.bench.new_tokens,
-            prompts * completions,
-        );
+        let requests = self.requests(prompts, completions);
+        let new = self.bench.new_tokens;
+        let batch = prompts * completions;
         let shape = format!(
             "{prompts} x {completions}, {} calls of {} ms",
             tools.calls, tools.milliseconds

@@ -176,10 +176,8 @@ fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
         let token_ids = random_tokens(1000 + number, NEW_TOKENS, vocabulary);
         Completion::new(token_ids, vec![-1.0; NEW_TOKENS], StopReason::Length)
     };
-    let (prompts, completions) = (
-        requests(8, 8, PROMPT_TOKENS, vocabulary),
-        (0..64).map(completion).collect::<Vec<_>>(),
-    );
+    let prompts = requests(8, 8, PROMPT_TOKENS, vocabulary);
+    let completions = (0..64).map(completion).collect::<Vec<_>>();
     let groups: Vec<PolicyGroup<'_>> = prompts
         .iter()
         .zip(completions.chunks(8))

@@ -194,11 +194,9 @@ pub fn measure_gpu(
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
-            let (name, shape, batch) = (
-                step_name(recompute),
-                bench.step_shape(prompts, completions),
-                prompts * completions,
-            );
+            let name = step_name(recompute);
+            let shape = bench.step_shape(prompts, completions);
+            let batch = prompts * completions;
             let setting = if recompute {
                 Recompute::Always
             } else {
@@ -632,10 +630,8 @@ impl Bench<'_> {
     /// Lower bound in seconds at the device's limits: the longer of reading [`Self::step_bytes`]
     /// and computing, per token.
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
-        let (prompt, new) = (
-            self.bench.prompt_tokens as f64,
-            self.bench.new_tokens as f64,
-        );
+        let prompt = self.bench.prompt_tokens as f64;
+        let new = self.bench.new_tokens as f64;
         let limits = self.limits;
         let prefill =
             self.shape

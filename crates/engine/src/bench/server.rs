@@ -107,10 +107,8 @@ fn each_client(
     requests: usize,
     first: usize,
 ) -> Result<Vec<Timed>, LoadError> {
-    let (next, all) = (
-        AtomicUsize::new(0),
-        Mutex::new(Ok(Vec::with_capacity(requests))),
-    );
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(Ok(Vec::with_capacity(requests)));
     let store = |outcome: Result<Timed, LoadError>| -> bool {
         let mut all = all
             .lock()

@@ -215,10 +215,8 @@ impl<'a> Gguf<'a> {
         if given("expert_count") && count("expert_count")? > 0 {
             return Err("a mixture of experts is not supported; use a dense model".to_owned());
         }
-        let (hidden, heads) = (
-            count("embedding_length")?,
-            count("attention.head_count")?.max(1),
-        );
+        let hidden = count("embedding_length")?;
+        let heads = count("attention.head_count")?.max(1);
         let head_dim = if given("attention.key_length") {
             count("attention.key_length")?
         } else {
@@ -396,10 +394,8 @@ impl<'a> Gguf<'a> {
                     tensor.shape
                 ));
             }
-            let (width, block) = (
-                tensor.shape.last().copied().unwrap_or(1),
-                info.ggml_dtype.block_size(),
-            );
+            let width = tensor.shape.last().copied().unwrap_or(1);
+            let block = info.ggml_dtype.block_size();
             if width % block != 0 {
                 return Err(format!(
                     "tensor `{name}` has rows of {width} numbers, no multiple of its blocks of {block}"

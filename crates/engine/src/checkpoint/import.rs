@@ -162,13 +162,11 @@ impl PeftAdapter {
             tensors.insert(name, beside_each_other(&parts, count, is_a)?);
         }
         let (rank, weights_path) = (slot * adapters.len(), PathBuf::new());
-        let (base_model, targets) = (
-            None,
-            Targets {
-                modules: Modules::Shown,
-                parameters: Vec::new(),
-            },
-        );
+        let base_model = None;
+        let targets = Targets {
+            modules: Modules::Shown,
+            parameters: Vec::new(),
+        };
         Ok((
             Self {
                 rank,

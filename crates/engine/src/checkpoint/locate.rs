@@ -142,10 +142,8 @@ pub(super) fn adapter_base(
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
-    let (config, weights) = (
-        folder.read("adapter_config.json")?,
-        folder.read("adapter_model.safetensors")?,
-    );
+    let config = folder.read("adapter_config.json")?;
+    let weights = folder.read("adapter_model.safetensors")?;
     Ok(crate::run::sha256(
         &[base.as_bytes(), &config, &weights].concat(),
     ))

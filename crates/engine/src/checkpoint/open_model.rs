@@ -74,10 +74,8 @@ impl OpenModel {
         step: u64,
         run_folders: &RunFolders,
     ) -> Result<Self, StartError> {
-        let (folder, label) = (
-            checkpoint_path(run.path(), step),
-            format!("{}@{step}", run.id()),
-        );
+        let folder = checkpoint_path(run.path(), step);
+        let label = format!("{}@{step}", run.id());
         verify_checkpoint(&folder, |name| name != OPTIMIZER_FILE).map_err(CheckpointError::from)?;
         let base = Self::find(&run.file().config.base_model, run_folders)?;
         let unreadable = |file: &str, problem: String| {

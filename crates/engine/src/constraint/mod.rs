@@ -211,9 +211,10 @@ fn within<R: Send + 'static>(
             RUNNING.1.notify_one();
         }
     }
-    let (start, too_long) = (Instant::now(), || ConstraintError::Time {
+    let start = Instant::now();
+    let too_long = || ConstraintError::Time {
         seconds: limit.as_secs(),
-    });
+    };
     let most = std::thread::available_parallelism().map_or(1, NonZero::get);
     let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
     let waited = RUNNING

@@ -388,10 +388,8 @@ const EFFORT: &str = "reasoning_effort";
 /// Whether completions may begin with a think block. A model without them might begin one if its
 /// constraint excludes likelier beginnings.
 fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
-    let (end, tokenizer) = (
-        &ids[ids.len().saturating_sub(PROMPT_END)..],
-        &model.tokenizer,
-    );
+    let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
+    let tokenizer = &model.tokenizer;
     let end = tokenizer.decode(end, false).map_err(server_error)?;
     let may_reason = match asked {
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),

@@ -293,8 +293,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         let adapters = adapters.into();
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) =
-            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
+        let (mut stream, mut side) = self.start(&batch.token_ids)?;
+        let replayed = self.replayed(&batch)?;
         for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
             let beside = side.of(index, self.sources[index]);
             let context = RowContext {
@@ -319,8 +319,8 @@ impl Decoder {
         recompute: bool,
     ) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) =
-            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
+        let (mut stream, mut side) = self.start(&batch.token_ids)?;
+        let replayed = self.replayed(&batch)?;
         let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
         for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
             let beside = side.of(index, self.sources[index]);
@@ -373,10 +373,8 @@ impl Decoder {
         let mut gradient = self
             .final_norm
             .backward(gradient, &last, None, columns, gradients)?;
-        let (replayed, side_gradients) = (
-            self.replayed(&placed)?,
-            side.gradients(self.embedding_range.is_some())?,
-        );
+        let replayed = self.replayed(&placed)?;
+        let side_gradients = side.gradients(self.embedding_range.is_some())?;
         for (index, ((layer, own), saved)) in self
             .layers
             .iter()
@@ -426,8 +424,8 @@ impl Decoder {
         mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), recorded) =
-            (self.start(&batch.token_ids)?, self.by_layer(record)?);
+        let (mut stream, mut side) = self.start(&batch.token_ids)?;
+        let recorded = self.by_layer(record)?;
         for (index, (layer, own)) in self.layers.iter().zip(&recorded).enumerate() {
             let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
             let beside = side.of(index, self.sources[index]);

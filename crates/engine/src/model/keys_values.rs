@@ -72,10 +72,8 @@ impl KeysValues {
             }
             None => own,
         };
-        let (values, keys) = (
-            values.reshape((rows, key))?,
-            gradient.narrow(1, query, key)?,
-        );
+        let values = values.reshape((rows, key))?;
+        let keys = gradient.narrow(1, query, key)?;
         let queries = gradient.narrow(1, 0, query)?;
         let shape = (rows, adapter_columns);
         let empty = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;

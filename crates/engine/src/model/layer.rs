@@ -391,10 +391,8 @@ impl Layer {
             self.feed_forward.gradient_adapter_columns(),
             gradients,
         )?;
-        let (inputs, products) = (
-            (&saved.middle, &derived.middle_normed),
-            (&saved.products, &derived.activated),
-        );
+        let inputs = (&saved.middle, &derived.middle_normed);
+        let products = (&saved.products, &derived.activated);
         let (normed_gradient, around) =
             self.feed_forward
                 .backward(&down_gradient, inputs, products, gradients)?;

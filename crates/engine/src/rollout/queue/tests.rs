@@ -50,10 +50,8 @@ fn job(samples: usize) -> (Job, Receiver<Told>, Arc<Listener>) {
         told: Mutex::new(told),
         is_gone: AtomicBool::new(false),
     });
-    let (request, sampling) = (
-        Request::new(vec![1, 2], 0, 0, samples),
-        Sampling::plain(1.0, 9, 1),
-    );
+    let request = Request::new(vec![1, 2], 0, 0, samples);
+    let sampling = Sampling::plain(1.0, 9, 1);
     let job = Job::new(request, sampling, Arc::clone(&client) as _);
     (job, receiver, client)
 }
