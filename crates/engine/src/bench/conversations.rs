@@ -200,14 +200,8 @@ impl Bench<'_> {
                 Ok(seconds)
             })?;
             let mut figure = |what: &str, value, unit| {
-                note(Measurement::new(
-                    &format!("{name}{what}"),
-                    &shape,
-                    batch,
-                    value,
-                    unit,
-                    None,
-                ));
+                let name = format!("{name}{what}");
+                note(Measurement::new(&name, &shape, batch, value, unit, None));
             };
             figure("", whole, "s");
             figure(": idle", 100.0 * idle, "%");

@@ -277,17 +277,14 @@ impl Layer {
         })
     }
 
-    /// As [`Layer::forward`] without saving, returning the cache of the rows.
-    pub(super) fn prefill(
+    /// Cache of a forward's rows.
+    pub(super) fn prefilled(
         &self,
-        stream: Stream,
+        saved: &LayerActivations,
+        derived: &DerivedActivations,
         context: RowContext<'_>,
-    ) -> Result<(Stream, PrefilledRows)> {
-        let (stream, saved, derived) = self.forward(stream, context)?;
-        let prefilled = self
-            .mixer
-            .prefilled(&saved.packed, &derived.mixed, context)?;
-        Ok((stream, prefilled))
+    ) -> Result<PrefilledRows> {
+        self.mixer.prefilled(&saved.packed, &derived.mixed, context)
     }
 
     pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
