@@ -36,7 +36,7 @@ fn add<T: Real>(target: &Tensor, addend: &Tensor) -> Result<()> {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("accumulate");
 
@@ -54,7 +54,7 @@ mod gpu {
             (DType::F32, DType::BF16) => "accumulate_bf16_into_f32",
             (target, addend) => bail!("accumulate cannot add {addend:?} to {target:?}"),
         };
-        let arguments = [at(target)?, at(addend)?, Argument::Long(count as u64)];
+        let arguments = arguments!(at target, addend; long count);
         MODULE.kernel(kernel).launch(
             device(target)?,
             Grid::elements(count.div_ceil(4)),

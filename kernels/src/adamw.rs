@@ -182,7 +182,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{AdamWStep, Factors, MatrixCopies, MatrixCopy};
-    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
+    use crate::cuda::{Argument, Grid, Module, address, arguments, at, device, empty, module};
 
     static MODULE: Module = module!("adamw");
 
@@ -206,23 +206,13 @@ mod gpu {
             correct_second,
             keep,
         } = step.factors();
-        let arguments = [
-            at(parameters)?,
-            at(first)?,
-            at(second)?,
-            at(gradient)?,
-            working.map_or(Ok(Argument::Address(0)), at)?,
-            Argument::Long(count as u64),
-            float(step.gradient_scale),
-            float(step.beta1),
-            float(1.0 - step.beta1),
-            float(step.beta2),
-            float(1.0 - step.beta2),
-            Argument::Float(correct_first),
-            Argument::Float(correct_second),
-            Argument::Float(keep),
-            float(step.epsilon),
-        ];
+        let arguments = arguments!(
+            at parameters, first, second, gradient;
+            given working.map_or(Ok(Argument::Address(0)), at)?; long count;
+            float step.gradient_scale, step.beta1, 1.0 - step.beta1, step.beta2, 1.0 - step.beta2;
+            given Argument::Float(correct_first), Argument::Float(correct_second),
+            Argument::Float(keep); float step.epsilon
+        );
         MODULE
             .kernel("adamw")
             .launch(device(parameters)?, Grid::elements(count), &arguments)
@@ -232,7 +222,7 @@ mod gpu {
         let count = source.elem_count();
         check(source, DType::F32, count)?;
         check(target, DType::BF16, count)?;
-        let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
+        let arguments = arguments!(at source, target; long count);
         MODULE
             .kernel("cast")
             .launch(device(source)?, Grid::elements(count), &arguments)
@@ -306,14 +296,14 @@ mod gpu {
         let parts = count.div_ceil(1024).min(1056); // eight blocks per multiprocessor of the largest GPUs
         let partial = empty(parts, DType::F64, device)?;
         let sum = empty(1, DType::F64, device)?;
-        let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
+        let arguments = arguments!(at flat, &partial; long count);
         MODULE
             .typed("squares", flat.dtype())
             .launch(device, Grid::rows(parts, 256), &arguments)?;
         MODULE.kernel("total").launch(
             device,
             Grid::rows(1, 1024),
-            &[at(&partial)?, at(&sum)?, int(parts)],
+            &arguments!(at &partial, &sum; int parts),
         )?;
         Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
     }

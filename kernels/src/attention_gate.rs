@@ -135,7 +135,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Heads;
-    use crate::cuda::{Grid, Module, at, device, empty, int, module};
+    use crate::cuda::{Grid, Module, arguments, device, empty, module};
 
     static MODULE: Module = module!("attention_gate");
 
@@ -152,14 +152,7 @@ mod gpu {
         let (device, dtype) = (device(packed)?, packed.dtype());
         let own = empty((rows, width), to, device)?;
         let gates = empty((rows, query), dtype, device)?;
-        let arguments = [
-            at(packed)?,
-            at(&own)?,
-            at(&gates)?,
-            int(width),
-            int(query),
-            int(heads.dimension),
-        ];
+        let arguments = arguments!(at packed, &own, &gates; int width, query, heads.dimension);
         let name = if to == dtype {
             "attention_gate_split"
         } else {
@@ -184,8 +177,9 @@ mod gpu {
         }
         let (device, stride) = (device(own)?, width + query + adapter_columns);
         let packed = empty((rows, stride), dtype, device)?;
-        let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
-        let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
+        let arguments = arguments!(
+            at own, gates, &packed; int stride, width, query, heads.dimension
+        );
         MODULE.typed("attention_gate_join", dtype).launch(
             device,
             grid(rows, width + query),
@@ -213,13 +207,9 @@ mod gpu {
         let device = device(attended)?;
         let dtype = attended.dtype();
         let output = empty((rows, width + adapter_columns), dtype, device)?;
-        let arguments = [
-            at(attended)?,
-            at(gates)?,
-            at(&output)?,
-            int(width + adapter_columns),
-            int(width),
-        ];
+        let arguments = arguments!(
+            at attended, gates, &output; int width + adapter_columns, width
+        );
         MODULE
             .typed("attention_gate", dtype)
             .launch(device, grid(rows, width), &arguments)?;
@@ -235,14 +225,9 @@ mod gpu {
         let (device, dtype) = (device(attended)?, attended.dtype());
         let [of_attended, of_gates] = [(); 2].map(|()| empty((rows, width), dtype, device));
         let (of_attended, of_gates) = (of_attended?, of_gates?);
-        let arguments = [
-            at(gradient)?,
-            at(attended)?,
-            at(gates)?,
-            at(&of_attended)?,
-            at(&of_gates)?,
-            int(width),
-        ];
+        let arguments = arguments!(
+            at gradient, attended, gates, &of_attended, &of_gates; int width
+        );
         MODULE.typed("attention_gate_backward", dtype).launch(
             device,
             grid(rows, width),

@@ -12,7 +12,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 mod gpu {
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("bias");
 
@@ -21,12 +21,7 @@ mod gpu {
         if bias.dims1()? != width || bias.dtype() != y.dtype() {
             bail!("a bias of {:?} for rows of {width}", bias.shape())
         }
-        let arguments = [
-            at(&y)?,
-            at(bias)?,
-            Argument::Long((rows * width) as u64),
-            int(width),
-        ];
+        let arguments = arguments!(at &y, bias; long (rows * width); int width);
         MODULE.typed("add_bias", y.dtype()).launch(
             device(&y)?,
             Grid::elements(rows * width),

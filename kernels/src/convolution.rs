@@ -223,7 +223,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Segments;
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, int, module};
 
     static MODULE: Module = module!("convolution");
 
@@ -252,16 +252,9 @@ mod gpu {
         let dtype = packed.dtype();
         let [table, owners] = segments.tables()?;
         let output = empty((rows, width), dtype, device)?;
-        let arguments = [
-            own,
-            stride,
-            at(weight)?,
-            int(taps),
-            at(table)?,
-            at(owners)?,
-            at(&output)?,
-            int(width),
-        ];
+        let arguments = arguments!(
+            given own, stride; at weight; int taps; at table, owners, &output; int width
+        );
         MODULE
             .typed("convolution", dtype)
             .launch(device, grid(rows, width), &arguments)?;
@@ -284,17 +277,18 @@ mod gpu {
             bail!("a gradient of {gradient:?} for {rows} rows of {width}")
         }
         let sums = empty((rows, width), DType::F32, device)?;
-        let tables = [at(table)?, at(owners)?];
-        let read = [at(gradient)?, own, stride, at(weight)?, int(taps)];
-        let arguments = [read.as_slice(), &tables, &[at(&sums)?, int(width)]].concat();
+        let arguments = arguments!(
+            at gradient; given own, stride; at weight; int taps; at table, owners, &sums; int width
+        );
         MODULE.typed("convolution_backward_sums", dtype).launch(
             device,
             grid(rows, width),
             &arguments,
         )?;
         let output = empty((rows, width), dtype, device)?;
-        let read = [at(&sums)?, at(weight)?, int(taps)];
-        let arguments = [read.as_slice(), &tables, &[at(&output)?, int(width)]].concat();
+        let arguments = arguments!(
+            at &sums, weight; int taps; at table, owners, &output; int width
+        );
         MODULE.typed("convolution_backward_rows", dtype).launch(
             device,
             grid(rows, width),
@@ -305,25 +299,17 @@ mod gpu {
         }
         let parts = rows.div_ceil(ROWS_A_PART);
         let partial = empty((parts, width * taps), DType::F32, device)?;
-        let last = [at(&partial)?, int(width), int(rows), int(ROWS_A_PART)];
-        let arguments = [
-            [at(&sums)?, own, stride, int(taps)].as_slice(),
-            &tables,
-            &last,
-        ]
-        .concat();
+        let arguments = arguments!(
+            at &sums; given own, stride; int taps; at table, owners, &partial;
+            int width, rows, ROWS_A_PART
+        );
         MODULE.typed("convolution_weight_parts", dtype).launch(
             device,
             grid(parts, width),
             &arguments,
         )?;
         let weight_gradient = empty((width, taps), DType::F32, device)?;
-        let arguments = [
-            at(&partial)?,
-            at(&weight_gradient)?,
-            int(parts),
-            int(width * taps),
-        ];
+        let arguments = arguments!(at &partial, &weight_gradient; int parts, width * taps);
         let blocks = Grid::rows((width * taps).div_ceil(32), 256);
         MODULE
             .kernel("convolution_weight_sums")
@@ -335,14 +321,9 @@ mod gpu {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
         let (count, device, dtype) = (segments.list().len(), device(packed)?, packed.dtype());
         let output = empty((count, (taps - 1) * width), dtype, device)?;
-        let arguments = [
-            own,
-            stride,
-            int(taps),
-            at(segments.tables()?[0])?,
-            at(&output)?,
-            int(width),
-        ];
+        let arguments = arguments!(
+            given own, stride; int taps; at segments.tables()?[0], &output; int width
+        );
         MODULE
             .typed("convolution_states", dtype)
             .launch(device, grid(count, width), &arguments)?;
@@ -365,8 +346,9 @@ mod gpu {
             bail!("states {states:?} and {slots:?} for {rows} rows")
         }
         let output = empty((rows, width), dtype, device)?;
-        let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];
-        let arguments = [read.as_slice(), &[at(&output)?, int(width), int(rows)]].concat();
+        let arguments = arguments!(
+            given own, stride; at weight; int taps; at slots, states, &output; int width, rows
+        );
         MODULE
             .typed("convolution_step", dtype)
             .launch(device, grid(rows, width), &arguments)?;

@@ -98,6 +98,20 @@ impl Argument {
     }
 }
 
+/// Kernel arguments in the order of its parameters: `at` tensors, `int` and `long` counts, `float`
+/// numbers, `given` arguments.
+macro_rules! arguments {
+    (@at $tensor:expr) => { $crate::cuda::at($tensor)? };
+    (@int $count:expr) => { $crate::cuda::int($count) };
+    (@long $count:expr) => { $crate::cuda::Argument::Long($count as u64) };
+    (@float $number:expr) => { $crate::cuda::float($number) };
+    (@given $argument:expr) => { $argument };
+    ($($kind:ident $($value:expr),+);+) => {
+        [$($($crate::cuda::arguments!(@$kind $value)),+),+]
+    };
+}
+pub(super) use arguments;
+
 /// Address of a contiguous GPU tensor. A kernel may write to it, visibly to tensors that share the
 /// memory.
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {

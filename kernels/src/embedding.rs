@@ -69,7 +69,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::cuda::{Grid, Module, at, device, empty, int, module, rows_at};
+    use crate::cuda::{Grid, Module, arguments, device, empty, module, rows_at};
 
     static MODULE: Module = module!("embedding");
 
@@ -89,7 +89,7 @@ mod gpu {
             .next_multiple_of(32)
             .clamp(32, 256);
         let [table_at, stride] = rows_at(table)?;
-        let arguments = [table_at, stride, at(rows)?, at(&output)?, int(width)];
+        let arguments = arguments!(given table_at, stride; at rows, &output; int width);
         kernel.launch(device, Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }
@@ -120,14 +120,9 @@ mod gpu {
         )?;
         let starts_list = lists.narrow(0, ids.len(), starts.len())?;
         let rows_list = lists.narrow(0, ids.len() + starts.len(), rows.len())?;
-        let arguments = [
-            at(gradient)?,
-            at(&lists)?,
-            at(&starts_list)?,
-            at(&rows_list)?,
-            at(&output)?,
-            int(width),
-        ];
+        let arguments = arguments!(
+            at gradient, &lists, &starts_list, &rows_list, &output; int width
+        );
         let grid = Grid::blocks(
             (ids.len(), width.div_ceil(256), 1),
             width.next_multiple_of(32).min(256),

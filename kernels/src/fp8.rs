@@ -190,7 +190,7 @@ mod gpu {
 
     use super::Fp8Matrix;
     use crate::cuda::{
-        Argument, Grid, Module, address, at, capability, device, empty, failed, int, module,
+        Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, module,
         rows_at,
     };
     use crate::matmul::matmul_f32;
@@ -225,7 +225,7 @@ mod gpu {
         let device = device(weight)?;
         let codes = empty((outputs, inputs), DType::U8, device)?;
         let scales = empty(outputs, DType::F32, device)?;
-        let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
+        let arguments = arguments!(at weight, &codes, &scales; int inputs);
         MODULE.typed("quantize", weight.dtype()).launch(
             device,
             Grid::rows(outputs, 256),
@@ -257,15 +257,10 @@ mod gpu {
             below.dtype(),
             gpu,
         )?;
-        let sizes = [inputs, outputs, used, adapter_columns].map(int);
-        let tensors = [
-            at(&matrix.codes)?,
-            at(&matrix.scales)?,
-            at(beside)?,
-            at(below)?,
-            at(&target)?,
-        ];
-        let arguments: Vec<Argument> = tensors.into_iter().chain(sizes).collect();
+        let arguments = arguments!(
+            at &matrix.codes, &matrix.scales, beside, below, &target;
+            int inputs, outputs, used, adapter_columns
+        );
         MODULE.typed("widen", below.dtype()).launch(
             gpu,
             Grid::rows(outputs + rank, 256),
@@ -339,32 +334,21 @@ mod gpu {
         };
         let [to, stride] = rows_at(target)?;
         let map = rows_map(x, room)?;
-        let tensors = [
-            Argument::Struct(std::ptr::from_ref(&map).cast()),
-            at(x)?,
-            at(&matrix.codes)?,
-            at(&matrix.scales)?,
-            beside,
-            to,
-        ];
-        let sizes = [
-            int(rows),
-            int(inputs),
-            int(outputs),
-            int(rank),
-            stride,
-            int(STAGES),
-        ];
+        let arguments = arguments!(
+            given Argument::Struct(std::ptr::from_ref(&map).cast());
+            at x, &matrix.codes, &matrix.scales; given beside, to;
+            int rows, inputs, outputs, rank; given stride; int STAGES
+        );
         let grid = Grid {
             blocks: (splits, rank.div_ceil(16) + tiles, 1),
             threads: 2 * block,
             shared_bytes,
         };
-        DECODE.kernel(name).early().clusters(splits).launch(
-            device(x)?,
-            grid,
-            &[tensors, sizes].concat(),
-        )
+        DECODE
+            .kernel(name)
+            .early()
+            .clusters(splits)
+            .launch(device(x)?, grid, &arguments)
     }
 
     /// Tensor map for bulk copies of `x`, [rows, inputs]: 64 columns of `room` rows at once,

@@ -119,7 +119,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Norm;
-    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
+    use crate::cuda::{Argument, Grid, Module, address, arguments, device, empty, int, module};
 
     static MODULE: Module = module!("gated_norm");
 
@@ -158,19 +158,10 @@ mod gpu {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         let (device, dtype, width) = (device(x)?, x.dtype(), heads * size);
         let y = empty((rows, width + adapter_columns), dtype, device)?;
-        let sizes = [
-            int(width + adapter_columns),
-            int(rows),
-            int(heads),
-            int(size),
-            float(norm.offset),
-            float(norm.epsilon),
-        ];
-        let arguments = [
-            [at(x)?, gates, stride, at(norm.weight)?, at(&y)?].as_slice(),
-            &sizes,
-        ]
-        .concat();
+        let arguments = arguments!(
+            at x; given gates, stride; at norm.weight, &y;
+            int width + adapter_columns, rows, heads, size; float norm.offset, norm.epsilon
+        );
         let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
         MODULE
             .typed("gated_norm", dtype)
@@ -193,31 +184,17 @@ mod gpu {
         let of_gates = empty(x.shape(), dtype, device)?;
         let blocks = (rows * heads).div_ceil(WARPS).min(1024);
         let partial = empty((blocks * WARPS, size), DType::F32, device)?;
-        let sizes = [
-            int(rows),
-            int(heads),
-            int(size),
-            float(norm.offset),
-            float(norm.epsilon),
-        ];
-        let tensors = [
-            at(gradient)?,
-            at(x)?,
-            gates,
-            stride,
-            at(norm.weight)?,
-            at(&dx)?,
-            at(&of_gates)?,
-            at(&partial)?,
-        ];
-        let arguments = [tensors.as_slice(), &sizes].concat();
+        let arguments = arguments!(
+            at gradient, x; given gates, stride; at norm.weight, &dx, &of_gates, &partial;
+            int rows, heads, size; float norm.offset, norm.epsilon
+        );
         MODULE.typed("gated_norm_backward", dtype).launch(
             device,
             Grid::rows(blocks, 32 * WARPS),
             &arguments,
         )?;
         let sums = empty(size, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(blocks * WARPS), int(size)];
+        let arguments = arguments!(at &partial, &sums; int blocks * WARPS, size);
         MODULE.kernel("gated_norm_weight_sums").launch(
             device,
             Grid::rows(size.div_ceil(32), 256),

@@ -196,7 +196,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{TokenLogProb, TokenWeight};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, device, empty, module};
 
     static MODULE: Module = module!("log_probs");
 
@@ -221,13 +221,9 @@ mod gpu {
         let device = device(logits)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
         let results = empty((rows, 2), DType::F32, device)?;
-        let arguments = [
-            at(logits)?,
-            at(&targets)?,
-            at(&results)?,
-            int(vocabulary),
-            float(1.0 / temperature),
-        ];
+        let arguments = arguments!(
+            at logits, &targets, &results; int vocabulary; float 1.0 / temperature
+        );
         MODULE
             .kernel("token_log_probs")
             .launch(device, Grid::rows(rows, THREADS), &arguments)?;
@@ -257,14 +253,10 @@ mod gpu {
             .flat_map(|weight| [weight.log_prob, weight.entropy])
             .collect();
         let weights = Tensor::from_vec(weights, (rows, 2), logits.device())?;
-        let arguments = [
-            at(logits)?,
-            at(&targets)?,
-            at(&weights)?,
-            at(&output)?,
-            int(vocabulary),
-            Argument::Double(temperature),
-        ];
+        let arguments = arguments!(
+            at logits, &targets, &weights, &output; int vocabulary;
+            given Argument::Double(temperature)
+        );
         MODULE.typed("token_log_probs_backward", dtype).launch(
             device,
             Grid::rows(rows, THREADS),

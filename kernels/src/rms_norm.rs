@@ -207,7 +207,7 @@ mod gpu {
 
     use super::{Norm, OpenRows};
     use crate::cuda::{
-        Argument, Grid, Module, at, capability, device, empty, float, int, module, rows_at,
+        Argument, Grid, Module, arguments, at, capability, device, empty, int, module, rows_at,
     };
 
     static MODULE: Module = module!("rms_norm");
@@ -259,15 +259,9 @@ mod gpu {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
         let y = empty((rows, width + adapter_columns), dtype, device)?;
-        let arguments = [
-            at(x)?,
-            at(weight)?,
-            at(&y)?,
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ];
+        let arguments = arguments!(
+            at x, weight, &y; int width + adapter_columns, width; float offset, epsilon
+        );
         let name = variant!(x.dtype(), dtype, "rms_norm");
         MODULE
             .kernel(name)
@@ -296,14 +290,14 @@ mod gpu {
         let y = empty((rows, width + adapter_columns), dtype, device)?;
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
-        arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
+        arguments.extend(arguments!(at weight, &sum, &y));
         // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
         let warps = width.div_ceil(8 * 64);
         let serves = (x.dtype(), dtype, adapter_columns) == (DType::F32, DType::BF16, 0)
             && width.is_multiple_of(64)
             && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
-            arguments.extend([int(rows), int(width), float(offset), float(epsilon)]);
+            arguments.extend(arguments!(int rows, width; float offset, epsilon));
             let grid = Grid::blocks((8, rows.div_ceil(16), 1), 32 * warps);
             MODULE
                 .kernel("add_rms_norm_tensor_mixed")
@@ -311,12 +305,7 @@ mod gpu {
                 .launch(device, grid, &arguments)?;
             return Ok((sum, y));
         }
-        arguments.extend([
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ]);
+        arguments.extend(arguments!(int width + adapter_columns, width; float offset, epsilon));
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
@@ -344,14 +333,7 @@ mod gpu {
         let sum = empty((count, width), DType::F32, device)?;
         let y = empty((count, width), dtype, device)?;
         let mut arguments = rows.arguments()?.to_vec();
-        arguments.extend([
-            at(weight)?,
-            at(&sum)?,
-            at(&y)?,
-            int(width),
-            float(offset),
-            float(epsilon),
-        ]);
+        arguments.extend(arguments!(at weight, &sum, &y; int width; float offset, epsilon));
         let name = variant!(DType::F32, dtype, "open_rms_norm");
         MODULE
             .kernel(name)
@@ -376,21 +358,10 @@ mod gpu {
         let dx = empty((rows, width + adapter_columns), dtype, device)?;
         let [residual, residual_stride] =
             residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
-        let sizes = [
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ];
-        let mut arguments = vec![
-            at(gradient)?,
-            at(x)?,
-            at(weight)?,
-            residual,
-            residual_stride,
-            at(&dx)?,
-        ];
-        arguments.extend(sizes);
+        let arguments = arguments!(
+            at gradient, x, weight; given residual, residual_stride; at &dx;
+            int width + adapter_columns, width; float offset, epsilon
+        );
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
         MODULE
             .kernel(name)
@@ -409,7 +380,7 @@ mod gpu {
             return Tensor::zeros(width, DType::F32, x.device());
         }
         let inverse = empty(rows, DType::F32, device)?;
-        let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
+        let arguments = arguments!(at x, &inverse; int rows, width; float epsilon);
         MODULE.typed("inverse_rms", x.dtype()).launch(
             device,
             Grid::rows(rows.div_ceil(8), 256),
@@ -417,21 +388,15 @@ mod gpu {
         )?;
         let parts = rows.div_ceil(128).min(256);
         let partial = empty((parts, width), DType::F32, device)?;
-        let arguments = [
-            at(gradient)?,
-            at(x)?,
-            at(&inverse)?,
-            at(&partial)?,
-            int(rows),
-            int(width),
-            int(rows.div_ceil(parts)),
-        ];
+        let arguments = arguments!(
+            at gradient, x, &inverse, &partial; int rows, width, rows.div_ceil(parts)
+        );
         let grid = Grid::blocks((width.div_ceil(256), parts, 1), 256);
         MODULE
             .kernel(variant!(x.dtype(), gradient.dtype(), "weight_parts"))
             .launch(device, grid, &arguments)?;
         let sums = empty(width, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
+        let arguments = arguments!(at &partial, &sums; int parts, width);
         MODULE.kernel("weight_sums").launch(
             device,
             Grid::rows(width.div_ceil(32), 256),

@@ -315,7 +315,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, OpenRows, QueryKeyContext};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, float, module};
     use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
@@ -352,15 +352,9 @@ mod gpu {
             )
         }
         let [cosines, sines] = [at(&table.cosines)?, at(&table.sines)?];
-        Ok([
-            at(positions)?,
-            cosines,
-            sines,
-            int(query),
-            int(key_value),
-            int(dimension),
-            int(table.half()),
-        ])
+        Ok(arguments!(
+            at positions; given cosines, sines; int query, key_value, dimension, table.half()
+        ))
     }
 
     fn norms(dtype: DType, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
@@ -436,13 +430,9 @@ mod gpu {
         let output = empty((rows, heads.row_width()), dtype, device)?;
         let mut arguments = packed.arguments()?.to_vec();
         arguments.extend(norms(dtype, context)?);
-        arguments.extend([at(&output)?, at(cache)?, at(table)?]);
+        arguments.extend(arguments!(at & output, cache, table));
         arguments.extend(shared_arguments(&own, context)?);
-        arguments.extend([
-            int(rows),
-            float(context.norm_offset),
-            float(context.epsilon),
-        ]);
+        arguments.extend(arguments!(int rows; float context.norm_offset, context.epsilon));
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
         let of_sixteen = Grid::blocks((count, rows.div_ceil(16), 1), 32);
@@ -478,14 +468,11 @@ mod gpu {
         let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (grid, count) = grid(packed, context.heads)?;
         let [query_norm, key_norm] = norms(dtype, context)?;
-        let mut arguments = vec![
-            at(gradient)?,
-            at(packed)?,
-            query_norm,
-            key_norm,
-            at(&output)?,
-            int(width + adapter_columns),
-        ];
+        let mut arguments = arguments!(
+            at gradient, packed; given query_norm, key_norm; at &output;
+            int width + adapter_columns
+        )
+        .to_vec();
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
         MODULE
@@ -510,7 +497,7 @@ mod gpu {
         let parts = heads.div_ceil(512).min(256);
         let heads_a_part = heads.div_ceil(parts) as u64;
         let partial = empty((parts, 2 * dimension), DType::F32, device)?;
-        let mut arguments = vec![at(gradient)?, at(packed)?, at(&partial)?];
+        let mut arguments = arguments!(at gradient, packed, &partial).to_vec();
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([
             Argument::Long(rows as u64),
@@ -526,7 +513,7 @@ mod gpu {
             .typed("norm_parts", dtype)
             .launch(device, grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
+        let arguments = arguments!(at &partial, &sums; int parts, 2 * dimension);
         MODULE.kernel("norm_sums").launch(
             device,
             Grid::rows((2 * dimension).div_ceil(32), 256),

@@ -44,7 +44,7 @@ pub fn keep_own_of_pairs(
 mod gpu {
     use candle_core::{Result, Tensor};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, module, rows_at};
 
     static MODULE: Module = module!("row_adapters");
 
@@ -58,16 +58,9 @@ mod gpu {
         let (rows, columns) = inner.dims2()?;
         let [numbers, stride] = rows_at(&inner)?;
         let of_pairs = of_pairs.map_or(Ok(Argument::Address(0)), at)?;
-        let arguments = [
-            numbers,
-            stride,
-            at(own)?,
-            of_pairs,
-            int(rows),
-            int(columns),
-            int(rank),
-            int(slot),
-        ];
+        let arguments = arguments!(
+            given numbers, stride; at own; given of_pairs; int rows, columns, rank, slot
+        );
         let grid = Grid::elements(rows * columns);
         MODULE
             .typed("keep_own", inner.dtype())

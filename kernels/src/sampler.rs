@@ -315,7 +315,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{SampleParams, SampledToken};
-    use crate::cuda::{Grid, Module, at, capability, device, empty, int, module};
+    use crate::cuda::{Grid, Module, arguments, at, capability, device, empty, module};
 
     static MODULE: Module = module!("sampler");
 
@@ -347,7 +347,7 @@ mod gpu {
     pub(super) fn gather_sampled(tokens: &Tensor, sampled: &Tensor) -> Result<Tensor> {
         let (rows, device) = (tokens.dims1()?, device(tokens)?);
         let taken = empty(rows, DType::U32, device)?;
-        let arguments = [at(tokens)?, at(sampled)?, at(&taken)?, int(rows)];
+        let arguments = arguments!(at tokens, sampled, &taken; int rows);
         MODULE
             .kernel("take_drawn")
             .launch(device, Grid::elements(rows), &arguments)?;
@@ -375,7 +375,7 @@ mod gpu {
         {
             bail!("masks of {rows} rows of {vocabulary} tokens are {masks:?}")
         }
-        let mut arguments = vec![at(logits)?, at(params)?, at(sampled)?, int(vocabulary)];
+        let mut arguments = arguments!(at logits, params, sampled; int vocabulary).to_vec();
         arguments.extend(masks.map(at).transpose()?);
         let device = device(logits)?;
         let by_four = capability(device)? >= 9 && vocabulary >= CLUSTER_FROM;

@@ -44,7 +44,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::OpenRows;
-    use crate::cuda::{Grid, Module, at, device, empty, int, module};
+    use crate::cuda::{Grid, Module, arguments, at, device, empty, int, module};
 
     static MODULE: Module = module!("shared_gate");
 
@@ -66,7 +66,7 @@ mod gpu {
             bail!("{dtype:?} and {:?} in one sum", shared.dtype())
         }
         let output = empty((rows, width), dtype, device)?;
-        let arguments = [at(sum)?, at(shared)?, at(gate)?, at(&output)?, int(width)];
+        let arguments = arguments!(at sum, shared, gate, &output; int width);
         MODULE
             .typed("shared_gate", dtype)
             .launch(device, Grid::rows(rows, 256), &arguments)?;
@@ -110,14 +110,9 @@ mod gpu {
         let (stride, gate_stride) = (width + adapter_columns, 1 + gate_columns);
         let of_shared = empty((rows, stride), dtype, device)?;
         let of_gate = empty((rows, gate_stride), dtype, device)?;
-        let strides = [
-            at(&of_shared)?,
-            int(stride),
-            at(&of_gate)?,
-            int(gate_stride),
-            int(width),
-        ];
-        let arguments = [[at(gradient)?, at(shared)?, at(gate)?].as_slice(), &strides].concat();
+        let arguments = arguments!(
+            at gradient, shared, gate, &of_shared; int stride; at &of_gate; int gate_stride, width
+        );
         MODULE.typed("shared_gate_backward", dtype).launch(
             device,
             Grid::rows(rows, 256),

@@ -72,7 +72,7 @@ fn uncap<T: Real>(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, float, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("soft_cap");
 
@@ -81,7 +81,7 @@ mod gpu {
         if logits.dtype() != DType::F32 {
             bail!("capped logits are f32, not {:?}", logits.dtype())
         }
-        let arguments = [at(logits)?, float(cap), Argument::Long(count as u64)];
+        let arguments = arguments!(at logits; float cap; long count);
         MODULE
             .kernel("soft_cap")
             .launch(device(logits)?, Grid::elements(count), &arguments)
@@ -92,12 +92,7 @@ mod gpu {
         if capped.dtype() != DType::F32 || capped.elem_count() != count {
             bail!("{count} gradients of {capped:?}")
         }
-        let arguments = [
-            at(gradient)?,
-            at(capped)?,
-            float(cap),
-            Argument::Long(count as u64),
-        ];
+        let arguments = arguments!(at gradient, capped; float cap; long count);
         let grid = Grid::elements(count);
         MODULE.typed("soft_cap_backward", gradient.dtype()).launch(
             device(gradient)?,

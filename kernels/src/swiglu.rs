@@ -190,7 +190,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Activation, OpenRows};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, device, empty, float, module};
 
     static MODULE: Module = module!("swiglu");
 
@@ -224,17 +224,8 @@ mod gpu {
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (name, own) = named(activation, ["swiglu", "geglu", "clamped"]);
-        let arguments = [
-            [
-                at(gate_up)?,
-                at(&output)?,
-                int(width + adapter_columns),
-                int(width),
-            ]
-            .as_slice(),
-            &own,
-        ]
-        .concat();
+        let sizes = arguments!(at gate_up, &output; int width + adapter_columns, width);
+        let arguments = [sizes.as_slice(), &own].concat();
         MODULE
             .typed(name, dtype)
             .launch(device, grid(rows, width, dtype), &arguments)?;
@@ -256,7 +247,7 @@ mod gpu {
         }
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
-        arguments.extend([at(&output)?, int(rows), int(width)]);
+        arguments.extend(arguments!(at &output; int rows, width));
         // A warp has sixteen rows and columns. Clamped activations only occur in experts, whose
         // rows are never open.
         let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
@@ -300,13 +291,7 @@ mod gpu {
             activation,
             ["swiglu_backward", "geglu_backward", "clamped_backward"],
         );
-        let sizes = [
-            at(gradient)?,
-            at(gate_up)?,
-            at(&output)?,
-            int(double + adapter_columns),
-            int(width),
-        ];
+        let sizes = arguments!(at gradient, gate_up, &output; int double + adapter_columns, width);
         let arguments = [sizes.as_slice(), &own].concat();
         MODULE
             .typed(name, dtype)

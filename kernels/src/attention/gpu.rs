@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::tiles::{TILE, Tiles};
 use super::{AttentionOutput, Segment, Segments};
 use crate::cuda::{
-    Argument, Grid, Module, address, at, capability, device, empty, float, int, module, rows_at,
+    Argument, Grid, Module, address, arguments, capability, device, empty, module, rows_at,
 };
 use crate::heads::{Attention, Heads};
 
@@ -152,20 +152,14 @@ fn batch(
     } else {
         &tables.query_tiles
     };
-    let arguments = vec![
-        at(&tables.segments)?,
-        at(tiles)?,
-        at(&tables.positions)?,
-        int(rows),
-        int(heads.row_width()),
-        int(heads.query),
-        int(heads.key_value),
-        int(heads.dimension),
-        float(1.0 / attention.divisor),
-        int(attention
-            .window
-            .map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize))),
-    ];
+    let longest = i32::MAX as usize;
+    let window = attention.window.unwrap_or(longest).min(longest);
+    let arguments = arguments!(
+        at &tables.segments, tiles, &tables.positions; int rows, heads.row_width(), heads.query,
+        heads.key_value, heads.dimension; float 1.0 / attention.divisor;
+        int window
+    )
+    .to_vec();
     Ok((tiles.dims2()?.0, arguments))
 }
 
@@ -207,13 +201,9 @@ pub(super) fn forward(
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([
-        at(packed)?,
-        at(&output)?,
-        int(stride),
-        at(&log_sums)?,
-        attention.sinks_at(dtype)?,
-    ]);
+    arguments.extend(arguments!(
+        at packed, &output; int stride; at &log_sums; given attention.sinks_at(dtype)?
+    ));
     let grid = kernels.grid(0, tiles, heads.query, kernels.heads[0]);
     kernels
         .module
@@ -255,15 +245,9 @@ pub(super) fn backward(
     let delta = empty((heads.query, rows), DType::F32, device)?;
 
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([
-        at(gradient)?,
-        at(packed)?,
-        output_at,
-        stride,
-        at(log_sums)?,
-        at(&delta)?,
-    ]);
-    arguments.push(at(&packed_gradient)?);
+    arguments.extend(arguments!(
+        at gradient, packed; given output_at, stride; at log_sums, &delta, &packed_gradient
+    ));
     let query_grid = kernels.grid(1, tiles, heads.query, kernels.heads[1]);
     kernels
         .module
@@ -271,13 +255,7 @@ pub(super) fn backward(
         .launch(device, query_grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
-    arguments.extend([
-        at(gradient)?,
-        at(packed)?,
-        at(log_sums)?,
-        at(&delta)?,
-        at(&packed_gradient)?,
-    ]);
+    arguments.extend(arguments!(at gradient, packed, log_sums, &delta, &packed_gradient));
     let key_grid = kernels.grid(2, tiles, heads.key_value, 1);
     kernels
         .module

@@ -6,7 +6,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
-use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, module};
+use crate::cuda::{Argument, Grid, Module, arguments, at, capability, device, empty, int, module};
 
 static STEP: Module = module!("delta_rule");
 static CHUNKS: Module = module!("delta_rule_chunks");
@@ -92,14 +92,7 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
     {
         bail!("rows of {convolved:?} and {packed:?} for {heads:?}")
     }
-    Ok([
-        at(convolved)?,
-        at(packed)?,
-        at(decay)?,
-        at(bias)?,
-        int(stride),
-        int(column),
-    ])
+    Ok(arguments!(at convolved, packed, decay, bias; int stride, column))
 }
 
 fn all_at<const N: usize>(tensors: [&Tensor; N]) -> Result<Vec<Argument>> {
@@ -360,7 +353,7 @@ pub(super) fn backward(
     ])?;
     prepared.by_chunk("delta_rule_finish_gates", heads.value, 32, &arguments)?;
     let sums = empty(2 * heads.value, DType::F32, device)?;
-    let arguments = [at(&of_rows)?, at(&sums)?, int(rows), int(2 * heads.value)];
+    let arguments = arguments!(at &of_rows, &sums; int rows, 2 * heads.value);
     let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
     GRADIENTS
         .kernel("delta_rule_gate_sums")
@@ -390,7 +383,7 @@ pub(super) fn step(
     let (device, dtype) = (device(convolved)?, convolved.dtype());
     let output = empty((rows, heads.value_width()), dtype, device)?;
     let mut arguments = inputs(convolved, rule)?.to_vec();
-    arguments.extend([at(slots)?, at(states)?, at(&output)?]);
+    arguments.extend(arguments!(at slots, states, &output));
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
     let grid = Grid::blocks((slices(heads), heads.value, rows), MOST);

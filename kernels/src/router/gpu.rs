@@ -4,7 +4,9 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, module};
+use crate::cuda::{
+    Argument, Grid, Module, address, arguments, at, device, empty, float, int, module,
+};
 
 static MODULE: Module = module!("experts");
 
@@ -63,34 +65,19 @@ pub(super) fn route(
     let owners = words(pairs)?;
     let places = words(pairs)?;
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
-    let arguments = [
-        at(logits)?,
-        at(&selected)?,
-        at(&unsorted)?,
-        at(&probabilities)?,
-        int(rows),
-        int(experts),
-        int(active),
-        int(usize::from(is_renormalised)),
-        int(usize::from(is_replayed)),
-    ];
+    let arguments = arguments!(
+        at logits, &selected, &unsorted, &probabilities; int rows, experts, active,
+        usize::from(is_renormalised), usize::from(is_replayed)
+    );
     MODULE.typed("experts_route", logits.dtype()).launch(
         device,
         Grid::rows(rows.div_ceil(4), 128),
         &arguments,
     )?;
-    let arguments = [
-        at(&selected)?,
-        at(&unsorted)?,
-        at(&offsets)?,
-        at(&of_pairs)?,
-        at(&owners)?,
-        at(&places)?,
-        at(&weights)?,
-        int(pairs),
-        int(experts),
-        int(active),
-    ];
+    let arguments = arguments!(
+        at &selected, &unsorted, &offsets, &of_pairs, &owners, &places, &weights; int pairs,
+        experts, active
+    );
     MODULE
         .kernel("experts_sort")
         .launch(device, Grid::rows(experts, 256), &arguments)?;
@@ -112,7 +99,7 @@ pub(super) fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         bail!("products of {:?} and {:?}", a.shape(), b.shape())
     }
     let output = empty((pairs, 1), DType::F32, device)?;
-    let arguments = [at(a)?, at(b)?, at(&output)?, int(width)];
+    let arguments = arguments!(at a, b, &output; int width);
     MODULE
         .typed("experts_dot", a.dtype())
         .launch(device, Grid::rows(pairs, 128), &arguments)?;
@@ -136,14 +123,9 @@ impl SortedPairs {
         }
         let factors = factors.map_or(Ok(Argument::Address(0)), at)?;
         let output = empty(x.shape().clone(), x.dtype(), device)?;
-        let arguments = [
-            at(x)?,
-            at(&self.weights)?,
-            factors,
-            at(&self.experts)?,
-            at(&output)?,
-            int(width),
-        ];
+        let arguments = arguments!(
+            at x, &self.weights; given factors; at &self.experts, &output; int width
+        );
         MODULE.typed("experts_weigh", x.dtype()).launch(
             device,
             Grid::rows(x.dims2()?.0, 128),
@@ -157,13 +139,7 @@ impl SortedPairs {
         let device = device(x)?;
         let active = self.rows.elem_count() / rows.max(1);
         let output = empty((rows, width), x.dtype(), device)?;
-        let arguments = [
-            at(x)?,
-            at(&self.places)?,
-            at(&output)?,
-            int(width),
-            int(active),
-        ];
+        let arguments = arguments!(at x, &self.places, &output; int width, active);
         MODULE.typed("experts_combine", x.dtype()).launch(
             device,
             Grid::rows(rows, 256),
@@ -202,14 +178,10 @@ impl SortedPairs {
             None => empty((pairs, outputs), x.dtype(), device)?,
         };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
-        let mut arguments = vec![
-            at(x)?,
-            at(matrices)?,
-            at(&output)?,
-            at(&self.offsets)?,
-            vectors,
-            weights,
-        ];
+        let mut arguments = arguments!(
+            at x, matrices, &output, &self.offsets; given vectors, weights
+        )
+        .to_vec();
         arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
@@ -284,14 +256,10 @@ impl SortedPairs {
             LowRankLayout::Below => [rank * width, 1, width],
             LowRankLayout::Interleaved => [1, rank * experts, experts],
         };
-        let mut arguments = vec![
-            at(wide)?,
-            at(narrow)?,
-            at(sum)?,
-            at(&self.offsets)?,
-            int(width),
-            int(rank),
-        ];
+        let mut arguments = arguments!(
+            at wide, narrow, sum, &self.offsets; int width, rank
+        )
+        .to_vec();
         arguments.extend([expert, column, row].map(|stride| Argument::Long(stride as u64)));
         arguments.push(float(scale));
         let grid = Grid::blocks((width.div_ceil(512), experts, rank / 8), 256);
@@ -336,17 +304,10 @@ impl SortedPairs {
     ) -> Result<Tensor> {
         let ((rows, experts), device) = (self.probabilities.dims2()?, device(products)?);
         let gradient = empty((rows, experts), dtype, device)?;
-        let arguments = [
-            at(products)?,
-            at(&self.selected)?,
-            at(&self.places)?,
-            at(&self.weights)?,
-            at(&self.probabilities)?,
-            at(&gradient)?,
-            int(experts),
-            int(router.active),
-            int(usize::from(router.is_renormalised)),
-        ];
+        let arguments = arguments!(
+            at products, &self.selected, &self.places, &self.weights, &self.probabilities,
+            &gradient; int experts, router.active, usize::from(router.is_renormalised)
+        );
         MODULE.typed("experts_route_backward", dtype).launch(
             device,
             Grid::rows(rows, 128),
