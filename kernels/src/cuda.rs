@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
@@ -14,6 +14,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail,
 };
+use parking_lot::Mutex;
 
 use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
 
@@ -344,7 +345,7 @@ impl Kernel {
         let context = device.cuda_stream().context().clone();
         let key = (context.ordinal(), module.name, name, dtype);
         let is_large = shared_bytes > 48 << 10;
-        let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = FUNCTIONS.lock();
         let known = functions.get(&key);
         if let Some((function, may_be_large)) = known
             && (*may_be_large || !is_large)

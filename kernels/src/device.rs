@@ -150,11 +150,12 @@ pub fn memory(device: &Device) -> Option<(u64, u64)> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::LazyLock;
 
     use candle_core::cuda_backend::cudarc::cublas;
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
+    use parking_lot::Mutex;
 
     use super::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
     use crate::cuda::{address, failed, stream};
@@ -175,7 +176,7 @@ mod cuda {
     }
 
     pub(super) fn open(ordinal: usize) -> Result<Device> {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = OPENED.lock();
         if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
             return Ok(device.clone());
         }

@@ -14,10 +14,11 @@ mod thinking; // limit of think blocks
 mod thread_pool; // ordered parallel work
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
+use parking_lot::Mutex;
 
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
@@ -368,7 +369,7 @@ pub(crate) fn generate_from(
             return Ok(Default::default());
         }
         let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
-        let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut source = sized.source.lock();
         let capacity = (limits, capacity);
         decode::decode_from(model, adapters, &mut **source, memory, capacity, threads)
     };

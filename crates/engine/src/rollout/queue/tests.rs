@@ -21,7 +21,7 @@ struct Listener {
 
 impl Listener {
     fn tell(&self, told: Told) {
-        _ = self.told.lock().unwrap().send(told);
+        _ = self.told.lock().send(told);
     }
 }
 
@@ -193,11 +193,11 @@ impl Decoding for Errands {
     }
 
     fn has_errand(&self) -> bool {
-        *self.0.lock().unwrap() > 0
+        *self.0.lock() > 0
     }
 
     fn run_errand(&self) {
-        let mut left = self.0.lock().unwrap();
+        let mut left = self.0.lock();
         *left = left.saturating_sub(1);
     }
 }
