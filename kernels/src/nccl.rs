@@ -167,29 +167,23 @@ mod gpu {
         split_share: c_int,
     }
 
+    type Reduction = unsafe extern "C" fn(
+        *const c_void,
+        *mut c_void,
+        usize,
+        c_int,
+        c_int,
+        Comm,
+        sys::CUstream,
+    ) -> Status;
+
     /// NCCL functions in use.
     struct Functions {
         get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
         init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> Status,
         async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
-        all_reduce: unsafe extern "C" fn(
-            *const c_void,
-            *mut c_void,
-            usize,
-            c_int,
-            c_int,
-            Comm,
-            sys::CUstream,
-        ) -> Status,
-        reduce_scatter: unsafe extern "C" fn(
-            *const c_void,
-            *mut c_void,
-            usize,
-            c_int,
-            c_int,
-            Comm,
-            sys::CUstream,
-        ) -> Status,
+        all_reduce: Reduction,
+        reduce_scatter: Reduction,
         all_gather: unsafe extern "C" fn(
             *const c_void,
             *mut c_void,

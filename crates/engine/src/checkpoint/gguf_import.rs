@@ -139,11 +139,8 @@ impl<'a> Gguf<'a> {
             .vocabulary(&config)
             .map_err(|problem| self.refused(problem))?;
         let tensors = config.tensors();
-        let described = |tensor: &ModelTensor| TensorHeader {
-            name: tensor.name.clone(),
-            dtype,
-            shape: tensor.shape.clone(),
-        };
+        let described =
+            |tensor: &ModelTensor| TensorHeader::new(&tensor.name, dtype, &tensor.shape);
         let headers: Vec<TensorHeader> = tensors.iter().map(described).collect();
         self.check_tensors(&config, &tensors)
             .map_err(|problem| self.refused(problem))?;

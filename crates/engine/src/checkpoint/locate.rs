@@ -56,7 +56,7 @@ impl ModelLocation {
         import_into_cache(Path::new(name))?;
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
-            Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),
+            Ok(source) if source.is_adapter() => return Ok(Self::Adapter(source)),
             Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
             Ok(_) => None,
             Err(error) => Some(error),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::overlap::{
     ALL, ARRAY, BOOLEAN, FRACTION, INTEGER, NAMES, NULL, NUMBER, OBJECT, STRING, Schemas, Types,
-    list, same, type_of, types_named,
+    entries, list, same, type_of, types_named,
 };
 
 /// References and properties followed by a negation.
@@ -345,13 +345,8 @@ impl<'a> Positive<'a> {
                 let (Some(known), None) = (known, members.get("patternProperties")) else {
                     return Err(keyword.to_owned());
                 };
-                let names = known
-                    .get("properties")
-                    .and_then(Value::as_object)
-                    .into_iter()
-                    .flatten();
                 let mut found = Vec::new();
-                for (name, _) in names.filter(|(name, _)| !own(name)) {
+                for (name, _) in entries(known, "properties").filter(|(name, _)| !own(name)) {
                     let opposite = self.negated(inner, &applied.for_property(name), depth + 1)?;
                     found.push(json!({"type": "object", "properties": {name: opposite}, "required": [name]}));
                 }

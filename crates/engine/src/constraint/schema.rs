@@ -14,7 +14,7 @@ use super::literals::{
     EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced,
     written_pattern,
 };
-use super::overlap::{Schemas, list, types_named};
+use super::overlap::{Schemas, required, types_named};
 use super::positive::{Positive, Refusal};
 use crate::schema_keywords::{Draft as KnownDraft, Keyword};
 use crate::score::json::{self, Places};
@@ -372,8 +372,7 @@ impl<'r> Walk<'_, 'r> {
                 whole(inner)
             }
             "required" => {
-                let mut names = list(members, key).iter().filter_map(Value::as_str);
-                checked(names.try_for_each(check_name))?;
+                checked(required(members).try_for_each(check_name))?;
                 inner.clone()
             }
             // Until draft 4 a boolean makes the other bound exclusive.

@@ -16,8 +16,7 @@ use crate::plan::{
     disk, fit, free_disk_bytes, memory_limit_bytes,
 };
 use crate::rollout::ThreadPool;
-use crate::run::events;
-use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
+use crate::run::{Gpu, RunDirectory, RunFolders, Settings, events, list_checkpoints};
 use crate::text::Tokenizer;
 
 /// The GPU memory forecast includes what the kernels reserve.
