@@ -100,7 +100,7 @@ impl Argument {
 }
 
 /// Kernel arguments in the order of its parameters: `at` tensors, `int` and `long` counts, `float`
-/// numbers, `given` arguments.
+/// scalars, `given` arguments.
 macro_rules! arguments {
     (@at $tensor:expr) => { $crate::cuda::at($tensor)? };
     (@int $count:expr) => { $crate::cuda::int($count) };

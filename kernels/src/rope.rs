@@ -430,7 +430,7 @@ mod gpu {
         let output = empty((rows, heads.row_width()), dtype, device)?;
         let mut arguments = packed.arguments()?.to_vec();
         arguments.extend(norms(dtype, context)?);
-        arguments.extend(arguments!(at & output, cache, table));
+        arguments.extend(arguments!(at &output; at cache, table));
         arguments.extend(shared_arguments(&own, context)?);
         arguments.extend(arguments!(int rows; float context.norm_offset, context.epsilon));
         let count = heads.query + 2 * heads.key_value;

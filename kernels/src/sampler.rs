@@ -20,7 +20,7 @@ pub struct SampleParams {
 }
 
 impl SampleParams {
-    /// Words for [`sample_into`]: halves of both numbers, low first.
+    /// Words for [`sample_into`]: halves of both fields, low first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
         [

@@ -57,7 +57,7 @@ pub fn write_model(
                 ));
             };
             let range = slot.range();
-            // In its own memory: for a part of a tensor, a GPU would copy all of it to the host.
+            // Copied first: of a view, a GPU would copy the whole storage to the host.
             let numbers = parameters
                 .flat()
                 .narrow(0, range.start, range.len())?

@@ -172,7 +172,7 @@ impl Constraint {
     pub fn begin(&self) -> Progress {
         let matcher = self.start.lock().clone();
         let block = match self.reasoning {
-            // Every answer has its own header.
+            // An answer begins with a header, even without a think block.
             _ if !self.vocabulary.marks.answer.is_empty() => Block::Thinking,
             Reasoning::Off => Block::Answer,
             Reasoning::Allowed => Block::Beginning(0),

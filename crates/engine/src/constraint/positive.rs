@@ -526,20 +526,20 @@ fn other_texts(words: &[Vec<char>]) -> String {
     format!("(?:{})", alternatives.join("|"))
 }
 
-/// Calls `found` with each permutation of `length` of the values.
+/// Calls `visit` with each permutation of `length` of the values.
 fn arrange<'a>(
     values: &[&'a Value],
     length: usize,
     order: &mut Vec<&'a Value>,
-    found: &mut impl FnMut(&[&'a Value]),
+    visit: &mut impl FnMut(&[&'a Value]),
 ) {
     if order.len() == length {
-        return found(order);
+        return visit(order);
     }
     for value in values {
         if !order.iter().any(|used| std::ptr::eq(*used, *value)) {
             order.push(value);
-            arrange(values, length, order, found);
+            arrange(values, length, order, visit);
             order.pop();
         }
     }

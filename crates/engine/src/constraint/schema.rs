@@ -252,7 +252,7 @@ impl PreparedSchemas {
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
-            // The remainder depends on its context, so cannot be at fault alone.
+            // What has no positive form alone needs its context, which is not examined here.
             node.schema = Positive::new(&definitions)
                 .schema(&node.schema, &[])
                 .unwrap_or(Value::Bool(true));
@@ -438,7 +438,7 @@ impl<'r> Walk<'_, 'r> {
             "dependencies" | "dependentRequired" | "dependentSchemas" => {
                 return self.dependencies(inner, object, at, written);
             }
-            // Without keywords on the same value they see the same properties.
+            // Alone on its value, it sees the same properties as `additionalProperties`.
             "unevaluatedProperties"
                 if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
             {
@@ -505,7 +505,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(())
     }
 
-    /// Each means: the property is missing, or its dependency holds.
+    /// Writes each dependency as: the property is missing, or what it depends on holds.
     fn dependencies(
         &mut self,
         inner: &Value,

@@ -172,7 +172,7 @@ impl ConstraintSpec {
 }
 
 impl Constraints {
-    /// Compiles a new constraint on its own thread.
+    /// Compiles a constraint, unless known, on a blocking thread.
     pub(crate) async fn compiled(
         self: &Arc<Self>,
         wanted: &Arc<ConstraintSpec>,

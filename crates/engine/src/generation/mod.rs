@@ -349,8 +349,8 @@ pub(crate) fn prepare_asked(
     };
     let items = (api == Api::Responses)
         .then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
-    let told = read_prompts.iter();
-    let told = told.map(|prompt| ReadTokens::of(&prompt.token_ids));
+    let read_tokens = read_prompts.iter();
+    let read_tokens = read_tokens.map(|prompt| ReadTokens::of(&prompt.token_ids));
     let collected = Collected {
         answer: Answer {
             api,
@@ -365,9 +365,9 @@ pub(crate) fn prepare_asked(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
-        tells_prompts: asked.prompt_log_probs,
+        has_prompt_log_probs: asked.prompt_log_probs,
         echoed,
-        prompts: told.collect(),
+        prompts: read_tokens.collect(),
         samples: asked.samples,
         usage,
     };

@@ -33,7 +33,7 @@ pub struct Decoder {
     embedding: Tensor,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
-    /// Layer whose keys and values each layer reads; itself if it shares its own.
+    /// As in [`sources`].
     sources: Vec<Option<usize>>,
     layer_inputs: Option<LayerInputs>,
     final_norm: NormWeight,
@@ -515,7 +515,7 @@ impl Decoder {
     }
 }
 
-/// Layer whose keys and values each layer reads; itself if it shares its own.
+/// By layer that reads shared keys and values: the layer that computes them, possibly itself.
 fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
     let mut sources = vec![None; config.num_hidden_layers];
     for layer in 0..config.num_hidden_layers {

@@ -22,7 +22,7 @@ impl KeysValues {
         self.source == hub::KeysValues::Own && self.norm.is_none()
     }
 
-    /// Whether values are derived from the layer's own projections.
+    /// Whether values are derived from this layer's projections.
     pub(super) fn are_expanded(&self) -> bool {
         !self.are_products() && self.other_layer().is_none()
     }

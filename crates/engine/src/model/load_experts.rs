@@ -88,7 +88,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// Experts with their own tensors.
+    /// Experts with separate tensors.
     fn apart(&self, count: usize) -> Result<Matrices, ModelError> {
         let expert = |index| {
             let own = Expert {
@@ -161,7 +161,7 @@ impl TableLoader<'_> {
         Ok((Matrices::Apart(own), down_bias))
     }
 
-    /// Experts with their own tensors, stacked.
+    /// Experts with separate tensors, stacked.
     fn stacked(&self, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let (count, hidden) = (experts.count, self.model.config.hidden_size);
         let [gate_up, down] = experts.adapter_shapes(hidden);

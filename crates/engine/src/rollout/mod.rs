@@ -317,7 +317,7 @@ pub(crate) struct RequestSize {
     pub(crate) prompt_tokens: usize,
     /// Growth as in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
-    /// Whether its conversation may use prompts that extend none of its own.
+    /// Whether a later prompt of its conversation may extend no earlier one.
     pub(crate) has_branches: bool,
     pub(crate) samples: usize,
 }

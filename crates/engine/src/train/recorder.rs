@@ -431,7 +431,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Records groups of all ranks: texts in rollouts, numbers in events.
+    /// Records groups of all ranks: texts in rollouts, figures in events.
     fn groups(&mut self, trainer: &Trainer, rollout: StepRollout) -> Result<(), TrainError> {
         let StepRollout {
             groups, replaced, ..
