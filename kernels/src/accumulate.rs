@@ -1,73 +1,42 @@
 //! Adds a gradient to its range of a flat buffer.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{Result, Tensor, bail};
 
+use super::Real;
+use super::cpu_slice::{by_number_type, in_place};
 use super::real::vectorised;
 
 /// `target += addend` in place; both contiguous, of equal size and type. On a GPU an f32 target
 /// also takes bf16.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::accumulate(target, addend);
-    }
-    target.inplace_op2(addend, &AddAssign)
+    on_gpu!(target => gpu::accumulate(target, addend));
+    by_number_type!(target, add(target, addend))
 }
 
-struct AddAssign;
-
-impl InplaceOp2 for AddAssign {
-    fn name(&self) -> &'static str {
-        "accumulate"
-    }
-
-    fn cpu_fwd(
-        &self,
-        target: &mut CpuStorage,
-        target_layout: &Layout,
-        addend: &CpuStorage,
-        addend_layout: &Layout,
-    ) -> Result<()> {
-        match (target, addend) {
-            (CpuStorage::F32(target), CpuStorage::F32(addend)) => {
-                add(target, target_layout, addend, addend_layout)
-            }
-            (CpuStorage::F64(target), CpuStorage::F64(addend)) => {
-                add(target, target_layout, addend, addend_layout)
-            }
-            _ => bail!("accumulate needs two tensors of f32 or of f64"),
+fn add<T: Real>(target: &Tensor, addend: &Tensor) -> Result<()> {
+    let add = in_place("accumulate", |target: &mut [T], addend: &[T]| {
+        if target.len() != addend.len() {
+            bail!(
+                "accumulate: {} numbers added to {}",
+                addend.len(),
+                target.len()
+            )
         }
-    }
-}
-
-fn add<T: WithDType>(
-    target: &mut [T],
-    target_layout: &Layout,
-    addend: &[T],
-    addend_layout: &Layout,
-) -> Result<()> {
-    let (Some((start, end)), Some((from, to))) = (
-        target_layout.contiguous_offsets(),
-        addend_layout.contiguous_offsets(),
-    ) else {
-        bail!("accumulate needs contiguous tensors")
-    };
-    if end - start != to - from {
-        bail!("accumulate: {} numbers added to {}", to - from, end - start)
-    }
-    vectorised(|| {
-        for (t, &a) in target[start..end].iter_mut().zip(&addend[from..to]) {
-            *t += a;
-        }
+        vectorised(|| {
+            for (t, &a) in target.iter_mut().zip(addend) {
+                *t += a;
+            }
+        });
+        Ok(())
     });
-    Ok(())
+    target.inplace_op2(addend, &add)
 }
 
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, launch, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("accumulate");
 
@@ -85,12 +54,9 @@ mod gpu {
             (DType::F32, DType::BF16) => "accumulate_bf16_into_f32",
             (target, addend) => bail!("accumulate cannot add {addend:?} to {target:?}"),
         };
-        let arguments = [at(target)?, at(addend)?, Argument::Long(count as u64)];
-        launch(
+        let arguments = arguments!(at target, addend; long count);
+        MODULE.kernel(kernel).launch(
             device(target)?,
-            &MODULE,
-            kernel,
-            None,
             Grid::elements(count.div_ceil(4)),
             &arguments,
         )

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor};
 
+use super::cpu_slice::{in_place, read};
 use super::real::vectorised;
 
 /// Hyperparameters and bias corrections of one AdamW update.
@@ -38,43 +39,21 @@ pub fn adamw(
     let (first, second) = (part(moments, 0)?, part(moments, n)?);
     let (parameters, gradient) = (&part(parameters, 0)?, &part(gradient, 0)?);
     let working = working.map(|working| part(working, 0)).transpose()?;
-    #[cfg(feature = "cuda")]
-    if parameters.device().is_cuda() {
-        return gpu::adamw(
-            parameters,
-            [&first, &second],
-            gradient,
-            step,
-            working.as_ref(),
-        );
-    }
-    first.inplace_op2(
-        gradient,
-        &Decay {
-            keep: step.beta1,
-            power: 1,
-            scale: step.gradient_scale,
-        },
-    )?;
-    second.inplace_op2(
-        gradient,
-        &Decay {
-            keep: step.beta2,
-            power: 2,
-            scale: step.gradient_scale,
-        },
-    )?;
-    // The two halves share one storage; only the parameters are written.
-    parameters.inplace_op3(&first, &second, &AdamWUpdate(step))?;
+    on_gpu!(parameters =>
+        gpu::adamw(parameters, [&first, &second], gradient, step, working.as_ref()));
+    let scale = step.gradient_scale as f32;
+    average(&first, gradient, step.beta1, |g| g * scale)?;
+    average(&second, gradient, step.beta2, |g| {
+        let g = g * scale;
+        g * g
+    })?;
+    update(parameters, [&first, &second], step)?;
     working.map_or(Ok(()), |working| cast_into(parameters, &working))
 }
 
 /// Copies `source` to `target`, `[n]` each, converting to its dtype; bf16 on a GPU.
 pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if source.device().is_cuda() {
-        return gpu::cast_into(source, target);
-    }
+    on_gpu!(source => gpu::cast_into(source, target));
     target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
 }
 
@@ -133,10 +112,7 @@ impl MatrixCopies {
 /// Euclidean norm of `flat`: `[n]`, f32 or on a GPU bf16, summed in f64. The only synchronisation
 /// of an update.
 pub fn norm(flat: &Tensor) -> Result<f64> {
-    #[cfg(feature = "cuda")]
-    if flat.device().is_cuda() {
-        return gpu::norm(flat);
-    }
+    on_gpu!(flat => gpu::norm(flat));
     let sum: f64 = match flat.dtype() {
         DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
         _ => flat
@@ -168,94 +144,37 @@ impl AdamWStep {
     }
 }
 
-/// `moment = keep * moment + (1 - keep) * (scale * gradient)^power`.
-struct Decay {
-    keep: f64,
-    power: i32,
-    scale: f64,
-}
-
-impl candle_core::InplaceOp2 for Decay {
-    fn name(&self) -> &'static str {
-        "adamw moment"
-    }
-
-    fn cpu_fwd(
-        &self,
-        moment: &mut CpuStorage,
-        moment_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(moment), CpuStorage::F32(gradient)) = (moment, gradient) else {
-            bail!("adamw works on f32")
-        };
-        let (moment, gradient) = (
-            &mut moment[range(moment_layout)?],
-            &gradient[range(gradient_layout)?],
-        );
-        let (keep, add, scale) = (
-            self.keep as f32,
-            (1.0 - self.keep) as f32,
-            self.scale as f32,
-        );
+/// `moment = keep * moment + (1 - keep) * of(gradient)`.
+fn average(moment: &Tensor, gradient: &Tensor, keep: f64, of: impl Fn(f32) -> f32) -> Result<()> {
+    let (keep, add) = (keep as f32, (1.0 - keep) as f32);
+    let average = in_place("adamw moment", |moment: &mut [f32], gradient: &[f32]| {
         vectorised(|| {
             for (m, &g) in moment.iter_mut().zip(gradient) {
-                let g = g * scale;
-                *m = keep * *m + add * if self.power == 2 { g * g } else { g };
+                *m = keep * *m + add * of(g);
             }
         });
         Ok(())
-    }
+    });
+    moment.inplace_op2(gradient, &average)
 }
 
-struct AdamWUpdate(AdamWStep);
-
-impl InplaceOp3 for AdamWUpdate {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        parameters: &mut CpuStorage,
-        parameters_layout: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(parameters), CpuStorage::F32(first), CpuStorage::F32(second)) =
-            (parameters, first, second)
-        else {
-            bail!("adamw works on f32")
-        };
-        let (parameters, first, second) = (
-            &mut parameters[range(parameters_layout)?],
-            &first[range(first_layout)?],
-            &second[range(second_layout)?],
-        );
-        let step = self.0;
-        let Factors {
-            correct_first,
-            correct_second,
-            keep,
-        } = step.factors();
-        let epsilon = step.epsilon as f32;
+fn update(parameters: &Tensor, [first, second]: [&Tensor; 2], step: AdamWStep) -> Result<()> {
+    let Factors {
+        correct_first,
+        correct_second,
+        keep,
+    } = step.factors();
+    let (epsilon, second_read) = (step.epsilon as f32, read(second)?);
+    let second = second_read.numbers::<f32>()?;
+    let update = in_place("adamw", |parameters: &mut [f32], first: &[f32]| {
         vectorised(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {
                 *p = keep * *p - correct_first * m / ((v * correct_second).sqrt() + epsilon);
             }
         });
         Ok(())
-    }
-}
-
-fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(start..end),
-        None => bail!("adamw needs contiguous buffers"),
-    }
+    });
+    parameters.inplace_op2(first, &update)
 }
 
 #[cfg(feature = "cuda")]
@@ -263,9 +182,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{AdamWStep, Factors, MatrixCopies, MatrixCopy};
-    use crate::cuda::{
-        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, address, arguments, at, device, empty, module};
 
     static MODULE: Module = module!("adamw");
 
@@ -289,46 +206,26 @@ mod gpu {
             correct_second,
             keep,
         } = step.factors();
-        let arguments = [
-            at(parameters)?,
-            at(first)?,
-            at(second)?,
-            at(gradient)?,
-            working.map_or(Ok(Argument::Address(0)), at)?,
-            Argument::Long(count as u64),
-            float(step.gradient_scale),
-            float(step.beta1),
-            float(1.0 - step.beta1),
-            float(step.beta2),
-            float(1.0 - step.beta2),
-            Argument::Float(correct_first),
-            Argument::Float(correct_second),
-            Argument::Float(keep),
-            float(step.epsilon),
-        ];
-        launch(
-            device(parameters)?,
-            &MODULE,
-            "adamw",
-            None,
-            Grid::elements(count),
-            &arguments,
-        )
+        let arguments = arguments!(
+            at parameters, first, second, gradient;
+            given working.map_or(Ok(Argument::Address(0)), at)?; long count;
+            float step.gradient_scale, step.beta1, 1.0 - step.beta1, step.beta2, 1.0 - step.beta2;
+            given Argument::Float(correct_first), Argument::Float(correct_second),
+            Argument::Float(keep); float step.epsilon
+        );
+        MODULE
+            .kernel("adamw")
+            .launch(device(parameters)?, Grid::elements(count), &arguments)
     }
 
     pub(super) fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
         let count = source.elem_count();
         check(source, DType::F32, count)?;
         check(target, DType::BF16, count)?;
-        let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
-        launch(
-            device(source)?,
-            &MODULE,
-            "cast",
-            None,
-            Grid::elements(count),
-            &arguments,
-        )
+        let arguments = arguments!(at source, target; long count);
+        MODULE
+            .kernel("cast")
+            .launch(device(source)?, Grid::elements(count), &arguments)
     }
 
     pub(super) fn matrix_copies(copies: Vec<MatrixCopy>) -> Result<Option<MatrixCopies>> {
@@ -373,16 +270,9 @@ mod gpu {
         };
         // Blocks per tensor such that a thread has about ten elements of the largest.
         let largest = places.iter().map(Tensor::elem_count).max().unwrap_or(0);
-        let grid = Grid {
-            blocks: (largest.div_ceil(256 * 10), places.len(), 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
+        let grid = Grid::blocks((largest.div_ceil(256 * 10), places.len(), 1), 256);
+        MODULE.typed("write_copies", place.dtype()).launch(
             device(flat)?,
-            &MODULE,
-            "write_copies",
-            Some(place.dtype()),
             grid,
             &[at(flat)?, at(table)?],
         )
@@ -404,37 +294,23 @@ mod gpu {
         )?;
         let device = device(flat)?;
         let parts = count.div_ceil(1024).min(1056); // eight blocks per multiprocessor of the largest GPUs
-        let (partial, sum) = (
-            empty(parts, DType::F64, device)?,
-            empty(1, DType::F64, device)?,
-        );
-        let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
-        launch(
+        let partial = empty(parts, DType::F64, device)?;
+        let sum = empty(1, DType::F64, device)?;
+        let arguments = arguments!(at flat, &partial; long count);
+        MODULE
+            .typed("squares", flat.dtype())
+            .launch(device, Grid::rows(parts, 256), &arguments)?;
+        MODULE.kernel("total").launch(
             device,
-            &MODULE,
-            "squares",
-            Some(flat.dtype()),
-            Grid::rows(parts, 256),
-            &arguments,
-        )?;
-        launch(
-            device,
-            &MODULE,
-            "total",
-            None,
             Grid::rows(1, 1024),
-            &[at(&partial)?, at(&sum)?, int(parts)],
+            &arguments!(at &partial, &sum; int parts),
         )?;
         Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
     }
 
     fn check(tensor: &Tensor, dtype: DType, count: usize) -> Result<()> {
         if tensor.dtype() != dtype || tensor.elem_count() != count {
-            bail!(
-                "an update needs {count} values of {dtype:?}, not {:?} {:?}",
-                tensor.dtype(),
-                tensor.shape()
-            )
+            bail!("an update needs {count} values of {dtype:?}, not {tensor:?}")
         }
         Ok(())
     }

@@ -114,10 +114,7 @@ pub fn segment_attention<'a>(
 ) -> Result<AttentionOutput> {
     let attention = attention.into();
     check(packed, &segments.list)?;
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::forward(packed, attention, segments, adapter_columns);
-    }
+    on_gpu!(packed => gpu::forward(packed, attention, segments, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     Ok(AttentionOutput {
         rows: by_number_type!(packed, forward(packed, attention, &segments.list))?,
@@ -141,10 +138,7 @@ pub fn segment_attention_backward<'a>(
 ) -> Result<Tensor> {
     let attention = attention.into();
     check(packed, &segments.list)?;
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, attended, attention, segments);
-    }
+    on_gpu!(packed => gpu::backward(gradient, packed, attended, attention, segments));
     Ok(by_number_type!(
         packed,
         backward(gradient, packed, attention, &segments.list)
@@ -342,10 +336,8 @@ fn backward<T: Real>(
         let width = prefix + length;
         scores.resize(length * width, T::constant(0.0));
         changes.resize(length * width, T::constant(0.0));
-        let (shared, own) = (
-            View::rows(0, length, prefix, width),
-            View::rows(prefix, length, length, width),
-        );
+        let shared = View::rows(0, length, prefix, width);
+        let own = View::rows(prefix, length, length, width);
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);

@@ -12,19 +12,13 @@ use super::real::{sigmoid, vectorised};
 /// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and
 /// gates, [rows, query_width].
 pub fn split_gate(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::split(packed, heads, packed.dtype());
-    }
+    on_gpu!(packed => gpu::split(packed, heads, packed.dtype()));
     by_number_type!(packed, split(packed, heads))
 }
 
 /// As [`split_gate`] for decoding: on a GPU queries, keys and values are f32.
 pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::split(packed, heads, candle_core::DType::F32);
-    }
+    on_gpu!(packed => gpu::split(packed, heads, candle_core::DType::F32));
     split_gate(packed, heads)
 }
 
@@ -35,20 +29,14 @@ pub fn join_gate(
     heads: Heads,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if rows.device().is_cuda() {
-        return gpu::join(rows, gate, heads, adapter_columns);
-    }
+    on_gpu!(rows => gpu::join(rows, gate, heads, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(rows, join(rows, gate, heads))
 }
 
 /// `attended * sigmoid(gate)`, both [rows, query_width] -> [rows, query_width + adapter_columns].
 pub fn gated_attention(attended: &Tensor, gate: &Tensor, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if attended.device().is_cuda() {
-        return gpu::forward(attended, gate, adapter_columns);
-    }
+    on_gpu!(attended => gpu::forward(attended, gate, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(attended, forward(attended, gate))
 }
@@ -59,10 +47,7 @@ pub fn gated_attention_backward(
     attended: &Tensor,
     gate: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if attended.device().is_cuda() {
-        return gpu::backward(gradient, attended, gate);
-    }
+    on_gpu!(attended => gpu::backward(gradient, attended, gate));
     by_number_type!(attended, backward(gradient, attended, gate))
 }
 
@@ -70,10 +55,8 @@ fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     let rows = packed.dims2()?.0;
     let (query, size, width) = (heads.query_width(), heads.dimension, heads.row_width());
     let packed_read = read(packed)?;
-    let (mut own, mut gates) = (
-        Vec::with_capacity(rows * width),
-        Vec::with_capacity(rows * query),
-    );
+    let mut own = Vec::with_capacity(rows * width);
+    let mut gates = Vec::with_capacity(rows * query);
     for row in packed_read.numbers::<T>()?.chunks_exact(width + query) {
         for pair in row[..2 * query].chunks_exact(2 * size) {
             own.extend_from_slice(&pair[..size]);
@@ -152,50 +135,32 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Heads;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, arguments, device, empty, module};
 
     static MODULE: Module = module!("attention_gate");
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid {
-            blocks: (rows, width.div_ceil(256), 1),
-            threads: 256,
-            shared_bytes: 0,
-        }
+        Grid::blocks((rows, width.div_ceil(256), 1), 256)
     }
 
     pub(super) fn split(packed: &Tensor, heads: Heads, to: DType) -> Result<(Tensor, Tensor)> {
-        let ((rows, all), (width, query)) =
-            (packed.dims2()?, (heads.row_width(), heads.query_width()));
+        let (rows, all) = packed.dims2()?;
+        let (width, query) = (heads.row_width(), heads.query_width());
         if all != width + query {
             bail!("rows of {all} numbers for {heads:?} with gates")
         }
         let (device, dtype) = (device(packed)?, packed.dtype());
-        let (own, gates) = (
-            empty((rows, width), to, device)?,
-            empty((rows, query), dtype, device)?,
-        );
-        let arguments = [
-            at(packed)?,
-            at(&own)?,
-            at(&gates)?,
-            int(width),
-            int(query),
-            int(heads.dimension),
-        ];
+        let own = empty((rows, width), to, device)?;
+        let gates = empty((rows, query), dtype, device)?;
+        let arguments = arguments!(at packed, &own, &gates; int width, query, heads.dimension);
         let name = if to == dtype {
             "attention_gate_split"
         } else {
             "attention_gate_split_open"
         };
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, all),
-            &arguments,
-        )?;
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, all), &arguments)?;
         Ok((own, gates))
     }
 
@@ -208,23 +173,15 @@ mod gpu {
         let (rows, query) = gates.dims2()?;
         let (width, dtype) = (heads.row_width(), own.dtype());
         if own.dims2()? != (rows, width) || query != heads.query_width() || gates.dtype() != dtype {
-            bail!(
-                "{:?} {:?} and gates {:?} {:?} for {heads:?}",
-                dtype,
-                own.shape(),
-                gates.dtype(),
-                gates.shape()
-            )
+            bail!("{own:?} and gates {gates:?} for {heads:?}")
         }
         let (device, stride) = (device(own)?, width + query + adapter_columns);
         let packed = empty((rows, stride), dtype, device)?;
-        let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
-        let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
-        launch(
+        let arguments = arguments!(
+            at own, gates, &packed; int stride, width, query, heads.dimension
+        );
+        MODULE.typed("attention_gate_join", dtype).launch(
             device,
-            &MODULE,
-            "attention_gate_join",
-            Some(dtype),
             grid(rows, width + query),
             &arguments,
         )?;
@@ -246,27 +203,16 @@ mod gpu {
         gates: &Tensor,
         adapter_columns: usize,
     ) -> Result<Tensor> {
-        let ((rows, width), device, dtype) = (
-            check(&[attended, gates])?,
-            device(attended)?,
-            attended.dtype(),
-        );
+        let (rows, width) = check(&[attended, gates])?;
+        let device = device(attended)?;
+        let dtype = attended.dtype();
         let output = empty((rows, width + adapter_columns), dtype, device)?;
-        let arguments = [
-            at(attended)?,
-            at(gates)?,
-            at(&output)?,
-            int(width + adapter_columns),
-            int(width),
-        ];
-        launch(
-            device,
-            &MODULE,
-            "attention_gate",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            at attended, gates, &output; int width + adapter_columns, width
+        );
+        MODULE
+            .typed("attention_gate", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 
@@ -279,19 +225,11 @@ mod gpu {
         let (device, dtype) = (device(attended)?, attended.dtype());
         let [of_attended, of_gates] = [(); 2].map(|()| empty((rows, width), dtype, device));
         let (of_attended, of_gates) = (of_attended?, of_gates?);
-        let arguments = [
-            at(gradient)?,
-            at(attended)?,
-            at(gates)?,
-            at(&of_attended)?,
-            at(&of_gates)?,
-            int(width),
-        ];
-        launch(
+        let arguments = arguments!(
+            at gradient, attended, gates, &of_attended, &of_gates; int width
+        );
+        MODULE.typed("attention_gate_backward", dtype).launch(
             device,
-            &MODULE,
-            "attention_gate_backward",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;

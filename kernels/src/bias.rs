@@ -4,10 +4,7 @@ use candle_core::{Result, Tensor};
 
 /// `y`: [rows, width] + `bias`: `[width]`; on a GPU in place.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if y.device().is_cuda() {
-        return gpu::add(y, bias);
-    }
+    on_gpu!(y => gpu::add(y, bias));
     y.broadcast_add(bias)
 }
 
@@ -15,7 +12,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 mod gpu {
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("bias");
 
@@ -24,17 +21,9 @@ mod gpu {
         if bias.dims1()? != width || bias.dtype() != y.dtype() {
             bail!("a bias of {:?} for rows of {width}", bias.shape())
         }
-        let arguments = [
-            at(&y)?,
-            at(bias)?,
-            Argument::Long((rows * width) as u64),
-            int(width),
-        ];
-        launch(
+        let arguments = arguments!(at &y, bias; long (rows * width); int width);
+        MODULE.typed("add_bias", y.dtype()).launch(
             device(&y)?,
-            &MODULE,
-            "add_bias",
-            Some(y.dtype()),
             Grid::elements(rows * width),
             &arguments,
         )?;

@@ -1,22 +1,18 @@
 //! Causal convolution of each column over its segment's tokens, then SiLU: `y[t] = silu(sum_i w[i]
 //! x[t + 1 + i - kernel])`. A completion continues its prompt; before the first token are zeros.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
-use std::cell::RefCell;
+use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::attention::{Segment, Segments};
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, in_place, read};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{sigmoid, vectorised};
 
 /// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], from the
 /// first columns.
 pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::forward(packed, weight, segments);
-    }
+    on_gpu!(packed => gpu::forward(packed, weight, segments));
     by_number_type!(packed, forward(packed, weight, segments.list()))
 }
 
@@ -29,10 +25,7 @@ pub fn causal_convolution_backward(
     segments: &Segments,
     is_trained: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, weight, segments, is_trained);
-    }
+    on_gpu!(packed => gpu::backward(gradient, packed, weight, segments, is_trained));
     let (own, weight) =
         by_number_type!(packed, backward(gradient, packed, weight, segments.list()))?;
     Ok((own, is_trained.then_some(weight)))
@@ -41,10 +34,7 @@ pub fn causal_convolution_backward(
 /// The last inputs of each segment, for its next token: [segments, (kernel - 1) * width], oldest
 /// first.
 pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::states(packed, weight, segments);
-    }
+    on_gpu!(packed => gpu::states(packed, weight, segments));
     by_number_type!(packed, states(packed, weight, segments.list()))
 }
 
@@ -56,20 +46,8 @@ pub fn convolution_step(
     states: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::step(packed, weight, states, rows.states()?);
-    }
-    let step = Step {
-        weight,
-        rows: rows.listed()?,
-        output: RefCell::new(None),
-    };
-    states.inplace_op2(packed, &step)?;
-    match step.output.into_inner() {
-        Some(output) => Ok(output),
-        None => bail!("a convolution without a result"),
-    }
+    on_gpu!(packed => gpu::step(packed, weight, states, rows.states()?));
+    by_number_type!(packed, step(packed, weight, states, rows.listed()?))
 }
 
 /// [width, kernel] -> [kernel, width], oldest token first.
@@ -141,10 +119,8 @@ fn backward<T: Real>(
     let (packed_read, gradient_read) = (read(packed)?, read(gradient)?);
     let (numbers, gradients) = (packed_read.numbers::<T>()?, gradient_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); rows * width];
-    let (mut weight_sums, mut sums) = (
-        vec![T::constant(0.0); kernel * width],
-        vec![T::constant(0.0); width],
-    );
+    let mut weight_sums = vec![T::constant(0.0); kernel * width];
+    let mut sums = vec![T::constant(0.0); width];
     vectorised(|| {
         for &segment in segments {
             for token in 0..segment.length {
@@ -204,67 +180,25 @@ fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Re
     Tensor::from_vec(output, (segments.len(), size), packed.device())
 }
 
-struct Step<'a> {
-    weight: &'a Tensor,
-    rows: &'a [DecodeRow],
-    output: RefCell<Option<Tensor>>,
-}
-
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "convolution step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        states: &mut CpuStorage,
-        states_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        let output = match (states, packed) {
-            (CpuStorage::F32(states), CpuStorage::F32(packed)) => {
-                self.advance(states, states_layout, packed, packed_layout)
-            }
-            (CpuStorage::F64(states), CpuStorage::F64(packed)) => {
-                self.advance(states, states_layout, packed, packed_layout)
-            }
-            _ => bail!("states and new rows need the same dtype"),
-        };
-        *self.output.borrow_mut() = Some(output?);
-        Ok(())
-    }
-}
-
-impl Step<'_> {
-    fn advance<T: Real>(
-        &self,
-        states: &mut [T],
-        states_layout: &Layout,
-        packed: &[T],
-        packed_layout: &Layout,
-    ) -> Result<Tensor> {
-        let (weights, width, kernel) = by_token::<T>(self.weight)?;
-        let (size, row_width) = ((kernel - 1) * width, packed_layout.dims()[1]);
-        let (Some((start, end)), Some((first, _))) = (
-            states_layout.contiguous_offsets(),
-            packed_layout.contiguous_offsets(),
-        ) else {
-            bail!("states and new rows must be contiguous")
-        };
-        let states = &mut states[start..end];
-        let mut output = vec![T::constant(0.0); self.rows.len() * width];
+fn step<T: Real>(
+    packed: &Tensor,
+    weight: &Tensor,
+    states: &Tensor,
+    rows: &[DecodeRow],
+) -> Result<Tensor> {
+    let (weights, width, kernel) = by_token::<T>(weight)?;
+    let (size, row_width) = ((kernel - 1) * width, packed.dims2()?.1);
+    let mut output = vec![T::constant(0.0); rows.len() * width];
+    let step = in_place("convolution step", |states: &mut [T], packed: &[T]| {
         vectorised(|| {
-            for (index, (out, row)) in output.chunks_exact_mut(width).zip(self.rows).enumerate() {
+            let new = packed.chunks_exact(row_width);
+            for ((out, row), new) in output.chunks_exact_mut(width).zip(rows).zip(new) {
                 let (before, slot) = row.states;
                 if before != slot {
                     states.copy_within(before * size..(before + 1) * size, slot * size);
                 }
-                let (state, from) = (
-                    &mut states[slot * size..(slot + 1) * size],
-                    first + index * row_width,
-                );
-                let newest = &packed[from..from + width];
+                let state = &mut states[slot * size..(slot + 1) * size];
+                let newest = &new[..width];
                 for (w, x) in weights
                     .chunks_exact(width)
                     .zip(state.chunks_exact(width).chain([newest]))
@@ -278,8 +212,10 @@ impl Step<'_> {
                 }
             }
         });
-        Tensor::from_vec(output, (self.rows.len(), width), self.weight.device())
-    }
+        Ok(())
+    });
+    states.inplace_op2(packed, &step)?;
+    Tensor::from_vec(output, (rows.len(), width), packed.device())
 }
 
 #[cfg(feature = "cuda")]
@@ -287,7 +223,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Segments;
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, int, module};
 
     static MODULE: Module = module!("convolution");
 
@@ -297,54 +233,31 @@ mod gpu {
     const ROWS_A_PART: usize = 128;
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid {
-            blocks: (rows, width.div_ceil(256), 1),
-            threads: 256,
-            shared_bytes: 0,
-        }
+        Grid::blocks((rows, width.div_ceil(256), 1), 256)
     }
 
     /// Width and kernel; rows and their stride.
     fn check(packed: &Tensor, weight: &Tensor) -> Result<((usize, usize), [Argument; 2])> {
         let ((_, stride), (width, taps)) = (packed.dims2()?, weight.dims2()?);
         if width > stride || taps == 0 || taps > TAPS || weight.dtype() != packed.dtype() {
-            bail!(
-                "a convolution of {:?} {:?} by {:?}",
-                packed.dtype(),
-                packed.shape(),
-                weight.shape()
-            )
+            bail!("a convolution of {packed:?} by {weight:?}")
         }
         Ok(((width, taps), [at(packed)?, int(stride)]))
     }
 
     pub(super) fn forward(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) = (
-            packed.dims2()?.0,
-            device(packed)?,
-            packed.dtype(),
-            segments.tables()?,
-        );
+        let rows = packed.dims2()?.0;
+        let device = device(packed)?;
+        let dtype = packed.dtype();
+        let [table, owners] = segments.tables()?;
         let output = empty((rows, width), dtype, device)?;
-        let arguments = [
-            own,
-            stride,
-            at(weight)?,
-            int(taps),
-            at(table)?,
-            at(owners)?,
-            at(&output)?,
-            int(width),
-        ];
-        launch(
-            device,
-            &MODULE,
-            "convolution",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            given own, stride; at weight; int taps; at table, owners, &output; int width
+        );
+        MODULE
+            .typed("convolution", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 
@@ -356,39 +269,28 @@ mod gpu {
         is_trained: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) = (
-            packed.dims2()?.0,
-            device(packed)?,
-            packed.dtype(),
-            segments.tables()?,
-        );
+        let rows = packed.dims2()?.0;
+        let device = device(packed)?;
+        let dtype = packed.dtype();
+        let [table, owners] = segments.tables()?;
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!(
-                "a gradient of {:?} {:?} for {rows} rows of {width}",
-                gradient.dtype(),
-                gradient.shape()
-            )
+            bail!("a gradient of {gradient:?} for {rows} rows of {width}")
         }
         let sums = empty((rows, width), DType::F32, device)?;
-        let tables = [at(table)?, at(owners)?];
-        let read = [at(gradient)?, own, stride, at(weight)?, int(taps)];
-        let arguments = [read.as_slice(), &tables, &[at(&sums)?, int(width)]].concat();
-        launch(
+        let arguments = arguments!(
+            at gradient; given own, stride; at weight; int taps; at table, owners, &sums; int width
+        );
+        MODULE.typed("convolution_backward_sums", dtype).launch(
             device,
-            &MODULE,
-            "convolution_backward_sums",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;
         let output = empty((rows, width), dtype, device)?;
-        let read = [at(&sums)?, at(weight)?, int(taps)];
-        let arguments = [read.as_slice(), &tables, &[at(&output)?, int(width)]].concat();
-        launch(
+        let arguments = arguments!(
+            at &sums, weight; int taps; at table, owners, &output; int width
+        );
+        MODULE.typed("convolution_backward_rows", dtype).launch(
             device,
-            &MODULE,
-            "convolution_backward_rows",
-            Some(dtype),
             grid(rows, width),
             &arguments,
         )?;
@@ -397,37 +299,21 @@ mod gpu {
         }
         let parts = rows.div_ceil(ROWS_A_PART);
         let partial = empty((parts, width * taps), DType::F32, device)?;
-        let last = [at(&partial)?, int(width), int(rows), int(ROWS_A_PART)];
-        let arguments = [
-            [at(&sums)?, own, stride, int(taps)].as_slice(),
-            &tables,
-            &last,
-        ]
-        .concat();
-        launch(
+        let arguments = arguments!(
+            at &sums; given own, stride; int taps; at table, owners, &partial;
+            int width, rows, ROWS_A_PART
+        );
+        MODULE.typed("convolution_weight_parts", dtype).launch(
             device,
-            &MODULE,
-            "convolution_weight_parts",
-            Some(dtype),
             grid(parts, width),
             &arguments,
         )?;
         let weight_gradient = empty((width, taps), DType::F32, device)?;
-        let arguments = [
-            at(&partial)?,
-            at(&weight_gradient)?,
-            int(parts),
-            int(width * taps),
-        ];
+        let arguments = arguments!(at &partial, &weight_gradient; int parts, width * taps);
         let blocks = Grid::rows((width * taps).div_ceil(32), 256);
-        launch(
-            device,
-            &MODULE,
-            "convolution_weight_sums",
-            None,
-            blocks,
-            &arguments,
-        )?;
+        MODULE
+            .kernel("convolution_weight_sums")
+            .launch(device, blocks, &arguments)?;
         Ok((output, Some(weight_gradient)))
     }
 
@@ -435,22 +321,12 @@ mod gpu {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
         let (count, device, dtype) = (segments.list().len(), device(packed)?, packed.dtype());
         let output = empty((count, (taps - 1) * width), dtype, device)?;
-        let arguments = [
-            own,
-            stride,
-            int(taps),
-            at(segments.tables()?[0])?,
-            at(&output)?,
-            int(width),
-        ];
-        launch(
-            device,
-            &MODULE,
-            "convolution_states",
-            Some(dtype),
-            grid(count, width),
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            given own, stride; int taps; at segments.tables()?[0], &output; int width
+        );
+        MODULE
+            .typed("convolution_states", dtype)
+            .launch(device, grid(count, width), &arguments)?;
         Ok(output)
     }
 
@@ -467,24 +343,15 @@ mod gpu {
             || states.dtype() != dtype
             || slots.dims2()? != (rows, 2)
         {
-            bail!(
-                "states {:?} {:?} and {:?} for {rows} rows",
-                states.dtype(),
-                states.shape(),
-                slots.shape()
-            )
+            bail!("states {states:?} and {slots:?} for {rows} rows")
         }
         let output = empty((rows, width), dtype, device)?;
-        let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];
-        let arguments = [read.as_slice(), &[at(&output)?, int(width), int(rows)]].concat();
-        launch(
-            device,
-            &MODULE,
-            "convolution_step",
-            Some(dtype),
-            grid(rows, width),
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            given own, stride; at weight; int taps; at slots, states, &output; int width, rows
+        );
+        MODULE
+            .typed("convolution_step", dtype)
+            .launch(device, grid(rows, width), &arguments)?;
         Ok(output)
     }
 }

@@ -1,8 +1,12 @@
-//! Reads a CPU tensor without copying.
+//! Reads and changes CPU tensors without copying.
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
-use candle_core::{Result, Storage, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, Tensor, WithDType, bail};
+
+use super::Real;
 
 /// A read guard on a tensor's storage.
 pub(super) struct Reading<Guard> {
@@ -16,8 +20,7 @@ pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storag
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         bail!(
-            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
-            tensor.shape(),
+            "a kernel was given a tensor that is not contiguous: {tensor:?}, strides {:?}",
             layout.stride()
         )
     };
@@ -37,6 +40,50 @@ impl<Guard: Deref<Target = Storage>> Reading<Guard> {
             }
             _ => bail!("this operation has no implementation for this device yet"),
         }
+    }
+}
+
+/// An operation for `Tensor::inplace_op2`.
+pub(super) struct InPlace<T, F> {
+    name: &'static str,
+    work: RefCell<F>,
+    number: PhantomData<T>,
+}
+
+/// Changes a contiguous CPU tensor in place, reading another of its dtype: `work` gets both,
+/// row-major.
+pub(super) fn in_place<T: Real, F>(name: &'static str, work: F) -> InPlace<T, F>
+where
+    F: FnMut(&mut [T], &[T]) -> Result<()>,
+{
+    InPlace {
+        name,
+        work: RefCell::new(work),
+        number: PhantomData,
+    }
+}
+
+impl<T: Real, F: FnMut(&mut [T], &[T]) -> Result<()>> InplaceOp2 for InPlace<T, F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        source: &CpuStorage,
+        source_layout: &Layout,
+    ) -> Result<()> {
+        let (Some(target), Some((start, end)), Some((from, to))) = (
+            T::numbers_mut(target),
+            target_layout.contiguous_offsets(),
+            source_layout.contiguous_offsets(),
+        ) else {
+            bail!("{} needs contiguous tensors of one dtype", self.name)
+        };
+        let source = &T::cpu_storage_as_slice(source)?[from..to];
+        (self.work.borrow_mut())(&mut target[start..end], source)
     }
 }
 

@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail,
 };
+use parking_lot::Mutex;
 
 use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
 
@@ -46,13 +47,18 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Blocks in one dimension, without dynamic shared memory.
-    pub(super) fn rows(blocks: usize, threads: usize) -> Self {
+    /// Without dynamic shared memory.
+    pub(super) fn blocks(blocks: (usize, usize, usize), threads: usize) -> Self {
         Self {
-            blocks: (blocks, 1, 1),
+            blocks,
             threads,
             shared_bytes: 0,
         }
+    }
+
+    /// Blocks in one dimension, without dynamic shared memory.
+    pub(super) fn rows(blocks: usize, threads: usize) -> Self {
+        Self::blocks((blocks, 1, 1), threads)
     }
 
     /// One thread per element, 256 per block.
@@ -93,13 +99,26 @@ impl Argument {
     }
 }
 
+/// Kernel arguments in the order of its parameters: `at` tensors, `int` and `long` counts, `float`
+/// scalars, `given` arguments.
+macro_rules! arguments {
+    (@at $tensor:expr) => { $crate::cuda::at($tensor)? };
+    (@int $count:expr) => { $crate::cuda::int($count) };
+    (@long $count:expr) => { $crate::cuda::Argument::Long($count as u64) };
+    (@float $number:expr) => { $crate::cuda::float($number) };
+    (@given $argument:expr) => { $argument };
+    ($($kind:ident $($value:expr),+);+) => {
+        [$($($crate::cuda::arguments!(@$kind $value)),+),+]
+    };
+}
+pub(super) use arguments;
+
 /// Address of a contiguous GPU tensor. A kernel may write to it, visibly to tensors that share the
 /// memory.
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     if !tensor.is_contiguous() {
         bail!(
-            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
-            tensor.shape(),
+            "a kernel was given a tensor that is not contiguous: {tensor:?}, strides {:?}",
             tensor.stride()
         )
     }
@@ -110,10 +129,9 @@ pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
 pub(super) fn rows_at(tensor: &Tensor) -> Result<[Argument; 2]> {
     match *tensor.stride() {
         [stride, 1] => Ok([Argument::Address(address(tensor)?), int(stride)]),
-        ref other => bail!(
-            "a kernel was given rows that are not contiguous: {:?}, strides {other:?}",
-            tensor.shape()
-        ),
+        ref other => {
+            bail!("a kernel was given rows that are not contiguous: {tensor:?}, strides {other:?}")
+        }
     }
 }
 
@@ -159,6 +177,16 @@ pub(super) fn device(tensor: &Tensor) -> Result<&CudaDevice> {
     }
 }
 
+/// A GPU's stream, for calls of the driver by this thread.
+pub(super) fn stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
+    let stream = device.cuda_stream();
+    stream
+        .context()
+        .bind_to_thread()
+        .map_err(|error| failed("the context", error))?;
+    Ok(stream)
+}
+
 /// An uninitialised tensor: a kernel must write every element.
 pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
@@ -186,145 +214,183 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
     ))
 }
 
-/// Launches `name` of `module`; with a dtype, variant `name_f32` or `name_bf16`.
-pub(super) fn launch(
-    device: &CudaDevice,
-    module: &'static Module,
-    name: &'static str,
-    dtype: Option<DType>,
-    grid: Grid,
-    arguments: &[Argument],
-) -> Result<()> {
-    start(
-        device,
-        (module, name, dtype),
-        grid,
-        arguments,
-        Start {
+impl Module {
+    /// A kernel with one variant.
+    pub(super) const fn kernel(&'static self, name: &'static str) -> Kernel {
+        Kernel {
+            module: self,
+            name,
+            dtype: None,
             is_early: false,
             cluster: 1,
-        },
-    )
+        }
+    }
+
+    /// The variant of a kernel for a dtype: `name_f32` or `name_bf16`.
+    pub(super) const fn typed(&'static self, name: &'static str, dtype: DType) -> Kernel {
+        Kernel {
+            dtype: Some(dtype),
+            ..self.kernel(name)
+        }
+    }
 }
 
-/// As [`launch`], overlapping the end of the previous kernel on GPUs that can (programmatic
-/// dependent launch). The kernel must call `wait_for_predecessor` before accessing data of earlier
-/// kernels.
-pub(super) fn launch_early(
-    device: &CudaDevice,
+/// A kernel with its launch options.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
     module: &'static Module,
     name: &'static str,
     dtype: Option<DType>,
-    grid: Grid,
-    arguments: &[Argument],
-) -> Result<()> {
-    start(
-        device,
-        (module, name, dtype),
-        grid,
-        arguments,
-        Start {
-            is_early: true,
-            cluster: 1,
-        },
-    )
-}
-
-/// As [`launch_early`] with clusters of `cluster` adjacent blocks, which share their shared memory.
-pub(super) fn launch_clusters(
-    device: &CudaDevice,
-    module: &'static Module,
-    name: &'static str,
-    grid: Grid,
-    cluster: usize,
-    arguments: &[Argument],
-) -> Result<()> {
-    start(
-        device,
-        (module, name, None),
-        grid,
-        arguments,
-        Start {
-            is_early: true,
-            cluster: cluster as u32,
-        },
-    )
-}
-
-/// Launch options.
-#[derive(Clone, Copy)]
-struct Start {
     is_early: bool,
+    /// Adjacent blocks that share their shared memory.
     cluster: u32,
 }
 
-fn start(
-    device: &CudaDevice,
-    (module, name, dtype): (&'static Module, &'static str, Option<DType>),
-    grid: Grid,
-    arguments: &[Argument],
-    Start { is_early, cluster }: Start,
-) -> Result<()> {
-    let (x, y, z) = grid.blocks;
-    if x == 0 || y == 0 || z == 0 {
-        return Ok(());
+impl Kernel {
+    /// Overlaps the end of the previous kernel on GPUs that can (programmatic dependent launch).
+    /// The kernel must call `wait_for_predecessor` before accessing data of earlier kernels.
+    pub(super) const fn early(self) -> Self {
+        Self {
+            is_early: true,
+            ..self
+        }
     }
-    let function = function(device, module, name, dtype, grid.shared_bytes)?;
-    let mut parameters: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-    let attribute = |id, value| sys::CUlaunchAttribute {
-        id,
-        pad: [0; 4],
-        value,
-    };
-    let early = sys::CUlaunchAttributeValue {
-        programmaticStreamSerializationAllowed: 1,
-    };
-    let together = sys::CUlaunchAttributeValue {
-        clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
-            x: cluster,
-            y: 1,
-            z: 1,
-        },
-    };
-    let mut attributes = Vec::with_capacity(2);
-    if is_early && capability(device)? >= 9 {
-        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attributes.push(attribute(id, early));
+
+    /// In clusters of `cluster` adjacent blocks, which share their shared memory.
+    pub(super) const fn clusters(self, cluster: usize) -> Self {
+        Self {
+            cluster: cluster as u32,
+            ..self
+        }
     }
-    if cluster > 1 {
-        attributes.push(attribute(
-            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            together,
-        ));
+
+    pub(super) fn launch(
+        self,
+        device: &CudaDevice,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let Self {
+            name,
+            is_early,
+            cluster,
+            ..
+        } = self;
+        let (x, y, z) = grid.blocks;
+        if x == 0 || y == 0 || z == 0 {
+            return Ok(());
+        }
+        let function = self.function(device, grid.shared_bytes)?;
+        let mut parameters: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
+        let attribute = |id, value| sys::CUlaunchAttribute {
+            id,
+            pad: [0; 4],
+            value,
+        };
+        let early = sys::CUlaunchAttributeValue {
+            programmaticStreamSerializationAllowed: 1,
+        };
+        let together = sys::CUlaunchAttributeValue {
+            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
+                x: cluster,
+                y: 1,
+                z: 1,
+            },
+        };
+        let mut attributes = Vec::with_capacity(2);
+        if is_early && capability(device)? >= 9 {
+            let id =
+                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes.push(attribute(id, early));
+        }
+        if cluster > 1 {
+            attributes.push(attribute(
+                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                together,
+            ));
+        }
+        let stream = stream(device)?;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x as u32,
+            gridDimY: y as u32,
+            gridDimZ: z as u32,
+            blockDimX: grid.threads as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared_bytes as u32,
+            hStream: stream.cu_stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        };
+        // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
+        // on tensors that outlive the call, and memory freed afterwards is freed in the order of the same stream.
+        let result = unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        result.result().map_err(|error| failed(name, error))
     }
-    let stream = device.cuda_stream();
-    let config = sys::CUlaunchConfig {
-        gridDimX: x as u32,
-        gridDimY: y as u32,
-        gridDimZ: z as u32,
-        blockDimX: grid.threads as u32,
-        blockDimY: 1,
-        blockDimZ: 1,
-        sharedMemBytes: grid.shared_bytes as u32,
-        hStream: stream.cu_stream(),
-        attrs: attributes.as_mut_ptr(),
-        numAttrs: attributes.len() as u32,
-    };
-    stream
-        .context()
-        .bind_to_thread()
-        .map_err(|error| failed(name, error))?;
-    // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
-    // on tensors that outlive the call, and memory freed afterwards is freed in the order of the same stream.
-    let result = unsafe {
-        sys::cuLaunchKernelEx(
-            &raw const config,
-            function.cu_function(),
-            parameters.as_mut_ptr(),
-            std::ptr::null_mut(),
-        )
-    };
-    result.result().map_err(|error| failed(name, error))
+
+    fn function(self, device: &CudaDevice, shared_bytes: usize) -> Result<CudaFunction> {
+        let Self {
+            module,
+            name,
+            dtype,
+            ..
+        } = self;
+        let context = device.cuda_stream().context().clone();
+        let key = (context.ordinal(), module.name, name, dtype);
+        let is_large = shared_bytes > 48 << 10;
+        let mut functions = FUNCTIONS.lock();
+        let known = functions.get(&key);
+        if let Some((function, may_be_large)) = known
+            && (*may_be_large || !is_large)
+        {
+            return Ok(function.clone());
+        }
+        let function = match known {
+            Some((function, _)) => function.clone(),
+            None => {
+                let full_name = match dtype {
+                    None => name.to_owned(),
+                    Some(DType::F32) => format!("{name}_f32"),
+                    Some(DType::BF16) => format!("{name}_bf16"),
+                    Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
+                };
+                let image = Ptx::from_binary(module.image.to_vec());
+                let loaded = context
+                    .load_module(image)
+                    .map_err(|error| failed(module.name, error))?;
+                loaded
+                    .load_function(&full_name)
+                    .map_err(|error| failed(name, error))?
+            }
+        };
+        if is_large {
+            let largest =
+                sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+            let bytes = context
+                .attribute(largest)
+                .map_err(|error| failed(name, error))?;
+            // Static shared memory counts too.
+            let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+            let bytes = bytes
+                - function
+                    .get_attribute(own)
+                    .map_err(|error| failed(name, error))?;
+            let attribute =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function
+                .set_attribute(attribute, bytes)
+                .map_err(|error| failed(name, error))?;
+        }
+        functions.insert(key, (function.clone(), is_large));
+        Ok(function)
+    }
 }
 
 /// Major compute capability of the GPU, or of the build if lower; from 9 on there are block
@@ -353,63 +419,6 @@ type Key = (usize, &'static str, &'static str, Option<DType>);
 /// takes longer than many kernels.
 static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> =
     LazyLock::new(Mutex::default);
-
-fn function(
-    device: &CudaDevice,
-    module: &'static Module,
-    name: &'static str,
-    dtype: Option<DType>,
-    shared_bytes: usize,
-) -> Result<CudaFunction> {
-    let context = device.cuda_stream().context().clone();
-    let key = (context.ordinal(), module.name, name, dtype);
-    let is_large = shared_bytes > 48 << 10;
-    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = functions.get(&key);
-    if let Some((function, may_be_large)) = known
-        && (*may_be_large || !is_large)
-    {
-        return Ok(function.clone());
-    }
-    let function = match known {
-        Some((function, _)) => function.clone(),
-        None => {
-            let full_name = match dtype {
-                None => name.to_owned(),
-                Some(DType::F32) => format!("{name}_f32"),
-                Some(DType::BF16) => format!("{name}_bf16"),
-                Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
-            };
-            let image = Ptx::from_binary(module.image.to_vec());
-            let loaded = context
-                .load_module(image)
-                .map_err(|error| failed(module.name, error))?;
-            loaded
-                .load_function(&full_name)
-                .map_err(|error| failed(name, error))?
-        }
-    };
-    if is_large {
-        let largest =
-            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let bytes = context
-            .attribute(largest)
-            .map_err(|error| failed(name, error))?;
-        // Static shared memory counts too.
-        let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        let bytes = bytes
-            - function
-                .get_attribute(own)
-                .map_err(|error| failed(name, error))?;
-        let attribute =
-            sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function
-            .set_attribute(attribute, bytes)
-            .map_err(|error| failed(name, error))?;
-    }
-    functions.insert(key, (function.clone(), is_large));
-    Ok(function)
-}
 
 pub(super) fn failed(
     operation: &str,

@@ -1,7 +1,7 @@
 //! NVIDIA's libraries, loaded at run time on first use of a GPU: one binary runs with and without a
 //! driver. See also `cuda_link.c`.
 
-/// Driver and CUDA libraries found at run time. Versions in NVIDIA's form: 13000 is 13.0.
+/// Driver and CUDA libraries loaded at run time. Versions in NVIDIA's form: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaLibraries {
     /// Toolkit version of the build; `None` without the feature `cuda`.
@@ -47,7 +47,7 @@ impl CudaLibraries {
         })
     }
 
-    /// Libraries found by this process.
+    /// Libraries that this process has loaded.
     pub fn found() -> &'static Self {
         #[cfg(not(feature = "cuda"))]
         return const {
@@ -261,10 +261,8 @@ mod tests {
                 }
             }
         };
-        let (all, none) = (
-            [("libcublas.so.13", true), ("libcurand.so.10", true)],
-            [("libcublas.so.13", false), ("libcurand.so.10", false)],
-        );
+        let all = [("libcublas.so.13", true), ("libcurand.so.10", true)];
+        let none = [("libcublas.so.13", false), ("libcurand.so.10", false)];
         check(None, None, &[], Some("this build has no CUDA"));
         check(
             Some(13000),

@@ -1,11 +1,11 @@
 //! Decode attention, one new token per row: over its prompt's keys and values, shared by a group's
 //! rows, and over its own earlier tokens.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::{sinks, softmax};
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, in_place, read};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
 use super::real::{add_scaled, dot, vectorised};
@@ -87,7 +87,7 @@ pub(super) fn append_keys_values(
     {
         bail!("a row leaves the cache of {places} places")
     }
-    cache.inplace_op2(packed, &Append { heads, rows })
+    by_number_type!(packed, append(cache, packed, heads, rows))
 }
 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width]; `cache`: [slots,
@@ -100,67 +100,28 @@ pub fn decode_attention<'a>(
     rows: &DecodeRows,
 ) -> Result<Tensor> {
     let attention = attention.into();
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::attend(packed, prefix, cache, attention, rows.table()?);
-    }
+    on_gpu!(packed => gpu::attend(packed, prefix, cache, attention, rows.table()?));
     by_number_type!(
         packed,
         attend(packed, prefix, cache, attention, rows.listed()?)
     )
 }
 
-struct Append<'a> {
+fn append<T: Real>(
+    cache: &Tensor,
+    packed: &Tensor,
     heads: Heads,
-    rows: &'a [DecodeRow],
-}
-
-impl InplaceOp2 for Append<'_> {
-    fn name(&self) -> &'static str {
-        "append keys and values"
-    }
-
-    fn cpu_fwd(
-        &self,
-        cache: &mut CpuStorage,
-        cache_layout: &Layout,
-        packed: &CpuStorage,
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        match (cache, packed) {
-            (CpuStorage::F32(cache), CpuStorage::F32(packed)) => {
-                self.copy(cache, cache_layout, packed, packed_layout)
-            }
-            (CpuStorage::F64(cache), CpuStorage::F64(packed)) => {
-                self.copy(cache, cache_layout, packed, packed_layout)
-            }
-            _ => bail!("the cache and the new rows need the same dtype"),
-        }
-    }
-}
-
-impl Append<'_> {
-    fn copy<T: Real>(
-        &self,
-        cache: &mut [T],
-        cache_layout: &Layout,
-        packed: &[T],
-        packed_layout: &Layout,
-    ) -> Result<()> {
-        let (Some((cache_start, _)), Some((packed_start, _))) = (
-            cache_layout.contiguous_offsets(),
-            packed_layout.contiguous_offsets(),
-        ) else {
-            bail!("the cache and the new rows must be contiguous")
-        };
-        let size = 2 * self.heads.key_width();
-        for (index, row) in self.rows.iter().enumerate() {
-            let to = cache_start + (row.first + row.length - 1) * size;
-            let from = packed_start + index * self.heads.row_width() + self.heads.query_width();
-            cache[to..to + size].copy_from_slice(&packed[from..from + size]);
+    rows: &[DecodeRow],
+) -> Result<()> {
+    let size = 2 * heads.key_width();
+    let append = in_place("append keys and values", |cache: &mut [T], packed: &[T]| {
+        for (row, new) in rows.iter().zip(packed.chunks_exact(heads.row_width())) {
+            let to = (row.first + row.length - 1) * size;
+            cache[to..to + size].copy_from_slice(&new[heads.query_width()..]);
         }
         Ok(())
-    }
+    });
+    cache.inplace_op2(packed, &append)
 }
 
 fn attend<T: Real>(
@@ -172,11 +133,9 @@ fn attend<T: Real>(
 ) -> Result<Tensor> {
     let (heads, sinks) = (attention.heads, sinks::<T>(attention)?);
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
-    let (numbers, prefixes, cached) = (
-        packed_read.numbers::<T>()?,
-        prefix_read.numbers::<T>()?,
-        cache_read.numbers::<T>()?,
-    );
+    let numbers = packed_read.numbers::<T>()?;
+    let prefixes = prefix_read.numbers::<T>()?;
+    let cached = cache_read.numbers::<T>()?;
     let mut output = vec![T::constant(0.0); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
@@ -261,12 +220,10 @@ impl GroupHead<'_> {
         cached: &[T],
         scores: &mut Vec<T>,
     ) {
-        let (lines, size, line, prefix) = (
-            self.group.len() * self.sharing(),
-            self.heads.dimension,
-            self.line(),
-            self.group[0].prefix.1,
-        );
+        let lines = self.group.len() * self.sharing();
+        let size = self.heads.dimension;
+        let line = self.line();
+        let prefix = self.group[0].prefix.1;
         let scale = T::constant(1.0 / self.attention.divisor);
         scores.resize(lines * line, T::constant(0.0));
         let target = View::rows(0, lines, prefix, line);
@@ -301,12 +258,10 @@ impl GroupHead<'_> {
 
     /// Values weighted by probabilities: [rows * sharing, dimension].
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
-        let (lines, size, line, prefix) = (
-            self.group.len() * self.sharing(),
-            self.heads.dimension,
-            self.line(),
-            self.group[0].prefix.1,
-        );
+        let lines = self.group.len() * self.sharing();
+        let size = self.heads.dimension;
+        let line = self.line();
+        let prefix = self.group[0].prefix.1;
         mixed.resize(lines * size, T::constant(0.0));
         multiply(
             (mixed, View::rows(0, lines, size, size)),

@@ -4,14 +4,13 @@
 //! unit length; `a = exp(-exp(A) softplus(x + bias))`, `b = sigmoid(y)`. Token by token on a CPU,
 //! in chunks on a GPU.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::{Segment, Segments};
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, in_place, read};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{dot, sigmoid, vectorised};
 use backward::backward;
@@ -85,10 +84,7 @@ const EPSILON: f64 = 1e-6;
 /// `convolved`: [rows, row_width] -> [rows, value_width]. A completion starts from its prompt's
 /// state.
 pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments, false)?.0);
-    }
+    on_gpu!(convolved => Ok(gpu::forward(convolved, rule, segments, false)?.0));
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), false))?.0)
 }
 
@@ -98,10 +94,7 @@ pub fn delta_rule_states(
     rule: DeltaRule<'_>,
     segments: &Segments,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments, true)?.1);
-    }
+    on_gpu!(convolved => Ok(gpu::forward(convolved, rule, segments, true)?.1));
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), true))?.1)
 }
 
@@ -124,10 +117,7 @@ pub fn delta_rule_backward(
     rule: DeltaRule<'_>,
     segments: &Segments,
 ) -> Result<DeltaGradients> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return gpu::backward(gradient, convolved, rule, segments);
-    }
+    on_gpu!(convolved => gpu::backward(gradient, convolved, rule, segments));
     by_number_type!(
         convolved,
         backward(gradient, convolved, rule, segments.list())
@@ -142,20 +132,8 @@ pub fn delta_rule_step(
     states: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if convolved.device().is_cuda() {
-        return gpu::step(convolved, rule, states, rows.states()?);
-    }
-    let step = Step {
-        rule,
-        rows: rows.listed()?,
-        output: RefCell::new(None),
-    };
-    states.inplace_op2(convolved, &step)?;
-    match step.output.into_inner() {
-        Some(output) => Ok(output),
-        None => bail!("a delta rule without a result"),
-    }
+    on_gpu!(convolved => gpu::step(convolved, rule, states, rows.states()?));
+    by_number_type!(convolved, step(convolved, rule, states, rows.listed()?))
 }
 
 /// Prepared inputs of rows.
@@ -208,10 +186,8 @@ impl<T: Real> Prepared<T> {
             }
         });
         let gate = |row: &[T], head: usize| {
-            let (strength, x) = (
-                sigmoid(row[column + head]),
-                row[column + heads.value + head] + biases[head],
-            );
+            let strength = sigmoid(row[column + head]);
+            let x = row[column + heads.value + head] + biases[head];
             let zero = T::constant(0.0);
             let step = (if x > zero { x } else { zero })
                 + num_traits::Float::ln_1p((-num_traits::Float::abs(x)).exponential());
@@ -324,10 +300,8 @@ fn forward<T: Real>(
             0
         }
     ];
-    let (mut state, mut update) = (
-        vec![T::constant(0.0); size],
-        vec![T::constant(0.0); heads.value_dimension],
-    );
+    let mut state = vec![T::constant(0.0); size];
+    let mut update = vec![T::constant(0.0); heads.value_dimension];
     for head in 0..heads.value {
         // States after prompts, by first row.
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
@@ -355,10 +329,8 @@ fn forward<T: Real>(
             }
         }
     }
-    let (device, count) = (
-        convolved.device(),
-        if keeps_states { segments.len() } else { 0 },
-    );
+    let device = convolved.device();
+    let count = if keeps_states { segments.len() } else { 0 };
     Ok((
         Tensor::from_vec(output, (rows, width), device)?,
         Tensor::from_vec(states, (count, heads.state_width()), device)?,
@@ -379,54 +351,21 @@ fn start_from<T: Real>(
     Ok(())
 }
 
-struct Step<'a> {
-    rule: DeltaRule<'a>,
-    rows: &'a [DecodeRow],
-    output: RefCell<Option<Tensor>>,
-}
-
-impl InplaceOp2 for Step<'_> {
-    fn name(&self) -> &'static str {
-        "delta rule step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        states: &mut CpuStorage,
-        states_layout: &Layout,
-        convolved: &CpuStorage,
-        convolved_layout: &Layout,
-    ) -> Result<()> {
-        let (Some((start, end)), Some((first, last))) = (
-            states_layout.contiguous_offsets(),
-            convolved_layout.contiguous_offsets(),
-        ) else {
-            bail!("states and new rows must be contiguous")
-        };
-        let output = match (states, convolved) {
-            (CpuStorage::F32(states), CpuStorage::F32(convolved)) => {
-                self.advance(&mut states[start..end], &convolved[first..last])
-            }
-            (CpuStorage::F64(states), CpuStorage::F64(convolved)) => {
-                self.advance(&mut states[start..end], &convolved[first..last])
-            }
-            _ => bail!("states and new rows need the same dtype"),
-        };
-        *self.output.borrow_mut() = Some(output?);
-        Ok(())
-    }
-}
-
-impl Step<'_> {
-    fn advance<T: Real>(&self, states: &mut [T], convolved: &[T]) -> Result<Tensor> {
-        let heads = self.rule.heads;
-        let prepared = Prepared::<T>::new(convolved, self.rule)?;
-        let (size, width) = (heads.state_size(), heads.value_width());
-        let mut output = vec![T::constant(0.0); self.rows.len() * width];
-        let mut update = vec![T::constant(0.0); heads.value_dimension];
+fn step<T: Real>(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    states: &Tensor,
+    rows: &[DecodeRow],
+) -> Result<Tensor> {
+    let heads = rule.heads;
+    let (size, width) = (heads.state_size(), heads.value_width());
+    let mut output = vec![T::constant(0.0); rows.len() * width];
+    let mut update = vec![T::constant(0.0); heads.value_dimension];
+    let step = in_place("delta rule step", |states: &mut [T], convolved: &[T]| {
+        let prepared = Prepared::<T>::new(convolved, rule)?;
         vectorised(|| {
             for (row, out) in output.chunks_exact_mut(width).enumerate() {
-                let (before, slot) = self.rows[row].states;
+                let (before, slot) = rows[row].states;
                 let of = |slot: usize| slot * heads.state_width()..(slot + 1) * heads.state_width();
                 if before != slot {
                     states.copy_within(of(before), of(slot).start);
@@ -446,6 +385,8 @@ impl Step<'_> {
                 }
             }
         });
-        Tensor::from_vec(output, (self.rows.len(), width), self.rule.packed.device())
-    }
+        Ok(())
+    });
+    states.inplace_op2(convolved, &step)?;
+    Tensor::from_vec(output, (rows.len(), width), convolved.device())
 }

@@ -150,14 +150,15 @@ pub fn memory(device: &Device) -> Option<(u64, u64)> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::LazyLock;
 
     use candle_core::cuda_backend::cudarc::cublas;
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
+    use parking_lot::Mutex;
 
     use super::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
-    use crate::cuda::{address, failed};
+    use crate::cuda::{address, failed, stream};
     use crate::cuda_libraries::CudaLibraries;
 
     /// Opened GPUs with cuBLAS's workspace: opening one again would create a second, unordered
@@ -175,7 +176,7 @@ mod cuda {
     }
 
     pub(super) fn open(ordinal: usize) -> Result<Device> {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = OPENED.lock();
         if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
             return Ok(device.clone());
         }
@@ -243,30 +244,17 @@ mod cuda {
 
     /// Peak reservation of tensors and recorded graphs.
     pub(super) fn peak_memory(device: &CudaDevice) -> Result<u64> {
-        bind(device)?;
-        let gpu = result::device::get(device.cuda_stream().context().ordinal() as i32)
-            .map_err(|error| failed("the device", error))?;
+        let (gpu, pool) = pool(device)?;
         let (mut tensors, mut graphs) = (0_u64, 0_u64);
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
+        let of_graphs = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
         // SAFETY: the device is open; both attributes are a u64, written during the calls.
         unsafe {
-            let pool = result::device::get_default_mem_pool(gpu)
-                .map_err(|error| failed("the memory pool", error))?;
-            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
-            let status = sys::cuMemPoolGetAttribute(
-                pool,
-                attribute,
-                std::ptr::from_mut(&mut tensors).cast(),
-            );
-            status
+            sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut tensors).cast())
                 .result()
                 .map_err(|error| failed("the memory pool", error))?;
-            let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
-            let status = sys::cuDeviceGetGraphMemAttribute(
-                gpu,
-                attribute,
-                std::ptr::from_mut(&mut graphs).cast(),
-            );
-            status
+            let to = std::ptr::from_mut(&mut graphs).cast();
+            sys::cuDeviceGetGraphMemAttribute(gpu, of_graphs, to)
                 .result()
                 .map_err(|error| failed("the graphs' memory", error))?;
         }
@@ -275,22 +263,17 @@ mod cuda {
 
     /// Bytes free and in total.
     pub(super) fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
-        bind(device)?;
+        stream(device)?;
         result::mem_get_info().map_err(|error| failed("the memory's size", error))
     }
 
     pub(super) fn trim(device: &CudaDevice) -> Result<()> {
-        bind(device)?;
-        let stream = device.cuda_stream();
-        stream
+        stream(device)?
             .synchronize()
             .map_err(|error| failed("earlier work", error))?;
-        let gpu = result::device::get(stream.context().ordinal() as i32)
-            .map_err(|error| failed("the device", error))?;
+        let (gpu, pool) = pool(device)?;
         // SAFETY: the device is open; only memory that nothing holds is given back.
         unsafe {
-            let pool = result::device::get_default_mem_pool(gpu)
-                .map_err(|error| failed("the memory pool", error))?;
             sys::cuMemPoolTrimTo(pool, 0)
                 .result()
                 .map_err(|error| failed("the memory pool", error))?;
@@ -300,35 +283,26 @@ mod cuda {
         }
     }
 
-    fn bind(device: &CudaDevice) -> Result<()> {
-        device
-            .cuda_stream()
-            .context()
-            .bind_to_thread()
-            .map_err(|error| failed("the context", error))
+    /// A device, and the pool of its tensors' memory.
+    fn pool(device: &CudaDevice) -> Result<(sys::CUdevice, sys::CUmemoryPool)> {
+        let ordinal = stream(device)?.context().ordinal();
+        let gpu =
+            result::device::get(ordinal as i32).map_err(|error| failed("the device", error))?;
+        // SAFETY: the device is open.
+        let pool = unsafe { result::device::get_default_mem_pool(gpu) }
+            .map_err(|error| failed("the memory pool", error))?;
+        Ok((gpu, pool))
     }
 
     /// Keeps freed memory in the pool. By default it is returned to the driver at every
     /// synchronisation, and allocating it again costs far more than a kernel.
     fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
-        let stream = device.cuda_stream();
-        let context = stream.context();
-        bind(device)?;
-        let gpu = result::device::get(context.ordinal() as i32)
-            .map_err(|error| failed("the device", error))?;
-        let threshold = u64::MAX;
+        let (_, pool) = pool(device)?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let threshold = std::ptr::from_ref(&u64::MAX).cast_mut().cast();
         // SAFETY: the pool belongs to the device just opened; the attribute is a u64, read during the call.
-        unsafe {
-            let pool = result::device::get_default_mem_pool(gpu)
-                .map_err(|error| failed("the memory pool", error))?;
-            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-            sys::cuMemPoolSetAttribute(
-                pool,
-                attribute,
-                std::ptr::from_ref(&threshold).cast_mut().cast(),
-            )
+        unsafe { sys::cuMemPoolSetAttribute(pool, attribute, threshold) }
             .result()
             .map_err(|error| failed("the memory pool", error))
-        }
     }
 }

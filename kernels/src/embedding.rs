@@ -9,10 +9,7 @@ use super::real::add_scaled;
 /// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the
 /// table's, or f32 for bf16. There indices are unchecked, and the table may have strided rows.
 pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if table.device().is_cuda() {
-        return gpu::gather_rows(table, rows, dtype);
-    }
+    on_gpu!(table => gpu::gather_rows(table, rows, dtype));
     table.index_select(rows, 0)?.to_dtype(dtype)
 }
 
@@ -22,26 +19,15 @@ pub fn embedding_backward(
     token_ids: &[u32],
     vocabulary: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::sum_rows(
-            "embedding_backward",
-            gradient,
-            token_ids,
-            vocabulary,
-            DType::F32,
-        );
-    }
+    on_gpu!(gradient =>
+        gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, DType::F32));
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
 
 /// Adds row i of `gradient` [n, width] to row `rows[i]` of zeros, in order -> [count, width] in the
 /// gradient's dtype.
 pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::sum_rows("scatter_rows", gradient, rows, count, gradient.dtype());
-    }
+    on_gpu!(gradient => gpu::sum_rows("scatter_rows", gradient, rows, count, gradient.dtype()));
     by_number_type!(gradient, scatter(gradient, rows, count))
 }
 
@@ -83,15 +69,15 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module, rows_at};
+    use crate::cuda::{Grid, Module, arguments, device, empty, module, rows_at};
 
     static MODULE: Module = module!("embedding");
 
     pub(super) fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
         let ((_, width), count) = (table.dims2()?, rows.dims1()?);
-        let (kernel, suffix) = match (table.dtype(), dtype) {
-            (from, to) if from == to => ("gather_rows", Some(dtype)),
-            (DType::BF16, DType::F32) => ("gather_rows_bf16_into_f32", None),
+        let kernel = match (table.dtype(), dtype) {
+            (from, to) if from == to => MODULE.typed("gather_rows", dtype),
+            (DType::BF16, DType::F32) => MODULE.kernel("gather_rows_bf16_into_f32"),
             (from, to) => bail!("rows of {from:?} cannot be gathered in {to:?}"),
         };
         if rows.dtype() != DType::U32 {
@@ -103,15 +89,8 @@ mod gpu {
             .next_multiple_of(32)
             .clamp(32, 256);
         let [table_at, stride] = rows_at(table)?;
-        let arguments = [table_at, stride, at(rows)?, at(&output)?, int(width)];
-        launch(
-            device,
-            &MODULE,
-            kernel,
-            suffix,
-            Grid::rows(count, threads),
-            &arguments,
-        )?;
+        let arguments = arguments!(given table_at, stride; at rows, &output; int width);
+        kernel.launch(device, Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }
 
@@ -141,27 +120,16 @@ mod gpu {
         )?;
         let starts_list = lists.narrow(0, ids.len(), starts.len())?;
         let rows_list = lists.narrow(0, ids.len() + starts.len(), rows.len())?;
-        let arguments = [
-            at(gradient)?,
-            at(&lists)?,
-            at(&starts_list)?,
-            at(&rows_list)?,
-            at(&output)?,
-            int(width),
-        ];
-        let grid = Grid {
-            blocks: (ids.len(), width.div_ceil(256), 1),
-            threads: width.next_multiple_of(32).min(256),
-            shared_bytes: 0,
-        };
-        launch(
-            device(gradient)?,
-            &MODULE,
-            kernel,
-            Some(gradient.dtype()),
-            grid,
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            at gradient, &lists, &starts_list, &rows_list, &output; int width
+        );
+        let grid = Grid::blocks(
+            (ids.len(), width.div_ceil(256), 1),
+            width.next_multiple_of(32).min(256),
+        );
+        MODULE
+            .typed(kernel, gradient.dtype())
+            .launch(device(gradient)?, grid, &arguments)?;
         Ok(output)
     }
 }

@@ -190,8 +190,8 @@ mod gpu {
 
     use super::Fp8Matrix;
     use crate::cuda::{
-        Argument, Grid, Module, address, at, capability, device, empty, failed, int, launch,
-        launch_clusters, module, rows_at,
+        Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, module,
+        rows_at,
     };
     use crate::matmul::matmul_f32;
 
@@ -223,16 +223,11 @@ mod gpu {
             )
         }
         let device = device(weight)?;
-        let (codes, scales) = (
-            empty((outputs, inputs), DType::U8, device)?,
-            empty(outputs, DType::F32, device)?,
-        );
-        let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
-        launch(
+        let codes = empty((outputs, inputs), DType::U8, device)?;
+        let scales = empty(outputs, DType::F32, device)?;
+        let arguments = arguments!(at weight, &codes, &scales; int inputs);
+        MODULE.typed("quantize", weight.dtype()).launch(
             device,
-            &MODULE,
-            "quantize",
-            Some(weight.dtype()),
             Grid::rows(outputs, 256),
             &arguments,
         )?;
@@ -245,16 +240,15 @@ mod gpu {
         below: &Tensor,
         adapter_columns: usize,
     ) -> Result<Tensor> {
-        let ((outputs, inputs), (rank, _), (_, used)) =
-            (matrix.dims2()?, below.dims2()?, beside.dims2()?);
+        let (outputs, inputs) = matrix.dims2()?;
+        let (rank, _) = below.dims2()?;
+        let (_, used) = beside.dims2()?;
         if used > adapter_columns
             || beside.dims2()?.0 != outputs
             || (rank > 0 && below.dims2()?.1 != inputs)
         {
             bail!(
-                "{:?} and {:?} around [{outputs}, {inputs}] with {adapter_columns} adapter columns",
-                beside.shape(),
-                below.shape()
+                "{beside:?} and {below:?} around [{outputs}, {inputs}] with {adapter_columns} adapter columns"
             )
         }
         let gpu = device(&matrix.codes)?;
@@ -263,20 +257,12 @@ mod gpu {
             below.dtype(),
             gpu,
         )?;
-        let sizes = [inputs, outputs, used, adapter_columns].map(int);
-        let tensors = [
-            at(&matrix.codes)?,
-            at(&matrix.scales)?,
-            at(beside)?,
-            at(below)?,
-            at(&target)?,
-        ];
-        let arguments: Vec<Argument> = tensors.into_iter().chain(sizes).collect();
-        launch(
+        let arguments = arguments!(
+            at &matrix.codes, &matrix.scales, beside, below, &target;
+            int inputs, outputs, used, adapter_columns
+        );
+        MODULE.typed("widen", below.dtype()).launch(
             gpu,
-            &MODULE,
-            "widen",
-            Some(below.dtype()),
             Grid::rows(outputs + rank, 256),
             &arguments,
         )?;
@@ -284,10 +270,8 @@ mod gpu {
     }
 
     pub(super) fn decode(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
-        let (rows, rank) = (
-            x.dims2()?.0,
-            a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?,
-        );
+        let rows = x.dims2()?.0;
+        let rank = a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?;
         let (outputs, _) = matrix.dims2()?;
         if x.dtype() != DType::BF16 {
             // For comparisons in f32.
@@ -350,35 +334,21 @@ mod gpu {
         };
         let [to, stride] = rows_at(target)?;
         let map = rows_map(x, room)?;
-        let tensors = [
-            Argument::Struct(std::ptr::from_ref(&map).cast()),
-            at(x)?,
-            at(&matrix.codes)?,
-            at(&matrix.scales)?,
-            beside,
-            to,
-        ];
-        let sizes = [
-            int(rows),
-            int(inputs),
-            int(outputs),
-            int(rank),
-            stride,
-            int(STAGES),
-        ];
+        let arguments = arguments!(
+            given Argument::Struct(std::ptr::from_ref(&map).cast());
+            at x, &matrix.codes, &matrix.scales; given beside, to;
+            int rows, inputs, outputs, rank; given stride; int STAGES
+        );
         let grid = Grid {
             blocks: (splits, rank.div_ceil(16) + tiles, 1),
             threads: 2 * block,
             shared_bytes,
         };
-        launch_clusters(
-            device(x)?,
-            &DECODE,
-            name,
-            grid,
-            splits,
-            &[tensors, sizes].concat(),
-        )
+        DECODE
+            .kernel(name)
+            .early()
+            .clusters(splits)
+            .launch(device(x)?, grid, &arguments)
     }
 
     /// Tensor map for bulk copies of `x`, [rows, inputs]: 64 columns of `room` rows at once,

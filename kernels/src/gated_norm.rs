@@ -17,10 +17,7 @@ pub fn gated_norm(
     norm: Norm<'_>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::forward(x, (packed, column), norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::forward(x, (packed, column), norm, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, (packed, column), norm))
 }
@@ -33,10 +30,7 @@ pub fn gated_norm_backward(
     (packed, column): (&Tensor, usize),
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward(gradient, x, (packed, column), norm);
-    }
+    on_gpu!(x => gpu::backward(gradient, x, (packed, column), norm));
     by_number_type!(x, backward(gradient, x, (packed, column), norm))
 }
 
@@ -47,11 +41,9 @@ fn forward<T: Real>(
 ) -> Result<Tensor> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
     let (x_read, packed_read, weight_read) = (read(x)?, read(packed)?, read(norm.weight)?);
-    let (numbers, gates, weights) = (
-        x_read.numbers::<T>()?,
-        packed_read.numbers::<T>()?,
-        weight_read.numbers::<T>()?,
-    );
+    let numbers = x_read.numbers::<T>()?;
+    let gates = packed_read.numbers::<T>()?;
+    let weights = weight_read.numbers::<T>()?;
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
@@ -78,19 +70,19 @@ fn backward<T: Real>(
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
-    let (gradient_read, x_read, packed_read, weight_read) =
-        (read(gradient)?, read(x)?, read(packed)?, read(norm.weight)?);
+    let gradient_read = read(gradient)?;
+    let x_read = read(x)?;
+    let packed_read = read(packed)?;
+    let weight_read = read(norm.weight)?;
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
     let (gates, weights) = (packed_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let (offset, epsilon, one) = (
-        T::constant(norm.offset),
-        T::constant(norm.epsilon),
-        T::constant(1.0),
-    );
+    let offset = T::constant(norm.offset);
+    let epsilon = T::constant(norm.epsilon);
+    let one = T::constant(1.0);
     let mut x_gradient = vec![T::constant(0.0); numbers.len()];
     let mut gate_gradient = x_gradient.clone();
-    let (mut weight_gradient, mut inner) =
-        (vec![T::constant(0.0); size], vec![T::constant(0.0); size]);
+    let mut weight_gradient = vec![T::constant(0.0); size];
+    let mut inner = vec![T::constant(0.0); size];
     vectorised(|| {
         for (index, row) in numbers.chunks_exact(size).enumerate() {
             let at = index * size;
@@ -127,9 +119,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Norm;
-    use crate::cuda::{
-        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, address, arguments, device, empty, int, module};
 
     static MODULE: Module = module!("gated_norm");
 
@@ -141,19 +131,16 @@ mod gpu {
         (packed, column): (&Tensor, usize),
         norm: Norm<'_>,
     ) -> Result<([usize; 3], [Argument; 2])> {
-        let ((rows, width), (gate_rows, stride), size) =
-            (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
+        let (rows, width) = x.dims2()?;
+        let (gate_rows, stride) = packed.dims2()?;
+        let size = norm.weight.dims1()?;
         let dtype = x.dtype();
         let fits = gate_rows == rows
             && column + width <= stride
             && packed.is_contiguous()
             && width % size == 0;
         if !fits || size > 256 || packed.dtype() != dtype || norm.weight.dtype() != dtype {
-            bail!(
-                "heads of {size} in rows {:?} {dtype:?} with gates {:?} from {column} on",
-                x.shape(),
-                packed.shape()
-            )
+            bail!("heads of {size} in rows {x:?} with gates {packed:?} from {column} on")
         }
         let first = address(packed)? + (column * dtype.size_in_bytes()) as u64;
         Ok((
@@ -171,21 +158,14 @@ mod gpu {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         let (device, dtype, width) = (device(x)?, x.dtype(), heads * size);
         let y = empty((rows, width + adapter_columns), dtype, device)?;
-        let sizes = [
-            int(width + adapter_columns),
-            int(rows),
-            int(heads),
-            int(size),
-            float(norm.offset),
-            float(norm.epsilon),
-        ];
-        let arguments = [
-            [at(x)?, gates, stride, at(norm.weight)?, at(&y)?].as_slice(),
-            &sizes,
-        ]
-        .concat();
+        let arguments = arguments!(
+            at x; given gates, stride; at norm.weight, &y;
+            int width + adapter_columns, rows, heads, size; float norm.offset, norm.epsilon
+        );
         let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
-        launch(device, &MODULE, "gated_norm", Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed("gated_norm", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(y)
     }
 
@@ -197,53 +177,26 @@ mod gpu {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         if gradient.dims() != x.dims() || gradient.dtype() != x.dtype() {
-            bail!(
-                "a gradient of {:?} {:?} for {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                x.shape()
-            )
+            bail!("a gradient of {gradient:?} for {x:?}")
         }
         let (device, dtype) = (device(x)?, x.dtype());
-        let (dx, of_gates) = (
-            empty(x.shape(), dtype, device)?,
-            empty(x.shape(), dtype, device)?,
-        );
+        let dx = empty(x.shape(), dtype, device)?;
+        let of_gates = empty(x.shape(), dtype, device)?;
         let blocks = (rows * heads).div_ceil(WARPS).min(1024);
         let partial = empty((blocks * WARPS, size), DType::F32, device)?;
-        let sizes = [
-            int(rows),
-            int(heads),
-            int(size),
-            float(norm.offset),
-            float(norm.epsilon),
-        ];
-        let tensors = [
-            at(gradient)?,
-            at(x)?,
-            gates,
-            stride,
-            at(norm.weight)?,
-            at(&dx)?,
-            at(&of_gates)?,
-            at(&partial)?,
-        ];
-        let arguments = [tensors.as_slice(), &sizes].concat();
-        launch(
+        let arguments = arguments!(
+            at gradient, x; given gates, stride; at norm.weight, &dx, &of_gates, &partial;
+            int rows, heads, size; float norm.offset, norm.epsilon
+        );
+        MODULE.typed("gated_norm_backward", dtype).launch(
             device,
-            &MODULE,
-            "gated_norm_backward",
-            Some(dtype),
             Grid::rows(blocks, 32 * WARPS),
             &arguments,
         )?;
         let sums = empty(size, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(blocks * WARPS), int(size)];
-        launch(
+        let arguments = arguments!(at &partial, &sums; int blocks * WARPS, size);
+        MODULE.kernel("gated_norm_weight_sums").launch(
             device,
-            &MODULE,
-            "gated_norm_weight_sums",
-            None,
             Grid::rows(size.div_ceil(32), 256),
             &arguments,
         )?;

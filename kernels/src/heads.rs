@@ -77,12 +77,7 @@ impl Attention<'_> {
             Some(sinks) if sinks.dims1()? == self.heads.query && sinks.dtype() == dtype => {
                 at(sinks)
             }
-            Some(sinks) => bail!(
-                "sinks of {:?} {:?} for {:?} in {dtype:?}",
-                sinks.shape(),
-                sinks.dtype(),
-                self.heads
-            ),
+            Some(sinks) => bail!("sinks of {sinks:?} for {:?} in {dtype:?}", self.heads),
         }
     }
 }

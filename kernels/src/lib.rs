@@ -4,6 +4,16 @@
 //! CPU operations compute in `f32` (work) or `f64` (gradient checks) on one thread: the engine runs
 //! micro-batches in parallel.
 
+/// Returns the kernel's result for a tensor on a GPU.
+macro_rules! on_gpu {
+    ($tensor:expr => $result:expr) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() {
+            return $result;
+        }
+    };
+}
+
 pub mod accumulate; // a += b, in place
 pub mod adamw; // optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments with shared prefixes

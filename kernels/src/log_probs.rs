@@ -24,10 +24,7 @@ pub fn token_log_probs(
     temperature: f64,
 ) -> Result<Vec<TokenLogProb>> {
     check_targets(logits, targets)?;
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::forward(logits, targets, temperature);
-    }
+    on_gpu!(logits => gpu::forward(logits, targets, temperature));
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
@@ -73,10 +70,7 @@ pub fn token_log_probs_backward_as(
     if weights.len() != targets.len() {
         bail!("{} weights for {} rows", weights.len(), targets.len())
     }
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::backward(logits, targets, weights, temperature, dtype);
-    }
+    on_gpu!(logits => gpu::backward(logits, targets, weights, temperature, dtype));
     by_number_type!(logits, backward(logits, targets, weights, temperature))?.to_dtype(dtype)
 }
 
@@ -202,7 +196,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{TokenLogProb, TokenWeight};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, arguments, device, empty, module};
 
     static MODULE: Module = module!("log_probs");
 
@@ -227,21 +221,12 @@ mod gpu {
         let device = device(logits)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
         let results = empty((rows, 2), DType::F32, device)?;
-        let arguments = [
-            at(logits)?,
-            at(&targets)?,
-            at(&results)?,
-            int(vocabulary),
-            float(1.0 / temperature),
-        ];
-        launch(
-            device,
-            &MODULE,
-            "token_log_probs",
-            None,
-            Grid::rows(rows, THREADS),
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            at logits, &targets, &results; int vocabulary; float 1.0 / temperature
+        );
+        MODULE
+            .kernel("token_log_probs")
+            .launch(device, Grid::rows(rows, THREADS), &arguments)?;
         let found = results.to_vec2::<f32>()?;
         Ok(found
             .iter()
@@ -268,19 +253,12 @@ mod gpu {
             .flat_map(|weight| [weight.log_prob, weight.entropy])
             .collect();
         let weights = Tensor::from_vec(weights, (rows, 2), logits.device())?;
-        let arguments = [
-            at(logits)?,
-            at(&targets)?,
-            at(&weights)?,
-            at(&output)?,
-            int(vocabulary),
-            Argument::Double(temperature),
-        ];
-        launch(
+        let arguments = arguments!(
+            at logits, &targets, &weights, &output; int vocabulary;
+            given Argument::Double(temperature)
+        );
+        MODULE.typed("token_log_probs_backward", dtype).launch(
             device,
-            &MODULE,
-            "token_log_probs_backward",
-            Some(dtype),
             Grid::rows(rows, THREADS),
             &arguments,
         )?;

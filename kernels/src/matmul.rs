@@ -11,20 +11,14 @@ use super::gemm::{View, multiply};
 
 /// `left`: [m, k], `right`: [k, n] -> [m, n] in `left`'s dtype.
 pub fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if left.device().is_cuda() {
-        return gpu::matmul(left, right, left.dtype());
-    }
+    on_gpu!(left => gpu::matmul(left, right, left.dtype()));
     left.matmul(right)
 }
 
 /// As [`matmul`], in f32 (f64 for f64): for logits, where rounding to bf16 would be the model's
 /// largest error.
 pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if left.device().is_cuda() {
-        return gpu::matmul(left, right, candle_core::DType::F32);
-    }
+    on_gpu!(left => gpu::matmul(left, right, candle_core::DType::F32));
     left.matmul(right)
 }
 
@@ -34,10 +28,7 @@ pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     expect(unused_variables, reason = "the CPU has no use for it")
 )]
 pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if left.device().is_cuda() {
-        return gpu::matmul_into(target, left, right, 1.0, 0.0);
-    }
+    on_gpu!(left => gpu::matmul_into(target, left, right, 1.0, 0.0));
     bail!("rows with adapter columns are for a GPU")
 }
 
@@ -54,10 +45,7 @@ pub(super) fn no_adapter_columns(adapter_columns: usize) -> Result<()> {
 /// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (possibly columns
 /// of a wider matrix), of any dtype on a GPU.
 pub fn matmul_add(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if left.device().is_cuda() {
-        return gpu::matmul_into(target, left, right, scale, 1.0);
-    }
+    on_gpu!(left => gpu::matmul_into(target, left, right, scale, 1.0));
     target.inplace_op3(left, right, &MatmulAdd { scale })
 }
 
@@ -188,11 +176,9 @@ mod gpu {
     ) -> Result<()> {
         let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
         if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
-            let (left, right, target) = (
-                (left.shape(), left.dtype()),
-                (right.shape(), right.dtype()),
-                target.shape(),
-            );
+            let left = (left.shape(), left.dtype());
+            let right = (right.shape(), right.dtype());
+            let target = target.shape();
             bail!("matmul of {left:?} and {right:?} into {target:?}")
         }
         if m == 0 || n == 0 {

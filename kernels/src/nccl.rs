@@ -131,7 +131,7 @@ mod gpu {
     use candle_core::{DType, Device, Result, Tensor, bail};
 
     use super::Collective;
-    use crate::cuda::{address, device, failed};
+    use crate::cuda::{address, device, failed, stream};
     use crate::cuda_libraries::{file_of, open_library};
 
     const NAME: &str = "libnccl.so.2";
@@ -167,29 +167,23 @@ mod gpu {
         split_share: c_int,
     }
 
+    type Reduction = unsafe extern "C" fn(
+        *const c_void,
+        *mut c_void,
+        usize,
+        c_int,
+        c_int,
+        Comm,
+        sys::CUstream,
+    ) -> Status;
+
     /// NCCL functions in use.
     struct Functions {
         get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
         init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> Status,
         async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
-        all_reduce: unsafe extern "C" fn(
-            *const c_void,
-            *mut c_void,
-            usize,
-            c_int,
-            c_int,
-            Comm,
-            sys::CUstream,
-        ) -> Status,
-        reduce_scatter: unsafe extern "C" fn(
-            *const c_void,
-            *mut c_void,
-            usize,
-            c_int,
-            c_int,
-            Comm,
-            sys::CUstream,
-        ) -> Status,
+        all_reduce: Reduction,
+        reduce_scatter: Reduction,
         all_gather: unsafe extern "C" fn(
             *const c_void,
             *mut c_void,
@@ -320,10 +314,7 @@ mod gpu {
                 net_name: std::ptr::null(),
                 split_share: undefined,
             };
-            cuda.cuda_stream()
-                .context()
-                .bind_to_thread()
-                .map_err(|error| failed("the context", error))?;
+            stream(cuda)?;
             let mut comm = std::ptr::null_mut();
             // SAFETY: the context is bound; the configuration lives through the call.
             let status = unsafe {
@@ -372,16 +363,13 @@ mod gpu {
             if self.comm().is_null() {
                 return Err(self.give_up());
             }
-            let (start, stream) = (address(tensor)?, device(tensor)?.cuda_stream());
-            stream
-                .context()
-                .bind_to_thread()
-                .map_err(|error| failed("the context", error))?;
+            let (start, stream) = (address(tensor)?, stream(device(tensor)?)?);
             let (functions, comm) = (functions()?, self.comm());
             let part = count / self.size;
             let own = start + (self.rank * part * tensor.dtype().size_in_bytes()) as u64;
-            let (all, own, stream_handle) =
-                (start as *mut c_void, own as *mut c_void, stream.cu_stream());
+            let all = start as *mut c_void;
+            let own = own as *mut c_void;
+            let stream_handle = stream.cu_stream();
             // SAFETY: the tensor has `count` numbers from `all` on and `part` of them from `own` on, as NCCL asks for
             // where it works in place; it outlives the wait below, unless that fails; then the communicator is aborted
             // before this returns.

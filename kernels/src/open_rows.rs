@@ -57,10 +57,9 @@ impl OpenRows {
             || self.rows.dtype() != DType::F32
         {
             bail!(
-                "rows of {:?} {:?} with {parts} times B {:?}",
+                "rows of {:?} {:?} with {parts} times B {b:?}",
                 self.rows.dtype(),
-                self.rows.shape(),
-                b.shape()
+                self.rows.shape()
             )
         }
         Ok([rows, stride, at(b)?, int(rank)])

@@ -87,7 +87,7 @@ pub fn uniform_weights_on(
 mod gpu {
     use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
 
-    use crate::cuda::{Argument, Grid, Module, at, empty, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, empty, module};
 
     static MODULE: Module = module!("philox");
 
@@ -108,14 +108,9 @@ mod gpu {
             Argument::Double(bound),
             Argument::Long(count as u64),
         ];
-        launch(
-            device,
-            &MODULE,
-            "uniform_weights",
-            Some(dtype),
-            Grid::elements(count),
-            &arguments,
-        )?;
+        MODULE
+            .typed("uniform_weights", dtype)
+            .launch(device, Grid::elements(count), &arguments)?;
         Ok(output)
     }
 }

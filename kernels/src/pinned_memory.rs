@@ -1,6 +1,7 @@
 //! Tensors in host memory: one copy each, written directly by the GPU.
 
 use candle_core::{Device, Result, Tensor, WithDType, bail};
+use num_traits::ToBytes;
 
 use super::cpu_slice::{by_number_type, read};
 
@@ -110,11 +111,7 @@ pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCo
         )
     }
     gpu::start_copy(tensor, bytes)?;
-    let stream = crate::cuda::device(tensor)?.cuda_stream();
-    stream
-        .record_event(None)
-        .map(PendingCopy)
-        .map_err(|error| crate::cuda::failed("a copy to the host", error))
+    mark(tensor.device())
 }
 
 /// Starts a copy of `bytes` (little-endian) to a contiguous GPU tensor, possibly a view. Later
@@ -133,32 +130,15 @@ pub fn copy_to_device(bytes: &[u8], tensor: &Tensor) -> Result<()> {
     gpu::copy_there(bytes, tensor)
 }
 
-fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+fn copy_numbers<T: WithDType + ToBytes>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let reading = read(tensor)?;
     for (place, number) in bytes
         .chunks_exact_mut(size_of::<T>())
         .zip(reading.numbers::<T>()?)
     {
-        number.put(place);
+        place.copy_from_slice(number.to_le_bytes().as_ref());
     }
     Ok(())
-}
-
-/// Little-endian bytes, as in files.
-trait Little: Copy {
-    fn put(self, place: &mut [u8]);
-}
-
-impl Little for f32 {
-    fn put(self, place: &mut [u8]) {
-        place.copy_from_slice(&self.to_le_bytes());
-    }
-}
-
-impl Little for f64 {
-    fn put(self, place: &mut [u8]) {
-        place.copy_from_slice(&self.to_le_bytes());
-    }
 }
 
 #[cfg(feature = "cuda")]
@@ -169,7 +149,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
     use candle_core::{CudaDevice, Result, Tensor, bail};
 
-    use crate::cuda::{address, device, failed};
+    use crate::cuda::{address, device, failed, stream};
 
     /// Page-locked memory: the GPU copies at the bus's full speed.
     #[derive(Debug)]
@@ -186,10 +166,7 @@ mod gpu {
 
     impl Pinned {
         pub(super) fn new(length: usize, device: &CudaDevice) -> Result<Self> {
-            let context = device.cuda_stream().context().clone();
-            context
-                .bind_to_thread()
-                .map_err(|error| failed("the context", error))?;
+            let context = stream(device)?.context().clone();
             let mut start = std::ptr::null_mut();
             // SAFETY: the context is bound; the pointer is written during the call. Flags 0: memory that the processor
             // reads at its usual speed.
@@ -230,11 +207,7 @@ mod gpu {
     }
 
     pub(super) fn copy_there(bytes: &[u8], tensor: &Tensor) -> Result<()> {
-        let (stream, target) = (device(tensor)?.cuda_stream(), address(tensor)?);
-        stream
-            .context()
-            .bind_to_thread()
-            .map_err(|error| failed("the context", error))?;
+        let (stream, target) = (stream(device(tensor)?)?, address(tensor)?);
         // SAFETY: the tensor has as many bytes from `target` on (checked by the caller); where `bytes` are not
         // page-locked, the call returns only when they were read.
         unsafe {
@@ -262,19 +235,14 @@ mod gpu {
     pub(super) fn start_copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         if !tensor.is_contiguous() {
             bail!(
-                "a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}",
-                tensor.shape(),
+                "{tensor:?} is copied to the host and is not contiguous: strides {:?}",
                 tensor.stride()
             )
         }
         if bytes.is_empty() {
             return Ok(());
         }
-        let (stream, source) = (device(tensor)?.cuda_stream(), address(tensor)?);
-        stream
-            .context()
-            .bind_to_thread()
-            .map_err(|error| failed("the context", error))?;
+        let (stream, source) = (stream(device(tensor)?)?, address(tensor)?);
         // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and freed memory is used again
         // after the copy only, in the order of the stream; the callers keep `bytes` until they have waited.
         unsafe {

@@ -1,6 +1,6 @@
 //! Dtypes of CPU kernels, and a vectorisable exponential.
 
-use candle_core::WithDType;
+use candle_core::{CpuStorage, WithDType};
 
 /// `f32` for work, `f64` for gradient checks.
 pub trait Real: WithDType + num_traits::Float + std::iter::Sum {
@@ -8,6 +8,8 @@ pub trait Real: WithDType + num_traits::Float + std::iter::Sum {
     fn exponential(self) -> Self;
     fn constant(value: f64) -> Self;
     fn double(self) -> f64;
+    /// `None` for another dtype.
+    fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
 impl Real for f32 {
@@ -23,6 +25,12 @@ impl Real for f32 {
     fn double(self) -> f64 {
         f64::from(self)
     }
+    fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(numbers) => Some(numbers),
+            _ => None,
+        }
+    }
 }
 
 impl Real for f64 {
@@ -37,6 +45,12 @@ impl Real for f64 {
     #[inline(always)]
     fn double(self) -> f64 {
         self
+    }
+    fn numbers_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(numbers) => Some(numbers),
+            _ => None,
+        }
     }
 }
 

@@ -33,10 +33,7 @@ impl<'a> Norm<'a> {
 /// `x`: [rows, width] -> [rows, width + adapter_columns], last `adapter_columns` columns unwritten
 /// (see [`super::matmul`]). On a GPU `x` may be f32 with a bf16 weight and result.
 pub fn rms_norm(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::forward(x, norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::forward(x, norm, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     by_number_type!(x, forward(x, norm))
 }
@@ -49,10 +46,7 @@ pub fn add_rms_norm(
     norm: Norm<'_>,
     adapter_columns: usize,
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::add_forward(x, addend, norm, adapter_columns);
-    }
+    on_gpu!(x => gpu::add_forward(x, addend, norm, adapter_columns));
     let sum = (x + &addend.rows)?;
     let normed = rms_norm(&sum, norm, adapter_columns)?;
     Ok((sum, normed))
@@ -60,10 +54,7 @@ pub fn add_rms_norm(
 
 /// Norm for decoding, adding the adapters' part: [rows, width] in the weight's dtype.
 pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if rows.rows.device().is_cuda() {
-        return gpu::open_forward(rows, norm);
-    }
+    on_gpu!(rows.rows => gpu::open_forward(rows, norm));
     rms_norm(&rows.rows, norm, 0)
 }
 
@@ -76,10 +67,7 @@ pub fn rms_norm_backward(
     residual: Option<&Tensor>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward(gradient, x, norm, residual, adapter_columns);
-    }
+    on_gpu!(x => gpu::backward(gradient, x, norm, residual, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     let through = by_number_type!(x, backward(gradient, x, norm))?;
     match residual {
@@ -90,10 +78,7 @@ pub fn rms_norm_backward(
 
 /// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, f32 on a GPU.
 pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::backward_weight(gradient, x, epsilon);
-    }
+    on_gpu!(x => gpu::backward_weight(gradient, x, epsilon));
     by_number_type!(x, backward_weight(gradient, x, epsilon))
 }
 
@@ -175,11 +160,9 @@ fn backward<T: Real>(
 ) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
-    let (gradients, numbers, weights) = (
-        gradient_read.numbers::<T>()?,
-        x_read.numbers::<T>()?,
-        weight_read.numbers::<T>()?,
-    );
+    let gradients = gradient_read.numbers::<T>()?;
+    let numbers = x_read.numbers::<T>()?;
+    let weights = weight_read.numbers::<T>()?;
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
         for ((g, row), out) in gradients
@@ -224,8 +207,7 @@ mod gpu {
 
     use super::{Norm, OpenRows};
     use crate::cuda::{
-        Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early,
-        module, rows_at,
+        Argument, Grid, Module, arguments, at, capability, device, empty, int, module, rows_at,
     };
 
     static MODULE: Module = module!("rms_norm");
@@ -260,11 +242,7 @@ mod gpu {
             .iter()
             .all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == weight.dtype());
         if !fits || weight.dims() != [width] {
-            bail!(
-                "a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}",
-                x.dtype(),
-                x.shape()
-            )
+            bail!("a norm of rows {x:?} with {alike:?} and weight {weight:?}")
         }
         Ok((rows, width))
     }
@@ -281,24 +259,13 @@ mod gpu {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
         let y = empty((rows, width + adapter_columns), dtype, device)?;
-        let arguments = [
-            at(x)?,
-            at(weight)?,
-            at(&y)?,
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ];
+        let arguments = arguments!(
+            at x, weight, &y; int width + adapter_columns, width; float offset, epsilon
+        );
         let name = variant!(x.dtype(), dtype, "rms_norm");
-        launch(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(y)
     }
 
@@ -313,67 +280,39 @@ mod gpu {
         adapter_columns: usize,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[], weight)?;
-        let (added, is_open) = (
-            addend.own()?,
-            addend.adapters.is_some() || addend.rows.dtype() != weight.dtype(),
-        );
+        let added = addend.own()?;
+        let is_open = addend.adapters.is_some() || addend.rows.dtype() != weight.dtype();
         if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
-            bail!(
-                "a stream of {:?} and {:?} {:?}",
-                x.shape(),
-                added.dtype(),
-                added.shape()
-            )
+            bail!("a stream of {x:?} and {added:?}")
         }
         let (device, dtype) = (device(x)?, weight.dtype());
-        let (sum, y) = (
-            empty((rows, width), x.dtype(), device)?,
-            empty((rows, width + adapter_columns), dtype, device)?,
-        );
+        let sum = empty((rows, width), x.dtype(), device)?;
+        let y = empty((rows, width + adapter_columns), dtype, device)?;
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
-        arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
+        arguments.extend(arguments!(at weight, &sum, &y));
         // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
         let warps = width.div_ceil(8 * 64);
         let serves = (x.dtype(), dtype, adapter_columns) == (DType::F32, DType::BF16, 0)
             && width.is_multiple_of(64)
             && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
-            arguments.extend([int(rows), int(width), float(offset), float(epsilon)]);
-            let grid = Grid {
-                blocks: (8, rows.div_ceil(16), 1),
-                threads: 32 * warps,
-                shared_bytes: 0,
-            };
-            launch_early(
-                device,
-                &MODULE,
-                "add_rms_norm_tensor_mixed",
-                None,
-                grid,
-                &arguments,
-            )?;
+            arguments.extend(arguments!(int rows, width; float offset, epsilon));
+            let grid = Grid::blocks((8, rows.div_ceil(16), 1), 32 * warps);
+            MODULE
+                .kernel("add_rms_norm_tensor_mixed")
+                .early()
+                .launch(device, grid, &arguments)?;
             return Ok((sum, y));
         }
-        arguments.extend([
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ]);
+        arguments.extend(arguments!(int width + adapter_columns, width; float offset, epsilon));
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
         };
-        let start = if is_open { launch_early } else { launch };
-        start(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        let kernel = MODULE.kernel(name);
+        let kernel = if is_open { kernel.early() } else { kernel };
+        kernel.launch(device, grid(rows, width, dtype), &arguments)?;
         Ok((sum, y))
     }
 
@@ -391,28 +330,15 @@ mod gpu {
             bail!("rows in {:?}; while decoding they are f32", own.dtype())
         }
         let (device, dtype) = (device(&own)?, weight.dtype());
-        let (sum, y) = (
-            empty((count, width), DType::F32, device)?,
-            empty((count, width), dtype, device)?,
-        );
+        let sum = empty((count, width), DType::F32, device)?;
+        let y = empty((count, width), dtype, device)?;
         let mut arguments = rows.arguments()?.to_vec();
-        arguments.extend([
-            at(weight)?,
-            at(&sum)?,
-            at(&y)?,
-            int(width),
-            float(offset),
-            float(epsilon),
-        ]);
+        arguments.extend(arguments!(at weight, &sum, &y; int width; float offset, epsilon));
         let name = variant!(DType::F32, dtype, "open_rms_norm");
-        launch_early(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(count, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .early()
+            .launch(device, grid(count, width, dtype), &arguments)?;
         Ok(y)
     }
 
@@ -432,30 +358,14 @@ mod gpu {
         let dx = empty((rows, width + adapter_columns), dtype, device)?;
         let [residual, residual_stride] =
             residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
-        let sizes = [
-            int(width + adapter_columns),
-            int(width),
-            float(offset),
-            float(epsilon),
-        ];
-        let mut arguments = vec![
-            at(gradient)?,
-            at(x)?,
-            at(weight)?,
-            residual,
-            residual_stride,
-            at(&dx)?,
-        ];
-        arguments.extend(sizes);
+        let arguments = arguments!(
+            at gradient, x, weight; given residual, residual_stride; at &dx;
+            int width + adapter_columns, width; float offset, epsilon
+        );
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
-        launch(
-            device,
-            &MODULE,
-            name,
-            None,
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .kernel(name)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(dx)
     }
 
@@ -463,57 +373,32 @@ mod gpu {
     pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         if gradient.dims() != x.dims() {
-            bail!(
-                "a gradient of {:?} for rows of {:?}",
-                gradient.shape(),
-                x.shape()
-            )
+            bail!("a gradient of {gradient:?} for rows of {x:?}")
         }
         let device = device(x)?;
         if rows == 0 {
             return Tensor::zeros(width, DType::F32, x.device());
         }
         let inverse = empty(rows, DType::F32, device)?;
-        let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
-        launch(
+        let arguments = arguments!(at x, &inverse; int rows, width; float epsilon);
+        MODULE.typed("inverse_rms", x.dtype()).launch(
             device,
-            &MODULE,
-            "inverse_rms",
-            Some(x.dtype()),
             Grid::rows(rows.div_ceil(8), 256),
             &arguments,
         )?;
         let parts = rows.div_ceil(128).min(256);
         let partial = empty((parts, width), DType::F32, device)?;
-        let arguments = [
-            at(gradient)?,
-            at(x)?,
-            at(&inverse)?,
-            at(&partial)?,
-            int(rows),
-            int(width),
-            int(rows.div_ceil(parts)),
-        ];
-        let grid = Grid {
-            blocks: (width.div_ceil(256), parts, 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
-            device,
-            &MODULE,
-            variant!(x.dtype(), gradient.dtype(), "weight_parts"),
-            None,
-            grid,
-            &arguments,
-        )?;
+        let arguments = arguments!(
+            at gradient, x, &inverse, &partial; int rows, width, rows.div_ceil(parts)
+        );
+        let grid = Grid::blocks((width.div_ceil(256), parts, 1), 256);
+        MODULE
+            .kernel(variant!(x.dtype(), gradient.dtype(), "weight_parts"))
+            .launch(device, grid, &arguments)?;
         let sums = empty(width, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
-        launch(
+        let arguments = arguments!(at &partial, &sums; int parts, width);
+        MODULE.kernel("weight_sums").launch(
             device,
-            &MODULE,
-            "weight_sums",
-            None,
             Grid::rows(width.div_ceil(32), 256),
             &arguments,
         )?;

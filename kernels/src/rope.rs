@@ -99,10 +99,7 @@ pub struct QueryKeyContext<'a> {
 
 /// `packed`: [rows, row_width] -> same shape, queries and keys normed and rotated, values copied.
 pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::forward(packed, context);
-    }
+    on_gpu!(packed => gpu::forward(packed, context));
     by_number_type!(packed, forward(packed, context))
 }
 
@@ -114,10 +111,7 @@ pub fn query_key_rope_open(
     cache: &Tensor,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if cache.device().is_cuda() {
-        return gpu::decode(packed, context, cache, rows.table()?.0);
-    }
+    on_gpu!(cache => gpu::decode(packed, context, cache, rows.table()?.0));
     let rotated = query_key_rope(&packed.rows, context)?;
     append_keys_values(cache, &rotated, context.heads, rows.listed()?)?;
     Ok(rotated)
@@ -131,10 +125,7 @@ pub fn query_key_rope_backward(
     context: QueryKeyContext<'_>,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, context, adapter_columns);
-    }
+    on_gpu!(packed => gpu::backward(gradient, packed, context, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
@@ -146,10 +137,7 @@ pub fn query_key_rope_backward_all(
     packed: &Tensor,
     context: QueryKeyContext<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if packed.device().is_cuda() {
-        return gpu::backward_all(gradient, packed, context);
-    }
+    on_gpu!(packed => gpu::backward_all(gradient, packed, context));
     by_number_type!(packed, backward(gradient, packed, context))
 }
 
@@ -162,16 +150,12 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
         key_value,
         dimension,
     } = context.heads;
-    let (packed_read, cosine_read, sine_read) = (
-        read(packed)?,
-        read(&context.table.cosines)?,
-        read(&context.table.sines)?,
-    );
-    let (numbers, cosines, sines) = (
-        packed_read.numbers::<T>()?,
-        cosine_read.numbers::<T>()?,
-        sine_read.numbers::<T>()?,
-    );
+    let packed_read = read(packed)?;
+    let cosine_read = read(&context.table.cosines)?;
+    let sine_read = read(&context.table.sines)?;
+    let numbers = packed_read.numbers::<T>()?;
+    let cosines = cosine_read.numbers::<T>()?;
+    let sines = sine_read.numbers::<T>()?;
     let norm_reads = context
         .norms
         .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
@@ -188,10 +172,8 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
             .zip(output.chunks_exact_mut(width))
             .zip(positions)
         {
-            let (cosine, sine) = (
-                angles(cosines, position, half)?,
-                angles(sines, position, half)?,
-            );
+            let cosine = angles(cosines, position, half)?;
+            let sine = angles(sines, position, half)?;
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
@@ -284,10 +266,8 @@ fn backward<T: Real>(
             .zip(numbers.chunks_exact(width))
             .zip(output.chunks_exact_mut(width));
         for (((g, row), out), &position) in rows.zip(positions) {
-            let (cosine, sine) = (
-                angles(cosines, position, half)?,
-                angles(sines, position, half)?,
-            );
+            let cosine = angles(cosines, position, half)?;
+            let sine = angles(sines, position, half)?;
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 turned.copy_from_slice(&g[columns.clone()]);
@@ -335,9 +315,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, OpenRows, QueryKeyContext};
-    use crate::cuda::{
-        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, float, module};
     use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
@@ -359,10 +337,7 @@ mod gpu {
             || positions.dtype() != DType::U32
         {
             bail!(
-                "rows {:?} with positions {:?} {:?} for heads {:?}",
-                packed.shape(),
-                positions.dtype(),
-                positions.shape(),
+                "rows {packed:?} with positions {positions:?} for heads {:?}",
                 context.heads
             )
         }
@@ -377,15 +352,9 @@ mod gpu {
             )
         }
         let [cosines, sines] = [at(&table.cosines)?, at(&table.sines)?];
-        Ok([
-            at(positions)?,
-            cosines,
-            sines,
-            int(query),
-            int(key_value),
-            int(dimension),
-            int(table.half()),
-        ])
+        Ok(arguments!(
+            at positions; given cosines, sines; int query, key_value, dimension, table.half()
+        ))
     }
 
     fn norms(dtype: DType, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
@@ -395,11 +364,8 @@ mod gpu {
         for norm in [query, key] {
             if norm.dtype() != dtype || norm.dims() != [context.heads.dimension] {
                 bail!(
-                    "a norm of {:?} {:?} for heads {:?} in {:?}",
-                    norm.dtype(),
-                    norm.shape(),
-                    context.heads,
-                    dtype
+                    "a norm of {norm:?} for heads {:?} in {dtype:?}",
+                    context.heads
                 )
             }
         }
@@ -432,14 +398,9 @@ mod gpu {
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(
-            device,
-            &MODULE,
-            "query_key_rope",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("query_key_rope", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -469,20 +430,12 @@ mod gpu {
         let output = empty((rows, heads.row_width()), dtype, device)?;
         let mut arguments = packed.arguments()?.to_vec();
         arguments.extend(norms(dtype, context)?);
-        arguments.extend([at(&output)?, at(cache)?, at(table)?]);
+        arguments.extend(arguments!(at &output; at cache, table));
         arguments.extend(shared_arguments(&own, context)?);
-        arguments.extend([
-            int(rows),
-            float(context.norm_offset),
-            float(context.epsilon),
-        ]);
+        arguments.extend(arguments!(int rows; float context.norm_offset, context.epsilon));
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
-        let of_sixteen = Grid {
-            blocks: (count, rows.div_ceil(16), 1),
-            threads: 32,
-            shared_bytes: 0,
-        };
+        let of_sixteen = Grid::blocks((count, rows.div_ceil(16), 1), 32);
         let is_whole = context.table.half() * 2 == heads.dimension;
         let (name, grid) = match heads.dimension {
             64 if dtype == DType::BF16 && is_whole => {
@@ -496,7 +449,10 @@ mod gpu {
                 Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32),
             ),
         };
-        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed(name, dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -512,24 +468,16 @@ mod gpu {
         let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (grid, count) = grid(packed, context.heads)?;
         let [query_norm, key_norm] = norms(dtype, context)?;
-        let mut arguments = vec![
-            at(gradient)?,
-            at(packed)?,
-            query_norm,
-            key_norm,
-            at(&output)?,
-            int(width + adapter_columns),
-        ];
+        let mut arguments = arguments!(
+            at gradient, packed; given query_norm, key_norm; at &output;
+            int width + adapter_columns
+        )
+        .to_vec();
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(
-            device,
-            &MODULE,
-            "query_key_rope_backward",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("query_key_rope_backward", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -549,7 +497,7 @@ mod gpu {
         let parts = heads.div_ceil(512).min(256);
         let heads_a_part = heads.div_ceil(parts) as u64;
         let partial = empty((parts, 2 * dimension), DType::F32, device)?;
-        let mut arguments = vec![at(gradient)?, at(packed)?, at(&partial)?];
+        let mut arguments = arguments!(at gradient, packed, &partial).to_vec();
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([
             Argument::Long(rows as u64),
@@ -561,14 +509,13 @@ mod gpu {
             threads: WARPS * 32,
             shared_bytes: WARPS * dimension * size_of::<f32>(),
         };
-        launch(device, &MODULE, "norm_parts", Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed("norm_parts", dtype)
+            .launch(device, grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
-        launch(
+        let arguments = arguments!(at &partial, &sums; int parts, 2 * dimension);
+        MODULE.kernel("norm_sums").launch(
             device,
-            &MODULE,
-            "norm_sums",
-            None,
             Grid::rows((2 * dimension).div_ceil(32), 256),
             &arguments,
         )?;
@@ -581,13 +528,7 @@ mod gpu {
 
     fn check_gradient(gradient: &Tensor, packed: &Tensor) -> Result<()> {
         if gradient.dtype() != packed.dtype() || gradient.dims() != packed.dims() {
-            bail!(
-                "a gradient of {:?} {:?} for {:?} {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                packed.dtype(),
-                packed.shape()
-            )
+            bail!("a gradient of {gradient:?} for {packed:?}")
         }
         Ok(())
     }

@@ -27,16 +27,9 @@ pub fn keep_own_of_pairs(
         || !rank.is_multiple_of(slot)
         || !columns.is_multiple_of(rank)
     {
-        bail!(
-            "adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}",
-            own.shape(),
-            inner.shape()
-        )
+        bail!("adapters {own:?} of {slot} numbers for rows of {inner:?}, rank {rank}")
     }
-    #[cfg(feature = "cuda")]
-    if inner.device().is_cuda() {
-        return gpu::keep_own(inner, own, of_pairs, rank, slot);
-    }
+    on_gpu!(inner => gpu::keep_own(inner, own, of_pairs, rank, slot));
     let own = own.to_vec1::<u32>()?;
     let kept = own.iter().flat_map(|own| {
         (0..columns).map(move |column| f32::from(u8::from((column % rank / slot) as u32 == *own)))
@@ -51,7 +44,7 @@ pub fn keep_own_of_pairs(
 mod gpu {
     use candle_core::{Result, Tensor};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, arguments, at, device, module, rows_at};
 
     static MODULE: Module = module!("row_adapters");
 
@@ -65,25 +58,13 @@ mod gpu {
         let (rows, columns) = inner.dims2()?;
         let [numbers, stride] = rows_at(&inner)?;
         let of_pairs = of_pairs.map_or(Ok(Argument::Address(0)), at)?;
-        let arguments = [
-            numbers,
-            stride,
-            at(own)?,
-            of_pairs,
-            int(rows),
-            int(columns),
-            int(rank),
-            int(slot),
-        ];
+        let arguments = arguments!(
+            given numbers, stride; at own; given of_pairs; int rows, columns, rank, slot
+        );
         let grid = Grid::elements(rows * columns);
-        launch(
-            device(&inner)?,
-            &MODULE,
-            "keep_own",
-            Some(inner.dtype()),
-            grid,
-            &arguments,
-        )?;
+        MODULE
+            .typed("keep_own", inner.dtype())
+            .launch(device(&inner)?, grid, &arguments)?;
         Ok(inner)
     }
 }

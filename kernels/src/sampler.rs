@@ -20,7 +20,7 @@ pub struct SampleParams {
 }
 
 impl SampleParams {
-    /// Words for [`sample_into`]: halves of both numbers, low first.
+    /// Words for [`sample_into`]: halves of both fields, low first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
         [
@@ -48,10 +48,7 @@ pub struct SampledToken {
 /// # Errors
 /// Non-finite logits.
 pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, params, None);
-    }
+    on_gpu!(logits => gpu::sample_tokens(logits, params, None));
     by_number_type!(logits, sample_rows(logits, params))
 }
 
@@ -73,10 +70,7 @@ pub fn sample_masked(
             masks.len()
         )
     }
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, params, Some(masks));
-    }
+    on_gpu!(logits => gpu::sample_tokens(logits, params, Some(masks)));
     by_number_type!(logits, sample_rows_masked(logits, params, masks))
 }
 
@@ -91,10 +85,7 @@ pub fn mask_words(vocabulary: usize) -> usize {
 /// # Errors
 /// On the CPU, and for wrong shapes or dtypes.
 pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::sample_into(logits, params, None, sampled);
-    }
+    on_gpu!(logits => gpu::sample_into(logits, params, None, sampled));
     bail!(
         "a recorded draw needs a GPU: {:?}",
         [logits, params, sampled].map(Tensor::device)
@@ -324,7 +315,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{SampleParams, SampledToken};
-    use crate::cuda::{Grid, Module, at, capability, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, arguments, at, capability, device, empty, module};
 
     static MODULE: Module = module!("sampler");
 
@@ -356,15 +347,10 @@ mod gpu {
     pub(super) fn gather_sampled(tokens: &Tensor, sampled: &Tensor) -> Result<Tensor> {
         let (rows, device) = (tokens.dims1()?, device(tokens)?);
         let taken = empty(rows, DType::U32, device)?;
-        let arguments = [at(tokens)?, at(sampled)?, at(&taken)?, int(rows)];
-        launch(
-            device,
-            &MODULE,
-            "take_drawn",
-            None,
-            Grid::elements(rows),
-            &arguments,
-        )?;
+        let arguments = arguments!(at tokens, sampled, &taken; int rows);
+        MODULE
+            .kernel("take_drawn")
+            .launch(device, Grid::elements(rows), &arguments)?;
         Ok(taken)
     }
 
@@ -376,32 +362,20 @@ mod gpu {
     ) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
-            bail!(
-                "logits to sample from are f32 on a GPU and have a vocabulary, not {:?} {:?}",
-                logits.dtype(),
-                logits.shape()
-            )
+            bail!("logits to sample from are f32 on a GPU and have a vocabulary, not {logits:?}")
         }
         for (tensor, words) in [(params, 4), (sampled, 2)] {
             if tensor.dtype() != DType::U32 || tensor.dims() != [rows, words] {
-                bail!(
-                    "{:?} {:?}, not [{rows}, {words}] of u32",
-                    tensor.dtype(),
-                    tensor.shape()
-                )
+                bail!("{tensor:?}, not [{rows}, {words}] of u32")
             }
         }
         if let Some(masks) = masks
             && (masks.dtype() != DType::U32
                 || masks.dims() != [rows, super::mask_words(vocabulary)])
         {
-            bail!(
-                "masks of {rows} rows of {vocabulary} tokens are {:?} {:?}",
-                masks.dtype(),
-                masks.shape()
-            )
+            bail!("masks of {rows} rows of {vocabulary} tokens are {masks:?}")
         }
-        let mut arguments = vec![at(logits)?, at(params)?, at(sampled)?, int(vocabulary)];
+        let mut arguments = arguments!(at logits, params, sampled; int vocabulary).to_vec();
         arguments.extend(masks.map(at).transpose()?);
         let device = device(logits)?;
         let by_four = capability(device)? >= 9 && vocabulary >= CLUSTER_FROM;
@@ -419,6 +393,6 @@ mod gpu {
             threads,
             shared_bytes,
         };
-        launch(device, &MODULE, name, None, grid, &arguments)
+        MODULE.kernel(name).launch(device, grid, &arguments)
     }
 }

@@ -7,19 +7,13 @@ use super::open_rows::OpenRows;
 
 /// `sum`, `shared`: [rows, width], `gate`: [rows, 1] -> `sum + shared * sigmoid(gate)`, [rows, width].
 pub fn add_shared(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if sum.device().is_cuda() {
-        return gpu::add(sum, shared, gate);
-    }
+    on_gpu!(sum => gpu::add(sum, shared, gate));
     sum + shared.broadcast_mul(&sigmoid(gate)?)?
 }
 
 /// As [`add_shared`] for decoding, adding the adapters' part to `shared` and `gate`; f32 on a GPU.
 pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if sum.device().is_cuda() {
-        return gpu::add_open(sum, shared, gate);
-    }
+    on_gpu!(sum => gpu::add_open(sum, shared, gate));
     add_shared(sum, &shared.rows, &gate.rows)
 }
 
@@ -31,10 +25,7 @@ pub fn add_shared_backward(
     gate: &Tensor,
     [adapter_columns, gate_columns]: [usize; 2],
 ) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::backward(gradient, shared, gate, [adapter_columns, gate_columns]);
-    }
+    on_gpu!(gradient => gpu::backward(gradient, shared, gate, [adapter_columns, gate_columns]));
     no_adapter_columns(adapter_columns + gate_columns)?;
     let share = sigmoid(gate)?;
     let slope = (&share - share.sqr()?)?;
@@ -53,7 +44,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::OpenRows;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
+    use crate::cuda::{Grid, Module, arguments, at, device, empty, int, module};
 
     static MODULE: Module = module!("shared_gate");
 
@@ -64,12 +55,7 @@ mod gpu {
             || gate.dims2()? != (rows, 1)
             || shared.dtype() != gate.dtype()
         {
-            bail!(
-                "{:?} with {:?} and gates {:?}",
-                sum.shape(),
-                shared.shape(),
-                gate.shape()
-            )
+            bail!("{sum:?} with {shared:?} and gates {gate:?}")
         }
         Ok((rows, width))
     }
@@ -80,15 +66,10 @@ mod gpu {
             bail!("{dtype:?} and {:?} in one sum", shared.dtype())
         }
         let output = empty((rows, width), dtype, device)?;
-        let arguments = [at(sum)?, at(shared)?, at(gate)?, at(&output)?, int(width)];
-        launch(
-            device,
-            &MODULE,
-            "shared_gate",
-            Some(dtype),
-            Grid::rows(rows, 256),
-            &arguments,
-        )?;
+        let arguments = arguments!(at sum, shared, gate, &output; int width);
+        MODULE
+            .typed("shared_gate", dtype)
+            .launch(device, Grid::rows(rows, 256), &arguments)?;
         Ok(output)
     }
 
@@ -106,19 +87,11 @@ mod gpu {
         arguments.extend(shared.arguments()?);
         arguments.extend(gate.arguments()?);
         arguments.extend([at(&output)?, int(width)]);
-        let grid = Grid {
-            blocks: (width.div_ceil(256), rows, 1),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch_early(
-            device,
-            &MODULE,
-            "shared_gate_open",
-            Some(sum.dtype()),
-            grid,
-            &arguments,
-        )?;
+        let grid = Grid::blocks((width.div_ceil(256), rows, 1), 256);
+        MODULE
+            .typed("shared_gate_open", sum.dtype())
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -128,32 +101,20 @@ mod gpu {
         gate: &Tensor,
         [adapter_columns, gate_columns]: [usize; 2],
     ) -> Result<(Tensor, Tensor)> {
-        let ((rows, width), device, dtype) = (
-            check(gradient, shared, gate)?,
-            device(gradient)?,
-            gradient.dtype(),
-        );
+        let (rows, width) = check(gradient, shared, gate)?;
+        let device = device(gradient)?;
+        let dtype = gradient.dtype();
         if shared.dtype() != dtype {
             bail!("a gradient in {dtype:?} of {:?}", shared.dtype())
         }
         let (stride, gate_stride) = (width + adapter_columns, 1 + gate_columns);
-        let (of_shared, of_gate) = (
-            empty((rows, stride), dtype, device)?,
-            empty((rows, gate_stride), dtype, device)?,
+        let of_shared = empty((rows, stride), dtype, device)?;
+        let of_gate = empty((rows, gate_stride), dtype, device)?;
+        let arguments = arguments!(
+            at gradient, shared, gate, &of_shared; int stride; at &of_gate; int gate_stride, width
         );
-        let strides = [
-            at(&of_shared)?,
-            int(stride),
-            at(&of_gate)?,
-            int(gate_stride),
-            int(width),
-        ];
-        let arguments = [[at(gradient)?, at(shared)?, at(gate)?].as_slice(), &strides].concat();
-        launch(
+        MODULE.typed("shared_gate_backward", dtype).launch(
             device,
-            &MODULE,
-            "shared_gate_backward",
-            Some(dtype),
             Grid::rows(rows, 256),
             &arguments,
         )?;

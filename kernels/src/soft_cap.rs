@@ -1,32 +1,26 @@
 //! Soft-capped logits: `cap * tanh(logits / cap)` (Gemma). In place, as logits are the largest
 //! tensors.
 
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
 use super::Real;
+use super::cpu_slice::{by_number_type, in_place};
 use super::real::vectorised;
 
 /// `logits`: contiguous, owning its memory; f32 on a GPU.
 pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if logits.device().is_cuda() {
-        return gpu::soft_cap(logits, cap);
-    }
+    on_gpu!(logits => gpu::soft_cap(logits, cap));
     logits.inplace_op1(&Cap(cap))
 }
 
 /// Turns `gradient` of capped logits into that of the logits, in place; `capped`: the result of
 /// [`soft_cap`], of equal shape. On a GPU the gradient may be bf16.
 pub fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if gradient.device().is_cuda() {
-        return gpu::soft_cap_backward(gradient, capped, cap);
-    }
-    gradient.inplace_op2(capped, &CapBackward(cap))
+    on_gpu!(gradient => gpu::soft_cap_backward(gradient, capped, cap));
+    by_number_type!(gradient, uncap(gradient, capped, cap))
 }
 
 struct Cap(f64);
-struct CapBackward(f64);
 
 impl InplaceOp1 for Cap {
     fn name(&self) -> &'static str {
@@ -43,40 +37,6 @@ impl InplaceOp1 for Cap {
     }
 }
 
-impl InplaceOp2 for CapBackward {
-    fn name(&self) -> &'static str {
-        "soft cap backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gradient: &mut CpuStorage,
-        gradient_layout: &Layout,
-        capped: &CpuStorage,
-        capped_layout: &Layout,
-    ) -> Result<()> {
-        let (Some((start, end)), Some((from, to))) = (
-            gradient_layout.contiguous_offsets(),
-            capped_layout.contiguous_offsets(),
-        ) else {
-            bail!("capped logits and their gradient must be contiguous")
-        };
-        match (gradient, capped) {
-            _ if end - start != to - from => {
-                bail!("{} gradients of {} capped logits", end - start, to - from)
-            }
-            (CpuStorage::F32(gradient), CpuStorage::F32(capped)) => {
-                uncap(&mut gradient[start..end], &capped[from..to], self.0);
-            }
-            (CpuStorage::F64(gradient), CpuStorage::F64(capped)) => {
-                uncap(&mut gradient[start..end], &capped[from..to], self.0);
-            }
-            _ => bail!("capped logits and their gradient are both f32 or both f64"),
-        }
-        Ok(())
-    }
-}
-
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the absolute error is that of numbers near 1.
 fn cap<T: Real>(logits: &mut [T], cap: f64) {
     let (one, two, cap) = (T::constant(1.0), T::constant(2.0), T::constant(cap));
@@ -87,21 +47,32 @@ fn cap<T: Real>(logits: &mut [T], cap: f64) {
     });
 }
 
-fn uncap<T: Real>(gradient: &mut [T], capped: &[T], cap: f64) {
+fn uncap<T: Real>(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
     let (one, cap) = (T::constant(1.0), T::constant(cap));
-    vectorised(|| {
-        for (own, &capped) in gradient.iter_mut().zip(capped) {
-            let tanh = capped / cap;
-            *own *= one - tanh * tanh;
+    let uncap = in_place("soft cap backward", |gradient: &mut [T], capped: &[T]| {
+        if gradient.len() != capped.len() {
+            bail!(
+                "{} gradients of {} capped logits",
+                gradient.len(),
+                capped.len()
+            )
         }
+        vectorised(|| {
+            for (own, &capped) in gradient.iter_mut().zip(capped) {
+                let tanh = capped / cap;
+                *own *= one - tanh * tanh;
+            }
+        });
+        Ok(())
     });
+    gradient.inplace_op2(capped, &uncap)
 }
 
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, float, launch, module};
+    use crate::cuda::{Grid, Module, arguments, device, module};
 
     static MODULE: Module = module!("soft_cap");
 
@@ -110,38 +81,21 @@ mod gpu {
         if logits.dtype() != DType::F32 {
             bail!("capped logits are f32, not {:?}", logits.dtype())
         }
-        let arguments = [at(logits)?, float(cap), Argument::Long(count as u64)];
-        launch(
-            device(logits)?,
-            &MODULE,
-            "soft_cap",
-            None,
-            Grid::elements(count),
-            &arguments,
-        )
+        let arguments = arguments!(at logits; float cap; long count);
+        MODULE
+            .kernel("soft_cap")
+            .launch(device(logits)?, Grid::elements(count), &arguments)
     }
 
     pub(super) fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
         let count = gradient.elem_count();
         if capped.dtype() != DType::F32 || capped.elem_count() != count {
-            bail!(
-                "{count} gradients of {:?} {:?}",
-                capped.shape(),
-                capped.dtype()
-            )
+            bail!("{count} gradients of {capped:?}")
         }
-        let arguments = [
-            at(gradient)?,
-            at(capped)?,
-            float(cap),
-            Argument::Long(count as u64),
-        ];
+        let arguments = arguments!(at gradient, capped; float cap; long count);
         let grid = Grid::elements(count);
-        launch(
+        MODULE.typed("soft_cap_backward", gradient.dtype()).launch(
             device(gradient)?,
-            &MODULE,
-            "soft_cap_backward",
-            Some(gradient.dtype()),
             grid,
             &arguments,
         )

@@ -26,10 +26,7 @@ pub enum Activation {
 /// `gate_up`: [rows, 2 * width], gate first -> [rows, width + adapter_columns], last
 /// `adapter_columns` columns unwritten (see [`super::matmul`]).
 pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.device().is_cuda() {
-        return gpu::forward(gate_up, activation, adapter_columns);
-    }
+    on_gpu!(gate_up => gpu::forward(gate_up, activation, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
@@ -47,10 +44,7 @@ pub fn gated(gate_up: &Tensor, activation: Activation, adapter_columns: usize) -
     expect(unused_variables, reason = "the CPU has one dtype")
 )]
 pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.rows.device().is_cuda() {
-        return gpu::decode(gate_up, activation, dtype);
-    }
+    on_gpu!(gate_up.rows => gpu::decode(gate_up, activation, dtype));
     gated(&gate_up.rows, activation, 0)
 }
 
@@ -62,10 +56,7 @@ pub fn gated_backward(
     activation: Activation,
     adapter_columns: usize,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.device().is_cuda() {
-        return gpu::backward(gradient, gate_up, activation, adapter_columns);
-    }
+    on_gpu!(gate_up => gpu::backward(gradient, gate_up, activation, adapter_columns));
     no_adapter_columns(adapter_columns)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
@@ -133,10 +124,8 @@ fn clamped_backward<T: Real>(
 /// z of GELU, and its derivative by x.
 #[inline(always)]
 fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
-    let (twice, cubic) = (
-        T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt()),
-        T::constant(0.044_715),
-    );
+    let twice = T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt());
+    let cubic = T::constant(0.044_715);
     let square = cubic * x * x;
     (
         twice * (x + square * x),
@@ -201,9 +190,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Activation, OpenRows};
-    use crate::cuda::{
-        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
-    };
+    use crate::cuda::{Argument, Grid, Module, arguments, device, empty, float, module};
 
     static MODULE: Module = module!("swiglu");
 
@@ -222,11 +209,10 @@ mod gpu {
     /// A block per row, a thread per 16 bytes.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
         let threads = (width * dtype.size_in_bytes()).div_ceil(16);
-        Grid {
-            blocks: (rows, threads.div_ceil(256), 1),
-            threads: threads.next_multiple_of(32).min(256),
-            shared_bytes: 0,
-        }
+        Grid::blocks(
+            (rows, threads.div_ceil(256), 1),
+            threads.next_multiple_of(32).min(256),
+        )
     }
 
     pub(super) fn forward(
@@ -238,25 +224,11 @@ mod gpu {
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         let output = empty((rows, width + adapter_columns), dtype, device)?;
         let (name, own) = named(activation, ["swiglu", "geglu", "clamped"]);
-        let arguments = [
-            [
-                at(gate_up)?,
-                at(&output)?,
-                int(width + adapter_columns),
-                int(width),
-            ]
-            .as_slice(),
-            &own,
-        ]
-        .concat();
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        let sizes = arguments!(at gate_up, &output; int width + adapter_columns, width);
+        let arguments = [sizes.as_slice(), &own].concat();
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 
@@ -275,7 +247,7 @@ mod gpu {
         }
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
-        arguments.extend([at(&output)?, int(rows), int(width)]);
+        arguments.extend(arguments!(at &output; int rows, width));
         // A warp has sixteen rows and columns. Clamped activations only occur in experts, whose
         // rows are never open.
         let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
@@ -290,17 +262,16 @@ mod gpu {
                 256,
             ),
         };
-        let grid = Grid {
-            blocks,
-            threads,
-            shared_bytes: 0,
-        };
+        let grid = Grid::blocks(blocks, threads);
         let name = match activation {
             Activation::Silu => names[0],
             Activation::GeluTanh => names[1],
             Activation::Clamped { .. } => bail!("a clamped activation of open rows"),
         };
-        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+        MODULE
+            .typed(name, dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -313,34 +284,18 @@ mod gpu {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!(
-                "a gradient of {:?} {:?} for {dtype:?} {:?}",
-                gradient.dtype(),
-                gradient.shape(),
-                gate_up.shape()
-            )
+            bail!("a gradient of {gradient:?} for {gate_up:?}")
         }
         let output = empty((rows, double + adapter_columns), dtype, device)?;
         let (name, own) = named(
             activation,
             ["swiglu_backward", "geglu_backward", "clamped_backward"],
         );
-        let sizes = [
-            at(gradient)?,
-            at(gate_up)?,
-            at(&output)?,
-            int(double + adapter_columns),
-            int(width),
-        ];
+        let sizes = arguments!(at gradient, gate_up, &output; int double + adapter_columns, width);
         let arguments = [sizes.as_slice(), &own].concat();
-        launch(
-            device,
-            &MODULE,
-            name,
-            Some(dtype),
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        MODULE
+            .typed(name, dtype)
+            .launch(device, grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 #[derive(Debug, Default)]
 pub struct Uploader {
     #[cfg(feature = "cuda")]
-    stages: std::sync::Mutex<Vec<gpu::Stage>>,
+    stages: parking_lot::Mutex<Vec<gpu::Stage>>,
 }
 
 impl Uploader {
@@ -36,7 +36,6 @@ impl Uploader {
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    use std::sync::PoisonError;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use candle_core::cuda_backend::cudarc::driver::{CudaEvent, sys};
@@ -83,10 +82,7 @@ mod gpu {
                 bytes.len()
             )
         }
-        let mut stages = uploader
-            .stages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut stages = uploader.stages.lock();
         let (start, stream, next) = (address(&target)?, device.cuda_stream(), AtomicUsize::new(0));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = cores
@@ -110,10 +106,8 @@ mod gpu {
                 let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
                     break;
                 };
-                let (piece, stage) = (
-                    &rest[..rest.len().min(PIECE_BYTES)],
-                    &mut stages[turn % STAGES_A_THREAD],
-                );
+                let piece = &rest[..rest.len().min(PIECE_BYTES)];
+                let stage = &mut stages[turn % STAGES_A_THREAD];
                 stage.taken.synchronize().map_err(failed)?;
                 stage.buffer.bytes_mut()[..piece.len()].copy_from_slice(piece);
                 // SAFETY: the target has as many bytes from `start` on (checked above), and is freed in the order of the

@@ -6,20 +6,14 @@ use candle_core::{Result, Tensor};
 /// Writes `source`, [n, columns], to the rows of `target`, [rows, at least as many columns], from
 /// row `first` on. The source may have strided rows; on the CPU widths are equal.
 pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::write(target, (first, 0), source);
-    }
+    on_gpu!(target => gpu::write(target, (first, 0), source));
     target.slice_set(&source.contiguous()?, 0, first)
 }
 
 /// Writes `source`, [rows, columns], to the columns of `target`, [rows, at least as many], from
 /// column `first` on.
 pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if target.device().is_cuda() {
-        return gpu::write(target, (0, first), source);
-    }
+    on_gpu!(target => gpu::write(target, (0, first), source));
     target.slice_set(&source.contiguous()?, 1, first)
 }
 
@@ -37,7 +31,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::sys;
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{address, device, empty, failed};
+    use crate::cuda::{address, device, empty, failed, stream};
 
     pub(super) fn join(parts: &[&Tensor]) -> Result<Tensor> {
         let widths = parts
@@ -69,10 +63,8 @@ mod gpu {
             || column + columns > width
             || first + count > rows
         {
-            let (from, to) = (
-                (source.shape(), source.dtype()),
-                (target.shape(), target.dtype()),
-            );
+            let from = (source.shape(), source.dtype());
+            let to = (target.shape(), target.dtype());
             bail!("{from:?} written into {to:?} from row {first} and column {column} on")
         }
         if count == 0 || columns == 0 {
@@ -96,11 +88,7 @@ mod gpu {
             WidthInBytes: columns * size,
             Height: count,
         };
-        let stream = device(target)?.cuda_stream();
-        stream
-            .context()
-            .bind_to_thread()
-            .map_err(|error| failed("the context", error))?;
+        let stream = stream(device(target)?)?;
         // SAFETY: both matrices have these rows (checked above); they live until the stream has run the copy, whatever is
         // freed after it.
         unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, stream.cu_stream()) }

@@ -145,7 +145,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         );
     }
     // The rank assigned by a launcher, if one started this process.
-    let placement = Placement::found()?;
+    let placement = Placement::from_env(|name| std::env::var(name).ok())?;
     let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| {
         super::rank::device_of(own, &compute)
     })?;

@@ -1,11 +1,9 @@
 //! The engine of grpo-tui. Modules in data-flow order; a module uses only modules above it.
 
-use grpo_tui_core::openai;
 use grpo_tui_core::{
-    advantage, config, dataset, environment, facts, files, format, hub, plan, prompts, report, run,
-    schema_keywords, score, statistics, task, text,
+    advantage, api_client, config, dataset, environment, facts, files, format, http, hub, openai,
+    plan, prompts, report, run, schema_keywords, score, secrets, statistics, task, text,
 };
-use grpo_tui_core::{api_client, http, secrets};
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml
 pub mod model; // tokens -> logits: the decoder, adapters, weights

@@ -5,8 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::tiles::{TILE, Tiles};
 use super::{AttentionOutput, Segment, Segments};
 use crate::cuda::{
-    Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module,
-    rows_at,
+    Argument, Grid, Module, address, arguments, capability, device, empty, module, rows_at,
 };
 use crate::heads::{Attention, Heads};
 
@@ -153,20 +152,14 @@ fn batch(
     } else {
         &tables.query_tiles
     };
-    let arguments = vec![
-        at(&tables.segments)?,
-        at(tiles)?,
-        at(&tables.positions)?,
-        int(rows),
-        int(heads.row_width()),
-        int(heads.query),
-        int(heads.key_value),
-        int(heads.dimension),
-        float(1.0 / attention.divisor),
-        int(attention
-            .window
-            .map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize))),
-    ];
+    let longest = i32::MAX as usize;
+    let window = attention.window.unwrap_or(longest).min(longest);
+    let arguments = arguments!(
+        at &tables.segments, tiles, &tables.positions; int rows, heads.row_width(), heads.query,
+        heads.key_value, heads.dimension; float 1.0 / attention.divisor;
+        int window
+    )
+    .to_vec();
     Ok((tiles.dims2()?.0, arguments))
 }
 
@@ -201,31 +194,21 @@ pub(super) fn forward(
 ) -> Result<AttentionOutput> {
     let heads = attention.heads;
     let rows = check(packed, heads)?;
-    let (device, dtype, kernels) = (
-        device(packed)?,
-        packed.dtype(),
-        kernels(attention, [packed])?,
-    );
+    let device = device(packed)?;
+    let dtype = packed.dtype();
+    let kernels = kernels(attention, [packed])?;
     let stride = heads.query_width() + adapter_columns;
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([
-        at(packed)?,
-        at(&output)?,
-        int(stride),
-        at(&log_sums)?,
-        attention.sinks_at(dtype)?,
-    ]);
+    arguments.extend(arguments!(
+        at packed, &output; int stride; at &log_sums; given attention.sinks_at(dtype)?
+    ));
     let grid = kernels.grid(0, tiles, heads.query, kernels.heads[0]);
-    launch(
-        device,
-        kernels.module,
-        kernels.forward,
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.forward, dtype)
+        .launch(device, grid, &arguments)?;
     Ok(AttentionOutput {
         rows: output,
         log_sums: Some(log_sums),
@@ -242,13 +225,7 @@ pub(super) fn backward(
     let heads = attention.heads;
     let rows = check(packed, heads)?;
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
-        bail!(
-            "a gradient of {:?} {:?} for attention over {:?} {:?}",
-            gradient.shape(),
-            gradient.dtype(),
-            packed.shape(),
-            packed.dtype()
-        )
+        bail!("a gradient of {gradient:?} for attention over {packed:?}")
     }
     let (output, Some(log_sums)) = (&attended.rows, &attended.log_sums) else {
         bail!("attention on the CPU for tensors on a GPU")
@@ -258,58 +235,31 @@ pub(super) fn backward(
         || output.dtype() != packed.dtype()
         || log_sums.dims2()? != (heads.query, rows)
     {
-        bail!(
-            "{:?} {:?} was not attended by {:?}",
-            output.shape(),
-            output.dtype(),
-            packed.shape()
-        )
+        bail!("{output:?} was not attended by {packed:?}")
     }
-    let (device, dtype, kernels) = (
-        device(packed)?,
-        packed.dtype(),
-        kernels(attention, [gradient, packed, output])?,
-    );
+    let device = device(packed)?;
+    let dtype = packed.dtype();
+    let kernels = kernels(attention, [gradient, packed, output])?;
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
     // Per query head and row: sum of probabilities times their gradients.
     let delta = empty((heads.query, rows), DType::F32, device)?;
 
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([
-        at(gradient)?,
-        at(packed)?,
-        output_at,
-        stride,
-        at(log_sums)?,
-        at(&delta)?,
-    ]);
-    arguments.push(at(&packed_gradient)?);
+    arguments.extend(arguments!(
+        at gradient, packed; given output_at, stride; at log_sums, &delta, &packed_gradient
+    ));
     let query_grid = kernels.grid(1, tiles, heads.query, kernels.heads[1]);
-    launch(
-        device,
-        kernels.module,
-        kernels.backward_queries,
-        Some(dtype),
-        query_grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.backward_queries, dtype)
+        .launch(device, query_grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
-    arguments.extend([
-        at(gradient)?,
-        at(packed)?,
-        at(log_sums)?,
-        at(&delta)?,
-        at(&packed_gradient)?,
-    ]);
+    arguments.extend(arguments!(at gradient, packed, log_sums, &delta, &packed_gradient));
     let key_grid = kernels.grid(2, tiles, heads.key_value, 1);
-    launch(
-        device,
-        kernels.module,
-        kernels.backward_keys_values,
-        Some(dtype),
-        key_grid,
-        &arguments,
-    )?;
+    kernels
+        .module
+        .typed(kernels.backward_keys_values, dtype)
+        .launch(device, key_grid, &arguments)?;
     Ok(packed_gradient)
 }

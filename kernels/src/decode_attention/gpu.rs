@@ -3,9 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cuda::{
-    Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module,
-};
+use crate::cuda::{Argument, Grid, Module, address, arguments, at, device, empty, int, module};
 use crate::heads::{Attention, Heads};
 
 static MODULE: Module = module!("decode_attention");
@@ -126,23 +124,12 @@ pub(super) fn attend(
     };
     let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
     let scale = std::f64::consts::LOG2_E / attention.divisor;
-    let sizes = [
-        int(heads.query),
-        int(heads.key_value),
-        int(heads.dimension),
-        int(splits),
-        float(scale),
-    ];
-    let mut arguments = vec![
-        at(rows)?,
-        at(packed)?,
-        at(prefix)?,
-        at(cache)?,
-        at(&output)?,
-        partial_at,
-    ];
-    arguments.extend(sizes);
-    arguments.push(attention.sinks_at(dtype)?);
+    let mut arguments = arguments!(
+        at rows, packed, prefix, cache, &output; given partial_at;
+        int heads.query, heads.key_value, heads.dimension, splits; float scale;
+        given attention.sinks_at(dtype)?
+    )
+    .to_vec();
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
     } else {
@@ -155,18 +142,17 @@ pub(super) fn attend(
         threads: 32 * warps,
         shared_bytes: shared_bytes(warps),
     };
-    launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+    MODULE
+        .typed(name, dtype)
+        .early()
+        .launch(device, grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
-        let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
-        launch_early(
-            device,
-            &MODULE,
-            "decode_attention_merge",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        let arguments = arguments!(given partial_at; at &output; int splits, heads.dimension);
+        MODULE
+            .typed("decode_attention_merge", dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
     }
     Ok(output)
 }

@@ -13,8 +13,9 @@ pub(super) fn backward<T: Real>(
 ) -> Result<DeltaGradients> {
     let heads = rule.heads;
     let (rows, width) = convolved.dims2()?;
-    let (gradient_read, convolved_read, decay_read) =
-        (read(gradient)?, read(convolved)?, read(rule.decay)?);
+    let gradient_read = read(gradient)?;
+    let convolved_read = read(convolved)?;
+    let decay_read = read(rule.decay)?;
     let (numbers, decays) = (convolved_read.numbers::<T>()?, decay_read.numbers::<T>()?);
     let prepared = Prepared::<T>::new(numbers, rule)?;
     let zeros = |count: usize| vec![T::constant(0.0); count];
@@ -49,11 +50,9 @@ pub(super) fn backward<T: Real>(
         ..
     } = work;
     vectorised(|| unnormalise(&mut row_gradients, numbers, heads));
-    let (mut gates, mut decay, mut bias) = (
-        zeros(rows * 2 * heads.value),
-        zeros(heads.value),
-        zeros(heads.value),
-    );
+    let mut gates = zeros(rows * 2 * heads.value);
+    let mut decay = zeros(heads.value);
+    let mut bias = zeros(heads.value);
     for (index, gate) in prepared.gates.iter().enumerate() {
         let (row, head) = (index / heads.value, index % heads.value);
         let at = row * 2 * heads.value + head;
@@ -124,10 +123,8 @@ impl<T: Real> Work<'_, T> {
                 if token.is_multiple_of(CHUNK) {
                     starts.extend_from_slice(state);
                 }
-                let (row, gate) = (
-                    segment.start + token,
-                    self.prepared.gate(segment.start + token, head),
-                );
+                let row = segment.start + token;
+                let gate = self.prepared.gate(segment.start + token, head);
                 let parts = self.prepared.token(row, head);
                 decay_state(state, parts, gate, &mut update);
                 correct_state(state, parts[1], &update);
@@ -140,10 +137,8 @@ impl<T: Real> Work<'_, T> {
     fn segment(&mut self, segment: Segment, head: usize, starts: &[T], last: &mut [T]) {
         let (size, values) = (last.len(), self.prepared.heads.value_dimension);
         let longest = CHUNK.min(segment.length);
-        let (mut decayed, mut updates) = (
-            vec![T::constant(0.0); longest * size],
-            vec![T::constant(0.0); longest * values],
-        );
+        let mut decayed = vec![T::constant(0.0); longest * size];
+        let mut updates = vec![T::constant(0.0); longest * values];
         let mut state = vec![T::constant(0.0); size];
         vectorised(|| {
             for (chunk, start) in starts.chunks_exact(size).enumerate().rev() {
@@ -186,10 +181,8 @@ impl<T: Real> Work<'_, T> {
         let inner = &mut self.inner;
         inner.fill(zero);
         for i in 0..query.len() {
-            let (line, old) = (
-                &mut state[i * values..(i + 1) * values],
-                &decayed[i * values..(i + 1) * values],
-            );
+            let line = &mut state[i * values..(i + 1) * values];
+            let old = &decayed[i * values..(i + 1) * values];
             own[query_columns.start + i] += dot(old, output) + key[i] * along;
             for ((g, &o), u) in line.iter_mut().zip(output).zip(inner.iter_mut()) {
                 *g += query[i] * o;
@@ -203,10 +196,8 @@ impl<T: Real> Work<'_, T> {
         own[value_columns].copy_from_slice(inner);
         let (decay, mut log_decay) = (gate.log_decay.exponential(), zero);
         for i in 0..query.len() {
-            let (line, old) = (
-                &mut state[i * values..(i + 1) * values],
-                &decayed[i * values..(i + 1) * values],
-            );
+            let line = &mut state[i * values..(i + 1) * values];
+            let old = &decayed[i * values..(i + 1) * values];
             own[key_columns.start + i] -= dot(old, inner);
             for (g, &u) in line.iter_mut().zip(inner.iter()) {
                 *g -= key[i] * u;

@@ -6,7 +6,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
-use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, launch, module};
+use crate::cuda::{Argument, Grid, Module, arguments, at, capability, device, empty, int, module};
 
 static STEP: Module = module!("delta_rule");
 static CHUNKS: Module = module!("delta_rule_chunks");
@@ -75,8 +75,9 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
         decay,
         bias,
     } = rule;
-    let ((rows, width), (packed_rows, stride), dtype) =
-        (convolved.dims2()?, packed.dims2()?, convolved.dtype());
+    let (rows, width) = convolved.dims2()?;
+    let (packed_rows, stride) = packed.dims2()?;
+    let dtype = convolved.dtype();
     let alike = [packed, decay, bias]
         .iter()
         .all(|tensor| tensor.dtype() == dtype);
@@ -89,20 +90,9 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
         || bias.dims() != [heads.value]
         || most > MOST
     {
-        bail!(
-            "rows of {:?} {dtype:?} and {:?} for {heads:?}",
-            convolved.shape(),
-            packed.shape()
-        )
+        bail!("rows of {convolved:?} and {packed:?} for {heads:?}")
     }
-    Ok([
-        at(convolved)?,
-        at(packed)?,
-        at(decay)?,
-        at(bias)?,
-        int(stride),
-        int(column),
-    ])
+    Ok(arguments!(at convolved, packed, decay, bias; int stride, column))
 }
 
 fn all_at<const N: usize>(tensors: [&Tensor; N]) -> Result<Vec<Argument>> {
@@ -144,14 +134,9 @@ impl<'a> Prepared<'a> {
             threads: 256,
             shared_bytes,
         };
-        launch(
-            device,
-            &CHUNKS,
-            "delta_rule_chunks",
-            Some(dtype),
-            grid,
-            &arguments,
-        )?;
+        CHUNKS
+            .typed("delta_rule_chunks", dtype)
+            .launch(device, grid, &arguments)?;
         Ok(Self {
             heads,
             rows,
@@ -204,14 +189,9 @@ impl<'a> Prepared<'a> {
         };
         for completions in order {
             let arguments = [arguments, &sizes(self.heads), &[int(completions)], last].concat();
-            launch(
-                self.device,
-                &CHUNKS,
-                name,
-                Some(self.dtype),
-                grid,
-                &arguments,
-            )?;
+            CHUNKS
+                .typed(name, self.dtype)
+                .launch(self.device, grid, &arguments)?;
         }
         Ok(())
     }
@@ -235,14 +215,9 @@ impl<'a> Prepared<'a> {
             shared_bytes,
         };
         let arguments = [arguments, &sizes(self.heads)].concat();
-        launch(
-            self.device,
-            &GRADIENTS,
-            name,
-            Some(self.dtype),
-            grid,
-            &arguments,
-        )
+        GRADIENTS
+            .typed(name, self.dtype)
+            .launch(self.device, grid, &arguments)
     }
 }
 
@@ -301,11 +276,7 @@ pub(super) fn backward(
     let (width, [factors, tiles, squares]) = (heads.value_width(), prepared.prepared());
     let ([segments, owners], [chunks, first_chunks]) = (prepared.segments, prepared.chunks);
     if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-        bail!(
-            "a gradient of {:?} {:?} for {rows} rows of {heads:?}",
-            gradient.dtype(),
-            gradient.shape()
-        )
+        bail!("a gradient of {gradient:?} for {rows} rows of {heads:?}")
     }
     let of_slices = |numbers: usize, dtype| {
         empty(
@@ -316,11 +287,9 @@ pub(super) fn backward(
     };
     let records = of_slices(parts(dtype)[0] * RECORD, DType::BF16)?;
     let (ends, along) = (of_slices(STATE, DType::F32)?, of_slices(1, DType::F32)?);
-    let (outputs, updates, values) = (
-        prepared.numbers(width)?,
-        prepared.numbers(width)?,
-        prepared.numbers(width)?,
-    );
+    let outputs = prepared.numbers(width)?;
+    let updates = prepared.numbers(width)?;
+    let values = prepared.numbers(width)?;
     let (states, state_gradients) = (prepared.states()?, prepared.states()?);
     let read = [
         prepared.convolved,
@@ -356,10 +325,8 @@ pub(super) fn backward(
     ])?;
     prepared.by_chunk("delta_rule_gradients", heads.key, 512, &arguments)?;
 
-    let (strengths, falls) = (
-        prepared.numbers(heads.value)?,
-        prepared.numbers(heads.value)?,
-    );
+    let strengths = prepared.numbers(heads.value)?;
+    let falls = prepared.numbers(heads.value)?;
     let tensors = [
         gradient,
         convolved,
@@ -375,34 +342,22 @@ pub(super) fn backward(
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
     let grid = Grid::rows((rows * heads.value).div_ceil(8), 256);
-    launch(
-        device,
-        &GRADIENTS,
-        "delta_rule_finish_values",
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    GRADIENTS
+        .typed("delta_rule_finish_values", dtype)
+        .launch(device, grid, &arguments)?;
 
-    let (packed, of_rows) = (
-        empty((rows, 2 * heads.value), dtype, device)?,
-        prepared.numbers(2 * heads.value)?,
-    );
+    let packed = empty((rows, 2 * heads.value), dtype, device)?;
+    let of_rows = prepared.numbers(2 * heads.value)?;
     let arguments = all_at([
         segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows,
     ])?;
     prepared.by_chunk("delta_rule_finish_gates", heads.value, 32, &arguments)?;
     let sums = empty(2 * heads.value, DType::F32, device)?;
-    let arguments = [at(&of_rows)?, at(&sums)?, int(rows), int(2 * heads.value)];
+    let arguments = arguments!(at &of_rows, &sums; int rows, 2 * heads.value);
     let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
-    launch(
-        device,
-        &GRADIENTS,
-        "delta_rule_gate_sums",
-        None,
-        grid,
-        &arguments,
-    )?;
+    GRADIENTS
+        .kernel("delta_rule_gate_sums")
+        .launch(device, grid, &arguments)?;
     Ok(DeltaGradients {
         convolved: convolved_gradient,
         gates: packed,
@@ -423,31 +378,16 @@ pub(super) fn step(
         || states.dtype() != DType::F32
         || slots.dims2()? != (rows, 2)
     {
-        bail!(
-            "states {:?} {:?} and {:?} for {rows} rows",
-            states.dtype(),
-            states.shape(),
-            slots.shape()
-        )
+        bail!("states {states:?} and {slots:?} for {rows} rows")
     }
     let (device, dtype) = (device(convolved)?, convolved.dtype());
     let output = empty((rows, heads.value_width()), dtype, device)?;
     let mut arguments = inputs(convolved, rule)?.to_vec();
-    arguments.extend([at(slots)?, at(states)?, at(&output)?]);
+    arguments.extend(arguments!(at slots, states, &output));
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
-    let grid = Grid {
-        blocks: (slices(heads), heads.value, rows),
-        threads: MOST,
-        shared_bytes: 0,
-    };
-    launch(
-        device,
-        &STEP,
-        "delta_rule_step",
-        Some(dtype),
-        grid,
-        &arguments,
-    )?;
+    let grid = Grid::blocks((slices(heads), heads.value, rows), MOST);
+    STEP.typed("delta_rule_step", dtype)
+        .launch(device, grid, &arguments)?;
     Ok(output)
 }

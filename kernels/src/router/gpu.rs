@@ -4,7 +4,9 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::cuda::{
+    Argument, Grid, Module, address, arguments, at, device, empty, float, int, module,
+};
 
 static MODULE: Module = module!("experts");
 
@@ -37,13 +39,11 @@ pub(super) fn route(
     router: Router,
     selection: Selection<'_>,
 ) -> Result<SortedPairs> {
-    let (
-        (rows, experts),
-        Router {
-            active,
-            is_renormalised,
-        },
-    ) = (logits.dims2()?, router);
+    let (rows, experts) = logits.dims2()?;
+    let Router {
+        active,
+        is_renormalised,
+    } = router;
     if active > GPU_EXPERTS.1 || experts > GPU_EXPERTS.0 {
         bail!(
             "{active} of {experts} experts; a GPU has at most {} of {}",
@@ -60,52 +60,27 @@ pub(super) fn route(
         Selection::Replayed(experts) => (experts.clone(), true),
     };
     let unsorted = numbers((rows, active))?;
-    let (offsets, of_pairs, owners, places) = (
-        words(experts + 1)?,
-        words(pairs)?,
-        words(pairs)?,
-        words(pairs)?,
-    );
+    let offsets = words(experts + 1)?;
+    let of_pairs = words(pairs)?;
+    let owners = words(pairs)?;
+    let places = words(pairs)?;
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
-    let arguments = [
-        at(logits)?,
-        at(&selected)?,
-        at(&unsorted)?,
-        at(&probabilities)?,
-        int(rows),
-        int(experts),
-        int(active),
-        int(usize::from(is_renormalised)),
-        int(usize::from(is_replayed)),
-    ];
-    launch(
+    let arguments = arguments!(
+        at logits, &selected, &unsorted, &probabilities; int rows, experts, active,
+        usize::from(is_renormalised), usize::from(is_replayed)
+    );
+    MODULE.typed("experts_route", logits.dtype()).launch(
         device,
-        &MODULE,
-        "experts_route",
-        Some(logits.dtype()),
         Grid::rows(rows.div_ceil(4), 128),
         &arguments,
     )?;
-    let arguments = [
-        at(&selected)?,
-        at(&unsorted)?,
-        at(&offsets)?,
-        at(&of_pairs)?,
-        at(&owners)?,
-        at(&places)?,
-        at(&weights)?,
-        int(pairs),
-        int(experts),
-        int(active),
-    ];
-    launch(
-        device,
-        &MODULE,
-        "experts_sort",
-        None,
-        Grid::rows(experts, 256),
-        &arguments,
-    )?;
+    let arguments = arguments!(
+        at &selected, &unsorted, &offsets, &of_pairs, &owners, &places, &weights; int pairs,
+        experts, active
+    );
+    MODULE
+        .kernel("experts_sort")
+        .launch(device, Grid::rows(experts, 256), &arguments)?;
     Ok(SortedPairs {
         selected,
         offsets,
@@ -124,15 +99,10 @@ pub(super) fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         bail!("products of {:?} and {:?}", a.shape(), b.shape())
     }
     let output = empty((pairs, 1), DType::F32, device)?;
-    let arguments = [at(a)?, at(b)?, at(&output)?, int(width)];
-    launch(
-        device,
-        &MODULE,
-        "experts_dot",
-        Some(a.dtype()),
-        Grid::rows(pairs, 128),
-        &arguments,
-    )?;
+    let arguments = arguments!(at a, b, &output; int width);
+    MODULE
+        .typed("experts_dot", a.dtype())
+        .launch(device, Grid::rows(pairs, 128), &arguments)?;
     Ok(output)
 }
 
@@ -149,28 +119,15 @@ impl SortedPairs {
         if let Some(factors) = factors
             && (factors.elem_count() != self.experts() || factors.dtype() != x.dtype())
         {
-            bail!(
-                "factors of {:?} {:?} for {} experts",
-                factors.dtype(),
-                factors.shape(),
-                self.experts()
-            )
+            bail!("factors of {factors:?} for {} experts", self.experts())
         }
         let factors = factors.map_or(Ok(Argument::Address(0)), at)?;
         let output = empty(x.shape().clone(), x.dtype(), device)?;
-        let arguments = [
-            at(x)?,
-            at(&self.weights)?,
-            factors,
-            at(&self.experts)?,
-            at(&output)?,
-            int(width),
-        ];
-        launch(
+        let arguments = arguments!(
+            at x, &self.weights; given factors; at &self.experts, &output; int width
+        );
+        MODULE.typed("experts_weigh", x.dtype()).launch(
             device,
-            &MODULE,
-            "experts_weigh",
-            Some(x.dtype()),
             Grid::rows(x.dims2()?.0, 128),
             &arguments,
         )?;
@@ -178,24 +135,13 @@ impl SortedPairs {
     }
 
     pub(super) fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
-        let (width, device, active) = (
-            self.check(x)?,
-            device(x)?,
-            self.rows.elem_count() / rows.max(1),
-        );
+        let width = self.check(x)?;
+        let device = device(x)?;
+        let active = self.rows.elem_count() / rows.max(1);
         let output = empty((rows, width), x.dtype(), device)?;
-        let arguments = [
-            at(x)?,
-            at(&self.places)?,
-            at(&output)?,
-            int(width),
-            int(active),
-        ];
-        launch(
+        let arguments = arguments!(at x, &self.places, &output; int width, active);
+        MODULE.typed("experts_combine", x.dtype()).launch(
             device,
-            &MODULE,
-            "experts_combine",
-            Some(x.dtype()),
             Grid::rows(rows, 256),
             &arguments,
         )?;
@@ -222,50 +168,27 @@ impl SortedPairs {
             (beside, below / experts)
         };
         if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
-            bail!(
-                "{:?} {:?} for {experts} experts of {:?} {:?}",
-                x.dtype(),
-                x.shape(),
-                matrices.dtype(),
-                matrices.shape()
-            )
+            bail!("{x:?} for {experts} experts of {matrices:?}")
         }
         let output = match sum {
             Some(sum) if sum.dims2()? == (pairs, outputs) && sum.dtype() == x.dtype() => {
                 sum.clone()
             }
-            Some(sum) => bail!(
-                "{outputs} outputs of {pairs} pairs added to {:?} {:?}",
-                sum.dtype(),
-                sum.shape()
-            ),
+            Some(sum) => bail!("{outputs} outputs of {pairs} pairs added to {sum:?}"),
             None => empty((pairs, outputs), x.dtype(), device)?,
         };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
-        let mut arguments = vec![
-            at(x)?,
-            at(matrices)?,
-            at(&output)?,
-            at(&self.offsets)?,
-            vectors,
-            weights,
-        ];
+        let mut arguments = arguments!(
+            at x, matrices, &output, &self.offsets; given vectors, weights
+        )
+        .to_vec();
         arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
-            let grid = Grid {
-                blocks: (outputs.div_ceil(256), pairs, 1),
-                threads: 256,
-                shared_bytes: 0,
-            };
-            launch(
-                device,
-                &MODULE,
-                "experts_product_f32",
-                None,
-                grid,
-                &arguments,
-            )?;
+            let grid = Grid::blocks((outputs.div_ceil(256), pairs, 1), 256);
+            MODULE
+                .kernel("experts_product_f32")
+                .launch(device, grid, &arguments)?;
             return Ok(output);
         }
         // Rows are copied 16 bytes at a time.
@@ -303,7 +226,7 @@ impl SortedPairs {
             threads,
             shared_bytes,
         };
-        launch(device, &MODULE, name, None, grid, &arguments)?;
+        MODULE.kernel(name).launch(device, grid, &arguments)?;
         Ok(output)
     }
 
@@ -316,23 +239,15 @@ impl SortedPairs {
         layout: LowRankLayout,
         scale: f64,
     ) -> Result<()> {
-        let (width, rank, experts, dtype) = (
-            self.check(wide)?,
-            self.check(narrow)?,
-            self.experts(),
-            wide.dtype(),
-        );
+        let width = self.check(wide)?;
+        let rank = self.check(narrow)?;
+        let experts = self.experts();
+        let dtype = wide.dtype();
         if sum.elem_count() != experts * width * rank
             || sum.dtype() != DType::F32
             || narrow.dtype() != dtype
         {
-            bail!(
-                "{dtype:?} {:?} times {:?} to {:?} {:?}",
-                wide.shape(),
-                narrow.shape(),
-                sum.dtype(),
-                sum.shape()
-            )
+            bail!("{wide:?} times {narrow:?} to {sum:?}")
         }
         if width % 2 != 0 || rank % 8 != 0 {
             bail!("a rank of {rank} beside {width} numbers: a GPU takes multiples of 8 and 2")
@@ -341,29 +256,16 @@ impl SortedPairs {
             LowRankLayout::Below => [rank * width, 1, width],
             LowRankLayout::Interleaved => [1, rank * experts, experts],
         };
-        let mut arguments = vec![
-            at(wide)?,
-            at(narrow)?,
-            at(sum)?,
-            at(&self.offsets)?,
-            int(width),
-            int(rank),
-        ];
+        let mut arguments = arguments!(
+            at wide, narrow, sum, &self.offsets; int width, rank
+        )
+        .to_vec();
         arguments.extend([expert, column, row].map(|stride| Argument::Long(stride as u64)));
         arguments.push(float(scale));
-        let grid = Grid {
-            blocks: (width.div_ceil(512), experts, rank / 8),
-            threads: 256,
-            shared_bytes: 0,
-        };
-        launch(
-            device(wide)?,
-            &MODULE,
-            "experts_add_outer",
-            Some(dtype),
-            grid,
-            &arguments,
-        )
+        let grid = Grid::blocks((width.div_ceil(512), experts, rank / 8), 256);
+        MODULE
+            .typed("experts_add_outer", dtype)
+            .launch(device(wide)?, grid, &arguments)
     }
 
     /// Vectors and their weights; null for none.
@@ -382,11 +284,7 @@ impl SortedPairs {
             return Ok([none, none]);
         };
         if vectors.dims2()? != shape || vectors.dtype() != dtype {
-            bail!(
-                "biases of {:?} {:?} for {shape:?} {dtype:?}",
-                vectors.shape(),
-                vectors.dtype()
-            )
+            bail!("biases of {vectors:?} for {shape:?} {dtype:?}")
         }
         Ok([
             at(vectors)?,
@@ -406,22 +304,12 @@ impl SortedPairs {
     ) -> Result<Tensor> {
         let ((rows, experts), device) = (self.probabilities.dims2()?, device(products)?);
         let gradient = empty((rows, experts), dtype, device)?;
-        let arguments = [
-            at(products)?,
-            at(&self.selected)?,
-            at(&self.places)?,
-            at(&self.weights)?,
-            at(&self.probabilities)?,
-            at(&gradient)?,
-            int(experts),
-            int(router.active),
-            int(usize::from(router.is_renormalised)),
-        ];
-        launch(
+        let arguments = arguments!(
+            at products, &self.selected, &self.places, &self.weights, &self.probabilities,
+            &gradient; int experts, router.active, usize::from(router.is_renormalised)
+        );
+        MODULE.typed("experts_route_backward", dtype).launch(
             device,
-            &MODULE,
-            "experts_route_backward",
-            Some(dtype),
             Grid::rows(rows, 128),
             &arguments,
         )?;

@@ -166,11 +166,9 @@ impl Bench<'_> {
         tools: ToolCalls,
         note: &mut impl FnMut(Measurement),
     ) -> Result<()> {
-        let (requests, new, batch) = (
-            self.requests(prompts, completions),
-            self.bench.new_tokens,
-            prompts * completions,
-        );
+        let requests = self.requests(prompts, completions);
+        let new = self.bench.new_tokens;
+        let batch = prompts * completions;
         let shape = format!(
             "{prompts} x {completions}, {} calls of {} ms",
             tools.calls, tools.milliseconds
@@ -202,14 +200,8 @@ impl Bench<'_> {
                 Ok(seconds)
             })?;
             let mut figure = |what: &str, value, unit| {
-                note(Measurement::new(
-                    &format!("{name}{what}"),
-                    &shape,
-                    batch,
-                    value,
-                    unit,
-                    None,
-                ));
+                let name = format!("{name}{what}");
+                note(Measurement::new(&name, &shape, batch, value, unit, None));
             };
             figure("", whole, "s");
             figure(": idle", 100.0 * idle, "%");

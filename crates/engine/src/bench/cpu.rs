@@ -42,27 +42,19 @@ pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Mea
         Measurement::new(name, shape, batch, value, "tokens/s", share(value, passes))
     };
     let prompts = requests(64, 1, PROMPT_TOKENS, config.vocab_size);
-    found.push(rate(
-        "prefill",
-        &format!("{PROMPT_TOKENS} tokens"),
-        64,
-        prefill(&model, &prompts, threads)?,
-        1.0,
-    ));
+    let speed = prefill(&model, &prompts, threads)?;
+    let shape = format!("{PROMPT_TOKENS} tokens");
+    found.push(rate("prefill", &shape, 64, speed, 1.0));
+    let shape = format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens");
     for batch in [1, 8, 64] {
-        let value = decode(&model, batch, threads)?;
-        found.push(rate(
-            "decode",
-            &format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"),
-            batch,
-            value,
-            1.0,
-        ));
+        let speed = decode(&model, batch, threads)?;
+        found.push(rate("decode", &shape, batch, speed, 1.0));
     }
     let (rows, completion) = train(&model, threads)?;
-    let shape = format!("8 x 8, {PROMPT_TOKENS} + {NEW_TOKENS} tokens");
+    let shape = format!("8 x 8, {shape}");
+    let name = "train, tokens forwarded with gradient";
     found.push(rate(
-        "train, tokens forwarded with gradient",
+        name,
         &format!("{shape}, prompts shared"),
         64,
         rows,
@@ -106,10 +98,11 @@ fn gemm(threads: &ThreadPool) -> Result<Measurement> {
         Ok(())
     })?;
     let value = (2 * SIZE * SIZE * SIZE * repeats * work.len()) as f64 / seconds / 1e9;
+    let (shape, batch) = (format!("{SIZE}^3 f32"), work.len());
     Ok(Measurement::new(
         "gemm",
-        &format!("{SIZE}^3 f32"),
-        work.len(),
+        &shape,
+        batch,
         value,
         "GFLOP/s",
         Some(1.0),
@@ -144,28 +137,11 @@ fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
         model.config().vocab_size,
     );
     let memory = RolloutMemory::default();
-    let whole = seconds(|| {
-        generate(
-            model,
-            Adapters::On,
-            &requests,
-            &sampling(NEW_TOKENS),
-            &memory,
-            threads,
-        )
-        .map(drop)
-    })?;
-    let start = seconds(|| {
-        generate(
-            model,
-            Adapters::On,
-            &requests,
-            &sampling(1),
-            &memory,
-            threads,
-        )
-        .map(drop)
-    })?;
+    let sample = |new_tokens| {
+        let sampling = sampling(new_tokens);
+        seconds(|| generate(model, Adapters::On, &requests, &sampling, &memory, threads).map(drop))
+    };
+    let (whole, start) = (sample(NEW_TOKENS)?, sample(1)?);
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
 }
 
@@ -176,10 +152,8 @@ fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
         let token_ids = random_tokens(1000 + number, NEW_TOKENS, vocabulary);
         Completion::new(token_ids, vec![-1.0; NEW_TOKENS], StopReason::Length)
     };
-    let (prompts, completions) = (
-        requests(8, 8, PROMPT_TOKENS, vocabulary),
-        (0..64).map(completion).collect::<Vec<_>>(),
-    );
+    let prompts = requests(8, 8, PROMPT_TOKENS, vocabulary);
+    let completions = (0..64).map(completion).collect::<Vec<_>>();
     let groups: Vec<PolicyGroup<'_>> = prompts
         .iter()
         .zip(completions.chunks(8))

@@ -18,7 +18,7 @@ use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
 use crate::rollout::{
-    Completion, DecodeCounts, Request, RolloutMemory, Sampling, ThreadPool, generate,
+    Completion, DecodeCounts, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
 };
 use crate::train::TrainError;
 use crate::update::{
@@ -103,30 +103,28 @@ pub fn measure_gpu(
     bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
     let limits = Limits::measure(engine)?;
     engine.trim_memory()?;
-    note(Measurement::new(
+    let mut device = |name, shape, value, unit| {
+        note(Measurement::new(name, shape, 1, value, unit, None));
+    };
+    let tera = |rate: f64| rate / 1e12;
+    device(
         "gemm",
         "8192^3",
-        1,
-        limits.operations_per_second / 1e12,
+        tera(limits.operations_per_second),
         "TFLOP/s",
-        None,
-    ));
-    note(Measurement::new(
+    );
+    device(
         "copy",
         "4 GiB read and written",
-        1,
-        limits.bytes_per_second / 1e12,
+        tera(limits.bytes_per_second),
         "TB/s",
-        None,
-    ));
-    note(Measurement::new(
+    );
+    device(
         "launch",
         "one small kernel, host time",
-        1,
         limits.launch_seconds * 1e6,
         "us",
-        None,
-    ));
+    );
     let threads = ThreadPool::for_engine(engine, 1)?;
     let GpuBench {
         lora_rank: rank,
@@ -142,14 +140,9 @@ pub fn measure_gpu(
     let weights = Weights::fresh(config, 0).in_precision(bench.base_precision);
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
-    note(Measurement::new(
-        "random weights",
-        "made on the device",
-        1,
-        start.elapsed().as_secs_f64(),
-        "s",
-        None,
-    ));
+    let seconds = start.elapsed().as_secs_f64();
+    let (name, shape) = ("random weights", "made on the device");
+    note(Measurement::new(name, shape, 1, seconds, "s", None));
     // B starts as zeros; random values make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
     model.parameters().restore(&numbers)?;
@@ -194,11 +187,9 @@ pub fn measure_gpu(
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
-            let (name, shape, batch) = (
-                step_name(recompute),
-                bench.step_shape(prompts, completions),
-                prompts * completions,
-            );
+            let name = step_name(recompute);
+            let shape = bench.step_shape(prompts, completions);
+            let batch = prompts * completions;
             let setting = if recompute {
                 Recompute::Always
             } else {
@@ -333,6 +324,23 @@ impl Bench<'_> {
         )
     }
 
+    fn sample(
+        &self,
+        adapters: Adapters,
+        requests: &[Request],
+        sampling: &Sampling,
+        memory: &RolloutMemory,
+    ) -> Result<RolloutOutput> {
+        generate(
+            self.model,
+            adapters,
+            requests,
+            sampling,
+            memory,
+            self.threads,
+        )
+    }
+
     /// Minimum bytes moved by a decode step of `batch` tokens: all weights except the input
     /// embedding and unused experts (assuming a uniform router); recurrent states are read and
     /// written.
@@ -371,11 +379,13 @@ impl Bench<'_> {
                 .shape
                 .forward_operations(tokens as f64, length as f64 / 2.0, 0.0);
             let of_limit = operations / seconds / self.limits.operations_per_second;
+            let (batch, rate) = (tokens / length, tokens as f64 / seconds);
+            let shape = format!("{batch} x {length} tokens");
             note(Measurement::new(
                 name,
-                &format!("{} x {length} tokens", tokens / length),
-                tokens / length,
-                tokens as f64 / seconds,
+                &shape,
+                batch,
+                rate,
                 "tokens/s",
                 Some(of_limit),
             ));
@@ -393,16 +403,10 @@ impl Bench<'_> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
         let memory = RolloutMemory::default();
         let draw = |new_tokens| {
+            let sampling = sampling(new_tokens);
             seconds(self.engine, 3, || {
-                generate(
-                    self.model,
-                    adapters,
-                    &requests,
-                    &sampling(new_tokens),
-                    &memory,
-                    self.threads,
-                )
-                .map(drop)
+                self.sample(adapters, &requests, &sampling, &memory)
+                    .map(drop)
             })
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
@@ -419,13 +423,10 @@ impl Bench<'_> {
             self.bench.prompt_tokens as f64,
             batch as f64,
         ) / self.limits.operations_per_second;
+        let (rate, floor) = (batch as f64 / step_seconds, reading.max(computing));
+        let of_limit = Some(floor / step_seconds);
         note(Measurement::new(
-            name,
-            &shape,
-            batch,
-            batch as f64 / step_seconds,
-            "tokens/s",
-            Some(reading.max(computing) / step_seconds),
+            name, &shape, batch, rate, "tokens/s", of_limit,
         ));
         Ok(())
     }
@@ -449,15 +450,9 @@ impl Bench<'_> {
         let (sampling, memory) = (sampling(longest), RolloutMemory::default());
         let mut counts = DecodeCounts::default();
         let seconds = seconds(self.engine, 3, || {
-            counts = generate(
-                self.model,
-                Adapters::On,
-                &requests,
-                &sampling,
-                &memory,
-                self.threads,
-            )?
-            .counts;
+            counts = self
+                .sample(Adapters::On, &requests, &sampling, &memory)?
+                .counts;
             Ok(())
         })?;
         let tokens = lengths.iter().sum::<usize>() as f64;
@@ -466,22 +461,14 @@ impl Bench<'_> {
             self.bench.prompt_tokens,
             tokens / batch as f64
         );
-        let mut figure = |name, value, unit, share| {
-            note(Measurement::new(name, &shape, batch, value, unit, share))
+        let mut figure = |what: &str, value, unit| {
+            let name = format!("rollout of lengths{what}");
+            note(Measurement::new(&name, &shape, batch, value, unit, None));
         };
-        figure("rollout of lengths", seconds, "s", None);
-        figure(
-            "rollout of lengths: speed",
-            tokens / seconds,
-            "tokens/s",
-            None,
-        );
-        figure(
-            "rollout of lengths: rows live",
-            100.0 * counts.rows as f64 / counts.computed.max(1) as f64,
-            "%",
-            None,
-        );
+        let live = counts.rows as f64 / counts.computed.max(1) as f64;
+        figure("", seconds, "s");
+        figure(": speed", tokens / seconds, "tokens/s");
+        figure(": rows live", 100.0 * live, "%");
         Ok(())
     }
 
@@ -510,15 +497,8 @@ impl Bench<'_> {
         let (sampling, memory) = (sampling(self.bench.new_tokens), RolloutMemory::default());
         let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
         let sample = |sampling: &Sampling| {
-            generate(
-                self.model,
-                Adapters::On,
-                &requests,
-                sampling,
-                &memory,
-                self.threads,
-            )
-            .map(|output| output.completions)
+            let output = self.sample(Adapters::On, &requests, sampling, &memory)?;
+            Ok::<_, candle_core::Error>(output.completions)
         };
         let gradient = |sampled: &[Vec<Completion>]| {
             let sequences = prompts * completions;
@@ -569,62 +549,27 @@ impl Bench<'_> {
         let of_rollout = self.rollout_floor(prompts, batch) / rollout;
         let floor = self.training_floor(batch, rows, recompute);
         let of_limit = (self.rollout_floor(prompts, batch) + floor) / whole;
-        note(Measurement::new(
-            &label,
-            &shape,
-            batch,
-            whole,
-            "s",
-            Some(of_limit),
-        ));
-        note(Measurement::new(
-            &format!("{label}: rollout"),
-            &shape,
-            batch,
-            rollout,
-            "s",
-            Some(of_rollout),
-        ));
-        note(Measurement::new(
-            &format!("{label}: update"),
-            &shape,
-            batch,
-            update,
-            "s",
-            Some(floor / update),
-        ));
-        note(Measurement::new(
-            &format!("{label}: |trainer - sampler logprob|"),
-            &shape,
-            batch,
-            gap,
-            "nats",
-            None,
-        ));
+        let mut figure = |what: &str, value, unit, of_limit| {
+            let name = format!("{label}{what}");
+            note(Measurement::new(
+                &name, &shape, batch, value, unit, of_limit,
+            ));
+        };
+        figure("", whole, "s", Some(of_limit));
+        figure(": rollout", rollout, "s", Some(of_rollout));
+        figure(": update", update, "s", Some(floor / update));
+        figure(": |trainer - sampler logprob|", gap, "nats", None);
         if self.config.options.experts.is_some() {
             let free = sample(&Sampling {
                 records_experts: false,
                 ..sampling
             })?;
             let gap = difference(&gradient(&free)?.1);
-            note(Measurement::new(
-                &format!("{label}: without router replay"),
-                &shape,
-                batch,
-                gap,
-                "nats",
-                None,
-            ));
+            figure(": without router replay", gap, "nats", None);
         }
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(Measurement::new(
-                &format!("{label}: memory held"),
-                &shape,
-                batch,
-                bytes as f64 / f64::from(1 << 30),
-                "GiB",
-                None,
-            ));
+            let held = bytes as f64 / f64::from(1 << 30);
+            figure(": memory held", held, "GiB", None);
         }
         Ok(())
     }
@@ -632,10 +577,8 @@ impl Bench<'_> {
     /// Lower bound in seconds at the device's limits: the longer of reading [`Self::step_bytes`]
     /// and computing, per token.
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
-        let (prompt, new) = (
-            self.bench.prompt_tokens as f64,
-            self.bench.new_tokens as f64,
-        );
+        let prompt = self.bench.prompt_tokens as f64;
+        let new = self.bench.new_tokens as f64;
         let limits = self.limits;
         let prefill =
             self.shape

@@ -2,10 +2,10 @@
 //! requests of equal completion length.
 
 use std::io::{BufRead, BufReader};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use ureq::Agent;
 
@@ -107,14 +107,10 @@ fn each_client(
     requests: usize,
     first: usize,
 ) -> Result<Vec<Timed>, LoadError> {
-    let (next, all) = (
-        AtomicUsize::new(0),
-        Mutex::new(Ok(Vec::with_capacity(requests))),
-    );
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(Ok(Vec::with_capacity(requests)));
     let store = |outcome: Result<Timed, LoadError>| -> bool {
-        let mut all = all
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = all.lock();
         match (outcome, &mut *all) {
             (Ok(timed), Ok(known)) => known.push(timed),
             (Err(error), known @ Ok(_)) => *known = Err(error),
@@ -135,7 +131,6 @@ fn each_client(
         }
     });
     all.into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed, LoadError> {

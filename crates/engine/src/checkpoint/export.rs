@@ -40,19 +40,10 @@ pub fn write_model(
             "tokenizer_config.json",
             tokenizer.tokenizer_config_json.as_bytes(),
         )?;
-        let described = |slot: &ParameterSlot| TensorHeader {
-            name: slot.name.clone(),
-            dtype,
-            shape: slot.shape.clone(),
-        };
-        let not_trained = fixed.iter().map(|(name, tensor)| {
-            let shape = tensor.dims().to_vec();
-            TensorHeader {
-                name: name.clone(),
-                dtype,
-                shape,
-            }
-        });
+        let described = |slot: &ParameterSlot| TensorHeader::new(&slot.name, dtype, &slot.shape);
+        let not_trained = fixed
+            .iter()
+            .map(|(name, tensor)| TensorHeader::new(name, dtype, tensor.dims()));
         let tensors: Vec<TensorHeader> = parameters
             .slots()
             .iter()
@@ -66,7 +57,7 @@ pub fn write_model(
                 ));
             };
             let range = slot.range();
-            // In its own memory: for a part of a tensor, a GPU would copy all of it to the host.
+            // Copied first: of a view, a GPU would copy the whole storage to the host.
             let numbers = parameters
                 .flat()
                 .narrow(0, range.start, range.len())?

@@ -258,10 +258,8 @@ fn turned(
     if !is_llama || !tensor.is_query_or_key() {
         return Ok(numbers);
     }
-    let (heads, rest) = (
-        numbers.dim(0)? / config.head_dim,
-        numbers.elem_count() / numbers.dim(0)?,
-    );
+    let heads = numbers.dim(0)? / config.head_dim;
+    let rest = numbers.elem_count() / numbers.dim(0)?;
     let halves = numbers.reshape((heads, 2, config.head_dim / 2, rest))?;
     halves
         .transpose(1, 2)?
@@ -330,10 +328,8 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
     })?;
     let tokenizer: Json =
         serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
-    let (vocab, merges) = (
-        tokenizer["model"]["vocab"].as_object(),
-        tokenizer["model"]["merges"].as_array(),
-    );
+    let vocab = tokenizer["model"]["vocab"].as_object();
+    let merges = tokenizer["model"]["merges"].as_array();
     let (Some(vocab), Some(merges)) = (vocab, merges) else {
         return Err(refused(
             "only byte-level BPE tokenizers can be written".to_owned(),

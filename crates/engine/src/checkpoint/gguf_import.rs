@@ -139,11 +139,8 @@ impl<'a> Gguf<'a> {
             .vocabulary(&config)
             .map_err(|problem| self.refused(problem))?;
         let tensors = config.tensors();
-        let described = |tensor: &ModelTensor| TensorHeader {
-            name: tensor.name.clone(),
-            dtype,
-            shape: tensor.shape.clone(),
-        };
+        let described =
+            |tensor: &ModelTensor| TensorHeader::new(&tensor.name, dtype, &tensor.shape);
         let headers: Vec<TensorHeader> = tensors.iter().map(described).collect();
         self.check_tensors(&config, &tensors)
             .map_err(|problem| self.refused(problem))?;
@@ -215,10 +212,8 @@ impl<'a> Gguf<'a> {
         if given("expert_count") && count("expert_count")? > 0 {
             return Err("a mixture of experts is not supported; use a dense model".to_owned());
         }
-        let (hidden, heads) = (
-            count("embedding_length")?,
-            count("attention.head_count")?.max(1),
-        );
+        let hidden = count("embedding_length")?;
+        let heads = count("attention.head_count")?.max(1);
         let head_dim = if given("attention.key_length") {
             count("attention.key_length")?
         } else {
@@ -396,10 +391,8 @@ impl<'a> Gguf<'a> {
                     tensor.shape
                 ));
             }
-            let (width, block) = (
-                tensor.shape.last().copied().unwrap_or(1),
-                info.ggml_dtype.block_size(),
-            );
+            let width = tensor.shape.last().copied().unwrap_or(1);
+            let block = info.ggml_dtype.block_size();
             if width % block != 0 {
                 return Err(format!(
                     "tensor `{name}` has rows of {width} numbers, no multiple of its blocks of {block}"

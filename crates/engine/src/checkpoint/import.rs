@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::CheckpointError;
 use super::trainer_state::OPTIMIZER_FILE;
-use crate::hub::{ModelConfig, ModelSource, find_model};
+use crate::hub::{ModelConfig, find_model};
 use crate::model::{
     Parameters, TARGET_PARAMETERS, Trainable, Weights, adapter_names, beside_each_other,
     is_of_experts,
@@ -162,13 +162,11 @@ impl PeftAdapter {
             tensors.insert(name, beside_each_other(&parts, count, is_a)?);
         }
         let (rank, weights_path) = (slot * adapters.len(), PathBuf::new());
-        let (base_model, targets) = (
-            None,
-            Targets {
-                modules: Modules::Shown,
-                parameters: Vec::new(),
-            },
-        );
+        let base_model = None;
+        let targets = Targets {
+            modules: Modules::Shown,
+            parameters: Vec::new(),
+        };
         Ok((
             Self {
                 rank,
@@ -193,11 +191,6 @@ impl PeftAdapter {
 
     fn has_experts(&self) -> bool {
         self.tensors.keys().any(|name| is_of_experts(name))
-    }
-
-    /// Whether a folder holds an adapter and no model.
-    pub fn stands_in(source: &ModelSource) -> bool {
-        source.is_adapter()
     }
 
     /// Matching setting for a [`crate::model::Decoder`].
@@ -230,7 +223,7 @@ impl PeftAdapter {
                 "`base_model_name_or_path` is missing; write the base model's name or folder into adapter_config.json"
                     .to_owned(),
             ),
-            Some(base) if find_model(base).is_ok_and(|source| Self::stands_in(&source)) => refuse(format!(
+            Some(base) if find_model(base).is_ok_and(|source| source.is_adapter()) => refuse(format!(
                 "its base `{base}` is an adapter too; merge that one first (`grpo-tui model export --merged`)"
             )),
             Some(base) => Ok(base),

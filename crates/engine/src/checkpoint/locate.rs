@@ -56,7 +56,7 @@ impl ModelLocation {
         import_into_cache(Path::new(name))?;
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
-            Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),
+            Ok(source) if source.is_adapter() => return Ok(Self::Adapter(source)),
             Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
             Ok(_) => None,
             Err(error) => Some(error),
@@ -142,10 +142,8 @@ pub(super) fn adapter_base(
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
-    let (config, weights) = (
-        folder.read("adapter_config.json")?,
-        folder.read("adapter_model.safetensors")?,
-    );
+    let config = folder.read("adapter_config.json")?;
+    let weights = folder.read("adapter_model.safetensors")?;
     Ok(crate::run::sha256(
         &[base.as_bytes(), &config, &weights].concat(),
     ))

@@ -10,7 +10,7 @@ mod locate; // finds the model named M
 mod new_folder; // folders created atomically
 mod open_model; // weights with an adapter
 mod side_by_side; // one base with several adapters
-mod start_model; // a located model with tokenizer
+mod start_model; // a located model with tokenizer and digest
 mod tensor_file; // writes safetensors in chunks
 mod trainer_state; // saves and resumes
 

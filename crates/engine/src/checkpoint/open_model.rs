@@ -74,10 +74,8 @@ impl OpenModel {
         step: u64,
         run_folders: &RunFolders,
     ) -> Result<Self, StartError> {
-        let (folder, label) = (
-            checkpoint_path(run.path(), step),
-            format!("{}@{step}", run.id()),
-        );
+        let folder = checkpoint_path(run.path(), step);
+        let label = format!("{}@{step}", run.id());
         verify_checkpoint(&folder, |name| name != OPTIMIZER_FILE).map_err(CheckpointError::from)?;
         let base = Self::find(&run.file().config.base_model, run_folders)?;
         let unreadable = |file: &str, problem: String| {
@@ -155,16 +153,22 @@ impl OpenModel {
         all.iter()
             .try_for_each(|adapter| adapter.check_fits(&self.config))?;
         let (adapter, slot) = PeftAdapter::side_by_side(&all, &self.config)?;
-        let model = Decoder::new(
-            &self.config,
-            &self.weights,
-            adapter.trainable(),
-            0,
-            engine.dtype,
-            &engine.device,
-        )?;
-        adapter.apply(model.parameters())?;
-        Ok((model, slot))
+        Ok((self.built(&self.weights, Some(&adapter), engine)?, slot))
+    }
+
+    fn built(
+        &self,
+        weights: &Weights,
+        adapter: Option<&PeftAdapter>,
+        engine: &Engine,
+    ) -> Result<Decoder, StartError> {
+        let (trainable, seed) = (adapter.map_or(Trainable::Frozen, PeftAdapter::trainable), 0);
+        let (dtype, device) = (engine.dtype, &engine.device);
+        let model = Decoder::new(&self.config, weights, trainable, seed, dtype, device)?;
+        if let Some(adapter) = adapter {
+            adapter.apply(model.parameters())?;
+        }
+        Ok(model)
     }
 
     /// Whether it is neither a run's result nor has an adapter.
@@ -213,23 +217,9 @@ impl OpenModel {
     /// # Errors
     /// [`StartError`] for weights or an adapter that do not fit.
     pub fn decoder(&self, adapter: Option<&Path>, engine: &Engine) -> Result<Decoder, StartError> {
-        let named = adapter.map(PeftAdapter::read).transpose()?;
-        let (weights, adapter) = match &named {
-            Some(adapter) => (self.merged()?, Some(adapter)),
-            None => (self.weights.clone(), self.adapter.as_ref()),
-        };
-        let trainable = adapter.map_or(Trainable::Frozen, PeftAdapter::trainable);
-        let model = Decoder::new(
-            &self.config,
-            &weights,
-            trainable,
-            0,
-            engine.dtype,
-            &engine.device,
-        )?;
-        if let Some(adapter) = adapter {
-            adapter.apply(model.parameters())?;
+        match adapter.map(PeftAdapter::read).transpose()? {
+            Some(adapter) => self.built(&self.merged()?, Some(&adapter), engine),
+            None => self.built(&self.weights, self.adapter.as_ref(), engine),
         }
-        Ok(model)
     }
 }

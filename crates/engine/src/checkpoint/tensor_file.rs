@@ -19,6 +19,14 @@ pub(super) struct TensorHeader {
 }
 
 impl TensorHeader {
+    pub(super) fn new(name: &str, dtype: DType, shape: &[usize]) -> Self {
+        Self {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size_in_bytes()
     }
@@ -162,11 +170,7 @@ pub(super) fn write_slots(
     dtype: DType,
     numbers: &mut dyn ElementSource,
 ) -> Result<(), CheckpointError> {
-    let described = |slot: &ParameterSlot| TensorHeader {
-        name: slot.name.clone(),
-        dtype,
-        shape: slot.shape.clone(),
-    };
+    let described = |slot: &ParameterSlot| TensorHeader::new(&slot.name, dtype, &slot.shape);
     let tensors: Vec<TensorHeader> = slots.iter().map(described).collect();
     write_tensors(new, file, &tensors, |at, write| {
         numbers.write_range(slots[at].range(), write)
@@ -198,11 +202,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let described: Vec<TensorHeader> = tensors
             .iter()
-            .map(|(name, tensor)| TensorHeader {
-                name: (*name).to_owned(),
-                dtype: tensor.dtype(),
-                shape: tensor.dims().to_vec(),
-            })
+            .map(|(name, tensor)| TensorHeader::new(name, tensor.dtype(), tensor.dims()))
             .collect();
         write_folder(&work.path().join("out"), |new| {
             write_tensors(new, "x.safetensors", &described, |at, write| {

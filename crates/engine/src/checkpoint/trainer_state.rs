@@ -323,11 +323,9 @@ pub fn load(
 
 /// This rank's (padded) part of first and second moments.
 fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, CheckpointError> {
-    let (count, size, flat) = (
-        parameters.count(),
-        parameters.flat().elem_count(),
-        parameters.flat(),
-    );
+    let count = parameters.count();
+    let size = parameters.flat().elem_count();
+    let flat = parameters.flat();
     let (uploader, number_bytes) = (Uploader::default(), DType::F32.size_in_bytes());
     let moments = Tensor::zeros(2 * size, DType::F32, flat.device())?;
     let own = parameters.shard().range(count);
@@ -569,10 +567,8 @@ mod tests {
     #[test]
     fn what_is_loaded_is_what_was_there_when_the_snapshot_was_taken() {
         let (parameters, optimizer) = trained();
-        let (then, moments) = (
-            parameters.flat().to_vec1::<f32>().unwrap(),
-            optimizer.moments().to_vec1::<f32>().unwrap(),
-        );
+        let then = parameters.flat().to_vec1::<f32>().unwrap();
+        let moments = optimizer.moments().to_vec1::<f32>().unwrap();
         let snapshot = snapshot(&parameters, &optimizer);
         // Training continues before anything is written.
         let zeros = Tensor::zeros(parameters.count(), DType::F32, &Device::Cpu).unwrap();

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::ConstraintError;
 use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
-use crate::score::closed_parameters;
-use crate::score::{Grammar, Task};
+use crate::score::{Grammar, Task, closed_parameters};
 use crate::task::{encode_path, encode_reference, functions};
 use crate::text::CallFormat;
 

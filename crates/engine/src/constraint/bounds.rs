@@ -82,7 +82,7 @@ fn is_lower(keyword: &str) -> bool {
     keyword.ends_with("inimum")
 }
 
-/// Whether a bound is below 0, and whether it excludes an integer with other numbers beyond it.
+/// Whether a bound is below 0, and whether it excludes an integer with allowed values beyond it.
 fn side_of(keyword: &str, bound: f64) -> (usize, bool) {
     let side = usize::from(if is_lower(keyword) {
         bound < 0.0

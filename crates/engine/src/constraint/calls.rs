@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
 use super::answer::Instead;
+use super::overlap::{list, values_named};
 use super::schema::SchemaFile;
 use crate::score::{ArgumentLayout, CallLayout};
 
@@ -194,6 +195,10 @@ enum Written {
 /// Pointer to a schema, and why it has no grammar.
 type Fault = (String, String);
 
+fn fault<R>(pointer: impl Into<String>, why: impl Into<String>) -> Result<R, Fault> {
+    Err((pointer.into(), why.into()))
+}
+
 impl Arguments<'_> {
     fn of(
         &mut self,
@@ -332,10 +337,8 @@ impl Arguments<'_> {
                     format!("{} {text}", literal(open))
                 }
                 Written::Constant(text) if text.contains(close.trim()) => {
-                    return Err((
-                        pointer.to_owned(),
-                        format!("a constant that contains {}", close.trim()),
-                    ));
+                    let why = format!("a constant that contains {}", close.trim());
+                    return fault(pointer, why);
                 }
                 Written::Constant(text) => literal(&format!("{open}{text}{close}")),
                 Written::Json(schema) => format!("{} {after}", self.json(schema)),
@@ -343,10 +346,7 @@ impl Arguments<'_> {
                     format!("{} {after}", self.json(schema))
                 }
                 Written::Object(schema) if schema.get("properties").is_none() => {
-                    return Err((
-                        pointer.to_owned(),
-                        "an object without `properties`".to_owned(),
-                    ));
+                    return fault(pointer, "an object without `properties`");
                 }
                 Written::Object(schema) => self.braces(&schema, pointer, open, depth + 1)?,
                 Written::List(schema) => {
@@ -354,13 +354,11 @@ impl Arguments<'_> {
                         .iter()
                         .find(|key| schema.get(**key).is_some())
                     {
-                        return Err((
-                            format!("{pointer}/{keyword}"),
-                            format!("`{keyword}` of a list"),
-                        ));
+                        let why = format!("`{keyword}` of a list");
+                        return fault(format!("{pointer}/{keyword}"), why);
                     }
                     let Some(items) = schema.get("items") else {
-                        return Err((pointer.to_owned(), "a list without `items`".to_owned()));
+                        return fault(pointer, "a list without `items`");
                     };
                     let item =
                         self.value(items, &format!("{pointer}/items"), (open, close), depth + 1)?;
@@ -373,9 +371,11 @@ impl Arguments<'_> {
     }
 
     fn ways(&self, schema: &Value, pointer: &str, depth: usize) -> Result<Vec<Written>, Fault> {
-        let fault = |why: &str| Err((pointer.to_owned(), why.to_owned()));
         if depth > MAX_DEPTH {
-            return fault("schemas are nested too deeply, or refer to themselves");
+            return fault(
+                pointer,
+                "schemas are nested too deeply, or refer to themselves",
+            );
         }
         let target = schema
             .get("$ref")
@@ -384,16 +384,13 @@ impl Arguments<'_> {
         if let Some(name) = target {
             return match self.definitions.get(name) {
                 Some(schema) => self.ways(schema, pointer, depth + 1),
-                None => fault("the reference leads nowhere"),
+                None => fault(pointer, "the reference leads nowhere"),
             };
         }
-        let values = schema.get("const").map(std::slice::from_ref);
-        if let Some(values) = values.or_else(|| schema.get("enum")?.as_array().map(Vec::as_slice)) {
+        if let Some(values) = schema.as_object().and_then(values_named) {
             let constant = |value: &Value| match value {
                 Value::String(text) => Ok(Written::Constant(text.clone())),
-                Value::Object(_) | Value::Array(_) => {
-                    Err((pointer.to_owned(), "a constant object or list".to_owned()))
-                }
+                Value::Object(_) | Value::Array(_) => fault(pointer, "a constant object or list"),
                 scalar => Ok(Written::Json(json!({"const": scalar}))),
             };
             return values.iter().map(constant).collect();
@@ -427,7 +424,7 @@ impl Arguments<'_> {
                 .filter_map(Value::as_str)
                 .map(of_type)
                 .collect(),
-            _ => fault("it has no `type`, so that it may be text or JSON"),
+            _ => fault(pointer, "it has no `type`, so that it may be text or JSON"),
         }
     }
 }
@@ -455,30 +452,19 @@ fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
     ];
     let keywords = schema.as_object().cloned().unwrap_or_default();
     if let Some(keyword) = keywords.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        return Err((
-            format!("{pointer}/{keyword}"),
-            format!("`{keyword}` of an object"),
-        ));
+        let why = format!("`{keyword}` of an object");
+        return fault(format!("{pointer}/{keyword}"), why);
     }
-    let required = keywords
-        .get("required")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let properties = keywords
-        .get("properties")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
+    let required = list(&keywords, "required");
+    let properties = keywords.get("properties").and_then(Value::as_object);
+    let properties = properties.cloned().unwrap_or_default();
     if let Some(name) = required
         .iter()
         .filter_map(Value::as_str)
         .find(|name| !properties.contains_key(*name))
     {
-        return Err((
-            format!("{pointer}/required"),
-            format!("nothing says what {name:?} is"),
-        ));
+        let why = format!("nothing says what {name:?} is");
+        return fault(format!("{pointer}/required"), why);
     }
     let member = |(key, schema): (String, Value)| Member {
         is_required: required.iter().any(|name| *name == key),
@@ -498,10 +484,8 @@ fn length(schema: &Value, pointer: &str) -> Result<String, Fault> {
         .iter()
         .find(|key| schema.get(**key).is_some())
     {
-        return Err((
-            format!("{pointer}/{keyword}"),
-            format!("`{keyword}` of a string"),
-        ));
+        let why = format!("`{keyword}` of a string");
+        return fault(format!("{pointer}/{keyword}"), why);
     }
     let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
     Ok(match (bound("minLength"), bound("maxLength")) {

@@ -7,7 +7,7 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
 
 use super::literals::written_pattern;
-use super::overlap::list;
+use super::overlap::{entries, required};
 
 /// Keys of one pattern that become properties, and listed keys of a pattern.
 const MAX_KEYS: usize = 64;
@@ -22,12 +22,9 @@ pub(super) fn name_keys(members: &mut Map<String, Value>) {
     let is_counted = ["minProperties", "maxProperties"]
         .iter()
         .any(|keyword| members.contains_key(*keyword));
-    let properties = members.get("properties").and_then(Value::as_object);
-    let listed: BTreeSet<String> = properties
-        .into_iter()
-        .flat_map(Map::keys)
-        .map(String::as_str)
-        .chain(list(members, "required").iter().filter_map(Value::as_str))
+    let listed: BTreeSet<String> = entries(members, "properties")
+        .map(|(name, _)| name.as_str())
+        .chain(required(members))
         .map(str::to_owned)
         .collect();
     let (mut named, mut rest) = (Vec::new(), Map::new());

@@ -7,7 +7,7 @@ use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Map, Value};
 
 use super::formats::{pattern_of_format, pattern_within_format};
-use super::overlap::list;
+use super::overlap::{list, required};
 use crate::score::{WordEdge, engine_pattern};
 use crate::text::{THINK_MARKS, ThinkMarks};
 
@@ -80,18 +80,14 @@ pub(super) fn check_optional(
     members: &Map<String, Value>,
     properties: &Value,
 ) -> Result<(), String> {
-    let required: HashSet<&str> = list(members, "required")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let required: HashSet<&str> = required(members).collect();
     let (mut run, mut longest) = (0, 0);
-    for name in properties
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-    {
-        run = if required.contains(name) { 0 } else { run + 1 };
+    for name in properties.as_object().into_iter().flat_map(Map::keys) {
+        run = if required.contains(name.as_str()) {
+            0
+        } else {
+            run + 1
+        };
         longest = longest.max(run);
     }
     match longest {

@@ -16,10 +16,11 @@ mod vocabulary; // bytes of tokens
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
+use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
@@ -159,11 +160,7 @@ impl Constraint {
     /// A copy for another thread, without a shared lock.
     #[must_use]
     pub fn independent(&self) -> Self {
-        let start = self
-            .start
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .deep_clone();
+        let start = self.start.lock().deep_clone();
         Self {
             start: Mutex::new(start),
             vocabulary: Arc::clone(&self.vocabulary),
@@ -173,13 +170,9 @@ impl Constraint {
 
     /// State of an empty completion.
     pub fn begin(&self) -> Progress {
-        let matcher = self
-            .start
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let matcher = self.start.lock().clone();
         let block = match self.reasoning {
-            // Every answer has its own header.
+            // An answer begins with a header, even without a think block.
             _ if !self.vocabulary.marks.answer.is_empty() => Block::Thinking,
             Reasoning::Off => Block::Answer,
             Reasoning::Allowed => Block::Beginning(0),
@@ -207,20 +200,20 @@ fn within<R: Send + 'static>(
     struct Place;
     impl Drop for Place {
         fn drop(&mut self) {
-            *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            *RUNNING.0.lock() -= 1;
             RUNNING.1.notify_one();
         }
     }
-    let (start, too_long) = (Instant::now(), || ConstraintError::Time {
+    let start = Instant::now();
+    let too_long = || ConstraintError::Time {
         seconds: limit.as_secs(),
-    });
+    };
     let most = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = RUNNING
+    let mut running = RUNNING.0.lock();
+    RUNNING
         .1
-        .wait_timeout_while(running, limit, |running| *running >= most);
-    let (mut running, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-    if waited.timed_out() {
+        .wait_while_for(&mut running, |running| *running >= most, limit);
+    if *running >= most {
         let seconds = limit.as_secs();
         return Err(ConstraintError::Busy { seconds });
     }
@@ -429,7 +422,7 @@ impl TaskConstraints {
         reasoning: Reasoning,
     ) -> Result<Arc<Constraint>, ConstraintError> {
         let key = (own, reasoning);
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock();
         if let Some(found) = compiled.get(&key) {
             return Ok(Arc::clone(found));
         }

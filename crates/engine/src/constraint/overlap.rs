@@ -177,19 +177,16 @@ impl<'a> Schemas<'a> {
     }
 
     fn takes_no_object(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
-        let required = || {
-            applied
-                .schemas
-                .iter()
-                .flat_map(|members| list(members, "required"))
-                .filter_map(Value::as_str)
+        let all_required = || {
+            let schemas = applied.schemas.iter();
+            schemas.flat_map(|members| required(members))
         };
         let is_impossible =
             |name: &str| self.is_empty(&self.applied(&applied.for_property(name)), steps);
         let most = applied.most("maxProperties");
         applied.least("minProperties") > most
-            || (most < 1.0 && required().next().is_some())
-            || required().any(is_impossible)
+            || (most < 1.0 && all_required().next().is_some())
+            || all_required().any(is_impossible)
     }
 
     fn takes_no_array(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
@@ -245,12 +242,7 @@ impl<'a> ApplicableSchemas<'a> {
                 .and_then(|properties| properties.get(name));
             let mut is_named = named.is_some();
             found.extend(named);
-            for (pattern, schema) in members
-                .get("patternProperties")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
+            for (pattern, schema) in entries(members, "patternProperties") {
                 let is_match = regex::Regex::new(pattern).map(|pattern| pattern.is_match(name));
                 is_named |= is_match.as_ref().map_or(true, |is_match| *is_match);
                 found.extend(is_match.is_ok_and(|is_match| is_match).then_some(schema));
@@ -309,6 +301,19 @@ pub(super) fn list<'a>(members: &'a Map<String, Value>, keyword: &str) -> &'a [V
         .unwrap_or_default()
 }
 
+/// A keyword's named schemas; none if it has no object.
+pub(super) fn entries<'a>(
+    members: &'a Map<String, Value>,
+    keyword: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
+    let named = members.get(keyword).and_then(Value::as_object);
+    named.into_iter().flatten()
+}
+
+pub(super) fn required(members: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    list(members, "required").iter().filter_map(Value::as_str)
+}
+
 pub(super) fn types_named(value: &Value) -> Types {
     let one = |name: &Value| {
         NAMES
@@ -336,7 +341,8 @@ pub(super) fn type_of(value: &Value) -> Types {
     }
 }
 
-fn values_named(members: &Map<String, Value>) -> Option<&[Value]> {
+/// Values that `const` or `enum` names.
+pub(super) fn values_named(members: &Map<String, Value>) -> Option<&[Value]> {
     match (members.get("const"), members.get("enum")) {
         (Some(value), _) => Some(std::slice::from_ref(value)),
         (None, Some(Value::Array(values))) => Some(values),
@@ -398,10 +404,7 @@ fn may_take(members: &Map<String, Value>, value: &Value) -> bool {
             Value::Array(items) => is_between(items.len() as f64, "minItems", "maxItems"),
             Value::Object(found) => {
                 is_between(found.len() as f64, "minProperties", "maxProperties")
-                    && list(members, "required")
-                        .iter()
-                        .filter_map(Value::as_str)
-                        .all(|name| found.contains_key(name))
+                    && required(members).all(|name| found.contains_key(name))
             }
             _ => true,
         }

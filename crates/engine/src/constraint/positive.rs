@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::overlap::{
     ALL, ARRAY, BOOLEAN, FRACTION, INTEGER, NAMES, NULL, NUMBER, OBJECT, STRING, Schemas, Types,
-    list, same, type_of, types_named,
+    entries, list, same, type_of, types_named,
 };
 
 /// References and properties followed by a negation.
@@ -345,13 +345,8 @@ impl<'a> Positive<'a> {
                 let (Some(known), None) = (known, members.get("patternProperties")) else {
                     return Err(keyword.to_owned());
                 };
-                let names = known
-                    .get("properties")
-                    .and_then(Value::as_object)
-                    .into_iter()
-                    .flatten();
                 let mut found = Vec::new();
-                for (name, _) in names.filter(|(name, _)| !own(name)) {
+                for (name, _) in entries(known, "properties").filter(|(name, _)| !own(name)) {
                     let opposite = self.negated(inner, &applied.for_property(name), depth + 1)?;
                     found.push(json!({"type": "object", "properties": {name: opposite}, "required": [name]}));
                 }
@@ -531,20 +526,20 @@ fn other_texts(words: &[Vec<char>]) -> String {
     format!("(?:{})", alternatives.join("|"))
 }
 
-/// Calls `found` with each permutation of `length` of the values.
+/// Calls `visit` with each permutation of `length` of the values.
 fn arrange<'a>(
     values: &[&'a Value],
     length: usize,
     order: &mut Vec<&'a Value>,
-    found: &mut impl FnMut(&[&'a Value]),
+    visit: &mut impl FnMut(&[&'a Value]),
 ) {
     if order.len() == length {
-        return found(order);
+        return visit(order);
     }
     for value in values {
         if !order.iter().any(|used| std::ptr::eq(*used, *value)) {
             order.push(value);
-            arrange(values, length, order, found);
+            arrange(values, length, order, visit);
             order.pop();
         }
     }

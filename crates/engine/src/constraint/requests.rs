@@ -8,12 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
 use super::formats::pattern_of_format;
+use super::overlap::values_named;
 use super::schema::SchemaFile;
-use crate::score::operations;
-use crate::score::{HttpRules, MessagePart};
-use crate::score::{MessageSchema, message_schemas};
-use crate::task::escaped;
-use crate::task::referenced_part;
+use crate::score::{HttpRules, MessagePart, MessageSchema, message_schemas, operations};
+use crate::task::{escaped, referenced_part};
 
 /// Path characters with a single spelling.
 const PLAIN: &str = "[A-Za-z0-9._~-]";
@@ -173,12 +171,7 @@ impl Path<'_> {
                 ),
             )
         };
-        let values = members.get("enum").and_then(Value::as_array).cloned();
-        if let Some(values) = members
-            .get("const")
-            .map(|value| vec![value.clone()])
-            .or(values)
-        {
+        if let Some(values) = values_named(members) {
             let keyword = if members.contains_key("const") {
                 "const"
             } else {
@@ -359,12 +352,7 @@ impl Scalars {
     /// Records a schema's kinds; returns whether they are known.
     fn note(&mut self, whole: &Value, schema: &Value, depth: usize) -> bool {
         let schema = referred(whole, schema);
-        let values = schema.get("enum").and_then(Value::as_array).cloned();
-        if let Some(values) = schema
-            .get("const")
-            .map(|value| vec![value.clone()])
-            .or(values)
-        {
+        if let Some(values) = schema.as_object().and_then(values_named) {
             self.texts |= values.iter().any(Value::is_string);
             self.others |= !values.iter().all(Value::is_string);
             return values

@@ -14,7 +14,7 @@ use super::literals::{
     EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced,
     written_pattern,
 };
-use super::overlap::{Schemas, list, types_named};
+use super::overlap::{Schemas, required, types_named};
 use super::positive::{Positive, Refusal};
 use crate::schema_keywords::{Draft as KnownDraft, Keyword};
 use crate::score::json::{self, Places};
@@ -252,7 +252,7 @@ impl PreparedSchemas {
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
-            // The remainder depends on its context, so cannot be at fault alone.
+            // What has no positive form alone needs its context, which is not examined here.
             node.schema = Positive::new(&definitions)
                 .schema(&node.schema, &[])
                 .unwrap_or(Value::Bool(true));
@@ -372,8 +372,7 @@ impl<'r> Walk<'_, 'r> {
                 whole(inner)
             }
             "required" => {
-                let mut names = list(members, key).iter().filter_map(Value::as_str);
-                checked(names.try_for_each(check_name))?;
+                checked(required(members).try_for_each(check_name))?;
                 inner.clone()
             }
             // Until draft 4 a boolean makes the other bound exclusive.
@@ -439,7 +438,7 @@ impl<'r> Walk<'_, 'r> {
             "dependencies" | "dependentRequired" | "dependentSchemas" => {
                 return self.dependencies(inner, object, at, written);
             }
-            // Without keywords on the same value they see the same properties.
+            // Alone on its value, it sees the same properties as `additionalProperties`.
             "unevaluatedProperties"
                 if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
             {
@@ -506,7 +505,7 @@ impl<'r> Walk<'_, 'r> {
         Ok(())
     }
 
-    /// Each means: the property is missing, or its dependency holds.
+    /// Writes each dependency as: the property is missing, or what it depends on holds.
     fn dependencies(
         &mut self,
         inner: &Value,

@@ -1,6 +1,6 @@
 //! Routes of the gateway: a request's key identifies its conversation.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -61,7 +61,7 @@ async fn models(sessions: State<Arc<Sessions>>, request: Request) -> Response {
 fn session_of(sessions: &Sessions, headers: &HeaderMap) -> Result<Arc<Session>, ApiError> {
     let given = headers.get(header::AUTHORIZATION);
     let given = given.and_then(|value| value.to_str().ok()?.split_once(' '));
-    let sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    let sessions = sessions.lock();
     let named = given.and_then(|(_, key)| sessions.get(&hash(key.trim())));
     let refused = || {
         let message = "the API key names no conversation: send the value of OPENAI_API_KEY";

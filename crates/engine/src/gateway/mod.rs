@@ -7,11 +7,12 @@ mod session; // one conversation
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
@@ -127,16 +128,12 @@ impl Gateway {
     /// Answers requests with this key until the session is dropped.
     pub(crate) fn open(&'static self, key: &str, session: Session) -> OpenSession {
         let (key, session) = (hash(key), Arc::new(session));
-        self.sessions().insert(key, Arc::clone(&session));
+        self.sessions.lock().insert(key, Arc::clone(&session));
         OpenSession {
             gateway: self,
             key,
             session,
         }
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,6 +154,6 @@ impl std::ops::Deref for OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        self.gateway.sessions().remove(&self.key);
+        self.gateway.sessions.lock().remove(&self.key);
     }
 }

@@ -2,10 +2,11 @@
 //! answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::response::Response;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value as Json;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -64,8 +65,7 @@ struct SessionClient {
 
 impl SessionClient {
     fn text(&self) -> Option<MutexGuard<'_, TextStream>> {
-        let text = self.text.as_ref()?.lock();
-        Some(text.unwrap_or_else(PoisonError::into_inner))
+        Some(self.text.as_ref()?.lock())
     }
 }
 
@@ -88,8 +88,7 @@ impl Client for SessionClient {
     }
 
     fn on_end(&self, _: u32, completion: Completion) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        _ = ended.take().map(|ended| ended.send(completion));
+        _ = self.ended.lock().take().map(|ended| ended.send(completion));
     }
 
     fn is_gone(&self) -> bool {
@@ -159,14 +158,10 @@ impl Session {
         positions.min(longest_prompt.saturating_add(max_completion_tokens))
     }
 
-    fn state(&self) -> MutexGuard<'_, SessionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Requests so far, with answers.
     fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        for (number, answer) in std::mem::take(&mut self.state().answered) {
+        let mut asked = self.asked.lock();
+        for (number, answer) in std::mem::take(&mut self.state.lock().answered) {
             if let Some(asked) = asked.get_mut(number as usize) {
                 asked.answer = Some(answer);
             }
@@ -175,7 +170,7 @@ impl Session {
     }
 
     pub(crate) fn phase(&self) -> AgentPhase {
-        let state = self.state();
+        let state = self.state.lock();
         match (
             !state.has_asked && state.record.refused.is_empty(),
             state.pending == 0,
@@ -214,7 +209,7 @@ impl Session {
             });
             _ = reading.await;
         }
-        self.state().pending -= 1;
+        self.state.lock().pending -= 1;
     }
 
     fn take_answer(&self, pending: Pending, completion: Completion) {
@@ -226,11 +221,11 @@ impl Session {
             Ok(answered) => answered,
             Err(error) => {
                 _ = client.events.try_send(Event::Failed(error.message.clone()));
-                self.state().failure.get_or_insert(error);
+                self.state.lock().failure.get_or_insert(error);
                 return;
             }
         };
-        self.state().answered.insert(pending.number, answered);
+        self.state.lock().answered.insert(pending.number, answered);
         if client.text().is_some_and(|text| text.is_stopped()) {
             let last = Event::of_newest(0, &completion, Vec::new());
             last.map(|event| client.events.try_send(event));
@@ -240,7 +235,7 @@ impl Session {
     }
 
     pub(super) fn count_refusal(&self, error: &ApiError) {
-        let record = &mut self.state().record;
+        let record = &mut self.state.lock().record;
         let code = error.code.unwrap_or(error.kind).to_owned();
         *record.refused.entry(code).or_default() += 1;
         record.last_refusal = Some(error.clone());
@@ -310,7 +305,7 @@ impl Session {
             prompt,
             answer: None,
         });
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.pending += 1;
         state.has_asked = true;
         for name in ignored {
@@ -348,7 +343,7 @@ impl Session {
     pub(crate) fn close(&self) -> Result<SessionRecord, ApiError> {
         self.is_closed.store(true, Ordering::Relaxed);
         let asked = std::mem::take(&mut *self.asked());
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }

@@ -147,7 +147,7 @@ impl ReadTokens {
 }
 
 /// A sampled token with log-prob and alternatives.
-fn told(
+fn token_log_prob(
     tokenizer: &Tokenizer,
     id: u32,
     log_prob: f32,
@@ -176,7 +176,7 @@ pub(crate) struct Collected {
     /// Whether choices contain token ids, including the stop token.
     pub(crate) token_ids: bool,
     /// Whether choices contain prompt log-probs, in vLLM's form.
-    pub(crate) tells_prompts: bool,
+    pub(crate) has_prompt_log_probs: bool,
     /// Prompt texts to echo; empty without echo.
     pub(crate) echoed: Vec<String>,
     /// Empty without requested prompt log-probs.
@@ -210,8 +210,8 @@ impl Collected {
             return Ok(None);
         };
         let tokenizer = &self.model.tokenizer;
-        // As elsewhere if a client counts them.
-        let tells_stop = self.token_ids || !self.echoed.is_empty();
+        // A client that gets ids or an echo counts tokens, and the stop token is one.
+        let has_stop = self.token_ids || !self.echoed.is_empty();
         match event {
             Event::Token {
                 token_id,
@@ -225,9 +225,9 @@ impl Collected {
                     .token_ids
                     .extend(self.token_ids.then_some(token_id));
                 let is_stop = self.stop_ids.contains(&token_id);
-                if self.log_probs && (tells_stop || !is_stop) {
-                    let told = told(tokenizer, token_id, log_prob, likeliest)?;
-                    progress.log_probs.push(told);
+                if self.log_probs && (has_stop || !is_stop) {
+                    let token = token_log_prob(tokenizer, token_id, log_prob, likeliest)?;
+                    progress.log_probs.push(token);
                 }
                 if is_stop {
                     return Ok(None);
@@ -268,10 +268,10 @@ impl Collected {
                 let mut text = tokenizer.decode(answered, true).map_err(server_error)?;
                 text.push_str(&choice.text.finish().map_err(server_error)?);
                 if self.log_probs {
-                    let shown = if tells_stop { &token_ids } else { answered };
+                    let shown = if has_stop { &token_ids } else { answered };
                     for (id, log_prob) in shown.iter().zip(log_probs) {
-                        let told = told(tokenizer, *id, log_prob, Vec::new())?;
-                        progress.log_probs.push(told);
+                        let token = token_log_prob(tokenizer, *id, log_prob, Vec::new())?;
+                        progress.log_probs.push(token);
                     }
                 }
                 let shown = token_ids.iter().filter(|_| self.token_ids);
@@ -300,7 +300,7 @@ impl Collected {
             choices,
             log_probs,
             token_ids,
-            tells_prompts,
+            has_prompt_log_probs,
             echoed,
             prompts,
             samples,
@@ -327,20 +327,20 @@ impl Collected {
                 }
             }
             let prompt = index / samples.max(1);
-            let mut told = choice.progress.log_probs;
+            let mut tokens = choice.progress.log_probs;
             if let Some(echoed) = echoed.get(prompt) {
                 content.text.insert_str(0, echoed);
                 if let Some(read) = prompts.get(prompt) {
-                    told.splice(0..0, read.log_probs(decode));
+                    tokens.splice(0..0, read.log_probs(decode));
                 }
             }
-            let log_probs = log_probs.then_some(told.as_slice());
+            let log_probs = log_probs.then_some(tokens.as_slice());
             let finish = choice.progress.finish.unwrap_or(Finish::Length);
             let mut whole = answer.choice(index, &content, log_probs, finish);
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
             }
-            if let Some(prompt) = prompts.get(prompt).filter(|_| tells_prompts) {
+            if let Some(prompt) = prompts.get(prompt).filter(|_| has_prompt_log_probs) {
                 whole["prompt_logprobs"] = prompt.json(decode);
             }
             whole

@@ -1,8 +1,9 @@
 //! Constraints of requests, by response format or tools, compiled once for equal requests.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -171,7 +172,7 @@ impl ConstraintSpec {
 }
 
 impl Constraints {
-    /// Compiles a new constraint on its own thread.
+    /// Compiles a constraint, unless known, on a blocking thread.
     pub(crate) async fn compiled(
         self: &Arc<Self>,
         wanted: &Arc<ConstraintSpec>,
@@ -202,16 +203,12 @@ impl Constraints {
         self.forget(|held| matches!(held.get(), Some(Ok(held)) if is_this(held)));
     }
 
-    fn held(&self) -> MutexGuard<'_, VecDeque<CacheEntry>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn forget(&self, which: impl Fn(&Arc<OnceCell<Compiled>>) -> bool) {
-        self.held().retain(|held| !which(&held.cell));
+        self.held.lock().retain(|held| !which(&held.cell));
     }
 
     fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
-        let mut held = self.held();
+        let mut held = self.held.lock();
         let at = held.iter().position(|known| known.key == key);
         let entry = at.and_then(|at| held.remove(at));
         let entry = entry.unwrap_or_else(|| CacheEntry {
@@ -282,13 +279,10 @@ mod tests {
             Arc::ptr_eq(&first, &constraints.cell(key(0))),
             "the second went"
         );
-        assert_eq!(
-            constraints.held.lock().map_or(0, |held| held.len()),
-            MAX_CACHED
-        );
+        assert_eq!(constraints.held.lock().len(), MAX_CACHED);
         let large = constraints.cell(large_key());
         assert!(Arc::ptr_eq(&large, &constraints.cell(large_key())), "alone");
-        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
+        assert_eq!(constraints.held.lock().len(), 1);
         assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0))));
         let other = constraints.cell(key(1));
         constraints.forget(|cell| Arc::ptr_eq(cell, &other));

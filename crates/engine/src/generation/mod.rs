@@ -349,8 +349,8 @@ pub(crate) fn prepare_asked(
     };
     let items = (api == Api::Responses)
         .then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
-    let told = read_prompts.iter();
-    let told = told.map(|prompt| ReadTokens::of(&prompt.token_ids));
+    let read_tokens = read_prompts.iter();
+    let read_tokens = read_tokens.map(|prompt| ReadTokens::of(&prompt.token_ids));
     let collected = Collected {
         answer: Answer {
             api,
@@ -365,9 +365,9 @@ pub(crate) fn prepare_asked(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
-        tells_prompts: asked.prompt_log_probs,
+        has_prompt_log_probs: asked.prompt_log_probs,
         echoed,
-        prompts: told.collect(),
+        prompts: read_tokens.collect(),
         samples: asked.samples,
         usage,
     };
@@ -388,10 +388,8 @@ const EFFORT: &str = "reasoning_effort";
 /// Whether completions may begin with a think block. A model without them might begin one if its
 /// constraint excludes likelier beginnings.
 fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
-    let (end, tokenizer) = (
-        &ids[ids.len().saturating_sub(PROMPT_END)..],
-        &model.tokenizer,
-    );
+    let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
+    let tokenizer = &model.tokenizer;
     let end = tokenizer.decode(end, false).map_err(server_error)?;
     let may_reason = match asked {
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),

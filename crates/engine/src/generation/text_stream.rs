@@ -41,7 +41,7 @@ impl TextStream {
     /// Text completed by a token.
     ///
     /// # Errors
-    /// The tokenizer's own rules fail.
+    /// Token ids that the tokenizer cannot decode.
     pub(crate) fn push(&mut self, id: u32) -> Result<String, TextError> {
         if self.is_stopped {
             return Ok(String::new());

@@ -291,10 +291,8 @@ impl AdapterSet {
             matmul_add(&x_gradient, &inner_gradient, &self.a, self.scale)?;
             return Ok(x_gradient);
         };
-        let (own, tail) = (
-            gradient.narrow(1, 0, outputs)?,
-            gradient.narrow(1, outputs, self.used())?,
-        );
+        let own = gradient.narrow(1, 0, outputs)?;
+        let tail = gradient.narrow(1, outputs, self.used())?;
         matmul_into(&tail, &own, &joined.diagonal)?;
         // A matrices are contiguous unless padded.
         let together = if rank == self.rank {
@@ -324,10 +322,8 @@ impl AdapterSet {
         let inputs = a.dims2()?.1;
         let mut copies = Vec::with_capacity(3 * self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
-            let (offset, at) = (
-                self.a_range.start + index * self.rank * inputs,
-                index * joined_rank(self.rank),
-            );
+            let offset = self.a_range.start + index * self.rank * inputs;
+            let at = index * joined_rank(self.rank);
             copies.push(MatrixCopy {
                 offset,
                 place: a.narrow(0, at, self.rank)?,

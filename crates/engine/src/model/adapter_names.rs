@@ -38,10 +38,8 @@ pub fn adapter_names(
             names.extend(packed.iter().map(a).chain(packed.iter().map(b)));
         }
         if let Some(experts) = config.experts(layer).filter(|_| has_experts) {
-            let (all, shapes) = (
-                experts.count * rank,
-                experts.adapter_shapes(config.hidden_size),
-            );
+            let all = experts.count * rank;
+            let shapes = experts.adapter_shapes(config.hidden_size);
             for (module, [outputs, inputs]) in MODULES.into_iter().zip(shapes) {
                 names.push((peft_name(layer, module, "A"), vec![all, inputs]));
                 names.push((peft_name(layer, module, "B"), vec![outputs, all]));

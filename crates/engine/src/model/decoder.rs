@@ -14,7 +14,7 @@ use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
 use super::side_inputs::SideInputs;
 use super::{
-    AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
+    AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
     Parameters, PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
 use crate::hub::{Experts, KeysValues, ModelConfig, Role, Scope, is_trained};
@@ -33,7 +33,7 @@ pub struct Decoder {
     embedding: Tensor,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
-    /// Layer whose keys and values each layer reads; itself if it shares its own.
+    /// As in [`sources`].
     sources: Vec<Option<usize>>,
     layer_inputs: Option<LayerInputs>,
     final_norm: NormWeight,
@@ -285,28 +285,46 @@ impl Decoder {
         self.head.backward(gradient, normed, gradients)
     }
 
+    /// The stream after all layers. `experts`: by layer, for `select`; `each` gets a layer's index,
+    /// context and activations.
+    fn through<'a>(
+        &self,
+        batch: &'a DeviceBatch,
+        (experts, select): (&'a [Option<Tensor>], fn(&'a Tensor) -> Selection<'a>),
+        adapters: AdapterUse<'a>,
+        mut each: impl FnMut(usize, RowContext<'_>, LayerActivations, DerivedActivations) -> Result<()>,
+    ) -> Result<(Stream, SideInputs)> {
+        let (mut stream, mut side) = self.start(&batch.token_ids)?;
+        for (index, (layer, own)) in self.layers.iter().zip(experts).enumerate() {
+            let context = RowContext {
+                positions: &batch.positions,
+                segments: &batch.segments,
+                selection: own.as_ref().map_or(Selection::Free, select),
+                adapters,
+                beside: side.of(index, self.sources[index]),
+            };
+            let (output, saved, derived) = layer.forward(stream, context)?;
+            let is_shared = self.sources[index] == Some(index);
+            let shared = is_shared.then(|| layer.keys_values(&derived)).transpose()?;
+            each(index, context, saved, derived)?;
+            if let Some(shared) = shared {
+                side.store(index, shared);
+            }
+            stream = output;
+        }
+        Ok((stream, side))
+    }
+
     /// Rows after the final norm, [rows, hidden]; saves nothing.
     pub fn forward<'a>(
         &self,
         batch: &PackedBatch,
         adapters: impl Into<AdapterUse<'a>>,
     ) -> Result<Tensor> {
-        let adapters = adapters.into();
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) =
-            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
-        for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
-            let beside = side.of(index, self.sources[index]);
-            let context = RowContext {
-                beside,
-                ..rows(&batch, replay(own.as_ref()), adapters)
-            };
-            let (output, _, derived) = layer.forward(stream, context)?;
-            if self.sources[index] == Some(index) {
-                side.store(index, layer.keys_values(&derived)?);
-            }
-            stream = output;
-        }
+        let replayed = self.by_layer(batch.replayed.as_ref())?;
+        let replayed = (&replayed[..], Selection::Replayed as fn(_) -> _);
+        let (stream, _) = self.through(&batch, replayed, adapters.into(), |_, _, _, _| Ok(()))?;
         Ok(self.norm(&stream)?.1)
     }
 
@@ -319,27 +337,19 @@ impl Decoder {
         recompute: bool,
     ) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) =
-            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
         let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
-        for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
-            let beside = side.of(index, self.sources[index]);
-            let context = RowContext {
-                beside,
-                ..rows(&batch, replay(own.as_ref()), Adapters::On.into())
-            };
-            let (output, saved, derived) = layer.forward(stream, context)?;
-            if self.sources[index] == Some(index) {
-                side.store(index, layer.keys_values(&derived)?);
-            }
+        let save = |_, _: RowContext<'_>, saved: LayerActivations, derived| {
             routers.extend(saved.router_use()?);
             layers.push(match (recompute, self.device.is_cpu()) {
                 (true, _) => SavedActivations::Input(saved.into_input()),
                 (false, true) => SavedActivations::All(Box::new((saved, derived))),
                 (false, false) => SavedActivations::Products(Box::new(saved)),
             });
-            stream = output;
-        }
+            Ok(())
+        };
+        let replayed = self.by_layer(batch.replayed.as_ref())?;
+        let replayed = (&replayed[..], Selection::Replayed as fn(_) -> _);
+        let (stream, side) = self.through(&batch, replayed, Adapters::On.into(), save)?;
         let (last, normed) = self.norm(&stream)?;
         Ok((
             normed,
@@ -373,10 +383,8 @@ impl Decoder {
         let mut gradient = self
             .final_norm
             .backward(gradient, &last, None, columns, gradients)?;
-        let (replayed, side_gradients) = (
-            self.replayed(&placed)?,
-            side.gradients(self.embedding_range.is_some())?,
-        );
+        let replayed = self.by_layer(placed.replayed.as_ref())?;
+        let side_gradients = side.gradients(self.embedding_range.is_some())?;
         for (index, ((layer, own), saved)) in self
             .layers
             .iter()
@@ -386,10 +394,12 @@ impl Decoder {
             .rev()
         {
             let source = self.sources[index];
-            let beside = side_gradients.with_gradients(side.of(index, source), index, source);
             let context = RowContext {
-                beside,
-                ..rows(&placed, replay(own.as_ref()), Adapters::On.into())
+                positions: &placed.positions,
+                segments: &placed.segments,
+                selection: own.as_ref().map_or(Selection::Free, Selection::Replayed),
+                adapters: Adapters::On.into(),
+                beside: side_gradients.with_gradients(side.of(index, source), index, source),
             };
             let (saved, derived) = match saved {
                 SavedActivations::Input(input) => {
@@ -426,26 +436,15 @@ impl Decoder {
         mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), recorded) =
-            (self.start(&batch.token_ids)?, self.by_layer(record)?);
-        for (index, (layer, own)) in self.layers.iter().zip(&recorded).enumerate() {
-            let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
-            let beside = side.of(index, self.sources[index]);
-            let (output, prefilled) = layer.prefill(
-                stream,
-                RowContext {
-                    beside,
-                    ..rows(&batch, selection, adapters)
-                },
-            )?;
-            if let (true, PrefilledRows::KeysValues(own)) =
-                (self.sources[index] == Some(index), &prefilled)
-            {
-                side.store(index, own.contiguous()?);
-            }
-            store(index, prefilled)?;
-            stream = output;
-        }
+        let recorded = self.by_layer(record)?;
+        let recorded = (&recorded[..], Selection::Recorded as fn(_) -> _);
+        let keep = |index: usize, context: RowContext<'_>, saved, derived| {
+            store(
+                index,
+                self.layers[index].prefilled(&saved, &derived, context)?,
+            )
+        };
+        let (stream, _) = self.through(&batch, recorded, adapters, keep)?;
         Ok(self.norm(&stream)?.1)
     }
 
@@ -514,32 +513,9 @@ impl Decoder {
         };
         self.layers.iter().map(part).collect()
     }
-
-    fn replayed(&self, batch: &DeviceBatch) -> Result<Vec<Option<Tensor>>> {
-        self.by_layer(batch.replayed.as_ref())
-    }
 }
 
-fn rows<'a>(
-    batch: &'a DeviceBatch,
-    selection: Selection<'a>,
-    adapters: AdapterUse<'a>,
-) -> RowContext<'a> {
-    let (positions, segments, beside) = (&batch.positions, &batch.segments, Beside::default());
-    RowContext {
-        positions,
-        segments,
-        selection,
-        adapters,
-        beside,
-    }
-}
-
-fn replay(experts: Option<&Tensor>) -> Selection<'_> {
-    experts.map_or(Selection::Free, Selection::Replayed)
-}
-
-/// Layer whose keys and values each layer reads; itself if it shares its own.
+/// By layer that reads shared keys and values: the layer that computes them, possibly itself.
 fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
     let mut sources = vec![None; config.num_hidden_layers];
     for layer in 0..config.num_hidden_layers {

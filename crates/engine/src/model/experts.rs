@@ -53,10 +53,8 @@ impl RouterUse {
 
     /// Largest expert's share of rows relative to uniform; 1: balanced.
     pub fn load(&self) -> f64 {
-        let (most, all) = (
-            self.expert_rows.iter().max().copied().unwrap_or(0),
-            self.expert_rows.iter().sum::<usize>(),
-        );
+        let most = self.expert_rows.iter().max().copied().unwrap_or(0);
+        let all = self.expert_rows.iter().sum::<usize>();
         (most * self.expert_rows.len()) as f64 / all.max(1) as f64
     }
 }

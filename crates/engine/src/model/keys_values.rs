@@ -22,7 +22,7 @@ impl KeysValues {
         self.source == hub::KeysValues::Own && self.norm.is_none()
     }
 
-    /// Whether values are derived from the layer's own projections.
+    /// Whether values are derived from this layer's projections.
     pub(super) fn are_expanded(&self) -> bool {
         !self.are_products() && self.other_layer().is_none()
     }
@@ -72,10 +72,8 @@ impl KeysValues {
             }
             None => own,
         };
-        let (values, keys) = (
-            values.reshape((rows, key))?,
-            gradient.narrow(1, query, key)?,
-        );
+        let values = values.reshape((rows, key))?;
+        let keys = gradient.narrow(1, query, key)?;
         let queries = gradient.narrow(1, 0, query)?;
         let shape = (rows, adapter_columns);
         let empty = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;

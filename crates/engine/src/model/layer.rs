@@ -277,17 +277,14 @@ impl Layer {
         })
     }
 
-    /// As [`Layer::forward`] without saving, returning the cache of the rows.
-    pub(super) fn prefill(
+    /// Cache of a forward's rows.
+    pub(super) fn prefilled(
         &self,
-        stream: Stream,
+        saved: &LayerActivations,
+        derived: &DerivedActivations,
         context: RowContext<'_>,
-    ) -> Result<(Stream, PrefilledRows)> {
-        let (stream, saved, derived) = self.forward(stream, context)?;
-        let prefilled = self
-            .mixer
-            .prefilled(&saved.packed, &derived.mixed, context)?;
-        Ok((stream, prefilled))
+    ) -> Result<PrefilledRows> {
+        self.mixer.prefilled(&saved.packed, &derived.mixed, context)
     }
 
     pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
@@ -391,10 +388,8 @@ impl Layer {
             self.feed_forward.gradient_adapter_columns(),
             gradients,
         )?;
-        let (inputs, products) = (
-            (&saved.middle, &derived.middle_normed),
-            (&saved.products, &derived.activated),
-        );
+        let inputs = (&saved.middle, &derived.middle_normed);
+        let products = (&saved.products, &derived.activated);
         let (normed_gradient, around) =
             self.feed_forward
                 .backward(&down_gradient, inputs, products, gradients)?;

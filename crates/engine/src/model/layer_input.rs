@@ -44,10 +44,8 @@ impl LayerInputs {
         (token_ids, embedded): (&[u32], &Tensor),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let (embedded, gradient) = (
-            &embedded.to_dtype(self.dtype())?,
-            gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?,
-        );
+        let embedded = &embedded.to_dtype(self.dtype())?;
+        let gradient = gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?;
         if let (table, Some(range)) = &self.table {
             let sums = embedding_backward(&gradient, token_ids, table.dims2()?.0)?;
             gradients.add(range, &sums.affine(self.table_scale, 0.0)?)?;

@@ -88,7 +88,7 @@ impl TableLoader<'_> {
         })
     }
 
-    /// Experts with their own tensors.
+    /// Experts with separate tensors.
     fn apart(&self, count: usize) -> Result<Matrices, ModelError> {
         let expert = |index| {
             let own = Expert {
@@ -110,10 +110,8 @@ impl TableLoader<'_> {
     ) -> Result<(Matrices, Option<MaybeTrained>), ModelError> {
         let count = experts.count;
         let is_transposed = experts.tensors == hub::ExpertTensors::FusedTransposed;
-        let (gate_up, gate_up_bias) = (
-            self.tensor(Role::ExpertGateUp)?,
-            self.bias(Role::ExpertGateUp)?,
-        );
+        let gate_up = self.tensor(Role::ExpertGateUp)?;
+        let gate_up_bias = self.bias(Role::ExpertGateUp)?;
         let (down, down_bias) = (self.tensor(Role::ExpertDown)?, self.bias(Role::ExpertDown)?);
         if self.model.device.is_cuda() {
             let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>, module| {
@@ -125,10 +123,8 @@ impl TableLoader<'_> {
                     adapters: self.stack_adapters(module, count)?,
                 })
             };
-            let (gate_up, down) = (
-                stack(&gate_up, gate_up_bias.as_ref(), MODULES[0])?,
-                stack(&down, None, MODULES[1])?,
-            );
+            let gate_up = stack(&gate_up, gate_up_bias.as_ref(), MODULES[0])?;
+            let down = stack(&down, None, MODULES[1])?;
             return Ok((Matrices::Stacked { gate_up, down }, down_bias));
         }
         // One expert's part, with the range of its gradient.
@@ -165,7 +161,7 @@ impl TableLoader<'_> {
         Ok((Matrices::Apart(own), down_bias))
     }
 
-    /// Experts with their own tensors, stacked.
+    /// Experts with separate tensors, stacked.
     fn stacked(&self, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let (count, hidden) = (experts.count, self.model.config.hidden_size);
         let [gate_up, down] = experts.adapter_shapes(hidden);
@@ -257,10 +253,8 @@ impl TableLoader<'_> {
         let (b, b_range) = self.adapter_view(&[module], "B")?;
         let zeros =
             |rows, columns| Tensor::zeros((rows, columns), self.model.dtype, self.model.device);
-        let (a, b) = (
-            zeros(experts * rank, a.dims2()?.1)?,
-            zeros(experts * b.dims2()?.0, rank)?,
-        );
+        let a = zeros(experts * rank, a.dims2()?.1)?;
+        let b = zeros(experts * b.dims2()?.0, rank)?;
         Ok(Some(StackAdapters {
             a,
             a_range,

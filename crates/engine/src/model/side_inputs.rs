@@ -73,7 +73,8 @@ impl SideInputs {
         }
     }
 
-    /// `source`: the layer whose keys and values this one uses; itself if it shares its own.
+    /// `source`: the layer that computes the shared keys and values, possibly this one; `None`: not
+    /// shared.
     pub(super) fn of(&self, layer: usize, source: Option<usize>) -> Beside<'_> {
         let keys_values = source.and_then(|source| self.keys_values[source].as_ref());
         Beside {

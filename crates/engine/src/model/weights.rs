@@ -323,14 +323,10 @@ mod tests {
         for file in ["config.json", "model.safetensors"] {
             std::fs::write(work.path().join(file), embedded.read(file).unwrap()).unwrap();
         }
-        let (config, folder) = (
-            embedded.config().unwrap(),
-            ModelSource::at("copy", work.path()),
-        );
-        let (inside, mapped) = (
-            Weights::open(&embedded).unwrap(),
-            Weights::open(&folder).unwrap(),
-        );
+        let config = embedded.config().unwrap();
+        let folder = ModelSource::at("copy", work.path());
+        let inside = Weights::open(&embedded).unwrap();
+        let mapped = Weights::open(&folder).unwrap();
         for ModelTensor { name, shape, .. } in config.tensors() {
             let get = |weights: &Weights| {
                 numbers(
@@ -504,10 +500,8 @@ mod tests {
         let tensor = |numbers: &[f32], shape: (usize, usize)| {
             Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap()
         };
-        let (matrix, bad) = (
-            tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2)),
-            tensor(&[1.0, f32::NAN], (1, 2)),
-        );
+        let matrix = tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2));
+        let bad = tensor(&[1.0, f32::NAN], (1, 2));
         let names = [
             "model.layers.0.mlp.up_proj.weight",
             "model.embed_tokens.weight",

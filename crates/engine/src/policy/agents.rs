@@ -234,7 +234,7 @@ fn ending(
         _ => match refusal.and_then(|error| error.code) {
             Some("context_length_exceeded") => (ChainEnd::MaxContextTokens, None),
             Some("max_requests") => (ChainEnd::MaxRequests, None),
-            // Its service is nothing that the policy could make fail on purpose.
+            // A policy cannot make its agent's service fail on purpose.
             _ if on_failure == OnFailure::NoReward || exit.why == ExitReason::Service => {
                 (ChainEnd::AgentFailed, failed(&exit.words))
             }

@@ -16,7 +16,7 @@ mod tools; // tool calls, replies, ends of conversations
 mod watch; // progress of an eval
 mod written; // demonstrations and other prepared conversations
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{Error, Result};
 
@@ -125,8 +125,7 @@ impl Policy {
         let (model, memory, threads) = (self.model_of(version), &self.memory, &self.threads);
         let sample = || {
             for sized in sources {
-                let source = sized.source.lock();
-                source.unwrap_or_else(PoisonError::into_inner).begin_again();
+                sized.source.lock().begin_again();
             }
             generate_from(model, sources, sampling, memory, threads)
         };

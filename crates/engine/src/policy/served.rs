@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use candle_core::{Error, Result};
@@ -41,7 +41,7 @@ impl ServedModel<'_> {
         let [SizedSource { source, .. }] = sources else {
             return Ok(());
         };
-        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut source = source.lock();
         let (sender, answers) = channel();
         let (mut waiting, mut running) = (VecDeque::new(), 0);
         std::thread::scope(|scope| {

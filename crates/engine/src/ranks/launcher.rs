@@ -38,19 +38,10 @@ struct Rendezvous {
 struct RendezvousFile(PathBuf);
 
 impl Placement {
-    /// Reads the environment; `None` without a launcher, or for a single rank.
+    /// Reads environment variables from `get`; `None` without a launcher, or for a single rank.
     ///
     /// # Errors
     /// [`RankError::Launcher`] naming a missing or malformed variable.
-    pub fn found() -> Result<Option<Self>, RankError> {
-        Self::from_env(|name| std::env::var(name).ok())
-    }
-
-    /// As [`Placement::found`] with variables from `get`: ranks that are threads share the
-    /// environment.
-    ///
-    /// # Errors
-    /// As [`Placement::found`].
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
         let number = |name| parsed(name, get(name));
         let has = |name: &str| get(name).is_some();

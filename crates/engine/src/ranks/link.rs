@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -80,7 +81,7 @@ impl Link {
         let (writing, because) = (Arc::downgrade(&stream), Arc::clone(&lost));
         thread("rank-alive", move || {
             while let (Some(stream), false) = (writing.upgrade(), because.is_known()) {
-                if write(&mut locked(&stream), ALIVE, &[]).is_err() {
+                if write(&mut stream.lock(), ALIVE, &[]).is_err() {
                     break;
                 }
                 drop(stream);
@@ -152,7 +153,7 @@ impl Link {
         check: impl Fn() -> Result<(), RankError>,
     ) -> Result<Vec<u8>, RankError> {
         loop {
-            match locked(&self.received).recv_timeout(ROUND) {
+            match self.received.lock().recv_timeout(ROUND) {
                 Ok(Message { kind, bytes }) if kind == expected => return Ok(bytes),
                 Ok(_) => {
                     return Err(
@@ -170,7 +171,7 @@ impl Link {
     }
 
     fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
-        let Err(error) = write(&mut locked(&self.stream), kind, bytes) else {
+        let Err(error) = write(&mut self.stream.lock(), kind, bytes) else {
             return Ok(());
         };
         // A failing rank reports before it closes the connection.
@@ -214,7 +215,7 @@ impl Read for RetriedRead {
 impl Drop for Link {
     fn drop(&mut self) {
         // Ends both threads, here and there.
-        let _ = locked(&self.stream).shutdown(Shutdown::Both);
+        let _ = self.stream.lock().shutdown(Shutdown::Both);
     }
 }
 
@@ -223,10 +224,6 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .name(name.to_owned())
         .spawn(work)
         .map(|_| ())
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {

@@ -345,11 +345,11 @@ impl Ranks {
         self.waited_seconds.take()
     }
 
-    /// Counts the time since `start` as waiting for `found`.
-    fn waited<T>(&self, start: Instant, found: T) -> T {
+    /// Counts the time since `start`, in which `value` was waited for; returns the value.
+    fn waited<T>(&self, start: Instant, value: T) -> T {
         self.waited_seconds
             .set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
-        found
+        value
     }
 
     fn message<M: DeserializeOwned>(&self, link: &Link) -> Result<M, RankError> {

@@ -2,9 +2,9 @@
 //! before the host knows the last tokens.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
+use parking_lot::Mutex;
 
 use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache, SampledPass};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
@@ -60,7 +60,7 @@ impl GpuBuffers {
         most_rows: usize,
         capacity: Capacity,
     ) -> Result<(KvCache, Steps)> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self.0.lock().take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
             let size = caches.size();
             let has_states =
@@ -83,8 +83,7 @@ impl GpuBuffers {
     /// Keeps buffers unless large.
     pub(super) fn keep(&self, model: &Decoder, caches: KvCache, steps: Steps) {
         if caches.bytes() <= GPU_KEPT_CACHE_BYTES {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((model.id(), caches, steps));
+            *self.0.lock() = Some((model.id(), caches, steps));
         }
     }
 }

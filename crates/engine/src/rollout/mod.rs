@@ -14,10 +14,11 @@ mod thinking; // limit of think blocks
 mod thread_pool; // ordered parallel work
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
+use parking_lot::Mutex;
 
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
@@ -316,7 +317,7 @@ pub(crate) struct RequestSize {
     pub(crate) prompt_tokens: usize,
     /// Growth as in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
-    /// Whether its conversation may use prompts that extend none of its own.
+    /// Whether a later prompt of its conversation may extend no earlier one.
     pub(crate) has_branches: bool,
     pub(crate) samples: usize,
 }
@@ -368,7 +369,7 @@ pub(crate) fn generate_from(
             return Ok(Default::default());
         }
         let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
-        let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut source = sized.source.lock();
         let capacity = (limits, capacity);
         decode::decode_from(model, adapters, &mut **source, memory, capacity, threads)
     };

@@ -492,7 +492,7 @@ mod tests {
                 assert_eq!(sampled(0.5).token, None, "case {number}");
                 continue;
             }
-            // Evenly spaced numbers over [0, 1) sample by the probabilities.
+            // Evenly spaced uniforms over [0, 1) sample by the probabilities.
             let draws = 2000;
             let mut counts = vec![0; expected.len()];
             for draw in 0..draws {

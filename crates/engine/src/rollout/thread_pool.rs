@@ -1,4 +1,4 @@
-//! A thread pool with ordered results, so that numbers do not depend on the number of cores.
+//! A thread pool with ordered results, so that they do not depend on the number of cores.
 
 use std::fmt;
 

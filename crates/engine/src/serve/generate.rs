@@ -55,7 +55,7 @@ pub(super) async fn generate(
     // Before the jobs: if those are refused, the prompts are dropped with their client.
     let read_prompts = std::mem::take(&mut prepared.read_prompts).into_iter();
     let read_prompts = read_prompts.map(|prompt| (prompt, adapter));
-    shared.read_prompts().extend(read_prompts);
+    shared.read_prompts.lock().extend(read_prompts);
     let jobs = BodyClient::jobs(prompts, adapter, &shared.metrics, arrived);
     shared.queue.push(jobs).map_err(|refused| match refused {
         QueueError::Full(most) => busy(&format!(

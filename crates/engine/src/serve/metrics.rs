@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Upper bounds of histogram buckets, seconds.
 const BUCKETS: [f64; 13] = [
@@ -80,7 +81,7 @@ impl Metrics {
 
     /// New tokens per second since the last call, or the previous value if recent.
     fn tokens_per_second(&self) -> f64 {
-        let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut speed = self.speed.lock();
         let tokens = self.completion_tokens.load(Ordering::Relaxed);
         let seconds = speed.0.elapsed().as_secs_f64();
         if seconds >= SPEED_SECONDS {

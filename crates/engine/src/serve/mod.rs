@@ -11,10 +11,11 @@ mod metrics; // Prometheus metrics
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::format::duration;
@@ -156,13 +157,6 @@ struct Shared {
     started: u64,
 }
 
-impl Shared {
-    fn read_prompts(&self) -> MutexGuard<'_, VecDeque<(ReadPrompt, Option<u32>)>> {
-        let prompts = self.read_prompts.lock();
-        prompts.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Consecutive failures without a token before giving up.
 const MAX_FAILURES: usize = 3;
 
@@ -297,13 +291,13 @@ impl rollout::Decoding for Decoding<'_> {
     }
 
     fn has_errand(&self) -> bool {
-        let mut prompts = self.shared.read_prompts();
+        let mut prompts = self.shared.read_prompts.lock();
         prompts.retain(|(prompt, _)| !prompt.events.is_closed());
         !prompts.is_empty()
     }
 
     fn run_errand(&self) {
-        let next = self.shared.read_prompts().pop_front();
+        let next = self.shared.read_prompts.lock().pop_front();
         let Some((prompt, adapter)) = next else {
             return;
         };
@@ -354,7 +348,7 @@ impl Decoding<'_> {
         let (mut failures, adapters) = (0, Adapters::On);
         let end = |why: &str| {
             queue.fail(why);
-            self.shared.read_prompts().clear();
+            self.shared.read_prompts.lock().clear();
         };
         loop {
             let is_stopped = Arc::clone(self.is_stopped);

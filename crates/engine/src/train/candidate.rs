@@ -72,7 +72,7 @@ impl Candidate {
             fit,
             ..
         } = setup;
-        let weights = start.weights()?.in_precision(config.base_precision);
+        let weights = start.model.merged()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
         let model = decoder(&start, &weights, &config, (trainable, 0), engine)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);

@@ -2,10 +2,12 @@
 //! applies keep rules.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::error::TrainError;
 use super::trainer::Trainer;
@@ -145,10 +147,7 @@ impl PendingCheckpoint {
             self.event.seconds = Some((now - self.begun).as_secs_f64());
             self.event.blocked_seconds =
                 Some(before + since.map_or(0.0, |since| (now - since).as_secs_f64()));
-            self.log
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .append(self.event.clone())?;
+            self.log.lock().append(self.event.clone())?;
             self.is_logged = true;
         }
         while let Some(&step) = self.to_remove.last() {

@@ -1,9 +1,11 @@
 //! Thread that reads the device's condition every few seconds.
 
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::run::events::Device;
 
@@ -43,10 +45,7 @@ impl DeviceMonitor {
         self.thread = Some(std::thread::spawn(move || {
             loop {
                 let now = condition();
-                latest
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone_from(&now);
+                latest.lock().clone_from(&now);
                 record(now);
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -56,10 +55,7 @@ impl DeviceMonitor {
     }
 
     pub(super) fn latest(&self) -> Device {
-        self.latest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.latest.lock().clone()
     }
 
     /// Returns once reading has stopped.

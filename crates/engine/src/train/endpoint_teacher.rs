@@ -1,8 +1,9 @@
 //! A teacher on an endpoint: returns log-probs of the student's token ids.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::TrainError;
 use crate::api_client::{FrozenEndpoint, TeacherClient};
@@ -190,8 +191,7 @@ impl EndpointTeacher {
                         _ = failed.fetch_add(if *of_all { most } else { 1 }, Ordering::Relaxed)
                     }
                 }
-                answers.lock().unwrap_or_else(PoisonError::into_inner)[index] =
-                    answer.map_err(|(reason, _)| reason);
+                answers.lock()[index] = answer.map_err(|(reason, _)| reason);
             }
         };
         std::thread::scope(|scope| {
@@ -199,7 +199,7 @@ impl EndpointTeacher {
                 scope.spawn(work);
             }
         });
-        answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+        answers.into_inner()
     }
 
     /// Log-probs, or the reason and whether all others would fail alike.

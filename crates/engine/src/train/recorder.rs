@@ -1,7 +1,9 @@
 //! The record of a run: rank 0 writes events, rollouts, evals and state, and notifies the listener.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
@@ -83,7 +85,7 @@ impl<'a> Record<'a> {
             move |now| {
                 // A full disk is reported by the worker's own next event.
                 if let Some(log) = &log {
-                    let _ = locked(log).append(now);
+                    let _ = log.lock().append(now);
                 }
             },
         );
@@ -270,7 +272,7 @@ impl<'a> Recorder<'a> {
         });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
             // If this does not fit, `state.json` or the answer to `status` has it.
-            let _ = locked(&events).append(phase.clone());
+            let _ = events.lock().append(phase.clone());
             listener(&phase);
         })
     }
@@ -290,7 +292,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn event(&mut self, body: impl Into<EventBody>) -> Result<(), TrainError> {
         let body = body.into();
         self.write("the log", A_LITTLE_BYTES, |recorder| {
-            recorder.writer().append(body.clone())
+            recorder.events.lock().append(body.clone())
         })?;
         (self.listener)(&body);
         Ok(())
@@ -307,7 +309,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
         let body = EventBody::from(end.clone());
-        let recorded = self.writer().append(body.clone());
+        let recorded = self.events.lock().append(body.clone());
         // The state may fit where the log does not.
         self.state.status(end.status, end.step, Some(end.cause))?;
         recorded?;
@@ -345,10 +347,6 @@ impl<'a> Recorder<'a> {
         Ok(self.rollouts.take().map_or(Ok(()), RolloutWriter::finish)?)
     }
 
-    fn writer(&self) -> MutexGuard<'_, EventWriter> {
-        locked(&self.events)
-    }
-
     pub(super) fn phase(&mut self, step: u64, phase: PhaseKind) -> Result<(), TrainError> {
         self.event(Phase { step, phase })
     }
@@ -371,7 +369,7 @@ impl<'a> Recorder<'a> {
         if let Some(rollouts) = &mut self.rollouts {
             rollouts.sync()?;
         }
-        Ok(self.writer().sync()?)
+        Ok(self.events.lock().sync()?)
     }
 
     /// # Errors
@@ -433,7 +431,7 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Records groups of all ranks: texts in rollouts, numbers in events.
+    /// Records groups of all ranks: texts in rollouts, figures in events.
     fn groups(&mut self, trainer: &Trainer, rollout: StepRollout) -> Result<(), TrainError> {
         let StepRollout {
             groups, replaced, ..
@@ -532,8 +530,4 @@ impl<'a> Recorder<'a> {
             ..event
         })
     }
-}
-
-fn locked(log: &Mutex<EventWriter>) -> MutexGuard<'_, EventWriter> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
 }

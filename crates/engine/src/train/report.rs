@@ -157,10 +157,8 @@ fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskRes
     } else {
         "eval"
     };
-    let (base, best) = (
-        path(set, 0, Target::Base),
-        path(set, best_step, Target::Trained),
-    );
+    let base = path(set, 0, Target::Base);
+    let best = path(set, best_step, Target::Trained);
     // Without held-out prompts there are none.
     let before = if base.exists() {
         read_evals(&base)?

@@ -212,10 +212,8 @@ fn undemonstrated(
     index: usize,
     guide: &Guide,
 ) -> Result<Option<Alert>, TrainError> {
-    let (task, most) = (
-        &trainer.tasks[index],
-        trainer.tasks[index].part.max_completion_tokens,
-    );
+    let task = &trainer.tasks[index];
+    let most = trainer.tasks[index].part.max_completion_tokens;
     let Some(cause) = guide.refusal().filter(|_| task.task().toolset().is_some()) else {
         return Ok(None);
     };

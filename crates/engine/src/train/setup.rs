@@ -16,8 +16,7 @@ use crate::plan::{
     disk, fit, free_disk_bytes, memory_limit_bytes,
 };
 use crate::rollout::ThreadPool;
-use crate::run::events;
-use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
+use crate::run::{Gpu, RunDirectory, RunFolders, Settings, events, list_checkpoints};
 use crate::text::Tokenizer;
 
 /// The GPU memory forecast includes what the kernels reserve.
@@ -86,7 +85,7 @@ impl Setup {
         engine: &Engine,
     ) -> Result<Self, TrainError> {
         let start = StartModel::find(&config.base_model, run_folders)?;
-        let tasks = run_tasks(tasks, &start.tokenizer, &start.config, &config)?;
+        let tasks = run_tasks(tasks, &start.tokenizer, &start.model.config, &config)?;
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel {
                 base_model: config.base_model,
@@ -98,7 +97,12 @@ impl Setup {
         let mut tasks = read_by_teacher(tasks, read_by);
         tasks.iter_mut().try_for_each(RunTask::load_judges)?;
         let prompts = PromptSets::prepare(&tasks, &start.tokenizer, read_by, &config)?;
-        let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
+        let fit = fit_device(
+            &start.model.config,
+            &config,
+            &prompts.shape(&config),
+            engine,
+        )?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
         Ok(Self {

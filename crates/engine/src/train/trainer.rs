@@ -80,7 +80,7 @@ impl Trainer {
             ..
         } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
-        let weights = start.weights()?.in_precision(config.base_precision);
+        let weights = start.model.merged()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
         let load = |trainable| {
             let trained = (trainable, ranks.rank());
@@ -345,7 +345,7 @@ pub(super) fn decoder(
     let trained = (trainable, shard);
     let device = &engine.device;
     Decoder::sharded(
-        &start.config,
+        &start.model.config,
         weights,
         trained,
         config.seed,

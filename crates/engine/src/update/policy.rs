@@ -460,8 +460,10 @@ mod tests {
             log_prob,
             entropy: 2.0,
         };
-        let (old, reference, sampled, teacher) =
-            (numbers(0.01), numbers(-0.1), numbers(0.02), numbers(0.5));
+        let old = numbers(0.01);
+        let reference = numbers(-0.1);
+        let sampled = numbers(0.02);
+        let teacher = numbers(0.5);
         let totals = StepTotals {
             sequences: 2,
             tokens: 7,

@@ -187,8 +187,8 @@ impl Files {
         let shape = dims(&entries.shape());
         match entries {
             ExpertEntries::Mxfp4 { blocks, scales } => {
-                let ((label, _, codes), (_, _, exponents)) =
-                    (self.find(&blocks.name)?, self.find(&scales.name)?);
+                let (label, _, codes) = self.find(&blocks.name)?;
+                let (_, _, exponents) = self.find(&scales.name)?;
                 let codes = Mxfp4Codes {
                     blocks: codes,
                     scales: exponents,

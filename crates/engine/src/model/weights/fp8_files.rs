@@ -361,10 +361,8 @@ mod tests {
             }
         }
         let open = |source: &ModelSource| Weights::open(source).unwrap();
-        let (coded, plain) = (
-            open(&write(work.path(), &block_form(), &coded)),
-            open(&write(twin.path(), &json!(null), &plain)),
-        );
+        let coded = open(&write(work.path(), &block_form(), &coded));
+        let plain = open(&write(twin.path(), &json!(null), &plain));
         for precision in [BasePrecision::Bf16, BasePrecision::Fp8] {
             let forward = |weights: &Weights| {
                 let weights = weights.clone().in_precision(precision);

@@ -372,18 +372,16 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
         }
         // With slots for a fourth of the longest, more than a fourth of the rows are decoded
         // together.
-        let (few, all) = (
-            sampled(
-                DecodeLimits {
-                    kv_slots: 360,
-                    ..ROOM
-                },
-                temperature,
-                0,
-                &RolloutMemory::default(),
-            ),
-            36 * 40,
+        let few = sampled(
+            DecodeLimits {
+                kv_slots: 360,
+                ..ROOM
+            },
+            temperature,
+            0,
+            &RolloutMemory::default(),
         );
+        let all = 36 * 40;
         let bounded = sampled(
             DecodeLimits {
                 rows: 360 / 40,
@@ -504,14 +502,12 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         )
     };
     let (models, threads) = ([model(), hybrid(), sharing()], ThreadPool::new(1).unwrap());
-    let (size, memory) = (
-        QueueSize {
-            rows: 12,
-            completion_tokens: 200,
-            prompt_tokens: 90,
-        },
-        RolloutMemory::default(),
-    );
+    let size = QueueSize {
+        rows: 12,
+        completion_tokens: 200,
+        prompt_tokens: 90,
+    };
+    let memory = RolloutMemory::default();
     let requests = requests();
     let queued = |(index, request): (usize, &Request)| QueuedRequest {
         id: 100 - index as u64,
@@ -598,10 +594,8 @@ fn recorded_experts_are_those_of_packed_rows() {
                 0,
             );
             let output = sampled_by(&model, limits, 1.0, draft_tokens, &memory);
-            let (accepted, rejected) = (
-                output.counts.accepted,
-                output.counts.drafted - output.counts.accepted,
-            );
+            let accepted = output.counts.accepted;
+            let rejected = output.counts.drafted - output.counts.accepted;
             assert_eq!(
                 (accepted > 20, rejected > 20),
                 (draft_tokens > 0, draft_tokens > 0),

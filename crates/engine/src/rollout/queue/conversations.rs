@@ -2,7 +2,6 @@
 //! submits another or leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -60,12 +59,12 @@ impl Schedule {
 impl Queue {
     /// Registers a conversation with possibly several requests.
     pub(crate) fn enter(&self, conversation: usize) {
-        self.state().open.insert(conversation);
+        self.state.lock().open.insert(conversation);
     }
 
     /// As [`Self::enter`] for an agent's conversation; `start` is signalled when it may begin.
     pub(crate) fn enter_agent(&self, conversation: usize, start: oneshot::Sender<()>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.open.insert(conversation);
         state.of_agents.insert(conversation);
         state.unstarted.push_back((conversation, start));
@@ -76,7 +75,7 @@ impl Queue {
         let Some(place) = job.place else {
             return;
         };
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let is_first = place.number == 0 && !state.of_agents.contains(&place.conversation);
         let has_left = !is_first && !state.open.contains(&place.conversation);
         if !state.is_closed && !has_left {
@@ -89,7 +88,7 @@ impl Queue {
     /// Makes a conversation wait until `count` from `first` on all wait for each other or have
     /// left.
     pub(crate) fn wait(&self, conversation: usize, first: usize, count: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !state.is_closed {
             let message = Message::Waits(first, count);
             state.messages.push((conversation, message));
@@ -99,7 +98,7 @@ impl Queue {
 
     /// A conversation submits nothing more.
     pub(crate) fn leave(&self, conversation: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.open.remove(&conversation) && !state.is_closed {
             state.messages.push((conversation, Message::Leaves));
             self.has_changed.notify_all();
@@ -132,7 +131,7 @@ impl Worker<'_> {
         let is_over = self.running.is_empty()
             && match is_paced {
                 true => self.schedule.thinking.is_empty() && self.schedule.waiting.is_empty(),
-                false => self.queue.state().open.is_empty(),
+                false => self.queue.state.lock().open.is_empty(),
             };
         (!is_over).then_some(asked)
     }
@@ -140,7 +139,7 @@ impl Worker<'_> {
     /// Takes due requests, by conversation.
     fn take_due(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
         // Requests of an agent made while another is being answered.
-        if !self.queue.state().of_agents.is_empty() {
+        if !self.queue.state.lock().of_agents.is_empty() {
             let thinking = self.schedule.thinking.iter().map(|(_, which)| *which);
             let thinking: BTreeSet<usize> = thinking.collect();
             let is_beside = |state: &State, conversation: usize| {
@@ -169,7 +168,7 @@ impl Worker<'_> {
         asked: &mut Vec<u64>,
     ) -> bool {
         let queue = self.queue;
-        let mut state = queue.state();
+        let mut state = queue.state.lock();
         let mut messages: Vec<_> = loop {
             let mut all = std::mem::take(&mut state.messages);
             let wanted =
@@ -183,8 +182,7 @@ impl Worker<'_> {
             if !come.is_empty() || !may_come {
                 break come;
             }
-            let waited = queue.has_changed.wait_timeout(state, LOOK);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.has_changed.wait_for(&mut state, LOOK);
         };
         drop(state);
         messages.sort_by_key(|(conversation, _)| *conversation);
@@ -229,14 +227,14 @@ impl Worker<'_> {
         if let Some((first, count)) = groups.clone().find(its) {
             self.go_on_together(first, count);
         }
-        let is_of_agent = self.queue.state().of_agents.contains(&conversation);
+        let is_of_agent = self.queue.state.lock().of_agents.contains(&conversation);
         if is_of_agent {
             self.start_next_agent(self.schedule.passes + PASSES_BETWEEN_REQUESTS);
         }
     }
 
     fn start_next_agent(&mut self, due: u64) {
-        let next = self.queue.state().unstarted.pop_front();
+        let next = self.queue.state.lock().unstarted.pop_front();
         if let Some((conversation, start)) = next {
             if self.queue.is_paced() {
                 self.schedule.thinking.insert((due, conversation));
@@ -255,7 +253,7 @@ impl Worker<'_> {
         if !self.queue.is_paced() {
             return;
         }
-        let state = self.queue.state();
+        let state = self.queue.state.lock();
         let is_its = |running: &Running| {
             let other = running.job.place;
             other.is_some_and(|other| other.conversation == conversation)
@@ -271,7 +269,7 @@ impl Worker<'_> {
     /// Whether a request may follow a conversation's completion.
     pub(super) fn may_follow(&self, place: &Place, sample: u32, stop: StopReason) -> bool {
         let conversation = place.conversation + sample as usize;
-        let state = self.queue.state();
+        let state = self.queue.state.lock();
         place.later_tokens.is_some()
             && match state.of_agents.contains(&conversation) {
                 true => state.open.contains(&conversation),

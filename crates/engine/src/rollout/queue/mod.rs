@@ -7,9 +7,10 @@ mod question; // conversations about a question
 mod shares; // fair order of clients
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::source::{Arrivals, QueuedRequest, RequestSource};
@@ -139,10 +140,6 @@ impl Queue {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn is_paced(&self) -> bool {
         matches!(self.order, Order::Conversations { is_paced: true, .. })
     }
@@ -157,7 +154,7 @@ impl Queue {
     pub(crate) fn fail(&self, why: &str) {
         self.has_failed.store(true, Ordering::Relaxed);
         let waiting = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.is_closed = true;
             state.messages.clear();
             state.unstarted.clear();

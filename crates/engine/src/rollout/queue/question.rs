@@ -1,9 +1,10 @@
 //! Conversations about a question in the queue, with unique random numbers and possibly stored
 //! answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::Result;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::super::{Completion, Request, Sampling, ThreadPool};
@@ -229,7 +230,7 @@ impl Client for Awaited {
     }
 
     fn on_end(&self, sample: u32, completion: Completion) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if let Some(waits) = all.get_mut(sample as usize).and_then(Option::take) {
             // The receiver is gone after a failure.
             _ = waits.send(completion);

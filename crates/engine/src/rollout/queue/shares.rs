@@ -3,8 +3,8 @@
 //! client never waits for the longest completion.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Job, Order, Queue, QueueError, Worker};
@@ -36,7 +36,7 @@ impl Queue {
         let Order::Shares { waiting: most, .. } = self.order else {
             return Err(QueueError::Closed);
         };
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.is_closed {
             return Err(QueueError::Closed);
         }
@@ -54,12 +54,12 @@ impl Queue {
 
     /// Number of waiting jobs.
     pub(crate) fn waiting(&self) -> usize {
-        self.state().waiting.len()
+        self.state.lock().waiting.len()
     }
 
     /// Accepts no more; queued jobs are still decoded. Clients of jobs never taken are told.
     pub(crate) fn close(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_closed = true;
         state.messages.clear();
         state.unstarted.clear();
@@ -68,7 +68,7 @@ impl Queue {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.state().is_closed
+        self.state.lock().is_closed
     }
 }
 
@@ -82,12 +82,11 @@ impl Worker<'_> {
         is_idle: bool,
     ) -> Option<Vec<u64>> {
         let queue = self.queue;
-        let mut state = queue.state();
+        let mut state = queue.state.lock();
         if is_idle {
             state.idle += 1;
             if state.waiting.is_empty() && !self.decoding.has_errand() && !state.is_closed {
-                let waited = queue.has_changed.wait_timeout(state, LOOK);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                queue.has_changed.wait_for(&mut state, LOOK);
             }
         } else if state.idle > 0 {
             // An idle thread takes it.

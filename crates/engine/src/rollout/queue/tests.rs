@@ -21,7 +21,7 @@ struct Listener {
 
 impl Listener {
     fn tell(&self, told: Told) {
-        _ = self.told.lock().unwrap().send(told);
+        _ = self.told.lock().send(told);
     }
 }
 
@@ -50,10 +50,8 @@ fn job(samples: usize) -> (Job, Receiver<Told>, Arc<Listener>) {
         told: Mutex::new(told),
         is_gone: AtomicBool::new(false),
     });
-    let (request, sampling) = (
-        Request::new(vec![1, 2], 0, 0, samples),
-        Sampling::plain(1.0, 9, 1),
-    );
+    let request = Request::new(vec![1, 2], 0, 0, samples);
+    let sampling = Sampling::plain(1.0, 9, 1);
     let job = Job::new(request, sampling, Arc::clone(&client) as _);
     (job, receiver, client)
 }
@@ -195,11 +193,11 @@ impl Decoding for Errands {
     }
 
     fn has_errand(&self) -> bool {
-        *self.0.lock().unwrap() > 0
+        *self.0.lock() > 0
     }
 
     fn run_errand(&self) {
-        let mut left = self.0.lock().unwrap();
+        let mut left = self.0.lock();
         *left = left.saturating_sub(1);
     }
 }
