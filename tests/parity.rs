@@ -1,6 +1,8 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
 mod adapters;
+#[cfg(feature = "parity")]
+mod candle_transformers;
 mod decoder;
 mod export;
 mod gguf_import;

@@ -1,5 +1,7 @@
 //! `grpo-tui model`: inspect and export models.
 
+#[cfg(feature = "parity")]
+mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod import; // llama.cpp's file as a folder
 mod inspect; // what a model is, without computing
@@ -9,11 +11,17 @@ mod pull; // from the Hugging Face Hub into the cache
 
 use clap::Subcommand;
 
+use super::device::DeviceArguments;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
+use crate::kernels::device::Engine;
 use crate::run::RunFolders;
 
 #[derive(Debug, clap::Args)]
+#[cfg_attr(
+    not(feature = "parity"),
+    command(after_help = "`model check` needs a build with the feature `parity`.")
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +33,9 @@ enum Command {
     Pull(pull::Arguments),
     /// Show a model: architecture, parameters, tensors, memory
     Inspect(inspect::Arguments),
+    /// Compare log-probs with candle-transformers
+    #[cfg(feature = "parity")]
+    Check(check::Arguments),
     /// Print log-probs of given tokens
     LogProbs(log_probs::Arguments),
     /// Import a GGUF file as a model folder
@@ -33,10 +44,27 @@ enum Command {
     Export(export::Arguments),
 }
 
+/// Arguments of both `check` and `log-probs`.
+#[derive(Debug, clap::Args)]
+struct ModelArguments {
+    /// Model: a folder, a Hugging Face name, `tiny`, or a run
+    model: String,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Compute in f32 on a GPU, too, instead of bf16: stricter, twice the memory
+    #[arg(long = "f32")]
+    in_f32: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        #[cfg(feature = "parity")]
+        Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
@@ -46,4 +74,21 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 fn open(name: &str) -> Result<OpenModel, Failure> {
     let run_folders = RunFolders::discover(None, &std::env::current_dir()?);
     Ok(OpenModel::find(name, &run_folders)?)
+}
+
+impl ModelArguments {
+    fn engine(&self) -> Result<Engine, Failure> {
+        let engine = self.device.engine()?;
+        Ok(if self.in_f32 { engine.in_f32() } else { engine })
+    }
+}
+
+fn check_vocabulary(token_ids: &[u32], vocabulary: usize) -> Result<(), Failure> {
+    match token_ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => Err(Failure::usage(format!(
+            "token {id} is outside the model's vocabulary; its ids are 0 to {}",
+            vocabulary - 1
+        ))),
+        None => Ok(()),
+    }
 }

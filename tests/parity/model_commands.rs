@@ -315,3 +315,63 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
         "it belongs to another base model",
     );
 }
+
+#[cfg(feature = "parity")]
+#[test]
+fn check_compares_with_another_implementation() {
+    let tied = golden_folder().join("tied");
+    for arguments in [
+        vec!["check", "tiny"],
+        vec!["check", text(&tied), "--token-ids", "5,9,2,30,11"],
+        vec!["check", "tiny", "--tokens", "7"],
+    ] {
+        let output = model(&[arguments.as_slice(), &["--json"]].concat());
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&document["ok"], &document["dtype"]),
+            (&Value::Bool(true), &Value::from("f32")),
+            "{document}"
+        );
+        assert!(
+            document["tokens"].as_u64().unwrap() >= 4
+                && document["max_difference"].as_f64().unwrap() < 1e-4,
+            "{document}"
+        );
+    }
+    let words = model(&["check", "tiny"]);
+    assert!(String::from_utf8_lossy(&words.stdout).contains("agrees: difference within rounding"));
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let output = model(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), message.contains(expected)),
+            (Some(code), true),
+            "{arguments:?}: {message}"
+        );
+    };
+    check(
+        &["check", "tiny", "--token-ids", "4"],
+        2,
+        "give two tokens or more",
+    );
+    check(
+        &["check", "tiny", "--token-ids", "4,5000"],
+        2,
+        "token 5000 is outside the model's vocabulary",
+    );
+    check(
+        &[
+            "check",
+            text(&golden_folder().join("llama-biased-sharded")),
+            "--token-ids",
+            "1,2,3",
+        ],
+        1,
+        "there is nothing to compare with",
+    );
+}

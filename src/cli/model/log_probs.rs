@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::open;
-use crate::cli::device::DeviceArguments;
+use super::{ModelArguments, check_vocabulary, open};
 use crate::cli::{Failure, Outcome, print_json};
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
@@ -18,34 +17,14 @@ pub(super) struct Arguments {
     /// Token ids, such as 1,2,3
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     token_ids: Vec<u32>,
-    /// Model: a folder, a Hugging Face name, `tiny`, or a run
-    model: String,
     #[command(flatten)]
-    device: DeviceArguments,
-    /// Compute in f32 on a GPU, too, instead of bf16: stricter, twice the memory
-    #[arg(long = "f32")]
-    in_f32: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
+    compared: ModelArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let engine = arguments.device.engine()?;
-    let engine = if arguments.in_f32 {
-        engine.in_f32()
-    } else {
-        engine
-    };
-    let loaded = open(&arguments.model)?;
-    let vocabulary = loaded.config.vocab_size;
-    let is_outside = |id: &&u32| **id as usize >= vocabulary;
-    if let Some(id) = arguments.token_ids.iter().find(is_outside) {
-        return Err(Failure::usage(format!(
-            "token {id} is outside the model's vocabulary; its ids are 0 to {}",
-            vocabulary - 1
-        )));
-    }
+    let engine = arguments.compared.engine()?;
+    let loaded = open(&arguments.compared.model)?;
+    check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
     let count = arguments.token_ids.len();
     let positions = loaded.config.max_position_embeddings;
     if count > positions {
@@ -64,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 .map(|token| token.log_prob),
         );
     }
-    if arguments.json {
+    if arguments.compared.json {
         print_json(serde_json::json!({ "log_probs": found }))?;
     } else {
         for (id, log_prob) in rest.iter().zip(&found) {

@@ -1,5 +1,7 @@
 //! Evals: samples and scores completions of held-out prompts, one record each.
 
+#[cfg(feature = "parity")]
+mod candle_parity; // log-probs compared with candle-transformers
 mod guard; // tokenized guard prompts
 
 use crate::constraint::{ConstraintError, TaskConstraints};
@@ -11,6 +13,8 @@ use crate::rollout::{Request, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
 use crate::score::Scorer;
 
+#[cfg(feature = "parity")]
+pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use guard::{GuardPrompt, prepare_guard};
 
 #[derive(Debug, thiserror::Error)]
