@@ -12,6 +12,7 @@ use grpo_tui::facts::{Target, Tier};
 use grpo_tui::report::{
     EvalId, EvalResult, Outcome, Verdict, Versus, base_and_trained, versus_text,
 };
+use grpo_tui::run::events::EvalKey;
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::Message;
 use grpo_tui::view::style_role::Role;
@@ -98,13 +99,14 @@ fn the_numbers_are_those_of_the_run() {
         ["base", "step 30"],
         "the best step, on the proof set"
     );
-    for (eval, key) in versus
+    for (eval, (step, target)) in versus
         .evals
         .iter()
-        .zip([(0, "test", "base"), (30, "test", "trained")])
+        .zip([(0, Target::Base), (30, Target::Trained)])
     {
-        let recorded =
-            &history.evals[&(key.0, key.1.to_owned(), Target::from_name(key.2).unwrap())].summary;
+        let set = "test".into();
+        let key = EvalKey { step, set, target };
+        let recorded = &history.evals[&key].summary;
         assert_eq!(
             (eval.summary.n, eval.summary.valid, eval.summary.exact),
             (recorded.n, recorded.valid, recorded.exact)
@@ -285,7 +287,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     let eval = |step| EvalId {
         folder: run.clone(),
         step,
-        set: "eval".to_owned(),
+        set: "eval".into(),
         target: "trained".to_owned(),
     };
     let check = |before, after, (fixed, broken), needed, expected: &str| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::dataset::DatasetError;
 use crate::run::RunError;
-use crate::task::TaskError;
+use crate::task::{SetName, TaskError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -31,6 +31,6 @@ pub enum ReportError {
     NoPrompts {
         /// The run or eval.
         folder: PathBuf,
-        set: String,
+        set: SetName,
     },
 }

@@ -9,7 +9,7 @@ use crate::facts::Target;
 use crate::page::Block;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, HELD_OUT_SETS, RunState, eval_path, read_evals};
-use crate::task::task_set;
+use crate::task::{PromptSet, SetName};
 
 /// One of the tasks of a run, or the only one.
 pub(super) struct TaskSection<'r> {
@@ -44,7 +44,7 @@ impl<'r> TaskSection<'r> {
 
 /// The evals of base and trained model: on the test set if it was evaluated, else on the eval set.
 pub(super) struct EvalPair {
-    pub(super) set: String,
+    pub(super) set: SetName,
     /// The name of the trained model's eval.
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
@@ -53,8 +53,8 @@ pub(super) struct EvalPair {
 
 impl EvalPair {
     fn read(report: &Report, task: &str) -> Option<Self> {
-        let of = |set: &str| {
-            let set = task_set(set, task);
+        let of = |set: PromptSet| {
+            let set = SetName::new(set, task);
             // The base is not compared with itself.
             let result = report
                 .history

@@ -9,7 +9,7 @@ use crate::run::{
     eval_damage, list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
-use crate::task::task_set;
+use crate::task::SetName;
 
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
@@ -161,7 +161,7 @@ impl Report {
         let best = self.best();
         HELD_OUT_SETS
             .into_iter()
-            .find_map(|set| self.history.result(&task_set(set, task), best))
+            .find_map(|set| self.history.result(&SetName::new(set, task), best))
     }
 
     pub fn outcome(&self) -> RunOutcome {

@@ -18,7 +18,7 @@ use crate::run::{
     Status, StepEvals, sha256,
 };
 use crate::secrets::redact;
-use crate::task::{split_task_set, task_set};
+use crate::task::{PromptSet, SetName};
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 30] = [
@@ -126,8 +126,7 @@ pub struct RunRow {
 /// The evals on one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
-    /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
-    pub set: String,
+    pub set: SetName,
     /// Without tags.
     pub base: Option<EvalSummary>,
     /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
@@ -167,7 +166,7 @@ impl RunRow {
         let tasks = report.directory.task_names();
         let held_out_sets = HELD_OUT_SETS
             .iter()
-            .flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
+            .flat_map(|set| tasks.iter().map(|task| SetName::new(*set, task)));
         Self {
             status: report.status(),
             cause: report.cause(),
@@ -211,9 +210,9 @@ impl RunRow {
     }
 
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
-    pub fn latest_valid(&self) -> Option<(&str, &EvalSummary)> {
+    pub fn latest_valid(&self) -> Option<(&SetName, &EvalSummary)> {
         self.result()
-            .map(|(held_out, _, summary)| (held_out.set.as_str(), summary))
+            .map(|(held_out, _, summary)| (&held_out.set, summary))
     }
 
     /// The evals that represent the trained model, of each task: its set, step and rates.
@@ -224,11 +223,8 @@ impl RunRow {
         });
         let mut found: Vec<(&EvalSeries, u64, &EvalSummary)> = Vec::new();
         for (held_out, step, summary) in known {
-            let task = split_task_set(&held_out.set).1;
-            if found
-                .iter()
-                .all(|(other, ..)| split_task_set(&other.set).1 != task)
-            {
+            let task = held_out.set.task();
+            if found.iter().all(|(other, ..)| other.set.task() != task) {
                 found.push((held_out, step, summary));
             }
         }
@@ -250,13 +246,13 @@ impl RunRow {
 
     /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
     /// step, without an eval.
-    pub fn measured_on(&self) -> Option<(&str, u64)> {
+    pub fn measured_on(&self) -> Option<(SetName, u64)> {
         let trained = || {
             self.metric("tiers/valid", false)
-                .map(|_| ("train", self.last_step))
+                .map(|_| (PromptSet::Train.into(), self.last_step))
         };
         self.result()
-            .map(|(held_out, step, _)| (held_out.set.as_str(), step))
+            .map(|(held_out, step, _)| (held_out.set.clone(), step))
             .or_else(trained)
     }
 
@@ -364,7 +360,7 @@ impl RunRow {
                 0 => "base".to_owned(),
                 _ => format!("{}@{step}", held_out.set),
             })?),
-            "set" => text(&self.result()?.0.set),
+            "set" => text(&self.result()?.0.set.to_string()),
             "checkpoint" => number(self.result()?.1 as f64),
             "base_valid" => number(self.result()?.0.base.as_ref()?.valid),
             "base_exact" => number(self.result()?.0.base.as_ref()?.exact?),
@@ -477,7 +473,7 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     file.config.values().into_iter().map(row).collect()
 }
 
-fn held_out(report: &Report, set: String) -> Option<EvalSeries> {
+fn held_out(report: &Report, set: SetName) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary {
         by_tag: BTreeMap::new(),
         ..summary.clone()
@@ -542,14 +538,18 @@ fn eval_seconds_left(report: &Report) -> f64 {
         Some(total) if total > last => 1,
         _ => 0,
     };
-    let latest = |set: &str, task: &&str| {
-        let set = task_set(set, task);
+    let latest = |set, task: &&str| {
+        let set = SetName::new(set, task);
         let mut of_set = history.evals.values().filter(|eval| eval.set == set);
         of_set.next_back().map(|eval| (eval.step, eval.seconds))
     };
     let tasks = history.task_names();
-    let of_eval = tasks.iter().filter_map(|task| latest("eval", task));
-    let of_test = tasks.iter().filter_map(|task| latest("test", task));
+    let of_eval = tasks
+        .iter()
+        .filter_map(|task| latest(PromptSet::Eval, task));
+    let of_test = tasks
+        .iter()
+        .filter_map(|task| latest(PromptSet::Test, task));
     let tested = of_test.filter(|(step, _)| *step == 0 || *step < last);
     due as f64 * of_eval.map(|(_, seconds)| seconds).sum::<f64>()
         + tested.map(|(_, seconds)| seconds).sum::<f64>()

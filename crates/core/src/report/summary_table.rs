@@ -1,6 +1,7 @@
 //! Evals side by side: a row per measure with typed cells, and the pages that show them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use super::measure::{Measure, Metric};
 use super::significance::{MetricComparison, verdict};
@@ -29,7 +30,7 @@ impl From<MeasureRow> for Row {
 
 /// Compares `first` with `second` on one set, as text.
 pub fn table(
-    set: &str,
+    set: impl Display,
     [first, second]: [(&str, &EvalSummary); 2],
     valid: &MetricComparison,
     exact: Option<&MetricComparison>,
@@ -43,12 +44,12 @@ pub fn table(
 }
 
 /// Evals on one set, one column each, as text.
-pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
+pub fn columns(set: impl Display, evals: &[(&str, &EvalSummary)]) -> String {
     render(&tables(set, evals))
 }
 
 /// The rates of evals on one set, one column each, and those of each tag.
-pub(super) fn tables(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
+pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
     let (names, summaries): (Vec<&str>, Vec<&EvalSummary>) = evals.iter().copied().unzip();
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
     let mut counts: Vec<String> = summaries

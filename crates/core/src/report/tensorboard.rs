@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::run_report::Report;
 use super::tables::steps;
-use crate::facts::Target;
-use crate::run::events::Eval;
+use crate::run::events::{Eval, EvalKey};
 use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError, write_export};
 use crate::secrets::redact;
 
@@ -15,7 +14,7 @@ use crate::secrets::redact;
 #[derive(Default)]
 struct Times {
     steps: BTreeMap<u64, u64>,
-    evals: BTreeMap<(u64, String, Target), u64>,
+    evals: BTreeMap<EvalKey, u64>,
 }
 
 /// The event file of a run below a folder: TensorBoard names a run by its folder, and the same run has the same file.
@@ -127,11 +126,7 @@ impl Times {
             LogItem::Restarted => times = Self::default(),
             LogItem::Event(event) => match event.body {
                 EventBody::Step(step) => _ = times.steps.insert(step.step, event.time_ms),
-                EventBody::Eval(eval) => {
-                    _ = times
-                        .evals
-                        .insert((eval.step, eval.set, eval.target), event.time_ms)
-                }
+                EventBody::Eval(eval) => _ = times.evals.insert(eval.key(), event.time_ms),
                 _ => {}
             },
             LogItem::SkippedLine(_) | LogItem::Missing(_) => {}

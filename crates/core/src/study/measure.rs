@@ -11,7 +11,7 @@ use crate::run::events::Eval;
 use crate::run::{
     EvalRecord, RunDirectory, RunError, RunState, Status, StepEvals, eval_path, read_evals,
 };
-use crate::task::{task_prompt, task_set};
+use crate::task::{PromptSet, SetName, task_prompt};
 
 /// The metric by which settings are compared; larger is better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,7 +199,7 @@ impl MeasuredRun {
             let found = read_evals(&eval_path(
                 &self.path,
                 step,
-                &task_set("test", task),
+                &SetName::new(PromptSet::Test, task),
                 target.name(),
             ))
             .ok()?;
@@ -226,7 +226,7 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         .filter(|end| end.status == Status::Finished)?;
     let (mut base, mut evals) = (Vec::new(), Vec::new());
     for task in history.task_names() {
-        let set = task_set("test", task);
+        let set = SetName::new(PromptSet::Test, task);
         base.push(history.base(&set)?);
         evals.push(history.result(&set, best)?);
     }

@@ -105,7 +105,7 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
-    pub set: &'static str,
+    pub set: PromptSet,
     /// Path as shown to the user.
     pub file: String,
     /// Valid rows.

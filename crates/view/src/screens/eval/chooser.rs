@@ -12,6 +12,7 @@ use crate::format::percent_short;
 use crate::message::{Command, Work};
 use crate::pane::content::{Content, List};
 use crate::report::{EvalId, RunRow, list_evals};
+use crate::run::events::EvalKey;
 use crate::run::{EvalSummary, RunState};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -97,8 +98,11 @@ fn rated(folder: &Path) -> Result<Vec<(EvalId, String)>, String> {
     let result = result(folder);
     let rates = |eval: &EvalId| -> Option<String> {
         let recorded = history.as_ref().and_then(|history| {
-            let target = Target::from_name(&eval.target)?;
-            let key = (eval.step, eval.set.clone(), target);
+            let key = EvalKey {
+                step: eval.step,
+                set: eval.set.clone(),
+                target: Target::from_name(&eval.target)?,
+            };
             Some(history.evals.get(&key)?.summary.clone())
         });
         let own = || EvalSummary::deserialize(&result["targets"][&eval.target]).ok();

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::charts::{self, Subject};
 use super::frame::{framed, legend};
 use super::{CHART, Live, METRICS};
-use crate::facts::Target;
+use crate::facts::{Target, VerbName};
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, or_na, short_id};
 use crate::pane::content::{Content, Place};
@@ -15,7 +15,7 @@ use crate::run::Series;
 use crate::run::events::Eval;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_metric;
+use crate::task::{PromptSet, task_metric};
 use crate::widgets::bars::sparkline;
 use crate::widgets::chart::{Chart, Curve, Dot};
 use crate::widgets::text_width::{self, wrapped};
@@ -210,7 +210,8 @@ fn chart<'a>(
     }
     // Eval dots do not identify their task: with several tasks their curves are shown instead.
     let first = subject.is_first() && tasks == [""];
-    let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
+    let set = PromptSet::Eval.into();
+    let evals = || run.history.evals.values().filter(|eval| eval.set == set);
     // A task may have rewards above 1.
     let fits = || {
         curves.iter().all(|curve| {
@@ -394,8 +395,8 @@ fn readout_parts(
 /// checkpoint does not hide its eval.
 fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
-    let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
-    let has_eval = |at: u64| history.evals.keys().any(|(step, ..)| *step == at);
+    let evals = history.evals.keys().map(|key| (key.step, "e"));
+    let has_eval = |at: u64| history.evals.keys().any(|key| key.step == at);
     let checkpoints = history
         .checkpoints
         .keys()
@@ -404,7 +405,7 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
         history
             .controls
             .iter()
-            .filter(move |control| (control.verb == "annotate") == notes)
+            .filter(move |control| (control.verb == VerbName::Annotate) == notes)
             .map(|control| control.step)
     };
     evals

@@ -13,11 +13,10 @@ use crate::message::Command;
 use crate::pane::content::Content;
 use crate::report::{EvalId, JudgedEval, Verdict, points};
 use crate::run::EvalSummary;
-use crate::run::events::Eval;
+use crate::run::events::{Eval, EvalKey};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_set;
 use crate::widgets::text_width::{padded, wrapped};
 
 /// Both evals of a result on a task, with their verdicts.
@@ -38,10 +37,14 @@ fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
         let Some(judged) = outcome.compared() else {
             continue;
         };
-        let set = task_set(&judged.set, task);
-        let eval = |step, target| run.history.evals.get(&(step, set.clone(), target));
+        let set = judged.set.in_task(task);
+        let trained = EvalKey {
+            step: judged.step,
+            set: set.clone(),
+            target: Target::Trained,
+        };
         if let (Some(base), Some(trained)) =
-            (eval(0, Target::Base), eval(judged.step, Target::Trained))
+            (run.history.base(&set), run.history.evals.get(&trained))
         {
             found.push(ComparedEvals {
                 base,

@@ -285,8 +285,9 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
         None if is_base => format!("  n {n}, the base: no later checkpoint was better"),
         None => format!("  n {n}"),
     };
+    let label = format!("{} valid", held_out.set);
     let mut lines = vec![line(
-        &format!("{} valid", held_out.set),
+        &label,
         base.map(valid),
         trained.map(|(_, summary)| valid(summary)),
         of,
@@ -298,7 +299,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     );
     if base.is_some() || trained.is_some() {
         lines.push(line(
-            &format!("{:>w$}", "exact", w = (held_out.set.len() + 6).min(NAME)),
+            &format!("{:>w$}", "exact", w = label.len().min(NAME)),
             base,
             trained,
             String::new(),
