@@ -281,9 +281,9 @@ fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> O
     let mut documents = Vec::new();
     for run in runs {
         super::warn(&Report::read(run.clone())?);
-        let (file, bytes, masked) = write_event_file(folder, run, arguments.force)?;
-        report_written(&file, bytes, masked);
-        documents.push(written(run, &file, bytes, masked));
+        let file = write_event_file(folder, run, arguments.force)?;
+        report_written(&file.path, file.bytes, file.masked);
+        documents.push(written(run, &file.path, file.bytes, file.masked));
     }
     if arguments.json {
         print_json_lines(documents)

@@ -129,8 +129,16 @@ pub struct EvalSeries {
     pub set: SetName,
     /// Without tags.
     pub base: Option<EvalSummary>,
-    /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
-    pub trained: Option<(u64, EvalSummary)>,
+    pub trained: Option<TrainedEval>,
+}
+
+/// The eval that represents the trained model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainedEval {
+    /// 0 if it is the base's.
+    pub step: u64,
+    /// Without tags.
+    pub summary: EvalSummary,
 }
 
 /// A metric's value at the last step; `None` if it was not measured there.
@@ -212,36 +220,26 @@ impl RunRow {
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&SetName, &EvalSummary)> {
         self.result()
-            .map(|(held_out, _, summary)| (&held_out.set, summary))
+            .map(|(series, trained)| (&series.set, &trained.summary))
     }
 
-    /// The evals that represent the trained model, of each task: its set, step and rates.
-    pub fn results(&self) -> Vec<(&EvalSeries, u64, &EvalSummary)> {
-        let known = self.held_out.iter().filter_map(|held_out| {
-            let (step, summary) = held_out.trained.as_ref()?;
-            Some((held_out, *step, summary))
-        });
-        let mut found: Vec<(&EvalSeries, u64, &EvalSummary)> = Vec::new();
-        for (held_out, step, summary) in known {
-            let task = held_out.set.task();
-            if found.iter().all(|(other, ..)| other.set.task() != task) {
-                found.push((held_out, step, summary));
+    /// The eval that represents the trained model; of several tasks that with the lowest rate of valid completions, then
+    /// of exact ones: a mean would hide it.
+    fn result(&self) -> Option<(&EvalSeries, &TrainedEval)> {
+        let mut found: Vec<(&EvalSeries, &TrainedEval)> = Vec::new();
+        for series in &self.held_out {
+            let is_new = |(other, _): &(&EvalSeries, _)| other.set.task() != series.set.task();
+            if found.iter().all(is_new) {
+                found.extend(series.trained.as_ref().map(|trained| (series, trained)));
             }
         }
-        found
-    }
-
-    /// Of several tasks that with the lowest rate of valid completions, then of exact ones: a mean would hide it.
-    fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
-        let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
-        let order = |one: &EvalSummary, other: &EvalSummary| {
-            rates(one)
-                .partial_cmp(&rates(other))
-                .unwrap_or(Ordering::Equal)
+        let rates = |TrainedEval { summary, .. }: &TrainedEval| {
+            (summary.valid, summary.exact.unwrap_or(1.0))
         };
-        self.results()
+        let order = |one, other| rates(one).partial_cmp(&rates(other));
+        found
             .into_iter()
-            .min_by(|(_, _, one), (_, _, other)| order(one, other))
+            .min_by(|(_, one), (_, other)| order(one, other).unwrap_or(Ordering::Equal))
     }
 
     /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
@@ -252,7 +250,7 @@ impl RunRow {
                 .map(|_| (PromptSet::Train.into(), self.last_step))
         };
         self.result()
-            .map(|(held_out, step, _)| (held_out.set.clone(), step))
+            .map(|(series, trained)| (series.set.clone(), trained.step))
             .or_else(trained)
     }
 
@@ -356,12 +354,12 @@ impl RunRow {
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             "outcome" => text(self.outcome.label()),
-            "of" => text(&self.result().map(|(held_out, step, _)| match step {
+            "of" => text(&self.result().map(|(series, trained)| match trained.step {
                 0 => "base".to_owned(),
-                _ => format!("{}@{step}", held_out.set),
+                step => format!("{}@{step}", series.set),
             })?),
             "set" => text(&self.result()?.0.set.to_string()),
-            "checkpoint" => number(self.result()?.1 as f64),
+            "checkpoint" => number(self.result()?.1.step as f64),
             "base_valid" => number(self.result()?.0.base.as_ref()?.valid),
             "base_exact" => number(self.result()?.0.base.as_ref()?.exact?),
             "best" => number(self.best? as f64),
@@ -394,9 +392,9 @@ impl RunRow {
             "id": file.id, "name": self.directory.name(), "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
             "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps, "seconds_left": self.seconds_left(),
             "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
-            "valid_set": set, "checkpoint": self.result().map(|(_, step, _)| step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
-            "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
-            "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
+            "valid_set": set, "checkpoint": self.result().map(|(_, trained)| trained.step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
+            "base_valid": self.result().and_then(|(series, _)| Some(series.base.as_ref()?.valid)),
+            "base_exact": self.result().and_then(|(series, _)| series.base.as_ref()?.exact),
             "reward": self.metric("reward", false), "alerts": self.alerts,
             "notes": self.notes, "cause": self.cause.as_deref(), "slurm": self.slurm,
             "outcome": self.outcome.document(),
@@ -485,7 +483,10 @@ fn held_out(report: &Report, set: SetName) -> Option<EvalSeries> {
     let trained = report
         .history
         .result(&set, report.best())
-        .map(|eval| (eval.step, without_tags(&eval.summary)));
+        .map(|eval| TrainedEval {
+            step: eval.step,
+            summary: without_tags(&eval.summary),
+        });
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 

@@ -25,7 +25,16 @@ pub fn event_file(folder: &Path, run: &RunDirectory) -> PathBuf {
     ))
 }
 
-/// Writes the event file of a run below a folder; returns it, its bytes, and the number of masked secrets.
+/// A written event file.
+#[derive(Debug)]
+pub struct EventFile {
+    pub path: PathBuf,
+    pub bytes: usize,
+    /// The number of masked secrets.
+    pub masked: usize,
+}
+
+/// Writes the event file of a run below a folder.
 ///
 /// # Errors
 /// [`RunError`] naming the log, or the file: one that exists is replaced with `force` only.
@@ -33,13 +42,18 @@ pub fn write_event_file(
     folder: &Path,
     run: &RunDirectory,
     force: bool,
-) -> Result<(PathBuf, usize, usize), RunError> {
-    let file = event_file(folder, run);
+) -> Result<EventFile, RunError> {
+    let path = event_file(folder, run);
     let (bytes, masked) = tensorboard(&Report::read(run.clone())?)?;
     let of_run = folder.join(run.id());
     std::fs::create_dir_all(&of_run).map_err(RunError::io("create", &of_run))?;
-    write_export(&file, &bytes, force)?;
-    Ok((file, bytes.len(), masked))
+    write_export(&path, &bytes, force)?;
+    let bytes = bytes.len();
+    Ok(EventFile {
+        path,
+        bytes,
+        masked,
+    })
 }
 
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:

@@ -25,7 +25,7 @@ use crate::widgets::diff::diff_ops;
 /// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[0],
+        T::ACTIONS.take,
         "Use other version",
         "",
         &["t", "alt-t"],
@@ -39,7 +39,7 @@ pub const fn take_action<T: Drafted>() -> Action<T> {
 /// Keeps the text in the editor; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[1],
+        T::ACTIONS.keep,
         "Keep own version",
         "",
         &["o", "alt-o"],
@@ -51,7 +51,7 @@ pub const fn keep_action<T: Drafted>() -> Action<T> {
 
 pub const fn discard_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[2],
+        T::ACTIONS.discard,
         "Discard draft",
         "discard draft",
         &["X", "alt-x"],
@@ -66,7 +66,7 @@ pub const fn discard_action<T: Drafted>() -> Action<T> {
 
 pub const fn difference_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[3],
+        T::ACTIONS.difference,
         "Show diff",
         "diff",
         &["d", "alt-d"],

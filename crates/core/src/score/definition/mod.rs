@@ -183,6 +183,20 @@ pub(crate) struct AnswerSchema<'a> {
     pub(crate) notation: Option<String>,
 }
 
+/// A completion whose answer begins at byte `from`, after stripped reasoning.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedCompletion<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) from: usize,
+    pub(crate) row: Option<&'a PromptRow>,
+}
+
+impl<'a> PlacedCompletion<'a> {
+    pub(crate) fn answer(&self) -> &'a str {
+        self.text.get(self.from..).unwrap_or_default()
+    }
+}
+
 /// A compiled scorer. Thread-safe.
 pub(crate) trait Judge: Debug + Send + Sync {
     /// Whether the text from byte `from` has the form of an answer; always true for forms without
@@ -226,12 +240,12 @@ pub(crate) trait Judge: Debug + Send + Sync {
     /// Judges many, in order, as [`Self::judge`]; `None` once `keep_going` returns false.
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
+        completions: &[PlacedCompletion<'_>],
         thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            keep_going().then(|| self.judge(completion, *from, thoughts, *row))
+        let judge = |PlacedCompletion { text, from, row }: &PlacedCompletion<'_>| {
+            keep_going().then(|| self.judge(text, *from, thoughts, *row))
         };
         completions.iter().map(judge).collect()
     }

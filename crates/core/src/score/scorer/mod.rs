@@ -6,7 +6,7 @@ pub(super) mod batch;
 use crate::dataset::PromptRow;
 use crate::facts::PartName;
 use crate::score::answer::json::Place;
-use crate::score::definition::Judge;
+use crate::score::definition::{Judge, PlacedCompletion};
 use crate::score::error::ScoreError;
 use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
@@ -178,7 +178,11 @@ impl Rules {
             .zip(&known)
             .filter(|(_, known)| known.is_none());
         let placed: Vec<_> = asked
-            .map(|((text, row), _)| (*text, self.start(text), *row))
+            .map(|((text, row), _)| PlacedCompletion {
+                text,
+                from: self.start(text),
+                row: *row,
+            })
             .collect();
         let mut judged = self
             .judge

@@ -4,7 +4,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::charts::{self, Subject};
-use super::frame::{framed, legend};
+use super::frame::{LegendEntry, framed, legend};
 use super::{CHART, Live, METRICS};
 use crate::facts::{Target, VerbName};
 use crate::followed_run::FollowedRun;
@@ -80,7 +80,7 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
     ];
     let letters = letters.into_iter().filter(|(letter, _)| has(letter));
     let mut entries: Vec<_> = letters
-        .map(|(sign, meaning)| (sign, Role::Accent, meaning.to_owned()))
+        .map(|(sign, meaning)| LegendEntry::new(sign, Role::Accent, meaning))
         .collect();
     let (first, last) = chart.steps;
     let mut values = chart
@@ -88,14 +88,14 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .iter()
         .flat_map(|curve| curve.series.between(first, last));
     if values.any(|(_, value)| !value.is_finite()) {
-        entries.insert(0, ("▲", Role::Bad, "not finite".to_owned()));
+        entries.insert(0, LegendEntry::new("▲", Role::Bad, "not finite"));
     }
     if chart
         .dots
         .iter()
         .any(|dot| dot.sign == EXACT && is_shown(&dot.step))
     {
-        entries.push((EXACT, Role::Trained, "eval exact".to_owned()));
+        entries.push(LegendEntry::new(EXACT, Role::Trained, "eval exact"));
     }
     if let Some(weight) = chart
         .curves
@@ -103,7 +103,8 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .map(|curve| curve.smoothing)
         .filter(|weight| *weight > 0.0)
     {
-        entries.push(("·", Role::Raw, format!("raw under EMA {weight}")));
+        let meaning = format!("raw under EMA {weight}");
+        entries.push(LegendEntry::new("·", Role::Raw, meaning));
     }
     legend(theme, entries, columns)
 }

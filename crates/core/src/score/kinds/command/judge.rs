@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::answer::{self, failed};
 use super::pool::Pool;
+use super::program_tests::TestedWith;
 use super::program_tests::server::ServerPool;
 use super::question::{Key, Question};
 use super::whole_run::Output;
@@ -13,7 +14,7 @@ use super::{program_tests, single_run};
 use crate::dataset::PromptRow;
 use crate::sandbox::{ProgramFiles, machine};
 use crate::score::answer::json::Places;
-use crate::score::definition::Judge;
+use crate::score::definition::{Judge, PlacedCompletion};
 use crate::score::error::ScoreError;
 use crate::score::needs::{CommandMode, CommandRules, trust};
 use crate::score::verdict::unwrap_answer::ThinkRules;
@@ -154,7 +155,11 @@ impl CommandScorer {
         let Some(tests) = self.rules.tests() else {
             return single_run::judge(&self.rules, &self.files, question, output, keep_going);
         };
-        let with = (&self.rules, &self.files, tests);
+        let with = TestedWith {
+            rules: &self.rules,
+            files: &self.files,
+            tests,
+        };
         program_tests::check(with, &self.servers, question, keep_going)
             .unwrap_or_else(|why| failed(&why))
     }
@@ -174,7 +179,9 @@ impl Judge for CommandScorer {
         thoughts: ThinkRules,
         row: Option<&PromptRow>,
     ) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
+        let text = completion;
+        let alone = [PlacedCompletion { text, from, row }];
+        let alone = self.judge_together(&alone, thoughts, &|| true);
         alone
             .and_then(|verdicts| verdicts.into_iter().next())
             .unwrap_or_else(unanswered)
@@ -182,13 +189,13 @@ impl Judge for CommandScorer {
 
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
+        completions: &[PlacedCompletion<'_>],
         thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
+        let leak = |PlacedCompletion { text, from, row }: &PlacedCompletion<'_>| {
             think_leak(
-                completion,
+                text,
                 *from,
                 thoughts,
                 row.and_then(|row| row.expected.as_ref()),
@@ -201,10 +208,10 @@ impl Judge for CommandScorer {
             .filter(|(_, leak)| leak.is_none());
         let starts: Vec<_> = asked
             .clone()
-            .map(|((text, from, _), _)| Places::new(text).locate(*from))
+            .map(|(placed, _)| Places::new(placed.text).locate(placed.from))
             .collect();
         let asked: Vec<_> = asked
-            .map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row))
+            .map(|(placed, _)| (placed.answer(), placed.row))
             .collect();
         let verdicts = self.judge_all(&asked, keep_going)?;
         let mut verdicts = verdicts

@@ -18,7 +18,9 @@ use serde_json::Value;
 
 use crate::dataset::PromptRow;
 use crate::score::definition::lazy_answers::{LazyAnswer, plain_answers, prompt_itself};
-use crate::score::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, text_digest};
+use crate::score::definition::{
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, PlacedCompletion, text_digest,
+};
 use crate::score::error::ScoreError;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::trust::check_judge_trust;
@@ -190,7 +192,9 @@ impl Judge for RubricJudge {
         thoughts: ThinkRules,
         row: Option<&PromptRow>,
     ) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
+        let text = completion;
+        let alone = [PlacedCompletion { text, from, row }];
+        let alone = self.judge_together(&alone, thoughts, &|| true);
         let unanswered =
             || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
         alone
@@ -204,18 +208,18 @@ impl Judge for RubricJudge {
 
     fn judge_together(
         &self,
-        completions: &[(&str, usize, Option<&PromptRow>)],
+        completions: &[PlacedCompletion<'_>],
         thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let answers: Vec<&str> = completions
             .iter()
-            .map(|(text, from, _)| text.get(*from..).unwrap_or_default().trim())
+            .map(|placed| placed.answer().trim())
             .collect();
         // Non-answers are not sent.
         let refused: Vec<Option<Verdict>> = completions
             .iter()
-            .map(|(text, from, _)| {
+            .map(|PlacedCompletion { text, from, .. }| {
                 let verdict = judge_text(text, *from, thoughts, None, |_, _| {
                     Verdict::new(Tier::Valid, None)
                 });
@@ -226,7 +230,7 @@ impl Judge for RubricJudge {
         let mut group_of: HashMap<&str, usize> = HashMap::new();
         // For each completion its question, and its answer there.
         let mut places: Vec<Option<(usize, &str)>> = vec![None; answers.len()];
-        for (index, (_, _, row)) in completions
+        for (index, PlacedCompletion { row, .. }) in completions
             .iter()
             .enumerate()
             .filter(|(index, _)| refused[*index].is_none())
@@ -253,7 +257,7 @@ impl Judge for RubricJudge {
         }
         let graded = self.0.grade_all(&groups, true, keep_going)?;
         let verdict = |(index, refused): (usize, Option<Verdict>)| {
-            let (text, from, _) = completions[index];
+            let PlacedCompletion { text, from, .. } = completions[index];
             let Some((group, answer)) = places[index] else {
                 return refused.unwrap_or_else(|| {
                     Verdict::failed("the judge was not asked".to_owned(), (text, from))
