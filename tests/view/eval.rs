@@ -12,7 +12,6 @@ use grpo_tui::facts::{Target, Tier};
 use grpo_tui::report::{
     EvalId, EvalResult, Outcome, Verdict, Versus, base_and_trained, versus_text,
 };
-use grpo_tui::run::events::EvalKey;
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::Message;
 use grpo_tui::view::style_role::Role;
@@ -104,9 +103,8 @@ fn the_numbers_are_those_of_the_run() {
         .iter()
         .zip([(0, Target::Base), (30, Target::Trained)])
     {
-        let set = "test".into();
-        let key = EvalKey { step, set, target };
-        let recorded = &history.evals[&key].summary;
+        let recorded = history.eval(step, &"test".into(), target).unwrap();
+        let recorded = &recorded.summary;
         assert_eq!(
             (eval.summary.n, eval.summary.valid, eval.summary.exact),
             (recorded.n, recorded.valid, recorded.exact)

@@ -12,7 +12,7 @@ use crate::report::{
     EvalId, ReportError, RunComparison, Versus, base_and_trained_on, held_out_sets, list_evals,
     result_on, versus_csv, versus_html, versus_markdown, versus_rates, versus_text,
 };
-use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
+use crate::run::{RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
 use crate::task::{PromptSet, SetName};
 
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         }
         tasks => {
             for task in tasks {
-                let sets = HELD_OUT_SETS.map(|set| SetName::new(set, &task));
+                let sets = SetName::held_out(&[&task]);
                 let is_evaluated = |set: &&SetName| {
                     let on = Some((*set).clone());
                     evals_of(

@@ -6,37 +6,39 @@ use serde_json::{Map, Value, json};
 use super::agent_record::AgentRecord;
 use super::calls::{CallOutcome, ConversationLimits, ToolCall, ToolReply};
 use super::error::EnvironmentError;
+use crate::config::choices;
 use crate::dataset::PromptRow;
 
 /// Row field in which scorers find the conversation.
 const FIELD: &str = "conversation";
 
-/// Why a turn with tools ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChainEnd {
-    /// An answer without calls.
-    Answer,
-    /// An answer at the token limit.
-    Truncated,
-    /// An unparsable call.
-    Unreadable,
-    MaxCalls,
-    MaxTurns,
-    MaxContextTokens,
-    TimeLimit,
-    /// A tool failed: no reward.
-    ToolFailed,
-    /// A call or final state is not recorded, in replay: no reward.
-    NotRecorded,
-    /// The agent exceeded its requests and ended because of it.
-    MaxRequests,
-    /// The agent made no request: no reward.
-    NoRequest,
-    /// The agent failed after a completion: the lowest tier.
-    AgentError,
-    /// The agent failed: no reward.
-    AgentFailed,
+choices! {
+    /// Why a turn with tools ended.
+    #[derive(PartialOrd, Ord)]
+    ChainEnd {
+        /// An answer without calls.
+        Answer = "answer",
+        /// An answer at the token limit.
+        Truncated = "truncated",
+        /// An unparsable call.
+        Unreadable = "unreadable",
+        MaxCalls = "max_calls",
+        MaxTurns = "max_turns",
+        MaxContextTokens = "max_context_tokens",
+        TimeLimit = "time_limit",
+        /// A tool failed: no reward.
+        ToolFailed = "tool_failed",
+        /// A call or final state is not recorded, in replay: no reward.
+        NotRecorded = "not_recorded",
+        /// The agent exceeded its requests and ended because of it.
+        MaxRequests = "max_requests",
+        /// The agent made no request: no reward.
+        NoRequest = "no_request",
+        /// The agent failed after a completion: the lowest tier.
+        AgentError = "agent_error",
+        /// The agent failed: no reward.
+        AgentFailed = "agent_failed",
+    }
 }
 
 impl ChainEnd {
@@ -63,25 +65,6 @@ impl ChainEnd {
         Self::NoRequest,
         Self::AgentFailed,
     ];
-
-    /// Name in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Answer => "answer",
-            Self::Truncated => "truncated",
-            Self::Unreadable => "unreadable",
-            Self::MaxCalls => "max_calls",
-            Self::MaxTurns => "max_turns",
-            Self::MaxContextTokens => "max_context_tokens",
-            Self::TimeLimit => "time_limit",
-            Self::ToolFailed => "tool_failed",
-            Self::NotRecorded => "not_recorded",
-            Self::MaxRequests => "max_requests",
-            Self::NoRequest => "no_request",
-            Self::AgentError => "agent_error",
-            Self::AgentFailed => "agent_failed",
-        }
-    }
 
     /// Wording in a sentence.
     pub fn described(self) -> &'static str {

@@ -69,10 +69,6 @@ impl<'t> CompletionRows<'t> {
         Ok(Some(found.1))
     }
 
-    pub fn are_readable(&self) -> bool {
-        self.index().is_ok()
-    }
-
     fn index(&self) -> Result<&Index, NoRow> {
         self.index
             .get_or_init(|| {

@@ -13,7 +13,7 @@ use super::tables::shown;
 use crate::format::counted;
 use crate::page::{Block, Cell, Row, Table};
 use crate::run::events::{Eval, EvalKey};
-use crate::run::{Comparison, EvalRecord, EvalSummary, HELD_OUT_SETS, RunFile, read_evals};
+use crate::run::{Comparison, EvalRecord, EvalSummary, RunFile, read_evals};
 use crate::task::SetName;
 
 #[derive(Debug)]
@@ -290,8 +290,7 @@ fn results(
 ) -> (Vec<ResultComparison>, Vec<String>) {
     let (mut found, mut not_compared) = (Vec::new(), Vec::new());
     for task in first.directory.task_names() {
-        let sets = HELD_OUT_SETS.into_iter().map(|set| SetName::new(set, task));
-        let evals = sets.into_iter().find_map(|set| {
+        let evals = SetName::held_out(&[task]).into_iter().find_map(|set| {
             let id = |run: &Report| {
                 let Eval { step, target, .. } = run.history.result(&set, run.best())?;
                 Some(EvalId {

@@ -8,8 +8,8 @@ use super::summary_table::tables;
 use crate::facts::Target;
 use crate::page::Block;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, HELD_OUT_SETS, RunState, eval_path, read_evals};
-use crate::task::{PromptSet, SetName};
+use crate::run::{EvalRecord, RunState, eval_path, read_evals};
+use crate::task::SetName;
 
 /// One of the tasks of a run, or the only one.
 pub(super) struct TaskSection<'r> {
@@ -53,8 +53,7 @@ pub(super) struct EvalPair {
 
 impl EvalPair {
     fn read(report: &Report, task: &str) -> Option<Self> {
-        let of = |set: PromptSet| {
-            let set = SetName::new(set, task);
+        let of = |set: SetName| {
             // The base is not compared with itself.
             let result = report
                 .history
@@ -72,7 +71,7 @@ impl EvalPair {
                 set,
             })
         };
-        HELD_OUT_SETS.into_iter().find_map(of)
+        SetName::held_out(&[task]).into_iter().find_map(of)
     }
 
     /// The verdict on both metrics, then the numbers of each.

@@ -14,9 +14,8 @@ use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget,
-    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
-    task_folder,
+    EvalRecord, EvalSummary, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
+    list_checkpoints, read_eval_names, read_evals, recorded_file, sha256, task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -162,10 +161,7 @@ pub fn held_out_sets(run: &Path) -> Vec<SetName> {
     let tasks = directory
         .as_ref()
         .map_or_else(|| vec![""], RunDirectory::task_names);
-    HELD_OUT_SETS
-        .iter()
-        .flat_map(|set| tasks.iter().map(|task| SetName::new(*set, task)))
-        .collect()
+    SetName::held_out(&tasks)
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::eval_results::EvalResult;
 use super::tables::shown;
+use crate::config::choices;
 use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::page::{Cell, Row};
@@ -47,34 +48,24 @@ pub struct FailureGroup {
     pub records: BTreeSet<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupKind {
-    /// The first violation. Only failures have one.
-    Class,
-    /// A top-level field that is violated or differs from the expected one. Only failures have one.
-    Field,
-    Tag,
-    /// A value of a field of the prompt row.
-    Row,
-    /// A value of a field of the expected answer.
-    Expected,
-    /// Truncated, or a quartile of the completion tokens.
-    Length,
+choices! {
+    #[derive(PartialOrd, Ord)]
+    GroupKind {
+        /// The first violation. Only failures have one.
+        Class = "class",
+        /// A top-level field that is violated or differs from the expected one. Only failures have one.
+        Field = "field",
+        Tag = "tag",
+        /// A value of a field of the prompt row.
+        Row = "row",
+        /// A value of a field of the expected answer.
+        Expected = "expected",
+        /// Truncated, or a quartile of the completion tokens.
+        Length = "length",
+    }
 }
 
 impl GroupKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Class => "class",
-            Self::Field => "field",
-            Self::Tag => "tag",
-            Self::Row => "row",
-            Self::Expected => "expected",
-            Self::Length => "length",
-        }
-    }
-
     fn is_of_failures_only(self) -> bool {
         matches!(self, Self::Class | Self::Field)
     }

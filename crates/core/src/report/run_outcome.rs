@@ -8,8 +8,8 @@ use super::measure::Metric;
 use super::significance::{MetricVerdict, Verdict};
 use crate::facts::{Ruin, Target};
 use crate::format::{or_na, percent};
+use crate::run::RunState;
 use crate::run::events::Eval;
-use crate::run::{HELD_OUT_SETS, RunState};
 use crate::task::{PromptSet, SetName};
 
 /// The verdict on a run, by both *valid* and *exact*: valid answers that are not exact are not a success.
@@ -114,9 +114,8 @@ impl RunOutcome {
     }
 
     fn from_task(history: &RunState, best: Option<u64>) -> Self {
-        let result = HELD_OUT_SETS
-            .into_iter()
-            .find_map(|set| history.result(&set.into(), best));
+        let mut sets = SetName::held_out(&[""]).into_iter();
+        let result = sets.find_map(|set| history.result(&set, best));
         let latest = history.latest_eval(&PromptSet::Eval.into(), Target::Trained);
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {

@@ -5,8 +5,8 @@ use crate::facts::Cause;
 use crate::format::counted;
 use crate::run::events::Eval;
 use crate::run::{
-    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of,
-    eval_damage, list_checkpoints, read_display_name, read_tags,
+    RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of, eval_damage,
+    list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
 use crate::task::SetName;
@@ -159,9 +159,8 @@ impl Report {
     /// [`RunState::result`]. `task`: one of several by its name, else empty.
     pub fn result_of(&self, task: &str) -> Option<&Eval> {
         let best = self.best();
-        HELD_OUT_SETS
-            .into_iter()
-            .find_map(|set| self.history.result(&SetName::new(set, task), best))
+        let mut sets = SetName::held_out(&[task]).into_iter();
+        sets.find_map(|set| self.history.result(&set, best))
     }
 
     pub fn outcome(&self) -> RunOutcome {

@@ -14,8 +14,8 @@ use crate::facts::Cause;
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, Query, RunDirectory, RunFile, SlurmJob, State,
-    Status, StepEvals, sha256,
+    EvalProgress, EvalSummary, Field, Query, RunDirectory, RunFile, SlurmJob, State, Status,
+    StepEvals, sha256,
 };
 use crate::secrets::redact;
 use crate::task::{PromptSet, SetName};
@@ -172,9 +172,6 @@ impl RunRow {
             .map(StepEvals::lowest_valid)
             .collect();
         let tasks = report.directory.task_names();
-        let held_out_sets = HELD_OUT_SETS
-            .iter()
-            .flat_map(|set| tasks.iter().map(|task| SetName::new(*set, task)));
         Self {
             status: report.status(),
             cause: report.cause(),
@@ -191,7 +188,8 @@ impl RunRow {
             seconds_left: history.seconds_left(),
             eval_seconds_left: eval_seconds_left(report),
             seconds: report.computed_seconds(),
-            held_out: held_out_sets
+            held_out: SetName::held_out(&tasks)
+                .into_iter()
                 .filter_map(|set| held_out(report, set))
                 .collect(),
             metrics: metrics.collect(),

@@ -27,6 +27,14 @@ impl SetName {
         Self::Task { set, task }
     }
 
+    /// The held-out sets of tasks: a run is judged by the first one available.
+    pub fn held_out(tasks: &[&str]) -> Vec<Self> {
+        [PromptSet::Test, PromptSet::Eval]
+            .into_iter()
+            .flat_map(|set| tasks.iter().map(move |task| Self::new(set, task)))
+            .collect()
+    }
+
     /// `None` for a file.
     pub fn set(&self) -> Option<PromptSet> {
         match self {

@@ -25,7 +25,7 @@ use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
     Versus, base_and_trained, base_and_trained_on,
 };
-use crate::run::{EvalRecord, HELD_OUT_SETS};
+use crate::run::EvalRecord;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
@@ -424,10 +424,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
             let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => match &task {
-                    Some(task) => base_and_trained_on(
-                        &run,
-                        &HELD_OUT_SETS.map(|set| SetName::new(set, task)),
-                    )?,
+                    Some(task) => base_and_trained_on(&run, &SetName::held_out(&[task]))?,
                     None => base_and_trained(&run)?,
                 },
                 _ => chosen,

@@ -25,9 +25,6 @@ const MAX_NAMED_LINES: usize = 8;
 /// Number of latest steps over which a run's speed is averaged.
 const PACE_STEPS: u64 = 10;
 
-/// The held-out sets; the first one available is used to judge a run.
-pub const HELD_OUT_SETS: [PromptSet; 2] = [PromptSet::Test, PromptSet::Eval];
-
 /// Prefix of metrics that are absent if 0: shares of failure classes, logged only if they occurred.
 pub const SPARSE: &str = "failures/";
 
@@ -254,7 +251,7 @@ impl RunState {
         self.eval(0, set, Target::Base)
     }
 
-    fn eval(&self, step: u64, set: &SetName, target: Target) -> Option<&Eval> {
+    pub fn eval(&self, step: u64, set: &SetName, target: Target) -> Option<&Eval> {
         let set = set.clone();
         self.evals.get(&EvalKey { step, set, target })
     }

@@ -12,7 +12,6 @@ use crate::format::percent_short;
 use crate::message::{Command, Work};
 use crate::pane::content::{Content, List};
 use crate::report::{EvalId, RunRow, list_evals};
-use crate::run::events::EvalKey;
 use crate::run::{EvalSummary, RunState};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -98,12 +97,8 @@ fn rated(folder: &Path) -> Result<Vec<(EvalId, String)>, String> {
     let result = result(folder);
     let rates = |eval: &EvalId| -> Option<String> {
         let recorded = history.as_ref().and_then(|history| {
-            let key = EvalKey {
-                step: eval.step,
-                set: eval.set.clone(),
-                target: Target::from_name(&eval.target)?,
-            };
-            Some(history.evals.get(&key)?.summary.clone())
+            let target = Target::from_name(&eval.target)?;
+            Some(history.eval(eval.step, &eval.set, target)?.summary.clone())
         });
         let own = || EvalSummary::deserialize(&result["targets"][&eval.target]).ok();
         let summary = recorded.or_else(own)?;

@@ -13,7 +13,7 @@ use crate::message::Command;
 use crate::pane::content::Content;
 use crate::report::{EvalId, JudgedEval, Verdict, points};
 use crate::run::EvalSummary;
-use crate::run::events::{Eval, EvalKey};
+use crate::run::events::Eval;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -38,13 +38,9 @@ fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
             continue;
         };
         let set = judged.set.in_task(task);
-        let trained = EvalKey {
-            step: judged.step,
-            set: set.clone(),
-            target: Target::Trained,
-        };
+        let eval = |step, target| run.history.eval(step, &set, target);
         if let (Some(base), Some(trained)) =
-            (run.history.base(&set), run.history.evals.get(&trained))
+            (eval(0, Target::Base), eval(judged.step, Target::Trained))
         {
             found.push(ComparedEvals {
                 base,
