@@ -2,6 +2,7 @@
 
 /// Declares an enum whose variants have one name each on the command line, in TOML, JSON and
 /// messages; an older name is still read.
+#[macro_export]
 macro_rules! choices {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal $(| $older:literal)?),+ $(,)? }) => {
         $(#[$meta])*
@@ -18,6 +19,11 @@ macro_rules! choices {
 
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The next of [`Self::ALL`], after the last the first.
+            pub fn next(self) -> Self {
+                Self::ALL[(self as usize + 1) % Self::ALL.len()]
             }
 
             pub fn from_name(name: &str) -> Option<Self> {
@@ -59,7 +65,7 @@ macro_rules! choices {
     };
 }
 
-pub(crate) use choices;
+pub use choices;
 
 choices! {
     /// How a model is trained.
