@@ -334,7 +334,7 @@ fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
         let output = with_fault(&run, &[], &format!("gradient.memory={rank}:2"));
         assert!(output.status.success(), "rank {rank}: {}", stderr(&output));
         let state = RunState::read(run.path()).unwrap();
-        let alert = &state.alerts["out_of_memory"];
+        let alert = &state.alerts[&"out_of_memory".into()];
         assert!(alert.sentence.contains("recomputed with"), "{alert:?}");
         assert_eq!(state.last_step, 6);
         assert_close(

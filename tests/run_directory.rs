@@ -320,7 +320,7 @@ fn redone_steps_count_once() {
     );
     assert_eq!(
         silent
-            .latest_eval("eval", Target::Trained)
+            .latest_eval(&"eval".into(), Target::Trained)
             .unwrap()
             .summary
             .valid,

@@ -363,7 +363,8 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let report = one_run(&run_folders, threads);
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
-    let result = report.results.first().cloned().unwrap_or_default();
+    let result = report.results.first();
+    let result = result.ok_or_else(|| Failure::failed("the run has no result"))?;
     let figure = |name: &str, value, unit: &str| {
         Measurement::new(
             &format!("run, {name}"),

@@ -32,7 +32,7 @@ use crate::run::{
     EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256,
 };
 use crate::score::{Scorer, Task, for_model};
-use crate::task::PromptSet;
+use crate::task::{PromptSet, SetName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
-    on: String,
+    on: SetName,
     /// Use only the first N prompts of the set, for a quick look at a slow model
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -467,7 +467,7 @@ fn keep(
     rows: &Rows,
     (settings, is_limited): (&Map<String, Value>, bool),
 ) -> Result<(EvalFolder, Option<Value>), Failure> {
-    let is_set = !is_limited && PromptSet::ALL.into_iter().any(|set| set.name() == rows.set);
+    let is_set = !is_limited && PromptSet::ALL.iter().any(|set| rows.set == (*set).into());
     let prompts = (!is_set).then(|| lines(rows));
     let prompts = prompts.as_ref().map(String::as_bytes);
     Ok(EvalFolder::create(out, &task.files()?, prompts, settings)?)

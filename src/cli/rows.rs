@@ -7,13 +7,12 @@ use std::path::Path;
 use super::Failure;
 use crate::dataset::{self, PromptRow};
 use crate::score::Task;
-use crate::task::PromptSet;
+use crate::task::{PromptSet, SetName};
 
 /// The rows that an eval is on: a set of the task, or a file.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// `test`, `eval`, `train`, or the file's name.
-    pub(super) set: String,
+    pub(super) set: SetName,
     /// For messages.
     pub(super) label: String,
     pub(super) rows: Vec<PromptRow>,
@@ -21,10 +20,11 @@ pub(super) struct Rows {
 
 impl Rows {
     /// The rows of `--on test|eval|train|FILE`.
-    pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
-        if let Some(set) = PromptSet::from_name(on) {
+    pub(super) fn on(task: &Task, set: &SetName) -> Result<Self, Failure> {
+        if let Some(set) = set.set().filter(|_| set.task().is_empty()) {
             return Self::from_set(task, set);
         }
+        let on = &set.to_string();
         let path = Path::new(on);
         if !path.is_file() {
             return Err(Failure::usage(format!(
@@ -33,8 +33,8 @@ impl Rows {
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
         Ok(Self {
-            set: on.to_owned(),
-            label: on.to_owned(),
+            set: set.clone(),
+            label: on.clone(),
             rows: dataset::load_from(on, BufReader::new(file))?,
         })
     }
@@ -45,7 +45,7 @@ impl Rows {
             .set_file(set)
             .map_or_else(String::new, |file| task.label(file));
         Ok(Self {
-            set: set.name().to_owned(),
+            set: set.into(),
             label,
             rows,
         })

@@ -27,7 +27,7 @@ use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
 use crate::secrets::visible;
-use crate::task::PromptSet;
+use crate::task::{PromptSet, SetName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     prompts: Vec<String>,
     /// Every prompt of a set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", conflicts_with = "prompts")]
-    on: Option<String>,
+    on: Option<SetName>,
     /// Completions per prompt
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     n: u32,

@@ -174,7 +174,7 @@ fn examples(
             ))
         })?;
     let train = dataset::load(task, PromptSet::Train)?;
-    if rows.set == PromptSet::Train.name() {
+    if rows.set == PromptSet::Train.into() {
         return Err(Failure::usage(
             "--few-shot: its examples are train rows, so these cannot be the prompts: choose another set with --on",
         ));

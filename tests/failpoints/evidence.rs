@@ -53,9 +53,9 @@ pub(super) fn collect(run: &Path, every_checkpoint: bool) -> Evidence {
             );
         }
     }
-    for ((step, set, target), eval) in &state.evals {
+    for (key, eval) in &state.evals {
         found.insert(
-            format!("eval event {step} {set} {target}"),
+            format!("eval event {key:?}"),
             serde_json::to_vec(&eval.summary).unwrap(),
         );
         let lines = std::fs::read_to_string(run.join(&eval.file)).unwrap();

@@ -57,8 +57,8 @@ fn it_has_something_for_every_screen() {
     );
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
     let (base, trained) = (
-        state.latest_eval("test", Target::Base).unwrap(),
-        state.latest_eval("test", Target::Trained).unwrap(),
+        state.latest_eval(&"test".into(), Target::Base).unwrap(),
+        state.latest_eval(&"test".into(), Target::Trained).unwrap(),
     );
     assert!(
         trained.summary.valid > base.summary.valid + 0.2,

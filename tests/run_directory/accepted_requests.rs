@@ -12,7 +12,7 @@ use super::created;
 fn recorded(run: &RunDirectory) -> Vec<(String, u64)> {
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let control = |event: grpo_tui::run::Event| match event.body {
-        EventBody::Control(control) => Some((control.verb, control.step)),
+        EventBody::Control(control) => Some((control.verb.to_string(), control.step)),
         _ => None,
     };
     events.into_iter().filter_map(control).collect()

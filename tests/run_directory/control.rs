@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use grpo_tui::facts::VerbName;
 use grpo_tui::run::{
     AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome,
     RequestQueue, RunDirectory, RunError, RunLock, RunState, State, Status, Stop, Verb, Worker,
@@ -491,7 +492,7 @@ fn what_was_set_is_read_back_from_the_log() {
     assert_eq!(json!(read().unwrap()), expected);
     events
         .append(grpo_tui::run::events::Control {
-            verb: "set".into(),
+            verb: VerbName::Set,
             arguments: [("seed".into(), json!(1))].into(),
             user_id: 0,
             step: 8,
@@ -602,7 +603,7 @@ fn the_runs_command_asks() {
     let control = after.controls.last().unwrap();
     assert_eq!(
         (
-            control.verb.as_str(),
+            control.verb.name(),
             control.user_id,
             after.gaps,
             after.skipped

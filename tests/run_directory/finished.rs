@@ -11,7 +11,7 @@ use grpo_tui::run::{
 
 use super::long_log::Noise;
 use super::{new_run, rollout};
-use grpo_tui::facts::{AlertLevel, SaveReason, Target, Tier};
+use grpo_tui::facts::{AlertLevel, SaveReason, Target, Tier, VerbName};
 
 /// What one made-up run differs in from another.
 pub(crate) struct Made<'a> {
@@ -127,7 +127,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     let arguments = BTreeMap::from([("learning_rate".to_owned(), serde_json::json!(1e-5))]);
     events
         .append(Control {
-            verb: "set".into(),
+            verb: VerbName::Set,
             arguments,
             user_id: 1000,
             step: 12,

@@ -38,7 +38,7 @@ fn eval(step: u64, set: &str, base: &[EvalRecord], records: &[EvalRecord]) -> Ev
     let summary = EvalSummary::from_records(records);
     Eval {
         step,
-        set: set.to_owned(),
+        set: set.into(),
         target,
         summary,
         against_base,
@@ -143,10 +143,10 @@ fn valid_without_exact_is_never_good() {
     let fell = check(&[(50, 45)], 0, "valid and exact below base", Level::Warning);
     let compared = fell
         .compared()
-        .map(|compared| (compared.set.as_str(), compared.step));
+        .map(|compared| (compared.set.clone(), compared.step));
     assert_eq!(
         compared,
-        Some(("eval", 5)),
+        Some(("eval".into(), 5)),
         "what training did, not the base against itself"
     );
     check(&[(60, 45)], 0, "exact below base", Level::Warning);

@@ -61,10 +61,10 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     let set_of = |run: &RunDirectory| base_and_trained(run.path()).unwrap()[1].set.clone();
     assert_eq!(
         (set_of(&better), set_of(&worse)),
-        ("test".to_owned(), "eval".to_owned())
+        ("test".into(), "eval".into())
     );
     assert_eq!(
-        result_on(worse.path(), &["test", "eval"].map(str::to_owned))
+        result_on(worse.path(), &["test".into(), "eval".into()])
             .unwrap()
             .name(false),
         "base"

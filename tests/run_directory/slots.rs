@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use grpo_tui::facts::VerbName;
 use grpo_tui::run::{
     Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask,
     holder,
@@ -405,5 +406,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let kinds: Vec<&str> = events.iter().map(|event| event.body.kind()).collect();
     assert_eq!(kinds, ["control", "end"]);
-    assert!(matches!(&events[0].body, EventBody::Control(control) if control.verb == "stop"));
+    assert!(
+        matches!(&events[0].body, EventBody::Control(control) if control.verb == VerbName::Stop)
+    );
 }

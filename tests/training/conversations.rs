@@ -9,6 +9,7 @@ use grpo_tui::facts::{Target, Tier};
 use grpo_tui::run::{
     RolloutCompletion, RolloutGroup, RunDirectory, RunState, read_evals, read_step,
 };
+use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
@@ -196,7 +197,7 @@ fn evals_count_conversations(run: &RunDirectory) {
     let eval = state
         .evals
         .values()
-        .find(|eval| eval.set == "test" && eval.target == Target::Base)
+        .find(|eval| eval.is_on(PromptSet::Test) && eval.target == Target::Base)
         .unwrap();
     let records = read_evals(&run.path().join(&eval.file)).unwrap();
     assert_eq!((records.len(), eval.summary.n), (4, 4));

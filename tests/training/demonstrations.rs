@@ -78,7 +78,7 @@ fn groups_without_success_learn_from_demonstrations_and_resume_as_they_were() {
     let share = state.metrics["groups/frac_guided"].at(1).unwrap();
     assert!((share - 2.0 / 3.0).abs() < 1e-9, "{share}");
     // Its calls are searched.
-    assert!(!state.alerts.contains_key("unguided"));
+    assert!(!state.alerts.contains_key(&"unguided".into()));
     let groups = read_step(whole.path(), 1).unwrap();
     let guided = groups[0].completions.last().unwrap();
     let chain = guided.chain.as_ref().unwrap();

@@ -103,7 +103,7 @@ fn what_a_model_forgets_is_measured_and_raises_an_alert() {
         "{change:?}"
     );
     let state = RunState::read(whole.path()).unwrap();
-    let alert = &state.alerts["forgetting"];
+    let alert = &state.alerts[&"forgetting".into()];
     assert!(
         !alert.cleared && alert.sentence.contains("nats/token ["),
         "{alert:?}"

@@ -132,7 +132,7 @@ fn a_collapsed_policy_is_replaced_and_guided() {
     );
     let guided = |step| state.metrics["groups/frac_guided"].at(step).unwrap();
     assert_eq!((guided(5), guided(6)), (0.0, 1.0));
-    assert!(state.alerts["collapsed"].cleared);
+    assert!(state.alerts[&"collapsed".into()].cleared);
     let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
     assert!(
         events.contains("The policy collapsed: the most frequent answer is `{"),
@@ -304,7 +304,7 @@ fn a_solved_task_ends_a_run_with_dynamic_sampling() {
     );
     assert_eq!(state.metrics["reward"].values(), [1.0; 10]);
     assert!(
-        !state.alerts.contains_key("not_finite"),
+        !state.alerts.contains_key(&"not_finite".into()),
         "{:?}",
         state.alerts
     );

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::advantage::GroupSignal;
 use grpo_tui::model::{Gradients, Parameters};
 use grpo_tui::run::{EventBody, EventReader, RunDirectory, RunState, checkpoint_path, read_evals};
+use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 use grpo_tui::update::{Optimizer, OptimizerSettings, StepOutcome};
 
@@ -57,7 +58,7 @@ fn is_learned(name: &str, run: &Path) {
         .unwrap()
         .evals
         .into_values()
-        .filter(|eval| eval.set == "test");
+        .filter(|eval| eval.is_on(PromptSet::Test));
     let mut summary = |target: &str| {
         evals
             .find(|eval| eval.target.name() == target)
@@ -188,10 +189,10 @@ fn an_eval_changes_nothing_and_is_not_changed() {
         let evals: Vec<_> = state
             .evals
             .iter()
-            .map(|((step, set, _), eval)| {
+            .map(|(key, eval)| {
                 let completions = read_evals(&run.path().join(&eval.file)).unwrap();
                 (
-                    (*step, set.clone()),
+                    (key.step, key.set.to_string()),
                     completions
                         .into_iter()
                         .map(|record| record.completion)
@@ -425,7 +426,7 @@ fn groups_without_a_valid_completion_are_never_all_best() {
             .all(|share| *share == 0.0),
         "{rules:?}"
     );
-    assert!(!rules.contains(&"all_best".to_owned()), "{rules:?}");
+    assert!(!rules.contains(&"all_best".into()), "{rules:?}");
 }
 
 /// Groups that dynamic sampling replaced are marked in events and rollouts, and a step's counts leave them out.
@@ -630,7 +631,7 @@ fn sft_then_grpo() {
         state
             .evals
             .into_values()
-            .find(|eval| eval.set == "test" && eval.target.name() == target)
+            .find(|eval| eval.is_on(PromptSet::Test) && eval.target.name() == target)
             .unwrap()
             .summary
     };

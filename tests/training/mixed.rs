@@ -127,11 +127,11 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
 
     let history = RunState::read(&run).unwrap();
     assert_eq!(history.task_names(), ["invoice", "receipts"]);
-    let sets: Vec<&str> = history
+    let sets: Vec<String> = history
         .evals
         .keys()
-        .filter(|(step, ..)| *step == 0)
-        .map(|(_, set, _)| set.as_str())
+        .filter(|key| key.step == 0)
+        .map(|key| key.set.to_string())
         .collect();
     assert_eq!(
         sets,

@@ -168,7 +168,7 @@ fn samples_of_a_live_run_change_nothing() {
     assert_eq!(
         controls
             .iter()
-            .map(|control| (control.verb.as_str(), control.step))
+            .map(|control| (control.verb.name(), control.step))
             .collect::<Vec<_>>(),
         [("sample", 3), ("sample", 5)]
     );
@@ -361,7 +361,7 @@ fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
             assert_eq!(
                 controls
                     .iter()
-                    .map(|control| (control.verb.as_str(), control.step))
+                    .map(|control| (control.verb.name(), control.step))
                     .collect::<Vec<_>>(),
                 [("set", at + 1)]
             );
@@ -435,7 +435,7 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
         assert_eq!(
             controls
                 .iter()
-                .map(|control| control.verb.as_str())
+                .map(|control| control.verb.name())
                 .collect::<Vec<_>>(),
             ["stop"]
         );
@@ -486,7 +486,7 @@ fn what_was_taken_before_the_end_is_recorded_and_answered() {
     let verbs: Vec<_> = state
         .controls
         .iter()
-        .map(|control| (control.verb.as_str(), control.step))
+        .map(|control| (control.verb.name(), control.step))
         .collect();
     assert_eq!(verbs, [("eval", 3), ("checkpoint", 3), ("stop", 3)]);
     assert_eq!(accepted(&run), 0);
@@ -534,7 +534,7 @@ fn what_was_accepted_is_recorded_once_whoever_dies() {
     assert_eq!(
         controls
             .iter()
-            .map(|control| (control.verb.as_str(), control.step))
+            .map(|control| (control.verb.name(), control.step))
             .collect::<Vec<_>>(),
         [("annotate", 3), ("eval", 3)]
     );

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use grpo_tui::run::{
     EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote,
 };
+use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, finish_with_stops, weights, whole, work};
@@ -282,7 +283,7 @@ fn an_early_stop_survives_a_kill() {
     assert_eq!(events(&whole, "eval").len(), 3);
     let expected = fingerprint(&whole);
     let is_checkpoint = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 3);
-    let is_eval = |event: &EventBody| matches!(event, EventBody::Eval(eval) if eval.set == "eval" && eval.step == 3);
+    let is_eval = |event: &EventBody| matches!(event, EventBody::Eval(eval) if eval.is_on(PromptSet::Eval) && eval.step == 3);
     // (killed when told of, evals in all: an eval whose checkpoint never came is read again).
     for (name, at, evals) in [
         (

@@ -51,12 +51,12 @@ fn a_killed_eval_goes_on_with_what_it_has() {
         Ended::Finished(_)
     ));
     let run = with_test_prompts(&folder.path().join("killed"), 70);
-    let answers = answers_path(run.path(), 0, "test", "base");
+    let answers = answers_path(run.path(), 0, &"test".into(), "base");
     let lines = || std::fs::read_to_string(&answers).unwrap().lines().count();
     let shown = killed_at_answer(&run, 40);
     assert_eq!(
-        (shown.step, shown.set.as_str(), shown.target.as_str()),
-        (Some(0), "test", "base")
+        (shown.step, &shown.set, shown.target.as_str()),
+        (Some(0), &"test".into(), "base")
     );
     assert_eq!((shown.total, shown.kept, lines()), (70, 0, 40));
     // For those who watch, also the latest answers.

@@ -98,13 +98,13 @@ fn the_numbers_are_those_of_the_run() {
         ["base", "step 30"],
         "the best step, on the proof set"
     );
-    for (eval, key) in versus
+    for (eval, (step, target)) in versus
         .evals
         .iter()
-        .zip([(0, "test", "base"), (30, "test", "trained")])
+        .zip([(0, Target::Base), (30, Target::Trained)])
     {
-        let recorded =
-            &history.evals[&(key.0, key.1.to_owned(), Target::from_name(key.2).unwrap())].summary;
+        let recorded = history.eval(step, &"test".into(), target).unwrap();
+        let recorded = &recorded.summary;
         assert_eq!(
             (eval.summary.n, eval.summary.valid, eval.summary.exact),
             (recorded.n, recorded.valid, recorded.exact)
@@ -285,7 +285,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     let eval = |step| EvalId {
         folder: run.clone(),
         step,
-        set: "eval".to_owned(),
+        set: "eval".into(),
         target: "trained".to_owned(),
     };
     let check = |before, after, (fixed, broken), needed, expected: &str| {

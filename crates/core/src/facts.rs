@@ -102,6 +102,33 @@ choices! {
 }
 
 choices! {
+    /// How a policy is lost, as the alert of it is named.
+    #[derive(Default)]
+    Ruin {
+        #[default]
+        Collapsed = "collapsed",
+        Diverged = "diverged",
+    }
+}
+
+choices! {
+    /// What a request to a worker asks for.
+    #[derive(Default)]
+    VerbName {
+        #[default]
+        Status = "status",
+        Pause = "pause",
+        Resume = "resume",
+        Checkpoint = "checkpoint",
+        Eval = "eval",
+        Sample = "sample",
+        Stop = "stop",
+        Annotate = "annotate",
+        Set = "set",
+    }
+}
+
+choices! {
     #[derive(Default)]
     SaveReason {
         Start = "start",

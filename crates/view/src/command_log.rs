@@ -15,10 +15,10 @@ pub struct CommandLine {
 
 impl CommandLine {
     /// `runs VERB RUN... OPTION...`.
-    pub fn for_runs(verb: &str, runs: &[PathBuf], options: &[&str]) -> Self {
+    pub fn for_runs(verb: impl ToString, runs: &[PathBuf], options: &[&str]) -> Self {
         let runs = runs.iter().map(|run| run.display().to_string());
         let options = options.iter().map(|word| (*word).to_owned());
-        ["runs".to_owned(), verb.to_owned()]
+        ["runs".to_owned(), verb.to_string()]
             .into_iter()
             .chain(runs)
             .chain(options)

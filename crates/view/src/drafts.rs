@@ -21,12 +21,20 @@ use crate::task::TASK_FILE;
 pub const LOADED: &str = "loaded the file from disk (undo restores your text)";
 pub const KEPT: &str = "keeping your version: saving overwrites the file on disk";
 
+/// Ids of a screen's actions on drafts.
+#[derive(Debug)]
+pub struct DraftActions {
+    pub take: &'static str,
+    pub keep: &'static str,
+    pub discard: &'static str,
+    pub difference: &'static str,
+}
+
 /// A screen that edits a text of the task.
 pub trait Drafted: Part<Shared = Shared> {
     const SCREEN: Screen;
     const STEM: &'static str;
-    /// Ids of the actions: take the other version, keep the own one, discard the draft, show the diff.
-    const ACTIONS: [&'static str; 4];
+    const ACTIONS: DraftActions;
     /// The key of the work that searches its drafts.
     const WORK: &'static str;
 

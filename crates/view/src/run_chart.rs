@@ -15,7 +15,7 @@ use super::widgets::text_width::fitted;
 use crate::report::SMOOTHING;
 use crate::run::events::Eval;
 use crate::run::{RunState, Series};
-use crate::task::task_set;
+use crate::task::{PromptSet, SetName};
 
 /// Lines of the chart, its legend included.
 const ROWS: usize = 9;
@@ -69,22 +69,21 @@ impl RunChart {
                 (
                     "eval valid".to_owned(),
                     Role::SeriesTwo,
-                    held(history, "eval", |eval| Some(eval.summary.valid)),
+                    held(history, "", |eval| Some(eval.summary.valid)),
                 ),
                 (
                     "eval exact".to_owned(),
                     Role::SeriesThree,
-                    held(history, "eval", |eval| eval.summary.exact),
+                    held(history, "", |eval| eval.summary.exact),
                 ),
             ],
             tasks => {
-                let valid = |set: String| held(history, &set, |eval| Some(eval.summary.valid));
+                let valid = |task: &str| held(history, task, |eval| Some(eval.summary.valid));
                 let roles = [Role::SeriesTwo, Role::SeriesThree, Role::SeriesFour]
                     .into_iter()
                     .cycle();
-                let of_task = |(task, role): (&&str, Role)| {
-                    (format!("{task} valid"), role, valid(task_set("eval", task)))
-                };
+                let of_task =
+                    |(task, role): (&&str, Role)| (format!("{task} valid"), role, valid(task));
                 tasks.iter().zip(roles).map(of_task).collect()
             }
         };
@@ -129,8 +128,9 @@ impl From<Theme> for RunChart {
     }
 }
 
-/// A rate of an eval set by step: that of the latest eval.
-fn held(history: &RunState, set: &str, rate: fn(&Eval) -> Option<f64>) -> Series {
+/// A rate of a task's eval set by step: that of the latest eval.
+fn held(history: &RunState, task: &str, rate: fn(&Eval) -> Option<f64>) -> Series {
+    let set = SetName::new(PromptSet::Eval, task);
     let evals = history
         .evals
         .values()

@@ -29,7 +29,7 @@ use crate::prompts::CompletionLine;
 use crate::report::{Listing, RunRow};
 use crate::run::{RunDirectory, task_folder};
 use crate::score::{Scorer, Task};
-use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of};
+use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of, split_set_prompt};
 
 #[derive(Debug)]
 pub struct Shared {
@@ -405,8 +405,8 @@ impl OpenTask {
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
         let named = |row: &&PromptRow| row.id == id;
         let of_set = || {
-            let (set, id) = id.split_once(':')?;
-            let rows = self.rows.get(&PromptSet::from_name(set)?)?;
+            let (set, id) = split_set_prompt(id)?;
+            let rows = self.rows.get(&set)?;
             rows.iter().flatten().find(|row| row.id == id)
         };
         let mut all = self.rows.values().flatten().flatten();

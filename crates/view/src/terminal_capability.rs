@@ -1,13 +1,19 @@
 //! Terminal capabilities from the environment: colours, Unicode, multiplexers.
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColourDepth {
-    /// 24 bits.
-    TrueColour,
-    Colours256,
-    Colours16,
-    /// None: bold, faint, underlined and reversed only.
-    None,
+use crate::config::choices;
+
+choices! {
+    /// The colour depth, the richest first.
+    ColourDepth {
+        /// 24 bits.
+        TrueColour = "truecolor",
+        /// The palette of 256.
+        Colours256 = "256",
+        /// The terminal's own 16.
+        Colours16 = "16",
+        /// None: bold, faint, underlined and reversed only.
+        None = "none",
+    }
 }
 
 /// Whether the terminal's background is dark or light.
@@ -17,11 +23,14 @@ pub enum Background {
     Light,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Multiplexer {
-    Tmux,
-    Screen,
-    Zellij,
+choices! {
+    /// A program between the terminal and this one.
+    Multiplexer {
+        Tmux = "tmux",
+        /// GNU screen.
+        Screen = "screen",
+        Zellij = "zellij",
+    }
 }
 
 /// The capabilities known without querying the terminal.
@@ -38,40 +47,6 @@ pub struct Capability {
     pub answers: bool,
     /// Whether the terminal can only print lines: `TERM=dumb`.
     pub is_dumb: bool,
-}
-
-impl ColourDepth {
-    /// All, the richest first, with their names.
-    pub const NAMES: [(&str, Self); 4] = [
-        ("truecolor", Self::TrueColour),
-        ("256", Self::Colours256),
-        ("16", Self::Colours16),
-        ("none", Self::None),
-    ];
-
-    pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(_, depth)| *depth == self)
-            .map_or("", |(name, _)| name)
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, depth)| *depth)
-    }
-}
-
-impl Multiplexer {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tmux => "tmux",
-            Self::Screen => "screen",
-            Self::Zellij => "zellij",
-        }
-    }
 }
 
 impl Capability {

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     merged: bool,
     /// Write model, merged adapter, tokenizer and chat template as one GGUF file for llama.cpp, its matrices in this type
-    #[arg(long, value_name = "TYPE", conflicts_with = "merged", value_parser = clap::builder::PossibleValuesParser::new(GgufType::NAMES.map(|(name, _)| name)))]
+    #[arg(long, value_name = "TYPE", conflicts_with = "merged", value_parser = clap::builder::PossibleValuesParser::new(GgufType::NAMES))]
     gguf: Option<String>,
 }
 
@@ -48,10 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let loaded = OpenModel::find(&arguments.model, &places)?;
-    let gguf = GgufType::NAMES
-        .into_iter()
-        .find(|(name, _)| arguments.gguf.as_deref() == Some(*name));
-    if let Some((_, stored_as)) = gguf {
+    if let Some(stored_as) = arguments.gguf.as_deref().and_then(GgufType::from_name) {
         export_gguf(
             out,
             &loaded.source,

@@ -10,7 +10,7 @@ use crate::report::{EvalResult, base_and_trained, list_evals, text_table};
 use crate::run::{
     Comment, RESULT_FILE, RunFolders, check_comment, now_ms, read_comments, write_comment,
 };
-use crate::task::current_set_name;
+use crate::task::SetName;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     text: Option<String>,
     /// Prompt set [default: test if evaluated, else eval]
     #[arg(long, value_name = "SET", requires = "text")]
-    on: Option<String>,
+    on: Option<SetName>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     }
     let cells = |comment: &&Comment| {
         vec![
-            comment.set.clone(),
+            comment.set.to_string(),
             comment.prompt_id.clone(),
             comment.text.clone(),
         ]
@@ -76,10 +76,10 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 }
 
 /// The set of the prompt's eval; refuses a prompt that it does not have.
-fn set_of(folder: &Path, prompt: &str, arguments: &Arguments) -> Result<String, Failure> {
+fn set_of(folder: &Path, prompt: &str, arguments: &Arguments) -> Result<SetName, Failure> {
     let mut evals = list_evals(folder)?;
     match &arguments.on {
-        Some(set) => evals.retain(|eval| eval.set == current_set_name(set)),
+        Some(set) => evals.retain(|eval| eval.set == *set),
         None => evals = base_and_trained(folder).unwrap_or(evals),
     }
     let Some(eval) = evals.into_iter().next() else {

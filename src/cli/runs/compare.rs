@@ -12,9 +12,9 @@ use crate::report::{
     EvalId, ReportError, RunComparison, Versus, base_and_trained_on, held_out_sets, list_evals,
     result_on, versus_csv, versus_html, versus_markdown, versus_rates, versus_text,
 };
-use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
+use crate::run::{RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
-use crate::task::{current_set_name, task_set};
+use crate::task::{PromptSet, SetName};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     these: Vec<String>,
     /// Prompt set; of a run of several tasks with the name of one, such as test:invoice [default: test if evaluated, else eval, of each task]
     #[arg(long, value_name = "SET")]
-    on: Option<String>,
+    on: Option<SetName>,
     /// Re-score all answers with this task's current schema
     #[arg(long, value_name = "TASK")]
     rescore: Option<String>,
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         tasks if arguments.json || arguments.csv || arguments.html.is_some() => {
             let sets: Vec<String> = tasks
                 .iter()
-                .map(|task| format!("--on {}", task_set("test", task)))
+                .map(|task| format!("--on {}", SetName::new(PromptSet::Test, task)))
                 .collect();
             Err(Failure::usage(format!(
                 "the run has several tasks: choose one with {}",
@@ -63,8 +63,8 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         }
         tasks => {
             for task in tasks {
-                let sets = HELD_OUT_SETS.map(|set| task_set(set, &task));
-                let is_evaluated = |set: &&String| {
+                let sets = SetName::held_out(&[&task]);
+                let is_evaluated = |set: &&SetName| {
                     let on = Some((*set).clone());
                     evals_of(
                         &arguments.these[0],
@@ -182,12 +182,7 @@ fn evals_of(
 ) -> Result<Vec<EvalId>, Failure> {
     let folder = Path::new(run);
     if folder.join(RESULT_FILE).is_file() {
-        let is_asked = |eval: &EvalId| {
-            arguments
-                .on
-                .as_ref()
-                .is_none_or(|set| eval.set == current_set_name(set))
-        };
+        let is_asked = |eval: &EvalId| arguments.on.as_ref().is_none_or(|set| eval.set == *set);
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = run_folders.find(run)?;

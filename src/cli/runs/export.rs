@@ -15,6 +15,7 @@ use crate::format::counted;
 use crate::report::{
     Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file,
 };
+use crate::run::events::EvalKey;
 use crate::run::{
     RolloutCompletion, RolloutGroup, RunDirectory, RunError, RunFolders, eval_path, missing_groups,
     read_evals, read_step, recorded_groups, rollout_steps,
@@ -185,7 +186,7 @@ fn tools(runs: &[RunDirectory]) -> Result<usize, Failure> {
         })?;
         let seen = Report::read(run.clone())?;
         super::warn(&seen);
-        for (step, set, target) in seen.history.evals.keys() {
+        for EvalKey { step, set, target } in seen.history.evals.keys() {
             let records = match read_evals(&eval_path(run.path(), *step, set, target.name())) {
                 Ok(records) => records,
                 Err(error) => {
@@ -280,9 +281,9 @@ fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> O
     let mut documents = Vec::new();
     for run in runs {
         super::warn(&Report::read(run.clone())?);
-        let (file, bytes, masked) = write_event_file(folder, run, arguments.force)?;
-        report_written(&file, bytes, masked);
-        documents.push(written(run, &file, bytes, masked));
+        let file = write_event_file(folder, run, arguments.force)?;
+        report_written(&file.path, file.bytes, file.masked);
+        documents.push(written(run, &file.path, file.bytes, file.masked));
     }
     if arguments.json {
         print_json_lines(documents)

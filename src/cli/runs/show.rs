@@ -14,7 +14,7 @@ use crate::run::events::Eval;
 use crate::run::{SolveRate, Status, disk_forecast, task_folder};
 use crate::score::Task;
 use crate::secrets::visible;
-use crate::task::{PromptSet, split_task_set, task_prompt};
+use crate::task::{PromptSet, task_prompt};
 
 /// The number of listed evals on the eval set, besides the best.
 const LATEST_EVALS: usize = 6;
@@ -164,7 +164,7 @@ fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let all: Vec<&Eval> = seen.history.evals.values().collect();
     let between: Vec<u64> = all
         .iter()
-        .filter(|eval| eval.step > 0 && is_eval_set(eval) && Some(eval.step) != best)
+        .filter(|eval| eval.step > 0 && eval.is_on(PromptSet::Eval) && Some(eval.step) != best)
         .map(|eval| eval.step)
         .collect();
     let latest = LATEST_EVALS * seen.directory.task_names().len();
@@ -172,13 +172,9 @@ fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let listed = all
         .iter()
         .copied()
-        .filter(|eval| !is_eval_set(eval) || !hidden.contains(&eval.step))
+        .filter(|eval| !eval.is_on(PromptSet::Eval) || !hidden.contains(&eval.step))
         .collect();
     (listed, hidden.len())
-}
-
-fn is_eval_set(eval: &Eval) -> bool {
-    split_task_set(&eval.set).0 == "eval"
 }
 
 fn disk(seen: &Report) -> String {

@@ -17,7 +17,8 @@ use crate::run::{
     Status, change_tags, launch, stop_worker,
 };
 use crate::study::{
-    Halving, LatestRates, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors,
+    Halving, LatestRates, Next, RunPhase, RunStanding, Sweep, SweepFolder, SweepTable, next,
+    survivors,
 };
 
 /// Poll interval of the runs.
@@ -206,10 +207,12 @@ impl<'a> Driver<'a> {
         for index in 0..self.sweep.runs.len() {
             let state = self.path(index).map(|path| State::observe(&path));
             let state = state.as_ref().map(|state| {
-                let created = (Status::Created, 0, None);
-                state.as_ref().map_or(created, |state| {
-                    (state.status, state.step, state.cause.as_deref())
-                })
+                let state = state.as_ref();
+                RunStanding {
+                    status: state.map_or(Status::Created, |state| state.status),
+                    step: state.map_or(0, |state| state.step),
+                    cause: state.and_then(|state| state.cause.as_deref()),
+                }
             });
             let run = &self.sweep.runs[index];
             let phase = RunPhase::for_run(run, &self.sweep.settings[run.setting], stop, state);
@@ -223,7 +226,7 @@ impl<'a> Driver<'a> {
                 (RunPhase::Failed(cause) | RunPhase::Interrupted(cause), _) => {
                     Some(format!("{}: {cause}", phase.word()))
                 }
-                (RunPhase::Finished, Some((_, step, _))) => {
+                (RunPhase::Finished, Some(RunStanding { step, .. })) => {
                     Some(format!("finished at step {step}"))
                 }
                 (RunPhase::AtRung(step), _) => Some(format!("waits at step {step}")),

@@ -157,7 +157,7 @@ impl RunSize {
     fn requests(&self, task: &Task, check: &JudgeCheck) -> usize {
         let compares = task
             .judges()
-            .any(|(part, _, rules)| part == check.part.as_deref() && rules.compares_group);
+            .any(|judge| judge.part == check.part.as_deref() && judge.rules.compares_group);
         let TrainConfig {
             prompt_groups_per_step,
             completions_per_prompt,

@@ -8,7 +8,7 @@ use crate::report::{Metric, MetricComparison};
 use crate::run::{RunDirectory, task_folder};
 use crate::score::Task;
 use crate::secrets::redact;
-use crate::task::{PromptSet, task_set};
+use crate::task::{PromptSet, SetName};
 use crate::train::{Report, TaskResult};
 
 /// Notes on what is not measured, since the task lacks a set.
@@ -58,7 +58,7 @@ fn rates(
     }: &TaskResult,
     best_step: u64,
 ) -> String {
-    let set = &task_set(set, task);
+    let set = &SetName::new(*set, task);
     if base.n == 0 {
         return String::new();
     }

@@ -127,7 +127,7 @@ fn unlike_evals_are_refused_with_the_reason() {
     let eval = |run: &Path, set: &str| EvalId {
         folder: run.to_owned(),
         step: 30,
-        set: set.to_owned(),
+        set: set.into(),
         target: "trained".to_owned(),
     };
     let check = |second: &Path, set: &str, expected: &str| {

@@ -106,8 +106,8 @@ fn a_comment_is_written_shown_found_exported_and_removed() {
         );
         let kept = read_comments(&run).unwrap();
         assert_eq!(
-            (kept[0].set.as_str(), kept[0].text.as_str(), kept.len()),
-            ("test", "label is wrong", 1)
+            (&kept[0].set, kept[0].text.as_str(), kept.len()),
+            (&"test".into(), "label is wrong", 1)
         );
         assert_eq!(
             std::fs::metadata(comments_path(&run))

@@ -1,9 +1,10 @@
 //! The closed sets of values of a configuration key: losses, advantages, KL estimators, methods.
 
 /// Declares an enum whose variants have one name each on the command line, in TOML, JSON and
-/// messages.
+/// messages; an older name is still read.
+#[macro_export]
 macro_rules! choices {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal $(| $older:literal)?),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name {
@@ -20,8 +21,13 @@ macro_rules! choices {
                 match self { $(Self::$variant => $text),+ }
             }
 
+            /// The next of [`Self::ALL`], after the last the first.
+            pub fn next(self) -> Self {
+                Self::ALL[(self as usize + 1) % Self::ALL.len()]
+            }
+
             pub fn from_name(name: &str) -> Option<Self> {
-                match name { $($text => Some(Self::$variant),)+ _ => None }
+                match name { $($text $(| $older)? => Some(Self::$variant),)+ _ => None }
             }
         }
 
@@ -59,7 +65,7 @@ macro_rules! choices {
     };
 }
 
-pub(crate) use choices;
+pub use choices;
 
 choices! {
     Method {

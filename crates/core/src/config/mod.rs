@@ -10,7 +10,7 @@ mod tests;
 mod train_config;
 mod value;
 
-pub(crate) use choices::choices;
+pub use choices::choices;
 pub use choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
     PromptSampling, Recompute, Schedule, ThinkingEnd,

@@ -1,6 +1,6 @@
 //! Errors of prompt rows.
 
-use crate::task::TaskError;
+use crate::task::{PromptSet, TaskError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
@@ -18,7 +18,7 @@ pub enum DatasetError {
     #[error("task.toml has no `{set}` prompts; add `{set} = \"{set}.jsonl\"` under [prompts]")]
     NoSuchSet {
         /// Key under `[prompts]`.
-        set: &'static str,
+        set: PromptSet,
     },
     #[error("{label}: {problem}")]
     Import { label: String, problem: String },

@@ -143,9 +143,7 @@ fn rows_of(
 
 /// A set's file name in the task, and a buffered reader.
 pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
-    let file = task
-        .set_file(set)
-        .ok_or(DatasetError::NoSuchSet { set: set.name() })?;
+    let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set })?;
     let reader = task.open(file).map_err(|error| match error {
         TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {
             let remedy = "write the file, or name another one under [prompts] in task.toml";

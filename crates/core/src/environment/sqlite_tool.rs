@@ -10,7 +10,7 @@ use super::error::EnvironmentError;
 use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
 use crate::dataset::PromptRow;
 use crate::format::line_column;
-use crate::sqlite::{Database, Failure, FailureKind};
+use crate::sqlite::{Database, Failure, FailureKind, StatementFault};
 use crate::task::{Home, Read, Section, TaskError, functions};
 
 #[derive(Debug, Clone)]
@@ -100,12 +100,12 @@ impl SqliteRules {
         let image = self.database.as_ref().map(|file| {
             let text = home.read_text(file)?;
             image(&text).map(Arc::new).map_err(|failure| {
-                let (line, column, message) = Database::fault_place(&text, failure);
+                let fault = Database::fault_place(&text, failure);
                 TaskError::Place {
                     label: home.label(file),
-                    line,
-                    column,
-                    message,
+                    line: fault.line,
+                    column: fault.column,
+                    message: fault.message,
                 }
             })
         });
@@ -233,7 +233,11 @@ impl SqliteTool {
             Some(_) => return Err(format!("`{field}` is not a text of SQL statements")),
         };
         let fault =
-            |(line, column, message)| format!("`{field}` line {line} column {column}: {message}");
+            |StatementFault {
+                 line,
+                 column,
+                 message,
+             }| { format!("`{field}` line {line} column {column}: {message}") };
         let database = match (own, &self.image) {
             (own, Some(base)) => {
                 let mut database = Database::from_image(base).map_err(|failure| failure.message)?;

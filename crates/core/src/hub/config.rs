@@ -319,9 +319,9 @@ impl Reader<'_> {
             .get("hidden_act")
             .and_then(Value::as_str)
             .unwrap_or(options.activation.name());
-        match Activation::NAMES.iter().find(|(known, _)| *known == name) {
-            Some((_, activation)) => Ok(DecoderOptions {
-                activation: *activation,
+        match Activation::from_name(name) {
+            Some(activation) => Ok(DecoderOptions {
+                activation,
                 ..options
             }),
             None => Err(self.unsupported(

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::files::{self, Access};
 use crate::format::did_you_mean;
-use crate::score::Task;
+use crate::score::{Task, TaskJudge};
 
 /// File in a task's folder.
 pub const LABELS_FILE: &str = "judge-labels.jsonl";
@@ -27,7 +27,7 @@ pub struct JudgedCriterion {
 }
 
 pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
-    let found = task.judges().flat_map(|(part, _, rules)| {
+    let found = task.judges().flat_map(|TaskJudge { part, rules, .. }| {
         rules.criteria.iter().map(move |criterion| JudgedCriterion {
             name: criterion_name(part, &criterion.name),
             text: criterion.text.clone(),

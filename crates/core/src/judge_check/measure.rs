@@ -7,7 +7,9 @@ use std::time::Instant;
 use super::labels::{Label, criterion_name};
 use super::saved::{CriterionCheck, JudgeCheck, Shift};
 use crate::dataset::PromptRow;
-use crate::score::{Asker, Grade, Graded, INSTRUCTION, Question, RubricRules, ScoreError, Task};
+use crate::score::{
+    Asker, Grade, Graded, INSTRUCTION, Question, RubricRules, ScoreError, Task, TaskJudge,
+};
 use crate::statistics::{Interval, correlation, kappa, student_mean, wilson};
 
 #[derive(Debug, thiserror::Error)]
@@ -39,21 +41,14 @@ pub fn check_judges(
     mut on_pass: impl FnMut(&str),
 ) -> Result<Vec<JudgeCheck>, CheckError> {
     let mut found = Vec::new();
-    for (part, judged, rules) in task.judges() {
+    for judge in task.judges() {
         let expected = task
             .rewards
             .iter()
-            .find(|reward| Some(reward.part.as_str()) == part);
+            .find(|reward| Some(reward.part.as_str()) == judge.part);
         let expected = expected.map(|reward| reward.expected());
-        let answers = answers(judged, labels, rows, expected)?;
-        found.push(check_judge(
-            part,
-            judged,
-            rules,
-            &answers,
-            size,
-            &mut on_pass,
-        )?);
+        let answers = answers(judge.task, labels, rows, expected)?;
+        found.push(check_judge(judge, &answers, size, &mut on_pass)?);
     }
     Ok(found)
 }
@@ -94,17 +89,15 @@ fn answers<'a>(
 type Pass = Vec<Result<Vec<Grade>, String>>;
 
 fn check_judge(
-    part: Option<&str>,
-    judged: &Task,
-    rules: &RubricRules,
+    TaskJudge { part, task, rules }: TaskJudge<'_>,
     answers: &[Labelled<'_>],
     size: CheckSize,
     on_pass: &mut impl FnMut(&str),
 ) -> Result<JudgeCheck, CheckError> {
     let begun = Instant::now();
-    let asker = rules.asker(judged)?;
+    let asker = rules.asker(task)?;
     let no_judge = |problem| ScoreError::NoJudge {
-        task: judged.name.clone(),
+        task: task.name.clone(),
         problem,
     };
     let model_digest = asker.local_digest().map_err(no_judge)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::page::{Cell, Row, Table};
-use crate::score::Task;
+use crate::score::{Task, TaskJudge};
 use crate::statistics::Interval;
 use crate::task::TaskError;
 
@@ -173,7 +173,7 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
     let mut checks = saved_checks(task);
     checks.retain(|check| {
         task.judges()
-            .any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest)
+            .any(|judge| judge.rules.rubric_digest() == check.rubric_digest)
     });
     let bytes = serde_json::to_vec_pretty(&checks)
         .ok()
@@ -186,7 +186,7 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
 /// part ([`crate::score::Scorer::load_judges`]).
 pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
     let checks = saved_checks(task);
-    let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
+    let warning = |TaskJudge { part, rules, .. }: TaskJudge<'_>| {
         let name = part.map_or_else(
             || "the judge".to_owned(),
             |part| format!("the judge of the part {part}"),
@@ -216,8 +216,9 @@ pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
             )),
         }
     };
-    let memory = |(_, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
-        let local = rules
+    let memory = |judge: TaskJudge<'_>| {
+        let local = judge
+            .rules
             .local
             .as_ref()
             .filter(|local| local.device != crate::score::ModelDevice::Cpu)?;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::config::choices;
+
 /// An API of OpenAI's, or of vLLM's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
@@ -15,21 +17,12 @@ pub enum Api {
     Generate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// A stop token or a `stop` string.
-    Stop,
-    Length,
-    ToolCalls,
-}
-
-impl Finish {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::ToolCalls => "tool_calls",
-        }
+choices! {
+    Finish {
+        /// A stop token or a `stop` string.
+        Stop = "stop",
+        Length = "length",
+        ToolCalls = "tool_calls",
     }
 }
 

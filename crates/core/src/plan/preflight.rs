@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Disk, Memory, SignalReport, Verdict};
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, choices};
 use crate::dataset::DatasetError;
 use crate::environment::{EnvironmentError, ToolProgram};
 use crate::format::{bytes, counted};
@@ -12,50 +12,29 @@ use crate::prompts::{DataProblem, DataProblemKind, data_problems, load_sets, sim
 use crate::score::{ScoreError, Scorer, Task};
 use crate::task::PromptSet;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    PromptSets,
-    ExpectedAnswers,
-    Leakage,
-    Duplicates,
-    /// Whether it is there; an embedded one, whether it is made for the task.
-    BaseModel,
-    Judge,
-    /// How far a program that scores is kept apart from the machine.
-    Isolation,
-    Memory,
-    Disk,
-    Learnability,
+choices! {
+    #[derive(PartialOrd, Ord)]
+    Check {
+        /// Whether they can be read.
+        PromptSets = "prompt_sets",
+        ExpectedAnswers = "expected_answers",
+        Leakage = "leakage",
+        Duplicates = "duplicates",
+        /// Whether it is there; an embedded one, whether it is made for the task.
+        BaseModel = "base_model",
+        /// How far the judge of a task that has one agrees with people.
+        Judge = "judge",
+        /// How far a program that scores is kept apart from the machine.
+        Isolation = "isolation",
+        Memory = "memory",
+        Disk = "disk",
+        Learnability = "learnability",
+    }
 }
 
 impl Check {
-    pub const ALL: [Self; 10] = [
-        Self::PromptSets,
-        Self::ExpectedAnswers,
-        Self::Leakage,
-        Self::Duplicates,
-        Self::BaseModel,
-        Self::Judge,
-        Self::Isolation,
-        Self::Memory,
-        Self::Disk,
-        Self::Learnability,
-    ];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::PromptSets => "prompt sets",
-            Self::ExpectedAnswers => "expected answers",
-            Self::Leakage => "leakage",
-            Self::Duplicates => "duplicates",
-            Self::BaseModel => "base model",
-            Self::Judge => "judge",
-            Self::Isolation => "isolation",
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Learnability => "learnability",
-        }
+    pub fn title(self) -> String {
+        self.name().replace('_', " ")
     }
 }
 

@@ -9,7 +9,7 @@ use crate::dataset::PromptRow;
 use crate::format::shortened;
 use crate::locking::lock;
 use crate::score::Task;
-use crate::task::PromptSet;
+use crate::task::{PromptSet, split_set_prompt};
 use crate::text::Message;
 
 /// Later turns have rows of their own, `ID/2`.
@@ -90,8 +90,7 @@ impl<'t> CompletionRows<'t> {
         };
         let mut found = of(id, set);
         if found.is_empty()
-            && let Some((name, rest)) = id.split_once(':')
-            && let Some(named) = PromptSet::from_name(name)
+            && let Some((named, rest)) = split_set_prompt(id)
             && set.is_none_or(|set| set == named)
         {
             found = of(rest, Some(named));

@@ -11,6 +11,7 @@ use super::event_text::Level;
 use super::failure_groups::FailureGroups;
 use super::measure::Measure;
 use super::significance::{MetricComparison, MetricVerdict, Verdict};
+use crate::config::choices;
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::{Scorer, Task, Tier};
@@ -55,31 +56,21 @@ pub struct PairedComparison {
     pub tiers: [[usize; 3]; 3],
 }
 
-/// Whether a prompt's answer is valid before and after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Valid only in the second eval.
-    Fixed,
-    /// Valid only in the first.
-    Broken,
-    Both,
-    Neither,
+choices! {
+    /// Whether a prompt's answer is valid before and after, as screens and pages name it; JSON has `fixed` and `broken`.
+    Outcome {
+        /// Valid in both.
+        Both = "both",
+        /// Valid only in the first eval.
+        Broken = "regressions",
+        /// Valid only in the second.
+        Fixed = "improvements",
+        /// Valid in neither.
+        Neither = "neither",
+    }
 }
 
 impl Outcome {
-    /// In the order of the matrix.
-    pub const ALL: [Self; 4] = [Self::Both, Self::Broken, Self::Fixed, Self::Neither];
-
-    /// The name on screens and pages; JSON has `fixed` and `broken`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fixed => "improvements",
-            Self::Broken => "regressions",
-            Self::Both => "both",
-            Self::Neither => "neither",
-        }
-    }
-
     /// The name where there is one eval only.
     pub fn name_alone(self) -> &'static str {
         if self == Self::Both {

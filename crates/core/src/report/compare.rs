@@ -10,14 +10,11 @@ use super::run_report::Report;
 use super::run_row::RunRow;
 use super::significance::{MetricComparison, verdict};
 use super::tables::shown;
-use crate::facts::Target;
 use crate::format::counted;
 use crate::page::{Block, Cell, Row, Table};
-use crate::run::events::Eval;
-use crate::run::{Comparison, EvalRecord, EvalSummary, HELD_OUT_SETS, RunFile, read_evals};
-use crate::task::task_set;
-
-type EvalKey = (u64, String, Target);
+use crate::run::events::{Eval, EvalKey};
+use crate::run::{Comparison, EvalRecord, EvalSummary, RunFile, read_evals};
+use crate::task::SetName;
 
 #[derive(Debug)]
 pub struct RunComparison {
@@ -37,7 +34,7 @@ pub struct RunComparison {
 /// The results of two runs on the prompts of one set.
 #[derive(Debug, serde::Serialize)]
 pub struct ResultComparison {
-    set: String,
+    set: SetName,
     comparison: Comparison,
     /// Answers of either run whose prompt is not the same in the other.
     other_prompts: usize,
@@ -122,7 +119,7 @@ impl RunComparison {
             .iter()
             .map(|(name, values)| (name.clone(), json!(values)))
             .collect();
-        let eval = |((step, set, target), found): &(EvalKey, Vec<Option<Eval>>)| {
+        let eval = |(EvalKey { step, set, target }, found): &(EvalKey, Vec<Option<Eval>>)| {
             let all: Vec<_> = found
                 .iter()
                 .map(|eval| eval.as_ref().map(|eval| &eval.summary))
@@ -167,7 +164,8 @@ impl RunComparison {
             Row::new(key, values.iter().map(|value| Cell::Text(shown(value))))
         });
         let config: Vec<Row> = config.collect();
-        let evals = self.evals.iter().flat_map(|((step, set, target), found)| {
+        let evals = self.evals.iter();
+        let evals = evals.flat_map(|(EvalKey { step, set, target }, found)| {
             let row = |metric, cell: fn(&EvalSummary) -> Option<Cell>| {
                 let cells = found.iter().map(|eval| {
                     let Some(eval) = eval else {
@@ -288,8 +286,7 @@ fn results(
 ) -> (Vec<ResultComparison>, Vec<String>) {
     let (mut found, mut not_compared) = (Vec::new(), Vec::new());
     for task in first.directory.task_names() {
-        let sets = HELD_OUT_SETS.into_iter().map(|set| task_set(set, task));
-        let evals = sets.into_iter().find_map(|set| {
+        let evals = SetName::held_out(&[task]).into_iter().find_map(|set| {
             let id = |run: &Report| {
                 let Eval { step, target, .. } = run.history.result(&set, run.best())?;
                 Some(EvalId {
@@ -331,7 +328,7 @@ fn same_task(
 /// # Errors
 /// Fails if no prompt is in both.
 fn compared(
-    set: &str,
+    set: &SetName,
     first: &[EvalRecord],
     second: &[EvalRecord],
     comparisons: usize,
@@ -343,7 +340,7 @@ fn compared(
         )));
     }
     Ok(ResultComparison {
-        set: set.to_owned(),
+        set: set.clone(),
         comparison: valid.comparison,
         other_prompts: 0,
         valid,

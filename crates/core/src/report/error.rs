@@ -2,7 +2,7 @@
 
 use crate::dataset::DatasetError;
 use crate::run::RunError;
-use crate::task::TaskError;
+use crate::task::{SetName, TaskError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {

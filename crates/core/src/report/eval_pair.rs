@@ -8,8 +8,8 @@ use super::summary_table::tables;
 use crate::facts::Target;
 use crate::page::Block;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, HELD_OUT_SETS, RunState, eval_path, read_evals};
-use crate::task::task_set;
+use crate::run::{EvalRecord, RunState, eval_path, read_evals};
+use crate::task::SetName;
 
 /// One of the tasks of a run, or the only one.
 pub(super) struct TaskSection<'r> {
@@ -43,7 +43,7 @@ impl<'r> TaskSection<'r> {
 
 /// The evals of base and trained model: on the test set if it was evaluated, else on the eval set.
 pub(super) struct EvalPair {
-    pub(super) set: String,
+    pub(super) set: SetName,
     /// The name of the trained model's eval.
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
@@ -52,8 +52,7 @@ pub(super) struct EvalPair {
 
 impl EvalPair {
     fn read(report: &Report, task: &str) -> Option<Self> {
-        let of = |set: &str| {
-            let set = task_set(set, task);
+        let of = |set: SetName| {
             // The base is not compared with itself.
             let result = report
                 .history
@@ -71,7 +70,7 @@ impl EvalPair {
                 set,
             })
         };
-        HELD_OUT_SETS.into_iter().find_map(of)
+        SetName::held_out(&[task]).into_iter().find_map(of)
     }
 
     pub(super) fn verdict(&self) -> [Block; 2] {

@@ -1,5 +1,6 @@
 //! The one-line text of an eval that is under way, in `train`, `eval`, `runs attach` and the live screen.
 
+use crate::facts::Target;
 use crate::format::{amount, duration, percent_interval};
 use crate::run::EvalProgress;
 use crate::statistics::wilson;
@@ -17,7 +18,7 @@ pub fn eval_count(progress: &EvalProgress) -> String {
         ..
     } = progress;
     let who = match step {
-        Some(_) if target == "base" => format!("base eval on {set}"),
+        Some(_) if target == Target::Base.name() => format!("base eval on {set}"),
         Some(step) => format!("eval of step {step} on {set}"),
         None => format!("{target} on {set}"),
     };

@@ -14,13 +14,12 @@ use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget,
-    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
-    task_folder,
+    EvalRecord, EvalSummary, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
+    list_checkpoints, read_eval_names, read_evals, recorded_file, sha256, task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
-use crate::task::{PromptSet, current_set_name, split_task_set, task_set};
+use crate::task::{PromptSet, SetName};
 
 /// The prompts of a standalone eval, which may come from a file that is not a set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
@@ -31,8 +30,7 @@ pub struct EvalId {
     pub folder: PathBuf,
     /// The step of the evaluated checkpoint; 0 is the start.
     pub step: u64,
-    /// `eval`, `test`, or a file's name.
-    pub set: String,
+    pub set: SetName,
     /// `base`, `trained`, or a model's name.
     pub target: String,
 }
@@ -76,7 +74,7 @@ impl EvalId {
         Some(Self {
             folder: folder.to_owned(),
             step: step.parse().ok()?,
-            set: current_set_name(set).to_owned(),
+            set: set.into(),
             target: target.to_owned(),
         })
     }
@@ -120,7 +118,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
             Some(name) => Some(EvalId {
                 folder: folder.to_owned(),
                 step: 0,
-                set: current_set_name(&name.set).to_owned(),
+                set: name.set.clone(),
                 target: name.target.clone(),
             }),
             None => EvalId::from_file(folder, &file),
@@ -134,7 +132,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|eval| eval.step > 0 || eval.target != Target::Trained.name());
     }
-    let is_test = |eval: &EvalId| split_task_set(&eval.set).0 == "test";
+    let is_test = |eval: &EvalId| eval.set.set() == Some(PromptSet::Test);
     found.sort_by(|a, b| {
         (!is_test(a), &a.set, a.step, &a.target).cmp(&(!is_test(b), &b.set, b.step, &b.target))
     });
@@ -150,36 +148,33 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
 }
 
 /// The sets of a run's tasks, in the order in which it is judged by them.
-pub fn held_out_sets(run: &Path) -> Vec<String> {
+pub fn held_out_sets(run: &Path) -> Vec<SetName> {
     let directory = RunDirectory::open(run).ok();
     let tasks = directory
         .as_ref()
         .map_or_else(|| vec![""], RunDirectory::task_names);
-    HELD_OUT_SETS
-        .iter()
-        .flat_map(|set| tasks.iter().map(|task| task_set(set, task)))
-        .collect()
+    SetName::held_out(&tasks)
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
-pub fn base_and_trained_on(run: &Path, sets: &[String]) -> Result<Vec<EvalId>, ReportError> {
+pub fn base_and_trained_on(run: &Path, sets: &[SetName]) -> Result<Vec<EvalId>, ReportError> {
     base_and(RunState::compared, run, sets).map(Vec::from)
 }
 
 /// Returns the result of a run on the first of the sets that has one, to be compared with other runs': where the best
 /// checkpoint is step 0, the eval of the base.
-pub fn result_on(run: &Path, sets: &[String]) -> Result<EvalId, ReportError> {
+pub fn result_on(run: &Path, sets: &[SetName]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
 
 /// Selects an eval on a set, given the best checkpoint.
-type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
+type Choice = for<'a> fn(&'a RunState, &SetName, Option<u64>) -> Option<&'a Eval>;
 
-fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], ReportError> {
+fn base_and(choice: Choice, run: &Path, sets: &[SetName]) -> Result<[EvalId; 2], ReportError> {
     let evals = list_evals(run)?;
     let known = history_and_best(run);
-    let of_set = |set: &str| {
-        let of_set = || evals.iter().filter(|eval| eval.set == set);
+    let of_set = |set: &SetName| {
+        let of_set = || evals.iter().filter(|eval| eval.set == *set);
         let base = of_set().find(|eval| eval.step == 0 && eval.target == Target::Base.name())?;
         let chosen = match &known {
             Some((history, best)) if history.result(set, *best).is_some() => {
@@ -198,7 +193,7 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
         Some([base.clone(), chosen.clone()])
     };
     sets.iter()
-        .find_map(|set| of_set(current_set_name(set)))
+        .find_map(of_set)
         .ok_or_else(|| {
             ReportError::Other(format!(
                 "{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end",
@@ -236,7 +231,7 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
     let is_shown = |step: u64| {
         evals
             .iter()
-            .any(|eval| split_task_set(&eval.set).0 == "eval" && eval.step == step)
+            .any(|eval| eval.set.set() == Some(PromptSet::Eval) && eval.step == step)
     };
     let fallen = outcome.fallen().filter(|_| {
         outcome
@@ -255,10 +250,9 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
 impl EvalResult {
     pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
-        let (set, task) = split_task_set(&id.set);
-        let task = Task::load(&task_folder(&id.folder, task))?;
+        let task = Task::load(&task_folder(&id.folder, id.set.task()))?;
         let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
-        let of_set = || PromptSet::from_name(set).and_then(|set| task.set_file(set));
+        let of_set = || id.set.set().and_then(|set| task.set_file(set));
         let (label, bytes) = match (own, of_set()) {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
@@ -359,11 +353,12 @@ mod tests {
     #[test]
     fn files_and_names() {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
+            let expected = expected.map(|(step, set, target)| (step, set.into(), target));
             let found = EvalId::from_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
             assert_eq!(
                 found
                     .as_ref()
-                    .map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
+                    .map(|eval| (eval.step, eval.set.clone(), eval.target.as_str())),
                 expected,
                 "{name}"
             );
@@ -390,7 +385,7 @@ mod tests {
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-data/finished-run");
         let old = EvalId::from_file(&run, "step-000000-proof-base.jsonl").unwrap();
         assert!(
-            old.set == "test"
+            old.set == PromptSet::Test.into()
                 && old.path().ends_with("step-000000-proof-base.jsonl")
                 && old.path().exists(),
             "{old:?}"

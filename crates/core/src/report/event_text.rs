@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::tables::shown;
-use crate::facts::{AlertLevel, PhaseKind, Target};
+use crate::facts::{AlertLevel, PhaseKind, Target, VerbName};
 use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
 pub use crate::page::Level;
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status, user_name};
 use crate::secrets::redact;
-use crate::task::{split_task_metric, split_task_set, task_metric};
+use crate::task::{AlertRule, split_task_metric, task_metric};
 
 type MetricText = fn(f64) -> String;
 
@@ -81,7 +81,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         )),
         EventBody::Alert(alert) => Some((alert_level(alert), alert_text(alert))),
         // Its note follows.
-        EventBody::Control(control) if control.verb == "annotate" => None,
+        EventBody::Control(control) if control.verb == VerbName::Annotate => None,
         EventBody::Control(control) => Some((
             Level::Request,
             format!(
@@ -98,11 +98,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
             format!(
                 "step {}: recovered, the policy {}: weights of step {}, learning_rate = {}, guided groups",
                 collapse.step,
-                if collapse.rule == "diverged" {
-                    "diverged"
-                } else {
-                    "collapsed"
-                },
+                collapse.rule,
                 collapse.restored_step,
                 crate::config::Value::Number(collapse.learning_rate)
             ),
@@ -145,17 +141,17 @@ pub fn alert_text(alert: &Alert) -> String {
 }
 
 /// The display name of an alert's rule; of one of several tasks with its name before.
-pub fn alert_name(rule: &str) -> String {
-    match rule {
-        _ if rule.contains(':') => {
-            let (rule, task) = split_task_set(rule);
-            format!("{}: {}", redact(task).0, alert_name(rule))
-        }
+pub fn alert_name(AlertRule { name, task }: &AlertRule) -> String {
+    let name = match name.as_str() {
         "all_best" => "all max".to_owned(),
         "all_worst" => "all min or all equal".to_owned(),
         "dead_groups_with_kl" => "zero-variance groups with KL".to_owned(),
         // Masked first: without its underscores a secret would not be recognized.
-        _ => redact(rule).0.replace('_', " "),
+        _ => redact(name).0.replace('_', " "),
+    };
+    match task.as_str() {
+        "" => name,
+        task => format!("{}: {name}", redact(task).0),
     }
 }
 
@@ -165,13 +161,13 @@ pub fn control_text(control: &Control) -> String {
         verb, arguments, ..
     } = control;
     let flag = |name: &str| arguments.get(name) == Some(&Value::Bool(true));
-    match verb.as_str() {
-        "annotate" => format!(
+    match verb {
+        VerbName::Annotate => format!(
             "note: {}",
             arguments.get("text").map(shown).unwrap_or_default()
         ),
-        "stop" if flag("now") => "stop now".to_owned(),
-        "stop" => "stop after the current step".to_owned(),
+        VerbName::Stop if flag("now") => "stop now".to_owned(),
+        VerbName::Stop => "stop after the current step".to_owned(),
         _ => {
             let arguments: Vec<String> = arguments
                 .iter()
@@ -402,8 +398,8 @@ mod tests {
             words,
             expected.map(|name| format!("step 0: resolved: {name}"))
         );
-        let control = |verb: &str, arguments: &[(&str, Value)]| Control {
-            verb: verb.into(),
+        let control = |verb, arguments: &[(&str, Value)]| Control {
+            verb,
             arguments: arguments
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
@@ -413,15 +409,15 @@ mod tests {
             ..Control::default()
         };
         check(
-            control("pause", &[]).into(),
+            control(VerbName::Pause, &[]).into(),
             Some((Level::Request, "step 3: pause requested by root")),
         );
         check(
-            control("stop", &[("now", true.into())]).into(),
+            control(VerbName::Stop, &[("now", true.into())]).into(),
             Some((Level::Request, "step 3: stop now requested by root")),
         );
         let set = control(
-            "set",
+            VerbName::Set,
             &[("learning_rate", "1e-5".into()), ("max_steps", 9.into())],
         );
         check(
@@ -431,7 +427,10 @@ mod tests {
                 "step 3: set learning_rate = 1e-5, max_steps = 9 requested by root",
             )),
         );
-        check(control("annotate", &[("text", "x".into())]).into(), None);
+        check(
+            control(VerbName::Annotate, &[("text", "x".into())]).into(),
+            None,
+        );
         check(
             Note { text: "x".into() }.into(),
             Some((Level::Request, "note: x")),

@@ -44,18 +44,12 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
         let title = format!("training, steps {} to {}", steps.first()?, steps.last()?);
         Some((title, means(history, steps)))
     };
-    let evaluated = |name: &str, records: &[EvalRecord]| {
-        let set = pair.map_or("", |pair| pair.set.as_str());
-        (
-            format!("{set} set, {name} (n = {})", records.len()),
-            failure_shares(records),
-        )
-    };
     let of_pair = |pair: &EvalPair| {
-        [
-            evaluated("base", &pair.before),
-            evaluated(&pair.after_name, &pair.after),
-        ]
+        let evals = [("base", &pair.before), (&pair.after_name, &pair.after)];
+        evals.map(|(name, records)| {
+            let title = format!("{} set, {name} (n = {})", pair.set, records.len());
+            (title, failure_shares(records))
+        })
     };
     let training = [
         Some(first).and_then(trained),
@@ -201,7 +195,7 @@ mod tests {
     #[test]
     fn the_table_has_the_ends_of_training_and_both_evals() {
         let pair = |after: EvalRecord| EvalPair {
-            set: "test".to_owned(),
+            set: "test".into(),
             after_name: "step 25".to_owned(),
             before: vec![
                 record(Tier::Invalid, "missing_key"),

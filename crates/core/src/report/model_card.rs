@@ -124,7 +124,7 @@ fn rounding(
     let evals = [(names[0], &summaries[0]), (names[1], &summaries[1])];
     format!(
         "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
-        render(&tables(&format!("{task} test"), &evals))
+        render(&tables(format!("{task} test"), &evals))
     )
 }
 

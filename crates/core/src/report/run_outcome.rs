@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::event_text::Level;
 use super::measure::Metric;
 use super::significance::{MetricVerdict, Verdict};
-use crate::facts::Target;
+use crate::facts::{Ruin, Target};
 use crate::format::{or_na, percent};
+use crate::run::RunState;
 use crate::run::events::Eval;
-use crate::run::{HELD_OUT_SETS, RunState};
-use crate::task::split_task_set;
+use crate::task::{PromptSet, SetName};
 
 /// The verdict on a run, by both *valid* and *exact*: valid answers that are not exact are not a success.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,8 +21,8 @@ pub struct RunOutcome {
     pub latest: Option<JudgedEval>,
     /// The best checkpoint is step 0.
     pub base_is_best: bool,
-    /// The standing alert of a policy that is lost: `collapsed` or `diverged`.
-    ruin: Option<&'static str>,
+    /// By its standing alert.
+    ruin: Option<Ruin>,
     ended: bool,
     /// Outcomes by task in a run of several, which then has no evals of its own.
     tasks: Vec<(String, RunOutcome)>,
@@ -31,7 +31,7 @@ pub struct RunOutcome {
 /// A trained model against the base on the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JudgedEval {
-    pub set: String,
+    pub set: SetName,
     pub step: u64,
     /// Rates of the base and of the trained model.
     pub valid_rates: [f64; 2],
@@ -81,11 +81,10 @@ impl JudgedEval {
 
 impl RunOutcome {
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
-        let mut rules = ["collapsed", "diverged"].into_iter();
-        let ruin = rules.rfind(|rule| {
+        let ruin = Ruin::ALL.into_iter().rfind(|ruin| {
             history
                 .standing_alerts()
-                .any(|alert| split_task_set(&alert.rule).0 == *rule)
+                .any(|alert| alert.rule.name == ruin.name())
         });
         let names = history.task_names();
         if names == [""] {
@@ -112,10 +111,9 @@ impl RunOutcome {
     }
 
     fn from_task(history: &RunState, best: Option<u64>) -> Self {
-        let result = HELD_OUT_SETS
-            .into_iter()
-            .find_map(|set| history.result(set, best));
-        let latest = history.latest_eval("eval", Target::Trained);
+        let mut sets = SetName::held_out(&[""]).into_iter();
+        let result = sets.find_map(|set| history.result(&set, best));
+        let latest = history.latest_eval(&PromptSet::Eval.into(), Target::Trained);
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {
             base_is_best: latest.is_some() && result.is_some_and(|result| result.step == 0),
@@ -217,7 +215,7 @@ impl RunOutcome {
             ((Worse, Some(Worse)), _) => "valid and exact below base",
             ((_, Some(Worse)), _) => "exact below base",
             ((Worse, _), _) => "valid below base",
-            (_, Some(ruin)) => ruin,
+            (_, Some(ruin)) => ruin.name(),
             ((Better, Some(Better)), _) => "valid and exact above base",
             ((Better, _), _) => "valid above base",
             ((_, Some(Better)), _) => "exact above base",

@@ -234,7 +234,7 @@ pub fn eval_table<'a>(evals: impl IntoIterator<Item = &'a Eval>) -> Table {
         Row::new(
             eval.step.to_string(),
             [
-                Cell::Text(eval.set.clone()),
+                Cell::Text(eval.set.to_string()),
                 Cell::Text(eval.who().to_string()),
                 Cell::Count(summary.n),
                 Cell::interval(summary.valid, summary.valid_interval),

@@ -5,11 +5,11 @@ use crate::facts::Cause;
 use crate::format::counted;
 use crate::run::events::Eval;
 use crate::run::{
-    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of,
-    eval_damage, list_checkpoints, read_display_name, read_tags,
+    RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of, eval_damage,
+    list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
-use crate::task::task_set;
+use crate::task::SetName;
 
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
@@ -149,9 +149,8 @@ impl Report {
     /// [`RunState::result`]. `task`: one of several by its name, else empty.
     pub fn result_of(&self, task: &str) -> Option<&Eval> {
         let best = self.best();
-        HELD_OUT_SETS
-            .into_iter()
-            .find_map(|set| self.history.result(&task_set(set, task), best))
+        let mut sets = SetName::held_out(&[task]).into_iter();
+        sets.find_map(|set| self.history.result(&set, best))
     }
 
     pub fn outcome(&self) -> RunOutcome {

@@ -14,11 +14,11 @@ use crate::facts::Cause;
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, Query, RunDirectory, RunFile, SlurmJob, State,
-    Status, StepEvals, sha256,
+    EvalProgress, EvalSummary, Field, Query, RunDirectory, RunFile, SlurmJob, State, Status,
+    StepEvals, sha256,
 };
 use crate::secrets::redact;
-use crate::task::{split_task_set, task_set};
+use crate::task::{PromptSet, SetName};
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 30] = [
@@ -120,11 +120,18 @@ pub struct RunRow {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
-    /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
-    pub set: String,
+    pub set: SetName,
     pub base: Option<EvalSummary>,
-    /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
-    pub trained: Option<(u64, EvalSummary)>,
+    pub trained: Option<TrainedEval>,
+}
+
+/// The eval that represents the trained model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainedEval {
+    /// 0 if it is the base's.
+    pub step: u64,
+    /// Without tags.
+    pub summary: EvalSummary,
 }
 
 /// A metric's value at the last step; `None` if it was not measured there.
@@ -157,9 +164,6 @@ impl RunRow {
             .map(StepEvals::lowest_valid)
             .collect();
         let tasks = report.directory.task_names();
-        let held_out_sets = HELD_OUT_SETS
-            .iter()
-            .flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
         Self {
             status: report.status(),
             cause: report.cause(),
@@ -176,7 +180,8 @@ impl RunRow {
             seconds_left: history.seconds_left(),
             eval_seconds_left: eval_seconds_left(report),
             seconds: report.computed_seconds(),
-            held_out: held_out_sets
+            held_out: SetName::held_out(&tasks)
+                .into_iter()
                 .filter_map(|set| held_out(report, set))
                 .collect(),
             metrics: metrics.collect(),
@@ -203,51 +208,39 @@ impl RunRow {
     }
 
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
-    pub fn latest_valid(&self) -> Option<(&str, &EvalSummary)> {
+    pub fn latest_valid(&self) -> Option<(&SetName, &EvalSummary)> {
         self.result()
-            .map(|(held_out, _, summary)| (held_out.set.as_str(), summary))
+            .map(|(series, trained)| (&series.set, &trained.summary))
     }
 
-    /// The evals that represent the trained model, of each task: its set, step and rates.
-    pub fn results(&self) -> Vec<(&EvalSeries, u64, &EvalSummary)> {
-        let known = self.held_out.iter().filter_map(|held_out| {
-            let (step, summary) = held_out.trained.as_ref()?;
-            Some((held_out, *step, summary))
-        });
-        let mut found: Vec<(&EvalSeries, u64, &EvalSummary)> = Vec::new();
-        for (held_out, step, summary) in known {
-            let task = split_task_set(&held_out.set).1;
-            if found
-                .iter()
-                .all(|(other, ..)| split_task_set(&other.set).1 != task)
-            {
-                found.push((held_out, step, summary));
+    /// The eval that represents the trained model; of several tasks that with the lowest rate of valid completions, then
+    /// of exact ones: a mean would hide it.
+    fn result(&self) -> Option<(&EvalSeries, &TrainedEval)> {
+        let mut found: Vec<(&EvalSeries, &TrainedEval)> = Vec::new();
+        for series in &self.held_out {
+            let is_new = |(other, _): &(&EvalSeries, _)| other.set.task() != series.set.task();
+            if found.iter().all(is_new) {
+                found.extend(series.trained.as_ref().map(|trained| (series, trained)));
             }
         }
-        found
-    }
-
-    /// The task with the lowest valid rate, then exact rate: a mean over tasks would hide it.
-    fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
-        let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
-        let order = |one: &EvalSummary, other: &EvalSummary| {
-            rates(one)
-                .partial_cmp(&rates(other))
-                .unwrap_or(Ordering::Equal)
+        let rates = |TrainedEval { summary, .. }: &TrainedEval| {
+            (summary.valid, summary.exact.unwrap_or(1.0))
         };
-        self.results()
+        let order = |one, other| rates(one).partial_cmp(&rates(other));
+        found
             .into_iter()
-            .min_by(|(_, _, one), (_, _, other)| order(one, other))
+            .min_by(|(_, one), (_, other)| order(one, other).unwrap_or(Ordering::Equal))
     }
 
-    /// Set and step of `valid` and `exact`; without an eval `train`, the training completions of the last step.
-    pub fn measured_on(&self) -> Option<(&str, u64)> {
+    /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
+    /// step, without an eval.
+    pub fn measured_on(&self) -> Option<(SetName, u64)> {
         let trained = || {
             self.metric("tiers/valid", false)
-                .map(|_| ("train", self.last_step))
+                .map(|_| (PromptSet::Train.into(), self.last_step))
         };
         self.result()
-            .map(|(held_out, step, _)| (held_out.set.as_str(), step))
+            .map(|(series, trained)| (series.set.clone(), trained.step))
             .or_else(trained)
     }
 
@@ -350,12 +343,12 @@ impl RunRow {
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             "outcome" => text(self.outcome.label()),
-            "of" => text(&self.result().map(|(held_out, step, _)| match step {
+            "of" => text(&self.result().map(|(series, trained)| match trained.step {
                 0 => "base".to_owned(),
-                _ => format!("{}@{step}", held_out.set),
+                step => format!("{}@{step}", series.set),
             })?),
-            "set" => text(&self.result()?.0.set),
-            "checkpoint" => number(self.result()?.1 as f64),
+            "set" => text(&self.result()?.0.set.to_string()),
+            "checkpoint" => number(self.result()?.1.step as f64),
             "base_valid" => number(self.result()?.0.base.as_ref()?.valid),
             "base_exact" => number(self.result()?.0.base.as_ref()?.exact?),
             "best" => number(self.best? as f64),
@@ -388,9 +381,9 @@ impl RunRow {
             "id": file.id, "name": self.directory.name(), "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
             "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps, "seconds_left": self.seconds_left(),
             "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
-            "valid_set": set, "checkpoint": self.result().map(|(_, step, _)| step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
-            "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
-            "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
+            "valid_set": set, "checkpoint": self.result().map(|(_, trained)| trained.step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
+            "base_valid": self.result().and_then(|(series, _)| Some(series.base.as_ref()?.valid)),
+            "base_exact": self.result().and_then(|(series, _)| series.base.as_ref()?.exact),
             "reward": self.metric("reward", false), "alerts": self.alerts,
             "notes": self.notes, "cause": self.cause.as_deref(), "slurm": self.slurm,
             "outcome": self.outcome.document(),
@@ -465,7 +458,7 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     file.config.values().into_iter().map(row).collect()
 }
 
-fn held_out(report: &Report, set: String) -> Option<EvalSeries> {
+fn held_out(report: &Report, set: SetName) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary {
         by_tag: BTreeMap::new(),
         ..summary.clone()
@@ -477,7 +470,10 @@ fn held_out(report: &Report, set: String) -> Option<EvalSeries> {
     let trained = report
         .history
         .result(&set, report.best())
-        .map(|eval| (eval.step, without_tags(&eval.summary)));
+        .map(|eval| TrainedEval {
+            step: eval.step,
+            summary: without_tags(&eval.summary),
+        });
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 
@@ -529,14 +525,18 @@ fn eval_seconds_left(report: &Report) -> f64 {
         Some(total) if total > last => 1,
         _ => 0,
     };
-    let latest = |set: &str, task: &&str| {
-        let set = task_set(set, task);
+    let latest = |set, task: &&str| {
+        let set = SetName::new(set, task);
         let mut of_set = history.evals.values().filter(|eval| eval.set == set);
         of_set.next_back().map(|eval| (eval.step, eval.seconds))
     };
     let tasks = history.task_names();
-    let of_eval = tasks.iter().filter_map(|task| latest("eval", task));
-    let of_test = tasks.iter().filter_map(|task| latest("test", task));
+    let of_eval = tasks
+        .iter()
+        .filter_map(|task| latest(PromptSet::Eval, task));
+    let of_test = tasks
+        .iter()
+        .filter_map(|task| latest(PromptSet::Test, task));
     let tested = of_test.filter(|(step, _)| *step == 0 || *step < last);
     due as f64 * of_eval.map(|(_, seconds)| seconds).sum::<f64>()
         + tested.map(|(_, seconds)| seconds).sum::<f64>()

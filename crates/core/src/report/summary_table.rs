@@ -1,6 +1,7 @@
 //! Evals side by side: a row per measure with typed cells, and the pages that show them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use super::measure::{Measure, Metric};
 use super::significance::{MetricComparison, verdict};
@@ -27,7 +28,7 @@ impl From<MeasureRow> for Row {
 }
 
 pub fn table(
-    set: &str,
+    set: impl Display,
     [first, second]: [(&str, &EvalSummary); 2],
     valid: &MetricComparison,
     exact: Option<&MetricComparison>,
@@ -40,11 +41,11 @@ pub fn table(
     render(&page.concat())
 }
 
-pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
+pub fn columns(set: impl Display, evals: &[(&str, &EvalSummary)]) -> String {
     render(&tables(set, evals))
 }
 
-pub(super) fn tables(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
+pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<Block> {
     let (names, summaries): (Vec<&str>, Vec<&EvalSummary>) = evals.iter().copied().unzip();
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
     let mut counts: Vec<String> = summaries

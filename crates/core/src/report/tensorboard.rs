@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::run_report::Report;
 use super::tables::steps;
-use crate::facts::Target;
-use crate::run::events::Eval;
+use crate::run::events::{Eval, EvalKey};
 use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError, write_export};
 use crate::secrets::redact;
 
@@ -15,7 +14,7 @@ use crate::secrets::redact;
 #[derive(Default)]
 struct Times {
     steps: BTreeMap<u64, u64>,
-    evals: BTreeMap<(u64, String, Target), u64>,
+    evals: BTreeMap<EvalKey, u64>,
 }
 
 /// The event file of a run below a folder: TensorBoard names a run by its folder, and the same run has the same file.
@@ -26,7 +25,16 @@ pub fn event_file(folder: &Path, run: &RunDirectory) -> PathBuf {
     ))
 }
 
-/// Writes the event file of a run below a folder; returns it, its bytes, and the number of masked secrets.
+/// A written event file.
+#[derive(Debug)]
+pub struct EventFile {
+    pub path: PathBuf,
+    pub bytes: usize,
+    /// The number of masked secrets.
+    pub masked: usize,
+}
+
+/// Writes the event file of a run below a folder.
 ///
 /// # Errors
 /// [`RunError`] naming the log, or the file: one that exists is replaced with `force` only.
@@ -34,13 +42,18 @@ pub fn write_event_file(
     folder: &Path,
     run: &RunDirectory,
     force: bool,
-) -> Result<(PathBuf, usize, usize), RunError> {
-    let file = event_file(folder, run);
+) -> Result<EventFile, RunError> {
+    let path = event_file(folder, run);
     let (bytes, masked) = tensorboard(&Report::read(run.clone())?)?;
     let of_run = folder.join(run.id());
     std::fs::create_dir_all(&of_run).map_err(RunError::io("create", &of_run))?;
-    write_export(&file, &bytes, force)?;
-    Ok((file, bytes.len(), masked))
+    write_export(&path, &bytes, force)?;
+    let bytes = bytes.len();
+    Ok(EventFile {
+        path,
+        bytes,
+        masked,
+    })
 }
 
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:
@@ -124,11 +137,7 @@ impl Times {
             LogItem::Restarted => times = Self::default(),
             LogItem::Event(event) => match event.body {
                 EventBody::Step(step) => _ = times.steps.insert(step.step, event.time_ms),
-                EventBody::Eval(eval) => {
-                    _ = times
-                        .evals
-                        .insert((eval.step, eval.set, eval.target), event.time_ms)
-                }
+                EventBody::Eval(eval) => _ = times.evals.insert(eval.key(), event.time_ms),
                 _ => {}
             },
             LogItem::SkippedLine(_) | LogItem::Missing(_) => {}

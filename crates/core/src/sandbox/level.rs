@@ -28,10 +28,6 @@ impl Level {
         }
     }
 
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.name() == name)
-    }
-
     /// The level for a program on a machine of this level; `None`: the task requires more. Without
     /// a requirement, the machine's level.
     pub fn for_asked(self, asked: Option<Self>) -> Option<Self> {

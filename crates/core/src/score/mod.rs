@@ -38,7 +38,9 @@ pub use scorer::batch::{LineWork, score_stream};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::agent_option::AgentOptionError;
 pub use task::score_keys::{ScoreKey, score_keys};
-pub use task::{LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task, for_model};
+pub use task::{
+    LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task, TaskJudge, for_model,
+};
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 pub(crate) use verdict::null_is_nan;
 pub use verdict::{

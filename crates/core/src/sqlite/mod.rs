@@ -117,6 +117,13 @@ pub(crate) struct Column {
     pub(crate) about: String,
 }
 
+/// Where a statement of a text fails, and why.
+pub(crate) struct StatementFault {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) message: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) message: String,
@@ -314,22 +321,27 @@ impl Database {
         None
     }
 
-    /// Line, column and reason of the first failing statement; `failure` if it is not found.
-    pub(crate) fn fault_place(schema: &str, failure: Failure) -> (usize, usize, String) {
-        Self::new("").map_or((1, 1, failure.message.clone()), |empty| {
-            empty.fault_of(schema, failure)
-        })
+    /// The first failing statement; `failure` if it is not found.
+    pub(crate) fn fault_place(schema: &str, failure: Failure) -> StatementFault {
+        match Self::new("") {
+            Ok(empty) => empty.fault_of(schema, failure),
+            Err(_) => StatementFault {
+                line: 1,
+                column: 1,
+                message: failure.message,
+            },
+        }
     }
 
     /// As [`Self::fault_place`], for statements run in this database.
-    pub(crate) fn fault_of(self, schema: &str, failure: Failure) -> (usize, usize, String) {
+    pub(crate) fn fault_of(self, schema: &str, failure: Failure) -> StatementFault {
         let (offset, failure) = Self::first_fault(self, schema).unwrap_or((0, failure));
         let (line, column) = crate::format::line_column(schema, offset);
-        (
+        StatementFault {
             line,
             column,
-            format!("{}; each statement must run in SQLite", failure.message),
-        )
+            message: format!("{}; each statement must run in SQLite", failure.message),
+        }
     }
 
     fn prepare(&mut self, schema: &str) -> rusqlite::Result<()> {

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::config::choices;
 use crate::facts::Target;
 use crate::format::percent;
 use crate::report::Report;
@@ -11,38 +12,23 @@ use crate::run::events::Eval;
 use crate::run::{
     EvalRecord, RunDirectory, RunError, RunState, Status, StepEvals, eval_path, read_evals,
 };
-use crate::task::{task_prompt, task_set};
+use crate::task::{PromptSet, SetName, task_prompt};
 
-/// The metric by which settings are compared; larger is better.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    #[default]
-    Valid,
-    Exact,
-    Tolerant,
-    Parse,
-    Reward,
+choices! {
+    /// The metric by which settings are compared; larger is better.
+    #[derive(Default)]
+    Metric {
+        #[default]
+        Valid = "valid",
+        Exact = "exact",
+        Tolerant = "tolerant",
+        Parse = "parse",
+        /// The mean reward.
+        Reward = "reward",
+    }
 }
 
 impl Metric {
-    pub const NAMES: [&'static str; 5] = ["valid", "exact", "tolerant", "parse", "reward"];
-
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        let all = [
-            Self::Valid,
-            Self::Exact,
-            Self::Tolerant,
-            Self::Parse,
-            Self::Reward,
-        ];
-        all.into_iter().find(|metric| metric.name() == name)
-    }
-
     pub fn is_share(self) -> bool {
         self != Self::Reward
     }
@@ -194,7 +180,7 @@ impl MeasuredRun {
             let found = read_evals(&eval_path(
                 &self.path,
                 step,
-                &task_set("test", task),
+                &SetName::new(PromptSet::Test, task),
                 target.name(),
             ))
             .ok()?;
@@ -220,7 +206,7 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         .filter(|end| end.status == Status::Finished)?;
     let (mut base, mut evals) = (Vec::new(), Vec::new());
     for task in history.task_names() {
-        let set = task_set("test", task);
+        let set = SetName::new(PromptSet::Test, task);
         base.push(history.base(&set)?);
         evals.push(history.result(&set, best)?);
     }
@@ -239,17 +225,4 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         base_valid: base.valid(),
         base_exact: base.exact(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_have_their_names() {
-        for name in Metric::NAMES {
-            assert_eq!(Metric::from_name(name).map(Metric::name), Some(name));
-        }
-        assert_eq!(Metric::from_name("loss"), None);
-    }
 }

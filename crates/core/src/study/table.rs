@@ -61,28 +61,36 @@ pub struct SweepTable {
     pub comparisons: Vec<ArmComparison>,
 }
 
+/// How far a run came.
+#[derive(Debug, Clone, Copy)]
+pub struct RunStanding<'a> {
+    pub status: Status,
+    pub step: u64,
+    pub cause: Option<&'a str>,
+}
+
 impl RunPhase {
-    /// `stop`: the rung of the runs. `found`: the status of the run's folder with its step and its cause.
+    /// `stop`: the rung of the runs. `found`: what the run's folder says.
     pub fn for_run(
         run: &SweepRun,
         setting: &Setting,
         stop: Option<u64>,
-        found: Option<(Status, u64, Option<&str>)>,
+        found: Option<RunStanding<'_>>,
     ) -> Self {
-        let Some((status, reached, cause)) = found else {
+        let Some(found) = found else {
             return match (&run.problem, &run.id) {
                 (Some(problem), _) => Self::Failed(problem.clone()),
                 (None, Some(id)) => Self::Failed(format!("its folder {id} is gone")),
                 (None, None) => setting.pruned.map_or(Self::Planned, Self::Pruned),
             };
         };
-        let cause = || cause.unwrap_or_default().to_owned();
-        match status {
+        let cause = || found.cause.unwrap_or_default().to_owned();
+        match found.status {
             Status::Finished => Self::Finished,
             Status::Failed => Self::Failed(cause()),
             Status::Interrupted => match (setting.pruned, stop) {
                 (Some(step), _) => Self::Pruned(step),
-                (None, Some(step)) if reached >= step => Self::AtRung(step),
+                (None, Some(step)) if found.step >= step => Self::AtRung(step),
                 _ => Self::Interrupted(cause()),
             },
             Status::Created if run.problem.is_some() => {
@@ -189,9 +197,11 @@ impl SweepTable {
                 Some(Err(RunError::NotARun { .. })) | None => (None, None),
                 Some(Err(error)) => (None, Some(error.to_string())),
             };
-            let state = found
-                .as_ref()
-                .map(|found| (found.status, found.step, found.cause.as_deref()));
+            let state = found.as_ref().map(|found| RunStanding {
+                status: found.status,
+                step: found.step,
+                cause: found.cause.as_deref(),
+            });
             let phase = RunPhase::for_run(run, &sweep.settings[run.setting], stop, state);
             let phase = unreadable.map_or(phase, RunPhase::Failed);
             RunOfSweep {

@@ -18,7 +18,9 @@ pub(crate) use embedded::{MODELS, find_template};
 pub(crate) use error::Read;
 pub use error::{TASK_FILE, TaskError};
 pub(crate) use mixed_names::TASK_METRIC;
-pub use mixed_names::{split_task_metric, split_task_set, task_metric, task_prompt, task_set};
+pub use mixed_names::{
+    AlertRule, SetName, split_set_prompt, split_task_metric, task_metric, task_prompt,
+};
 pub(crate) use normalisations::read_normalisations;
 pub use normalisations::{ALL_FIELDS, Normalisation, Normalisations};
 pub(crate) use parse::{read_reward, read_rules};
@@ -27,7 +29,7 @@ pub use references::{decode_path, encode_path, encode_reference, escaped, refere
 pub(crate) use resolve::{find_embedded, find_home};
 pub use resolve::{folder_of, known_names};
 pub(crate) use source::Home;
-pub use task_files::{PromptFiles, PromptSet, ScoreRules, TaskFiles, TierValues, current_set_name};
+pub use task_files::{PromptFiles, PromptSet, ScoreRules, TaskFiles, TierValues};
 pub use template_kwargs::{TEMPLATE_KWARGS, refused_kwarg};
 pub(crate) use toml_section::{Section, Source};
 pub use tools::{Function, ToolsError, functions};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::{TASK_FILE, TaskError};
 use super::normalisations::Normalisations;
 use super::source::Home;
-use crate::config::{Assignments, Layers};
+use crate::config::{Assignments, Layers, choices};
 
 /// A task without the scorer-specific part of its definition. Prompt sets are read on demand.
 #[derive(Debug, Clone)]
@@ -30,37 +30,16 @@ pub struct TaskFiles {
     pub(crate) home: Home,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PromptSet {
-    Train,
-    /// Evaluated during training; selects the checkpoint.
-    Eval,
-    /// Held-out: evaluated at step 0 and at the end.
-    Test,
-}
-
-impl PromptSet {
-    pub const ALL: [Self; 3] = [Self::Train, Self::Eval, Self::Test];
-
-    /// Accepts the old name `proof` for the test set.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|set| set.name() == current_set_name(name))
+choices! {
+    /// A prompt set, by its key in `task.toml`.
+    #[derive(PartialOrd, Ord)]
+    PromptSet {
+        Train = "train",
+        /// Evaluated during training; selects the checkpoint.
+        Eval = "eval",
+        /// Held-out: evaluated at step 0 and at the end.
+        Test = "test" | "proof",
     }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Eval => "eval",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// Maps the old name `proof` to `test`.
-pub fn current_set_name(name: &str) -> &str {
-    if name == "proof" { "test" } else { name }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

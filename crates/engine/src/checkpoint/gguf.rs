@@ -9,30 +9,24 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value as Json;
 
 use super::CheckpointError;
+use crate::config::choices;
 use crate::files::{Access, Sync, replace_file_with};
 use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, RopeScaling, Scope};
 use crate::model::Weights;
 use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
-/// Storage of matrices; norms and biases are always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GgufType {
-    F32,
-    F16,
-    Bf16,
-    /// 8 bits, and a scale per 32 elements of a row.
-    Q8_0,
+choices! {
+    /// Storage of matrices, as llama.cpp's converter names it; norms and biases are always f32.
+    GgufType {
+        F32 = "f32",
+        F16 = "f16",
+        Bf16 = "bf16",
+        /// 8 bits, and a scale per 32 elements of a row.
+        Q8_0 = "q8_0",
+    }
 }
 
 impl GgufType {
-    /// Names in llama.cpp's converter.
-    pub const NAMES: [(&str, Self); 4] = [
-        ("f32", Self::F32),
-        ("f16", Self::F16),
-        ("bf16", Self::Bf16),
-        ("q8_0", Self::Q8_0),
-    ];
-
     fn dtype(self) -> GgmlDType {
         match self {
             Self::F32 => GgmlDType::F32,

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::keys_values::KeysValues;
-use super::mixed_inputs::MixedInputs;
+use super::mixed_inputs::{MixedInputs, MixerActivations};
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
 use super::parameters::master_dtype;
@@ -77,7 +77,11 @@ impl AttentionMixer {
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
-        (packed, attended, prepared): (&Tensor, &AttentionOutput, &Tensor),
+        MixerActivations {
+            packed,
+            mixed: attended,
+            prepared,
+        }: MixerActivations<'_, AttentionOutput>,
         context: RowContext<'_>,
         adapter_columns: usize,
         gradients: &mut Gradients,

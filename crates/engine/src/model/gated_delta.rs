@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::gradients::Gradients;
-use super::mixed_inputs::MixedInputs;
+use super::mixed_inputs::{MixedInputs, MixerActivations};
 use super::norm::NormWeight;
 use crate::kernels::attention::Segments;
 use crate::kernels::convolution::{
@@ -66,7 +66,11 @@ impl GatedDeltaMixer {
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
-        (packed, mixed, prepared): (&Tensor, &Tensor, &Tensor),
+        MixerActivations {
+            packed,
+            mixed,
+            prepared,
+        }: MixerActivations<'_, Tensor>,
         segments: &Segments,
         adapter_columns: usize,
         gradients: &mut Gradients,

@@ -10,7 +10,7 @@ use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
 use super::layer_input::{OwnInput, OwnInputProducts};
 use super::linear::Linear;
-use super::mixed_inputs::MixedInputs;
+use super::mixed_inputs::{MixedInputs, MixerActivations};
 use super::mixer::{CacheView, CacheWidth, Mixed, Mixer, PrefilledRows};
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
@@ -417,7 +417,11 @@ impl Layer {
         let mixed_gradient =
             self.mixer_output
                 .backward(&mixer_gradient, &derived.mixed.output, gradients)?;
-        let activations = (&saved.packed, &saved.mixed, &derived.mixed);
+        let activations = MixerActivations {
+            packed: &saved.packed,
+            mixed: &saved.mixed,
+            prepared: &derived.mixed.prepared,
+        };
         let packed_gradient = self.mixer.backward(
             &mixed_gradient,
             activations,

@@ -10,3 +10,11 @@ pub(super) struct MixedInputs {
     /// [rows, width + adapter_columns]: input of the output matrix.
     pub(super) output: Tensor,
 }
+
+/// Read by a mixer's backward.
+pub(super) struct MixerActivations<'a, M> {
+    pub(super) packed: &'a Tensor,
+    pub(super) mixed: &'a M,
+    /// [`MixedInputs::prepared`].
+    pub(super) prepared: &'a Tensor,
+}

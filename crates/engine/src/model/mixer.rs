@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 use super::attention::AttentionMixer;
 use super::gated_delta::GatedDeltaMixer;
 use super::gradients::Gradients;
-use super::mixed_inputs::MixedInputs;
+use super::mixed_inputs::{MixedInputs, MixerActivations};
 use super::packed_batch::RowContext;
 use crate::kernels::attention::AttentionOutput;
 use crate::kernels::decode_attention::DecodeRows;
@@ -118,19 +118,31 @@ impl Mixer {
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
-        (packed, mixed, inputs): (&Tensor, &Mixed, &MixedInputs),
+        MixerActivations {
+            packed,
+            mixed,
+            prepared,
+        }: MixerActivations<'_, Mixed>,
         context: RowContext<'_>,
         adapter_columns: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (self, mixed) {
             (Self::Attention(mixer), Mixed::Attention(attended)) => {
-                let activations = (packed, attended, &inputs.prepared);
+                let activations = MixerActivations {
+                    packed,
+                    mixed: attended,
+                    prepared,
+                };
                 mixer.backward(gradient, activations, context, adapter_columns, gradients)
             }
             (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.backward(
                 gradient,
-                (packed, mixed, &inputs.prepared),
+                MixerActivations {
+                    packed,
+                    mixed,
+                    prepared,
+                },
                 context.segments,
                 adapter_columns,
                 gradients,

@@ -15,15 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use self::advice::TaskFacts;
 use self::evidence::Evidence;
 use self::fallbacks::Fallbacks;
-pub(super) use self::rules::DIVERGED;
-use self::rules::{COLLAPSED, VALUE_DRIFT, violated};
+use self::rules::{VALUE_DRIFT, violated};
 use self::steps::Metrics;
 pub(super) use self::steps::WINDOW;
 use crate::config::TrainConfig;
-use crate::facts::AlertLevel;
+use crate::facts::{AlertLevel, Ruin};
 use crate::report::alert_name;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
+use crate::task::AlertRule;
 
 /// State of the rules and open alerts: a fold over steps and evals, so that a resumed run agrees.
 #[derive(Debug, Default)]
@@ -32,12 +32,12 @@ pub(super) struct Alerts {
     /// Fallbacks of a GPU.
     pub(super) fallbacks: Fallbacks,
     /// Open alerts by rule.
-    active: BTreeMap<String, Alert>,
+    active: BTreeMap<AlertRule, Alert>,
 }
 
 /// Raises an open alert again if it changes: the level, for value drift also the exact rate.
 fn grade(alert: &Alert) -> (AlertLevel, Option<f64>) {
-    let reported = alert.value.filter(|_| alert.rule == VALUE_DRIFT);
+    let reported = alert.value.filter(|_| alert.rule.name == VALUE_DRIFT);
     (alert.level, reported)
 }
 
@@ -112,11 +112,12 @@ impl Alerts {
         self.evidence.frequent_answer = frequent;
     }
 
-    /// `collapsed` or `diverged`.
-    pub(super) fn ruin(&self) -> Option<&'static str> {
-        [COLLAPSED, DIVERGED]
-            .into_iter()
-            .find(|rule| self.active.contains_key(*rule))
+    pub(super) fn ruin(&self) -> Option<Ruin> {
+        Ruin::ALL.into_iter().find(|ruin| self.has(*ruin))
+    }
+
+    fn has(&self, ruin: Ruin) -> bool {
+        self.active.contains_key(&ruin.name().into())
     }
 
     /// Forgets the steps of a replaced policy; returns cleared alerts.
@@ -126,21 +127,18 @@ impl Alerts {
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
-        let violated = violated(&self.evidence, step, config, |rule| {
-            self.active.contains_key(rule)
-        });
-        let is_resolved = |rule: &String, _: &mut Alert| violated.iter().all(|it| it.rule != *rule);
+        let violated = violated(&self.evidence, step, config, |ruin| self.has(ruin));
+        let is_resolved =
+            |rule: &AlertRule, _: &mut Alert| violated.iter().all(|it| it.rule != *rule);
         let resolved = self.active.extract_if(.., is_resolved);
         let mut changes: Vec<Alert> = resolved
             .map(|(rule, alert)| Alert {
                 cleared: true,
-                ..Alert::new(
-                    &rule,
-                    alert.level,
-                    step,
-                    format!("{} resolved.", alert_name(&rule)),
-                    "",
-                )
+                step,
+                value: None,
+                sentence: format!("{} resolved.", alert_name(&rule)),
+                suggestion: String::new(),
+                ..alert
             })
             .collect();
         for alert in violated {

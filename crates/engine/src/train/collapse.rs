@@ -1,7 +1,7 @@
 //! Recovery: a collapsed policy is replaced by the last checkpoint with informative groups, a
 //! diverged one by the checkpoint with the highest reward.
 
-use super::alerts::{DIVERGED, WINDOW};
+use super::alerts::WINDOW;
 use super::checkpointing::{collect, save};
 use super::error::TrainError;
 use super::next_action::NextAction;
@@ -9,7 +9,7 @@ use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::config::OnCollapse;
-use crate::facts::SaveReason;
+use crate::facts::{Ruin, SaveReason};
 use crate::model::Trainable;
 use crate::run::events::{Collapse, Note};
 use crate::run::{RunError, RunState, checkpoint_path, list_checkpoints, verify_checkpoint};
@@ -53,8 +53,8 @@ pub(super) fn next(
     let restored_step = loop {
         let (history, trainable) = (recorder.history()?, trainer.trainable());
         let (restored, needed) = match rule {
-            DIVERGED => (best_earlier(&kept, history, trainable), "before it"),
-            _ => (
+            Ruin::Diverged => (best_earlier(&kept, history, trainable), "before it"),
+            Ruin::Collapsed => (
                 last_informative(&kept, history, trainable),
                 "whose groups were informative",
             ),
@@ -78,7 +78,7 @@ pub(super) fn next(
         step,
         restored_step,
         learning_rate,
-        rule: rule.to_owned(),
+        rule,
     };
     recorder.event(collapse.clone())?;
     Ok(Some(NextAction::Recover(collapse)))

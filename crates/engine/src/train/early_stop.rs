@@ -173,7 +173,7 @@ mod tests {
                 };
                 let eval = Eval {
                     step,
-                    set: "eval".to_owned(),
+                    set: "eval".into(),
                     target,
                     summary,
                     ..Eval::default()

@@ -7,6 +7,7 @@ use crate::kernels::cuda_errors::explained;
 use crate::ranks::RankError;
 use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
+use crate::task::PromptSet;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -136,7 +137,7 @@ pub enum TrainError {
     StoppedAtOnce,
     /// Stopped between two evals.
     #[error("stopped before the next eval (on {set}), as requested")]
-    StoppedBeforeEval { set: String },
+    StoppedBeforeEval { set: PromptSet },
     /// Stopped while the disk was full during a step.
     #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom { error: String },

@@ -11,12 +11,12 @@ use crate::facts::{PhaseKind, Target};
 use crate::policy::{
     ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
 };
-use crate::run::events::Eval;
+use crate::run::events::{Eval, EvalKey};
 use crate::run::{
     AgainstBase, AnswerLog, Comparison, EvalProgress, EvalRecord, EvalSummary, answers_path,
     eval_file, eval_path, read_evals, write_evals,
 };
-use crate::task::PromptSet;
+use crate::task::{PromptSet, SetName};
 
 /// An eval of a run on each task's set.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +57,17 @@ struct TaskEval {
     eval: RunEval,
     task: usize,
     /// Name in the log.
-    set_name: String,
+    set_name: SetName,
 }
 
 impl TaskEval {
     /// Key in the log.
-    fn key(&self) -> (u64, String, Target) {
-        (self.eval.step, self.set_name.clone(), self.eval.target())
+    fn key(&self) -> EvalKey {
+        EvalKey {
+            step: self.eval.step,
+            set: self.set_name.clone(),
+            target: self.eval.target(),
+        }
     }
 
     fn prompts<'t>(&self, trainer: &'t Trainer) -> &'t [Prompt] {
@@ -225,11 +229,11 @@ fn record_eval(
 fn against_best(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
-    set: &str,
+    set: &SetName,
     records: &[EvalRecord],
 ) -> Result<Option<Box<Comparison>>, TrainError> {
     let earlier = recorder.history()?.evals.values();
-    let of_set = earlier.filter(|eval| eval.set == set);
+    let of_set = earlier.filter(|eval| eval.set == *set);
     let best = of_set.fold(None, |best: Option<&Eval>, eval| {
         let is_better = best.is_none_or(|best| eval.summary.exact > best.summary.exact);
         if is_better { Some(eval) } else { best }
@@ -323,8 +327,6 @@ pub(super) fn stop_before(
         {
             return Ok(());
         }
-        Err(TrainError::StoppedBeforeEval {
-            set: which.set.name().to_owned(),
-        })
+        Err(TrainError::StoppedBeforeEval { set: which.set })
     })
 }

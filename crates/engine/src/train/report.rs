@@ -15,7 +15,7 @@ use crate::run::{
     At, Comparison, EvalSummary, RunDirectory, RunError, RunState, Status, checkpoint_path,
     eval_path, read_evals, resolve_checkpoint, set_aside, verify_checkpoint,
 };
-use crate::task::{PromptSet, task_set};
+use crate::task::{PromptSet, SetName};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -32,13 +32,13 @@ pub struct Report {
 }
 
 /// Base against best checkpoint on a task's prompts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskResult {
     /// Empty for a single task.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
     /// Set of the comparison: `test`, or `eval` without a test set.
-    pub set: String,
+    pub set: PromptSet,
     pub base: EvalSummary,
     /// Rates of the best checkpoint.
     pub trained: EvalSummary,
@@ -149,13 +149,13 @@ fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report,
 }
 
 fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskResult, TrainError> {
-    let path = |set: &str, step, target: Target| {
-        eval_path(run.path(), step, &task_set(set, task), target.name())
+    let path = |set, step, target: Target| {
+        eval_path(run.path(), step, &SetName::new(set, task), target.name())
     };
-    let set = if path("test", 0, Target::Base).exists() {
-        "test"
+    let set = if path(PromptSet::Test, 0, Target::Base).exists() {
+        PromptSet::Test
     } else {
-        "eval"
+        PromptSet::Eval
     };
     let base = path(set, 0, Target::Base);
     let best = path(set, best_step, Target::Trained);

@@ -137,7 +137,7 @@ pub(super) fn eval_answer(evals: &[Eval]) -> Option<Answer> {
         evals => {
             let by_set = evals
                 .iter()
-                .map(|eval| (eval.set.clone(), result(eval)))
+                .map(|eval| (eval.set.to_string(), result(eval)))
                 .collect::<serde_json::Map<_, _>>();
             Answer::done(text, json!({"step": step, "sets": by_set}))
         }

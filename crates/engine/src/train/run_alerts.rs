@@ -8,9 +8,10 @@ use super::metrics::frequent_answer;
 use super::run_task::RunTask;
 use super::trainer::Trainer;
 use crate::config::TrainConfig;
+use crate::facts::Ruin;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
-use crate::task::{split_task_metric, split_task_set, task_set};
+use crate::task::{AlertRule, split_task_metric};
 
 /// Alerts of a run and its tasks.
 #[derive(Debug, Default)]
@@ -23,10 +24,9 @@ pub(super) struct RunAlerts {
 
 /// Names the task in its alert, if there are several.
 pub(super) fn task_alert(task: &str, alert: Alert) -> Alert {
-    Alert {
-        rule: task_set(&alert.rule, task),
-        ..alert
-    }
+    let task = task.to_owned();
+    let rule = AlertRule { task, ..alert.rule };
+    Alert { rule, ..alert }
 }
 
 fn task_alerts(task: &str, alerts: Vec<Alert>) -> impl Iterator<Item = Alert> {
@@ -108,16 +108,10 @@ impl RunAlerts {
 
     /// As [`Self::observe`] for an eval.
     pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
-        let (set, task) = split_task_set(&eval.set);
+        let task = eval.set.task();
         match self.tasks.iter_mut().find(|(name, _)| name == task) {
             None => self.run.observe_eval(eval, config),
-            Some((name, alerts)) => {
-                let eval = Eval {
-                    set: set.to_owned(),
-                    ..eval.clone()
-                };
-                task_alerts(name, alerts.observe_eval(&eval, config)).collect()
-            }
+            Some((_, alerts)) => task_alerts(task, alerts.observe_eval(eval, config)).collect(),
         }
     }
 
@@ -126,8 +120,8 @@ impl RunAlerts {
         self.run.observe_guard(guard, config)
     }
 
-    /// `collapsed` or `diverged`, on any task.
-    pub(super) fn ruin(&self) -> Option<&'static str> {
+    /// On any task.
+    pub(super) fn ruin(&self) -> Option<Ruin> {
         let of_tasks = self.tasks.iter().map(|(_, alerts)| alerts);
         std::iter::once(&self.run)
             .chain(of_tasks)

@@ -7,7 +7,7 @@ use crate::policy::{Lengths, Prompt, ScoredTask};
 use crate::rollout::Request;
 use crate::run::{MixedTask, RunDirectory, task_folder};
 use crate::score::{ScoreError, Scorer, Task, for_model};
-use crate::task::{PromptSet, task_set};
+use crate::task::{PromptSet, SetName};
 use crate::text::Tokenizer;
 
 /// A task and its part of the run.
@@ -115,8 +115,8 @@ impl RunTask {
     }
 
     /// Name in file names and the log.
-    pub(super) fn set_name(&self, set: PromptSet) -> String {
-        task_set(set.name(), &self.part.name)
+    pub(super) fn set_name(&self, set: PromptSet) -> SetName {
+        SetName::new(set, &self.part.name)
     }
 
     pub(super) fn scored(&self) -> ScoredTask<'_> {

@@ -24,7 +24,7 @@ use crate::widgets::diff::diff_ops;
 
 pub const fn take_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[0],
+        T::ACTIONS.take,
         "Use other version",
         "",
         &["t", "alt-t"],
@@ -38,7 +38,7 @@ pub const fn take_action<T: Drafted>() -> Action<T> {
 /// Keeps the text in the editor; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[1],
+        T::ACTIONS.keep,
         "Keep own version",
         "",
         &["o", "alt-o"],
@@ -50,7 +50,7 @@ pub const fn keep_action<T: Drafted>() -> Action<T> {
 
 pub const fn discard_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[2],
+        T::ACTIONS.discard,
         "Discard draft",
         "discard draft",
         &["X", "alt-x"],
@@ -65,7 +65,7 @@ pub const fn discard_action<T: Drafted>() -> Action<T> {
 
 pub const fn difference_action<T: Drafted>() -> Action<T> {
     Action::new(
-        T::ACTIONS[3],
+        T::ACTIONS.difference,
         "Show diff",
         "diff",
         &["d", "alt-d"],

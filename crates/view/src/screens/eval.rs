@@ -25,11 +25,11 @@ use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
     Versus, base_and_trained, base_and_trained_on,
 };
-use crate::run::{EvalRecord, HELD_OUT_SETS};
+use crate::run::EvalRecord;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
-use crate::task::{split_task_set, task_set};
+use crate::task::SetName;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
@@ -379,11 +379,9 @@ fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else {
         return Vec::new();
     };
-    let (names, shown) = (
-        run.task_names(),
-        eval.versus().map(|versus| versus.evals[0].id.set.clone()),
-    );
-    let shown = shown.as_deref().map_or("", |set| split_task_set(set).1);
+    let names = run.task_names();
+    let shown = eval.versus();
+    let shown = shown.map_or("", |versus| versus.evals[0].id.set.task());
     let next = names
         .iter()
         .position(|name| *name == shown)
@@ -418,9 +416,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
             let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => match &task {
-                    Some(task) => {
-                        base_and_trained_on(&run, &HELD_OUT_SETS.map(|set| task_set(set, task)))?
-                    }
+                    Some(task) => base_and_trained_on(&run, &SetName::held_out(&[task]))?,
                     None => base_and_trained(&run)?,
                 },
                 _ => chosen,

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
-use crate::dataset::health::{Health, Level};
+use crate::dataset::health::{FindingKind, Health, Level};
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -149,6 +149,8 @@ pub struct Counter {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
+    /// `None` for expected answers that the schema in the editor rejects.
+    pub kind: Option<FindingKind>,
     /// In a filter, such as `enum` of `is:enum`.
     pub slug: String,
     pub title: String,

@@ -18,6 +18,7 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::choices;
 use crate::format::unknown_last;
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::shared::OpenTask;
@@ -28,24 +29,17 @@ use crate::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
 use scoring::{Impact, ScoredItems, holds};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
-    #[default]
-    Samples,
-    Written,
-    /// A stored step of the current run.
-    Step,
-    Sampled,
-}
-
-impl Source {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Samples => "task samples",
-            Self::Written => "written completions",
-            Self::Step => "completions of a run",
-            Self::Sampled => "sampled completions",
-        }
+choices! {
+    #[derive(Default)]
+    Source {
+        #[default]
+        Samples = "task samples",
+        /// Written or pasted here.
+        Written = "written completions",
+        /// A stored step of the current run.
+        Step = "completions of a run",
+        /// Sampled from a model here.
+        Sampled = "sampled completions",
     }
 }
 
@@ -169,14 +163,16 @@ pub enum TierFilter {
     Moved,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// The order of their source.
-    #[default]
-    Source,
-    Worst,
-    Best,
-    Longest,
+choices! {
+    #[derive(Default)]
+    Order {
+        /// The order of their source.
+        #[default]
+        Source = "",
+        Worst = "worst first",
+        Best = "best first",
+        Longest = "longest first",
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,27 +199,6 @@ impl TierFilter {
             Self::All => "",
             Self::Tier(tier) => tier.name(),
             Self::Moved => "changed by edit",
-        }
-    }
-}
-
-impl Order {
-    fn next(self) -> Self {
-        match self {
-            Self::Source => Self::Worst,
-            Self::Worst => Self::Best,
-            Self::Best => Self::Longest,
-            Self::Longest => Self::Source,
-        }
-    }
-
-    /// A label; empty for the order of the source.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Source => "",
-            Self::Worst => "worst first",
-            Self::Best => "best first",
-            Self::Longest => "longest first",
         }
     }
 }

@@ -101,7 +101,7 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn new(task: &'a TaskFiles, checks: &'a Checks<'a>, set: PromptSet, file: String) -> Self {
         let result = SetHealth {
-            set: set.name(),
+            set,
             file,
             rows: 0,
             tags: Default::default(),

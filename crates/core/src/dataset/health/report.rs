@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::config::choices;
 use crate::task::PromptSet;
 
 /// Findings listed per kind and set; others are only counted.
@@ -18,42 +19,39 @@ pub enum Level {
     Warning,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    /// Not a prompt row.
-    BadLine,
-    EmptySet,
-    DuplicateId,
-    /// No user turn.
-    NoUserTurn,
-    Leak,
-    /// `expected` is not valid by the task's definition.
-    ExpectedInvalid,
-    TooLong,
-    Secret,
-    Duplicate,
-    NearLeak,
-    NearDuplicate,
-    /// More rows than are compared.
-    NotCompared,
+choices! {
+    #[derive(PartialOrd, Ord)]
+    FindingKind {
+        /// Not a prompt row.
+        BadLine = "bad_line",
+        EmptySet = "empty_set",
+        /// An id that an earlier row has.
+        DuplicateId = "duplicate_id",
+        NoUserTurn = "no_user_turn",
+        /// A prompt also in another set.
+        Leak = "leak",
+        /// `expected` is not valid by the task's definition.
+        ExpectedInvalid = "expected_invalid",
+        /// The prompt leaves no room for an answer.
+        TooLong = "too_long",
+        Secret = "secret",
+        /// A prompt twice in its set.
+        Duplicate = "duplicate",
+        /// A prompt nearly like one of another set.
+        NearLeak = "near_leak",
+        /// A prompt nearly like another of its set.
+        NearDuplicate = "near_duplicate",
+        /// More rows than are compared.
+        NotCompared = "not_compared",
+    }
 }
 
 impl FindingKind {
-    pub fn title(self) -> &'static str {
+    pub fn title(self) -> String {
         match self {
-            Self::BadLine => "bad line",
-            Self::EmptySet => "empty set",
-            Self::DuplicateId => "duplicate id",
-            Self::NoUserTurn => "no user turn",
-            Self::Leak => "data leak",
-            Self::ExpectedInvalid => "expected answer",
-            Self::TooLong => "too long",
-            Self::Secret => "secret",
-            Self::Duplicate => "duplicate",
-            Self::NearLeak => "near leak",
-            Self::NearDuplicate => "near duplicate",
-            Self::NotCompared => "not compared",
+            Self::Leak => "data leak".to_owned(),
+            Self::ExpectedInvalid => "expected answer".to_owned(),
+            _ => self.name().replace('_', " "),
         }
     }
 
@@ -93,7 +91,7 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
-    pub set: &'static str,
+    pub set: PromptSet,
     pub file: String,
     pub rows: usize,
     pub tags: BTreeMap<String, usize>,

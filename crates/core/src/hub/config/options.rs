@@ -1,25 +1,14 @@
 //! Layer options as data: computation depends on these, never on the family.
 
 use super::{Architecture, ModelConfig, RopeScaling};
+use crate::config::choices;
 
-/// Activation function of the feed-forward block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    Silu,
-    /// Tanh approximation.
-    GeluTanh,
-}
-
-impl Activation {
-    /// Names in transformers.
-    pub(super) const NAMES: [(&str, Self); 2] =
-        [("silu", Self::Silu), ("gelu_pytorch_tanh", Self::GeluTanh)];
-
-    pub(super) fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(_, activation)| *activation == self)
-            .map_or("", |(name, _)| name)
+choices! {
+    /// Activation function of the feed-forward block, as transformers names it.
+    Activation {
+        Silu = "silu",
+        /// Tanh approximation.
+        GeluTanh = "gelu_pytorch_tanh",
     }
 }
 

@@ -11,7 +11,7 @@ use crate::report::svg::{Chart, Line, chart};
 use crate::run::EvalSummary;
 use crate::score::FailureClass;
 use crate::statistics::smooth;
-use crate::task::{task_metric, task_set};
+use crate::task::{PromptSet, SetName, task_metric};
 
 /// Bars of the failure classes; more steps are averaged.
 const MAX_BARS: usize = 60;
@@ -68,13 +68,13 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         .into_iter()
         .collect();
     let tasks = report.directory.task_names();
-    let sets = [("eval", "Eval"), ("test", "Test")];
+    let sets = [(PromptSet::Eval, "Eval"), (PromptSet::Test, "Test")];
     for (set, title, task) in sets
         .iter()
         .flat_map(|(set, title)| tasks.iter().map(move |task| (set, title, task)))
     {
         let (set, of_task) = (
-            task_set(set, task),
+            SetName::new(*set, task),
             if task.is_empty() {
                 String::new()
             } else {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::protocol::FOLDER;
 use super::verb::Verb;
+use crate::facts::VerbName;
 use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::process::worker_state::State;
@@ -99,7 +100,7 @@ pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunErro
     let lock = RunLock::acquire(run)?;
     record_left_over(&lock)?;
     let mut log = EventWriter::open(&lock)?;
-    let (verb, user_id) = (note.name().to_owned(), user_id());
+    let (verb, user_id) = (note.name(), user_id());
     record(
         &mut log,
         Control {
@@ -118,7 +119,7 @@ fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
         .arguments
         .get("text")
         .and_then(|text| text.as_str())
-        .filter(|_| control.verb == "annotate");
+        .filter(|_| control.verb == VerbName::Annotate);
     let note = text.map(|text| Note {
         text: text.to_owned(),
     });

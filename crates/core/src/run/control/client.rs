@@ -209,7 +209,7 @@ impl PostedRequest {
         let body = Request {
             v: PROTOCOL_VERSION,
             id,
-            verb: verb.name().to_owned(),
+            verb: verb.name().to_string(),
             arguments,
         };
         // Not synced: a request need not survive a crash before it is accepted.

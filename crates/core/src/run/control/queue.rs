@@ -44,7 +44,7 @@ impl AcceptedRequest {
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
         events::Control {
-            verb: self.verb.name().to_owned(),
+            verb: self.verb.name(),
             arguments: self.verb.arguments(),
             user_id: self.user_id,
             step,
@@ -384,7 +384,7 @@ mod tests {
             [(1, 7), (2, 8)]
         );
         assert_eq!(
-            (taken[1].event(5).verb.as_str(), taken[1].event(5).step),
+            (taken[1].event(5).verb.name(), taken[1].event(5).step),
             ("checkpoint", 5)
         );
         assert!(controls.drain().is_empty());

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Key;
 use crate::environment::ToolChain;
-use crate::facts::{StopReason, Target};
+use crate::facts::{StopReason, Target, VerbName};
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::secrets::is_control;
@@ -94,33 +94,33 @@ impl Verb {
     /// # Errors
     /// A sentence for the user with what is wrong and what is valid.
     pub fn parse(name: &str, arguments: &Map<String, Value>) -> Result<Self, String> {
+        let verb = VerbName::from_name(name).ok_or_else(|| {
+            format!(
+                "unknown verb `{}`; there are {}",
+                name.chars().take(40).collect::<String>(),
+                VerbName::NAMES.join(", ")
+            )
+        })?;
         let request = RequestArguments { name, arguments };
-        match name {
-            "status" => request.only(&[]).map(|()| Self::Status),
-            "pause" => request.only(&[]).map(|()| Self::Pause),
-            "resume" => request.only(&[]).map(|()| Self::Resume),
-            "checkpoint" => request.only(&[]).map(|()| Self::Checkpoint),
-            "eval" => request.only(&[]).map(|()| Self::Eval),
-            "stop" => {
+        match verb {
+            VerbName::Status => request.only(&[]).map(|()| Self::Status),
+            VerbName::Pause => request.only(&[]).map(|()| Self::Pause),
+            VerbName::Resume => request.only(&[]).map(|()| Self::Resume),
+            VerbName::Checkpoint => request.only(&[]).map(|()| Self::Checkpoint),
+            VerbName::Eval => request.only(&[]).map(|()| Self::Eval),
+            VerbName::Stop => {
                 request.only(&["now"])?;
                 Ok(Self::Stop {
                     now: request.flag("now")?,
                 })
             }
-            "annotate" => {
+            VerbName::Annotate => {
                 request.only(&["text"])?;
                 note_text(request.text("text")?.unwrap_or_default())
                     .map(|text| Self::Annotate { text })
             }
-            "set" => changes(arguments).map(|changes| Self::Set { changes }),
-            "sample" => sample(&request).map(Self::Sample),
-            other => {
-                let known = "status, pause, resume, checkpoint, eval, sample, stop, annotate, set";
-                Err(format!(
-                    "unknown verb `{}`; there are {known}",
-                    other.chars().take(40).collect::<String>()
-                ))
-            }
+            VerbName::Set => changes(arguments).map(|changes| Self::Set { changes }),
+            VerbName::Sample => sample(&request).map(Self::Sample),
         }
     }
 
@@ -146,17 +146,17 @@ impl Verb {
         changes(&arguments).map(|changes| Self::Set { changes })
     }
 
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> VerbName {
         match self {
-            Self::Status => "status",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Checkpoint => "checkpoint",
-            Self::Eval => "eval",
-            Self::Sample(_) => "sample",
-            Self::Stop { .. } => "stop",
-            Self::Annotate { .. } => "annotate",
-            Self::Set { .. } => "set",
+            Self::Status => VerbName::Status,
+            Self::Pause => VerbName::Pause,
+            Self::Resume => VerbName::Resume,
+            Self::Checkpoint => VerbName::Checkpoint,
+            Self::Eval => VerbName::Eval,
+            Self::Sample(_) => VerbName::Sample,
+            Self::Stop { .. } => VerbName::Stop,
+            Self::Annotate { .. } => VerbName::Annotate,
+            Self::Set { .. } => VerbName::Set,
         }
     }
 
@@ -222,7 +222,7 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     for control in history
         .controls
         .iter()
-        .filter(|control| control.verb == "set")
+        .filter(|control| control.verb == VerbName::Set)
     {
         let malformed = |message| {
             let message = format!("step {}: {message}", control.step);
@@ -419,9 +419,9 @@ mod tests {
         let check = |name: &str, arguments: Value| {
             let verb =
                 parse(name, &arguments).map_err(|error| format!("{name} {arguments}: {error}"));
-            let again = verb
-                .clone()
-                .and_then(|verb| Verb::parse(verb.name(), &verb.arguments().into_iter().collect()));
+            let again = verb.clone().and_then(|verb| {
+                Verb::parse(verb.name().name(), &verb.arguments().into_iter().collect())
+            });
             assert!(verb.is_ok() && again == verb, "{verb:?} {again:?}");
         };
         for name in ["status", "pause", "resume", "checkpoint", "eval", "stop"] {

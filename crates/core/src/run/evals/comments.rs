@@ -8,6 +8,7 @@ use crate::run::error::RunError;
 use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::durable::{read_if_there, replace_json};
 use crate::secrets::is_control;
+use crate::task::SetName;
 
 /// A longer file is not one of comments.
 const MAX_BYTES: u64 = 8 << 20;
@@ -17,7 +18,7 @@ const MAX_COMMENT_CHARS: usize = 2000;
 /// A user's comment on a prompt of a set, at most one each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
-    pub set: String,
+    pub set: SetName,
     pub prompt_id: String,
     pub text: String,
     /// Time of the last change, milliseconds since 1970.
@@ -87,7 +88,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("evals")).unwrap();
         let comment = |set: &str, id: &str, text: &str| Comment {
-            set: set.to_owned(),
+            set: set.into(),
             prompt_id: id.to_owned(),
             text: text.to_owned(),
             time_ms: 7,

@@ -16,6 +16,7 @@ use crate::run::storage::durable::{
     append_line, ensure_folder, open_append, replace_file, replace_json, seal,
 };
 use crate::run::storage::lock::RunLock;
+use crate::task::SetName;
 
 pub const RESULT_FILE: &str = "eval.json";
 
@@ -83,22 +84,22 @@ impl EvalFolder {
 
     pub fn read(
         &self,
-        set: &str,
+        set: &SetName,
         name: &str,
     ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), RunError> {
-        let older = || self.path.join(eval_file(0, &word(set), &word(name)));
+        let older = || self.path.join(eval_file(0, word(set), &word(name)));
         let file = recorded_file(&self.path, set, name).unwrap_or_else(older);
         let records = read_evals(&file)?;
         Ok((records, StoredTarget::read(&self.path, name).speed))
     }
 
-    pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
+    pub fn write(&self, set: &SetName, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
         let (set, name) = eval_names::record(&self.path, set, name)?;
         write_evals(&self.path.join(eval_file(0, &set, &name)), records)
     }
 
     /// Opens a model's answers; returns the lines that an interrupted eval left.
-    pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
+    pub fn answers(&self, set: &SetName, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
         let (set, name) = eval_names::record(&self.path, set, name)?;
         AnswerLog::open(self.path.join(format!("answers-{set}-{name}.jsonl")))
     }
@@ -219,30 +220,21 @@ mod tests {
         let (folder, earlier) =
             EvalFolder::create(&path, &files, Some(b"{}\n"), &settings(1)).unwrap();
         assert!(earlier.is_none());
+        let set = SetName::from("my set/rows.jsonl");
         let records = [EvalRecord {
             prompt_id: "a".into(),
             ..EvalRecord::default()
         }];
-        folder
-            .write("my set/rows.jsonl", "second-model", &records)
-            .unwrap();
+        folder.write(&set, "second-model", &records).unwrap();
         assert!(
             path.join("evals/step-000000-rows-second_model.jsonl")
                 .is_file()
                 && path.join("task/sub/schema.json").is_file()
         );
-        assert_eq!(
-            folder.read("my set/rows.jsonl", "second-model").unwrap().0,
-            records
-        );
+        assert_eq!(folder.read(&set, "second-model").unwrap().0, records);
         // A model with the same file name.
-        folder
-            .write("my set/rows.jsonl", "second_model", &[])
-            .unwrap();
-        assert_eq!(
-            folder.read("my set/rows.jsonl", "second-model").unwrap().0,
-            records
-        );
+        folder.write(&set, "second_model", &[]).unwrap();
+        assert_eq!(folder.read(&set, "second-model").unwrap().0, records);
         let names: Vec<String> = eval_names::read_eval_names(&path)
             .into_values()
             .map(|name| format!("{} {}", name.set, name.target))

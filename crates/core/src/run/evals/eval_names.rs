@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::summary::eval_file;
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_json;
+use crate::task::SetName;
 
 /// Absent from runs, whose names are the program's own, and from evals of older programs.
 const NAMES_FILE: &str = "evals/names.json";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalName {
-    pub set: String,
+    pub set: SetName,
     pub target: String,
 }
 
@@ -24,8 +25,8 @@ pub fn read_eval_names(folder: &Path) -> BTreeMap<String, EvalName> {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-pub fn recorded_file(folder: &Path, set: &str, target: &str) -> Option<PathBuf> {
-    let is_it = |name: &EvalName| name.set == set && name.target == target;
+pub fn recorded_file(folder: &Path, set: &SetName, target: &str) -> Option<PathBuf> {
+    let is_it = |name: &EvalName| name.set == *set && name.target == target;
     read_eval_names(folder)
         .into_iter()
         .find(|(_, name)| is_it(name))
@@ -33,10 +34,14 @@ pub fn recorded_file(folder: &Path, set: &str, target: &str) -> Option<PathBuf> 
 }
 
 /// Records an eval unless it is, under a name that no other has. Returns the words of its files' names.
-pub(super) fn record(folder: &Path, set: &str, target: &str) -> Result<(String, String), RunError> {
+pub(super) fn record(
+    folder: &Path,
+    set: &SetName,
+    target: &str,
+) -> Result<(String, String), RunError> {
     let mut names = read_eval_names(folder);
     let name = EvalName {
-        set: set.to_owned(),
+        set: set.clone(),
         target: target.to_owned(),
     };
     for count in 1_usize.. {
@@ -60,11 +65,11 @@ pub(super) fn record(folder: &Path, set: &str, target: &str) -> Result<(String, 
     Ok((word(set), word(target)))
 }
 
-pub(super) fn word(name: &str) -> String {
-    let name = Path::new(name).file_stem().map_or_else(
-        || name.to_owned(),
-        |stem| stem.to_string_lossy().into_owned(),
-    );
+pub(super) fn word(name: impl ToString) -> String {
+    let name = name.to_string();
+    let name = Path::new(&name)
+        .file_stem()
+        .map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
     name.chars()
         .take(60)
         .map(|letter| {

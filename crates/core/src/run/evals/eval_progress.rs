@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
+use crate::task::SetName;
 
 /// The answers by which the time left is estimated, at least: prompts are answered side by side, so the first one takes
 /// nearly as long as many.
@@ -19,7 +20,7 @@ const MAX_SHOWN_CHARS: usize = 2000;
 pub struct EvalProgress {
     /// The step of a run's eval; `None` in a standalone eval.
     pub step: Option<u64>,
-    pub set: String,
+    pub set: SetName,
     /// `base` or `trained`; of a standalone eval the name of the model.
     pub target: String,
     /// From 1, at an endpoint; 0 where the rows have one turn, and for models on this machine.

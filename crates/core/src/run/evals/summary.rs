@@ -1,6 +1,7 @@
 //! Evals: one record per completion, the summary, and the paired comparison of two evals.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
+use crate::task::{PromptSet, SetName};
 
 /// The result of an eval. Rates are in [0, 1], and 0 if `n` is 0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -372,12 +374,12 @@ impl Comparison {
 }
 
 /// The file of an eval; falls back to `proof`, the old name of the test set.
-pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+pub fn eval_path(folder: &Path, step: u64, set: &SetName, target: &str) -> PathBuf {
     let (new, old) = (
         folder.join(eval_file(step, set, target)),
         folder.join(eval_file(step, "proof", target)),
     );
-    if set == "test" && !new.exists() && old.exists() {
+    if *set == PromptSet::Test.into() && !new.exists() && old.exists() {
         old
     } else {
         new
@@ -385,11 +387,11 @@ pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
 }
 
 /// Path relative to the run: `evals/step-000050-test-trained.jsonl`.
-pub fn eval_file(step: u64, set: &str, target: &str) -> String {
+pub fn eval_file(step: u64, set: impl Display, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+pub fn answers_path(run: &Path, step: u64, set: &SetName, target: &str) -> PathBuf {
     run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
 }
 

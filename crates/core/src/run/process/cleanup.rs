@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::run::checkpoints::{CHECKPOINT_MARK, checkpoint_step};
 use crate::run::error::RunError;
 use crate::run::evals::summary::answers_path;
+use crate::run::record::events::EvalKey;
 use crate::run::record::history::RunState;
 use crate::run::storage::durable::{entries, remove_if_there};
 use crate::run::storage::lock::RunLock;
@@ -15,7 +16,7 @@ pub(super) const RESERVE: &str = "reserve";
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     // A log that cannot be read is an error of what reads it next.
     let history = RunState::read(lock.run()).unwrap_or_default();
-    for (step, set, target) in history.evals.keys() {
+    for EvalKey { step, set, target } in history.evals.keys() {
         remove_if_there(&answers_path(lock.run(), *step, set, target.name()))?;
     }
     for folder in ["", "evals", "checkpoints"] {
@@ -103,7 +104,7 @@ mod tests {
         }
         let lock = RunLock::acquire(folder.path()).unwrap();
         let eval = Eval {
-            set: "eval".to_owned(),
+            set: "eval".into(),
             target: Target::Base,
             ..Eval::default()
         };

@@ -9,7 +9,7 @@ use crate::plan::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Retention, free_di
 use crate::run::checkpoints::{base_parameter_count, checkpoint_path, list_checkpoints};
 use crate::run::record::history::RunState;
 use crate::run::record::rollouts::{STEPS_PER_FILE, rollout_segments};
-use crate::task::split_task_set;
+use crate::task::PromptSet;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiskUse {
@@ -129,11 +129,11 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
 
 /// Bytes of the remaining evals: on the eval set by schedule, on the test set once.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
-    let of_set = |set: &str| {
+    let of_set = |set| {
         let evals: Vec<u64> = state
             .evals
             .values()
-            .filter(|eval| split_task_set(&eval.set).0 == set)
+            .filter(|eval| eval.is_on(set))
             .map(|eval| bytes_below(&run.join(&eval.file)))
             .collect();
         per_step(
@@ -144,7 +144,7 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
     let to_come = Retention::for_config(config, total_steps)
         .evals
         .saturating_sub(Retention::for_config(config, state.last_step + 1).evals - 1);
-    of_set("eval") * to_come as f64 + of_set("test")
+    of_set(PromptSet::Eval) * to_come as f64 + of_set(PromptSet::Test)
 }
 
 fn checkpoints(run: &Path) -> (u64, f64) {

@@ -6,7 +6,7 @@ use super::events::Eval;
 use super::history::RunState;
 use crate::config::BestBy;
 use crate::facts::Target;
-use crate::task::{TASK_METRIC, split_task_metric, split_task_set};
+use crate::task::{PromptSet, TASK_METRIC, split_task_metric};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEvals<'a> {
@@ -44,7 +44,7 @@ impl StepEvals<'_> {
 impl RunState {
     /// Sorted names of the tasks; one empty name in a run of one task.
     pub fn task_names(&self) -> Vec<&str> {
-        let of_evals = self.evals.keys().map(|(_, set, _)| split_task_set(set).1);
+        let of_evals = self.evals.keys().map(|key| key.set.task());
         let of_metrics = self
             .metrics
             .range(TASK_METRIC.to_owned()..)
@@ -57,26 +57,18 @@ impl RunState {
     /// One task's evals, named as in a run of one task, with checkpoints and the end, and nothing
     /// else.
     pub fn evals_of_task(&self, task: &str) -> Self {
-        let own = |((step, set, target), eval): (&(u64, String, Target), &Eval)| {
-            let (kind, of_task) = split_task_set(set);
-            let key = (*step, kind.to_owned(), *target);
-            (of_task == task).then(|| {
-                (
-                    key,
-                    Eval {
-                        set: kind.to_owned(),
-                        ..eval.clone()
-                    },
-                )
-            })
-        };
+        let of_task = self.evals.values().filter(|eval| eval.set.task() == task);
+        let own = of_task.map(|eval| Eval {
+            set: eval.set.in_task(""),
+            ..eval.clone()
+        });
         Self {
             run: self.run.clone(),
             last_step: self.last_step,
             checkpoints: self.checkpoints.clone(),
             collapses: self.collapses.clone(),
             end: self.end.clone(),
-            evals: self.evals.iter().filter_map(own).collect(),
+            evals: own.map(|eval| (eval.key(), eval)).collect(),
             ..Self::default()
         }
     }
@@ -118,8 +110,7 @@ impl RunState {
             .into_iter()
             .filter(|evals| candidates.contains(&evals.step))
             .collect();
-        let is_test =
-            |eval: &Eval| split_task_set(&eval.set).0 == "test" && eval.target == Target::Trained;
+        let is_test = |eval: &Eval| eval.is_on(PromptSet::Test) && eval.target == Target::Trained;
         let is_tested = |step: u64| {
             self.evals
                 .values()
@@ -177,7 +168,7 @@ impl RunState {
         for eval in self.evals.values() {
             // At step 0, base and trained weights are equal.
             let is_counted = (eval.target == Target::Trained) != (eval.step == 0);
-            if is_counted && split_task_set(&eval.set).0 == "eval" {
+            if is_counted && eval.is_on(PromptSet::Eval) {
                 found.entry(eval.step).or_default().push(eval);
             }
         }
@@ -193,6 +184,7 @@ impl RunState {
 mod tests {
     use super::*;
     use crate::run::{EvalSummary, Event};
+    use crate::task::SetName;
 
     /// `evals`: step, set, valid rate, exact rate.
     fn history(evals: &[(u64, &str, f64, Option<f64>)]) -> RunState {
@@ -211,7 +203,7 @@ mod tests {
             };
             let body = Eval {
                 step,
-                set: set.to_owned(),
+                set: set.into(),
                 target,
                 summary,
                 ..Eval::default()
@@ -274,12 +266,13 @@ mod tests {
         ]);
         assert_eq!(history.task_names(), ["a", "b"]);
         let own = history.evals_of_task("b");
-        let sets: Vec<(u64, &str, f64)> = own
+        let sets: Vec<(u64, SetName, f64)> = own
             .evals
-            .iter()
-            .map(|((step, set, _), eval)| (*step, set.as_str(), eval.summary.valid))
+            .into_values()
+            .map(|eval| (eval.step, eval.set, eval.summary.valid))
             .collect();
-        assert_eq!(sets, [(0, "test", 0.5), (5, "test", 0.75)]);
+        let test = || SetName::from(PromptSet::Test);
+        assert_eq!(sets, [(0, test(), 0.5), (5, test(), 0.75)]);
         assert_eq!(RunState::default().task_names(), [""]);
     }
 

@@ -8,13 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::advantage::GroupSignal;
 use crate::facts::{
-    AlertLevel, Cause, Job, PhaseKind, SaveReason, Status, StopReason, Target, Tier,
+    AlertLevel, Cause, Job, PhaseKind, Ruin, SaveReason, Status, StopReason, Target, Tier, VerbName,
 };
 use crate::files::{self, Checked};
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::{Comparison, EvalSummary};
 use crate::statistics::{Interval, student_mean};
-use crate::task::{current_set_name, task_prompt};
+use crate::task::{AlertRule, PromptSet, SetName, task_prompt};
 
 /// The version that this program writes, and the newest it reads.
 pub const EVENT_VERSION: u64 = 1;
@@ -202,10 +202,7 @@ impl Group {
 pub struct Eval {
     /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// `eval`, `test` (`proof` in older programs), or a file's name; `eval:NAME` in a run of
-    /// several tasks.
-    #[serde(deserialize_with = "set_name")]
-    pub set: String,
+    pub set: SetName,
     pub target: Target,
     pub summary: EvalSummary,
     /// Path of the file of completions, relative to the run.
@@ -220,11 +217,28 @@ pub struct Eval {
     pub exact_against_best: Option<Box<Comparison>>,
 }
 
-fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
-    String::deserialize(text).map(|name| current_set_name(&name).to_owned())
+/// What tells a run's evals apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EvalKey {
+    pub step: u64,
+    pub set: SetName,
+    pub target: Target,
 }
 
 impl Eval {
+    pub fn key(&self) -> EvalKey {
+        EvalKey {
+            step: self.step,
+            set: self.set.clone(),
+            target: self.target,
+        }
+    }
+
+    /// Whether it is on that set, of any task.
+    pub fn is_on(&self, set: PromptSet) -> bool {
+        self.set.set() == Some(set)
+    }
+
     /// The weights that were evaluated: before the first step always the base's.
     pub fn who(&self) -> Target {
         if self.step == 0 {
@@ -315,7 +329,7 @@ pub struct Device {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Alert {
-    pub rule: String,
+    pub rule: AlertRule,
     pub level: AlertLevel,
     pub step: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,7 +348,7 @@ impl Alert {
         suggestion: impl Into<String>,
     ) -> Self {
         Self {
-            rule: rule.to_owned(),
+            rule: rule.into(),
             level,
             step,
             sentence: sentence.into(),
@@ -347,8 +361,7 @@ impl Alert {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Control {
-    /// `pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, ...
-    pub verb: String,
+    pub verb: VerbName,
     pub arguments: BTreeMap<String, serde_json::Value>,
     pub user_id: u32,
     /// First step to which it applies.
@@ -386,9 +399,8 @@ pub struct Collapse {
     /// The checkpoint whose weights and optimizer state were restored.
     pub restored_step: u64,
     pub learning_rate: f64,
-    /// Name of the alert: `collapsed` (absent in logs of older programs) or `diverged`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub rule: String,
+    /// The alert; absent in logs of older programs.
+    pub rule: Ruin,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::events::{
-    Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard,
-    Memory, Note, Phase, RankStep, Run,
+    Alert, Checkpoint, Collapse, Control, Device, End, Eval, EvalKey, Event, EventBody, Group,
+    Guard, Memory, Note, Phase, RankStep, Run,
 };
 use super::reader::SkippedLine;
 use super::series::Series;
-use crate::facts::{StopReason, Target};
+use crate::facts::{StopReason, Target, VerbName};
 use crate::format::counted;
-use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
+use crate::task::{AlertRule, PromptSet, SetName, split_task_metric, task_metric};
 
 /// Number of latest steps whose groups are kept; earlier ones are only counted.
 pub const GROUP_STEPS_KEPT: usize = 64;
@@ -23,9 +23,6 @@ const MAX_NAMED_LINES: usize = 8;
 
 /// Number of latest steps over which a run's speed is averaged.
 const PACE_STEPS: u64 = 10;
-
-/// The held-out sets; the first one available is used to judge a run.
-pub const HELD_OUT_SETS: [&str; 2] = ["test", "eval"];
 
 /// Prefix of metrics that are absent if 0: shares of failure classes, logged only if they occurred.
 pub const SPARSE: &str = "failures/";
@@ -47,7 +44,7 @@ pub struct RunState {
     /// Solve rates by prompt name, from the latest group in which one is known.
     pub solve_rates: BTreeMap<String, SolveRate>,
     #[serde(with = "listed_evals")]
-    pub evals: BTreeMap<(u64, String, Target), Eval>,
+    pub evals: BTreeMap<EvalKey, Eval>,
     pub guards: BTreeMap<u64, Guard>,
     /// Checkpoints by step, including those that the keep rules removed.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
@@ -55,7 +52,7 @@ pub struct RunState {
     /// Ranks of the last step; empty with a single rank.
     pub ranks: Vec<RankStep>,
     /// The latest alert of each rule.
-    pub alerts: BTreeMap<String, Alert>,
+    pub alerts: BTreeMap<AlertRule, Alert>,
     /// All alerts, in order, to undo those of voided steps.
     pub(super) alerts_in_order: Vec<Alert>,
     /// Accepted requests, in order.
@@ -155,8 +152,7 @@ impl RunState {
             }
             EventBody::Group(group) => self.group(group),
             EventBody::Eval(eval) => {
-                self.evals
-                    .insert((eval.step, eval.set.clone(), eval.target), eval);
+                self.evals.insert(eval.key(), eval);
             }
             EventBody::Guard(guard) => {
                 self.series("guard/log_prob")
@@ -193,9 +189,8 @@ impl RunState {
             EventBody::Collapse(collapse) => {
                 // Measurements at this step are of the weights that were replaced.
                 self.guards.remove(&collapse.step);
-                self.evals.retain(|(step, _, target), _| {
-                    *step != collapse.step || *target != Target::Trained
-                });
+                self.evals
+                    .retain(|key, _| key.step != collapse.step || key.target != Target::Trained);
                 self.collapses.push(collapse);
             }
             EventBody::End(end) => self.end = Some(end),
@@ -235,37 +230,41 @@ impl RunState {
 
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever target was
     /// recorded.
-    pub fn latest_eval(&self, set: &str, target: Target) -> Option<&Eval> {
+    pub fn latest_eval(&self, set: &SetName, target: Target) -> Option<&Eval> {
         self.evals.values().rev().find(|eval| {
-            eval.set == set && eval.target == target && (eval.step > 0 || target == Target::Base)
+            eval.set == *set && eval.target == target && (eval.step > 0 || target == Target::Base)
         })
     }
 
-    pub fn base(&self, set: &str) -> Option<&Eval> {
-        self.evals.get(&(0, set.to_owned(), Target::Base))
+    pub fn base(&self, set: &SetName) -> Option<&Eval> {
+        self.eval(0, set, Target::Base)
+    }
+
+    pub fn eval(&self, step: u64, set: &SetName, target: Target) -> Option<&Eval> {
+        let set = set.clone();
+        self.evals.get(&EvalKey { step, set, target })
     }
 
     /// The eval on `set` that represents the trained model: after the end that of the best
     /// checkpoint (`best`, by [`Self::best_step_by`]; step 0 is the base's eval), until then the
     /// latest.
-    pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
+    pub fn result(&self, set: &SetName, best: Option<u64>) -> Option<&Eval> {
         let of_best = best
             .filter(|_| self.end.is_some())
             .and_then(|step| match step {
                 0 => self.base(set),
-                _ => self.evals.get(&(step, set.to_owned(), Target::Trained)),
+                _ => self.eval(step, set, Target::Trained),
             });
         of_best.or_else(|| self.latest_eval(set, Target::Trained))
     }
 
     /// The eval on `set` to compare with the base's: the result, or, if that is the base itself,
     /// the latest on the eval set, which shows the effect of training.
-    pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
+    pub fn compared(&self, set: &SetName, best: Option<u64>) -> Option<&Eval> {
         let result = self.result(set, best).filter(|result| result.step > 0);
-        let on_eval_set = task_set("eval", split_task_set(set).1);
         result.or_else(|| {
-            self.latest_eval(&on_eval_set, Target::Trained)
-                .filter(|latest| latest.set == set)
+            self.latest_eval(set, Target::Trained)
+                .filter(|latest| latest.is_on(PromptSet::Eval))
         })
     }
 
@@ -286,7 +285,7 @@ impl RunState {
             .controls
             .iter()
             .rev()
-            .filter(|control| control.verb == "set");
+            .filter(|control| control.verb == VerbName::Set);
         let mut changed =
             set.filter_map(|control| control.arguments.get("max_steps").and_then(Value::as_u64));
         changed
@@ -343,7 +342,7 @@ impl RunState {
         }
         self.groups.retain(|found, _| *found <= step);
         self.solve_rates.retain(|_, rate| rate.step <= step);
-        self.evals.retain(|(found, _, _), _| *found <= step);
+        self.evals.retain(|key, _| key.step <= step);
         self.guards.retain(|found, _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
         self.collapses.retain(|collapse| collapse.step <= step);
@@ -365,10 +364,9 @@ mod listed_evals {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use crate::facts::Target;
-    use crate::run::record::events::Eval;
+    use crate::run::record::events::{Eval, EvalKey};
 
-    type Evals = BTreeMap<(u64, String, Target), Eval>;
+    type Evals = BTreeMap<EvalKey, Eval>;
 
     pub(super) fn serialize<S: Serializer>(
         evals: &Evals,
@@ -381,10 +379,7 @@ mod listed_evals {
         deserializer: D,
     ) -> Result<Evals, D::Error> {
         let evals = Vec::<Eval>::deserialize(deserializer)?;
-        Ok(evals
-            .into_iter()
-            .map(|eval| ((eval.step, eval.set.clone(), eval.target), eval))
-            .collect())
+        Ok(evals.into_iter().map(|eval| (eval.key(), eval)).collect())
     }
 }
 
@@ -394,6 +389,6 @@ fn goal(control: &Control) -> Option<u64> {
     let steps = control
         .arguments
         .get("max_steps")
-        .filter(|_| control.verb == "set")?;
+        .filter(|_| control.verb == VerbName::Set)?;
     steps.as_u64().filter(|steps| *steps > 0)
 }

@@ -15,7 +15,7 @@ pub(super) mod writer;
 pub use by_task::StepEvals;
 pub use events::{Event, EventBody};
 pub use follow::Follower;
-pub use history::{GROUP_STEPS_KEPT, HELD_OUT_SETS, RunState, SPARSE, SolveRate};
+pub use history::{GROUP_STEPS_KEPT, RunState, SPARSE, SolveRate};
 pub use live_state::LiveState;
 pub use reader::{Batch, EventReader, LogItem, Position, SkippedLine};
 pub use rollouts::{

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::config::choices;
 use crate::text::CallFormat;
 
 #[derive(Debug, Clone, Copy)]
@@ -53,17 +54,10 @@ pub struct HttpRules {
     pub part: MessagePart,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessagePart {
-    Request,
-    Response,
-}
-
-impl MessagePart {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Response => "response",
-        }
+choices! {
+    /// Part of an HTTP exchange.
+    MessagePart {
+        Request = "request",
+        Response = "response",
     }
 }

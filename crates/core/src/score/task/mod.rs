@@ -33,6 +33,15 @@ pub struct Task {
     pub(crate) _copy: Option<Arc<PrivateFolder>>,
 }
 
+/// A judge model of a task or of a part of its reward.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskJudge<'a> {
+    /// `None` for the task's own.
+    pub part: Option<&'a str>,
+    pub task: &'a Task,
+    pub rules: &'a RubricRules,
+}
+
 impl Deref for Task {
     type Target = TaskFiles;
 
@@ -233,7 +242,7 @@ impl Task {
 
     /// Whether scoring or tools run programs or ask judges that the user must trust.
     pub fn needs_trust(&self) -> bool {
-        if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
+        if self.judges().any(|judge| judge.rules.local.is_none()) {
             return true;
         }
         self.runs_programs()
@@ -241,14 +250,17 @@ impl Task {
             || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
     }
 
-    /// Judges of the task and its parts: part name, and the task with that judge.
-    pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
+    /// Judges of the task and its parts.
+    pub fn judges(&self) -> impl Iterator<Item = TaskJudge<'_>> {
         let parts = self
             .rewards
             .iter()
             .filter_map(|part| Some((Some(part.part.as_str()), part.scored_by()?)));
         let all = std::iter::once((None, self)).chain(parts);
-        all.filter_map(|(part, task)| Some((part, task, task.definition.needs().judge?)))
+        all.filter_map(|(part, task)| {
+            let rules = task.definition.needs().judge?;
+            Some(TaskJudge { part, task, rules })
+        })
     }
 
     pub fn scorers(&self) -> impl Iterator<Item = &Self> {

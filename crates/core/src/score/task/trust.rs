@@ -1,6 +1,6 @@
 //! Everything a task would run or ask, with trust.
 
-use super::Task;
+use super::{Task, TaskJudge};
 use crate::environment::{Agent, Toolset};
 use crate::score::needs::trust::{Trust, TrustError, trusted_of};
 
@@ -8,7 +8,12 @@ impl Trust {
     /// Programs of the task's scorers and tools, and judges.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let mut all = Self::programs(task)?;
-        for (_, judged, rules) in task.judges().filter(|(_, _, rules)| rules.local.is_none()) {
+        for TaskJudge {
+            task: judged,
+            rules,
+            ..
+        } in task.judges().filter(|judge| judge.rules.local.is_none())
+        {
             let trust = Self::for_judge(judged, rules.server_digest(&task.name), rules.server());
             if !all.contains(&trust) {
                 all.push(trust);

@@ -7,61 +7,86 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::locking::lock;
 
-/// The most informative class that explains why a completion is not right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FailureClass {
-    Fence,
+/// Declares the built-in classes with their display names.
+macro_rules! classes {
+    ($($(#[$meta:meta])* $class:ident = $name:literal,)+) => {
+        /// The most informative class that explains why a completion is not right.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum FailureClass {
+            $($(#[$meta])* $class,)+
+            /// Named by a user's scorer.
+            Own(OwnClass),
+            Other,
+        }
+
+        impl FailureClass {
+            /// All built-in classes in display order.
+            pub const ALL: [Self; [$($name),+].len() + 1] = [$(Self::$class,)+ Self::Other];
+
+            /// Display name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$class => $name,)+
+                    Self::Own(OwnClass(name)) => name,
+                    Self::Other => "other",
+                }
+            }
+        }
+    };
+}
+
+classes! {
+    /// A Markdown fence around the value.
+    Fence = "fence",
     /// Text around the value, or no value.
-    Prose,
+    Prose = "prose",
     /// The text ends too early.
-    Truncated,
+    Truncated = "truncated",
     /// Malformed JSON, or an unparsable query.
-    Syntax,
-    ThinkLeak,
+    Syntax = "syntax",
+    ThinkLeak = "think leak",
     /// A call inside the reasoning, and none after it.
-    ThinkCall,
-    MissingKey,
+    ThinkCall = "think call",
+    MissingKey = "missing key",
     /// A value of a type that the schema does not allow.
-    WrongType,
-    Enum,
+    WrongType = "wrong type",
+    Enum = "enum",
     /// A key not allowed by the schema.
-    ExtraKey,
+    ExtraKey = "extra key",
     /// Well-formed, but different from `expected`.
-    WrongValue,
-    CallFormat,
+    WrongValue = "wrong value",
+    CallFormat = "call format",
     /// A tool that the row does not offer.
-    UnknownFunction,
-    MissingArgument,
-    ExtraArgument,
+    UnknownFunction = "unknown function",
+    MissingArgument = "missing argument",
+    ExtraArgument = "extra argument",
     /// Other calls than expected, or in another order.
-    WrongCalls,
-    UnknownTable,
-    UnknownColumn,
+    WrongCalls = "wrong calls",
+    UnknownTable = "unknown table",
+    UnknownColumn = "unknown column",
     /// A query that the parser's grammar lacks, though its dialect may have it.
-    NotUnderstood,
+    NotUnderstood = "not understood",
     /// A query with a result other than the expected one's.
-    WrongResult,
+    WrongResult = "wrong result",
     /// A request that matches no operation of the document, or not the requested one.
-    WrongOperation,
-    MissingParameter,
-    ExtraParameter,
+    WrongOperation = "wrong operation",
+    MissingParameter = "missing parameter",
+    ExtraParameter = "extra parameter",
     /// A status that the operation does not define.
-    WrongStatus,
-    NoMatch,
+    WrongStatus = "wrong status",
+    NoMatch = "no match",
     /// A conversation with tools that ended without an answer.
-    NoAnswer,
+    NoAnswer = "no answer",
     /// A wrong final state, and no call reached a tool.
-    NoCall,
-    AgentError,
+    NoCall = "no call",
+    AgentError = "agent error",
     /// Constrained decoding failed: the grammar became too complex, or no token could follow.
-    Constraint,
+    Constraint = "constraint",
     /// The scorer failed: no reward.
-    ScorerError,
+    ScorerError = "scorer error",
     /// A result is not recorded, in replay: no reward.
-    NotRecorded,
-    EndpointError,
-    Own(OwnClass),
-    Other,
+    NotRecorded = "not recorded",
+    EndpointError = "endpoint error",
 }
 
 /// Named by a scorer: letters, digits, `_` and `-`.
@@ -73,43 +98,6 @@ const MAX_NAMES: usize = 1_024;
 const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
-    /// All built-in classes in display order.
-    pub const ALL: [Self; 33] = [
-        Self::Fence,
-        Self::Prose,
-        Self::Truncated,
-        Self::Syntax,
-        Self::ThinkLeak,
-        Self::ThinkCall,
-        Self::MissingKey,
-        Self::WrongType,
-        Self::Enum,
-        Self::ExtraKey,
-        Self::WrongValue,
-        Self::CallFormat,
-        Self::UnknownFunction,
-        Self::MissingArgument,
-        Self::ExtraArgument,
-        Self::WrongCalls,
-        Self::UnknownTable,
-        Self::UnknownColumn,
-        Self::NotUnderstood,
-        Self::WrongResult,
-        Self::WrongOperation,
-        Self::MissingParameter,
-        Self::ExtraParameter,
-        Self::WrongStatus,
-        Self::NoMatch,
-        Self::NoAnswer,
-        Self::NoCall,
-        Self::AgentError,
-        Self::Constraint,
-        Self::ScorerError,
-        Self::NotRecorded,
-        Self::EndpointError,
-        Self::Other,
-    ];
-
     pub(crate) fn is_unscored(self) -> bool {
         matches!(self, Self::ScorerError | Self::NotRecorded)
     }
@@ -137,46 +125,6 @@ impl FailureClass {
     /// Metric: share of completions at a step.
     pub fn metric(self) -> String {
         format!("failures/{}", self.key())
-    }
-
-    /// Display name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fence => "fence",
-            Self::Prose => "prose",
-            Self::Truncated => "truncated",
-            Self::Syntax => "syntax",
-            Self::ThinkLeak => "think leak",
-            Self::ThinkCall => "think call",
-            Self::MissingKey => "missing key",
-            Self::WrongType => "wrong type",
-            Self::Enum => "enum",
-            Self::ExtraKey => "extra key",
-            Self::WrongValue => "wrong value",
-            Self::CallFormat => "call format",
-            Self::UnknownFunction => "unknown function",
-            Self::MissingArgument => "missing argument",
-            Self::ExtraArgument => "extra argument",
-            Self::WrongCalls => "wrong calls",
-            Self::UnknownTable => "unknown table",
-            Self::UnknownColumn => "unknown column",
-            Self::NotUnderstood => "not understood",
-            Self::WrongResult => "wrong result",
-            Self::WrongOperation => "wrong operation",
-            Self::MissingParameter => "missing parameter",
-            Self::ExtraParameter => "extra parameter",
-            Self::WrongStatus => "wrong status",
-            Self::NoMatch => "no match",
-            Self::NoAnswer => "no answer",
-            Self::NoCall => "no call",
-            Self::AgentError => "agent error",
-            Self::Constraint => "constraint",
-            Self::ScorerError => "scorer error",
-            Self::NotRecorded => "not recorded",
-            Self::EndpointError => "endpoint error",
-            Self::Own(OwnClass(name)) => name,
-            Self::Other => "other",
-        }
     }
 }
 

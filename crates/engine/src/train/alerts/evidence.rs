@@ -7,6 +7,7 @@ use super::steps::{Metrics, WINDOW};
 use crate::config::TrainConfig;
 use crate::run::events::{Eval, Guard};
 use crate::statistics::Interval;
+use crate::task::PromptSet;
 
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
@@ -46,7 +47,7 @@ impl Evidence {
 
     pub(super) fn add_eval(&mut self, eval: &Eval) {
         // At step 0, base and trained weights are equal.
-        if eval.set == "eval" && eval.is_of_trained() {
+        if eval.is_on(PromptSet::Eval) && eval.is_of_trained() {
             self.evals.see(Level::of_eval(eval));
         }
     }

@@ -69,7 +69,7 @@ mod tests {
         );
         let alerts = fallbacks.alerts(3, vec![smaller, unrecorded]);
         assert!(
-            alerts.len() == 1 && alerts[0].rule == "graph_not_recorded",
+            alerts.len() == 1 && alerts[0].rule.name == "graph_not_recorded",
             "{alerts:?}"
         );
         assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");

@@ -5,12 +5,10 @@ use super::collapsed::{description, has_collapsed};
 use super::evidence::Evidence;
 use super::steps::{Metrics, WINDOW, get, mean};
 use crate::config::{ThinkingEnd, TrainConfig};
-use crate::facts::AlertLevel;
+use crate::facts::{AlertLevel, Ruin};
 use crate::format::percent_short;
 use crate::run::events::Alert;
 
-pub(super) const COLLAPSED: &str = "collapsed";
-pub(in crate::train) const DIVERGED: &str = "diverged";
 pub(super) const VALUE_DRIFT: &str = "value_drift";
 
 /// Share of conversations that failed, beyond which the program is suspected.
@@ -33,12 +31,12 @@ const SLOW: f64 = 1.25;
 /// Nats per token that guard prompts may lose, about 5% of a token's probability.
 const FORGOTTEN: f64 = 0.05;
 
-/// Alerts of all violated rules. `is_active`: whether a rule's alert is open.
+/// Alerts of all violated rules. `is_active`: whether the alert of a lost policy is open.
 pub(super) fn violated(
     seen: &Evidence,
     step: u64,
     config: &TrainConfig,
-    is_active: impl Fn(&str) -> bool,
+    is_active: impl Fn(Ruin) -> bool,
 ) -> Vec<Alert> {
     let (steps, task, first_entropy) = (&seen.steps[..], &seen.task, seen.first_entropy);
     let none = Metrics::new();
@@ -59,11 +57,12 @@ pub(super) fn violated(
         });
     };
 
-    let has_collapsed = |step: &Metrics| has_collapsed(step, first_entropy, is_active(COLLAPSED));
+    let has_collapsed =
+        |step: &Metrics| has_collapsed(step, first_entropy, is_active(Ruin::Collapsed));
     if all(&has_collapsed) && !config.is_distilled() {
         let described = description(last, first_entropy, seen.frequent_answer.as_deref());
         raise(
-            COLLAPSED,
+            Ruin::Collapsed.name(),
             AlertLevel::Warning,
             get(last, "reward"),
             format!(
@@ -73,10 +72,10 @@ pub(super) fn violated(
         );
     }
     let windows = &seen.best_windows;
-    if let Some(loss) = windows.loss(steps, is_active(DIVERGED), task.share, config) {
+    if let Some(loss) = windows.loss(steps, is_active(Ruin::Diverged), task.share, config) {
         let described = loss.description(last, first_entropy);
         raise(
-            DIVERGED,
+            Ruin::Diverged.name(),
             AlertLevel::Warning,
             mean("reward"),
             format!("The policy diverged: in the last {WINDOW} steps {described}."),

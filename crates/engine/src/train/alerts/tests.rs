@@ -30,7 +30,7 @@ fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, AlertLevel, 
                 alert.cleared || (alert.sentence.ends_with('.') && alert.suggestion.ends_with('.')),
                 "{alert:?}"
             );
-            found.push((step, alert.rule, alert.level, alert.cleared));
+            found.push((step, alert.rule.name, alert.level, alert.cleared));
         }
     }
     found
@@ -280,7 +280,7 @@ fn eval(step: u64, valid: f64, exact: f64) -> Eval {
     };
     Eval {
         step,
-        set: "eval".to_owned(),
+        set: "eval".into(),
         target,
         summary,
         ..Eval::default()
@@ -494,7 +494,7 @@ fn one_prompt_is_no_drift() {
         let (config, mut alerts) = (config(&["eval_every=1"]), Alerts::default());
         alerts.observe_eval(&small(0, 1.0, 1.0, None), &config);
         let found = alerts.observe_eval(&small(1, 1.0, exact, changed), &config);
-        found.iter().any(|alert| alert.rule == "value_drift")
+        found.iter().any(|alert| alert.rule.name == "value_drift")
     };
     for (exact, changed, expected) in [
         (29.0 / 30.0, Some((0, 1)), false),

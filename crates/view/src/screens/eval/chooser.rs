@@ -98,8 +98,7 @@ fn rated(folder: &Path) -> Result<Vec<(EvalId, String)>, String> {
     let rates = |eval: &EvalId| -> Option<String> {
         let recorded = history.as_ref().and_then(|history| {
             let target = Target::from_name(&eval.target)?;
-            let key = (eval.step, eval.set.clone(), target);
-            Some(history.evals.get(&key)?.summary.clone())
+            Some(history.eval(eval.step, &eval.set, target)?.summary.clone())
         });
         let own = || EvalSummary::deserialize(&result["targets"][&eval.target]).ok();
         let summary = recorded.or_else(own)?;

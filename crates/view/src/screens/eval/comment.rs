@@ -34,7 +34,7 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             };
             let words = [
                 "--on",
-                &comment.set,
+                &comment.set.to_string(),
                 "--",
                 &comment.prompt_id,
                 &comment.text,

@@ -23,7 +23,7 @@ use crate::score::given_threads;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::task_argument;
-use crate::task::{PromptSet, current_set_name, split_task_set};
+use crate::task::{PromptSet, SetName};
 
 enum EvalStatus {
     Running(String),
@@ -96,14 +96,14 @@ fn ask_set(
     title: &'static str,
     label: String,
     proposed: PromptSet,
-    then: fn(&mut Shared, String),
+    then: fn(&mut Shared, SetName),
 ) {
     let question = Ask::new(
         title,
         label,
         proposed.name(),
         move |_: &mut Eval, shared, on| {
-            then(shared, on.trim().to_owned());
+            then(shared, on.trim().into());
             Vec::new()
         },
     );
@@ -114,12 +114,13 @@ fn ask_set(
     })));
 }
 
-fn confirm_baseline(shared: &mut Shared, on: String) {
+fn confirm_baseline(shared: &mut Shared, on: SetName) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
         return;
     };
-    let rows =
-        PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
+    let rows = on
+        .set()
+        .and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
     let prompts = rows.map_or_else(
         || format!("the prompts of {on}"),
         |rows| counted(rows, &format!("{on} prompt")),
@@ -149,7 +150,9 @@ fn confirm_baseline(shared: &mut Shared, on: String) {
             let runs = shared.new_runs();
             let mut arguments = vec![task];
             let model = format!("base={model}");
-            arguments.extend(["--model", &model, "--on", &on, "--runs", &runs].map(str::to_owned));
+            arguments.extend(
+                ["--model", &model, "--on", &on.to_string(), "--runs", &runs].map(str::to_owned),
+            );
             arguments.extend(shared.new_run.device.clone());
             let mut commands = begin(shared, &name, move || Ok(arguments));
             commands.push(Command::GoTo(Screen::Eval));
@@ -174,7 +177,7 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Confirms an eval, showing the estimated cost as far as measured.
-fn confirm(shared: &mut Shared, on: String) {
+fn confirm(shared: &mut Shared, on: SetName) {
     let Some(run) = shared.current_run() else {
         return;
     };
@@ -185,7 +188,7 @@ fn confirm(shared: &mut Shared, on: String) {
         .history
         .evals
         .values()
-        .filter(|eval| eval.set == current_set_name(&on))
+        .filter(|eval| eval.set == on)
         .collect();
     let cost = match evals.last() {
         Some(eval) => {
@@ -216,12 +219,12 @@ fn confirm(shared: &mut Shared, on: String) {
         "run eval",
         move |_: &mut Eval, shared| {
             let name = short_id(directory.id()).to_owned();
-            begin(shared, &name, move || base_and_best(&directory, on))
+            begin(shared, &name, move || base_and_best(&directory, &on))
         },
     )));
 }
 
-fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, String> {
+fn base_and_best(directory: &RunDirectory, on: &SetName) -> Result<Vec<String>, String> {
     let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
     let history = RunState::read(directory.path()).unwrap_or_default();
     if checkpoints.is_empty() {
@@ -233,16 +236,15 @@ fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, St
             directory.id()
         ));
     }
-    let (on, task) = split_task_set(&on);
-    let task = if task.is_empty() {
-        directory.task_names()[0]
-    } else {
-        task
+    let task = match on.task() {
+        "" => directory.task_names()[0],
+        task => task,
     };
     let task = task_folder(directory.path(), task).display().to_string();
     let base = format!("base={}", directory.file().config.base_model);
     let best = format!("trained={}@best", directory.path().display());
-    let words = ["--model", &base, "--model", &best, "--on", on];
+    let on = on.in_task("").to_string();
+    let words = ["--model", &base, "--model", &best, "--on", &on];
     Ok(std::iter::once(task)
         .chain(words.map(str::to_owned))
         .collect())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::completion::SelectedCompletion;
 use super::{
     CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
     RESULT, SIGNAL,
@@ -545,7 +546,7 @@ fn no_text(live: &Live, shared: &Shared) -> Option<String> {
 }
 
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some((_, completion, _)) = completion::selected(live, shared) else {
+    let Some(SelectedCompletion { completion, .. }) = completion::selected(live, shared) else {
         return Vec::new();
     };
     let text = completion

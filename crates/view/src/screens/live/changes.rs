@@ -8,18 +8,18 @@ use ratatui::text::{Line, Span};
 
 use super::frame::framed;
 use super::group_rows::{self, Row};
-use super::state::{Change, EvalKey, EvalPair, Standing};
+use super::state::{Change, EvalPair, Standing};
 use super::{CHANGES, Live, PROMPT, result};
-use crate::facts::{Target, TierOutcome};
+use crate::facts::TierOutcome;
 use crate::followed_run::FollowedRun;
 use crate::message::{Command, Work};
 use crate::pane::content::{Body, Content, Entries};
-use crate::run::events::Eval;
+use crate::run::events::{Eval, EvalKey};
 use crate::run::{EvalRecord, eval_path, read_evals};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_set;
+use crate::task::{PromptSet, SetName};
 use crate::widgets::text_width::{one_line, wrapped};
 
 /// The prompt of a group with its valid completions then and now, and the number of completions.
@@ -34,24 +34,26 @@ struct GroupChange {
 /// The evals to compare at the selected step: the latest, and the one before it or at the step to compare with.
 fn pair(live: &Live, run: &FollowedRun) -> Option<EvalPair> {
     let at = live.at(run);
-    let of_set = |set: &String| {
-        let evals = run.history.evals.iter().filter(|((step, of, target), _)| {
-            of == set && *step <= at && (*target == Target::Trained || *step == 0)
-        });
-        let steps: BTreeMap<u64, &Eval> = evals.map(|((step, ..), eval)| (*step, eval)).collect();
+    let of_set = |set| {
+        let evals = run.history.evals.values();
+        let evals = evals.filter(|eval| eval.set == set && eval.step <= at && eval.is_of_trained());
+        let steps: BTreeMap<u64, &Eval> = evals.map(|eval| (eval.step, eval)).collect();
         let (last, later) = steps.last_key_value()?;
         let (_, earlier) = steps
             .range(..*last)
             .rfind(|(step, _)| live.changes.since.is_none_or(|since| **step <= since))?;
-        let key = |eval: &Eval| (eval.step, eval.set.clone(), eval.target);
-        Some((key(earlier), key(later), run.history.resumed))
+        Some(EvalPair {
+            earlier: earlier.key(),
+            later: later.key(),
+            resumed: run.history.resumed,
+        })
     };
     // Of several tasks the first that has two.
     let tasks = run.history.task_names();
-    let sets = ["eval", "test"]
-        .iter()
-        .flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
-    sets.collect::<Vec<_>>().iter().find_map(of_set)
+    let mut sets = [PromptSet::Eval, PromptSet::Test]
+        .into_iter()
+        .flat_map(|set| tasks.iter().map(move |task| SetName::new(set, task)));
+    sets.find_map(of_set)
 }
 
 /// Reads the evals to compare, unless they are those that were read.
@@ -82,11 +84,11 @@ pub(super) fn load(live: &mut Live, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-fn changes(run: &Path, (earlier, later, _): &EvalPair) -> Result<Vec<Change>, String> {
-    let read = |(step, set, target): &EvalKey| {
+fn changes(run: &Path, pair: &EvalPair) -> Result<Vec<Change>, String> {
+    let read = |EvalKey { step, set, target }: &EvalKey| {
         read_evals(&eval_path(run, *step, set, target.name())).map_err(|error| error.to_string())
     };
-    Ok(between(&read(earlier)?, &read(later)?))
+    Ok(between(&read(&pair.earlier)?, &read(&pair.later)?))
 }
 
 /// The completions whose standing differs, matched by prompt and sample; those that got worse first.
@@ -190,7 +192,7 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
         live.pane = PROMPT;
         return Vec::new();
     }
-    let Some(((earlier, later, _), _)) = &live.changes.evals else {
+    let Some((EvalPair { earlier, later, .. }, _)) = &live.changes.evals else {
         return Vec::new();
     };
     let ids =
@@ -267,7 +269,7 @@ fn eval_heading(live: &Live, run: &FollowedRun) -> String {
         (Some((known, _)), Some(pair)) if *known != pair => "loading ...".to_owned(),
         (None, Some(_)) => "loading ...".to_owned(),
         (Some((_, Err(error))), _) => format!("cannot compare evals: {error}"),
-        (Some(((earlier, later, _), Ok(changes))), _) => {
+        (Some((EvalPair { earlier, later, .. }, Ok(changes))), _) => {
             let count =
                 |is: fn(&Change) -> bool| changes.iter().filter(|change| is(change)).count();
             let valid = |standing| standing >= Standing::Valid;
@@ -283,7 +285,7 @@ fn eval_heading(live: &Live, run: &FollowedRun) -> String {
             let lost = count(|change| change.before == Standing::Exact);
             format!(
                 "{} set, step {} to {}: valid +{passes}/-{fails}, exact +{exact}/-{lost}",
-                later.1, earlier.0, later.0
+                later.set, earlier.step, later.step
             )
         }
     }

@@ -21,17 +21,25 @@ use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::one_line;
 
-/// The selected group and completion, with the number of the completion; `None` while the texts are read, or if there
-/// are none.
-pub(super) fn selected<'a>(
-    live: &'a Live,
-    shared: &Shared,
-) -> Option<(&'a SampledGroup, &'a Completion, usize)> {
+#[derive(Clone, Copy)]
+pub(super) struct SelectedCompletion<'a> {
+    pub(super) group: &'a SampledGroup,
+    pub(super) completion: &'a Completion,
+    /// Index of the completion in its group.
+    member: usize,
+}
+
+/// `None` while the texts are read, or if there are none.
+pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<SelectedCompletion<'a>> {
     let run = shared.current_run()?;
     let groups = live.rollouts.at_step(live.at(run))?.as_ref().ok()?;
     let group = groups.get(live.group.at(groups.len())?)?;
     let member = live.member.at(group.completions.len())?;
-    Some((group, group.completions.get(member)?, member))
+    Some(SelectedCompletion {
+        group,
+        completion: group.completions.get(member)?,
+        member,
+    })
 }
 
 pub(super) fn content<'a>(
@@ -44,21 +52,17 @@ pub(super) fn content<'a>(
     let step = live.at(run);
     let found = selected(live, shared);
     let title = match found {
-        Some((group, ..)) if group.completions.len() == 1 => one_line(&group.prompt_id),
-        Some((group, _, member)) => {
-            format!(
-                "{} {} of {}",
-                one_line(&group.prompt_id),
-                member + 1,
-                group.completions.len()
-            )
+        Some(SelectedCompletion { group, member, .. }) => {
+            let (id, count) = (one_line(&group.prompt_id), group.completions.len());
+            match count {
+                1 => id,
+                _ => format!("{id} {} of {count}", member + 1),
+            }
         }
         None => "completion".to_owned(),
     };
     let lines = match found {
-        Some((_, completion, member)) => {
-            lines(live, shared, run, completion, member, inside.width.into())
-        }
+        Some(selected) => lines(live, shared, run, selected, inside.width.into()),
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
     framed(shared, COMPLETION, title).text(inside, lines, live.completion_top)
@@ -77,8 +81,9 @@ fn lines(
     live: &Live,
     shared: &Shared,
     run: &FollowedRun,
-    completion: &Completion,
-    member: usize,
+    SelectedCompletion {
+        completion, member, ..
+    }: SelectedCompletion<'_>,
     width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;

@@ -4,9 +4,9 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::charts::{self, Subject};
-use super::frame::{framed, legend};
+use super::frame::{LegendEntry, framed, legend};
 use super::{CHART, Live, METRICS};
-use crate::facts::Target;
+use crate::facts::{Target, VerbName};
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, or_na, short_id};
 use crate::pane::content::{Content, Place};
@@ -15,7 +15,7 @@ use crate::run::Series;
 use crate::run::events::Eval;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_metric;
+use crate::task::{PromptSet, task_metric};
 use crate::widgets::bars::sparkline;
 use crate::widgets::chart::{Chart, Curve, Dot};
 use crate::widgets::text_width::{self, wrapped};
@@ -80,7 +80,7 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
     ];
     let letters = letters.into_iter().filter(|(letter, _)| has(letter));
     let mut entries: Vec<_> = letters
-        .map(|(sign, meaning)| (sign, Role::Accent, meaning.to_owned()))
+        .map(|(sign, meaning)| LegendEntry::new(sign, Role::Accent, meaning))
         .collect();
     let (first, last) = chart.steps;
     let mut values = chart
@@ -88,14 +88,14 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .iter()
         .flat_map(|curve| curve.series.between(first, last));
     if values.any(|(_, value)| !value.is_finite()) {
-        entries.insert(0, ("▲", Role::Bad, "not finite".to_owned()));
+        entries.insert(0, LegendEntry::new("▲", Role::Bad, "not finite"));
     }
     if chart
         .dots
         .iter()
         .any(|dot| dot.sign == EXACT && is_shown(&dot.step))
     {
-        entries.push((EXACT, Role::Trained, "eval exact".to_owned()));
+        entries.push(LegendEntry::new(EXACT, Role::Trained, "eval exact"));
     }
     if let Some(weight) = chart
         .curves
@@ -103,7 +103,8 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         .map(|curve| curve.smoothing)
         .filter(|weight| *weight > 0.0)
     {
-        entries.push(("·", Role::Raw, format!("raw under EMA {weight}")));
+        let meaning = format!("raw under EMA {weight}");
+        entries.push(LegendEntry::new("·", Role::Raw, meaning));
     }
     legend(theme, entries, columns)
 }
@@ -210,7 +211,8 @@ fn chart<'a>(
     }
     // Eval dots do not identify their task: with several tasks their curves are shown instead.
     let first = subject.is_first() && tasks == [""];
-    let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
+    let set = PromptSet::Eval.into();
+    let evals = || run.history.evals.values().filter(|eval| eval.set == set);
     // A task may have rewards above 1.
     let fits = || {
         curves.iter().all(|curve| {
@@ -394,8 +396,8 @@ fn readout_parts(
 /// checkpoint does not hide its eval.
 fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
-    let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
-    let has_eval = |at: u64| history.evals.keys().any(|(step, ..)| *step == at);
+    let evals = history.evals.keys().map(|key| (key.step, "e"));
+    let has_eval = |at: u64| history.evals.keys().any(|key| key.step == at);
     let checkpoints = history
         .checkpoints
         .keys()
@@ -404,7 +406,7 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
         history
             .controls
             .iter()
-            .filter(move |control| (control.verb == "annotate") == notes)
+            .filter(move |control| (control.verb == VerbName::Annotate) == notes)
             .map(|control| control.step)
     };
     evals

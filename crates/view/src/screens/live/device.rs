@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::frame::{framed, legend};
+use super::frame::{LegendEntry, framed, legend};
 use super::{DEVICE, Live};
 use crate::followed_run::FollowedRun;
 use crate::format::{bytes, counted, duration, percent_short};
@@ -132,7 +132,7 @@ impl Step {
     }
 
     /// The phases, longest first.
-    fn legend(&self) -> Vec<(&'static str, Role, String)> {
+    fn legend(&self) -> Vec<LegendEntry> {
         let phases = PHASES.iter().zip(self.shares);
         let phases =
             phases.filter_map(|((_, name, sign, role), share)| Some((share?, *sign, *role, *name)));
@@ -143,7 +143,7 @@ impl Step {
         all.sort_by(|a, b| b.0.total_cmp(&a.0));
         all.into_iter()
             .map(|(share, sign, role, name)| {
-                (sign, role, format!("{name} {}", percent_short(share)))
+                LegendEntry::new(sign, role, format!("{name} {}", percent_short(share)))
             })
             .collect()
     }

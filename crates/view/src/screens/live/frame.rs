@@ -19,14 +19,37 @@ pub(super) fn framed<'a>(shared: &Shared, pane: &str, title: impl Into<String>) 
     }
 }
 
+/// A sign and its meaning.
+pub(super) struct LegendEntry {
+    sign: &'static str,
+    role: Role,
+    meaning: String,
+}
+
+impl LegendEntry {
+    pub(super) fn new(sign: &'static str, role: Role, meaning: impl Into<String>) -> Self {
+        let meaning = meaning.into();
+        Self {
+            sign,
+            role,
+            meaning,
+        }
+    }
+}
+
 /// Signs with their meanings for the lower edge of a pane; what does not fit is left out.
 pub(super) fn legend(
     theme: &Theme,
-    entries: impl IntoIterator<Item = (&'static str, Role, String)>,
+    entries: impl IntoIterator<Item = LegendEntry>,
     columns: usize,
 ) -> Line<'static> {
     let mut line = Line::default();
-    for (sign, role, meaning) in entries {
+    for LegendEntry {
+        sign,
+        role,
+        meaning,
+    } in entries
+    {
         let entry = [
             Span::styled(format!(" {sign}"), theme.style(role)),
             Span::styled(format!(" {meaning} "), theme.style(Role::Faint)),

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::frame::{framed, legend};
+use super::frame::{LegendEntry, framed, legend};
 use super::group_rows::{self, Row};
 use super::header::eval_under_way;
 use super::{GROUPS, Live};
@@ -278,21 +278,14 @@ pub(super) fn tiers(
 
 /// The marks of the tiers, and of groups without a gradient.
 fn key(theme: &Theme, columns: usize) -> Line<'static> {
-    let zero_variance = ("∅", Role::Warning, "zero variance".to_owned());
+    let zero_variance = LegendEntry::new("∅", Role::Warning, "zero variance");
     legend(theme, tier_entries(theme).chain([zero_variance]), columns)
 }
 
 /// The marks of the tiers with their names.
-pub(super) fn tier_entries(
-    theme: &Theme,
-) -> impl Iterator<Item = (&'static str, Role, String)> + use<> {
-    let tier = |tier: Tier| {
-        (
-            theme.tier_glyph(tier),
-            Theme::tier_role(tier),
-            tier.to_string(),
-        )
-    };
+pub(super) fn tier_entries(theme: &Theme) -> impl Iterator<Item = LegendEntry> + use<> {
+    let tier =
+        |tier: Tier| LegendEntry::new(theme.tier_glyph(tier), Theme::tier_role(tier), tier.name());
     Tier::ALL.map(tier).into_iter().rev()
 }
 

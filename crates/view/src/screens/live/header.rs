@@ -10,7 +10,7 @@ use crate::report::{Level, RunRow, eval_count, eval_pace, eval_rates};
 use crate::run::{EvalProgress, State, Status, is_recording};
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::{task_metric, task_set};
+use crate::task::{PromptSet, SetName, task_metric};
 use crate::widgets::bars::gauge;
 use crate::widgets::text_width::{fitted as cut, one_line};
 
@@ -263,8 +263,8 @@ fn rates(run: &FollowedRun) -> Option<String> {
             "" => history.metric_at(name, step),
             task => history.metric_at(&task_metric(task, name), step),
         };
-        let (valid, exact, of) = match history.latest_eval(&task_set("eval", task), Target::Trained)
-        {
+        let set = SetName::new(PromptSet::Eval, task);
+        let (valid, exact, of) = match history.latest_eval(&set, Target::Trained) {
             Some(eval) => (
                 eval.summary.valid,
                 eval.summary.exact,
@@ -313,7 +313,7 @@ pub(super) fn guard(run: &FollowedRun) -> Option<(String, Role)> {
             let is_open = run
                 .history
                 .standing_alerts()
-                .any(|alert| alert.rule == "forgetting");
+                .any(|alert| alert.rule.name == "forgetting");
             (text, if is_open { Role::Warning } else { Role::Text })
         }
         None => (

@@ -60,9 +60,10 @@ pub(super) fn content<'a>(
         last => format!("Sampled {times} in {}.", counted(last as usize, "step")),
     };
     lines.push(Line::styled(text, theme.style(Role::Faint)));
-    if let Some((group, completion, _)) = completion::selected(live, shared) {
+    if let Some(selected) = completion::selected(live, shared) {
         lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
-        let prompt = completion.prompt.as_ref().unwrap_or(&group.prompt);
+        let prompt = selected.completion.prompt.as_ref();
+        let prompt = prompt.unwrap_or(&selected.group.prompt);
         lines.extend(prompt.lines().map(|line| Line::raw(one_line(line))));
     }
     content.text(inside, lines, live.prompt_top)

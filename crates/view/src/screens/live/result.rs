@@ -17,7 +17,6 @@ use crate::run::events::Eval;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_set;
 use crate::widgets::text_width::{padded, wrapped};
 
 /// Both evals of a result on a task, with their verdicts.
@@ -38,8 +37,8 @@ fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
         let Some(judged) = outcome.compared() else {
             continue;
         };
-        let set = task_set(&judged.set, task);
-        let eval = |step, target| run.history.evals.get(&(step, set.clone(), target));
+        let set = judged.set.in_task(task);
+        let eval = |step, target| run.history.eval(step, &set, target);
         if let (Some(base), Some(trained)) =
             (eval(0, Target::Base), eval(judged.step, Target::Trained))
         {

@@ -9,7 +9,7 @@ use crate::followed_run::FollowedRun;
 use crate::message::{Command, Sender, Work};
 use crate::run::{EvalRecord, RolloutGroup, read_evals, read_step};
 use crate::shared::Shared;
-use crate::task::{split_task_set, task_prompt};
+use crate::task::task_prompt;
 
 /// Reads a step, unless it was read or is being read. One that could not be read is retried: the cause may have been
 /// fixed.
@@ -60,7 +60,9 @@ fn load_base(live: &mut Live, shared: &Shared) -> Vec<Command> {
     };
     if let Some(eval) = eval_under_way(run).filter(|eval| !eval.latest.is_empty()) {
         let groups = eval.latest.iter().cloned();
-        let groups = groups.map(|record| answer(&eval.set, record)).collect();
+        let groups = groups
+            .map(|record| answer(eval.set.task(), record))
+            .collect();
         live.rollouts.keep(0, Ok(groups));
         return Vec::new();
     }
@@ -73,21 +75,21 @@ fn load_base(live: &mut Live, shared: &Shared) -> Vec<Command> {
     live.rollouts.base_evals = evals.len();
     let read = move |_: &Sender| {
         let mut groups = Vec::new();
-        for (set, file) in evals {
+        for (task, file) in evals {
             let records = read_evals(&file).map_err(|error| error.to_string())?;
-            groups.extend(records.into_iter().map(|record| answer(&set, record)));
+            groups.extend(records.into_iter().map(|record| answer(&task, record)));
         }
         Ok(groups)
     };
     vec![reading_work(0, run.path().to_owned(), read)]
 }
 
-/// The recorded evals of the base: set and file.
+/// The recorded evals of the base: task and file.
 fn base_evals(run: &FollowedRun) -> Vec<(String, PathBuf)> {
     let evals = run.history.evals.values();
     evals
         .filter(|eval| eval.step == 0)
-        .map(|eval| (eval.set.clone(), run.path().join(&eval.file)))
+        .map(|eval| (eval.set.task().to_owned(), run.path().join(&eval.file)))
         .collect()
 }
 
@@ -119,8 +121,7 @@ fn sampled(group: RolloutGroup) -> SampledGroup {
 }
 
 /// An answer of an eval as a group of one.
-fn answer(set: &str, record: EvalRecord) -> SampledGroup {
-    let (_, task) = split_task_set(set);
+fn answer(task: &str, record: EvalRecord) -> SampledGroup {
     SampledGroup {
         prompt_id: task_prompt(task, &record.prompt_id),
         completions: vec![Completion {

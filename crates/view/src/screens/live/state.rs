@@ -1,8 +1,9 @@
 //! State of the live screen's panes: the data they have read, and the part they show.
 
-use crate::facts::{Target, Tier};
+use crate::facts::Tier;
 use crate::report::Level;
 use crate::run::EvalRecord;
+use crate::run::events::EvalKey;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::pattern_filter::PatternFilter;
 
@@ -17,8 +18,12 @@ pub(super) struct ChangesReading {
 }
 
 /// The earlier and the later eval, and the number of resumes: a resumed run may have redone them.
-pub(super) type EvalPair = (EvalKey, EvalKey, usize);
-pub(super) type EvalKey = (u64, String, Target);
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EvalPair {
+    pub(super) earlier: EvalKey,
+    pub(super) later: EvalKey,
+    pub(super) resumed: usize,
+}
 
 /// One completion of an eval.
 #[derive(Debug, Clone, PartialEq, Eq)]

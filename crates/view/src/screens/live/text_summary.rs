@@ -8,7 +8,7 @@ use crate::followed_run::FollowedRun;
 use crate::format::{amount, duration, or_na, percent_short};
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::task_set;
+use crate::task::{PromptSet, SetName};
 
 /// One number per line.
 pub(super) fn lines(
@@ -34,17 +34,14 @@ pub(super) fn lines(
         .seconds_left()
         .filter(|_| !run.status().is_ended());
     let tasks = run.history.task_names();
-    let eval = |task: &str, target| {
-        or_na(
-            run.history.latest_eval(&task_set("eval", task), target),
-            |eval| {
-                format!(
-                    "valid {} exact {}",
-                    percent_short(eval.summary.valid),
-                    or_na(eval.summary.exact, percent_short)
-                )
-            },
-        )
+    let eval = |set: &SetName, target| {
+        or_na(run.history.latest_eval(set, target), |eval| {
+            format!(
+                "valid {} exact {}",
+                percent_short(eval.summary.valid),
+                or_na(eval.summary.exact, percent_short)
+            )
+        })
     };
     let mut lines = vec![
         Line::styled(run.status().name(), shared.theme.style(role)),
@@ -85,9 +82,9 @@ pub(super) fn lines(
         header::guard(run).map(|(text, role)| Line::styled(text, shared.theme.style(role))),
     );
     let evals = tasks.iter().flat_map(|task| {
-        let set = task_set("eval", task);
+        let set = SetName::new(PromptSet::Eval, task);
         [("base", Target::Base), ("now", Target::Trained)]
-            .map(|(word, target)| Line::raw(format!("{set} {word}: {}", eval(task, target))))
+            .map(|(word, target)| Line::raw(format!("{set} {word}: {}", eval(&set, target))))
     });
     lines.splice(7..7, evals);
     lines.splice(1..1, log::alerts(shared, run, columns));

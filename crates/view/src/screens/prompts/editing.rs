@@ -58,20 +58,15 @@ impl Editing {
                     .map(|row| (row.id.clone(), row.fields.whole()))
             };
             let (id, fields) = row().unwrap_or_default();
-            self.gone.clone().unwrap_or_else(|| Origin {
-                set: set.name().to_owned(),
-                id,
-                fields,
-            })
+            self.gone
+                .clone()
+                .unwrap_or_else(|| Origin { set, id, fields })
         };
         match self.what {
             EditTarget::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
             EditTarget::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
             EditTarget::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
-            EditTarget::New(set, after) => DraftTarget::New {
-                set: set.name().to_owned(),
-                after,
-            },
+            EditTarget::New(set, after) => DraftTarget::New { set, after },
             EditTarget::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
             EditTarget::System => DraftTarget::System {
                 was: self.start.clone(),
@@ -123,7 +118,7 @@ pub(super) enum DraftTarget {
     Messages(Origin),
     Expected(Origin),
     New {
-        set: String,
+        set: PromptSet,
         /// The line that it comes after.
         after: usize,
     },
@@ -136,7 +131,7 @@ pub(super) enum DraftTarget {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
-    pub(super) set: String,
+    pub(super) set: PromptSet,
     pub(super) id: String,
     /// The whole row.
     pub(super) fields: Map<String, Value>,
@@ -190,18 +185,18 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
         }
         DraftTarget::Template => return Ok(here(EditTarget::Template, None)),
         DraftTarget::New { set, after } => {
-            let (set, file) = set_of(open, set)?;
+            let file = file_of(open, *set)?;
             let last = open
                 .rows
-                .get(&set)
+                .get(set)
                 .and_then(|rows| rows.as_ref().ok()?.last())
                 .map_or(*after, |row| row.line);
             let note = (last < *after)
                 .then(|| format!("{file} is shorter now: the row is appended after its last line"));
-            return Ok(here(EditTarget::New(set, last.min(*after)), note));
+            return Ok(here(EditTarget::New(*set, last.min(*after)), note));
         }
     };
-    let (set, file) = set_of(open, &origin.set)?;
+    let (set, file) = (origin.set, file_of(open, origin.set)?);
     let rows = match open.rows.get(&set) {
         Some(Ok(rows)) => rows,
         Some(Err(error)) => return Err(error.to_string()),
@@ -240,9 +235,9 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
     })
 }
 
-fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {
-    let found = PromptSet::from_name(name).and_then(|set| Some((set, open.task.set_file(set)?)));
-    found.ok_or_else(|| format!("task.toml no longer names {name} prompts"))
+fn file_of(open: &OpenTask, set: PromptSet) -> Result<&str, String> {
+    let file = open.task.set_file(set);
+    file.ok_or_else(|| format!("task.toml no longer names {set} prompts"))
 }
 
 /// The same row, wherever it is now; else the row with its id. A row without an id of its own is identified by its
@@ -317,7 +312,7 @@ mod tests {
         let check = |before: &str, index: usize, after: &str, expected: Option<usize>| {
             let row = &rows(before)[index];
             let origin = Origin {
-                set: "train".to_owned(),
+                set: PromptSet::Train,
                 id: row.id.clone(),
                 fields: row.fields.whole(),
             };

@@ -31,6 +31,7 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
                 .and_then(|index| place_of(prompts, open, *index));
             let title = format!("expected answer: {}", class.name());
             Group {
+                kind: None,
                 slug: slug(class.name()),
                 title,
                 level: Level::Error,
@@ -51,8 +52,9 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
             rows.sort_unstable();
             rows.dedup();
             groups.push(Group {
-                slug: slug(group.kind.title()),
-                title: group.kind.title().to_owned(),
+                kind: Some(group.kind),
+                slug: slug(&group.kind.title()),
+                title: group.kind.title(),
                 level: group.kind.level(),
                 count: group.count,
                 rows,

@@ -9,7 +9,7 @@ use super::editing::{
 use super::{Prompts, preview, row_templates};
 use crate::dataset::RowTemplate;
 use crate::drafts::files::{DraftFile, Location, Record};
-use crate::drafts::{self, Drafted};
+use crate::drafts::{self, DraftActions, Drafted};
 use crate::interaction;
 use crate::message::Command;
 use crate::popup::{Confirm, Popup};
@@ -250,12 +250,12 @@ fn close(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 impl Drafted for Prompts {
     const SCREEN: Screen = Screen::Prompts;
     const STEM: &'static str = "prompts";
-    const ACTIONS: [&'static str; 4] = [
-        "prompts.take",
-        "prompts.own",
-        "prompts.discard",
-        "prompts.difference",
-    ];
+    const ACTIONS: DraftActions = DraftActions {
+        take: "prompts.take",
+        keep: "prompts.own",
+        discard: "prompts.discard",
+        difference: "prompts.difference",
+    };
     const WORK: &'static str = "prompts.drafts";
 
     fn draft_file<'a>(&'a mut self, _: &'a mut Shared) -> Option<&'a mut DraftFile> {

@@ -8,7 +8,7 @@ use super::table_row::{
     Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate,
 };
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED, preview};
-use crate::dataset::health::Level;
+use crate::dataset::health::{FindingKind, Level};
 use crate::dataset::{DatasetError, PromptRow};
 use crate::format::{counted, percent_short};
 use crate::run::SolveRate;
@@ -305,14 +305,16 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
         None => (None, None),
     };
     let of_row = |group: &&Group| {
-        !group.title.starts_with("expected answer")
+        group
+            .kind
+            .is_some_and(|kind| kind != FindingKind::ExpectedInvalid)
             && place.is_some_and(|index| group.rows.binary_search(&index).is_ok())
     };
     let others = prompts.groups.iter().filter(of_row).map(|group| {
         // Only the first findings of a kind have a message.
         let found = health.and_then(|health| {
             health.findings.iter().find(|finding| {
-                finding.kind.title() == group.title
+                Some(finding.kind) == group.kind
                     && finding.line == number
                     && Some(&finding.file) == file.as_ref()
             })

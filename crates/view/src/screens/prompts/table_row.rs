@@ -1,5 +1,6 @@
 //! A row of the table: its position, its cells, its sort keys.
 
+use crate::config::choices;
 use crate::dataset::PromptRow;
 use crate::followed_run::FollowedRun;
 use crate::run::{RunDirectory, SolveRate};
@@ -20,51 +21,22 @@ pub struct Entry {
     pub index: u32,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Column {
-    /// The order of the files.
-    #[default]
-    File,
-    Id,
-    Tokens,
-    /// The expected answer: invalid, absent, valid.
-    Expected,
-    /// Solve rate in the open run's latest group.
-    SolveRate,
-    Tags,
-    Words,
-}
-
-impl Column {
-    /// All, in the order of the sort key.
-    pub const ALL: [Self; 7] = [
-        Self::File,
-        Self::Id,
-        Self::Tokens,
-        Self::Expected,
-        Self::SolveRate,
-        Self::Tags,
-        Self::Words,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Id => "id",
-            Self::Tokens => "tokens",
-            Self::Expected => "expected",
-            Self::SolveRate => "solve rate",
-            Self::Tags => "tags",
-            Self::Words => "first words",
-        }
-    }
-
-    pub fn next(self) -> Self {
-        let place = Self::ALL
-            .iter()
-            .position(|column| *column == self)
-            .unwrap_or(0);
-        Self::ALL[(place + 1) % Self::ALL.len()]
+choices! {
+    /// A column of the table, in the order of the sort key.
+    #[derive(Default)]
+    Column {
+        /// The order of the files.
+        #[default]
+        File = "file",
+        Id = "id",
+        /// Tokens of the prompt.
+        Tokens = "tokens",
+        /// The expected answer: invalid, absent, valid.
+        Expected = "expected",
+        /// Of the open run's latest group.
+        SolveRate = "solve rate",
+        Tags = "tags",
+        Words = "first words",
     }
 }
 

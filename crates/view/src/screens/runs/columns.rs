@@ -6,6 +6,7 @@ use crate::format::{age, percent, short_id};
 use crate::report::{FIELDS, Metric, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
 use crate::run::Field;
 use crate::style_role::Role;
+use crate::task::PromptSet;
 use crate::theme::Theme;
 use crate::widgets::bars::sparkline;
 
@@ -266,9 +267,9 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         ),
         "of" => match row.measured_on() {
             // The base's rates, where no checkpoint is better.
-            Some((set, 0)) if set != "train" => ("base★".to_owned(), Role::Faint),
+            Some((set, 0)) if set != PromptSet::Train.into() => ("base★".to_owned(), Role::Faint),
             Some((set, step)) => {
-                let best = if row.best == Some(step) && set != "train" {
+                let best = if row.best == Some(step) && set != PromptSet::Train.into() {
                     "★"
                 } else {
                     ""

@@ -240,7 +240,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     let is_base = held_out
         .trained
         .as_ref()
-        .is_some_and(|(step, _)| *step == 0);
+        .is_some_and(|trained| trained.step == 0);
     // The base is not compared with itself.
     let (base, trained) = (
         held_out.base.as_ref(),
@@ -266,28 +266,29 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     };
     let valid = |summary: &EvalSummary| percent_interval(summary.valid, summary.valid_interval);
     let n = trained
-        .map(|(_, summary)| summary)
+        .map(|trained| &trained.summary)
         .or(base)
         .map_or(0, |summary| summary.n);
     let of = match trained {
-        Some((step, _)) => format!("  n {n}, step {step}"),
+        Some(trained) => format!("  n {n}, step {}", trained.step),
         None if is_base => format!("  n {n}, the base: no later checkpoint was better"),
         None => format!("  n {n}"),
     };
+    let label = format!("{} valid", held_out.set);
     let mut lines = vec![line(
-        &format!("{} valid", held_out.set),
+        &label,
         base.map(valid),
-        trained.map(|(_, summary)| valid(summary)),
+        trained.map(|trained| valid(&trained.summary)),
         of,
     )];
     let exact = |summary: &EvalSummary| summary.exact.map(percent);
     let (base, trained) = (
         base.and_then(exact),
-        trained.and_then(|(_, summary)| exact(summary)),
+        trained.and_then(|trained| exact(&trained.summary)),
     );
     if base.is_some() || trained.is_some() {
         lines.push(line(
-            &format!("{:>w$}", "exact", w = (held_out.set.len() + 6).min(NAME)),
+            &format!("{:>w$}", "exact", w = label.len().min(NAME)),
             base,
             trained,
             String::new(),

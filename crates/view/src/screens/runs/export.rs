@@ -176,8 +176,8 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
             );
             let write = move || {
                 let write_one = |masked: usize, run: &PathBuf| -> Result<usize, RunError> {
-                    Ok(masked
-                        + report::write_event_file(&folder, &RunDirectory::open(run)?, true)?.2)
+                    let run = RunDirectory::open(run)?;
+                    Ok(masked + report::write_event_file(&folder, &run, true)?.masked)
                 };
                 let masked = chosen
                     .iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::structure::Structure;
 use super::{Schema, layout};
 use crate::drafts::files::{DraftFile, Location, Record};
-use crate::drafts::{self, Drafted};
+use crate::drafts::{self, DraftActions, Drafted};
 use crate::help::diagnose;
 use crate::message::{Change, Command, Work};
 use crate::popup::{Confirm, Popup};
@@ -466,12 +466,12 @@ fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> 
 impl Drafted for Schema {
     const SCREEN: Screen = Screen::Schema;
     const STEM: &'static str = "schema";
-    const ACTIONS: [&'static str; 4] = [
-        "schema.take",
-        "schema.own",
-        "schema.discard",
-        "schema.difference",
-    ];
+    const ACTIONS: DraftActions = DraftActions {
+        take: "schema.take",
+        keep: "schema.own",
+        discard: "schema.discard",
+        difference: "schema.difference",
+    };
     const WORK: &'static str = "schema.drafts";
 
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile> {

@@ -12,7 +12,7 @@ use crate::report::chain_text;
 use crate::run::{RolloutGroup, read_step};
 use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
-use crate::task::PromptSet;
+use crate::task::{PromptSet, split_set_prompt};
 
 /// Rows by their id; of several sets with the id the first has it, the others `set:id`.
 pub type Rows = HashMap<String, Arc<PromptRow>>;
@@ -102,11 +102,9 @@ fn add<'a>(found: &mut Rows, set: PromptSet, rows: impl Iterator<Item = &'a Prom
 
 /// The row of a completion's prompt, which may be named with its set.
 fn row_of(rows: &Rows, name: &str) -> Option<Arc<PromptRow>> {
-    let id = || {
-        let (set, id) = name.split_once(':')?;
-        PromptSet::from_name(set).map(|_| id)
-    };
-    let row = rows.get(name).or_else(|| rows.get(id()?));
+    let row = rows
+        .get(name)
+        .or_else(|| rows.get(split_set_prompt(name)?.1));
     row.cloned()
 }
 

@@ -11,7 +11,7 @@ use crate::format::counted;
 use crate::jsonl_edit::{append_lines, set_completions};
 use crate::message::{Command, Work};
 use crate::shared::{self, OpenTask, Shared};
-use crate::task::{PromptSet, TASK_FILE};
+use crate::task::{TASK_FILE, split_set_prompt};
 use crate::task_files::{self, Home};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
@@ -111,8 +111,7 @@ fn line_of(open: &OpenTask, written: &Written) -> String {
                 has(id).then_some(*set)
             })
         };
-        let named = id.split_once(':').filter(|_| sets().next().is_none());
-        let (set, id) = match named.and_then(|(set, id)| Some((PromptSet::from_name(set)?, id))) {
+        let (set, id) = match split_set_prompt(id).filter(|_| sets().next().is_none()) {
             Some((set, id)) => (Some(set), id),
             None => (sets().next().filter(|_| sets().count() > 1), id.as_str()),
         };

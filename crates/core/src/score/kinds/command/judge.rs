@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::answer::{self, failed};
 use super::pool::Pool;
+use super::program_tests::TestedWith;
 use super::program_tests::server::ServerPool;
 use super::question::{Key, Question};
 use super::whole_run::Output;
@@ -154,7 +155,11 @@ impl CommandScorer {
         let Some(tests) = self.rules.tests() else {
             return single_run::judge(&self.rules, &self.files, question, output, keep_going);
         };
-        let with = (&self.rules, &self.files, tests);
+        let with = TestedWith {
+            rules: &self.rules,
+            files: &self.files,
+            tests,
+        };
         program_tests::check(with, &self.servers, question, keep_going)
             .unwrap_or_else(|why| failed(&why))
     }

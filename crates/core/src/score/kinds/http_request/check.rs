@@ -4,7 +4,7 @@ use super::document::{Api, Body, Operation, Parameter, Parts};
 use super::message::{Message, Part, Start};
 use super::parameters::{ParameterValue, Reading, Style};
 use super::path::Bound;
-use super::query::{MAX_PATH_BYTES, query, split_path, take_parameter};
+use super::query::{Given, MAX_PATH_BYTES, query, split_path, take_parameter};
 use super::schemas::{LazySchema, Shape};
 use crate::format::did_you_mean;
 use crate::score::answer::json::position::StringPlaces;
@@ -275,10 +275,8 @@ impl Checker<'_> {
     fn path(&mut self, parts: &Parts, path: Part<'_, &str>, routed: &Route<'_>) -> Checked<()> {
         let mut places = StringPlaces::new(self.completion, path.at);
         for parameter in &parts.path {
-            let Some((name, text, at)) = routed
-                .bound
-                .iter()
-                .find(|(name, ..)| *name == parameter.name)
+            let mut bound = routed.bound.iter();
+            let Some(Bound { name, text, at }) = bound.find(|bound| bound.name == parameter.name)
             else {
                 continue;
             };
@@ -329,7 +327,11 @@ impl Checker<'_> {
                     self.missing("query parameter", name, (at, format!("/{key}")));
                 }
                 None => {}
-                Some((Err(times), at, place)) => {
+                Some(Given {
+                    value: Err(times),
+                    at,
+                    place,
+                }) => {
                     let message = format!("query parameter {name:?} is given {times} times");
                     self.add(
                         message,
@@ -339,9 +341,11 @@ impl Checker<'_> {
                         FailureClass::ExtraParameter,
                     );
                 }
-                Some((Ok(given), at, place)) => {
-                    self.value(parameter, &given, (at, place), "query parameter")?
-                }
+                Some(Given {
+                    value: Ok(given),
+                    at,
+                    place,
+                }) => self.value(parameter, &given, (at, place), "query parameter")?,
             }
         }
         for (name, entries) in &query {

@@ -6,7 +6,7 @@ use super::check::{Route, is_usual, start};
 use super::document::Api;
 use super::message::{Message, Part, Start};
 use super::parameters::{ParameterValue, Reading};
-use super::query::{Entry, Query, query, split_path, take_parameter};
+use super::query::{Entry, Given, Query, query, split_path, take_parameter};
 use crate::dataset::expected::Expectation;
 use crate::exact_json::{self, marked_number};
 use crate::score::answer::json;
@@ -141,19 +141,22 @@ impl Comparison {
             Start::Request { path, .. } => (path.at, format!("/{}", path.key)),
             Start::Response { status } => (status.at, format!("/{}", status.key)),
         };
-        for (name, (value, ..)) in &wanted {
+        for (name, Given { value, .. }) in &wanted {
             let rule = rules.for_field(name);
             let given = own.remove(name);
-            let same = given.as_ref().is_some_and(|(given, ..)| {
-                given.equals(value, &|found, expected| equal(found, expected, rule))
+            let same = given.as_ref().is_some_and(|given| {
+                given
+                    .value
+                    .equals(value, &|found, expected| equal(found, expected, rule))
             });
             self.fields.0.push((format!("query.{name}"), same));
             if !same {
                 let shown = |value: &ParameterValue<'_>| shorten(&value.json(Reading::Scalars));
                 let found_value = given
                     .as_ref()
-                    .map_or_else(|| "none".to_owned(), |(given, ..)| shown(given));
-                let (at, place) = given.map_or_else(|| start(found), |(_, at, place)| (at, place));
+                    .map_or_else(|| "none".to_owned(), |given| shown(&given.value));
+                let (at, place) =
+                    given.map_or_else(|| start(found), |given| (given.at, given.place));
                 let name = shorten(name);
                 self.differs(
                     format!(
@@ -165,7 +168,7 @@ impl Comparison {
                 );
             }
         }
-        for (name, (_, at, place)) in own {
+        for (name, Given { at, place, .. }) in own {
             self.differs(
                 format!("query parameter {:?}: not expected", shorten(&name)),
                 place,
@@ -299,14 +302,14 @@ impl Comparison {
     }
 }
 
-fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>, usize, String)> {
+fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, Given<ParameterValue<'m>>> {
     let mut left: Query<'m> = query(side.text, side.message);
     let parts = side
         .routed
         .and_then(|routed| api.operations[routed.operation].parts.as_ref().ok());
     let mut values = BTreeMap::new();
     for parameter in parts.into_iter().flat_map(|parts| &parts.query) {
-        if let Some((value, at, place)) = take_parameter(parameter, &mut left) {
+        if let Some(Given { value, at, place }) = take_parameter(parameter, &mut left) {
             let value = match value {
                 Ok(ParameterValue::Text(text)) if parameter.is_json => {
                     Ok(ParameterValue::from_json_text(&text))
@@ -314,14 +317,8 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
                 value => value,
             };
             // A repeated value differs from a single one.
-            values.insert(
-                parameter.name.clone(),
-                (
-                    value.unwrap_or_else(|_| ParameterValue::List(Vec::new())),
-                    at,
-                    place,
-                ),
-            );
+            let value = value.unwrap_or_else(|_| ParameterValue::List(Vec::new()));
+            values.insert(parameter.name.clone(), Given { value, at, place });
         }
     }
     for (name, entries) in left {
@@ -334,7 +331,7 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
             (1, Some(one)) => one,
             (_, last) => ParameterValue::List(all.into_iter().chain(last).collect()),
         };
-        values.insert(name, (value, at, place));
+        values.insert(name, Given { value, at, place });
     }
     values
 }

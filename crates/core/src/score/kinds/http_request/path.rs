@@ -15,8 +15,15 @@ pub(super) struct Template {
     segments: Vec<Vec<Piece>>,
 }
 
-/// A path variable: name, text as written, byte offset in the path.
-pub(super) type Bound<'p> = (&'p str, &'p str, usize);
+/// A path variable.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bound<'p> {
+    pub(super) name: &'p str,
+    /// As written.
+    pub(super) text: &'p str,
+    /// Byte offset in the path.
+    pub(super) at: usize,
+}
 
 impl Template {
     pub(super) fn new(path: &str) -> Self {
@@ -53,7 +60,11 @@ impl Template {
                     if literal == segment || *literal == decode_path(segment) => {}
                 pieces => {
                     let end = bind(pieces, segment, &mut |name, start, end| {
-                        found.push((name, &segment[start..end], at + start));
+                        found.push(Bound {
+                            name,
+                            text: &segment[start..end],
+                            at: at + start,
+                        });
                     })?;
                     if end != segment.len() {
                         return None;
@@ -221,7 +232,7 @@ mod tests {
             let found = template.matches(path).map(|found| {
                 let shown: Vec<String> = found
                     .iter()
-                    .map(|(name, text, at)| format!("{name}={text}@{at}"))
+                    .map(|Bound { name, text, at }| format!("{name}={text}@{at}"))
                     .collect();
                 shown.join(" ")
             });

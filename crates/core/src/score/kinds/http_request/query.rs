@@ -81,11 +81,20 @@ pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
     entries
 }
 
-/// Removes a parameter's entries from the query and parses them in its style. `Err`: given twice.
+/// A value of a query, and where it is written first.
+pub(super) struct Given<V> {
+    pub(super) value: V,
+    /// Byte offset in the completion.
+    pub(super) at: usize,
+    /// JSON pointer.
+    pub(super) place: String,
+}
+
+/// Removes a parameter's entries from the query and parses them in its style. `Err`: how often it is given.
 pub(super) fn take_parameter<'m>(
     parameter: &Parameter,
     query: &mut Query<'m>,
-) -> Option<(Result<ParameterValue<'m>, usize>, usize, String)> {
+) -> Option<Given<Result<ParameterValue<'m>, usize>>> {
     let read = |entry: &Entry<'m>| match entry.written {
         EntryValue::Json(value) => match (&value.kind, &parameter.shape) {
             // A list in one string.
@@ -108,9 +117,9 @@ pub(super) fn take_parameter<'m>(
         },
     };
     let own = query.remove(&parameter.name);
-    let first = own.as_ref().and_then(|entries| entries.first()).cloned();
+    let mut first = own.as_ref().and_then(|entries| entries.first()).cloned();
     let mut given: Vec<ParameterValue<'m>> = own.iter().flatten().map(read).collect();
-    let found = match &parameter.shape {
+    let value = match &parameter.shape {
         Shape::Scalar if given.len() > 1 => Err(given.len()),
         Shape::Scalar => Ok(given.pop()?),
         Shape::List => {
@@ -160,9 +169,10 @@ pub(super) fn take_parameter<'m>(
                 Some(other) => other,
                 None => ParameterValue::Fields(fields),
             };
-            return Some((Ok(found), place.at, place.place));
+            first = Some(place);
+            Ok(found)
         }
     };
-    let first = first?;
-    Some((found, first.at, first.place))
+    let Entry { at, place, .. } = first?;
+    Some(Given { value, at, place })
 }

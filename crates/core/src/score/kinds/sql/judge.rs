@@ -94,13 +94,12 @@ impl Sql {
         if let Some(schema) = schema
             && let Err(failure) = Database::with_settings(schema, &rules.settings)
         {
-            let (line, column, message) = Database::fault_place(schema, failure);
-            let label = task.label(&task.definition_file);
+            let fault = Database::fault_place(schema, failure);
             return Err(ScoreError::Statement {
-                label,
-                line,
-                column,
-                message,
+                label: task.label(&task.definition_file),
+                line: fault.line,
+                column: fault.column,
+                message: fault.message,
             });
         }
         Ok(Self {

@@ -10,7 +10,7 @@ use super::answer::shorten;
 use super::code::answer_source;
 use super::question::Question;
 use crate::dataset::PromptRow;
-use crate::sandbox::{Lost, ProgramFiles};
+use crate::sandbox::Lost;
 use crate::score::answer::json::{Place, Places};
 use crate::score::needs::{CommandRules, Language, PYTHON, TestRules};
 use crate::score::verdict::{FailureClass, Reason, Tier, Verdict};
@@ -18,6 +18,7 @@ use before::joined;
 use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use server::{Reply, ServerPool};
 use whole_programs::Prepared;
+pub(super) use whole_programs::TestedWith;
 
 struct Failure {
     tier: Tier,
@@ -36,11 +37,12 @@ pub(super) fn is_warm(language: Option<&Language>) -> bool {
 }
 
 pub(super) fn check(
-    (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
+    with: TestedWith<'_>,
     servers: &ServerPool,
     question: &Question<'_>,
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
+    let tests = with.tests;
     let cases = cases(question.prompt_row, tests.language)?;
     let answer = &question.completion;
     let (start, source) = answer_source(answer);
@@ -64,7 +66,7 @@ pub(super) fn check(
         entry,
     );
     let source = &program.source;
-    let mut outcomes = outcomes((rules, files, tests), servers, source, &cases, keep_going)?;
+    let mut outcomes = outcomes(with, servers, source, &cases, keep_going)?;
     for failure in outcomes.iter_mut().flatten() {
         failure.place = program.place(failure.place);
     }
@@ -81,12 +83,17 @@ pub(super) fn check(
 
 /// Result per case, until one after which the others are skipped.
 fn outcomes(
-    (rules, files, tests): (&CommandRules, &ProgramFiles, &TestRules),
+    with: TestedWith<'_>,
     servers: &ServerPool,
     source: &str,
     cases: &[Case<'_>],
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Vec<Option<Failure>>, String> {
+    let TestedWith {
+        rules,
+        files,
+        tests,
+    } = with;
     if is_warm(tests.language) {
         let mut replies = match servers.ask(rules, files, source, cases, keep_going)? {
             Ok(replies) => replies,
@@ -113,7 +120,7 @@ fn outcomes(
             .map(|(case, reply)| failure(rules, case, reply))
             .collect();
     }
-    let prepared = match Prepared::new((rules, files, tests), source, keep_going)? {
+    let prepared = match Prepared::new(with, source, keep_going)? {
         Ok(prepared) => prepared,
         Err(reply) => return Ok(vec![failure(rules, &cases[0], reply)?]),
     };

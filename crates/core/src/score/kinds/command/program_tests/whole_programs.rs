@@ -25,11 +25,17 @@ try {
 } catch (error) { fail(error); }
 "#;
 
+/// The rules by which programs are tested.
+#[derive(Clone, Copy)]
+pub(crate) struct TestedWith<'a> {
+    pub(crate) rules: &'a CommandRules,
+    pub(crate) files: &'a ProgramFiles,
+    pub(crate) tests: &'a TestRules,
+}
+
 /// An answer ready to run.
 pub(super) struct Prepared<'a> {
-    rules: &'a CommandRules,
-    files: &'a ProgramFiles,
-    tests: &'a TestRules,
+    with: TestedWith<'a>,
     folder: PrivateFolder,
 }
 
@@ -47,15 +53,14 @@ struct Finished {
 impl<'a> Prepared<'a> {
     /// Writes and parses or compiles an answer; returns a reply if rejected.
     pub(super) fn new(
-        (rules, files, tests): (&'a CommandRules, &'a ProgramFiles, &'a TestRules),
+        with: TestedWith<'a>,
         source: &str,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Result<Self, Reply>, String> {
+        let tests = with.tests;
         let prepared = Self {
-            rules,
-            files,
-            tests,
-            folder: files.copies()?,
+            with,
+            folder: with.files.copies()?,
         };
         prepared.write(&tests.file, source.as_bytes())?;
         let Some(language) = tests.language else {
@@ -93,18 +98,18 @@ impl<'a> Prepared<'a> {
     ) -> Result<Option<(Reply, bool)>, String> {
         let (command, most): (Vec<&str>, _) = match language.is_compiled {
             true => (
-                self.rules.command.iter().map(String::as_str).collect(),
+                self.with.rules.command.iter().map(String::as_str).collect(),
                 MAX_BINARY_BYTES,
             ),
             false if language.parse.is_empty() => return Ok(None),
-            false => (language.parse.to_vec(), self.rules.output_bytes()),
+            false => (language.parse.to_vec(), self.with.rules.output_bytes()),
         };
         let compiler = language
             .toolchain()
             .map(|folder| folder.join("bin/rustc").display().to_string());
         let words = command
             .iter()
-            .map(|word| word.replace(FILE_ARGUMENT, &self.tests.file));
+            .map(|word| word.replace(FILE_ARGUMENT, &self.with.tests.file));
         let mut words: Vec<String> = words.collect();
         if let (Some(first), Some(compiler)) = (words.first_mut(), compiler) {
             *first = compiler;
@@ -122,7 +127,7 @@ impl<'a> Prepared<'a> {
         let done = self.run(
             &words,
             "",
-            COMPILE_SECONDS.max(self.rules.seconds),
+            COMPILE_SECONDS.max(self.with.rules.seconds),
             most,
             keep_going,
         )?;
@@ -137,7 +142,7 @@ impl<'a> Prepared<'a> {
             return Ok(None);
         }
         let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr);
-        let found = findings(&said, &self.tests.file).into_iter().next();
+        let found = findings(&said, &self.with.tests.file).into_iter().next();
         let refused = |syntax: String, line, column| Reply {
             syntax: Some(syntax),
             line,
@@ -172,13 +177,14 @@ impl<'a> Prepared<'a> {
         case: &CaseKind<'_>,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Reply, String> {
-        let command = match self.tests.language {
+        let command = match self.with.tests.language {
             Some(language) if language.is_compiled => vec![format!("./{BINARY}")],
             _ => self
+                .with
                 .rules
                 .command
                 .iter()
-                .map(|word| word.replace(FILE_ARGUMENT, &self.tests.file))
+                .map(|word| word.replace(FILE_ARGUMENT, &self.with.tests.file))
                 .collect(),
         };
         let (words, input): (Vec<String>, String) = match case {
@@ -194,7 +200,8 @@ impl<'a> Prepared<'a> {
             CaseKind::Call {
                 entry, arguments, ..
             } => {
-                let words = ["node", "-e", NODE_CALL, &self.tests.file, entry].map(str::to_owned);
+                let words =
+                    ["node", "-e", NODE_CALL, &self.with.tests.file, entry].map(str::to_owned);
                 (
                     words.to_vec(),
                     serde_json::to_string(arguments).unwrap_or_default(),
@@ -205,8 +212,8 @@ impl<'a> Prepared<'a> {
         let done = self.run(
             &words,
             &input,
-            self.rules.seconds,
-            self.rules.output_bytes(),
+            self.with.rules.seconds,
+            self.with.rules.output_bytes(),
             keep_going,
         )?;
         let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -252,7 +259,7 @@ impl<'a> Prepared<'a> {
         let path = if is_made {
             self.folder.path().join(BINARY).into()
         } else {
-            self.files.path_of(program, self.folder.path())
+            self.with.files.path_of(program, self.folder.path())
         };
         let program = Program {
             program: path,
@@ -261,7 +268,7 @@ impl<'a> Prepared<'a> {
             variables: &[],
             joins_output: false,
         };
-        let mut process = Process::start(&self.files.sandbox, &program)?;
+        let mut process = Process::start(&self.with.files.sandbox, &program)?;
         process.send(input.as_bytes());
         process.close_input();
         let until = Instant::now() + Duration::from_secs_f64(seconds);
