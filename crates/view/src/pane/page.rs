@@ -1,9 +1,10 @@
 //! A page of a report as lines of a pane.
 
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use crate::facts::Tier;
-use crate::page::text::render;
+use crate::page::text::fitted;
 use crate::page::{Bar, Block, Fact, Level, Table};
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -112,19 +113,14 @@ impl PageLines<'_> {
         Span::styled(bar, self.theme.style(role))
     }
 
-    /// With intervals and reasons if they fit.
     fn table(&self, table: &Table) -> Vec<Line<'static>> {
-        let lines = |table: Table| -> Vec<Line<'static>> {
-            let text = render(&[Block::Table(table)]);
-            text.lines()
-                .map(|line| Line::from(line.to_owned()))
-                .collect()
-        };
-        let whole = lines(table.clone());
-        match whole.iter().all(|line| line.width() <= self.columns) {
-            true => whole,
-            false => lines(table.clone().short()),
-        }
+        let head = (!table.head.is_empty()).then_some(Role::Title);
+        let rows = table.rows.iter().map(|row| row.level.into());
+        let text = fitted(table, |line| line.width() <= self.columns);
+        let lines = text.lines().zip(head.into_iter().chain(rows));
+        lines
+            .map(|(line, role)| self.styled(line.to_owned(), role))
+            .collect()
     }
 }
 
