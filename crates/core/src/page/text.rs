@@ -13,15 +13,18 @@ const MAX_PADDED: usize = 120;
 /// Characters of a column's title.
 pub(super) const MAX_TITLE: usize = 32;
 
-/// Lines without control characters; a heading has a blank line above it.
+/// Lines without control characters. A heading has a blank line above it, a table with a head one below it.
 pub fn render(page: &[Block]) -> String {
     let mut text = String::new();
+    let mut is_below_table = false;
     for block in page {
+        let is_heading = matches!(block, Block::Heading(_));
+        if is_below_table || is_heading && !text.is_empty() {
+            text += "\n";
+        }
+        is_below_table = matches!(block, Block::Table(table) if !table.head.is_empty());
         match block {
-            Block::Heading(heading) => {
-                text += if text.is_empty() { "" } else { "\n" };
-                text += &line(heading);
-            }
+            Block::Heading(heading) => text += &line(heading),
             Block::Finding(level, sentence) => {
                 let mut lines = sentence.lines();
                 text += mark(*level);
