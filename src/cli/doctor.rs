@@ -348,7 +348,7 @@ fn view_facts(found: &ViewReport) -> Vec<Fact> {
     );
     let file = |LookupResult { what, path, exists }: &LookupResult| {
         let state = if *exists { "" } else { " (none: defaults)" };
-        Fact::new(what, format!("{}{state}", path.display()))
+        Fact::new(*what, format!("{}{state}", path.display()))
     };
     let is_other = |path: &&PathBuf| found.looked_for.iter().all(|looked| looked.path != **path);
     let others = found.files.iter().filter(is_other);

@@ -50,7 +50,7 @@ pub enum Block {
 /// A value with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub value: Cell,
     pub level: Level,
     /// In [0, 1], or above it for too much; a pane draws it as a bar.
@@ -127,7 +127,7 @@ impl Block {
 
     /// Facts, bars and tables as rows.
     fn table(&self) -> Option<Table> {
-        let fact = |fact: &Fact| Row::new(fact.name, [fact.value.clone()]);
+        let fact = |fact: &Fact| Row::new(&*fact.name, [fact.value.clone()]);
         let bar = |bar: &Bar| {
             let note = Cell::Text(bar.note.to_string());
             Row::new(format!("  {}", bar.name), [bar.amount.clone(), note])
@@ -189,9 +189,9 @@ impl Row {
 }
 
 impl Fact {
-    pub fn new(name: &'static str, value: impl Into<Cell>) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Cell>) -> Self {
         Self {
-            name,
+            name: name.into(),
             value: value.into(),
             level: Level::Info,
             share: None,

@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::facts::Tier;
 use crate::page::text::fitted;
-use crate::page::{Bar, Block, Fact, Level, Table};
+use crate::page::{Bar, Block, Cell, Fact, Level, Table};
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::bars::gauge;
@@ -75,10 +75,15 @@ impl PageLines<'_> {
             Level::Warning | Level::Error if bar.is_none() => mark(fact.level),
             _ => "",
         };
-        let rows = wrapped(&format!("{mark}{}", fact.value), room);
+        let value = match &fact.value {
+            // A reason is not left out.
+            unknown @ Cell::Unknown(_) => unknown.to_string(),
+            value => value.fitted(room),
+        };
+        let rows = wrapped(&format!("{mark}{value}"), room);
         let line = |(number, row): (usize, String)| {
             let (name, bar) = match number {
-                0 => (fact.name, bar.clone()),
+                0 => (&*fact.name, bar.clone()),
                 _ => ("", Some(Span::raw(" ".repeat(beside)))),
             };
             let name = format!("{} ", padded(name, width, false));
