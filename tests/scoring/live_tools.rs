@@ -60,13 +60,13 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
     ] {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
-    let (is_right, text) = check("  function order: answers twice alike in ");
+    let (is_right, text) = check("order     same answer");
     assert!(
-        is_right && text.contains("  not called, since no row has a call of them: execute\n"),
+        is_right && text.contains("execute   n/a (no row has a call of it)\n"),
         "{text}"
     );
     assert!(
-        text.contains(r#": {"columns":["stock"],"rows":[[5]]}"#),
+        text.contains(r#"  {"columns":["stock"],"rows":[[5]]}"#),
         "{text}"
     );
     let found = json(&call(here, &["task", "check", ".", "--json"]));

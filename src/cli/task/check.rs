@@ -372,23 +372,25 @@ fn page(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) -> 
         let cells = match finding {
             FunctionFinding::NotCalled => vec![Cell::Unknown("no row has a call of it")],
             FunctionFinding::Answered(reply) => vec![
-                "answers twice alike".into(),
+                "same answer".into(),
                 Cell::Seconds(reply.seconds),
                 shortened(reply.text.trim_end(), MAX_REPLY_CHARS).into(),
             ],
-            FunctionFinding::Differs(_) => vec!["answers differently".into()],
+            FunctionFinding::Differs(_) => vec!["other answers".into()],
             FunctionFinding::Failed(_) => vec!["fails".into()],
         };
         Row::new(function, cells)
     };
-    let functions = found.functions.iter().map(function).collect();
+    let head = ["function", "called twice", "time", "reply"];
+    let functions: Vec<Row> = found.functions.iter().map(function).collect();
+    let functions = (!functions.is_empty()).then(|| Table::new(&head, "llrl", functions));
     let finding = |level| move |text: &String| Block::Finding(level, text.clone());
     [Block::heading(title), Block::detail(definition)]
         .into_iter()
         .chain([Block::Table(sets_table)])
         .chain(guard.map(Block::detail))
         .chain(tried)
-        .chain([Block::Table(Table::new(&[], "llrl", functions))])
+        .chain(functions.map(Block::Table))
         .chain(found.warnings.iter().map(finding(Level::Warning)))
         .chain(found.problems.iter().map(finding(Level::Error)))
         .collect()

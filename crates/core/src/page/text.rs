@@ -10,6 +10,9 @@ use crate::secrets::{redact, visible};
 /// table, and no width is beyond what `format!` takes (65,535).
 const MAX_PADDED: usize = 120;
 
+/// Between columns.
+const GAP: &str = "  ";
+
 /// Characters of a column's title.
 pub(super) const MAX_TITLE: usize = 32;
 
@@ -34,7 +37,7 @@ pub fn render(page: &[Block]) -> String {
             Block::Text(_, sentence) => text += &line(sentence),
             Block::List(items) => text.extend(items.iter().map(|item| line(&format!("  {item}")))),
             Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
-                text.extend(block.table().map(|found| table_text(&found, &[])));
+                text.extend(block.table().map(|found| table_text(&found, &[], GAP)));
             }
         }
     }
@@ -50,20 +53,20 @@ pub(super) fn mark(level: Level) -> &'static str {
     }
 }
 
-/// A table of whose lines all fit: whole, else with cells in their shortest form, else without those of its columns that it
-/// can do without.
+/// A table of whose lines all fit: whole, else with cells in their shortest form and closer together, else without those of
+/// its columns that it can do without.
 pub fn fitted(found: &Table, fits: impl Fn(&str) -> bool) -> String {
     let fit = |text: &String| text.lines().all(&fits);
-    let whole = Some(table_text(found, &[])).filter(fit);
+    let whole = Some(table_text(found, &[], GAP)).filter(fit);
     whole.unwrap_or_else(|| {
         let (short, most) = (found.clone().short(), found.left_out.len());
-        let mut without = (0..most).map(|count| table_text(&short, &found.left_out[..count]));
+        let mut without = (0..most).map(|count| table_text(&short, &found.left_out[..count], " "));
         let narrow = without.find(fit);
-        narrow.unwrap_or_else(|| table_text(&short, found.left_out))
+        narrow.unwrap_or_else(|| table_text(&short, found.left_out, " "))
     })
 }
 
-fn table_text(found: &Table, left_out: &[usize]) -> String {
+fn table_text(found: &Table, left_out: &[usize], gap: &str) -> String {
     // A title from its end: that of a path or of a run's name is more specific.
     let title = |title: &String| shortened_start(&visible(&redact(title).0), MAX_TITLE);
     let head = (!found.head.is_empty()).then(|| found.head.iter().map(title).collect());
@@ -79,7 +82,7 @@ fn table_text(found: &Table, left_out: &[usize]) -> String {
     let letters = letters.filter(|(column, _)| is_kept(column));
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let align: String = letters.take(columns).map(|(_, letter)| letter).collect();
-    table(&rows, &align)
+    joined(&rows, &align, gap)
 }
 
 fn line(text: &str) -> String {
@@ -89,6 +92,10 @@ fn line(text: &str) -> String {
 /// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
 /// applies to all further columns.
 pub fn table(rows: &[Vec<String>], align: &str) -> String {
+    joined(rows, align, GAP)
+}
+
+fn joined(rows: &[Vec<String>], align: &str, gap: &str) -> String {
     let shown: Vec<Vec<_>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| visible(cell)).collect())
@@ -112,7 +119,7 @@ pub fn table(rows: &[Vec<String>], align: &str) -> String {
     let line = |row: &Vec<Cow<'_, str>>| {
         let cells = row.iter().zip(&widths).zip(letters(align));
         let cells: Vec<String> = cells.map(aligned).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
+        cells.join(gap).trim_end().to_owned() + "\n"
     };
     shown.iter().map(line).collect()
 }

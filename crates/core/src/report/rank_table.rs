@@ -1,5 +1,6 @@
 //! Each rank's part of the last step, as a table.
 
+use crate::format::percent_short;
 use crate::page::{Cell, Row, Table};
 use crate::run::events::RankStep;
 
@@ -11,11 +12,12 @@ pub fn rank_table(ranks: &[RankStep]) -> Table {
     let row = |(number, rank): (usize, &RankStep)| {
         let measured = |cell| Cell::known(cell, "not measured");
         let condition = &rank.condition;
-        let share = (all > 0).then(|| Cell::rate(tokens(rank) as f64 / all as f64));
+        let percent = |share| percent_short(share).into();
+        let share = (all > 0).then(|| percent(tokens(rank) as f64 / all as f64));
         let watts = |watts| format!("{watts:.0} W").into();
         let cells = [
             device(rank),
-            measured(condition.utilisation.map(Cell::rate)),
+            measured(condition.utilisation.map(percent)),
             measured(condition.memory_used_bytes.map(Cell::Bytes)),
             measured(condition.power_watts.map(watts)),
             Cell::known(share, "no tokens"),
@@ -88,17 +90,17 @@ mod tests {
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let narrow = [
-            "rank  device    use   memory  power  share  rollout  update  waited  host",
-            "   0   GPU 3  97.0%  98.3 GB  612 W  75.0%    1.2 s   0.8 s   0.1 s    n1",
-            "   1     cpu    n/a      n/a    n/a  25.0%    1.2 s   0.8 s   0.1 s    n2",
+            "rank device use  memory power share rollout update waited host",
+            "   0  GPU 3 97% 98.3 GB 612 W   75%   1.2 s  0.8 s  0.1 s   n1",
+            "   1    cpu n/a     n/a   n/a   25%   1.2 s  0.8 s  0.1 s   n2",
         ];
-        assert_eq!(lines(&ranks(), 80), narrow);
+        assert_eq!(lines(&ranks(), 65), narrow);
         let shortest = [
-            "rank  share  waited",
-            "   0  75.0%   0.1 s",
-            "   1  25.0%   0.1 s",
+            "rank share waited",
+            "   0   75%  0.1 s",
+            "   1   25%  0.1 s",
         ];
-        assert_eq!(lines(&ranks(), 19), shortest);
+        assert_eq!(lines(&ranks(), 17), shortest);
         assert_eq!(lines(&ranks(), 0), ["rank", "   0", "   1"]);
         let idle = lines(&[RankStep::default(), RankStep::default()], 200);
         assert!(

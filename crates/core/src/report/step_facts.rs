@@ -19,8 +19,7 @@ pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fa
     let total = history.planned_steps();
     let total = total.map_or_else(String::new, |total| format!(" of {total}"));
     let left = history.seconds_left().filter(|_| history.end.is_none());
-    let tiers = noted(rate("tiers/valid"), "invalid", rate("tiers/invalid"));
-    let tiers = noted(tiers, "unparsable", rate("tiers/unparsable"));
+    let valid = noted(rate("tiers/valid"), "invalid", rate("tiers/invalid"));
     let targets = [("base", Target::Base), ("now", Target::Trained)];
     let evals = history.task_names().into_iter().flat_map(|task| {
         let set = task_set("eval", task);
@@ -44,17 +43,24 @@ pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fa
             "reward",
             noted(number("reward"), "std", number("reward_std")),
         ),
-        Fact::new("valid", tiers),
+        Fact::new("valid", valid),
+        Fact::new("unparsable", rate("tiers/unparsable")),
         Fact::new("zero variance", rate("frac_reward_zero_std")),
     ];
     facts.extend(evals);
-    facts.push(Fact {
-        level: outcome.level(),
-        ..Fact::new("outcome", outcome.label())
-    });
     let tokens = number("completions/mean_length");
     let tokens = noted(tokens, "truncated", rate("completions/clipped_ratio"));
-    facts.push(Fact::new("tokens", tokens));
-    facts.extend(["kl", "entropy", "loss", "grad_norm"].map(|name| Fact::new(name, number(name))));
+    facts.extend([
+        Fact {
+            level: outcome.level(),
+            ..Fact::new("vs base", outcome.than_base(" and "))
+        },
+        Fact::new("tokens", tokens),
+        Fact::new("entropy", noted(number("entropy"), "kl", number("kl"))),
+        Fact::new(
+            "loss",
+            noted(number("loss"), "grad norm", number("grad_norm")),
+        ),
+    ]);
     facts
 }

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
-use crate::dataset::health::{Health, Level};
+use crate::dataset::health::{FindingKind, Health, Level};
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -163,6 +163,8 @@ pub struct Counter {
 pub struct Group {
     /// In a filter, such as `enum` of `is:enum`.
     pub slug: String,
+    /// `None`: expected answers that the schema rejects.
+    pub kind: Option<FindingKind>,
     pub title: String,
     pub level: Level,
     /// Findings; lines that are no rows included.

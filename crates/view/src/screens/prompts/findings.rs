@@ -32,6 +32,7 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
             let title = format!("expected answer: {}", class.name());
             Group {
                 slug: slug(class.name()),
+                kind: None,
                 title,
                 level: Level::Error,
                 count: rows.len(),
@@ -52,6 +53,7 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
             rows.dedup();
             groups.push(Group {
                 slug: slug(group.kind.title()),
+                kind: Some(group.kind),
                 title: group.kind.title().to_owned(),
                 level: group.kind.level(),
                 count: group.count,

@@ -313,14 +313,13 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
         None => (None, None),
     };
     let of_row = |group: &&Group| {
-        !group.title.starts_with("expected answer")
-            && place.is_some_and(|index| group.rows.binary_search(&index).is_ok())
+        group.kind.is_some() && place.is_some_and(|index| group.rows.binary_search(&index).is_ok())
     };
     let others = prompts.groups.iter().filter(of_row).map(|group| {
         // Only the first findings of a kind have a message.
         let found = health.and_then(|health| {
             health.findings.iter().find(|finding| {
-                finding.kind.title() == group.title
+                Some(finding.kind) == group.kind
                     && finding.line == number
                     && Some(&finding.file) == file.as_ref()
             })

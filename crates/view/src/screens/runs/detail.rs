@@ -252,7 +252,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
             theme.style(Role::Faint),
         )];
         spans.push(Span::styled(
-            format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())),
+            format!("{:<20}", base.unwrap_or_else(|| "n/a (no eval)".to_owned())),
             theme.style(Role::Base),
         ));
         if let Some(trained) = trained {
