@@ -122,7 +122,7 @@ fn sets_that_training_can_do_without_are_no_problem() {
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stdout(&output)
-            .contains("problem: task/task.toml: no `train` under [prompts]: training needs it"),
+            .contains("error: task/task.toml: no `train` under [prompts]: training needs it"),
         "{}",
         stdout(&output)
     );

@@ -1,6 +1,5 @@
 //! `grpo-tui doctor`: what runs depend on here: logout, engine, GPUs, folders, disk, terminal.
 
-use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +9,11 @@ use serde::Serialize;
 
 use super::output::is_captured;
 use super::{Outcome, print, print_indented};
+use crate::page::text::render;
+use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
 use crate::sandbox::{Machine, Tried, machine, try_promises};
-use crate::secrets::visible;
 
 /// For all sandbox probes together.
 const PROMISES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.json {
         print_indented(&serde_json::to_value(&findings)?)
     } else {
-        print(&page(&findings))
+        print(&render(&page(&findings)))
     }
 }
 
@@ -334,7 +334,7 @@ fn view() -> ViewReport {
 }
 
 #[cfg(feature = "view")]
-fn view_page(found: &ViewReport) -> String {
+fn view_facts(found: &ViewReport) -> Vec<Fact> {
     let letters = if found.ascii { "ASCII only" } else { "Unicode" };
     let mouse = if found.mouse { "mouse" } else { "no mouse" };
     let link = if found.low_bandwidth {
@@ -342,156 +342,126 @@ fn view_page(found: &ViewReport) -> String {
     } else {
         ""
     };
-    let mut text = format!(
-        "workbench theme {}; colours {}; {letters}; {mouse}{link}; clipboard by {}\n",
+    let looks = format!(
+        "theme {}; colours {}; {letters}; {mouse}{link}; clipboard by {}",
         found.theme, found.colours, found.copies_through
     );
-    for LookupResult { what, path, exists } in &found.looked_for {
+    let file = |LookupResult { what, path, exists }: &LookupResult| {
         let state = if *exists { "" } else { " (none: defaults)" };
-        let _ = writeln!(text, "          {what}: {}{state}", path.display());
-    }
-    for file in found
-        .files
-        .iter()
-        .filter(|file| found.looked_for.iter().all(|looked| looked.path != **file))
-    {
-        let _ = writeln!(text, "          in use: {}", file.display());
-    }
-    for note in &found.notes {
-        let _ = writeln!(text, "          wrong: {note}");
-    }
-    text
-}
-
-fn isolation_page(IsolationReport { machine, promises }: &IsolationReport) -> String {
-    let Machine { level, reason } = machine;
-    let mut text = format!(
-        "isolation {}, of programs that score: {}\n",
-        level.name(),
-        level.summary()
-    );
-    if let Some(reason) = reason {
-        let _ = writeln!(text, "          {reason}");
-    }
-    let names = |is_held| {
-        let found = promises.iter().filter(|tried| tried.is_held == is_held);
-        found.map(|tried| tried.name).collect::<Vec<_>>()
+        Fact::new(*what, format!("{}{state}", path.display()))
     };
-    let refused = names(Some(true));
-    let _ = writeln!(
-        text,
-        "          refused here, {} of {}:",
-        refused.len(),
-        promises.len()
-    );
-    for name in refused {
-        let _ = writeln!(text, "            {name}");
-    }
-    for tried in promises.iter().filter(|tried| tried.is_held != Some(true)) {
-        let what = if tried.is_held.is_none() {
-            "not tried"
-        } else {
-            "possible here"
-        };
-        let why = tried.why.as_deref().unwrap_or_default();
-        let _ = writeln!(text, "          {what}: {} ({why})", tried.name);
-    }
-    text
+    let is_other = |path: &&PathBuf| found.looked_for.iter().all(|looked| looked.path != **path);
+    let others = found.files.iter().filter(is_other);
+    let note = |note: &String| Fact {
+        level: Level::Warning,
+        ..Fact::new("warning", note.as_str())
+    };
+    std::iter::once(Fact::new("workbench", looks))
+        .chain(found.looked_for.iter().map(file))
+        .chain(others.map(|file| Fact::new("in use", file.display().to_string())))
+        .chain(found.notes.iter().map(note))
+        .collect()
 }
 
-fn page(findings: &Findings) -> String {
+fn promise_row(tried: &Tried) -> Row {
+    let result = match tried.is_held {
+        Some(true) => "refused",
+        Some(false) => "possible here",
+        None => "not tried",
+    };
+    let why = tried.why.as_deref().unwrap_or_default();
+    Row::new(tried.name, [result, why].map(Cell::from))
+}
+
+fn slot_row(slot: &SlotReport) -> Row {
+    let holder = slot.holder.as_ref();
+    let state = holder.map_or("free".into(), |holder| format!("in use by {holder}").into());
+    let others = slot.in_use.as_deref().filter(|_| holder.is_none());
+    let others = others.unwrap_or_default();
+    Row::new(
+        &slot.device,
+        [state, slot.is.as_str().into(), others.into()],
+    )
+}
+
+fn folder_row(folder: &Folder) -> Row {
+    let path = folder.path.as_ref();
+    let notes = [
+        (!folder.exists).then_some("created on demand"),
+        folder.network.then_some("network file system: polled"),
+        folder.error.as_deref(),
+    ];
+    let notes: Vec<&str> = notes.into_iter().flatten().collect();
+    let cells = [
+        Cell::known(
+            path.map(|path| path.to_string_lossy().into()),
+            "no home directory",
+        ),
+        folder.file_system.as_str().into(),
+        Cell::known(folder.free_bytes.map(Cell::Bytes), "not measured"),
+        notes.join("; ").into(),
+    ];
+    Row::new(folder.used_for, cells)
+}
+
+fn terminal_text(terminal: &Terminal) -> String {
+    let named = |name, value: &str| (!value.is_empty()).then(|| format!("{name}={value}"));
+    let encoding = match terminal.utf8 {
+        true => "UTF-8",
+        false => "the locale is not UTF-8",
+    };
+    let facts = [
+        named("TERM", &terminal.term).or(Some("TERM is not set".to_owned())),
+        named("COLORTERM", &terminal.color_term),
+        Some(encoding.to_owned()),
+        terminal.ssh.then(|| "over SSH".to_owned()),
+        terminal.multiplexer.map(|name| format!("inside {name}")),
+        (!terminal.output_is_terminal).then(|| "output is not a terminal".to_owned()),
+    ];
+    facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn page(findings: &Findings) -> Vec<Block> {
     let EngineReport {
         uses,
         why,
         libraries,
         nccl,
     } = &findings.engine;
+    let IsolationReport { machine, promises } = &findings.isolation;
     let logout = match findings.kills_at_logout {
-        Some(false) => "detached runs survive logout",
-        Some(true) => {
-            "detached runs end at logout (KillUserProcesses=yes): run `loginctl enable-linger`, then start them with\n\
-             `systemd-run --user --scope grpo-tui train … --detach`"
-        }
-        None => "detached runs may end at logout: systemd-logind does not answer",
+        Some(false) => "detached runs survive it".into(),
+        Some(true) => "detached runs end (KillUserProcesses=yes): run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`".into(),
+        None => Cell::Unknown("systemd-logind does not answer: detached runs may end"),
     };
-    let mut text = format!("{logout}\n\nengine    {}: {why}\n", uses.to_uppercase());
-    for file in libraries.iter().chain(nccl) {
-        let _ = writeln!(text, "          {file}");
-    }
-    text.push_str(&isolation_page(&findings.isolation));
-    text.push('\n');
-    for slot in &findings.slots {
-        let holder = slot
-            .holder
-            .as_ref()
-            .map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
-        let is = if slot.is.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", slot.is)
-        };
-        let in_use = slot
-            .in_use
-            .as_ref()
-            .filter(|_| slot.holder.is_none())
-            .map_or_else(String::new, |text| format!("; {text}"));
-        let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
-    }
-    text.push('\n');
-    for folder in &findings.folders {
-        let path = folder.path.as_ref().map_or_else(
-            || "none".to_owned(),
-            |path| visible(&path.to_string_lossy()).into_owned(),
-        );
-        let free = folder.free_bytes.map_or_else(String::new, |bytes| {
-            format!(", {} free", crate::format::bytes(bytes))
-        });
-        let missing = if folder.exists {
-            ""
-        } else {
-            ", created on demand"
-        };
-        let network = if folder.network {
-            ", network file system: polled"
-        } else {
-            ""
-        };
-        let _ = writeln!(
-            text,
-            "{:<9} {path} ({}{free}{missing}{network})",
-            folder.used_for, folder.file_system
-        );
-        if let Some(error) = &folder.error {
-            let _ = writeln!(text, "          {error}");
-        }
-    }
-    let Terminal {
-        output_is_terminal,
-        term,
-        color_term,
-        utf8,
-        ssh,
-        multiplexer,
-    } = &findings.terminal;
-    let mut facts = vec![if term.is_empty() {
-        "TERM is not set".to_owned()
-    } else {
-        format!("TERM={term}")
-    }];
-    facts.extend((!color_term.is_empty()).then(|| format!("COLORTERM={color_term}")));
-    facts.push(
-        if *utf8 {
-            "UTF-8"
-        } else {
-            "the locale is not UTF-8"
-        }
-        .to_owned(),
-    );
-    facts.extend(ssh.then(|| "over SSH".to_owned()));
-    facts.extend(multiplexer.map(|name| format!("inside {name}")));
-    facts.extend((!output_is_terminal).then(|| "output is not a terminal".to_owned()));
-    let _ = writeln!(text, "\nterminal  {}", facts.join(", "));
+    let (level, summary) = (machine.level.name(), machine.level.summary());
+    let more = |text: &String| Fact::new("", text.as_str());
+    let mut facts = vec![
+        Fact::new("logout", logout),
+        Fact::new("engine", format!("{}: {why}", uses.to_uppercase())),
+    ];
+    facts.extend(libraries.iter().chain(nccl).map(more));
+    facts.push(Fact::new(
+        "isolation",
+        format!("{level}, of programs that score: {summary}"),
+    ));
+    facts.extend(machine.reason.iter().map(more));
+    facts.push(Fact::new("terminal", terminal_text(&findings.terminal)));
     #[cfg(feature = "view")]
-    text.push_str(&view_page(&findings.view));
-    text
+    facts.extend(view_facts(&findings.view));
+    let table = |head: &[&str], rows| Block::Table(Table::new(head, "lllrl", rows));
+    let mut promises: Vec<&Tried> = promises.iter().collect();
+    promises.sort_by_key(|tried| tried.is_held == Some(true));
+    vec![
+        Block::Facts(facts),
+        Block::heading("devices"),
+        table(&[], findings.slots.iter().map(slot_row).collect()),
+        Block::heading("folders"),
+        table(
+            &["folder", "path", "file system", "free", ""],
+            findings.folders.iter().map(folder_row).collect(),
+        ),
+        Block::heading("what a program that scores tries"),
+        table(&[], promises.into_iter().map(promise_row).collect()),
+    ]
 }

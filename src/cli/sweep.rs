@@ -10,9 +10,9 @@ use super::device::{self, DeviceArguments};
 use super::output::eprint_line;
 use super::{Failure, Outcome, print, print_indented, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
-use crate::format::or_na;
+use crate::page::text::render;
+use crate::page::{Block, Cell, Row, Table, markdown};
 use crate::plan::Time;
-use crate::report::text_table;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
@@ -484,10 +484,10 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     common
         .markdown
         .as_ref()
-        .map_or(Ok(()), |path| export(path, table.markdown()))?;
+        .map_or(Ok(()), |path| export(path, markdown::render(&table.page())))?;
     match common.json {
         true => print_indented(&table.document()),
-        false => print(&table.text()),
+        false => print(&render(&table.page())),
     }
 }
 
@@ -497,71 +497,70 @@ fn plan(
     tasks: &[Task],
     run_folders: &RunFolders,
 ) -> Outcome {
-    let mut rows = vec![
-        ["run", "setting", "seed", "steps", "time"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let mut rows = Vec::new();
     let times = times(common, sweep, tasks, run_folders)?;
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
         let config = resolve(sweep, &sweep.assignments(run), tasks, run_folders)?;
-        let steps = if config.max_steps > 0 {
-            config.max_steps.to_string()
-        } else {
-            "by epochs".to_owned()
+        let steps = match config.max_steps {
+            0 => "by epochs".to_owned(),
+            steps => steps.to_string(),
         };
         let time = times[index].as_ref().ok();
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
             "seed": run.seed, "max_steps": config.max_steps, "time": time, "after": setting.after.map(|after| &sweep.settings[after].label)}));
-        rows.push(vec![
-            sweep.run_name(index),
-            setting.label.clone(),
-            run.seed.to_string(),
-            steps,
-            or_na(time, Time::total),
-        ]);
+        let cells = [
+            setting.label.as_str().into(),
+            run.seed.to_string().into(),
+            steps.into(),
+            Cell::known(time.map(|time| time.total().into()), "see below"),
+        ];
+        rows.push(Row::new(sweep.run_name(index), cells));
     }
     if common.json {
         let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
             "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
         return print_indented(&document);
     }
-    let mut text = format!(
-        "{}: {} of task {}\n\n{}\n",
-        sweep.name,
-        sweep.kind(),
-        sweep.task_names(),
-        text_table(&rows, "llrrr")
-    );
+    let (kind, names) = (sweep.kind(), sweep.task_names());
+    let head = ["run", "setting", "seed", "steps", "time"];
+    let mut page = vec![
+        Block::heading(format!("{}: {kind} of task {names}", sweep.name)),
+        Block::Table(Table::new(&head, "llr", rows)),
+    ];
+    let mut note = |text: String| page.push(Block::detail(text));
     if let Some([count, all, seed]) = sweep.drawn {
-        text += &format!("{count} of {all} settings, sampled with seed {seed}\n");
+        note(format!(
+            "{count} of {all} settings, sampled with seed {seed}"
+        ));
     }
     if let Some(Halving { factor, rungs, .. }) = &sweep.halving {
         let steps: Vec<String> = rungs.iter().map(u64::to_string).collect();
-        text += &format!(
-            "rungs at steps {}; 1/{factor} of the settings continue\n",
-            steps.join(", ")
-        );
+        let steps = steps.join(", ");
+        note(format!(
+            "rungs at steps {steps}; 1/{factor} of the settings continue"
+        ));
     }
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
-        text += &format!("starting the first {most} of {} runs\n", sweep.runs.len());
+        note(format!(
+            "starting the first {most} of {} runs",
+            sweep.runs.len()
+        ));
     }
     let started = sweep.max_runs.unwrap_or(usize::MAX);
-    let started = times.iter().take(started);
-    match started.clone().find_map(|time| time.as_ref().err()) {
-        Some(why) => text += &format!("time n/a: {why}\n"),
-        None => {
-            let total = or_na(Time::total_of(started.flatten()), |total| total);
-            let pruned = sweep
-                .halving
-                .as_ref()
-                .map_or("", |_| ", without what halving saves");
-            text += &format!("time {total}, one run after another{pruned}\n");
+    let started: Result<Vec<&Time>, _> = times.iter().take(started).map(Result::as_ref).collect();
+    let total = started.map(|times| Time::total_of(times.into_iter()));
+    note(match total {
+        Err(why) => format!("time n/a: {why}"),
+        Ok(total) => {
+            let total = total.unwrap_or_else(|| "n/a".to_owned());
+            let pruned = sweep.halving.as_ref();
+            let pruned = pruned.map_or("", |_| ", without what halving saves");
+            format!("time {total}, one run after another{pruned}")
         }
-    }
-    print(&text)
+    });
+    print(&render(&page))
 }
 
 /// The duration of a run, or why it is unknown.
@@ -604,49 +603,33 @@ fn times(
 }
 
 fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
-    let mut rows = vec![
-        ["name", "kind", "task", "runs", "state"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    let mut documents = Vec::new();
+    let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for folder in SweepFolder::list(run_folders) {
-        let table = match SweepTable::read(&folder) {
-            Ok(table) => table,
+        let name = folder.name();
+        let cells: [Cell; 4] = match SweepTable::read(&folder) {
+            Ok(table) => {
+                documents.push(table.document());
+                let active = if table.is_active { "active: " } else { "" };
+                [
+                    table.sweep.kind().into(),
+                    table.sweep.task_names().into(),
+                    Cell::Count(table.sweep.runs.len()),
+                    format!("{active}{}", table.progress()).into(),
+                ]
+            }
             Err(error) => {
-                documents
-                    .push(serde_json::json!({"name": folder.name(), "error": error.to_string()}));
-                rows.push(vec![
-                    folder.name(),
-                    "unreadable".to_owned(),
-                    String::new(),
-                    String::new(),
-                    error.to_string(),
-                ]);
-                continue;
+                let error = error.to_string();
+                documents.push(serde_json::json!({"name": name, "error": error}));
+                ["unreadable".into(), "".into(), "".into(), error.into()]
             }
         };
-        let state = if table.is_active {
-            format!("active: {}", table.progress())
-        } else {
-            table.progress()
-        };
-        let task = table.sweep.task_names();
-        documents.push(table.document());
-        rows.push(vec![
-            folder.name(),
-            table.sweep.kind(),
-            task,
-            table.sweep.runs.len().to_string(),
-            state,
-        ]);
+        rows.push(Row::new(name, cells));
     }
-    if common.json {
-        return print_indented(&serde_json::Value::from(documents));
-    }
-    match rows.len() {
-        1 => print("no sweeps: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`\n"),
-        _ => print(&text_table(&rows, "lllrl")),
+    let head = ["name", "kind", "task", "runs", "state"];
+    match rows.is_empty() {
+        _ if common.json => print_indented(&serde_json::Value::from(documents)),
+        true => print("no sweeps: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`\n"),
+        false => print(&render(&[Block::Table(Table::new(&head, "lllrl", rows))])),
     }
 }
 

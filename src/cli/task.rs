@@ -6,15 +6,15 @@ mod new;
 mod render;
 mod trust;
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
-use super::{Outcome, print_json};
+use super::{Outcome, print, print_json};
 use crate::dataset;
+use crate::page::Block;
+use crate::page::text::render;
 use crate::prompts::audit_task;
+use crate::score::audit::page;
 use crate::score::{Scorer, Task};
-use crate::secrets::visible;
 use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
@@ -86,34 +86,7 @@ fn run_audit(choice: &Choice) -> Outcome {
     } else {
         crate::format::counted(all, "prompt")
     };
-    println!(
-        "What degenerate answers would earn in {} ({prompts})\n",
-        task.name
-    );
-    let width = findings
-        .iter()
-        .map(|finding| finding.name.chars().count())
-        .max()
-        .unwrap_or(0)
-        .clamp(36, 120);
-    println!("{:<width$} {:<10} {:>6}", "answer", "tier", "reward");
-    for finding in &findings {
-        println!(
-            "{:<width$} {:<10} {:>6.2}  {}",
-            visible(&finding.name),
-            finding.tier.name(),
-            finding.reward,
-            if finding.weak { "too easy" } else { "" }
-        );
-    }
-    println!();
-    for finding in findings.iter().filter(|finding| finding.weak) {
-        println!("- {}", visible(&finding.sentence));
-    }
-    if findings.is_empty() {
-        println!("Nothing to try: this kind of scorer has no degenerate answers.");
-    } else if weak == 0 {
-        println!("No degenerate answer scores as high as a correct one.");
-    }
-    Ok(ExitCode::SUCCESS)
+    let title = format!("what degenerate answers earn in {} ({prompts})", task.name);
+    let page = [vec![Block::heading(title)], page(&task, &findings)];
+    print(&render(&page.concat()))
 }

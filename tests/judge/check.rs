@@ -74,10 +74,10 @@ fn agreement_is_measured_and_train_warns_of_a_weak_judge() {
         &["task", "judge-check", "reply", "--no-probes"],
     ));
     for part in [
-        "polite     yes/no    20  60.0% [38.7, 78.1]",
+        "polite     yes/no  20  60.0% [38.7, 78.1]",
         "0.20 [-0.23, 0.63]",
         "kappa below 0.6: polite 0.20",
-        "instruction    not measured",
+        "instruction    n/a (not measured)",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

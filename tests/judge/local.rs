@@ -80,7 +80,7 @@ fn a_model_of_this_machine_judges_without_trust_and_ends_with_the_program() {
     );
     let mode = std::os::unix::fs::PermissionsExt::mode(&all[0].metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
-    assert!(stdout(&call(folder, &["task", "check", "reply"])).contains("train  30 rows"));
+    assert!(stdout(&call(folder, &["task", "check", "reply"])).contains("train    30  "));
     // The task that names no model says so, and where its server's log is.
     task(folder, "model = \"no-such-model\"");
     let refused = call(folder, &["task", "check", "reply"]);

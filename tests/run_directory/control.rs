@@ -671,8 +671,8 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     assert!(
         page.contains("detached runs ")
             && page.contains("engine    ")
-            && page.contains("CPU       free")
-            && page.contains("GB free"),
+            && page.contains("CPU  free")
+            && page.contains(" GB"),
         "{page}"
     );
 }

@@ -129,7 +129,7 @@ fn valid_without_exact_is_never_good() {
     let check = |evals: &[(usize, usize)], best, label, level| {
         let outcome = RunOutcome::from_history(&ended(history(evals)), Some(best));
         assert_eq!(
-            (outcome.label(), outcome.level()),
+            (&*outcome.label(), outcome.level()),
             (label, level),
             "{evals:?}: {}",
             outcome.sentence()
@@ -188,7 +188,7 @@ fn valid_without_exact_is_never_good() {
     }
     let outcome = RunOutcome::from_history(&unknown, Some(5));
     assert_eq!(
-        (outcome.label(), outcome.level()),
+        (&*outcome.label(), outcome.level()),
         ("valid above base", Level::Info)
     );
     assert!(

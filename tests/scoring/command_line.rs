@@ -298,7 +298,7 @@ fn a_workspace_is_made_once() {
     let audit = call(&folder.path().join("w"), &["task", "audit", "invoice"], "");
     assert!(
         String::from_utf8_lossy(&audit.stdout)
-            .contains("No degenerate answer scores as high as a correct one")
+            .contains("no degenerate answer scores as high as a correct one")
     );
 }
 

@@ -86,7 +86,7 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.code() == Some(1)
-            && text.contains("problem: the scorer fails on an empty answer to `"),
+            && text.contains("error: the scorer fails on an empty answer to `"),
         "{text}"
     );
     // What the program fails to score is in no rate.

@@ -50,7 +50,7 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
     };
     answer("{'result': 'ordered'}");
     assert!(
-        !check("problem: shop runs `python3 tools.py` as a tool, which is not trusted: read it, then allow it with").0
+        !check("error: shop runs `python3 tools.py` as a tool, which is not trusted: read it, then allow it with").0
     );
     let shown = stdout(&call(here, &["task", "trust", ".", "--yes"]));
     for part in [
@@ -60,13 +60,13 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
     ] {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
-    let (is_right, text) = check("  function order: answers twice alike in ");
+    let (is_right, text) = check("order     same answer");
     assert!(
-        is_right && text.contains("  not called, since no row has a call of them: execute\n"),
+        is_right && text.contains("execute   n/a (no row has a call of it)\n"),
         "{text}"
     );
     assert!(
-        text.contains(r#": {"columns":["stock"],"rows":[[5]]}"#),
+        text.contains(r#"  {"columns":["stock"],"rows":[[5]]}"#),
         "{text}"
     );
     let found = json(&call(here, &["task", "check", ".", "--json"]));
@@ -77,11 +77,11 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
     for (result, expected) in [
         (
             "{'result': os.urandom(4).hex()}",
-            "problem: the function \"order\" answers the same call about the same row differently: \"",
+            "error: the function \"order\" answers the same call about the same row differently: \"",
         ),
         (
             "7",
-            "problem: the function \"order\": the tool \"run\" wrote \"7\": ",
+            "error: the function \"order\": the tool \"run\" wrote \"7\": ",
         ),
     ] {
         answer(result);
@@ -102,15 +102,13 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
             "kind = \"state\"\nquery = \"SELECT price FROM item\"",
         ),
     );
-    check("problem: the final state: the tool \"sqlite\": no such column: price");
+    check("error: the final state: the tool \"sqlite\": no such column: price");
     write("task.toml", TOML);
     write(
         "train.jsonl",
         &ROW.replace("\"expected\"", "\"database\": \"CREATE\", \"expected\""),
     );
-    check(
-        "problem: row train-1: the tool \"sqlite\": `database` line 1 column 1: incomplete input",
-    );
+    check("error: row train-1: the tool \"sqlite\": `database` line 1 column 1: incomplete input");
     assert!(
         call(here, &["task", "trust", ".", "--revoke"])
             .status

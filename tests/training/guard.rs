@@ -166,7 +166,7 @@ fn a_guard_prompt_without_reference_is_named_before_a_run() {
     let task = task(folder.path());
     let check = call(folder.path(), &["task", "check", task.to_str().unwrap()]);
     assert!(
-        String::from_utf8_lossy(&check.stdout).contains("guard  7 prompts against forgetting"),
+        String::from_utf8_lossy(&check.stdout).contains("7 guard prompts against forgetting"),
         "{check:?}"
     );
     let path = task.join("guard.jsonl");

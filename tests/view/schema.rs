@@ -586,5 +586,5 @@ fn the_reward_is_told_as_a_formula() {
     let screen: String = stage.screen().split_whitespace().collect();
     let formula = "reward=tier+1xshareofexpectedfields(atmost2.00)";
     assert!(screen.contains(formula), "{}", stage.screen());
-    assert!(stage.shows(" of 2.00  "), "{}", stage.screen());
+    assert!(stage.shows("correct one, 2.00"), "{}", stage.screen());
 }

@@ -97,6 +97,14 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// The last characters of a text, `most` of them with the `…` where there are more.
+pub fn shortened_start(text: &str, most: usize) -> String {
+    match text.chars().count().checked_sub(most) {
+        None | Some(0) => text.to_owned(),
+        Some(over) => format!("…{}", text.chars().skip(over + 1).collect::<String>()),
+    }
+}
+
 /// `1,134,240`
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -224,7 +224,7 @@ impl Hint {
 }
 
 /// The keys of the available actions; the key of help is always there.
-pub fn hints(model: &Model, columns: u16) -> Line<'static> {
+fn hints(model: &Model, columns: u16) -> Line<'static> {
     let mut line = Line::default();
     for hint in hints_in(model, columns) {
         line.push_span(" ".repeat(hint.left - line.width()));
@@ -232,6 +232,12 @@ pub fn hints(model: &Model, columns: u16) -> Line<'static> {
             .extend(hint_spans(&model.shared.theme, hint.key, hint.text));
     }
     line
+}
+
+/// The same in words: `enter open`.
+pub fn hint_texts(model: &Model, columns: u16) -> impl Iterator<Item = String> {
+    let hints = hints_in(model, columns).into_iter();
+    hints.map(|hint| (hint.key + &hint.text).trim().to_owned())
 }
 
 /// The action whose hint is at a column of the bottom line; of a message, the one that shows all messages.

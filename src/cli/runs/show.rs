@@ -9,7 +9,7 @@ use crate::dataset;
 use crate::format::{bytes, counted, percent_short};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Fact, Row, Table};
-use crate::report::{Report, RunContext, RunRow, eval_table, rank_lines};
+use crate::report::{Report, RunContext, RunRow, eval_table, rank_table};
 use crate::run::events::Eval;
 use crate::run::{SolveRate, Status, disk_forecast, task_folder};
 use crate::score::Task;
@@ -148,7 +148,7 @@ pub(super) fn page(seen: &Report) -> String {
     }
     if !seen.history.ranks.is_empty() {
         page.push(Block::heading("ranks"));
-        page.push(Block::List(rank_lines(&seen.history.ranks, usize::MAX)));
+        page.push(Block::Table(rank_table(&seen.history.ranks)));
     }
     if !metrics.rows.is_empty() {
         let step = seen.history.last_step;

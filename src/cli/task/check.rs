@@ -5,18 +5,19 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::{Failure, Outcome, print_json};
+use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
 use crate::config::Assignments;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::environment::{Agent, FunctionCheck, FunctionFinding, Toolset, check_tools};
-use crate::format::{counted, duration, shortened};
+use crate::format::{counted, shortened};
 use crate::hub::find_model;
+use crate::page::text::render;
+use crate::page::{Block, Cell, Level, Row, Table};
 use crate::prompts::{
     CompletionLine, CompletionRows, NoRow, TriedAnswers, data_problems, similar_prompts,
 };
 use crate::score::{Scorer, Task};
-use crate::secrets::visible;
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
@@ -147,7 +148,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if choice.json {
         print_document(&task, &sets, guard.len(), &found)?;
     } else {
-        print_text(&task, &sets, guard.len(), &found);
+        print(&render(&page(&task, &sets, guard.len(), &found)))?;
     }
     match found.problems.len() {
         0 => Ok(ExitCode::SUCCESS),
@@ -343,75 +344,56 @@ fn print_document(
     print_json(document).map(|_| ())
 }
 
-fn print_text(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) {
-    let title = if task.title == task.name {
-        String::new()
-    } else {
-        format!(": {}", visible(&task.title))
+fn page(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) -> Vec<Block> {
+    let title = match task.title == task.name {
+        true => task.name.clone(),
+        false => format!("{}: {}", task.name, task.title),
     };
-    println!("{}{title}", task.name);
-    let kind = if task.schema().is_some() {
-        "schema"
-    } else {
-        task.kind()
+    let kind = task.schema().map_or(task.kind(), |_| "schema");
+    let definition = format!("{kind} {} ok", task.definition_file);
+    let guard = (guard > 0).then(|| counted(guard, "guard prompt") + " against forgetting");
+    let set = |counts: &SetCounts| {
+        let numbers = [counts.rows, counts.expected, counts.demonstrations];
+        Row::new(counts.set.name(), numbers.map(Cell::Count))
     };
-    println!("  {kind} {} ok", visible(&task.definition_file));
-    for counts in sets {
-        let demonstrations = match counts.demonstrations {
-            0 => String::new(),
-            count => format!(", {count} with a demonstration"),
-        };
-        println!(
-            "  {:<6} {}, {} with an expected answer{demonstrations}",
+    let head = ["set", "rows", "expected answers", "demonstrations"];
+    let sets_table = Table::new(&head, "lr", sets.iter().map(set).collect());
+    let tried = sets.iter().filter_map(|counts| {
+        let tried = TriedAnswers::of(task, counts.rows)?;
+        Some(Block::detail(format!(
+            "{}: {} tried, on {} of {}",
             counts.set.name(),
-            counted(counts.rows, "row"),
-            counts.expected,
-        );
-        if let Some(tried) = TriedAnswers::of(task, counts.rows) {
-            println!(
-                "         {} tried, on {} of {}",
-                counted(tried.answers, "degenerate answer"),
-                tried.rows,
-                counted(tried.all_rows, "row")
-            );
-        }
-    }
-    if guard > 0 {
-        println!("  guard  {} against forgetting", counted(guard, "prompt"));
-    }
-    for FunctionCheck { function, finding } in &found.functions {
-        let outcome = match finding {
-            FunctionFinding::NotCalled => continue,
-            FunctionFinding::Answered(reply) => {
-                let text = shortened(reply.text.trim_end(), MAX_REPLY_CHARS);
-                format!(
-                    "answers twice alike in {}: {}",
-                    duration(reply.seconds),
-                    visible(&text)
-                )
-            }
-            FunctionFinding::Differs(_) => "answers differently".to_owned(),
-            FunctionFinding::Failed(_) => "fails".to_owned(),
+            counted(tried.answers, "degenerate answer"),
+            tried.rows,
+            counted(tried.all_rows, "row")
+        )))
+    });
+    let function = |FunctionCheck { function, finding }: &FunctionCheck| {
+        let cells = match finding {
+            FunctionFinding::NotCalled => vec![Cell::Unknown("no row has a call of it")],
+            FunctionFinding::Answered(reply) => vec![
+                "same answer".into(),
+                Cell::Seconds(reply.seconds),
+                shortened(reply.text.trim_end(), MAX_REPLY_CHARS).into(),
+            ],
+            FunctionFinding::Differs(_) => vec!["other answers".into()],
+            FunctionFinding::Failed(_) => vec!["fails".into()],
         };
-        println!("  function {}: {outcome}", visible(function));
-    }
-    let not_called = found
-        .functions
-        .iter()
-        .filter(|check| matches!(check.finding, FunctionFinding::NotCalled));
-    let not_called: Vec<_> = not_called.map(|check| visible(&check.function)).collect();
-    if !not_called.is_empty() {
-        println!(
-            "  not called, since no row has a call of them: {}",
-            not_called.join(", ")
-        );
-    }
-    for warning in &found.warnings {
-        println!("  warning: {}", visible(warning));
-    }
-    for problem in &found.problems {
-        println!("  problem: {}", visible(problem));
-    }
+        Row::new(function, cells)
+    };
+    let head = ["function", "called twice", "time", "reply"];
+    let functions: Vec<Row> = found.functions.iter().map(function).collect();
+    let functions = (!functions.is_empty()).then(|| Table::new(&head, "llrl", functions));
+    let finding = |level| move |text: &String| Block::Finding(level, text.clone());
+    [Block::heading(title), Block::detail(definition)]
+        .into_iter()
+        .chain([Block::Table(sets_table)])
+        .chain(guard.map(Block::detail))
+        .chain(tried)
+        .chain(functions.map(Block::Table))
+        .chain(found.warnings.iter().map(finding(Level::Warning)))
+        .chain(found.problems.iter().map(finding(Level::Error)))
+        .collect()
 }
 
 /// Warns if the model's template lacks tools, or writes calls in another format.

@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::super::output::eprint_line;
-use super::super::{Failure, Outcome, print_json};
+use super::super::{Failure, Outcome, print, print_json};
 use crate::config::{Assignments, Layers, TrainConfig};
 use crate::dataset::PromptRow;
 use crate::files::{self, Access};
-use crate::format::{counted, duration, percent};
+use crate::format::{counted, duration};
 use crate::judge_check::{
     CHECK_FILE, CheckError, CheckSize, CriterionCheck, JudgeCheck, LABELS_FILE, MAX_LABELS,
     MIN_KAPPA, MIN_LABELS, Shift, check_judges, criteria_of, read_labels, saved_checks,
 };
+use crate::page::text::render;
+use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::prompts::load_sets;
 use crate::score::Task;
-use crate::secrets::visible;
 use crate::statistics::Interval;
 use crate::task::{PromptSet, TASK_FILE};
 
@@ -108,14 +108,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         );
     }
     for check in &checks {
-        print_check(&task, check);
-        print_cost(&task, check, run.as_ref());
+        print(&render(&page(&task, check, run.as_ref())))?;
     }
-    println!(
-        "saved in {}",
-        visible(&folder.join(CHECK_FILE).display().to_string())
-    );
-    Ok(ExitCode::SUCCESS)
+    let path = folder.join(CHECK_FILE).display().to_string();
+    print(&render(&[Block::detail(format!("saved in {path}"))]))
 }
 
 /// Keeps the checks of the task's earlier rubrics, so that a restored one is known.
@@ -201,145 +197,108 @@ fn run_of(task: &Task) -> Result<Option<RunSize>, Failure> {
     }))
 }
 
-fn print_check(task: &Task, check: &JudgeCheck) {
-    let JudgeCheck {
-        part,
-        model,
-        base_url,
-        answers,
-        unanswered,
-        criteria,
-        ..
-    } = check;
-    let part = part
-        .as_ref()
-        .map_or_else(String::new, |part| format!(", part {part}"));
-    println!(
-        "{}{part}: judge {} at {}",
-        task.name,
-        visible(model),
-        visible(base_url)
-    );
-    let failed = if *unanswered > 0 {
-        format!(", {unanswered} without a grade")
-    } else {
-        String::new()
+fn page(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) -> Vec<Block> {
+    let part = check.part.as_ref();
+    let part = part.map_or_else(String::new, |part| format!(", part {part}"));
+    let (name, model, url) = (&task.name, &check.model, &check.base_url);
+    let failed = match check.unanswered {
+        0 => String::new(),
+        failed => format!(", {failed} without a grade"),
     };
-    println!(
-        "{} against human labels{failed}, {}\n",
-        counted(*answers, "answer"),
-        duration(check.seconds)
-    );
-    let width = criteria
-        .iter()
-        .map(|criterion| criterion.name.len())
-        .max()
-        .unwrap_or(0)
-        .max(9);
-    println!(
-        "{:<width$}  scale   {:>4}  {:<21}  {:<20}  judge - human, points",
-        "criterion", "n", "agreement", "kappa"
-    );
-    for CriterionCheck {
-        name,
-        max_points,
-        n,
-        agreement,
-        kappa,
-        difference,
-    } in criteria
-    {
-        let scale = if *max_points == 1 { "yes/no" } else { "0 to 4" };
-        println!(
-            "{name:<width$}  {scale:<6}  {n:>4}  {:<21}  {:<20}  {}",
-            agreement.map_or_else(|| "n/a".to_owned(), rate),
-            number(*kappa),
-            number(*difference)
-        );
-    }
-    println!();
-    if let Some(same) = check.repeated {
-        println!(
-            "repeatability  {} of marks are the same when asked again ({} times)",
+    let (answers, seconds) = (counted(check.answers, "answer"), duration(check.seconds));
+    let row = |criterion: &CriterionCheck| {
+        let scale = match criterion.max_points {
+            1 => "yes/no",
+            _ => "0 to 4",
+        };
+        let cells = [
+            scale.into(),
+            Cell::Count(criterion.n),
+            Cell::known(criterion.agreement.map(rate), "no marks"),
+            number(criterion.kappa),
+            number(criterion.difference),
+        ];
+        Row::new(criterion.name.as_str(), cells)
+    };
+    let head = [
+        "criterion",
+        "scale",
+        "n",
+        "agreement",
+        "kappa",
+        "judge - human, points",
+    ];
+    let table = Table::new(&head, "llrl", check.criteria.iter().map(row).collect());
+    let shift = |shift: &Option<Shift>| {
+        let text = |Shift { same, change, .. }: &Shift| {
+            let (same, change) = (rate(*same), number(*change));
+            format!("{same} of marks are the same, mean change of the score {change}").into()
+        };
+        Cell::known(shift.as_ref().map(text), "not measured")
+    };
+    let repeated = check.repeated.map(|same| {
+        let text = format!(
+            "{} of marks are the same when asked again ({} times)",
             rate(same),
             check.repeats
         );
-    }
-    let shifted = |Shift { same, change, .. }: &Shift| {
-        format!(
-            "{} of marks are the same, mean change of the score {}",
-            rate(*same),
-            number(*change)
-        )
+        Fact::new("repeatability", text)
+    });
+    let verdict = match check.weakness() {
+        Some(weakness) => Fact {
+            level: Level::Warning,
+            ..Fact::new(
+                "verdict",
+                format!("{weakness}: sharpen its criteria, or take another judge"),
+            )
+        },
+        None => Fact::new(
+            "verdict",
+            format!("kappa is at least {MIN_KAPPA} on every criterion"),
+        ),
     };
-    let of = |shift: &Option<Shift>| {
-        shift
-            .as_ref()
-            .map_or_else(|| "not measured".to_owned(), &shifted)
-    };
-    println!("reverse order  {}", of(&check.order));
-    println!(
-        "instruction    {} for answers that ask for full points",
-        of(&check.instruction)
-    );
-    println!(
-        "length         correlation of judge - human with the answer's length: {}",
-        number(check.length)
-    );
-    match check.weakness() {
-        Some(weakness) => {
-            println!("verdict        {weakness}: sharpen its criteria, or take another judge")
-        }
-        None => println!("verdict        kappa is at least {MIN_KAPPA} on every criterion"),
-    }
-}
-
-fn print_cost(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) {
     let tokens = check
         .tokens_per_request
-        .map_or_else(|| "n/a".to_owned(), |tokens| format!("{tokens:.0}"));
-    let cost = check
-        .cost_per_request
-        .map_or_else(|| "n/a".to_owned(), |cost| format!("{cost:.6}"));
-    println!("a request      {tokens} tokens, cost {cost}");
-    if let Some(run) = run {
+        .map(|tokens| Cell::Number(tokens, 0));
+    let tokens = Cell::known(tokens, "not counted");
+    let cost = |cost: Option<f64>| Cell::known(cost.map(Cell::Amount), "no price");
+    let a_run = run.map(|run| {
         let requests = run.requests(task, check);
-        let cost = check.cost_per_request.map(|cost| cost * requests as f64);
-        let cost = cost.map_or_else(|| "cost n/a".to_owned(), |cost| format!("about {cost:.2}"));
-        println!(
-            "a run          at most {} in {}, {cost}",
-            counted(requests, "request"),
-            counted(run.config.max_steps as usize, "step")
-        );
-    }
+        let steps = counted(run.config.max_steps as usize, "step");
+        let cost = cost(check.cost_per_request.map(|cost| cost * requests as f64));
+        let requests = counted(requests, "request");
+        Fact::new(
+            "a run",
+            format!("at most {requests} in {steps}, cost {cost}"),
+        )
+    });
+    let facts = [
+        Fact::new("reverse order", shift(&check.order)),
+        Fact::new("instruction", shift(&check.instruction)),
+        Fact::new("length bias", number(check.length)),
+        verdict,
+        Fact::new(
+            "a request",
+            format!("{tokens} tokens, cost {}", cost(check.cost_per_request)),
+        ),
+    ];
+    vec![
+        Block::heading(format!("{name}{part}: judge {model} at {url}")),
+        Block::detail(format!("{answers} against human labels{failed}, {seconds}")),
+        Block::Table(table),
+        Block::Facts(repeated.into_iter().chain(facts).chain(a_run).collect()),
+    ]
 }
 
-fn rate(
-    Interval {
-        estimate,
-        low,
-        high,
-    }: Interval,
-) -> String {
-    format!(
-        "{} [{:.1}, {:.1}]",
-        percent(estimate),
-        100.0 * low,
-        100.0 * high
-    )
+fn rate(found: Interval) -> Cell {
+    Cell::interval(found.estimate, [found.low, found.high])
 }
 
-fn number(interval: Option<Interval>) -> String {
-    interval.map_or_else(
-        || "n/a".to_owned(),
+fn number(found: Option<Interval>) -> Cell {
+    let cell = |found: Interval| match found.high > found.low {
+        true => Cell::Estimate(found.estimate, [found.low, found.high], 2),
         // Where nothing varies there is no interval.
-        |Interval {
-             estimate,
-             low,
-             high,
-         }| match high - low > 0.0 {
-            true => format!("{estimate:.2} [{low:.2}, {high:.2}]"),
-            false => format!("{estimate:.2}"),
-        },
-    )
+        false => Cell::Number(found.estimate, 2),
+    };
+    Cell::known(found.map(cell), "not measured")
 }

@@ -130,12 +130,8 @@ pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
 /// The figures of checks by criterion, as a table with its head; empty without checks.
 pub fn check_table(checks: &[JudgeCheck]) -> Option<Table> {
     let interval = |interval: Option<Interval>| {
-        let text = |Interval {
-                        estimate,
-                        low,
-                        high,
-                    }| format!("{estimate:.2} [{low:.2}, {high:.2}]").into();
-        Cell::known(interval.map(text), "not measured")
+        let cell = |found: Interval| Cell::Estimate(found.estimate, [found.low, found.high], 2);
+        Cell::known(interval.map(cell), "not measured")
     };
     let row = |check: &JudgeCheck, criterion: &CriterionCheck| {
         Row::new(

@@ -1,7 +1,7 @@
 //! A page as Markdown, for a pull request. The caller masks secrets.
 
 use super::text::mark;
-use super::{Block, Cell, Level, Row};
+use super::{Block, Cell, Level, Row, letters};
 use crate::secrets::visible;
 
 pub fn render(page: &[Block]) -> String {
@@ -42,10 +42,8 @@ fn block(block: &Block) -> String {
 /// Its cells are escaped; `align` has a letter per column, `r` for right.
 pub fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let last = align.chars().last().unwrap_or('l');
-    let letters = align.chars().chain(std::iter::repeat(last));
+    let letters = letters(align).take(head.len());
     let rule: String = letters
-        .take(head.len())
         .map(|letter| if letter == 'r' { "---:|" } else { "---|" })
         .collect();
     std::iter::once(format!("\n{}|{rule}\n", row(head)))

@@ -8,7 +8,7 @@ pub mod text;
 use std::borrow::Cow;
 
 use crate::facts::{AlertLevel, Tier};
-use crate::format::{amount, bytes, duration, percent, percent_interval};
+use crate::format::{amount, bytes, duration, percent, percent_interval, shortened_start};
 
 /// How much a line matters, and which side of a comparison it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Block {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub value: Cell,
     pub level: Level,
     /// In [0, 1], or above it for too much; a pane draws it as a bar.
@@ -73,12 +73,15 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// As of [`text::table`].
     pub align: &'static str,
+    /// Columns that a narrow pane leaves out, the first one first; 0 is that of the labels.
+    pub left_out: &'static [usize],
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub label: String,
     pub cells: Vec<Cell>,
+    pub level: Level,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +98,8 @@ pub enum Cell {
     Amount(f64),
     /// With so many decimals.
     Number(f64, usize),
+    /// With its bounds, and so many decimals.
+    Estimate(f64, [f64; 2], usize),
     Text(String),
     Noted(Box<Cell>, String),
     /// Why the value is not known.
@@ -115,7 +120,7 @@ impl Block {
     }
 
     fn table(&self) -> Option<Table> {
-        let fact = |fact: &Fact| Row::new(fact.name, [fact.value.clone()]);
+        let fact = |fact: &Fact| Row::new(&*fact.name, [fact.value.clone()]);
         let bar = |bar: &Bar| {
             let note = Cell::Text(bar.note.to_string());
             Row::new(format!("  {}", bar.name), [bar.amount.clone(), note])
@@ -132,23 +137,37 @@ impl Block {
 impl Table {
     pub fn new(head: &[&str], align: &'static str, rows: Vec<Row>) -> Self {
         let head = head.iter().map(|&title| title.to_owned()).collect();
-        Self { head, rows, align }
+        Self {
+            head,
+            rows,
+            align,
+            left_out: &[],
+        }
     }
 
-    /// With cells in their shortest form.
+    /// With cells and labels in their shortest form.
     #[must_use]
     pub fn short(mut self) -> Self {
-        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
-        cells.for_each(|cell| *cell = Cell::Text(cell.short()));
+        for row in &mut self.rows {
+            row.label = shortened_start(&row.label, text::MAX_TITLE);
+            let cells = row.cells.iter_mut();
+            cells.for_each(|cell| *cell = Cell::Text(cell.short()));
+        }
         self
     }
 
     fn texts(&self) -> impl Iterator<Item = Vec<String>> {
-        self.rows.iter().map(|Row { label, cells }| {
+        self.rows.iter().map(|Row { label, cells, .. }| {
             let cells = cells.iter().map(ToString::to_string);
             std::iter::once(label.clone()).chain(cells).collect()
         })
     }
+}
+
+/// The alignment of each column.
+fn letters(align: &str) -> impl Iterator<Item = char> {
+    let last = align.chars().last().unwrap_or('l');
+    align.chars().chain(std::iter::repeat(last))
 }
 
 impl Row {
@@ -156,14 +175,15 @@ impl Row {
         Self {
             label: label.into(),
             cells: cells.into_iter().collect(),
+            level: Level::Info,
         }
     }
 }
 
 impl Fact {
-    pub fn new(name: &'static str, value: impl Into<Cell>) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Cell>) -> Self {
         Self {
-            name,
+            name: name.into(),
             value: value.into(),
             level: Level::Info,
             share: None,
@@ -211,6 +231,7 @@ impl Cell {
             Self::Rate {
                 value, n: Some(n), ..
             } => format!("{} of {n}", percent(*value)),
+            Self::Estimate(value, _, decimals) => Self::Number(*value, *decimals).to_string(),
             Self::Noted(cell, _) => cell.short(),
             Self::Unknown(_) => "n/a".to_owned(),
             _ => self.to_string(),
@@ -229,9 +250,9 @@ impl Cell {
     }
 }
 
-impl From<String> for Cell {
-    fn from(text: String) -> Self {
-        Self::Text(text)
+impl<S: Into<String>> From<S> for Cell {
+    fn from(text: S) -> Self {
+        Self::Text(text.into())
     }
 }
 
@@ -250,6 +271,9 @@ impl std::fmt::Display for Cell {
             Self::Count(number) => number.to_string(),
             Self::Amount(number) => amount(*number),
             Self::Number(number, decimals) => format!("{number:.decimals$}"),
+            Self::Estimate(value, [low, high], decimals) => {
+                format!("{value:.decimals$} [{low:.decimals$}, {high:.decimals$}]")
+            }
             Self::Text(text) => text.clone(),
             Self::Noted(cell, note) => format!("{cell} ({note})"),
             Self::Unknown(why) => format!("n/a ({why})"),

@@ -2,24 +2,31 @@
 
 use std::borrow::Cow;
 
-use super::{Block, Level};
+use super::{Block, Level, Table, letters};
+use crate::format::shortened_start;
 use crate::secrets::{redact, visible};
 
 /// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
 /// table, and no width is beyond what `format!` takes (65,535).
 const MAX_PADDED: usize = 120;
 
-const MAX_TITLE: usize = 32;
+/// Between columns.
+const GAP: &str = "  ";
 
-/// Lines without control characters; a heading has a blank line above it.
+pub(super) const MAX_TITLE: usize = 32;
+
+/// Lines without control characters. A heading has a blank line above it, a table with a head one below it.
 pub fn render(page: &[Block]) -> String {
     let mut text = String::new();
+    let mut is_below_table = false;
     for block in page {
+        let is_heading = matches!(block, Block::Heading(_));
+        if is_below_table || is_heading && !text.is_empty() {
+            text += "\n";
+        }
+        is_below_table = matches!(block, Block::Table(table) if !table.head.is_empty());
         match block {
-            Block::Heading(heading) => {
-                text += if text.is_empty() { "" } else { "\n" };
-                text += &line(heading);
-            }
+            Block::Heading(heading) => text += &line(heading),
             Block::Finding(level, sentence) => {
                 let mut lines = sentence.lines();
                 text += mark(*level);
@@ -29,11 +36,7 @@ pub fn render(page: &[Block]) -> String {
             Block::Text(_, sentence) => text += &line(sentence),
             Block::List(items) => text.extend(items.iter().map(|item| line(&format!("  {item}")))),
             Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
-                let Some(found) = block.table() else { continue };
-                let head = found.head.iter().map(|title| shorten(title)).collect();
-                let head = (!found.head.is_empty()).then_some(head);
-                let rows = head.into_iter().chain(found.texts());
-                text += &table(&rows.collect::<Vec<_>>(), found.align);
+                text.extend(block.table().map(|found| table_text(&found, &[], GAP)));
             }
         }
     }
@@ -49,13 +52,36 @@ pub(super) fn mark(level: Level) -> &'static str {
     }
 }
 
-/// A title from its end: that of a path or of a run's name is more specific.
-fn shorten(title: &str) -> String {
-    let title = visible(&redact(title).0).into_owned();
-    match title.chars().count().checked_sub(MAX_TITLE) {
-        None | Some(0) => title,
-        Some(over) => format!("…{}", title.chars().skip(over + 1).collect::<String>()),
-    }
+/// A table of whose lines all fit: whole, else with cells in their shortest form and closer together, else without those of
+/// its columns that it can do without.
+pub fn fitted(found: &Table, fits: impl Fn(&str) -> bool) -> String {
+    let fit = |text: &String| text.lines().all(&fits);
+    let whole = Some(table_text(found, &[], GAP)).filter(fit);
+    whole.unwrap_or_else(|| {
+        let (short, most) = (found.clone().short(), found.left_out.len());
+        let mut without = (0..most).map(|count| table_text(&short, &found.left_out[..count], " "));
+        let narrow = without.find(fit);
+        narrow.unwrap_or_else(|| table_text(&short, found.left_out, " "))
+    })
+}
+
+fn table_text(found: &Table, left_out: &[usize], gap: &str) -> String {
+    // A title from its end: that of a path or of a run's name is more specific.
+    let title = |title: &String| shortened_start(&visible(&redact(title).0), MAX_TITLE);
+    let head = (!found.head.is_empty()).then(|| found.head.iter().map(title).collect());
+    let is_kept = |column: &usize| !left_out.contains(column);
+    let kept = |row: Vec<String>| {
+        let row = row.into_iter().enumerate();
+        row.filter(|(column, _)| is_kept(column))
+            .map(|(_, cell)| cell)
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = head.into_iter().chain(found.texts()).map(kept).collect();
+    let letters = letters(found.align).enumerate();
+    let letters = letters.filter(|(column, _)| is_kept(column));
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let align: String = letters.take(columns).map(|(_, letter)| letter).collect();
+    joined(&rows, &align, gap)
 }
 
 fn line(text: &str) -> String {
@@ -65,6 +91,10 @@ fn line(text: &str) -> String {
 /// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
 /// applies to all further columns.
 pub fn table(rows: &[Vec<String>], align: &str) -> String {
+    joined(rows, align, GAP)
+}
+
+fn joined(rows: &[Vec<String>], align: &str, gap: &str) -> String {
     let shown: Vec<Vec<_>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| visible(cell)).collect())
@@ -81,24 +111,14 @@ pub fn table(rows: &[Vec<String>], align: &str) -> String {
     let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0))
         .map(width)
         .collect();
-    let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
-    let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
-        let width = widths[column];
-        if is_right(column) {
-            format!("{cell:>width$}")
-        } else {
-            format!("{cell:<width$}")
-        }
+    let aligned = |((cell, width), letter): ((&Cow<'_, str>, &usize), char)| match letter {
+        'r' => format!("{cell:>width$}"),
+        _ => format!("{cell:<width$}"),
     };
     let line = |row: &Vec<Cow<'_, str>>| {
-        row.iter()
-            .enumerate()
-            .map(aligned)
-            .collect::<Vec<_>>()
-            .join("  ")
-            .trim_end()
-            .to_owned()
-            + "\n"
+        let cells = row.iter().zip(&widths).zip(letters(align));
+        let cells: Vec<String> = cells.map(aligned).collect();
+        cells.join(gap).trim_end().to_owned() + "\n"
     };
     shown.iter().map(line).collect()
 }

@@ -71,6 +71,15 @@ choices! {
 }
 
 impl Outcome {
+    /// The name of one.
+    pub fn name_of_one(self) -> &'static str {
+        match self {
+            Self::Fixed => "improvement",
+            Self::Broken => "regression",
+            Self::Both | Self::Neither => self.name(),
+        }
+    }
+
     /// The name where there is one eval only.
     pub fn name_alone(self) -> &'static str {
         if self == Self::Both {

@@ -376,7 +376,7 @@ mod tests {
         );
         assert_eq!(
             format!("{:?}", found.groups[3].row()),
-            r#"Row { label: "tag messy", cells: [Text("12 of 50"), Rate { value: 1.0, interval: None, n: None }, Rate { value: 0.5, interval: None, n: None }, Text("over-represented")] }"#
+            r#"Row { label: "tag messy", cells: [Text("12 of 50"), Rate { value: 1.0, interval: None, n: None }, Rate { value: 0.5, interval: None, n: None }, Text("over-represented")], level: Info }"#
         );
         let mut clean = eval();
         clean.records.retain(|record| !record.fails());

@@ -46,7 +46,7 @@ impl Threshold {
         let rate = eval.summary.metric(metric);
         (rate.is_nan() || rate < *lowest).then(|| {
             format!(
-                "{}: {} is {:.1} points below the {} of --fail-under",
+                "{}: {}, is {:.1} points below the {} of --fail-under",
                 eval.name,
                 self.measured(eval),
                 100.0 * (lowest - rate),
@@ -55,11 +55,11 @@ impl Threshold {
         })
     }
 
-    /// `valid 62.0% [48.2, 74.1], n = 50,`.
+    /// `valid 62.0% [48.2, 74.1], n = 50`.
     fn measured(&self, eval: &EvalResult) -> String {
         let (metric, summary) = (&self.metric, &eval.summary);
         let rate = percent_interval(summary.metric(metric), summary.interval(metric));
-        format!("{metric} {rate}, n = {},", summary.rows_of(metric))
+        format!("{metric} {rate}, n = {}", summary.rows_of(metric))
     }
 
     /// `valid >= 0.9`.
@@ -88,24 +88,18 @@ impl Threshold {
             } else {
                 String::new()
             };
-            let reason = record.score["errors"][0]["message"]
-                .as_str()
-                .unwrap_or_default();
+            let reason = record.score["errors"][0]["message"].as_str();
+            let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
             let exact = if record.is_valid() && record.exact == Some(false) {
                 ", not exact"
             } else {
                 ""
             };
             let text = format!(
-                "{}{sample}: {}{exact}: {reason}",
+                "{}{sample}: {}{exact}{reason}",
                 record.prompt_id, record.tier
             );
-            let cut: String = text
-                .trim_end_matches(": ")
-                .chars()
-                .take(MAX_MESSAGE_CHARS)
-                .collect();
-            cut
+            text.chars().take(MAX_MESSAGE_CHARS).collect()
         };
         let more = failed.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| format!("and {} more", counted(more, "completion")));
@@ -123,7 +117,7 @@ pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> Strin
         };
         vec![
             threshold.name(),
-            line(threshold.measured(eval).trim_end_matches(',')),
+            line(&threshold.measured(eval)),
             outcome.to_owned(),
         ]
     };

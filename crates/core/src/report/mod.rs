@@ -27,6 +27,7 @@ mod run_report;
 mod run_row;
 mod sample_differences;
 mod significance;
+mod step_facts;
 mod summary_table;
 mod svg;
 mod tables;
@@ -56,7 +57,7 @@ pub use measure::{Measure, Metric};
 pub use messages::{PromptMessages, openai_messages};
 pub use model_card::{PublishedBase, model_card};
 pub use previous_run::RunChanges;
-pub use rank_table::rank_lines;
+pub use rank_table::rank_table;
 pub use run_groups::{
     GROUPINGS, MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping,
 };
@@ -69,6 +70,7 @@ pub use run_row::{
 };
 pub use sample_differences::SampleDifference;
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points};
+pub use step_facts::step_facts;
 pub use summary_table::{MeasureRow, call_rows, columns, cost_rows, rate_rows, table, tag_rows};
 pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, shown, spread};

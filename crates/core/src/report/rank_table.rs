@@ -1,113 +1,55 @@
 //! Each rank's part of the last step, as a table.
 
-use crate::format::{bytes, duration, or_na, percent_short};
+use crate::format::percent_short;
+use crate::page::{Cell, Row, Table};
 use crate::run::events::RankStep;
-use crate::secrets::visible;
 
-/// To which cells are padded; the name of a device is as long as its writer wants.
-const MAX_PADDED: usize = 120;
-
-struct Column {
-    title: &'static str,
-    /// Columns with the highest numbers are omitted first if not all fit.
-    order: usize,
-    cells: Vec<String>,
-}
-
-impl Column {
-    fn width(&self) -> usize {
-        let widths = self
-            .cells
-            .iter()
-            .map(|cell| cell.chars().count())
-            .chain([self.title.len()]);
-        widths.max().unwrap_or(0).min(MAX_PADDED)
-    }
-}
-
-/// Titles and a line a rank, with what fits into so many columns.
-pub fn rank_lines(ranks: &[RankStep], most_columns: usize) -> Vec<String> {
-    let mut columns = columns(ranks);
-    while columns.len() > 1
-        && columns
-            .iter()
-            .map(|column| column.width() + 1)
-            .sum::<usize>()
-            > most_columns.saturating_add(1)
-    {
-        let last = columns.iter().map(|column| column.order).max();
-        columns.retain(|column| Some(column.order) != last);
-    }
-    let line = |cell: &dyn Fn(&Column) -> String| {
-        let cells: Vec<String> = columns
-            .iter()
-            .map(|column| format!("{:>width$}", cell(column), width = column.width()))
-            .collect();
-        cells.join(" ")
-    };
-    let titles = line(&|column| column.title.to_owned());
-    std::iter::once(titles)
-        .chain((0..ranks.len()).map(|rank| line(&|column| column.cells[rank].clone())))
-        .collect()
-}
-
-fn columns(ranks: &[RankStep]) -> Vec<Column> {
+/// A row a rank.
+pub fn rank_table(ranks: &[RankStep]) -> Table {
     let tokens = |rank: &RankStep| rank.sampled_tokens + rank.trained_tokens;
     let all = ranks.iter().map(tokens).sum::<usize>();
-    let share = |rank: &RankStep| {
-        or_na(
-            (all > 0).then(|| tokens(rank) as f64 / all as f64),
-            percent_short,
-        )
+    let has_hosts = ranks.iter().any(|rank| rank.host != ranks[0].host);
+    let row = |(number, rank): (usize, &RankStep)| {
+        let measured = |cell| Cell::known(cell, "not measured");
+        let condition = &rank.condition;
+        let percent = |share| percent_short(share).into();
+        let share = (all > 0).then(|| percent(tokens(rank) as f64 / all as f64));
+        let watts = |watts| format!("{watts:.0} W").into();
+        let cells = [
+            device(rank),
+            measured(condition.utilisation.map(percent)),
+            measured(condition.memory_used_bytes.map(Cell::Bytes)),
+            measured(condition.power_watts.map(watts)),
+            Cell::known(share, "no tokens"),
+            Cell::Seconds(rank.rollout_seconds),
+            Cell::Seconds(rank.update_seconds),
+            Cell::Seconds(rank.waited_seconds),
+        ];
+        let host = has_hosts.then(|| rank.host.as_str().into());
+        Row::new(number.to_string(), cells.into_iter().chain(host))
     };
-    let column = |title, order, cell: &dyn Fn(&RankStep) -> String| Column {
-        title,
-        order,
-        cells: ranks
-            .iter()
-            .map(|rank| visible(&cell(rank)).into_owned())
-            .collect(),
-    };
-    let numbers = Column {
-        title: "rank",
-        order: 0,
-        cells: (0..ranks.len()).map(|rank| rank.to_string()).collect(),
-    };
-    let mut columns = vec![
-        numbers,
-        column("device", 3, &device),
-        column("use", 4, &|rank| {
-            or_na(rank.condition.utilisation, percent_short)
-        }),
-        column("memory", 5, &|rank| {
-            or_na(rank.condition.memory_used_bytes, bytes)
-        }),
-        column("power", 6, &|rank| {
-            or_na(rank.condition.power_watts, |watts| format!("{watts:.0} W"))
-        }),
-        column("share", 1, &share),
-        column("rollout", 7, &|rank| duration(rank.rollout_seconds)),
-        column("update", 8, &|rank| duration(rank.update_seconds)),
-        column("waited", 2, &|rank| duration(rank.waited_seconds)),
+    let head = [
+        "rank", "device", "use", "memory", "power", "share", "rollout", "update", "waited", "host",
     ];
-    if ranks.iter().any(|rank| rank.host != ranks[0].host) {
-        columns.push(column("host", 9, &|rank| rank.host.clone()));
+    let head = &head[..head.len() - usize::from(!has_hosts)];
+    Table {
+        left_out: &[9, 7, 6, 4, 3, 2, 1, 8, 5],
+        ..Table::new(head, "r", ranks.iter().enumerate().map(row).collect())
     }
-    columns
 }
 
 /// `GPU 3`, or a name.
-fn device(rank: &RankStep) -> String {
-    let name = Some(&rank.condition.device).filter(|name| !name.is_empty());
-    rank.condition.index.map_or_else(
-        || or_na(name, String::clone),
-        |index| format!("GPU {index}"),
-    )
+fn device(rank: &RankStep) -> Cell {
+    let name = Some(rank.condition.device.as_str()).filter(|name| !name.is_empty());
+    let index = rank.condition.index;
+    let index = index.map(|index| format!("GPU {index}").into());
+    Cell::known(index.or(name.map(Cell::from)), "not measured")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::text::fitted;
     use crate::run::events::Device;
 
     fn ranks() -> Vec<RankStep> {
@@ -143,24 +85,26 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_not_zero_and_little_room_has_what_matters() {
-        let all = [
+        let lines = |ranks: &[RankStep], columns| {
+            let text = fitted(&rank_table(ranks), |line| line.len() <= columns);
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let narrow = [
             "rank device use  memory power share rollout update waited host",
             "   0  GPU 3 97% 98.3 GB 612 W   75%   1.2 s  0.8 s  0.1 s   n1",
             "   1    cpu n/a     n/a   n/a   25%   1.2 s  0.8 s  0.1 s   n2",
         ];
-        assert_eq!(rank_lines(&ranks(), 100), all);
-        assert_eq!(
-            rank_lines(&ranks(), 17),
-            [
-                "rank share waited",
-                "   0   75%  0.1 s",
-                "   1   25%  0.1 s"
-            ]
-        );
-        assert_eq!(rank_lines(&ranks(), 0), ["rank", "   0", "   1"]);
-        let idle = rank_lines(&[RankStep::default(), RankStep::default()], 100);
+        assert_eq!(lines(&ranks(), 65), narrow);
+        let shortest = [
+            "rank share waited",
+            "   0   75%  0.1 s",
+            "   1   25%  0.1 s",
+        ];
+        assert_eq!(lines(&ranks(), 17), shortest);
+        assert_eq!(lines(&ranks(), 0), ["rank", "   0", "   1"]);
+        let idle = lines(&[RankStep::default(), RankStep::default()], 200);
         assert!(
-            idle[1].contains("n/a") && !idle[0].contains("host"),
+            idle[1].contains("n/a (not measured)") && !idle[0].contains("host"),
             "{idle:?}"
         );
     }

@@ -94,12 +94,14 @@ pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
     };
     let labels: Vec<String> = firsts.runs.iter().map(label).collect();
     // Setups may also differ in files of the task, or in the model behind a name.
-    let with_digest = |(group, label): (&RunGroup<'_>, &String)| {
+    let with_digest = |(run, label): (&&RunRow, &String)| {
         let is_unique = labels.iter().filter(|other| *other == label).count() == 1;
-        let digest = group.value.rsplit_once(" #").filter(|_| !is_unique);
-        digest.map_or_else(|| label.clone(), |(_, digest)| format!("{label} #{digest}"))
+        match is_unique {
+            true => label.clone(),
+            false => format!("{label} #{}", run.setup_digest()),
+        }
     };
-    groups.iter().zip(&labels).map(with_digest).collect()
+    firsts.runs.iter().zip(&labels).map(with_digest).collect()
 }
 
 pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {

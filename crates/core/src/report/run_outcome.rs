@@ -208,30 +208,44 @@ impl RunOutcome {
         document
     }
 
-    /// In a few words, for lists.
-    pub fn label(&self) -> &'static str {
+    /// The metrics that differ from the base's, and how; else what there is to say.
+    fn relation(&self) -> Result<(&'static [&'static str], &'static str), &'static str> {
         use Verdict::{Better, Worse};
         match (self.verdicts(), self.ruin) {
-            ((Worse, Some(Worse)), _) => "valid and exact below base",
-            ((_, Some(Worse)), _) => "exact below base",
-            ((Worse, _), _) => "valid below base",
-            (_, Some(ruin)) => ruin.name(),
-            ((Better, Some(Better)), _) => "valid and exact above base",
-            ((Better, _), _) => "valid above base",
-            ((_, Some(Better)), _) => "exact above base",
-            _ if self.base_is_best => "base is best",
-            _ if !self.is_known() => "not compared",
-            _ => "no difference",
+            ((Worse, Some(Worse)), _) => Ok((&["valid", "exact"], "below")),
+            ((_, Some(Worse)), _) => Ok((&["exact"], "below")),
+            ((Worse, _), _) => Ok((&["valid"], "below")),
+            (_, Some(ruin)) => Err(ruin.name()),
+            ((Better, Some(Better)), _) => Ok((&["valid", "exact"], "above")),
+            ((Better, _), _) => Ok((&["valid"], "above")),
+            ((_, Some(Better)), _) => Ok((&["exact"], "above")),
+            _ if self.base_is_best => Err("base is best"),
+            _ if !self.is_known() => Err("not compared"),
+            _ => Err("no difference"),
         }
     }
 
-    /// [`Self::label`] beside a run: `vs base: no difference`; as it is where it names no comparison.
+    /// In a few words, for lists.
+    pub fn label(&self) -> String {
+        match self.relation() {
+            Ok(_) => self.than_base(" and ") + " base",
+            Err(other) => other.to_owned(),
+        }
+    }
+
+    /// [`Self::label`] beside a run: `vs base: no difference`; as it is where it may name no comparison.
     pub fn beside_base(&self) -> String {
-        match self.label() {
-            label @ "no difference" => format!("vs base: {label}"),
-            label => label
-                .strip_suffix(" base")
-                .map_or_else(|| label.to_owned(), |than| format!("vs base: {than}")),
+        match self.ruin.is_some() || self.base_is_best {
+            true => self.label(),
+            false => format!("vs base: {}", self.than_base(" and ")),
+        }
+    }
+
+    /// [`Self::label`] beside the word *base*: `valid and exact above`.
+    pub fn than_base(&self, and: &str) -> String {
+        match self.relation() {
+            Ok((metrics, way)) => format!("{} {way}", metrics.join(and)),
+            Err(other) => other.to_owned(),
         }
     }
 

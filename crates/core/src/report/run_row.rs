@@ -342,7 +342,7 @@ impl RunRow {
             // Held out if available; the metric of the same name is of training prompts.
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
-            "outcome" => text(self.outcome.label()),
+            "outcome" => text(&self.outcome.label()),
             "of" => text(&self.result().map(|(series, trained)| match trained.step {
                 0 => "base".to_owned(),
                 step => format!("{}@{step}", series.set),
@@ -399,8 +399,7 @@ impl RunRow {
     }
 
     /// Identifies runs that differ in their seed at most: task files, starting model, and every key except `seed`.
-    /// Readable, with a digest at the end.
-    pub fn setup(&self) -> String {
+    pub fn setup_digest(&self) -> String {
         let file = self.directory.file();
         let config = TrainConfig {
             seed: 0,
@@ -418,13 +417,16 @@ impl RunRow {
                     .map(|task| format!("{} {}\n", task.name, task.weight)),
             )
             .collect();
-        let digest = sha256(
-            format!(
-                "{} {}\n{}\n{config}\n{files}",
-                file.job, file.task, file.model_digest
-            )
-            .as_bytes(),
+        let text = format!(
+            "{} {}\n{}\n{config}\n{files}",
+            file.job, file.task, file.model_digest
         );
+        sha256(text.as_bytes()).chars().take(6).collect()
+    }
+
+    /// Readable, with [`Self::setup_digest`] at the end.
+    pub fn setup(&self) -> String {
+        let file = self.directory.file();
         let changed = self
             .changed_keys()
             .into_iter()
@@ -437,7 +439,7 @@ impl RunRow {
             "{} {}{changed} #{}",
             file.task,
             model.rsplit('/').next().unwrap_or(model),
-            &digest[..6]
+            self.setup_digest()
         )
     }
 

@@ -15,11 +15,12 @@ pub enum Spread {
 }
 
 impl Spread {
-    pub fn described(self) -> &'static str {
+    /// `run`: what a value is of.
+    pub fn described(self, run: &str) -> String {
         match self {
-            Self::OneRun => "one run",
-            Self::Range => "range of two runs",
-            Self::Interval => "95% t interval over runs",
+            Self::OneRun => format!("one {run}"),
+            Self::Range => format!("range of two {run}s"),
+            Self::Interval => format!("95% t interval over {run}s"),
         }
     }
 }

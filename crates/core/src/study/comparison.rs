@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::measure::MeasuredRun;
+use crate::format::points_interval;
+use crate::page::Block;
 use crate::report::{MetricComparison, MetricVerdict};
 use crate::run::EvalRecord;
 use crate::statistics::{OverRuns, over_runs};
@@ -69,13 +71,24 @@ impl ArmComparison {
         );
     }
 
-    /// `GRPO vs base: valid better (...), exact: no difference (...)`.
-    pub fn sentence(&self) -> String {
-        let verdict = MetricVerdict::sentence(
+    /// `test set, GRPO vs base: valid better (...), exact: no difference (...)`, and the difference paired by seed.
+    pub(super) fn page(&self) -> Vec<Block> {
+        let (valid, exact) = (
             self.valid.judged(),
             self.exact.as_ref().map(MetricComparison::judged),
         );
-        format!("{} vs {}: {verdict}", self.labels[1], self.labels[0])
+        let [first, second] = &self.labels;
+        let verdict = MetricVerdict::sentence(valid, exact);
+        let verdict = format!("test set, {second} vs {first}: {verdict}");
+        let level = MetricVerdict::level(valid.verdict, exact.map(|exact| exact.verdict));
+        let over_seeds = self.over_seeds.filter(|over| over.n > 1).map(|over| {
+            let [points, bounds] = points_interval(over.mean, [over.low, over.high]);
+            let spread = over.spread.described("seed");
+            let text = format!("valid, paired by seed: {points} points {bounds}, {spread}");
+            Block::List(vec![text])
+        });
+        let verdict = Block::Text(level, verdict);
+        [verdict].into_iter().chain(over_seeds).collect()
     }
 
     pub(super) fn document(&self) -> Value {

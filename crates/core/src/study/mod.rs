@@ -20,4 +20,4 @@ pub use measure::{LatestRates, MeasuredRun, Metric};
 pub use picture::curves;
 pub use schedule::{Next, next};
 pub use sweep::{FORMAT_VERSION, MAX_RUNS, Sweep, SweepFolder, SweepRun, SweepTask};
-pub use table::{LAST_RATES, RunPhase, RunStanding, SettingRow, SweepTable};
+pub use table::{RunPhase, RunStanding, SettingRow, SweepTable};

@@ -8,14 +8,10 @@ use super::comparison::ArmComparison;
 use super::error::StudyError;
 use super::measure::{MeasuredRun, Metric};
 use super::sweep::{Sweep, SweepFolder, SweepRun};
-use crate::format::{amount, counted, duration, or_na, percent};
-use crate::report::text_table;
+use crate::format::{counted, percent};
+use crate::page::{Block, Cell, Level, Row, Table};
 use crate::run::{RunDirectory, RunError, Status};
-use crate::secrets::visible;
 use crate::statistics::{OverRuns, Spread, over_runs};
-
-/// The title of [`SettingRow::latest`].
-pub const LAST_RATES: &str = "last valid, exact";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
@@ -141,26 +137,22 @@ impl SettingRow {
         }
     }
 
-    pub fn steps(&self) -> String {
+    fn steps(&self) -> Option<Cell> {
         let steps = || self.measured().map(|run| run.step);
-        match (steps().min(), steps().max()) {
-            (Some(least), Some(most)) if least == most => most.to_string(),
-            (Some(least), Some(most)) => format!("{least} to {most}"),
-            _ => "-".to_owned(),
-        }
+        let (least, most) = (steps().min()?, steps().max()?);
+        Some(match least == most {
+            true => Cell::Count(usize::try_from(most).unwrap_or(usize::MAX)),
+            false => format!("{least} to {most}").into(),
+        })
     }
 
-    /// The rates of the last evals, the mean over its runs: `98.0%, 97.0%`.
-    pub fn latest(&self) -> String {
-        let valid = self.over(|run| Some(run.latest?.valid));
-        let exact = self.over(|run| run.latest?.exact);
-        let rates = valid.into_iter().chain(exact);
-        let rates: Vec<String> = rates.map(|over| percent(over.mean)).collect();
-        if rates.is_empty() {
-            "n/a".to_owned()
-        } else {
-            rates.join(", ")
-        }
+    /// The rates of the last evals, the mean over its runs: `98.0% (exact 97.0%)`.
+    fn latest(&self) -> Option<Cell> {
+        let valid = Cell::rate(self.over(|run| Some(run.latest?.valid))?.mean);
+        Some(match self.over(|run| run.latest?.exact) {
+            Some(exact) => Cell::Noted(Box::new(valid), format!("exact {}", percent(exact.mean))),
+            None => valid,
+        })
     }
 
     pub fn measured(&self) -> impl Iterator<Item = &MeasuredRun> {
@@ -301,69 +293,64 @@ impl SweepTable {
         text
     }
 
-    /// The columns of [`Self::cells`].
-    pub fn titles(&self) -> Vec<String> {
-        let mut titles = vec![
-            "setting".to_owned(),
-            "n".to_owned(),
-            format!("eval {}", self.metric.name()),
-            LAST_RATES.to_owned(),
-            "steps".to_owned(),
-        ];
-        let titles_of_study = [
+    /// A row a setting.
+    fn table(&self) -> Table {
+        let is_study = self.sweep.study.is_some();
+        let eval = format!("eval {}", self.metric.name());
+        let of_study = [
             "test valid",
             "test exact",
             "mixed groups",
             "clipped",
             "time",
         ];
-        if self.sweep.study.is_some() {
-            titles.extend(titles_of_study.map(str::to_owned));
-        }
-        titles.push("state".to_owned());
-        titles
-    }
-
-    /// A line a setting.
-    pub fn cells(&self) -> Vec<Vec<String>> {
-        let row = |row: &SettingRow| {
-            let n = row.eval.map_or(0, |eval| eval.n).to_string();
+        let of_study = if is_study { &of_study[..] } else { &[] };
+        let head = ["setting", "n", &eval, "last valid", "steps", "state"];
+        let row = |(place, row): (usize, &SettingRow)| {
+            let mean = |of: fn(&MeasuredRun) -> Option<f64>| row.over(of).map(|over| over.mean);
+            let rate = |over: Option<OverRuns>| Cell::known(over.map(rate), "no result yet");
+            let seconds = mean(|run| Some(run.seconds)).map(Cell::Seconds);
             let mut cells = vec![
-                row.label.clone(),
-                n,
-                or_na(row.eval, |eval| self.shown(eval)),
-                row.latest(),
-                row.steps(),
+                Cell::Count(row.eval.map_or(0, |eval| eval.n)),
+                Cell::known(row.eval.map(|eval| self.shown(eval)), "no eval yet"),
+                Cell::known(row.latest(), "no eval yet"),
+                Cell::known(row.steps(), "not started"),
+                row.state().into(),
             ];
-            if self.sweep.study.is_some() {
-                let rate = |found: Option<OverRuns>| or_na(found, rate);
-                cells.push(rate(row.over(|run| Some(run.test.as_ref()?.valid))));
-                cells.push(rate(row.over(|run| run.test.as_ref()?.exact)));
-                cells.push(or_na(row.over(|run| run.mixed_groups), |found| {
-                    percent(found.mean)
-                }));
-                cells.push(or_na(row.over(|run| run.clipped), |found| {
-                    percent(found.mean)
-                }));
-                cells.push(or_na(row.over(|run| Some(run.seconds)), |found| {
-                    duration(found.mean)
-                }));
+            let of_study = [
+                rate(row.over(|run| Some(run.test.as_ref()?.valid))),
+                rate(row.over(|run| run.test.as_ref()?.exact)),
+                Cell::known(mean(|run| run.mixed_groups).map(Cell::rate), "no groups"),
+                Cell::known(mean(|run| run.clipped).map(Cell::rate), "no groups"),
+                Cell::known(seconds, "not started"),
+            ];
+            cells.extend(of_study.into_iter().filter(|_| is_study));
+            let level = match row.pruned {
+                _ if self.best == Some(place) => Level::Good,
+                Some(_) => Level::Step,
+                None => Level::Info,
+            };
+            Row {
+                level,
+                ..Row::new(row.label.as_str(), cells)
             }
-            cells.push(row.state());
-            cells
         };
-        self.rows.iter().map(row).collect()
-    }
-
-    fn shown(&self, over: OverRuns) -> String {
-        if self.metric.is_share() {
-            rate(over)
-        } else {
-            number(over)
+        let rows = self.rows.iter().enumerate().map(row).collect();
+        Table {
+            left_out: if is_study { &[3, 9, 8, 10] } else { &[3] },
+            ..Table::new(&[&head[..], of_study].concat(), "lrl", rows)
         }
     }
 
-    fn bounds(&self) -> Option<&'static str> {
+    fn shown(&self, over: OverRuns) -> Cell {
+        match (self.metric.is_share(), over.spread) {
+            (true, _) => rate(over),
+            (false, Spread::OneRun) => Cell::Number(over.mean, 3),
+            (false, _) => Cell::Estimate(over.mean, [over.low, over.high], 3),
+        }
+    }
+
+    fn bounds(&self) -> Option<String> {
         let spreads = self
             .rows
             .iter()
@@ -371,137 +358,88 @@ impl SweepTable {
             .map(|eval| eval.spread);
         spreads
             .max_by_key(|spread| *spread as u8)
-            .map(Spread::described)
+            .map(|spread| spread.described("run"))
     }
 
-    pub fn notes(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// What the table comes to.
+    fn notes(&self) -> Vec<Block> {
+        let mut notes = Vec::new();
         if let Some(base) = self.base {
-            let base = if self.metric.is_share() {
-                percent(base)
-            } else {
-                amount(base)
+            let base = match self.metric.is_share() {
+                true => Cell::rate(base),
+                false => Cell::Number(base, 3),
             };
-            lines.push(format!(
-                "base on the eval set: {} {base}",
-                self.metric.name()
-            ));
+            let metric = self.metric.name();
+            notes.push(Block::detail(format!(
+                "base on the eval set: {metric} {base}"
+            )));
         }
         if let Some(bounds) = self.bounds() {
-            lines.push(format!(
+            notes.push(Block::detail(format!(
                 "mean [{bounds}] of the best checkpoints; a run counts once"
-            ));
+            )));
         }
-        if self.sweep.study.is_none() {
-            match self.best.map(|best| &self.rows[best]) {
-                Some(best) => {
-                    lines.push(format!(
-                        "best by the eval set, of those that finished every seed: {}",
-                        best.label
-                    ));
-                    let of_test = |of: fn(&super::measure::TestResult) -> Option<f64>| {
-                        or_na(best.over(|run| of(run.test.as_ref()?)), rate)
-                    };
-                    lines.push(format!(
-                        "test set, measured by each of its runs once, at the end: valid {} (base {}), exact {} (base {})",
-                        of_test(|test| Some(test.valid)),
-                        or_na(best.over(|run| Some(run.test.as_ref()?.base_valid)), |found| percent(found.mean)),
-                        of_test(|test| test.exact),
-                        or_na(best.over(|run| run.test.as_ref()?.base_exact), |found| percent(found.mean)),
-                    ));
-                }
-                None => {
-                    lines.push("no setting has finished every seed: none is best yet".to_owned())
-                }
+        match self.best.map(|best| &self.rows[best]) {
+            _ if self.sweep.study.is_some() => {}
+            Some(best) => {
+                notes.push(Block::info(format!(
+                    "best by the eval set, of those that finished every seed: {}",
+                    best.label
+                )));
+                let shown = |over: Option<OverRuns>| Cell::known(over.map(rate), "not measured");
+                let mean = |over: Option<OverRuns>| {
+                    Cell::known(over.map(|over| Cell::rate(over.mean)), "not measured")
+                };
+                notes.push(Block::info(format!(
+                    "test set, measured by each of its runs once, at the end: valid {} (base {}), exact {} (base {})",
+                    shown(best.over(|run| Some(run.test.as_ref()?.valid))),
+                    mean(best.over(|run| Some(run.test.as_ref()?.base_valid))),
+                    shown(best.over(|run| run.test.as_ref()?.exact)),
+                    mean(best.over(|run| run.test.as_ref()?.base_exact)),
+                )));
             }
+            None => notes.push(Block::detail(
+                "no setting has finished every seed: none is best yet",
+            )),
         }
-        for comparison in &self.comparisons {
-            lines.push(format!("test set, {}", comparison.sentence()));
-            if let Some(over) = comparison.over_seeds.filter(|over| over.n > 1) {
-                let points = |value: f64| format!("{:+.1}", 100.0 * value);
-                let bounds = format!("{}, {}", points(over.low), points(over.high));
-                lines.push(format!(
-                    "  valid, paired by seed: {} points [{bounds}], {}",
-                    points(over.mean),
-                    over.spread.described().replace("runs", "seeds")
-                ));
-            }
-        }
+        notes.extend(self.comparisons.iter().flat_map(ArmComparison::page));
         if self.comparisons.len() > 1 {
-            lines.push(format!(
+            notes.push(Block::detail(format!(
                 "p-values are paired by prompt, the seeds being samples of a prompt, and Holm-adjusted for {} comparisons",
                 self.comparisons.len()
-            ));
+            )));
         }
-        let failed = self
-            .rows
-            .iter()
-            .flat_map(|row| &row.runs)
-            .filter_map(|run| match &run.phase {
-                RunPhase::Failed(cause) => Some(format!("{} failed: {cause}", run.name)),
-                RunPhase::Interrupted(cause) => {
-                    Some(format!("{} is interrupted: {cause}", run.name))
-                }
-                _ => None,
-            });
-        lines.extend(failed);
-        lines
+        let failed = |run: &RunOfSweep| {
+            let (level, cause) = match &run.phase {
+                RunPhase::Failed(cause) => (Level::Error, cause),
+                RunPhase::Interrupted(cause) => (Level::Warning, cause),
+                _ => return None,
+            };
+            let text = format!("{} {}: {cause}", run.name, run.phase.word());
+            Some(Block::Finding(level, text))
+        };
+        notes.extend(
+            self.rows
+                .iter()
+                .flat_map(|row| &row.runs)
+                .filter_map(failed),
+        );
+        notes
     }
 
-    /// `lr: sweep of task invoice, 3 seeds; 9 of 9 runs finished`.
-    pub fn head(&self) -> String {
+    /// `lr: sweep of task invoice, 3 seeds; 9 of 9 runs finished`, the table, and what it comes to.
+    pub fn page(&self) -> Vec<Block> {
         let seeds = counted(self.sweep.seeds().len(), "seed");
-        let task = self.sweep.task_names();
-        format!(
-            "{}: {} of task {task}, {seeds}; {}",
+        let head = format!(
+            "{}: {} of task {}, {seeds}; {}{}",
             self.sweep.name,
             self.sweep.kind(),
-            self.progress()
-        )
-    }
-
-    pub fn text(&self) -> String {
-        let mut rows = vec![self.titles()];
-        rows.extend(self.cells());
-        let align: String = self
-            .titles()
-            .iter()
-            .map(|title| if title == "n" { 'r' } else { 'l' })
-            .collect();
-        let notes: String = self
-            .notes()
-            .iter()
-            .map(|note| visible(note).into_owned() + "\n")
-            .collect();
-        format!(
-            "{}\n\n{}\n{notes}",
-            visible(&self.head()),
-            text_table(&rows, &align)
-        )
-    }
-
-    pub fn markdown(&self) -> String {
-        let cell = |text: &String| visible(text).replace('|', "\\|");
-        let line = |cells: &[String]| {
-            format!(
-                "| {} |\n",
-                cells.iter().map(cell).collect::<Vec<_>>().join(" | ")
-            )
-        };
-        let titles = self.titles();
-        let rule = vec!["---".to_owned(); titles.len()];
-        let rows: String = self.cells().iter().map(|cells| line(cells)).collect();
-        let notes: String = self
-            .notes()
-            .iter()
-            .map(|note| format!("- {}\n", visible(note.trim_start())))
-            .collect();
-        format!(
-            "{}\n\n{}{}{rows}\n{notes}",
-            visible(&self.head()),
-            line(&titles),
-            line(&rule)
-        )
+            self.sweep.task_names(),
+            self.progress(),
+            if self.is_active { "; active" } else { "" }
+        );
+        let table = [Block::heading(head), Block::Table(self.table())];
+        table.into_iter().chain(self.notes()).collect()
     }
 
     pub fn document(&self) -> Value {
@@ -541,31 +479,13 @@ fn best_of(rows: &[SettingRow]) -> Option<usize> {
         .map(|(place, _)| place)
 }
 
-/// `62.0% [58.1, 65.9]`, without bounds for one run.
-fn rate(over: OverRuns) -> String {
-    match over.spread {
-        Spread::OneRun => percent(over.mean),
-        _ => {
-            // An interval of a mean of rates may reach beyond them.
-            let bound = |value: f64| 100.0 * value.clamp(0.0, 1.0);
-            format!(
-                "{} [{:.1}, {:.1}]",
-                percent(over.mean),
-                bound(over.low),
-                bound(over.high)
-            )
-        }
-    }
-}
-
-fn number(over: OverRuns) -> String {
-    match over.spread {
-        Spread::OneRun => amount(over.mean),
-        _ => format!(
-            "{} [{}, {}]",
-            amount(over.mean),
-            amount(over.low),
-            amount(over.high)
-        ),
+/// Without bounds for one run.
+fn rate(over: OverRuns) -> Cell {
+    // An interval of a mean of rates may reach beyond them.
+    let bounds = [over.low, over.high].map(|bound| bound.clamp(0.0, 1.0));
+    Cell::Rate {
+        value: over.mean,
+        interval: (over.spread != Spread::OneRun).then_some(bounds),
+        n: None,
     }
 }

@@ -111,17 +111,9 @@ pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>)
 }
 
 impl TextLine {
-    /// Without control characters, trailing blanks and the mark of the selection.
+    /// Without control characters and trailing blanks.
     fn finish(&mut self) {
         self.text = visible(self.text.trim_end()).into_owned();
-        let marked = self
-            .text
-            .trim_start()
-            .strip_prefix('>')
-            .filter(|_| self.selected);
-        if let Some(rest) = marked {
-            self.text = format!("{}{rest}", " ".repeat(self.text.len() - rest.len()));
-        }
     }
 }
 
@@ -246,7 +238,7 @@ mod tests {
         let entries = vec![
             entry(None, "title"),
             entry(Some(0), "  one"),
-            entry(Some(1), "> 語 two"),
+            entry(Some(1), "  語 two"),
         ];
         let entries = Entries {
             lines: entries,

@@ -1,10 +1,11 @@
 //! A page of a report as lines of a pane.
 
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use crate::facts::Tier;
-use crate::page::text::render;
-use crate::page::{Bar, Block, Fact, Level, Table};
+use crate::page::text::fitted;
+use crate::page::{Bar, Block, Cell, Fact, Level, Table};
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::bars::gauge;
@@ -73,10 +74,15 @@ impl PageLines<'_> {
             Level::Warning | Level::Error if bar.is_none() => mark(fact.level),
             _ => "",
         };
-        let rows = wrapped(&format!("{mark}{}", fact.value), room);
+        let value = match &fact.value {
+            // A reason is not left out.
+            unknown @ Cell::Unknown(_) => unknown.to_string(),
+            value => value.fitted(room),
+        };
+        let rows = wrapped(&format!("{mark}{value}"), room);
         let line = |(number, row): (usize, String)| {
             let (name, bar) = match number {
-                0 => (fact.name, bar.clone()),
+                0 => (&*fact.name, bar.clone()),
                 _ => ("", Some(Span::raw(" ".repeat(beside)))),
             };
             let name = format!("{} ", padded(name, width, false));
@@ -111,19 +117,14 @@ impl PageLines<'_> {
         self.theme.span(bar, role)
     }
 
-    /// With intervals and reasons if they fit.
     fn table(&self, table: &Table) -> Vec<Line<'static>> {
-        let lines = |table: Table| -> Vec<Line<'static>> {
-            let text = render(&[Block::Table(table)]);
-            text.lines()
-                .map(|line| Line::from(line.to_owned()))
-                .collect()
-        };
-        let whole = lines(table.clone());
-        match whole.iter().all(|line| line.width() <= self.columns) {
-            true => whole,
-            false => lines(table.clone().short()),
-        }
+        let head = (!table.head.is_empty()).then_some(Role::Title);
+        let rows = table.rows.iter().map(|row| row.level.into());
+        let text = fitted(table, |line| line.width() <= self.columns);
+        let lines = text.lines().zip(head.into_iter().chain(rows));
+        lines
+            .map(|(line, role)| self.styled(line.to_owned(), role))
+            .collect()
     }
 }
 

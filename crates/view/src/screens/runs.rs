@@ -11,7 +11,6 @@ mod interaction;
 mod list_actions;
 mod pipeline;
 mod removal;
-mod sweep_detail;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use regex::Regex;
 
 use crate::app::{self, Model};
-use crate::draw::{hints, places, symbols_in_ascii};
+use crate::draw::{hint_texts, places, symbols_in_ascii};
 use crate::messages::Level;
 use crate::pane::lines::{PaneLines, TextLine, lines};
 use crate::screens::Screen;
@@ -58,12 +58,7 @@ impl LinePrinter {
                 page.panes
                     .iter()
                     .for_each(|pane| whole("Pane", pane, &mut lines));
-                let keys = hints(model, SIZE.0).to_string();
-                let keys: Vec<&str> = keys
-                    .split("   ")
-                    .map(str::trim)
-                    .filter(|key| !key.is_empty())
-                    .collect();
+                let keys: Vec<String> = hint_texts(model, SIZE.0).collect();
                 lines.push(format!("Keys: {}", keys.join("  ")));
             }
         }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
+use crate::page::{Bar, Block, Cell, Level};
 use crate::score::answer::json::parse_prefix;
 use crate::score::definition::degenerate_answers::{self, FillStyle};
 use crate::score::definition::lazy_answers::{
@@ -14,6 +15,7 @@ use crate::score::definition::lazy_answers::{
 use crate::score::scorer::Scorer;
 use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::{Tier, mean_reward};
+use crate::secrets::visible;
 use crate::task::functions;
 
 const MAX_ROWS: usize = 500;
@@ -47,14 +49,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         MAX_ROWS
     };
     let rows = &rows[..rows.len().min(most).min(affordable)];
-    // Lengths in tokens need a tokenizer.
-    let is_earned = |part: &&RewardPart| !matches!(part.value, PartValue::Length(length) if length.unit == LengthUnit::Tokens);
-    let parts = task
-        .rewards
-        .iter()
-        .filter(is_earned)
-        .map(|part| part.weight.max(0.0));
-    let best = task.score.tiers.valid + parts.sum::<f64>();
+    let best = best_reward(task);
     let mut findings: Vec<Finding> = Vec::new();
     let has_schema = task.schema().is_some();
     let probe = |name: &str,
@@ -119,6 +114,41 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The reward of a right answer. Lengths in tokens need a tokenizer.
+fn best_reward(task: &Task) -> f64 {
+    let is_earned = |part: &&RewardPart| !matches!(part.value, PartValue::Length(length) if length.unit == LengthUnit::Tokens);
+    let parts = task.rewards.iter().filter(is_earned);
+    task.score.tiers.valid + parts.map(|part| part.weight.max(0.0)).sum::<f64>()
+}
+
+/// Whether an answer is too easy, then the reward of each.
+pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
+    let weak = findings.iter().filter(|finding| finding.weak);
+    let mut page: Vec<Block> = weak
+        .map(|finding| Block::Finding(Level::Warning, finding.sentence.clone()))
+        .collect();
+    let best = best_reward(task);
+    if findings.is_empty() {
+        page.push(Block::detail(
+            "nothing to try: this kind of scorer has no degenerate answers",
+        ));
+    } else if page.is_empty() {
+        let text = format!("no degenerate answer scores as high as a correct one, {best:.2}");
+        page.push(Block::Text(Level::Good, text));
+    }
+    let bar = |finding: &Finding| Bar {
+        note: format!("{} {}", finding.tier, visible(&finding.completion)).into(),
+        tier: Some(finding.tier),
+        ..Bar::new(
+            finding.name.as_str(),
+            Cell::Number(finding.reward, 2),
+            finding.reward / best,
+        )
+    };
+    page.push(Block::Bars(findings.iter().map(bar).collect()));
+    page
 }
 
 /// An answer made of the prompt's most frequent word and number.

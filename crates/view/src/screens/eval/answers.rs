@@ -42,7 +42,7 @@ pub(super) fn content<'a>(
         if versus.pairs.is_empty() {
             outcome.name_alone()
         } else {
-            outcome.name().trim_end_matches('s')
+            outcome.name_of_one()
         }
     };
     let title = prompt.map_or_else(

@@ -7,8 +7,10 @@ use super::frame::{LegendEntry, framed, legend};
 use super::{DEVICE, Live};
 use crate::followed_run::FollowedRun;
 use crate::format::{bytes, counted, duration, percent_short};
+use crate::page::Block;
 use crate::pane::content::Content;
-use crate::report::rank_lines;
+use crate::pane::page::PageLines;
+use crate::report::rank_table;
 use crate::run::Series;
 use crate::run::events::{Device, RankStep};
 use crate::shared::Shared;
@@ -207,31 +209,22 @@ fn rank_rows(
     columns: usize,
     rows: usize,
 ) -> Vec<Line<'static>> {
-    let faint = shared.theme.style(Role::Faint);
-    let mut table = rank_lines(ranks, columns).into_iter();
-    let mut lines: Vec<Line<'static>> = table
-        .next()
-        .map(|titles| Line::styled(titles, faint))
-        .into_iter()
-        .collect();
-    let most = if ranks.len() < rows {
-        ranks.len()
-    } else {
-        rows.saturating_sub(2)
-    };
-    lines.extend(table.by_ref().take(most).map(Line::raw));
-    match table.count() {
-        0 => {}
-        more => lines.push(Line::styled(
-            format!(
-                "and {}: {} zooms",
-                counted(more, "more rank"),
-                shared.key_of("pane.zoom")
-            ),
-            faint,
-        )),
+    let mut table = rank_table(ranks);
+    if ranks.len() >= rows {
+        table.rows.truncate(rows.saturating_sub(2));
     }
-    lines
+    let more = ranks.len() - table.rows.len();
+    let mut page = vec![Block::Table(table)];
+    if more > 0 {
+        let key = shared.key_of("pane.zoom");
+        let text = format!("and {}: {key} zooms", counted(more, "more rank"));
+        page.push(Block::detail(text));
+    }
+    PageLines {
+        theme: &shared.theme,
+        columns,
+    }
+    .lines(&page)
 }
 
 /// The state of the device, or a sentence if it is not measured.

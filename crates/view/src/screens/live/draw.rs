@@ -109,8 +109,8 @@ fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
         .as_ref()
         .filter(|state| matches!(state.status, Status::Waiting | Status::Starting))?;
     let cause = state.cause.as_ref().filter(|_| run.history.run.is_none())?;
-    let waits =
-        header::waits_for(shared, run).map_or_else(String::new, |text| format!("{text}\n\n"));
+    let waits = header::waits_for(shared, run)
+        .map_or_else(String::new, |text| format!("waiting {text}\n\n"));
     let open = header::holder(shared, run).map_or_else(String::new, |holder| {
         format!(", open {}", short_id(holder.directory.id()))
     });

@@ -44,8 +44,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         ));
     }
     if let Some(waits) = waits_for(shared, run) {
-        let text = waits.replacen("waiting", "", 1);
-        spans.push(Span::styled(text, theme.style(role)));
+        spans.push(Span::styled(format!(" {waits}"), theme.style(role)));
     } else if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
         spans.push(Span::styled(
             format!(": {}", one_line(&cause)),
@@ -122,13 +121,13 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     spans
 }
 
-/// `waiting for 2dsvws first (about 36 s)`; `None` if no listed run has the device for which this one waits.
+/// `for 2dsvws first (about 36 s)`; `None` if no listed run has the device for which this one waits.
 pub(super) fn waits_for(shared: &Shared, run: &FollowedRun) -> Option<String> {
     let holder = holder(shared, run)?;
     let left = holder
         .seconds_to_end()
         .map_or_else(String::new, |left| format!(" (about {})", duration(left)));
-    Some(format!("waiting for {}{left}", name_of(holder)))
+    Some(format!("for {}{left}", name_of(holder)))
 }
 
 /// The listed run that has the device for which a run waits.
@@ -254,8 +253,8 @@ fn took(run: &FollowedRun) -> Option<String> {
     }
 }
 
-/// Valid and exact of the latest eval of the trained model, else of the last step's completions; of several tasks in
-/// percent of each.
+/// Valid and exact of the latest eval of the trained model, else of the last step's completions; of several tasks of
+/// each.
 fn rates(run: &FollowedRun) -> Option<String> {
     let (history, step) = (&run.history, run.history.last_step);
     let of_task = |task: &&str| {
@@ -279,11 +278,7 @@ fn rates(run: &FollowedRun) -> Option<String> {
         let (valid, exact) = (percent_short(valid), or_na(exact, percent_short));
         let text = match *task {
             "" => format!("valid {valid} exact {exact}"),
-            task => format!(
-                "{task} {}/{}",
-                valid.trim_end_matches('%'),
-                exact.trim_end_matches('%')
-            ),
+            task => format!("{task} {valid}/{exact}"),
         };
         Some((text, of))
     };
@@ -291,11 +286,7 @@ fn rates(run: &FollowedRun) -> Option<String> {
         history.task_names().iter().filter_map(of_task).unzip();
     let (of, several) = (
         of.last()?,
-        if rates.len() > 1 {
-            "valid/exact % "
-        } else {
-            ""
-        },
+        if rates.len() > 1 { "valid/exact " } else { "" },
     );
     Some(format!("{several}{} ({of})", rates.join(" ")))
 }

@@ -144,7 +144,7 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
         judged,
     } = compared;
     let cell = |eval: &EvalSummary, metric: &str| match metric {
-        "exact" if eval.exact.is_none() => "not measured".to_owned(),
+        "exact" if eval.exact.is_none() => "n/a".to_owned(),
         _ => percent_interval(eval.metric(metric), eval.interval(metric)),
     };
     let row = |name: &str, first: &str, second: &str| {

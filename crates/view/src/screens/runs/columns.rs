@@ -258,13 +258,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
             }
             None => unknown(),
         },
-        "outcome" => (
-            row.outcome
-                .label()
-                .trim_end_matches(" base")
-                .replace(" and ", "+"),
-            row.outcome.level().into(),
-        ),
+        "outcome" => (row.outcome.than_base("+"), row.outcome.level().into()),
         "of" => match row.measured_on() {
             // The base's rates, where no checkpoint is better.
             Some((set, 0)) if set != PromptSet::Train.into() => ("base★".to_owned(), Role::Faint),
@@ -323,7 +317,7 @@ pub(super) fn group_cell(column: &Column, look: &Look<'_>, group: &RunGroup<'_>)
             .map_or_else(String::new, |found| {
                 let sign = look.theme.glyph("±", "+-");
                 let std = found.std.map_or_else(String::new, |std| {
-                    format!(" {sign}{}", number_text(field, std).trim_end_matches('%'))
+                    format!(" {sign}{}", number_text(field, std))
                 });
                 let n = if found.n == group.runs.len() {
                     String::new()

@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Runs, group_detail, rows_of, sweep_detail};
+use super::{Runs, group_detail, rows_of};
 use crate::format::{age, bytes, percent, percent_interval, short_id};
 use crate::page::Fact;
 use crate::pane::content::{Body, Content, Text};
@@ -56,10 +56,8 @@ fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>
             .as_ref()
             .filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
         if let Some((_, table)) = own {
-            return vec![(
-                sweep_detail::lines(table, &shared.theme, inside.width as usize),
-                inside,
-            )];
+            let facts = Facts::new(runs, shared, inside.width);
+            return vec![(facts.page.lines(&table.page()), inside)];
         }
         return vec![(
             group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize),
@@ -249,7 +247,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let mut spans = vec![theme.span(format!("{name:<NAME$} "), Role::Faint)];
         spans.push(theme.span(
-            format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())),
+            format!("{:<20}", base.unwrap_or_else(|| "n/a (no eval)".to_owned())),
             Role::Base,
         ));
         if let Some(trained) = trained {

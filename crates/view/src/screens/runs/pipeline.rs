@@ -285,7 +285,7 @@ fn compare(shared: &Shared) -> Vec<Part> {
         return vec![(Role::Faint, "no result yet".to_owned())];
     };
     let outcome = &row.outcome;
-    let label = (outcome.level().into(), outcome.label().to_owned());
+    let label = (outcome.level().into(), outcome.label());
     let judged = outcome.compared();
     let rates = judged.map(|judged| {
         let [valid_base, valid] = judged.valid_rates.map(percent_short);

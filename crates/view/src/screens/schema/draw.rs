@@ -158,5 +158,7 @@ fn side<'a>(schema: &Schema, shared: &Shared, place: &Place) -> Content<'a> {
     }
     let at = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
     let top = schema.tops.get(at).copied().unwrap_or_default();
-    content.text(place.inside(), side_panes::lines(schema, shared, name), top)
+    let inside = place.inside();
+    let lines = side_panes::lines(schema, shared, name, inside.width.into());
+    content.text(inside, lines, top)
 }

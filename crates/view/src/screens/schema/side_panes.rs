@@ -7,6 +7,8 @@ use ratatui::text::{Line, Span};
 use super::expected::Rejections;
 use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
 use crate::format::counted;
+use crate::pane::page::PageLines;
+use crate::score::audit::page;
 use crate::score::{PartValue, Task, Tier};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -14,11 +16,16 @@ use crate::task::PromptSet;
 use crate::theme::Theme;
 
 /// All lines of a pane, before it is scrolled and wrapped.
-pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'static>> {
+pub(super) fn lines(
+    schema: &Schema,
+    shared: &Shared,
+    pane: &str,
+    columns: usize,
+) -> Vec<Line<'static>> {
     match pane {
         PROGRAM => program_pane::lines(schema, shared),
         SCORES => scores(schema, shared),
-        DEGENERATE => degenerate(schema, shared),
+        DEGENERATE => degenerate(schema, shared, columns),
         _ => Vec::new(),
     }
 }
@@ -322,7 +329,7 @@ fn most(task: &Task) -> f64 {
     task.score.tiers.valid + weights.sum::<f64>()
 }
 
-fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if let Some(why) = no_scores(shared) {
         return vec![why];
@@ -339,45 +346,8 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let Some(findings) = &schema.degenerate else {
         return vec![theme.line("scoring degenerate answers ...", Role::Faint)];
     };
-    let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
-    let mut lines = Vec::new();
-    match weak.len() {
-        0 if findings.is_empty() => {
-            let text = "nothing to try: this kind of scorer has no degenerate answers";
-            lines.push(theme.line(text, Role::Faint));
-        }
-        0 => lines.push(theme.line(
-            "no degenerate answer scores as high as a correct one",
-            Role::Good,
-        )),
-        count => {
-            let text = format!("▲ {count} of {} degenerate answers pass", findings.len());
-            lines.push(theme.line(text, Role::Warning));
-            lines.extend(
-                weak.iter()
-                    .map(|finding| Line::raw(finding.sentence.clone())),
-            );
-        }
-    }
-    let most = shared.draft.task.as_deref().map_or(0.0, most);
-    lines.extend(findings.iter().map(|finding| {
-        let style = theme.style(Theme::tier_role(finding.tier));
-        Line::from(vec![
-            Span::styled(
-                format!(
-                    "{} {:>5.2} of {:.2}  ",
-                    theme.tier_glyph(finding.tier),
-                    finding.reward,
-                    most
-                ),
-                style,
-            ),
-            Span::raw(finding.name.clone()),
-            theme.span(
-                format!("  {}", finding.completion.replace('\n', " ")),
-                Role::Faint,
-            ),
-        ])
-    }));
-    lines
+    let Some(task) = &shared.draft.task else {
+        return Vec::new();
+    };
+    PageLines { theme, columns }.lines(&page(task, findings))
 }
