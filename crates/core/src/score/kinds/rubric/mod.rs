@@ -18,9 +18,7 @@ use serde_json::Value;
 
 use crate::dataset::PromptRow;
 use crate::score::definition::lazy_answers::{LazyAnswer, plain_answers, prompt_itself};
-use crate::score::definition::{
-    Definition, FoundDefinition, Judge, KeyInfo, Kind, text_digest,
-};
+use crate::score::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, text_digest};
 use crate::score::error::ScoreError;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::trust::check_judge_trust;
