@@ -2,7 +2,7 @@
 
 use crate::dataset::DatasetError;
 use crate::run::RunError;
-use crate::task::{SetName, TaskError};
+use crate::task::TaskError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {

@@ -4,7 +4,7 @@ use super::run_outcome::RunOutcome;
 use crate::facts::Target;
 use crate::page::{Cell, Fact};
 use crate::run::RunState;
-use crate::task::task_set;
+use crate::task::{PromptSet, SetName};
 
 /// The values of a step, the latest evals, and the verdict against the base.
 pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fact> {
@@ -22,7 +22,7 @@ pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fa
     let valid = noted(rate("tiers/valid"), "invalid", rate("tiers/invalid"));
     let targets = [("base", Target::Base), ("now", Target::Trained)];
     let evals = history.task_names().into_iter().flat_map(|task| {
-        let set = task_set("eval", task);
+        let set = SetName::new(PromptSet::Eval, task);
         targets.map(|(word, target)| {
             let valid = history.latest_eval(&set, target).map(|eval| {
                 let summary = &eval.summary;

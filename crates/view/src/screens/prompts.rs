@@ -153,8 +153,6 @@ pub struct Group {
     pub kind: Option<FindingKind>,
     /// In a filter, such as `enum` of `is:enum`.
     pub slug: String,
-    /// `None`: expected answers that the schema rejects.
-    pub kind: Option<FindingKind>,
     pub title: String,
     pub level: Level,
     /// Findings; lines that are no rows included.

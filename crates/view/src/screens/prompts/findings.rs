@@ -33,7 +33,6 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
             Group {
                 kind: None,
                 slug: slug(class.name()),
-                kind: None,
                 title,
                 level: Level::Error,
                 count: rows.len(),
