@@ -60,18 +60,18 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
     );
     stage.keys("alt-8 z");
     assert!(
-        stage.shows("  15 GPU 15") && !stage.shows("more ranks"),
+        stage.shows("  15  GPU 15") && !stage.shows("more ranks"),
         "{}",
         stage.screen()
     );
     stage.keys("z");
-    for (columns, rows) in [(80, 24), (60, 20)] {
+    // A narrow pane has the reason no more.
+    for (columns, rows, expected) in [
+        (80, 24, "   0   GPU 0  93%  94.0 GB  n/a (not measured)"),
+        (60, 20, "   0  GPU 0 93% 94.0 GB   n/a"),
+    ] {
         stage.send(Message::Resize(columns, rows));
-        assert!(
-            stage.shows("   0  GPU 0 93% 94.0 GB   n/a"),
-            "{}",
-            stage.screen()
-        );
+        assert!(stage.shows(expected), "{}", stage.screen());
     }
     // One rank again: its device, of which nothing is known.
     append(&mut stage, &mut written, 0);

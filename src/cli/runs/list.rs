@@ -275,8 +275,7 @@ impl Table<'_> {
                 format!("{}{holder}", run.status.name())
             }
             (_, Some(field)) => field_text(name, &field),
-            ("valid" | "exact", None) => "n/a".to_owned(),
-            (_, None) => "-".to_owned(),
+            (_, None) => "n/a".to_owned(),
         }
     }
 

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::dataset;
-use crate::format::{bytes, counted, percent_short};
+use crate::format::{bytes, counted};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Fact, Row, Table};
 use crate::report::{Report, RunContext, RunRow, eval_table, rank_table};
 use crate::run::events::Eval;
 use crate::run::{SolveRate, Status, disk_forecast, task_folder};
 use crate::score::Task;
-use crate::secrets::visible;
 use crate::task::{PromptSet, task_prompt};
 
 /// The number of listed evals on the eval set, besides the best.
@@ -89,25 +88,24 @@ pub(super) fn prompts_document(seen: &Report, prompts: &[(String, Option<SolveRa
 }
 
 pub(super) fn prompts_page(prompts: &[(String, Option<SolveRate>)]) -> String {
-    let width = prompts
-        .iter()
-        .map(|(prompt, _)| prompt.len())
-        .max()
-        .unwrap_or(0);
-    let mut text = String::new();
-    for (prompt, found) in prompts {
-        let rate = found.map_or_else(|| "n/a".to_owned(), |found| percent_short(found.rate()));
-        let source = found.map_or_else(
-            String::new,
-            |SolveRate {
-                 step,
-                 solved,
-                 scored,
-             }| { format!("  {solved} of {scored} completions of step {step}") },
-        );
-        let _ = writeln!(text, "{:<width$} {rate:>6}{source}", visible(prompt));
-    }
-    text
+    let row = |(prompt, found): &(String, Option<SolveRate>)| {
+        let source = |found: &SolveRate| {
+            let SolveRate {
+                step,
+                solved,
+                scored,
+            } = found;
+            format!("{solved} of {scored} completions of step {step}")
+        };
+        let source = found.as_ref().map(source).unwrap_or_default();
+        let rate = found.map(|found| Cell::rate(found.rate()));
+        Row::new(
+            prompt.as_str(),
+            [Cell::known(rate, "not sampled"), source.into()],
+        )
+    };
+    let rows = prompts.iter().map(row).collect();
+    render(&[Block::Table(Table::new(&[], "lrl", rows))])
 }
 
 pub(super) fn page(seen: &Report) -> String {

@@ -52,17 +52,16 @@ pub(super) fn mark(level: Level) -> &'static str {
     }
 }
 
-/// A table of whose lines all fit: whole, else with cells in their shortest form and closer together, else without those of
-/// its columns that it can do without.
+/// A table of whose lines all fit: whole, else with cells in their shortest form, else closer together, else without those
+/// of its columns that it can do without.
 pub fn fitted(found: &Table, fits: impl Fn(&str) -> bool) -> String {
-    let fit = |text: &String| text.lines().all(&fits);
-    let whole = Some(table_text(found, &[], GAP)).filter(fit);
-    whole.unwrap_or_else(|| {
-        let (short, most) = (found.clone().short(), found.left_out.len());
-        let mut without = (0..most).map(|count| table_text(&short, &found.left_out[..count], " "));
-        let narrow = without.find(fit);
-        narrow.unwrap_or_else(|| table_text(&short, found.left_out, " "))
-    })
+    let short = found.clone().short();
+    let wide = [found, &short].map(|table| table_text(table, &[], GAP));
+    let narrow = |count| table_text(&short, &found.left_out[..count], " ");
+    let most = found.left_out.len();
+    let mut forms = wide.into_iter().chain((0..most).map(narrow));
+    let found = forms.find(|text| text.lines().all(&fits));
+    found.unwrap_or_else(|| narrow(most))
 }
 
 fn table_text(found: &Table, left_out: &[usize], gap: &str) -> String {

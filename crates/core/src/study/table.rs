@@ -481,8 +481,8 @@ fn best_of(rows: &[SettingRow]) -> Option<usize> {
 
 /// Without bounds for one run.
 fn rate(over: OverRuns) -> Cell {
-    // An interval of a mean of rates may reach beyond them.
-    let bounds = [over.low, over.high].map(|bound| bound.clamp(0.0, 1.0));
+    // An interval of a mean of rates may reach beyond them; one from 0 to exactly 1 would say that there is none.
+    let bounds = [over.low, over.high].map(|bound| bound.clamp(0.0, 1.0 - f64::EPSILON));
     Cell::Rate {
         value: over.mean,
         interval: (over.spread != Spread::OneRun).then_some(bounds),

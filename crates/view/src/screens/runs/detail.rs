@@ -55,14 +55,12 @@ fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>
             .sweep
             .as_ref()
             .filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
-        if let Some((_, table)) = own {
-            let facts = Facts::new(runs, shared, inside.width);
-            return vec![(facts.page.lines(&table.page()), inside)];
-        }
-        return vec![(
-            group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize),
-            inside,
-        )];
+        let page = match own {
+            Some((_, table)) => table.page(),
+            None => group_detail::page(group, shared, runs.sort.smoothed),
+        };
+        let facts = Facts::new(runs, shared, inside.width);
+        return vec![(facts.page.lines(&page), inside)];
     }
     let Some(entry) = runs.entry(shared) else {
         return Vec::new();
