@@ -169,7 +169,7 @@ impl Target {
         if let Some(note) = start.tokenizer.stop_note(model) {
             eprint_line(&format!("warning: {note}"));
         }
-        Ok(start.into_sampler(engine)?)
+        Ok((start.model.decoder(None, engine)?, start.tokenizer))
     }
 }
 
