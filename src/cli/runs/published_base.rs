@@ -2,7 +2,7 @@
 
 use std::iter::zip;
 
-use crate::checkpoint::OpenModel;
+use crate::checkpoint::StartModel;
 use crate::cli::Failure;
 use crate::cli::device::DeviceArguments;
 use crate::cli::output::eprint_line;
@@ -18,7 +18,6 @@ use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{EvalSummary, RunDirectory, RunFolders, checkpoint_path};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
-use crate::text::Tokenizer;
 use crate::update::{log_probs, pack};
 
 /// Answers the test set of the run's first task greedily, with the base as it was trained beside and as it is published.
@@ -44,11 +43,8 @@ pub(super) fn measure(
             "test set, {}, base {base}",
             counted(rows.rows.len(), "prompt")
         ));
-        let opened = OpenModel::find(name, run_folders)?;
-        let (model, tokenizer) = (
-            opened.decoder(None, &engine)?,
-            Tokenizer::load(&opened.source)?,
-        );
+        let start = StartModel::find(name, run_folders)?;
+        let (model, tokenizer) = (start.model.decoder(None, &engine)?, start.tokenizer);
         let task = &for_model(&task, &tokenizer);
         let scorer = &Scorer::new(task)?;
         let lengths = lengths(&model, config.max_completion_tokens);

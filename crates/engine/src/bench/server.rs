@@ -32,19 +32,11 @@ pub struct ServerLoad {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("{url}: write http://HOST:PORT/v1")]
-    Address { url: String },
-    #[error("{url}: {problem}")]
-    Network { url: String, problem: String },
-    #[error("{url} answered with status {status}: {body}")]
-    Status {
-        url: String,
-        status: u16,
-        body: String,
-    },
-    #[error("{url} {problem}")]
-    Answer { url: String, problem: String },
+#[error("{url}{problem}")]
+pub struct LoadError {
+    url: String,
+    /// Continues the URL.
+    problem: String,
 }
 
 /// One answer.
@@ -62,8 +54,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// The first wrong answer.
 pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
-    let address = || LoadError::Address {
+    let address = || LoadError {
         url: load.url.clone(),
+        problem: ": write http://HOST:PORT/v1".to_owned(),
     };
     let origin = Origin::from_url(&load.url).ok_or_else(address)?;
     let config = agent_config(&origin, None).map_err(|_| address())?;
@@ -135,6 +128,10 @@ fn each_client(
 
 fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed, LoadError> {
     let url = || format!("{}/completions", load.url);
+    let refused = |problem: String| LoadError {
+        url: url(),
+        problem,
+    };
     let mut body = json!({
         "model": load.model, "prompt": random_tokens(number, load.prompt_tokens, load.vocabulary), "max_tokens": load.new_tokens,
         "temperature": load.temperature, "ignore_eos": true,
@@ -148,24 +145,14 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
         request = request.header("authorization", format!("Bearer {key}"));
     }
     let start = Instant::now();
-    let failed = |error: &ureq::Error| LoadError::Network {
-        url: url(),
-        problem: problem_of(error),
-    };
-    let mut response = request
-        .send(body.to_string())
-        .map_err(|error| failed(&error))?;
+    let failed = |error: ureq::Error| refused(format!(": {}", problem_of(&error)));
+    let mut response = request.send(body.to_string()).map_err(failed)?;
     let status = response.status();
     if status != 200 {
-        let body = response
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| failed(&error))?;
-        return Err(LoadError::Status {
-            url: url(),
-            status: status.as_u16(),
-            body: body.chars().take(500).collect(),
-        });
+        let body = response.body_mut().read_to_string().map_err(failed)?;
+        let body: String = body.chars().take(500).collect();
+        let status = status.as_u16();
+        return Err(refused(format!(" answered with status {status}: {body}")));
     }
     let mut answer = Answer {
         start,
@@ -173,10 +160,7 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
         tokens: None,
     };
     for line in BufReader::new(response.into_body().into_reader()).lines() {
-        let line = line.map_err(|error| LoadError::Network {
-            url: url(),
-            problem: error.to_string(),
-        })?;
+        let line = line.map_err(|error| refused(format!(": {error}")))?;
         answer.read(&line);
     }
     match answer.tokens {
@@ -186,16 +170,12 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
             tokens,
         }),
         Some(tokens) => {
-            let problem = format!("sampled {tokens} tokens, not {}", load.new_tokens);
-            Err(LoadError::Answer {
-                url: url(),
-                problem,
-            })
+            let expected = load.new_tokens;
+            Err(refused(format!(" sampled {tokens} tokens, not {expected}")))
         }
-        None => Err(LoadError::Answer {
-            url: url(),
-            problem: "did not say how many tokens it sampled".to_owned(),
-        }),
+        None => Err(refused(
+            " did not say how many tokens it sampled".to_owned(),
+        )),
     }
 }
 

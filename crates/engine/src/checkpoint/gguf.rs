@@ -51,7 +51,7 @@ impl GgufType {
 /// `stored_as`. Holds all tensors in memory.
 ///
 /// # Errors
-/// [`CheckpointError::Gguf`] for what GGUF or llama.cpp does not support; unreadable weights.
+/// [`CheckpointError::Foreign`] for what GGUF or llama.cpp does not support; unreadable weights.
 pub fn export_gguf(
     path: &Path,
     source: &ModelSource,
@@ -59,15 +59,13 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
+    let refused = |problem| CheckpointError::foreign(source.label("config.json"), problem);
     let Some(family) = family(config.architecture) else {
         let problem = format!(
             "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
             config.architecture.title()
         );
-        return Err(CheckpointError::Gguf {
-            label: source.label("config.json"),
-            problem,
-        });
+        return Err(refused(problem));
     };
     if let RopeScaling::Yarn {
         factor,
@@ -77,20 +75,14 @@ pub fn export_gguf(
         && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
     {
         let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF; write the Hugging Face folder with `model export --merged`".to_owned();
-        return Err(CheckpointError::Gguf {
-            label: source.label("config.json"),
-            problem,
-        });
+        return Err(refused(problem));
     }
     if let Some(window) = &config.options.window {
         let problem = format!(
             "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write the Hugging Face folder with `model export --merged`",
             window.tokens
         );
-        return Err(CheckpointError::Gguf {
-            label: source.label("config.json"),
-            problem,
-        });
+        return Err(refused(problem));
     }
     let metadata = [
         described(source, &config, family, stored_as),
@@ -312,10 +304,8 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
     let label = source.label("tokenizer.json");
     let remedy =
         "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
-    let refused = |problem: String| CheckpointError::Gguf {
-        label: label.clone(),
-        problem: format!("{problem}; {remedy}"),
-    };
+    let refused =
+        |problem: String| CheckpointError::foreign(&label, format!("{problem}; {remedy}"));
     let file = tokenizer_json(source).map_err(|error| match error {
         TextError::Hub(error) => error.into(),
         error => refused(error.to_string()),

@@ -33,7 +33,7 @@ const CHUNK_NUMBERS: usize = 4 << 20;
 /// Memory: header and one chunk of 4 M elements. Returns a note if missing metadata was assumed.
 ///
 /// # Errors
-/// [`CheckpointError::GgufFile`] for a damaged or unsupported file; nothing is written then.
+/// [`CheckpointError::Foreign`] for a damaged or unsupported file; nothing is written then.
 pub fn import_gguf(
     file: &Path,
     folder: &Path,
@@ -50,10 +50,7 @@ pub fn import_gguf(
 pub fn import_into_cache(
     file: &Path,
 ) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
-    let refused = |problem: String| CheckpointError::GgufFile {
-        path: file.to_owned(),
-        problem,
-    };
+    let refused = |problem: String| CheckpointError::foreign(file.display(), problem);
     let folder = match gguf_folder(file) {
         Some(folder) if folder.exists() => return Ok(Some((folder, None))),
         Some(folder) => folder,
@@ -97,10 +94,7 @@ struct Gguf<'a> {
 
 impl<'a> Gguf<'a> {
     fn open(path: &'a Path) -> Result<Self, CheckpointError> {
-        let refused = |problem: String| CheckpointError::GgufFile {
-            path: path.to_owned(),
-            problem,
-        };
+        let refused = |problem: String| CheckpointError::foreign(path.display(), problem);
         let unread = |source: std::io::Error| {
             refused(format!(
                 "{source}; check that the file exists and can be read"
@@ -508,10 +502,7 @@ impl<'a> Gguf<'a> {
     }
 
     fn refused(&self, problem: String) -> CheckpointError {
-        CheckpointError::GgufFile {
-            path: self.path.to_owned(),
-            problem,
-        }
+        CheckpointError::foreign(self.path.display(), problem)
     }
 }
 

@@ -70,7 +70,7 @@ impl PeftAdapter {
     /// adapter's name (`lora_A.default.weight`).
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] with file and remedy, if something is missing, damaged or
+    /// [`CheckpointError::Foreign`] with file and remedy, if something is missing, damaged or
     /// unsupported.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         if folder.join(CHECKPOINT_MARK).exists() {
@@ -210,7 +210,7 @@ impl PeftAdapter {
     /// The base model's name, for an adapter given alone.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] if there is none, or it is another adapter.
+    /// [`CheckpointError::Foreign`] if there is none, or it is another adapter.
     pub fn base_name(&self) -> Result<&str, CheckpointError> {
         let refuse = |problem: String| {
             Err(refused(
@@ -275,7 +275,7 @@ impl PeftAdapter {
     /// Checks names and shapes against a model's adapters.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] for an unknown tensor, a wrong shape, or a target without
+    /// [`CheckpointError::Foreign`] for an unknown tensor, a wrong shape, or a target without
     /// tensors.
     fn check(&self, slots: &[(String, Vec<usize>)]) -> Result<(), CheckpointError> {
         let bad = |problem: String| Err(refused(&self.weights_path, problem));
@@ -527,10 +527,7 @@ fn our_name(name: &str) -> Option<String> {
 }
 
 fn refused(path: &Path, problem: String) -> CheckpointError {
-    CheckpointError::Adapter {
-        path: path.to_owned(),
-        problem,
-    }
+    CheckpointError::foreign(path.display(), problem)
 }
 
 fn unread(error: &std::io::Error) -> String {

@@ -41,22 +41,28 @@ pub enum CheckpointError {
         "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
     )]
     Read { path: PathBuf, problem: String },
-    #[error("{path}: {problem}")]
-    Adapter {
-        path: PathBuf,
+    /// A file of another program that cannot be read, or a model that its format cannot hold.
+    #[error("{file}: {problem}")]
+    Foreign {
+        file: String,
         /// Problem and remedy.
         problem: String,
     },
     #[error("{0}: use another checkpoint (RUN@STEP)")]
     Damaged(#[from] crate::run::RunError),
-    #[error("{label}: {problem}")]
-    Gguf { label: String, problem: String },
-    #[error("{path}: {problem}")]
-    GgufFile { path: PathBuf, problem: String },
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
     #[error("{0}")]
     Model(#[from] crate::model::ModelError),
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl CheckpointError {
+    fn foreign(file: impl ToString, problem: impl Into<String>) -> Self {
+        Self::Foreign {
+            file: file.to_string(),
+            problem: problem.into(),
+        }
+    }
 }

@@ -290,7 +290,8 @@ impl Decoder {
     fn through<'a>(
         &self,
         batch: &'a DeviceBatch,
-        (experts, select): (&'a [Option<Tensor>], fn(&'a Tensor) -> Selection<'a>),
+        experts: &'a [Option<Tensor>],
+        select: fn(&'a Tensor) -> Selection<'a>,
         adapters: AdapterUse<'a>,
         mut each: impl FnMut(usize, RowContext<'_>, LayerActivations, DerivedActivations) -> Result<()>,
     ) -> Result<(Stream, SideInputs)> {
@@ -323,8 +324,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
         let replayed = self.by_layer(batch.replayed.as_ref())?;
-        let replayed = (&replayed[..], Selection::Replayed as fn(_) -> _);
-        let (stream, _) = self.through(&batch, replayed, adapters.into(), |_, _, _, _| Ok(()))?;
+        let (select, adapters) = (Selection::Replayed, adapters.into());
+        let (stream, _) = self.through(&batch, &replayed, select, adapters, |_, _, _, _| Ok(()))?;
         Ok(self.norm(&stream)?.1)
     }
 
@@ -348,8 +349,8 @@ impl Decoder {
             Ok(())
         };
         let replayed = self.by_layer(batch.replayed.as_ref())?;
-        let replayed = (&replayed[..], Selection::Replayed as fn(_) -> _);
-        let (stream, side) = self.through(&batch, replayed, Adapters::On.into(), save)?;
+        let (select, adapters) = (Selection::Replayed, Adapters::On.into());
+        let (stream, side) = self.through(&batch, &replayed, select, adapters, save)?;
         let (last, normed) = self.norm(&stream)?;
         Ok((
             normed,
@@ -437,14 +438,13 @@ impl Decoder {
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
         let recorded = self.by_layer(record)?;
-        let recorded = (&recorded[..], Selection::Recorded as fn(_) -> _);
         let keep = |index: usize, context: RowContext<'_>, saved, derived| {
             store(
                 index,
                 self.layers[index].prefilled(&saved, &derived, context)?,
             )
         };
-        let (stream, _) = self.through(&batch, recorded, adapters, keep)?;
+        let (stream, _) = self.through(&batch, &recorded, Selection::Recorded, adapters, keep)?;
         Ok(self.norm(&stream)?.1)
     }
 
