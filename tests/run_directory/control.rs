@@ -44,7 +44,9 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
                 served.push(accepted);
             }
             if controls.stop_requested().is_some() {
-                served.extend(controls.drain());
+                let last = controls.drain();
+                last.iter().for_each(|accepted| controls.recorded(accepted));
+                served.extend(last);
                 return served;
             }
         }

@@ -268,7 +268,7 @@ impl ChatTemplate {
             _ => {}
         }
         let has_calls =
-            |message: &Message| message.role == "tool" || message.tool_calls().len() > 0;
+            |message: &Message| message.role == "tool" || !message.tool_calls().is_empty();
         let name = match tools.is_some() || messages.iter().any(has_calls) {
             true if !self.takes_tools => AS_TEXT,
             _ => NAME,

@@ -85,7 +85,7 @@ impl OwnServer {
     pub(super) fn has_ended(&self) -> bool {
         match &self.own {
             Some(own) => {
-                let mut own = lock(&own);
+                let mut own = lock(own);
                 let has_ended = !matches!(own.child.try_wait(), Ok(None));
                 if has_ended && own.lock.take().is_some() {
                     _ = std::fs::remove_file(self.folder.join(READY));
@@ -242,7 +242,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
-        let mut own = lock(&own);
+        let mut own = lock(own);
         // Do not wait for its pending work.
         _ = own.child.kill();
         _ = own.child.wait();
