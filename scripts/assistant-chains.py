@@ -3,12 +3,12 @@
 
     scripts/assistant-chains.py FOLDER [--calls 5,10,20,50] [--rows 100]
 
-The test set is 100 requests of each length, tagged `calls-N`; vendors and numbers are new. `train` and `eval` are those of `assistant`:
+The test set is 100 requests of each length, tagged `calls-N`. `train` and `eval` are those of `assistant`:
 
     grpo-tui train assistant --model MODEL --gpu 0
     grpo-tui eval FOLDER --model RUN --on test
 """
-import argparse, json, pathlib, random, shutil
+import argparse, json, pathlib, random, shutil, tomllib
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", type=pathlib.Path)
@@ -21,7 +21,7 @@ if min(lengths) < 4:
 
 SAMPLE = pathlib.Path(__file__).resolve().parent.parent / "sample-data/assistant"
 random.seed(0)
-STEMS = [start + end for start in "Ald Bor Cam Del Eng For Gal Hol Irm Jor Kul Lan Mon Nol Orm Pra".split() for end in "berg dale ford holm mark stein wick worth".split()]
+POOLS = tomllib.loads((SAMPLE / "generator.toml").read_text())["pools"]
 PAY = ["Pay the open invoices of {vendor} from the {account} account.", "> {vendor} // {account} // pay open"]
 REMIND = ["Remind me of the late invoices of {vendor} in {days} days.", "> {vendor} late ones, ping me, {days} days"]
 BOTH = [
@@ -32,7 +32,8 @@ BOTH = [
 
 def row(length, place):
     """A call finds invoices, each of the others pays one or makes a reminder of one."""
-    vendor, other = (f"{random.choice(STEMS)} {kind}" for kind in random.sample(["GmbH", "Ltd", "Oy", "plc"], 2))
+    stem = lambda: "".join(random.choice(POOLS[part]) for part in ("onset", "middle", "ending"))
+    vendor, other = (f"{stem()} {suffix}" for suffix in random.sample(POOLS["suffix"], 2))
     account, days = random.choice(["main", "travel", "garden"]), random.randint(2, 90)
     kind = random.choice(["pay", "remind", "both"])
     opens, lates = ((length - 2) // 2, length - 2 - (length - 2) // 2) if kind == "both" else ((length - 1, 3) if kind == "pay" else (3, length - 1))

@@ -484,7 +484,7 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
         (
             "syntax",
             replaced("{%- endfor %}", "{%- endfur %}"),
-            "syntax.gguf: chat template: unknown statement endfur (line 3 of the template)",
+            "syntax.gguf: chat template: unknown statement endfur (line 37 of the template)",
         ),
         ("unaligned", unaligned.into_inner(), "damaged header"),
         (
