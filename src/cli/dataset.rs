@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Add rows of a CSV, JSON or JSONL file to a set
+    /// Add rows of a CSV, JSON, JSONL or Parquet file to a set
     Import(import::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
+    /// Create a task from a schema, from examples of answers, from a CSV, JSON, JSONL or Parquet file, or from a template
     New(Box<new::Arguments>),
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),

@@ -324,3 +324,15 @@ fn eight_viewers_see_the_same() {
         }
     }
 }
+
+/// Keys that its release did not have are what it did, not what is the default since.
+#[test]
+fn a_run_of_an_earlier_release_has_its_settings() {
+    let recorded = crate::program::sample_data("finished-run");
+    let run = grpo_tui::run::RunDirectory::open(&recorded).unwrap();
+    let config = &run.file().config;
+    assert_eq!(config.prompt_sampling.name(), "uniform");
+    assert_eq!(config.learning_rate_schedule.name(), "constant");
+    assert_eq!(config.on_collapse.name(), "continue");
+    assert!(!config.guided && !config.stop_when_solved && !config.router_replay);
+}

@@ -275,6 +275,8 @@ impl Table<'_> {
                 format!("{}{holder}", run.status.name())
             }
             (_, Some(field)) => field_text(name, &field),
+            // There are none.
+            ("tags" | "alerts", None) => "-".to_owned(),
             (_, None) => "n/a".to_owned(),
         }
     }

@@ -215,8 +215,8 @@ fn page(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) -> Vec<Block> {
             scale.into(),
             Cell::Count(criterion.n),
             Cell::known(criterion.agreement.map(rate), "no marks"),
-            number(criterion.kappa),
-            number(criterion.difference),
+            number(criterion.kappa, "all marks of one side are the same"),
+            number(criterion.difference, "no marks"),
         ];
         Row::new(criterion.name.as_str(), cells)
     };
@@ -231,7 +231,7 @@ fn page(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) -> Vec<Block> {
     let table = Table::new(&head, "llrl", check.criteria.iter().map(row).collect());
     let shift = |shift: &Option<Shift>| {
         let text = |Shift { same, change, .. }: &Shift| {
-            let (same, change) = (rate(*same), number(*change));
+            let (same, change) = (rate(*same), number(*change, "not measured"));
             format!("{same} of marks are the same, mean change of the score {change}").into()
         };
         Cell::known(shift.as_ref().map(text), "not measured")
@@ -275,7 +275,10 @@ fn page(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) -> Vec<Block> {
     let facts = [
         Fact::new("reverse order", shift(&check.order)),
         Fact::new("instruction", shift(&check.instruction)),
-        Fact::new("length bias", number(check.length)),
+        Fact::new(
+            "length bias",
+            number(check.length, "answers are equally long, or marks the same"),
+        ),
         verdict,
         Fact::new(
             "a request",
@@ -294,11 +297,11 @@ fn rate(found: Interval) -> Cell {
     Cell::interval(found.estimate, [found.low, found.high])
 }
 
-fn number(found: Option<Interval>) -> Cell {
+fn number(found: Option<Interval>, why: &'static str) -> Cell {
     let cell = |found: Interval| match found.high > found.low {
         true => Cell::Estimate(found.estimate, [found.low, found.high], 2),
         // Where nothing varies there is no interval.
         false => Cell::Number(found.estimate, 2),
     };
-    Cell::known(found.map(cell), "not measured")
+    Cell::known(found.map(cell), why)
 }

@@ -18,6 +18,8 @@ pub struct Key {
     pub meaning: &'static str,
     /// Values in `quick` and `seed`; `None`: the default. `recommended` is all defaults.
     pub presets: [Option<&'static str>; 2],
+    /// What runs did that were started before the key existed, if not the default.
+    pub before: Option<&'static str>,
 }
 
 /// Input of a derived default.
@@ -99,6 +101,7 @@ const fn key(
         unit,
         meaning,
         presets: [None; 2],
+        before: None,
     }
 }
 
@@ -114,6 +117,13 @@ impl Key {
     const fn seed(self, seed: &'static str) -> Self {
         Self {
             presets: [None, Some(seed)],
+            ..self
+        }
+    }
+
+    const fn before(self, value: &'static str) -> Self {
+        Self {
+            before: Some(value),
             ..self
         }
     }
@@ -190,7 +200,8 @@ pub static KEYS: &[Key] = &[
         "",
         "Stop when nothing is left to learn: over 10 steps, all completions of 99% of the groups earn the full reward.",
     )
-    .seed("false"),
+    .seed("false")
+    .before("false"),
     key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty: never."),
     key("patience", whole(0, 100_000), "0", "evals", "Early stopping: evals without a better valid rate; 0: off.")
         .presets("0", "0"),
@@ -207,7 +218,8 @@ pub static KEYS: &[Key] = &[
         "",
         "Which prompts steps take: `uniform`, each once a pass, or `adaptive`: one whose group had no gradient waits twice as many passes, at most 8, until a group has one.",
     )
-    .seed("uniform"),
+    .seed("uniform")
+    .before("uniform"),
     key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
         .presets("256", "1024"),
     key("max_thinking_tokens", whole(0, 1_048_576), "0", "tokens", "Longest think block, for models that think; 0: as long as the completion.").presets("0", "0"),
@@ -236,7 +248,8 @@ pub static KEYS: &[Key] = &[
         "true",
         "",
         "Router replay: in mixtures of experts, the update sends each token through the experts that it was sampled with; no effect on dense models.",
-    ),
+    )
+    .before("false"),
     // The update.
     key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
@@ -249,14 +262,16 @@ pub static KEYS: &[Key] = &[
         "",
         "If no completion of a group earns the full reward, the row's expected answer, or one sampled under the task's grammar, replaces the last completion.",
     )
-    .seed("false"),
+    .seed("false")
+    .before("false"),
     key(
         "on_collapse",
         Kind::Choice(OnCollapse::NAMES),
         "recover",
         "",
         "What to do when nearly all groups have zero variance below the full reward, with nearly equal answers, or nearly no answer parses or is valid any more: `recover` restores the last checkpoint with informative groups, or the one that earned most, with half the learning rate and guided groups, at most three times.",
-    ),
+    )
+    .before("continue"),
     key(
         "entropy_coef",
         number(0.0, 100.0),
@@ -345,7 +360,8 @@ pub static KEYS: &[Key] = &[
         "",
         "After warm-up: `constant`, or `linear` or along a `cosine` to learning_rate_floor at the run's last step.",
     )
-    .seed("constant"),
+    .seed("constant")
+    .before("constant"),
     key("learning_rate_floor", number(0.0, 1.0), "0.1", "", "Where `linear` and `cosine` end, as a share of learning_rate.").presets("0.1", "0.1"),
     key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")

@@ -18,45 +18,33 @@ use super::value::StopCondition;
 pub struct TrainConfig {
     pub base_model: String,
     pub method: Method,
-    #[serde(default)]
     pub teacher: String,
-    #[serde(default)]
     pub distill_coef: f64,
     pub output_model_id: String,
     pub seed: u64,
     pub max_rows: usize,
     pub epochs: u64,
     pub max_steps: u64,
-    #[serde(default)]
     pub sft_steps: u64,
-    #[serde(default)]
     pub stop_when_solved: bool,
     pub stop_when: String,
     pub patience: u64,
     pub max_minutes: f64,
     pub completions_per_prompt: usize,
     pub prompt_groups_per_step: usize,
-    #[serde(default = "each_once")]
     pub prompt_sampling: PromptSampling,
     pub max_completion_tokens: usize,
-    #[serde(default)]
     pub max_thinking_tokens: usize,
-    #[serde(default = "unlimited")]
     pub thinking_end: ThinkingEnd,
     pub max_seq_len: usize,
     pub temperature: f64,
     pub weight_sync_interval: u64,
-    #[serde(default)]
     pub router_replay: bool,
     pub policy_loss: PolicyLoss,
     pub dynamic_sampling: bool,
-    #[serde(default)]
     pub guided: bool,
-    #[serde(default = "unwatched")]
     pub on_collapse: OnCollapse,
-    #[serde(default)]
     pub entropy_coef: f64,
-    #[serde(default)]
     pub entropy_target: f64,
     pub overlong_masking: bool,
     pub advantage: Advantage,
@@ -68,14 +56,10 @@ pub struct TrainConfig {
     pub kl_importance: bool,
     pub lora_rank: usize,
     pub lora_alpha: f64,
-    #[serde(default)]
     pub lora_experts: bool,
-    #[serde(default = "as_computed")]
     pub base_precision: BasePrecision,
     pub learning_rate: f64,
-    #[serde(default = "unscheduled")]
     pub learning_rate_schedule: Schedule,
-    #[serde(default = "a_tenth")]
     pub learning_rate_floor: f64,
     pub warmup_steps: u64,
     pub grad_clip_norm: f64,
@@ -112,36 +96,6 @@ pub const MIN_STEPS: u64 = 200;
 pub const ENDPOINT_TEACHER: &str = "endpoint:";
 /// Self-distillation: the base model, shown the row's `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";
-
-/// Value for runs that predate the key.
-fn each_once() -> PromptSampling {
-    PromptSampling::Uniform
-}
-
-/// Value for runs that predate the key.
-fn unscheduled() -> Schedule {
-    Schedule::Constant
-}
-
-/// Value for runs that predate the key.
-fn a_tenth() -> f64 {
-    0.1
-}
-
-/// Value for runs that predate the key.
-fn unlimited() -> ThinkingEnd {
-    ThinkingEnd::Truncate
-}
-
-/// Value for runs that predate the key.
-fn as_computed() -> BasePrecision {
-    BasePrecision::Bf16
-}
-
-/// Value for runs that predate the key.
-fn unwatched() -> OnCollapse {
-    OnCollapse::Continue
-}
 
 impl TrainConfig {
     pub fn is_supervised(&self, step: u64) -> bool {

@@ -6,8 +6,14 @@ use crate::page::{Cell, Fact};
 use crate::run::RunState;
 use crate::task::{PromptSet, SetName};
 
-/// The values of a step, the latest evals, and the verdict against the base.
-pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fact> {
+/// The values of a step, the latest evals, and the verdict against the base. `is_ended`: also by a
+/// killed worker.
+pub fn step_facts(
+    history: &RunState,
+    is_ended: bool,
+    step: u64,
+    outcome: &RunOutcome,
+) -> Vec<Fact> {
     let metric = |name: &str, cell: fn(f64) -> Cell| {
         Cell::known(history.metric_at(name, step).map(cell), "not measured")
     };
@@ -18,7 +24,11 @@ pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fa
     };
     let total = history.planned_steps();
     let total = total.map_or_else(String::new, |total| format!(" of {total}"));
-    let left = history.seconds_left().filter(|_| history.end.is_none());
+    let left = match is_ended {
+        true => Err("ended"),
+        false => history.seconds_left().ok_or("not known yet"),
+    };
+    let left = left.map_or_else(|why| Cell::known(None, why), Cell::Seconds);
     let valid = noted(rate("tiers/valid"), "invalid", rate("tiers/invalid"));
     let targets = [("base", Target::Base), ("now", Target::Trained)];
     let evals = history.task_names().into_iter().flat_map(|task| {
@@ -35,10 +45,7 @@ pub fn step_facts(history: &RunState, step: u64, outcome: &RunOutcome) -> Vec<Fa
     });
     let mut facts = vec![
         Fact::new("step", format!("{step}{total}")),
-        Fact::new(
-            "time left",
-            Cell::known(left.map(Cell::Seconds), "no further step"),
-        ),
+        Fact::new("time left", left),
         Fact::new(
             "reward",
             noted(number("reward"), "std", number("reward_std")),

@@ -48,10 +48,10 @@ const PARTS: [(&str, &[&str]); 5] = [
     ("tags", &["tags", "tag"]),
 ];
 
-/// Lists with a meaning in a row: another value under such a name would be an error there.
-const LISTS: [&str; 3] = ["tools", "turns", "demonstration"];
-/// A row's reference answer before `expected`: only a mapping says that a column is one.
-const COMPLETION: &str = "completion";
+/// Fields of a row with a form of their own: columns of these names stay only where they have it.
+pub(super) const FORMED: [&str; 3] = ["tools", "turns", "demonstration"];
+/// Fields that change how a row is judged. Columns of other programs have such names by chance.
+const JUDGED: [&str; 3] = ["completion", "format", "now"];
 
 /// `expected` of conversations that end with the right answer.
 pub const LAST_TURN: &str = "last-turn";
@@ -385,8 +385,7 @@ impl Mapping {
                 && !name.trim().is_empty()
                 && !value.is_null()
                 && PARTS.iter().all(|(part, _)| part != name)
-                && name != COMPLETION
-                && (value.is_array() || !LISTS.contains(&name.as_str()));
+                && !JUDGED.contains(&name.as_str());
             if is_kept {
                 row.entry(name.clone()).or_insert_with(|| value.clone());
             }

@@ -17,8 +17,10 @@ pub use parquet::parquet_lines;
 pub use records::{Format, Record, column_samples, columns, read_records};
 
 use crate::dataset::error::DatasetError;
+use crate::dataset::row;
+use crate::exact_json;
 use crate::task::PromptSet;
-use mapping::Mapping;
+use mapping::{FORMED, Mapping};
 use survey::Survey;
 
 #[derive(Debug, Clone, Default)]
@@ -85,7 +87,14 @@ pub fn import(
             }
         });
         match row {
-            Ok(row) => imported.rows.push(row),
+            Ok(mut fields) => {
+                let has_formed = FORMED.iter().any(|name| fields.contains_key(*name));
+                let is_row = || row::parse(exact_json::write(&fields).as_bytes(), 1, "").is_ok();
+                if has_formed && !is_row() {
+                    fields.retain(|name, _| !FORMED.contains(&name.as_str()));
+                }
+                imported.rows.push(fields);
+            }
             Err(problem) if survey.shares_lines => {
                 let problem = format!("record {place}: {problem}");
                 imported.problems.push((record.line, problem));
@@ -347,9 +356,9 @@ mod tests {
 
     #[test]
     fn columns_that_no_part_takes_stay_with_the_row() {
-        let record = r#"{"text":"a","x":1,"database":"INSERT 1;","tools":"[]","completion":"b","none":null,"turns":[]}"#;
+        let record = r#"{"text":"a","x":1,"database":"INSERT 1;","tools":"[]","completion":"b","none":null,"turns":["x"]}"#;
         let (rows, problems) = imported("a.jsonl", record, &["expected=x = x"], None);
-        let kept = ",\"database\":\"INSERT 1;\",\"turns\":[]}";
+        let kept = ",\"database\":\"INSERT 1;\"}";
         let expected =
             asks("a-1", "a", "{\"x\":1}").replacen("{\"x\":1}}", &format!("{{\"x\":1}}{kept}"), 1);
         assert_eq!((rows, problems), (vec![expected], Vec::new()));

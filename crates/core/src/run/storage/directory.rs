@@ -395,8 +395,8 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Adds keys unknown to the release that wrote the table, with their defaults; returns whether any
-/// were added.
+/// Adds keys unknown to the release that wrote the table, with what it did; returns whether any were
+/// added.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else {
         return false;
@@ -408,7 +408,7 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
     for key in &missing {
         if let Some(value) = key
             .kind
-            .parse(key.default)
+            .parse(key.before.unwrap_or(key.default))
             .ok()
             .and_then(|value| toml::Value::try_from(value).ok())
         {

@@ -24,7 +24,12 @@ pub(super) fn lines(
     let error = run.error.clone();
     lines.extend(error.map(|why| Line::styled(why, theme.style(Role::Bad))));
     lines.extend(log::alerts(shared, run, columns));
-    let facts = step_facts(&run.history, live.at(run), &run.outcome);
+    let facts = step_facts(
+        &run.history,
+        run.status().is_ended(),
+        live.at(run),
+        &run.outcome,
+    );
     lines.extend(PageLines { theme, columns }.lines(&[Block::Facts(facts)]));
     lines.extend(header::guard(run).map(|(text, role)| Line::styled(text, theme.style(role))));
     lines
