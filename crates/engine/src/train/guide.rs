@@ -2,7 +2,8 @@
 //! calls found by search, a grammar to sample under.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::dataset::PromptRow;
@@ -53,14 +54,14 @@ impl Guide {
         if !shown.is_empty() {
             return shown;
         }
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.found.lock();
         found.get(&prompt.row.id).cloned().unwrap_or_default()
     }
 
     /// Searches calls for those of the rows that have no demonstration, at once on every core.
     pub(super) fn search(&self, task: &Task, scorer: &Scorer, prompts: &[&Prompt]) {
         let known = |prompt: &&&Prompt| {
-            let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = self.found.lock();
             prompt.row.has_demonstration() || found.contains_key(&prompt.row.id)
         };
         let new = prompts.iter().filter(|prompt| !known(prompt));
@@ -69,7 +70,7 @@ impl Guide {
         let turns = find_calls_of(task, scorer, &rows).into_iter();
         let turns = turns.map(|turns| turns.ok().flatten().unwrap_or_default());
         let ids = rows.iter().map(|row| row.id.clone());
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.lock();
         found.extend(ids.zip(turns));
     }
 

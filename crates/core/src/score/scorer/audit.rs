@@ -139,10 +139,10 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
         page.push(Block::Text(Level::Good, text));
     }
     let bar = |finding: &Finding| Bar {
-        note: format!("{} {}", finding.tier, visible(&finding.completion)).into(),
+        note: visible(&finding.completion).to_string().into(),
         tier: Some(finding.tier),
         ..Bar::new(
-            finding.name.as_str(),
+            format!("{} ({})", finding.name, finding.tier),
             Cell::Number(finding.reward, 2),
             finding.reward / best,
         )

@@ -166,7 +166,7 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
         theme.style(Role::Faint),
     ));
     let mut lines = vec![head];
-    // With several completions per prompt the recorded comparison is of the first ones: then the rates stand alone.
+    // With several completions per prompt the comparison is of the first ones: only the rates are shown then.
     let is_of_all = trained
         .against_base
         .as_deref()
