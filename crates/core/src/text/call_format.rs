@@ -177,6 +177,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn calls_have_the_white_space_of_the_template() {
+        let own = with_template(crate::text::TOOL_CHAT_TEMPLATE);
+        let function = serde_json::json!({"name": "pay", "arguments": {"to": "A B"}});
+        let mut turn = crate::text::Message::new("assistant", "");
+        let calls = serde_json::json!([{"type": "function", "function": function}]);
+        turn.other.insert("tool_calls".to_owned(), calls);
+        let tools = serde_json::json!([{"type": "function", "function": {"name": "pay", "parameters": {}}}]);
+        let call = r#"{"name": "pay", "arguments": {"to": "A B"}}"#;
+        let spaced = |written: &str| own.spaced_as_template(written, &turn, &tools);
+        assert_eq!(
+            spaced(&format!("<tool_call>\n{call}\n</tool_call>")),
+            Some(format!("<tool_call>{call}</tool_call>"))
+        );
+        assert_eq!(spaced("<tool_call>{}</tool_call>"), None);
+    }
+
     /// Excerpts of the families' templates.
     #[test]
     fn templates_are_recognised_by_how_they_write_calls() {

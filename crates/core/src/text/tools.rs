@@ -13,6 +13,35 @@ pub fn openai_tools(tools: &Json) -> Json {
 }
 
 impl Tokenizer {
+    /// An assistant's turn with calls, `written` by their format, with the white space of the template:
+    /// what a model of it has read, and writes. `None` if the two differ in more.
+    pub fn spaced_as_template(
+        &self,
+        written: &str,
+        turn: &Message,
+        tools: &Json,
+    ) -> Option<String> {
+        let template = self
+            .chat_template()
+            .filter(|template| template.takes_tools())?;
+        let ask = Message::new("user", "u");
+        let asked = template
+            .render(
+                std::slice::from_ref(&ask),
+                Some(tools),
+                &Thinking::On.into(),
+            )
+            .ok()?;
+        let whole = template
+            .render_finished(&[ask, turn.clone()], Some(tools))
+            .ok()?;
+        let answer = whole.strip_prefix(asked.as_str())?;
+        let end = self.token(self.turn_end_id()?)?;
+        let spaced = answer.split(end.as_str()).next()?;
+        let letters = |text: &str| text.split_whitespace().collect::<String>();
+        (letters(spaced) == letters(written)).then(|| spaced.to_owned())
+    }
+
     pub fn writes_prose_before_calls(&self) -> bool {
         const TEXT: &str = "Text before calls.";
         const ARGUMENT: &str = "argument-of-call";

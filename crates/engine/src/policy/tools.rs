@@ -22,7 +22,7 @@ use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer
 pub(super) struct TaskTools<'a> {
     task: &'a Task,
     toolset: &'a Toolset,
-    tokenizer: &'a Tokenizer,
+    pub(super) tokenizer: &'a Tokenizer,
     pub(super) format: &'static CallFormat,
     /// All: a call may name one that its prompt does not list.
     pub(super) definitions: Value,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use candle_core::{Error, Result};
+use serde_json::{Value, json};
 
 use super::tools::{Sampled, TaskTools, ToolSession};
 use super::{Prompt, ScoredTask, Turn, render};
@@ -11,7 +12,7 @@ use crate::dataset::PromptRow;
 use crate::prompts::{DemonstratedTurn, demonstrated_turns, turns_of};
 use crate::rollout::{Completion, StopReason};
 use crate::score::{AskedCalls, Task, asked_calls, written_calls};
-use crate::text::{Tokenizer, Transcript};
+use crate::text::{Message, Tokenizer, Transcript};
 
 /// Tokens of each completion of a row's demonstration.
 ///
@@ -96,7 +97,19 @@ impl TaskTools<'_> {
     fn text_of(&self, said: DemonstratedTurn) -> Option<String> {
         match said.calls.as_slice() {
             [] => Some(said.text),
-            calls => written_calls(self.format, &self.definitions, &said.text, calls),
+            calls => {
+                let written = written_calls(self.format, &self.definitions, &said.text, calls)?;
+                let listed = calls.iter().map(|call| {
+                    json!({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+                });
+                let listed: Vec<Value> = listed.collect();
+                let mut turn = Message::new("assistant", said.text);
+                turn.other.insert("tool_calls".to_owned(), listed.into());
+                let spaced = self
+                    .tokenizer
+                    .spaced_as_template(&written, &turn, &self.definitions);
+                Some(spaced.unwrap_or(written))
+            }
         }
     }
 }
