@@ -60,7 +60,15 @@ for name in ["invoices.sql", "tools.json", "train.jsonl", "eval.jsonl"]:
 rows = [row(length, place) for length in lengths for place in range(1, given.rows + 1)]
 (given.folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
 task, most = (SAMPLE / "task.toml").read_text(), max(lengths) + 4
-task = task.replace('name = "assistant"', f'name = "{given.folder.name}"').replace("max_calls = 12", f"max_calls = {most}").replace("max_turns = 13", f"max_turns = {most + 1}")
 # A call and its result take some 60 tokens.
-task = task.replace("\n# Defaults that apply only", f"max_seq_len = {1024 + 128 * most}\n\n# Defaults that apply only").replace("max_seq_len = 1024\n", f"max_seq_len = {1024 + 128 * most}\n")
+room, only = f"max_seq_len = {1024 + 128 * most}\n", "\n# Defaults that apply only"
+for old, new in [
+    ('name = "assistant"', f'name = "{given.folder.name}"'),
+    ("max_calls = 12", f"max_calls = {most}"),
+    ("max_turns = 13", f"max_turns = {most + 1}"),
+    ("max_seq_len = 1024\n", room),
+    (only, f"{room}{only}"),
+]:
+    assert old in task, f"task.toml of assistant has no {old!r}"
+    task = task.replace(old, new)
 (given.folder / "task.toml").write_text(task)

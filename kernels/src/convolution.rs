@@ -190,6 +190,7 @@ fn step<T: Real>(
     let (size, row_width) = ((kernel - 1) * width, packed.dims2()?.1);
     let mut output = vec![T::constant(0.0); rows.len() * width];
     let step = in_place("convolution step", |states: &mut [T], packed: &[T]| {
+        let packed = &packed[..rows.len() * row_width];
         vectorised(|| {
             let new = packed.chunks_exact(row_width);
             for ((out, row), new) in output.chunks_exact_mut(width).zip(rows).zip(new) {

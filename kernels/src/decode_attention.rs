@@ -115,6 +115,7 @@ fn append<T: Real>(
 ) -> Result<()> {
     let size = 2 * heads.key_width();
     let append = in_place("append keys and values", |cache: &mut [T], packed: &[T]| {
+        let packed = &packed[..rows.len() * heads.row_width()];
         for (row, new) in rows.iter().zip(packed.chunks_exact(heads.row_width())) {
             let to = (row.first + row.length - 1) * size;
             cache[to..to + size].copy_from_slice(&new[heads.query_width()..]);

@@ -25,10 +25,9 @@ pub fn step_facts(
     let total = history.planned_steps();
     let total = total.map_or_else(String::new, |total| format!(" of {total}"));
     let left = match is_ended {
-        true => Err("ended"),
-        false => history.seconds_left().ok_or("not known yet"),
+        true => Cell::Unknown("ended"),
+        false => Cell::known(history.seconds_left().map(Cell::Seconds), "not known yet"),
     };
-    let left = left.map_or_else(|why| Cell::known(None, why), Cell::Seconds);
     let valid = noted(rate("tiers/valid"), "invalid", rate("tiers/invalid"));
     let targets = [("base", Target::Base), ("now", Target::Trained)];
     let evals = history.task_names().into_iter().flat_map(|task| {

@@ -105,9 +105,14 @@ impl TaskTools<'_> {
                 let listed: Vec<Value> = listed.collect();
                 let mut turn = Message::new("assistant", said.text);
                 turn.other.insert("tool_calls".to_owned(), listed.into());
+                let reads_same = |spaced: &String| {
+                    asked_calls(self.format, &self.definitions, spaced)
+                        == AskedCalls::Calls(calls.to_vec())
+                };
                 let spaced = self
                     .tokenizer
-                    .spaced_as_template(&written, &turn, &self.definitions);
+                    .spaced_as_template(&written, &turn, &self.definitions)
+                    .filter(reads_same);
                 Some(spaced.unwrap_or(written))
             }
         }

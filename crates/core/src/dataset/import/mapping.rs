@@ -9,6 +9,7 @@ use super::cells::{property, type_problem, value_of};
 use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::survey::{Survey, cell};
+use crate::dataset::row::parse;
 use crate::exact_json::{self, marked_number};
 use crate::text::{Message, json_value};
 
@@ -49,7 +50,7 @@ const PARTS: [(&str, &[&str]); 5] = [
 ];
 
 /// Fields of a row with a form of their own: columns of these names stay only where they have it.
-pub(super) const FORMED: [&str; 3] = ["tools", "turns", "demonstration"];
+const FORMED: [&str; 3] = ["tools", "turns", "demonstration"];
 /// Fields that change how a row is judged. Columns of other programs have such names by chance.
 const JUDGED: [&str; 3] = ["completion", "format", "now"];
 
@@ -389,6 +390,11 @@ impl Mapping {
             if is_kept {
                 row.entry(name.clone()).or_insert_with(|| value.clone());
             }
+        }
+        let has_formed = FORMED.iter().any(|name| row.contains_key(*name));
+        let is_row = || parse(exact_json::write(&row).as_bytes(), place, "").is_ok();
+        if has_formed && !is_row() {
+            row.retain(|name, _| !FORMED.contains(&name.as_str()));
         }
         Ok(row)
     }

@@ -17,10 +17,8 @@ pub use parquet::parquet_lines;
 pub use records::{Format, Record, column_samples, columns, read_records};
 
 use crate::dataset::error::DatasetError;
-use crate::dataset::row;
-use crate::exact_json;
 use crate::task::PromptSet;
-use mapping::{FORMED, Mapping};
+use mapping::Mapping;
 use survey::Survey;
 
 #[derive(Debug, Clone, Default)]
@@ -87,14 +85,7 @@ pub fn import(
             }
         });
         match row {
-            Ok(mut fields) => {
-                let has_formed = FORMED.iter().any(|name| fields.contains_key(*name));
-                let is_row = || row::parse(exact_json::write(&fields).as_bytes(), 1, "").is_ok();
-                if has_formed && !is_row() {
-                    fields.retain(|name, _| !FORMED.contains(&name.as_str()));
-                }
-                imported.rows.push(fields);
-            }
+            Ok(row) => imported.rows.push(row),
             Err(problem) if survey.shares_lines => {
                 let problem = format!("record {place}: {problem}");
                 imported.problems.push((record.line, problem));
