@@ -12,8 +12,7 @@ use super::rollout_order::StepPlan;
 use super::trainer::Trainer;
 use crate::config::Method;
 use crate::facts::PhaseKind;
-use crate::policy::{PolicyVersion, Prompt, Turn, render};
-use crate::prompts::reference_answer;
+use crate::policy::{PolicyVersion, Prompt, Turn, answer_to_learn, render};
 use crate::rollout::Completion;
 use crate::score::Tier;
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
@@ -146,7 +145,8 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
             method: trainer.config.method,
             instead: None,
         };
-        let answer = reference_answer(task.task(), &task.scorer, &row)?.ok_or_else(missing)?;
+        let answer = answer_to_learn(task.task(), &task.scorer, tokenizer, &row)?
+            .ok_or_else(missing)?;
         let prompt_ids = if answers.is_empty() {
             prompt.token_ids.clone()
         } else {
