@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::locking::lock;
+use crate::score::answer::json::Place;
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
 /// Limit per answer; more are dropped.
@@ -223,11 +224,8 @@ fn reason(reason: AnswerReason) -> Reason {
         } => (message, line.max(1), column.max(1), path),
     };
     Reason {
-        message: shorten(&message),
         instance_path: shorten(&path),
-        schema_path: String::new(),
-        line,
-        column,
+        ..Reason::at(shorten(&message), Place { line, column })
     }
 }
 

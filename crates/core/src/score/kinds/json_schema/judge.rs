@@ -201,11 +201,9 @@ pub(crate) fn reasons(
     let reason = |violation: Violation| {
         let place = places.locate(violation.offset);
         Reason {
-            message: violation.message,
             instance_path: violation.instance_path,
             schema_path: violation.schema_path,
-            line: place.line,
-            column: place.column,
+            ..Reason::at(violation.message, place)
         }
     };
     violations
