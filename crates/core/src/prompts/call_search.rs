@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::call_values::{CallValues, candidate_calls};
-use super::demonstration::{DemonstratedTurn, turns_problem};
+use super::demonstration::{DemonstratedTurn, spread, turns_problem};
 use crate::dataset::PromptRow;
 use crate::environment::{
     CallOutcome, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
@@ -37,12 +37,14 @@ pub enum NoCalls {
     NoExpected,
     #[error("calls of rows of several turns are not searched")]
     SeveralTurns,
-    #[error("none of the {0} calls tried, the most for a row, leads to `expected`")]
-    Limit(usize),
     #[error(
-        "no calls with values of the schemas, the request and earlier results lead to `expected` ({0} tried)"
+        "the limit of {MAX_TRIED} calls is reached (a started program counts as {PROGRAM_START})"
     )]
-    Exhausted(usize),
+    Limit,
+    #[error(
+        "no calls with values of the schemas, the request and earlier results lead to `expected`"
+    )]
+    Exhausted,
     #[error("the calls that lead to `expected` do not hold when they are made again: {0}")]
     Refused(String),
     #[error(transparent)]
@@ -104,6 +106,51 @@ pub fn find_calls_of(
 ) -> Vec<Result<Vec<DemonstratedTurn>, NoCalls>> {
     let find = |row: &&PromptRow| find_calls(task, scorer, row);
     on_every_core(|| rows.par_iter().map(find).collect())
+}
+
+/// What search finds for some rows without a demonstration.
+#[derive(Debug)]
+pub struct SearchedRows<'r> {
+    /// Rows without a demonstration.
+    pub all: usize,
+    pub tried: usize,
+    /// Calls of each row where some were found.
+    pub calls: Vec<usize>,
+    pub without: Vec<(&'r PromptRow, NoCalls)>,
+}
+
+/// Searches calls for at most 32 rows without a demonstration, 4 where each conversation starts a
+/// program. `None` where training searches none.
+pub fn search_rows<'r>(
+    task: &Task,
+    scorer: &Scorer,
+    rows: &'r [PromptRow],
+) -> Option<SearchedRows<'r>> {
+    const MAX_ROWS: usize = 32;
+    const MAX_ROWS_OF_PROGRAMS: usize = 4;
+    let tools = task.toolset().filter(|_| task.has_state())?;
+    let is_searched = |row: &&PromptRow| !row.has_demonstration();
+    let all: Vec<&PromptRow> = rows.iter().filter(is_searched).collect();
+    let tried = spread(
+        &all,
+        match tools.needs_trust() {
+            true => MAX_ROWS_OF_PROGRAMS,
+            false => MAX_ROWS,
+        },
+    );
+    let (mut calls, mut without) = (Vec::new(), Vec::new());
+    for (row, found) in tried.iter().zip(find_calls_of(task, scorer, &tried)) {
+        match found {
+            Ok(turns) => calls.push(turns.iter().map(|turn| turn.calls.len()).sum()),
+            Err(why) => without.push((*row, why)),
+        }
+    }
+    (!tried.is_empty()).then_some(SearchedRows {
+        all: all.len(),
+        tried: tried.len(),
+        calls,
+        without,
+    })
 }
 
 #[derive(Clone)]
@@ -248,7 +295,7 @@ impl Search<'_> {
             while let Some((rank, call)) = next_calls.candidates.next() {
                 match self.try_call(&node, &next_calls.values, call, count, &mut tried)? {
                     Outcome::Idle => {}
-                    Outcome::Limit => return Err(NoCalls::Limit(MAX_TRIED - tried.left)),
+                    Outcome::Limit => return Err(NoCalls::Limit),
                     Outcome::Effect(steps, found) if found.share >= 1.0 => return Ok(steps),
                     Outcome::Effect(steps, found) => {
                         let child = node.child(steps, found, rank, count);
@@ -270,7 +317,7 @@ impl Search<'_> {
                 }
             }
         }
-        Err(NoCalls::Exhausted(MAX_TRIED - tried.left))
+        Err(NoCalls::Exhausted)
     }
 
     /// Makes a call after the node's. `number`: the history of what it changes.
@@ -645,7 +692,7 @@ mod tests {
         let row =
             json!({"id": "a", "messages": row["messages"], "expected": [["r-20", "Grace Hopper"]]});
         let found = find(sql, tools, query, row).unwrap_err();
-        let why = "no calls with values of the schemas, the request and earlier results lead";
-        assert!(found.starts_with(why), "{found}");
+        let why = "the limit of 4000 calls is reached (a started program counts as 200)";
+        assert_eq!(found, why);
     }
 }

@@ -6,7 +6,6 @@ use std::ops::Deref;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::call_search::{NoCalls, find_calls_of};
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{
@@ -156,54 +155,9 @@ pub(super) fn failing_demonstrations(
 }
 
 /// At most so many of the rows, spread evenly.
-fn spread<'r>(rows: &[&'r PromptRow], most: usize) -> Vec<&'r PromptRow> {
+pub(super) fn spread<'r>(rows: &[&'r PromptRow], most: usize) -> Vec<&'r PromptRow> {
     let step = rows.len().div_ceil(most).max(1);
     rows.iter().copied().step_by(step).collect()
-}
-
-/// What search finds for some rows without a demonstration.
-#[derive(Debug)]
-pub struct SearchedRows<'r> {
-    /// Rows without a demonstration.
-    pub all: usize,
-    pub tried: usize,
-    /// Calls of each row where some were found.
-    pub calls: Vec<usize>,
-    pub without: Vec<(&'r PromptRow, NoCalls)>,
-}
-
-/// Searches calls for at most 32 rows without a demonstration, 4 where each conversation starts a
-/// program. `None` where training searches none.
-pub fn search_rows<'r>(
-    task: &Task,
-    scorer: &Scorer,
-    rows: &'r [PromptRow],
-) -> Option<SearchedRows<'r>> {
-    const MAX_ROWS: usize = 32;
-    const MAX_ROWS_OF_PROGRAMS: usize = 4;
-    let tools = task.toolset().filter(|_| task.has_state())?;
-    let is_searched = |row: &&PromptRow| !row.has_demonstration();
-    let all: Vec<&PromptRow> = rows.iter().filter(is_searched).collect();
-    let tried = spread(
-        &all,
-        match tools.needs_trust() {
-            true => MAX_ROWS_OF_PROGRAMS,
-            false => MAX_ROWS,
-        },
-    );
-    let (mut calls, mut without) = (Vec::new(), Vec::new());
-    for (row, found) in tried.iter().zip(find_calls_of(task, scorer, &tried)) {
-        match found {
-            Ok(turns) => calls.push(turns.iter().map(|turn| turn.calls.len()).sum()),
-            Err(why) => without.push((*row, why)),
-        }
-    }
-    (!tried.is_empty()).then_some(SearchedRows {
-        all: all.len(),
-        tried: tried.len(),
-        calls,
-        without,
-    })
 }
 
 #[cfg(test)]

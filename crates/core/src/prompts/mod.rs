@@ -11,7 +11,9 @@ mod hand_conversation;
 mod lazy_conversations;
 mod rendering;
 
-pub use call_search::{MAX_TRIED, NoCalls, demonstration_messages, find_calls_of};
+pub use call_search::{
+    MAX_TRIED, NoCalls, SearchedRows, demonstration_messages, find_calls_of, search_rows,
+};
 pub use completion_line::{CompletionLine, ForeignPrompt};
 pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{
@@ -19,8 +21,7 @@ pub use data_problems::{
     similar_prompts,
 };
 pub use demonstration::{
-    DemonstratedTurn, SearchedRows, demonstrated_chain, demonstrated_turns, demonstration_problem,
-    search_rows,
+    DemonstratedTurn, demonstrated_chain, demonstrated_turns, demonstration_problem,
 };
 pub use hand_conversation::{HandChain, HandConversation};
 pub use lazy_conversations::audit_task;

@@ -391,7 +391,10 @@ const ACTIONS: &[Action] = &[
         "",
         &["f"],
         HERE,
-        |prompts, shared| demonstration::search(prompts, shared),
+        |prompts, shared| match demonstration::no_search(prompts, shared) {
+            Some(why) => shared.complain(why),
+            None => demonstration::search(prompts, shared),
+        },
     )
     .also(&["demonstrate", "demonstration", "find calls"])
     .unless(demonstration::no_search),
