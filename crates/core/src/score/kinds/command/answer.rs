@@ -1,11 +1,10 @@
 //! Parses a scoring program's JSON answer into a verdict.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::locking::lock;
 use crate::score::answer::json::Place;
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
@@ -75,7 +74,7 @@ impl Classes {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;
         };
-        let mut seen = lock(&self.named);
+        let mut seen = self.named.lock();
         match class {
             // A program cannot claim that scoring failed through a class.
             class if class.is_unscored() => FailureClass::Other,
