@@ -32,14 +32,20 @@ pub(super) fn no_search(prompts: &Prompts, shared: &Shared) -> Option<String> {
     Some(why.to_owned())
 }
 
-/// Searches the selected row's calls, unless that starts programs.
+/// Searches the selected row's calls, unless they are known or that starts programs.
 pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    prompts.found = None;
     let tools = shared.task.as_ref().and_then(|open| open.task.toolset());
-    match tools.is_some_and(|tools| !tools.needs_trust()) && no_search(prompts, shared).is_none() {
+    let is_quick = tools.is_some_and(|tools| !tools.needs_trust());
+    match is_quick && found(prompts).is_none() && no_search(prompts, shared).is_none() {
         true => search(prompts, shared),
         false => Vec::new(),
     }
+}
+
+/// What was found for the selected row.
+fn found(prompts: &Prompts) -> Option<&Result<Vec<DemonstratedTurn>, String>> {
+    let (entry, found) = prompts.found.as_ref()?;
+    (Some(*entry) == prompts.selected()).then_some(found)
 }
 
 pub(super) fn search(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
@@ -81,12 +87,9 @@ pub(super) fn lines(
     if no_search(prompts, shared).is_some() {
         return Vec::new();
     }
-    let of_row = |(entry, _): &&(_, _)| Some(*entry) == prompts.selected();
-    match prompts.found.as_ref().filter(of_row) {
-        Some((_, Ok(turns))) => {
-            conversation(theme, shared, "found by search", turns.clone(), width)
-        }
-        Some((_, Err(why))) => said(format!("▲ no calls found: {why}"), Role::Warning),
+    match found(prompts) {
+        Some(Ok(turns)) => conversation(theme, shared, "found by search", turns.clone(), width),
+        Some(Err(why)) => said(format!("▲ no calls found: {why}"), Role::Warning),
         None if shared.is_busy("prompts.calls") => {
             said("searching calls ...".to_owned(), Role::Faint)
         }
