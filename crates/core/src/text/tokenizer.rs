@@ -500,6 +500,34 @@ impl Tokenizer {
     }
 }
 
+/// A model's chat template, if any, without its tokenizer.
+///
+/// # Errors
+/// Files that cannot be read or parsed, a template that does not compile.
+pub fn load_template(source: &ModelSource) -> Result<Option<ChatTemplate>, TextError> {
+    ChatTemplate::load(source, &tokenizer_config(source)?)
+}
+
+/// A model's chat templates for other programs, by file: with tools as text where they would drop
+/// them ([`ChatTemplate::exported_source`]).
+///
+/// # Errors
+/// As [`load_template`].
+pub fn exported_templates(source: &ModelSource) -> Result<Vec<(&'static str, String)>, TextError> {
+    let template = load_template(source)?;
+    let both = template.iter().flat_map(|template| {
+        let tool_use = template.tool_use_source().map(str::to_owned);
+        let default = template.exported_source().into_owned();
+        [
+            (super::template::TEMPLATE_FILE, Some(default)),
+            (super::template::TOOL_TEMPLATE_FILE, tool_use),
+        ]
+    });
+    Ok(both
+        .filter_map(|(file, text)| Some((file, text?)))
+        .collect())
+}
+
 /// A model's `tokenizer.json` including tokens of its other files, or converted from `tekken.json`.
 ///
 /// # Errors
