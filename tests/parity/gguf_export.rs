@@ -268,7 +268,7 @@ fn exports_have_template_commands_and_a_modelfile() {
     let parameters = rest.split_once("\"\"\"\n").unwrap().1;
     assert_eq!(
         parameters,
-        "PARAMETER stop \"<|endoftext|>\"\nPARAMETER stop \"<|im_end|>\"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\nPARAMETER num_ctx 512\n"
+        "PARAMETER stop \"<|endoftext|>\"\nPARAMETER stop \"<|im_end|>\"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\nPARAMETER num_ctx 1024\n"
     );
     // A file has its Modelfile beside it.
     let file = written(&["--gguf", "q8_0"], "one.gguf");

@@ -12,7 +12,7 @@ use crate::cli::{Failure, Outcome};
 use crate::files::{Access, create_folder_with, replace_file};
 use crate::model::{Trainable, fresh_adapters, is_of_experts};
 use crate::prompts::template_options;
-use crate::report::{ExportForm, Report, model_card, serving_card};
+use crate::report::{ExportForm, GgufFiles, Report, model_card, serving_card};
 use crate::run::{RunFolders, configured_gpu_price};
 use crate::score::Task;
 use crate::text::{Modelfile, Thinking, Tokenizer, exported_templates};
@@ -43,14 +43,23 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let out = &arguments.out;
+    let (out, adapter) = (&arguments.out, arguments.adapter.as_deref());
     let stored_as = arguments.gguf.as_deref().and_then(GgufType::from_name);
     let is_file = stored_as.is_some() && out.extension().is_some_and(|end| end == "gguf");
-    if out.exists() {
+    let (folder, files) = gguf_files(out, is_file, arguments.lora);
+    let written = match is_file {
+        true => [&files.model, &files.modelfile]
+            .into_iter()
+            .chain(&files.adapter)
+            .map(|name| folder.join(name))
+            .collect(),
+        false => vec![out.clone()],
+    };
+    if let Some(taken) = written.iter().find(|path| path.exists()) {
         let what = if is_file { "file" } else { "folder" };
         return Err(Failure::usage(format!(
             "{} exists: choose a new {what}",
-            out.display()
+            taken.display()
         )));
     }
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -61,13 +70,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     let loaded = OpenModel::from_location(located, &places)?;
     let card = |form: &ExportForm| match &run {
-        Some((report, step)) if arguments.adapter.is_none() => {
+        Some((report, step)) if adapter.is_none() => {
             Ok::<_, Failure>(model_card(report, *step, configured_gpu_price()?, None, form).text)
         }
         _ => Ok(serving_card(&arguments.model, form).text),
     };
-    let adapter = arguments.adapter.as_deref();
     if let Some(stored_as) = stored_as {
+        let report = run.as_ref().map(|(report, _)| report);
+        let modelfile = modelfile_text(&loaded, report, &files)?;
         let lora = arguments
             .lora
             .then(|| unmerged(arguments, &loaded))
@@ -76,48 +86,26 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             Some(_) => loaded.base_of(adapter)?,
             None => loaded.merged_with(adapter)?,
         };
-        let write = |folder: &Path, name: &str| -> Result<ExportForm, Failure> {
-            let model = format!("{name}.gguf");
-            let form = ExportForm::Gguf {
-                adapter: lora.as_ref().map(|_| format!("{name}-lora.gguf")),
-                modelfile: match is_file {
-                    true => format!("{name}.Modelfile"),
-                    false => "Modelfile".to_owned(),
-                },
-                model,
-            };
-            let ExportForm::Gguf {
-                model,
-                adapter,
-                modelfile,
-            } = &form
-            else {
-                return Ok(form);
-            };
-            let report = run.as_ref().map(|(report, _)| report);
-            let text = modelfile_text(&loaded, report, (model, adapter.as_deref()))?;
-            export_gguf(&folder.join(model), &loaded.source, &weights, stored_as)?;
-            if let (Some(lora), Some(file)) = (&lora, adapter) {
+        let card = match is_file {
+            true => None,
+            false => Some(card(&ExportForm::Gguf(files.clone()))?),
+        };
+        let write = |folder: &Path| -> Result<(), Failure> {
+            if let Some(card) = &card {
+                write_text(&folder.join("README.md"), card)?;
+            }
+            let model = folder.join(&files.model);
+            export_gguf(&model, &loaded.source, &weights, stored_as)?;
+            if let (Some(lora), Some(file)) = (&lora, &files.adapter) {
                 export_gguf_adapter(&folder.join(file), &loaded.source, lora)?;
             }
-            replace_file(&folder.join(modelfile), text.as_bytes(), Access::Private)?;
-            Ok(form)
+            write_text(&folder.join(&files.modelfile), &modelfile)
         };
         if is_file {
-            let name = out.file_stem().unwrap_or_default().to_string_lossy();
-            write(out.parent().unwrap_or(Path::new("")), &name)?;
+            write(folder)?;
         } else {
             out.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            let fail = |path: &Path, error| Failure::failed(format!("{}: {error}", path.display()));
-            create_folder_with(out, Access::Private, fail, |folder| {
-                let form = write(folder, "model")?;
-                let card = card(&form)?;
-                Ok(replace_file(
-                    &folder.join("README.md"),
-                    card.as_bytes(),
-                    Access::Private,
-                )?)
-            })?;
+            create_folder_with(out, Access::Private, failed, write)?;
         }
     } else if arguments.merged {
         export_merged(
@@ -142,6 +130,34 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     eprintln!("wrote {}", out.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of GGUF's files, and their names.
+fn gguf_files(out: &Path, is_file: bool, has_lora: bool) -> (&Path, GgufFiles) {
+    let (folder, name) = match is_file {
+        true => (
+            out.parent().unwrap_or(Path::new("")),
+            out.file_stem().unwrap_or_default().to_string_lossy(),
+        ),
+        false => (out, "model".into()),
+    };
+    let files = GgufFiles {
+        model: format!("{name}.gguf"),
+        adapter: has_lora.then(|| format!("{name}-lora.gguf")),
+        modelfile: match is_file {
+            true => format!("{name}.Modelfile"),
+            false => "Modelfile".to_owned(),
+        },
+    };
+    (folder, files)
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
+    replace_file(path, text.as_bytes(), Access::Private).map_err(|error| failed(path, error))
+}
+
+fn failed(path: &Path, error: std::io::Error) -> Failure {
+    Failure::failed(format!("{}: {error}", path.display()))
 }
 
 /// The named adapter, or that of a run or an adapter's folder.
@@ -186,15 +202,15 @@ fn unmerged(arguments: &Arguments, loaded: &OpenModel) -> Result<ExportedAdapter
 fn modelfile_text(
     loaded: &OpenModel,
     report: Option<&Report>,
-    (model, adapter): (&str, Option<&str>),
+    files: &GgufFiles,
 ) -> Result<String, Failure> {
     let task = report.and_then(|report| Task::load(&report.directory.first_task_path()).ok());
     let completion = report.map_or(0, |report| {
         report.directory.file().config.max_completion_tokens
     });
     let modelfile = Modelfile {
-        model,
-        adapter,
+        model: &files.model,
+        adapter: files.adapter.as_deref(),
         context_tokens: (4 * completion)
             .max(8192)
             .min(loaded.config.max_position_embeddings),

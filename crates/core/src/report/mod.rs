@@ -70,7 +70,7 @@ pub use run_row::{
     order, unknown_field,
 };
 pub use sample_differences::SampleDifference;
-pub use serving::ExportForm;
+pub use serving::{ExportForm, GgufFiles};
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points};
 pub use step_facts::step_facts;
 pub use summary_table::{MeasureRow, call_rows, columns, cost_rows, rate_rows, table, tag_rows};

@@ -17,12 +17,15 @@ pub enum ExportForm {
         has_experts: bool,
         has_template: bool,
     },
-    /// Files for llama.cpp and Ollama, by name.
-    Gguf {
-        model: String,
-        adapter: Option<String>,
-        modelfile: String,
-    },
+    Gguf(GgufFiles),
+}
+
+/// Files for llama.cpp and Ollama, by name.
+#[derive(Clone, Debug)]
+pub struct GgufFiles {
+    pub model: String,
+    pub adapter: Option<String>,
+    pub modelfile: String,
 }
 
 impl ExportForm {
@@ -44,7 +47,7 @@ impl ExportForm {
         match self {
             Self::Folder => "transformers",
             Self::Adapter { .. } => "peft",
-            Self::Gguf { .. } => "gguf",
+            Self::Gguf(_) => "gguf",
         }
     }
 
@@ -97,11 +100,11 @@ impl ExportForm {
                     ("llama.cpp", format!("{gguf}{of_llama}")),
                 ]
             }
-            Self::Gguf {
+            Self::Gguf(GgufFiles {
                 model,
                 adapter,
                 modelfile,
-            } => {
+            }) => {
                 let (model, modelfile) = (shell_word(model), shell_word(modelfile));
                 let lora = adapter.as_ref().map_or_else(String::new, |adapter| {
                     format!(" --lora {}", shell_word(adapter))

@@ -582,9 +582,13 @@ mod tests {
     }
 
     fn types(config: &ModelConfig, stored_as: GgufType, end: &str) -> Vec<GgmlDType> {
+        let is_named = |tensor: &ModelTensor| {
+            let name = tensor.gguf_name().replace(".weight", "");
+            name == end || name.ends_with(&format!(".{end}"))
+        };
         let tensors = config.tensors().into_iter();
         tensors
-            .filter(|tensor| tensor.gguf_name().ends_with(&format!("{end}.weight")))
+            .filter(is_named)
             .map(|tensor| stored_as.dtype_of(&tensor, config))
             .collect()
     }
