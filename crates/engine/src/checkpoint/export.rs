@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value;
 
 use super::CheckpointError;
 use super::new_folder::{self, NewFolder, failed, write_file};
@@ -12,7 +11,7 @@ use crate::hub::{ModelSource, ModelTensor, find_model};
 use crate::model::{
     Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, nested_name,
 };
-use crate::text::{Tokenizer, TokenizerFiles, exported_templates};
+use crate::text::{TokenizerFiles, exported_text_files};
 
 /// Writes a model as a new folder for this program and transformers.
 pub fn write_model(
@@ -72,45 +71,8 @@ pub fn write_model(
 /// Maximum weight file size, as in transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-const GENERATION: &str = "generation_config.json";
-
-/// The generation configuration with every token at which this program stops, if other programs
-/// would miss one: that which ends turns in the chat template alone.
-fn stop_tokens(source: &ModelSource) -> Result<Option<String>, CheckpointError> {
-    if !source.exists("tokenizer.json") && !source.exists("tekken.json") {
-        return Ok(None);
-    }
-    let refused = |error: String| CheckpointError::foreign(&source.name, error);
-    let tokenizer = Tokenizer::load(source).map_err(|error| refused(error.to_string()))?;
-    let json = |file: &str| -> Result<Value, CheckpointError> {
-        match source.exists(file) {
-            true => serde_json::from_str(&source.read_text(file)?)
-                .map_err(|error| refused(format!("{file}: not valid JSON ({error})"))),
-            false => Ok(serde_json::json!({})),
-        }
-    };
-    let mut generation = json(GENERATION)?;
-    let config = json("config.json")?;
-    let named = match &generation["eos_token_id"] {
-        Value::Null => &config["eos_token_id"],
-        named => named,
-    };
-    let is_named = |id: &u32| {
-        named == id
-            || named
-                .as_array()
-                .is_some_and(|ids| ids.iter().any(|named| named == id))
-    };
-    if tokenizer.stop_ids().iter().all(is_named) {
-        return Ok(None);
-    }
-    generation["eos_token_id"] = serde_json::json!(tokenizer.stop_ids());
-    Ok(Some(format!("{generation:#}\n")))
-}
-
 /// Writes `weights`, with adapters merged, as a new model folder: each tensor in its element type
-/// in `base`, every other file of `source` unchanged but for the chat template, which supports
-/// tools ([`exported_templates`]), and [`stop_tokens`]. `card`: contents of README.md. Holds one tensor at a time.
+/// in `base`, every other file of `source` unchanged but for [`exported_text_files`]. `card`: contents of README.md. Holds one tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
@@ -128,18 +90,17 @@ pub fn export_merged(
     let tensors = source.config()?.tensors().into_iter().map(described);
     let tensors: Vec<TensorHeader> = tensors.collect();
     write_folder(folder, |new| {
-        let mut changed = exported_templates(source)
+        let text_files = exported_text_files(source)
             .map_err(|error| CheckpointError::foreign(&source.name, error.to_string()))?;
-        changed.extend(stop_tokens(source)?.map(|text| (GENERATION, text)));
-        changed.push(("README.md", card.to_owned()));
         for (file, bytes) in source.companions()? {
-            if changed.iter().all(|(name, _)| *name != file) {
+            if text_files.iter().all(|(name, _)| *name != file) {
                 write_file(new, file, &bytes)?;
             }
         }
-        for (file, text) in &changed {
+        for (file, text) in &text_files {
             write_file(new, file, text.as_bytes())?;
         }
+        write_file(new, "README.md", card.as_bytes())?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| {
             Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?)
         })

@@ -15,7 +15,7 @@ use crate::run::storage::durable::{replace_file, replace_json};
 use crate::score::Task;
 use crate::secrets::redact_json;
 use crate::task::TEMPLATE_KWARGS;
-use crate::text::exported_templates;
+use crate::text::{exported_templates, exported_text_files};
 
 /// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
@@ -125,7 +125,17 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
         name: source.name.clone(),
         problem: error.to_string(),
     };
+    let text_files = exported_text_files(&source).map_err(|error| RunError::Base {
+        name: source.name.clone(),
+        problem: error.to_string(),
+    })?;
     let mut files = source.companions().map_err(unread)?;
+    files.retain(|(name, _)| text_files.iter().all(|(own, _)| own != name));
+    files.extend(
+        text_files
+            .into_iter()
+            .map(|(name, text)| (name, text.into_bytes())),
+    );
     for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
         let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else {
             continue;
