@@ -5,6 +5,7 @@ mod adapters;
 mod candle_transformers;
 mod decoder;
 mod export;
+mod gguf_export;
 mod gguf_import;
 mod llama_cpp;
 mod model_commands;

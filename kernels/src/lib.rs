@@ -29,6 +29,7 @@ pub mod embedding; // gather rows, scatter their gradient
 pub mod fp8; // products with frozen e4m3 matrices
 pub mod gated_norm; // norm of heads, times a gate
 pub mod heads; // layout of queries, keys and values
+pub mod k_quants; // llama.cpp's quantized blocks
 pub mod log_probs; // log-probs and entropies of chosen tokens
 pub mod matmul; // matrix products
 pub mod nccl; // collectives over GPUs

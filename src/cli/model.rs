@@ -40,7 +40,7 @@ enum Command {
     LogProbs(log_probs::Arguments),
     /// Import a GGUF file as a model folder
     Import(import::Arguments),
-    /// Export a merged model, or an adapter as PEFT files
+    /// Export for other programs: a merged model, an adapter as PEFT files, GGUF
     Export(export::Arguments),
 }
 

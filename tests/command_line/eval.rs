@@ -660,7 +660,7 @@ fn a_promoted_checkpoint_has_a_card_of_what_it_is() {
         &format!("| schema.json | `{schema}` |"),
         " of one device, an hour of which costs ",
         "```sh\nvllm serve . --default-chat-template-kwargs '{\"enable_thinking\":false}'\n```",
-        "llama-server -m model.gguf --chat-template-kwargs '{\"enable_thinking\":false}'\n```",
+        "llama-server -m model.gguf --jinja --chat-template-kwargs '{\"enable_thinking\":false}'\n```",
     ] {
         assert!(card.contains(expected), "{expected} is not in {card}");
     }

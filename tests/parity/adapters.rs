@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::checkpoint::{PeftAdapter, export_adapter};
+use grpo_tui::checkpoint::{ExportedAdapter, PeftAdapter, export_adapter};
 use grpo_tui::hub::{ModelConfig, ModelSource, find_model};
 use grpo_tui::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use serde_json::Value;
@@ -209,7 +209,8 @@ fn an_export_has_the_names_and_shapes_of_peft() {
             panic!("{name} is an adapter")
         };
         let out = work.path().join(name);
-        export_adapter(&out, model.parameters(), "base", rank, alpha).unwrap();
+        let adapter = ExportedAdapter::new(model.parameters(), "base", rank, alpha);
+        export_adapter(&out, &adapter, &[]).unwrap();
         assert_eq!(shapes(&out), shapes(&folder), "{name}");
         let again = adapted(&base_of(name), &out).unwrap();
         let numbers = |model: &Decoder| model.parameters().flat().to_vec1::<f32>().unwrap();
@@ -239,7 +240,8 @@ fn an_adapter_of_a_model_that_also_sees_has_the_names_of_its_modules() {
     let (folder, base) = (golden_folder().join(name), base_of(name));
     let model = adapted(&base, &folder).unwrap();
     let out = work.path().join("adapter");
-    export_adapter(&out, model.parameters(), base.to_str().unwrap(), 3, 6.0).unwrap();
+    let adapter = ExportedAdapter::new(model.parameters(), base.to_str().unwrap(), 3, 6.0);
+    export_adapter(&out, &adapter, &[]).unwrap();
     let names = |folder: &Path| {
         let file = folder.join("adapter_model.safetensors");
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();

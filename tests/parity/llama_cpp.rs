@@ -28,6 +28,8 @@ params.cpuparams.n_threads = 1
 # By default parts of the attention are computed in f16.
 params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
 params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+if "lora" in job:
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(job["lora"])]
 server = xllamacpp.Server(params)
 answers = []
 for prompt in job.get("prompts", []):
@@ -144,8 +146,9 @@ pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
 fn llama_cpp_computes_the_log_probs_of_every_architecture() {
     let work = tempfile::tempdir().unwrap();
     let prompt = [5, 30, 17, 9, 60, 2];
-    let check = |name: &str, file: &Path, near: f32| {
-        let answers = llama_cpp(&json!({"model": text(file), "prompts": [prompt]}));
+    let check_job = |name: &str, mut job: Value, near: f32| {
+        job["prompts"] = json!([prompt]);
+        let answers = llama_cpp(&job);
         let found: Vec<(u32, f32)> = serde_json::from_value(answers[0].clone()).unwrap();
         assert!(!found.is_empty());
         let sequence: Vec<u32> = prompt
@@ -160,6 +163,9 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
                 "{name}: {found} instead of {expected}"
             );
         }
+    };
+    let check = |name: &str, file: &Path, near: f32| {
+        check_job(name, json!({"model": text(file)}), near);
     };
     let all = written_as_gguf();
     assert!(all.len() >= 7);
@@ -178,6 +184,33 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
         export("tiny", stored_as, &file);
         check("tiny", &file, near);
     }
+    // What is read back: llama.cpp rounds the inputs of products with these types to 8 bits.
+    for stored_as in ["q6_k", "q5_k_m", "q4_k_m"] {
+        let file = work.path().join(format!("tiny-{stored_as}.gguf"));
+        export("tiny", stored_as, &file);
+        check(text(&file), &file, 0.3);
+    }
+    // An adapter beside its base.
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/finished-run@40");
+    let out = work.path().join("apart");
+    let flags = [
+        "export",
+        "--gguf",
+        "f16",
+        "--lora",
+        "--model",
+        run,
+        "--out",
+        text(&out),
+    ];
+    let output = model(&flags);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let [file, lora] = ["model.gguf", "model-lora.gguf"].map(|name| out.join(name));
+    check_job(
+        run,
+        json!({"model": text(&file), "lora": text(&lora)}),
+        0.02,
+    );
 }
 
 /// Tokenizer, special tokens, chat template and stop token.

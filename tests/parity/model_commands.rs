@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::checkpoint::export_adapter;
+use grpo_tui::checkpoint::{ExportedAdapter, export_adapter};
 use grpo_tui::hub::{TensorEntry, find_model};
 use grpo_tui::kernels::log_probs::token_log_probs;
 use grpo_tui::model::{Decoder, Trainable, Weights, adapter_names};
@@ -112,7 +112,8 @@ fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
         .unwrap();
     let write = |name: &str, base: &str| {
         let folder = work.path().join(name);
-        export_adapter(&folder, decoder.parameters(), base, 2, 4.0).unwrap();
+        let adapter = ExportedAdapter::new(decoder.parameters(), base, 2, 4.0);
+        export_adapter(&folder, &adapter, &[]).unwrap();
         folder
     };
     let folder = write("adapter", "tiny");

@@ -576,6 +576,7 @@ fn promote_copies_what_a_server_needs() {
             "README.md",
             "adapter_config.json",
             "adapter_model.safetensors",
+            "chat_template.jinja",
             "provenance.json"
         ]
     );

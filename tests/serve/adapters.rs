@@ -1,7 +1,7 @@
 //! Several adapters of one base, each row with its own.
 
 use candle_core::{Device, Tensor};
-use grpo_tui::checkpoint::export_adapter;
+use grpo_tui::checkpoint::{ExportedAdapter, export_adapter};
 use grpo_tui::config::Layers;
 use grpo_tui::hub::find_model;
 use grpo_tui::model::fresh_adapters;
@@ -18,7 +18,8 @@ fn write_adapter(folder: &Path, base: &str, rank: usize, seed: usize) -> String 
         .restore(&Tensor::from_iter(noise, &Device::Cpu).unwrap())
         .unwrap();
     let path = folder.join(format!("adapter-{seed}"));
-    export_adapter(&path, &parameters, base, rank, 2.0 * rank as f64).unwrap();
+    let adapter = ExportedAdapter::new(&parameters, base, rank, 2.0 * rank as f64);
+    export_adapter(&path, &adapter, &[]).unwrap();
     path.to_str().unwrap().to_owned()
 }
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, output, print_json};
-use crate::report::model_card;
+use crate::report::{ExportForm, model_card};
 use crate::run::{
     GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote,
+    trained_templates,
 };
 
 #[derive(Debug, clap::Args)]
@@ -44,11 +45,13 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         .transpose()?;
     #[cfg(not(feature = "engine"))]
     let published = None;
+    let form = ExportForm::of_checkpoint(&run.file().config, !trained_templates(&run)?.is_empty());
     let card = model_card(
         &super::verified(run.clone())?,
         step,
         price,
         published.as_ref(),
+        &form,
     );
     let document = promote(&run, step, &card.text, out).map_err(|error| match error {
         RunError::Taken { .. } => Failure::usage(error.to_string()),

@@ -92,7 +92,7 @@ pub struct ModelTensor {
     pub name: String,
     pub shape: Vec<usize>,
     pub spec: TensorSpec,
-    layer: Option<usize>,
+    pub layer: Option<usize>,
 }
 
 pub fn is_trained(name: &str) -> bool {
@@ -153,6 +153,10 @@ impl ModelTensor {
 
     pub fn is_query_or_key(&self) -> bool {
         ["attn_q", "attn_k"].contains(&self.spec.gguf)
+    }
+
+    pub fn is_values(&self) -> bool {
+        self.spec.gguf == "attn_v"
     }
 }
 

@@ -26,6 +26,7 @@ mod run_page;
 mod run_report;
 mod run_row;
 mod sample_differences;
+mod serving;
 mod significance;
 mod step_facts;
 mod summary_table;
@@ -55,7 +56,7 @@ pub use listing::{Entry, Listing};
 pub use markdown::markdown;
 pub use measure::{Measure, Metric};
 pub use messages::{PromptMessages, openai_messages};
-pub use model_card::{PublishedBase, model_card};
+pub use model_card::{PublishedBase, model_card, serving_card};
 pub use previous_run::RunChanges;
 pub use rank_table::rank_table;
 pub use run_groups::{
@@ -69,6 +70,7 @@ pub use run_row::{
     order, unknown_field,
 };
 pub use sample_differences::SampleDifference;
+pub use serving::{ExportForm, GgufFiles};
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points};
 pub use step_facts::step_facts;
 pub use summary_table::{MeasureRow, call_rows, columns, cost_rows, rate_rows, table, tag_rows};

@@ -6,10 +6,11 @@ use super::html::Page;
 use super::markdown::results;
 use super::run_page::changed_keys;
 use super::run_report::Report;
+use super::serving::ExportForm;
 use super::summary_table::tables;
-use crate::config::{BasePrecision, TrainConfig};
+use crate::config::BasePrecision;
 use crate::format::{amount, duration, or_na};
-use crate::hub::{Quantization, embedded_model_names, find_model};
+use crate::hub::{Quantization, find_model};
 use crate::page::markdown::{line, render, table};
 use crate::run::EvalSummary;
 use crate::score::Task;
@@ -31,6 +32,7 @@ pub fn model_card(
     step: u64,
     price: Option<f64>,
     published: Option<&PublishedBase>,
+    form: &ExportForm,
 ) -> Page {
     let file = report.directory.file();
     let base = &file.config.base_model;
@@ -43,20 +45,13 @@ pub fn model_card(
     if !std::path::Path::new(base).exists() && base.split('/').count() == 2 {
         metadata["base_model"] = json!(base);
     }
-    metadata["library_name"] = json!(if is_adapter { "peft" } else { "transformers" });
-    // JSON is YAML.
-    let front: Vec<String> = metadata
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}: {value}\n"))
-        .collect();
+    metadata["library_name"] = json!(form.library());
     let name = if file.name.is_empty() {
         &file.id
     } else {
         &file.name
     };
-    let mut text = format!("---\n{}---\n\n# {}\n\n", front.concat(), line(name));
+    let mut text = head(&metadata, name);
     text += &format!(
         "Trained by {} with grpo-tui {} from {} for the task {}; the checkpoint of step {step} of run `{}`.\n",
         file.config.method.name().to_uppercase(),
@@ -104,13 +99,28 @@ pub fn model_card(
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        (
-            "Serving",
-            serving(base, &file.config, template_kwargs(report)),
-        ),
+        ("Serving", form.commands(&template_kwargs(report))),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
+}
+
+/// The card of a model that is no run's: how it is served.
+pub fn serving_card(name: &str, form: &ExportForm) -> Page {
+    let metadata = json!({"pipeline_tag": "text-generation", "library_name": form.library()});
+    let text = head(&metadata, name) + &format!("## Serving\n{}", form.commands(&Map::new()));
+    Page::masked(&text)
+}
+
+fn head(metadata: &Value, name: &str) -> String {
+    // JSON is YAML.
+    let front: Vec<String> = metadata
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}: {value}\n"))
+        .collect();
+    format!("---\n{}---\n\n# {}\n\n", front.concat(), line(name))
 }
 
 fn rounding(
@@ -197,50 +207,4 @@ fn template_kwargs(report: &Report) -> Map<String, Value> {
         .into_iter()
         .chain(task.template_kwargs.clone())
         .collect()
-}
-
-fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> String {
-    let is_embedded = embedded_model_names().any(|name| name == base);
-    let base = shell_word(base);
-    // vLLM takes powers of two from 8 on.
-    let room = config.lora_rank.next_power_of_two().max(8);
-    let vllm = match config.lora_rank {
-        0 => "vllm serve .".to_owned(),
-        // No other program has the base; adapters of experts were not tried there.
-        _ if is_embedded || config.lora_experts => {
-            "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned()
-        }
-        _ => format!(
-            "vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."
-        ),
-    };
-    let kwargs = |option: &str| match kwargs.is_empty() {
-        true => String::new(),
-        false => format!(
-            " {option} {}",
-            shell_word(&Value::from(kwargs.clone()).to_string())
-        ),
-    };
-    let commands = [
-        ("grpo-tui", "grpo-tui serve .".to_owned()),
-        ("vLLM", vllm + &kwargs("--default-chat-template-kwargs")),
-        (
-            "llama.cpp",
-            "grpo-tui model export --model . --gguf q8_0 --out model.gguf\nllama-server -m model.gguf".to_owned()
-                + &kwargs("--chat-template-kwargs"),
-        ),
-    ];
-    commands
-        .map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n"))
-        .concat()
-}
-
-/// As a shell reads it as one word.
-fn shell_word(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./".contains(letter);
-    if text.chars().all(is_plain) && !text.is_empty() {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
 }

@@ -5,6 +5,7 @@ mod call_format;
 pub mod catch_panic;
 mod json_files;
 mod limits;
+mod ollama;
 #[cfg(test)]
 mod published_templates;
 mod python_json;
@@ -27,10 +28,11 @@ use serde::{Deserialize, Serialize};
 
 pub use call_format::{CALL_FORMATS, CallFormat};
 pub use limits::MAX_PROMPT_BYTES;
+pub use ollama::Modelfile;
 pub(crate) use python_json::value_of as json_value;
 pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
-pub use tokenizer::{Tokenizer, tokenizer_json};
+pub use tokenizer::{Tokenizer, exported_templates, exported_text_files, tokenizer_json};
 pub use tools::{CallSpacing, openai_tools};
 pub use train_bpe::{
     CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer,

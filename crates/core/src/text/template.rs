@@ -21,7 +21,7 @@ const NAME: &str = "chat_template";
 /// The name of [`with_tools_as_text`].
 const AS_TEXT: &str = "chat_template with tools as text";
 const TOOLS_AS_TEXT: &str = include_str!("tools_as_text.jinja");
-const TEMPLATE_FILE: &str = "chat_template.jinja";
+pub(super) const TEMPLATE_FILE: &str = "chat_template.jinja";
 const USUAL_TOKENS: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -32,7 +32,7 @@ const USUAL_TOKENS: [&str; 7] = [
     "mask_token",
 ];
 /// The only other template that transformers selects by itself.
-const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
+pub(super) const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
 
 pub struct ChatTemplate {
     environment: Environment<'static>,

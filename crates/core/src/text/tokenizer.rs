@@ -500,6 +500,55 @@ impl Tokenizer {
     }
 }
 
+/// A model's chat templates for other programs, by file: with tools as text where they would drop
+/// them ([`ChatTemplate::exported_source`]). Does not read the vocabulary.
+///
+/// # Errors
+/// Files that cannot be read or parsed, a template that does not compile.
+pub fn exported_templates(source: &ModelSource) -> Result<Vec<(&'static str, String)>, TextError> {
+    let template = ChatTemplate::load(source, &tokenizer_config(source)?)?;
+    let both = template.iter().flat_map(|template| {
+        let tool_use = template.tool_use_source().map(str::to_owned);
+        let default = template.exported_source().into_owned();
+        [
+            (super::template::TEMPLATE_FILE, Some(default)),
+            (super::template::TOOL_TEMPLATE_FILE, tool_use),
+        ]
+    });
+    Ok(both
+        .filter_map(|(file, text)| Some((file, text?)))
+        .collect())
+}
+
+const GENERATION: &str = "generation_config.json";
+
+/// [`exported_templates`], and the generation configuration with every token at which this program
+/// stops, if other programs would miss one: that which ends turns in the chat template alone.
+///
+/// # Errors
+/// As [`Tokenizer::load`].
+pub fn exported_text_files(source: &ModelSource) -> Result<Vec<(&'static str, String)>, TextError> {
+    let mut files = exported_templates(source)?;
+    if !source.exists("tokenizer.json") && !source.exists("tekken.json") {
+        return Ok(files);
+    }
+    let tokenizer = Tokenizer::load(source)?;
+    let mut generation = match optional_json(source, GENERATION)? {
+        Json::Object(generation) => Json::Object(generation),
+        _ => serde_json::json!({}),
+    };
+    let config = optional_json(source, "config.json")?;
+    let named = match &generation["eos_token_id"] {
+        Json::Null => ids_of(&config["eos_token_id"]),
+        named => ids_of(named),
+    };
+    if !tokenizer.stop_ids().iter().all(|id| named.contains(id)) {
+        generation["eos_token_id"] = serde_json::json!(tokenizer.stop_ids());
+        files.push((GENERATION, format!("{generation:#}\n")));
+    }
+    Ok(files)
+}
+
 /// A model's `tokenizer.json` including tokens of its other files, or converted from `tekken.json`.
 ///
 /// # Errors

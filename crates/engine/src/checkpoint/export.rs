@@ -11,7 +11,7 @@ use crate::hub::{ModelSource, ModelTensor, find_model};
 use crate::model::{
     Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, nested_name,
 };
-use crate::text::{Tokenizer, TokenizerFiles};
+use crate::text::{TokenizerFiles, exported_text_files};
 
 /// Writes a model as a new folder for this program and transformers.
 pub fn write_model(
@@ -71,24 +71,14 @@ pub fn write_model(
 /// Maximum weight file size, as in transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-const TEMPLATE: &str = "chat_template.jinja";
-
-/// The model's chat template if other programs would drop tools, since it does not support them:
-/// with them as text, as this program renders it.
-fn template_with_tools(source: &ModelSource) -> Option<String> {
-    let tokenizer = Tokenizer::load(source).ok()?;
-    let template = tokenizer.chat_template()?;
-    (!template.takes_tools()).then(|| template.exported_source().into_owned())
-}
-
 /// Writes `weights`, with adapters merged, as a new model folder: each tensor in its element type
-/// in `base`, every other file of `source` unchanged but for [`template_with_tools`]. Holds one
-/// tensor at a time.
+/// in `base`, every other file of `source` unchanged but for [`exported_text_files`]. `card`: contents of README.md. Holds one tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
     base: &Weights,
     weights: &Weights,
+    card: &str,
 ) -> Result<(), CheckpointError> {
     let described = |ModelTensor { name, shape, .. }: ModelTensor| {
         let dtype = base
@@ -100,15 +90,17 @@ pub fn export_merged(
     let tensors = source.config()?.tensors().into_iter().map(described);
     let tensors: Vec<TensorHeader> = tensors.collect();
     write_folder(folder, |new| {
-        let template = template_with_tools(source);
+        let text_files = exported_text_files(source)
+            .map_err(|error| CheckpointError::foreign(&source.name, error.to_string()))?;
         for (file, bytes) in source.companions()? {
-            if file != TEMPLATE || template.is_none() {
+            if text_files.iter().all(|(name, _)| *name != file) {
                 write_file(new, file, &bytes)?;
             }
         }
-        if let Some(template) = template {
-            write_file(new, TEMPLATE, template.as_bytes())?;
+        for (file, text) in &text_files {
+            write_file(new, file, text.as_bytes())?;
         }
+        write_file(new, "README.md", card.as_bytes())?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| {
             Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?)
         })
@@ -166,26 +158,43 @@ fn write_shards(
     )
 }
 
-/// Writes an adapter as a new folder for PEFT, with [`template_with_tools`] of its base.
+/// An adapter to be exported.
+#[derive(Debug)]
+pub struct ExportedAdapter {
+    pub parameters: Parameters,
+    pub base_model: String,
+    pub rank: usize,
+    pub alpha: f64,
+}
+
+impl ExportedAdapter {
+    pub fn new(parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Self {
+        Self {
+            parameters: parameters.clone(),
+            base_model: base_model.to_owned(),
+            rank,
+            alpha,
+        }
+    }
+}
+
+/// Writes an adapter as a new folder for PEFT, with the texts `beside` it, by file.
 pub fn export_adapter(
     folder: &Path,
-    parameters: &Parameters,
-    base_model: &str,
-    rank: usize,
-    alpha: f64,
+    adapter: &ExportedAdapter,
+    beside: &[(&str, String)],
 ) -> Result<(), CheckpointError> {
-    let flat = parameters.flat();
+    let flat = adapter.parameters.flat();
     write_folder(folder, |new| {
-        let base = find_model(base_model).ok();
-        if let Some(template) = base.as_ref().and_then(template_with_tools) {
-            write_file(new, TEMPLATE, template.as_bytes())?;
+        for (file, text) in beside {
+            write_file(new, file, text.as_bytes())?;
         }
         write_adapter(
             new,
-            parameters.slots(),
+            adapter.parameters.slots(),
             flat.dtype(),
             &mut StreamedTensor::new(flat),
-            (base_model, rank, alpha),
+            (&adapter.base_model, adapter.rank, adapter.alpha),
         )
     })
 }

@@ -1,17 +1,19 @@
 //! Exports a model as GGUF for llama.cpp: weights, tokenizer and chat template. candle writes the
 //! container; names, shapes and metadata follow llama.cpp's `convert_hf_to_gguf.py`.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Value, write};
-use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value as Json;
 
-use super::CheckpointError;
+use super::{CheckpointError, ExportedAdapter};
 use crate::config::choices;
 use crate::files::{Access, Sync, replace_file_with};
-use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, RopeScaling, Scope};
+use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, Role, RopeScaling, Scope};
+use crate::kernels::k_quants::{KQuant, quantize};
 use crate::model::Weights;
 use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
@@ -23,6 +25,12 @@ choices! {
         Bf16 = "bf16",
         /// 8 bits, and a scale per 32 elements of a row.
         Q8_0 = "q8_0",
+        /// 6.6 bits, in blocks of 256.
+        Q6K = "q6_k",
+        /// 5.5 bits, and Q6K for the embedding and half of `attn_v` and `ffn_down`.
+        Q5KM = "q5_k_m",
+        /// 4.5 bits, and Q6K as in Q5KM.
+        Q4KM = "q4_k_m",
     }
 }
 
@@ -33,6 +41,56 @@ impl GgufType {
             Self::F16 => GgmlDType::F16,
             Self::Bf16 => GgmlDType::BF16,
             Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q6K => GgmlDType::Q6K,
+            Self::Q5KM => GgmlDType::Q5K,
+            Self::Q4KM => GgmlDType::Q4K,
+        }
+    }
+
+    /// A tensor's type, as llama.cpp's `llama_tensor_get_type` chooses it.
+    fn dtype_of(self, tensor: &ModelTensor, config: &ModelConfig) -> GgmlDType {
+        let width = match tensor.shape.as_slice() {
+            [.., width] if tensor.shape.len() > 1 => *width,
+            _ => return GgmlDType::F32,
+        };
+        let fits = |dtype: GgmlDType| width.is_multiple_of(dtype.block_size());
+        let is_mixture = matches!(self, Self::Q4KM | Self::Q5KM);
+        let is_k = is_mixture || self == Self::Q6K;
+        let is_head = match tensor.spec.role {
+            Role::Head => true,
+            Role::Embedding => config.tie_word_embeddings,
+            _ => false,
+        };
+        let (is_values, is_down) = (tensor.is_values(), tensor.spec.role == Role::Down);
+        let has_more_bits = tensor.layer.is_some_and(|layer| {
+            let (layers, eighth) = (config.num_hidden_layers, config.num_hidden_layers / 8);
+            layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
+        });
+        let dtype = match self.dtype() {
+            _ if is_k && is_head => GgmlDType::Q6K,
+            _ if is_mixture && (is_values || is_down) && has_more_bits => GgmlDType::Q6K,
+            // llama.cpp's 70B: eight heads share these values.
+            GgmlDType::Q4K
+                if is_values
+                    && config.num_hidden_layers == 80
+                    && config.architecture != Architecture::Qwen3 =>
+            {
+                GgmlDType::Q5K
+            }
+            dtype => dtype,
+        };
+        // A row must consist of whole blocks.
+        let smaller = match dtype {
+            dtype if fits(dtype) => dtype,
+            GgmlDType::Q4K => GgmlDType::Q5_0,
+            GgmlDType::Q5K => GgmlDType::Q5_1,
+            GgmlDType::Q6K => GgmlDType::Q8_0,
+            dtype => dtype,
+        };
+        if fits(smaller) {
+            smaller
+        } else {
+            GgmlDType::F16
         }
     }
 
@@ -42,6 +100,9 @@ impl GgufType {
             Self::F32 => 0,
             Self::F16 => 1,
             Self::Q8_0 => 7,
+            Self::Q4KM => 15,
+            Self::Q5KM => 17,
+            Self::Q6K => 18,
             Self::Bf16 => 32,
         }
     }
@@ -60,13 +121,7 @@ pub fn export_gguf(
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
     let refused = |problem| CheckpointError::foreign(source.label("config.json"), problem);
-    let Some(family) = family(config.architecture) else {
-        let problem = format!(
-            "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
-            config.architecture.title()
-        );
-        return Err(refused(problem));
-    };
+    let family = supported_family(source, &config)?;
     if let RopeScaling::Yarn {
         factor,
         original_positions,
@@ -92,16 +147,17 @@ pub fn export_gguf(
     let mut tensors = Vec::new();
     for tensor in config.tensors() {
         let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
-        let dtype = match (tensor.shape.as_slice(), stored_as.dtype()) {
-            ([_], _) => GgmlDType::F32,
-            // A row must consist of whole blocks.
-            ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
-            (_, dtype) => dtype,
+        let numbers = turned(&config, &tensor, numbers)?;
+        let quantized = quantized(&numbers, stored_as.dtype_of(&tensor, &config))?;
+        let Some(quantized) = quantized else {
+            let problem = format!(
+                "tensor `{}` has a number that is not finite, which {} cannot hold; export another checkpoint",
+                tensor.name,
+                stored_as.name()
+            );
+            return Err(CheckpointError::foreign(&source.name, problem));
         };
-        tensors.push((
-            tensor.gguf_name(),
-            QTensor::quantize(&turned(&config, &tensor, numbers)?, dtype)?,
-        ));
+        tensors.push((tensor.gguf_name(), quantized));
     }
     if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
         let unscaled = ModelConfig {
@@ -120,6 +176,81 @@ pub fn export_gguf(
             QTensor::quantize(&divisors, GgmlDType::F32)?,
         ));
     }
+    write_gguf(path, &metadata, &tensors)
+}
+
+/// Writes an adapter for `llama.cpp --lora`, in f32, as its `convert_lora_to_gguf.py` does.
+///
+/// # Errors
+/// As [`export_gguf`].
+pub fn export_gguf_adapter(
+    path: &Path,
+    source: &ModelSource,
+    adapter: &ExportedAdapter,
+) -> Result<(), CheckpointError> {
+    let config = source.config()?;
+    let family = supported_family(source, &config)?;
+    let text = |text: &str| Value::String(text.to_owned());
+    let metadata = [
+        ("general.architecture", text(family)),
+        ("general.type", text("adapter")),
+        ("general.file_type", Value::U32(GgufType::F32.file_type())),
+        ("adapter.type", text("lora")),
+        ("adapter.lora.alpha", Value::F32(adapter.alpha as f32)),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+    let named: HashMap<String, Tensor> = adapter.parameters.named()?.into_iter().collect();
+    let mut tensors = Vec::new();
+    for tensor in config.tensors() {
+        for (which, end) in [("A", "lora_a"), ("B", "lora_b")] {
+            let module = tensor.name.trim_end_matches(".weight");
+            let name = format!("base_model.model.{module}.lora_{which}.weight");
+            let Some(numbers) = named.get(&name) else {
+                continue;
+            };
+            // candle would quantize the whole storage of a view.
+            let numbers = match which {
+                "B" => turned(&config, &tensor, numbers.clone())?,
+                _ => numbers.clone(),
+            }
+            .force_contiguous()?;
+            let name = format!("{}.{end}", tensor.gguf_name());
+            tensors.push((name, QTensor::quantize(&numbers, GgmlDType::F32)?));
+        }
+    }
+    write_gguf(path, &metadata, &tensors)
+}
+
+/// `None` if a number is not finite.
+fn quantized(numbers: &Tensor, dtype: GgmlDType) -> Result<Option<QTensor>, CheckpointError> {
+    let kind = match dtype {
+        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => {
+            return Ok(Some(QTensor::quantize(numbers, dtype)?));
+        }
+        GgmlDType::Q4K => Some(KQuant::Q4),
+        GgmlDType::Q5K => Some(KQuant::Q5),
+        GgmlDType::Q6K => Some(KQuant::Q6),
+        _ => None,
+    };
+    let flat = numbers.flatten_all()?.to_vec1::<f32>()?;
+    if !flat.iter().all(|number| number.is_finite()) {
+        return Ok(None);
+    }
+    Ok(Some(match kind {
+        Some(kind) => {
+            let blocks = quantize(&flat, kind);
+            let storage = QStorage::from_data(blocks.into(), &Device::Cpu, dtype)?;
+            QTensor::new(storage, numbers.shape())?
+        }
+        None => QTensor::quantize(numbers, dtype)?,
+    }))
+}
+
+fn write_gguf(
+    path: &Path,
+    metadata: &[(String, Value)],
+    tensors: &[(String, QTensor)],
+) -> Result<(), CheckpointError> {
     let metadata: Vec<(&str, &Value)> = metadata
         .iter()
         .map(|(key, value)| (key.as_str(), value))
@@ -145,14 +276,26 @@ pub fn export_gguf(
 
 type Metadata = Vec<(String, Value)>;
 
-/// `general.architecture` of a family, if supported.
-fn family(architecture: Architecture) -> Option<&'static str> {
-    match architecture {
-        Architecture::Qwen3 => Some("qwen3"),
-        Architecture::Qwen2 => Some("qwen2"),
+/// `general.architecture`.
+fn supported_family(
+    source: &ModelSource,
+    config: &ModelConfig,
+) -> Result<&'static str, CheckpointError> {
+    match config.architecture {
+        Architecture::Qwen3 => Ok("qwen3"),
+        Architecture::Qwen2 => Ok("qwen2"),
         // As in llama.cpp's converter.
-        Architecture::Llama | Architecture::Mistral => Some("llama"),
-        _ => None,
+        Architecture::Llama | Architecture::Mistral => Ok("llama"),
+        other => {
+            let problem = format!(
+                "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
+                other.title()
+            );
+            Err(CheckpointError::foreign(
+                source.label("config.json"),
+                problem,
+            ))
+        }
     }
 }
 
@@ -421,4 +564,80 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         ]);
     }
     Ok(metadata)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(kind: &str, shape: [usize; 5]) -> ModelConfig {
+        let [hidden, inner, layers, heads, head] = shape;
+        let json = serde_json::json!({
+            "model_type": kind, "vocab_size": 512, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": 1, "head_dim": head, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+            "max_position_embeddings": 256, "tie_word_embeddings": layers != 80, "sliding_window": 128, "query_pre_attn_scalar": 256,
+        });
+        ModelConfig::parse(&json.to_string(), kind).unwrap()
+    }
+
+    fn types(config: &ModelConfig, stored_as: GgufType, end: &str) -> Vec<GgmlDType> {
+        let is_named = |tensor: &ModelTensor| {
+            let name = tensor.gguf_name().replace(".weight", "");
+            name == end || name.ends_with(&format!(".{end}"))
+        };
+        let tensors = config.tensors().into_iter();
+        tensors
+            .filter(is_named)
+            .map(|tensor| stored_as.dtype_of(&tensor, config))
+            .collect()
+    }
+
+    /// As in the published gemma-3-270m-q4_k_m.gguf.
+    #[test]
+    fn a_mixture_has_the_types_that_llama_cpp_chooses() {
+        let gemma = config("gemma3_text", [640, 2048, 18, 4, 256]);
+        let more = [0, 1, 4, 7, 10, 13, 15, 16, 17];
+        let mixed = |many, few| -> Vec<GgmlDType> {
+            let of = |layer| if more.contains(&layer) { many } else { few };
+            (0..18).map(of).collect()
+        };
+        let cases = [
+            ("token_embd", vec![GgmlDType::Q8_0]),
+            ("attn_q", vec![GgmlDType::Q5_0; 18]),
+            ("attn_output", vec![GgmlDType::Q4K; 18]),
+            ("attn_v", mixed(GgmlDType::Q8_0, GgmlDType::Q5_0)),
+            ("ffn_down", mixed(GgmlDType::Q6K, GgmlDType::Q4K)),
+            ("ffn_norm", vec![GgmlDType::F32; 18]),
+        ];
+        for (end, expected) in cases {
+            assert_eq!(types(&gemma, GgufType::Q4KM, end), expected, "{end}");
+        }
+    }
+
+    #[test]
+    fn other_mixtures_and_shapes_have_their_own_types() {
+        let llama = config("llama", [576, 1536, 8, 9, 64]);
+        let large = config("llama", [512, 1024, 80, 4, 128]);
+        let narrow = config("llama", [48, 64, 2, 3, 16]);
+        use GgmlDType::{F16, Q4K, Q5_1, Q5K, Q6K, Q8_0};
+        let cases = [
+            (&llama, GgufType::Q5KM, "attn_q", Q5_1),
+            (&llama, GgufType::Q5KM, "blk.2.ffn_down", Q5K),
+            (&llama, GgufType::Q5KM, "blk.0.ffn_down", Q6K),
+            (&llama, GgufType::Q6K, "attn_q", Q8_0),
+            (&llama, GgufType::Q6K, "blk.2.ffn_down", Q6K),
+            (&llama, GgufType::Q8_0, "token_embd", Q8_0),
+            (&large, GgufType::Q4KM, "blk.10.attn_v", Q5K),
+            (&large, GgufType::Q4KM, "blk.12.attn_v", Q6K),
+            (&large, GgufType::Q4KM, "token_embd", Q4K),
+            (&large, GgufType::Q4KM, "output", Q6K),
+            (&narrow, GgufType::Q4KM, "attn_q", F16),
+            (&narrow, GgufType::Q4KM, "blk.1.ffn_down", Q8_0),
+        ];
+        for (config, stored_as, end, expected) in cases {
+            let found = types(config, stored_as, end);
+            assert_eq!(found[0], expected, "{} {end}", stored_as.name());
+        }
+    }
 }

@@ -196,6 +196,18 @@ impl OpenModel {
         })
     }
 
+    /// Weights beside an adapter that stays apart: its own, or the folder `adapter`, with which its
+    /// own is merged.
+    ///
+    /// # Errors
+    /// As [`OpenModel::merged`].
+    pub fn base_of(&self, adapter: Option<&Path>) -> Result<Weights, StartError> {
+        match adapter {
+            Some(_) => self.merged(),
+            None => Ok(self.weights.clone()),
+        }
+    }
+
     /// As [`OpenModel::merged`], with another adapter folder on top.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::run::storage::durable::{replace_file, replace_json};
 use crate::score::Task;
 use crate::secrets::redact_json;
 use crate::task::TEMPLATE_KWARGS;
+use crate::text::{exported_templates, exported_text_files};
 
 /// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
@@ -91,19 +92,50 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     Ok(document)
 }
 
-/// The files that turn fully trained weights into a model folder. The configuration must name f32,
-/// the dtype of checkpoints.
+/// Chat templates that an adapter was trained with, by file; none if its base is not here.
+///
+/// # Errors
+/// [`RunError::Base`] for one that cannot be read.
+pub fn trained_templates(run: &RunDirectory) -> Result<Vec<(&'static str, String)>, RunError> {
+    let Ok(source) = base_source(run) else {
+        return Ok(Vec::new());
+    };
+    exported_templates(&source).map_err(|error| RunError::Base {
+        name: source.name.clone(),
+        problem: error.to_string(),
+    })
+}
+
+fn base_source(run: &RunDirectory) -> Result<ModelSource, RunError> {
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    origin(&run.file().config.base_model, &run_folders)
+}
+
+/// The files beside weights: an adapter's chat template; of full training those that make a model
+/// folder, whose configuration must name f32, the dtype of checkpoints.
 fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
     if run.file().config.lora_rank > 0 {
-        return Ok(Vec::new());
+        let templates = trained_templates(run)?.into_iter();
+        return Ok(templates
+            .map(|(name, text)| (name, text.into_bytes()))
+            .collect());
     }
-    let run_folders = RunFolders::discover(run.path().parent(), run.path());
-    let source = origin(&run.file().config.base_model, &run_folders)?;
+    let source = base_source(run)?;
     let unread = |error: HubError| RunError::Base {
         name: source.name.clone(),
         problem: error.to_string(),
     };
+    let text_files = exported_text_files(&source).map_err(|error| RunError::Base {
+        name: source.name.clone(),
+        problem: error.to_string(),
+    })?;
     let mut files = source.companions().map_err(unread)?;
+    files.retain(|(name, _)| text_files.iter().all(|(own, _)| own != name));
+    files.extend(
+        text_files
+            .into_iter()
+            .map(|(name, text)| (name, text.into_bytes())),
+    );
     for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
         let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else {
             continue;
