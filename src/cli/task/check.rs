@@ -428,15 +428,18 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
     let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
         return Vec::new();
     };
-    let unknown = task
-        .score
-        .normalise
-        .keys()
-        .filter(|field| *field != ALL_FIELDS && !properties.contains_key(*field));
+    let normalised = task.score.normalise.keys();
+    let unknown = normalised
+        .map(|path| ("normalise", path.as_str()))
+        .chain(task.score.leaves.paths())
+        .filter(|(_, path)| {
+            let field = path.split('.').next().unwrap_or_default();
+            *path != ALL_FIELDS && !properties.contains_key(field)
+        });
     unknown
-        .map(|field| {
+        .map(|(key, path)| {
             format!(
-                "{}: `score.normalise.{field}` is not a property of the schema (it has {})",
+                "{}: `score.{key}`: {path} is not a property of the schema (it has {})",
                 task.label("task.toml"),
                 properties.keys().cloned().collect::<Vec<_>>().join(", ")
             )

@@ -7,6 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::failure_class::FailureClass;
+use super::leaves::Leaves;
 use crate::facts::{PartName, Tier, TierOutcome};
 use crate::score::answer::json::Place;
 use crate::task::ScoreRules;
@@ -27,6 +28,9 @@ pub struct Score {
     /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without
     /// `expected`.
     pub fields: Option<OrderedMap<bool>>,
+    /// The leaves of the answer, where they earn credit one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<Leaves>,
     /// Valid and equal to `expected` in every field, without others; `None` without `expected`.
     pub exact: Option<bool>,
     pub failure: Option<FailureClass>,
@@ -299,6 +303,7 @@ mod tests {
                 warnings: Vec::new(),
                 errors: Vec::new(),
                 fields: fields.map(named),
+                leaves: None,
                 exact,
                 failure: None,
                 parts: OrderedMap(

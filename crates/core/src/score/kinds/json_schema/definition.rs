@@ -10,8 +10,9 @@ use super::judge::SchemaJudge;
 use crate::dataset::PromptRow;
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, AnswerSchema, Definition, FoundDefinition, GRADED, GROUNDED, Grammar, Judge,
-    Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, text_digest,
+    ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED, GROUNDED,
+    Grammar, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, TOLERANCE,
+    text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::task::{Home, Read, Section, TaskFiles, follow_references};
@@ -20,7 +21,16 @@ pub(crate) static KIND: Kind = Kind {
     name: "json_schema",
     about: include_str!("about.md"),
     keys: &[SCHEMA],
-    score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, GROUNDED, REFERENCES],
+    score_keys: &[
+        GRADED,
+        ASSERT_FORMATS,
+        NORMALISE,
+        TOLERANCE,
+        ALIASES,
+        FIELDS,
+        GROUNDED,
+        REFERENCES,
+    ],
     read,
 };
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::budget::Budget;
 use super::partial_credit::Constraints;
 use super::schema::{Schema, Violation};
+use crate::dataset::expected::Expectation;
 use crate::dataset::{PromptRow, expected};
 use crate::exact_json;
 use crate::score::answer::json::{self, Document, Places, SyntaxError, Value};
@@ -12,7 +13,9 @@ use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::{Judge, SchemaFiles};
 use crate::score::error::ScoreError;
-use crate::score::verdict::field_compare::{Rules, compare};
+use crate::score::verdict::field_compare::compare;
+use crate::score::verdict::field_rules::Rules;
+use crate::score::verdict::leaves::{Leaves, compare_leaves};
 use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
 use crate::score::verdict::{Attempt, FailureClass, Reason, Tier, Verdict};
 use crate::task::TaskFiles;
@@ -35,7 +38,7 @@ impl SchemaJudge {
         let rules = &task.score;
         Ok(Self {
             schema: Schema::compile(task, files)?,
-            normalise: Rules::new(&rules.normalise),
+            normalise: Rules::new(rules),
             graded: rules.graded.then(|| Constraints::new(&files.schema)),
         })
     }
@@ -59,13 +62,10 @@ impl SchemaJudge {
             .schema
             .is_valid(root, &mut self.schema.budget(root.end - root.start));
         let valid = verdict == Ok(true);
-        let (fields, same) = match expected {
-            Some(expected) => {
-                let (fields, same) = compare(root, expected, &self.normalise);
-                (fields, Some(same))
-            }
-            None => (None, None),
-        };
+        let compared = expected.map(|expected| compare(root, expected, &self.normalise));
+        let (fields, same) = compared.unzip();
+        let fields = fields.flatten();
+        let leaves = self.leaves(Some(root), expected);
         let exact = same.map(|same| same && valid);
         let wrong = (exact == Some(false)).then_some(FailureClass::WrongValue);
         let warnings = duplicate_keys(completion, std::slice::from_ref(document));
@@ -73,6 +73,7 @@ impl SchemaJudge {
             return Verdict {
                 exact,
                 fields,
+                leaves,
                 warnings,
                 ..Verdict::new(Tier::Valid, wrong)
             };
@@ -80,6 +81,7 @@ impl SchemaJudge {
         let mut found = Verdict {
             exact,
             fields,
+            leaves,
             warnings,
             ..Verdict::new(Tier::Invalid, None)
         };
@@ -105,6 +107,18 @@ impl SchemaJudge {
         found.failure = Some(class.unwrap_or(FailureClass::Other));
         found.errors = reasons(completion, violations, &mut found.warnings);
         found
+    }
+
+    fn leaves(
+        &self,
+        root: Option<&Value<'_>>,
+        expected: Option<&serde_json::Value>,
+    ) -> Option<Leaves> {
+        let expected = expected.filter(|_| !self.normalise.whole_fields())?;
+        let has_fields = expected::alternatives(expected)
+            .iter()
+            .any(|answer| matches!(Expectation::from_value(answer), Expectation::Plain(value) if value.is_object()));
+        has_fields.then(|| compare_leaves(root, expected, &self.normalise))
     }
 
     fn judge_unparsable(&self, attempt: Attempt<'_>, error: &SyntaxError) -> Verdict {
@@ -135,6 +149,7 @@ impl Judge for SchemaJudge {
             }
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
+                leaves: self.leaves(None, expected),
                 ..self.judge_unparsable(attempt, &error)
             },
         }
