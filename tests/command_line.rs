@@ -29,6 +29,7 @@ const SUMMARY: [&str; 10] = [
     "mean_tokens",
     "truncated",
     "by_tag",
+    "fields",
     "with_expected",
 ];
 

@@ -15,7 +15,8 @@ use crate::hub::find_model;
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::prompts::{
-    CompletionLine, CompletionRows, NoRow, TriedAnswers, data_problems, similar_prompts,
+    CompletionLine, CompletionRows, DataProblemKind, NoRow, TriedAnswers, data_problems,
+    similar_prompts,
 };
 use crate::score::{Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
@@ -107,12 +108,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     );
     found.problems.extend(scorer_fault(&scorer, &loaded));
     // A set that cannot be opened is already a problem.
-    found.warnings.extend(
-        similar_prompts(&task)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|problem| problem.message),
-    );
+    for problem in similar_prompts(&task).unwrap_or_default() {
+        let list = match problem.kind {
+            DataProblemKind::Conflict => &mut found.problems,
+            _ => &mut found.warnings,
+        };
+        list.push(problem.message);
+    }
     let checked = model.map_or_else(|| task.base_model(), str::to_owned);
     found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();

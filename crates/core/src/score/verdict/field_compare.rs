@@ -8,7 +8,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 use super::field_rules::{LeafRule, Rule, Rules};
-use super::result::OrderedMap;
+use super::ordered_map::OrderedMap;
 use crate::dataset::expected::Expectation;
 use crate::exact_json::marked_number;
 use crate::json_number::Number;

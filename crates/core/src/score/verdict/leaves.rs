@@ -8,7 +8,7 @@ use serde_json::Value as Expected;
 
 use super::field_compare::equal;
 use super::field_rules::{ITEMS, Rule, Rules};
-use super::result::OrderedMap;
+use super::ordered_map::OrderedMap;
 use crate::dataset::expected::Expectation;
 use crate::score::answer::json::{Kind, Value};
 

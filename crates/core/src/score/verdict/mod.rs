@@ -4,6 +4,7 @@ pub(super) mod failure_class;
 pub(super) mod field_compare;
 pub(super) mod field_rules;
 pub(super) mod leaves;
+pub(super) mod ordered_map;
 pub(super) mod result;
 pub(super) mod unwrap_answer;
 
@@ -11,10 +12,10 @@ pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
 pub use field_compare::standard_text;
 pub use leaves::{LeafCounts, Leaves};
+pub use ordered_map::OrderedMap;
 pub(crate) use result::null_is_nan;
 pub use result::{
-    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Trial,
-    mean_reward,
+    CriterionGrade, GroundedValue, PromptPlace, QueryResult, Reason, Score, Trial, mean_reward,
 };
 
 use serde_json::Value;

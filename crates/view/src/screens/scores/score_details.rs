@@ -321,6 +321,8 @@ impl Text<'_> {
         let mut lines = vec![Line::from(spans)];
         let leaves = score.leaves.iter().flat_map(|leaves| leaves.counts.iter());
         let faults: Vec<String> = leaves
+            // The line above has the fields themselves.
+            .filter(|(path, _)| fields.get(path).is_none())
             .filter_map(|(path, counts)| {
                 counts
                     .faults()

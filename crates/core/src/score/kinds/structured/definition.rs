@@ -123,8 +123,7 @@ impl Definition for StructuredRules {
                 Some(LazyAnswer::by_row(name, advice, text))
             }
         };
-        self.files
-            .lazy_values()
+        SchemaFiles::lazy_values(&self.files.schema)
             .into_iter()
             .filter_map(written)
             .collect()
