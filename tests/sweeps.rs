@@ -1,5 +1,7 @@
 //! Sweeps and studies by the real program: what they start, what they choose, and what an interruption leaves.
 
+mod earlier_release;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

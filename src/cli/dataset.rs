@@ -15,7 +15,7 @@ use crate::dataset::health::{Health, Level};
 use crate::dataset::{self, PromptRow};
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::prompts::{check_prompts, demonstration_messages, find_calls_of};
+use crate::prompts::{NoCalls, check_prompts, demonstration_messages, find_calls_of};
 use crate::score::{Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::task::{PromptSet, TASK_FILE};
@@ -90,20 +90,27 @@ fn demonstrate(arguments: &Demonstrate) -> Outcome {
     let (shown, searched): (Vec<&PromptRow>, Vec<&PromptRow>) =
         rows.iter().partition(|row| row.has_demonstration());
     let mut found = find_calls_of(&task, &scorer, &searched).into_iter();
-    let mut count = 0;
+    let (mut count, mut reason) = (0, String::new());
     for row in &rows {
         let mut fields = row.fields.whole();
-        let turns = (!row.has_demonstration()).then(|| found.next()).flatten();
-        if let Some(turns) = turns.transpose()?.flatten() {
-            fields.insert("demonstration".to_owned(), demonstration_messages(&turns));
-            count += 1;
+        match (!row.has_demonstration()).then(|| found.next()).flatten() {
+            Some(Ok(turns)) => {
+                fields.insert("demonstration".to_owned(), demonstration_messages(&turns));
+                count += 1;
+            }
+            Some(Err(NoCalls::Tools(error))) => return Err(error.into()),
+            Some(Err(why)) if reason.is_empty() => {
+                reason = format!(" First without: {}: {why}.", row.id);
+            }
+            _ => {}
         }
         print_json(Value::Object(fields))?;
     }
     eprintln!(
-        "Calls found for {count} of {}; {} had a demonstration.",
+        "Calls found for {count} of {}; {} had a demonstration.{}",
         counted(searched.len(), "row"),
         shown.len(),
+        visible(&reason),
     );
     Ok(ExitCode::SUCCESS)
 }

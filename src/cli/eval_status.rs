@@ -1,17 +1,17 @@
 //! How far `eval` is, on stderr; Ctrl-C ends it at once and says what was answered.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::Failure;
 use super::output::{eprint_line, is_captured};
 use super::status_line::StatusLine;
-use crate::locking::lock;
 use crate::report::eval_progress_text;
 use crate::run::EvalProgress;
 
@@ -78,7 +78,7 @@ impl EvalStatus {
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
-        lock(&self.0)
+        self.0.lock()
     }
 }
 

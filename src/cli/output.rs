@@ -9,12 +9,13 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Failure, Outcome};
 use crate::exact_json::unmark;
-use crate::locking::lock;
 use crate::secrets::{redact, visible, visible_json, visible_lines};
 
 /// Prints lines on standard output.
@@ -42,7 +43,7 @@ struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Buffer {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        lock(&self.0)
+        self.0.lock()
     }
 }
 

@@ -1,14 +1,15 @@
 //! Progress on stderr: one line per event of a run, and a line that says how far an eval is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::output::{eprint_line, printing_here};
 use super::status_line::StatusLine;
 use crate::format::duration;
-use crate::locking::lock;
 use crate::report::{eval_count, eval_pace, eval_progress_text, event_text};
 use crate::run::events::Step;
 use crate::run::{EventBody, RequestQueue, State, StateWriter, Status, Stop, Worker};
@@ -56,7 +57,7 @@ impl Progress {
     }
 
     pub(super) fn event(&mut self, event: &EventBody) {
-        let mut lines = lock(&self.lines);
+        let mut lines = self.lines.lock();
         let left = match event {
             EventBody::Run(run) => {
                 lines.total_steps = run.total_steps;
@@ -84,7 +85,7 @@ impl Drop for Progress {
             watcher.thread().unpark();
             let _ = watcher.join();
         }
-        lock(&self.lines).status.end();
+        self.lines.lock().status.end();
     }
 }
 
@@ -108,7 +109,7 @@ fn watch(state: &StateWriter, controls: &RequestQueue, lines: &Mutex<Lines>, is_
     let mut is_told = false;
     while !is_over.load(Ordering::Relaxed) {
         let state = state.now();
-        let mut lines = lock(lines);
+        let mut lines = lines.lock();
         if !is_told && controls.stop_requested() == Some(Stop::AfterStep) {
             is_told = true;
             lines.status.clear();

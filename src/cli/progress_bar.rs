@@ -1,7 +1,6 @@
 //! A progress bar on stderr for loading weights and fetching files.
 
 use crate::format::{bytes, duration, percent_short};
-use crate::locking::lock;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -114,9 +113,9 @@ fn line(
 }
 
 pub(super) fn show_loading() {
-    let bar = std::sync::Mutex::new(None);
+    let bar = parking_lot::Mutex::new(None);
     crate::model::watch_loading(move |loading| {
-        let mut bar = lock(&bar);
+        let mut bar = bar.lock();
         let current = match bar.as_mut() {
             Some(current) if Bar::name(current) == loading.model => current,
             _ => bar.insert(Bar::new("loading", loading.model, 0)),

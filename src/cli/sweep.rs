@@ -304,7 +304,8 @@ pub(super) fn fill_runs(
     tasks: &[Task],
     run_folders: &RunFolders,
 ) -> Result<usize, Failure> {
-    for setting in &sweep.settings {
+    for index in 0..sweep.settings.len() {
+        let setting = &sweep.settings[index];
         let config = resolve(
             sweep,
             &[sweep.fixed.as_slice(), &setting.set].concat(),
@@ -315,6 +316,7 @@ pub(super) fn fill_runs(
             message: format!("{}: {}", setting.label, failure.message),
             ..failure
         })?;
+        sweep.settings[index].resolved = config.texts().collect();
         if seeds.is_empty() {
             seeds.push(config.seed);
         }

@@ -6,7 +6,7 @@ use grpo_tui::dataset::{load, load_from, read_lines, read_rows};
 use grpo_tui::task::PromptSet;
 use grpo_tui::text::{ChatTemplate, Thinking};
 
-use crate::program::call_anywhere_in_process as call_anywhere;
+use crate::program::{call_anywhere_in_process as call_anywhere, call_in_process as call};
 
 const GOOD: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
 
@@ -267,4 +267,29 @@ fn calls_that_rows_ask_for_are_found_and_printed_as_demonstrations() {
     let refused = call_anywhere(&["dataset", "demonstrate", "invoice"]);
     let err = String::from_utf8(refused.stderr).unwrap();
     assert!(err.contains("kind = \"state\""), "{err}");
+}
+
+#[test]
+fn a_check_says_for_how_many_rows_calls_are_found_and_names_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = folder.path().join("shop");
+    crate::program::sample_task_named("assistant", &task, [40, 2, 2]);
+    let train = task.join("train.jsonl");
+    let rows = std::fs::read_to_string(&train).unwrap();
+    let (first, others) = rows.split_once('\n').unwrap();
+    // An account that neither the request nor a tool names.
+    let first = first.replace("\"garden\",null", "\"yacht\",null");
+    std::fs::write(&train, format!("{first}\n{others}")).unwrap();
+    let output = call(folder.path(), &["task", "check", "shop"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "search finds calls that reach `expected` for 19 of 20 rows (of 40 without a demonstration), 2 to ",
+        "at most 4000 tried for a row",
+        "shop/train.jsonl line 1 (train-001): no calls found: ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let output = call(folder.path(), &["task", "check", "shop", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["search"]["found"], 19, "{document}");
 }

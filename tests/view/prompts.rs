@@ -606,3 +606,51 @@ fn every_size_holds_with_every_pane() {
         stage.keys("esc esc esc");
     }
 }
+
+#[test]
+fn calls_are_shown_as_demonstrated_or_as_found_by_search() {
+    let mut stage = Stage::with(120, 50, |options| {
+        let folder = options.here.join("tasks/shop");
+        crate::program::sample_task_named("assistant", &folder, [3, 1, 1]);
+        let file = folder.join("train.jsonl");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut rows: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        rows[1]["demonstration"] = serde_json::json!([
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"type": "function", "function": {"name": "remind", "arguments": {"number": 17}}}]},
+            {"role": "tool", "content": "recorded"},
+            {"role": "assistant", "content": "As recorded."}]);
+        rows[2]["expected"] = serde_json::json!([[1, "yacht", null]]);
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        std::fs::write(file, text).unwrap();
+        options.task = Some(folder.display().to_string());
+    });
+    stage.keys("f3 enter z");
+    for (keys, parts) in [
+        (
+            "G",
+            &[
+                "found by search: 2 calls in 1 turn",
+                "→ pay {\"number\":3594,\"account\":\"garden\"}",
+                "{\"changed\":1}",
+            ][..],
+        ),
+        (
+            "z tab tab j enter z G",
+            &[
+                "demonstration: 1 call in 1 turn",
+                "→ remind {\"number\":17}",
+                "As recorded.",
+            ],
+        ),
+        ("z tab tab j enter z G", &["▲ no calls found: "]),
+    ] {
+        stage.keys(keys);
+        for part in parts {
+            assert!(stage.shows(part), "{part}: {}", stage.screen());
+        }
+    }
+}

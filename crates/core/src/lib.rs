@@ -2,7 +2,6 @@
 //! uses only modules above it.
 
 pub mod format; // numbers as text for people: percentages, bytes, times, counts, ids
-pub mod locking; // a mutex that a panicked thread left
 pub mod json_number; // a number of JSON as written, of any size
 pub mod exact_json; // JSON text -> values and back, numbers not rounded
 pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes

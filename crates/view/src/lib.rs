@@ -3,8 +3,8 @@
 
 use grpo_tui_core::{
     advantage, config, dataset, environment, exact_json, facts, files, format, help, hub,
-    judge_check, locking, page, plan, prompts, report, run, schema_keywords, score, secrets,
-    statistics, study, task, text,
+    judge_check, page, plan, prompts, report, run, schema_keywords, score, secrets, statistics,
+    study, task, text,
 };
 
 pub mod action;

@@ -3,15 +3,15 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
+use parking_lot::{Condvar, Mutex};
 
 use super::action::ActionInfo;
 use super::command_log::CommandLine;
 use super::screens::Screen;
-use crate::locking::lock;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
 use crate::score::Task;
@@ -272,7 +272,7 @@ impl Senders {
         work: &Work,
         put: impl Fn(Update) -> bool + Send + Sync + 'static,
     ) -> Sender {
-        let key = Arc::clone(lock(&self.0).entry(work.key).or_default());
+        let key = Arc::clone(self.0.lock().entry(work.key).or_default());
         key.supersede(work.generation);
         Sender {
             key,
@@ -283,14 +283,14 @@ impl Senders {
 
     /// The view ends: all work is superseded.
     pub fn close(&self) {
-        lock(&self.0).values().for_each(|key| key.supersede(CLOSED));
+        self.0.lock().values().for_each(|key| key.supersede(CLOSED));
     }
 }
 
 impl Key {
     fn supersede(&self, generation: u64) {
         // Under the lock, so that a waiting thread does not miss it.
-        let _computing = lock(&self.computing);
+        let _computing = self.computing.lock();
         self.newest.store(generation, Ordering::Release);
         self.changed.notify_all();
     }
@@ -312,13 +312,9 @@ impl Sender {
 
     /// Waits until older work of the key has stopped; `None` if this work is superseded by then.
     pub fn turn(&self) -> Option<Turn> {
-        let mut computing = lock(&self.key.computing);
+        let mut computing = self.key.computing.lock();
         while *computing && self.is_wanted() {
-            computing = self
-                .key
-                .changed
-                .wait(computing)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.key.changed.wait(&mut computing);
         }
         self.is_wanted().then(|| {
             *computing = true;
@@ -329,7 +325,7 @@ impl Sender {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *lock(&self.0.computing) = false;
+        *self.0.computing.lock() = false;
         self.0.changed.notify_all();
     }
 }

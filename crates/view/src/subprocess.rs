@@ -4,17 +4,17 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::command_log::CommandLine;
 use super::options::Options;
 use super::shared::Shared;
-use crate::locking::lock;
 use crate::run::Status;
 use crate::score::given_threads;
 
@@ -271,7 +271,7 @@ impl Call {
 static CHILDREN: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 fn children() -> MutexGuard<'static, Option<Vec<Pid>>> {
-    lock(&CHILDREN)
+    CHILDREN.lock()
 }
 
 fn group(child: &Child) -> Option<Pid> {

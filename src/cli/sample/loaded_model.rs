@@ -6,10 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Arguments, document};
@@ -25,7 +26,6 @@ use crate::eval::requests;
 use crate::format::counted;
 use crate::hub::ModelConfig;
 use crate::hub::find_model;
-use crate::locking::lock;
 use crate::policy::{
     ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel,
     prepare_rows,
@@ -264,7 +264,7 @@ impl Client<'_> {
             ..
         } = *self.arguments;
         let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
-        *lock(&server.launched) = 0;
+        *server.launched.lock() = 0;
         let ask = |request: &Request| {
             self.answer(server, request)
                 .map_err(|failure| failure.message)
@@ -359,7 +359,7 @@ impl Client<'_> {
                 }
                 Err(_) if folder.is_in_use() => {}
                 Err(_) => {
-                    let mut launched = lock(&server.launched);
+                    let mut launched = server.launched.lock();
                     if folder.is_in_use() {
                         continue;
                     }

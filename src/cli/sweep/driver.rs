@@ -348,6 +348,8 @@ impl<'a> Driver<'a> {
             set.push(format!("base_model={}@best", before.display()));
         }
         let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
+        let today = resolve(&self.sweep, &set, &tasks, &own)?;
+        let set = [self.sweep.kept(index, &today), set].concat();
         let mut arguments = train::Arguments::for_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());

@@ -15,8 +15,8 @@ use crate::hub::find_model;
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::prompts::{
-    CompletionLine, CompletionRows, DataProblemKind, NoRow, TriedAnswers, data_problems,
-    similar_prompts,
+    CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
+    data_problems, search_rows, similar_prompts,
 };
 use crate::score::{Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
@@ -24,6 +24,8 @@ use crate::text::Tokenizer;
 
 /// Maximum malformed lines listed per file.
 const MAX_LINES: usize = 100;
+/// Rows named without calls.
+const MAX_NAMED_ROWS: usize = 8;
 /// Characters shown of a tool's result.
 const MAX_REPLY_CHARS: usize = 80;
 
@@ -43,6 +45,8 @@ struct TaskFindings {
     warnings: Vec<String>,
     /// The task's tools.
     functions: Vec<FunctionCheck>,
+    /// How many training rows search finds calls for, if the task's are searched.
+    search: Option<SearchCounts>,
 }
 
 impl TaskFindings {
@@ -87,6 +91,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let loaded = load_sets(&task, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
+        if !found.functions.is_empty() {
+            check_search(&task, &scorer, &loaded, &mut found);
+        }
     }
     found.problems.extend(
         task.agent()
@@ -264,6 +271,26 @@ fn check_toolset(
     found.functions = checks;
 }
 
+/// Searches the calls of some training rows; rows without are warnings.
+fn check_search(
+    task: &Task,
+    scorer: &Scorer,
+    loaded: &[(PromptSet, Vec<PromptRow>)],
+    found: &mut TaskFindings,
+) {
+    let train = loaded.iter().find(|(set, _)| *set == PromptSet::Train);
+    let searched = train.and_then(|(_, rows)| search_rows(task, scorer, rows));
+    let Some(searched) = searched else { return };
+    let label = task.label(task.set_file(PromptSet::Train).unwrap_or_default());
+    for (row, why) in searched.without.iter().take(MAX_NAMED_ROWS) {
+        found.warnings.push(format!(
+            "{label} line {} ({}): no calls found: {why}; a `demonstration` of the row would guide it",
+            row.line, row.id
+        ));
+    }
+    found.search = Some(SearchCounts::new(&searched));
+}
+
 /// Reads every line of the sample completions, and finds their rows.
 fn check_completions(
     task: &Task,
@@ -313,6 +340,56 @@ struct SetCounts {
     demonstrations: usize,
 }
 
+#[derive(Clone, Copy, serde::Serialize)]
+struct SearchCounts {
+    /// Training rows without a demonstration.
+    rows: usize,
+    tried: usize,
+    found: usize,
+    fewest_calls: usize,
+    most_calls: usize,
+    most_tried_calls: usize,
+}
+
+impl SearchCounts {
+    fn new(searched: &SearchedRows<'_>) -> Self {
+        let calls = || searched.calls.iter().copied();
+        Self {
+            rows: searched.all,
+            tried: searched.tried,
+            found: searched.calls.len(),
+            fewest_calls: calls().min().unwrap_or(0),
+            most_calls: calls().max().unwrap_or(0),
+            most_tried_calls: MAX_TRIED,
+        }
+    }
+
+    /// `calls that reach `expected`: found for 30 of 32 rows (of 200), 2 to 8 calls each`
+    fn line(&self) -> String {
+        let Self {
+            rows,
+            tried,
+            found,
+            fewest_calls,
+            most_calls,
+            most_tried_calls,
+        } = *self;
+        let of = match tried < rows {
+            true => format!(" (of {rows} without a demonstration)"),
+            false => String::new(),
+        };
+        let calls = match found {
+            0 => String::new(),
+            _ if fewest_calls == most_calls => format!(", {} each", counted(most_calls, "call")),
+            _ => format!(", {fewest_calls} to {most_calls} calls each"),
+        };
+        format!(
+            "train: search finds calls that reach `expected` for {found} of {}{of}{calls}; at most {most_tried_calls} tried for a row",
+            counted(tried, "row")
+        )
+    }
+}
+
 fn print_document(
     task: &Task,
     sets: &[SetCounts],
@@ -332,6 +409,7 @@ fn print_document(
         problems,
         warnings,
         functions,
+        search,
     } = found;
     let document = json!({
         "task": task.name,
@@ -339,6 +417,7 @@ fn print_document(
         "problems": problems,
         "warnings": warnings,
         "functions": functions,
+        "search": search,
         "sets": sets,
         "guard": guard,
         "digest": task.digest(),
@@ -393,6 +472,7 @@ fn page(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) -> 
         .chain(guard.map(Block::detail))
         .chain(tried)
         .chain(functions.map(Block::Table))
+        .chain(found.search.map(|search| Block::detail(search.line())))
         .chain(found.warnings.iter().map(finding(Level::Warning)))
         .chain(found.problems.iter().map(finding(Level::Error)))
         .collect()

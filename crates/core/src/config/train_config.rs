@@ -184,6 +184,14 @@ impl TrainConfig {
         hex(&hash.finalize())
     }
 
+    /// Names and values as `--set` takes them.
+    pub fn texts(&self) -> impl Iterator<Item = (String, String)> {
+        self.values().into_iter().map(|(name, value)| {
+            let text = value.as_str().map(str::to_owned);
+            (name, text.unwrap_or_else(|| value.to_string()))
+        })
+    }
+
     pub fn values(&self) -> Vec<(String, serde_json::Value)> {
         match serde_json::to_value(self) {
             Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),

@@ -1,7 +1,9 @@
 //! `[agent]` of `task.toml`: a user's program that drives the conversation about a row through
 //! OpenAI's API.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::agent_process::{AgentProcess, AgentRows, AgentServer};
 use super::agent_service::AgentService;
@@ -9,7 +11,6 @@ use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::tool_program::{ProgramOwner, ToolProgram, trusted};
-use crate::locking::lock;
 use crate::sandbox::{Level, program_files};
 use crate::task::{Home, Read, Section, TaskError};
 
@@ -98,7 +99,7 @@ struct ReadyAgent {
 
 impl ReadyAgent {
     fn idle(&self) -> MutexGuard<'_, Vec<AgentProcess>> {
-        lock(&self.idle)
+        self.idle.lock()
     }
 }
 

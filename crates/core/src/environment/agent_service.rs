@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::program_process::TrustedProgram;
-use crate::locking::lock;
 use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
 
 /// Holds the path of the Unix socket at which the service answers its agents.
@@ -46,7 +47,7 @@ impl AgentService {
     }
 
     pub(super) fn running(&self) -> Result<Arc<RunningService>, String> {
-        let mut running = lock(&self.running);
+        let mut running = self.running.lock();
         match &*running {
             Some(service) if service.ended().is_none() => Ok(Arc::clone(service)),
             _ => {

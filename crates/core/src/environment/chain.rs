@@ -169,7 +169,33 @@ impl AnsweredCall {
     }
 }
 
+impl ToolStep {
+    /// Of a person or a demonstration: without tokens.
+    pub fn unsampled(text: String, calls: Vec<AnsweredCall>) -> Self {
+        Self {
+            text,
+            tokens: 0,
+            reply_tokens: 0,
+            token_ids: Vec::new(),
+            log_probs: Vec::new(),
+            calls,
+        }
+    }
+}
+
 impl ToolChain {
+    /// Ended by an answer.
+    pub fn answered(steps: Vec<ToolStep>) -> Self {
+        Self {
+            steps,
+            last_calls: Vec::new(),
+            end: ChainEnd::Answer,
+            failure: None,
+            states: Map::new(),
+            agent: None,
+        }
+    }
+
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
         self.steps
             .iter()

@@ -1,10 +1,11 @@
 //! Stateless programs (`stateless = true`): a process serves conversations in turn.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::calls::ToolCall;
 use super::live_tool::{LiveTool, RawReply};
-use crate::locking::lock;
 
 /// Idle processes: at most as many as there were parallel conversations.
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ impl IdleTools {
     }
 
     fn pop(&self) -> Option<Box<dyn LiveTool>> {
-        lock(&self.0).pop()
+        self.0.lock().pop()
     }
 }
 
@@ -50,6 +51,6 @@ impl LiveTool for WarmTool {
 
 impl Drop for WarmTool {
     fn drop(&mut self) {
-        lock(&self.idle.0).extend(self.tool.take());
+        self.idle.0.lock().extend(self.tool.take());
     }
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::call_values::{CallValues, candidate_calls};
-use super::demonstration::{DemonstratedTurn, turns_problem};
+use super::demonstration::{DemonstratedTurn, spread, turns_problem};
 use crate::dataset::PromptRow;
 use crate::environment::{
     CallOutcome, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
@@ -20,7 +20,7 @@ use crate::environment::{
 use crate::score::{Scorer, Task, on_every_core, share_of_state};
 
 /// Calls tried for a row, at most.
-const MAX_TRIED: usize = 4_000;
+pub const MAX_TRIED: usize = 4_000;
 /// A conversation that starts a program counts as so many calls.
 const PROGRAM_START: usize = 200;
 /// Conversations held open, at most.
@@ -28,25 +28,44 @@ const MAX_HELD: usize = 4;
 /// Ends a conversation of which the state alone is judged.
 pub(super) const ANSWER: &str = "Done.";
 
+/// Why a row has no calls.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCalls {
+    #[error("the final state of tools is not judged")]
+    NoState,
+    #[error("the row has no `expected`")]
+    NoExpected,
+    #[error("calls of rows of several turns are not searched")]
+    SeveralTurns,
+    #[error(
+        "the limit of {MAX_TRIED} calls is reached (a started program counts as {PROGRAM_START})"
+    )]
+    Limit,
+    #[error(
+        "no calls with values of the schemas, the request and earlier results lead to `expected`"
+    )]
+    Exhausted,
+    #[error("the calls that lead to `expected` do not hold when they are made again: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Tools(#[from] EnvironmentError),
+}
+
 /// Turns of a conversation about the row that ends in its expected state: calls, then an answer.
-/// `None` if the task does not judge a state, or none is found within the limits.
 ///
 /// # Errors
-/// Tools that cannot be opened.
+/// [`NoCalls`] where none is found.
 fn find_calls(
     task: &Task,
     scorer: &Scorer,
     row: &PromptRow,
-) -> Result<Option<Vec<DemonstratedTurn>>, EnvironmentError> {
-    let (Some(tools), Some((_, query)), Some(expected)) = (
-        task.toolset(),
-        task.state_queries().next(),
-        row.expected.as_ref(),
-    ) else {
-        return Ok(None);
+) -> Result<Vec<DemonstratedTurn>, NoCalls> {
+    let (Some(tools), Some((_, query))) = (task.toolset(), task.state_queries().next()) else {
+        return Err(NoCalls::NoState);
     };
+    let expected = row.expected.as_ref().ok_or(NoCalls::NoExpected)?;
     if row.turn_count() > 1 {
-        return Ok(None);
+        return Err(NoCalls::SeveralTurns);
     }
     let definitions = tools.definitions_of(row)?;
     let search = Search {
@@ -58,21 +77,25 @@ fn find_calls(
         most_calls: tools.limits().max_calls,
         has_programs: tools.needs_trust(),
     };
-    let Some(steps) = search.run()? else {
-        return Ok(None);
-    };
+    let steps = search.run()?;
     let steps = search.ordered(search.shortened(steps)?)?;
     // Results may differ, such as the time of day.
     let unrecorded = |turn: &DemonstratedTurn| DemonstratedTurn {
         results: Vec::new(),
         ..turn.clone()
     };
-    let is_valid = |turns: &Vec<DemonstratedTurn>| {
-        let turns = turns.iter().map(unrecorded).collect();
-        turns_problem(task, scorer, row, turns).is_none()
+    let problem = |turns: &[DemonstratedTurn]| {
+        turns_problem(task, scorer, row, turns.iter().map(unrecorded).collect())
     };
-    let mut forms = [search.grouped(&steps), search.one_by_one(&steps)].into_iter();
-    Ok(forms.find(is_valid))
+    let grouped = search.grouped(&steps);
+    if problem(&grouped).is_none() {
+        return Ok(grouped);
+    }
+    let turns = search.one_by_one(&steps);
+    match problem(&turns) {
+        None => Ok(turns),
+        Some(why) => Err(NoCalls::Refused(why)),
+    }
 }
 
 /// [`find_calls`] for rows, on every core.
@@ -80,9 +103,54 @@ pub fn find_calls_of(
     task: &Task,
     scorer: &Scorer,
     rows: &[&PromptRow],
-) -> Vec<Result<Option<Vec<DemonstratedTurn>>, EnvironmentError>> {
+) -> Vec<Result<Vec<DemonstratedTurn>, NoCalls>> {
     let find = |row: &&PromptRow| find_calls(task, scorer, row);
     on_every_core(|| rows.par_iter().map(find).collect())
+}
+
+/// What search finds for some rows without a demonstration.
+#[derive(Debug)]
+pub struct SearchedRows<'r> {
+    /// Rows without a demonstration.
+    pub all: usize,
+    pub tried: usize,
+    /// Calls of each row where some were found.
+    pub calls: Vec<usize>,
+    pub without: Vec<(&'r PromptRow, NoCalls)>,
+}
+
+/// Searches calls for at most 32 rows without a demonstration, 4 where each conversation starts a
+/// program. `None` where training searches none.
+pub fn search_rows<'r>(
+    task: &Task,
+    scorer: &Scorer,
+    rows: &'r [PromptRow],
+) -> Option<SearchedRows<'r>> {
+    const MAX_ROWS: usize = 32;
+    const MAX_ROWS_OF_PROGRAMS: usize = 4;
+    let tools = task.toolset().filter(|_| task.has_state())?;
+    let is_searched = |row: &&PromptRow| !row.has_demonstration();
+    let all: Vec<&PromptRow> = rows.iter().filter(is_searched).collect();
+    let tried = spread(
+        &all,
+        match tools.needs_trust() {
+            true => MAX_ROWS_OF_PROGRAMS,
+            false => MAX_ROWS,
+        },
+    );
+    let (mut calls, mut without) = (Vec::new(), Vec::new());
+    for (row, found) in tried.iter().zip(find_calls_of(task, scorer, &tried)) {
+        match found {
+            Ok(turns) => calls.push(turns.iter().map(|turn| turn.calls.len()).sum()),
+            Err(why) => without.push((*row, why)),
+        }
+    }
+    (!tried.is_empty()).then_some(SearchedRows {
+        all: all.len(),
+        tried: tried.len(),
+        calls,
+        without,
+    })
 }
 
 #[derive(Clone)]
@@ -201,13 +269,11 @@ enum Outcome {
 }
 
 impl Search<'_> {
-    fn run(&self) -> Result<Option<Vec<Step>>, EnvironmentError> {
+    fn run(&self) -> Result<Vec<Step>, NoCalls> {
         let mut environment = self.tools.open(self.row)?;
-        let Some(found) = self.found(&mut environment) else {
-            return Ok(None);
-        };
+        let found = self.found(&mut environment)?;
         if found.share >= 1.0 {
-            return Ok(Some(Vec::new()));
+            return Ok(Vec::new());
         }
         let root = Node {
             steps: Vec::new(),
@@ -229,8 +295,8 @@ impl Search<'_> {
             while let Some((rank, call)) = next_calls.candidates.next() {
                 match self.try_call(&node, &next_calls.values, call, count, &mut tried)? {
                     Outcome::Idle => {}
-                    Outcome::Limit => return Ok(None),
-                    Outcome::Effect(steps, found) if found.share >= 1.0 => return Ok(Some(steps)),
+                    Outcome::Limit => return Err(NoCalls::Limit),
+                    Outcome::Effect(steps, found) if found.share >= 1.0 => return Ok(steps),
                     Outcome::Effect(steps, found) => {
                         let child = node.child(steps, found, rank, count);
                         if child.steps.len() < self.most_calls {
@@ -251,7 +317,7 @@ impl Search<'_> {
                 }
             }
         }
-        Ok(None)
+        Err(NoCalls::Exhausted)
     }
 
     /// Makes a call after the node's. `number`: the history of what it changes.
@@ -309,7 +375,7 @@ impl Search<'_> {
         let changes = environment.changes();
         match changes.is_some() && changes == node.found.changes {
             true => Some(node.found.clone()),
-            false => self.found(environment),
+            false => self.found(environment).ok(),
         }
     }
 
@@ -330,10 +396,9 @@ impl Search<'_> {
         Ok(environment)
     }
 
-    /// `None` if the state cannot be read.
-    fn found(&self, environment: &mut Environment) -> Option<Found> {
-        let state = environment.state(self.query).ok()?;
-        Some(Found {
+    fn found(&self, environment: &mut Environment) -> Result<Found, EnvironmentError> {
+        let state = environment.state(self.query)?;
+        Ok(Found {
             share: share_of_state(&state, self.expected),
             state,
             changes: environment.changes(),
@@ -380,7 +445,7 @@ impl Search<'_> {
             step.reply = reply.into_iter().map(|reply| reply.text).collect();
         }
         let found = self.found(&mut environment);
-        Ok(found.is_some_and(|found| found.share >= 1.0))
+        Ok(found.is_ok_and(|found| found.share >= 1.0))
     }
 
     /// In the order in which the user mentions what they are about: each call that needs no earlier
@@ -520,7 +585,7 @@ mod tests {
             ),
         ] {
             let row = rows.iter().find(|row| row.id == id).unwrap();
-            let turns = find_calls(&task, &scorer, row).unwrap().unwrap();
+            let turns = find_calls(&task, &scorer, row).unwrap();
             let found = shown(&turns);
             assert!(found.starts_with(expected), "{found}");
             // A demonstration that holds as one written by hand.
@@ -535,7 +600,7 @@ mod tests {
         }
     }
 
-    fn find(sql: &str, tools: Value, query: &str, row: Value) -> Option<String> {
+    fn find(sql: &str, tools: Value, query: &str, row: Value) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
         let toml = format!(
             "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"a.sql\"\n\
@@ -553,8 +618,8 @@ mod tests {
         let scorer = Scorer::new(&task).unwrap();
         let row = dataset::load(&task, PromptSet::Train).unwrap().remove(0);
         find_calls(&task, &scorer, &row)
-            .unwrap()
             .map(|turns| shown(&turns))
+            .map_err(|why| why.to_string())
     }
 
     fn function(name: &str, properties: Value, sql: &str) -> Value {
@@ -592,7 +657,7 @@ mod tests {
         let found = find(sql, tools.clone(), query, row.clone());
         assert_eq!(
             found.as_deref(),
-            Some(
+            Ok(
                 "rooms{\"floor\":4}\nunlock{\"room\":\"r-20\"}\nbook{\"room\":\"r-20\",\"guest\":\"Ada Byron\"}\nDone."
             )
         );
@@ -619,13 +684,15 @@ mod tests {
                            "expected": [["r-20", "Ada Byron"]]});
         assert_eq!(
             find(&sql_of_guest, moved, query, moves).as_deref(),
-            Some(
+            Ok(
                 "free{\"floor\":4}\nroom_of{\"guest\":\"Ada Byron\"}\nmove{\"from\":\"r-17\",\"to\":\"r-20\"}\nDone."
             )
         );
         // A value that neither the request nor a result has.
         let row =
             json!({"id": "a", "messages": row["messages"], "expected": [["r-20", "Grace Hopper"]]});
-        assert_eq!(find(sql, tools, query, row), None);
+        let found = find(sql, tools, query, row).unwrap_err();
+        let why = "the limit of 4000 calls is reached (a started program counts as 200)";
+        assert_eq!(found, why);
     }
 }

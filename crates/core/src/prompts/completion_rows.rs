@@ -1,13 +1,14 @@
 //! Finds a completion's prompt row: by id, or by the prompt as another program wrote it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::completion_line::{CompletionLine, ForeignPrompt};
 use super::data_problems::load_sets;
 use crate::dataset::PromptRow;
 use crate::format::shortened;
-use crate::locking::lock;
 use crate::score::Task;
 use crate::task::{PromptSet, split_set_prompt};
 use crate::text::Message;
@@ -112,7 +113,7 @@ impl<'t> CompletionRows<'t> {
     }
 
     fn asked(&self, prompt: &ForeignPrompt) -> Result<Row, NoRow> {
-        let known = || lock(&self.foreign);
+        let known = || self.foreign.lock();
         if let Some(known) = known().get(prompt) {
             return known.clone();
         }

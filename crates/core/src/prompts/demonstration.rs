@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
-use crate::environment::{CallOutcome, ChainEnd, ToolCall, read_call};
+use crate::environment::{
+    AnsweredCall, CallOutcome, ChainEnd, ToolCall, ToolChain, ToolReply, ToolStep, read_call,
+};
 use crate::format::{counted, shortened};
 use crate::score::{Scorer, Task, Tier, on_every_core};
 
@@ -37,6 +39,26 @@ pub fn demonstrated_turns(row: &PromptRow) -> Vec<DemonstratedTurn> {
         }
     }
     turns
+}
+
+/// The turns as a conversation without tokens, and its answer.
+pub fn demonstrated_chain(mut turns: Vec<DemonstratedTurn>) -> (ToolChain, String) {
+    let answer = turns.pop_if(|turn| turn.calls.is_empty());
+    let answered = |(call, text)| {
+        let (outcome, seconds) = (CallOutcome::Answered, 0.0);
+        let reply = ToolReply {
+            text,
+            outcome,
+            seconds,
+        };
+        AnsweredCall::new(call, reply)
+    };
+    let step = |turn: DemonstratedTurn| {
+        let calls = turn.calls.into_iter().zip(turn.results).map(answered);
+        ToolStep::unsampled(turn.text, calls.collect())
+    };
+    let chain = ToolChain::answered(turns.into_iter().map(step).collect());
+    (chain, answer.map_or_else(String::new, |turn| turn.text))
 }
 
 /// Holds a row's demonstration with the task's tools. Returns the first thing that is not as it is recorded: a call that
@@ -119,8 +141,7 @@ pub(super) fn failing_demonstrations(
         let why = "the task has no `[[tool]]` whose calls it could show".to_owned();
         return Some((all.len(), format!("line {}: {why}", all[0].line)));
     }
-    let step = all.len().div_ceil(MAX_TRIED);
-    let tried: Vec<&PromptRow> = all.iter().copied().step_by(step).collect();
+    let tried = spread(&all, MAX_TRIED);
     let problem = |row: &&PromptRow| Some((row.line, demonstration_problem(task, scorer, row)?));
     let problems: Vec<(usize, String)> =
         on_every_core(|| tried.par_iter().filter_map(problem).collect());
@@ -131,6 +152,12 @@ pub(super) fn failing_demonstrations(
         String::new()
     };
     Some((problems.len(), format!("line {line}{of}: {why}")))
+}
+
+/// At most so many of the rows, spread evenly.
+pub(super) fn spread<'r>(rows: &[&'r PromptRow], most: usize) -> Vec<&'r PromptRow> {
+    let step = rows.len().div_ceil(most).max(1);
+    rows.iter().copied().step_by(step).collect()
 }
 
 #[cfg(test)]

@@ -44,19 +44,10 @@ pub struct HandChain {
 
 impl HandChain {
     fn new(messages: Vec<Message>, expected: Option<Value>) -> Self {
-        let (steps, last_calls, states) = (Vec::new(), Vec::new(), Map::new());
-        let chain = ToolChain {
-            steps,
-            last_calls,
-            end: ChainEnd::Answer,
-            failure: None,
-            states,
-            agent: None,
-        };
         Self {
             messages,
             expected,
-            chain,
+            chain: ToolChain::answered(Vec::new()),
             call_seconds: Vec::new(),
             answer: String::new(),
             score: None,
@@ -217,15 +208,7 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
             (self.written.chain.failure, self.written.chain.last_calls) = (failed.1, calls);
             return self.finish(end, &text);
         }
-        let (token_ids, log_probs) = (Vec::new(), Vec::new());
-        let step = ToolStep {
-            text,
-            tokens: 0,
-            reply_tokens: 0,
-            token_ids,
-            log_probs,
-            calls,
-        };
+        let step = ToolStep::unsampled(text, calls);
         self.written.chain.steps.push(step);
     }
 

@@ -11,14 +11,18 @@ mod hand_conversation;
 mod lazy_conversations;
 mod rendering;
 
-pub use call_search::{demonstration_messages, find_calls_of};
+pub use call_search::{
+    MAX_TRIED, NoCalls, SearchedRows, demonstration_messages, find_calls_of, search_rows,
+};
 pub use completion_line::{CompletionLine, ForeignPrompt};
 pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{
     DataProblem, DataProblemKind, TriedAnswers, data_problems, load_sets, repeated_prompts,
     similar_prompts,
 };
-pub use demonstration::{DemonstratedTurn, demonstrated_turns, demonstration_problem};
+pub use demonstration::{
+    DemonstratedTurn, demonstrated_chain, demonstrated_turns, demonstration_problem,
+};
 pub use hand_conversation::{HandChain, HandConversation};
 pub use lazy_conversations::audit_task;
 pub use rendering::{

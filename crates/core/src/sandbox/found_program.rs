@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::installed::{interpreter_words, located, path_of};
 use super::trust_notes::ProgramDigest;
 use crate::files;
-use crate::locking::lock;
 
 const MAX_INTERPRETERS: usize = 8;
 /// Bytes of a script searched for its interpreter.
@@ -190,7 +189,7 @@ fn digest(
     static KNOWN: Mutex<Option<HashMap<(PathBuf, FileState), String>>> = Mutex::new(None);
     let key = (real.to_owned(), state);
     let known = |known: &HashMap<_, String>| known.get(&key).cloned();
-    let lock = || lock(&KNOWN);
+    let lock = || KNOWN.lock();
     if let Some(digest) = lock().as_ref().and_then(known) {
         return Ok(digest);
     }

@@ -7,16 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::init::{DESCRIPTORS, ROLE};
 use super::level::Level;
 use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
-use crate::locking::lock;
 
 /// Time to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -99,7 +98,7 @@ struct Launcher {
 /// necessary.
 fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
-    let mut launcher = lock(&LAUNCHER);
+    let mut launcher = LAUNCHER.lock();
     if launcher
         .as_ref()
         .is_some_and(|running| running.pass(level, &descriptors).is_ok())

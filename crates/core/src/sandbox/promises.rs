@@ -5,11 +5,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde::Serialize;
 
@@ -335,15 +335,13 @@ pub fn try_promises(limit: Duration) -> Vec<Tried> {
                 () if Instant::now() > until => untried(promise, "the time is up"),
                 () => scene.try_out(promise, until),
             };
-            if let Ok(mut found) = found.lock() {
-                found.push((index, tried));
-            }
+            found.lock().push((index, tried));
         }
     };
     std::thread::scope(|scope| {
         (0..AT_ONCE).for_each(|_| _ = scope.spawn(work));
     });
-    let mut found = found.into_inner().unwrap_or_default();
+    let mut found = found.into_inner();
     found.sort_by_key(|(index, _)| *index);
     found.into_iter().map(|(_, tried)| tried).collect()
 }

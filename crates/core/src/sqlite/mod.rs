@@ -4,9 +4,10 @@
 mod clock;
 mod math;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::{self, ValueRef};
@@ -16,8 +17,6 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use clock::Clock;
 use clock::ClockVfs;
-
-use crate::locking::lock;
 
 /// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
@@ -269,7 +268,7 @@ impl Database {
     }
 
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
-        *lock(&self.left) = Budget::of_setup();
+        *self.left.lock() = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {
             connection.authorizer(Some(in_schema))?;
             connection.execute_batch(statements)?;
@@ -352,7 +351,7 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         let left = Arc::clone(&self.left);
-        let is_spent = move || lock(&left).is_spent();
+        let is_spent = move || left.lock().is_spent();
         math::register(connection)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
@@ -439,7 +438,7 @@ impl Database {
                 _ => found,
             }
         };
-        *lock(&self.left) = Budget::new(self.settings.max_steps, self.settings.seconds);
+        *self.left.lock() = Budget::new(self.settings.max_steps, self.settings.seconds);
         let mut statement = self
             .connection
             .prepare(text)

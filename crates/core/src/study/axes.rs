@@ -1,5 +1,7 @@
 //! `--set KEY=VALUE,VALUE` and `--set KEY=FIRST..LAST`: what varies, and which combinations are run.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::StudyError;
@@ -21,6 +23,9 @@ pub struct Setting {
     /// The step after which halving stopped it.
     #[serde(default)]
     pub pruned: Option<u64>,
+    /// Every key, as the sweep resolved it when it began; empty in sweeps that began before this was kept.
+    #[serde(default)]
+    pub resolved: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::axes::Setting;
 use super::error::StudyError;
 use super::halving::Halving;
 use super::measure::Metric;
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, Key, TrainConfig};
 use crate::files::{self, Access};
 use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
 
@@ -169,6 +169,25 @@ impl Sweep {
             .chain(self.settings[run.setting].set.iter().cloned())
             .chain([seed])
             .collect()
+    }
+
+    /// `KEY=VALUE` where `today`, the run's configuration as this program resolves it, differs from what the sweep
+    /// resolved when it began: a later release may have other defaults, and keys that were not there.
+    pub fn kept(&self, index: usize, today: &TrainConfig) -> Vec<String> {
+        let run = &self.runs[index];
+        let (then, set) = (&self.settings[run.setting].resolved, self.assignments(run));
+        if then.is_empty() {
+            return Vec::new();
+        }
+        let own = set.iter().filter_map(|text| text.split_once('='));
+        let mut own: Vec<&str> = own.map(|(name, _)| name.trim()).collect();
+        own.extend(self.continued(index).map(|_| "base_model"));
+        let kept = |(name, now): (String, String)| {
+            let before = Key::find(&name).and_then(|key| key.before);
+            let value = then.get(&name).map(String::as_str).or(before)?;
+            (value != now && !own.contains(&name.as_str())).then(|| format!("{name}={value}"))
+        };
+        today.texts().filter_map(kept).collect()
     }
 }
 

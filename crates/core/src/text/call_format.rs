@@ -186,7 +186,8 @@ mod tests {
         turn.other.insert("tool_calls".to_owned(), calls);
         let tools = serde_json::json!([{"type": "function", "function": {"name": "pay", "parameters": {}}}]);
         let call = r#"{"name": "pay", "arguments": {"to": "A B"}}"#;
-        let spaced = |written: &str| own.spaced_as_template(written, &turn, &tools);
+        let spacing = own.call_spacing(&tools).unwrap();
+        let spaced = |written: &str| spacing.apply(written, &turn);
         assert_eq!(
             spaced(&format!("<tool_call>\n{call}\n</tool_call>")),
             Some(format!("<tool_call>{call}</tool_call>"))

@@ -31,7 +31,7 @@ pub(crate) use python_json::value_of as json_value;
 pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
 pub use tokenizer::{Tokenizer, tokenizer_json};
-pub use tools::openai_tools;
+pub use tools::{CallSpacing, openai_tools};
 pub use train_bpe::{
     CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer,
 };

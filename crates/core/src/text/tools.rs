@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Message, Thinking, Tokenizer};
+use super::{ChatTemplate, Message, Thinking, Tokenizer};
 
 pub fn openai_tools(tools: &Json) -> Json {
     let whole = |tool: &Json| match tool.get("function") {
@@ -12,34 +12,51 @@ pub fn openai_tools(tools: &Json) -> Json {
     tools.as_array().into_iter().flatten().map(whole).collect()
 }
 
-impl Tokenizer {
+/// The white space with which a chat template writes an assistant's calls.
+#[derive(Debug)]
+pub struct CallSpacing<'t> {
+    template: &'t ChatTemplate,
+    tools: &'t Json,
+    ask: Message,
+    /// The prompt before the turn.
+    asked: String,
+    /// Ends the turn.
+    end: String,
+}
+
+impl CallSpacing<'_> {
     /// An assistant's turn with calls, `written` by their format, with the white space of the template:
     /// what a model of it has read, and writes. `None` if the two differ in more.
-    pub fn spaced_as_template(
-        &self,
-        written: &str,
-        turn: &Message,
-        tools: &Json,
-    ) -> Option<String> {
+    pub fn apply(&self, written: &str, turn: &Message) -> Option<String> {
+        let whole = self
+            .template
+            .render_finished(&[self.ask.clone(), turn.clone()], Some(self.tools))
+            .ok()?;
+        let answer = whole.strip_prefix(self.asked.as_str())?;
+        let spaced = answer.split(self.end.as_str()).next()?;
+        let letters = |text: &str| text.split_whitespace().collect::<String>();
+        (letters(spaced) == letters(written)).then(|| spaced.to_owned())
+    }
+}
+
+impl Tokenizer {
+    /// `None` if the template takes no tools.
+    pub fn call_spacing<'t>(&'t self, tools: &'t Json) -> Option<CallSpacing<'t>> {
         let template = self
             .chat_template()
             .filter(|template| template.takes_tools())?;
         let ask = Message::new("user", "u");
+        let before = std::slice::from_ref(&ask);
         let asked = template
-            .render(
-                std::slice::from_ref(&ask),
-                Some(tools),
-                &Thinking::On.into(),
-            )
+            .render(before, Some(tools), &Thinking::On.into())
             .ok()?;
-        let whole = template
-            .render_finished(&[ask, turn.clone()], Some(tools))
-            .ok()?;
-        let answer = whole.strip_prefix(asked.as_str())?;
-        let end = self.token(self.turn_end_id()?)?;
-        let spaced = answer.split(end.as_str()).next()?;
-        let letters = |text: &str| text.split_whitespace().collect::<String>();
-        (letters(spaced) == letters(written)).then(|| spaced.to_owned())
+        Some(CallSpacing {
+            template,
+            tools,
+            asked,
+            end: self.token(self.turn_end_id()?)?,
+            ask,
+        })
     }
 
     pub fn writes_prose_before_calls(&self) -> bool {

@@ -39,7 +39,9 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use watch::{EvalWatch, Watcher};
-pub use written::{WrittenTokens, demonstrate, demonstrated_tokens, written_conversation};
+pub use written::{
+    WrittenTokens, answer_to_learn, demonstrate, demonstrated_tokens, written_conversation,
+};
 
 /// Step of an eval's random numbers; not used in training, so evals never repeat rollouts.
 pub const EVAL_STEP: u32 = u32::MAX;

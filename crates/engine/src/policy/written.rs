@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::tools::{Sampled, TaskTools, ToolSession};
 use super::{Prompt, ScoredTask, Turn, render};
 use crate::dataset::PromptRow;
-use crate::prompts::{DemonstratedTurn, demonstrated_turns, turns_of};
+use crate::environment::ToolCall;
+use crate::prompts::{DemonstratedTurn, demonstrated_turns, reference_answer, tools_of, turns_of};
 use crate::rollout::{Completion, StopReason};
-use crate::score::{AskedCalls, Task, asked_calls, written_calls};
-use crate::text::{Message, Tokenizer, Transcript};
+use crate::score::{AskedCalls, Scorer, Task, asked_calls, text_before_calls, written_calls};
+use crate::text::{CallFormat, CallSpacing, Message, TextError, Tokenizer, Transcript};
 
 /// Tokens of each completion of a row's demonstration.
 ///
@@ -27,10 +28,13 @@ pub fn demonstrated_tokens(
     if demonstrated.is_empty() {
         return Ok(Vec::new());
     }
-    let tools = TaskTools::of_task(task, tokenizer, usize::MAX)?;
+    let Some(tools) = TaskTools::of_task(task, tokenizer, usize::MAX)? else {
+        return Ok(Vec::new());
+    };
+    let calls = tools.written_calls();
     let texts = demonstrated
         .into_iter()
-        .map_while(|said| tools.as_ref()?.text_of(said));
+        .map_while(|said| calls.text_of(said));
     let tokens = texts.map(|text| Ok(tokenizer.answer_ids(&text).map_err(Error::wrap)?.len()));
     tokens.collect()
 }
@@ -55,10 +59,11 @@ pub fn demonstrate(
     let Some(tools) = tools else {
         return Ok(None);
     };
+    let calls = tools.written_calls();
     let (mut session, mut read) = (ToolSession::default(), prompt.token_ids.clone());
     let last = demonstrated.len();
     for (count, said) in (1..).zip(demonstrated) {
-        let Some(text) = tools.text_of(said) else {
+        let Some(text) = calls.text_of(said) else {
             return Ok(None);
         };
         let token_ids = tokenizer.answer_ids(&text).map_err(Error::wrap)?;
@@ -93,30 +98,80 @@ pub fn demonstrate(
 }
 
 impl TaskTools<'_> {
-    /// The completion of a turn; `None` if its format cannot write the calls.
-    fn text_of(&self, said: DemonstratedTurn) -> Option<String> {
-        match said.calls.as_slice() {
-            [] => Some(said.text),
-            calls => {
-                let written = written_calls(self.format, &self.definitions, &said.text, calls)?;
-                let listed = calls.iter().map(|call| {
-                    json!({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
-                });
-                let listed: Vec<Value> = listed.collect();
-                let mut turn = Message::new("assistant", said.text);
-                turn.other.insert("tool_calls".to_owned(), listed.into());
-                let reads_same = |spaced: &String| {
-                    asked_calls(self.format, &self.definitions, spaced)
-                        == AskedCalls::Calls(calls.to_vec())
-                };
-                let spaced = self
-                    .tokenizer
-                    .spaced_as_template(&written, &turn, &self.definitions)
-                    .filter(reads_same);
-                Some(spaced.unwrap_or(written))
-            }
+    fn written_calls(&self) -> WrittenCalls<'_> {
+        WrittenCalls {
+            format: self.format,
+            definitions: &self.definitions,
+            spacing: self.tokenizer.call_spacing(&self.definitions),
         }
     }
+}
+
+/// How calls are written for a model.
+struct WrittenCalls<'t> {
+    format: &'static CallFormat,
+    definitions: &'t Value,
+    spacing: Option<CallSpacing<'t>>,
+}
+
+impl WrittenCalls<'_> {
+    /// The completion of a turn; `None` if its format cannot write the calls.
+    fn text_of(&self, said: DemonstratedTurn) -> Option<String> {
+        if said.calls.is_empty() {
+            return Some(said.text);
+        }
+        let written = written_calls(self.format, self.definitions, &said.text, &said.calls)?;
+        let spaced = self.spaced(&written, said.text, &said.calls);
+        Some(spaced.unwrap_or(written))
+    }
+
+    /// `written` with the template's white space; `None` if it cannot be read as the same calls.
+    fn spaced(&self, written: &str, text: String, calls: &[ToolCall]) -> Option<String> {
+        let listed = calls.iter().map(|call| {
+            json!({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+        });
+        let listed: Vec<Value> = listed.collect();
+        let mut turn = Message::new("assistant", text);
+        turn.other.insert("tool_calls".to_owned(), listed.into());
+        let spaced = self.spacing.as_ref()?.apply(written, &turn)?;
+        let read = asked_calls(self.format, self.definitions, &spaced);
+        (read == AskedCalls::Calls(calls.to_vec())).then_some(spaced)
+    }
+}
+
+/// The row's [`reference_answer`]; one that is written from the calls of `expected` has the white space of
+/// the model's template.
+///
+/// # Errors
+/// As [`reference_answer`]; tools of the row that are malformed.
+pub fn answer_to_learn(
+    task: &Task,
+    scorer: &Scorer,
+    tokenizer: &Tokenizer,
+    row: &PromptRow,
+) -> std::result::Result<Option<String>, TextError> {
+    let answer = reference_answer(task, scorer, row)?;
+    let is_own = row.fields.get("completion").is_some_and(Value::is_string);
+    let tools = match answer {
+        Some(_) if task.calls_functions() && !is_own => tools_of(task, Some(row))?,
+        _ => None,
+    };
+    let (Some(written), Some(definitions)) = (&answer, &tools) else {
+        return Ok(answer);
+    };
+    let format = tokenizer.call_format_of(task.call_format());
+    let AskedCalls::Calls(calls) = asked_calls(format, definitions, written) else {
+        return Ok(answer);
+    };
+    let spacing = tokenizer.call_spacing(definitions);
+    let all = WrittenCalls {
+        format,
+        definitions,
+        spacing,
+    };
+    let text = text_before_calls(written).to_owned();
+    let spaced = all.spaced(written, text, &calls);
+    Ok(spaced.or(answer))
 }
 
 /// The prompt, and each completion with its stop token, preceded by the tokens read since the
@@ -159,4 +214,28 @@ pub fn written_conversation(
         tools.push_replies(&mut transcript, row, sampled, &answered)?;
     }
     Ok((prompt.token_ids, written))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::find_model;
+    use crate::task::PromptSet;
+
+    #[test]
+    fn expected_calls_are_learned_with_the_white_space_of_the_template() {
+        let tokenizer = Tokenizer::load(&find_model("tiny-tools").unwrap()).unwrap();
+        let task = crate::score::for_model(&Task::embedded("tool-calls").unwrap(), &tokenizer);
+        let scorer = Scorer::new(&task).unwrap();
+        let rows = crate::dataset::load(&task, PromptSet::Train).unwrap();
+        for row in &rows[..20] {
+            let written = reference_answer(&task, &scorer, row).unwrap().unwrap();
+            let learned = answer_to_learn(&task, &scorer, &tokenizer, row);
+            let learned = learned.unwrap().unwrap();
+            assert!(written.starts_with("<tool_call>\n{"), "{written}");
+            assert!(learned.starts_with("<tool_call>{\"name\": "), "{learned}");
+            assert!(scorer.score(&learned, Some(row)).is_max(), "{learned}");
+        }
+    }
 }

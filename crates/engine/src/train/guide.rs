@@ -68,7 +68,7 @@ impl Guide {
         let rows: Vec<&PromptRow> = new.map(|prompt| &prompt.row).collect();
         // Tools that cannot be opened are errors of the row's conversations.
         let turns = find_calls_of(task, scorer, &rows).into_iter();
-        let turns = turns.map(|turns| turns.ok().flatten().unwrap_or_default());
+        let turns = turns.map(Result::unwrap_or_default);
         let ids = rows.iter().map(|row| row.id.clone());
         let mut found = self.found.lock();
         found.extend(ids.zip(turns));

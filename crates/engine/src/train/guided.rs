@@ -14,9 +14,10 @@ use super::groups::Group;
 use super::trainer::Trainer;
 use crate::environment::ChainEnd;
 use crate::policy::{
-    Conversation, ConverseSettings, PolicyVersion, Prompt, Question, ScoredRow, Turn, demonstrate,
+    Conversation, ConverseSettings, PolicyVersion, Prompt, Question, ScoredRow, Turn,
+    answer_to_learn, demonstrate,
 };
-use crate::prompts::{demonstrated_turns, reference_answer};
+use crate::prompts::demonstrated_turns;
 use crate::rollout::{Completion, StopReason};
 
 /// Guides single-turn groups without the full reward. `questions`: of the groups.
@@ -195,10 +196,12 @@ fn expected_completion(
     prompt: &Prompt,
 ) -> Result<Option<Completion>, TrainError> {
     let task = trainer.task_of(prompt);
-    let Some(answer) = reference_answer(task.task(), &task.scorer, &prompt.row)? else {
+    let tokenizer = &trainer.policy.tokenizer;
+    let answer = answer_to_learn(task.task(), &task.scorer, tokenizer, &prompt.row)?;
+    let Some(answer) = answer else {
         return Ok(None);
     };
-    let token_ids = trainer.policy.tokenizer.answer_ids(&answer)?;
+    let token_ids = tokenizer.answer_ids(&answer)?;
     let fits = token_ids.len() <= task.part.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))
 }

@@ -12,9 +12,7 @@ use super::rollout_order::StepPlan;
 use super::trainer::Trainer;
 use crate::config::Method;
 use crate::facts::PhaseKind;
-use crate::policy::{PolicyVersion, Prompt, Turn, render};
-use crate::prompts::reference_answer;
-use crate::rollout::Completion;
+use crate::policy::{PolicyVersion, Prompt, Turn, answer_to_learn, render};
 use crate::score::Tier;
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -121,23 +119,34 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
     Ok(examples)
 }
 
-/// One per completion of an answered turn; `first`: the row's prompt.
-fn completed<'t>(turn: &'t Turn, first: &'t [u32]) -> impl Iterator<Item = Example> + 't {
-    let example = |(prompt, completion): (&[u32], &Completion)| Example {
-        prompt: prompt.to_vec(),
-        completion: completion.token_ids.clone(),
-        ..Example::default()
-    };
-    turn.prompted(first).map(example)
+/// An answered turn: one, or where prompts are no continuations, one from each on. `first`: the
+/// row's prompt.
+fn completed(turn: &Turn, first: &[u32]) -> Vec<Example> {
+    let (mut examples, mut read): (Vec<Example>, Vec<u32>) = (Vec::new(), Vec::new());
+    for (prompt, completion) in turn.prompted(first) {
+        let completion = completion.token_ids.clone();
+        match (examples.last_mut(), prompt.strip_prefix(read.as_slice())) {
+            (Some(example), Some(follows)) => {
+                example.later.push((follows.to_vec(), completion.clone()));
+            }
+            _ => examples.push(Example {
+                prompt: prompt.to_vec(),
+                completion: completion.clone(),
+                ..Example::default()
+            }),
+        }
+        read = [prompt, &completion].concat();
+    }
+    examples
 }
 
-/// One per completion of the row's demonstration, or per turn of the row, following the answers
+/// Of the row's demonstration, or one per turn of the row, following the answers
 /// of earlier turns.
 fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     let (tokenizer, task) = (&trainer.policy.tokenizer, trainer.task_of(prompt));
     if let Some(held) = demonstrated(trainer, prompt)? {
-        return Ok(completed(&held, &prompt.token_ids).collect());
+        return Ok(completed(&held, &prompt.token_ids));
     }
     while let Some(row) = prompt.row.after(&answers) {
         let missing = || TrainError::NoAnswer {
@@ -146,7 +155,8 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
             method: trainer.config.method,
             instead: None,
         };
-        let answer = reference_answer(task.task(), &task.scorer, &row)?.ok_or_else(missing)?;
+        let answer =
+            answer_to_learn(task.task(), &task.scorer, tokenizer, &row)?.ok_or_else(missing)?;
         let prompt_ids = if answers.is_empty() {
             prompt.token_ids.clone()
         } else {

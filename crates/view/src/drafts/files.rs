@@ -2,12 +2,12 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::locking::lock;
 use crate::score::Task;
 use crate::screens::Screen;
 use crate::task::TASK_FILE;
@@ -107,25 +107,25 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn push(&self, changes: Changes) {
-        lock(&self.queue).push_back(changes);
+        self.queue.lock().push_back(changes);
     }
 
     pub(super) fn write_queued(&self) {
-        let _turn = lock(&self.turn);
+        let _turn = self.turn.lock();
         let change = |(path, content): &(PathBuf, Option<String>)| match content {
             Some(content) => task_files::write_private(path, content.as_bytes()),
             None => task_files::remove(path),
         };
-        let next = || lock(&self.queue).pop_front();
+        let next = || self.queue.lock().pop_front();
         for error in
             std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err())
         {
-            lock(&self.failure).get_or_insert(error);
+            self.failure.lock().get_or_insert(error);
         }
     }
 
     pub(super) fn take_failure(&self) -> Option<String> {
-        lock(&self.failure).take()
+        self.failure.lock().take()
     }
 }
 

@@ -2,12 +2,12 @@
 //! ready.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::locking::lock;
+use parking_lot::Mutex;
 
 /// The thread that writes to the terminal. It takes one frame at a time: the next is drawn once that is written.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Writer {
         if bytes.is_empty() {
             return;
         }
-        let mut pending = lock(&self.state.pending);
+        let mut pending = self.state.pending.lock();
         pending.extend(bytes);
         self.state.busy.store(true, Ordering::Release);
         drop(pending);
@@ -78,7 +78,7 @@ impl Writer {
 fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written: &dyn Fn()) {
     while woken.recv().is_ok() {
         loop {
-            let bytes = std::mem::take(&mut *lock(&state.pending));
+            let bytes = std::mem::take(&mut *state.pending.lock());
             if bytes.is_empty() {
                 break;
             }
@@ -90,7 +90,7 @@ fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written
                 state.failed.store(true, Ordering::Release);
             }
             state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let pending = lock(&state.pending);
+            let pending = state.pending.lock();
             state.busy.store(!pending.is_empty(), Ordering::Release);
             drop(pending);
             on_written();

@@ -1,7 +1,8 @@
 //! Handles requests: refuses malformed ones, answers `status` at once, queues the rest.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::protocol::{Answer, Request};
@@ -9,7 +10,6 @@ use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
 use crate::facts::Status;
 use crate::format::counted;
-use crate::locking::lock;
 use crate::run::process::worker_state::StateWriter;
 use crate::run::storage::folder::user_name;
 
@@ -41,7 +41,7 @@ impl RequestHandler {
         }
         // Held until `accepted` is sent, so that it precedes the answers of the loop.
         let gate = Arc::new(Mutex::new(()));
-        let locked = lock(&gate);
+        let locked = gate.lock();
         match self.controls.push(
             verb.clone(),
             user_id,
@@ -79,7 +79,7 @@ impl RequestHandler {
 
 fn behind(gate: Arc<Mutex<()>>, reply: ReplyFn) -> ReplyFn {
     Arc::new(move |answer: &Answer| {
-        let _open = lock(&gate);
+        let _open = gate.lock();
         reply(answer);
     })
 }

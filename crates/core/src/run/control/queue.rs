@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::accepted_files::AcceptedFiles;
 use super::protocol::Answer;
 use super::verb::Verb;
-use crate::locking::lock;
 use crate::run::record::events;
 
 const MAX_WAITING_REQUESTS: usize = 256;
@@ -118,7 +119,7 @@ impl RequestQueue {
 
     /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
-        let _one_at_a_time = lock(&self.0.accepting);
+        let _one_at_a_time = self.0.accepting.lock();
         let mut queue = self.queue();
         queue.closed = true;
         queue.waiting.drain(..).collect()
@@ -128,7 +129,7 @@ impl RequestQueue {
     /// requests accepted meanwhile apply to the step after it. Returns false and changes nothing if
     /// a request already waits, since it was promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
-        let _one_at_a_time = lock(&self.0.accepting);
+        let _one_at_a_time = self.0.accepting.lock();
         let mut queue = self.queue();
         if queue.waiting.is_empty() {
             queue.computes_until = Some(step);
@@ -233,7 +234,7 @@ impl RequestQueue {
         user_id: u32,
         reply: ReplyFn,
     ) -> Result<Option<u64>, String> {
-        let _one_at_a_time = lock(&self.0.accepting);
+        let _one_at_a_time = self.0.accepting.lock();
         self.queue().refusal(&verb).map_or(Ok(()), Err)?;
         let mut accepted = AcceptedRequest {
             id: 0,
@@ -311,19 +312,14 @@ impl RequestQueue {
             if left.is_zero() {
                 break;
             }
-            queue = self
-                .0
-                .changed
-                .wait_timeout(queue, left.min(SIGNAL_INTERVAL))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let most = left.min(SIGNAL_INTERVAL);
+            self.0.changed.wait_for(&mut queue, most);
         }
         queue
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Every change is atomic under the lock, so a panicked thread leaves a valid queue.
-        lock(&self.0.queue)
+        self.0.queue.lock()
     }
 }
 
@@ -492,8 +488,7 @@ mod tests {
         let controls = RequestQueue::default();
         let answers = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&answers);
-        let reply: ReplyFn =
-            Arc::new(move |answer: &Answer| sink.lock().unwrap().push(answer.clone()));
+        let reply: ReplyFn = Arc::new(move |answer: &Answer| sink.lock().push(answer.clone()));
         controls.push(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
         controls
             .push(Verb::Checkpoint, 0, Arc::clone(&reply))
@@ -504,9 +499,9 @@ mod tests {
         controls.answer(first, &done);
         controls.answer(first, &done);
         controls.close();
-        assert_eq!(answers.lock().unwrap().len(), 3);
+        assert_eq!(answers.lock().len(), 3);
         assert!(
-            answers.lock().unwrap()[2]
+            answers.lock()[2]
                 .text
                 .contains("before it handled this request")
         );

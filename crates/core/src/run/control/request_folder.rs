@@ -4,8 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use super::handler::RequestHandler;
@@ -13,7 +14,6 @@ use super::protocol::{
     ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id,
 };
 use super::queue::ReplyFn;
-use crate::locking::lock;
 use crate::run::error::RunError;
 use crate::run::storage::folder::{FolderWatch, private_folder, user_id, user_name};
 
@@ -137,7 +137,7 @@ fn reply(path: PathBuf, id: &str) -> ReplyFn {
             return;
         };
         line.push(b'\n');
-        let mut is_first = lock(&is_first);
+        let mut is_first = is_first.lock();
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = OpenOptions::new()
             .append(true)

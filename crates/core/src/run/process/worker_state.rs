@@ -1,14 +1,14 @@
 //! `state.json`: the worker's report of its state, replaced atomically.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Cause, Status};
 use crate::files::Checked;
-use crate::locking::lock;
 use crate::run::devices::device_slots::Waiting;
 use crate::run::error::RunError;
 use crate::run::evals::eval_progress::EvalProgress;
@@ -191,7 +191,7 @@ impl StateWriter {
 
     fn shared(&self) -> MutexGuard<'_, StateFile> {
         // Every change is a plain assignment, so a panicked thread leaves a valid state.
-        lock(&self.shared)
+        self.shared.lock()
     }
 }
 

@@ -475,7 +475,8 @@ impl Event {
     }
 
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
-        if files::check(line.as_bytes()) == Checked::Damaged {
+        let checked = files::check(line.as_bytes());
+        if checked == Checked::Damaged {
             return Err(mismatch(line));
         }
         let malformed = |error: serde_json::Error| BadLine::malformed(error.to_string());
@@ -483,7 +484,12 @@ impl Event {
         if head.v > EVENT_VERSION {
             return Err(BadLine::Newer(head.v));
         }
-        let body = EventBody::parse(&head.kind, line).map_err(malformed)?;
+        let body = EventBody::parse(&head.kind, line).map_err(|error| match checked {
+            Checked::Intact => BadLine::malformed(format!(
+                "the line is whole, with a word of another version of grpo-tui: {error}"
+            )),
+            _ => malformed(error),
+        })?;
         Ok(Self {
             seq: head.seq,
             time_ms: head.t,

@@ -292,6 +292,21 @@ mod tests {
 
     /// An overlong line is one skipped line, even if it arrives in pieces.
     #[test]
+    fn a_whole_line_with_an_unknown_word_is_of_another_version() {
+        let reason = |line: &[u8]| match Event::from_line(std::str::from_utf8(line).unwrap()) {
+            Err(BadLine::Malformed { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        let line = br#"{"v":1,"seq":1,"kind":"control","verb":"teleport"}"#.to_vec();
+        let mut sealed = line.clone();
+        crate::files::seal_line(&mut sealed);
+        let (bare, whole) = (reason(&line), reason(&sealed));
+        assert!(bare.starts_with("unknown variant"), "{bare}");
+        let about = "the line is whole, with a word of another version of grpo-tui: unknown variant `teleport`";
+        assert!(whole.starts_with(about), "{whole}");
+    }
+
+    #[test]
     fn an_overlong_line_is_skipped_whole() {
         use std::io::Write;
         let folder = tempfile::tempdir().unwrap();

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::events::{Event, EventBody, Recovered};
 use crate::run::clock::now_ms;
@@ -167,10 +169,8 @@ impl Syncer {
                     }
                     if owed.swap(false, Ordering::SeqCst) {
                         syncs += 1;
-                        if let Err(error) = file.sync_data()
-                            && let Ok(mut failed) = failed.lock()
-                        {
-                            *failed = Some(error);
+                        if let Err(error) = file.sync_data() {
+                            *failed.lock() = Some(error);
                         }
                     }
                 }
@@ -195,11 +195,7 @@ impl Syncer {
     }
 
     fn check(&self) -> std::io::Result<()> {
-        self.failed
-            .lock()
-            .ok()
-            .and_then(|mut failed| failed.take())
-            .map_or(Ok(()), Err)
+        self.failed.lock().take().map_or(Ok(()), Err)
     }
 
     fn stop(&mut self) -> u64 {

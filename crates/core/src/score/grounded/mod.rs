@@ -145,7 +145,7 @@ fn summed(
     let mut places = Places::new(completion);
     let (mut found, mut stated, mut counted) = (Grounding::default(), 0_u32, 0_u32);
     for (value, finding) in values.iter().zip(findings) {
-        let crate::score::answer::json::Place { line, column } = places.locate(value.at);
+        let at @ crate::score::answer::json::Place { line, column } = places.locate(value.at);
         counted += u32::from(!matches!(finding, Finding::NotCounted));
         match finding {
             Finding::Stated(place) => {
@@ -162,11 +162,8 @@ fn summed(
             }
             Finding::NotStated(why) if found.missing.len() < MAX_LISTED => {
                 found.missing.push(Reason {
-                    message: (*why).to_owned(),
                     instance_path: value.pointer.clone(),
-                    schema_path: String::new(),
-                    line,
-                    column,
+                    ..Reason::at((*why).to_owned(), at)
                 })
             }
             _ => {}

@@ -1,11 +1,9 @@
 //! Failure classes for counting over time: built-in ones, and those named by a user's scorer.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::locking::lock;
 
 /// Declares the built-in classes with their display names.
 macro_rules! classes {
@@ -134,7 +132,7 @@ fn own(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
         return None;
     }
-    let mut names = lock(&NAMES);
+    let mut names = NAMES.lock();
     if let Some(known) = names.get(name) {
         return Some(known);
     }

@@ -203,6 +203,9 @@ pub struct Reason {
     pub line: usize,
     /// 1-based column in Unicode scalars of the raw completion.
     pub column: usize,
+    /// Says why a judge gave a criterion less than all points: its [`CriterionGrade`] has the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_criterion: bool,
 }
 
 impl Reason {
@@ -222,6 +225,7 @@ impl Reason {
             schema_path: String::new(),
             line,
             column,
+            is_of_criterion: false,
         }
     }
 }

@@ -5,8 +5,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task,
-    hand_actions, preview, row_editor, row_templates, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form, form_import,
+    form_new_task, hand_actions, preview, row_editor, row_templates, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts::choice::{self, undecided};
@@ -385,6 +385,19 @@ const ACTIONS: &[Action] = &[
     .also(&["try", "playground", "call tools", "person"])
     .asking()
     .unless(hand_actions::no_hand),
+    Action::new(
+        "prompts.calls",
+        "Search calls",
+        "",
+        &["f"],
+        HERE,
+        |prompts, shared| match demonstration::no_search(prompts, shared) {
+            Some(why) => shared.complain(why),
+            None => demonstration::search(prompts, shared),
+        },
+    )
+    .also(&["demonstrate", "demonstration", "find calls"])
+    .unless(demonstration::no_search),
     whole_action("prompts.results", Screen::Prompts),
     Action::new(
         "prompts.model",

@@ -98,7 +98,7 @@ fn chat<'a>(prompts: &Prompts, shared: &Shared, inside: Rect) -> Content<'a> {
         ),
         false => (
             format!("{id}prompt preview"),
-            table::chat_lines(prompts, shared),
+            table::chat_lines(prompts, shared, inside.width.into()),
         ),
     };
     Content::titled(title).text(inside, lines, prompts.chat_top)

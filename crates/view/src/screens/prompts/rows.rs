@@ -49,7 +49,7 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
         prompts.marked.clear();
     }
     prompts.entries = entries;
-    prompts.chat = None;
+    (prompts.chat, prompts.found) = (None, None);
     if let Some(place) = place {
         prompts.cursor.index = place;
     }

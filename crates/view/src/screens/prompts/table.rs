@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use super::table_row::{
     Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate,
 };
-use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED, preview};
+use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED, demonstration, preview};
 use crate::dataset::health::{FindingKind, Level};
 use crate::dataset::{DatasetError, PromptRow};
 use crate::format::{counted, percent_short};
@@ -234,7 +234,7 @@ fn words(
 }
 
 /// The selected row as the model sees it, and the expected answer.
-pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| theme.line(text.to_owned(), Role::Faint);
     let Some(row) = prompts.selected_row(shared) else {
@@ -268,6 +268,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
             shared.key_of("prompts.expected")
         ))),
     }
+    lines.extend(demonstration::lines(prompts, shared, row, width));
     let other: Vec<&str> = row.fields.other().keys().map(String::as_str).collect();
     if !other.is_empty() {
         lines.push(faint(&format!(

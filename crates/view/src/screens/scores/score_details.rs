@@ -85,10 +85,7 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
         theme: &shared.theme,
     };
     // What a judge says is listed by criterion.
-    let of_text = score
-        .errors
-        .iter()
-        .filter(|reason| score.criteria.is_empty() || !is_of_criterion(score, reason));
+    let of_text = score.errors.iter().filter(|reason| !reason.is_of_criterion);
     let mut lines: Vec<Line<'static>> = of_text.flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
@@ -100,15 +97,6 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
             .map(|warning| text.theme.line(format!("▲ {warning}"), Role::Warning)),
     );
     lines
-}
-
-fn is_of_criterion(score: &Score, reason: &Reason) -> bool {
-    // The message of a part begins with its name, as its criteria do.
-    let message = reason.message.replacen(": ", "-", 1);
-    score
-        .criteria
-        .iter()
-        .any(|grade| reason.message.starts_with(&grade.name) || message.starts_with(&grade.name))
 }
 
 /// Tier and reward in one line, as glyph, word and number.

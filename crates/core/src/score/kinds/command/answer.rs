@@ -1,11 +1,11 @@
 //! Parses a scoring program's JSON answer into a verdict.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::locking::lock;
+use crate::score::answer::json::Place;
 use crate::score::verdict::{FailureClass, OrderedMap, Reason, Tier, Verdict};
 
 /// Limit per answer; more are dropped.
@@ -74,7 +74,7 @@ impl Classes {
         let Some(class) = FailureClass::from_key(name) else {
             return FailureClass::Other;
         };
-        let mut seen = lock(&self.named);
+        let mut seen = self.named.lock();
         match class {
             // A program cannot claim that scoring failed through a class.
             class if class.is_unscored() => FailureClass::Other,
@@ -223,11 +223,8 @@ fn reason(reason: AnswerReason) -> Reason {
         } => (message, line.max(1), column.max(1), path),
     };
     Reason {
-        message: shorten(&message),
         instance_path: shorten(&path),
-        schema_path: String::new(),
-        line,
-        column,
+        ..Reason::at(shorten(&message), Place { line, column })
     }
 }
 

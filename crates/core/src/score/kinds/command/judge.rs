@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::answer::{self, failed};
 use super::pool::Pool;
@@ -12,7 +13,6 @@ use super::question::{Key, Question};
 use super::whole_run::Output;
 use super::{program_tests, single_run};
 use crate::dataset::PromptRow;
-use crate::locking::lock;
 use crate::sandbox::{ProgramFiles, machine};
 use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
@@ -85,7 +85,7 @@ impl CommandScorer {
             .collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
-            let known = lock(&self.known);
+            let known = self.known.lock();
             keys.iter()
                 .map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned())
                 .collect()
@@ -118,7 +118,7 @@ impl CommandScorer {
         if !keep_going() {
             return None;
         }
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if known.len() + replies.len() > MAX_CACHED_VERDICTS {
             known.clear();
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::answer::{Answer, Classes, failed};
 use super::question::Question;
-use crate::locking::lock;
 use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
 use crate::score::needs::CommandRules;
 use crate::score::verdict::Verdict;
@@ -95,16 +95,13 @@ impl Pool {
             }
             self.serve(rules, files, &work);
         });
-        let verdicts = work
-            .verdicts
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let verdicts = work.verdicts.into_inner();
         verdicts.into_iter().collect()
     }
 
     /// Runs processes until no question is left.
     fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
-        while (work.keep_going)() && !lock(&work.waiting).is_empty() {
+        while (work.keep_going)() && !work.waiting.lock().is_empty() {
             let broken = match self.acquire(rules, files) {
                 Err(why) => BrokenProcess {
                     why,
@@ -125,7 +122,7 @@ impl Pool {
     }
 
     fn acquire(&self, rules: &CommandRules, files: &ProgramFiles) -> Result<LineProcess, String> {
-        let mut processes = lock(&self.processes);
+        let mut processes = self.processes.lock();
         loop {
             if let Some(process) = processes.idle.pop() {
                 return Ok(process);
@@ -133,10 +130,7 @@ impl Pool {
             if processes.all < self.width {
                 break;
             }
-            processes = self
-                .given_back
-                .wait(processes)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.given_back.wait(&mut processes);
         }
         processes.all += 1;
         drop(processes);
@@ -152,7 +146,7 @@ impl Pool {
 
     /// `None`: an ended one.
     fn give_back(&self, process: Option<LineProcess>) {
-        let mut processes = lock(&self.processes);
+        let mut processes = self.processes.lock();
         match process {
             Some(process) => processes.idle.push(process),
             None => processes.all -= 1,
@@ -165,7 +159,7 @@ impl Pool {
 impl Work<'_> {
     fn next(&self) -> Option<usize> {
         if (self.keep_going)() {
-            lock(&self.waiting).pop()
+            self.waiting.lock().pop()
         } else {
             None
         }
@@ -173,15 +167,15 @@ impl Work<'_> {
 
     fn answer(&self, place: usize, verdict: Verdict) {
         self.failures.store(0, Ordering::Relaxed);
-        lock(&self.verdicts)[place] = Some(verdict);
+        self.verdicts.lock()[place] = Some(verdict);
     }
 
     /// Blames the oldest question, as programs mostly answer in order. The others are retried,
     /// unless the program keeps failing at once.
     fn note(&self, broken: BrokenProcess) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut waiting = lock(&self.waiting);
-        let mut verdicts = lock(&self.verdicts);
+        let mut waiting = self.waiting.lock();
+        let mut verdicts = self.verdicts.lock();
         let BrokenProcess { why, held } = broken;
         if let Some(first) = held.first() {
             verdicts[*first] = Some(failed(&why));

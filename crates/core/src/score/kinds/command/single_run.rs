@@ -2,13 +2,13 @@
 //! output.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::answer::failed;
 use super::code;
 use super::question::Question;
 use super::whole_run::{Output, Run, line_reasons, run};
-use crate::locking::lock;
 use crate::sandbox::ProgramFiles;
 use crate::score::needs::{CommandMode, CommandRules};
 use crate::score::verdict::{FailureClass, Tier, Verdict};
@@ -29,7 +29,7 @@ pub(super) fn run_all(
                 return;
             };
             let verdict = judge(question);
-            lock(&verdicts)[place] = Some(verdict);
+            verdicts.lock()[place] = Some(verdict);
         }
     };
     std::thread::scope(|scope| {
@@ -38,11 +38,7 @@ pub(super) fn run_all(
         }
         serve();
     });
-    verdicts
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .into_iter()
-        .collect()
+    verdicts.into_inner().into_iter().collect()
 }
 
 /// Verdict of a new process, whose output is appended to `output`.

@@ -1,7 +1,9 @@
 //! Judges a value by its schema and the expected one, with a reason for each fault.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::partial_credit::Constraints;
@@ -10,7 +12,6 @@ use super::schema_faults::Written;
 use crate::dataset::expected::Expectation;
 use crate::dataset::{PromptRow, expected, row_schema};
 use crate::exact_json;
-use crate::locking::lock;
 use crate::score::answer::json::{self, Document, Places, SyntaxError, Value};
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
@@ -89,7 +90,7 @@ impl SchemaJudge {
             Err(problem) => return Some(Err(problem)),
         };
         let text = schema.to_string();
-        if let Some(found) = lock(&self.own).get(&text) {
+        if let Some(found) = self.own.lock().get(&text) {
             return Some(found.clone());
         }
         let written = Written {
@@ -102,7 +103,7 @@ impl SchemaJudge {
         let compiled = Schema::compile_part(written, schema, rules.assert_formats)
             .map(|schema| Arc::new(RowSchema { schema, graded }))
             .map_err(|error| error.to_string());
-        let mut own = lock(&self.own);
+        let mut own = self.own.lock();
         if own.len() >= MAX_OWN_SCHEMAS {
             own.clear();
         }
@@ -299,11 +300,9 @@ pub(crate) fn reasons(
     let reason = |violation: Violation| {
         let place = places.locate(violation.offset);
         Reason {
-            message: violation.message,
             instance_path: violation.instance_path,
             schema_path: violation.schema_path,
-            line: place.line,
-            column: place.column,
+            ..Reason::at(violation.message, place)
         }
     };
     violations

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
+use parking_lot::Mutex;
 
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
@@ -15,7 +16,6 @@ use super::pattern::{
 use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::{exact_numbers, schema_rewrite};
 use crate::exact_json::count_values;
-use crate::locking::lock;
 use crate::score::answer::json::{self, Value};
 use crate::score::definition::SchemaFiles;
 use crate::score::error::ScoreError;
@@ -386,7 +386,7 @@ impl Documents {
             }
         }
         let built = options.build(&form(&self.root, draft));
-        let used = std::mem::take(&mut *lock(&used));
+        let used = std::mem::take(&mut *used.lock());
         (built, used)
     }
 }
@@ -427,7 +427,7 @@ impl Retrieve for LocalFiles {
         &self,
         uri: &Uri<String>,
     ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
-        lock(&self.used).push(uri.as_str().to_owned());
+        self.used.lock().push(uri.as_str().to_owned());
         self.files
             .get(uri.as_str())
             .cloned()

@@ -1,15 +1,16 @@
 //! Asks a judge within its limits: concurrency, requests per minute, cost, retries; cached grades
 //! are not asked again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::cache::Cache;
 use super::own_server::OwnServer;
 use super::question::{Grade, Question};
 use crate::api_client::{Answer, ApiError, Client, Endpoint};
-use crate::locking::lock;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::needs::{LocalModel, RubricRules};
 use crate::secrets::scan;
@@ -94,7 +95,7 @@ impl Asker {
 
     /// The server; a local model's is started if necessary.
     fn connection(&self) -> Result<Connection, String> {
-        let mut connection = lock(&self.connection);
+        let mut connection = self.connection.lock();
         let has_ended = |server: &Arc<OwnServer>| server.has_ended();
         if let Some(open) = connection
             .as_ref()
@@ -134,7 +135,7 @@ impl Asker {
     }
 
     pub fn usage(&self) -> Usage {
-        *lock(&self.usage)
+        *self.usage.lock()
     }
 
     /// Grades in the order of questions; `None` once `keep_going` returns false. Equal questions
@@ -225,7 +226,7 @@ impl Asker {
                     while let Some(place) = open.get(next.fetch_add(1, Ordering::Relaxed))
                         && keep_going()
                     {
-                        let end = lock(&given_up).clone();
+                        let end = given_up.lock().clone();
                         let graded = match end.map_or_else(|| ask(*place), |why| Ok(Err(why))) {
                             Ok(graded) => {
                                 failures.store(0, Ordering::Relaxed);
@@ -234,21 +235,17 @@ impl Asker {
                             Err(Refusal { reason, of_all }) => {
                                 let failed = failures.fetch_add(1, Ordering::Relaxed) + 1;
                                 if of_all || failed >= concurrency.max(MAX_CONSECUTIVE_FAILURES) {
-                                    *lock(&given_up) = Some(reason.clone());
+                                    *given_up.lock() = Some(reason.clone());
                                 }
                                 Err(reason)
                             }
                         };
-                        lock(&outcomes).push((*place, graded));
+                        outcomes.lock().push((*place, graded));
                     }
                 });
             }
         });
-        keep_going().then(|| {
-            outcomes
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)
-        })
+        keep_going().then(|| outcomes.into_inner())
     }
 
     /// One request. The outer error is the server's, the inner one about its answer.
@@ -349,7 +346,7 @@ impl Asker {
             .endpoint
             .prices
             .cost(answer.prompt_tokens, answer.tokens);
-        let mut usage = lock(&self.usage);
+        let mut usage = self.usage.lock();
         usage.requests += 1;
         usage.prompt_tokens += answer.prompt_tokens.unwrap_or(0);
         usage.tokens += answer.tokens.unwrap_or(0);
@@ -364,7 +361,7 @@ impl Asker {
             return keep_going();
         };
         let begin = {
-            let mut next = lock(&self.next);
+            let mut next = self.next.lock();
             let begin = next.unwrap_or_else(Instant::now).max(Instant::now());
             *next = Some(begin + Duration::from_secs_f64(60.0 / rate));
             begin

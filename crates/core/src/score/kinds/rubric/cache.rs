@@ -5,13 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::question::Grade;
 use crate::files::{self, Access};
-use crate::locking::lock;
 
 /// A larger file is started anew.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -76,7 +75,7 @@ impl Cache {
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Opened) -> Result<R, String>) -> Result<R, String> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if open.is_none() {
             *open = Some(self.open_file()?);
         }

@@ -303,7 +303,10 @@ impl RubricJudge {
             .clone()
             .filter(|(criterion, grade)| grade.points < criterion.scale.max_points());
         verdict.errors = short
-            .map(|(criterion, grade)| Reason::at(sentence(criterion, grade), start))
+            .map(|(criterion, grade)| Reason {
+                is_of_criterion: true,
+                ..Reason::at(sentence(criterion, grade), start)
+            })
             .collect();
         let value = |(criterion, grade): (&Criterion, &Grade)| {
             (

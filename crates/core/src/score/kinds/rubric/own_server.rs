@@ -8,13 +8,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Access};
-use crate::locking::lock;
 use crate::score::needs::LocalModel;
 use crate::score::needs::rubric_rules::digest;
 use crate::score::threads::given_threads;
@@ -67,9 +67,9 @@ impl OwnServer {
     pub(super) fn of(model: &LocalModel) -> Result<Arc<Self>, String> {
         type Known = Mutex<HashMap<LocalModel, Arc<Mutex<Weak<OwnServer>>>>>;
         static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
-        let known = Arc::clone(lock(&KNOWN).entry(model.clone()).or_default());
+        let known = Arc::clone(KNOWN.lock().entry(model.clone()).or_default());
         // Parallel requests load it once.
-        let mut server = lock(&known);
+        let mut server = known.lock();
         if let Some(running) = server.upgrade().filter(|running| !running.has_ended()) {
             return Ok(running);
         }
@@ -85,7 +85,7 @@ impl OwnServer {
     pub(super) fn has_ended(&self) -> bool {
         match &self.own {
             Some(own) => {
-                let mut own = lock(own);
+                let mut own = own.lock();
                 let has_ended = !matches!(own.child.try_wait(), Ok(None));
                 if has_ended && own.lock.take().is_some() {
                     _ = std::fs::remove_file(self.folder.join(READY));
@@ -242,7 +242,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
-        let mut own = lock(own);
+        let mut own = own.lock();
         // Do not wait for its pending work.
         _ = own.child.kill();
         _ = own.child.wait();

@@ -1,13 +1,13 @@
 //! Callable functions with compiled parameter schemas.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::syntax::ArgumentTypes;
 use crate::format::did_you_mean;
-use crate::locking::lock;
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::budget::Budget;
 use crate::score::kinds::json_schema::schema::Schema;
@@ -172,7 +172,7 @@ impl OwnTools {
     /// # Errors
     /// A sentence with a JSON pointer.
     pub(super) fn compiled(&self, tools: &Value) -> Compiled {
-        let lock = || lock(&self.kept);
+        let lock = || self.kept.lock();
         if let Some(known) = lock().by_content.get(tools) {
             return known.clone();
         }
@@ -272,7 +272,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &own.compiled(&tools(0)).unwrap()));
         for number in 1..=MAX_FUNCTIONS {
             own.compiled(&tools(number)).unwrap();
-            let kept = own.kept.lock().unwrap();
+            let kept = own.kept.lock();
             assert!(kept.functions <= MAX_FUNCTIONS && kept.by_content.len() <= MAX_FUNCTIONS / 2);
         }
         assert!(!Arc::ptr_eq(&first, &own.compiled(&tools(0)).unwrap()));

@@ -1,14 +1,13 @@
 //! A warm sandboxed Python that runs cases of answers in separate processes (`server.py`).
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cases::{Case, CaseKind};
 use crate::exact_json;
-use crate::locking::lock;
 use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 use crate::score::needs::CommandRules;
 
@@ -181,7 +180,7 @@ impl ServerPool {
         cases: &[Case<'_>],
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Result<Vec<Reply>, Lost>, String> {
-        let idle = lock(&self.0).pop();
+        let idle = self.0.lock().pop();
         let mut server = match idle {
             Some(server) => server,
             None => Server::start(rules, files, keep_going)?,
@@ -193,7 +192,7 @@ impl ServerPool {
         }
         Ok(replied.map(|(replies, is_clean)| {
             if is_clean {
-                lock(&self.0).push(server);
+                self.0.lock().push(server);
             }
             replies
         }))
