@@ -19,7 +19,7 @@ use crate::program::{
 };
 
 /// The keys of E, in order.
-const SUMMARY: [&str; 10] = [
+const SUMMARY: [&str; 11] = [
     "n",
     "parse",
     "valid",
@@ -29,6 +29,7 @@ const SUMMARY: [&str; 10] = [
     "mean_tokens",
     "truncated",
     "by_tag",
+    "fields",
     "with_expected",
 ];
 

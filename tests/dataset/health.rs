@@ -74,6 +74,7 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
         let checks = Checks {
             definition: "schema",
             expected_problem: Some(&refuses),
+            expects_answers: true,
             count_tokens: Some(&tokens),
             most_prompt_tokens: Some(20),
         };
@@ -97,6 +98,22 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     check(
         with_train(&row(&text(0))),
         &["duplicate train.jsonl:2 same prompt as train.jsonl line 1: duplicate: remove one"],
+    );
+    let with_amount = |row: String, amount: u32| {
+        let end = format!("}}],\"expected\":{{\"amount\":{amount}}}}}");
+        row.replace("}]}", &end)
+    };
+    check(
+        [
+            with_amount(row(&text(0)), 1) + &with_amount(row(&text(0)), 2),
+            row(&text(1)),
+            with_amount(row(&text(0)), 1) + &with_amount(row(&(text(0) + "!")), 3),
+        ],
+        &[
+            "conflict train.jsonl:2 same prompt as train.jsonl line 1: but another expected answer: correct or remove one",
+            "leak proof.jsonl:1 same prompt as train.jsonl line 1: data leak: keep it in one set",
+            "near_duplicate proof.jsonl:2 about 95% the same as proof.jsonl line 1, with another expected answer: near-duplicate: remove one, unless they ask different things",
+        ],
     );
     check(
         with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),

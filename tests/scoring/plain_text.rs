@@ -231,7 +231,7 @@ fn malformed_definitions_name_line_value_and_remedy() {
     );
     check(
         "kind = \"text\"\nnormalise = [\"lower\"]",
-        " line 4 column 13: `score.normalise` takes casefold, trim, whitespace, date, number, bfcl, not \"lower\"",
+        " line 4 column 13: `score.normalise` takes casefold, trim, whitespace, date, number, bfcl, accents, organisation, not \"lower\"",
     );
     check(
         "kind = \"text\"\nnormalise = 1",

@@ -262,7 +262,8 @@ fn the_shape_that_scripts_read() {
         text,
         concat!(
             r#"{"reward":1.25,"tier":"invalid","tolerant":false,"warnings":[],"errors":[{"message":"expected number, found string \"1\"","instance_path":"/amount","schema_path":"/properties/amount/type","line":1,"column":35}],"#,
-            r#""fields":{"vendor":true,"date":true,"amount":false,"currency":true},"exact":false,"failure":"wrong_type","parts":{"tier":0.5,"fields":0.75}}"#
+            r#""fields":{"vendor":true,"date":true,"amount":false,"currency":true},"exact":false,"failure":"wrong_type","parts":{"tier":0.5,"fields":0.75},"#,
+            r#""leaves":{"credit":0.75,"counts":{"vendor":{"right":1},"date":{"right":1},"amount":{"wrong":1},"currency":{"right":1}}}}"#
         )
     );
     assert_eq!(

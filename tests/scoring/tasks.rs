@@ -90,7 +90,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[score]\nnormalise = { a = \"casefolt\" }\n",
-        "line 4 column 19: `score.normalise.a` takes casefold, trim, whitespace, date, number, bfcl, not \"casefolt\"; did you mean `casefold`?",
+        "line 4 column 19: `score.normalise.a` takes casefold, trim, whitespace, date, number, bfcl, accents, organisation, not \"casefolt\"; did you mean `casefold`?",
     );
     check(
         "[[reward]]\npart = \"field\"\nweight = 1\n",
@@ -127,7 +127,7 @@ fn complaints_about_task_toml() {
     );
     check(
         &part("name = \"a\"\ntiers = 1\n"),
-        "line 6 column 1: unknown key `reward.tiers`; known keys: name, kind, weight, expected, after, strip_thinking, pattern, normalise",
+        "line 6 column 1: unknown key `reward.tiers`; known keys: name, kind, weight, expected, after, strip_thinking, pattern, normalise, tolerance, aliases",
     );
     check(
         "[[reward]]\nkind = \"regexp\"\nname = \"a\"\n",

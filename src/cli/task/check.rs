@@ -15,8 +15,8 @@ use crate::hub::find_model;
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::prompts::{
-    CompletionLine, CompletionRows, MAX_TRIED, NoRow, SearchedRows, TriedAnswers, data_problems,
-    search_rows, similar_prompts,
+    CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
+    data_problems, search_rows, similar_prompts,
 };
 use crate::score::{Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
@@ -115,12 +115,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     );
     found.problems.extend(scorer_fault(&scorer, &loaded));
     // A set that cannot be opened is already a problem.
-    found.warnings.extend(
-        similar_prompts(&task)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|problem| problem.message),
-    );
+    for problem in similar_prompts(&task).unwrap_or_default() {
+        let list = match problem.kind {
+            DataProblemKind::Conflict => &mut found.problems,
+            _ => &mut found.warnings,
+        };
+        list.push(problem.message);
+    }
     let checked = model.map_or_else(|| task.base_model(), str::to_owned);
     found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();
@@ -509,15 +510,18 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
     let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
         return Vec::new();
     };
-    let unknown = task
-        .score
-        .normalise
-        .keys()
-        .filter(|field| *field != ALL_FIELDS && !properties.contains_key(*field));
+    let normalised = task.score.normalise.keys();
+    let unknown = normalised
+        .map(|path| ("normalise", path.as_str()))
+        .chain(task.score.leaves.paths())
+        .filter(|(_, path)| {
+            let field = path.split('.').next().unwrap_or_default();
+            *path != ALL_FIELDS && !properties.contains_key(field)
+        });
     unknown
-        .map(|field| {
+        .map(|(key, path)| {
             format!(
-                "{}: `score.normalise.{field}` is not a property of the schema (it has {})",
+                "{}: `score.{key}`: {path} is not a property of the schema (it has {})",
                 task.label("task.toml"),
                 properties.keys().cloned().collect::<Vec<_>>().join(", ")
             )

@@ -14,6 +14,7 @@ pub mod order;
 mod random;
 mod row;
 mod row_fields;
+mod row_schema;
 mod row_template;
 mod turns;
 
@@ -26,4 +27,5 @@ pub use row::{
     NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows,
 };
 pub use row_fields::RowFields;
+pub use row_schema::row_schema;
 pub use row_template::RowTemplate;

@@ -177,9 +177,9 @@ impl Preflight {
                     continue;
                 }
                 DataProblemKind::Isolation => Check::Isolation,
-                DataProblemKind::InvalidExpected | DataProblemKind::AcceptsWrong => {
-                    Check::ExpectedAnswers
-                }
+                DataProblemKind::InvalidExpected
+                | DataProblemKind::AcceptsWrong
+                | DataProblemKind::Conflict => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,
                 DataProblemKind::Judge => Check::Judge,

@@ -29,6 +29,8 @@ pub enum DataProblemKind {
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
     Leak,
+    /// The same prompt with different expected answers.
+    Conflict,
     Duplicates,
     /// Unchecked or weak.
     Judge,
@@ -43,7 +45,8 @@ pub struct DataProblem {
     /// File, count, first line and remedy.
     pub message: String,
     pub set: PromptSet,
-    /// Share of the set's expected answers that the scorer rejects; else 0.
+    /// Share of the set's expected answers that the scorer rejects, or of all rows that contradict
+    /// another; else 0.
     pub refused_share: f64,
 }
 
@@ -340,7 +343,11 @@ fn refused_answers(
 
 /// Near duplicates between sets, exact and near duplicates within a set.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
-    let health = check(task, &Checks::default())?;
+    let checks = Checks {
+        expects_answers: task.expects_answers(),
+        ..Checks::default()
+    };
+    let health = check(task, &checks)?;
     let problem = |group: &dataset::health::Group| {
         let (kind, what, advice) = match group.kind {
             FindingKind::NearLeak => (
@@ -351,6 +358,15 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
                     "nearly the same as one of an earlier set",
                 ],
                 "keep similar prompts in one set",
+            ),
+            FindingKind::Conflict => (
+                DataProblemKind::Conflict,
+                [
+                    "prompt has",
+                    "prompts have",
+                    "another expected answer than the same prompt before",
+                ],
+                "correct or remove one",
             ),
             FindingKind::Duplicate => (
                 DataProblemKind::Duplicates,
@@ -384,7 +400,13 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
             kind,
             message,
             set,
-            refused_share: 0.0,
+            refused_share: match kind {
+                DataProblemKind::Conflict => {
+                    let rows = health.sets.iter().map(|of| of.rows).sum::<usize>();
+                    group.count as f64 / rows.max(1) as f64
+                }
+                _ => 0.0,
+            },
         })
     };
     Ok(health.groups.iter().filter_map(problem).collect())

@@ -30,6 +30,7 @@ pub fn check_prompts<'a>(
     let checks = Checks {
         definition: task.definition_name(),
         expected_problem: scorer.is_some().then_some(&expected_problem),
+        expects_answers: task.expects_answers(),
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
         // Leave room for one token.
         most_prompt_tokens: Some(longest.saturating_sub(1)),

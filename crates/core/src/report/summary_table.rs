@@ -9,8 +9,8 @@ use crate::format::{percent, percent_short};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::run::{
-    AnswerSummary, EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates,
-    SampleSummary, TagSummary, ToolSummary, ValidCalls,
+    AnswerSummary, EndpointSummary, EvalSummary, FieldSummary, LogProbs, MaskCost, PassAt,
+    SampleRates, SampleSummary, TagSummary, ToolSummary, ValidCalls,
 };
 use crate::statistics::{Interval, compound};
 
@@ -71,6 +71,7 @@ pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<B
     rates
         .into_iter()
         .chain(table("by tag", tag_rows(&summaries)))
+        .chain(table("by field", field_rows(&summaries)))
         .collect()
 }
 
@@ -366,6 +367,24 @@ pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let of_tag =
         |(tag, tagged): (_, &TagSummary)| Metric::ALL.map(|metric| row(tag, tagged.n, metric));
     first.by_tag.iter().flat_map(of_tag).flatten().collect()
+}
+
+/// F1 by field, where answers are compared leaf by leaf.
+pub fn field_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
+    let Some(first) = evals.first() else {
+        return Vec::new();
+    };
+    let row = |(path, field): (&String, &FieldSummary)| {
+        let cell = |summary: &&EvalSummary| {
+            let rate = summary.fields.get(path).and_then(|field| field.f1);
+            Cell::known(rate.map(Cell::rate), "no value stated or expected")
+        };
+        MeasureRow {
+            measure: Measure::Field(path.clone(), field.expected()),
+            cells: evals.iter().map(cell).collect(),
+        }
+    };
+    first.fields.iter().map(row).collect()
 }
 
 /// A warning if many valid answers have wrong values.

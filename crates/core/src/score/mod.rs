@@ -44,6 +44,6 @@ pub use task::{
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 pub(crate) use verdict::null_is_nan;
 pub use verdict::{
-    CriterionGrade, FailureClass, GroundedValue, OrderedMap, OwnClass, PromptPlace, QueryResult,
-    Reason, Score, Tier, Trial, mean_reward, standard_text,
+    CriterionGrade, FailureClass, GroundedValue, LeafCounts, Leaves, OrderedMap, OwnClass,
+    PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward, standard_text,
 };

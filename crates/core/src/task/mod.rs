@@ -2,6 +2,7 @@
 
 mod embedded;
 mod error;
+mod leaf_rules;
 mod mixed_names;
 mod normalisations;
 mod parse;
@@ -17,6 +18,7 @@ pub use embedded::template_names;
 pub(crate) use embedded::{MODELS, find_template};
 pub(crate) use error::Read;
 pub use error::{TASK_FILE, TaskError};
+pub use leaf_rules::{LeafRules, Tolerance};
 pub(crate) use mixed_names::TASK_METRIC;
 pub use mixed_names::{
     AlertRule, SetName, split_set_prompt, split_task_metric, task_metric, task_prompt,

@@ -25,6 +25,10 @@ choices! {
         /// Case, spaces, `,./-_*^`, and `'` for `"`, as in the Berkeley Function Calling
         /// Leaderboard.
         Bfcl = "bfcl",
+        /// Accents and other marks of letters.
+        Accents = "accents",
+        /// What kind of company it is, at the end of its name: `Inc.`, `GmbH`, `Limited`.
+        Organisation = "organisation",
     }
 }
 

@@ -1,14 +1,13 @@
 //! Parses the parts of `task.toml` common to all scorers.
 
-use std::collections::BTreeMap;
-
 use toml::de::DeValue;
 
 use super::error::Read;
 use super::error::TASK_FILE;
+use super::leaf_rules::LeafRules;
 use super::normalisations::{ALL_FIELDS, read_normalisations};
 use super::source::Home;
-use super::task_files::{PromptFiles, ScoreRules, TaskFiles, TierValues};
+use super::task_files::{PromptFiles, ScoreRules, TaskFiles};
 use super::template_kwargs::read_template_kwargs;
 use super::toml_section::Section;
 
@@ -85,18 +84,8 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
 
 pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     let mut rules = ScoreRules {
-        tiers: TierValues {
-            unparsable: 0.0,
-            invalid: 0.5,
-            valid: 1.0,
-        },
-        graded: false,
-        strip_thinking: true,
-        assert_formats: false,
-        max_scorer_errors: 0.1,
-        continue_after_failure: false,
-        normalise: BTreeMap::new(),
-        grounded_except: Vec::new(),
+        leaves: LeafRules::read(score)?,
+        ..ScoreRules::default()
     };
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score

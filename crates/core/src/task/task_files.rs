@@ -6,6 +6,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use super::error::{TASK_FILE, TaskError};
+use super::leaf_rules::LeafRules;
 use super::normalisations::Normalisations;
 use super::source::Home;
 use crate::config::{Assignments, Layers, choices};
@@ -67,8 +68,30 @@ pub struct ScoreRules {
     pub continue_after_failure: bool,
     /// Rules by field, for comparison with `expected`.
     pub normalise: BTreeMap<String, Normalisations>,
+    /// Tolerances and aliases of values, and how leaves earn credit.
+    pub leaves: LeafRules,
     /// `[score.grounded] except`: dotted paths of fields that the part `grounded` ignores.
     pub grounded_except: Vec<String>,
+}
+
+impl Default for ScoreRules {
+    fn default() -> Self {
+        Self {
+            tiers: TierValues {
+                unparsable: 0.0,
+                invalid: 0.5,
+                valid: 1.0,
+            },
+            graded: false,
+            strip_thinking: true,
+            assert_formats: false,
+            max_scorer_errors: 0.1,
+            continue_after_failure: false,
+            normalise: BTreeMap::new(),
+            leaves: LeafRules::default(),
+            grounded_except: Vec::new(),
+        }
+    }
 }
 
 /// Reward of each tier, ascending.

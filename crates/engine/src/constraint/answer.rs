@@ -127,15 +127,21 @@ impl Answer {
         Ok(calls)
     }
 
-    /// Right answers of a task; `tools`: a row's own.
+    /// Right answers of a task; `own`: a row's tools, or its schema.
     ///
     /// # Errors
     /// [`ConstraintError`] for a task without a grammar, or unreadable files.
-    pub(super) fn for_task(task: &Task, tools: Option<&Value>) -> Result<Self, ConstraintError> {
+    pub(super) fn for_task(task: &Task, own: Option<&Value>) -> Result<Self, ConstraintError> {
         let label = task.label(&task.definition_file);
         let assert_formats = task.score.assert_formats;
         match task.grammar() {
             Some(Grammar::JsonSchema(files)) => {
+                if let Some(own) = own {
+                    return Ok(Self::Json {
+                        files: vec![SchemaFile::alone("`schema` of the row", own)],
+                        assert_formats,
+                    });
+                }
                 let mut found = vec![SchemaFile {
                     label,
                     text: task.definition_text.as_str().into(),
@@ -159,7 +165,7 @@ impl Answer {
             }
             Some(Grammar::ToolCalls(rules)) => {
                 let format = rules.call_format();
-                let mut calls = match (tools, &rules.tools) {
+                let mut calls = match (own, &rules.tools) {
                     (Some(own), _) => Self::calls(
                         ("`tools` of the row", &own.to_string()),
                         own,

@@ -23,9 +23,9 @@ use llguidance::Matcher;
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, row_schema};
 use crate::prompts::{thinking_of, tools_of};
-use crate::score::{Task, for_model};
+use crate::score::{Grammar, Task, for_model};
 use crate::task::TaskError;
 use crate::text::{CallFormat, TextError, ThinkMarks, Thinking, Tokenizer};
 
@@ -358,7 +358,10 @@ pub struct TaskConstraints {
     compiled: Mutex<CompiledConstraints>,
 }
 
-/// Constraints by a row's own tools and whether its prompt opens a think block.
+/// Rows' own constraints that are kept.
+const MAX_COMPILED: usize = 512;
+
+/// Constraints by a row's own tools or schema and whether its prompt opens a think block.
 type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {
@@ -406,10 +409,20 @@ impl TaskConstraints {
         prompt: &str,
     ) -> Result<Arc<Constraint>, ConstraintError> {
         let listed = tools_of(&self.task, Some(row))?;
-        let own = match self.calls {
-            Some(_) => listed,
-            None => row.tools().filter(|_| self.task.calls_functions()).cloned(),
-        };
+        let own =
+            match self.calls {
+                Some(_) => listed,
+                None => match self.task.grammar() {
+                    Some(Grammar::ToolCalls(_)) => row.tools().cloned(),
+                    Some(Grammar::JsonSchema(_)) => row_schema(&self.task, row)
+                        .transpose()
+                        .map_err(|message| ConstraintError::Tools {
+                            label: format!("row {}", row.id),
+                            message,
+                        })?,
+                    _ => None,
+                },
+            };
         self.compiled(
             own,
             Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks),
@@ -432,6 +445,9 @@ impl TaskConstraints {
             None => Answer::for_task(&self.task, own)?,
         };
         let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
+        if compiled.len() >= MAX_COMPILED {
+            compiled.clear();
+        }
         compiled.insert(key, Arc::clone(&constraint));
         Ok(constraint)
     }

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::near_duplicates::NearIndex;
+use crate::dataset::random::text_hash;
 use crate::dataset::row::PromptRow;
 use crate::task::PromptSet;
 
@@ -16,6 +19,8 @@ pub(super) struct Repeat {
     pub(super) line: usize,
     pub(super) likeness: f64,
     pub(super) exact: bool,
+    /// Both rows expect an answer, and not the same.
+    pub(super) contradicts: bool,
 }
 
 /// Prompts seen so far, of all sets.
@@ -25,6 +30,8 @@ pub(super) struct Duplicates {
     exact: HashMap<u64, u32>,
     near: NearIndex,
     lines: Vec<u32>,
+    /// Hash of what a row expects; 0 without.
+    expected: Vec<u32>,
     /// First row number of each set.
     starts: Vec<(usize, PromptSet)>,
 }
@@ -35,6 +42,7 @@ impl Duplicates {
             exact: HashMap::new(),
             near: NearIndex::new(),
             lines: Vec::new(),
+            expected: Vec::new(),
             starts: Vec::new(),
         }
     }
@@ -53,6 +61,8 @@ impl Duplicates {
         }
         let number = self.lines.len() as u32;
         self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
+        let hash = |expected: &Value| (text_hash(&expected.to_string()) >> 32) as u32 | 1;
+        self.expected.push(row.expected.as_ref().map_or(0, hash));
         let whole = row.prompt_hash();
         let near = self.near.insert(&said_by_users(row));
         match self.exact.get(&whole) {
@@ -71,7 +81,13 @@ impl Duplicates {
             .rev()
             .find(|(start, _)| *start <= number as usize)
             .map_or(PromptSet::Train, |(_, set)| *set);
+        let of = |number: usize| self.expected.get(number).copied().unwrap_or(0);
+        let answers = [
+            of(number as usize),
+            self.expected.last().copied().unwrap_or(0),
+        ];
         Repeat {
+            contradicts: !answers.contains(&0) && answers[0] != answers[1],
             set,
             line: self
                 .lines
@@ -87,7 +103,7 @@ impl Duplicates {
         // A hash table holds an entry and a control byte per place, and leaves an eighth of the
         // places free.
         self.exact.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1)
-            + self.lines.capacity() * size_of::<u32>()
+            + (self.lines.capacity() + self.expected.capacity()) * size_of::<u32>()
             + self.near.held_bytes()
     }
 }

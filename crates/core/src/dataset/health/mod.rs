@@ -29,6 +29,8 @@ pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 pub struct Checks<'a> {
     pub definition: &'a str,
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
+    /// Whether `expected` is the right answer of its prompt, so that two contradict each other.
+    pub expects_answers: bool,
     pub count_tokens: Option<&'a CountTokens<'a>>,
     /// Longest prompt, in tokens, that leaves room for an answer.
     pub most_prompt_tokens: Option<usize>,
@@ -187,7 +189,12 @@ impl<'a> Pass<'a> {
     }
 
     fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
+        let contradicts = self.checks.expects_answers && repeat.contradicts;
         let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
+            (true, _) if contradicts => (
+                FindingKind::Conflict,
+                "but another expected answer: correct or remove one",
+            ),
             (true, true) => (FindingKind::Duplicate, "duplicate: remove one"),
             (false, true) => (
                 FindingKind::NearDuplicate,
@@ -207,6 +214,11 @@ impl<'a> Pass<'a> {
             );
             if repeat.exact {
                 format!("same prompt as {place}: {advice}")
+            } else if contradicts {
+                format!(
+                    "about {:.0}% the same as {place}, with another expected answer: {advice}",
+                    (repeat.likeness * 100.0).min(99.0)
+                )
             } else {
                 format!(
                     "about {:.0}% the same as {place}: {advice}",

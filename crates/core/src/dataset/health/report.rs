@@ -30,6 +30,8 @@ choices! {
         NoUserTurn = "no_user_turn",
         /// A prompt also in another set.
         Leak = "leak",
+        /// The same prompt with another expected answer.
+        Conflict = "conflict",
         /// `expected` is not valid by the task's definition.
         ExpectedInvalid = "expected_invalid",
         /// The prompt leaves no room for an answer.

@@ -184,6 +184,8 @@ mod tests {
                 " strip_thinking: not set: true",
                 " continue_after_failure: not set: false",
                 " normalise: not set: none",
+                " tolerance: not set: none",
+                " aliases: not set: none",
                 "[[reward]] exact: a part of the reward @6:8",
                 " part: \"exact\" @6:8",
                 " weight: 1 @7:10",

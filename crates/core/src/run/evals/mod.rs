@@ -7,6 +7,7 @@ mod eval_folder;
 mod eval_names;
 pub(super) mod eval_progress;
 mod eval_record;
+mod field_rates;
 mod sample_rates;
 mod speed_summary;
 pub(super) mod summary;
@@ -20,6 +21,7 @@ pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
 pub use eval_names::{EvalName, read_eval_names, recorded_file};
 pub use eval_progress::EvalProgress;
 pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
+pub use field_rates::FieldSummary;
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{

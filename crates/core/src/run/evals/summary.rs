@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
+use super::field_rates::FieldSummary;
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use super::tool_summary::ToolSummary;
@@ -44,6 +45,9 @@ pub struct EvalSummary {
     /// Share truncated at the token limit.
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
+    /// By path; empty unless answers are compared leaf by leaf.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, FieldSummary>,
     pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per
     /// prompt. Boxed to keep events small.
@@ -177,6 +181,7 @@ impl EvalSummary {
                 .into_iter()
                 .map(|(tag, records)| (tag, TagSummary::from_records(&records)))
                 .collect(),
+            fields: FieldSummary::of_records(&all),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::from_records(&all),

@@ -99,6 +99,18 @@ pub(crate) const NORMALISE: KeyInfo = KeyInfo::new(
     "none",
     "how values are changed before they are compared",
 );
+pub(crate) const TOLERANCE: KeyInfo = KeyInfo::new(
+    "tolerance",
+    "none",
+    "by path: how far a number may be from the expected one",
+);
+pub(crate) const ALIASES: KeyInfo =
+    KeyInfo::new("aliases", "none", "by path: texts that mean the same");
+pub(crate) const FIELDS: KeyInfo = KeyInfo::new(
+    "fields",
+    "none",
+    "how values earn credit: credit, ordered, match, similar, empty_is_absent",
+);
 pub(crate) const REFERENCES: KeyInfo = KeyInfo::new("references", "none", "files of remote `$ref`");
 pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
 

@@ -11,7 +11,8 @@ use crate::format::shortened;
 use crate::score::definition::lazy_answers::{LazyAnswer, plain_answers, prompt_itself};
 use crate::score::definition::{Definition, FoundDefinition, Judge, Kind, NORMALISE, text_digest};
 use crate::score::error::ScoreError;
-use crate::score::verdict::field_compare::{Ignored, equal_text};
+use crate::score::verdict::field_compare::equal_text;
+use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{Home, Normalisations, Read, Section, TaskFiles, read_normalisations};
 
@@ -40,7 +41,7 @@ impl Definition for TextRules {
 
     fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(Text {
-            normalise: Ignored::from(&self.normalise),
+            normalise: Rules::of_texts(&self.normalise),
         }))
     }
 
@@ -69,7 +70,7 @@ impl Definition for TextRules {
 
 #[derive(Debug)]
 struct Text {
-    normalise: Ignored,
+    normalise: Rules,
 }
 
 impl Judge for Text {
@@ -84,7 +85,7 @@ impl Judge for Text {
                 .map_or(std::slice::from_ref(expected), Vec::as_slice);
             if allowed
                 .iter()
-                .any(|allowed| equal_text(answer, allowed, self.normalise))
+                .any(|allowed| equal_text(answer, allowed, self.normalise.root()))
             {
                 return Verdict {
                     exact: Some(true),

@@ -563,7 +563,7 @@ impl Scorer {
                     None => 0.0,
                 },
                 Worth::Length(length) => length.value(completion.len()),
-                Worth::Fields => score.fields.as_ref().map_or(0.0, share_equal),
+                Worth::Fields => share_of_fields(score),
                 Worth::Exact => f64::from(u8::from(score.exact == Some(true))),
                 Worth::Tolerant => f64::from(u8::from(score.tolerant)),
             };
@@ -596,6 +596,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
         warnings: found.warnings,
         errors: found.errors,
         fields: found.fields,
+        leaves: found.leaves,
         exact: found.exact,
         failure: found.failure,
         parts: OrderedMap::default(),
@@ -651,11 +652,15 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     );
 }
 
-fn share_equal(fields: &OrderedMap<bool>) -> f64 {
-    let equal = fields.iter().filter(|(_, equal)| **equal).count();
-    if fields.is_empty() {
-        0.0
-    } else {
-        equal as f64 / fields.len() as f64
+/// What its leaves earn, else the share of equal fields.
+fn share_of_fields(score: &Score) -> f64 {
+    let fields = score.fields.as_ref().filter(|fields| !fields.is_empty());
+    match (fields, &score.leaves) {
+        (None, _) => 0.0,
+        (Some(_), Some(leaves)) => leaves.credit,
+        (Some(fields), None) => {
+            let equal = fields.iter().filter(|(_, equal)| **equal).count();
+            equal as f64 / fields.len() as f64
+        }
     }
 }

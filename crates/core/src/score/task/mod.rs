@@ -196,6 +196,15 @@ impl Task {
         self.toolset.is_some() || self.agent.is_some()
     }
 
+    /// Whether `expected` is the right answer to its prompt: no program, judge or partner decides.
+    pub fn expects_answers(&self) -> bool {
+        let needs = self.definition.needs();
+        !self.has_partner()
+            && needs.program.is_none()
+            && needs.judge.is_none()
+            && needs.state.is_none()
+    }
+
     pub fn reads_exit_code(&self) -> bool {
         self.scorers().any(|task| task.definition.needs().exit_code)
     }

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             blocks.iter().map(shown).collect::<Vec<_>>(),
             [
-                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true continue_after_failure?false",
+                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true continue_after_failure?false tolerance?none aliases?none",
                 "exact: part=\"exact\"@9 weight=0.5@10",
             ]
         );

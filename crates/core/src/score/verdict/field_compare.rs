@@ -2,60 +2,17 @@
 //! normalisations.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde_json::Map;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
-use super::result::OrderedMap;
+use super::field_rules::{LeafRule, Rule, Rules};
+use super::ordered_map::OrderedMap;
 use crate::dataset::expected::Expectation;
 use crate::exact_json::marked_number;
 use crate::json_number::Number;
 use crate::score::answer::json::{Kind, Object, Value, parse};
-use crate::task::{ALL_FIELDS, Normalisation, Normalisations};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Ignored {
-    casefold: bool,
-    trim: bool,
-    whitespace: bool,
-    date: bool,
-    number: bool,
-    bfcl: bool,
-}
-
-impl From<&Normalisations> for Ignored {
-    fn from(normalisations: &Normalisations) -> Self {
-        let has = |one| normalisations.0.contains(&one);
-        Self {
-            casefold: has(Normalisation::Casefold),
-            trim: has(Normalisation::Trim),
-            whitespace: has(Normalisation::Whitespace),
-            date: has(Normalisation::Date),
-            number: has(Normalisation::Number),
-            bfcl: has(Normalisation::Bfcl),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rules(BTreeMap<String, Ignored>);
-
-impl Rules {
-    /// Reads `[score] normalise`.
-    pub(crate) fn new(normalise: &BTreeMap<String, Normalisations>) -> Self {
-        let ignored = |(field, names): (&String, _)| (field.clone(), Ignored::from(names));
-        Self(normalise.iter().map(ignored).collect())
-    }
-
-    /// The field's own, else the default.
-    pub(crate) fn for_field(&self, field: &str) -> Ignored {
-        self.0
-            .get(field)
-            .or_else(|| self.0.get(ALL_FIELDS))
-            .copied()
-            .unwrap_or_default()
-    }
-}
 
 /// Compares fields if an object is expected (else `None`), and whether everything is equal with
 /// nothing extra. Of several alternatives uses the one with most fields in common.
@@ -84,7 +41,7 @@ pub(crate) fn compare(
             let (fields, same) = compare_members(root, members, rules);
             (Some(fields), same)
         }
-        _ => (None, equal(root, expected, rules.for_field(ALL_FIELDS))),
+        _ => (None, equal(root, expected, rules.root())),
     }
 }
 
@@ -101,7 +58,7 @@ pub(crate) fn compare_members(
         let same = match (member, Expectation::from_value(value)) {
             (None, Expectation::Optional(_)) if found.is_some() => continue,
             (None, _) => false,
-            (Some(member), _) => equal(&member.value, value, rules.for_field(name)),
+            (Some(member), _) => equal(&member.value, value, rules.root().member(name)),
         };
         fields.push((name.clone(), same));
     }
@@ -116,51 +73,54 @@ pub(crate) fn compare_members(
 }
 
 /// Whether plain text equals the expected value. A number may have any JSON notation.
-pub(crate) fn equal_text(found: &str, expected: &serde_json::Value, rule: Ignored) -> bool {
-    let rule = Ignored {
-        number: rule.number || expected.is_number() || marked_number(expected).is_some(),
-        ..rule
-    };
-    let value = Value {
+pub(crate) fn equal_text(found: &str, expected: &serde_json::Value, rule: Rule<'_>) -> bool {
+    let value = |kind| Value {
         start: 0,
         end: found.len(),
-        kind: Kind::String(Cow::Borrowed(found)),
+        kind,
     };
     match expected {
         serde_json::Value::Bool(expected) => found.parse() == Ok(*expected),
         serde_json::Value::Null => found == "null",
-        _ => equal(&value, expected, rule),
+        _ if expected.is_number() || marked_number(expected).is_some() => written_number(found)
+            .is_some_and(|number| equal(&value(Kind::Number(number)), expected, rule)),
+        _ => equal(&value(Kind::String(Cow::Borrowed(found))), expected, rule),
     }
 }
 
-fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -> bool {
+pub(super) fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Rule<'_>) -> bool {
     match Expectation::from_value(expected) {
         Expectation::Any(values) => values.iter().any(|value| equal(found, value, rule)),
         Expectation::Optional(value) => equal(found, value, rule),
-        Expectation::Number(expected) => match &found.kind {
-            Kind::Number(found) => found.equals(&expected),
-            Kind::String(found) if rule.number => {
-                written_number(found).is_some_and(|found| found.equals(&expected))
-            }
-            _ => false,
-        },
+        Expectation::Number(expected) => number(found, rule).is_some_and(|found| {
+            found.equals(&expected) || rule.leaf.is_near(found.as_f64(), expected.as_f64())
+        }),
         Expectation::Plain(value) => equal_plain(found, value, rule),
     }
 }
 
-fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -> bool {
+/// The number that a value is, or states as text where the rule reads those.
+fn number<'v>(found: &'v Value<'_>, rule: Rule<'_>) -> Option<Number<'v>> {
+    match &found.kind {
+        Kind::Number(number) => Some(*number),
+        Kind::String(text) if rule.leaf.number => written_number(text),
+        _ => None,
+    }
+}
+
+fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Rule<'_>) -> bool {
     use serde_json::Value as Expected;
     match (&found.kind, expected) {
         (Kind::String(found), Expected::String(expected)) => {
-            found == expected
-                || (rule != Ignored::default() && normal(found, rule) == normal(expected, rule))
+            found == expected || rule.leaf.same_text(found, expected)
         }
-        (Kind::Number(found), Expected::Number(expected)) => found.equals_serde(expected),
-        (Kind::String(found), Expected::Number(expected)) if rule.number => {
-            written_number(found).is_some_and(|found| found.equals_serde(expected))
-        }
-        (Kind::Number(found), Expected::String(expected)) if rule.number => {
-            written_number(expected).is_some_and(|expected| expected.equals(found))
+        (_, Expected::Number(expected)) => number(found, rule).is_some_and(|found| {
+            found.equals_serde(expected) || rule.leaf.is_near(found.as_f64(), expected.as_f64())
+        }),
+        (Kind::Number(found), Expected::String(expected)) if rule.leaf.number => {
+            written_number(expected).is_some_and(|expected| {
+                expected.equals(found) || rule.leaf.is_near(found.as_f64(), expected.as_f64())
+            })
         }
         (Kind::Bool(found), Expected::Bool(expected)) => found == expected,
         (Kind::Null, Expected::Null) => true,
@@ -173,7 +133,7 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -
         }
         (Kind::Object(found), Expected::Object(members)) => {
             let same = |(key, value): (&String, &Expected)| match found.get(key) {
-                Some(member) => equal(&member.value, value, rule),
+                Some(member) => equal(&member.value, value, rule.member(key)),
                 None => matches!(Expectation::from_value(value), Expectation::Optional(_)),
             };
             members.iter().all(same)
@@ -186,34 +146,73 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Ignored) -
     }
 }
 
-fn normal(text: &str, rule: Ignored) -> Cow<'_, str> {
-    let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace {
-        text.trim()
-    } else {
-        text
-    });
-    if rule.date
-        && let Some((year, month, day)) = date(text)
-    {
-        return Cow::Owned(format!("{year:04}-{month:02}-{day:02}"));
+impl LeafRule {
+    fn same_text(&self, found: &str, expected: &str) -> bool {
+        let same = |left: &str, right: &str| self.normal(left) == self.normal(right);
+        let has = |group: &Vec<String>, text: &str| group.iter().any(|alias| same(alias, text));
+        *self != Self::default()
+            && (same(found, expected)
+                || self
+                    .aliases
+                    .iter()
+                    .any(|group| has(group, expected) && has(group, found)))
     }
-    if rule.number
-        && let Some(number) = written_number(text)
-    {
-        let mut canonical = String::new();
-        number.write_canonical(&mut canonical);
-        return Cow::Owned(canonical);
+
+    /// The text as it is compared.
+    pub(super) fn normal<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut normal = Cow::Borrowed(if self.trim || self.whitespace {
+            text.trim()
+        } else {
+            text
+        });
+        if self.date
+            && let Some((year, month, day)) = date(text)
+        {
+            return Cow::Owned(format!("{year:04}-{month:02}-{day:02}"));
+        }
+        if self.number
+            && let Some(number) = written_number(text)
+        {
+            let mut canonical = String::new();
+            number.write_canonical(&mut canonical);
+            return Cow::Owned(canonical);
+        }
+        if self.bfcl {
+            normal = Cow::Owned(standard_text(&normal));
+        }
+        if self.accents {
+            let letters = normal.nfd().filter(|letter| !is_combining_mark(*letter));
+            normal = Cow::Owned(letters.collect());
+        }
+        if self.organisation {
+            normal = Cow::Owned(without_company_kind(&normal));
+        }
+        if self.whitespace {
+            normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        if self.casefold {
+            normal = Cow::Owned(case_folded(&normal));
+        }
+        normal
     }
-    if rule.bfcl {
-        normal = Cow::Owned(standard_text(&normal));
+}
+
+/// A company's name without the words at its end that say what kind of company it is.
+fn without_company_kind(name: &str) -> String {
+    const KINDS: &str = " inc incorporated corp corporation co company llc llp lp ltd limited plc pty pte gmbh mbh ag kg kgaa ohg ug se sa sas sarl sl srl spa bv nv oy oyj ab as asa aps sro kft zrt doo ";
+    let mut words: Vec<&str> = name.split_whitespace().collect();
+    let is_kind = |word: &str| {
+        let letters: String = word
+            .chars()
+            .filter(|letter| letter.is_alphanumeric())
+            .collect();
+        let joined = letters.is_empty() || word == "&";
+        joined || KINDS.contains(&format!(" {} ", letters.to_lowercase()))
+    };
+    while words.len() > 1 && words.last().is_some_and(|word| is_kind(word)) {
+        words.pop();
     }
-    if rule.whitespace {
-        normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));
-    }
-    if rule.casefold {
-        normal = Cow::Owned(case_folded(&normal));
-    }
-    normal
+    words.join(" ").trim_end_matches([',', ';']).to_owned()
 }
 
 /// A text without what the Berkeley Function Calling Leaderboard ignores when it compares texts.
@@ -320,6 +319,7 @@ pub(crate) fn month_named(part: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{Normalisation, Normalisations};
 
     fn check(rule: &str, found: &str, expected: &str, same: bool) {
         let document = parse(found, 0).unwrap();
@@ -328,9 +328,9 @@ mod tests {
             .split('+')
             .filter_map(Normalisation::from_name)
             .collect();
-        let ignored = Ignored::from(&Normalisations(names));
+        let rules = Rules::of_texts(&Normalisations(names));
         assert_eq!(
-            equal(&document.root, &expected_value, ignored),
+            equal(&document.root, &expected_value, rules.root()),
             same,
             "{rule}: {found} against {expected}"
         );
@@ -362,6 +362,16 @@ mod tests {
             ("trim", "\"a  b\"", "\"a b\"", false),
             ("whitespace", "\" a \\n b\"", "\"a b\"", true),
             ("casefold+whitespace", "\" A  b\"", "\"a B\"", true),
+            ("accents", "\"Café Zoë\"", "\"Cafe Zoe\"", true),
+            ("casefold", "\"Café\"", "\"Cafe\"", false),
+            (
+                "organisation",
+                "\"Acme Inc.\"",
+                "\"Acme, Incorporated\"",
+                true,
+            ),
+            ("organisation", "\"Acme GmbH & Co. KG\"", "\"Acme\"", true),
+            ("organisation", "\"Inc.\"", "\"Acme\"", false),
             ("number", "\"12.50\"", "12.5", true),
             ("number", "12.5", "\" 12.50\"", true),
             ("number", "\"12.5\"", "\"12.50\"", true),

@@ -2,16 +2,20 @@
 
 pub(super) mod failure_class;
 pub(super) mod field_compare;
+pub(super) mod field_rules;
+pub(super) mod leaves;
+pub(super) mod ordered_map;
 pub(super) mod result;
 pub(super) mod unwrap_answer;
 
 pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
 pub use field_compare::standard_text;
+pub use leaves::{LeafCounts, Leaves};
+pub use ordered_map::OrderedMap;
 pub(crate) use result::null_is_nan;
 pub use result::{
-    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Trial,
-    mean_reward,
+    CriterionGrade, GroundedValue, PromptPlace, QueryResult, Reason, Score, Trial, mean_reward,
 };
 
 use serde_json::Value;
@@ -30,6 +34,8 @@ pub(crate) struct Verdict {
     pub(crate) exact: Option<bool>,
     /// Equality by field of `expected`.
     pub(crate) fields: Option<OrderedMap<bool>>,
+    /// Its leaves, where they earn credit one by one.
+    pub(crate) leaves: Option<Leaves>,
     /// Always set unless the tier is valid.
     pub(crate) failure: Option<FailureClass>,
     pub(crate) errors: Vec<Reason>,
@@ -49,6 +55,7 @@ impl Verdict {
             tolerant: tier == Tier::Valid,
             exact: None,
             fields: None,
+            leaves: None,
             failure,
             errors: Vec::new(),
             warnings: Vec::new(),

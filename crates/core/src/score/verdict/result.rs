@@ -1,12 +1,10 @@
 //! A score as written to files and shown, and related display data.
 
-use std::fmt;
-
-use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::failure_class::FailureClass;
+use super::leaves::Leaves;
+use super::ordered_map::OrderedMap;
 use crate::facts::{PartName, Tier, TierOutcome};
 use crate::score::answer::json::Place;
 use crate::task::ScoreRules;
@@ -34,6 +32,9 @@ pub struct Score {
     pub parts: OrderedMap<f64>,
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
+    /// The leaves of the answer, where they earn credit one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<Leaves>,
     /// Values of the answer that the prompt states (part `grounded`), with places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounded: Vec<GroundedValue>,
@@ -229,63 +230,6 @@ impl Reason {
     }
 }
 
-/// Named values in order; a JSON object in files.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct OrderedMap<T>(pub Vec<(String, T)>);
-
-impl<T> OrderedMap<T> {
-    pub fn get(&self, name: &str) -> Option<&T> {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<T: Serialize> Serialize for OrderedMap<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedMap<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = OrderedMap<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(OrderedMap(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(std::marker::PhantomData))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +247,7 @@ mod tests {
                 warnings: Vec::new(),
                 errors: Vec::new(),
                 fields: fields.map(named),
+                leaves: None,
                 exact,
                 failure: None,
                 parts: OrderedMap(

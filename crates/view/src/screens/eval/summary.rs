@@ -15,9 +15,10 @@ use crate::page::Cell;
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
     Measure, MeasureRow, Metric, MetricComparison, Outcome, PairedComparison, Verdict, Versus,
-    cost_rows, points, rate_rows, tag_rows,
+    cost_rows, field_rows, points, rate_rows, tag_rows,
 };
 use crate::run::EvalSummary;
+use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -508,24 +509,43 @@ impl SummaryText<'_> {
             .sides(self.versus)
             .into_iter()
             .map(|place| &self.versus.evals[place].summary);
-        let mut texts: Vec<String> = Vec::new();
-        for row in tag_rows(&sides.collect::<Vec<_>>()) {
-            // Intervals are omitted to fit many tags; the exports contain them.
-            let rates: Vec<String> = row.cells.iter().map(Cell::short).collect();
-            let rates = rates.join("→");
-            match (row.measure, texts.last_mut()) {
+        let sides: Vec<_> = sides.collect();
+        // Intervals are omitted to fit many tags; the exports contain them.
+        let rates = |cells: &[Cell]| {
+            let rates: Vec<String> = cells.iter().map(Cell::short).collect();
+            rates.join("→")
+        };
+        let mut tags: Vec<String> = Vec::new();
+        for row in tag_rows(&sides) {
+            let rates = rates(&row.cells);
+            match (row.measure, tags.last_mut()) {
                 (Measure::Tag(Metric::Exact, ..), Some(text)) => {
                     text.push_str(&format!(", exact {rates}"));
                 }
-                (Measure::Tag(_, tag, n), _) => texts.push(format!("{tag} ({n}) {rates}")),
+                (Measure::Tag(_, tag, n), _) => tags.push(format!("{tag} ({n}) {rates}")),
                 _ => {}
             }
         }
+        let field = |row: MeasureRow| match row.measure {
+            Measure::Field(path, n) => {
+                Some(format!("{} ({n}) {}", visible(&path), rates(&row.cells)))
+            }
+            _ => None,
+        };
+        let fields = field_rows(&sides).into_iter().filter_map(field).collect();
+        [("valid by tag", tags), ("F1 by field", fields)]
+            .into_iter()
+            .flat_map(|(title, texts)| self.wrapped(title, texts))
+            .map(|line| theme.line(line, Role::Text))
+            .collect()
+    }
+
+    /// A title and texts, each of which stays on one line; nothing without texts.
+    fn wrapped(&self, title: &str, texts: Vec<String>) -> Vec<String> {
         if texts.is_empty() {
             return Vec::new();
         }
-        // A tag and its rates stay on one line.
-        let mut lines = vec![String::from("valid by tag")];
+        let mut lines = vec![title.to_owned()];
         for text in texts {
             let Some(line) = lines.last_mut() else { break };
             if line.chars().count() + text.chars().count() + 2 > self.width && !line.is_empty() {
@@ -536,9 +556,6 @@ impl SummaryText<'_> {
             }
         }
         lines
-            .into_iter()
-            .map(|line| theme.line(line, Role::Text))
-            .collect()
     }
 
     /// The five most important lines, for a low pane.

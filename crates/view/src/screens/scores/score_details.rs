@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::scoring::ScoredItems;
 use super::{Scores, Source};
 use crate::advantage::{Advantage, explain, group_advantages};
-use crate::format::counted;
+use crate::format::{counted, percent};
 use crate::score::{CriterionGrade, QueryResult, Reason, Score};
 use crate::secrets::visible;
 use crate::shared::Shared;
@@ -306,7 +306,22 @@ impl Text<'_> {
             .exact
             .map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });
         spans.push(Span::raw(exact));
-        vec![Line::from(spans)]
+        let mut lines = vec![Line::from(spans)];
+        let leaves = score.leaves.iter().flat_map(|leaves| leaves.counts.iter());
+        let faults: Vec<String> = leaves
+            // The line above has the fields themselves.
+            .filter(|(path, _)| fields.get(path).is_none())
+            .filter_map(|(path, counts)| {
+                counts
+                    .faults()
+                    .map(|text| format!("{}: {text}", visible(path)))
+            })
+            .collect();
+        if let (Some(leaves), false) = (&score.leaves, faults.is_empty()) {
+            let text = format!("values {}: {}", percent(leaves.credit), faults.join("; "));
+            lines.push(Line::from(self.theme.span(text, Role::Warning)));
+        }
+        lines
     }
 
     fn results(&self, [found, expected]: &[QueryResult; 2]) -> Vec<Line<'static>> {

@@ -12,7 +12,8 @@ use crate::exact_json::{self, marked_number};
 use crate::score::answer::json;
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
-use crate::score::verdict::field_compare::{Ignored, Rules, compare, equal_text};
+use crate::score::verdict::field_compare::{compare, equal_text};
+use crate::score::verdict::field_rules::{Rule, Rules};
 use crate::score::verdict::{FailureClass, OrderedMap};
 use crate::task::{decode_path, escaped};
 
@@ -97,7 +98,7 @@ fn path_of(api: &Api, side: Side<'_>, path: &Part<'_, &str>) -> String {
 }
 
 /// Whether two scalars are equal under a rule; numbers by value.
-fn equal(found: &str, expected: &str, rule: Ignored) -> bool {
+fn equal(found: &str, expected: &str, rule: Rule<'_>) -> bool {
     let number = exact_json::parse(expected)
         .ok()
         .filter(|value| value.is_number() || marked_number(value).is_some());

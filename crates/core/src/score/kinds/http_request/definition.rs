@@ -12,8 +12,8 @@ use super::openapi::{find_operation, operations};
 use crate::dataset::PromptRow;
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Grammar, HttpRules, Judge, KeyInfo,
-    Kind, LazyAnswer, MessagePart, NORMALISE, text_digest,
+    ALIASES, ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Grammar, HttpRules, Judge,
+    KeyInfo, Kind, LazyAnswer, MessagePart, NORMALISE, TOLERANCE, text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::task::{Home, Read, Section, TaskError, TaskFiles};
@@ -32,6 +32,8 @@ pub(crate) static KIND: Kind = Kind {
         ),
         ASSERT_FORMATS,
         NORMALISE,
+        TOLERANCE,
+        ALIASES,
         GROUNDED,
     ],
     read,

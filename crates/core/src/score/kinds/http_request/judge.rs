@@ -14,7 +14,7 @@ use crate::score::kinds::json_schema::exact_numbers;
 use crate::score::kinds::json_schema::judge::{duplicate_keys, reasons};
 use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::kinds::json_schema::schema_faults::Written;
-use crate::score::verdict::field_compare::Rules;
+use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
 use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
 use crate::task::{TaskFiles, escaped};
@@ -148,7 +148,7 @@ impl HttpRequest {
             operation: own.operation.as_deref().and_then(|name| api.named(name)),
             api,
             part: own.part,
-            normalise: Rules::new(&rules.normalise),
+            normalise: Rules::new(rules),
         })
     }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::judge::SchemaJudge;
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, row_schema};
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, AnswerSchema, Definition, FoundDefinition, GRADED, GROUNDED, Grammar, Judge,
-    Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, text_digest,
+    ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED, GROUNDED,
+    Grammar, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, TOLERANCE,
+    text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::task::{Home, Read, Section, TaskFiles, follow_references};
@@ -20,7 +21,16 @@ pub(crate) static KIND: Kind = Kind {
     name: "json_schema",
     about: include_str!("about.md"),
     keys: &[SCHEMA],
-    score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, GROUNDED, REFERENCES],
+    score_keys: &[
+        GRADED,
+        ASSERT_FORMATS,
+        NORMALISE,
+        TOLERANCE,
+        ALIASES,
+        FIELDS,
+        GROUNDED,
+        REFERENCES,
+    ],
     read,
 };
 
@@ -62,11 +72,12 @@ impl SchemaFiles {
         )
     }
 
-    pub(crate) fn lazy_values(&self) -> [(&'static str, Value, &'static str); 9] {
+    /// Answers to any prompt by this schema.
+    pub(crate) fn lazy_values(schema: &Value) -> [(&'static str, Value, &'static str); 9] {
         let required = "list the keys that must be there under `required`";
         let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
         let typed = "give the schema a `type`";
-        let filled = |style| answer(&self.schema, style);
+        let filled = |style| answer(schema, style);
         let typed_null = "give each property a `type` other than null";
         let closed = "forbid other keys by `additionalProperties = false` and list `required` ones";
         [
@@ -82,7 +93,7 @@ impl SchemaFiles {
                 filled(FillStyle::Least),
                 narrow,
             ),
-            ("the schema itself", self.schema.clone(), closed),
+            ("the schema itself", schema.clone(), closed),
         ]
     }
 
@@ -119,15 +130,19 @@ impl Definition for SchemaFiles {
         "one JSON value that the schema accepts".to_owned()
     }
 
-    fn lazy_answers<'a>(
-        &self,
-        _task: &'a TaskFiles,
-        _rows: &'a [PromptRow],
-    ) -> Vec<LazyAnswer<'a>> {
-        let written = |(name, value, advice): (_, Value, _)| {
-            LazyAnswer::same(name, value.to_string(), advice)
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        let has_own = rows.iter().any(|row| row_schema(task, row).is_some());
+        let values = Self::lazy_values(&self.schema);
+        let written = |(index, (name, value, advice)): (usize, (_, Value, _))| {
+            if !has_own {
+                return LazyAnswer::same(name, value.to_string(), advice);
+            }
+            LazyAnswer::by_row(name, advice, move |row| match row_schema(task, row) {
+                Some(Ok(own)) => Self::lazy_values(&own)[index].1.to_string(),
+                _ => value.to_string(),
+            })
         };
-        self.lazy_values().map(written).into()
+        values.into_iter().enumerate().map(written).collect()
     }
 
     fn digest(&self, task: &TaskFiles) -> String {

@@ -1,18 +1,25 @@
 //! Judges a value by its schema and the expected one, with a reason for each fault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::partial_credit::Constraints;
 use super::schema::{Schema, Violation};
-use crate::dataset::{PromptRow, expected};
+use super::schema_faults::Written;
+use crate::dataset::expected::Expectation;
+use crate::dataset::{PromptRow, expected, row_schema};
 use crate::exact_json;
 use crate::score::answer::json::{self, Document, Places, SyntaxError, Value};
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::{Judge, SchemaFiles};
 use crate::score::error::ScoreError;
-use crate::score::verdict::field_compare::{Rules, compare};
+use crate::score::verdict::field_compare::compare;
+use crate::score::verdict::field_rules::Rules;
+use crate::score::verdict::leaves::{Leaves, compare_leaves};
 use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
 use crate::score::verdict::{Attempt, FailureClass, Reason, Tier, Verdict};
 use crate::task::TaskFiles;
@@ -22,30 +29,86 @@ const MAX_REASONS: usize = 1_000;
 /// Further duplicate keys are only counted.
 const MAX_WARNINGS: usize = 100;
 
+/// Compiled schemas of rows that are kept.
+const MAX_OWN_SCHEMAS: usize = 128;
+
 #[derive(Debug)]
 pub(crate) struct SchemaJudge {
-    schema: Schema,
+    task: TaskFiles,
+    schema: RowSchema,
+    /// Of rows with their own, by its text: the compiled one, or why there is none.
+    own: Mutex<HashMap<String, Compiled>>,
     normalise: Rules,
+}
+
+type Compiled = Result<Arc<RowSchema>, String>;
+
+#[derive(Debug)]
+pub(crate) struct RowSchema {
+    schema: Schema,
     /// Set if invalid completions get partial credit.
     graded: Option<Constraints>,
+}
+
+impl RowSchema {
+    fn accepts(&self, value: &Value<'_>, budget: &mut Budget) -> bool {
+        self.schema.is_valid(value, budget) == Ok(true)
+    }
 }
 
 impl SchemaJudge {
     pub(crate) fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
+        let graded = rules.graded.then(|| Constraints::new(&files.schema));
         Ok(Self {
-            schema: Schema::compile(task, files)?,
-            normalise: Rules::new(&rules.normalise),
-            graded: rules.graded.then(|| Constraints::new(&files.schema)),
+            schema: RowSchema {
+                schema: Schema::compile(task, files)?,
+                graded,
+            },
+            own: Mutex::default(),
+            normalise: Rules::new(rules),
+            task: task.clone(),
         })
     }
 
     pub(crate) fn accepts(&self, value: &Value<'_>, budget: &mut Budget) -> bool {
-        self.schema.is_valid(value, budget) == Ok(true)
+        self.schema.accepts(value, budget)
     }
 
     pub(crate) fn budget(&self, completion: &str) -> Budget {
-        self.schema.budget(completion.len())
+        self.schema.schema.budget(completion.len())
+    }
+
+    pub(crate) fn has_own(&self, row: &PromptRow) -> bool {
+        row_schema(&self.task, row).is_some()
+    }
+
+    /// The schema that a row brings, compiled; `None` if it has the task's.
+    fn own_schema(&self, row: Option<&PromptRow>) -> Option<Compiled> {
+        let schema = match row_schema(&self.task, row?)? {
+            Ok(schema) => schema,
+            Err(problem) => return Some(Err(problem)),
+        };
+        let text = schema.to_string();
+        if let Some(found) = self.own.lock().get(&text) {
+            return Some(found.clone());
+        }
+        let written = Written {
+            label: "`schema` of the row",
+            text: &text,
+            pointer: "",
+        };
+        let rules = &self.task.score;
+        let graded = rules.graded.then(|| Constraints::new(&schema));
+        let compiled = Schema::compile_part(written, schema, rules.assert_formats)
+            .map(|schema| Arc::new(RowSchema { schema, graded }))
+            .map_err(|error| error.to_string());
+        let mut own = self.own.lock();
+        if own.len() >= MAX_OWN_SCHEMAS {
+            own.clear();
+        }
+        own.insert(text, compiled.clone());
+        Some(compiled)
     }
 
     pub(crate) fn judge_value(
@@ -54,18 +117,25 @@ impl SchemaJudge {
         document: &Document<'_>,
         expected: Option<&serde_json::Value>,
     ) -> Verdict {
+        self.judge_by(&self.schema, text, document, expected)
+    }
+
+    fn judge_by(
+        &self,
+        by: &RowSchema,
+        text: &AnswerText<'_>,
+        document: &Document<'_>,
+        expected: Option<&serde_json::Value>,
+    ) -> Verdict {
         let (completion, root) = (text.completion, &document.root);
-        let verdict = self
+        let verdict = by
             .schema
-            .is_valid(root, &mut self.schema.budget(root.end - root.start));
+            .is_valid(root, &mut by.schema.budget(root.end - root.start));
         let valid = verdict == Ok(true);
-        let (fields, same) = match expected {
-            Some(expected) => {
-                let (fields, same) = compare(root, expected, &self.normalise);
-                (fields, Some(same))
-            }
-            None => (None, None),
-        };
+        let compared = expected.map(|expected| compare(root, expected, &self.normalise));
+        let (fields, same) = compared.unzip();
+        let fields = fields.flatten();
+        let leaves = self.leaves(Some(root), expected);
         let exact = same.map(|same| same && valid);
         let wrong = (exact == Some(false)).then_some(FailureClass::WrongValue);
         let warnings = duplicate_keys(completion, std::slice::from_ref(document));
@@ -73,6 +143,7 @@ impl SchemaJudge {
             return Verdict {
                 exact,
                 fields,
+                leaves,
                 warnings,
                 ..Verdict::new(Tier::Valid, wrong)
             };
@@ -80,17 +151,18 @@ impl SchemaJudge {
         let mut found = Verdict {
             exact,
             fields,
+            leaves,
             warnings,
             ..Verdict::new(Tier::Invalid, None)
         };
-        let violations = self.schema.violations(text.json(), root, verdict);
+        let violations = by.schema.violations(text.json(), root, verdict);
         // The share of met constraints needs the full list.
         let share = |graded: &Constraints| {
             violations
                 .as_ref()
                 .map_or(0.0, |list| graded.share_met(root, list))
         };
-        found.credit = self.graded.as_ref().map(share);
+        found.credit = by.graded.as_ref().map(share);
         let mut violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
         violations
             .iter_mut()
@@ -107,12 +179,29 @@ impl SchemaJudge {
         found
     }
 
-    fn judge_unparsable(&self, attempt: Attempt<'_>, error: &SyntaxError) -> Verdict {
-        let mut budget = self.budget(attempt.completion);
+    fn leaves(
+        &self,
+        root: Option<&Value<'_>>,
+        expected: Option<&serde_json::Value>,
+    ) -> Option<Leaves> {
+        let expected = expected.filter(|_| !self.normalise.whole_fields())?;
+        let has_fields = expected::alternatives(expected)
+            .iter()
+            .any(|answer| matches!(Expectation::from_value(answer), Expectation::Plain(value) if value.is_object()));
+        has_fields.then(|| compare_leaves(root, expected, &self.normalise))
+    }
+
+    fn judge_unparsable(
+        &self,
+        by: &RowSchema,
+        attempt: Attempt<'_>,
+        error: &SyntaxError,
+    ) -> Verdict {
+        let mut budget = by.schema.budget(attempt.completion.len());
         let why = Unreadable::json(attempt.completion, error);
         attempt.unparsable(why, |open| {
             // A value that begins before an open think block only has the word in a string.
-            let accept = |value: &Value<'_>| value.start < open && self.accepts(value, &mut budget);
+            let accept = |value: &Value<'_>| value.start < open && by.accepts(value, &mut budget);
             inner_values(attempt.completion, attempt.from, accept)
         })
     }
@@ -128,14 +217,20 @@ impl Judge for SchemaJudge {
         if let Some(verdict) = attempt.unreadable_expected() {
             return verdict;
         }
+        let own = match self.own_schema(attempt.row).transpose() {
+            Ok(own) => own,
+            Err(problem) => return attempt.failed(problem),
+        };
+        let by = own.as_deref().unwrap_or(&self.schema);
         match json::parse(attempt.completion, attempt.from) {
             Ok(document) => {
                 let text = AnswerText::in_place(attempt.completion);
-                self.judge_value(&text, &document, expected)
+                self.judge_by(by, &text, &document, expected)
             }
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unparsable(attempt, &error)
+                leaves: self.leaves(None, expected),
+                ..self.judge_unparsable(by, attempt, &error)
             },
         }
     }
@@ -156,8 +251,12 @@ impl Judge for SchemaJudge {
         Some(exact_json::write(&expected::target(expected)))
     }
 
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        self.own_schema(Some(row))?.err()
+    }
+
     fn unknown_formats(&self) -> BTreeSet<String> {
-        self.schema.unknown_formats()
+        self.schema.schema.unknown_formats()
     }
 }
 
@@ -211,4 +310,73 @@ pub(crate) fn reasons(
         .take(MAX_REASONS)
         .map(reason)
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::dataset::load_from;
+    use crate::score::{Scorer, Task, Tier};
+
+    #[test]
+    fn a_row_may_bring_its_schema() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("task.toml", "name = \"t\"\nschema = \"schema.json\"");
+        write("schema.json", r#"{"type": "object", "required": ["a"]}"#);
+        write("count.json", r#"{"type": "integer"}"#);
+        let scorer = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap();
+        let check = |fields: &str, completion: &str, tier: Option<Tier>, problem: &str| {
+            let line = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}]{fields}}}"#);
+            let row = load_from("x.jsonl", line.as_bytes()).unwrap().remove(0);
+            let score = scorer.score(completion, Some(&row));
+            let found = (!score.is_error()).then_some(score.tier);
+            assert_eq!(found, tier, "{fields} {completion}: {:?}", score.errors);
+            let told = scorer.row_problem(&row).unwrap_or_default();
+            assert!(
+                told.contains(problem) && told.is_empty() == problem.is_empty(),
+                "{fields}: {told}"
+            );
+        };
+        let (valid, invalid) = (Some(Tier::Valid), Some(Tier::Invalid));
+        check("", "{\"a\": 1}", valid, "");
+        check("", "1", invalid, "");
+        let own = r#", "schema": {"type": "integer"}"#;
+        check(own, "1", valid, "");
+        check(own, "{\"a\": 1}", invalid, "");
+        check(
+            r#", "schema": "{\"type\": \"string\"}""#,
+            "\"1\"",
+            valid,
+            "",
+        );
+        check(r#", "schema": "count.json""#, "1", valid, "");
+        check(r#", "schema": null"#, "1", invalid, "");
+        let format = r#", "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}"#;
+        check(format, "[]", valid, "");
+        check(r#", "response_format": {"type": "text"}"#, "1", invalid, "");
+        for (fields, problem) in [
+            (
+                r#", "schema": {"type": "strin"}"#,
+                "`schema` of the row line 1",
+            ),
+            (
+                r#", "schema": {"$ref": "https://example.org/s.json"}"#,
+                "example.org",
+            ),
+            (r#", "schema": "none.json""#, "none.json"),
+            (r#", "schema": "{not""#, "is not JSON"),
+            (r#", "schema": 7"#, "must be a JSON Schema"),
+            (
+                r#", "response_format": {"type": "json_schema"}"#,
+                "has no `json_schema.schema`",
+            ),
+            (r#", "response_format": {"type": "xml"}"#, "not \"xml\""),
+        ] {
+            check(fields, "1", None, problem);
+        }
+        let long = format!(r#", "schema": {{"title": "{}"}}"#, "x".repeat(2 << 20));
+        check(&long, "1", None, "at most 1048576");
+    }
 }

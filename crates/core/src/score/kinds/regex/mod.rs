@@ -15,12 +15,14 @@ use crate::score::definition::lazy_answers::{
     BY_EXPECTED, LazyAnswer, plain_answers, prompt_itself,
 };
 use crate::score::definition::{
-    Definition, FoundDefinition, Grammar, Judge, KeyInfo, Kind, NORMALISE, text_digest,
+    ALIASES, Definition, FoundDefinition, Grammar, Judge, KeyInfo, Kind, NORMALISE, TOLERANCE,
+    text_digest,
 };
 use crate::score::error::ScoreError;
-use crate::score::verdict::field_compare::{Rules, equal_text};
+use crate::score::verdict::field_compare::equal_text;
+use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{Attempt, FailureClass, OrderedMap, Tier, Verdict};
-use crate::task::{ALL_FIELDS, Home, Normalisations, Read, Section, TaskFiles};
+use crate::task::{Home, Normalisations, Read, Section, TaskFiles};
 use shortest_match::shortest_match;
 
 pub(crate) static KIND: Kind = Kind {
@@ -34,6 +36,8 @@ pub(crate) static KIND: Kind = Kind {
             "the regular expression; its named groups are the fields of `expected`",
         ),
         NORMALISE,
+        TOLERANCE,
+        ALIASES,
     ],
     read,
 };
@@ -72,7 +76,7 @@ impl Definition for Pattern {
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(Regex {
             pattern: self.0.clone(),
-            normalise: Rules::new(&task.score.normalise),
+            normalise: Rules::new(&task.score),
         }))
     }
 
@@ -247,10 +251,7 @@ impl Regex {
                 let all = fields.iter().all(|(_, equal)| *equal);
                 (Some(OrderedMap(fields)), all)
             }
-            _ => (
-                None,
-                equal_text(&found[0], expected, self.normalise.for_field(ALL_FIELDS)),
-            ),
+            _ => (None, equal_text(&found[0], expected, self.normalise.root())),
         };
         let failure = (!exact).then_some(FailureClass::WrongValue);
         Verdict {

@@ -10,8 +10,9 @@ use super::notation::{Notation, StructuredRules};
 use super::xml;
 use crate::dataset::PromptRow;
 use crate::score::definition::{
-    ASSERT_FORMATS, AnswerSchema, Definition, FoundDefinition, GRADED, GROUNDED, Judge, KeyInfo,
-    Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, text_digest,
+    ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED, GROUNDED,
+    Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, TOLERANCE,
+    text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::judge::SchemaJudge;
@@ -35,6 +36,9 @@ pub(crate) static KIND: Kind = Kind {
         GRADED,
         ASSERT_FORMATS,
         NORMALISE,
+        TOLERANCE,
+        ALIASES,
+        FIELDS,
         GROUNDED,
         REFERENCES,
     ],
@@ -119,8 +123,7 @@ impl Definition for StructuredRules {
                 Some(LazyAnswer::by_row(name, advice, text))
             }
         };
-        self.files
-            .lazy_values()
+        SchemaFiles::lazy_values(&self.files.schema)
             .into_iter()
             .filter_map(written)
             .collect()

@@ -128,6 +128,17 @@ impl Judge for Structured {
             .write(&expected::target(expected), self.rules.root_name())
     }
 
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        match self.rules.notation_of(Some(row)) {
+            Ok(Notation::Json) => self.values.row_problem(row),
+            Ok(notation) => self.values.has_own(row).then(|| {
+                let name = notation.name();
+                format!("`schema` of the row: it counts for answers in JSON, not in {name}")
+            }),
+            Err(_) => None,
+        }
+    }
+
     fn unknown_formats(&self) -> BTreeSet<String> {
         self.values.unknown_formats()
     }

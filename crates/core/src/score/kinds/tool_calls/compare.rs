@@ -8,7 +8,8 @@ use super::calls::Call;
 use crate::dataset::expected::Expectation;
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
-use crate::score::verdict::field_compare::{Rules, compare_members};
+use crate::score::verdict::field_compare::compare_members;
+use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{FailureClass, OrderedMap};
 
 /// Entry of `fields`: whether the right functions are called, as often as expected and in order.
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn each_difference_is_named_once_at_its_place() {
         let casefold = Normalisations(vec![Normalisation::Casefold]);
-        let rules = Rules::new(&BTreeMap::from([("day".to_owned(), casefold)]));
+        let rules = Rules::of_texts(&casefold);
         let check =
             |found: &str, expected: &str, in_order: bool, fields: &str, differences: &[&str]| {
                 let answer = Answer::read(found, 0).unwrap();

@@ -11,8 +11,8 @@ use crate::dataset::PromptRow;
 use crate::format::did_you_mean;
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Grammar, Judge, KeyInfo, Kind,
-    LazyAnswer, NORMALISE, ToolRules, text_digest,
+    ALIASES, ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Grammar, Judge, KeyInfo, Kind,
+    LazyAnswer, NORMALISE, TOLERANCE, ToolRules, text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::task::{Function, Home, Read, Section, TASK_FILE, TaskFiles, functions};
@@ -42,6 +42,8 @@ pub(crate) static KIND: Kind = Kind {
         ),
         ASSERT_FORMATS,
         NORMALISE,
+        TOLERANCE,
+        ALIASES,
         GROUNDED,
     ],
     read,

@@ -20,7 +20,7 @@ use crate::score::kinds::json_schema::budget::Budget;
 use crate::score::kinds::json_schema::judge::{duplicate_keys, reasons};
 use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
-use crate::score::verdict::field_compare::Rules;
+use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::unwrap_answer::{
     Unreadable, Wrapping, class_of_text, inner_values, think_opening,
 };
@@ -196,7 +196,7 @@ impl ToolCalls {
             in_order: own.in_order,
             allows_none: own.allows_none,
             takes_prose: own.takes_prose(),
-            normalise: Rules::new(&rules.normalise),
+            normalise: Rules::new(rules),
         })
     }
 
