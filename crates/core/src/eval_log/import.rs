@@ -20,6 +20,8 @@ use crate::text::Message;
 /// Of a hash, in the id of a prompt without one.
 const ID_LETTERS: usize = 12;
 const MAX_MESSAGE_CHARS: usize = 300;
+/// Shorter ones are in many texts by chance.
+const MIN_QUESTION_BYTES: usize = 20;
 /// Of samples in a sentence.
 const MAX_PLACES: usize = 3;
 
@@ -75,6 +77,8 @@ struct InferredRow {
 #[derive(Debug)]
 struct OfTask {
     by_prompt: HashMap<String, Vec<PromptRow>>,
+    /// The last question of each row: part of a prompt that a chat template has rendered.
+    questions: Vec<(String, String)>,
 }
 
 /// Where a sample belongs.
@@ -108,9 +112,18 @@ impl Importer {
                 .or_default()
                 .push(row.clone());
         }
+        let question = |row: &PromptRow| {
+            let last = row.messages.iter().rfind(|turn| turn.role == "user");
+            let text = last.map_or("", |turn| turn.content.trim());
+            (text.to_owned(), key(&row.messages, false))
+        };
+        let questions = rows.iter().map(question).collect();
         Self {
             options,
-            prompts: Prompts::OfTask(OfTask { by_prompt }),
+            prompts: Prompts::OfTask(OfTask {
+                by_prompt,
+                questions,
+            }),
         }
     }
 
@@ -202,8 +215,22 @@ impl Prompts {
 }
 
 impl OfTask {
+    /// The only row whose question is in a text that a chat template has rendered.
+    fn rendered(&self, messages: &[Message]) -> Option<&str> {
+        let [Message { content, .. }] = messages else {
+            return None;
+        };
+        let is_in = |(question, _): &&(String, String)| {
+            question.len() >= MIN_QUESTION_BYTES && content.contains(question.as_str())
+        };
+        let mut found = self.questions.iter().filter(is_in);
+        let (_, key) = found.next()?;
+        found.all(|(_, other)| other == key).then_some(key)
+    }
+
     fn place(&self, sample: &Sample) -> Place {
-        let rows = self.by_prompt.get(&key(&sample.messages, false));
+        let own = self.by_prompt.get(&key(&sample.messages, false));
+        let rows = own.or_else(|| self.by_prompt.get(self.rendered(&sample.messages)?));
         match rows.map(Vec::as_slice) {
             None | Some([]) => {
                 Place::Unmatched("a prompt that the task does not have, so not read")
@@ -568,7 +595,10 @@ impl Gathered {
         };
         let between = match self.partial {
             0 => String::new(),
-            partial => format!("; {} are neither 0 nor 1", counted(partial, "score")),
+            partial => format!(
+                "; {} of them between 0 and 1, or outside",
+                counted(partial, "score")
+            ),
         };
         let by = match exact {
             Some(exact) => format!("{name}, {exact} >= {least}"),

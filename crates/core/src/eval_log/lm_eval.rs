@@ -124,7 +124,7 @@ fn prompt(arguments: &Value) -> Vec<Message> {
     }
 }
 
-/// The filtered answer; of several choices the continuation with the greatest log-likelihood.
+/// The answer as the model gave it; of several choices the continuation with the greatest log-likelihood.
 fn answer(line: &Map<String, Value>) -> String {
     let get = |key: &str| line.get(key).unwrap_or(&Value::Null);
     let likelihood = |answer: &Value| match &answer[0] {
@@ -150,10 +150,11 @@ fn answer(line: &Map<String, Value>) -> String {
         };
         return text.as_str().unwrap_or_default().to_owned();
     }
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let first = answers.first().unwrap_or(&Value::Null);
-    text(first)
-        .or_else(|| text(&first[0]))
-        .or_else(|| text(&get("resps")[0][0]))
-        .unwrap_or_default()
+    // Of several answers to one request a filter chooses.
+    let given = match get("resps")[0].as_array().map(Vec::as_slice) {
+        Some([one]) => one,
+        _ => answers.first().unwrap_or(&Value::Null),
+    };
+    let first = given.as_str().or_else(|| given[0].as_str());
+    first.unwrap_or_default().to_owned()
 }
