@@ -132,9 +132,6 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         ("set".to_owned(), json!(source.set)),
         ("imported".to_owned(), Value::Object(imported.collect())),
     ]);
-    let kept = arguments.out.as_ref();
-    let kept = kept.map(|out| EvalFolder::create(out, &source.files, None, &settings));
-    let folder = kept.transpose()?.map(|(folder, _)| folder);
     let mut evals = Vec::new();
     for model in models {
         let ImportedTarget {
@@ -146,14 +143,16 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         if let (Some(scorer), Some(task)) = (&scorer, &task) {
             result = result.rescored(task, scorer)?;
         }
-        if let Some(folder) = &folder {
-            folder.write(&source.set, &result.name, &result.records)?;
-        }
         evals.push(result);
     }
     let versus = Versus::from_evals(evals)?;
-    let document = document(&versus, settings);
-    if let Some(folder) = &folder {
+    let document = document(&versus, settings.clone());
+    if let Some(out) = &arguments.out {
+        // Only what can be compared is kept.
+        let (folder, _) = EvalFolder::create(out, &source.files, None, &settings)?;
+        for eval in &versus.evals {
+            folder.write(&source.set, &eval.name, &eval.records)?;
+        }
         folder.finish(&document)?;
     }
     arguments.report.write(&versus, document)

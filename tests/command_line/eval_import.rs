@@ -118,7 +118,7 @@ fn an_imported_eval_is_an_eval() {
     assert!(
         fs::read_to_string(path.join("a.html"))
             .unwrap()
-            .contains("own/large")
+            .contains("own&#x2f;large")
     );
     let said = stderr(&ended);
     assert!(
@@ -236,7 +236,7 @@ fn other_formats_and_scores() {
     check(
         &[&log("large.json")],
         "own/large",
-        json!([6, null, 1.0, 1.0]),
+        json!([6, null, 0.5, 0.5]),
         "inspect (format 2): 6 completions of 3 prompts",
     );
     // NaN, a word and an object are not numbers, and a partial score does not pass.
@@ -262,7 +262,7 @@ fn other_formats_and_scores() {
     check(
         &[&log("results.jsonl")],
         "results",
-        json!([8, null, 0.25, 0.25]),
+        json!([8, null, 0.125, 0.125]),
         "verifiers: 8 completions of 4 prompts",
     );
     let trl = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dataset/trl.parquet");

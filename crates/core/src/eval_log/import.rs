@@ -540,10 +540,10 @@ impl Gathered {
         let mut names = BTreeSet::new();
         let mut targets = Vec::new();
         for (model, mut records) in std::mem::take(&mut self.targets) {
-            let own = match model.split('\n').next().unwrap_or_default() {
-                "" => header.model.as_str(),
-                own => own,
-            };
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let names_of = [model.split('\n').next(), Some(&*header.model), Some(&*stem)];
+            let own = names_of.into_iter().flatten().find(|name| !name.is_empty());
+            let own = own.unwrap_or("log");
             let mut name = own.to_owned();
             for number in 2.. {
                 if names.insert(name.clone()) {

@@ -126,7 +126,7 @@ fn read(path: &Path, options: &LogOptions, take: Take<'_>) -> Result<LogHeader, 
         _ if has(["testIdx", "promptIdx"]) => promptfoo::read_lines(path, options, take),
         _ if has(["traces", "task"]) => Err(fail(
             path,
-            "traces of verifiers 0.2 and later are message graphs, which are not read: write a line with prompt, completion and reward for each",
+            "these traces of verifiers are message graphs, which are not read: write a line with prompt, completion and reward for each",
         )),
         _ if first.contains("\"status\"") && first.contains("\"eval\"") => {
             inspect::read_json(path, options, take)

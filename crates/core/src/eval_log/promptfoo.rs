@@ -104,7 +104,10 @@ fn about(version: String) -> LogHeader {
 /// a model of its own. Repeats of a test have indices of their own, so its variables identify it.
 fn sample(row: Row, place: String, prompts: usize) -> Sample {
     let label = |value: &Value| {
-        let named = ["label", "id"].iter().find_map(|key| value[*key].as_str());
+        let named = ["label", "id"]
+            .iter()
+            .filter_map(|key| value[*key].as_str());
+        let named = { named }.find(|name| !name.is_empty());
         named.or(value.as_str()).unwrap_or_default().to_owned()
     };
     let raw = row.prompt["raw"].as_str().unwrap_or_default();

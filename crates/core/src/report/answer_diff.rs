@@ -166,8 +166,12 @@ impl Versus {
         self
     }
 
-    /// `schema 1a2b3c4d, as recorded`.
+    /// `schema 1a2b3c4d, as recorded`; of a log `score match >= 1, as recorded`.
     pub fn schema(&self) -> String {
+        let score = &self.evals[0].scored_by;
+        if !score.is_empty() {
+            return format!("score {score}, as recorded");
+        }
         let digest: String = self.evals[0].schema_digest.chars().take(8).collect();
         let judge = self.evals[0].judge;
         if self.is_rescored {
