@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     import: Option<ImportCommand>,
     #[command(flatten)]
-    eval: Option<EvalArguments>,
+    eval: EvalArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -50,7 +50,8 @@ enum ImportCommand {
 #[derive(Debug, clap::Args)]
 struct EvalArguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
-    task: String,
+    #[arg(required = true)]
+    task: Option<String>,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
     /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), RUN, RUN@STEP, RUN@best, RUN@last;
     /// constrained:M, any of these with decoding constrained to the task's schema, tools or pattern; or endpoint:NAME, a
@@ -113,12 +114,9 @@ struct EvalArguments {
 pub(super) const MAX_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    match (arguments.import, arguments.eval) {
-        (Some(ImportCommand::Import(arguments)), _) => eval_import::run(arguments),
-        (None, Some(arguments)) => eval(arguments),
-        (None, None) => Err(Failure::usage(
-            "eval: name a task and models, or logs to import",
-        )),
+    match arguments.import {
+        Some(ImportCommand::Import(import)) => eval_import::run(import),
+        None => eval(arguments.eval),
     }
 }
 
@@ -126,7 +124,9 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     arguments.report.check()?;
     let is_price_given = arguments.gpu_price_per_hour.is_some();
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
-    let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
+    // Required unless logs are imported.
+    let task = arguments.task.as_deref().unwrap_or_default();
+    let task = task_with_agent(task, arguments.agent.as_deref())?;
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
