@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 /// Parses a text; with NaN and Infinity only where it is not JSON without.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(bytes).or_else(|_| serde_json::from_reader(Constants::new(bytes)))
+    serde_json::from_slice(bytes).or_else(|_| serde_json::from_reader(Constants::buffered(bytes)))
 }
 
 /// Calls `item` with each element of the list at `path`; a list on the way counts, too. Members
@@ -21,8 +21,7 @@ pub(super) fn each_item<T: DeserializeOwned>(
     item: &mut dyn FnMut(T),
 ) -> (Map<String, Value>, serde_json::Result<()>) {
     let mut members = Map::new();
-    let reader = BufReader::with_capacity(1 << 16, Constants::new(BufReader::new(reader)));
-    let mut json = serde_json::Deserializer::from_reader(reader);
+    let mut json = serde_json::Deserializer::from_reader(Constants::buffered(reader));
     let level = Level {
         path,
         kept,
@@ -99,15 +98,17 @@ struct Constants<R> {
     held: bool,
 }
 
-impl<R> Constants<R> {
-    fn new(inner: R) -> Self {
-        Self {
+impl<R: Read> Constants<R> {
+    /// Buffered, since the parser reads single bytes.
+    fn buffered(inner: R) -> BufReader<Self> {
+        let constants = Self {
             inner,
             in_text: false,
             is_escaped: false,
             rest: b"",
             held: false,
-        }
+        };
+        BufReader::with_capacity(1 << 16, constants)
     }
 
     fn replaced(&mut self, byte: u8, next: Option<u8>) -> u8 {
@@ -141,13 +142,7 @@ impl<R> Constants<R> {
 impl<R: Read> Read for Constants<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if buffer.len() < 2 {
-            let mut two = [0; 2];
-            let read = self.inner.read(&mut two[..buffer.len()])?;
-            buffer[..read].copy_from_slice(&two[..read]);
-            for byte in &mut buffer[..read] {
-                *byte = self.replaced(*byte, None);
-            }
-            return Ok(read);
+            return Err(std::io::Error::other("a minus needs a buffer of two bytes"));
         }
         loop {
             let start = usize::from(std::mem::take(&mut self.held));
@@ -194,10 +189,11 @@ mod tests {
         let text = r#"{"a":[NaN,-Infinity,Infinity,-1],"NaN \" -Infinity":"Infinity","b":-2.5}"#;
         let expected = json!({"a": [[], [], [], -1], "NaN \" -Infinity": "Infinity", "b": -2.5});
         assert_eq!(parse::<Value>(text.as_bytes()).unwrap(), expected);
-        let slow: Value = serde_json::from_reader(Constants::new(Slow(text.as_bytes()))).unwrap();
+        let slow: Value =
+            serde_json::from_reader(Constants::buffered(Slow(text.as_bytes()))).unwrap();
         assert_eq!(slow, expected);
         let mut whole = String::new();
-        let mut bytes = Constants::new(Slow(b"[1]-"));
+        let mut bytes = Constants::buffered(Slow(b"[1]-"));
         bytes.read_to_string(&mut whole).unwrap();
         assert_eq!(whole, "[1]-", "a minus at the end is not lost");
     }
