@@ -70,6 +70,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper", &["gateway", "serve"]),
     ("hyper_util", &["gateway", "serve"]),
     ("sha1", &["hub"]),
+    ("zip", &["eval_log"]),
     ("zstd", &["run"]),
     // The root has these for its tests.
     ("candle_core", &ENGINE),
@@ -93,7 +94,7 @@ const ENGINE: [&str; 11] = [
 ];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 16] = [
+const READERS: [&str; 17] = [
     "hub",
     "task",
     "text",
@@ -104,6 +105,7 @@ const READERS: [&str; 16] = [
     "score",
     "run",
     "report",
+    "eval_log",
     "endpoint",
     "study",
     "model",

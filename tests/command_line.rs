@@ -3,6 +3,7 @@
 
 mod base_model;
 mod eval;
+mod eval_import;
 mod results;
 
 use std::fs;

@@ -3,7 +3,7 @@
 
 mod import;
 
-pub(super) use import::{MappingArguments, print_problems};
+pub(super) use import::{MappingArguments, print_places, print_problems};
 
 use std::process::ExitCode;
 

@@ -2,20 +2,21 @@
 //! significance of the difference.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
 use super::endpoints::TargetInput;
+use super::eval_import;
+use super::eval_report::{ReportArguments, document};
 use super::eval_status::EvalStatus;
 use super::output::eprint_line;
 use super::rows::{Rows, whole};
-use super::runs::{check_page, gpu_price, price, write_page};
+use super::runs::{gpu_price, price};
 use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
-use super::{Failure, Outcome, print, print_json, task_with_agent};
+use super::{Failure, Outcome, task_with_agent};
 use crate::constraint::TaskConstraints;
 use crate::eval::evaluate;
 use crate::format::{counted, duration, percent};
@@ -23,10 +24,7 @@ use crate::kernels::device::Engine;
 use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
-use crate::report::{
-    self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html,
-    versus_markdown, versus_text,
-};
+use crate::report::{self, EvalId, Versus};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
     EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256,
@@ -35,9 +33,25 @@ use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    import: Option<ImportCommand>,
+    #[command(flatten)]
+    eval: EvalArguments,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ImportCommand {
+    /// Read logs of inspect, promptfoo, lm-eval, verifiers, TRL, or tables of completions, into an eval
+    Import(eval_import::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct EvalArguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
-    task: String,
+    #[arg(required = true)]
+    task: Option<String>,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
     /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), RUN, RUN@STEP, RUN@best, RUN@last;
     /// constrained:M, any of these with decoding constrained to the task's schema, tools or pattern; or endpoint:NAME, a
@@ -77,9 +91,6 @@ pub(super) struct Arguments {
     /// Maximum completion tokens, for all models [default: the run's own, else the task's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
-    /// Exit with 3 if a rate of the last model is lower, such as valid=0.9; rates: parse, valid, exact, tolerant
-    #[arg(long, value_name = "RATE=X", value_parser = Threshold::parse)]
-    fail_under: Vec<Threshold>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -96,30 +107,26 @@ pub(super) struct Arguments {
     /// eval, or of one with endpoint errors, computes only the missing answers
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write one self-contained HTML file; secrets are masked
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Write Markdown for a pull request: thresholds, verdicts, rates, groups of failures; secrets are masked
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-    /// Write JUnit XML for a CI server: a test case per --fail-under; secrets are masked
-    #[arg(long, value_name = "FILE", requires = "fail_under")]
-    junit: Option<PathBuf>,
-    /// Overwrite these files
-    #[arg(long)]
-    force: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArguments,
 }
 
-const MAX_TARGETS: usize = 3;
+pub(super) const MAX_TARGETS: usize = 3;
 
-pub(super) fn run(mut arguments: Arguments) -> Outcome {
-    check_pages(&arguments)?;
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    match arguments.import {
+        Some(ImportCommand::Import(import)) => eval_import::run(import),
+        None => eval(arguments.eval),
+    }
+}
+
+fn eval(mut arguments: EvalArguments) -> Outcome {
+    arguments.report.check()?;
     let is_price_given = arguments.gpu_price_per_hour.is_some();
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
-    let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
+    // Required unless logs are imported.
+    let task = arguments.task.as_deref().unwrap_or_default();
+    let task = task_with_agent(task, arguments.agent.as_deref())?;
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
@@ -135,17 +142,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         );
         return Err(Failure::usage(message));
     }
-    if arguments
-        .fail_under
-        .iter()
-        .any(|threshold| threshold.metric == "exact")
-        && rows.rows.iter().all(|row| row.expected.is_none())
-    {
-        return Err(Failure::usage(format!(
-            "--fail-under exact: no row of {} has an `expected` answer",
-            rows.label
-        )));
-    }
+    let has_expected = rows.rows.iter().any(|row| row.expected.is_some());
+    arguments.report.check_expected(has_expected, &rows.label)?;
     let named = Variants {
         systems: &arguments.systems,
         few_shot: &arguments.few_shot,
@@ -249,64 +247,12 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
-    let Some(last) = versus.evals.last() else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    if let Some(file) = &arguments.html {
-        write_page(file, &versus_html(&versus)?, arguments.force)?;
-    }
-    if let Some(file) = &arguments.markdown {
-        let text = versus_markdown(&versus) + &thresholds_markdown(&arguments.fail_under, last);
-        write_page(file, &Page::masked(&text), arguments.force)?;
-    }
-    if let Some(file) = &arguments.junit {
-        write_page(file, &junit(&arguments.fail_under, last)?, arguments.force)?;
-    }
-    if arguments.json {
-        print_json(document)?;
-    } else {
-        print(&versus_text(&versus))?;
-    }
-    judge(&arguments.fail_under, last)
-}
-
-/// Checks that each page can be written and that no two have the same path.
-fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
-    let pages = [
-        ("--html", &arguments.html),
-        ("--markdown", &arguments.markdown),
-        ("--junit", &arguments.junit),
-    ];
-    let mut written: Vec<(&str, PathBuf)> = Vec::new();
-    for (option, file) in pages
-        .into_iter()
-        .filter_map(|(option, file)| Some((option, file.as_deref()?)))
-    {
-        check_page(Some(file), arguments.force)?;
-        // The file need not exist, its folder must.
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let place = folder
-            .canonicalize()
-            .unwrap_or_else(|_| folder.to_owned())
-            .join(file.file_name().unwrap_or_default());
-        if let Some((other, _)) = written.iter().find(|(_, other)| *other == place) {
-            let message = format!(
-                "{other} and {option} name the same file, {}: name two files",
-                file.display()
-            );
-            return Err(Failure::usage(message));
-        }
-        written.push((option, place));
-    }
-    Ok(())
+    arguments.report.write(&versus, document)
 }
 
 /// Records of a local model, and its speed.
 fn sample(
-    arguments: &Arguments,
+    arguments: &EvalArguments,
     target: &Target,
     run_folders: &RunFolders,
     engine: &Engine,
@@ -407,7 +353,7 @@ fn sample(
 }
 
 fn targets(
-    arguments: &Arguments,
+    arguments: &EvalArguments,
     task: &Task,
     run_folders: &RunFolders,
 ) -> Result<Vec<Target>, Failure> {
@@ -496,21 +442,20 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
         records,
         task: task.name.clone(),
         prompts_digest: sha256(lines(rows).as_bytes()),
-        prompt_rules: Value::Null,
         judge: task.judge_name(),
         schema_digest: task.definition_digest(),
         task_digest: task.digest(),
-        prompts: String::new(),
         rows: rows
             .rows
             .iter()
             .map(|row| (row.id.clone(), row.clone()))
             .collect(),
+        ..report::EvalResult::default()
     }
 }
 
 fn settings(
-    arguments: &Arguments,
+    arguments: &EvalArguments,
     task: &Task,
     targets: &[Target],
     variants: &[Option<Variant>],
@@ -550,49 +495,6 @@ fn settings(
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
-}
-
-/// The result and its settings, without absent endpoints, prompts and limit.
-fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
-    let summaries: Map<String, Value> = versus
-        .evals
-        .iter()
-        .map(|eval| (eval.name.clone(), json!(eval.summary)))
-        .collect();
-    let in_a_row = |place: usize| -> Map<String, Value> {
-        versus
-            .evals
-            .iter()
-            .map(|eval| (eval.name.clone(), eval.in_a_row()[place].clone()))
-            .collect()
-    };
-    let mut document = json!({
-        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0),
-        "in_a_row_interval": in_a_row(1),
-    });
-    let is_had = |(name, value): &(String, Value)| {
-        !(value.is_null() && ["endpoints", "prompts", "limit"].contains(&&**name))
-    };
-    if let Some(fields) = document.as_object_mut() {
-        fields.extend(settings.into_iter().filter(is_had));
-    }
-    document
-}
-
-/// Exit code 3 if the last model misses a threshold.
-fn judge(thresholds: &[Threshold], last: &report::EvalResult) -> Outcome {
-    let missed: Vec<String> = thresholds
-        .iter()
-        .filter_map(|threshold| threshold.missed(last))
-        .collect();
-    if missed.is_empty() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure {
-            code: 3,
-            message: missed.join("\n"),
-        })
-    }
 }
 
 /// Parses a sampling temperature: finite, at least 0.

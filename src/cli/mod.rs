@@ -15,6 +15,10 @@ mod endpoints;
 #[cfg(feature = "engine")]
 mod eval;
 #[cfg(feature = "engine")]
+mod eval_import;
+#[cfg(feature = "engine")]
+mod eval_report;
+#[cfg(feature = "engine")]
 mod eval_status;
 mod init;
 #[cfg(feature = "view")]

@@ -80,7 +80,7 @@ fn the_samples_show_each_tier_from_any_folder() {
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
-        text.contains("21 completions, mean reward 0.690")
+        text.contains("21 completions, mean reward 0.681")
             && text.contains("exact match                  4 of 21 with an expected answer"),
         "{text}"
     );

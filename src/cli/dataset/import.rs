@@ -65,6 +65,18 @@ pub(in crate::cli) struct MappingArguments {
 }
 
 impl MappingArguments {
+    /// Takes a part that rows do not have.
+    pub(in crate::cli) fn take(&mut self, part: &str) -> Option<String> {
+        let is_it = |text: &String| {
+            text.split_once('=')
+                .is_some_and(|(name, _)| name.trim() == part)
+        };
+        let at = self.map.iter().position(is_it)?;
+        let text = self.map.remove(at);
+        text.split_once('=')
+            .map(|(_, column)| column.trim().to_owned())
+    }
+
     pub(in crate::cli) fn text(&self) -> Result<crate::dataset::import::MappingText, Failure> {
         let mut text = crate::dataset::import::MappingText::default();
         for assignment in &self.map {
@@ -81,8 +93,18 @@ pub(in crate::cli) fn print_problems(
     problems: &[(usize, String)],
     skip: bool,
 ) -> Result<(), Failure> {
-    for (line, problem) in problems.iter().take(MAX_LISTED) {
-        eprintln!("{} line {line}: {problem}", file.display());
+    let place = |(line, problem): &(usize, String)| (format!("line {line}"), problem.clone());
+    print_places(file, &problems.iter().map(place).collect::<Vec<_>>(), skip)
+}
+
+/// As [`print_problems`], by place.
+pub(in crate::cli) fn print_places(
+    file: &Path,
+    problems: &[(String, String)],
+    skip: bool,
+) -> Result<(), Failure> {
+    for (place, problem) in problems.iter().take(MAX_LISTED) {
+        eprintln!("{} {place}: {}", file.display(), visible(problem));
     }
     if problems.len() > MAX_LISTED {
         eprintln!("... {} more", problems.len() - MAX_LISTED);

@@ -1,6 +1,7 @@
 //! XXH3 checksums: the digest of a file, and the last field of a JSON line or document, which
 //! verifies what precedes it. They detect damage, not forgery.
 
+use std::hash::Hasher;
 use std::io::Read;
 use std::path::Path;
 
@@ -35,6 +36,26 @@ impl Digest {
 
     pub fn finish(&self) -> String {
         hex(&self.0.finish_128().to_be_bytes())
+    }
+}
+
+/// [`sum`] of bytes that come in parts.
+#[derive(Clone, Default)]
+pub struct Sum(XxHash3_64);
+
+impl std::fmt::Debug for Sum {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Sum")
+    }
+}
+
+impl Sum {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    pub fn finish(&self) -> String {
+        hex(&self.0.finish().to_be_bytes())
     }
 }
 

@@ -12,7 +12,8 @@ pub use atomic::{
     replace_files, sync_folder,
 };
 pub use checksum::{
-    CHECKSUM_FIELD, Checked, Digest, check, digest_file, seal_document, seal_line, seal_toml, sum,
+    CHECKSUM_FIELD, Checked, Digest, Sum, check, digest_file, seal_document, seal_line, seal_toml,
+    sum,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, rendezvous_timeout, test_clock, torn_write};
 

@@ -12,6 +12,7 @@ use super::failure_groups::FailureGroups;
 use super::measure::Measure;
 use super::significance::{MetricComparison, MetricVerdict, Verdict};
 use crate::config::choices;
+use crate::dataset::PromptRow;
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::{Scorer, Task, Tier};
@@ -165,8 +166,12 @@ impl Versus {
         self
     }
 
-    /// `schema 1a2b3c4d, as recorded`.
+    /// `schema 1a2b3c4d, as recorded`; of a log `score match >= 1, as recorded`.
     pub fn schema(&self) -> String {
+        let score = &self.evals[0].scored_by;
+        if !score.is_empty() {
+            return format!("score {score}, as recorded");
+        }
         let digest: String = self.evals[0].schema_digest.chars().take(8).collect();
         let judge = self.evals[0].judge;
         if self.is_rescored {
@@ -212,7 +217,7 @@ impl Versus {
     ///
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
-    pub fn from_evals(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
+    pub fn from_evals(mut evals: Vec<EvalResult>) -> Result<Self, ReportError> {
         if !(1..=3).contains(&evals.len()) {
             return Err(ReportError::Unlike(format!(
                 "{} evals: choose one to three",
@@ -220,8 +225,10 @@ impl Versus {
             )));
         }
         let mut warnings = Vec::new();
-        for other in &evals[1..] {
-            warnings.extend(check_comparable(&evals[0], other)?);
+        let (first, others) = evals.split_at_mut(1);
+        for other in others {
+            warnings.extend(check_comparable(&first[0], other)?);
+            warnings.extend(part_other_prompts(&first[0], other));
         }
         let own = evals.iter().filter(|eval| !eval.prompts.is_empty());
         warnings.extend(own.map(|eval| format!("prompts of {}: {}", eval.name, eval.prompts)));
@@ -246,8 +253,13 @@ impl Versus {
             .max()
             .unwrap_or(0);
         if prompts.len() < most {
+            let alone = evals.iter().filter_map(|eval| {
+                let alone = eval.records.len() - prompts.len();
+                (alone > 0).then(|| format!("{} of {}", counted(alone, "answer"), eval.name))
+            });
+            let alone = alone.collect::<Vec<_>>().join(", ");
             warnings.push(format!(
-                "only {} of {most} answers are in all evals: the others are excluded from the list and the paired test",
+                "only {} of {most} answers are in all evals: {alone} have no counterpart, and are excluded from the list and the paired test",
                 prompts.len()
             ));
         }
@@ -453,7 +465,9 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
             first.task, other.task
         ));
     }
-    if first.prompts_digest != other.prompts_digest {
+    // Logs hold whatever prompts were answered: these are compared one by one.
+    let of_logs = first.is_inferred && other.is_inferred;
+    if !of_logs && first.prompts_digest != other.prompts_digest {
         let (a, b) = (short(&first.prompts_digest), short(&other.prompts_digest));
         return unlike(format!(
             "their prompts differ ({} has the hash {a}…, {} {b}…)",
@@ -461,9 +475,13 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
         ));
     }
     if first.schema_digest != other.schema_digest {
-        let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
+        let named = |eval: &EvalResult| match eval.scored_by.as_str() {
+            "" => format!("{}…", short(&eval.schema_digest)),
+            score => format!("`{score}`"),
+        };
+        let (a, b) = (named(first), named(other));
         return Err(ReportError::OtherSchemas(format!(
-            "{} and {} were scored with different {}s ({a}… and {b}…)",
+            "{} and {} were scored with different {}s ({a} and {b})",
             first.name, other.name, first.judge
         )));
     }
@@ -473,13 +491,53 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
             first.name, other.name
         )));
     }
-    let differs = first.task_digest != other.task_digest;
+    let differs = !of_logs && first.task_digest != other.task_digest;
     Ok(differs.then(|| {
         format!(
             "the tasks of {} and {} differ in files other than schema and prompts, such as task.toml",
             first.name, other.name
         )
     }))
+}
+
+/// Gives prompts of a log that have ids of other prompts in the first one ids of their own.
+fn part_other_prompts(first: &EvalResult, other: &mut EvalResult) -> Option<String> {
+    if !(first.is_inferred && other.is_inferred) || first.prompts_digest == other.prompts_digest {
+        return None;
+    }
+    let is_other = |id: &String, row: &PromptRow| {
+        let known = first.rows.get(id);
+        known.is_some_and(|known| {
+            known.prompt_hash() != row.prompt_hash()
+                || matches!((&known.expected, &row.expected), (Some(a), Some(b)) if a != b)
+        })
+    };
+    let ids: BTreeSet<String> = other
+        .rows
+        .iter()
+        .filter(|(id, row)| is_other(id, row))
+        .map(|(id, _)| id.clone())
+        .collect();
+    for id in &ids {
+        let own = format!("{id}~{}", other.name);
+        if let Some(mut row) = other.rows.remove(id) {
+            row.id.clone_from(&own);
+            other.rows.insert(own.clone(), row);
+        }
+        for record in &mut other.records {
+            if record.prompt_id == *id {
+                record.prompt_id.clone_from(&own);
+            }
+        }
+    }
+    (!ids.is_empty()).then(|| {
+        format!(
+            "{} of {} have the id of another prompt of {}: they are not compared",
+            counted(ids.len(), "prompt"),
+            other.name,
+            first.name
+        )
+    })
 }
 
 fn joined(evals: &[EvalResult]) -> Vec<ComparedPrompt> {

@@ -47,13 +47,17 @@ pub struct EvalResult {
     pub prompts_digest: String,
     /// What else of the task a prompt is made of: `system`, `thinking`, `template_kwargs`.
     pub prompt_rules: Value,
-    /// `schema` or `scorer`.
+    /// `schema` or `scorer`; `score` of a log.
     pub judge: &'static str,
     /// SHA-256 of the schema, or of what else defines right answers.
     pub schema_digest: String,
     pub task_digest: String,
     /// How its prompts differ from the task's own; empty where they do not.
     pub prompts: String,
+    /// The score of another program's log that decides; empty for scores of our own.
+    pub scored_by: String,
+    /// Whether its prompts are a log's.
+    pub is_inferred: bool,
     pub rows: BTreeMap<String, PromptRow>,
 }
 
@@ -266,7 +270,7 @@ impl EvalResult {
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
         let stored = StoredTarget::read(&id.folder, &id.target);
-        Ok(Self {
+        let result = Self {
             name: id.name(with_folder),
             summary: EvalSummary {
                 speed: stored.speed,
@@ -281,9 +285,23 @@ impl EvalResult {
             schema_digest: task.definition_digest(),
             task_digest: task.digest(),
             prompts: stored.prompts,
+            is_inferred: stored.is_inferred,
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
-        })
+            ..Self::default()
+        };
+        Ok(result.scored_by(stored.scored_by))
+    }
+
+    /// The eval with scores of another program's log, unless `score` is empty.
+    #[must_use]
+    pub fn scored_by(mut self, score: String) -> Self {
+        if !score.is_empty() {
+            self.judge = "score";
+            self.schema_digest = sha256(score.as_bytes());
+            self.scored_by = score;
+        }
+        self
     }
 
     /// P(10 calls valid) and P(50 calls valid) by number of calls, and their 95% intervals, as JSON.
@@ -300,7 +318,11 @@ impl EvalResult {
         ]
     }
 
-    pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+    /// Scores the completions anew.
+    ///
+    /// # Errors
+    /// [`ReportError::Unlike`] for another task.
+    pub fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self {
                 name, task: own, ..
@@ -340,6 +362,7 @@ impl EvalResult {
             ..EvalSummary::from_records(&self.records)
         };
         self.judge = task.judge_name();
+        self.scored_by.clear();
         (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
         Ok(self)
     }

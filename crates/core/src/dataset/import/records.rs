@@ -77,7 +77,7 @@ pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetErro
 ///
 /// # Errors
 /// An unreadable file, or no records.
-pub(super) fn records(
+pub fn records(
     path: &Path,
     most: usize,
 ) -> Result<impl Iterator<Item = Result<Record, DatasetError>>, DatasetError> {

@@ -134,6 +134,10 @@ pub struct StoredTarget {
     /// Describes how its prompts differ from the task's; empty if they do not.
     pub prompts: String,
     pub speed: Option<Box<SpeedSummary>>,
+    /// The score of another program's log that decides; empty for scores of our own.
+    pub scored_by: String,
+    /// Whether its prompts are a log's rather than those of a task that was there before.
+    pub is_inferred: bool,
 }
 
 impl StoredTarget {
@@ -149,11 +153,12 @@ impl StoredTarget {
                 .or_else(|| targets.iter().find(|(name, _)| word(name) == target))
                 .map(|(_, value)| value.clone())
         };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let imported = of("imported").unwrap_or_default();
         Self {
-            prompts: of("prompts").unwrap_or_default()["description"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
+            prompts: text(&of("prompts").unwrap_or_default()["description"]),
+            scored_by: text(&imported["scored_by"]),
+            is_inferred: imported["task_inferred"] == true,
             speed: of("targets")
                 .and_then(|summary| serde_json::from_value(summary["speed"].clone()).ok()),
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,6 @@ use super::tool_summary::ToolSummary;
 use crate::facts::Tier;
 use crate::files::{self, Checked};
 use crate::run::error::RunError;
-use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 use crate::task::{PromptSet, SetName};
@@ -406,20 +407,29 @@ const LINES_BEFORE: &str = "xxh3_before";
 /// Writes an eval atomically. Each record has a checksum, and the last one also has that of all
 /// lines before it.
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
-    let mut bytes = Vec::new();
-    for (index, record) in records.iter().enumerate() {
-        let mut line =
-            serde_json::to_vec(record).map_err(|error| RunError::malformed(path, error))?;
-        if index + 1 == records.len() {
-            line.pop();
-            let before = files::sum(&bytes);
-            line.extend(format!(",\"{LINES_BEFORE}\":\"{before}\"}}").bytes());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Line by line, since a large log's answers are in memory already.
+    let fill = |file: &mut File| {
+        let mut file = BufWriter::new(file);
+        let mut before = files::Sum::default();
+        for (index, record) in records.iter().enumerate() {
+            let mut line = serde_json::to_vec(record)?;
+            if index + 1 == records.len() {
+                line.pop();
+                line.extend(format!(",\"{LINES_BEFORE}\":\"{}\"}}", before.finish()).bytes());
+            }
+            files::seal_line(&mut line);
+            line.push(b'\n');
+            before.update(&line);
+            files::torn_write("replace.half", &name, &line, |half| {
+                drop(file.write_all(half).and_then(|()| file.flush()))
+            });
+            file.write_all(&line)?;
         }
-        files::seal_line(&mut line);
-        bytes.append(&mut line);
-        bytes.push(b'\n');
-    }
-    replace_file(path, &bytes)
+        file.flush()
+    };
+    files::replace_file_with(path, files::Access::Private, files::Sync::Disk, fill)
+        .map_err(RunError::io("write", path))
 }
 
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {

@@ -45,9 +45,10 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         ..Chooser::default()
     });
     let own = super::eval_job::evals_folder(&shared.options.data);
+    let of_workspace = shared.options.here.join("evals");
     vec![Work::once(
         "eval.chooser",
-        move || evals(&own),
+        move || [evals(&of_workspace), evals(&own)].concat(),
         |eval: &mut Eval, _, found| {
             if let Some(chooser) = &mut eval.chooser {
                 chooser.folders.extend(found);

@@ -1,0 +1,612 @@
+//! Samples of logs as records of an eval: their prompts, which become the task's or are matched to
+//! it, and their scores, of which one decides.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{EvalLogError, LogHeader, LogOptions, NamedScore, Sample, fail, read, score_value};
+use crate::dataset::PromptRow;
+use crate::exact_json;
+use crate::facts::Tier;
+use crate::format::{amount, counted, did_you_mean, hex, shortened};
+use crate::run::EvalRecord;
+use crate::score::{FailureClass, OrderedMap, Reason, Score};
+use crate::task::TASK_FILE;
+use crate::text::Message;
+
+/// Of a hash, in the id of a prompt without one.
+const ID_LETTERS: usize = 12;
+const MAX_MESSAGE_CHARS: usize = 300;
+/// Shorter ones are in many texts by chance.
+const MIN_QUESTION_BYTES: usize = 20;
+/// Of samples in a sentence.
+const MAX_PLACES: usize = 3;
+
+/// Reads logs into records that share their prompts.
+#[derive(Debug)]
+pub struct Importer {
+    options: LogOptions,
+    prompts: Prompts,
+}
+
+/// What a log gives.
+#[derive(Debug)]
+pub struct ImportedLog {
+    pub header: LogHeader,
+    /// At least one.
+    pub targets: Vec<ImportedTarget>,
+    /// How the log was understood, and what of it was not read, a sentence each.
+    pub notes: Vec<String>,
+    /// Samples that cannot be read: place and problem.
+    pub problems: Vec<(String, String)>,
+}
+
+/// The completions of one model.
+#[derive(Debug)]
+pub struct ImportedTarget {
+    pub name: String,
+    pub records: Vec<EvalRecord>,
+    /// What decided: `match >= 1`; empty if nothing did.
+    pub scored_by: String,
+}
+
+#[derive(Debug)]
+enum Prompts {
+    Inferred(Inferred),
+    OfTask(OfTask),
+}
+
+#[derive(Debug, Default)]
+struct Inferred {
+    rows: Vec<InferredRow>,
+    /// Rows of an id; several if its prompts differ.
+    by_id: HashMap<String, Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct InferredRow {
+    id: String,
+    messages: Vec<Message>,
+    expected: Option<Value>,
+    tags: Vec<String>,
+}
+
+#[derive(Debug)]
+struct OfTask {
+    by_prompt: HashMap<String, Vec<PromptRow>>,
+    /// The last question of each row: part of a prompt that a chat template has rendered.
+    questions: Vec<(String, String)>,
+}
+
+/// Where a sample belongs.
+enum Place {
+    Row {
+        id: String,
+        is_expected: bool,
+    },
+    /// Its prompt has the id of another one.
+    Variant {
+        id: String,
+        is_expected: bool,
+    },
+    Unmatched(&'static str),
+}
+
+impl Importer {
+    pub fn new(options: LogOptions) -> Self {
+        Self {
+            options,
+            prompts: Prompts::Inferred(Inferred::default()),
+        }
+    }
+
+    /// Matches samples by prompt to the rows of a task's set.
+    pub fn for_task(options: LogOptions, rows: &[PromptRow]) -> Self {
+        let mut by_prompt: HashMap<String, Vec<PromptRow>> = HashMap::new();
+        for row in rows {
+            by_prompt
+                .entry(key(&row.messages, false))
+                .or_default()
+                .push(row.clone());
+        }
+        let question = |row: &PromptRow| {
+            let last = row.messages.iter().rfind(|turn| turn.role == "user");
+            let text = last.map_or("", |turn| turn.content.trim());
+            (text.to_owned(), key(&row.messages, false))
+        };
+        let questions = rows.iter().map(question).collect();
+        Self {
+            options,
+            prompts: Prompts::OfTask(OfTask {
+                by_prompt,
+                questions,
+            }),
+        }
+    }
+
+    /// Reads one log. `decides`: whether its scores count, or a task's scorer will.
+    ///
+    /// # Errors
+    /// A file that is not a log, or without anything to import; a score that it does not have.
+    pub fn add(&mut self, path: &Path, decides: bool) -> Result<ImportedLog, EvalLogError> {
+        let mut gathered = Gathered::default();
+        let (options, prompts) = (&self.options, &mut self.prompts);
+        let header = read(path, options, &mut |sample| match sample {
+            Ok(sample) => gathered.add(sample, prompts, options),
+            Err(problem) => gathered.problems.push(problem),
+        })?;
+        gathered.finish(path, header, options, decides)
+    }
+
+    /// The rows of an inferred task as JSONL, in the order of the logs.
+    pub fn rows(&self) -> String {
+        let Prompts::Inferred(inferred) = &self.prompts else {
+            return String::new();
+        };
+        inferred.rows.iter().map(InferredRow::line).collect()
+    }
+}
+
+impl InferredRow {
+    fn line(&self) -> String {
+        let mut row = Map::new();
+        row.insert("id".to_owned(), self.id.as_str().into());
+        row.insert("messages".to_owned(), json!(self.messages));
+        row.extend(
+            self.expected
+                .clone()
+                .map(|value| ("expected".into(), value)),
+        );
+        if !self.tags.is_empty() {
+            row.insert("tags".to_owned(), json!(self.tags));
+        }
+        exact_json::write(&row) + "\n"
+    }
+}
+
+/// The name and the files of a task whose rows are a log's; scored anew, an answer is right if it equals
+/// `expected`.
+pub fn inferred_task(name: &str, rows: &str) -> (String, Vec<(String, Vec<u8>)>) {
+    let fits = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() || "-_.".contains(letter) => letter,
+        _ => '-',
+    };
+    let name: String = name
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .map(fits)
+        .collect();
+    let name = match name.trim_start_matches('.') {
+        "" => "imported",
+        name => name,
+    };
+    let toml = format!(
+        "# Inferred from a log: its prompts, and answers where it has them. Scored anew, an answer\n# is right if it equals `expected`: change [score] to judge it otherwise.\nname = \"{name}\"\n\n[prompts]\ntest = \"test.jsonl\"\n\n[score]\nkind = \"text\"\n"
+    );
+    let files = vec![
+        (TASK_FILE.to_owned(), toml.into_bytes()),
+        ("test.jsonl".to_owned(), rows.as_bytes().to_vec()),
+    ];
+    (name.to_owned(), files)
+}
+
+/// What identifies a prompt; that of a task whatever system prompt it is sent with.
+fn key(messages: &[Message], with_system: bool) -> String {
+    let is_system = |turn: &&Message| ["system", "developer"].contains(&turn.role.as_str());
+    let own = messages
+        .iter()
+        .filter(|turn| with_system || !is_system(turn));
+    own.map(|turn| format!("{}\n{}\n", turn.role, turn.content.trim()))
+        .collect()
+}
+
+impl Prompts {
+    fn place(&mut self, sample: &mut Sample) -> Place {
+        match self {
+            Self::Inferred(inferred) => inferred.place(sample),
+            Self::OfTask(task) => task.place(sample),
+        }
+    }
+}
+
+impl OfTask {
+    /// The only row whose question is in a text that a chat template has rendered.
+    fn rendered(&self, messages: &[Message]) -> Option<&str> {
+        let [Message { content, .. }] = messages else {
+            return None;
+        };
+        let is_in = |(question, _): &&(String, String)| {
+            question.len() >= MIN_QUESTION_BYTES && content.contains(question.as_str())
+        };
+        let mut found = self.questions.iter().filter(is_in);
+        let (_, key) = found.next()?;
+        found.all(|(_, other)| other == key).then_some(key)
+    }
+
+    fn place(&self, sample: &Sample) -> Place {
+        let own = self.by_prompt.get(&key(&sample.messages, false));
+        let rows = own.or_else(|| self.by_prompt.get(self.rendered(&sample.messages)?));
+        match rows.map(Vec::as_slice) {
+            None | Some([]) => {
+                Place::Unmatched("a prompt that the task does not have, so not read")
+            }
+            Some([row]) if row.turn_count() > 1 => {
+                Place::Unmatched("one answer to a row of several turns, so not read")
+            }
+            Some([row]) => Place::row(row),
+            Some(rows) => match rows.iter().find(|row| Some(&row.id) == sample.id.as_ref()) {
+                Some(row) => Place::row(row),
+                None => {
+                    Place::Unmatched("a prompt that several rows of the task have, so not read")
+                }
+            },
+        }
+    }
+}
+
+impl Place {
+    fn row(row: &PromptRow) -> Self {
+        Self::Row {
+            id: row.id.clone(),
+            is_expected: row.expected.is_some(),
+        }
+    }
+}
+
+impl Inferred {
+    fn place(&mut self, sample: &mut Sample) -> Place {
+        let id = sample.id.take().unwrap_or_else(|| {
+            let hash = hex(&Sha256::digest(key(&sample.messages, true)));
+            format!("p-{}", &hash[..ID_LETTERS])
+        });
+        let expected = sample.expected.take().map(|value| match value {
+            value @ (Value::String(_) | Value::Array(_) | Value::Number(_)) => value,
+            other => exact_json::write(&other).into(),
+        });
+        let known = self.by_id.entry(id.clone()).or_default();
+        let prompt = key(&sample.messages, true);
+        let same = known.iter().position(|at| {
+            let row = &self.rows[*at];
+            let is_other = matches!((&row.expected, &expected), (Some(a), Some(b)) if a != b);
+            !is_other && key(&row.messages, true) == prompt
+        });
+        let variant = same.unwrap_or(known.len());
+        let at = match known.get(variant) {
+            Some(at) => *at,
+            None => {
+                let at = self.rows.len();
+                known.push(at);
+                self.rows.push(InferredRow {
+                    id: match variant {
+                        0 => id,
+                        variant => format!("{id}~{}", variant + 1),
+                    },
+                    messages: std::mem::take(&mut sample.messages),
+                    expected: None,
+                    tags: std::mem::take(&mut sample.tags),
+                });
+                at
+            }
+        };
+        let row = &mut self.rows[at];
+        row.expected = row.expected.take().or(expected);
+        let (id, is_expected) = (row.id.clone(), row.expected.is_some());
+        match variant {
+            0 => Place::Row { id, is_expected },
+            _ => Place::Variant { id, is_expected },
+        }
+    }
+}
+
+/// The samples of a log so far.
+#[derive(Default)]
+struct Gathered {
+    targets: Vec<(String, Vec<EvalRecord>)>,
+    /// Samples taken of each prompt of a target.
+    taken: HashMap<(usize, String), BTreeSet<usize>>,
+    problems: Vec<(String, String)>,
+    /// Places by what is special about them.
+    special: BTreeMap<&'static str, Vec<String>>,
+    /// Names of scores in their order, and of values that are no numbers.
+    names: Vec<String>,
+    chosen: Option<String>,
+    partial: usize,
+    with_expected: bool,
+}
+
+const VARIANT: &str = "the id of another prompt or answer, so a prompt of its own";
+const REPEATED: &str = "a prompt and sample number again, so the next number";
+const NO_ANSWER: &str = "no answer (an error), so in no rate";
+const NOT_A_NUMBER: &str = "a score that is not a number, so unknown and in no rate";
+const NO_SCORE: &str = "no such score, so unknown and in no rate";
+const NO_PROMPT: &str = "no prompt, so not read";
+
+impl Gathered {
+    fn note(&mut self, what: &'static str, place: String) {
+        self.special.entry(what).or_default().push(place);
+    }
+
+    fn add(&mut self, mut sample: Sample, prompts: &mut Prompts, options: &LogOptions) {
+        let place = sample.place.clone();
+        if sample.messages.iter().all(|turn| turn.content.is_empty()) {
+            return self.note(NO_PROMPT, place);
+        }
+        let (id, is_expected) = match prompts.place(&mut sample) {
+            Place::Row { id, is_expected } => (id, is_expected),
+            Place::Variant { id, is_expected } => {
+                self.note(VARIANT, place.clone());
+                (id, is_expected)
+            }
+            Place::Unmatched(why) => return self.note(why, place),
+        };
+        self.with_expected |= is_expected;
+        for score in &sample.scores {
+            if !self.names.contains(&score.name) {
+                self.names.push(score.name.clone());
+            }
+        }
+        if self.chosen.is_none() {
+            self.chosen = options
+                .score
+                .clone()
+                .or_else(|| self.names.first().cloned());
+        }
+        let at = self.target(&sample.model);
+        let taken = self.taken.entry((at, id.clone())).or_default();
+        let free = (0..).find(|index| !taken.contains(index)).unwrap_or(0);
+        let index = sample.sample.filter(|index| !taken.contains(index));
+        let is_repeated = index.is_none() && sample.sample.is_some();
+        let index = index.unwrap_or(free);
+        taken.insert(index);
+        if is_repeated {
+            self.note(REPEATED, place.clone());
+        }
+        let record = self.record(sample, (id, index, is_expected), options);
+        self.targets[at].1.push(record);
+    }
+
+    fn target(&mut self, model: &str) -> usize {
+        let known = self.targets.iter().position(|(name, _)| name == model);
+        known.unwrap_or_else(|| {
+            self.targets.push((model.to_owned(), Vec::new()));
+            self.targets.len() - 1
+        })
+    }
+
+    fn record(
+        &mut self,
+        sample: Sample,
+        (prompt_id, index, is_expected): (String, usize, bool),
+        options: &LogOptions,
+    ) -> EvalRecord {
+        let name = self.chosen.clone().unwrap_or_default();
+        let found = |name: &str| sample.scores.iter().find(|score| score.name == name);
+        let value =
+            |score: Option<&NamedScore>| score.and_then(|score| score_value::number(&score.value));
+        let deciding = found(&name);
+        let reward = value(deciding);
+        let passes = reward.is_some_and(|reward| reward >= options.pass_at);
+        self.partial += usize::from(reward.is_some_and(|reward| reward != 0.0 && reward != 1.0));
+        let exact = match options.exact.as_deref() {
+            Some(name) => value(found(name)).map(|value| value >= options.pass_at),
+            None => is_expected.then_some(passes),
+        };
+        let (failure, message) = match (reward, &sample.error, deciding) {
+            (Some(_), ..) if passes => (None, String::new()),
+            (Some(_), _, Some(score)) if !score.explanation.is_empty() => {
+                (Some(FailureClass::WrongValue), score.explanation.clone())
+            }
+            (Some(reward), ..) => {
+                let message = format!("{name} {} < {}", amount(reward), amount(options.pass_at));
+                (Some(FailureClass::WrongValue), message)
+            }
+            (None, Some(error), _) => {
+                self.note(NO_ANSWER, sample.place.clone());
+                (Some(FailureClass::EndpointError), error.clone())
+            }
+            (None, None, Some(score)) => {
+                // NaN and infinity are read as an empty list.
+                let found = match exact_json::write(&score.value).as_str() {
+                    "[]" => "NaN or infinite".to_owned(),
+                    found => shortened(found, 40),
+                };
+                let shown = format!("{} ({name} is {found})", sample.place);
+                self.note(NOT_A_NUMBER, shown);
+                let message = format!("{name} is {found}, not a number");
+                (Some(FailureClass::ScorerError), message)
+            }
+            (None, None, None) => {
+                self.note(NO_SCORE, sample.place.clone());
+                (
+                    Some(FailureClass::ScorerError),
+                    format!("no score `{name}`"),
+                )
+            }
+        };
+        let tier = match passes {
+            true => Tier::Valid,
+            false if sample.completion.trim().is_empty() => Tier::Unparsable,
+            false => Tier::Invalid,
+        };
+        let message = shortened(&message, MAX_MESSAGE_CHARS);
+        let errors = (!message.is_empty()).then(|| Reason::of_whole(message));
+        let metrics = sample
+            .scores
+            .iter()
+            .filter_map(|score| Some((score.name.clone(), score_value::number(&score.value)?)));
+        let score = Score {
+            reward: reward.unwrap_or(f64::NAN),
+            tier,
+            tolerant: passes,
+            warnings: Vec::new(),
+            errors: errors.into_iter().collect(),
+            fields: None,
+            exact,
+            failure,
+            parts: OrderedMap(Vec::new()),
+            metrics: OrderedMap(metrics.collect()),
+            grounded: Vec::new(),
+            criteria: Vec::new(),
+        };
+        EvalRecord {
+            prompt_id,
+            sample: index,
+            tags: sample.tags,
+            reward: score.reward,
+            tier,
+            tolerant: passes,
+            exact,
+            score: serde_json::to_value(&score).unwrap_or_default(),
+            tokens: sample.tokens,
+            truncated: sample.truncated,
+            seconds: sample.seconds,
+            completion: sample.completion,
+            ..EvalRecord::default()
+        }
+    }
+
+    fn finish(
+        mut self,
+        path: &Path,
+        header: LogHeader,
+        options: &LogOptions,
+        decides: bool,
+    ) -> Result<ImportedLog, EvalLogError> {
+        let scores = self.names.join(", ");
+        for asked in [&options.score, &options.exact].into_iter().flatten() {
+            if !self.names.contains(asked) && !self.targets.is_empty() {
+                let near = did_you_mean(asked, self.names.iter().map(String::as_str));
+                let problem = format!("no score `{asked}`{near}; the scores are {scores}");
+                return Err(fail(path, problem));
+            }
+        }
+        let count = self.targets.iter().map(|(_, records)| records.len());
+        let count = count.sum::<usize>();
+        let mut notes = header.notes.clone();
+        let mut special: Vec<String> = Vec::new();
+        for (what, places) in &self.special {
+            let is_score = [NOT_A_NUMBER, NO_SCORE, NO_ANSWER].contains(what);
+            if decides || !is_score {
+                let count = counted(places.len(), "sample");
+                let shown = places.iter().take(MAX_PLACES).map(String::as_str);
+                let mut shown = shown.collect::<Vec<_>>().join(", ");
+                if places.len() > MAX_PLACES {
+                    shown += ", ...";
+                }
+                special.push(format!("{what}: {count} ({shown})"));
+            }
+        }
+        if count == 0 && self.problems.is_empty() {
+            let why = special.first().map_or("it has no samples", String::as_str);
+            return Err(fail(path, format!("nothing to import: {why}")));
+        }
+        let prompts: BTreeSet<&str> = self
+            .targets
+            .iter()
+            .flat_map(|(_, records)| records.iter().map(|record| record.prompt_id.as_str()))
+            .collect();
+        let prompts = counted(prompts.len(), "prompt");
+        let read = match (header.version.as_str(), counted(count, "completion")) {
+            ("", count) => format!("{}: {count} of {prompts}", header.program),
+            (version, count) => {
+                format!(
+                    "{} (format {version}): {count} of {prompts}",
+                    header.program
+                )
+            }
+        };
+        notes.insert(0, read);
+        let scored_by = match (&self.chosen, decides) {
+            (Some(name), true) => {
+                let exact = options.exact.as_ref();
+                let (how, by) = self.decided(name, exact, options);
+                notes.push(how);
+                by
+            }
+            (None, true) if count > 0 => {
+                return Err(fail(
+                    path,
+                    "no scores: name a task to score the completions by, --task TASK --rescore",
+                ));
+            }
+            _ => String::new(),
+        };
+        notes.extend(special);
+        let mut names = BTreeSet::new();
+        let mut targets = Vec::new();
+        for (model, mut records) in std::mem::take(&mut self.targets) {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let names_of = [model.split('\n').next(), Some(&*header.model), Some(&*stem)];
+            let own = names_of.into_iter().flatten().find(|name| !name.is_empty());
+            let own = own.unwrap_or("log");
+            let mut name = own.to_owned();
+            for number in 2.. {
+                if names.insert(name.clone()) {
+                    break;
+                }
+                name = format!("{own} {number}");
+            }
+            // Some count from 1.
+            let first = records
+                .iter()
+                .map(|record| record.sample)
+                .min()
+                .unwrap_or(0);
+            records.iter_mut().for_each(|record| record.sample -= first);
+            targets.push(ImportedTarget {
+                name,
+                records,
+                scored_by: scored_by.clone(),
+            });
+        }
+        Ok(ImportedLog {
+            header,
+            targets,
+            notes,
+            problems: self.problems,
+        })
+    }
+
+    /// How scores are read, in a sentence, and in short.
+    fn decided(
+        &self,
+        name: &str,
+        exact: Option<&String>,
+        options: &LogOptions,
+    ) -> (String, String) {
+        let least = amount(options.pass_at);
+        let also = match (exact, self.with_expected) {
+            (Some(exact), _) => format!("exact is `{exact}` >= {least}"),
+            (None, true) => "so is exact where the log has an expected answer".to_owned(),
+            (None, false) => "exact is unknown (no expected answers)".to_owned(),
+        };
+        let others = match self.names.as_slice() {
+            [_] => String::new(),
+            names => {
+                let others = names.iter().filter(|other| *other != name);
+                let others: Vec<&str> = others.map(String::as_str).collect();
+                format!("; other scores, for --score: {}", others.join(", "))
+            }
+        };
+        let between = match self.partial {
+            0 => String::new(),
+            partial => format!(
+                "; {} of them between 0 and 1, or outside",
+                counted(partial, "score")
+            ),
+        };
+        let by = match exact {
+            Some(exact) => format!("{name}, {exact} >= {least}"),
+            None => format!("{name} >= {least}"),
+        };
+        (
+            format!("valid is `{name}` >= {least}, {also}{between}{others}"),
+            by,
+        )
+    }
+}

@@ -1,0 +1,252 @@
+//! Logs of evals that other programs ran: inspect, promptfoo, lm-eval, verifiers, TRL, and plain
+//! tables. Each reader yields samples; [`Importer`] makes records of a task of them.
+
+mod import;
+mod inspect;
+mod json_stream;
+mod lm_eval;
+mod promptfoo;
+mod rows;
+mod score_value;
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::dataset::import::MappingText;
+use crate::dataset::{DatasetError, read_lines};
+use crate::files;
+use crate::text::Message;
+
+pub use import::{ImportedLog, ImportedTarget, Importer, inferred_task};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EvalLogError {
+    #[error("{label}: {problem}")]
+    Log { label: String, problem: String },
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+}
+
+/// How logs are read.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Columns of tables.
+    pub map: MappingText,
+    /// The column of completions; empty: guessed.
+    pub completion: String,
+    /// The score that decides; the first of a log if `None`.
+    pub score: Option<String>,
+    /// The score that decides *exact*; that of *valid* if `None`.
+    pub exact: Option<String>,
+    /// The least score that passes.
+    pub pass_at: f64,
+    /// First and last training step of a trace; its last one if `None`.
+    pub steps: Option<[u64; 2]>,
+    pub most: usize,
+}
+
+/// One completion of a log. Everything a program may leave out is empty or `None`.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Where it was read: `line 5`, `samples/q0_epoch_1.json`.
+    pub place: String,
+    /// Distinguishes the models of one log; empty for its only one.
+    pub model: String,
+    pub id: Option<String>,
+    /// Index among the completions of the prompt, from 0.
+    pub sample: Option<usize>,
+    pub messages: Vec<Message>,
+    pub completion: String,
+    pub expected: Option<Value>,
+    pub tags: Vec<String>,
+    pub scores: Vec<NamedScore>,
+    /// Why the model did not answer, or the answer was not scored.
+    pub error: Option<String>,
+    pub tokens: Option<usize>,
+    pub seconds: f64,
+    pub truncated: bool,
+}
+
+/// A score as the log has it.
+#[derive(Debug, Clone, Default)]
+pub struct NamedScore {
+    pub name: String,
+    pub value: Value,
+    /// Why, in the scorer's words; may be empty.
+    pub explanation: String,
+}
+
+/// What a log says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct LogHeader {
+    pub program: &'static str,
+    /// Of the format, or of the program.
+    pub version: String,
+    pub task: String,
+    pub model: String,
+    /// What was not read, or is missing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A sample, or the place and the problem of one that cannot be read.
+type Read1 = Result<Sample, (String, String)>;
+type Take<'a> = &'a mut dyn FnMut(Read1);
+
+/// Bytes at the start of a file that tell its format.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// Reads a log, one sample at a time.
+fn read(path: &Path, options: &LogOptions, take: Take<'_>) -> Result<LogHeader, EvalLogError> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    if ["parquet", "csv", "tsv"].contains(&extension.to_ascii_lowercase().as_str()) {
+        return rows::read(path, options, take);
+    }
+    let mut head = Vec::new();
+    open(path)?
+        .take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .map_err(|error| fail(path, error.to_string()))?;
+    if head.starts_with(b"PK") || extension == "eval" {
+        return inspect::read_archive(path, options, take);
+    }
+    let text = String::from_utf8_lossy(&head);
+    let first: String = text.chars().take(400).collect();
+    let line = text.lines().next().unwrap_or_default();
+    let object = serde_json::from_str::<Map<String, Value>>(line).unwrap_or_default();
+    let has = |keys: [&str; 2]| keys.iter().all(|key| object.contains_key(*key));
+    let after_results = first
+        .split_once("\"results\"")
+        .map(|(_, rest)| rest.trim_start_matches([':', ' ', '\n', '\r', '{', '\t']));
+    match after_results {
+        _ if has(["doc_id", "filter"]) || has(["doc_id", "arguments"]) => {
+            lm_eval::read(path, options, take)
+        }
+        _ if has(["testIdx", "promptIdx"]) => promptfoo::read_lines(path, options, take),
+        _ if has(["traces", "task"]) => Err(fail(
+            path,
+            "these traces of verifiers are message graphs, which are not read: write a line with prompt, completion and reward for each",
+        )),
+        _ if first.contains("\"status\"") && first.contains("\"eval\"") => {
+            inspect::read_json(path, options, take)
+        }
+        _ if first.contains("\"evalId\"") => promptfoo::read_json(path, options, take),
+        Some(rest)
+            if ["\"version\"", "\"timestamp\"", "["]
+                .iter()
+                .any(|start| rest.starts_with(start)) =>
+        {
+            promptfoo::read_json(path, options, take)
+        }
+        Some(_) if extension == "json" && text.contains("\"configs\"") => Err(fail(
+            path,
+            "is the summary of lm-eval, without completions: import its samples_*.jsonl (lm-eval writes them with --log_samples)",
+        )),
+        _ => rows::read(path, options, take),
+    }
+}
+
+fn fail(path: &Path, problem: impl Into<String>) -> EvalLogError {
+    EvalLogError::Log {
+        label: path.display().to_string(),
+        problem: problem.into(),
+    }
+}
+
+fn open(path: &Path) -> Result<std::fs::File, EvalLogError> {
+    files::open(path).map_err(|error| fail(path, format!("{error}; name a readable log")))
+}
+
+/// Each line of a JSONL file as an object, with Python's NaN as a value that is no number.
+fn each_line(
+    path: &Path,
+    most: usize,
+    take: &mut dyn FnMut(usize, Result<Map<String, Value>, String>),
+) -> Result<(), EvalLogError> {
+    let lines = read_lines(std::io::BufReader::new(open(path)?));
+    for line in lines.take(most) {
+        match line {
+            Ok((number, bytes)) => {
+                let read = json_stream::parse(&bytes);
+                take(number, read.map_err(|error| json_problem(&error)));
+            }
+            Err((number, problem)) => take(number, Err(problem)),
+        }
+    }
+    Ok(())
+}
+
+fn json_problem(error: &serde_json::Error) -> String {
+    match error.is_eof() {
+        true => "ends in the middle: the log is cut short".to_owned(),
+        false => format!("not the JSON of a sample: {error}"),
+    }
+}
+
+/// A text, or the texts of a list of parts; what is no text leaves its type in brackets, and a
+/// model's reasoning is left out.
+fn content_text(content: &Value) -> String {
+    let part = |part: &Value| match part["type"].as_str() {
+        Some("reasoning" | "thinking") => None,
+        Some("text") | None => Some(part["text"].as_str().unwrap_or_default().to_owned()),
+        Some(other) => Some(format!("[{other}]")),
+    };
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().filter_map(part).collect::<Vec<_>>().join("\n"),
+        _ => String::new(),
+    }
+}
+
+/// A prompt: a text, or a list of messages.
+fn conversation(input: &Value) -> Vec<Message> {
+    let message = |message: &Value| {
+        let role = message["role"].as_str().unwrap_or("user");
+        let mut found = Message::new(role, content_text(&message["content"]));
+        for key in ["tool_call_id", "name"] {
+            if let Some(text) = message[key].as_str() {
+                found.other.insert(key.to_owned(), text.into());
+            }
+        }
+        let calls = message["tool_calls"].as_array().into_iter().flatten();
+        let calls: Vec<Value> = calls.map(call).collect();
+        if !calls.is_empty() {
+            found.other.insert("tool_calls".to_owned(), calls.into());
+        }
+        found
+    };
+    match input {
+        Value::String(text) => vec![Message::new("user", text.as_str())],
+        Value::Array(messages) => messages.iter().map(message).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A call in OpenAI's form, which inspect writes with `function` and `arguments` side by side.
+fn call(call: &Value) -> Value {
+    if call["function"].is_object() {
+        return call.clone();
+    }
+    serde_json::json!({"id": call["id"], "type": "function", "function": {"name": call["function"], "arguments": call["arguments"]}})
+}
+
+/// The last answer of a model: a text, or that of a conversation's last assistant turn.
+fn answer_text(completion: &Value) -> Option<String> {
+    match completion {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(turns) => {
+            let last = turns.iter().rfind(|turn| turn["role"] == "assistant");
+            last.map(|turn| content_text(&turn["content"]))
+        }
+        _ => None,
+    }
+}
+
+fn id_text(id: &Value) -> Option<String> {
+    match id {
+        Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
