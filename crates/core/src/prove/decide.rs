@@ -10,6 +10,8 @@ use crate::statistics::{Verdict, paired_counts};
 const MAX_OTHER_PERCENT: usize = 10;
 /// Shares of the distance from the run's log-probs within which other weights explain the server's.
 const EXPLAINED: f64 = 0.25;
+/// Log-probs of two models that are this close are told apart by rounding alone.
+const MIN_DISTANCE_NATS: f64 = 1e-4;
 /// A further step from 1 is a scale of its own.
 const MIN_SCALE_STEP: f64 = 0.15;
 /// Weights whose log-probs are this unlike the run's are not roundings of them.
@@ -133,12 +135,44 @@ fn log_probs(facts: &Facts, found: &mut Decision) {
         counted(*tokens, "token"),
         counted(*answers, "answer"),
     );
-    if *mean <= facts.max_nats {
-        return found.check(name, Equal, detail);
+    let is_far = *mean > facts.max_nats;
+    found.check(name, if is_far { Differs } else { Equal }, detail);
+    weights(facts, measured, found);
+    if is_far && !found.has(&[ServingFault::AdapterOff]) {
+        let (fault, sentence) = weights_fault(facts, measured);
+        found.find(fault, sentence);
     }
-    found.check(name, Differs, detail);
-    let (fault, sentence) = weights_fault(facts, measured);
-    found.find(fault, sentence);
+}
+
+/// Whether the server is the run's model or the one that training started from.
+fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
+    let name = "trained weights";
+    let base = match &measured.base {
+        Ok(base) => base,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let LogProbFacts { mean, .. } = *measured;
+    let detail = format!(
+        "{:.4} nats/token from the base's log-probs, {mean:.4} from the run's; these are {:.4} apart",
+        base.of_server, base.of_run
+    );
+    let (near, far) = (base.of_server.min(mean), base.of_server.max(mean));
+    match () {
+        // Where both are as near, nothing is told.
+        () if near > EXPLAINED * far || base.of_run < MIN_DISTANCE_NATS => {
+            found.check(name, NotCompared, format!("too close to tell: {detail}"));
+        }
+        () if mean < base.of_server => found.check(name, Equal, detail),
+        () => {
+            let what = if facts.has_adapter {
+                "the adapter is not applied"
+            } else {
+                "the base is served, not the trained weights"
+            };
+            found.find(ServingFault::AdapterOff, format!("{what}: {detail}"));
+            found.check(name, Differs, detail);
+        }
+    }
 }
 
 fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, String) {
@@ -153,19 +187,6 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
             *distance <= facts.max_nats.max(EXPLAINED * mean) && *distance < EXPLAINED.sqrt() * mean
         })
     };
-    if let Some(distance) = explains(measured.base) {
-        let what = if facts.has_adapter {
-            "the adapter is not applied"
-        } else {
-            "the trained weights are not served"
-        };
-        return (
-            ServingFault::AdapterOff,
-            format!(
-                "{what}: log-probs are {distance:.4} nats/token from the base's, and {mean:.4} from the run's"
-            ),
-        );
-    }
     if let Some(distance) = explains(measured.twice) {
         return (
             ServingFault::AdapterTwice,
@@ -402,4 +423,201 @@ fn compare_answers(
         ),
     };
     found.find(fault, format!("{why}: {}", answers.example));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{BaseDistance, BatchFacts, CallFacts, StreamFacts};
+    use super::*;
+    use crate::run::SettingResult;
+
+    fn log_probs(mean: f64, server_to_base: f64, correlation: f64) -> LogProbFacts {
+        LogProbFacts {
+            channel: "x",
+            tokens: 100,
+            answers: 4,
+            mean,
+            bias: 0.0,
+            max: 2.0 * mean,
+            correlation,
+            base: Ok(BaseDistance {
+                of_server: server_to_base,
+                of_run: 0.4,
+            }),
+            twice: None,
+            slope: None,
+        }
+    }
+
+    /// A server on which nothing differs.
+    fn correct() -> Facts {
+        let ids = IdFacts {
+            channel: "/tokenize",
+            compared: 40,
+            ..IdFacts::default()
+        };
+        let answers = SettingFacts {
+            result: SettingResult {
+                prompts: 40,
+                answered: 40,
+                comparable: 40,
+                same: 39,
+                valid: Comparison {
+                    both: 38,
+                    neither: 2,
+                    mcnemar_p: 1.0,
+                    ..Comparison::default()
+                },
+                ..SettingResult::default()
+            },
+            ..SettingFacts::default()
+        };
+        Facts {
+            ids: Ok(ids),
+            ids_with_kwargs: None,
+            kwargs: "{}".to_owned(),
+            log_probs: Ok(log_probs(0.004, 0.4, 1.0)),
+            has_adapter: true,
+            max_nats: 0.02,
+            settings: vec![(Setting::Chat, Ok(answers))],
+            is_schema_enforced: Ok(true),
+            batch: Ok(BatchFacts {
+                prompts: 16,
+                at_once: 32,
+                changed: 1,
+                unlike: 1,
+            }),
+            stream: Ok(StreamFacts {
+                prompts: 16,
+                ..StreamFacts::default()
+            }),
+            calls: None,
+            in_think: 0,
+        }
+    }
+
+    fn faults(change: impl FnOnce(&mut Facts)) -> Vec<ServingFault> {
+        let mut facts = correct();
+        change(&mut facts);
+        let (checks, findings) = decide(&facts);
+        let differs = checks.iter().any(|check| check.outcome == Differs);
+        assert!(differs || findings.is_empty(), "{checks:?}");
+        assert!(!differs || !findings.is_empty(), "{checks:?}");
+        findings.iter().map(|finding| finding.fault).collect()
+    }
+
+    fn other_answers(facts: &mut Facts, longer: usize, shorter: usize, others: usize) {
+        if let (_, Ok(answers)) = &mut facts.settings[0] {
+            answers.result.same = 40 - longer - shorter - others;
+            (answers.longer, answers.shorter) = (longer, shorter);
+        }
+    }
+
+    #[test]
+    fn each_cause_has_its_facts_and_a_correct_server_none() {
+        use ServingFault::*;
+        assert_eq!(faults(|_| {}), []);
+        let with_ids = |fault| {
+            faults(|facts| {
+                if let Ok(ids) = &mut facts.ids {
+                    (ids.differ, ids.fault) = (40, Some((fault, "x".to_owned())));
+                }
+                // The answers differ as well: one cause explains both.
+                other_answers(facts, 0, 0, 30);
+            })
+        };
+        for fault in [
+            Template,
+            Thinking,
+            DoubledStart,
+            MissingStart,
+            Tokenizer,
+            Context,
+        ] {
+            assert_eq!(with_ids(fault), [fault]);
+        }
+        let with_log_probs = |changed: LogProbFacts| {
+            faults(|facts| {
+                facts.log_probs = Ok(changed);
+                other_answers(facts, 0, 0, 12);
+            })
+        };
+        let twice = LogProbFacts {
+            twice: Some(0.01),
+            ..log_probs(0.3, 0.8, 0.8)
+        };
+        let scaled = LogProbFacts {
+            slope: Some((0.5, 0.02)),
+            ..log_probs(0.2, 0.2, 0.9)
+        };
+        assert_eq!(with_log_probs(log_probs(0.4, 0.003, 0.7)), [AdapterOff]);
+        assert_eq!(with_log_probs(twice), [AdapterTwice]);
+        assert_eq!(with_log_probs(scaled), [AdapterScale]);
+        assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.95)), [Quantised]);
+        assert_eq!(with_log_probs(log_probs(1.2, 1.4, 0.1)), [OtherModel]);
+        // A base that is hardly another model cannot be told from the run, and is not called equal.
+        let close = LogProbFacts {
+            base: Ok(BaseDistance {
+                of_server: 0.004,
+                of_run: 0.005,
+            }),
+            ..log_probs(0.004, 0.0, 1.0)
+        };
+        let mut facts = correct();
+        facts.log_probs = Ok(close);
+        let (checks, _) = decide(&facts);
+        let weights = checks.iter().find(|check| check.name == "trained weights");
+        assert_eq!(weights.map(|check| check.outcome), Some(NotCompared));
+        assert_eq!(faults(|facts| other_answers(facts, 20, 0, 4)), [StopToken]);
+        assert_eq!(faults(|facts| other_answers(facts, 0, 20, 4)), [StopToken]);
+        assert_eq!(faults(|facts| other_answers(facts, 0, 0, 20)), [Decoding]);
+        let untold = |facts: &mut Facts| {
+            facts.log_probs = Err("none".to_owned());
+            other_answers(facts, 0, 0, 20);
+        };
+        assert_eq!(faults(untold), [Unexplained]);
+        let batch = |facts: &mut Facts| {
+            facts.batch = Ok(BatchFacts {
+                prompts: 16,
+                changed: 9,
+                unlike: 0,
+                at_once: 32,
+            });
+            other_answers(facts, 0, 0, 20);
+        };
+        assert_eq!(faults(batch), [Batch]);
+        assert_eq!(
+            faults(|facts| facts.is_schema_enforced = Ok(false)),
+            [SchemaIgnored]
+        );
+        let stream = |differ, broken| {
+            faults(|facts| {
+                facts.stream = Ok(StreamFacts {
+                    prompts: 16,
+                    differ,
+                    broken,
+                });
+            })
+        };
+        assert_eq!(
+            (stream(1, 0), stream(16, 0), stream(0, 1)),
+            (vec![], vec![Stream], vec![Stream])
+        );
+        let calls = |missing, wrong, in_think| {
+            faults(|facts| {
+                let compared = 20;
+                facts.calls = Some(Ok(CallFacts {
+                    compared,
+                    missing,
+                    wrong,
+                }));
+                facts.in_think = in_think;
+            })
+        };
+        assert_eq!(
+            (calls(0, 0, 0), calls(20, 0, 0), calls(0, 3, 0)),
+            (vec![], vec![CallParser], vec![CallParser])
+        );
+        assert_eq!(calls(20, 0, 20), [CallInThink]);
+    }
 }

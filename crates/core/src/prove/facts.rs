@@ -55,7 +55,14 @@ pub(super) struct IdFacts {
     pub(super) fault: Option<(ServingFault, String)>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Mean |difference| from the log-probs of the model that training started from, nats/token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct BaseDistance {
+    pub(super) of_server: f64,
+    pub(super) of_run: f64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct LogProbFacts {
     pub(super) channel: &'static str,
     pub(super) tokens: usize,
@@ -66,8 +73,9 @@ pub(super) struct LogProbFacts {
     pub(super) max: f64,
     /// Correlation of the server's log-probs with the run's.
     pub(super) correlation: f64,
-    /// Mean |server - other|, if computed.
-    pub(super) base: Option<f64>,
+    /// The reason if the base's log-probs were not computed.
+    pub(super) base: Result<BaseDistance, String>,
+    /// Mean |server - run with the adapter doubled|, if computed.
     pub(super) twice: Option<f64>,
     /// Least-squares slope of server - base on run - base, and the share of the difference that is left.
     pub(super) slope: Option<(f64, f64)>,

@@ -268,3 +268,66 @@ fn difference(own: &[u32], told: &Told) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dataset::load_from;
+
+    fn prompt(token_ids: Vec<u32>, other_ids: Option<Vec<u32>>) -> ProvePrompt {
+        ProvePrompt {
+            row: load_from(
+                "rows",
+                &br#"{"id": "a", "messages": [{"role": "user", "content": "x"}]}"#[..],
+            )
+            .unwrap()
+            .remove(0),
+            body: Map::new(),
+            token_ids,
+            other_ids,
+            answer: None,
+        }
+    }
+
+    #[test]
+    fn ids_of_a_prompt_name_what_was_done_to_it() {
+        let own = vec![1, 5, 6, 7];
+        let asked = prompt(own.clone(), Some(vec![1, 5, 6, 7, 8, 9]));
+        for (told, expected) in [
+            (vec![1, 5, 6, 7], None),
+            (vec![1, 5, 6, 7, 8, 9], Some(ServingFault::Thinking)),
+            (vec![1, 1, 5, 6, 7], Some(ServingFault::DoubledStart)),
+            (vec![5, 6, 7], Some(ServingFault::MissingStart)),
+            (vec![1, 9, 5, 6, 7], Some(ServingFault::Template)),
+            (vec![1, 6, 7], Some(ServingFault::Template)),
+        ] {
+            let count = Told::Count(told.len());
+            assert_eq!(fault_of(&asked, &Told::Ids(told), (0, 0)), expected);
+            // Without ids only the number is known.
+            let by_count = fault_of(&asked, &count, (0, 0));
+            assert_eq!(by_count.is_none(), expected.is_none(), "{count:?}");
+        }
+        let long = prompt((0..600).collect(), None);
+        let cut = Told::Ids((0..20).chain(120..600).collect());
+        assert_eq!(fault_of(&long, &cut, (0, 0)), Some(ServingFault::Context));
+        let all: Vec<&ProvePrompt> = vec![&long, &asked, &long];
+        let told = [
+            Ok(Told::Count(512)),
+            Ok(Told::Count(4)),
+            Ok(Told::Count(512)),
+        ];
+        let found = compared(&all, &told, "usage");
+        assert_eq!((found.compared, found.differ), (3, 2));
+        assert_eq!(
+            found.fault.map(|(fault, _)| fault),
+            Some(ServingFault::Context)
+        );
+        let none = compared(
+            &all,
+            &[Err("x".into()), Err("x".into()), Err("x".into())],
+            "usage",
+        );
+        assert_eq!((none.compared, none.fault), (0, None));
+    }
+}

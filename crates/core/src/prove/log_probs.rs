@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::asker::{Asker, Request};
-use super::facts::{Facts, LogProbFacts};
+use super::facts::{BaseDistance, Facts, LogProbFacts};
 use super::replies::{read_tokens, sampled_tokens};
 use super::{OtherWeights, Reference, RunAnswer};
 use crate::api_client::ProbePath;
@@ -175,24 +175,38 @@ fn measured(
             .count(),
         ..summary(&pairs)
     };
-    if found.mean > reference.max_nats {
-        let mut by = |weights| {
-            let others = other_weights(weights).ok()?;
-            let value = |pair: &Pair| Some(f64::from(*others.get(pair.prompt)?.get(pair.at)?));
-            pairs.iter().map(value).collect::<Option<Vec<f64>>>()
+    let mut by = |weights| {
+        let others = other_weights(weights)?;
+        let value = |pair: &Pair| {
+            let other = others.get(pair.prompt).and_then(|own| own.get(pair.at));
+            other
+                .map(|value| f64::from(*value))
+                .ok_or_else(|| "no log-probs".to_owned())
         };
-        let base = by(OtherWeights::Base);
-        let twice = reference
-            .has_adapter
-            .then(|| by(OtherWeights::AdapterTwice))
-            .flatten();
-        let distance = |others: &Vec<f64>| {
-            let all = pairs.iter().zip(others);
-            mean(all.map(|(pair, other)| (pair.server - other).abs()))
-        };
-        found.base = base.as_ref().map(distance);
-        found.twice = twice.as_ref().map(distance);
-        found.slope = base.as_ref().and_then(|base| slope(&pairs, base));
+        pairs
+            .iter()
+            .map(value)
+            .collect::<Result<Vec<f64>, String>>()
+    };
+    let distance = |others: &Vec<f64>, of: fn(&Pair) -> f64| {
+        mean(
+            pairs
+                .iter()
+                .zip(others)
+                .map(|(pair, other)| (of(pair) - other).abs()),
+        )
+    };
+    let base = by(OtherWeights::Base);
+    if let Ok(base) = &base {
+        found.slope = slope(&pairs, base);
+    }
+    found.base = base.map(|base| BaseDistance {
+        of_server: distance(&base, |pair| pair.server),
+        of_run: distance(&base, |pair| pair.run),
+    });
+    if reference.has_adapter && found.mean > reference.max_nats {
+        let twice = by(OtherWeights::AdapterTwice).ok();
+        found.twice = twice.map(|twice| distance(&twice, |pair| pair.server));
     }
     Ok(found)
 }
@@ -234,7 +248,11 @@ fn summary(pairs: &[Pair]) -> LogProbFacts {
         bias: mean(differences()),
         max: differences().map(f64::abs).fold(0.0, f64::max),
         correlation: both / (run * server).sqrt().max(1e-12),
-        ..LogProbFacts::default()
+        channel: "",
+        answers: 0,
+        base: Err("not computed".to_owned()),
+        twice: None,
+        slope: None,
     }
 }
 
@@ -255,4 +273,42 @@ fn slope(pairs: &[Pair], base: &[f64]) -> Option<(f64, f64)> {
     let left = mean(moved().map(|(run, server)| (server - slope * run).powi(2)));
     let all = mean(moved().map(|(run, server)| (server - run).powi(2)));
     (all > 0.0).then(|| (slope, left / all))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_from_the_base_is_a_slope() {
+        let base = [-1.0, -2.0, -0.5, -3.0];
+        let pairs = |factor: f64| {
+            let run = [-0.5, -2.5, -0.1, -1.0];
+            let pair = |(at, (base, run)): (usize, (&f64, f64))| Pair {
+                prompt: 0,
+                at,
+                run,
+                server: base + factor * (run - base),
+            };
+            base.iter()
+                .zip(run)
+                .enumerate()
+                .map(pair)
+                .collect::<Vec<_>>()
+        };
+        for factor in [0.5, 2.0] {
+            let (slope, left) = slope(&pairs(factor), &base).unwrap();
+            assert!(
+                (slope - factor).abs() < 1e-9 && left < 1e-9,
+                "{slope} {left}"
+            );
+        }
+        let found = summary(&pairs(2.0));
+        assert!((found.mean - 0.85).abs() < 1e-9 && (found.bias - 0.6).abs() < 1e-9);
+        assert!((found.max - 2.0).abs() < 1e-9 && summary(&pairs(1.0)).correlation > 0.999);
+        // A run that is its base has no way.
+        let same: Vec<f64> = pairs(1.0).iter().map(|pair| pair.run).collect();
+        assert_eq!(slope(&pairs(1.0), &same), None);
+    }
 }
