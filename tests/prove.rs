@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::program::{call, call_in_process, json as json_of, sample_task_named, serve, stderr};
+use crate::program::{
+    call, call_in_process, json as json_of, program, sample_task_named, serve, stderr, until,
+};
 use crate::serve::Server;
 
 /// Prompts of each comparison.
@@ -39,18 +42,26 @@ struct Proxy {
     upstream: SocketAddr,
     fault: Fault,
     in_flight: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 /// The address of a server with this fault before `upstream`.
 fn faulty(upstream: &Server, fault: Fault) -> String {
+    proxied(upstream, fault).0
+}
+
+fn proxied(upstream: &Server, fault: Fault) -> (String, Arc<Proxy>) {
     let url = upstream.base_url();
     let address = url.trim_start_matches("http://").trim_end_matches("/v1");
     let proxy = Proxy {
         upstream: address.parse().unwrap(),
         fault,
         in_flight: AtomicUsize::new(0),
+        requests: AtomicUsize::new(0),
     };
-    format!("http://{}/v1", serve(Arc::new(proxy), answer))
+    let proxy = Arc::new(proxy);
+    let url = format!("http://{}/v1", serve(Arc::clone(&proxy), answer));
+    (url, proxy)
 }
 
 /// Status, content type and body of an answer.
@@ -231,6 +242,7 @@ fn answer(mut stream: TcpStream, proxy: &Proxy) {
         .find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
+    proxy.requests.fetch_add(1, Ordering::SeqCst);
     let (status, kind, text) = proxy.reply(&path, &String::from_utf8(body).unwrap());
     // The client may have gone.
     _ = write!(
@@ -246,13 +258,19 @@ fn trained() -> &'static Path {
     TRAINED.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prove");
         _ = std::fs::remove_dir_all(&folder);
-        for (task, model) in [("invoice", "tiny"), ("tool-calls", "tiny-tools")] {
+        for (task, model, rate) in [
+            ("invoice", "tiny", "1e-2"),
+            ("tool-calls", "tiny-tools", "1e-3"),
+        ] {
             sample_task_named(task, &folder.join(task), [8, 4, 8]);
-            let base = format!("base_model={model}");
+            let own = [
+                format!("base_model={model}"),
+                format!("learning_rate={rate}"),
+            ];
             let set = [
-                base.as_str(),
+                own[0].as_str(),
+                &own[1],
                 "lora_rank=4",
-                "learning_rate=3e-3",
                 "learning_rate_schedule=constant",
                 "max_steps=3",
                 "completions_per_prompt=4",
@@ -281,10 +299,10 @@ fn run_of(task: &str) -> String {
 /// The exit code and the document of a comparison.
 fn proven(url: &str, task: &str, more: &[&str]) -> (i32, Value) {
     let run = run_of(task);
-    let arguments = [
-        "prove", url, "--run", &run, "--limit", PROMPTS, "--cpu", "--json",
-    ];
-    let output = call(trained(), &[&arguments[..], more].concat());
+    // Our own server has our own numbers.
+    let limits = ["--limit", PROMPTS, "--max-nats", "0.002", "--cpu"];
+    let arguments = [&["prove", url, "--run", &run, "--json"], &limits[..]].concat();
+    let output = call(trained(), &[&arguments, more].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let document = serde_json::from_str(&text);
     let document = document.unwrap_or_else(|error| panic!("{error}: {text} {}", stderr(&output)));
@@ -481,6 +499,105 @@ fn another_model_and_another_tokenizer_are_named() {
         (1, "tokenizer"),
         "{document:#}"
     );
+}
+
+#[test]
+fn a_comparison_that_was_killed_goes_on_with_what_it_has() {
+    let invoice = served("invoice");
+    let (url, proxy) = proxied(&invoice, Fault::None);
+    let run = run_of("invoice");
+    let arguments = ["prove", &url, "--run", &run, "--limit", PROMPTS, "--cpu"];
+    let mut killed = program(trained(), &arguments);
+    let mut killed = killed
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("answers", || proxy.requests.load(Ordering::SeqCst) > 30);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let before = proxy.requests.load(Ordering::SeqCst);
+    let output = call(trained(), &arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("of an interrupted comparison are used"),
+        "{said}"
+    );
+    let resumed = proxy.requests.load(Ordering::SeqCst) - before;
+    let again = call(trained(), &arguments);
+    let whole = proxy.requests.load(Ordering::SeqCst) - before - resumed;
+    // The one that ended has left nothing to go on with.
+    assert!(
+        !stderr(&again).contains("interrupted"),
+        "{}",
+        stderr(&again)
+    );
+    assert!(resumed + 20 < whole, "{resumed} of {whole}");
+}
+
+/// llama.cpp's server with a run's export in f16.
+#[test]
+#[ignore = "nightly: needs llama.cpp"]
+fn an_f16_export_is_proven_with_llama_cpp() {
+    const SCRIPT: &str = r#"
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.warmup = sys.argv[1], 8192, 8, False
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.gguf");
+    let file = file.to_str().unwrap();
+    let export = [
+        "model",
+        "export",
+        "--model",
+        &run_of("invoice"),
+        "--gguf",
+        "f16",
+        "--out",
+        file,
+    ];
+    assert!(call_in_process(trained(), &export).status.success());
+    let mut python = Command::new(crate::program::peer("LLAMA_CPP_PYTHON"));
+    let python = python
+        .args(["-c", SCRIPT, file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut python = python.stderr(Stdio::null()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(python.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    let url = format!("{}/v1", address.trim());
+    let more = ["--max-nats", "0.02", "--at-once", "8"];
+    let arguments = [
+        "prove",
+        &url,
+        "--run",
+        &run_of("invoice"),
+        "--limit",
+        PROMPTS,
+        "--cpu",
+        "--json",
+    ];
+    let output = call(trained(), &[&arguments[..], &more].concat());
+    drop(python.stdin.take());
+    python.wait().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), faults(&document)),
+        (Some(0), vec![]),
+        "{document:#}"
+    );
+    assert!(
+        document["log_prob_difference"].as_f64().unwrap() < 0.02,
+        "{document:#}"
+    );
+    assert_eq!(outcome(&document, "prompt tokens"), "equal");
 }
 
 #[test]
