@@ -470,10 +470,16 @@ fn each_fault_of_a_server_is_named() {
     check_faults(&base.base_url(), "invoice", &["adapter_not_applied"]);
     drop(base);
     let twice = Server::start(&[&doubled_adapter(folder.path()), "--cpu"]);
-    check_faults(&twice.base_url(), "invoice", &["adapter_applied_twice"]);
+    // A folder says nothing of the run's thinking: both faults are there, and named.
+    let found = ["thinking", "adapter_applied_twice"];
+    check_faults(&twice.base_url(), "invoice", &found);
     drop(twice);
-    let rounded = Server::start(&[&rounded_model(folder.path(), 12.0), "--cpu"]);
-    check_faults(&rounded.base_url(), "invoice", &["quantisation"]);
+    let rounded = Server::start(&[&rounded_model(folder.path(), 3.0), "--cpu"]);
+    check_faults(
+        &rounded.base_url(),
+        "invoice",
+        &["thinking", "quantisation"],
+    );
 }
 
 #[test]
@@ -490,9 +496,19 @@ fn calls_that_a_server_loses_are_named() {
 #[test]
 fn another_model_and_another_tokenizer_are_named() {
     let other = Server::start(&[crate::program::NANO, "--cpu"]);
-    check_faults(&other.base_url(), "invoice", &["other_model"]);
+    // A folder that says nothing of thinking thinks by default.
+    let found = ["thinking", "other_model"];
+    check_faults(&other.base_url(), "invoice", &found);
     drop(other);
-    let other = Server::start(&["tiny-sql", "--cpu"]);
+    // The same vocabulary with fewer merges.
+    let folder = tempfile::tempdir().unwrap();
+    crate::program::copy_tree(Path::new(crate::program::NANO), folder.path());
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let merges = tokenizer["model"]["merges"].as_array_mut().unwrap();
+    merges.truncate(merges.len() / 2);
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let other = Server::start(&[folder.path().to_str().unwrap(), "--cpu"]);
     let (code, document) = proven(&other.base_url(), "invoice", &[]);
     assert_eq!(
         (code, faults(&document)[0]),

@@ -14,8 +14,10 @@ const EXPLAINED: f64 = 0.25;
 const MIN_DISTANCE_NATS: f64 = 1e-4;
 /// A further step from 1 is a scale of its own.
 const MIN_SCALE_STEP: f64 = 0.15;
-/// Weights whose log-probs are this unlike the run's are not roundings of them.
+/// Weights whose log-probs are this unlike the run's are not roundings of them. Where most tokens are certain, a few
+/// outliers decide the correlation: it counts from this distance on.
 const MIN_CORRELATION: f64 = 0.5;
+const MIN_OTHER_NATS: f64 = 0.5;
 const MAX_NOISE_NATS: f64 = 2.0;
 
 #[derive(Default)]
@@ -207,7 +209,8 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
             ),
         );
     }
-    if correlation < MIN_CORRELATION || mean > MAX_NOISE_NATS {
+    let is_unlike = correlation < MIN_CORRELATION && mean > MIN_OTHER_NATS;
+    if is_unlike || mean > MAX_NOISE_NATS {
         return (
             ServingFault::OtherModel,
             format!(
@@ -554,6 +557,7 @@ mod tests {
         assert_eq!(with_log_probs(twice), [AdapterTwice]);
         assert_eq!(with_log_probs(scaled), [AdapterScale]);
         assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.95)), [Quantised]);
+        assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.1)), [Quantised]);
         assert_eq!(with_log_probs(log_probs(1.2, 1.4, 0.1)), [OtherModel]);
         // A base that is hardly another model cannot be told from the run, and is not called equal.
         let close = LogProbFacts {

@@ -8,7 +8,7 @@ use crate::text::{ThinkMarks, Tokenizer};
 /// An answer with its parts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
-    /// As the scorer reads it: calls as a message in JSON, without their ids.
+    /// As the scorer reads it: calls as a message in JSON.
     pub(super) scored: String,
     pub(super) content: String,
     pub(super) reasoning: String,
@@ -56,13 +56,11 @@ impl Reply {
             Value::Null => string(&message["reasoning"]),
             text => string(text),
         };
-        let mut calls = message["tool_calls"].clone();
-        for call in calls.as_array_mut().into_iter().flatten() {
-            call.as_object_mut().map(|call| call.remove("id"));
-        }
-        let has_calls = calls.as_array().is_some_and(|calls| !calls.is_empty());
+        let calls = message["tool_calls"].as_array();
+        let calls: Vec<Value> = calls.into_iter().flatten().map(call).collect();
+        let has_calls = !calls.is_empty();
         let scored = match has_calls {
-            true => json!({"content": message["content"], "tool_calls": calls}).to_string(),
+            true => json!({"content": content, "tool_calls": calls}).to_string(),
             false => content.clone(),
         };
         let ids = &document["prompt_token_ids"];
@@ -128,6 +126,17 @@ impl Reply {
         }
         false
     }
+}
+
+/// Without its id, and its arguments as JSON is written here: a stream has other white space.
+fn call(call: &Value) -> Value {
+    let function = &call["function"];
+    let arguments = function["arguments"].as_str().unwrap_or_default();
+    let arguments = match serde_json::from_str::<Value>(arguments) {
+        Ok(value) => value.to_string(),
+        Err(_) => arguments.to_owned(),
+    };
+    json!({"type": "function", "function": {"name": function["name"], "arguments": arguments}})
 }
 
 /// The two likeliest tokens, this close, may change places by rounding alone.
