@@ -185,7 +185,7 @@ impl Proxy {
                 self.in_flight.fetch_sub(1, Ordering::SeqCst);
                 answer
             }
-            Fault::SchemaIgnored => {
+            Fault::SchemaIgnored if is_chat => {
                 changed(&|body| _ = body.as_object_mut().unwrap().remove("response_format"))
             }
             Fault::StreamCut if body["stream"] == true => {

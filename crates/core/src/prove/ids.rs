@@ -139,13 +139,11 @@ fn rendered(
 /// Whether a plain text has other ids there.
 fn has_other_tokenizer(reference: &Reference<'_>, asker: &Asker<'_>) -> bool {
     let model = &reference.endpoint.model;
-    let body = json!({"model": model, "prompt": SAMPLE, "content": SAMPLE, "add_special_tokens": false, "add_special": false});
-    // Ours and vLLM's refuse or ignore the other's field.
-    let bodies = ["content", "prompt"].map(|other| {
-        let mut body = body.clone();
-        body.as_object_mut().map(|body| body.remove(other));
-        body
-    });
+    // In vLLM's and our form, then in llama.cpp's; each may refuse the other's fields.
+    let bodies = [
+        json!({"model": model, "prompt": SAMPLE, "add_special_tokens": false}),
+        json!({"content": SAMPLE, "add_special": false}),
+    ];
     let told = bodies.into_iter().find_map(|body| {
         token_ids(
             &asker
