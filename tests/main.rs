@@ -32,6 +32,8 @@ mod planning;
 mod judge;
 mod program;
 mod properties;
+#[cfg(feature = "engine")]
+mod prove;
 mod pull;
 #[cfg(feature = "engine")]
 mod ranks;

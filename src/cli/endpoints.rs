@@ -7,7 +7,7 @@ use crate::config::ThinkingBudget;
 use crate::run::EvalFolder;
 use crate::score::Task;
 
-pub(super) use asking::EndpointTarget;
+pub(super) use asking::{EndpointTarget, plain_endpoint};
 pub(super) use teaching::TeacherEndpoint;
 
 /// The settings that all targets of an eval share.
@@ -50,7 +50,8 @@ mod asking {
     use crate::cli::output::eprint_line;
     use crate::cli::rows::Rows;
     use crate::endpoint::{
-        self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling,
+        self, Answer, Api, Endpoint, EndpointError, Progress, Question, RequestForm,
+        ResponseFormat, Sampling,
     };
     use crate::files;
     use crate::format::counted;
@@ -107,7 +108,44 @@ mod asking {
         Ok((label, text))
     }
 
+    /// A chat server at a URL, under the rules of endpoints.toml.
+    pub(in crate::cli) fn plain_endpoint(
+        url: &str,
+        model: &str,
+        key_variable: Option<&str>,
+    ) -> Result<Endpoint, Failure> {
+        let keys = [
+            ("base_url", Some(url)),
+            ("model", Some(model)),
+            ("api_key_env", key_variable),
+        ];
+        let lines = keys
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key} = {}\n", Value::from(value?))));
+        let text = format!(
+            "[server]\n{}timeout_seconds = 600\n",
+            lines.collect::<String>()
+        );
+        let endpoint = Endpoint::find("server", "ENDPOINT", &text, |variable| {
+            std::env::var_os(variable)
+        });
+        endpoint.map_err(|error| Failure::usage(error.to_string()))
+    }
+
     impl EndpointTarget {
+        /// For requests of chat answers without a format.
+        pub(in crate::cli) fn chat(self) -> Result<Endpoint, Failure> {
+            let mut endpoint = self.0;
+            if endpoint.api != Api::Chat {
+                return Err(Failure::usage(format!(
+                    "endpoint `{}`: kind = \"completions\" has no chat template to compare: use kind = \"chat\"",
+                    endpoint.name
+                )));
+            }
+            (endpoint.format, endpoint.logprobs) = (ResponseFormat::Free, false);
+            Ok(endpoint)
+        }
+
         /// The endpoint of that name in `file`, or in the first of the usual files that exists.
         pub(in crate::cli) fn find(name: &str, file: Option<&Path>) -> Result<Self, Failure> {
             let (label, text) = definitions(&format!("--model endpoint:{name}"), name, file)?;

@@ -34,6 +34,8 @@ mod preflight;
 mod progress;
 #[cfg(feature = "engine")]
 mod progress_bar;
+#[cfg(feature = "engine")]
+mod prove;
 mod pull;
 #[cfg(feature = "engine")]
 mod rank;
@@ -106,6 +108,9 @@ enum Command {
     /// Serve a model or a run over an OpenAI-compatible API
     #[cfg(feature = "engine")]
     Serve(serve::Arguments),
+    /// Compare a server with a run, and name the cause of what differs
+    #[cfg(feature = "engine")]
+    Prove(Box<prove::Arguments>),
     /// Create or check a task, or check its reward for degenerate answers
     Task(task::Arguments),
     /// Import or check a task's prompt sets
@@ -146,11 +151,11 @@ const EXIT_CODES: [(&str, &str); 6] = [
     ),
     (
         "1",
-        "failure: something is missing, invalid (such as a file) or impossible",
+        "failure: something is missing, invalid (such as a file) or impossible; `prove`: the server differs",
     ),
     (
         "2",
-        "wrong usage: an unknown option, an invalid value, or conflicting options",
+        "wrong usage: an unknown option, an invalid value, or conflicting options; `prove`: nothing could be compared",
     ),
     ("3", "`eval`: a rate is below --fail-under"),
     (
@@ -317,6 +322,8 @@ fn subcommand(command: Command) -> Outcome {
         Command::Sample(arguments) => sample::run(arguments),
         #[cfg(feature = "engine")]
         Command::Serve(arguments) => serve::run(arguments),
+        #[cfg(feature = "engine")]
+        Command::Prove(arguments) => prove::run(*arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Dataset(arguments) => dataset::run(arguments),
         #[cfg(feature = "engine")]

@@ -31,6 +31,7 @@ pub mod report; // a run as one HTML file, CSV or JSON lines
 pub mod eval_log; // logs of other programs -> records of an eval
 pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
+pub mod prove; // a server compared with a run: what differs, and why
 pub mod study; // sweeps and studies: settings -> runs -> one table
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Client {
         })
     }
 
-    /// As [`Self::ask`] for another path of the server, parsed by `read`.
+    /// As [`Self::ask`] for another path of the server, parsed by `read`; with an empty body a GET.
     pub(super) fn ask_at<T>(
         &self,
         index: usize,
@@ -218,14 +218,21 @@ impl Client {
         body: &str,
         read_answer: &impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, FailedAttempt> {
-        let mut request = self
-            .agent
-            .post(url)
-            .header("content-type", "application/json");
+        let mut request = ureq::http::Request::builder().uri(url);
         if let Some(key) = &self.endpoint.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let response = request.send(body).map_err(|error| self.broken(&error))?;
+        let broken = |error: ureq::http::Error| self.broken(&error.into());
+        let response = match body {
+            "" => self.agent.run(request.body(()).map_err(broken)?),
+            body => {
+                let request = request
+                    .method("POST")
+                    .header("content-type", "application/json");
+                self.agent.run(request.body(body).map_err(broken)?)
+            }
+        };
+        let response = response.map_err(|error| self.broken(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let read = response
             .into_body()

@@ -4,6 +4,7 @@ mod client; // one request with retries
 mod definition; // an endpoint from a TOML table
 mod frozen; // an endpoint as recorded in a run
 mod log_probs; // log-probs of an answer
+mod probe; // any request of a server's, and streams
 mod teacher; // log-probs of given tokens
 
 use serde_json::Value;
@@ -12,6 +13,7 @@ pub use log_probs::LogProbs;
 
 pub use client::{Answer, Client, UnansweredQuestion};
 pub use frozen::FrozenEndpoint;
+pub use probe::{ProbeClient, ProbePath};
 pub use teacher::{TeacherClient, Tokenized};
 
 pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};

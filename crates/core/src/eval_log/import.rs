@@ -450,6 +450,7 @@ impl Gathered {
             failure,
             parts: OrderedMap(Vec::new()),
             metrics: OrderedMap(metrics.collect()),
+            leaves: None,
             grounded: Vec::new(),
             criteria: Vec::new(),
         };

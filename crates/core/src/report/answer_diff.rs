@@ -14,7 +14,7 @@ use super::significance::{MetricComparison, MetricVerdict, Verdict};
 use crate::config::choices;
 use crate::dataset::PromptRow;
 use crate::format::counted;
-use crate::run::{Comparison, EvalRecord, read_comments};
+use crate::run::{Comparison, EvalRecord, read_comments, read_proves};
 use crate::score::{Scorer, Task, Tier};
 use crate::statistics::Interval;
 
@@ -241,6 +241,7 @@ impl Versus {
                 eval.records.len()
             )
         }));
+        warnings.extend(evals.last().and_then(served));
         let prompts = joined(&evals);
         if prompts.is_empty() {
             return Err(ReportError::Unlike(
@@ -563,4 +564,13 @@ fn joined(evals: &[EvalResult]) -> Vec<ComparedPrompt> {
         })
     };
     evals[0].records.iter().filter_map(prompt).collect()
+}
+
+/// The latest comparison of a server with the checkpoint of an eval; `None` for evals without a folder.
+fn served(eval: &EvalResult) -> Option<String> {
+    let folder = Some(&eval.id.folder).filter(|folder| !folder.as_os_str().is_empty())?;
+    let records = read_proves(folder);
+    let record = records.iter().find(|record| record.step == eval.id.step)?;
+    let (model, url) = (&record.model, &record.base_url);
+    Some(format!("served as {model} at {url}: {}", record.verdict()))
 }

@@ -19,6 +19,7 @@ mod measure;
 mod messages;
 mod model_card;
 mod previous_run;
+mod prove_page;
 mod rank_table;
 mod run_groups;
 mod run_outcome;
@@ -58,6 +59,7 @@ pub use measure::{Measure, Metric};
 pub use messages::{PromptMessages, openai_messages};
 pub use model_card::{PublishedBase, model_card, serving_card};
 pub use previous_run::RunChanges;
+pub use prove_page::prove_page;
 pub use rank_table::rank_table;
 pub use run_groups::{
     GROUPINGS, MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping,

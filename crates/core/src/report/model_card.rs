@@ -9,10 +9,10 @@ use super::run_report::Report;
 use super::serving::ExportForm;
 use super::summary_table::tables;
 use crate::config::BasePrecision;
-use crate::format::{amount, duration, or_na};
+use crate::format::{amount, counted, duration, or_na};
 use crate::hub::{Quantization, find_model};
 use crate::page::markdown::{line, render, table};
-use crate::run::EvalSummary;
+use crate::run::{EvalSummary, read_proves};
 use crate::score::Task;
 
 /// An adapter trained beside a base in fp8: its answers to a task's test set with that base and with the published one.
@@ -99,7 +99,10 @@ pub fn model_card(
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        ("Serving", form.commands(&template_kwargs(report))),
+        (
+            "Serving",
+            proven(report, step) + &form.commands(&template_kwargs(report)),
+        ),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
@@ -195,6 +198,23 @@ fn cost(report: &Report, price: Option<f64>) -> String {
         .map(|(label, cell)| vec![label.to_owned(), cell])
         .collect();
     table(&["", ""].map(str::to_owned), &rows, "ll")
+}
+
+/// Servers that were compared with this checkpoint.
+fn proven(report: &Report, step: u64) -> String {
+    let records = read_proves(report.directory.path());
+    let records = records.iter().filter(|record| record.step == step);
+    let lines = records.map(|record| {
+        format!(
+            "\n`grpo-tui prove` of {} at {}, {} of the {} set: {}.\n",
+            line(&record.model),
+            line(&record.base_url),
+            counted(record.prompts, "prompt"),
+            line(&record.set),
+            line(&record.verdict())
+        )
+    });
+    lines.collect()
 }
 
 /// Settings with which other servers render prompts as in training: by default they let templates think.

@@ -4,12 +4,14 @@ use super::eval_pair::{TaskSection, result_page};
 use super::event_text::alert_text;
 use super::failures::failure_table;
 use super::previous_run::RunChanges;
+use super::prove_page::prove_page;
 use super::run_report::Report;
 use super::run_row::RunRow;
 use crate::format::{duration, percent_short};
 use crate::judge_check::{check_table, checks_in};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
+use crate::run::read_proves;
 
 #[derive(Debug)]
 pub struct RunContext {
@@ -192,8 +194,14 @@ pub(super) fn failures(report: &Report, section: &TaskSection<'_>) -> Vec<Block>
 }
 
 /// What differs from the previous run of the task, and the keys without their default.
+fn served(report: &Report) -> Vec<Block> {
+    let records = read_proves(report.directory.path());
+    records.iter().flat_map(prove_page).collect()
+}
+
+/// Servers that were compared with the run, then what it was configured with.
 pub(super) fn configuration(report: &Report) -> Vec<Block> {
-    let mut page = Vec::new();
+    let mut page = served(report);
     if let Some(changes) = RunChanges::since_previous(&report.directory) {
         let previous = changes.previous;
         let heading = format!("Changed since the previous run of this task, {previous}");

@@ -4,6 +4,7 @@ mod clock; // the time of what is recorded
 mod error; // why a run directory is refused
 mod storage; // the folder: created, opened, locked, written atomically, named
 mod evals; // answers of evals, their summaries and comparisons
+mod prove_record; // a server compared with the run
 mod checkpoints; // which there are, which are deleted
 mod record; // events and rollouts: written, read, followed, folded into a state
 mod devices; // which run computes on which device; GPUs and their price
@@ -28,6 +29,7 @@ pub use error::{RunError, is_full_disk};
 pub use evals::*;
 pub use listing::*;
 pub use process::*;
+pub use prove_record::*;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use record::*;
 pub use slurm::{

@@ -1,0 +1,212 @@
+//! Many requests at once, each answer logged: an interrupted comparison goes on with what it has.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ProveError;
+use crate::api_client::{Endpoint, ProbeClient, ProbePath};
+use crate::run::{AnswerLog, sha256};
+
+/// Requests to one server.
+pub struct Asker<'a> {
+    client: ProbeClient,
+    log: Option<AnswerLog>,
+    known: HashMap<String, Value>,
+    max_cost: Option<f64>,
+    spent: Mutex<Spent>,
+    progress: &'a (dyn Fn(&str, usize, usize) + Sync),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    pub(super) requests: usize,
+    /// `None` once an answer without a count is met.
+    pub(super) cost: Option<f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    question: String,
+    answer: Value,
+}
+
+/// A request, and the words that tell it from others with the same body.
+pub(super) struct Request {
+    pub(super) path: ProbePath,
+    pub(super) body: Value,
+}
+
+impl<'a> Asker<'a> {
+    /// `progress` gets what is asked, answers and requests. `max_cost`: in the currency of the endpoint's prices.
+    ///
+    /// # Errors
+    /// [`ProveError::Api`] of the address.
+    pub fn new(
+        endpoint: &Endpoint,
+        log: Option<(AnswerLog, Vec<String>)>,
+        max_cost: Option<f64>,
+        progress: &'a (dyn Fn(&str, usize, usize) + Sync),
+    ) -> Result<Self, ProveError> {
+        let (log, lines) = log.unzip();
+        // A line of another program's is not an answer: it is asked again.
+        let known = lines.unwrap_or_default();
+        let known = known
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .map(|Line { question, answer }| (question, answer))
+            .collect();
+        Ok(Self {
+            client: ProbeClient::new(endpoint)?,
+            log,
+            known,
+            max_cost,
+            spent: Mutex::new(Spent {
+                cost: Some(0.0),
+                ..Spent::default()
+            }),
+            progress,
+        })
+    }
+
+    pub fn known(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets what was answered, once the result is kept.
+    pub fn finish(&self) {
+        // What stays is asked for again at worst.
+        self.log.as_ref().map(AnswerLog::remove);
+    }
+
+    pub(super) fn spent(&self) -> Spent {
+        let spent = *self.spent.lock();
+        let has_prices = {
+            let prices = self.client.endpoint().prices;
+            prices.input.is_some() && prices.output.is_some()
+        };
+        Spent {
+            cost: spent.cost.filter(|_| has_prices),
+            ..spent
+        }
+    }
+
+    pub(super) fn one(&self, what: &str, path: ProbePath, body: Value) -> Result<Value, String> {
+        let mut answers = self.all(what, 1, vec![Request { path, body }]);
+        answers.pop().unwrap_or_else(|| Err("not asked".to_owned()))
+    }
+
+    /// Answers in order; the reason of each that has none.
+    pub(super) fn all(
+        &self,
+        what: &str,
+        at_once: usize,
+        requests: Vec<Request>,
+    ) -> Vec<Result<Value, String>> {
+        let count = requests.len();
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (stop, failed) = (AtomicBool::new(false), Mutex::new(None));
+        let found: Vec<Mutex<Result<Value, String>>> = (0..count)
+            .map(|_| Mutex::new(Err("not asked".to_owned())))
+            .collect();
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(request) = requests.get(index) else {
+                    return;
+                };
+                let answer = match &*failed.lock() {
+                    Some(reason) if stop.load(Ordering::Relaxed) => Err(String::clone(reason)),
+                    _ => Ok(()),
+                };
+                let answer = answer.and_then(|()| {
+                    self.answer(what, index, request)
+                        .map_err(|(reason, is_of_all)| {
+                            // Every other request of this kind would fail alike.
+                            if is_of_all {
+                                stop.store(true, Ordering::Relaxed);
+                                *failed.lock() = Some(reason.clone());
+                            }
+                            reason
+                        })
+                });
+                *found[index].lock() = answer;
+                (self.progress)(what, done.fetch_add(1, Ordering::Relaxed) + 1, count);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..at_once.min(count) {
+                scope.spawn(work);
+            }
+        });
+        found.into_iter().map(Mutex::into_inner).collect()
+    }
+
+    fn answer(
+        &self,
+        what: &str,
+        index: usize,
+        Request { path, body }: &Request,
+    ) -> Result<Value, (String, bool)> {
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let digest = sha256(format!("{what}\n{path:?}\n{index}\n{text}").as_bytes());
+        if let Some(answer) = self.known.get(&digest) {
+            return Ok(answer.clone());
+        }
+        let cost = self.spent.lock().cost;
+        match (self.max_cost, cost) {
+            (Some(most), Some(cost)) if cost >= most => {
+                return Err((format!("the cost limit {most} is reached"), true));
+            }
+            (Some(_), None) => {
+                let reason = "the server tells no token counts, so the cost limit cannot be kept";
+                return Err((reason.to_owned(), true));
+            }
+            _ => {}
+        }
+        let pause = |wait: Duration| {
+            std::thread::sleep(wait);
+            true
+        };
+        self.spent.lock().requests += 1;
+        let answer = self.client.ask(index, *path, &text, pause);
+        let answer = answer.map_err(|failed| (failed.reason, failed.of_all))?;
+        self.add_cost(*path, &answer);
+        if let Some(log) = &self.log {
+            let line = Line {
+                question: digest,
+                answer: answer.clone(),
+            };
+            let line = serde_json::to_string(&line).map_err(|error| (error.to_string(), true))?;
+            log.append(&line)
+                .map_err(|error| (error.to_string(), true))?;
+        }
+        Ok(answer)
+    }
+
+    fn add_cost(&self, path: ProbePath, answer: &Value) {
+        if !matches!(path, ProbePath::Chat | ProbePath::Completions) {
+            return;
+        }
+        let count = |name: &str| answer["usage"][name].as_u64().map(|count| count as usize);
+        let prices = self.client.endpoint().prices;
+        let cost = prices.cost(count("prompt_tokens"), count("completion_tokens"));
+        let spent = &mut self.spent.lock().cost;
+        *spent = spent.zip(cost).map(|(before, more)| before + more);
+    }
+}
+
+impl std::fmt::Debug for Asker<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let endpoint = self.client.endpoint();
+        formatter.debug_tuple("Asker").field(endpoint).finish()
+    }
+}

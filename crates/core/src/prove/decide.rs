@@ -1,0 +1,627 @@
+//! Facts -> checks, and the cause of what differs. Nothing is equal that was not compared.
+
+use super::facts::{Facts, IdFacts, LogProbFacts, Setting, SettingFacts};
+use crate::format::{counted, percent};
+use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
+use crate::run::{CheckOutcome, Comparison, ServingCheck, ServingFault, ServingFinding};
+use crate::statistics::{Verdict, paired_counts};
+
+/// A server may answer so many of a hundred prompts otherwise without a cause of its own.
+const MAX_OTHER_PERCENT: usize = 10;
+/// Shares of the distance from the run's log-probs within which other weights explain the server's.
+const EXPLAINED: f64 = 0.25;
+/// Log-probs of two models that are this close are told apart by rounding alone.
+const MIN_DISTANCE_NATS: f64 = 1e-4;
+/// A further step from 1 is a scale of its own.
+const MIN_SCALE_STEP: f64 = 0.15;
+/// Weights whose log-probs are this unlike the run's are not roundings of them. Where most tokens are certain, a few
+/// outliers decide the correlation: it counts from this distance on.
+const MIN_CORRELATION: f64 = 0.5;
+const MIN_OTHER_NATS: f64 = 0.5;
+const MAX_NOISE_NATS: f64 = 2.0;
+
+#[derive(Default)]
+struct Decision {
+    checks: Vec<ServingCheck>,
+    findings: Vec<ServingFinding>,
+}
+
+impl Decision {
+    fn check(&mut self, name: &str, outcome: CheckOutcome, detail: impl Into<String>) {
+        self.checks.push(ServingCheck {
+            name: name.to_owned(),
+            outcome,
+            detail: detail.into(),
+        });
+    }
+
+    fn find(&mut self, fault: ServingFault, sentence: impl Into<String>) {
+        if self.findings.iter().all(|finding| finding.fault != fault) {
+            self.findings.push(ServingFinding {
+                fault,
+                sentence: sentence.into(),
+            });
+        }
+    }
+
+    fn has(&self, faults: &[ServingFault]) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| faults.contains(&finding.fault))
+    }
+}
+
+pub(super) fn decide(facts: &Facts) -> (Vec<ServingCheck>, Vec<ServingFinding>) {
+    let mut found = Decision::default();
+    prompts(facts, &mut found);
+    log_probs(facts, &mut found);
+    calls(facts, &mut found);
+    batch(facts, &mut found);
+    stream(facts, &mut found);
+    schema(facts, &mut found);
+    for (setting, result) in &facts.settings {
+        let name = format!("answers, {}", setting.name());
+        match result {
+            Ok(answers) => compare_answers(facts, *setting, &name, answers, &mut found),
+            Err(reason) => found.check(&name, NotCompared, reason),
+        }
+    }
+    (found.checks, found.findings)
+}
+
+fn prompts(facts: &Facts, found: &mut Decision) {
+    let name = "prompt tokens";
+    let ids = match &facts.ids {
+        Ok(ids) => ids,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let IdFacts {
+        channel,
+        compared,
+        differ,
+        fault,
+    } = ids;
+    let Some((fault, example)) = fault else {
+        return found.check(
+            name,
+            Equal,
+            format!("{}, by {channel}", counted(*compared, "prompt")),
+        );
+    };
+    let detail = format!(
+        "{differ} of {}, by {channel}; {example}",
+        counted(*compared, "prompt")
+    );
+    found.check(name, Differs, detail);
+    let with_kwargs = facts.ids_with_kwargs.as_ref();
+    // The switch is only not sent: whatever it changes is thinking, or a variable of the template.
+    let is_default = with_kwargs.is_some_and(|ids| ids.fault.is_none());
+    let fault = if is_default {
+        ServingFault::Thinking
+    } else {
+        *fault
+    };
+    let sentence = match fault {
+        ServingFault::Thinking if is_default => format!(
+            "requests without chat_template_kwargs are rendered otherwise than in training; with {} they are the same",
+            facts.kwargs
+        ),
+        ServingFault::Thinking => "the server renders prompts with thinking switched: they are the run's with the other value of enable_thinking".to_owned(),
+        ServingFault::DoubledStart => format!("prompts have one token more at the start than in training ({example})"),
+        ServingFault::MissingStart => format!("prompts lack the first token that they have in training ({example})"),
+        ServingFault::Context => format!("prompts are cut to the server's context ({example})"),
+        ServingFault::Tokenizer => format!("the server has another tokenizer: a plain text has other ids ({example})"),
+        _ => format!("the server's chat template is not the one trained with ({example})"),
+    };
+    found.find(fault, sentence);
+}
+
+fn log_probs(facts: &Facts, found: &mut Decision) {
+    let name = "log-probs";
+    let measured = match &facts.log_probs {
+        Ok(measured) => measured,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let LogProbFacts {
+        channel,
+        tokens,
+        answers,
+        mean,
+        bias,
+        max,
+        ..
+    } = measured;
+    let detail = format!(
+        "mean |difference| {mean:.4} nats/token, limit {} (mean {bias:+.4}, max {max:.3}; {} of {}, by {channel})",
+        facts.max_nats,
+        counted(*tokens, "token"),
+        counted(*answers, "answer"),
+    );
+    let is_far = *mean > facts.max_nats;
+    found.check(name, if is_far { Differs } else { Equal }, detail);
+    weights(facts, measured, found);
+    if is_far && !found.has(&[ServingFault::AdapterOff]) {
+        let (fault, sentence) = weights_fault(facts, measured);
+        found.find(fault, sentence);
+    }
+}
+
+/// Whether the server is the run's model or the one that training started from.
+fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
+    let name = "trained weights";
+    let base = match &measured.base {
+        Ok(base) => base,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let LogProbFacts { mean, .. } = *measured;
+    let detail = format!(
+        "{:.4} nats/token from the base's log-probs, {mean:.4} from the run's; these are {:.4} apart",
+        base.of_server, base.of_run
+    );
+    let (near, far) = (base.of_server.min(mean), base.of_server.max(mean));
+    match () {
+        // Where both are as near, nothing is told.
+        () if near > EXPLAINED * far || base.of_run < MIN_DISTANCE_NATS => {
+            found.check(name, NotCompared, format!("too close to tell: {detail}"));
+        }
+        () if mean < base.of_server => found.check(name, Equal, detail),
+        () => {
+            let what = if facts.has_adapter {
+                "the adapter is not applied"
+            } else {
+                "the base is served, not the trained weights"
+            };
+            found.find(ServingFault::AdapterOff, format!("{what}: {detail}"));
+            found.check(name, Differs, detail);
+        }
+    }
+}
+
+fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, String) {
+    let LogProbFacts {
+        mean,
+        bias,
+        correlation,
+        ..
+    } = *measured;
+    let explains = |distance: Option<f64>| {
+        distance.filter(|distance| {
+            *distance <= facts.max_nats.max(EXPLAINED * mean) && *distance < EXPLAINED.sqrt() * mean
+        })
+    };
+    if let Some(distance) = explains(measured.twice) {
+        return (
+            ServingFault::AdapterTwice,
+            format!(
+                "the adapter is applied twice: log-probs are {distance:.4} nats/token from those with it doubled, and {mean:.4} from the run's"
+            ),
+        );
+    }
+    if let Some((slope, left)) = measured.slope
+        && facts.has_adapter
+        && left < EXPLAINED
+        && (slope - 1.0).abs() > MIN_SCALE_STEP
+    {
+        return (
+            ServingFault::AdapterScale,
+            format!(
+                "log-probs went {slope:.2} times as far from the base as the run's: the adapter's scale is not the trained one"
+            ),
+        );
+    }
+    let is_unlike = correlation < MIN_CORRELATION && mean > MIN_OTHER_NATS;
+    if is_unlike || mean > MAX_NOISE_NATS {
+        return (
+            ServingFault::OtherModel,
+            format!(
+                "the weights are not the run's: log-probs differ by {mean:.2} nats/token, with a correlation of {correlation:.2}"
+            ),
+        );
+    }
+    let chat = facts.settings.iter().find_map(|(setting, facts)| {
+        let facts = facts.as_ref().ok()?;
+        (*setting != Setting::Schema).then_some(&facts.result)
+    });
+    let cost = chat.map_or_else(
+        || "its cost was not measured".to_owned(),
+        |result| {
+            let exact = result
+                .exact
+                .as_ref()
+                .map(|exact| format!(", exact {}", points(exact)));
+            format!(
+                "valid {}{}",
+                points(&result.valid),
+                exact.unwrap_or_default()
+            )
+        },
+    );
+    (
+        ServingFault::Quantised,
+        format!(
+            "log-probs scatter around the run's by {mean:.3} nats/token (mean {bias:+.3}, correlation {correlation:.3}), as rounded weights do; cost: {cost}"
+        ),
+    )
+}
+
+/// `-2.5 points [-6.1, +1.0], p = 0.3750`
+fn points(comparison: &Comparison) -> String {
+    let test = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
+    let interval = crate::format::points_interval(
+        test.difference.estimate,
+        [test.difference.low, test.difference.high],
+    );
+    let [estimate, interval] = interval;
+    format!(
+        "{estimate} points {interval}, p = {}",
+        crate::format::p_value(test.p)
+    )
+}
+
+fn calls(facts: &Facts, found: &mut Decision) {
+    if facts.in_think > 0 {
+        found.find(
+            ServingFault::CallInThink,
+            format!(
+                "{} in the server's reasoning and not in its content",
+                counted(facts.in_think, "answer")
+            ),
+        );
+    }
+    let Some(calls) = &facts.calls else { return };
+    let name = "calls parsed by the server";
+    let calls = match calls {
+        Ok(calls) => calls,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let (compared, missing, wrong) = (calls.compared, calls.missing, calls.wrong);
+    let detail = format!("{missing} of {compared} without tool_calls, {wrong} with wrong ones");
+    if missing + wrong == 0 {
+        return found.check(name, Equal, detail);
+    }
+    found.check(name, Differs, detail.clone());
+    if !found.has(&[ServingFault::CallInThink]) && !facts.has_other_prompts() {
+        found.find(
+            ServingFault::CallParser,
+            format!("the model's calls are the run's, but the server's parser reads them otherwise: {detail}"),
+        );
+    }
+}
+
+fn batch(facts: &Facts, found: &mut Decision) {
+    let name = "alone and in a batch";
+    let batch = match &facts.batch {
+        Ok(batch) => batch,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let changed = batch.changed + batch.unlike;
+    let detail = format!(
+        "{changed} of {} answered otherwise at 1, 8 and {} at once",
+        counted(batch.prompts, "prompt"),
+        batch.at_once
+    );
+    if batch.changed < 2 && 2 * batch.unlike <= batch.prompts {
+        return found.check(name, Equal, detail);
+    }
+    found.check(name, Differs, detail.clone());
+    found.find(
+        ServingFault::Batch,
+        format!("greedy answers depend on what else is computed: {detail}"),
+    );
+}
+
+fn stream(facts: &Facts, found: &mut Decision) {
+    let name = "streamed and whole";
+    let stream = match &facts.stream {
+        Ok(stream) => stream,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
+    let detail = format!(
+        "{} of {} differ, {} malformed",
+        stream.differ,
+        counted(stream.prompts, "answer"),
+        counted(stream.broken, "stream")
+    );
+    // Where answers change by themselves, streamed ones do as well.
+    let is_noise = found.has(&[ServingFault::Batch]) && stream.differ < stream.prompts;
+    if stream.broken == 0 && (is_noise || 100 * stream.differ <= MAX_OTHER_PERCENT * stream.prompts)
+    {
+        return found.check(name, Equal, detail);
+    }
+    found.check(name, Differs, detail.clone());
+    found.find(
+        ServingFault::Stream,
+        format!("streamed answers are not the whole ones: {detail}"),
+    );
+}
+
+fn schema(facts: &Facts, found: &mut Decision) {
+    let name = "response_format";
+    match &facts.is_schema_enforced {
+        Ok(true) => found.check(
+            name,
+            Equal,
+            "a schema that no model follows by itself is followed",
+        ),
+        Ok(false) => {
+            let sentence = "a json_schema that allows one value is not followed";
+            found.check(name, Differs, sentence);
+            found.find(ServingFault::SchemaIgnored, sentence);
+        }
+        Err(reason) => found.check(name, NotCompared, reason),
+    }
+}
+
+fn compare_answers(
+    facts: &Facts,
+    setting: Setting,
+    name: &str,
+    answers: &SettingFacts,
+    found: &mut Decision,
+) {
+    let result = &answers.result;
+    let exact = result.exact.as_ref();
+    // A schema that is enforced may well make answers valid that were not.
+    let is_other = |comparison: &Comparison| match setting {
+        Setting::Schema => comparison.verdict() == Verdict::Worse,
+        _ => comparison.verdict() != Verdict::NoDifference,
+    };
+    let is_paired_other = is_other(&result.valid) || exact.is_some_and(is_other);
+    let others = answers.others();
+    let is_text_other = 100 * others > MAX_OTHER_PERCENT * result.comparable;
+    let texts = match result.comparable {
+        0 => String::new(),
+        count => format!(
+            "{} of {} as the run's; ",
+            percent(result.same as f64 / count as f64),
+            counted(count, "text")
+        ),
+    };
+    let exact = exact
+        .map(|exact| format!(", exact {}", points(exact)))
+        .unwrap_or_default();
+    let unanswered = result.prompts - result.answered;
+    let unanswered = match unanswered {
+        0 => String::new(),
+        count => format!("; {count} unanswered"),
+    };
+    let detail = format!("{texts}valid {}{exact}{unanswered}", points(&result.valid));
+    if !is_paired_other && !is_text_other {
+        return found.check(name, Equal, detail);
+    }
+    found.check(name, Differs, detail);
+    let own_causes = [ServingFault::SchemaIgnored, ServingFault::Stream];
+    let is_cause = |finding: &ServingFinding| !own_causes.contains(&finding.fault);
+    if found.findings.iter().any(is_cause) {
+        return;
+    }
+    let ends = answers.longer.max(answers.shorter);
+    if 100 * ends > MAX_OTHER_PERCENT * result.comparable && 2 * ends >= others {
+        let how = if answers.longer >= answers.shorter {
+            "go on where the run's end"
+        } else {
+            "end before the run's do"
+        };
+        let counted = counted(ends, "answer");
+        let sentence = format!("{counted} {how}: {}", answers.example);
+        return found.find(ServingFault::StopToken, sentence);
+    }
+    let is_equal = facts.log_probs.is_ok();
+    let (fault, why) = match (is_equal, facts.ids.is_ok()) {
+        (true, true) => (
+            ServingFault::Decoding,
+            "prompts and log-probs are the run's, but the server does not take its likeliest tokens",
+        ),
+        (true, false) if setting == Setting::Raw => (
+            ServingFault::Decoding,
+            "log-probs are the run's, but the server does not take its likeliest tokens",
+        ),
+        (true, false) => (
+            ServingFault::Template,
+            "log-probs of given tokens are the run's, but chat answers are not: the prompt is rendered otherwise",
+        ),
+        (false, _) => (
+            ServingFault::Unexplained,
+            "answers differ, and the server tells no log-probs that would say why",
+        ),
+    };
+    found.find(fault, format!("{why}: {}", answers.example));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{BaseDistance, BatchFacts, CallFacts, StreamFacts};
+    use super::*;
+    use crate::run::SettingResult;
+
+    fn log_probs(mean: f64, server_to_base: f64, correlation: f64) -> LogProbFacts {
+        LogProbFacts {
+            channel: "x",
+            tokens: 100,
+            answers: 4,
+            mean,
+            bias: 0.0,
+            max: 2.0 * mean,
+            correlation,
+            base: Ok(BaseDistance {
+                of_server: server_to_base,
+                of_run: 0.4,
+            }),
+            twice: None,
+            slope: None,
+        }
+    }
+
+    /// A server on which nothing differs.
+    fn correct() -> Facts {
+        let ids = IdFacts {
+            channel: "/tokenize",
+            compared: 40,
+            ..IdFacts::default()
+        };
+        let answers = SettingFacts {
+            result: SettingResult {
+                prompts: 40,
+                answered: 40,
+                comparable: 40,
+                same: 39,
+                valid: Comparison {
+                    both: 38,
+                    neither: 2,
+                    mcnemar_p: 1.0,
+                    ..Comparison::default()
+                },
+                ..SettingResult::default()
+            },
+            ..SettingFacts::default()
+        };
+        Facts {
+            ids: Ok(ids),
+            ids_with_kwargs: None,
+            kwargs: "{}".to_owned(),
+            log_probs: Ok(log_probs(0.004, 0.4, 1.0)),
+            has_adapter: true,
+            max_nats: 0.02,
+            settings: vec![(Setting::Chat, Ok(answers))],
+            is_schema_enforced: Ok(true),
+            batch: Ok(BatchFacts {
+                prompts: 16,
+                at_once: 32,
+                changed: 1,
+                unlike: 1,
+            }),
+            stream: Ok(StreamFacts {
+                prompts: 16,
+                ..StreamFacts::default()
+            }),
+            calls: None,
+            in_think: 0,
+        }
+    }
+
+    fn faults(change: impl FnOnce(&mut Facts)) -> Vec<ServingFault> {
+        let mut facts = correct();
+        change(&mut facts);
+        let (checks, findings) = decide(&facts);
+        let differs = checks.iter().any(|check| check.outcome == Differs);
+        assert!(differs || findings.is_empty(), "{checks:?}");
+        assert!(!differs || !findings.is_empty(), "{checks:?}");
+        findings.iter().map(|finding| finding.fault).collect()
+    }
+
+    fn other_answers(facts: &mut Facts, longer: usize, shorter: usize, others: usize) {
+        if let (_, Ok(answers)) = &mut facts.settings[0] {
+            answers.result.same = 40 - longer - shorter - others;
+            (answers.longer, answers.shorter) = (longer, shorter);
+        }
+    }
+
+    #[test]
+    fn each_cause_has_its_facts_and_a_correct_server_none() {
+        use ServingFault::*;
+        assert_eq!(faults(|_| {}), []);
+        let with_ids = |fault| {
+            faults(|facts| {
+                if let Ok(ids) = &mut facts.ids {
+                    (ids.differ, ids.fault) = (40, Some((fault, "x".to_owned())));
+                }
+                // The answers differ as well: one cause explains both.
+                other_answers(facts, 0, 0, 30);
+            })
+        };
+        for fault in [
+            Template,
+            Thinking,
+            DoubledStart,
+            MissingStart,
+            Tokenizer,
+            Context,
+        ] {
+            assert_eq!(with_ids(fault), [fault]);
+        }
+        let with_log_probs = |changed: LogProbFacts| {
+            faults(|facts| {
+                facts.log_probs = Ok(changed);
+                other_answers(facts, 0, 0, 12);
+            })
+        };
+        let twice = LogProbFacts {
+            twice: Some(0.01),
+            ..log_probs(0.3, 0.8, 0.8)
+        };
+        let scaled = LogProbFacts {
+            slope: Some((0.5, 0.02)),
+            ..log_probs(0.2, 0.2, 0.9)
+        };
+        assert_eq!(with_log_probs(log_probs(0.4, 0.003, 0.7)), [AdapterOff]);
+        assert_eq!(with_log_probs(twice), [AdapterTwice]);
+        assert_eq!(with_log_probs(scaled), [AdapterScale]);
+        assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.95)), [Quantised]);
+        assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.1)), [Quantised]);
+        assert_eq!(with_log_probs(log_probs(1.2, 1.4, 0.1)), [OtherModel]);
+        // A base that is hardly another model cannot be told from the run, and is not called equal.
+        let close = LogProbFacts {
+            base: Ok(BaseDistance {
+                of_server: 0.004,
+                of_run: 0.005,
+            }),
+            ..log_probs(0.004, 0.0, 1.0)
+        };
+        let mut facts = correct();
+        facts.log_probs = Ok(close);
+        let (checks, _) = decide(&facts);
+        let weights = checks.iter().find(|check| check.name == "trained weights");
+        assert_eq!(weights.map(|check| check.outcome), Some(NotCompared));
+        assert_eq!(faults(|facts| other_answers(facts, 20, 0, 4)), [StopToken]);
+        assert_eq!(faults(|facts| other_answers(facts, 0, 20, 4)), [StopToken]);
+        assert_eq!(faults(|facts| other_answers(facts, 0, 0, 20)), [Decoding]);
+        let untold = |facts: &mut Facts| {
+            facts.log_probs = Err("none".to_owned());
+            other_answers(facts, 0, 0, 20);
+        };
+        assert_eq!(faults(untold), [Unexplained]);
+        let batch = |facts: &mut Facts| {
+            facts.batch = Ok(BatchFacts {
+                prompts: 16,
+                changed: 9,
+                unlike: 0,
+                at_once: 32,
+            });
+            other_answers(facts, 0, 0, 20);
+        };
+        assert_eq!(faults(batch), [Batch]);
+        assert_eq!(
+            faults(|facts| facts.is_schema_enforced = Ok(false)),
+            [SchemaIgnored]
+        );
+        let stream = |differ, broken| {
+            faults(|facts| {
+                facts.stream = Ok(StreamFacts {
+                    prompts: 16,
+                    differ,
+                    broken,
+                });
+            })
+        };
+        assert_eq!(
+            (stream(1, 0), stream(16, 0), stream(0, 1)),
+            (vec![], vec![Stream], vec![Stream])
+        );
+        let calls = |missing, wrong, in_think| {
+            faults(|facts| {
+                let compared = 20;
+                facts.calls = Some(Ok(CallFacts {
+                    compared,
+                    missing,
+                    wrong,
+                }));
+                facts.in_think = in_think;
+            })
+        };
+        assert_eq!(
+            (calls(0, 0, 0), calls(20, 0, 0), calls(0, 3, 0)),
+            (vec![], vec![CallParser], vec![CallParser])
+        );
+        assert_eq!(calls(20, 0, 20), [CallInThink]);
+    }
+}

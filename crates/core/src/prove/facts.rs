@@ -1,0 +1,164 @@
+//! What was measured, before anything is concluded.
+
+use super::Reference;
+use super::replies::Likeness;
+use crate::run::{ServingFault, SettingResult};
+
+/// Everything that [`super::decide`] reads.
+pub(super) struct Facts {
+    /// Prompts rendered as the request is sent, then with the run's `chat_template_kwargs`; the reason if not told.
+    pub(super) ids: Result<IdFacts, String>,
+    pub(super) ids_with_kwargs: Option<IdFacts>,
+    pub(super) kwargs: String,
+    pub(super) log_probs: Result<LogProbFacts, String>,
+    pub(super) has_adapter: bool,
+    pub(super) max_nats: f64,
+    /// By setting; the reason if the server answers none.
+    pub(super) settings: Vec<(Setting, Result<SettingFacts, String>)>,
+    /// Whether a schema that no model would follow by itself was followed.
+    pub(super) is_schema_enforced: Result<bool, String>,
+    pub(super) batch: Result<BatchFacts, String>,
+    pub(super) stream: Result<StreamFacts, String>,
+    /// Calls of the run in the server's parsed answers; `None` for tasks without calls.
+    pub(super) calls: Option<Result<CallFacts, String>>,
+    /// Answers that are in the server's reasoning alone.
+    pub(super) in_think: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// As a client asks.
+    Chat,
+    /// Token ids in, the sampled text out.
+    Raw,
+    Schema,
+}
+
+impl Setting {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Raw => "completions, token ids in",
+            Self::Schema => "chat with response_format",
+        }
+    }
+}
+
+/// Prompts of which the server told ids or counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct IdFacts {
+    /// How the server told: `/tokenize`, `usage.prompt_tokens`.
+    pub(super) channel: &'static str,
+    pub(super) compared: usize,
+    pub(super) differ: usize,
+    /// The most frequent cause, and the first prompt that has it.
+    pub(super) fault: Option<(ServingFault, String)>,
+}
+
+/// Mean |difference| from the log-probs of the model that training started from, nats/token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct BaseDistance {
+    pub(super) of_server: f64,
+    pub(super) of_run: f64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LogProbFacts {
+    pub(super) channel: &'static str,
+    pub(super) tokens: usize,
+    pub(super) answers: usize,
+    /// Mean |server - run|, mean of server - run, and largest |server - run|; nats/token.
+    pub(super) mean: f64,
+    pub(super) bias: f64,
+    pub(super) max: f64,
+    /// Correlation of the server's log-probs with the run's.
+    pub(super) correlation: f64,
+    /// The reason if the base's log-probs were not computed.
+    pub(super) base: Result<BaseDistance, String>,
+    /// Mean |server - run with the adapter doubled|, if computed.
+    pub(super) twice: Option<f64>,
+    /// Least-squares slope of server - base on run - base, and the share of the difference that is left.
+    pub(super) slope: Option<(f64, f64)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct SettingFacts {
+    pub(super) result: SettingResult,
+    pub(super) longer: usize,
+    pub(super) shorter: usize,
+    pub(super) example: String,
+}
+
+impl SettingFacts {
+    pub(super) fn count(&mut self, likeness: Likeness) {
+        self.result.same += usize::from(likeness.is_alike());
+        self.result.comparable += usize::from(likeness != Likeness::Unknown);
+        self.longer += usize::from(likeness == Likeness::Longer);
+        self.shorter += usize::from(likeness == Likeness::Shorter);
+    }
+
+    pub(super) fn others(&self) -> usize {
+        self.result.comparable - self.result.same
+    }
+}
+
+/// The same prompts alone, and many at once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct BatchFacts {
+    pub(super) prompts: usize,
+    /// As the run's in one batch and not in the other.
+    pub(super) changed: usize,
+    /// Not as the run's in both, and not the same.
+    pub(super) unlike: usize,
+    pub(super) at_once: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct StreamFacts {
+    pub(super) prompts: usize,
+    pub(super) differ: usize,
+    pub(super) broken: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct CallFacts {
+    /// Valid answers of the run with calls, to which the server's answer is the same text where it is not parsed, or
+    /// whose text is not known.
+    pub(super) compared: usize,
+    /// Of those, without `tool_calls`, and with other ones.
+    pub(super) missing: usize,
+    pub(super) wrong: usize,
+}
+
+impl Facts {
+    pub(super) fn new(reference: &Reference<'_>) -> Self {
+        let not = || Err("not asked".to_owned());
+        Self {
+            ids: Err("not asked".to_owned()),
+            ids_with_kwargs: None,
+            kwargs: serde_json::Value::from(reference.kwargs.clone()).to_string(),
+            log_probs: Err("not asked".to_owned()),
+            has_adapter: reference.has_adapter,
+            max_nats: reference.max_nats,
+            settings: Vec::new(),
+            is_schema_enforced: not(),
+            batch: Err("not asked".to_owned()),
+            stream: Err("not asked".to_owned()),
+            calls: None,
+            in_think: 0,
+        }
+    }
+
+    /// Whether the server renders prompts as the run, as far as it tells.
+    pub(super) fn has_other_prompts(&self) -> bool {
+        self.ids.as_ref().is_ok_and(|ids| ids.fault.is_some())
+    }
+
+    pub(super) fn into_settings(self) -> Vec<SettingResult> {
+        let results = self.settings.into_iter();
+        results
+            .filter_map(|(_, facts)| facts.ok())
+            .map(|facts| facts.result)
+            .collect()
+    }
+}

@@ -1,0 +1,314 @@
+//! The server's log-probs of the run's own answers, compared with those of the run and of other weights.
+
+use serde_json::{Value, json};
+
+use super::asker::{Asker, Request};
+use super::facts::{BaseDistance, Facts, LogProbFacts};
+use super::replies::{read_tokens, sampled_tokens};
+use super::{OtherWeights, Reference, RunAnswer};
+use crate::api_client::ProbePath;
+use crate::text::Tokenizer;
+
+/// Answers whose log-probs are asked for.
+const MAX_ANSWERS: usize = 64;
+/// Fewer tokens say nothing.
+const MIN_TOKENS: usize = 8;
+
+/// How a server tells log-probs; of given tokens, then of those that it samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    PromptLogprobs,
+    Echo,
+    Completions,
+    Chat,
+}
+
+const CHANNELS: [Channel; 4] = [
+    Channel::PromptLogprobs,
+    Channel::Echo,
+    Channel::Completions,
+    Channel::Chat,
+];
+
+impl Channel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PromptLogprobs => "prompt_logprobs of given tokens",
+            Self::Echo => "echo of given tokens",
+            Self::Completions => "logprobs of sampled tokens",
+            Self::Chat => "logprobs of sampled chat tokens",
+        }
+    }
+
+    fn request(self, reference: &Reference<'_>, index: usize, answer: &RunAnswer) -> Request {
+        let prompt = &reference.prompts[index];
+        let model = &reference.endpoint.model;
+        let whole = [prompt.token_ids.as_slice(), &answer.token_ids].concat();
+        let given = |field: &str, value: Value| {
+            let mut body =
+                json!({"model": model, "prompt": whole, "max_tokens": 1, "temperature": 0});
+            body[field] = value;
+            body
+        };
+        let body = match self {
+            Self::PromptLogprobs => given("prompt_logprobs", json!(0)),
+            Self::Echo => {
+                let mut body = given("echo", json!(true));
+                body["logprobs"] = json!(1);
+                body
+            }
+            Self::Completions => {
+                json!({"model": model, "prompt": prompt.token_ids, "max_tokens": answer.token_ids.len(), "temperature": 0, "logprobs": 1})
+            }
+            Self::Chat => {
+                let mut body = prompt.body.clone();
+                body.insert("logprobs".to_owned(), json!(true));
+                Value::Object(body)
+            }
+        };
+        let path = match self {
+            Self::Chat => ProbePath::Chat,
+            _ => ProbePath::Completions,
+        };
+        Request { path, body }
+    }
+
+    /// Log-probs of the answer's first tokens, as far as the server's own are the same.
+    fn read(
+        self,
+        document: &Value,
+        prompt_ids: &[u32],
+        answer: &RunAnswer,
+        tokenizer: &Tokenizer,
+    ) -> Option<Vec<f64>> {
+        if matches!(self, Self::PromptLogprobs | Self::Echo) {
+            let whole = [prompt_ids, &answer.token_ids].concat();
+            return read_tokens(document, &whole, prompt_ids.len());
+        }
+        let tokens = sampled_tokens(document)?;
+        let pairs = tokens.iter().zip(&answer.token_ids);
+        let same = pairs.take_while(|(token, id)| match token.id {
+            Some(told) => told == **id,
+            None => tokenizer
+                .decode(&[**id], false)
+                .is_ok_and(|text| text == token.text),
+        });
+        Some(same.map(|(token, _)| token.log_prob).collect())
+    }
+}
+
+pub(super) fn measure(
+    reference: &Reference<'_>,
+    asker: &Asker<'_>,
+    facts: &mut Facts,
+    other_weights: &mut dyn FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
+) {
+    facts.log_probs = measured(reference, asker, facts, other_weights);
+}
+
+fn measured(
+    reference: &Reference<'_>,
+    asker: &Asker<'_>,
+    facts: &Facts,
+    other_weights: &mut dyn FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
+) -> Result<LogProbFacts, String> {
+    if !reference.why_no_log_probs.is_empty() {
+        return Err(reference.why_no_log_probs.clone());
+    }
+    let answers = reference.prompts.iter().enumerate();
+    let answers: Vec<(usize, &RunAnswer)> = answers
+        .filter_map(|(index, prompt)| Some((index, prompt.answer.as_ref()?)))
+        .filter(|(_, answer)| !answer.log_probs.is_empty())
+        .take(MAX_ANSWERS)
+        .collect();
+    let ask = |channel: Channel, answers: &[(usize, &RunAnswer)]| -> Vec<Option<Vec<f64>>> {
+        let requests = answers
+            .iter()
+            .map(|(index, answer)| channel.request(reference, *index, answer));
+        let documents = asker.all("log-probs", 8, requests.collect());
+        let read = |(document, (index, answer)): (Result<Value, String>, &(usize, &RunAnswer))| {
+            let prompt = &reference.prompts[*index].token_ids;
+            channel.read(&document.ok()?, prompt, answer, reference.tokenizer)
+        };
+        documents.into_iter().zip(answers).map(read).collect()
+    };
+    let first = answers
+        .get(..1)
+        .ok_or("the run has no answers with log-probs")?;
+    let tells = |channel: &Channel| {
+        // A chat answer to another prompt says nothing of the weights.
+        (*channel != Channel::Chat || !facts.has_other_prompts())
+            && ask(*channel, first)[0].is_some()
+    };
+    let channel = CHANNELS
+        .into_iter()
+        .find(tells)
+        .ok_or("the server tells no log-probs")?;
+    let told = ask(channel, &answers);
+    let pairs: Vec<Pair> = answers
+        .iter()
+        .zip(&told)
+        .flat_map(|((index, answer), told)| {
+            let told = told.iter().flatten().zip(&answer.log_probs).enumerate();
+            told.map(|(at, (server, run))| Pair {
+                prompt: *index,
+                at,
+                run: f64::from(*run),
+                server: *server,
+            })
+        })
+        .filter(|pair| pair.server.is_finite())
+        .collect();
+    if pairs.len() < MIN_TOKENS {
+        return Err(format!(
+            "{}: only {} of the run's tokens, too few",
+            channel.name(),
+            pairs.len()
+        ));
+    }
+    let mut found = LogProbFacts {
+        channel: channel.name(),
+        answers: told
+            .iter()
+            .flatten()
+            .filter(|told| !told.is_empty())
+            .count(),
+        ..summary(&pairs)
+    };
+    let mut by = |weights| {
+        let others = other_weights(weights)?;
+        let value = |pair: &Pair| {
+            let other = others.get(pair.prompt).and_then(|own| own.get(pair.at));
+            other
+                .map(|value| f64::from(*value))
+                .ok_or_else(|| "no log-probs".to_owned())
+        };
+        pairs
+            .iter()
+            .map(value)
+            .collect::<Result<Vec<f64>, String>>()
+    };
+    let distance = |others: &Vec<f64>, of: fn(&Pair) -> f64| {
+        mean(
+            pairs
+                .iter()
+                .zip(others)
+                .map(|(pair, other)| (of(pair) - other).abs()),
+        )
+    };
+    let base = by(OtherWeights::Base);
+    if let Ok(base) = &base {
+        found.slope = slope(&pairs, base);
+    }
+    found.base = base.map(|base| BaseDistance {
+        of_server: distance(&base, |pair| pair.server),
+        of_run: distance(&base, |pair| pair.run),
+    });
+    if reference.has_adapter && found.mean > reference.max_nats {
+        let twice = by(OtherWeights::AdapterTwice).ok();
+        found.twice = twice.map(|twice| distance(&twice, |pair| pair.server));
+    }
+    Ok(found)
+}
+
+/// A token of an answer with two log-probs.
+struct Pair {
+    prompt: usize,
+    at: usize,
+    run: f64,
+    server: f64,
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count.max(1))
+}
+
+fn summary(pairs: &[Pair]) -> LogProbFacts {
+    let differences = || pairs.iter().map(|pair| pair.server - pair.run);
+    let means = [
+        mean(pairs.iter().map(|pair| pair.run)),
+        mean(pairs.iter().map(|pair| pair.server)),
+    ];
+    let product = |of: fn(f64, f64) -> f64| {
+        mean(
+            pairs
+                .iter()
+                .map(|pair| of(pair.run - means[0], pair.server - means[1])),
+        )
+    };
+    let [both, run, server] = [
+        product(|a, b| a * b),
+        product(|a, _| a * a),
+        product(|_, b| b * b),
+    ];
+    LogProbFacts {
+        tokens: pairs.len(),
+        mean: mean(differences().map(f64::abs)),
+        bias: mean(differences()),
+        max: differences().map(f64::abs).fold(0.0, f64::max),
+        correlation: both / (run * server).sqrt().max(1e-12),
+        channel: "",
+        answers: 0,
+        base: Err("not computed".to_owned()),
+        twice: None,
+        slope: None,
+    }
+}
+
+/// How much of the way from the base to the run the server went, and the share of its distance from the run that this
+/// does not explain. `None` if run and base hardly differ.
+fn slope(pairs: &[Pair], base: &[f64]) -> Option<(f64, f64)> {
+    let moved = || {
+        pairs
+            .iter()
+            .zip(base)
+            .map(|(pair, base)| (pair.run - base, pair.server - base))
+    };
+    let squares = mean(moved().map(|(run, _)| run * run));
+    if squares < 1e-3 {
+        return None;
+    }
+    let slope = mean(moved().map(|(run, server)| run * server)) / squares;
+    let left = mean(moved().map(|(run, server)| (server - slope * run).powi(2)));
+    let all = mean(moved().map(|(run, server)| (server - run).powi(2)));
+    (all > 0.0).then(|| (slope, left / all))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_from_the_base_is_a_slope() {
+        let base = [-1.0, -2.0, -0.5, -3.0];
+        let pairs = |factor: f64| {
+            let run = [-0.5, -2.5, -0.1, -1.0];
+            let pair = |(at, (base, run)): (usize, (&f64, f64))| Pair {
+                prompt: 0,
+                at,
+                run,
+                server: base + factor * (run - base),
+            };
+            base.iter()
+                .zip(run)
+                .enumerate()
+                .map(pair)
+                .collect::<Vec<_>>()
+        };
+        for factor in [0.5, 2.0] {
+            let (slope, left) = slope(&pairs(factor), &base).unwrap();
+            assert!(
+                (slope - factor).abs() < 1e-9 && left < 1e-9,
+                "{slope} {left}"
+            );
+        }
+        let found = summary(&pairs(2.0));
+        assert!((found.mean - 0.85).abs() < 1e-9 && (found.bias - 0.6).abs() < 1e-9);
+        assert!((found.max - 2.0).abs() < 1e-9 && summary(&pairs(1.0)).correlation > 0.999);
+        // A run that is its base has no way.
+        let same: Vec<f64> = pairs(1.0).iter().map(|pair| pair.run).collect();
+        assert_eq!(slope(&pairs(1.0), &same), None);
+    }
+}

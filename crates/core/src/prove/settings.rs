@@ -1,0 +1,342 @@
+//! The server's answers under several settings, scored and paired with the run's.
+
+use serde_json::{Value, json};
+
+use super::asker::{Asker, Request};
+use super::facts::{BatchFacts, CallFacts, Facts, Setting, SettingFacts, StreamFacts};
+use super::ids::{Told, compared};
+use super::replies::{Likeness, Reply, spoken};
+use super::{ProveError, ProvePrompt, Reference};
+use crate::api_client::ProbePath;
+use crate::format::shortened;
+use crate::run::{Comparison, EvalRecord, SettingResult};
+
+/// Prompts of the settings that are compared with the server itself.
+const FEW: usize = 16;
+/// No model answers so by itself.
+const PROBE: &str = "k7q";
+
+/// Answers to the first prompts, in order.
+type Replies = Vec<Result<Reply, String>>;
+
+/// # Errors
+/// [`ProveError::Json`] of a score.
+pub(super) fn measure(
+    reference: &Reference<'_>,
+    asker: &Asker<'_>,
+    facts: &mut Facts,
+) -> Result<(), ProveError> {
+    let all = reference.prompts.len();
+    let few = all.min(FEW);
+    // What is only rendered otherwise by default is asked for as in the run, so that other faults show.
+    let kwargs = facts
+        .ids_with_kwargs
+        .as_ref()
+        .filter(|ids| ids.fault.is_none())
+        .map(|_| Value::Object(reference.kwargs.clone()));
+    let chat = |what: &str, count: usize, at_once: usize, more: &dyn Fn(&mut Value)| {
+        let requests = reference.prompts[..count].iter().map(|prompt| {
+            let mut body = Value::Object(prompt.body.clone());
+            if let Some(kwargs) = &kwargs {
+                body["chat_template_kwargs"] = kwargs.clone();
+            }
+            more(&mut body);
+            Request {
+                path: ProbePath::Chat,
+                body,
+            }
+        });
+        replies(asker, what, at_once, requests.collect())
+    };
+    let at_once = reference.at_once;
+    let together = chat(&format!("chat, {at_once} at once"), all, at_once, &|_| ());
+    measure_counts(reference, &together, facts);
+    let raw = raw(reference, asker, all);
+    facts.is_schema_enforced = schema_probe(reference, asker);
+    let schema = match (&reference.response_format, &facts.is_schema_enforced) {
+        (_, Err(reason)) => Err(reason.clone()),
+        (None, _) => Err("the task has no JSON Schema".to_owned()),
+        (Some(format), _) => Ok(chat("chat with response_format", few, 8, &|body| {
+            body["response_format"] = format.clone();
+        })),
+    };
+    let alone = chat("chat, 1 at once", few, 1, &|_| ());
+    let eight = chat("chat, 8 at once", few, 8, &|_| ());
+    let streamed = chat("chat, streamed", few, 8, &|body| {
+        body["stream"] = json!(true);
+        body["stream_options"] = json!({"include_usage": true});
+    });
+    facts.batch = batch(reference, &alone, &[&eight, &together]);
+    facts.stream = stream(reference, &streamed, &[&alone, &eight, &together]);
+    facts.in_think = in_think(reference, &together);
+    if reference.has_calls {
+        facts.calls = Some(calls(reference, &together, raw.as_ref().ok()));
+    }
+    let settings = [
+        (Setting::Chat, Ok(together)),
+        (Setting::Raw, raw),
+        (Setting::Schema, schema),
+    ];
+    for (setting, replies) in settings {
+        let found = match replies {
+            _ if !reference.why_no_answers.is_empty() => Err(reference.why_no_answers.clone()),
+            Ok(replies) => scored(reference, setting, &replies)?,
+            Err(reason) => Err(reason),
+        };
+        facts.settings.push((setting, found));
+    }
+    Ok(())
+}
+
+fn replies(asker: &Asker<'_>, what: &str, at_once: usize, requests: Vec<Request>) -> Replies {
+    let answers = asker.all(what, at_once, requests).into_iter();
+    answers
+        .map(|answer| answer.and_then(|answer| Reply::read(&answer)))
+        .collect()
+}
+
+/// Token ids in; the prompt's text where the server takes no ids.
+fn raw(reference: &Reference<'_>, asker: &Asker<'_>, count: usize) -> Result<Replies, String> {
+    let request = |prompt: &ProvePrompt| {
+        let mut body = json!({"model": reference.endpoint.model, "prompt": prompt.token_ids});
+        for name in ["max_tokens", "temperature"] {
+            body[name] = prompt.body.get(name).cloned().unwrap_or_default();
+        }
+        Request {
+            path: ProbePath::Completions,
+            body,
+        }
+    };
+    let first = request(&reference.prompts[0]);
+    asker
+        .one("completion of token ids", first.path, first.body)
+        .map_err(|reason| format!("the server takes no token ids: {reason}"))?;
+    let requests = reference.prompts[..count].iter().map(request);
+    let what = "completions of token ids";
+    Ok(replies(asker, what, reference.at_once, requests.collect()))
+}
+
+/// Compares `usage.prompt_tokens` with the run's prompts, unless ids already differ.
+fn measure_counts(reference: &Reference<'_>, replies: &Replies, facts: &mut Facts) {
+    if facts.has_other_prompts() {
+        return;
+    }
+    let told = |reply: &Result<Reply, String>| {
+        let reply = reply.as_ref().map_err(String::clone)?;
+        let ids = reply.prompt_ids.clone().map(Told::Ids);
+        ids.or(reply.prompt_tokens.map(Told::Count))
+            .ok_or_else(|| "no count".to_owned())
+    };
+    let told: Vec<Result<Told, String>> = replies.iter().map(told).collect();
+    let prompts: Vec<&ProvePrompt> = reference.prompts.iter().collect();
+    let counts = compared(&prompts, &told, "usage of chat answers");
+    if counts.compared > 0 && (facts.ids.is_err() || counts.fault.is_some()) {
+        facts.ids = Ok(counts);
+    }
+}
+
+/// Whether a schema is followed that no model would follow by itself.
+fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<bool, String> {
+    let Some(first) = reference.prompts.first() else {
+        return Err("no prompts".to_owned());
+    };
+    let schema = json!({"type": "object", "properties": {"probe": {"type": "string", "enum": [PROBE]}}, "required": ["probe"], "additionalProperties": false});
+    let mut body = Value::Object(first.body.clone());
+    // Tools and a format at once are refused by some.
+    body.as_object_mut().map(|body| body.remove("tools"));
+    body["max_tokens"] = json!(128);
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "probe", "strict": true, "schema": schema}});
+    let answer = asker
+        .one("response_format", ProbePath::Chat, body)
+        .map_err(|reason| format!("response_format is refused: {reason}"))?;
+    let text = Reply::read(&answer)?.content;
+    let found: Value = serde_json::from_str(text.trim()).unwrap_or_default();
+    Ok(found == json!({"probe": PROBE}))
+}
+
+fn scored(
+    reference: &Reference<'_>,
+    setting: Setting,
+    replies: &Replies,
+) -> Result<Result<SettingFacts, String>, ProveError> {
+    let [raw_scorer, scorer] = reference.scorers;
+    let mut found = SettingFacts::default();
+    let (mut of_run, mut of_server) = (Vec::new(), Vec::new());
+    let mut reason = "no answers".to_owned();
+    for (prompt, reply) in reference.prompts.iter().zip(replies) {
+        let Some(answer) = &prompt.answer else {
+            continue;
+        };
+        found.result.prompts += 1;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(why) => {
+                reason.clone_from(why);
+                continue;
+            }
+        };
+        found.result.answered += 1;
+        let likeness = reply.likeness(answer, setting == Setting::Raw, reference.tokenizer);
+        if setting != Setting::Schema {
+            found.count(likeness);
+        }
+        if !likeness.is_alike() && likeness != Likeness::Unknown && found.example.is_empty() {
+            let quoted = |text: &str| format!("{:?}", shortened(text.trim(), 60));
+            let (there, here) = (quoted(&reply.content), quoted(&answer.record.completion));
+            found.example = format!("`{}`: {there} there, {here} in the run", prompt.row.id);
+        }
+        let is_raw = setting == Setting::Raw;
+        let by = if is_raw { raw_scorer } else { scorer };
+        let text = if is_raw {
+            &reply.content
+        } else {
+            &reply.scored
+        };
+        let score = by.score(text, Some(&prompt.row));
+        let mut record = EvalRecord {
+            prompt_id: prompt.row.id.clone(),
+            completion: text.clone(),
+            truncated: reply.is_cut_at_limit,
+            ..EvalRecord::default()
+        };
+        record.judge(&[score])?;
+        of_server.push(record);
+        of_run.push(answer.record.clone());
+    }
+    if found.result.answered == 0 {
+        return Ok(Err(reason));
+    }
+    found.result = SettingResult {
+        name: setting.name().to_owned(),
+        valid: Comparison::between(&of_run, &of_server),
+        exact: Comparison::between_exact(&of_run, &of_server),
+        ..found.result
+    };
+    Ok(Ok(found))
+}
+
+fn likeness(prompt: &ProvePrompt, reply: &Reply, reference: &Reference<'_>) -> Likeness {
+    let answer = prompt.answer.as_ref();
+    answer.map_or(Likeness::Unknown, |answer| {
+        reply.likeness(answer, false, reference.tokenizer)
+    })
+}
+
+/// Whether two answers of the server to one prompt differ by more than rounding.
+fn differ(prompt: &ProvePrompt, one: &Reply, other: &Reply, reference: &Reference<'_>) -> bool {
+    let alike = [one, other].map(|reply| likeness(prompt, reply, reference).is_alike());
+    one.scored.trim() != other.scored.trim() && alike != [true, true]
+}
+
+fn batch(
+    reference: &Reference<'_>,
+    alone: &Replies,
+    others: &[&Replies],
+) -> Result<BatchFacts, String> {
+    let mut found = BatchFacts {
+        at_once: reference.at_once,
+        ..BatchFacts::default()
+    };
+    for (index, prompt) in reference.prompts.iter().enumerate().take(alone.len()) {
+        let Ok(one) = &alone[index] else { continue };
+        let others: Vec<&Reply> = others
+            .iter()
+            .filter_map(|all| all[index].as_ref().ok())
+            .collect();
+        found.prompts += usize::from(!others.is_empty());
+        let is_alike = |reply| likeness(prompt, reply, reference).is_alike();
+        let changed = others
+            .iter()
+            .any(|other| differ(prompt, one, other, reference));
+        let crosses = others.iter().any(|other| is_alike(other) != is_alike(one));
+        found.changed += usize::from(changed && crosses);
+        found.unlike += usize::from(changed && !crosses);
+    }
+    match found.prompts {
+        0 | 1 => Err("fewer than two prompts were answered both alone and in a batch".to_owned()),
+        _ => Ok(found),
+    }
+}
+
+fn stream(
+    reference: &Reference<'_>,
+    streamed: &Replies,
+    whole: &[&Replies],
+) -> Result<StreamFacts, String> {
+    let mut found = StreamFacts::default();
+    let mut reason = "no answers".to_owned();
+    for (index, (prompt, reply)) in reference.prompts.iter().zip(streamed).enumerate() {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(why) => {
+                reason.clone_from(why);
+                continue;
+            }
+        };
+        let mut whole = whole
+            .iter()
+            .filter_map(|all| all[index].as_ref().ok())
+            .peekable();
+        if whole.peek().is_none() {
+            continue;
+        }
+        found.prompts += 1;
+        found.broken += usize::from(reply.is_broken);
+        found.differ += usize::from(whole.all(|whole| differ(prompt, reply, whole, reference)));
+    }
+    match found.prompts {
+        0 => Err(format!("no streamed answer: {reason}")),
+        _ => Ok(found),
+    }
+}
+
+/// Answers of the run that the server has in its reasoning alone.
+fn in_think(reference: &Reference<'_>, replies: &Replies) -> usize {
+    let marks = reference.tokenizer.think_marks();
+    let is_there = |(prompt, reply): &(&ProvePrompt, &Result<Reply, String>)| {
+        let (Some(answer), Ok(reply)) = (&prompt.answer, reply) else {
+            return false;
+        };
+        let expected = spoken(&answer.record.completion, marks).trim();
+        let is_empty = reply.content.trim().is_empty() && !reply.has_calls;
+        is_empty && !expected.is_empty() && reply.reasoning.contains(expected)
+    };
+    reference
+        .prompts
+        .iter()
+        .zip(replies)
+        .filter(is_there)
+        .count()
+}
+
+fn calls(
+    reference: &Reference<'_>,
+    parsed: &Replies,
+    raw: Option<&Replies>,
+) -> Result<CallFacts, String> {
+    let tokens = reference.tokenizer.call_format().tokens;
+    let mut found = CallFacts::default();
+    for (index, prompt) in reference.prompts.iter().enumerate() {
+        let (Some(answer), Ok(reply)) = (&prompt.answer, &parsed[index]) else {
+            continue;
+        };
+        let text = spoken(&answer.record.completion, reference.tokenizer.think_marks()).trim();
+        let has_call =
+            tokens.iter().any(|token| text.contains(token)) || text.starts_with(['{', '[']);
+        let sampled = raw.and_then(|raw| raw[index].as_ref().ok());
+        let is_same =
+            sampled.is_none_or(|raw| raw.likeness(answer, true, reference.tokenizer).is_alike());
+        if !has_call || !is_same || !answer.record.is_valid() {
+            continue;
+        }
+        found.compared += 1;
+        let score = reference.scorers[1].score(&reply.scored, Some(&prompt.row));
+        let is_valid = score.tier == crate::facts::Tier::Valid;
+        found.missing += usize::from(!reply.has_calls);
+        found.wrong += usize::from(reply.has_calls && !is_valid);
+    }
+    match found.compared {
+        0 => Err("the run has no valid calls in these answers".to_owned()),
+        _ => Ok(found),
+    }
+}

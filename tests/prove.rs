@@ -1,0 +1,688 @@
+//! `grpo-tui prove`: servers with one fault each, named; correct servers, called equal; servers that tell little.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+use crate::program::{
+    call, call_in_process, json as json_of, program, sample_task_named, serve, stderr, until,
+};
+use crate::serve::Server;
+
+/// Prompts of each comparison.
+const PROMPTS: &str = "8";
+
+/// What a server between `prove` and ours does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    OtherTemplate,
+    DoubledStart,
+    ThinksByDefault,
+    AnswerInThink,
+    CallsNotParsed,
+    WrongStop,
+    StreamCut,
+    BatchDependent,
+    SchemaIgnored,
+    /// Chat alone, without usage: no ids, no log-probs.
+    TellsNothing,
+    BrokenStream,
+    Refuses,
+}
+
+struct Proxy {
+    upstream: SocketAddr,
+    fault: Fault,
+    in_flight: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+/// The address of a server with this fault before `upstream`.
+fn faulty(upstream: &Server, fault: Fault) -> String {
+    proxied(upstream, fault).0
+}
+
+fn proxied(upstream: &Server, fault: Fault) -> (String, Arc<Proxy>) {
+    let url = upstream.base_url();
+    let address = url.trim_start_matches("http://").trim_end_matches("/v1");
+    let proxy = Proxy {
+        upstream: address.parse().unwrap(),
+        fault,
+        in_flight: AtomicUsize::new(0),
+        requests: AtomicUsize::new(0),
+    };
+    let proxy = Arc::new(proxy);
+    let url = format!("http://{}/v1", serve(Arc::clone(&proxy), answer));
+    (url, proxy)
+}
+
+/// Status, content type and body of an answer.
+type Answer = (u16, String, String);
+
+impl Proxy {
+    fn forward(&self, path: &str, body: &str) -> Answer {
+        let mut socket = TcpStream::connect(self.upstream).unwrap();
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let (host, length) = (self.upstream, body.len());
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let is_stream = head.contains("text/event-stream");
+        let body = match head.contains("chunked") {
+            true => unchunked(body),
+            false => body.to_owned(),
+        };
+        let kind = if is_stream {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
+        (status, kind.to_owned(), body)
+    }
+
+    fn document(&self, path: &str, body: &Value) -> Value {
+        serde_json::from_str(&self.forward(path, &body.to_string()).2).unwrap()
+    }
+
+    /// The completion of a chat's prompt, its first token once more if `is_doubled`; `write` makes a message of it.
+    fn completed(&self, chat: &Value, is_doubled: bool, write: impl Fn(&str) -> Value) -> Answer {
+        let rendered = ["model", "messages", "tools", "chat_template_kwargs"];
+        let rendered = rendered.map(|name| (name.to_owned(), chat[name].clone()));
+        let rendered = rendered.into_iter().filter(|(_, value)| !value.is_null());
+        let rendered = Value::Object(rendered.collect());
+        let ids = self.document("/tokenize", &rendered)["tokens"].clone();
+        let mut ids: Vec<u64> = serde_json::from_value(ids).unwrap();
+        if is_doubled {
+            ids.insert(0, ids[0]);
+        }
+        let body = json!({"model": chat["model"], "prompt": ids, "temperature": 0, "max_tokens": chat["max_tokens"], "response_format": chat["response_format"]});
+        let mut body = body;
+        body.as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
+        let answer = self.document("/v1/completions", &body);
+        let choice = &answer["choices"][0];
+        let message = write(choice["text"].as_str().unwrap_or_default());
+        let finish = &choice["finish_reason"];
+        if chat["stream"] == true {
+            let chunk = json!({"choices": [{"delta": message, "finish_reason": finish}], "usage": answer["usage"]});
+            let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
+            return (200, "text/event-stream".to_owned(), text);
+        }
+        let whole = json!({"choices": [{"message": message, "finish_reason": finish}], "usage": answer["usage"]});
+        (200, "application/json".to_owned(), whole.to_string())
+    }
+
+    fn reply(&self, path: &str, text: &str) -> Answer {
+        let body: Value = serde_json::from_str(text).unwrap_or_default();
+        let is_chat = path.ends_with("/chat/completions");
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut body = body.clone();
+            change(&mut body);
+            self.forward(path, &body.to_string())
+        };
+        let refused = |status| {
+            (
+                status,
+                "application/json".to_owned(),
+                "{\"error\": {\"message\": \"not here\"}}".to_owned(),
+            )
+        };
+        match self.fault {
+            Fault::Refuses => refused(503),
+            Fault::OtherTemplate if body["messages"].is_array() => changed(&|body| {
+                let system = json!({"role": "system", "content": "You are a helpful assistant."});
+                body["messages"].as_array_mut().unwrap().insert(0, system);
+            }),
+            Fault::ThinksByDefault
+                if body["messages"].is_array() && body["chat_template_kwargs"].is_null() =>
+            {
+                changed(&|body| body["chat_template_kwargs"] = json!({"enable_thinking": true}))
+            }
+            Fault::DoubledStart if is_chat => self.completed(
+                &body,
+                true,
+                |text| json!({"role": "assistant", "content": text}),
+            ),
+            Fault::CallsNotParsed if is_chat => self.completed(
+                &body,
+                false,
+                |text| json!({"role": "assistant", "content": text}),
+            ),
+            Fault::AnswerInThink if is_chat && body["response_format"].is_null() => self.completed(
+                &body,
+                false,
+                |text| json!({"role": "assistant", "content": "", "reasoning_content": text}),
+            ),
+            Fault::WrongStop
+                if body["prompt_logprobs"].is_null()
+                    && body["response_format"].is_null()
+                    && body["max_tokens"].is_u64() =>
+            {
+                changed(&|body| body["ignore_eos"] = json!(true))
+            }
+            Fault::BatchDependent if is_chat => {
+                let others = self.in_flight.fetch_add(1, Ordering::SeqCst);
+                let answer = changed(&|body| {
+                    if others > 0 && body["response_format"].is_null() {
+                        body["repetition_penalty"] = json!(1.6);
+                    }
+                });
+                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                answer
+            }
+            Fault::SchemaIgnored if is_chat => {
+                changed(&|body| _ = body.as_object_mut().unwrap().remove("response_format"))
+            }
+            Fault::StreamCut if body["stream"] == true => {
+                let (status, kind, text) = self.forward(path, text);
+                let events: Vec<&str> = text.split_inclusive("\n\n").collect();
+                let cut = events.len() / 2;
+                let kept = events.iter().enumerate().filter(|(index, _)| *index != cut);
+                (status, kind, kept.map(|(_, event)| *event).collect())
+            }
+            Fault::BrokenStream if body["stream"] == true => (
+                200,
+                "text/event-stream".to_owned(),
+                "data: {\"choices\": [{\"del\n\n".to_owned(),
+            ),
+            Fault::TellsNothing if !is_chat && !path.ends_with("/models") => refused(404),
+            Fault::TellsNothing if is_chat && !body["logprobs"].is_null() => refused(400),
+            Fault::TellsNothing if is_chat && body["stream"] != true => {
+                let (status, kind, text) = self.forward(path, text);
+                let mut answer: Value = serde_json::from_str(&text).unwrap();
+                answer.as_object_mut().unwrap().remove("usage");
+                (status, kind, answer.to_string())
+            }
+            _ => self.forward(path, text),
+        }
+    }
+}
+
+fn unchunked(mut text: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = text.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        whole += &rest[..size];
+        text = &rest[size + 2..];
+    }
+    whole
+}
+
+fn answer(mut stream: TcpStream, proxy: &Proxy) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = Vec::new();
+    for line in reader.by_ref().lines().map_while(Result::ok) {
+        if line.is_empty() {
+            break;
+        }
+        head.push(line.to_lowercase());
+    }
+    let Some(first) = head.first() else { return };
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let length = head
+        .iter()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    proxy.requests.fetch_add(1, Ordering::SeqCst);
+    let (status, kind, text) = proxy.reply(&path, &String::from_utf8(body).unwrap());
+    // The client may have gone.
+    _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    );
+}
+
+/// A folder with short runs of an adapter: `invoice` and `tool-calls`, made once; tests only read their weights.
+fn trained() -> &'static Path {
+    static TRAINED: OnceLock<PathBuf> = OnceLock::new();
+    TRAINED.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prove");
+        _ = std::fs::remove_dir_all(&folder);
+        for (task, model, rate) in [
+            ("invoice", "tiny", "1e-2"),
+            ("tool-calls", "tiny-tools", "1e-3"),
+        ] {
+            sample_task_named(task, &folder.join(task), [8, 4, 8]);
+            let own = [
+                format!("base_model={model}"),
+                format!("learning_rate={rate}"),
+            ];
+            let set = [
+                own[0].as_str(),
+                &own[1],
+                "lora_rank=4",
+                "learning_rate_schedule=constant",
+                "max_steps=3",
+                "completions_per_prompt=4",
+                "prompt_groups_per_step=8",
+            ];
+            let set: Vec<&str> = set.iter().flat_map(|key| ["--set", *key]).collect();
+            let train = [
+                &["train", task, "--runs", "runs", "--name", task, "--json"],
+                set.as_slice(),
+            ];
+            json_of(&call_in_process(&folder, &train.concat()));
+        }
+        folder
+    })
+}
+
+fn run_of(task: &str) -> String {
+    let runs = trained().join("runs");
+    let mut runs = std::fs::read_dir(&runs)
+        .unwrap()
+        .map(|run| run.unwrap().path());
+    let run = runs.find(|run| run.to_str().unwrap().contains(&format!("-{task}-")));
+    run.unwrap().to_str().unwrap().to_owned()
+}
+
+/// The exit code and the document of a comparison.
+fn proven(url: &str, task: &str, more: &[&str]) -> (i32, Value) {
+    let run = run_of(task);
+    // Our own server has our own numbers.
+    let limits = ["--limit", PROMPTS, "--max-nats", "0.002", "--cpu"];
+    let arguments = [&["prove", url, "--run", &run, "--json"], &limits[..]].concat();
+    let output = call(trained(), &[&arguments, more].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let document = serde_json::from_str(&text);
+    let document = document.unwrap_or_else(|error| panic!("{error}: {text} {}", stderr(&output)));
+    (output.status.code().unwrap(), document)
+}
+
+fn faults(document: &Value) -> Vec<&str> {
+    let findings = document["findings"].as_array().unwrap().iter();
+    findings
+        .map(|finding| finding["fault"].as_str().unwrap())
+        .collect()
+}
+
+fn check_faults(url: &str, task: &str, expected: &[&str]) {
+    let (code, document) = proven(url, task, &[]);
+    assert_eq!(faults(&document), expected, "{task}: {document:#}");
+    assert_eq!(code, i32::from(!expected.is_empty()), "{document:#}");
+}
+
+fn outcome<'d>(document: &'d Value, name: &str) -> &'d str {
+    let mut checks = document["checks"].as_array().unwrap().iter();
+    let check = checks.find(|check| check["name"] == name);
+    check.unwrap_or_else(|| panic!("no {name}: {document:#}"))["outcome"]
+        .as_str()
+        .unwrap()
+}
+
+fn served(task: &str) -> Server {
+    Server::start(&[&run_of(task), "--cpu"])
+}
+
+/// A folder with an adapter of the run, whose scale is doubled.
+fn doubled_adapter(folder: &Path) -> String {
+    let out = folder.join("twice");
+    let out = out.to_str().unwrap();
+    let export = [
+        "model",
+        "export",
+        "--model",
+        &run_of("invoice"),
+        "--out",
+        out,
+    ];
+    assert!(call_in_process(trained(), &export).status.success());
+    let path = Path::new(out).join("adapter_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["lora_alpha"] = json!(2.0 * config["lora_alpha"].as_f64().unwrap());
+    std::fs::write(&path, config.to_string()).unwrap();
+    out.to_owned()
+}
+
+/// A folder with the run's model, whose matrices are rounded to a few levels for each row.
+fn rounded_model(folder: &Path, levels: f32) -> String {
+    let out = folder.join("rounded");
+    let out = out.to_str().unwrap();
+    let export = [
+        "model",
+        "export",
+        "--model",
+        &run_of("invoice"),
+        "--merged",
+        "--out",
+        out,
+    ];
+    assert!(call_in_process(trained(), &export).status.success());
+    let path = Path::new(out).join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let rounded = |view: &TensorView<'_>| -> Vec<u8> {
+        let row = view.shape().last().copied().unwrap_or(1);
+        if view.shape().len() < 2 {
+            return view.data().to_vec();
+        }
+        let size = view.dtype().bitsize() / 8;
+        let value = |bytes: &[u8]| match view.dtype() {
+            Dtype::F32 => f32::from_le_bytes(bytes.try_into().unwrap()),
+            Dtype::BF16 => {
+                f32::from_bits(u32::from(u16::from_le_bytes(bytes.try_into().unwrap())) << 16)
+            }
+            other => panic!("{other:?}"),
+        };
+        let values: Vec<f32> = view.data().chunks(size).map(value).collect();
+        let rows = values.chunks(row).flat_map(|row| {
+            let most = row
+                .iter()
+                .fold(0.0_f32, |most, value| most.max(value.abs()));
+            let step = (most / levels).max(f32::MIN_POSITIVE);
+            row.iter().map(move |value| (value / step).round() * step)
+        });
+        match view.dtype() {
+            Dtype::F32 => rows.flat_map(f32::to_le_bytes).collect(),
+            _ => rows
+                .flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes())
+                .collect(),
+        }
+    };
+    let changed: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), rounded(&view)))
+        .collect();
+    let views = changed.iter().map(|(name, dtype, shape, data)| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), data).unwrap(),
+        )
+    });
+    let text = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
+    std::fs::write(&path, text).unwrap();
+    out.to_owned()
+}
+
+#[test]
+fn correct_servers_are_called_equal() {
+    let (invoice, tools) = (served("invoice"), served("tool-calls"));
+    check_faults(&invoice.base_url(), "invoice", &[]);
+    check_faults(&tools.base_url(), "tool-calls", &[]);
+    check_faults(&faulty(&invoice, Fault::None), "invoice", &[]);
+    // What is the same on the run's side is not always told.
+    let (code, document) = proven(&faulty(&invoice, Fault::TellsNothing), "invoice", &[]);
+    assert_eq!((code, faults(&document)), (0, vec![]), "{document:#}");
+    for (name, expected) in [
+        ("prompt tokens", "not compared"),
+        ("log-probs", "not compared"),
+        ("answers, chat", "equal"),
+        ("answers, completions, token ids in", "not compared"),
+        ("alone and in a batch", "equal"),
+    ] {
+        assert_eq!(outcome(&document, name), expected, "{name}");
+    }
+    assert!(
+        document["verdict"]
+            .as_str()
+            .unwrap()
+            .contains("not compared")
+    );
+    // Without weights the recorded answers serve.
+    let (code, document) = proven(&invoice.base_url(), "invoice", &["--recorded"]);
+    assert_eq!(
+        (code, outcome(&document, "answers, chat")),
+        (0, "equal"),
+        "{document:#}"
+    );
+    assert_eq!(outcome(&document, "log-probs"), "not compared");
+}
+
+#[test]
+fn each_fault_of_a_server_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let invoice = served("invoice");
+    for (fault, expected) in [
+        (Fault::OtherTemplate, "template"),
+        (Fault::DoubledStart, "doubled_start_token"),
+        (Fault::ThinksByDefault, "thinking"),
+        (Fault::WrongStop, "stop_token"),
+        (Fault::StreamCut, "stream"),
+        (Fault::BrokenStream, "stream"),
+        (Fault::BatchDependent, "batch_dependent"),
+        (Fault::SchemaIgnored, "schema_not_enforced"),
+    ] {
+        check_faults(&faulty(&invoice, fault), "invoice", &[expected]);
+    }
+    drop(invoice);
+    let base = Server::start(&["tiny", "--cpu"]);
+    check_faults(&base.base_url(), "invoice", &["adapter_not_applied"]);
+    drop(base);
+    let twice = Server::start(&[&doubled_adapter(folder.path()), "--cpu"]);
+    // A folder says nothing of the run's thinking: both faults are there, and named.
+    let found = ["thinking", "adapter_applied_twice"];
+    check_faults(&twice.base_url(), "invoice", &found);
+    drop(twice);
+    let rounded = Server::start(&[&rounded_model(folder.path(), 3.0), "--cpu"]);
+    check_faults(
+        &rounded.base_url(),
+        "invoice",
+        &["thinking", "quantisation"],
+    );
+}
+
+#[test]
+fn calls_that_a_server_loses_are_named() {
+    let tools = served("tool-calls");
+    for (fault, expected) in [
+        (Fault::AnswerInThink, "call_in_think_block"),
+        (Fault::CallsNotParsed, "call_parser"),
+    ] {
+        check_faults(&faulty(&tools, fault), "tool-calls", &[expected]);
+    }
+}
+
+#[test]
+fn another_model_and_another_tokenizer_are_named() {
+    let other = Server::start(&[crate::program::NANO, "--cpu"]);
+    // A folder that says nothing of thinking thinks by default.
+    let found = ["thinking", "other_model"];
+    check_faults(&other.base_url(), "invoice", &found);
+    drop(other);
+    // The same vocabulary with fewer merges.
+    let folder = tempfile::tempdir().unwrap();
+    crate::program::copy_tree(Path::new(crate::program::NANO), folder.path());
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let merges = tokenizer["model"]["merges"].as_array_mut().unwrap();
+    merges.truncate(merges.len() / 2);
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let other = Server::start(&[folder.path().to_str().unwrap(), "--cpu"]);
+    let (code, document) = proven(&other.base_url(), "invoice", &[]);
+    assert_eq!(
+        (code, faults(&document)[0]),
+        (1, "tokenizer"),
+        "{document:#}"
+    );
+}
+
+#[test]
+fn a_comparison_that_was_killed_goes_on_with_what_it_has() {
+    let invoice = served("invoice");
+    let (url, proxy) = proxied(&invoice, Fault::None);
+    let run = run_of("invoice");
+    let arguments = ["prove", &url, "--run", &run, "--limit", PROMPTS, "--cpu"];
+    let mut killed = program(trained(), &arguments);
+    let mut killed = killed
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("answers", || proxy.requests.load(Ordering::SeqCst) > 30);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let before = proxy.requests.load(Ordering::SeqCst);
+    let output = call(trained(), &arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("of an interrupted comparison are used"),
+        "{said}"
+    );
+    let resumed = proxy.requests.load(Ordering::SeqCst) - before;
+    let again = call(trained(), &arguments);
+    let whole = proxy.requests.load(Ordering::SeqCst) - before - resumed;
+    // The one that ended has left nothing to go on with.
+    assert!(
+        !stderr(&again).contains("interrupted"),
+        "{}",
+        stderr(&again)
+    );
+    assert!(resumed + 20 < whole, "{resumed} of {whole}");
+}
+
+/// llama.cpp's server with a run's export in f16.
+#[test]
+#[ignore = "nightly: needs llama.cpp"]
+fn an_f16_export_is_proven_with_llama_cpp() {
+    const SCRIPT: &str = r#"
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.warmup = sys.argv[1], 8192, 8, False
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.gguf");
+    let file = file.to_str().unwrap();
+    let export = [
+        "model",
+        "export",
+        "--model",
+        &run_of("invoice"),
+        "--gguf",
+        "f16",
+        "--out",
+        file,
+    ];
+    assert!(call_in_process(trained(), &export).status.success());
+    let mut python = Command::new(crate::program::peer("LLAMA_CPP_PYTHON"));
+    let python = python
+        .args(["-c", SCRIPT, file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut python = python.stderr(Stdio::null()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(python.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    let url = format!("{}/v1", address.trim());
+    let more = ["--max-nats", "0.02", "--at-once", "8"];
+    let arguments = [
+        "prove",
+        &url,
+        "--run",
+        &run_of("invoice"),
+        "--limit",
+        PROMPTS,
+        "--cpu",
+        "--json",
+    ];
+    let output = call(trained(), &[&arguments[..], &more].concat());
+    drop(python.stdin.take());
+    python.wait().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), faults(&document)),
+        (Some(0), vec![]),
+        "{document:#}"
+    );
+    assert!(
+        document["log_prob_difference"].as_f64().unwrap() < 0.02,
+        "{document:#}"
+    );
+    assert_eq!(outcome(&document, "prompt tokens"), "equal");
+}
+
+#[test]
+fn a_server_that_refuses_is_an_error_and_a_verdict_is_kept() {
+    let invoice = served("invoice");
+    let run = run_of("invoice");
+    let refuses = faulty(&invoice, Fault::Refuses);
+    let endpoints = trained().join("endpoints.toml");
+    let text = |url: &str| format!("[served]\nbase_url = \"{url}\"\nmodel = \"m\"\nretries = 0\n");
+    std::fs::write(&endpoints, text(&refuses)).unwrap();
+    let prove = |more: &[&str]| {
+        let arguments = [
+            "prove",
+            "endpoint:served",
+            "--run",
+            &run,
+            "--endpoints",
+            "endpoints.toml",
+            "--limit",
+            "2",
+            "--cpu",
+        ];
+        call(trained(), &[&arguments[..], more].concat())
+    };
+    let output = prove(&[]);
+    let said = stderr(&output);
+    assert!(
+        output.status.code() == Some(2) && said.contains("503: not here"),
+        "{said}"
+    );
+    for (more, expected) in [
+        (&["--max-cost", "1"][..], "has no prices"),
+        (&["--model", "x"], "leave the option out"),
+        (&["--max-nats", "0"], "must be a number > 0"),
+        (&["--on", "missing.jsonl"], "no such file"),
+    ] {
+        let output = prove(more);
+        let said = stderr(&output);
+        assert!(
+            output.status.code() == Some(2) && said.contains(expected),
+            "{said}"
+        );
+    }
+    // The cost limit ends it, and says what was not compared.
+    let served = invoice.base_url();
+    let prices = "price_per_million_input = 1000\nprice_per_million_output = 1000\n";
+    let model = format!("model = {}", json!(run));
+    let limited = text(&served).replace("model = \"m\"", &model) + prices;
+    std::fs::write(&endpoints, limited).unwrap();
+    let output = prove(&["--max-cost", "0.5", "--json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        document
+            .to_string()
+            .contains("the cost limit 0.5 is reached"),
+        "{document:#}"
+    );
+    assert!(document["cost"].as_f64().unwrap() >= 0.5);
+    // The verdict stands in the run, and in its model card.
+    let kept = grpo_tui::run::read_proves(Path::new(&run));
+    let own = kept
+        .iter()
+        .find(|record| record.base_url == served)
+        .unwrap();
+    assert_eq!(own.verdict(), document["verdict"]);
+    let out = tempfile::tempdir().unwrap();
+    let card = out.path().join("card");
+    let promote = ["runs", "promote", &run, "--out", card.to_str().unwrap()];
+    assert!(call_in_process(trained(), &promote).status.success());
+    let text = std::fs::read_to_string(card.join("README.md")).unwrap();
+    assert!(text.contains(&own.verdict()), "{text}");
+}
