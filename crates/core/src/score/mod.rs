@@ -42,8 +42,8 @@ pub use task::{
     LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task, TaskJudge, for_model,
 };
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
-pub(crate) use verdict::null_is_nan;
 pub use verdict::{
     CriterionGrade, FailureClass, GroundedValue, LeafCounts, Leaves, OrderedMap, OwnClass,
     PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward, standard_text,
 };
+pub(crate) use verdict::{OTHER_PATHS, null_is_nan};

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
-use crate::score::{LeafCounts, OrderedMap};
+use crate::score::{LeafCounts, OTHER_PATHS, OrderedMap};
 
 /// Members that no row expects are invented by models: further ones are counted together.
 const MAX_INVENTED_PATHS: usize = 50;
-const OTHER_PATHS: &str = "(other)";
 
 /// The leaves at a path, over all answers of an eval.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

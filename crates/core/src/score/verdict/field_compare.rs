@@ -112,7 +112,9 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Rule<'_>) 
     use serde_json::Value as Expected;
     match (&found.kind, expected) {
         (Kind::String(found), Expected::String(expected)) => {
-            found == expected || rule.leaf.same_text(found, expected)
+            found == expected
+                || rule.leaf.same_text(found, expected)
+                || rule.leaf.is_near_text(found, expected)
         }
         (_, Expected::Number(expected)) => number(found, rule).is_some_and(|found| {
             found.equals_serde(expected) || rule.leaf.is_near(found.as_f64(), expected.as_f64())
@@ -147,6 +149,12 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Rule<'_>) 
 }
 
 impl LeafRule {
+    /// Of two numbers in texts, where the rule reads those.
+    fn is_near_text(&self, found: &str, expected: &str) -> bool {
+        let value = |text| written_number(text).and_then(|number| number.as_f64());
+        self.number && self.tolerance.is_some() && self.is_near(value(found), value(expected))
+    }
+
     fn same_text(&self, found: &str, expected: &str) -> bool {
         let same = |left: &str, right: &str| self.normal(left) == self.normal(right);
         let has = |group: &Vec<String>, text: &str| group.iter().any(|alias| same(alias, text));
@@ -377,6 +385,7 @@ mod tests {
             ("number", "\"12.5\"", "\"12.50\"", true),
             ("number", "\"1,249\"", "1249", false),
             ("number", "\"abc\"", "\"abc\"", true),
+            ("number", "\"12.50\"", "\"12.51\"", false),
             ("", "[1,2]", "[1,2.0]", true),
             ("", "[1,2]", "[2,1]", false),
             ("", "{\"a\":1,\"b\":2}", "{\"b\":2,\"a\":1}", true),

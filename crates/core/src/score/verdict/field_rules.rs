@@ -99,8 +99,11 @@ impl Rules {
             if let Some(groups) = aliases.get(path) {
                 field.leaf.aliases.clone_from(groups);
             }
-            field.is_ordered = ordered.contains(path);
-            field.key = keys.get(path).cloned();
+            // `lines` and `lines.*` are one place.
+            field.is_ordered |= ordered.contains(path);
+            if let Some(key) = keys.get(path) {
+                field.key = Some(key.clone());
+            }
         }
         compiled
     }
@@ -150,7 +153,11 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 
 impl<'r> Rule<'r> {
     pub(crate) fn member(self, name: &str) -> Rule<'r> {
-        match self.field.and_then(|field| field.members.get(name)) {
+        // A name may have dots of its own.
+        let below = |field: &'r Field| {
+            segments(name).try_fold(field, |field, part| field.members.get(part))
+        };
+        match self.field.and_then(below) {
             Some(field) => Rule {
                 leaf: &field.leaf,
                 field: Some(field),

@@ -1,6 +1,8 @@
 //! Compares an answer with `expected` leaf by leaf. Items of lists are matched, so that one that is
 //! missing, extra or in another place costs what it is worth.
 
+use std::cell::Cell;
+
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 use serde::{Deserialize, Serialize};
@@ -84,6 +86,15 @@ enum Outcome {
 
 /// A list whose items need more comparisons is matched in order.
 const MAX_PAIRS: usize = 10_000;
+/// Values compared to find out what matches, in one answer; what is left is matched in order.
+const MAX_COMPARED: usize = 4_000_000;
+/// Pairs of letters that cost as much as the comparison of two values.
+const LETTERS: usize = 64;
+/// Paths of invented values that are told apart, and the longest in bytes; others are counted
+/// together.
+const MAX_INVENTED_PATHS: usize = 100;
+const MAX_INVENTED_PATH_BYTES: usize = 200;
+pub(crate) const OTHER_PATHS: &str = "(other)";
 /// Credit of a pair as the matching's integer weight.
 const WEIGHT: f64 = 1e6;
 
@@ -93,8 +104,10 @@ pub(crate) fn compare_leaves(
     expected: &Expected,
     rules: &Rules,
 ) -> Leaves {
+    let left = Cell::new(MAX_COMPARED);
     let mut walk = Walk {
         rules,
+        left: &left,
         path: Vec::new(),
         counts: Some(OrderedMap::default()),
         credit: 0.0,
@@ -109,6 +122,8 @@ pub(crate) fn compare_leaves(
 
 struct Walk<'w> {
     rules: &'w Rules,
+    /// Comparisons that trials may still make.
+    left: &'w Cell<usize>,
     path: Vec<String>,
     /// `None` where only the credit is asked for.
     counts: Option<OrderedMap<LeafCounts>>,
@@ -130,6 +145,7 @@ impl<'w> Walk<'w> {
     fn trial(&self, found: Option<&Value<'_>>, expected: &Expected, rule: Rule<'w>) -> f64 {
         let mut trial = Walk {
             rules: self.rules,
+            left: self.left,
             path: Vec::new(),
             counts: None,
             credit: 0.0,
@@ -147,9 +163,17 @@ impl<'w> Walk<'w> {
             Outcome::Missed | Outcome::Invented => 0.0,
         };
         let Some(counts) = &mut self.counts else {
+            self.left.set(self.left.get().saturating_sub(1));
             return;
         };
-        let path = self.path.join(".");
+        let mut path = self.path.join(".");
+        // Names that the answer makes up have no limit of their own.
+        if matches!(outcome, Outcome::Invented)
+            && (path.len() > MAX_INVENTED_PATH_BYTES || counts.0.len() >= MAX_INVENTED_PATHS)
+            && counts.get(&path).is_none()
+        {
+            OTHER_PATHS.clone_into(&mut path);
+        }
         let place = counts.0.iter().position(|(known, _)| *known == path);
         let place = place.unwrap_or_else(|| {
             counts.0.push((path, LeafCounts::default()));
@@ -176,13 +200,15 @@ impl<'w> Walk<'w> {
     fn compare(&mut self, found: Option<&Value<'_>>, expected: &Expected, rule: Rule<'w>) {
         let plain = match Expectation::from_value(expected) {
             Expectation::Any(values) => {
-                let share = |value: &&Expected| self.trial(found, value, rule);
+                let shares = values.iter().map(|value| match values.len() {
+                    1 => (0.0, value),
+                    _ => (self.trial(found, value, rule), value),
+                });
                 // Ties go to the first; `max_by` returns the last.
-                let best = values
-                    .iter()
+                let best = shares
                     .rev()
-                    .max_by(|left, right| share(left).total_cmp(&share(right)));
-                if let Some(best) = best {
+                    .max_by(|left, right| left.0.total_cmp(&right.0));
+                if let Some((_, best)) = best {
                     self.compare(found, best, rule);
                 }
                 return;
@@ -212,20 +238,32 @@ impl<'w> Walk<'w> {
                 self.at(ITEMS, |walk| walk.items(found, items, rule));
             }
             (_, Expected::Object(members)) if !members.is_empty() => {
+                let before = self.total;
                 for (name, value) in members {
                     self.at(name, |walk| walk.compare(None, value, rule.member(name)));
                 }
                 self.invented_instead(found);
+                self.at_least(before, Outcome::Missed);
             }
             (_, Expected::Array(items)) if !items.is_empty() => {
+                let before = self.total;
                 self.at(ITEMS, |walk| {
                     for item in items {
                         walk.compare(None, item, rule);
                     }
                 });
                 self.invented_instead(found);
+                self.at_least(before, Outcome::Missed);
             }
             _ => self.leaf(found, expected, rule),
+        }
+    }
+
+    /// Adds `outcome` if there is no other since `before`, so that what is wrong never counts as
+    /// nothing: optional values are not missed, and null states none.
+    fn at_least(&mut self, before: f64, outcome: Outcome) {
+        if self.total == before {
+            self.add(outcome);
         }
     }
 
@@ -284,14 +322,41 @@ impl<'w> Walk<'w> {
             (true, true) if self.rules.empty_is_absent || equal(found, expected, rule) => {
                 Outcome::Absent
             }
-            (true, false) => return self.invented(found),
+            (true, false) => {
+                let before = self.total;
+                self.invented(found);
+                return self.at_least(before, Outcome::Wrong { similarity: 0.0 });
+            }
             (false, _) if equal(found, expected, rule) => Outcome::Right,
             (false, true) => Outcome::Missed,
             _ => Outcome::Wrong {
-                similarity: similarity(found, expected, rule),
+                similarity: self.similarity(found, expected, rule),
             },
         };
         self.add(outcome);
+    }
+
+    /// Of two texts, as Levenshtein's distance counts it after their normalisation; 0 below the
+    /// least that the rule counts.
+    fn similarity(&self, found: &Value<'_>, expected: &Expected, rule: Rule<'_>) -> f64 {
+        let (Kind::String(found), Expected::String(expected), Some(least)) =
+            (&found.kind, expected, rule.leaf.similar)
+        else {
+            return 0.0;
+        };
+        let (found, expected) = (rule.leaf.normal(found), rule.leaf.normal(expected));
+        let (shorter, longer) = match found.len() < expected.len() {
+            true => (found.len(), expected.len()),
+            false => (expected.len(), found.len()),
+        };
+        // A letter has at most four bytes. A text of megabytes is not compared with a short one.
+        if 4.0 * (shorter as f64) < least * longer as f64 {
+            return 0.0;
+        }
+        let cost = shorter * longer / LETTERS;
+        self.left.set(self.left.get().saturating_sub(cost));
+        let similarity = strsim::normalized_levenshtein(&found, &expected);
+        if similarity >= least { similarity } else { 0.0 }
     }
 
     fn items(&mut self, found: &[Value<'_>], expected: &[Expected], rule: Rule<'w>) {
@@ -319,11 +384,19 @@ impl<'w> Walk<'w> {
             }
             return (pairs, free.split_off(expected.len().min(found.len())));
         }
-        let same = |place: usize, item: &Expected| match rule.key() {
-            Some(key) => same_key(&found[place], item, key, rule),
-            None => equal(&found[place], item, rule),
+        let same = |place: usize, item: &Expected| {
+            let left = self.left.get();
+            self.left.set(left.saturating_sub(1));
+            left > 0
+                && match rule.key() {
+                    Some(key) => same_key(&found[place], item, key, rule),
+                    None => equal(&found[place], item, rule),
+                }
         };
         for (pair, item) in pairs.iter_mut().zip(expected) {
+            if self.left.get() == 0 {
+                break;
+            }
             if let Some(at) = free.iter().position(|place| same(*place, item)) {
                 *pair = Some(free.remove(at));
             }
@@ -334,11 +407,14 @@ impl<'w> Walk<'w> {
         let open: Vec<usize> = (0..expected.len())
             .filter(|item| pairs[*item].is_none())
             .collect();
-        let nearest = if open.len() * free.len() > MAX_PAIRS {
+        let pairs_left = open.len() * free.len();
+        let nearest = if pairs_left == 1 || pairs_left > MAX_PAIRS || self.left.get() == 0 {
             open.iter().copied().zip(free.iter().copied()).collect()
         } else {
-            let share =
-                |item: usize, place: usize| self.trial(Some(&found[place]), &expected[item], rule);
+            let share = |item: usize, place: usize| match self.left.get() {
+                0 => 0.0,
+                _ => self.trial(Some(&found[place]), &expected[item], rule),
+            };
             nearest(&open, &free, share)
         };
         for (item, place) in nearest {
@@ -386,19 +462,6 @@ fn same_key(found: &Value<'_>, expected: &Expected, key: &str, rule: Rule<'_>) -
     member
         .zip(wanted)
         .is_some_and(|(member, wanted)| equal(&member.value, wanted, rule.member(key)))
-}
-
-/// Of two texts, as Levenshtein's distance counts it after their normalisation; 0 below the least
-/// that the rule counts.
-fn similarity(found: &Value<'_>, expected: &Expected, rule: Rule<'_>) -> f64 {
-    let (Kind::String(found), Expected::String(expected), Some(least)) =
-        (&found.kind, expected, rule.leaf.similar)
-    else {
-        return 0.0;
-    };
-    let (found, expected) = (rule.leaf.normal(found), rule.leaf.normal(expected));
-    let similarity = strsim::normalized_levenshtein(&found, &expected);
-    if similarity >= least { similarity } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -569,6 +632,49 @@ mod tests {
                 (leaves.credit - credits).abs() < 1e-9,
                 "{found}: {leaves:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_never_counts_as_nothing() {
+        let optional = json!({"a": {"$optional": 1}, "b": {"$optional": [2]}});
+        for (found, expected, credits) in [
+            (json!({}), &optional, 1.0),
+            (json!(null), &optional, 0.0),
+            (json!([]), &optional, 0.0),
+            (json!({"x": {"a": null}}), &json!({"x": null}), 0.0),
+            (json!({"x": [null, {}]}), &json!({"x": []}), 0.0),
+            (json!({}), &json!({"x": optional}), 0.0),
+        ] {
+            let leaves = credit(&found, expected, &Rules::default());
+            assert_eq!(leaves.credit, credits, "{found}: {leaves:?}");
+        }
+    }
+
+    /// Each takes far too long without its bound.
+    #[test]
+    fn hostile_answers_are_compared_in_bounded_time() {
+        let nested = |depth: usize, items: usize, leaf: Expected| {
+            (0..depth).fold(leaf, |inner, _| json!({"c": vec![inner; items]}))
+        };
+        let similar = rules(|rules| rules.leaves.similar = [("c".into(), 0.5)].into());
+        let texts = |letter: &str| json!({"c": vec![letter.repeat(400); 90]});
+        let names = |count: usize| (0..count).map(|index| (format!("k{index}"), json!(1)));
+        let made_up = Expected::Object(names(100_000).collect());
+        for (found, expected, rules) in [
+            (nested(60, 1, json!(1)), nested(60, 1, json!(2)), &similar),
+            (nested(9, 3, json!(1)), nested(9, 3, json!(2)), &similar),
+            (texts("ab"), texts("ba"), &similar),
+            (
+                json!({"c": vec![1; 100_000]}),
+                json!({"c": (0..1000).map(|index| index + 2).collect::<Vec<_>>()}),
+                &similar,
+            ),
+            (made_up, json!({"c": 1}), &similar),
+        ] {
+            let leaves = credit(&found, &expected, rules);
+            assert!((0.0..1.0).contains(&leaves.credit), "{}", leaves.credit);
+            assert!(leaves.counts.len() <= MAX_INVENTED_PATHS + 2);
         }
     }
 

@@ -11,6 +11,7 @@ pub(super) mod unwrap_answer;
 pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
 pub use field_compare::standard_text;
+pub(crate) use leaves::OTHER_PATHS;
 pub use leaves::{LeafCounts, Leaves};
 pub use ordered_map::OrderedMap;
 pub(crate) use result::null_is_nan;
