@@ -3,12 +3,12 @@
 use std::io::BufRead;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
 use crate::config::Assignments;
-use crate::dataset::{self, DatasetError, PromptRow};
+use crate::dataset::{self, DatasetError, PromptRow, has_path};
 use crate::environment::{Agent, FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, shortened};
 use crate::hub::find_model;
@@ -65,10 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (choice, model) = (&arguments.choice, arguments.model.as_deref());
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
-    let mut found = TaskFindings {
-        problems: unknown_normalised_fields(&task),
-        ..TaskFindings::default()
-    };
+    let mut found = TaskFindings::default();
     let unchecked = |format: String| {
         let label = task.label(&task.definition_file);
         format!(
@@ -89,6 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .problems
         .extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
+    check_paths(&task, &loaded, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
         if !found.functions.is_empty() {
@@ -505,26 +503,34 @@ fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failur
         .collect())
 }
 
-fn unknown_normalised_fields(task: &Task) -> Vec<String> {
-    let properties = task.schema().and_then(|schema| schema.get("properties"));
-    let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
-        return Vec::new();
+/// Paths of rules that are values of no row, which are warnings, and of no schema, problems.
+fn check_paths(task: &Task, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
+    let Some(schema) = task.schema().filter(|_| !task.calls_functions()) else {
+        return;
     };
-    let normalised = task.score.normalise.keys();
-    let unknown = normalised
-        .map(|path| ("normalise", path.as_str()))
+    let rows = loaded.iter().flat_map(|(_, rows)| rows);
+    let expected: Vec<_> = rows.filter_map(|row| row.expected.as_ref()).collect();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let normalised = task.score.normalise.keys().cloned();
+    let paths = normalised
+        .map(|path| ("normalise", path))
         .chain(task.score.leaves.paths())
-        .filter(|(_, path)| {
-            let field = path.split('.').next().unwrap_or_default();
-            *path != ALL_FIELDS && !properties.contains_key(field)
-        });
-    unknown
-        .map(|(key, path)| {
-            format!(
-                "{}: `score.{key}`: {path} is not a property of the schema (it has {})",
-                task.label("task.toml"),
-                properties.keys().cloned().collect::<Vec<_>>().join(", ")
-            )
-        })
-        .collect()
+        .filter(|(_, path)| path != ALL_FIELDS)
+        .filter(|(_, path)| !expected.iter().any(|value| has_path(value, path)));
+    let label = task.label(TASK_FILE);
+    for (key, path) in paths {
+        let field = path.split('.').next().unwrap_or_default();
+        let is_property =
+            |names: &Map<String, Value>| names.contains_key(field) || names.contains_key(&path);
+        match properties {
+            Some(names) if !is_property(names) => found.problems.push(format!(
+                "{label}: `score.{key}`: {path} is not a property of the schema (it has {})",
+                names.keys().cloned().collect::<Vec<_>>().join(", ")
+            )),
+            _ if expected.is_empty() => {}
+            _ => found.warnings.push(format!(
+                "{label}: `score.{key}`: no row expects a value at {path}, so the rule does nothing"
+            )),
+        }
+    }
 }

@@ -64,6 +64,30 @@ pub(crate) fn alternatives(expected: &Value) -> Vec<&Value> {
     }
 }
 
+/// Whether there is a value at a path (`lines.*.amount`), in any alternative.
+pub fn has_path(expected: &Value, path: &str) -> bool {
+    let below = |rest: &str, value: &Value| match rest.strip_prefix('.') {
+        Some(rest) => has_path(value, rest),
+        None => rest.is_empty(),
+    };
+    match Expectation::from_value(expected) {
+        Expectation::Any(values) => values.iter().any(|value| has_path(value, path)),
+        Expectation::Optional(value) => has_path(value, path),
+        Expectation::Number(_) => false,
+        Expectation::Plain(Value::Object(members)) => members.iter().any(|(name, value)| {
+            path.strip_prefix(name.as_str())
+                .is_some_and(|rest| below(rest, value))
+        }),
+        // `lines.amount` is `lines.*.amount`.
+        Expectation::Plain(Value::Array(items)) => match path.strip_prefix('*') {
+            Some("") => true,
+            Some(rest) => items.iter().any(|item| below(rest, item)),
+            None => items.iter().any(|item| has_path(item, path)),
+        },
+        Expectation::Plain(_) => false,
+    }
+}
+
 /// A single right answer: first alternatives, without optional values.
 pub fn target(expected: &Value) -> Value {
     answer(expected, 0, false)

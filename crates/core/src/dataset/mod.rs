@@ -19,7 +19,7 @@ mod row_template;
 mod turns;
 
 pub use error::DatasetError;
-pub use expected::target as expected_target;
+pub use expected::{has_path, target as expected_target};
 pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{InferredSchema, infer};
 pub use random::{CounterRandom, GOLDEN, mix, scale, text_hash};

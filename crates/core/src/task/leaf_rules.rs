@@ -93,6 +93,14 @@ impl LeafRules {
                 rules.keys.insert(path.to_owned(), member.to_owned());
             }
         }
+        let place = |path: &str| path.trim_end_matches(".*").to_owned();
+        let is_ordered = |path: &&String| rules.ordered.iter().any(|of| place(of) == place(path));
+        if let Some(both) = rules.keys.keys().find(is_ordered) {
+            let offset = fields.get("match").map_or(0, |(_, offset)| offset);
+            let message =
+                format!("`{both}` is also in `ordered`: its items are matched by one of both");
+            return Err(fields.error("match", offset, message));
+        }
         if let Some(texts) = fields.free_section("similar")? {
             for (path, offset) in texts.keys() {
                 let least = texts.number(path)?.unwrap_or_default();
@@ -108,33 +116,20 @@ impl LeafRules {
         Ok(rules)
     }
 
-    /// Each path, with the key that names it.
-    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let tolerance = self
-            .tolerance
-            .keys()
-            .map(move |path| ("tolerance", path.as_str()));
-        let aliases = self
-            .aliases
-            .keys()
-            .map(move |path| ("aliases", path.as_str()));
-        let similar = self
-            .similar
-            .keys()
-            .map(move |path| ("fields.similar", path.as_str()));
-        let lists = self
-            .keys
-            .keys()
-            .map(move |path| ("fields.match", path.as_str()));
-        let ordered = self
-            .ordered
-            .iter()
-            .map(move |path| ("fields.ordered", path.as_str()));
-        tolerance
-            .chain(aliases)
-            .chain(similar)
-            .chain(lists)
-            .chain(ordered)
+    /// Each path, with the key that names it; of lists that of their items, or of the member that
+    /// matches them.
+    pub fn paths(&self) -> Vec<(&'static str, String)> {
+        let items = |path: &str| format!("{}.*", path.trim_end_matches(".*"));
+        let lists = self.keys.iter();
+        let keys = lists.map(|(path, key)| ("fields.match", format!("{}.{key}", items(path))));
+        let ordered = self.ordered.iter();
+        let named = |key: &'static str| move |path: &String| (key, path.clone());
+        let tolerance = self.tolerance.keys().map(named("tolerance"));
+        let aliases = self.aliases.keys().map(named("aliases"));
+        let similar = self.similar.keys().map(named("fields.similar"));
+        let ordered = ordered.map(|path| ("fields.ordered", items(path)));
+        let values = tolerance.chain(aliases).chain(similar);
+        values.chain(keys).chain(ordered).collect()
     }
 }
 
