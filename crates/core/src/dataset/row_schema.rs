@@ -8,6 +8,9 @@ use crate::task::TaskFiles;
 /// Longest schema of a row as text, in bytes.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
+/// How a row says that its column is something else.
+const REMEDY: &str = "rename the column if it is something else";
+
 /// A row's `schema` (a JSON Schema, its text, or a file of the task), else that of its
 /// `response_format` in OpenAI's form; `None` if it has neither.
 ///
@@ -23,7 +26,7 @@ pub fn row_schema(task: &TaskFiles, row: &PromptRow) -> Option<Result<Value, Str
     let checked = schema.and_then(|schema| match schema {
         Value::Object(_) | Value::Bool(_) => within_limit(schema),
         other => Err(format!(
-            "`schema` of the row must be a JSON Schema, its text, or a file of the task, not {}",
+            "`schema` of the row must be a JSON Schema, its text, or a file of the task, not {}; {REMEDY}",
             crate::format::shortened(&other.to_string(), 60)
         )),
     });
@@ -43,11 +46,12 @@ fn within_limit(schema: Value) -> Result<Value, String> {
 fn of_text(task: &TaskFiles, text: &str) -> Result<Value, String> {
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text)
-            .map_err(|error| format!("`schema` of the row is not JSON: {error}"));
+            .map_err(|error| format!("`schema` of the row is not JSON: {error}; {REMEDY}"));
     }
-    let bytes = task
-        .read(text)
-        .map_err(|error| format!("`schema` of the row: {error}"))?;
+    let bytes = task.read(text).map_err(|_| {
+        let shown = crate::format::shortened(text, 60);
+        format!("`schema` of the row, {shown:?}, is neither a JSON Schema nor a readable file of the task; {REMEDY}")
+    })?;
     serde_json::from_slice(&bytes)
         .map_err(|error| format!("`schema` of the row, {}: {error}", task.label(text)))
 }
@@ -68,7 +72,8 @@ fn of_format(format: Value) -> Option<Result<Value, String>> {
                 .ok_or_else(missing),
         ),
         _ => Some(Err(format!(
-            "`response_format.type` of the row must be json_schema, json_object or text, not {kind:?}"
+            "`response_format` of the row must be an object with `type` json_schema, json_object or text, not {}; {REMEDY}",
+            crate::format::shortened(&format.to_string(), 60)
         ))),
     }
 }

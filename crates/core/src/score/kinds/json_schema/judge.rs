@@ -367,12 +367,17 @@ mod tests {
             ),
             (r#", "schema": "none.json""#, "none.json"),
             (r#", "schema": "{not""#, "is not JSON"),
+            (r#", "schema": "public""#, "rename the column"),
+            (r#", "response_format": "json""#, "not \"json\""),
             (r#", "schema": 7"#, "must be a JSON Schema"),
             (
                 r#", "response_format": {"type": "json_schema"}"#,
                 "has no `json_schema.schema`",
             ),
-            (r#", "response_format": {"type": "xml"}"#, "not \"xml\""),
+            (
+                r#", "response_format": {"type": "xml"}"#,
+                r#"not {"type":"xml"}"#,
+            ),
         ] {
             check(fields, "1", None, problem);
         }
