@@ -61,7 +61,12 @@ impl Duplicates {
         }
         let number = self.lines.len() as u32;
         self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
-        let hash = |expected: &Value| (text_hash(&expected.to_string()) >> 32) as u32 | 1;
+        // Objects are equal whatever their order.
+        let hash = |expected: &Value| {
+            let mut expected = expected.clone();
+            expected.sort_all_objects();
+            (text_hash(&expected.to_string()) >> 32) as u32 | 1
+        };
         self.expected.push(row.expected.as_ref().map_or(0, hash));
         let whole = row.prompt_hash();
         let near = self.near.insert(&said_by_users(row));
