@@ -118,9 +118,8 @@ fn go_template(
         let turns = turn(form.system, texts[0]) + &user;
         let (start, answer) = short.split_once(&turns)?;
         let later = turn(form.assistant, texts[2]) + &turn(form.user, texts[3]);
-        let is_form = answer.starts_with(form.answer)
-            && whole == format!("{start}{turns}{later}{answer}")
-            && !format!("{start}{answer}").contains("\"\"\"");
+        let is_form =
+            answer.starts_with(form.answer) && whole == format!("{start}{turns}{later}{answer}");
         let before = alone
             .strip_suffix(&format!("{user}{answer}"))?
             .strip_prefix(start)?;
@@ -133,8 +132,13 @@ fn go_template(
                     .to_owned(),
             ),
         };
+        // A Modelfile cannot escape quotation marks, nor Go's templates their own.
+        let can_quote = |text: &String| !text.contains("\"\"\"") && !text.ends_with('"');
+        let is_plain = can_quote(&format!("{start}{answer}"))
+            && !format!("{start}{answer}").contains("{{")
+            && system.iter().all(can_quote);
         let has_tools = takes_hermes_tools(template, options, &messages[..2], form);
-        is_form.then(|| (go_source(form, (start, answer), has_tools), system))
+        (is_form && is_plain).then(|| (go_source(form, (start, answer), has_tools), system))
     })
 }
 
@@ -230,7 +234,9 @@ mod tests {
             "{{ message.content }}",
             "{{ message.content }}{% if loop.last %}!{% endif %}",
         );
-        for template in [folded, &numbered, &last] {
+        // A default system message that a Modelfile cannot quote.
+        let quotes = CHATML.replace("Be brief.", "Say \"yes\"");
+        for template in [folded, &numbered, &last, &quotes] {
             assert_eq!(go_template_of(template, Thinking::On), None, "{template}");
         }
     }
