@@ -1,9 +1,13 @@
 //! The JSON Schema that a row brings for its own answer.
 
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::row::PromptRow;
-use crate::task::TaskFiles;
+use super::row::{PromptRow, read_lines};
+use crate::task::{PromptSet, TaskFiles};
 
 /// Longest schema of a row as text, in bytes.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -31,6 +35,28 @@ pub fn row_schema(task: &TaskFiles, row: &PromptRow) -> Option<Result<Value, Str
         )),
     });
     Some(checked)
+}
+
+/// The task's files that rows name as their schemas.
+pub(crate) fn row_schema_files(task: &TaskFiles) -> BTreeSet<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        schema: String,
+    }
+    let sets = PromptSet::ALL.into_iter();
+    let opened = sets.filter_map(|set| task.open(task.set_file(set)?).ok());
+    let lines = opened.flat_map(read_lines).filter_map(Result::ok);
+    let named = lines.filter_map(|(_, line)| {
+        let text = std::str::from_utf8(&line).ok()?;
+        let is_likely = text.contains("\"schema\"");
+        let name = is_likely.then(|| serde_json::from_str::<Line>(text).ok())??;
+        let path = Path::new(&name.schema).components();
+        let path = path.filter(|part| *part != Component::CurDir);
+        Some(path.collect::<std::path::PathBuf>().to_str()?.to_owned())
+    });
+    let names: BTreeSet<String> = named.collect();
+    let is_file = |name: &String| task.path(name).is_ok_and(|path| path.is_file());
+    names.into_iter().filter(is_file).collect()
 }
 
 fn within_limit(schema: Value) -> Result<Value, String> {

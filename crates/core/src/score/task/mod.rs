@@ -340,15 +340,25 @@ impl Task {
         names
     }
 
+    /// [`Self::file_names`], and the schemas that rows name.
+    fn all_file_names(&self) -> Vec<String> {
+        let names = self.file_names().into_iter().map(str::to_owned);
+        let mut names: Vec<String> = names.collect();
+        let of_rows = crate::dataset::row_schema_files(&self.files);
+        let new = of_rows.into_iter().filter(|name| !names.contains(name));
+        names.extend(new.collect::<Vec<_>>());
+        names
+    }
+
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
-        self.read_files(&self.file_names())
+        self.read_files(&self.all_file_names())
     }
 
     /// SHA-256 in hex over names and contents of all files; a missing file counts as such.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        for name in self.file_names() {
-            let bytes = self.read(name).ok();
+        for name in self.all_file_names() {
+            let bytes = self.read(&name).ok();
             hash.update(name.as_bytes());
             hash.update(
                 bytes

@@ -179,7 +179,8 @@ impl SchemaJudge {
         found
     }
 
-    fn leaves(
+    /// `None` unless an object is expected; `root`: of an answer that can be read.
+    pub(crate) fn leaves(
         &self,
         root: Option<&Value<'_>>,
         expected: Option<&serde_json::Value>,
@@ -381,6 +382,20 @@ mod tests {
         ] {
             check(fields, "1", None, problem);
         }
+        let line = r#"{"messages": [{"role": "user", "content": "x"}], "schema": "./count.json"}"#;
+        write("train.jsonl", line);
+        write(
+            "task.toml",
+            "name = \"t\"\nschema = \"schema.json\"\n[prompts]\ntrain = \"train.jsonl\"",
+        );
+        let task = Task::load(folder.path()).unwrap();
+        // A run judges by its copy of the task.
+        let files = task.files().unwrap().into_iter();
+        let names: Vec<String> = files.map(|(name, _)| name).collect();
+        assert!(names.contains(&"count.json".to_owned()), "{names:?}");
+        let digest = task.digest();
+        write("count.json", r#"{"type": "number"}"#);
+        assert_ne!(task.digest(), digest);
         let long = format!(r#", "schema": {{"title": "{}"}}"#, "x".repeat(2 << 20));
         check(&long, "1", None, "at most 1048576");
     }

@@ -82,6 +82,7 @@ impl Judge for Structured {
         }
         let unparsable = |why: Unreadable| Verdict {
             exact: expected.is_some().then_some(false),
+            leaves: self.values.leaves(None, expected),
             ..attempt.unparsable(why, |open| self.wrapping(completion, from, open, notation))
         };
         let answer = match self.read(notation, completion, from) {
