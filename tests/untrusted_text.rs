@@ -363,6 +363,8 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["model", "pull", "bad/name/x"],
         &["pull", HOSTILE],
         &["serve", other, "--listen", "0.0.0.0:0"],
+        &["prove", HOSTILE, "--run", A],
+        &["prove", "http://127.0.0.1:9/v1", "--run", A, "--recorded"],
         &["sweep", task, "--set", &format!("{HOSTILE}=1,2")],
         &["study", HOSTILE, task],
         &["worker", "--run", A],

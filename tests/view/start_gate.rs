@@ -54,13 +54,13 @@ fn findings_are_asked_about_before_the_start() {
         });
         stage.keys("f5");
         assert!(
-            stage.shows("preflight: 1 error, 1 warning"),
+            stage.shows("preflight: 1 error, 2 warnings"),
             "{}",
             stage.screen()
         );
         stage.keys("L");
         for part in [
-            "Before the start: 1 error, 1 warning",
+            "Before the start: 1 error, 2 warnings",
             "24 of 24 expected answers are",
             "start despite errors",
         ] {
