@@ -52,7 +52,8 @@ pub(super) struct Arguments {
         long,
         value_name = "X",
         default_value_t = 1.0,
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = finite
     )]
     pass_at: f64,
     /// Training steps of a trace [default: the last]
@@ -174,6 +175,11 @@ fn set(name: &SetName) -> Result<SetName, Failure> {
             "--on {name}: use test, eval or train"
         ))),
     }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|value: &f64| value.is_finite());
+    found.ok_or_else(|| "must be a number".to_owned())
 }
 
 /// Parses `120` or `100-120`.

@@ -338,6 +338,12 @@ fn what_is_wrong_with_a_log_is_said() {
     write("bare.jsonl", b"{\"prompt\":\"a\",\"completion\":\"x\"}\n");
     write("no-answer.jsonl", b"{\"prompt\":\"a\",\"score\":1}\n");
     write("text.jsonl", b"hello\n");
+    write("number.json", b"{\"evalId\": \"x\", \"results\": [1]}");
+    let long = format!(
+        "{{\"prompt\": \"{}\", \"score\": 1}}\n",
+        "x".repeat(65 << 20)
+    );
+    write("long.jsonl", long.as_bytes());
     write("lm.json", b"{\"results\": {\"sums\": {}}, \"configs\": {}}");
     let (small, large) = (log("small.eval"), log("large.eval"));
     let check = |arguments: &[&str], code: i32, expected: &str| {
@@ -371,7 +377,10 @@ fn what_is_wrong_with_a_log_is_said() {
         1,
         "no-answer.jsonl: no column of completions; name it with --map completion=COLUMN; the columns are prompt, score",
     );
-    check(&["text.jsonl"], 1, "text.jsonl");
+    check(&["text.jsonl"], 1, "text.jsonl: line 1: not JSON");
+    check(&["long.jsonl"], 1, "line 1: longer than 64 MiB");
+    check(&["number.json"], 1, "number.json: nothing to import: ");
+    check(&[&small, "--pass-at", "nan"], 2, "must be a number");
     check(
         &["lm.json"],
         1,
@@ -401,4 +410,42 @@ fn what_is_wrong_with_a_log_is_said() {
         "{}",
         stderr(&ended)
     );
+}
+
+#[test]
+fn odd_logs_are_read_as_far_as_they_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |rows: &[Value]| {
+        rows.iter()
+            .map(|row| format!("{row}\n"))
+            .collect::<String>()
+    };
+    let read = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).unwrap();
+        document(&import(folder.path(), &[name, "--json"]))["targets"].clone()
+    };
+    // Ids that look like those of a second prompt of an id.
+    let row =
+        |id: &str, prompt: &str| json!({"id": id, "prompt": prompt, "completion": "x", "score": 1});
+    let ids = [row("a", "one"), row("a", "two"), row("a~2", "three")];
+    let read_ids = read("ids.jsonl", &lines(&ids));
+    let samples = &read_ids["ids"]["samples"];
+    assert!(read_ids["ids"]["n"] == 3 && samples.is_null(), "{read_ids}");
+    // Fewer requests than answers; a first line that is longer than the start by which formats are told.
+    let choice = |doc: &str, arguments: Value| json!({"doc_id": 1, "doc": doc, "target": "A", "arguments": arguments, "resps": [], "filtered_resps": [["nan", "False"], ["-2.0", "False"]], "filter": "none", "metrics": ["acc"], "acc": 1.0});
+    let short = choice("", json!([["Q", "a"]]));
+    read("samples_short.jsonl", &lines(&[short]));
+    let whole = json!({"gen_args_0": {"arg_0": "Q", "arg_1": " a"}, "gen_args_1": {"arg_1": " b"}});
+    let long = choice(&"z".repeat(100_000), whole);
+    read("samples_long.jsonl", &lines(&[long]));
+    // A header that promises more samples than can be counted.
+    let log = json!({"version": 2, "status": "success", "eval": {"dataset": {"samples": u64::MAX}, "config": {"epochs": 4}}, "samples": [
+        {"id": 1, "epoch": u64::MAX, "input": "one", "scores": {"match": {"value": "C"}}},
+    ]});
+    read("many.json", &log.to_string());
+    // As many completions of one prompt as a table has.
+    let same = |at: usize| json!({"prompt": "one", "completion": "x", "score": at % 2});
+    let rows: Vec<Value> = (0..3000).map(same).collect();
+    let same = &read("same.jsonl", &lines(&rows))["same"];
+    assert_eq!(same["samples"]["valid"]["samples"], 3000, "{same}");
 }

@@ -62,8 +62,9 @@ enum Prompts {
 #[derive(Debug, Default)]
 struct Inferred {
     rows: Vec<InferredRow>,
-    /// Rows of an id; several if its prompts differ.
-    by_id: HashMap<String, Vec<usize>>,
+    /// Rows by the digest of id and prompt; several if their expected answers differ.
+    by_prompt: HashMap<[u8; 32], Vec<usize>>,
+    ids: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -268,37 +269,48 @@ impl Inferred {
             value @ (Value::String(_) | Value::Array(_) | Value::Number(_)) => value,
             other => exact_json::write(&other).into(),
         });
-        let known = self.by_id.entry(id.clone()).or_default();
-        let prompt = key(&sample.messages, true);
-        let same = known.iter().position(|at| {
-            let row = &self.rows[*at];
-            let is_other = matches!((&row.expected, &expected), (Some(a), Some(b)) if a != b);
-            !is_other && key(&row.messages, true) == prompt
-        });
-        let variant = same.unwrap_or(known.len());
-        let at = match known.get(variant) {
-            Some(at) => *at,
-            None => {
-                let at = self.rows.len();
-                known.push(at);
-                self.rows.push(InferredRow {
-                    id: match variant {
-                        0 => id,
-                        variant => format!("{id}~{}", variant + 1),
-                    },
-                    messages: std::mem::take(&mut sample.messages),
-                    expected: None,
-                    tags: std::mem::take(&mut sample.tags),
-                });
-                at
-            }
+        let prompt = Sha256::digest(format!("{id}\n{}", key(&sample.messages, true)));
+        let known = self.by_prompt.entry(prompt.into()).or_default();
+        let is_same = |at: &&usize| match (&self.rows[**at].expected, &expected) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
         };
+        let at = known.iter().find(is_same).copied().unwrap_or_else(|| {
+            known.push(self.rows.len());
+            self.rows.push(InferredRow {
+                id: free_id(&mut self.ids, &id),
+                messages: std::mem::take(&mut sample.messages),
+                expected: None,
+                tags: std::mem::take(&mut sample.tags),
+            });
+            self.rows.len() - 1
+        });
         let row = &mut self.rows[at];
         row.expected = row.expected.take().or(expected);
-        let (id, is_expected) = (row.id.clone(), row.expected.is_some());
-        match variant {
-            0 => Place::Row { id, is_expected },
-            _ => Place::Variant { id, is_expected },
+        let (own, is_expected) = (row.id.clone(), row.expected.is_some());
+        match own == id {
+            true => Place::Row { id, is_expected },
+            false => Place::Variant {
+                id: own,
+                is_expected,
+            },
+        }
+    }
+}
+
+/// The id, or the next of `ID~2`, `ID~3` that no row has. `ids`: those of rows, each with the last number tried.
+fn free_id(ids: &mut HashMap<String, usize>, id: &str) -> String {
+    let mut number = ids.get(id).copied().unwrap_or(0);
+    loop {
+        number += 1;
+        let own = match number {
+            1 => id.to_owned(),
+            number => format!("{id}~{number}"),
+        };
+        if !ids.contains_key(&own) {
+            ids.insert(own.clone(), 1);
+            ids.insert(id.to_owned(), number);
+            return own;
         }
     }
 }
@@ -358,10 +370,11 @@ impl Gathered {
         }
         let at = self.target(&sample.model);
         let taken = self.taken.entry((at, id.clone())).or_default();
-        let free = (0..).find(|index| !taken.contains(index)).unwrap_or(0);
         let index = sample.sample.filter(|index| !taken.contains(index));
         let is_repeated = index.is_none() && sample.sample.is_some();
-        let index = index.unwrap_or(free);
+        // From the number of those taken: most logs have no gaps, and all are not searched each time.
+        let free = || (taken.len()..).find(|index| !taken.contains(index));
+        let index = index.or_else(free).unwrap_or(0);
         taken.insert(index);
         if is_repeated {
             self.note(REPEATED, place.clone());
@@ -502,8 +515,11 @@ impl Gathered {
                 special.push(format!("{what}: {count} ({shown})"));
             }
         }
-        if count == 0 && self.problems.is_empty() {
-            let why = special.first().map_or("it has no samples", String::as_str);
+        if count == 0 {
+            let malformed = self.problems.first();
+            let malformed = malformed.map(|(place, problem)| format!("{place}: {problem}"));
+            let why = special.first().cloned().or(malformed);
+            let why = why.unwrap_or_else(|| "it has no samples".to_owned());
             return Err(fail(path, format!("nothing to import: {why}")));
         }
         let prompts: BTreeSet<&str> = self
@@ -529,7 +545,7 @@ impl Gathered {
                 notes.push(how);
                 by
             }
-            (None, true) if count > 0 => {
+            (None, true) => {
                 return Err(fail(
                     path,
                     "no scores: name a task to score the completions by, --task TASK --rescore",

@@ -147,8 +147,9 @@ fn about(header: &Map<String, Value>, read: usize) -> LogHeader {
     let eval = header.get("eval").unwrap_or(&empty);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let status = text(header.get("status").unwrap_or(&empty));
-    let all = eval["dataset"]["samples"].as_u64().unwrap_or(0)
-        * eval["config"]["epochs"].as_u64().unwrap_or(1).max(1);
+    let epochs = eval["config"]["epochs"].as_u64().unwrap_or(1).max(1);
+    let samples = eval["dataset"]["samples"].as_u64().unwrap_or(0);
+    let all = samples.saturating_mul(epochs);
     let missing = (all as usize).saturating_sub(read);
     let mut notes = Vec::new();
     if missing > 0 || !["", "success"].contains(&status.as_str()) {

@@ -139,14 +139,21 @@ fn answer(line: &Map<String, Value>) -> String {
     let answers = get("filtered_resps").as_array().map(Vec::as_slice);
     let answers = answers.unwrap_or_default();
     let likelihoods: Option<Vec<f64>> = answers.iter().map(likelihood).collect();
+    // What is not a number is not the greatest.
+    let likelihoods = likelihoods.map(|found| {
+        found
+            .into_iter()
+            .map(|value| value.max(f64::NEG_INFINITY))
+            .collect::<Vec<_>>()
+    });
     if let Some(likelihoods) = likelihoods.filter(|found| found.len() > 1) {
         let best =
             (0..likelihoods.len()).max_by(|a, b| likelihoods[*a].total_cmp(&likelihoods[*b]));
-        let request = format!("gen_args_{}", best.unwrap_or(0));
+        let best = best.unwrap_or(0);
         let arguments = get("arguments");
         let text = match arguments {
-            Value::Array(requests) => &requests[best.unwrap_or(0)][1],
-            _ => &arguments[request]["arg_1"],
+            Value::Array(_) => &arguments[best][1],
+            _ => &arguments[format!("gen_args_{best}")]["arg_1"],
         };
         return text.as_str().unwrap_or_default().to_owned();
     }

@@ -120,7 +120,11 @@ fn read(path: &Path, options: &LogOptions, take: Take<'_>) -> Result<LogHeader, 
         .split_once("\"results\"")
         .map(|(_, rest)| rest.trim_start_matches([':', ' ', '\n', '\r', '{', '\t']));
     match after_results {
-        _ if has(["doc_id", "filter"]) || has(["doc_id", "arguments"]) => {
+        // A line that is longer than the head has its document first.
+        _ if has(["doc_id", "filter"])
+            || has(["doc_id", "arguments"])
+            || object.is_empty() && line.starts_with("{\"doc_id\"") =>
+        {
             lm_eval::read(path, options, take)
         }
         _ if has(["testIdx", "promptIdx"]) => promptfoo::read_lines(path, options, take),

@@ -140,6 +140,9 @@ pub(super) fn read(
         "" => columns.first_of(&COMPLETIONS),
         name => name.to_owned(),
     };
+    if let ([], [(place, problem), ..]) = (&*columns.all, &*columns.problems) {
+        return Err(fail(path, format!("{place}: {problem}")));
+    }
     if !columns.has(&completion) {
         let names = columns.all.iter().map(String::as_str);
         let near = did_you_mean(&completion, names);

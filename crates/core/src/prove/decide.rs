@@ -107,8 +107,8 @@ fn prompts(facts: &Facts, found: &mut Decision) {
             facts.kwargs
         ),
         ServingFault::Thinking => "the server renders prompts with thinking switched: they are the run's with the other value of enable_thinking".to_owned(),
-        ServingFault::DoubledStart => format!("prompts have one token more at the start than in training ({example})"),
-        ServingFault::MissingStart => format!("prompts lack the first token that they have in training ({example})"),
+        ServingFault::DoubledStart => format!("prompts have one token more than in training, as with a second start token ({example})"),
+        ServingFault::MissingStart => format!("prompts have one token less than in training, as without the start token ({example})"),
         ServingFault::Context => format!("prompts are cut to the server's context ({example})"),
         ServingFault::Tokenizer => format!("the server has another tokenizer: a plain text has other ids ({example})"),
         _ => format!("the server's chat template is not the one trained with ({example})"),
@@ -260,13 +260,10 @@ fn points(comparison: &Comparison) -> String {
 
 fn calls(facts: &Facts, found: &mut Decision) {
     if facts.in_think > 0 {
-        found.find(
-            ServingFault::CallInThink,
-            format!(
-                "{} in the server's reasoning and not in its content",
-                counted(facts.in_think, "answer")
-            ),
-        );
+        let count = counted(facts.in_think, "answer");
+        let sentence = format!("{count} in the server's reasoning and not in its content");
+        found.check("reasoning and content", Differs, sentence.clone());
+        found.find(ServingFault::CallInThink, sentence);
     }
     let Some(calls) = &facts.calls else { return };
     let name = "calls parsed by the server";
@@ -280,11 +277,16 @@ fn calls(facts: &Facts, found: &mut Decision) {
         return found.check(name, Equal, detail);
     }
     found.check(name, Differs, detail.clone());
-    if !found.has(&[ServingFault::CallInThink]) && !facts.has_other_prompts() {
-        found.find(
-            ServingFault::CallParser,
-            format!("the model's calls are the run's, but the server's parser reads them otherwise: {detail}"),
-        );
+    if missing + wrong > calls.untold {
+        if !found.has(&[ServingFault::CallInThink]) && !facts.has_other_prompts() {
+            found.find(
+                ServingFault::CallParser,
+                format!("the model's calls are the run's, but the server's parser reads them otherwise: {detail}"),
+            );
+        }
+    } else if found.findings.is_empty() {
+        let why = "calls are not the run's, and the server does not tell whether the model or its parser changed them";
+        found.find(ServingFault::Unexplained, format!("{why}: {detail}"));
     }
 }
 
@@ -383,11 +385,14 @@ fn compare_answers(
     let unanswered = result.prompts - result.answered;
     let unanswered = match unanswered {
         0 => String::new(),
-        count => format!("; {count} unanswered"),
+        count => format!("; {count} unanswered: {}", answers.reason),
     };
     let detail = format!("{texts}valid {}{exact}{unanswered}", points(&result.valid));
     if !is_paired_other && !is_text_other {
-        return found.check(name, Equal, detail);
+        // A few may fail; what was hardly answered is not equal.
+        let is_answered =
+            100 * (result.prompts - result.answered) <= MAX_OTHER_PERCENT * result.prompts;
+        return found.check(name, if is_answered { Equal } else { NotCompared }, detail);
     }
     found.check(name, Differs, detail);
     let own_causes = [ServingFault::SchemaIgnored, ServingFault::Stream];
@@ -407,7 +412,19 @@ fn compare_answers(
         return found.find(ServingFault::StopToken, sentence);
     }
     let is_equal = facts.log_probs.is_ok();
+    let is_chat_alone = setting == Setting::Chat
+        && facts.settings.iter().any(|(other, raw)| {
+            let is_same = |raw: &SettingFacts| {
+                raw.result.comparable > 0
+                    && 100 * raw.others() <= MAX_OTHER_PERCENT * raw.result.comparable
+            };
+            *other == Setting::Raw && raw.as_ref().is_ok_and(is_same)
+        });
     let (fault, why) = match (is_equal, facts.ids.is_ok()) {
+        _ if is_chat_alone => (
+            ServingFault::Template,
+            "answers to token ids are the run's, but chat answers are not: the prompt is rendered, or the answer parsed, otherwise",
+        ),
         (true, true) => (
             ServingFault::Decoding,
             "prompts and log-probs are the run's, but the server does not take its likeliest tokens",
@@ -614,6 +631,7 @@ mod tests {
                     compared,
                     missing,
                     wrong,
+                    untold: 0,
                 }));
                 facts.in_think = in_think;
             })
@@ -623,5 +641,35 @@ mod tests {
             (vec![], vec![CallParser], vec![CallParser])
         );
         assert_eq!(calls(20, 0, 20), [CallInThink]);
+        // Nothing says that it was the parser.
+        let untold = |facts: &mut Facts| {
+            facts.calls = Some(Ok(CallFacts {
+                compared: 20,
+                wrong: 3,
+                untold: 3,
+                ..CallFacts::default()
+            }));
+        };
+        assert_eq!(faults(untold), [Unexplained]);
+        // Decoding would change answers to token ids as well.
+        let chat_alone = |facts: &mut Facts| {
+            other_answers(facts, 0, 0, 20);
+            let mut raw = SettingFacts::default();
+            (raw.result.comparable, raw.result.same) = (40, 40);
+            facts.settings.push((Setting::Raw, Ok(raw)));
+        };
+        assert_eq!(faults(chat_alone), [Template]);
+        let mut facts = correct();
+        if let (_, Ok(answers)) = &mut facts.settings[0] {
+            answers.result = SettingResult {
+                answered: 2,
+                comparable: 2,
+                same: 2,
+                ..answers.result.clone()
+            };
+        }
+        let (checks, _) = decide(&facts);
+        let chat = checks.iter().find(|check| check.name == "answers, chat");
+        assert_eq!(chat.map(|check| check.outcome), Some(NotCompared));
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct SettingFacts {
     pub(super) longer: usize,
     pub(super) shorter: usize,
     pub(super) example: String,
+    /// Why some prompts have no answer; empty if all have.
+    pub(super) reason: String,
 }
 
 impl SettingFacts {
@@ -128,6 +130,8 @@ pub(super) struct CallFacts {
     /// Of those, without `tool_calls`, and with other ones.
     pub(super) missing: usize,
     pub(super) wrong: usize,
+    /// Of both, those whose sampled text is not known.
+    pub(super) untold: usize,
 }
 
 impl Facts {
@@ -149,7 +153,7 @@ impl Facts {
         }
     }
 
-    /// Whether the server renders prompts as the run, as far as it tells.
+    /// Whether the server renders prompts otherwise than the run, as far as it tells.
     pub(super) fn has_other_prompts(&self) -> bool {
         self.ids.as_ref().is_ok_and(|ids| ids.fault.is_some())
     }

@@ -157,7 +157,7 @@ fn measured(
                 server: *server,
             })
         })
-        .filter(|pair| pair.server.is_finite())
+        .filter(|pair| (pair.server - pair.run).is_finite())
         .collect();
     if pairs.len() < MIN_TOKENS {
         return Err(format!(

@@ -16,6 +16,7 @@ pub(super) struct Reply {
     pub(super) is_cut_at_limit: bool,
     pub(super) prompt_tokens: Option<usize>,
     pub(super) prompt_ids: Option<Vec<u32>>,
+    pub(super) is_stream: bool,
     /// A stream with chunks that are not JSON, or without an end.
     pub(super) is_broken: bool,
 }
@@ -74,6 +75,7 @@ impl Reply {
                 .as_u64()
                 .map(|count| count as usize),
             prompt_ids: token_ids(ids),
+            is_stream: document["done"].is_boolean(),
             is_broken: document["broken_chunks"].as_u64().unwrap_or(0) > 0
                 || document["done"] == false,
         })
@@ -98,6 +100,10 @@ impl Reply {
         let (expected, found) = (expected.trim(), found.trim());
         if expected == found {
             return Likeness::Same;
+        }
+        // Both were cut while they thought, and the server has the thoughts apart.
+        if found.is_empty() && self.is_cut_at_limit && answer.record.truncated {
+            return Likeness::Unknown;
         }
         let kept = text.len() - text.trim_start().len();
         let common = common_bytes(expected, found);
@@ -137,6 +143,13 @@ fn call(call: &Value) -> Value {
         Err(_) => arguments.to_owned(),
     };
     json!({"type": "function", "function": {"name": function["name"], "arguments": arguments}})
+}
+
+impl RunAnswer {
+    /// Whether a token of it was hardly likelier than the second.
+    pub(super) fn has_tie(&self) -> bool {
+        self.margins.iter().any(|margin| *margin < TIE_NATS)
+    }
 }
 
 /// The two likeliest tokens, this close, may change places by rounding alone.

@@ -98,10 +98,7 @@ fn replies(asker: &Asker<'_>, what: &str, at_once: usize, requests: Vec<Request>
 /// Token ids in; the prompt's text where the server takes no ids.
 fn raw(reference: &Reference<'_>, asker: &Asker<'_>, count: usize) -> Result<Replies, String> {
     let request = |prompt: &ProvePrompt| {
-        let mut body = json!({"model": reference.endpoint.model, "prompt": prompt.token_ids});
-        for name in ["max_tokens", "temperature"] {
-            body[name] = prompt.body.get(name).cloned().unwrap_or_default();
-        }
+        let body = json!({"model": reference.endpoint.model, "prompt": prompt.token_ids, "max_tokens": limit_of(prompt), "temperature": 0});
         Request {
             path: ProbePath::Completions,
             body,
@@ -114,6 +111,13 @@ fn raw(reference: &Reference<'_>, asker: &Asker<'_>, count: usize) -> Result<Rep
     let requests = reference.prompts[..count].iter().map(request);
     let what = "completions of token ids";
     Ok(replies(asker, what, reference.at_once, requests.collect()))
+}
+
+/// The limit of completion tokens, which newer models of OpenAI have under another name.
+fn limit_of(prompt: &ProvePrompt) -> u64 {
+    let names = ["max_tokens", "max_completion_tokens"].iter();
+    let mut told = names.filter_map(|name| prompt.body.get(*name)?.as_u64());
+    told.next().unwrap_or(0).max(1)
 }
 
 /// Compares `usage.prompt_tokens` with the run's prompts, unless ids already differ.
@@ -144,13 +148,21 @@ fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<bool, St
     let mut body = Value::Object(first.body.clone());
     // Tools and a format at once are refused by some.
     body.as_object_mut().map(|body| body.remove("tools"));
-    body["max_tokens"] = json!(128);
+    let is_renamed = body["max_completion_tokens"].is_u64();
+    let name = ["max_tokens", "max_completion_tokens"][usize::from(is_renamed)];
+    // A model that thinks needs more than the answer.
+    body[name] = json!(limit_of(first).max(128));
     body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "probe", "strict": true, "schema": schema}});
     let answer = asker
         .one("response_format", ProbePath::Chat, body)
         .map_err(|reason| format!("response_format is refused: {reason}"))?;
-    let text = Reply::read(&answer)?.content;
-    let found: Value = serde_json::from_str(text.trim()).unwrap_or_default();
+    let reply = Reply::read(&answer)?;
+    let marks = reference.tokenizer.think_marks();
+    let text = spoken(&reply.content, marks).trim();
+    if reply.is_cut_at_limit && (text.is_empty() || text.starts_with(marks.open)) {
+        return Err("the answer was cut at its limit before it began".to_owned());
+    }
+    let found: Value = serde_json::from_str(text).unwrap_or_default();
     Ok(found == json!({"probe": PROBE}))
 }
 
@@ -162,7 +174,6 @@ fn scored(
     let [raw_scorer, scorer] = reference.scorers;
     let mut found = SettingFacts::default();
     let (mut of_run, mut of_server) = (Vec::new(), Vec::new());
-    let mut reason = "no answers".to_owned();
     for (prompt, reply) in reference.prompts.iter().zip(replies) {
         let Some(answer) = &prompt.answer else {
             continue;
@@ -171,7 +182,7 @@ fn scored(
         let reply = match reply {
             Ok(reply) => reply,
             Err(why) => {
-                reason.clone_from(why);
+                found.reason.clone_from(why);
                 continue;
             }
         };
@@ -204,7 +215,10 @@ fn scored(
         of_run.push(answer.record.clone());
     }
     if found.result.answered == 0 {
-        return Ok(Err(reason));
+        return Ok(Err(match found.reason.as_str() {
+            "" => "no answers".to_owned(),
+            reason => reason.to_owned(),
+        }));
     }
     found.result = SettingResult {
         name: setting.name().to_owned(),
@@ -280,6 +294,10 @@ fn stream(
         if whole.peek().is_none() {
             continue;
         }
+        if !reply.is_stream {
+            "the server does not stream".clone_into(&mut reason);
+            continue;
+        }
         found.prompts += 1;
         found.broken += usize::from(reply.is_broken);
         found.differ += usize::from(whole.all(|whole| differ(prompt, reply, whole, reference)));
@@ -298,8 +316,10 @@ fn in_think(reference: &Reference<'_>, replies: &Replies) -> usize {
             return false;
         };
         let expected = spoken(&answer.record.completion, marks).trim();
+        // Thinking that its limit ended has no answer after it.
+        let is_whole = !answer.record.truncated && !reply.is_cut_at_limit;
         let is_empty = reply.content.trim().is_empty() && !reply.has_calls;
-        is_empty && !expected.is_empty() && reply.reasoning.contains(expected)
+        is_whole && is_empty && !expected.is_empty() && reply.reasoning.contains(expected)
     };
     reference
         .prompts
@@ -323,17 +343,31 @@ fn calls(
         let text = spoken(&answer.record.completion, reference.tokenizer.think_marks()).trim();
         let has_call =
             tokens.iter().any(|token| text.contains(token)) || text.starts_with(['{', '[']);
-        let sampled = raw.and_then(|raw| raw[index].as_ref().ok());
-        let is_same =
-            sampled.is_none_or(|raw| raw.likeness(answer, true, reference.tokenizer).is_alike());
+        let sampled = match raw {
+            Some(raw) => raw[index].as_ref().ok(),
+            // Without calls its text is the sampled one.
+            None => {
+                Some(reply).filter(|reply| !reply.has_calls && !reply.content.trim().is_empty())
+            }
+        };
+        let is_same = sampled.is_none_or(|sampled| {
+            let likeness = sampled.likeness(answer, raw.is_some(), reference.tokenizer);
+            likeness.is_alike()
+        });
         if !has_call || !is_same || !answer.record.is_valid() {
             continue;
         }
-        found.compared += 1;
         let score = reference.scorers[1].score(&reply.scored, Some(&prompt.row));
-        let is_valid = score.tier == crate::facts::Tier::Valid;
-        found.missing += usize::from(!reply.has_calls);
-        found.wrong += usize::from(reply.has_calls && !is_valid);
+        let is_wrong = reply.has_calls && score.tier != crate::facts::Tier::Valid;
+        if is_wrong && answer.has_tie() {
+            // Another call may have been as likely.
+            continue;
+        }
+        found.compared += 1;
+        let is_missing = !reply.has_calls;
+        found.missing += usize::from(is_missing);
+        found.wrong += usize::from(is_wrong);
+        found.untold += usize::from((is_missing || is_wrong) && sampled.is_none());
     }
     match found.compared {
         0 => Err("the run has no valid calls in these answers".to_owned()),

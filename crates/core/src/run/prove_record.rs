@@ -68,10 +68,10 @@ impl ServingFault {
                 "the adapter is beside a base into which it was merged: serve the merged folder alone, or the adapter beside the original base"
             }
             Self::AdapterScale => {
-                "compare lora_alpha and r of adapter_config.json with what the server reads (rslora, --lora-scaled); or serve `model export --merged`"
+                "compare lora_alpha and r of adapter_config.json with what the server reads (rslora, --lora-scaled), or serve `model export --merged`; or another step is served: prove with its RUN@STEP"
             }
             Self::Quantised => {
-                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points"
+                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points; where nothing is rounded, another step is served: prove with its RUN@STEP"
             }
             Self::OtherModel => {
                 "serve the exported folder of this run and step under this name, or prove with the RUN@STEP that is served"
