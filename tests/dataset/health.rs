@@ -110,9 +110,27 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
             with_amount(row(&text(0)), 1) + &with_amount(row(&(text(0) + "!")), 3),
         ],
         &[
-            "conflict train.jsonl:2 same prompt as train.jsonl line 1: but another expected answer: correct or remove one",
+            "conflict train.jsonl:2 same prompt as train.jsonl line 1, with another expected answer: correct or remove one",
             "leak proof.jsonl:1 same prompt as train.jsonl line 1: data leak: keep it in one set",
             "near_duplicate proof.jsonl:2 about 95% the same as proof.jsonl line 1, with another expected answer: near-duplicate: remove one, unless they ask different things",
+        ],
+    );
+    let expecting =
+        |expected: &str| row(&text(0)).replace("}]}", &format!("}}],\"expected\":{expected}}}"));
+    check(
+        with_train(
+            &[
+                r#"{"amount":1,"b":2}"#,
+                r#"{"b":2,"amount":1}"#,
+                r#"{"amount":2}"#,
+            ]
+            .map(expecting)
+            .concat(),
+        ),
+        &[
+            "duplicate train.jsonl:2 same prompt as train.jsonl line 1: duplicate: remove one",
+            "duplicate train.jsonl:3 same prompt as train.jsonl line 2: duplicate: remove one",
+            "conflict train.jsonl:4 same prompt as train.jsonl line 2, with another expected answer: correct or remove one",
         ],
     );
     check(

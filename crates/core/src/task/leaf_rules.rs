@@ -97,8 +97,7 @@ impl LeafRules {
         let is_ordered = |path: &&String| rules.ordered.iter().any(|of| place(of) == place(path));
         if let Some(both) = rules.keys.keys().find(is_ordered) {
             let offset = fields.get("match").map_or(0, |(_, offset)| offset);
-            let message =
-                format!("`{both}` is also in `ordered`: its items are matched by one of both");
+            let message = format!("names `{both}`, which `ordered` has too: use one of the two");
             return Err(fields.error("match", offset, message));
         }
         if let Some(texts) = fields.free_section("similar")? {

@@ -71,7 +71,15 @@ impl Duplicates {
         let whole = row.prompt_hash();
         let near = self.near.insert(&said_by_users(row));
         match self.exact.get(&whole) {
-            Some(&earlier) => Some(self.repeat(earlier, 1.0, true)),
+            Some(&earlier) => {
+                let repeat = self.repeat(earlier, 1.0, true);
+                // Later rows are compared with one that expects an answer.
+                let is_same_set = self.starts.last().is_some_and(|of| of.1 == repeat.set);
+                if is_same_set && self.expected[earlier as usize] == 0 {
+                    self.exact.insert(whole, number);
+                }
+                Some(repeat)
+            }
             None => {
                 self.exact.insert(whole, number);
                 near.map(|(earlier, likeness)| self.repeat(earlier, likeness, false))

@@ -191,10 +191,7 @@ impl<'a> Pass<'a> {
     fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
         let contradicts = self.checks.expects_answers && repeat.contradicts;
         let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
-            (true, _) if contradicts => (
-                FindingKind::Conflict,
-                "but another expected answer: correct or remove one",
-            ),
+            (true, _) if contradicts => (FindingKind::Conflict, "correct or remove one"),
             (true, true) => (FindingKind::Duplicate, "duplicate: remove one"),
             (false, true) => (
                 FindingKind::NearDuplicate,
@@ -213,7 +210,11 @@ impl<'a> Pass<'a> {
                 repeat.line
             );
             if repeat.exact {
-                format!("same prompt as {place}: {advice}")
+                let other = match contradicts {
+                    true => ", with another expected answer",
+                    false => "",
+                };
+                format!("same prompt as {place}{other}: {advice}")
             } else if contradicts {
                 format!(
                     "about {:.0}% the same as {place}, with another expected answer: {advice}",

@@ -365,7 +365,12 @@ impl<'w> Walk<'w> {
             self.compare(place.map(|place| &found[place]), item, rule);
         }
         for place in extra {
+            let before = self.total;
             self.invented(&found[place]);
+            // An empty item is one too many, else a list may have any number of them.
+            if !self.rules.empty_is_absent {
+                self.at_least(before, Outcome::Invented);
+            }
         }
     }
 
@@ -645,6 +650,11 @@ mod tests {
             (json!({"x": {"a": null}}), &json!({"x": null}), 0.0),
             (json!({"x": [null, {}]}), &json!({"x": []}), 0.0),
             (json!({}), &json!({"x": optional}), 0.0),
+            (
+                json!({"x": [1, null, {"a": null}, []]}),
+                &json!({"x": [1]}),
+                0.25,
+            ),
         ] {
             let leaves = credit(&found, expected, &Rules::default());
             assert_eq!(leaves.credit, credits, "{found}: {leaves:?}");
