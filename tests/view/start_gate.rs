@@ -112,7 +112,7 @@ fn findings_are_asked_about_before_the_start() {
             .types("1")
             .keys("enter esc L");
         assert!(
-            stage.shows("Before the start: 2 warnings") && stage.shows("start anyway"),
+            stage.shows("Before the start: 3 warnings") && stage.shows("start anyway"),
             "{}",
             stage.screen()
         );

@@ -56,7 +56,7 @@ impl PromptRow {
             .is_some_and(|turns| !turns.is_null())
     }
 
-    /// Hash of the prompt: all turns with roles, later ones included, and the row's own tools.
+    /// Hash of the prompt: all turns with roles, later ones included, and the row's own tools and schema.
     pub(crate) fn prompt_hash(&self) -> u64 {
         let other = |turn: &Message| {
             if turn.other.is_empty() {
@@ -68,7 +68,7 @@ impl PromptRow {
         let turns = self.messages.iter().fold(0, |hash, turn| {
             mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn)
         });
-        let own = ["tools", "turns"]
+        let own = ["tools", "turns", "schema", "response_format"]
             .into_iter()
             .filter_map(|key| self.fields.get(key).filter(|value| !value.is_null()));
         own.fold(turns, |hash, value| {
