@@ -36,6 +36,8 @@ enum Fault {
     TellsNothing,
     BrokenStream,
     Refuses,
+    /// Answers the first request and keeps the others waiting.
+    Stalls,
 }
 
 struct Proxy {
@@ -109,8 +111,7 @@ impl Proxy {
         if is_doubled {
             ids.insert(0, ids[0]);
         }
-        let body = json!({"model": chat["model"], "prompt": ids, "temperature": 0, "max_tokens": chat["max_tokens"], "response_format": chat["response_format"]});
-        let mut body = body;
+        let mut body = json!({"model": chat["model"], "prompt": ids, "temperature": 0, "max_tokens": chat["max_tokens"], "response_format": chat["response_format"]});
         body.as_object_mut()
             .unwrap()
             .retain(|_, value| !value.is_null());
@@ -242,7 +243,12 @@ fn answer(mut stream: TcpStream, proxy: &Proxy) {
         .find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
-    proxy.requests.fetch_add(1, Ordering::SeqCst);
+    let before = proxy.requests.fetch_add(1, Ordering::SeqCst);
+    if proxy.fault == Fault::Stalls && before > 0 {
+        // Until the client goes.
+        _ = reader.read(&mut [0]);
+        return;
+    }
     let (status, kind, text) = proxy.reply(&path, &String::from_utf8(body).unwrap());
     // The client may have gone.
     _ = write!(
@@ -334,19 +340,19 @@ fn served(task: &str) -> Server {
     Server::start(&[&run_of(task), "--cpu"])
 }
 
+/// Exports the run's model.
+fn export(out: &str, more: &[&str]) {
+    let run = run_of("invoice");
+    let own = ["model", "export", "--model", &run, "--out", out];
+    let ended = call_in_process(trained(), &[&own, more].concat());
+    assert!(ended.status.success(), "{}", stderr(&ended));
+}
+
 /// A folder with an adapter of the run, whose scale is doubled.
 fn doubled_adapter(folder: &Path) -> String {
     let out = folder.join("twice");
     let out = out.to_str().unwrap();
-    let export = [
-        "model",
-        "export",
-        "--model",
-        &run_of("invoice"),
-        "--out",
-        out,
-    ];
-    assert!(call_in_process(trained(), &export).status.success());
+    export(out, &[]);
     let path = Path::new(out).join("adapter_config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["lora_alpha"] = json!(2.0 * config["lora_alpha"].as_f64().unwrap());
@@ -358,16 +364,7 @@ fn doubled_adapter(folder: &Path) -> String {
 fn rounded_model(folder: &Path, levels: f32) -> String {
     let out = folder.join("rounded");
     let out = out.to_str().unwrap();
-    let export = [
-        "model",
-        "export",
-        "--model",
-        &run_of("invoice"),
-        "--merged",
-        "--out",
-        out,
-    ];
-    assert!(call_in_process(trained(), &export).status.success());
+    export(out, &["--merged"]);
     let path = Path::new(out).join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -567,17 +564,7 @@ sys.stdin.read()
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.gguf");
     let file = file.to_str().unwrap();
-    let export = [
-        "model",
-        "export",
-        "--model",
-        &run_of("invoice"),
-        "--gguf",
-        "f16",
-        "--out",
-        file,
-    ];
-    assert!(call_in_process(trained(), &export).status.success());
+    export(file, &["--gguf", "f16"]);
     let mut python = Command::new(crate::program::peer("LLAMA_CPP_PYTHON"));
     let python = python
         .args(["-c", SCRIPT, file])
@@ -657,10 +644,22 @@ fn a_server_that_refuses_is_an_error_and_a_verdict_is_kept() {
             "{said}"
         );
     }
+    // One that stalls is given up, and nothing is called equal.
+    let (stalls, proxy) = proxied(&invoice, Fault::Stalls);
+    let model = format!("model = {}", json!(run));
+    let stalling = text(&stalls).replace("model = \"m\"\nretries = 0", &model);
+    std::fs::write(&endpoints, stalling + "\ntimeout_seconds = 3\n").unwrap();
+    let output = prove(&[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+    assert!(
+        output.status.code() == Some(2) && said.contains("the server has stopped answering"),
+        "{said}"
+    );
+    let requests = proxy.requests.load(Ordering::SeqCst);
+    assert!(requests <= 5, "{requests}");
     // The cost limit ends it, and says what was not compared.
     let served = invoice.base_url();
     let prices = "price_per_million_input = 1000\nprice_per_million_output = 1000\n";
-    let model = format!("model = {}", json!(run));
     let limited = text(&served).replace("model = \"m\"", &model) + prices;
     std::fs::write(&endpoints, limited).unwrap();
     let output = prove(&["--max-cost", "0.5", "--json"]);

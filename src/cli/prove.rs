@@ -100,7 +100,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         status.lock().show(|| format!("{what}: {done} of {all}"));
     };
     let folder = side.run.path().to_owned();
-    let log = prove_answers(&folder, &endpoint.base_url, &endpoint.model);
+    let log = prove_answers(&folder, &endpoint.base_url, &endpoint.model, side.step);
     let log = log
         .inspect_err(|error| eprint_line(&format!("warning: answers are not kept: {error}")))
         .ok();

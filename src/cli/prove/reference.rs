@@ -35,7 +35,6 @@ pub(super) struct RunSide {
     prompts: Vec<ProvePrompt>,
     tokenizer: Tokenizer,
     scorers: [Scorer; 2],
-    response_format: Option<Value>,
     kwargs: Map<String, Value>,
     why_no_answers: String,
     why_no_log_probs: String,
@@ -98,6 +97,7 @@ impl RunSide {
         let kwargs = kwargs(&task, &tokenizer);
         let limit = config.max_completion_tokens;
         let bodies = bodies(endpoint, &task, &rows, limit, &arguments.allow_secret)?;
+        let formats = response_formats(endpoint, &task, &rows, limit)?;
         let rendered = rows
             .rows
             .iter()
@@ -138,7 +138,7 @@ impl RunSide {
             (_, true) => why_no_answers.clone(),
             _ => String::new(),
         };
-        let prompt = |(prompt, body): (Prompt, Map<String, Value>)| {
+        let prompt = |(prompt, (body, response_format)): (Prompt, (_, Option<Value>))| {
             let found = records
                 .iter()
                 .position(|answer: &(EvalRecord, _)| answer.0.prompt_id == prompt.row.id);
@@ -160,20 +160,20 @@ impl RunSide {
                 other_ids: other_ids(&judged, &prompt, &tokenizer)?,
                 row: prompt.row,
                 body,
+                response_format,
                 token_ids: prompt.token_ids,
                 answer: answer.transpose()?,
             })
         };
         let mut prompts = rendered
             .into_iter()
-            .zip(bodies)
+            .zip(bodies.into_iter().zip(formats))
             .map(prompt)
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(weights) = &weights {
             weights.read(&mut prompts)?;
         }
         Ok(Self {
-            response_format: response_format(endpoint, &task, &rows, limit)?,
             run,
             step,
             task,
@@ -199,7 +199,6 @@ impl RunSide {
             tokenizer: &self.tokenizer,
             scorers: [&self.scorers[0], &self.scorers[1]],
             has_calls: self.task.calls_functions(),
-            response_format: self.response_format.clone(),
             kwargs: self.kwargs.clone(),
             has_adapter: self.run.file().config.lora_rank > 0,
             why_no_answers: self.why_no_answers.clone(),
@@ -432,23 +431,22 @@ fn bodies(
     Ok(bodies.collect::<Result<_, _>>()?)
 }
 
-/// `response_format` of the task's schema; `None` without one.
-fn response_format(
+/// `response_format` of each row's schema; none without one.
+fn response_formats(
     endpoint: &Endpoint,
     task: &Task,
     rows: &Rows,
     limit: usize,
-) -> Result<Option<Value>, Failure> {
+) -> Result<Vec<Option<Value>>, Failure> {
     let mut strict = endpoint.clone();
     strict.format = ResponseFormat::Schema;
-    let Ok(form) = RequestForm::new(&strict, task, greedy(limit)) else {
-        return Ok(None);
-    };
+    if RequestForm::new(&strict, task, greedy(limit)).is_err() {
+        return Ok(vec![None; rows.rows.len()]);
+    }
+    // What may not be sent has been refused before.
     let allowed: Vec<String> = rows.rows.iter().map(|row| row.id.clone()).collect();
-    let questions = form.first(&rows.label, &rows.rows[..1], &allowed)?;
-    let body: Option<Map<String, Value>> = questions
-        .first()
-        .map(|question| serde_json::from_str(&question.body))
-        .transpose()?;
-    Ok(body.and_then(|mut body| body.remove("response_format")))
+    let bodies = bodies(&strict, task, rows, limit, &allowed)?.into_iter();
+    Ok(bodies
+        .map(|mut body| body.remove("response_format"))
+        .collect())
 }

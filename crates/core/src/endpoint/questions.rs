@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::{Api, Endpoint, EndpointError, ResponseFormat};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, row_schema};
 use crate::prompts::{tools_of, turns_of};
 use crate::run::sha256;
 use crate::score::Task;
@@ -152,10 +152,7 @@ impl<'a> RequestForm<'a> {
 
     fn body(&self, turn: &PromptRow, row: &PromptRow) -> Result<String, EndpointError> {
         let Self {
-            endpoint,
-            sampling,
-            response_format,
-            ..
+            endpoint, sampling, ..
         } = self;
         let mut body = self.prompt(turn, row)?;
         body.insert("temperature".to_owned(), json!(sampling.temperature));
@@ -175,13 +172,23 @@ impl<'a> RequestForm<'a> {
             };
             body.insert("logprobs".to_owned(), field);
         }
-        body.extend(
-            response_format
-                .clone()
-                .map(|format| ("response_format".to_owned(), format)),
-        );
+        let format = self.format_of(row)?;
+        body.extend(format.map(|format| ("response_format".to_owned(), format)));
         body.extend(endpoint.extra_body.clone());
         Ok(Value::Object(body).to_string())
+    }
+
+    /// With the row's own schema, if it has one.
+    fn format_of(&self, row: &PromptRow) -> Result<Option<Value>, EndpointError> {
+        let mut format = self.response_format.clone();
+        if let (Some(format), ResponseFormat::Schema) = (&mut format, self.endpoint.format)
+            && let Some(own) = row_schema(self.task, row)
+        {
+            let own = own
+                .map_err(|problem| EndpointError::Other(format!("row `{}`: {problem}", row.id)))?;
+            format["json_schema"]["schema"] = own;
+        }
+        Ok(format)
     }
 }
 

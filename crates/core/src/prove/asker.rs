@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use super::ProveError;
 use crate::api_client::{Endpoint, ProbeClient, ProbePath};
 use crate::run::{AnswerLog, sha256};
 
+/// A server that let so many requests in a row time out is asked no more.
+const MAX_HUNG: usize = 3;
+
 /// Requests to one server.
 pub struct Asker<'a> {
     client: ProbeClient,
@@ -19,6 +22,8 @@ pub struct Asker<'a> {
     known: HashMap<String, Value>,
     max_cost: Option<f64>,
     spent: Mutex<Spent>,
+    /// Requests in a row that the server left without an answer until the timeout.
+    hung: AtomicUsize,
     progress: &'a (dyn Fn(&str, usize, usize) + Sync),
 }
 
@@ -69,6 +74,7 @@ impl<'a> Asker<'a> {
                 cost: Some(0.0),
                 ..Spent::default()
             }),
+            hung: AtomicUsize::new(0),
             progress,
         })
     }
@@ -108,6 +114,7 @@ impl<'a> Asker<'a> {
         requests: Vec<Request>,
     ) -> Vec<Result<Value, String>> {
         let count = requests.len();
+        (self.progress)(what, 0, count);
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (stop, failed) = (AtomicBool::new(false), Mutex::new(None));
         let found: Vec<Mutex<Result<Value, String>>> = (0..count)
@@ -159,6 +166,7 @@ impl<'a> Asker<'a> {
         };
         let digest = sha256(format!("{what}\n{path:?}\n{index}\n{text}").as_bytes());
         if let Some(answer) = self.known.get(&digest) {
+            self.add_cost(*path, answer);
             return Ok(answer.clone());
         }
         let cost = self.spent.lock().cost;
@@ -172,12 +180,24 @@ impl<'a> Asker<'a> {
             }
             _ => {}
         }
+        if self.hung.load(Ordering::Relaxed) >= MAX_HUNG {
+            return Err(("the server has stopped answering".to_owned(), true));
+        }
+        let begun = Instant::now();
+        let is_late = || begun.elapsed() >= self.client.endpoint().timeout;
         let pause = |wait: Duration| {
-            std::thread::sleep(wait);
-            true
+            // What took the whole timeout takes it again.
+            if !is_late() {
+                std::thread::sleep(wait);
+            }
+            !is_late()
         };
         self.spent.lock().requests += 1;
         let answer = self.client.ask(index, *path, &text, pause);
+        match answer.is_err() && is_late() {
+            true => _ = self.hung.fetch_add(1, Ordering::Relaxed),
+            false => self.hung.store(0, Ordering::Relaxed),
+        }
         let answer = answer.map_err(|failed| (failed.reason, failed.of_all))?;
         self.add_cost(*path, &answer);
         if let Some(log) = &self.log {

@@ -282,6 +282,7 @@ mod tests {
             .unwrap()
             .remove(0),
             body: Map::new(),
+            response_format: None,
             token_ids,
             other_ids,
             answer: None,

@@ -26,6 +26,8 @@ pub struct ProvePrompt {
     /// The request, as an eval of the endpoint sends it.
     pub body: Map<String, Value>,
     pub token_ids: Vec<u32>,
+    /// `response_format` of its schema.
+    pub response_format: Option<Value>,
     /// With thinking switched, if the template has a switch.
     pub other_ids: Option<Vec<u32>>,
     /// `None` if the run has none.
@@ -60,8 +62,6 @@ pub struct Reference<'a> {
     pub scorers: [&'a Scorer; 2],
     /// Whether the task's answers are calls.
     pub has_calls: bool,
-    /// `response_format` of the task's schema.
-    pub response_format: Option<Value>,
     /// Variables with which the template renders as in the run.
     pub kwargs: Map<String, Value>,
     /// Whether it is an adapter's run.

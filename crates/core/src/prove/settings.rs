@@ -34,35 +34,50 @@ pub(super) fn measure(
         .as_ref()
         .filter(|ids| ids.fault.is_none())
         .map(|_| Value::Object(reference.kwargs.clone()));
-    let chat = |what: &str, count: usize, at_once: usize, more: &dyn Fn(&mut Value)| {
-        let requests = reference.prompts[..count].iter().map(|prompt| {
-            let mut body = Value::Object(prompt.body.clone());
-            if let Some(kwargs) = &kwargs {
-                body["chat_template_kwargs"] = kwargs.clone();
-            }
-            more(&mut body);
-            Request {
-                path: ProbePath::Chat,
-                body,
-            }
-        });
-        replies(asker, what, at_once, requests.collect())
-    };
+    let chat =
+        |what: &str, count: usize, at_once: usize, more: &dyn Fn(&ProvePrompt, &mut Value)| {
+            let requests = reference.prompts[..count].iter().map(|prompt| {
+                let mut body = Value::Object(prompt.body.clone());
+                if let Some(kwargs) = &kwargs {
+                    body["chat_template_kwargs"] = kwargs.clone();
+                }
+                more(prompt, &mut body);
+                Request {
+                    path: ProbePath::Chat,
+                    body,
+                }
+            });
+            replies(asker, what, at_once, requests.collect())
+        };
     let at_once = reference.at_once;
-    let together = chat(&format!("chat, {at_once} at once"), all, at_once, &|_| ());
+    let together = chat(
+        &format!("chat, {at_once} at once"),
+        all,
+        at_once,
+        &|_, _| (),
+    );
     measure_counts(reference, &together, facts);
     let raw = raw(reference, asker, all);
     facts.is_schema_enforced = schema_probe(reference, asker);
-    let schema = match (&reference.response_format, &facts.is_schema_enforced) {
-        (_, Err(reason)) => Err(reason.clone()),
-        (None, _) => Err("the task has no JSON Schema".to_owned()),
-        (Some(format), _) => Ok(chat("chat with response_format", few, 8, &|body| {
-            body["response_format"] = format.clone();
-        })),
+    let has_format = reference
+        .prompts
+        .iter()
+        .any(|prompt| prompt.response_format.is_some());
+    let schema = match &facts.is_schema_enforced {
+        Err(reason) => Err(reason.clone()),
+        Ok(_) if !has_format => Err("the task has no JSON Schema".to_owned()),
+        Ok(_) => Ok(chat(
+            "chat with response_format",
+            few,
+            8,
+            &|prompt, body| {
+                body["response_format"] = prompt.response_format.clone().unwrap_or_default();
+            },
+        )),
     };
-    let alone = chat("chat, 1 at once", few, 1, &|_| ());
-    let eight = chat("chat, 8 at once", few, 8, &|_| ());
-    let streamed = chat("chat, streamed", few, 8, &|body| {
+    let alone = chat("chat, 1 at once", few, 1, &|_, _| ());
+    let eight = chat("chat, 8 at once", few, 8, &|_, _| ());
+    let streamed = chat("chat, streamed", few, 8, &|_, body| {
         body["stream"] = json!(true);
         body["stream_options"] = json!({"include_usage": true});
     });

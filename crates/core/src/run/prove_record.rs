@@ -1,6 +1,7 @@
 //! What `grpo-tui prove` found: a server compared with a run, kept as `prove/NAME.json` of the run.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use crate::config::choices;
 /// A longer file is not one of `prove`.
 const MAX_BYTES: u64 = 4 << 20;
 const FOLDER: &str = "prove";
+/// Of answers of an interrupted comparison.
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
 choices! {
     /// Why a server answers otherwise than the run.
@@ -227,13 +230,21 @@ pub fn read_proves(run: &Path) -> Vec<ProveRecord> {
     records
 }
 
-/// Answers of a comparison in progress, with those of an interrupted one.
+/// Answers of a comparison in progress with the checkpoint of a step, with those of an interrupted one. Older ones than
+/// an hour are dropped: what is served may have changed since.
 pub fn prove_answers(
     run: &Path,
     base_url: &str,
     model: &str,
+    step: u64,
 ) -> Result<(AnswerLog, Vec<String>), RunError> {
     ensure_folder(&run.join(FOLDER))?;
-    let name = format!("answers-{}.jsonl", stem(base_url, model));
-    AnswerLog::open(run.join(FOLDER).join(name))
+    let name = format!("answers-{step}-{}.jsonl", stem(base_url, model));
+    let path = run.join(FOLDER).join(name);
+    let modified = path.metadata().and_then(|about| about.modified());
+    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+    if age.is_some_and(|age| age > MAX_AGE) {
+        std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
+    }
+    AnswerLog::open(path)
 }
