@@ -247,6 +247,9 @@ impl RunSide {
     }
 }
 
+/// Answers of the run, with their ids where these are known.
+type Answered = Vec<(EvalRecord, Option<Vec<u32>>)>;
+
 impl Weights {
     /// Greedy answers with their ids.
     fn answers(
@@ -255,7 +258,7 @@ impl Weights {
         scorer: &Scorer,
         prompts: &[Prompt],
         config: &crate::config::TrainConfig,
-    ) -> Result<Vec<(EvalRecord, Option<Vec<u32>>)>, Failure> {
+    ) -> Result<Answered, Failure> {
         let policy = &self.policy;
         let thinking = config.thinking_budget();
         let thinking = thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget));
@@ -341,9 +344,7 @@ fn recorded_step(
         |step: &u64| eval_path(run.path(), *step, &arguments.on, Target::Trained.name()).exists();
     let found = match reference.at {
         At::Step(step) => Some(step).filter(has_eval),
-        At::Best | At::Last => (0..=run.file().config.max_steps as u64)
-            .rev()
-            .find(has_eval),
+        At::Best | At::Last => (0..=run.file().config.max_steps).rev().find(has_eval),
     };
     found.ok_or_else(|| {
         Failure::usage(format!(
@@ -354,11 +355,7 @@ fn recorded_step(
 }
 
 /// The recorded answers of the step, if all are there.
-fn recorded(
-    run: &RunDirectory,
-    step: u64,
-    rows: &Rows,
-) -> Option<Vec<(EvalRecord, Option<Vec<u32>>)>> {
+fn recorded(run: &RunDirectory, step: u64, rows: &Rows) -> Option<Answered> {
     let path = eval_path(run.path(), step, &rows.set, Target::Trained.name());
     let records = read_evals(&path).ok()?;
     let of_row = |row: &crate::dataset::PromptRow| {
