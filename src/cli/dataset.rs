@@ -3,7 +3,9 @@
 
 mod import;
 
-pub(super) use import::{MappingArguments, print_places, print_problems};
+#[cfg(feature = "engine")]
+pub(super) use import::print_places;
+pub(super) use import::{MappingArguments, print_problems};
 
 use std::process::ExitCode;
 

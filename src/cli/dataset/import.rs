@@ -66,6 +66,7 @@ pub(in crate::cli) struct MappingArguments {
 
 impl MappingArguments {
     /// Takes a part that rows do not have.
+    #[cfg(feature = "engine")]
     pub(in crate::cli) fn take(&mut self, part: &str) -> Option<String> {
         let is_it = |text: &String| {
             text.split_once('=')
