@@ -49,8 +49,10 @@ pub enum Measure {
     MasksWaited,
     /// A rate of the rows with a tag, and how many of the first eval have it.
     Tag(Metric, String, usize),
-    /// F1 of the values at a path, and how many the first eval expected.
+    /// F1 of the values at a path, and how many are expected.
     Field(String, usize),
+    /// Values at a path where none is expected.
+    Invented(String),
 }
 
 impl std::fmt::Display for Measure {
@@ -84,6 +86,7 @@ impl std::fmt::Display for Measure {
             Self::PassAt(j, metric) => return write!(formatter, "pass@{j} {metric}"),
             Self::All(samples, metric) => return write!(formatter, "all {samples} {metric}"),
             Self::FirstCalls(k) => return write!(formatter, "first {k} calls valid"),
+            Self::Invented(path) => return write!(formatter, "invented, {path}"),
             Self::Field(path, n) => return write!(formatter, "F1, {path} ({n})"),
             Self::Tag(metric, tag, n) => return write!(formatter, "{metric}, {tag} ({n})"),
         };

@@ -9,8 +9,8 @@ use crate::format::{percent, percent_short};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::run::{
-    AnswerSummary, EndpointSummary, EvalSummary, FieldSummary, LogProbs, MaskCost, PassAt,
-    SampleRates, SampleSummary, TagSummary, ToolSummary, ValidCalls,
+    AnswerSummary, EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates,
+    SampleSummary, TagSummary, ToolSummary, ValidCalls,
 };
 use crate::statistics::{Interval, compound};
 
@@ -369,22 +369,36 @@ pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     first.by_tag.iter().flat_map(of_tag).flatten().collect()
 }
 
-/// F1 by field, where answers are compared leaf by leaf.
+/// F1 by field, where answers are compared leaf by leaf; of fields without an expected value, how
+/// many values were invented.
 pub fn field_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
-    let Some(first) = evals.first() else {
-        return Vec::new();
-    };
-    let row = |(path, field): (&String, &FieldSummary)| {
+    let mut paths: BTreeMap<&String, usize> = BTreeMap::new();
+    for (path, field) in evals.iter().flat_map(|summary| &summary.fields) {
+        let expected = paths.entry(path).or_default();
+        *expected = field.expected().max(*expected);
+    }
+    let row = |(path, expected): (&String, usize)| {
         let cell = |summary: &&EvalSummary| {
-            let rate = summary.fields.get(path).and_then(|field| field.f1);
-            Cell::known(rate.map(Cell::rate), "no value stated or expected")
+            let field = summary.fields.get(path);
+            let cell = match field {
+                _ if summary.fields.is_empty() => None,
+                _ if expected == 0 => Some(Cell::Count(
+                    field.map_or(0, |of| of.counts.invented as usize),
+                )),
+                _ => field.and_then(|field| field.f1).map(Cell::rate),
+            };
+            Cell::known(cell, "no value stated or expected")
+        };
+        let measure = match expected {
+            0 => Measure::Invented(path.clone()),
+            _ => Measure::Field(path.clone(), expected),
         };
         MeasureRow {
-            measure: Measure::Field(path.clone(), field.expected()),
+            measure,
             cells: evals.iter().map(cell).collect(),
         }
     };
-    first.fields.iter().map(row).collect()
+    paths.into_iter().map(row).collect()
 }
 
 /// A warning if many valid answers have wrong values.
@@ -408,6 +422,37 @@ fn in_a_row(summary: &EvalSummary, calls: u32) -> Cell {
 mod tests {
     use super::*;
     use crate::run::SpeedSummary;
+
+    #[test]
+    fn fields_of_all_evals_have_a_row_and_unknown_is_no_zero() {
+        let summary = |fields: serde_json::Value| EvalSummary {
+            fields: serde_json::from_value(fields).unwrap(),
+            ..EvalSummary::default()
+        };
+        let base = summary(
+            serde_json::json!({"vendor": {"right": 1, "wrong": 1, "f1": 0.5}, "extra": {"invented": 3, "f1": 0.0}}),
+        );
+        let trained = summary(
+            serde_json::json!({"vendor": {"right": 2, "f1": 1.0}, "city": {"missed": 2, "f1": 0.0}}),
+        );
+        let old = summary(serde_json::json!({}));
+        let rows = field_rows(&[&base, &trained, &old]);
+        let shown: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                let cells: Vec<String> = row.cells.iter().map(Cell::short).collect();
+                format!("{}: {}", row.measure, cells.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "F1, city (2): n/a 0.0% n/a",
+                "invented, extra: 3 0 n/a",
+                "F1, vendor (2): 50.0% 100.0% n/a",
+            ]
+        );
+    }
 
     #[test]
     fn what_is_not_known_of_a_target_is_no_zero() {

@@ -527,6 +527,9 @@ impl SummaryText<'_> {
             }
         }
         let field = |row: MeasureRow| match row.measure {
+            Measure::Invented(path) => {
+                Some(format!("{} invented {}", visible(&path), rates(&row.cells)))
+            }
             Measure::Field(path, n) => {
                 Some(format!("{} ({n}) {}", visible(&path), rates(&row.cells)))
             }
