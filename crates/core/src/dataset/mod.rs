@@ -28,5 +28,5 @@ pub use row::{
 };
 pub use row_fields::RowFields;
 pub use row_schema::row_schema;
-pub(crate) use row_schema::row_schema_files;
+pub(crate) use row_schema::{SchemaSource, read_schema, row_schema_files, schema_source};
 pub use row_template::RowTemplate;

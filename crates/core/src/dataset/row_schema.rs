@@ -15,26 +15,49 @@ const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// How a row says that its column is something else.
 const REMEDY: &str = "rename the column if it is something else";
 
-/// A row's `schema` (a JSON Schema, its text, or a file of the task), else that of its
-/// `response_format` in OpenAI's form; `None` if it has neither.
+/// Where a row says which schema it has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SchemaSource {
+    /// `schema`: a JSON Schema, its text, or a file of the task.
+    Schema(Value),
+    /// `response_format` in OpenAI's form.
+    Format(Value),
+}
+
+/// A row's `schema`, else its `response_format`; `None` if it has the task's.
+pub(crate) fn schema_source(row: &PromptRow) -> Option<SchemaSource> {
+    let given = |key: &str| {
+        row.fields
+            .get(key)
+            .filter(|value| !value.is_null())
+            .cloned()
+    };
+    let format = || given("response_format").filter(|format| format["type"] != "text");
+    let schema = given("schema").map(SchemaSource::Schema);
+    schema.or_else(|| format().map(SchemaSource::Format))
+}
+
+/// The JSON Schema of a row that has its own.
 ///
 /// # Errors
 /// A sentence without a place.
 pub fn row_schema(task: &TaskFiles, row: &PromptRow) -> Option<Result<Value, String>> {
-    let given = |key: &str| row.fields.value(key).filter(|value| !value.is_null());
-    let schema = match given("schema") {
-        Some(Value::String(text)) => of_text(task, &text),
-        Some(value) => Ok(value),
-        None => of_format(given("response_format")?)?,
+    Some(read_schema(task, schema_source(row)?))
+}
+
+pub(crate) fn read_schema(task: &TaskFiles, source: SchemaSource) -> Result<Value, String> {
+    let schema = match source {
+        SchemaSource::Schema(Value::String(text)) => of_text(task, &text),
+        SchemaSource::Schema(value) => Ok(value),
+        SchemaSource::Format(format) => of_format(format),
     };
-    let checked = schema.and_then(|schema| match schema {
+    schema.and_then(|schema| match schema {
         Value::Object(_) | Value::Bool(_) => within_limit(schema),
         other => Err(format!(
             "`schema` of the row must be a JSON Schema, its text, or a file of the task, not {}; {REMEDY}",
             crate::format::shortened(&other.to_string(), 60)
         )),
-    });
-    Some(checked)
+    })
 }
 
 /// The task's files that rows name as their schemas.
@@ -82,24 +105,21 @@ fn of_text(task: &TaskFiles, text: &str) -> Result<Value, String> {
         .map_err(|error| format!("`schema` of the row, {}: {error}", task.label(text)))
 }
 
-fn of_format(format: Value) -> Option<Result<Value, String>> {
+fn of_format(format: Value) -> Result<Value, String> {
     let kind = format
         .get("type")
         .and_then(Value::as_str)
         .unwrap_or_default();
     let missing = || "`response_format` of the row has no `json_schema.schema`".to_owned();
     match kind {
-        "text" => None,
-        "json_object" => Some(Ok(serde_json::json!({"type": "object"}))),
-        "json_schema" => Some(
-            format
-                .pointer("/json_schema/schema")
-                .cloned()
-                .ok_or_else(missing),
-        ),
-        _ => Some(Err(format!(
+        "json_object" => Ok(serde_json::json!({"type": "object"})),
+        "json_schema" => format
+            .pointer("/json_schema/schema")
+            .cloned()
+            .ok_or_else(missing),
+        _ => Err(format!(
             "`response_format` of the row must be an object with `type` json_schema, json_object or text, not {}; {REMEDY}",
             crate::format::shortened(&format.to_string(), 60)
-        ))),
+        )),
     }
 }

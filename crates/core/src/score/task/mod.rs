@@ -344,6 +344,9 @@ impl Task {
     fn all_file_names(&self) -> Vec<String> {
         let names = self.file_names().into_iter().map(str::to_owned);
         let mut names: Vec<String> = names.collect();
+        if self.definition.schema().is_none() {
+            return names;
+        }
         let of_rows = crate::dataset::row_schema_files(&self.files);
         let new = of_rows.into_iter().filter(|name| !names.contains(name));
         names.extend(new.collect::<Vec<_>>());

@@ -38,7 +38,8 @@ struct Field {
 pub(crate) struct Rules {
     root: Field,
     pub(super) empty_is_absent: bool,
-    whole_fields: bool,
+    /// Whether a field earns credit as a whole.
+    pub(crate) whole_fields: bool,
 }
 
 /// The rules at a place.
@@ -132,15 +133,6 @@ impl Rules {
             leaf: &self.root.leaf,
             field: Some(&self.root),
         }
-    }
-
-    /// Whether a field earns credit as a whole.
-    pub(crate) fn whole_fields(&self) -> bool {
-        self.whole_fields
-    }
-
-    pub(crate) fn for_field(&self, name: &str) -> Rule<'_> {
-        self.root().member(name)
     }
 }
 

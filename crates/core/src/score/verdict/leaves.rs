@@ -5,75 +5,14 @@ use std::cell::Cell;
 
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Expected;
 
 use super::field_compare::equal;
 use super::field_rules::{ITEMS, Rule, Rules};
+use super::leaf_counts::{LeafCounts, Leaves};
 use super::ordered_map::OrderedMap;
 use crate::dataset::expected::Expectation;
 use crate::score::answer::json::{Kind, Value};
-
-/// How the leaves at a path (`lines.*.amount`) compare with the expected ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LeafCounts {
-    #[serde(skip_serializing_if = "is_zero")]
-    pub right: u32,
-    /// Another value.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub wrong: u32,
-    /// A value is expected, and there is none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub missed: u32,
-    /// No value is expected, and there is one.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub invented: u32,
-    /// No value is expected, and there is none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub absent: u32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-impl std::ops::AddAssign for LeafCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.right += other.right;
-        self.wrong += other.wrong;
-        self.missed += other.missed;
-        self.invented += other.invented;
-        self.absent += other.absent;
-    }
-}
-
-impl LeafCounts {
-    /// What is not right, in words; `None` if nothing is wrong.
-    pub fn faults(&self) -> Option<String> {
-        let counted = [
-            (self.wrong, "wrong"),
-            (self.missed, "missed"),
-            (self.invented, "invented"),
-        ];
-        let words: Vec<String> = counted
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, word)| format!("{count} {word}"))
-            .collect();
-        (!words.is_empty()).then(|| words.join(", "))
-    }
-}
-
-/// The leaves of one answer.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Leaves {
-    /// What they earn, in [0, 1].
-    pub credit: f64,
-    /// By path.
-    pub counts: OrderedMap<LeafCounts>,
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
@@ -238,25 +177,32 @@ impl<'w> Walk<'w> {
                 self.at(ITEMS, |walk| walk.items(found, items, rule));
             }
             (_, Expected::Object(members)) if !members.is_empty() => {
-                let before = self.total;
-                for (name, value) in members {
-                    self.at(name, |walk| walk.compare(None, value, rule.member(name)));
-                }
-                self.invented_instead(found);
-                self.at_least(before, Outcome::Missed);
-            }
-            (_, Expected::Array(items)) if !items.is_empty() => {
-                let before = self.total;
-                self.at(ITEMS, |walk| {
-                    for item in items {
-                        walk.compare(None, item, rule);
+                self.none_of(found, |walk| {
+                    for (name, value) in members {
+                        walk.at(name, |walk| walk.compare(None, value, rule.member(name)));
                     }
                 });
-                self.invented_instead(found);
-                self.at_least(before, Outcome::Missed);
+            }
+            (_, Expected::Array(items)) if !items.is_empty() => {
+                self.none_of(found, |walk| {
+                    let missed = |walk: &mut Self| {
+                        items.iter().for_each(|item| walk.compare(None, item, rule))
+                    };
+                    walk.at(ITEMS, missed);
+                });
             }
             _ => self.leaf(found, expected, rule),
         }
+    }
+
+    /// Where an object or a list is expected, and nothing or another value stands.
+    fn none_of(&mut self, found: Option<&Value<'_>>, miss: impl FnOnce(&mut Self)) {
+        let before = self.total;
+        miss(self);
+        if let Some(found) = found {
+            self.invented(found);
+        }
+        self.at_least(before, Outcome::Missed);
     }
 
     /// Adds `outcome` if there is no other since `before`, so that what is wrong never counts as
@@ -264,13 +210,6 @@ impl<'w> Walk<'w> {
     fn at_least(&mut self, before: f64, outcome: Outcome) {
         if self.total == before {
             self.add(outcome);
-        }
-    }
-
-    /// Where an object or a list is expected, and another value stands.
-    fn invented_instead(&mut self, found: Option<&Value<'_>>) {
-        if let Some(found) = found {
-            self.invented(found);
         }
     }
 

@@ -3,6 +3,7 @@
 pub(super) mod failure_class;
 pub(super) mod field_compare;
 pub(super) mod field_rules;
+pub(super) mod leaf_counts;
 pub(super) mod leaves;
 pub(super) mod ordered_map;
 pub(super) mod result;
@@ -11,8 +12,8 @@ pub(super) mod unwrap_answer;
 pub use crate::facts::Tier;
 pub use failure_class::{FailureClass, OwnClass};
 pub use field_compare::standard_text;
+pub use leaf_counts::{LeafCounts, Leaves};
 pub(crate) use leaves::OTHER_PATHS;
-pub use leaves::{LeafCounts, Leaves};
 pub use ordered_map::OrderedMap;
 pub(crate) use result::null_is_nan;
 pub use result::{

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::failure_class::FailureClass;
-use super::leaves::Leaves;
+use super::leaf_counts::Leaves;
 use super::ordered_map::OrderedMap;
 use crate::facts::{PartName, Tier, TierOutcome};
 use crate::score::answer::json::Place;

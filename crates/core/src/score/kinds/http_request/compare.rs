@@ -143,7 +143,7 @@ impl Comparison {
             Start::Response { status } => (status.at, format!("/{}", status.key)),
         };
         for (name, Given { value, .. }) in &wanted {
-            let rule = rules.for_field(name);
+            let rule = rules.root().member(name);
             let given = own.remove(name);
             let same = given.as_ref().is_some_and(|given| {
                 given
@@ -197,7 +197,7 @@ impl Comparison {
             .map_or("headers", |headers| headers.key);
         for member in wanted() {
             let name = member.key.to_ascii_lowercase();
-            let rule = rules.for_field(&member.key);
+            let rule = rules.root().member(&member.key);
             let given = own().find(|given| given.key.eq_ignore_ascii_case(&member.key));
             let value = ParameterValue::from_json(&member.value);
             let same = given.is_some_and(|given| {

@@ -10,16 +10,17 @@ use super::partial_credit::Constraints;
 use super::schema::{Schema, Violation};
 use super::schema_faults::Written;
 use crate::dataset::expected::Expectation;
-use crate::dataset::{PromptRow, expected, row_schema};
+use crate::dataset::{PromptRow, SchemaSource, expected, read_schema, schema_source};
 use crate::exact_json;
 use crate::score::answer::json::{self, Document, Places, SyntaxError, Value};
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
 use crate::score::definition::{Judge, SchemaFiles};
 use crate::score::error::ScoreError;
+use crate::score::verdict::Leaves;
 use crate::score::verdict::field_compare::compare;
 use crate::score::verdict::field_rules::Rules;
-use crate::score::verdict::leaves::{Leaves, compare_leaves};
+use crate::score::verdict::leaves::compare_leaves;
 use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
 use crate::score::verdict::{Attempt, FailureClass, Reason, Tier, Verdict};
 use crate::task::TaskFiles;
@@ -36,8 +37,8 @@ const MAX_OWN_SCHEMAS: usize = 128;
 pub(crate) struct SchemaJudge {
     task: TaskFiles,
     schema: RowSchema,
-    /// Of rows with their own, by its text: the compiled one, or why there is none.
-    own: Mutex<HashMap<String, Compiled>>,
+    /// Of rows with their own: the compiled one, or why there is none.
+    own: Mutex<HashMap<SchemaSource, Compiled>>,
     normalise: Rules,
 }
 
@@ -79,36 +80,41 @@ impl SchemaJudge {
         self.schema.schema.budget(completion.len())
     }
 
-    pub(crate) fn has_own(&self, row: &PromptRow) -> bool {
-        row_schema(&self.task, row).is_some()
-    }
-
     /// The schema that a row brings, compiled; `None` if it has the task's.
     fn own_schema(&self, row: Option<&PromptRow>) -> Option<Compiled> {
-        let schema = match row_schema(&self.task, row?)? {
-            Ok(schema) => schema,
-            Err(problem) => return Some(Err(problem)),
-        };
-        let text = schema.to_string();
-        if let Some(found) = self.own.lock().get(&text) {
+        let mut source = schema_source(row?)?;
+        // A file may have changed since.
+        if matches!(source, SchemaSource::Schema(serde_json::Value::String(_))) {
+            source = match read_schema(&self.task, source) {
+                Ok(schema) => SchemaSource::Schema(schema),
+                Err(problem) => return Some(Err(problem)),
+            };
+        }
+        if let Some(found) = self.own.lock().get(&source) {
             return Some(found.clone());
         }
+        let compiled = self.compile(source.clone()).map(Arc::new);
+        let mut own = self.own.lock();
+        if own.len() >= MAX_OWN_SCHEMAS {
+            own.clear();
+        }
+        own.insert(source, compiled.clone());
+        Some(compiled)
+    }
+
+    fn compile(&self, source: SchemaSource) -> Result<RowSchema, String> {
+        let rules = &self.task.score;
+        let schema = read_schema(&self.task, source)?;
+        let text = schema.to_string();
         let written = Written {
             label: "`schema` of the row",
             text: &text,
             pointer: "",
         };
-        let rules = &self.task.score;
         let graded = rules.graded.then(|| Constraints::new(&schema));
-        let compiled = Schema::compile_part(written, schema, rules.assert_formats)
-            .map(|schema| Arc::new(RowSchema { schema, graded }))
-            .map_err(|error| error.to_string());
-        let mut own = self.own.lock();
-        if own.len() >= MAX_OWN_SCHEMAS {
-            own.clear();
-        }
-        own.insert(text, compiled.clone());
-        Some(compiled)
+        let schema = Schema::compile_part(written, schema, rules.assert_formats)
+            .map_err(|error| error.to_string())?;
+        Ok(RowSchema { schema, graded })
     }
 
     pub(crate) fn judge_value(
@@ -185,7 +191,7 @@ impl SchemaJudge {
         root: Option<&Value<'_>>,
         expected: Option<&serde_json::Value>,
     ) -> Option<Leaves> {
-        let expected = expected.filter(|_| !self.normalise.whole_fields())?;
+        let expected = expected.filter(|_| !self.normalise.whole_fields)?;
         let has_fields = expected::alternatives(expected)
             .iter()
             .any(|answer| matches!(Expectation::from_value(answer), Expectation::Plain(value) if value.is_object()));

@@ -239,7 +239,7 @@ impl Regex {
         let (fields, exact) = match Expectation::from_value(expected) {
             Expectation::Plain(Value::Object(members)) => {
                 let is_equal = |name: &String, expected: &Value| {
-                    let rule = self.normalise.for_field(name);
+                    let rule = self.normalise.root().member(name);
                     found
                         .name(name)
                         .is_some_and(|group| equal_text(group.as_str(), expected, rule))
