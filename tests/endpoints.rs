@@ -6,7 +6,7 @@ mod conversations;
 mod with_tools;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use grpo_tui::run::{EvalRecord, EvalSummary, LogProbs};
 use grpo_tui::score::{Scorer, Task};
 use serde_json::{Value, json};
 
-use crate::program::serve;
+use crate::program::{HttpRequest, serve};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
 const RIGHT: &str =
@@ -95,34 +95,14 @@ fn good(text: &str) -> String {
 
 fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut head = Vec::new();
-    for line in reader.by_ref().lines().map_while(Result::ok) {
-        if line.is_empty() {
-            break;
-        }
-        head.push(line);
-    }
-    let header = |name: &str| {
-        let named = head.iter().filter_map(|line| line.split_once(": "));
-        named
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.to_owned())
-            .next()
-    };
-    let mut body = vec![
-        0;
-        header("content-length")
-            .and_then(|length| length.parse().ok())
-            .unwrap_or(0)
-    ];
-    if reader.read_exact(&mut body).is_err() {
+    let Some(request) = HttpRequest::read(&mut reader) else {
         return;
-    }
+    };
     let reply = {
         let mut state = state.lock().unwrap();
         state.requests.push((
-            header("authorization"),
-            serde_json::from_slice(&body).unwrap_or_default(),
+            request.header("authorization"),
+            serde_json::from_slice(&request.body).unwrap_or_default(),
         ));
         state.replies.pop_front().unwrap_or(Reply::Text(RIGHT))
     };

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::BufRead;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Output, Stdio};
@@ -115,6 +116,44 @@ pub(crate) fn serve<S: Send + Sync + 'static>(
         }
     });
     address
+}
+
+/// A request to a server of a test.
+pub(crate) struct HttpRequest {
+    pub(crate) path: String,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl HttpRequest {
+    /// `None` once the client has gone.
+    pub(crate) fn read(stream: &mut impl BufRead) -> Option<Self> {
+        let mut head = Vec::new();
+        for line in stream.by_ref().lines().map_while(Result::ok) {
+            if line.is_empty() {
+                break;
+            }
+            head.push(line);
+        }
+        let path = head.first()?.split(' ').nth(1)?.to_owned();
+        let headers = head.iter().filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let mut request = Self {
+            path,
+            headers: headers.collect(),
+            body: Vec::new(),
+        };
+        let length = request.header("content-length");
+        let length = length.map_or(0, |length| length.parse().unwrap());
+        request.body.resize(length, 0);
+        stream.read_exact(&mut request.body).ok()?;
+        Some(request)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().find(|(own, _)| own == name)?;
+        Some(found.1.clone())
+    }
 }
 
 pub(crate) fn stderr(output: &Output) -> String {

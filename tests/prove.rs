@@ -12,9 +12,10 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::program::{
-    call, call_in_process, json as json_of, program, sample_task_named, serve, stderr, until,
+    HttpRequest, call, call_in_process, json as json_of, program, sample_task_named, serve, stderr,
+    until,
 };
-use crate::serve::Server;
+use crate::serve::{Server, answered};
 
 /// Prompts of each comparison.
 const PROMPTS: &str = "8";
@@ -67,7 +68,10 @@ fn proxied(upstream: &Server, fault: Fault) -> (String, Arc<Proxy>) {
 }
 
 /// Status, content type and body of an answer.
-type Answer = (u16, String, String);
+type Answer = (u16, &'static str, String);
+
+const JSON: &str = "application/json";
+const STREAM: &str = "text/event-stream";
 
 impl Proxy {
     fn forward(&self, path: &str, body: &str) -> Answer {
@@ -81,19 +85,12 @@ impl Proxy {
         .unwrap();
         let mut text = String::new();
         socket.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let is_stream = head.contains("text/event-stream");
-        let body = match head.contains("chunked") {
-            true => unchunked(body),
-            false => body.to_owned(),
+        let (status, head, body) = answered(&text);
+        let kind = match head.contains(STREAM) {
+            true => STREAM,
+            false => JSON,
         };
-        let kind = if is_stream {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
-        (status, kind.to_owned(), body)
+        (status, kind, body)
     }
 
     fn document(&self, path: &str, body: &Value) -> Value {
@@ -122,10 +119,10 @@ impl Proxy {
         if chat["stream"] == true {
             let chunk = json!({"choices": [{"delta": message, "finish_reason": finish}], "usage": answer["usage"]});
             let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
-            return (200, "text/event-stream".to_owned(), text);
+            return (200, STREAM, text);
         }
         let whole = json!({"choices": [{"message": message, "finish_reason": finish}], "usage": answer["usage"]});
-        (200, "application/json".to_owned(), whole.to_string())
+        (200, JSON, whole.to_string())
     }
 
     fn reply(&self, path: &str, text: &str) -> Answer {
@@ -137,12 +134,10 @@ impl Proxy {
             self.forward(path, &body.to_string())
         };
         let refused = |status| {
-            (
-                status,
-                "application/json".to_owned(),
-                "{\"error\": {\"message\": \"not here\"}}".to_owned(),
-            )
+            let error = json!({"error": {"message": "not here"}});
+            (status, JSON, error.to_string())
         };
+        let message = |text: &str| json!({"role": "assistant", "content": text});
         match self.fault {
             Fault::Refuses => refused(503),
             Fault::OtherTemplate if body["messages"].is_array() => changed(&|body| {
@@ -154,16 +149,8 @@ impl Proxy {
             {
                 changed(&|body| body["chat_template_kwargs"] = json!({"enable_thinking": true}))
             }
-            Fault::DoubledStart if is_chat => self.completed(
-                &body,
-                true,
-                |text| json!({"role": "assistant", "content": text}),
-            ),
-            Fault::CallsNotParsed if is_chat => self.completed(
-                &body,
-                false,
-                |text| json!({"role": "assistant", "content": text}),
-            ),
+            Fault::DoubledStart if is_chat => self.completed(&body, true, message),
+            Fault::CallsNotParsed if is_chat => self.completed(&body, false, message),
             Fault::AnswerInThink if is_chat && body["response_format"].is_null() => self.completed(
                 &body,
                 false,
@@ -196,11 +183,9 @@ impl Proxy {
                 let kept = events.iter().enumerate().filter(|(index, _)| *index != cut);
                 (status, kind, kept.map(|(_, event)| *event).collect())
             }
-            Fault::BrokenStream if body["stream"] == true => (
-                200,
-                "text/event-stream".to_owned(),
-                "data: {\"choices\": [{\"del\n\n".to_owned(),
-            ),
+            Fault::BrokenStream if body["stream"] == true => {
+                (200, STREAM, "data: {\"choices\": [{\"del\n\n".to_owned())
+            }
             Fault::TellsNothing if !is_chat && !path.ends_with("/models") => refused(404),
             Fault::TellsNothing if is_chat && !body["logprobs"].is_null() => refused(400),
             Fault::TellsNothing if is_chat && body["stream"] != true => {
@@ -214,42 +199,19 @@ impl Proxy {
     }
 }
 
-fn unchunked(mut text: &str) -> String {
-    let mut whole = String::new();
-    while let Some((size, rest)) = text.split_once("\r\n") {
-        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
-        if size == 0 {
-            break;
-        }
-        whole += &rest[..size];
-        text = &rest[size + 2..];
-    }
-    whole
-}
-
 fn answer(mut stream: TcpStream, proxy: &Proxy) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut head = Vec::new();
-    for line in reader.by_ref().lines().map_while(Result::ok) {
-        if line.is_empty() {
-            break;
-        }
-        head.push(line.to_lowercase());
-    }
-    let Some(first) = head.first() else { return };
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let length = head
-        .iter()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
-    reader.read_exact(&mut body).unwrap();
+    let Some(request) = HttpRequest::read(&mut reader) else {
+        return;
+    };
     let before = proxy.requests.fetch_add(1, Ordering::SeqCst);
     if proxy.fault == Fault::Stalls && before > 0 {
         // Until the client goes.
         _ = reader.read(&mut [0]);
         return;
     }
-    let (status, kind, text) = proxy.reply(&path, &String::from_utf8(body).unwrap());
+    let (status, kind, text) =
+        proxy.reply(&request.path, &String::from_utf8(request.body).unwrap());
     // The client may have gone.
     _ = write!(
         stream,
@@ -269,20 +231,9 @@ fn trained() -> &'static Path {
             ("tool-calls", "tiny-tools", "1e-3"),
         ] {
             sample_task_named(task, &folder.join(task), [8, 4, 8]);
-            let own = [
-                format!("base_model={model}"),
-                format!("learning_rate={rate}"),
-            ];
-            let set = [
-                own[0].as_str(),
-                &own[1],
-                "lora_rank=4",
-                "learning_rate_schedule=constant",
-                "max_steps=3",
-                "completions_per_prompt=4",
-                "prompt_groups_per_step=8",
-            ];
-            let set: Vec<&str> = set.iter().flat_map(|key| ["--set", *key]).collect();
+            let own = format!("--set base_model={model} --set learning_rate={rate}");
+            let same = "--set lora_rank=4 --set learning_rate_schedule=constant --set max_steps=3 --set completions_per_prompt=4 --set prompt_groups_per_step=8";
+            let set: Vec<&str> = own.split(' ').chain(same.split(' ')).collect();
             let train = [
                 &["train", task, "--runs", "runs", "--name", task, "--json"],
                 set.as_slice(),
@@ -304,9 +255,13 @@ fn run_of(task: &str) -> String {
 
 /// The exit code and the document of a comparison.
 fn proven(url: &str, task: &str, more: &[&str]) -> (i32, Value) {
-    let run = run_of(task);
     // Our own server has our own numbers.
-    let limits = ["--limit", PROMPTS, "--max-nats", "0.002", "--cpu"];
+    proven_within(url, task, "0.002", more)
+}
+
+fn proven_within(url: &str, task: &str, max_nats: &str, more: &[&str]) -> (i32, Value) {
+    let run = run_of(task);
+    let limits = ["--limit", PROMPTS, "--max-nats", max_nats, "--cpu"];
     let arguments = [&["prove", url, "--run", &run, "--json"], &limits[..]].concat();
     let output = call(trained(), &[&arguments, more].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -576,26 +531,11 @@ sys.stdin.read()
         .read_line(&mut address)
         .unwrap();
     let url = format!("{}/v1", address.trim());
-    let more = ["--max-nats", "0.02", "--at-once", "8"];
-    let arguments = [
-        "prove",
-        &url,
-        "--run",
-        &run_of("invoice"),
-        "--limit",
-        PROMPTS,
-        "--cpu",
-        "--json",
-    ];
-    let output = call(trained(), &[&arguments[..], &more].concat());
+    let more = ["--at-once", "8"];
+    let (code, document) = proven_within(&url, "invoice", "0.02", &more);
     drop(python.stdin.take());
     python.wait().unwrap();
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (output.status.code(), faults(&document)),
-        (Some(0), vec![]),
-        "{document:#}"
-    );
+    assert_eq!((code, faults(&document)), (0, vec![]), "{document:#}");
     assert!(
         document["log_prob_difference"].as_f64().unwrap() < 0.02,
         "{document:#}"

@@ -142,7 +142,7 @@ impl Drop for Server {
 }
 
 /// Status, headers and body, put together from its chunks.
-fn answered(answer: &str) -> (u16, String, String) {
+pub(crate) fn answered(answer: &str) -> (u16, String, String) {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .unwrap_or_else(|| panic!("no answer: {answer:?}"));

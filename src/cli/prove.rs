@@ -2,7 +2,7 @@
 
 mod reference; // the run's side: prompts, answers, log-probs
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -94,7 +94,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
-    let mut side = RunSide::open(&arguments, &endpoint, &run_folders)?;
+    let side = RunSide::open(&arguments, &endpoint, &run_folders)?;
     let status = Mutex::new(StatusLine::new());
     let progress = |what: &str, done: usize, all: usize| {
         status.lock().show(|| format!("{what}: {done} of {all}"));
@@ -109,7 +109,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let known = counted(asker.known(), "answer");
         eprint_line(&format!("{known} of an interrupted comparison are used"));
     }
-    let others = side.other_weights();
+    let others = |other| {
+        let found = side.other_log_probs(other);
+        found.map_err(|failure| failure.message)
+    };
     let record = prove(&side.reference(&arguments, &endpoint), &asker, others);
     status.lock().end();
     let record = record.map_err(|error| match error {
@@ -215,9 +218,4 @@ fn positive(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|value: &f64| value.is_finite() && *value > 0.0)
         .ok_or_else(|| "must be a number > 0".to_owned())
-}
-
-/// Where the step's checkpoint is.
-fn checkpoint(run: &Path, step: u64) -> PathBuf {
-    crate::run::checkpoint_path(run, step)
 }

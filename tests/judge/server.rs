@@ -1,14 +1,14 @@
 //! A judge on this machine: polite answers say please, complete ones have four words.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::program::serve;
+use crate::program::{HttpRequest, serve};
 
 /// What the server does with one request, in place of grading.
 #[derive(Clone)]
@@ -129,32 +129,13 @@ fn graded(content: &Value, schema: &Value, obeys: bool) -> Value {
 
 fn answer(stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut head = Vec::new();
-        for line in reader.by_ref().lines().map_while(Result::ok) {
-            if line.is_empty() {
-                break;
-            }
-            head.push(line);
-        }
-        let header = |name: &str| {
-            let named = head.iter().filter_map(|line| line.split_once(": "));
-            named
-                .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.to_owned())
-                .next()
-        };
-        let Some(length) = header("content-length").and_then(|length| length.parse().ok()) else {
-            return;
-        };
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let body: Value = serde_json::from_slice(&body).unwrap();
+    while let Some(request) = HttpRequest::read(&mut reader) {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
         let (reply, wait, obeys) = {
             let mut state = state.lock().unwrap();
-            state.requests.push((header("authorization"), body.clone()));
+            state
+                .requests
+                .push((request.header("authorization"), body.clone()));
             state.now += 1;
             state.most = state.most.max(state.now);
             (state.replies.pop_front(), state.wait, state.obeys)

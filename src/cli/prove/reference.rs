@@ -1,30 +1,36 @@
 //! The run's side of `prove`: prompts as in training, greedy answers, and log-probs of these.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use super::{Arguments, checkpoint};
+use super::Arguments;
 use crate::api_client::{Endpoint, ResponseFormat};
 use crate::checkpoint::StartModel;
 use crate::cli::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::rows::Rows;
 use crate::cli::targets::lengths;
-use crate::endpoint::{RequestForm, Sampling as EndpointSampling};
+use crate::config::TrainConfig;
+use crate::dataset::PromptRow;
+use crate::endpoint::{Question, RequestForm, Sampling as EndpointSampling};
 use crate::eval::{greedy_questions, record};
 use crate::facts::Target;
 use crate::format::counted;
-use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder};
-use crate::policy::{ConverseSettings, Policy, PolicyVersion, Prompt, ScoredTask, render};
-use crate::prompts::{template_options, tools_of, turns_of};
+use crate::model::Adapters;
+use crate::policy::{
+    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, ScoredTask, render,
+};
 use crate::prove::{OtherWeights, ProvePrompt, Reference, RunAnswer};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
-    At, EvalRecord, RunDirectory, RunError, RunFolders, RunReference, eval_path, read_evals,
+    At, EvalRecord, RunDirectory, RunError, RunFolders, RunReference, checkpoint_path, eval_path,
+    read_evals,
 };
 use crate::score::{Scorer, Task, for_model};
-use crate::text::{TemplateOptions, Thinking, Tokenizer};
-use crate::update::{log_probs, pack, read_tokens};
+use crate::text::{TextError, Tokenizer};
+use crate::update::{MicroBatch, ReadToken, log_probs, pack, read_tokens};
 
 /// Everything that is known of the run.
 pub(super) struct RunSide {
@@ -33,17 +39,15 @@ pub(super) struct RunSide {
     pub(super) task: Task,
     pub(super) rows: Rows,
     prompts: Vec<ProvePrompt>,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     scorers: [Scorer; 2],
     kwargs: Map<String, Value>,
     why_no_answers: String,
-    why_no_log_probs: String,
     /// `None` if no weights are at hand, or asked for.
     weights: Option<Weights>,
 }
 
 struct Weights {
-    engine: Engine,
     policy: Policy,
     /// The checkpoint's name, and the base's.
     names: [String; 2],
@@ -91,39 +95,49 @@ impl RunSide {
         let name = format!("{}@{step}", run.path().display());
         let names = [name, config.base_model.clone()];
         let start = StartModel::find(&names[usize::from(!has_weights)], run_folders)?;
-        let tokenizer = Tokenizer::load(&start.model.source)?;
-        let judged = for_model(&task, &tokenizer);
+        let judged = for_model(&task, &start.tokenizer);
         let scorers = [Scorer::new(&judged)?, Scorer::new(&task)?];
-        let kwargs = kwargs(&task, &tokenizer);
+        let kwargs = kwargs(&task, &start.tokenizer);
         let limit = config.max_completion_tokens;
-        let bodies = bodies(endpoint, &task, &rows, limit, &arguments.allow_secret)?;
-        let formats = response_formats(endpoint, &task, &rows, limit)?;
-        let rendered = rows
-            .rows
-            .iter()
-            .map(|row| render(&judged, row.clone(), &tokenizer));
-        let rendered: Vec<Prompt> = rendered.collect::<Result<_, _>>()?;
-        let mut weights = None;
-        if has_weights {
+        let requests = requests(endpoint, &task, &rows, limit, &arguments.allow_secret)?;
+        let rendered = |task: &Task| -> Result<Vec<Prompt>, TextError> {
+            let prompts = rows.rows.iter();
+            prompts
+                .map(|row| render(task, row.clone(), &start.tokenizer))
+                .collect()
+        };
+        let prompts = rendered(&judged)?;
+        let mut other_ids = vec![None; prompts.len()];
+        if start.tokenizer.has_thinking_switch() {
+            let mut switched = judged.clone();
+            switched.thinking = !switched.thinking;
+            let switched = rendered(&switched)?.into_iter();
+            other_ids = switched.map(|prompt| Some(prompt.token_ids)).collect();
+        }
+        let (weights, tokenizer) = if has_weights {
             let engine = arguments.device.engine()?;
             let model = start.model.decoder(None, &engine)?;
             let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
-            weights = Some(Weights {
-                policy: Policy::new(engine.clone(), model, start.tokenizer, threads),
-                engine,
+            let policy = Policy::new(engine, model, start.tokenizer, threads);
+            let tokenizer = Arc::clone(&policy.tokenizer);
+            let weights = Weights {
+                policy,
                 names,
                 run_folders: run_folders.clone(),
                 tokens_per_micro_batch: config.tokens_per_micro_batch,
-            });
-        }
-        let recorded = recorded(&run, step, &rows);
-        let mut records = match (&weights, recorded) {
+            };
+            (Some(weights), tokenizer)
+        } else {
+            (None, Arc::new(start.tokenizer))
+        };
+        let recorded = recorded(&run, step, &rows, &tokenizer);
+        let mut answers = match (&weights, recorded) {
             _ if !why_no_answers.is_empty() => Vec::new(),
-            (_, Some(records)) => records,
+            (_, Some(answers)) => answers?,
             (Some(weights), None) => {
-                let count = counted(rendered.len(), "prompt");
+                let count = counted(prompts.len(), "prompt");
                 eprint_line(&format!("answering {count} with step {step}"));
-                weights.answers(&judged, &scorers[0], &rendered, &config)?
+                weights.answers(&judged, &scorers[0], &prompts, &config)?
             }
             (None, None) => {
                 why_no_answers = format!(
@@ -133,43 +147,22 @@ impl RunSide {
                 Vec::new()
             }
         };
-        let why_no_log_probs = match (&weights, records.is_empty()) {
-            (None, _) => "no weights of the run are read".to_owned(),
-            (_, true) => why_no_answers.clone(),
-            _ => String::new(),
-        };
-        let prompt = |(prompt, (body, response_format)): (Prompt, (_, Option<Value>))| {
-            let found = records
-                .iter()
-                .position(|answer: &(EvalRecord, _)| answer.0.prompt_id == prompt.row.id);
-            let answer = found.map(|at| records.swap_remove(at));
-            let answer = answer.map(|(record, ids)| {
-                let token_ids = match ids {
-                    Some(ids) => ids,
-                    None if record.truncated => tokenizer.encode(&record.completion)?,
-                    None => tokenizer.answer_ids(&record.completion)?,
-                };
-                Ok::<_, Failure>(RunAnswer {
-                    record,
-                    token_ids,
-                    log_probs: Vec::new(),
-                    margins: Vec::new(),
-                })
-            });
-            Ok::<_, Failure>(ProvePrompt {
-                other_ids: other_ids(&judged, &prompt, &tokenizer)?,
-                row: prompt.row,
-                body,
-                response_format,
-                token_ids: prompt.token_ids,
-                answer: answer.transpose()?,
-            })
-        };
-        let mut prompts = rendered
+        answers.resize_with(prompts.len(), || None);
+        let parts = prompts
             .into_iter()
-            .zip(bodies.into_iter().zip(formats))
-            .map(prompt)
-            .collect::<Result<Vec<_>, _>>()?;
+            .zip(requests)
+            .zip(other_ids)
+            .zip(answers);
+        let mut prompts: Vec<ProvePrompt> = parts
+            .map(|(((prompt, request), other_ids), answer)| ProvePrompt {
+                row: prompt.row,
+                body: request.body,
+                response_format: request.response_format,
+                token_ids: prompt.token_ids,
+                other_ids,
+                answer,
+            })
+            .collect();
         if let Some(weights) = &weights {
             weights.read(&mut prompts)?;
         }
@@ -183,7 +176,6 @@ impl RunSide {
             scorers,
             kwargs,
             why_no_answers,
-            why_no_log_probs,
             weights,
         })
     }
@@ -200,55 +192,62 @@ impl RunSide {
             scorers: [&self.scorers[0], &self.scorers[1]],
             has_calls: self.task.calls_functions(),
             kwargs: self.kwargs.clone(),
-            has_adapter: self.run.file().config.lora_rank > 0,
+            has_adapter: self.has_adapter(),
             why_no_answers: self.why_no_answers.clone(),
-            why_no_log_probs: self.why_no_log_probs.clone(),
+            why_no_log_probs: match &self.weights {
+                Some(_) => self.why_no_answers.clone(),
+                None => "no weights of the run are read".to_owned(),
+            },
             max_nats: arguments.max_nats,
             at_once: arguments.at_once as usize,
         }
     }
 
     /// Log-probs of the answers under other weights, which are loaded when asked for.
-    pub(super) fn other_weights(
-        &mut self,
-    ) -> impl FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String> + use<> {
-        let texts = self.prompts.iter().map(|prompt| {
-            let answer = prompt.answer.as_ref();
-            let answer = answer.map_or_else(Vec::new, |answer| answer.token_ids.clone());
-            (prompt.token_ids.clone(), answer)
-        });
-        let texts: Vec<(Vec<u32>, Vec<u32>)> = texts.collect();
-        let weights = self.weights.take();
-        let folder = checkpoint(self.run.path(), self.step);
-        let has_adapter = self.run.file().config.lora_rank > 0;
-        move |other| {
-            let weights = weights.as_ref().ok_or("no weights")?;
-            let found = |name: &str| {
-                StartModel::find(name, &weights.run_folders).map_err(|error| error.to_string())
-            };
-            let decoder = |name: &str, adapter| {
-                let model = found(name)?.model.decoder(adapter, &weights.engine);
-                model.map_err(|error| error.to_string())
-            };
-            let read = |model: &Decoder, adapters| {
-                weights
-                    .log_probs(model, adapters, &texts)
-                    .map_err(|failure| failure.message)
-            };
-            let [own, base] = &weights.names;
-            match other {
-                OtherWeights::Base if has_adapter => read(&weights.policy.model, Adapters::Off),
-                OtherWeights::Base => read(&decoder(base, None)?, Adapters::On),
-                OtherWeights::AdapterTwice => {
-                    read(&decoder(own, Some(folder.as_path()))?, Adapters::On)
-                }
+    pub(super) fn other_log_probs(&self, other: OtherWeights) -> Result<Vec<Vec<f32>>, Failure> {
+        let weights = self.weights.as_ref();
+        let weights = weights.ok_or_else(|| Failure::failed("no weights"))?;
+        let policy = &weights.policy;
+        let decoder = |name: &str, adapter: Option<&Path>| {
+            let found = StartModel::find(name, &weights.run_folders)?;
+            Ok::<_, Failure>(found.model.decoder(adapter, &policy.engine)?)
+        };
+        let [own, base] = &weights.names;
+        let loaded;
+        let (model, adapters) = match other {
+            OtherWeights::Base if self.has_adapter() => (&policy.model, Adapters::Off),
+            OtherWeights::Base => {
+                loaded = decoder(base, None)?;
+                (&loaded, Adapters::On)
             }
-        }
+            OtherWeights::AdapterTwice => {
+                let adapter = checkpoint_path(self.run.path(), self.step);
+                loaded = decoder(own, Some(&adapter))?;
+                (&loaded, Adapters::On)
+            }
+        };
+        weights.by_prompt(&self.prompts, |micro_batch| {
+            let read = log_probs(model, micro_batch, adapters, 1.0)?;
+            Ok(read.iter().flatten().map(|token| token.log_prob).collect())
+        })
+    }
+
+    fn has_adapter(&self) -> bool {
+        self.run.file().config.lora_rank > 0
     }
 }
 
-/// Answers of the run, with their ids where these are known.
-type Answered = Vec<(EvalRecord, Option<Vec<u32>>)>;
+/// Answers of the run by prompt.
+type Answers = Vec<Option<RunAnswer>>;
+
+fn answer(record: EvalRecord, token_ids: Vec<u32>) -> RunAnswer {
+    RunAnswer {
+        record,
+        token_ids,
+        log_probs: Vec::new(),
+        margins: Vec::new(),
+    }
+}
 
 impl Weights {
     /// Greedy answers with their ids.
@@ -257,8 +256,8 @@ impl Weights {
         task: &Task,
         scorer: &Scorer,
         prompts: &[Prompt],
-        config: &crate::config::TrainConfig,
-    ) -> Result<Answered, Failure> {
+        config: &TrainConfig,
+    ) -> Result<Answers, Failure> {
         let policy = &self.policy;
         let thinking = config.thinking_budget();
         let thinking = thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget));
@@ -275,37 +274,28 @@ impl Weights {
         }];
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
         let conversed = policy.converse(&greedy_questions(prompts), &settings, None)?;
-        let answers = prompts.iter().zip(conversed.conversations);
-        let answers = answers.filter_map(|(prompt, held)| Some((prompt, held.into_iter().next()?)));
-        answers
-            .map(|(prompt, conversation)| {
-                let ids = conversation
-                    .turns
-                    .first()
-                    .map(|turn| turn.completion.token_ids.clone());
-                Ok((record(prompt, conversation)?, ids))
-            })
-            .collect()
+        let found = |(prompt, held): (&Prompt, Vec<Conversation>)| {
+            let conversation = held.into_iter().next()?;
+            let ids = conversation.turns.first();
+            let ids = ids.map_or_else(Vec::new, |turn| turn.completion.token_ids.clone());
+            Some(record(prompt, conversation).map(|record| answer(record, ids)))
+        };
+        let answers = prompts.iter().zip(conversed.conversations).map(found);
+        Ok(answers.map(Option::transpose).collect::<Result<_, _>>()?)
     }
 
     /// Log-probs of the answers, and their distance from the second likeliest tokens.
     fn read(&self, prompts: &mut [ProvePrompt]) -> Result<(), Failure> {
-        let answers = prompts
-            .iter()
-            .filter_map(|prompt| Some((prompt.token_ids.as_slice(), prompt.answer.as_ref()?)));
-        let groups = answers.map(|(prompt, answer)| (prompt, vec![answer.token_ids.as_slice()]));
-        let mut tokens = Vec::new();
-        for micro_batch in pack(groups, self.tokens_per_micro_batch) {
-            tokens.extend(read_tokens(&self.policy.model, &micro_batch, None, 2)?);
-        }
-        let mut tokens = tokens.into_iter();
-        for answer in prompts
-            .iter_mut()
-            .filter_map(|prompt| prompt.answer.as_mut())
-        {
-            let own: Vec<_> = tokens.by_ref().take(answer.token_ids.len()).collect();
+        let model = &self.policy.model;
+        let tokens = self.by_prompt(prompts, |micro_batch| {
+            Ok(read_tokens(model, micro_batch, None, 2)?)
+        })?;
+        for (prompt, own) in prompts.iter_mut().zip(tokens) {
+            let Some(answer) = &mut prompt.answer else {
+                continue;
+            };
             answer.log_probs = own.iter().map(|token| token.log_prob).collect();
-            let margin = |(token, id): (&crate::update::ReadToken, &u32)| {
+            let margin = |(token, id): (&ReadToken, &u32)| {
                 let other = token.likeliest.iter().find(|(other, _)| other != id);
                 other.map_or(f32::INFINITY, |(_, other)| token.log_prob - other)
             };
@@ -314,23 +304,26 @@ impl Weights {
         Ok(())
     }
 
-    fn log_probs(
+    /// What `read` finds of each token of the answers.
+    fn by_prompt<T>(
         &self,
-        model: &Decoder,
-        adapters: Adapters,
-        texts: &[(Vec<u32>, Vec<u32>)],
-    ) -> Result<Vec<Vec<f32>>, Failure> {
-        let groups = texts
-            .iter()
-            .map(|(prompt, answer)| (prompt.as_slice(), vec![answer.as_slice()]));
-        let mut flat = Vec::new();
-        for micro_batch in pack(groups, self.tokens_per_micro_batch) {
-            let read = log_probs(model, &micro_batch, adapters, 1.0)?;
-            flat.extend(read.iter().flatten().map(|token| token.log_prob));
+        prompts: &[ProvePrompt],
+        read: impl Fn(&MicroBatch) -> Result<Vec<T>, Failure>,
+    ) -> Result<Vec<Vec<T>>, Failure> {
+        fn answer(prompt: &ProvePrompt) -> &[u32] {
+            let answer = prompt.answer.as_ref();
+            answer.map_or(&[], |answer| &answer.token_ids)
         }
-        let mut flat = flat.into_iter();
-        let own = |(_, answer): &(Vec<u32>, Vec<u32>)| flat.by_ref().take(answer.len()).collect();
-        Ok(texts.iter().map(own).collect())
+        let groups = prompts
+            .iter()
+            .map(|prompt| (prompt.token_ids.as_slice(), vec![answer(prompt)]));
+        let mut tokens = Vec::new();
+        for micro_batch in pack(groups, self.tokens_per_micro_batch) {
+            tokens.extend(read(&micro_batch)?);
+        }
+        let mut tokens = tokens.into_iter();
+        let own = |prompt| tokens.by_ref().take(answer(prompt).len()).collect();
+        Ok(prompts.iter().map(own).collect())
     }
 }
 
@@ -355,16 +348,28 @@ fn recorded_step(
 }
 
 /// The recorded answers of the step, if all are there.
-fn recorded(run: &RunDirectory, step: u64, rows: &Rows) -> Option<Answered> {
+fn recorded(
+    run: &RunDirectory,
+    step: u64,
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+) -> Option<Result<Answers, TextError>> {
     let path = eval_path(run.path(), step, &rows.set, Target::Trained.name());
-    let records = read_evals(&path).ok()?;
-    let of_row = |row: &crate::dataset::PromptRow| {
-        let mut own = records
-            .iter()
-            .filter(|record| record.prompt_id == row.id && record.sample == 0);
-        own.next().cloned().map(|record| (record, None))
+    let mut records = read_evals(&path).ok()?;
+    records.retain(|record| record.sample == 0);
+    let of_row = |row: &PromptRow| {
+        let found = records.iter().position(|record| record.prompt_id == row.id);
+        found.map(|at| records.swap_remove(at))
     };
-    rows.rows.iter().map(of_row).collect()
+    let records: Option<Vec<EvalRecord>> = rows.rows.iter().map(of_row).collect();
+    let with_ids = |record: EvalRecord| {
+        let ids = match record.truncated {
+            true => tokenizer.encode(&record.completion),
+            false => tokenizer.answer_ids(&record.completion),
+        };
+        Ok(Some(answer(record, ids?)))
+    };
+    Some(records?.into_iter().map(with_ids).collect())
 }
 
 /// What a request says so that a template renders it as in the run.
@@ -378,72 +383,42 @@ fn kwargs(task: &Task, tokenizer: &Tokenizer) -> Map<String, Value> {
         .collect()
 }
 
-/// The prompt with thinking switched.
-fn other_ids(
-    task: &Task,
-    prompt: &Prompt,
-    tokenizer: &Tokenizer,
-) -> Result<Option<Vec<u32>>, Failure> {
-    if !tokenizer.has_thinking_switch() {
-        return Ok(None);
-    }
-    let options = template_options(task);
-    let options = TemplateOptions {
-        thinking: match options.thinking {
-            Thinking::On => Thinking::Off,
-            Thinking::Off => Thinking::On,
-        },
-        ..options
-    };
-    let tools = tools_of(task, Some(&prompt.row))?;
-    let turns = turns_of(task, Some(tokenizer), &prompt.row.messages)?;
-    Ok(Some(tokenizer.prompt_ids(
-        &turns,
-        tools.as_ref(),
-        &options,
-    )?))
+/// What is sent for a row.
+struct RowRequest {
+    body: Map<String, Value>,
+    response_format: Option<Value>,
 }
 
-fn greedy(limit: usize) -> EndpointSampling {
-    EndpointSampling {
-        samples: 1,
-        max_completion_tokens: limit,
-        temperature: 0.0,
-    }
-}
-
-/// Requests as an eval of the endpoint sends them.
-fn bodies(
+/// Requests as an eval of the endpoint sends them, and `response_format` of each row's schema.
+fn requests(
     endpoint: &Endpoint,
     task: &Task,
     rows: &Rows,
     limit: usize,
     allowed: &[String],
-) -> Result<Vec<Map<String, Value>>, Failure> {
-    let form = RequestForm::new(endpoint, task, greedy(limit))?;
-    let questions = form.first(&rows.label, &rows.rows, allowed)?;
-    let bodies = questions
-        .iter()
-        .map(|question| serde_json::from_str(&question.body));
-    Ok(bodies.collect::<Result<_, _>>()?)
-}
-
-/// `response_format` of each row's schema; none without one.
-fn response_formats(
-    endpoint: &Endpoint,
-    task: &Task,
-    rows: &Rows,
-    limit: usize,
-) -> Result<Vec<Option<Value>>, Failure> {
+) -> Result<Vec<RowRequest>, Failure> {
+    const FORMAT: &str = "response_format";
+    let greedy = EndpointSampling {
+        samples: 1,
+        max_completion_tokens: limit,
+        temperature: 0.0,
+    };
     let mut strict = endpoint.clone();
     strict.format = ResponseFormat::Schema;
-    if RequestForm::new(&strict, task, greedy(limit)).is_err() {
-        return Ok(vec![None; rows.rows.len()]);
-    }
-    // What may not be sent has been refused before.
-    let allowed: Vec<String> = rows.rows.iter().map(|row| row.id.clone()).collect();
-    let bodies = bodies(&strict, task, rows, limit, &allowed)?.into_iter();
-    Ok(bodies
-        .map(|mut body| body.remove("response_format"))
-        .collect())
+    // A task without a JSON Schema has no format.
+    let form = RequestForm::new(&strict, task, greedy);
+    let form = form.or_else(|_| RequestForm::new(endpoint, task, greedy))?;
+    let request = |question: Question| {
+        let mut body: Map<String, Value> = serde_json::from_str(&question.body)?;
+        let response_format = body.get(FORMAT).cloned();
+        if !endpoint.extra_body.contains_key(FORMAT) {
+            body.remove(FORMAT);
+        }
+        Ok(RowRequest {
+            body,
+            response_format,
+        })
+    };
+    let questions = form.first(&rows.label, &rows.rows, allowed)?.into_iter();
+    questions.map(request).collect()
 }

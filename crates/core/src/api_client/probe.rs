@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{ApiError, Client, Endpoint, UnansweredQuestion};
@@ -10,7 +9,7 @@ use super::{ApiError, Client, Endpoint, UnansweredQuestion};
 #[derive(Debug)]
 pub struct ProbeClient(Client);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbePath {
     Models,
     Chat,

@@ -1,7 +1,7 @@
 //! Many requests at once, each answer logged: an interrupted comparison goes on with what it has.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ pub struct Asker<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spent {
     pub(super) requests: usize,
-    /// `None` once an answer without a count is met.
+    /// `None` once an answer without a count or a price is met.
     pub(super) cost: Option<f64>,
 }
 
@@ -90,15 +90,7 @@ impl<'a> Asker<'a> {
     }
 
     pub(super) fn spent(&self) -> Spent {
-        let spent = *self.spent.lock();
-        let has_prices = {
-            let prices = self.client.endpoint().prices;
-            prices.input.is_some() && prices.output.is_some()
-        };
-        Spent {
-            cost: spent.cost.filter(|_| has_prices),
-            ..spent
-        }
+        *self.spent.lock()
     }
 
     pub(super) fn one(&self, what: &str, path: ProbePath, body: Value) -> Result<Value, String> {
@@ -116,7 +108,8 @@ impl<'a> Asker<'a> {
         let count = requests.len();
         (self.progress)(what, 0, count);
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let (stop, failed) = (AtomicBool::new(false), Mutex::new(None));
+        // Why every other request of this kind would fail alike.
+        let failed = Mutex::new(None);
         let found: Vec<Mutex<Result<Value, String>>> = (0..count)
             .map(|_| Mutex::new(Err("not asked".to_owned())))
             .collect();
@@ -126,22 +119,15 @@ impl<'a> Asker<'a> {
                 let Some(request) = requests.get(index) else {
                     return;
                 };
-                let answer = match &*failed.lock() {
-                    Some(reason) if stop.load(Ordering::Relaxed) => Err(String::clone(reason)),
-                    _ => Ok(()),
+                let known: Option<String> = failed.lock().clone();
+                let answer = match known {
+                    Some(reason) => Err((reason, false)),
+                    None => self.answer(what, index, request),
                 };
-                let answer = answer.and_then(|()| {
-                    self.answer(what, index, request)
-                        .map_err(|(reason, is_of_all)| {
-                            // Every other request of this kind would fail alike.
-                            if is_of_all {
-                                stop.store(true, Ordering::Relaxed);
-                                *failed.lock() = Some(reason.clone());
-                            }
-                            reason
-                        })
-                });
-                *found[index].lock() = answer;
+                if let Err((reason, true)) = &answer {
+                    *failed.lock() = Some(reason.clone());
+                }
+                *found[index].lock() = answer.map_err(|(reason, _)| reason);
                 (self.progress)(what, done.fetch_add(1, Ordering::Relaxed) + 1, count);
             }
         };

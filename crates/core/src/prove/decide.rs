@@ -2,9 +2,12 @@
 
 use super::facts::{Facts, IdFacts, LogProbFacts, Setting, SettingFacts};
 use crate::format::{counted, percent};
+use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
-use crate::run::{CheckOutcome, Comparison, ServingCheck, ServingFault, ServingFinding};
-use crate::statistics::{Verdict, paired_counts};
+use crate::run::{
+    CheckOutcome, Comparison, ServingCheck, ServingFault, ServingFinding, SettingResult,
+};
+use crate::statistics::Verdict;
 
 /// A server may answer so many of a hundred prompts otherwise without a cause of its own.
 const MAX_OTHER_PERCENT: usize = 10;
@@ -153,7 +156,7 @@ fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
         Ok(base) => base,
         Err(reason) => return found.check(name, NotCompared, reason),
     };
-    let LogProbFacts { mean, .. } = *measured;
+    let mean = measured.mean;
     let detail = format!(
         "{:.4} nats/token from the base's log-probs, {mean:.4} from the run's; these are {:.4} apart",
         base.of_server, base.of_run
@@ -220,22 +223,9 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
     }
     let chat = facts.settings.iter().find_map(|(setting, facts)| {
         let facts = facts.as_ref().ok()?;
-        (*setting != Setting::Schema).then_some(&facts.result)
+        (*setting != Setting::Schema).then(|| rates(&facts.result))
     });
-    let cost = chat.map_or_else(
-        || "its cost was not measured".to_owned(),
-        |result| {
-            let exact = result
-                .exact
-                .as_ref()
-                .map(|exact| format!(", exact {}", points(exact)));
-            format!(
-                "valid {}{}",
-                points(&result.valid),
-                exact.unwrap_or_default()
-            )
-        },
-    );
+    let cost = chat.unwrap_or_else(|| "not measured".to_owned());
     (
         ServingFault::Quantised,
         format!(
@@ -244,18 +234,19 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
     )
 }
 
-/// `-2.5 points [-6.1, +1.0], p = 0.3750`
-fn points(comparison: &Comparison) -> String {
-    let test = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
-    let interval = crate::format::points_interval(
-        test.difference.estimate,
-        [test.difference.low, test.difference.high],
-    );
-    let [estimate, interval] = interval;
-    format!(
-        "{estimate} points {interval}, p = {}",
-        crate::format::p_value(test.p)
+/// The server's rates against the run's.
+fn rates(result: &SettingResult) -> String {
+    let verdict = MetricVerdict::from_comparison;
+    let exact = result.exact.as_ref();
+    MetricVerdict::sentence(
+        verdict(Metric::Valid, &result.valid),
+        exact.map(|exact| verdict(Metric::Exact, exact)),
     )
+}
+
+/// Whether more than a server may do otherwise without a cause of its own.
+fn is_beyond_limit(count: usize, all: usize) -> bool {
+    100 * count > MAX_OTHER_PERCENT * all
 }
 
 fn calls(facts: &Facts, found: &mut Decision) {
@@ -326,8 +317,7 @@ fn stream(facts: &Facts, found: &mut Decision) {
     );
     // Where answers change by themselves, streamed ones do as well.
     let is_noise = found.has(&[ServingFault::Batch]) && stream.differ < stream.prompts;
-    if stream.broken == 0 && (is_noise || 100 * stream.differ <= MAX_OTHER_PERCENT * stream.prompts)
-    {
+    if stream.broken == 0 && (is_noise || !is_beyond_limit(stream.differ, stream.prompts)) {
         return found.check(name, Equal, detail);
     }
     found.check(name, Differs, detail.clone());
@@ -362,15 +352,14 @@ fn compare_answers(
     found: &mut Decision,
 ) {
     let result = &answers.result;
-    let exact = result.exact.as_ref();
     // A schema that is enforced may well make answers valid that were not.
     let is_other = |comparison: &Comparison| match setting {
         Setting::Schema => comparison.verdict() == Verdict::Worse,
         _ => comparison.verdict() != Verdict::NoDifference,
     };
-    let is_paired_other = is_other(&result.valid) || exact.is_some_and(is_other);
+    let is_paired_other = is_other(&result.valid) || result.exact.as_ref().is_some_and(is_other);
     let others = answers.others();
-    let is_text_other = 100 * others > MAX_OTHER_PERCENT * result.comparable;
+    let is_text_other = is_beyond_limit(others, result.comparable);
     let texts = match result.comparable {
         0 => String::new(),
         count => format!(
@@ -379,48 +368,54 @@ fn compare_answers(
             counted(count, "text")
         ),
     };
-    let exact = exact
-        .map(|exact| format!(", exact {}", points(exact)))
-        .unwrap_or_default();
     let unanswered = result.prompts - result.answered;
-    let unanswered = match unanswered {
+    let failed = match unanswered {
         0 => String::new(),
         count => format!("; {count} unanswered: {}", answers.reason),
     };
-    let detail = format!("{texts}valid {}{exact}{unanswered}", points(&result.valid));
+    let detail = format!("{texts}{}{failed}", rates(result));
     if !is_paired_other && !is_text_other {
         // A few may fail; what was hardly answered is not equal.
-        let is_answered =
-            100 * (result.prompts - result.answered) <= MAX_OTHER_PERCENT * result.prompts;
-        return found.check(name, if is_answered { Equal } else { NotCompared }, detail);
+        let outcome = match is_beyond_limit(unanswered, result.prompts) {
+            true => NotCompared,
+            false => Equal,
+        };
+        return found.check(name, outcome, detail);
     }
     found.check(name, Differs, detail);
     let own_causes = [ServingFault::SchemaIgnored, ServingFault::Stream];
     let is_cause = |finding: &ServingFinding| !own_causes.contains(&finding.fault);
-    if found.findings.iter().any(is_cause) {
-        return;
+    if !found.findings.iter().any(is_cause) {
+        let (fault, why) = answers_fault(facts, setting, answers);
+        found.find(fault, format!("{why}: {}", answers.example));
     }
+}
+
+/// Why answers differ, where nothing else that was found says so.
+fn answers_fault(
+    facts: &Facts,
+    setting: Setting,
+    answers: &SettingFacts,
+) -> (ServingFault, String) {
     let ends = answers.longer.max(answers.shorter);
-    if 100 * ends > MAX_OTHER_PERCENT * result.comparable && 2 * ends >= others {
+    if is_beyond_limit(ends, answers.result.comparable) && 2 * ends >= answers.others() {
         let how = if answers.longer >= answers.shorter {
             "go on where the run's end"
         } else {
             "end before the run's do"
         };
-        let counted = counted(ends, "answer");
-        let sentence = format!("{counted} {how}: {}", answers.example);
-        return found.find(ServingFault::StopToken, sentence);
+        let why = format!("{} {how}", counted(ends, "answer"));
+        return (ServingFault::StopToken, why);
     }
-    let is_equal = facts.log_probs.is_ok();
+    let is_same = |raw: &SettingFacts| {
+        raw.result.comparable > 0 && !is_beyond_limit(raw.others(), raw.result.comparable)
+    };
     let is_chat_alone = setting == Setting::Chat
-        && facts.settings.iter().any(|(other, raw)| {
-            let is_same = |raw: &SettingFacts| {
-                raw.result.comparable > 0
-                    && 100 * raw.others() <= MAX_OTHER_PERCENT * raw.result.comparable
-            };
-            *other == Setting::Raw && raw.as_ref().is_ok_and(is_same)
-        });
-    let (fault, why) = match (is_equal, facts.ids.is_ok()) {
+        && facts
+            .settings
+            .iter()
+            .any(|(other, raw)| *other == Setting::Raw && raw.as_ref().is_ok_and(is_same));
+    let (fault, why) = match (facts.log_probs.is_ok(), facts.ids.is_ok()) {
         _ if is_chat_alone => (
             ServingFault::Template,
             "answers to token ids are the run's, but chat answers are not: the prompt is rendered, or the answer parsed, otherwise",
@@ -442,7 +437,7 @@ fn compare_answers(
             "answers differ, and the server tells no log-probs that would say why",
         ),
     };
-    found.find(fault, format!("{why}: {}", answers.example));
+    (fault, why.to_owned())
 }
 
 #[cfg(test)]

@@ -136,18 +136,18 @@ pub(super) struct CallFacts {
 
 impl Facts {
     pub(super) fn new(reference: &Reference<'_>) -> Self {
-        let not = || Err("not asked".to_owned());
+        let not_asked = "not asked".to_owned();
         Self {
-            ids: Err("not asked".to_owned()),
+            ids: Err(not_asked.clone()),
             ids_with_kwargs: None,
             kwargs: serde_json::Value::from(reference.kwargs.clone()).to_string(),
-            log_probs: Err("not asked".to_owned()),
+            log_probs: Err(not_asked.clone()),
             has_adapter: reference.has_adapter,
             max_nats: reference.max_nats,
             settings: Vec::new(),
-            is_schema_enforced: not(),
-            batch: Err("not asked".to_owned()),
-            stream: Err("not asked".to_owned()),
+            is_schema_enforced: Err(not_asked.clone()),
+            batch: Err(not_asked.clone()),
+            stream: Err(not_asked),
             calls: None,
             in_think: 0,
         }

@@ -40,43 +40,38 @@ pub(super) enum Told {
 }
 
 pub(super) fn measure(reference: &Reference<'_>, asker: &Asker<'_>, facts: &mut Facts) {
-    let Some(first) = reference.prompts.first() else {
-        return;
-    };
+    let all = reference.prompts;
+    let Some(first) = all.first() else { return };
     let sent = first.body.get(KWARGS).cloned();
+    let (first, others) = all.split_at(1);
     let found = [Channel::Tokenize, Channel::ApplyTemplate]
         .into_iter()
-        .find(|channel| rendered(asker, *channel, &[first], sent.as_ref())[0].is_ok());
-    let Some(channel) = found else {
+        .map(|channel| (channel, rendered(asker, channel, first, sent.as_ref())))
+        .find(|(_, told)| told[0].is_ok());
+    let Some((channel, mut as_sent)) = found else {
         facts.ids =
             Err("the server has neither /tokenize with messages nor /apply-template".into());
         return;
     };
-    let all: Vec<&ProvePrompt> = reference.prompts.iter().collect();
-    let as_sent = rendered(asker, channel, &all, sent.as_ref());
-    let mut found = compared(&all, &as_sent, channel.name());
-    if matches!(&found.fault, Some((ServingFault::Template, _)))
+    as_sent.extend(rendered(asker, channel, others, sent.as_ref()));
+    let mut found = compared(all, &as_sent, channel.name());
+    if let Some((fault @ ServingFault::Template, _)) = &mut found.fault
         && has_other_tokenizer(reference, asker)
     {
-        found.fault = found
-            .fault
-            .map(|(_, example)| (ServingFault::Tokenizer, example));
+        *fault = ServingFault::Tokenizer;
     }
     let kwargs = Value::Object(reference.kwargs.clone());
     if found.fault.is_some() && !reference.kwargs.is_empty() && sent.as_ref() != Some(&kwargs) {
-        let own = rendered(asker, channel, &all, Some(&kwargs));
-        facts.ids_with_kwargs = Some(compared(&all, &own, channel.name()));
+        let own = rendered(asker, channel, all, Some(&kwargs));
+        facts.ids_with_kwargs = Some(compared(all, &own, channel.name()));
     }
-    facts.ids = match found.compared {
-        0 => Err(format!("{} answers nothing", channel.name())),
-        _ => Ok(found),
-    };
+    facts.ids = Ok(found);
 }
 
 fn rendered(
     asker: &Asker<'_>,
     channel: Channel,
-    prompts: &[&ProvePrompt],
+    prompts: &[ProvePrompt],
     kwargs: Option<&Value>,
 ) -> Vec<Result<Told, String>> {
     let what = "prompt ids";
@@ -103,7 +98,7 @@ fn rendered(
         let requests = bodies.into_iter().map(|body| request(path, body)).collect();
         asker.all(what, 8, requests)
     };
-    let bodies = prompts.iter().map(|prompt| fields(prompt)).collect();
+    let bodies = prompts.iter().map(fields).collect();
     if channel == Channel::Tokenize {
         return all(ProbePath::Tokenize, bodies)
             .into_iter()
@@ -157,7 +152,7 @@ fn has_other_tokenizer(reference: &Reference<'_>, asker: &Asker<'_>) -> bool {
 
 /// Compares what was told with the run's ids.
 pub(super) fn compared(
-    prompts: &[&ProvePrompt],
+    prompts: &[ProvePrompt],
     told: &[Result<Told, String>],
     channel: &'static str,
 ) -> IdFacts {
@@ -307,10 +302,10 @@ mod tests {
             let by_count = fault_of(&asked, &count, (0, 0));
             assert_eq!(by_count.is_none(), expected.is_none(), "{count:?}");
         }
-        let long = prompt((0..600).collect(), None);
+        let long = || prompt((0..600).collect(), None);
         let cut = Told::Ids((0..20).chain(120..600).collect());
-        assert_eq!(fault_of(&long, &cut, (0, 0)), Some(ServingFault::Context));
-        let all: Vec<&ProvePrompt> = vec![&long, &asked, &long];
+        assert_eq!(fault_of(&long(), &cut, (0, 0)), Some(ServingFault::Context));
+        let all = [long(), asked, long()];
         let told = [
             Ok(Told::Count(512)),
             Ok(Told::Count(4)),

@@ -7,6 +7,7 @@ use super::facts::{BaseDistance, Facts, LogProbFacts};
 use super::replies::{read_tokens, sampled_tokens};
 use super::{OtherWeights, Reference, RunAnswer};
 use crate::api_client::ProbePath;
+use crate::statistics::correlation;
 use crate::text::Tokenizer;
 
 /// Answers whose log-probs are asked for.
@@ -97,20 +98,11 @@ impl Channel {
     }
 }
 
-pub(super) fn measure(
-    reference: &Reference<'_>,
-    asker: &Asker<'_>,
-    facts: &mut Facts,
-    other_weights: &mut dyn FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
-) {
-    facts.log_probs = measured(reference, asker, facts, other_weights);
-}
-
-fn measured(
+pub(super) fn measured(
     reference: &Reference<'_>,
     asker: &Asker<'_>,
     facts: &Facts,
-    other_weights: &mut dyn FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
+    other_weights: &impl Fn(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
 ) -> Result<LogProbFacts, String> {
     if !reference.why_no_log_probs.is_empty() {
         return Err(reference.why_no_log_probs.clone());
@@ -132,19 +124,18 @@ fn measured(
         };
         documents.into_iter().zip(answers).map(read).collect()
     };
-    let first = answers
-        .get(..1)
+    let (first, others) = answers
+        .split_at_checked(1)
         .ok_or("the run has no answers with log-probs")?;
-    let tells = |channel: &Channel| {
-        // A chat answer to another prompt says nothing of the weights.
-        (*channel != Channel::Chat || !facts.has_other_prompts())
-            && ask(*channel, first)[0].is_some()
-    };
-    let channel = CHANNELS
+    // A chat answer to another prompt says nothing of the weights.
+    let is_of_prompt = |channel: &Channel| *channel != Channel::Chat || !facts.has_other_prompts();
+    let (channel, mut told) = CHANNELS
         .into_iter()
-        .find(tells)
+        .filter(is_of_prompt)
+        .map(|channel| (channel, ask(channel, first)))
+        .find(|(_, told)| told[0].is_some())
         .ok_or("the server tells no log-probs")?;
-    let told = ask(channel, &answers);
+    told.extend(ask(channel, others));
     let pairs: Vec<Pair> = answers
         .iter()
         .zip(&told)
@@ -175,7 +166,7 @@ fn measured(
             .count(),
         ..summary(&pairs)
     };
-    let mut by = |weights| {
+    let by = |weights| {
         let others = other_weights(weights)?;
         let value = |pair: &Pair| {
             let other = others.get(pair.prompt).and_then(|own| own.get(pair.at));
@@ -226,28 +217,14 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 
 fn summary(pairs: &[Pair]) -> LogProbFacts {
     let differences = || pairs.iter().map(|pair| pair.server - pair.run);
-    let means = [
-        mean(pairs.iter().map(|pair| pair.run)),
-        mean(pairs.iter().map(|pair| pair.server)),
-    ];
-    let product = |of: fn(f64, f64) -> f64| {
-        mean(
-            pairs
-                .iter()
-                .map(|pair| of(pair.run - means[0], pair.server - means[1])),
-        )
-    };
-    let [both, run, server] = [
-        product(|a, b| a * b),
-        product(|a, _| a * a),
-        product(|_, b| b * b),
-    ];
+    let values: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.run, pair.server)).collect();
     LogProbFacts {
         tokens: pairs.len(),
         mean: mean(differences().map(f64::abs)),
         bias: mean(differences()),
         max: differences().map(f64::abs).fold(0.0, f64::max),
-        correlation: both / (run * server).sqrt().max(1e-12),
+        // Constant log-probs correlate with nothing.
+        correlation: correlation(&values).map_or(0.0, |found| found.estimate),
         channel: "",
         answers: 0,
         base: Err("not computed".to_owned()),

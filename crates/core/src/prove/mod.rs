@@ -94,7 +94,7 @@ pub enum ProveError {
 pub fn prove(
     reference: &Reference<'_>,
     asker: &Asker<'_>,
-    mut other_weights: impl FnMut(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
+    other_weights: impl Fn(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
 ) -> Result<ProveRecord, ProveError> {
     let mut facts = facts::Facts::new(reference);
     if let Some(first) = reference.prompts.first() {
@@ -103,7 +103,7 @@ pub fn prove(
             .map_err(ProveError::Unreachable)?;
     }
     ids::measure(reference, asker, &mut facts);
-    log_probs::measure(reference, asker, &mut facts, &mut other_weights);
+    facts.log_probs = log_probs::measured(reference, asker, &facts, &other_weights);
     settings::measure(reference, asker, &mut facts)?;
     let (checks, findings) = decide::decide(&facts);
     let spent = asker.spent();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::RunAnswer;
+use super::ids::Told;
 use crate::text::{ThinkMarks, Tokenizer};
 
 /// An answer with its parts.
@@ -14,8 +15,7 @@ pub(super) struct Reply {
     pub(super) reasoning: String,
     pub(super) has_calls: bool,
     pub(super) is_cut_at_limit: bool,
-    pub(super) prompt_tokens: Option<usize>,
-    pub(super) prompt_ids: Option<Vec<u32>>,
+    pub(super) prompt: Option<Told>,
     pub(super) is_stream: bool,
     /// A stream with chunks that are not JSON, or without an end.
     pub(super) is_broken: bool,
@@ -64,17 +64,15 @@ impl Reply {
             true => json!({"content": content, "tool_calls": calls}).to_string(),
             false => content.clone(),
         };
-        let ids = &document["prompt_token_ids"];
+        let ids = token_ids(&document["prompt_token_ids"]).map(Told::Ids);
+        let count = document["usage"]["prompt_tokens"].as_u64();
         Ok(Self {
             scored,
             content,
             reasoning,
             has_calls,
             is_cut_at_limit: choice["finish_reason"] == "length",
-            prompt_tokens: document["usage"]["prompt_tokens"]
-                .as_u64()
-                .map(|count| count as usize),
-            prompt_ids: token_ids(ids),
+            prompt: ids.or(count.map(|count| Told::Count(count as usize))),
             is_stream: document["done"].is_boolean(),
             is_broken: document["broken_chunks"].as_u64().unwrap_or(0) > 0
                 || document["done"] == false,
@@ -105,9 +103,8 @@ impl Reply {
         if found.is_empty() && self.is_cut_at_limit && answer.record.truncated {
             return Likeness::Unknown;
         }
-        let kept = text.len() - text.trim_start().len();
         let common = common_bytes(expected, found);
-        let from = text.find(expected).unwrap_or(kept) + common;
+        let from = text.trim_end().len() - expected.len() + common;
         if self.leaves_at_tie(answer, from, tokenizer) {
             return Likeness::Tie;
         }

@@ -57,7 +57,7 @@ pub(super) fn measure(
         &|_, _| (),
     );
     measure_counts(reference, &together, facts);
-    let raw = raw(reference, asker, all);
+    let raw = raw(reference, asker);
     facts.is_schema_enforced = schema_probe(reference, asker);
     let has_format = reference
         .prompts
@@ -111,28 +111,30 @@ fn replies(asker: &Asker<'_>, what: &str, at_once: usize, requests: Vec<Request>
 }
 
 /// Token ids in; the prompt's text where the server takes no ids.
-fn raw(reference: &Reference<'_>, asker: &Asker<'_>, count: usize) -> Result<Replies, String> {
+fn raw(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<Replies, String> {
     let request = |prompt: &ProvePrompt| {
-        let body = json!({"model": reference.endpoint.model, "prompt": prompt.token_ids, "max_tokens": limit_of(prompt), "temperature": 0});
+        let body = json!({"model": reference.endpoint.model, "prompt": prompt.token_ids, "max_tokens": limit_of(prompt).1, "temperature": 0});
         Request {
             path: ProbePath::Completions,
             body,
         }
     };
-    let first = request(&reference.prompts[0]);
-    asker
-        .one("completion of token ids", first.path, first.body)
-        .map_err(|reason| format!("the server takes no token ids: {reason}"))?;
-    let requests = reference.prompts[..count].iter().map(request);
     let what = "completions of token ids";
-    Ok(replies(asker, what, reference.at_once, requests.collect()))
+    let mut requests = reference.prompts.iter().map(request);
+    let mut found = replies(asker, what, 1, requests.by_ref().take(1).collect());
+    if let Some(Err(reason)) = found.first() {
+        return Err(format!("the server takes no token ids: {reason}"));
+    }
+    found.extend(replies(asker, what, reference.at_once, requests.collect()));
+    Ok(found)
 }
 
-/// The limit of completion tokens, which newer models of OpenAI have under another name.
-fn limit_of(prompt: &ProvePrompt) -> u64 {
-    let names = ["max_tokens", "max_completion_tokens"].iter();
-    let mut told = names.filter_map(|name| prompt.body.get(*name)?.as_u64());
-    told.next().unwrap_or(0).max(1)
+/// The limit of completion tokens, and its name, which is another one for newer models of OpenAI.
+fn limit_of(prompt: &ProvePrompt) -> (&'static str, u64) {
+    let names = ["max_completion_tokens", "max_tokens"].into_iter();
+    let mut told = names.filter_map(|name| Some((name, prompt.body.get(name)?.as_u64()?)));
+    let (name, limit) = told.next().unwrap_or(("max_tokens", 0));
+    (name, limit.max(1))
 }
 
 /// Compares `usage.prompt_tokens` with the run's prompts, unless ids already differ.
@@ -141,14 +143,11 @@ fn measure_counts(reference: &Reference<'_>, replies: &Replies, facts: &mut Fact
         return;
     }
     let told = |reply: &Result<Reply, String>| {
-        let reply = reply.as_ref().map_err(String::clone)?;
-        let ids = reply.prompt_ids.clone().map(Told::Ids);
-        ids.or(reply.prompt_tokens.map(Told::Count))
-            .ok_or_else(|| "no count".to_owned())
+        let told = reply.as_ref().map_err(String::clone)?.prompt.clone();
+        told.ok_or_else(|| "no count".to_owned())
     };
     let told: Vec<Result<Told, String>> = replies.iter().map(told).collect();
-    let prompts: Vec<&ProvePrompt> = reference.prompts.iter().collect();
-    let counts = compared(&prompts, &told, "usage of chat answers");
+    let counts = compared(reference.prompts, &told, "usage of chat answers");
     if counts.compared > 0 && (facts.ids.is_err() || counts.fault.is_some()) {
         facts.ids = Ok(counts);
     }
@@ -163,10 +162,9 @@ fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<bool, St
     let mut body = Value::Object(first.body.clone());
     // Tools and a format at once are refused by some.
     body.as_object_mut().map(|body| body.remove("tools"));
-    let is_renamed = body["max_completion_tokens"].is_u64();
-    let name = ["max_tokens", "max_completion_tokens"][usize::from(is_renamed)];
     // A model that thinks needs more than the answer.
-    body[name] = json!(limit_of(first).max(128));
+    let (name, limit) = limit_of(first);
+    body[name] = json!(limit.max(128));
     body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "probe", "strict": true, "schema": schema}});
     let answer = asker
         .one("response_format", ProbePath::Chat, body)
