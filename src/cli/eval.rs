@@ -24,7 +24,7 @@ use crate::kernels::device::Engine;
 use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
-use crate::report::{self, EvalId, Versus};
+use crate::report::{self, EvalId, MAX_EVALS, Versus};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
     EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256,
@@ -110,8 +110,6 @@ struct EvalArguments {
     #[command(flatten)]
     report: ReportArguments,
 }
-
-pub(super) const MAX_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.import {
@@ -357,9 +355,9 @@ fn targets(
     task: &Task,
     run_folders: &RunFolders,
 ) -> Result<Vec<Target>, Failure> {
-    if arguments.models.len() > MAX_TARGETS {
+    if arguments.models.len() > MAX_EVALS {
         return Err(Failure::usage(format!(
-            "{} models: at most {MAX_TARGETS} --model",
+            "{} models: at most {MAX_EVALS} --model",
             arguments.models.len()
         )));
     }

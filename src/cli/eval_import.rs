@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::dataset::{MappingArguments, print_places};
-use super::eval::MAX_TARGETS;
 use super::eval_report::{ReportArguments, document};
 use super::output::eprint_line;
 use super::rows::Rows;
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
 use crate::eval_log::{ImportedLog, ImportedTarget, Importer, LogOptions, inferred_task};
-use crate::report::{EvalId, EvalResult, Versus};
+use crate::report::{EvalId, EvalResult, MAX_EVALS, Versus};
 use crate::run::{EvalFolder, EvalRecord, EvalSummary, sha256};
 use crate::score::{Scorer, Task};
 use crate::secrets::visible;
@@ -226,9 +225,9 @@ impl Arguments {
         if !self.only.is_empty() {
             models.retain(|model| self.only.contains(&model.target.name));
         }
-        if models.len() > MAX_TARGETS {
+        if models.len() > MAX_EVALS {
             return Err(Failure::usage(format!(
-                "{} models ({all}): compare at most {MAX_TARGETS}, with --only NAME",
+                "{} models ({all}): compare at most {MAX_EVALS}, with --only NAME",
                 models.len()
             )));
         }
