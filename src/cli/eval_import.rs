@@ -69,6 +69,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.report.check()?;
+    if !arguments.rescore {
+        let why = "a log's score does not say it: use valid or exact, or --task TASK --rescore";
+        arguments.report.refuse(&EvalSummary::PARSE_RATES, why)?;
+    }
     let task = arguments.task.as_deref().map(Task::resolve).transpose()?;
     let rows = match &task {
         Some(task) => Some(Rows::on(task, &set(&arguments.on)?)?),
@@ -118,7 +122,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         (Some(task), Some(rows)) => Source::of_task(task, rows)?,
         _ => Source::inferred(name.map_or("", String::as_str), &importer.rows())?,
     };
-    let has_expected = source.rows.values().any(|row| row.expected.is_some());
+    let has_expected =
+        arguments.exact.is_some() || source.rows.values().any(|row| row.expected.is_some());
     arguments.report.check_expected(has_expected, "the logs")?;
     let scorer = match (&task, arguments.rescore) {
         (Some(task), true) => Some(Scorer::new(task)?),

@@ -71,16 +71,22 @@ impl ReportArguments {
 
     /// Checks that a threshold of *exact* can be met.
     pub(super) fn check_expected(&self, has_expected: bool, label: &str) -> Result<(), Failure> {
-        let of_exact = self
-            .fail_under
-            .iter()
-            .any(|threshold| threshold.metric == "exact");
-        if !of_exact || has_expected {
-            return Ok(());
+        match has_expected {
+            true => Ok(()),
+            false => self.refuse(
+                &["exact"],
+                &format!("no row of {label} has an `expected` answer"),
+            ),
         }
-        Err(Failure::usage(format!(
-            "--fail-under exact: no row of {label} has an `expected` answer"
-        )))
+    }
+
+    /// Refuses thresholds of rates that will not be known.
+    pub(super) fn refuse(&self, rates: &[&str], why: &str) -> Result<(), Failure> {
+        let asked = self.fail_under.iter().map(|asked| asked.metric.as_str());
+        match { asked }.find(|asked| rates.contains(asked)) {
+            Some(rate) => Err(Failure::usage(format!("--fail-under {rate}: {why}"))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn write(&self, versus: &Versus, document: Value) -> Outcome {
