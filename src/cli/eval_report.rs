@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use super::rows::Rows;
 use super::runs::{check_page, write_page};
 use super::{Failure, Outcome, print, print_json};
 use crate::report::{
-    EvalResult, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown,
-    versus_text,
+    EvalId, EvalResult, Page, Threshold, Versus, junit, thresholds_markdown, versus_html,
+    versus_markdown, versus_text,
 };
+use crate::run::{EvalRecord, EvalSummary, sha256};
+use crate::score::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArguments {
@@ -109,6 +112,45 @@ impl ReportArguments {
             print(&versus_text(versus))?;
         }
         judge(&self.fail_under, last)
+    }
+}
+
+/// What the results of all models on a task's rows have in common.
+pub(super) fn about(task: &Task, rows: &Rows) -> EvalResult {
+    let by_id = rows.rows.iter().map(|row| (row.id.clone(), row.clone()));
+    EvalResult {
+        id: EvalId {
+            set: rows.set.clone(),
+            ..EvalId::default()
+        },
+        summary: EvalSummary {
+            has_calls: task.has_calls(),
+            ..EvalSummary::default()
+        },
+        task: task.name.clone(),
+        prompts_digest: sha256(rows.lines().as_bytes()),
+        judge: task.judge_name(),
+        schema_digest: task.definition_digest(),
+        task_digest: task.digest(),
+        rows: by_id.collect(),
+        ..EvalResult::default()
+    }
+}
+
+/// The result of one model.
+pub(super) fn result(about: &EvalResult, name: String, records: Vec<EvalRecord>) -> EvalResult {
+    EvalResult {
+        id: EvalId {
+            target: name.clone(),
+            ..about.id.clone()
+        },
+        name,
+        summary: EvalSummary {
+            has_calls: about.summary.has_calls,
+            ..EvalSummary::from_records(&records)
+        },
+        records,
+        ..about.clone()
     }
 }
 
