@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use super::device::DeviceArguments;
 use super::endpoints::TargetInput;
 use super::eval_import;
-use super::eval_report::{ReportArguments, document};
+use super::eval_report::{ReportArguments, about, document, result};
 use super::eval_status::EvalStatus;
 use super::output::eprint_line;
-use super::rows::{Rows, whole};
+use super::rows::Rows;
 use super::runs::{gpu_price, price};
 use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
@@ -24,11 +24,9 @@ use crate::kernels::device::Engine;
 use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
-use crate::report::{self, EvalId, Versus};
+use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
-use crate::run::{
-    EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256,
-};
+use crate::run::{EvalFolder, EvalProgress, EvalRecord, MaskCost, RunFolders, SpeedSummary};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
 
@@ -110,8 +108,6 @@ struct EvalArguments {
     #[command(flatten)]
     report: ReportArguments,
 }
-
-pub(super) const MAX_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.import {
@@ -197,6 +193,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         folder: folder.as_ref(),
         ..asked
     };
+    let about = about(&task, &rows);
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
     for (target, variant) in targets.iter().zip(&variants) {
@@ -234,7 +231,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
             .unwrap_or_default();
         let mut result = report::EvalResult {
             prompts: description,
-            ..result(&task, &rows, &target.name, records)
+            ..result(&about, target.name.clone(), records)
         };
         result.summary.speed = speed;
         let valid = percent(result.summary.valid);
@@ -357,9 +354,9 @@ fn targets(
     task: &Task,
     run_folders: &RunFolders,
 ) -> Result<Vec<Target>, Failure> {
-    if arguments.models.len() > MAX_TARGETS {
+    if arguments.models.len() > MAX_EVALS {
         return Err(Failure::usage(format!(
-            "{} models: at most {MAX_TARGETS} --model",
+            "{} models: at most {MAX_EVALS} --model",
             arguments.models.len()
         )));
     }
@@ -414,44 +411,9 @@ fn keep(
     (settings, is_limited): (&Map<String, Value>, bool),
 ) -> Result<(EvalFolder, Option<Value>), Failure> {
     let is_set = !is_limited && PromptSet::ALL.iter().any(|set| rows.set == (*set).into());
-    let prompts = (!is_set).then(|| lines(rows));
+    let prompts = (!is_set).then(|| rows.lines());
     let prompts = prompts.as_ref().map(String::as_bytes);
     Ok(EvalFolder::create(out, &task.files()?, prompts, settings)?)
-}
-
-fn lines(rows: &Rows) -> String {
-    rows.rows
-        .iter()
-        .map(|row| format!("{}\n", whole(row)))
-        .collect()
-}
-
-fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> report::EvalResult {
-    report::EvalResult {
-        id: EvalId {
-            folder: PathBuf::new(),
-            step: 0,
-            set: rows.set.clone(),
-            target: name.to_owned(),
-        },
-        name: name.to_owned(),
-        summary: EvalSummary {
-            has_calls: task.has_calls(),
-            ..EvalSummary::from_records(&records)
-        },
-        records,
-        task: task.name.clone(),
-        prompts_digest: sha256(lines(rows).as_bytes()),
-        judge: task.judge_name(),
-        schema_digest: task.definition_digest(),
-        task_digest: task.digest(),
-        rows: rows
-            .rows
-            .iter()
-            .map(|row| (row.id.clone(), row.clone()))
-            .collect(),
-        ..report::EvalResult::default()
-    }
 }
 
 fn settings(

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::dataset::{MappingArguments, print_places};
-use super::eval::MAX_TARGETS;
-use super::eval_report::{ReportArguments, document};
+use super::eval_report::{ReportArguments, about, document, result};
 use super::output::eprint_line;
 use super::rows::Rows;
 use super::{Failure, Outcome};
-use crate::dataset::{self, PromptRow};
+use crate::dataset;
 use crate::eval_log::{ImportedLog, ImportedTarget, Importer, LogOptions, inferred_task};
-use crate::report::{EvalId, EvalResult, Versus};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, sha256};
+use crate::report::{EvalId, EvalResult, MAX_EVALS, Versus};
+use crate::run::{EvalFolder, EvalSummary, sha256};
 use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::task::{PromptSet, SetName};
@@ -70,6 +69,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.report.check()?;
+    if !arguments.rescore {
+        let why = "a log's score does not say it: use valid or exact, or --task TASK --rescore";
+        arguments.report.refuse(&EvalSummary::PARSE_RATES, why)?;
+    }
     let task = arguments.task.as_deref().map(Task::resolve).transpose()?;
     let rows = match &task {
         Some(task) => Some(Rows::on(task, &set(&arguments.on)?)?),
@@ -115,11 +118,15 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         let other = if other.is_empty() { "unnamed" } else { other };
         eprint_line(&format!("the logs are of several tasks: {name}, {other}"));
     }
-    let source = match (&task, rows) {
-        (Some(task), Some(rows)) => Source::of_task(task, rows)?,
+    let Source { files, about } = match (&task, rows) {
+        (Some(task), Some(rows)) => Source {
+            files: task.files()?,
+            about: about(task, &rows),
+        },
         _ => Source::inferred(name.map_or("", String::as_str), &importer.rows())?,
     };
-    let has_expected = source.rows.values().any(|row| row.expected.is_some());
+    let has_expected =
+        arguments.exact.is_some() || about.rows.values().any(|row| row.expected.is_some());
     arguments.report.check_expected(has_expected, "the logs")?;
     let scorer = match (&task, arguments.rescore) {
         (Some(task), true) => Some(Scorer::new(task)?),
@@ -127,10 +134,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     };
     let imported = models
         .iter()
-        .map(|model| (model.target.name.clone(), model.document(&source)));
+        .map(|model| (model.target.name.clone(), model.document(about.is_inferred)));
     let settings = Map::from_iter([
-        ("task".to_owned(), json!(source.name)),
-        ("set".to_owned(), json!(source.set)),
+        ("task".to_owned(), json!(about.task)),
+        ("set".to_owned(), json!(about.id.set)),
         ("imported".to_owned(), Value::Object(imported.collect())),
     ]);
     let mut evals = Vec::new();
@@ -140,7 +147,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             records,
             scored_by,
         } = model.target;
-        let mut result = source.result(name, records).scored_by(scored_by);
+        let mut result = result(&about, name, records).scored_by(scored_by);
         if let (Some(scorer), Some(task)) = (&scorer, &task) {
             result = result.rescored(task, scorer)?;
         }
@@ -150,9 +157,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let document = document(&versus, settings.clone());
     if let Some(out) = &arguments.out {
         // Only what can be compared is kept.
-        let (folder, _) = EvalFolder::create(out, &source.files, None, &settings)?;
+        let (folder, _) = EvalFolder::create(out, &files, None, &settings)?;
         for eval in &versus.evals {
-            folder.write(&source.set, &eval.name, &eval.records)?;
+            folder.write(&about.id.set, &eval.name, &eval.records)?;
         }
         folder.finish(&document)?;
     }
@@ -201,11 +208,11 @@ struct Model {
 }
 
 impl Model {
-    fn document(&self, source: &Source) -> Value {
+    fn document(&self, is_inferred: bool) -> Value {
         json!({
             "file": self.file.file_name().unwrap_or_default().to_string_lossy(),
             "program": self.program, "format": self.version,
-            "scored_by": self.target.scored_by, "task_inferred": source.is_inferred,
+            "scored_by": self.target.scored_by, "task_inferred": is_inferred,
         })
     }
 }
@@ -226,9 +233,9 @@ impl Arguments {
         if !self.only.is_empty() {
             models.retain(|model| self.only.contains(&model.target.name));
         }
-        if models.len() > MAX_TARGETS {
+        if models.len() > MAX_EVALS {
             return Err(Failure::usage(format!(
-                "{} models ({all}): compare at most {MAX_TARGETS}, with --only NAME",
+                "{} models ({all}): compare at most {MAX_EVALS}, with --only NAME",
                 models.len()
             )));
         }
@@ -258,77 +265,28 @@ impl Arguments {
     }
 }
 
-/// The task of the eval: one that exists, or one made of the logs' prompts.
+/// The task of the eval, one that exists or one made of the logs' prompts.
 struct Source {
-    name: String,
-    set: SetName,
     files: Vec<(String, Vec<u8>)>,
-    rows: BTreeMap<String, PromptRow>,
-    is_inferred: bool,
     /// What a result says of the task and its rows.
     about: EvalResult,
 }
 
 impl Source {
-    fn of_task(task: &Task, rows: Rows) -> Result<Self, Failure> {
-        let about = EvalResult {
-            summary: EvalSummary {
-                has_calls: task.has_calls(),
-                ..EvalSummary::default()
-            },
-            judge: task.judge_name(),
-            schema_digest: task.definition_digest(),
-            task_digest: task.digest(),
-            ..EvalResult::default()
-        };
-        Ok(Self {
-            name: task.name.clone(),
-            set: rows.set,
-            files: task.files()?,
-            rows: by_id(rows.rows),
-            is_inferred: false,
-            about,
-        })
-    }
-
     fn inferred(name: &str, lines: &str) -> Result<Self, Failure> {
-        let (name, files) = inferred_task(name, lines);
+        let (task, files) = inferred_task(name, lines);
         let rows = dataset::load_from("the prompts of the logs", Cursor::new(lines))?;
         let about = EvalResult {
-            prompts_digest: sha256(lines.as_bytes()),
-            is_inferred: true,
-            ..EvalResult::default()
-        };
-        Ok(Self {
-            name,
-            set: PromptSet::Test.into(),
-            files,
-            rows: by_id(rows),
-            is_inferred: true,
-            about,
-        })
-    }
-
-    fn result(&self, name: String, records: Vec<EvalRecord>) -> EvalResult {
-        EvalResult {
             id: EvalId {
-                set: self.set.clone(),
-                target: name.clone(),
+                set: PromptSet::Test.into(),
                 ..EvalId::default()
             },
-            name,
-            summary: EvalSummary {
-                has_calls: self.about.summary.has_calls,
-                ..EvalSummary::from_records(&records)
-            },
-            records,
-            task: self.name.clone(),
-            rows: self.rows.clone(),
-            ..self.about.clone()
-        }
+            task,
+            prompts_digest: sha256(lines.as_bytes()),
+            is_inferred: true,
+            rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            ..EvalResult::default()
+        };
+        Ok(Self { files, about })
     }
-}
-
-fn by_id(rows: Vec<PromptRow>) -> BTreeMap<String, PromptRow> {
-    rows.into_iter().map(|row| (row.id.clone(), row)).collect()
 }

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use super::rows::Rows;
 use super::runs::{check_page, write_page};
 use super::{Failure, Outcome, print, print_json};
 use crate::report::{
-    EvalResult, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown,
-    versus_text,
+    EvalId, EvalResult, Page, Threshold, Versus, junit, thresholds_markdown, versus_html,
+    versus_markdown, versus_text,
 };
+use crate::run::{EvalRecord, EvalSummary, sha256};
+use crate::score::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArguments {
@@ -71,16 +74,22 @@ impl ReportArguments {
 
     /// Checks that a threshold of *exact* can be met.
     pub(super) fn check_expected(&self, has_expected: bool, label: &str) -> Result<(), Failure> {
-        let of_exact = self
-            .fail_under
-            .iter()
-            .any(|threshold| threshold.metric == "exact");
-        if !of_exact || has_expected {
-            return Ok(());
+        match has_expected {
+            true => Ok(()),
+            false => self.refuse(
+                &["exact"],
+                &format!("no row of {label} has an `expected` answer"),
+            ),
         }
-        Err(Failure::usage(format!(
-            "--fail-under exact: no row of {label} has an `expected` answer"
-        )))
+    }
+
+    /// Refuses thresholds of rates that will not be known.
+    pub(super) fn refuse(&self, rates: &[&str], why: &str) -> Result<(), Failure> {
+        let asked = self.fail_under.iter().map(|asked| asked.metric.as_str());
+        match { asked }.find(|asked| rates.contains(asked)) {
+            Some(rate) => Err(Failure::usage(format!("--fail-under {rate}: {why}"))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn write(&self, versus: &Versus, document: Value) -> Outcome {
@@ -103,6 +112,45 @@ impl ReportArguments {
             print(&versus_text(versus))?;
         }
         judge(&self.fail_under, last)
+    }
+}
+
+/// What the results of all models on a task's rows have in common.
+pub(super) fn about(task: &Task, rows: &Rows) -> EvalResult {
+    let by_id = rows.rows.iter().map(|row| (row.id.clone(), row.clone()));
+    EvalResult {
+        id: EvalId {
+            set: rows.set.clone(),
+            ..EvalId::default()
+        },
+        summary: EvalSummary {
+            has_calls: task.has_calls(),
+            ..EvalSummary::default()
+        },
+        task: task.name.clone(),
+        prompts_digest: sha256(rows.lines().as_bytes()),
+        judge: task.judge_name(),
+        schema_digest: task.definition_digest(),
+        task_digest: task.digest(),
+        rows: by_id.collect(),
+        ..EvalResult::default()
+    }
+}
+
+/// The result of one model.
+pub(super) fn result(about: &EvalResult, name: String, records: Vec<EvalRecord>) -> EvalResult {
+    EvalResult {
+        id: EvalId {
+            target: name.clone(),
+            ..about.id.clone()
+        },
+        name,
+        summary: EvalSummary {
+            has_calls: about.summary.has_calls,
+            ..EvalSummary::from_records(&records)
+        },
+        records,
+        ..about.clone()
     }
 }
 

@@ -51,6 +51,12 @@ impl Rows {
         })
     }
 
+    /// As JSONL, with their ids.
+    pub(super) fn lines(&self) -> String {
+        let line = |row: &PromptRow| format!("{}\n", whole(row));
+        self.rows.iter().map(line).collect()
+    }
+
     /// The rows for which `condition` holds.
     pub(super) fn only(&self, condition: impl Fn(&PromptRow) -> bool) -> Self {
         let rows = self

@@ -159,6 +159,15 @@ fn files_name_each_other_in_no_circle() {
         |_| true,
         &[("update.rs", "app.rs")],
     );
+    // A command and its own folder are one; `commands_name_each_other_in_no_circle` reads them together.
+    let source = package().join("src");
+    let has_folder =
+        |path: &str| path.ends_with("/mod.rs") || source.join(path).with_extension("").is_dir();
+    no_circles(
+        &source,
+        |path| path != "lib.rs" && !has_folder(path),
+        &[("cli/eval.rs", "cli/eval_import.rs")],
+    );
     // The files in a kernel's own folder belong to it.
     let is_kernel = |path: &str| path != "lib.rs" && !path.contains('/');
     no_circles(
@@ -214,6 +223,27 @@ fn folders_of_a_run_name_each_other_in_no_circle() {
         circles(&arrows),
         [],
         "folders that name each other in a circle"
+    );
+}
+
+/// A command's own folder belongs to it; `runs` is a folder of commands.
+#[test]
+fn commands_name_each_other_in_no_circle() {
+    let command = |path: &str| {
+        let names = path.strip_prefix("cli/")?.trim_end_matches(".rs");
+        let depth = 1 + usize::from(names.starts_with("runs/"));
+        let command: Vec<_> = names.split('/').take(depth).collect();
+        (command.last() != Some(&"mod")).then(|| command.join("/"))
+    };
+    let arrows = arrows(&package().join("src"), command);
+    assert!(
+        arrows["eval"].contains("eval_import") && arrows["sweep"].contains("train"),
+        "the arrows are not read: {arrows:?}"
+    );
+    assert_eq!(
+        circles(&arrows),
+        [],
+        "commands that name each other in a circle"
     );
 }
 

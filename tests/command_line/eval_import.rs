@@ -152,6 +152,16 @@ fn an_imported_eval_is_an_eval() {
             .code()
     };
     assert_eq!((gate("valid=0.9"), gate("exact=0.5")), (Some(3), Some(0)));
+    // What the score does not say is unknown, and no threshold.
+    let known = |eval: &Value| {
+        [&eval["summary"]["parse"], &eval["summary"]["tolerant"]].map(Value::is_null)
+    };
+    assert_eq!(known(&compared["passes"][0]), [true, true]);
+    let text = stdout(&import(path, &[&both[0]]));
+    assert!(text.contains("n/a (not in the log)"), "{text}");
+    for rate in ["parse=0.1", "tolerant=0.1"] {
+        assert_eq!(gate(rate), Some(2));
+    }
     // Scores of another name are not compared, unless all are scored anew.
     assert!(import(path, &[&both[0], "--out", "match"]).status.success());
     let other = call_in_process(path, &["runs", "compare", "large", "match"]);
@@ -313,6 +323,15 @@ fn other_formats_and_scores() {
         "twice",
         json!([2, null, 0.5, 0.5]),
         "the id of another prompt or answer, so a prompt of its own: 1 sample (line 2)",
+    );
+    // Exact is known by its score without expected answers.
+    let exact = "{\"prompt\":\"a\",\"completion\":\"x\",\"score\":1,\"same\":0}\n";
+    fs::write(path.join("exact.jsonl"), exact).unwrap();
+    check(
+        &["exact.jsonl", "--exact", "same", "--fail-under", "exact=0"],
+        "exact",
+        json!([1, null, 1.0, 0.0]),
+        "exact is `same` >= 1",
     );
     let errors = document(&import(path, &[&log("promptfoo.json"), "--json"]));
     assert_eq!(errors["targets"]["own:small"]["endpoint_errors"], 2);

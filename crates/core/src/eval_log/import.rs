@@ -56,7 +56,8 @@ pub struct ImportedTarget {
 #[derive(Debug)]
 enum Prompts {
     Inferred(Inferred),
-    OfTask(OfTask),
+    /// Rows of a task by the key of their prompt.
+    OfTask(HashMap<String, Vec<PromptRow>>),
 }
 
 #[derive(Debug, Default)]
@@ -73,13 +74,6 @@ struct InferredRow {
     messages: Vec<Message>,
     expected: Option<Value>,
     tags: Vec<String>,
-}
-
-#[derive(Debug)]
-struct OfTask {
-    by_prompt: HashMap<String, Vec<PromptRow>>,
-    /// The last question of each row: part of a prompt that a chat template has rendered.
-    questions: Vec<(String, String)>,
 }
 
 /// Where a sample belongs.
@@ -113,18 +107,9 @@ impl Importer {
                 .or_default()
                 .push(row.clone());
         }
-        let question = |row: &PromptRow| {
-            let last = row.messages.iter().rfind(|turn| turn.role == "user");
-            let text = last.map_or("", |turn| turn.content.trim());
-            (text.to_owned(), key(&row.messages, false))
-        };
-        let questions = rows.iter().map(question).collect();
         Self {
             options,
-            prompts: Prompts::OfTask(OfTask {
-                by_prompt,
-                questions,
-            }),
+            prompts: Prompts::OfTask(by_prompt),
         }
     }
 
@@ -210,44 +195,45 @@ impl Prompts {
     fn place(&mut self, sample: &mut Sample) -> Place {
         match self {
             Self::Inferred(inferred) => inferred.place(sample),
-            Self::OfTask(task) => task.place(sample),
+            Self::OfTask(by_prompt) => place_in_task(by_prompt, sample),
         }
     }
 }
 
-impl OfTask {
-    /// The only row whose question is in a text that a chat template has rendered.
-    fn rendered(&self, messages: &[Message]) -> Option<&str> {
-        let [Message { content, .. }] = messages else {
-            return None;
-        };
-        let is_in = |(question, _): &&(String, String)| {
-            question.len() >= MIN_QUESTION_BYTES && content.contains(question.as_str())
-        };
-        let mut found = self.questions.iter().filter(is_in);
-        let (_, key) = found.next()?;
-        found.all(|(_, other)| other == key).then_some(key)
-    }
-
-    fn place(&self, sample: &Sample) -> Place {
-        let own = self.by_prompt.get(&key(&sample.messages, false));
-        let rows = own.or_else(|| self.by_prompt.get(self.rendered(&sample.messages)?));
-        match rows.map(Vec::as_slice) {
-            None | Some([]) => {
-                Place::Unmatched("a prompt that the task does not have, so not read")
-            }
-            Some([row]) if row.turn_count() > 1 => {
-                Place::Unmatched("one answer to a row of several turns, so not read")
-            }
-            Some([row]) => Place::row(row),
-            Some(rows) => match rows.iter().find(|row| Some(&row.id) == sample.id.as_ref()) {
-                Some(row) => Place::row(row),
-                None => {
-                    Place::Unmatched("a prompt that several rows of the task have, so not read")
-                }
-            },
+fn place_in_task(by_prompt: &HashMap<String, Vec<PromptRow>>, sample: &Sample) -> Place {
+    let own = by_prompt.get(&key(&sample.messages, false));
+    match own
+        .or_else(|| rendered(by_prompt, &sample.messages))
+        .map(Vec::as_slice)
+    {
+        None | Some([]) => Place::Unmatched("a prompt that the task does not have, so not read"),
+        Some([row]) if row.turn_count() > 1 => {
+            Place::Unmatched("one answer to a row of several turns, so not read")
         }
+        Some([row]) => Place::row(row),
+        Some(rows) => match rows.iter().find(|row| Some(&row.id) == sample.id.as_ref()) {
+            Some(row) => Place::row(row),
+            None => Place::Unmatched("a prompt that several rows of the task have, so not read"),
+        },
     }
+}
+
+/// The only prompt whose last question is in a text that a chat template has rendered.
+fn rendered<'a>(
+    by_prompt: &'a HashMap<String, Vec<PromptRow>>,
+    messages: &[Message],
+) -> Option<&'a Vec<PromptRow>> {
+    let [Message { content, .. }] = messages else {
+        return None;
+    };
+    let is_in = |rows: &&Vec<PromptRow>| {
+        let mut turns = rows.iter().flat_map(|row| &row.messages);
+        let question = turns.rfind(|turn| turn.role == "user");
+        let question = question.map_or("", |turn| turn.content.trim());
+        question.len() >= MIN_QUESTION_BYTES && content.contains(question)
+    };
+    let mut found = by_prompt.values().filter(is_in);
+    found.next().filter(|_| found.next().is_none())
 }
 
 impl Place {

@@ -12,12 +12,14 @@ use zip::result::ZipError;
 
 use super::{
     EvalLogError, LogHeader, LogOptions, Read1, Sample, Take, content_text, conversation, fail,
-    id_text, json_problem, json_stream, open, score_value,
+    id_text, json_stream, open, score_value,
 };
 use crate::format::{bytes, counted};
 
 /// Bounds a sample with its events, unpacked: an archive can unpack to any size.
 const MAX_SAMPLE_BYTES: u64 = 256 << 20;
+/// Bounds an archive with all its samples.
+const MAX_ARCHIVE_BYTES: u64 = 64 << 30;
 /// The newest version of the format that is known.
 const NEWEST: u64 = 2;
 const HEADERS: [&str; 2] = ["header.json", "_journal/start.json"];
@@ -54,16 +56,14 @@ pub(super) fn read_archive(
     };
     let mut archive =
         ZipArchive::new(BufReader::new(open(path)?)).map_err(|error| broken(&error))?;
-    let mut buffer = Vec::new();
+    let (mut buffer, mut left) = (Vec::new(), MAX_ARCHIVE_BYTES);
     let header = HEADERS
         .into_iter()
         .find(|name| archive.index_for_name(name).is_some());
     let header: Map<String, Value> = match header {
-        Some(name) => {
-            unpack(&mut archive, name, &mut buffer).map_err(|problem| fail(path, problem))?;
-            json_stream::parse(&buffer)
-                .map_err(|error| fail(path, format!("{name}: {}", json_problem(&error))))?
-        }
+        Some(name) => unpack(&mut archive, name, &mut buffer, &mut left)
+            .and_then(|()| json_stream::parse(&buffer))
+            .map_err(|problem| fail(path, format!("{name}: {problem}")))?,
         None => {
             return Err(fail(
                 path,
@@ -78,32 +78,38 @@ pub(super) fn read_archive(
         .collect();
     let mut count = 0;
     for name in names.into_iter().take(options.most) {
-        let unpacked = unpack(&mut archive, &name, &mut buffer);
-        let read = unpacked.and_then(|()| {
-            json_stream::parse::<Row>(&buffer).map_err(|error| json_problem(&error))
-        });
+        let read = unpack(&mut archive, &name, &mut buffer, &mut left)
+            .and_then(|()| json_stream::parse(&buffer));
         count += usize::from(read.is_ok());
         take(sample(read, name));
     }
     Ok(about(&header, count))
 }
 
-/// Reads a file of the archive into the buffer.
+/// Reads a file of the archive into the buffer. `left`: how many bytes more may be unpacked.
 fn unpack<R: Read + Seek>(
     archive: &mut ZipArchive<R>,
     name: &str,
     buffer: &mut Vec<u8>,
+    left: &mut u64,
 ) -> Result<(), String> {
     buffer.clear();
     let file = archive.by_name(name).map_err(|error| error.to_string())?;
-    let read = file.take(MAX_SAMPLE_BYTES + 1).read_to_end(buffer);
+    let most = MAX_SAMPLE_BYTES.min(*left);
+    let read = file.take(most + 1).read_to_end(buffer);
+    let length = buffer.len() as u64;
+    *left = left.saturating_sub(length);
     match read {
         Err(error) => Err(format!("cannot be unpacked: {error}")),
-        Ok(length) if length as u64 > MAX_SAMPLE_BYTES => Err(format!(
+        Ok(_) if length <= most => Ok(()),
+        Ok(_) if most < MAX_SAMPLE_BYTES => Err(format!(
+            "the archive unpacks to more than {}: the rest is not read",
+            bytes(MAX_ARCHIVE_BYTES)
+        )),
+        Ok(_) => Err(format!(
             "unpacks to more than {}, which is not read",
             bytes(MAX_SAMPLE_BYTES)
         )),
-        Ok(_) => Ok(()),
     }
 }
 
@@ -112,21 +118,15 @@ pub(super) fn read_json(
     options: &LogOptions,
     take: Take<'_>,
 ) -> Result<LogHeader, EvalLogError> {
-    let mut number = 0;
-    let mut item = |row: Row| {
-        number += 1;
-        if number <= options.most {
-            take(sample(Ok(row), format!("sample {number}")));
-        }
-    };
+    let mut count = 0;
     let kept = ["version", "status", "eval"];
-    let (header, ended) = json_stream::each_item(open(path)?, &["samples"], &kept, &mut item);
+    let (file, most) = (open(path)?, options.most);
+    let header = json_stream::each_item(file, &["samples"], &kept, most, &mut |number, row| {
+        count += usize::from(row.is_ok());
+        take(sample(row, format!("sample {number}")));
+    });
     check_version(path, &header)?;
-    let count = number;
-    if let Err(error) = ended {
-        take(Err((format!("sample {}", count + 1), json_problem(&error))));
-    }
-    Ok(about(&header, count.min(options.most)))
+    Ok(about(&header, count))
 }
 
 fn check_version(path: &Path, header: &Map<String, Value>) -> Result<(), EvalLogError> {
@@ -241,4 +241,34 @@ fn sample(row: Result<Row, String>, place: String) -> Read1 {
         truncated: choice["stop_reason"] == "max_tokens",
         ..Sample::default()
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::*;
+
+    #[test]
+    fn all_files_of_an_archive_are_bounded_together() {
+        let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for name in ["a", "b", "c"] {
+            let options = zip::write::SimpleFileOptions::default();
+            archive.start_file(name, options).unwrap();
+            archive.write_all(&[b'x'; 10]).unwrap();
+        }
+        let mut archive = ZipArchive::new(archive.finish().unwrap()).unwrap();
+        let (mut buffer, mut left) = (Vec::new(), 20);
+        let mut check = |name: &str, expected: Result<(), &str>| {
+            let found = unpack(&mut archive, name, &mut buffer, &mut left);
+            assert_eq!(found, expected.map_err(str::to_owned), "{name}");
+        };
+        check("a", Ok(()));
+        check("b", Ok(()));
+        check(
+            "c",
+            Err("the archive unpacks to more than 64.0 GiB: the rest is not read"),
+        );
+    }
 }

@@ -1,35 +1,71 @@
 //! Large JSON documents, one element of a list at a time. Python writes NaN and Infinity into JSON:
 //! here they are read as empty lists, which are no numbers either.
 
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Bytes, Read};
+use std::iter::Peekable;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::dataset::read_lines;
+
 /// Parses a text; with NaN and Infinity only where it is not JSON without.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(bytes).or_else(|_| serde_json::from_reader(Constants::buffered(bytes)))
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let parsed = serde_json::from_slice(bytes);
+    parsed
+        .or_else(|_| serde_json::from_reader(Constants::buffered(bytes)))
+        .map_err(|error| problem(&error))
 }
 
-/// Calls `item` with each element of the list at `path`; a list on the way counts, too. Members
-/// named in `kept` beside the path's keys become values; all else is skipped. Returns the members,
-/// and how reading ended.
+/// Calls `item` with the number and the value of each of the first lines.
+pub(super) fn each_line<T: DeserializeOwned>(
+    reader: impl Read,
+    most: usize,
+    item: &mut dyn FnMut(usize, Result<T, String>),
+) {
+    for line in read_lines(BufReader::new(reader)).take(most) {
+        match line {
+            Ok((number, bytes)) => item(number, parse(&bytes)),
+            Err((number, problem)) => item(number, Err(problem)),
+        }
+    }
+}
+
+/// Calls `item` with the number from 1 and the value of each of the first elements of the list at
+/// `path`; a list on the way counts, too. A document that is malformed, or cut short, ends with a
+/// problem. Returns the members named in `kept` beside the path's keys; all else is skipped.
 pub(super) fn each_item<T: DeserializeOwned>(
     reader: impl Read,
     path: &[&str],
     kept: &[&str],
-    item: &mut dyn FnMut(T),
-) -> (Map<String, Value>, serde_json::Result<()>) {
-    let mut members = Map::new();
+    most: usize,
+    item: &mut dyn FnMut(usize, Result<T, String>),
+) -> Map<String, Value> {
+    let (mut members, mut count) = (Map::new(), 0);
     let mut json = serde_json::Deserializer::from_reader(Constants::buffered(reader));
     let level = Level {
         path,
         kept,
         members: &mut members,
-        item,
+        item: &mut |element| {
+            count += 1;
+            if count <= most {
+                item(count, Ok(element));
+            }
+        },
     };
     let ended = level.deserialize(&mut json).and_then(|()| json.end());
-    (members, ended)
+    if let Err(error) = ended {
+        item(count + 1, Err(problem(&error)));
+    }
+    members
+}
+
+fn problem(error: &serde_json::Error) -> String {
+    match error.is_eof() {
+        true => "ends in the middle: the log is cut short".to_owned(),
+        false => format!("not the JSON of a sample: {error}"),
+    }
 }
 
 struct Level<'a, 'i, T> {
@@ -88,30 +124,26 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Level<'_, '_, T> {
 }
 
 /// Replaces `NaN`, `Infinity` and `-Infinity` outside of texts by `[]` and spaces.
-struct Constants<R> {
-    inner: R,
+struct Constants<R: Read> {
+    bytes: Peekable<Bytes<BufReader<R>>>,
     in_text: bool,
     is_escaped: bool,
     /// What stands for the rest of a constant.
     rest: &'static [u8],
-    /// A minus at the end of a part, whose next byte is unknown.
-    held: bool,
 }
 
 impl<R: Read> Constants<R> {
     /// Buffered, since the parser reads single bytes.
-    fn buffered(inner: R) -> BufReader<Self> {
-        let constants = Self {
-            inner,
+    fn buffered(reader: R) -> BufReader<Self> {
+        BufReader::new(Self {
+            bytes: BufReader::new(reader).bytes().peekable(),
             in_text: false,
             is_escaped: false,
             rest: b"",
-            held: false,
-        };
-        BufReader::with_capacity(1 << 16, constants)
+        })
     }
 
-    fn replaced(&mut self, byte: u8, next: Option<u8>) -> u8 {
+    fn replaced(&mut self, byte: u8) -> u8 {
         if let Some((first, rest)) = self.rest.split_first() {
             self.rest = rest;
             return *first;
@@ -132,7 +164,7 @@ impl<R: Read> Constants<R> {
                 self.rest = b"]      ";
                 return b'[';
             }
-            b'-' if next == Some(b'I') => return b' ',
+            b'-' if matches!(self.bytes.peek(), Some(Ok(b'I'))) => return b' ',
             _ => {}
         }
         byte
@@ -141,28 +173,13 @@ impl<R: Read> Constants<R> {
 
 impl<R: Read> Read for Constants<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if buffer.len() < 2 {
-            return Err(std::io::Error::other("a minus needs a buffer of two bytes"));
-        }
-        loop {
-            let start = usize::from(std::mem::take(&mut self.held));
-            buffer[0] = b'-';
-            let read = start + self.inner.read(&mut buffer[start..])?;
-            let is_end = read == start;
-            for at in 0..read {
-                let next = (at + 1 < read).then(|| buffer[at + 1]);
-                let is_open = next.is_none() && !is_end && !self.in_text && self.rest.is_empty();
-                if is_open && buffer[at] == b'-' {
-                    self.held = true;
-                    break;
-                }
-                buffer[at] = self.replaced(buffer[at], next);
-            }
-            let ready = read - usize::from(self.held);
-            if ready > 0 || is_end {
-                return Ok(ready);
+        for (at, place) in buffer.iter_mut().enumerate() {
+            match self.bytes.next().transpose()? {
+                Some(byte) => *place = self.replaced(byte),
+                None => return Ok(at),
             }
         }
+        Ok(buffer.len())
     }
 }
 
@@ -201,22 +218,24 @@ mod tests {
     #[test]
     fn elements_of_a_list_come_one_by_one() {
         let check = |text: &str, expected: &[i64], kept: Value, is_whole: bool| {
-            let mut items = Vec::new();
-            let (members, ended) = each_item(
+            let (mut items, mut ended) = (Vec::new(), Ok(()));
+            let members = each_item(
                 text.as_bytes(),
                 &["results", "results"],
                 &["version"],
-                &mut |item: i64| items.push(item),
+                2,
+                &mut |number, item: Result<i64, String>| match item {
+                    Ok(item) => items.push((number, item)),
+                    Err(problem) => ended = Err((number, problem)),
+                },
             );
-            assert_eq!(
-                (items.as_slice(), json!(members), ended.is_ok()),
-                (expected, kept, is_whole),
-                "{text}"
-            );
+            let expected: Vec<_> = (1..).zip(expected.iter().copied()).collect();
+            assert_eq!((items, json!(members)), (expected, kept), "{text}");
+            assert_eq!(ended.is_ok(), is_whole, "{text}: {ended:?}");
         };
         let kept = json!({"version": 3});
         check(
-            r#"{"a":{"results":[9]},"results":{"version":3,"results":[1,2]},"b":[7]}"#,
+            r#"{"a":{"results":[9]},"results":{"version":3,"results":[1,2,3]},"b":[7]}"#,
             &[1, 2],
             kept.clone(),
             true,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{
-    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, each_line, id_text,
+    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, id_text, json_stream, open,
     score_value,
 };
 use crate::text::Message;
@@ -34,7 +34,7 @@ pub(super) fn read(
     let mut filter: Option<String> =
         asked.and_then(|name| Some(name.split_once(',')?.1.to_owned()));
     let (mut other, mut others) = (0, Vec::new());
-    each_line(path, options.most, &mut |number, line| {
+    let mut item = |number, line: Result<Map<String, Value>, String>| {
         let place = format!("line {number}");
         let line = match line {
             Ok(line) => line,
@@ -49,7 +49,8 @@ pub(super) fn read(
             return;
         }
         take(Ok(sample(&line, place, own)));
-    })?;
+    };
+    json_stream::each_line(open(path)?, options.most, &mut item);
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let task = name.strip_prefix("samples_").unwrap_or(&name);
     // samples_gsm8k_2024-05-01T10-20-30.123456

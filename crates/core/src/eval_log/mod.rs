@@ -14,8 +14,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::dataset::DatasetError;
 use crate::dataset::import::MappingText;
-use crate::dataset::{DatasetError, read_lines};
 use crate::files;
 use crate::text::Message;
 
@@ -127,7 +127,7 @@ fn read(path: &Path, options: &LogOptions, take: Take<'_>) -> Result<LogHeader, 
         {
             lm_eval::read(path, options, take)
         }
-        _ if has(["testIdx", "promptIdx"]) => promptfoo::read_lines(path, options, take),
+        _ if has(["testIdx", "promptIdx"]) => promptfoo::read(path, options, true, take),
         _ if has(["traces", "task"]) => Err(fail(
             path,
             "these traces of verifiers are message graphs, which are not read: write a line with prompt, completion and reward for each",
@@ -135,13 +135,13 @@ fn read(path: &Path, options: &LogOptions, take: Take<'_>) -> Result<LogHeader, 
         _ if first.contains("\"status\"") && first.contains("\"eval\"") => {
             inspect::read_json(path, options, take)
         }
-        _ if first.contains("\"evalId\"") => promptfoo::read_json(path, options, take),
+        _ if first.contains("\"evalId\"") => promptfoo::read(path, options, false, take),
         Some(rest)
             if ["\"version\"", "\"timestamp\"", "["]
                 .iter()
                 .any(|start| rest.starts_with(start)) =>
         {
-            promptfoo::read_json(path, options, take)
+            promptfoo::read(path, options, false, take)
         }
         Some(_) if extension == "json" && text.contains("\"configs\"") => Err(fail(
             path,
@@ -160,32 +160,6 @@ fn fail(path: &Path, problem: impl Into<String>) -> EvalLogError {
 
 fn open(path: &Path) -> Result<std::fs::File, EvalLogError> {
     files::open(path).map_err(|error| fail(path, format!("{error}; name a readable log")))
-}
-
-/// Each line of a JSONL file as an object, with Python's NaN as a value that is no number.
-fn each_line(
-    path: &Path,
-    most: usize,
-    take: &mut dyn FnMut(usize, Result<Map<String, Value>, String>),
-) -> Result<(), EvalLogError> {
-    let lines = read_lines(std::io::BufReader::new(open(path)?));
-    for line in lines.take(most) {
-        match line {
-            Ok((number, bytes)) => {
-                let read = json_stream::parse(&bytes);
-                take(number, read.map_err(|error| json_problem(&error)));
-            }
-            Err((number, problem)) => take(number, Err(problem)),
-        }
-    }
-    Ok(())
-}
-
-fn json_problem(error: &serde_json::Error) -> String {
-    match error.is_eof() {
-        true => "ends in the middle: the log is cut short".to_owned(),
-        false => format!("not the JSON of a sample: {error}"),
-    }
 }
 
 /// A text, or the texts of a list of parts; what is no text leaves its type in brackets, and a

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{
-    EvalLogError, LogHeader, LogOptions, Read1, Sample, Take, conversation, each_line,
-    json_problem, json_stream, open, score_value,
+    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, json_stream, open, score_value,
 };
 use crate::format::hex;
 use crate::text::Message;
-use sha2::{Digest, Sha256};
 
 /// `failureReason` of a request that failed.
 const ERROR: u64 = 2;
@@ -36,68 +35,42 @@ struct Row {
     latency_ms: Value,
 }
 
-pub(super) fn read_json(
+/// `is_lines`: a result a line, else one document.
+pub(super) fn read(
     path: &Path,
     options: &LogOptions,
+    is_lines: bool,
     take: Take<'_>,
 ) -> Result<LogHeader, EvalLogError> {
-    // The prompts come before the results, which are read twice to know how many there are.
-    let mut prompts = BTreeSet::new();
-    let list = ["results", "results"];
-    let mut prompt = |row: Row| {
-        prompts.insert(row.prompt["label"].to_string());
-    };
-    let kept = ["version", "timestamp"];
-    let (header, _) = json_stream::each_item(open(path)?, &list, &kept, &mut prompt);
-    let mut number = 0;
-    let mut item = |row: Row| {
-        number += 1;
-        if number <= options.most {
-            take(Ok(sample(row, format!("result {number}"), prompts.len())));
+    type Item<'a> = &'a mut dyn FnMut(usize, Result<Row, String>);
+    let each = |most: usize, item: Item<'_>| -> Result<_, EvalLogError> {
+        let file = open(path)?;
+        if !is_lines {
+            let (list, kept) = (["results", "results"], ["version"]);
+            return Ok(json_stream::each_item(file, &list, &kept, most, item));
         }
+        json_stream::each_line(file, most, item);
+        Ok(Map::new())
     };
-    let (_, ended) = json_stream::each_item(open(path)?, &list, &[], &mut item);
-    if let Err(error) = ended {
-        take(Err((
-            format!("result {}", number + 1),
-            json_problem(&error),
-        )));
-    }
-    let version = header.get("version").map(Value::to_string);
-    Ok(about(version.unwrap_or_default()))
-}
-
-pub(super) fn read_lines(
-    path: &Path,
-    options: &LogOptions,
-    take: Take<'_>,
-) -> Result<LogHeader, EvalLogError> {
+    // Read twice: what a prompt is depends on how many there are.
     let mut prompts = BTreeSet::new();
-    each_line(path, options.most, &mut |_, row| {
-        if let Ok(row) = row {
-            prompts.insert(row.get("prompt").map(|prompt| prompt["label"].to_string()));
-        }
+    let header = each(usize::MAX, &mut |_, row| {
+        prompts.extend(row.map(|row| row.prompt["label"].to_string()));
     })?;
-    each_line(path, options.most, &mut |line, row| {
-        let place = format!("line {line}");
-        let row = row.and_then(|row| {
-            serde_json::from_value(row.into()).map_err(|error| json_problem(&error))
-        });
-        let read: Read1 = match row {
+    let part = if is_lines { "line" } else { "result" };
+    each(options.most, &mut |number, row| {
+        let place = format!("{part} {number}");
+        take(match row {
             Ok(row) => Ok(sample(row, place, prompts.len())),
             Err(problem) => Err((place, problem)),
-        };
-        take(read);
+        });
     })?;
-    Ok(about(String::new()))
-}
-
-fn about(version: String) -> LogHeader {
-    LogHeader {
+    let version = header.get("version").map(Value::to_string);
+    Ok(LogHeader {
         program: "promptfoo",
-        version,
+        version: version.unwrap_or_default(),
         ..LogHeader::default()
-    }
+    })
 }
 
 /// `prompts`: how many templates the log has. With several the row is the test, and each of them is

@@ -18,10 +18,13 @@ use crate::run::{Comparison, EvalRecord, read_comments, read_proves};
 use crate::score::{Scorer, Task, Tier};
 use crate::statistics::Interval;
 
+/// How many evals are compared at once.
+pub const MAX_EVALS: usize = 3;
+
 /// Several evals, compared prompt by prompt.
 #[derive(Debug, Clone)]
 pub struct Versus {
-    /// One to three; the others are compared with the first.
+    /// At least one, at most [`MAX_EVALS`]; the others are compared with the first.
     pub evals: Vec<EvalResult>,
     /// (0, 1), then (0, 2) and (1, 2); none of a single eval.
     pub pairs: Vec<PairedComparison>,
@@ -218,7 +221,7 @@ impl Versus {
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
     pub fn from_evals(mut evals: Vec<EvalResult>) -> Result<Self, ReportError> {
-        if !(1..=3).contains(&evals.len()) {
+        if !(1..=MAX_EVALS).contains(&evals.len()) {
             return Err(ReportError::Unlike(format!(
                 "{} evals: choose one to three",
                 evals.len()

@@ -298,6 +298,7 @@ impl EvalResult {
     pub fn scored_by(mut self, score: String) -> Self {
         if !score.is_empty() {
             self.judge = "score";
+            self.summary = self.summary.without_parse();
             self.schema_digest = sha256(score.as_bytes());
             self.scored_by = score;
         }

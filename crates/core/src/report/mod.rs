@@ -37,7 +37,7 @@ mod tensorboard;
 mod versus_text;
 
 pub use crate::page::text::table as text_table;
-pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, Versus};
+pub use answer_diff::{ComparedPrompt, MAX_EVALS, Outcome, PairedComparison, Versus};
 pub use chain_text::{chain_counts, chain_text};
 pub use compare::RunComparison;
 pub use error::ReportError;

@@ -89,9 +89,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
     let has_tools = has(|e| e.tools.is_some());
     let mut measures: Vec<(Measure, Value)> = vec![
-        (Measure::Parse, |e| {
-            Cell::interval(e.parse, e.interval("parse"))
-        }),
+        (Measure::Parse, |e| of_scorer(e.parse, e.interval("parse"))),
         (Measure::Valid, |e| {
             Cell::interval(e.valid, e.valid_interval)
         }),
@@ -102,7 +100,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
             Cell::known(exact, "no expected answers")
         }),
         (Measure::Tolerant, |e| {
-            Cell::interval(e.tolerant, e.interval("tolerant"))
+            of_scorer(e.tolerant, e.interval("tolerant"))
         }),
         (Measure::MeanTokens, |e| {
             let mean = Some(e.mean_tokens).filter(|mean| mean.is_finite());
@@ -153,6 +151,12 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let mut rows = rows(evals, measures);
     rows.extend(sample_rows(evals));
     rows
+}
+
+/// A rate that a log's score does not say.
+fn of_scorer(rate: f64, interval: [f64; 2]) -> Cell {
+    let known = (!rate.is_nan()).then(|| Cell::interval(rate, interval));
+    Cell::known(known, "not in the log")
 }
 
 /// Valid calls: their share p, and the share of conversations with at least k calls whose first k are valid, next to p^k,

@@ -32,11 +32,14 @@ pub struct EvalSummary {
     /// Requests that the endpoint failed to answer, which count nowhere else.
     #[serde(skip_serializing_if = "is_zero")]
     pub endpoint_errors: u32,
+    /// NaN (`null`) where a log's score decides, as are those of tags.
+    #[serde(deserialize_with = "null_is_nan")]
     pub parse: f64,
     pub valid: f64,
     /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub exact: Option<f64>,
-    /// Share of completions that are valid, or would be after unwrapping.
+    /// Share of completions that are valid, or would be after unwrapping; NaN as `parse`.
+    #[serde(deserialize_with = "null_is_nan")]
     pub tolerant: f64,
     /// 95% interval of `valid`, by [`Self::interval`].
     pub valid_interval: [f64; 2],
@@ -141,6 +144,7 @@ pub struct TagSummary {
     /// Share of exact matches among the rows with an expected value; `None` without such rows.
     pub valid: f64,
     pub exact: Option<f64>,
+    #[serde(deserialize_with = "null_is_nan")]
     pub parse: f64,
     /// 95% intervals, computed like those of the whole set; `None` in evals of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +154,9 @@ pub struct TagSummary {
 }
 
 impl EvalSummary {
+    /// Rates that a score alone does not say.
+    pub const PARSE_RATES: [&str; 2] = ["parse", "tolerant"];
+
     pub fn from_records(records: &[EvalRecord]) -> Self {
         let all: Vec<&EvalRecord> = records.iter().filter(|record| !record.is_error()).collect();
         let unanswered = records
@@ -194,6 +201,20 @@ impl EvalSummary {
         };
         summary.valid_interval = summary.interval("valid");
         summary
+    }
+
+    /// The summary of answers that only a score judges: whether they parse, or are valid after
+    /// unwrapping, is unknown.
+    #[must_use]
+    pub fn without_parse(mut self) -> Self {
+        (self.parse, self.tolerant) = (f64::NAN, f64::NAN);
+        for tag in self.by_tag.values_mut() {
+            tag.parse = f64::NAN;
+        }
+        if let Some(intervals) = &mut self.intervals {
+            intervals.retain(|name, _| !Self::PARSE_RATES.contains(&name.as_str()));
+        }
+        self
     }
 
     /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several

@@ -171,7 +171,9 @@ impl SummaryText<'_> {
     fn tiers_alone(&self) -> [usize; 3] {
         let summary = &self.versus.evals[0].summary;
         let count = |rate: f64| (rate * summary.n as f64).round() as usize;
-        let (valid, parsed) = (count(summary.valid), count(summary.parse));
+        // None of a log is known not to parse.
+        let parsed = count(summary.parse.min(1.0));
+        let valid = count(summary.valid);
         [
             summary.n - parsed.min(summary.n),
             parsed.saturating_sub(valid),
