@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::TrainConfig;
 use crate::hub::embedded_model_names;
+use crate::run::{RunDirectory, RunError, trained_templates};
 
 /// What an export's folder holds.
 #[derive(Debug)]
@@ -29,17 +29,21 @@ pub struct GgufFiles {
 }
 
 impl ExportForm {
-    /// A run's checkpoint, copied. `has_template`: of an adapter's base.
-    pub fn of_checkpoint(config: &TrainConfig, has_template: bool) -> Self {
-        match config.lora_rank {
+    /// A run's checkpoint, copied by [`promote`](crate::run::promote).
+    ///
+    /// # Errors
+    /// [`RunError::Base`] for a chat template that cannot be read.
+    pub fn of_checkpoint(run: &RunDirectory) -> Result<Self, RunError> {
+        let config = &run.file().config;
+        Ok(match config.lora_rank {
             0 => Self::Folder,
             rank => Self::Adapter {
                 base: config.base_model.clone(),
                 rank,
                 has_experts: config.lora_experts,
-                has_template,
+                has_template: !trained_templates(run)?.is_empty(),
             },
-        }
+        })
     }
 
     /// The Hub's `library_name`.
