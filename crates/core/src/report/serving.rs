@@ -67,42 +67,38 @@ impl ExportForm {
         let of_llama = kwargs("--chat-template-kwargs");
         let of_vllm = kwargs("--default-chat-template-kwargs");
         let gguf = "grpo-tui model export --model . --gguf q4_k_m --out model.gguf\nllama-server -m model.gguf --jinja";
-        let commands = match self {
-            Self::Folder => vec![
+        let in_folder = |vllm: &str| {
+            vec![
                 ("grpo-tui", "grpo-tui serve .".to_owned()),
-                ("vLLM", format!("vllm serve .{of_vllm}")),
+                ("vLLM", format!("{vllm}{of_vllm}")),
                 ("llama.cpp", format!("{gguf}{of_llama}")),
-            ],
+            ]
+        };
+        let commands = match self {
+            Self::Folder => in_folder("vllm serve ."),
+            // No other program has an embedded base; adapters of experts were not tried there.
+            Self::Adapter {
+                base, has_experts, ..
+            } if *has_experts || embedded_model_names().any(|name| name == base) => in_folder(
+                "grpo-tui model export --model . --merged --out merged\nvllm serve merged",
+            ),
             Self::Adapter {
                 base,
                 rank,
-                has_experts,
                 has_template,
+                ..
             } => {
-                // No other program has an embedded base; adapters of experts were not tried there.
-                let is_merged = embedded_model_names().any(|name| name == base) || *has_experts;
                 let template = if *has_template {
                     " --chat-template chat_template.jinja"
                 } else {
                     ""
                 };
                 // vLLM takes powers of two from 8 on.
-                let vllm = match is_merged {
-                    true => {
-                        "grpo-tui model export --model . --merged --out merged\nvllm serve merged"
-                            .to_owned()
-                    }
-                    false => format!(
-                        "vllm serve {} --enable-lora --max-lora-rank {} --lora-modules trained=.{template}",
-                        shell_word(base),
-                        rank.next_power_of_two().max(8)
-                    ),
-                };
-                vec![
-                    ("grpo-tui", "grpo-tui serve .".to_owned()),
-                    ("vLLM", vllm + &of_vllm),
-                    ("llama.cpp", format!("{gguf}{of_llama}")),
-                ]
+                in_folder(&format!(
+                    "vllm serve {} --enable-lora --max-lora-rank {} --lora-modules trained=.{template}",
+                    shell_word(base),
+                    rank.next_power_of_two().max(8)
+                ))
             }
             Self::Gguf(GgufFiles {
                 model,
