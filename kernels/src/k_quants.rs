@@ -2,6 +2,7 @@
 //! these types search less: their error is larger. Each SIMD lane is one sub-block, so that sums
 //! keep llama.cpp's order.
 
+use candle_core::quantized::GgmlDType;
 use half::f16;
 
 /// Elements of a block.
@@ -9,54 +10,31 @@ pub const BLOCK: usize = 256;
 /// Added to and subtracted from a number below 2^22: rounds it, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
-/// Bits of an element; a sub-block of 32 (Q4, Q5) has a scale and a minimum of 6 bits each, one of
-/// 16 (Q6) a scale of 8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KQuant {
-    Q4,
-    Q5,
-    Q6,
-}
-
-impl KQuant {
-    fn block_bytes(self) -> usize {
-        match self {
-            Self::Q4 => 144,
-            Self::Q5 => 176,
-            Self::Q6 => 210,
-        }
+/// The blocks of finite `numbers`, whole blocks, on all cores; `None` for types other than `Q4K`,
+/// `Q5K` and `Q6K`.
+pub fn quantize(numbers: &[f32], dtype: GgmlDType) -> Option<Vec<u8>> {
+    use GgmlDType::{Q4K, Q5K, Q6K};
+    if !matches!(dtype, Q4K | Q5K | Q6K) {
+        return None;
     }
-
-    #[inline(always)]
-    fn write(self, x: &[f32; BLOCK], block: &mut [u8]) {
-        match self {
-            Self::Q4 => with_minima::<15>(x, (-1.0, 20), block),
-            Self::Q5 => with_minima::<31>(x, (-0.5, 15), block),
-            Self::Q6 => of_six_bits(x, block),
-        }
-    }
-}
-
-/// The blocks of finite `numbers`, whole blocks, on all cores.
-pub fn quantize(numbers: &[f32], kind: KQuant) -> Vec<u8> {
     let (blocks, rest) = numbers.as_chunks::<BLOCK>();
     assert!(rest.is_empty(), "{} numbers are no blocks", numbers.len());
-    let bytes = kind.block_bytes();
+    let bytes = dtype.type_size();
     let mut out = vec![0; blocks.len() * bytes];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = blocks.len().div_ceil(cores).max(64);
     std::thread::scope(|scope| {
         for (blocks, out) in blocks.chunks(share).zip(out.chunks_mut(share * bytes)) {
-            let share = Share { kind, blocks, out };
+            let share = Share { dtype, blocks, out };
             scope.spawn(|| pulp::Arch::new().dispatch(share));
         }
     });
-    out
+    Some(out)
 }
 
 /// A thread's blocks. A closure of this size would not be compiled for wide vectors.
 struct Share<'a> {
-    kind: KQuant,
+    dtype: GgmlDType,
     blocks: &'a [[f32; BLOCK]],
     out: &'a mut [u8],
 }
@@ -66,15 +44,19 @@ impl pulp::NullaryFnOnce for Share<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let out = self.out.chunks_exact_mut(self.kind.block_bytes());
+        let out = self.out.chunks_exact_mut(self.dtype.type_size());
         for (x, block) in self.blocks.iter().zip(out) {
-            self.kind.write(x, block);
+            match self.dtype {
+                GgmlDType::Q4K => with_minima::<15>(x, (-1.0, 20), block),
+                GgmlDType::Q5K => with_minima::<31>(x, (-0.5, 15), block),
+                _ => of_six_bits(x, block),
+            }
         }
     }
 }
 
-/// Q4_K (`MOST` = 15): d, dmin, 12 bytes of scales and minima, 128 of low bits. Q5_K (31): 32 bytes
-/// of high bits before these.
+/// Q4_K (`MOST` = 15): d, dmin, 12 bytes of scales and minima (6 bits each, of sub-blocks of 32), 128
+/// of low bits. Q5_K (31): 32 bytes of high bits before these.
 #[inline(always)]
 fn with_minima<const MOST: u8>(x: &[f32; BLOCK], search: (f32, usize), block: &mut [u8]) {
     let (scales, minima) = scales_and_minima(x, f32::from(MOST), search);
@@ -227,7 +209,7 @@ fn errors(
     errors
 }
 
-/// Q6_K: 128 bytes of low bits, 64 of high ones, 16 scales, d.
+/// Q6_K: 128 bytes of low bits, 64 of high ones, scales of 16 sub-blocks, d.
 #[inline(always)]
 fn of_six_bits(x: &[f32; BLOCK], block: &mut [u8]) {
     let scales = scales(x);
@@ -326,15 +308,15 @@ fn clamp(number: f32, least: f32, most: f32) -> f32 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+    use candle_core::quantized::{QStorage, QTensor};
     use candle_core::{Device, Result};
 
     use super::*;
 
-    const KINDS: [(&str, KQuant, GgmlDType); 3] = [
-        ("Q4", KQuant::Q4, GgmlDType::Q4K),
-        ("Q5", KQuant::Q5, GgmlDType::Q5K),
-        ("Q6", KQuant::Q6, GgmlDType::Q6K),
+    const TYPES: [(&str, GgmlDType); 3] = [
+        ("Q4", GgmlDType::Q4K),
+        ("Q5", GgmlDType::Q5K),
+        ("Q6", GgmlDType::Q6K),
     ];
 
     /// As in scripts/golden/k_quants.py.
@@ -348,8 +330,9 @@ mod tests {
         (0..512).map(number).collect()
     }
 
-    fn read_back(numbers: &[f32], kind: KQuant, dtype: GgmlDType) -> Result<Vec<f32>> {
-        let storage = QStorage::from_data(quantize(numbers, kind).into(), &Device::Cpu, dtype)?;
+    fn read_back(numbers: &[f32], dtype: GgmlDType) -> Result<Vec<f32>> {
+        let blocks = quantize(numbers, dtype).unwrap();
+        let storage = QStorage::from_data(blocks.into(), &Device::Cpu, dtype)?;
         QTensor::new(storage, numbers.len())?
             .dequantize(&Device::Cpu)?
             .to_vec1()
@@ -359,13 +342,13 @@ mod tests {
     fn blocks_are_llama_cpps_bit_for_bit() {
         let golden = include_str!("../../tests/parity/k_quants.txt");
         let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        for (name, kind, _) in KINDS {
+        for (name, dtype) in TYPES {
             let (_, expected) = golden
                 .lines()
                 .filter_map(|line| line.split_once(' '))
                 .find(|(known, _)| *known == name)
                 .unwrap();
-            let found: String = hex(quantize(&numbers(), kind));
+            let found: String = hex(quantize(&numbers(), dtype).unwrap());
             assert_eq!(found, expected, "{name}");
         }
     }
@@ -383,8 +366,8 @@ mod tests {
             (&tiny, 1e-30),
         ];
         for (numbers, most) in cases {
-            for (name, kind, dtype) in KINDS {
-                let found = read_back(numbers, kind, dtype).unwrap();
+            for (name, dtype) in TYPES {
+                let found = read_back(numbers, dtype).unwrap();
                 let is_near = |(found, number): (&f32, &f32)| (found - number).abs() <= most;
                 assert!(
                     found.iter().zip(numbers).all(is_near),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::adapters::base_of;
 use super::decoder::Golden;
 use super::golden_folder;
-use super::model_commands::{assert_near, expected, model, printed_log_probs, text};
+use super::model_commands::{assert_near, expected, exported, model, printed_log_probs, text};
 use crate::program::call_anywhere;
 
 #[test]
@@ -44,21 +44,8 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
 
         let out = work.path().join(name);
         let export = |flags: &[&str], out: &Path| {
-            model(
-                &[
-                    &[
-                        "export",
-                        "--model",
-                        text(&base),
-                        "--adapter",
-                        text(&adapter),
-                        "--out",
-                        text(out),
-                    ],
-                    flags,
-                ]
-                .concat(),
-            )
+            let flags = [&["--adapter", text(&adapter)], flags].concat();
+            exported(text(&base), &flags, out)
         };
         assert!(export(&["--merged"], &out).status.success());
         assert_near(name, &printed_log_probs(&[text(&out)], sequence), &expected);
@@ -83,18 +70,7 @@ fn a_merged_export_keeps_the_element_type_of_its_base() {
         golden_folder().join("multi-query-bfloat16"),
         work.path().join("out"),
     );
-    assert!(
-        model(&[
-            "export",
-            "--model",
-            text(&base),
-            "--out",
-            text(&out),
-            "--merged"
-        ])
-        .status
-        .success()
-    );
+    assert!(exported(text(&base), &["--merged"], &out).status.success());
     let tensors = |folder: &Path| {
         find_model(text(folder))
             .unwrap()
@@ -175,18 +151,7 @@ fn a_model_in_fp8_is_inspected_as_such_and_exported_in_bf16() {
         "{}",
         inspected(&fp8)
     );
-    assert!(
-        model(&[
-            "export",
-            "--model",
-            text(&fp8),
-            "--out",
-            text(&out),
-            "--merged"
-        ])
-        .status
-        .success()
-    );
+    assert!(exported(text(&fp8), &["--merged"], &out).status.success());
     let described = |folder: &Path| -> std::collections::BTreeSet<_> {
         let tensors = find_model(text(folder))
             .unwrap()
@@ -232,18 +197,7 @@ fn a_merged_export_is_the_text_part() {
             "not loaded    1 tensors for images, sound or multi-token prediction (16 B): only text is computed"
         )
     );
-    assert!(
-        model(&[
-            "export",
-            "--model",
-            text(&base),
-            "--out",
-            text(&out),
-            "--merged"
-        ])
-        .status
-        .success()
-    );
+    assert!(exported(text(&base), &["--merged"], &out).status.success());
     assert!(
         !inspected(&out).contains("not loaded"),
         "{}",
@@ -272,7 +226,7 @@ fn a_run_with_adapters_exports_its_own() {
         work.path().join("out"),
     );
     let reference = format!("{}@40", text(&run));
-    let output = model(&["export", "--model", &reference, "--out", text(&out)]);
+    let output = exported(&reference, &[], &out);
     assert!(
         output.status.success(),
         "{}",
@@ -332,22 +286,15 @@ fn what_a_run_of_all_weights_leaves_is_a_model() {
             serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         config["torch_dtype"].as_str().unwrap().to_owned()
     };
-    let exported = work.path().join("exported");
-    let output = model(&[
-        "export",
-        "--model",
-        &reference,
-        "--out",
-        text(&exported),
-        "--merged",
-    ]);
+    let out = work.path().join("exported");
+    let output = exported(&reference, &["--merged"], &out);
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
     assert_eq!(
-        (types(&exported), element_type(&exported).as_str()),
+        (types(&out), element_type(&out).as_str()),
         (["BF16".to_owned()].into(), "bfloat16")
     );
 

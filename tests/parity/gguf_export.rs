@@ -12,7 +12,7 @@ use super::adapters::base_of;
 use super::decoder::Golden;
 use super::golden_folder;
 use super::llama_cpp::{export, with_tokenizer};
-use super::model_commands::{model, printed_log_probs, text};
+use super::model_commands::{exported, model, printed_log_probs, text};
 use crate::program::{stderr, stdout};
 
 /// Types and numbers of a GGUF file, by tensor.
@@ -132,16 +132,7 @@ fn a_number_that_is_not_finite_is_named() {
     tensors.insert(name.to_owned(), zeros.recip().unwrap());
     safetensors::save(&tensors, &path).unwrap();
     let file = work.path().join("model.gguf");
-    let arguments = [
-        "export",
-        "--gguf",
-        "q4_k_m",
-        "--model",
-        text(&folder),
-        "--out",
-        text(&file),
-    ];
-    let said = stderr(&model(&arguments));
+    let said = stderr(&exported(text(&folder), &["--gguf", "q4_k_m"], &file));
     assert!(
         said.contains(&format!("tensor `{name}` has a number that is not finite")),
         "{said}"
@@ -168,18 +159,8 @@ fn an_adapter_beside_its_base_is_the_merged_model() {
             std::fs::write(&path, config.replace("\"qwen3\"", "\"llama\"")).unwrap();
         }
         let run = |flags: &[&str], out: &Path| {
-            let always = [
-                "export",
-                "--gguf",
-                "f32",
-                "--model",
-                text(&base),
-                "--adapter",
-                text(&adapter),
-                "--out",
-                text(out),
-            ];
-            let output = model(&[&always[..], flags].concat());
+            let always = ["--gguf", "f32", "--adapter", text(&adapter)];
+            let output = exported(text(&base), &[&always[..], flags].concat(), out);
             assert!(output.status.success(), "{}", stderr(&output));
         };
         let (merged, apart) = (
@@ -224,8 +205,7 @@ fn exports_have_template_commands_and_a_modelfile() {
     let reference = format!("{}@40", text(&run));
     let written = |flags: &[&str], name: &str| {
         let out = work.path().join(name);
-        let always = ["export", "--model", &reference, "--out", text(&out)];
-        let output = model(&[&always[..], flags].concat());
+        let output = exported(&reference, flags, &out);
         assert!(output.status.success(), "{}", stderr(&output));
         out
     };
@@ -290,15 +270,7 @@ fn an_adapter_of_a_published_base_is_served_beside_it() {
     );
     let export = |out: &str| {
         let out = work.path().join(out);
-        let output = model(&[
-            "export",
-            "--model",
-            text(&base),
-            "--adapter",
-            text(&adapter),
-            "--out",
-            text(&out),
-        ]);
+        let output = exported(text(&base), &["--adapter", text(&adapter)], &out);
         (out, output)
     };
     std::fs::write(

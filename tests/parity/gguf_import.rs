@@ -10,7 +10,7 @@ use grpo_tui::hub::{RopeScaling, find_model};
 use grpo_tui::text::{Message, Thinking, Tokenizer};
 
 use super::llama_cpp::{export, with_tokenizer, written_as_gguf};
-use super::model_commands::{model, printed_log_probs, text, text as path_text};
+use super::model_commands::{exported, model, printed_log_probs, text, text as path_text};
 use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
 fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
@@ -224,15 +224,7 @@ fn gemma_3_comes_back() {
         "{message}"
     );
     // Written as a folder, not as GGUF.
-    let refused = model(&[
-        "export",
-        "--model",
-        path_text(&out),
-        "--gguf",
-        "f32",
-        "--out",
-        "model.gguf",
-    ]);
+    let refused = exported(path_text(&out), &["--gguf", "f32"], Path::new("model.gguf"));
     assert!(
         stderr(&refused).contains("a Gemma 3 model is not written as GGUF"),
         "{}",

@@ -14,7 +14,7 @@ use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
 
 use super::decoder::{Golden, TOLERANCE, checkpoints};
-use super::model_commands::{model, printed_log_probs, text};
+use super::model_commands::{exported, printed_log_probs, text};
 use crate::program::{call_anywhere, json, json_lines, stderr};
 
 /// Greedy tokens with their log-probs after `prompts`, the answers to `chats`, then the token ids of `rendered` and `texts`.
@@ -66,15 +66,7 @@ pub(super) fn llama_cpp(job: &Value) -> Value {
 
 /// A folder's model as a file, its matrices in `stored_as`.
 pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
-    let output = model(&[
-        "export",
-        "--model",
-        model_name,
-        "--gguf",
-        stored_as,
-        "--out",
-        text(out),
-    ]);
+    let output = exported(model_name, &["--gguf", stored_as], out);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -193,17 +185,7 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
     // An adapter beside its base.
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/finished-run@40");
     let out = work.path().join("apart");
-    let flags = [
-        "export",
-        "--gguf",
-        "f16",
-        "--lora",
-        "--model",
-        run,
-        "--out",
-        text(&out),
-    ];
-    let output = model(&flags);
+    let output = exported(run, &["--gguf", "f16", "--lora"], &out);
     assert!(output.status.success(), "{}", stderr(&output));
     let [file, lora] = ["model.gguf", "model-lora.gguf"].map(|name| out.join(name));
     check_job(
@@ -314,15 +296,7 @@ fn matrices_are_stored_as_asked_and_vectors_in_f32() {
             .stop_ids()
             .contains(&ends)
     );
-    let again = model(&[
-        "export",
-        "--model",
-        "tiny",
-        "--gguf",
-        "q8_0",
-        "--out",
-        text(&file),
-    ]);
+    let again = exported("tiny", &["--gguf", "q8_0"], &file);
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("exists: choose a new file"));
 }
@@ -338,15 +312,7 @@ fn a_tokenizer_that_llama_cpp_lacks_is_refused_before_anything_is_written() {
         let mut tokenizer: Value = serde_json::from_str(&whole).unwrap();
         change(&mut tokenizer);
         std::fs::write(&path, tokenizer.to_string()).unwrap();
-        let output = model(&[
-            "export",
-            "--model",
-            text(&folder),
-            "--gguf",
-            "f16",
-            "--out",
-            text(&file),
-        ]);
+        let output = exported(text(&folder), &["--gguf", "f16"], &file);
         let said = stderr(&output);
         assert!(
             !output.status.success()

@@ -19,6 +19,12 @@ pub(super) fn model(arguments: &[&str]) -> Output {
     call_anywhere(&[&["model"], arguments].concat())
 }
 
+/// `model export` of a model.
+pub(super) fn exported(name: &str, flags: &[&str], out: &Path) -> Output {
+    let always = ["export", "--model", name, "--out", text(out)];
+    model(&[&always[..], flags].concat())
+}
+
 pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

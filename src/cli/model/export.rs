@@ -45,18 +45,12 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (out, adapter) = (&arguments.out, arguments.adapter.as_deref());
     let stored_as = arguments.gguf.as_deref().and_then(GgufType::from_name);
-    let is_file = stored_as.is_some() && out.extension().is_some_and(|end| end == "gguf");
-    let (folder, files) = gguf_files(out, is_file, arguments.lora);
-    let written = match is_file {
-        true => [&files.model, &files.modelfile]
-            .into_iter()
-            .chain(&files.adapter)
-            .map(|name| folder.join(name))
-            .collect(),
-        false => vec![out.clone()],
+    let gguf = stored_as.map(|stored_as| GgufTarget::new(out, stored_as, arguments.lora));
+    let (what, written) = match &gguf {
+        Some(gguf) if gguf.is_file => ("file", gguf.paths()),
+        _ => ("folder", vec![out.clone()]),
     };
     if let Some(taken) = written.iter().find(|path| path.exists()) {
-        let what = if is_file { "file" } else { "folder" };
         return Err(Failure::usage(format!(
             "{} exists: choose a new {what}",
             taken.display()
@@ -68,56 +62,124 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ModelLocation::Run { run, step } => Some((Report::read((**run).clone())?, *step)),
         _ => None,
     };
-    let loaded = OpenModel::from_location(located, &places)?;
-    let card = |form: &ExportForm| match &run {
-        Some((report, step)) if adapter.is_none() => {
-            Ok::<_, Failure>(model_card(report, *step, configured_gpu_price()?, None, form).text)
-        }
-        _ => Ok(serving_card(&arguments.model, form).text),
+    let model = ExportedModel {
+        arguments,
+        run,
+        loaded: OpenModel::from_location(located, &places)?,
     };
-    if let Some(stored_as) = stored_as {
-        let report = run.as_ref().map(|(report, _)| report);
-        let modelfile = modelfile_text(&loaded, report, &files)?;
-        let lora = arguments
-            .lora
-            .then(|| unmerged(arguments, &loaded))
-            .transpose()?;
-        let weights = match lora {
-            Some(_) => loaded.base_of(adapter)?,
-            None => loaded.merged_with(adapter)?,
+    match &gguf {
+        Some(gguf) => model.write_gguf(gguf)?,
+        None if arguments.merged => export_merged(
+            out,
+            &model.loaded.source,
+            model.loaded.stored_as(),
+            &model.loaded.merged_with(adapter)?,
+            &model.card(&ExportForm::Folder)?,
+        )?,
+        None => model.write_adapter()?,
+    }
+    eprintln!("wrote {}", out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// GGUF's files: in a new folder, or of the name of one.
+struct GgufTarget<'a> {
+    stored_as: GgufType,
+    folder: &'a Path,
+    is_file: bool,
+    files: GgufFiles,
+}
+
+impl<'a> GgufTarget<'a> {
+    fn new(out: &'a Path, stored_as: GgufType, has_lora: bool) -> Self {
+        let is_file = out.extension().is_some_and(|end| end == "gguf");
+        let (folder, name, modelfile) = match is_file {
+            true => {
+                let name = out.file_stem().unwrap_or_default().to_string_lossy();
+                let folder = out.parent().unwrap_or(Path::new(""));
+                let modelfile = format!("{name}.Modelfile");
+                (folder, name, modelfile)
+            }
+            false => (out, "model".into(), "Modelfile".to_owned()),
         };
-        let card = match is_file {
-            true => None,
-            false => Some(card(&ExportForm::Gguf(files.clone()))?),
+        let files = GgufFiles {
+            model: format!("{name}.gguf"),
+            adapter: has_lora.then(|| format!("{name}-lora.gguf")),
+            modelfile,
+        };
+        Self {
+            stored_as,
+            folder,
+            is_file,
+            files,
+        }
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        [&self.files.model, &self.files.modelfile]
+            .into_iter()
+            .chain(&self.files.adapter)
+            .map(|name| self.folder.join(name))
+            .collect()
+    }
+}
+
+/// The named model, and the run and step that it is the result of.
+struct ExportedModel<'a> {
+    arguments: &'a Arguments,
+    run: Option<(Report, u64)>,
+    loaded: OpenModel,
+}
+
+impl ExportedModel<'_> {
+    fn card(&self, form: &ExportForm) -> Result<String, Failure> {
+        Ok(match &self.run {
+            Some((report, step)) if self.arguments.adapter.is_none() => {
+                model_card(report, *step, configured_gpu_price()?, None, form).text
+            }
+            _ => serving_card(&self.arguments.model, form).text,
+        })
+    }
+
+    fn write_gguf(&self, gguf: &GgufTarget<'_>) -> Result<(), Failure> {
+        let (source, adapter) = (&self.loaded.source, self.arguments.adapter.as_deref());
+        let modelfile = self.modelfile_text(&gguf.files)?;
+        let lora = match &gguf.files.adapter {
+            Some(file) => Some((file, self.unmerged()?)),
+            None => None,
+        };
+        let weights = match lora {
+            Some(_) => self.loaded.base_of(adapter)?,
+            None => self.loaded.merged_with(adapter)?,
         };
         let write = |folder: &Path| -> Result<(), Failure> {
-            if let Some(card) = &card {
-                write_text(&folder.join("README.md"), card)?;
+            export_gguf(
+                &folder.join(&gguf.files.model),
+                source,
+                &weights,
+                gguf.stored_as,
+            )?;
+            if let Some((file, lora)) = &lora {
+                export_gguf_adapter(&folder.join(file), source, lora)?;
             }
-            let model = folder.join(&files.model);
-            export_gguf(&model, &loaded.source, &weights, stored_as)?;
-            if let (Some(lora), Some(file)) = (&lora, &files.adapter) {
-                export_gguf_adapter(&folder.join(file), &loaded.source, lora)?;
-            }
-            write_text(&folder.join(&files.modelfile), &modelfile)
+            write_text(&folder.join(&gguf.files.modelfile), &modelfile)
         };
-        if is_file {
-            write(folder)?;
-        } else {
-            out.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            create_folder_with(out, Access::Private, failed, write)?;
+        if gguf.is_file {
+            return write(gguf.folder);
         }
-    } else if arguments.merged {
-        export_merged(
-            out,
-            &loaded.source,
-            loaded.stored_as(),
-            &loaded.merged_with(adapter)?,
-            &card(&ExportForm::Folder)?,
-        )?;
-    } else {
-        let adapter = unmerged(arguments, &loaded)?;
-        let mut beside = exported_templates(&loaded.source)?;
+        let card = self.card(&ExportForm::Gguf(gguf.files.clone()))?;
+        gguf.folder
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)?;
+        create_folder_with(gguf.folder, Access::Private, failed, |folder| {
+            write_text(&folder.join("README.md"), &card)?;
+            write(folder)
+        })
+    }
+
+    fn write_adapter(&self) -> Result<(), Failure> {
+        let adapter = self.unmerged()?;
+        let mut beside = exported_templates(&self.loaded.source)?;
         let slots = adapter.parameters.slots();
         let form = ExportForm::Adapter {
             base: adapter.base_model.clone(),
@@ -125,31 +187,63 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             has_experts: slots.iter().any(|slot| is_of_experts(&slot.name)),
             has_template: !beside.is_empty(),
         };
-        beside.push(("README.md", card(&form)?));
-        export_adapter(out, &adapter, &beside)?;
+        beside.push(("README.md", self.card(&form)?));
+        Ok(export_adapter(&self.arguments.out, &adapter, &beside)?)
     }
-    eprintln!("wrote {}", out.display());
-    Ok(ExitCode::SUCCESS)
-}
 
-/// The folder of GGUF's files, and their names.
-fn gguf_files(out: &Path, is_file: bool, has_lora: bool) -> (&Path, GgufFiles) {
-    let (folder, name) = match is_file {
-        true => (
-            out.parent().unwrap_or(Path::new("")),
-            out.file_stem().unwrap_or_default().to_string_lossy(),
-        ),
-        false => (out, "model".into()),
-    };
-    let files = GgufFiles {
-        model: format!("{name}.gguf"),
-        adapter: has_lora.then(|| format!("{name}-lora.gguf")),
-        modelfile: match is_file {
-            true => format!("{name}.Modelfile"),
-            false => "Modelfile".to_owned(),
-        },
-    };
-    (folder, files)
+    /// The named adapter, or that of a run or an adapter's folder.
+    fn unmerged(&self) -> Result<ExportedAdapter, Failure> {
+        let Arguments { model, adapter, .. } = self.arguments;
+        let named = adapter.as_deref().map(PeftAdapter::read).transpose()?;
+        let (adapter, base) = match (&named, self.loaded.adapter()) {
+            (Some(named), _) => (named, model.as_str()),
+            (None, Some(own)) => (own, own.base_name()?),
+            (None, None) => {
+                let other = match self.arguments.lora {
+                    true => "remove --lora",
+                    false => "add --merged for full weights",
+                };
+                return Err(Failure::usage(format!(
+                    "{model} has no adapter: name one with --adapter, or {other}"
+                )));
+            }
+        };
+        let Trainable::Lora {
+            rank,
+            alpha,
+            has_experts,
+        } = adapter.trainable()
+        else {
+            return Err(Failure::failed(format!("{model} has no low-rank adapter")));
+        };
+        let parameters = fresh_adapters(&self.loaded.config, rank, has_experts)?;
+        adapter.apply(&parameters)?;
+        Ok(ExportedAdapter::new(&parameters, base, rank, alpha))
+    }
+
+    /// Ollama's Modelfile, with the prompts of a run's task.
+    fn modelfile_text(&self, files: &GgufFiles) -> Result<String, Failure> {
+        let run = self.run.as_ref().map(|(report, _)| &report.directory);
+        let task = run.and_then(|run| Task::load(&run.first_task_path()).ok());
+        let completion = run.map_or(0, |run| run.file().config.max_completion_tokens);
+        let modelfile = Modelfile {
+            model: &files.model,
+            adapter: files.adapter.as_deref(),
+            context_tokens: (4 * completion)
+                .max(8192)
+                .min(self.loaded.config.max_position_embeddings),
+            options: task
+                .as_ref()
+                .map_or_else(|| Thinking::On.into(), template_options),
+        };
+        let (text, is_known) = modelfile.text(&Tokenizer::load(&self.loaded.source)?);
+        if !is_known {
+            eprintln!(
+                "note: the chat template is none of those that are written for Ollama, which takes one from its own list: compare its prompts, or use llama-server"
+            );
+        }
+        Ok(text)
+    }
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
@@ -158,71 +252,4 @@ fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
 
 fn failed(path: &Path, error: std::io::Error) -> Failure {
     Failure::failed(format!("{}: {error}", path.display()))
-}
-
-/// The named adapter, or that of a run or an adapter's folder.
-fn unmerged(arguments: &Arguments, loaded: &OpenModel) -> Result<ExportedAdapter, Failure> {
-    let named = arguments
-        .adapter
-        .as_deref()
-        .map(PeftAdapter::read)
-        .transpose()?;
-    let (adapter, base) = match (&named, loaded.adapter()) {
-        (Some(named), _) => (named, arguments.model.as_str()),
-        (None, Some(own)) => (own, own.base_name()?),
-        (None, None) => {
-            let other = match arguments.lora {
-                true => "remove --lora",
-                false => "add --merged for full weights",
-            };
-            let text = format!(
-                "{} has no adapter: name one with --adapter, or {other}",
-                arguments.model
-            );
-            return Err(Failure::usage(text));
-        }
-    };
-    let Trainable::Lora {
-        rank,
-        alpha,
-        has_experts,
-    } = adapter.trainable()
-    else {
-        return Err(Failure::failed(format!(
-            "{} has no low-rank adapter",
-            arguments.model
-        )));
-    };
-    let parameters = fresh_adapters(&loaded.config, rank, has_experts)?;
-    adapter.apply(&parameters)?;
-    Ok(ExportedAdapter::new(&parameters, base, rank, alpha))
-}
-
-/// Ollama's Modelfile, with the prompts of a run's task.
-fn modelfile_text(
-    loaded: &OpenModel,
-    report: Option<&Report>,
-    files: &GgufFiles,
-) -> Result<String, Failure> {
-    let task = report.and_then(|report| Task::load(&report.directory.first_task_path()).ok());
-    let completion = report.map_or(0, |report| {
-        report.directory.file().config.max_completion_tokens
-    });
-    let modelfile = Modelfile {
-        model: &files.model,
-        adapter: files.adapter.as_deref(),
-        context_tokens: (4 * completion)
-            .max(8192)
-            .min(loaded.config.max_position_embeddings),
-        options: task
-            .as_ref()
-            .map_or_else(|| Thinking::On.into(), template_options),
-    };
-    let (text, is_known) = modelfile.text(&Tokenizer::load(&loaded.source)?);
-    if !is_known {
-        eprintln!(
-            "note: the chat template is none of those that are written for Ollama, which takes one from its own list: compare its prompts, or use llama-server"
-        );
-    }
-    Ok(text)
 }

@@ -7,7 +7,6 @@ use super::{Failure, Outcome, output, print_json};
 use crate::report::{ExportForm, model_card};
 use crate::run::{
     GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote,
-    trained_templates,
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         .transpose()?;
     #[cfg(not(feature = "engine"))]
     let published = None;
-    let form = ExportForm::of_checkpoint(&run.file().config, !trained_templates(&run)?.is_empty());
+    let form = ExportForm::of_checkpoint(&run)?;
     let card = model_card(
         &super::verified(run.clone())?,
         step,

@@ -354,7 +354,7 @@ impl SearchCounts {
         let calls = || searched.calls.iter().copied();
         Self {
             rows: searched.all,
-            tried: searched.tried,
+            tried: searched.calls.len() + searched.without.len(),
             found: searched.calls.len(),
             fewest_calls: calls().min().unwrap_or(0),
             most_calls: calls().max().unwrap_or(0),

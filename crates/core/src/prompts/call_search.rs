@@ -113,7 +113,6 @@ pub fn find_calls_of(
 pub struct SearchedRows<'r> {
     /// Rows without a demonstration.
     pub all: usize,
-    pub tried: usize,
     /// Calls of each row where some were found.
     pub calls: Vec<usize>,
     pub without: Vec<(&'r PromptRow, NoCalls)>,
@@ -147,7 +146,6 @@ pub fn search_rows<'r>(
     }
     (!tried.is_empty()).then_some(SearchedRows {
         all: all.len(),
-        tried: tried.len(),
         calls,
         without,
     })

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::TrainConfig;
 use crate::hub::embedded_model_names;
+use crate::run::{RunDirectory, RunError, trained_templates};
 
 /// What an export's folder holds.
 #[derive(Debug)]
@@ -29,17 +29,21 @@ pub struct GgufFiles {
 }
 
 impl ExportForm {
-    /// A run's checkpoint, copied. `has_template`: of an adapter's base.
-    pub fn of_checkpoint(config: &TrainConfig, has_template: bool) -> Self {
-        match config.lora_rank {
+    /// A run's checkpoint, copied by [`promote`](crate::run::promote).
+    ///
+    /// # Errors
+    /// [`RunError::Base`] for a chat template that cannot be read.
+    pub fn of_checkpoint(run: &RunDirectory) -> Result<Self, RunError> {
+        let config = &run.file().config;
+        Ok(match config.lora_rank {
             0 => Self::Folder,
             rank => Self::Adapter {
                 base: config.base_model.clone(),
                 rank,
                 has_experts: config.lora_experts,
-                has_template,
+                has_template: !trained_templates(run)?.is_empty(),
             },
-        }
+        })
     }
 
     /// The Hub's `library_name`.
@@ -63,42 +67,38 @@ impl ExportForm {
         let of_llama = kwargs("--chat-template-kwargs");
         let of_vllm = kwargs("--default-chat-template-kwargs");
         let gguf = "grpo-tui model export --model . --gguf q4_k_m --out model.gguf\nllama-server -m model.gguf --jinja";
-        let commands = match self {
-            Self::Folder => vec![
+        let in_folder = |vllm: &str| {
+            vec![
                 ("grpo-tui", "grpo-tui serve .".to_owned()),
-                ("vLLM", format!("vllm serve .{of_vllm}")),
+                ("vLLM", format!("{vllm}{of_vllm}")),
                 ("llama.cpp", format!("{gguf}{of_llama}")),
-            ],
+            ]
+        };
+        let commands = match self {
+            Self::Folder => in_folder("vllm serve ."),
+            // No other program has an embedded base; adapters of experts were not tried there.
+            Self::Adapter {
+                base, has_experts, ..
+            } if *has_experts || embedded_model_names().any(|name| name == base) => in_folder(
+                "grpo-tui model export --model . --merged --out merged\nvllm serve merged",
+            ),
             Self::Adapter {
                 base,
                 rank,
-                has_experts,
                 has_template,
+                ..
             } => {
-                // No other program has an embedded base; adapters of experts were not tried there.
-                let is_merged = embedded_model_names().any(|name| name == base) || *has_experts;
                 let template = if *has_template {
                     " --chat-template chat_template.jinja"
                 } else {
                     ""
                 };
                 // vLLM takes powers of two from 8 on.
-                let vllm = match is_merged {
-                    true => {
-                        "grpo-tui model export --model . --merged --out merged\nvllm serve merged"
-                            .to_owned()
-                    }
-                    false => format!(
-                        "vllm serve {} --enable-lora --max-lora-rank {} --lora-modules trained=.{template}",
-                        shell_word(base),
-                        rank.next_power_of_two().max(8)
-                    ),
-                };
-                vec![
-                    ("grpo-tui", "grpo-tui serve .".to_owned()),
-                    ("vLLM", vllm + &of_vllm),
-                    ("llama.cpp", format!("{gguf}{of_llama}")),
-                ]
+                in_folder(&format!(
+                    "vllm serve {} --enable-lora --max-lora-rank {} --lora-modules trained=.{template}",
+                    shell_word(base),
+                    rank.next_power_of_two().max(8)
+                ))
             }
             Self::Gguf(GgufFiles {
                 model,

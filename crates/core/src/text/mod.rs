@@ -32,7 +32,7 @@ pub use ollama::Modelfile;
 pub(crate) use python_json::value_of as json_value;
 pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
-pub use tokenizer::{Tokenizer, exported_templates, exported_text_files, tokenizer_json};
+pub use tokenizer::{Tokenizer, exported_files, exported_templates, tokenizer_json};
 pub use tools::{CallSpacing, openai_tools};
 pub use train_bpe::{
     CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer,

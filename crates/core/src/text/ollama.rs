@@ -3,12 +3,11 @@
 
 use super::{ChatTemplate, Message, TemplateOptions, Tokenizer};
 
-/// Turns of a known chat template: what begins and ends each, and begins an answer.
+/// Turns of a known chat template: what begins and ends each.
 struct Form {
     system: (&'static str, &'static str),
     user: (&'static str, &'static str),
     assistant: (&'static str, &'static str),
-    answer: &'static str,
 }
 
 const FORMS: [Form; 3] = [
@@ -17,7 +16,6 @@ const FORMS: [Form; 3] = [
         system: ("<|im_start|>system\n", "<|im_end|>\n"),
         user: ("<|im_start|>user\n", "<|im_end|>\n"),
         assistant: ("<|im_start|>assistant\n", "<|im_end|>\n"),
-        answer: "<|im_start|>assistant\n",
     },
     // Llama 3.
     Form {
@@ -30,14 +28,12 @@ const FORMS: [Form; 3] = [
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
             "<|eot_id|>",
         ),
-        answer: "<|start_header_id|>assistant<|end_header_id|>\n\n",
     },
     // Mistral, from v7 on.
     Form {
         system: ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         user: ("[INST]", "[/INST]"),
         assistant: ("", "</s>"),
-        answer: "",
     },
 ];
 
@@ -118,8 +114,8 @@ fn go_template(
         let turns = turn(form.system, texts[0]) + &user;
         let (start, answer) = short.split_once(&turns)?;
         let later = turn(form.assistant, texts[2]) + &turn(form.user, texts[3]);
-        let is_form =
-            answer.starts_with(form.answer) && whole == format!("{start}{turns}{later}{answer}");
+        let is_form = answer.starts_with(form.assistant.0)
+            && whole == format!("{start}{turns}{later}{answer}");
         let before = alone
             .strip_suffix(&format!("{user}{answer}"))?
             .strip_prefix(start)?;
@@ -134,9 +130,8 @@ fn go_template(
         };
         // A Modelfile cannot escape quotation marks, nor Go's templates their own.
         let can_quote = |text: &String| !text.contains("\"\"\"") && !text.ends_with('"');
-        let is_plain = can_quote(&format!("{start}{answer}"))
-            && !format!("{start}{answer}").contains("{{")
-            && system.iter().all(can_quote);
+        let own = format!("{start}{answer}");
+        let is_plain = can_quote(&own) && !own.contains("{{") && system.iter().all(can_quote);
         let has_tools = takes_hermes_tools(template, options, &messages[..2], form);
         (is_form && is_plain).then(|| (go_source(form, (start, answer), has_tools), system))
     })
@@ -164,32 +159,56 @@ fn go_source(form: &Form, (start, answer): (&str, &str), has_tools: bool) -> Str
         (user, user_end),
         (assistant, assistant_end),
     ] = [form.system, form.user, form.assistant];
-    let (tools, calls, results) = match has_tools {
-        true => (
-            format!(
-                "{{{{ if .Tools }}}}{{{{ if .System }}}}\n\n{{{{ end }}}}{}{{{{ range .Tools }}}}\n{{\"type\": \"function\", \"function\": {{{{ .Function }}}}}}{{{{ end }}}}{}{{{{ end }}}}",
-                TOOLS.0, TOOLS.1
-            ),
-            "{{ range $n, $call := $m.ToolCalls }}{{ if or $n $m.Content }}\n{{ end }}<tool_call>\n{\"name\": \"{{ $call.Function.Name }}\", \"arguments\": {{ $call.Function.Arguments }}}\n</tool_call>{{ end }}",
-            format!(
-                "{{{{ else if eq $m.Role \"tool\" }}}}{{{{ if eq $before \"tool\" }}}}\n{{{{ else }}}}{user}{{{{ end }}}}<tool_response>\n{{{{ $m.Content }}}}\n</tool_response>{{{{ if ne $next \"tool\" }}}}{user_end}{{{{ end }}}}"
-            ),
-        ),
-        false => Default::default(),
+    let with_tools = |pieces: &[&str]| match has_tools {
+        true => pieces.concat(),
+        false => String::new(),
     };
-    let has_system = if has_tools {
-        "or .System .Tools"
-    } else {
-        ".System"
+    let tools = with_tools(&[
+        "{{ if .Tools }}{{ if .System }}\n\n{{ end }}",
+        TOOLS.0,
+        "{{ range .Tools }}\n{\"type\": \"function\", \"function\": {{ .Function }}}{{ end }}",
+        TOOLS.1,
+        "{{ end }}",
+    ]);
+    let calls = with_tools(&[
+        "{{ range $n, $call := $m.ToolCalls }}{{ if or $n $m.Content }}\n{{ end }}",
+        "<tool_call>\n{\"name\": \"{{ $call.Function.Name }}\", \"arguments\": {{ $call.Function.Arguments }}}\n</tool_call>{{ end }}",
+    ]);
+    let results = with_tools(&[
+        "{{ else if eq $m.Role \"tool\" }}{{ if eq $before \"tool\" }}\n{{ else }}",
+        user,
+        "{{ end }}<tool_response>\n{{ $m.Content }}\n</tool_response>{{ if ne $next \"tool\" }}",
+        user_end,
+        "{{ end }}",
+    ]);
+    let has_system = match has_tools {
+        true => "{{ if or .System .Tools }}",
+        false => "{{ if .System }}",
     };
     [
-        format!("{start}{{{{ if {has_system} }}}}{system}{{{{ .System }}}}{tools}{system_end}{{{{ end }}}}"),
-        "{{ $before := \"\" }}{{ range $i, $m := .Messages }}{{ $rest := slice $.Messages $i }}{{ $next := \"\" }}{{ if gt (len $rest) 1 }}{{ $next = (index $rest 1).Role }}{{ end }}".to_owned(),
-        format!("{{{{ if eq $m.Role \"user\" }}}}{user}{{{{ $m.Content }}}}{user_end}"),
-        format!("{{{{ else if eq $m.Role \"assistant\" }}}}{assistant}{{{{ $m.Content }}}}{calls}{{{{ if $next }}}}{assistant_end}{{{{ end }}}}"),
-        results,
-        format!("{{{{ end }}}}{{{{ if and (not $next) (ne $m.Role \"assistant\") }}}}{answer}{{{{ end }}}}"),
-        "{{ $before = $m.Role }}{{ end }}".to_owned(),
+        start,
+        has_system,
+        system,
+        "{{ .System }}",
+        &tools,
+        system_end,
+        "{{ end }}",
+        "{{ $before := \"\" }}{{ range $i, $m := .Messages }}{{ $rest := slice $.Messages $i }}{{ $next := \"\" }}{{ if gt (len $rest) 1 }}{{ $next = (index $rest 1).Role }}{{ end }}",
+        "{{ if eq $m.Role \"user\" }}",
+        user,
+        "{{ $m.Content }}",
+        user_end,
+        "{{ else if eq $m.Role \"assistant\" }}",
+        assistant,
+        "{{ $m.Content }}",
+        &calls,
+        "{{ if $next }}",
+        assistant_end,
+        "{{ end }}",
+        &results,
+        "{{ end }}{{ if and (not $next) (ne $m.Role \"assistant\") }}",
+        answer,
+        "{{ end }}{{ $before = $m.Role }}{{ end }}",
     ]
     .concat()
 }

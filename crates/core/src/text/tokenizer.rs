@@ -85,17 +85,13 @@ impl Tokenizer {
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
             Err(other) => return Err(other),
         };
-        let generation = optional_json(source, "generation_config.json")?;
-        let eos = [&generation, &model, &model["text_config"]]
-            .into_iter()
-            .map(|file| &file["eos_token_id"])
-            .find(|ids| !ids.is_null());
+        let generation = optional_json(source, GENERATION)?;
         let tokenizer = Self::assemble(
             inner,
             growth,
             template,
             &config,
-            ids_of(eos.unwrap_or(&Json::Null)),
+            named_stop_ids(&generation, &model),
             path,
         );
         tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
@@ -522,31 +518,46 @@ pub fn exported_templates(source: &ModelSource) -> Result<Vec<(&'static str, Str
 
 const GENERATION: &str = "generation_config.json";
 
-/// [`exported_templates`], and the generation configuration with every token at which this program
-/// stops, if other programs would miss one: that which ends turns in the chat template alone.
+/// What a copy of a model has beside its weights, for other programs: [`ModelSource::companions`]
+/// with [`exported_templates`], and a generation configuration that names every token at which this
+/// program stops, also one that ends turns in the chat template alone.
 ///
 /// # Errors
 /// As [`Tokenizer::load`].
-pub fn exported_text_files(source: &ModelSource) -> Result<Vec<(&'static str, String)>, TextError> {
-    let mut files = exported_templates(source)?;
-    if !source.exists("tokenizer.json") && !source.exists("tekken.json") {
-        return Ok(files);
+pub fn exported_files(source: &ModelSource) -> Result<Vec<(&'static str, Vec<u8>)>, TextError> {
+    let mut changed = exported_templates(source)?;
+    if source.exists("tokenizer.json") || source.exists(tekken::FILE) {
+        changed.extend(
+            generation_with_stops(source, &Tokenizer::load(source)?)?
+                .map(|text| (GENERATION, text)),
+        );
     }
-    let tokenizer = Tokenizer::load(source)?;
+    let mut files = source.companions()?;
+    files.retain(|(name, _)| changed.iter().all(|(other, _)| other != name));
+    files.extend(
+        changed
+            .into_iter()
+            .map(|(name, text)| (name, text.into_bytes())),
+    );
+    Ok(files)
+}
+
+/// `None` if the files name all of them; their own come first.
+fn generation_with_stops(
+    source: &ModelSource,
+    tokenizer: &Tokenizer,
+) -> Result<Option<String>, TextError> {
     let mut generation = match optional_json(source, GENERATION)? {
         Json::Object(generation) => Json::Object(generation),
         _ => serde_json::json!({}),
     };
-    let config = optional_json(source, "config.json")?;
-    let named = match &generation["eos_token_id"] {
-        Json::Null => ids_of(&config["eos_token_id"]),
-        named => ids_of(named),
-    };
-    if !tokenizer.stop_ids().iter().all(|id| named.contains(id)) {
-        generation["eos_token_id"] = serde_json::json!(tokenizer.stop_ids());
-        files.push((GENERATION, format!("{generation:#}\n")));
-    }
-    Ok(files)
+    let mut stops = named_stop_ids(&generation, &optional_json(source, "config.json")?);
+    let named = stops.len();
+    stops.extend(tokenizer.stop_ids());
+    let mut seen = BTreeSet::new();
+    stops.retain(|id| seen.insert(*id));
+    generation["eos_token_id"] = serde_json::json!(stops);
+    Ok((stops.len() > named).then(|| format!("{generation:#}\n")))
 }
 
 /// A model's `tokenizer.json` including tokens of its other files, or converted from `tekken.json`.
@@ -627,12 +638,17 @@ fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBo
     })
 }
 
-/// `eos_token_id` is one id, several, or null.
-fn ids_of(value: &Json) -> Vec<u32> {
+/// `eos_token_id`, which is one id, several, or null: the generation configuration overrides the
+/// model's.
+fn named_stop_ids(generation: &Json, model: &Json) -> Vec<u32> {
     let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Json::Array(several) => several.iter().filter_map(id).collect(),
-        one => id(one).into_iter().collect(),
+    let named = [generation, model, &model["text_config"]]
+        .into_iter()
+        .map(|file| &file["eos_token_id"])
+        .find(|ids| !ids.is_null());
+    match named {
+        Some(Json::Array(several)) => several.iter().filter_map(id).collect(),
+        one => one.and_then(id).into_iter().collect(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::hub::{ModelSource, ModelTensor, find_model};
 use crate::model::{
     Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, nested_name,
 };
-use crate::text::{TokenizerFiles, exported_text_files};
+use crate::text::{TokenizerFiles, exported_files};
 
 /// Writes a model as a new folder for this program and transformers.
 pub fn write_model(
@@ -72,7 +72,7 @@ pub fn write_model(
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Writes `weights`, with adapters merged, as a new model folder: each tensor in its element type
-/// in `base`, every other file of `source` unchanged but for [`exported_text_files`]. `card`: contents of README.md. Holds one tensor at a time.
+/// in `base`, beside [`exported_files`]. `card`: contents of README.md. Holds one tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
@@ -90,15 +90,10 @@ pub fn export_merged(
     let tensors = source.config()?.tensors().into_iter().map(described);
     let tensors: Vec<TensorHeader> = tensors.collect();
     write_folder(folder, |new| {
-        let text_files = exported_text_files(source)
+        let files = exported_files(source)
             .map_err(|error| CheckpointError::foreign(&source.name, error.to_string()))?;
-        for (file, bytes) in source.companions()? {
-            if text_files.iter().all(|(name, _)| *name != file) {
-                write_file(new, file, &bytes)?;
-            }
-        }
-        for (file, text) in &text_files {
-            write_file(new, file, text.as_bytes())?;
+        for (file, bytes) in &files {
+            write_file(new, file, bytes)?;
         }
         write_file(new, "README.md", card.as_bytes())?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| {

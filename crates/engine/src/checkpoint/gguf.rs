@@ -13,8 +13,8 @@ use super::{CheckpointError, ExportedAdapter};
 use crate::config::choices;
 use crate::files::{Access, Sync, replace_file_with};
 use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, Role, RopeScaling, Scope};
-use crate::kernels::k_quants::{KQuant, quantize};
-use crate::model::Weights;
+use crate::kernels::k_quants;
+use crate::model::{Weights, peft_name};
 use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
 choices! {
@@ -53,9 +53,7 @@ impl GgufType {
             [.., width] if tensor.shape.len() > 1 => *width,
             _ => return GgmlDType::F32,
         };
-        let fits = |dtype: GgmlDType| width.is_multiple_of(dtype.block_size());
         let is_mixture = matches!(self, Self::Q4KM | Self::Q5KM);
-        let is_k = is_mixture || self == Self::Q6K;
         let is_head = match tensor.spec.role {
             Role::Head => true,
             Role::Embedding => config.tie_word_embeddings,
@@ -67,8 +65,9 @@ impl GgufType {
             layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
         });
         let dtype = match self.dtype() {
-            _ if is_k && is_head => GgmlDType::Q6K,
-            _ if is_mixture && (is_values || is_down) && has_more_bits => GgmlDType::Q6K,
+            _ if is_mixture && (is_head || (is_values || is_down) && has_more_bits) => {
+                GgmlDType::Q6K
+            }
             // llama.cpp's 70B: eight heads share these values.
             GgmlDType::Q4K
                 if is_values
@@ -79,19 +78,17 @@ impl GgufType {
             }
             dtype => dtype,
         };
-        // A row must consist of whole blocks.
-        let smaller = match dtype {
-            dtype if fits(dtype) => dtype,
+        let of_smaller_blocks = match dtype {
             GgmlDType::Q4K => GgmlDType::Q5_0,
             GgmlDType::Q5K => GgmlDType::Q5_1,
             GgmlDType::Q6K => GgmlDType::Q8_0,
             dtype => dtype,
         };
-        if fits(smaller) {
-            smaller
-        } else {
-            GgmlDType::F16
-        }
+        // A row must consist of whole blocks.
+        [dtype, of_smaller_blocks]
+            .into_iter()
+            .find(|dtype| width.is_multiple_of(dtype.block_size()))
+            .unwrap_or(GgmlDType::F16)
     }
 
     /// `general.file_type`.
@@ -203,8 +200,7 @@ pub fn export_gguf_adapter(
     let mut tensors = Vec::new();
     for tensor in config.tensors() {
         for (which, end) in [("A", "lora_a"), ("B", "lora_b")] {
-            let module = tensor.name.trim_end_matches(".weight");
-            let name = format!("base_model.model.{module}.lora_{which}.weight");
+            let name = peft_name(tensor.layer.unwrap_or(0), tensor.spec.module(), which);
             let Some(numbers) = named.get(&name) else {
                 continue;
             };
@@ -221,24 +217,17 @@ pub fn export_gguf_adapter(
     write_gguf(path, &metadata, &tensors)
 }
 
-/// `None` if a number is not finite.
+/// `None` if a number is not finite, for types with scales.
 fn quantized(numbers: &Tensor, dtype: GgmlDType) -> Result<Option<QTensor>, CheckpointError> {
-    let kind = match dtype {
-        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => {
-            return Ok(Some(QTensor::quantize(numbers, dtype)?));
-        }
-        GgmlDType::Q4K => Some(KQuant::Q4),
-        GgmlDType::Q5K => Some(KQuant::Q5),
-        GgmlDType::Q6K => Some(KQuant::Q6),
-        _ => None,
-    };
+    if dtype.block_size() == 1 {
+        return Ok(Some(QTensor::quantize(numbers, dtype)?));
+    }
     let flat = numbers.flatten_all()?.to_vec1::<f32>()?;
     if !flat.iter().all(|number| number.is_finite()) {
         return Ok(None);
     }
-    Ok(Some(match kind {
-        Some(kind) => {
-            let blocks = quantize(&flat, kind);
+    Ok(Some(match k_quants::quantize(&flat, dtype) {
+        Some(blocks) => {
             let storage = QStorage::from_data(blocks.into(), &Device::Cpu, dtype)?;
             QTensor::new(storage, numbers.shape())?
         }

@@ -8,7 +8,7 @@ use crate::hub::{ModelConfig, TensorSpec};
 use crate::kernels::philox::uniform_weights_on;
 
 /// PEFT's tensor name: `which` is "A" or "B".
-pub(super) fn peft_name(layer: usize, part: &str, which: &str) -> String {
+pub(crate) fn peft_name(layer: usize, part: &str, which: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
 }
 

@@ -31,6 +31,7 @@ mod side_inputs; // layer inputs besides the residual stream
 mod weights; // tensors of a checkpoint by Hugging Face name
 
 pub use adapter::{AdapterUse, Adapters};
+pub(crate) use adapter_names::peft_name;
 pub use adapter_names::{adapter_names, fresh_adapters, nested_name};
 pub use decoder::{Activations, Decoder};
 pub use expert_adapters::{TARGET_PARAMETERS, beside_each_other, is_of_experts};

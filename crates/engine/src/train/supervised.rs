@@ -124,7 +124,7 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
 fn completed(turn: &Turn, first: &[u32]) -> Vec<Example> {
     let (mut examples, mut read): (Vec<Example>, Vec<u32>) = (Vec::new(), Vec::new());
     for (prompt, completion) in turn.prompted(first) {
-        let completion = completion.token_ids.clone();
+        let completion = &completion.token_ids;
         match (examples.last_mut(), prompt.strip_prefix(read.as_slice())) {
             (Some(example), Some(follows)) => {
                 example.later.push((follows.to_vec(), completion.clone()));
@@ -135,7 +135,7 @@ fn completed(turn: &Turn, first: &[u32]) -> Vec<Example> {
                 ..Example::default()
             }),
         }
-        read = [prompt, &completion].concat();
+        read = [prompt, completion].concat();
     }
     examples
 }

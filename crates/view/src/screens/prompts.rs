@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{FindingKind, Health, Level};
-use crate::prompts::DemonstratedTurn;
+use crate::environment::ToolChain;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -82,8 +82,8 @@ pub struct Prompts {
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
     pub chat: Option<Chat>,
-    /// The calls that search found for a row, or why it found none.
-    found: Option<(Entry, Result<Vec<DemonstratedTurn>, String>)>,
+    /// The calls that search found for a row, with an answer, or why it found none.
+    found: Option<(Entry, Result<(ToolChain, String), String>)>,
     /// The health of the sets, or why it is unknown.
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,

@@ -10,7 +10,8 @@ mod task_changes;
 mod unknown_model;
 
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
-pub use promote::{PROVENANCE, promote, trained_templates};
+pub(crate) use promote::trained_templates;
+pub use promote::{PROVENANCE, promote};
 pub use recorded_lengths::{recorded_lengths, recorded_pace};
 pub use recording::{is_recording, unpack_recording};
 pub use remove::{Removal, RemovedRun};

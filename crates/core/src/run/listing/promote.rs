@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::lookup::{RunFolders, RunReference};
 use crate::files::{self, Access};
-use crate::hub::{HubError, ModelSource, find_model};
+use crate::hub::{ModelSource, find_model};
 use crate::run::checkpoints::{base_parameter_count, checkpoint_path, verify_checkpoint};
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
@@ -15,7 +15,7 @@ use crate::run::storage::durable::{replace_file, replace_json};
 use crate::score::Task;
 use crate::secrets::redact_json;
 use crate::task::TEMPLATE_KWARGS;
-use crate::text::{exported_templates, exported_text_files};
+use crate::text::{TextError, exported_files, exported_templates};
 
 /// Files needed only for resuming.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
@@ -96,14 +96,20 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
 ///
 /// # Errors
 /// [`RunError::Base`] for one that cannot be read.
-pub fn trained_templates(run: &RunDirectory) -> Result<Vec<(&'static str, String)>, RunError> {
-    let Ok(source) = base_source(run) else {
-        return Ok(Vec::new());
-    };
-    exported_templates(&source).map_err(|error| RunError::Base {
-        name: source.name.clone(),
+pub(crate) fn trained_templates(
+    run: &RunDirectory,
+) -> Result<Vec<(&'static str, String)>, RunError> {
+    match base_source(run) {
+        Ok(source) => exported_templates(&source).map_err(|error| unread(&source, &error)),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+fn unread(base: &ModelSource, error: &TextError) -> RunError {
+    RunError::Base {
+        name: base.name.clone(),
         problem: error.to_string(),
-    })
+    }
 }
 
 fn base_source(run: &RunDirectory) -> Result<ModelSource, RunError> {
@@ -121,21 +127,7 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
             .collect());
     }
     let source = base_source(run)?;
-    let unread = |error: HubError| RunError::Base {
-        name: source.name.clone(),
-        problem: error.to_string(),
-    };
-    let text_files = exported_text_files(&source).map_err(|error| RunError::Base {
-        name: source.name.clone(),
-        problem: error.to_string(),
-    })?;
-    let mut files = source.companions().map_err(unread)?;
-    files.retain(|(name, _)| text_files.iter().all(|(own, _)| own != name));
-    files.extend(
-        text_files
-            .into_iter()
-            .map(|(name, text)| (name, text.into_bytes())),
-    );
+    let mut files = exported_files(&source).map_err(|error| unread(&source, &error))?;
     for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
         let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else {
             continue;

@@ -76,6 +76,33 @@ fn special_tokens_are_found_where_they_stand() {
 }
 
 #[test]
+fn an_exported_generation_configuration_has_its_own_stop_ids_then_ours() {
+    let cases = [
+        (r#"{"eos_token_id":[9,7],"top_k":5}"#, "[9,7,2]"),
+        (r#"{"top_k":5}"#, "[8,2]"),
+        // Names all: unchanged.
+        (r#"{"eos_token_id":[7,2],"top_k":5}"#, "[7,2]"),
+    ];
+    for (generation, expected) in cases {
+        let (_work, source) = folder(&[
+            ("config.json", Some(r#"{"eos_token_id":8}"#)),
+            (GENERATION, Some(generation)),
+        ]);
+        let files: std::collections::HashMap<_, _> =
+            exported_files(&source).unwrap().into_iter().collect();
+        let written: Json = serde_json::from_slice(&files[GENERATION]).unwrap();
+        assert_eq!(written["eos_token_id"].to_string(), expected);
+        assert_eq!(written["top_k"], 5);
+        let is_same = files[GENERATION] == generation.as_bytes();
+        assert_eq!(is_same, expected == "[7,2]", "{generation}");
+        assert!(
+            ["tokenizer.json", "chat_template.jinja"].map(|file| files.contains_key(file))
+                == [true; 2]
+        );
+    }
+}
+
+#[test]
 fn stop_ids_are_those_of_generation_and_the_end_of_turns() {
     let check = |changes: &[(&str, Option<&str>)], expected: &[u32]| {
         let (_work, source) = folder(changes);

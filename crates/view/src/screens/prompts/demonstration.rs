@@ -5,12 +5,12 @@ use ratatui::text::Line;
 use super::Prompts;
 use super::table_row::row;
 use crate::dataset::PromptRow;
+use crate::environment::ToolChain;
 use crate::format::counted;
 use crate::message::{Command, Work};
-use crate::prompts::{DemonstratedTurn, demonstrated_chain, demonstrated_turns, find_calls_of};
+use crate::prompts::{demonstrated_chain, demonstrated_turns, find_calls_of};
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::theme::Theme;
 use crate::widgets::conversation::Conversation;
 use crate::widgets::json;
 use crate::widgets::text_width::wrapped;
@@ -43,7 +43,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 }
 
 /// What was found for the selected row.
-fn found(prompts: &Prompts) -> Option<&Result<Vec<DemonstratedTurn>, String>> {
+fn found(prompts: &Prompts) -> Option<&Result<(ToolChain, String), String>> {
     let (entry, found) = prompts.found.as_ref()?;
     (Some(*entry) == prompts.selected()).then_some(found)
 }
@@ -60,6 +60,7 @@ pub(super) fn search(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         move |_| {
             let row = row(&open, entry)?;
             let found = find_calls_of(&open.task, &scorer, &[row]).pop()?;
+            let found = found.map(demonstrated_chain);
             Some((entry, found.map_err(|why| why.to_string())))
         },
         |prompts: &mut Prompts, _, found| {
@@ -82,13 +83,14 @@ pub(super) fn lines(
     };
     let shown = demonstrated_turns(row);
     if !shown.is_empty() {
-        return conversation(theme, shared, "demonstration", shown, width);
+        let shown = demonstrated_chain(shown);
+        return conversation(shared, "demonstration", &shown, width);
     }
     if no_search(prompts, shared).is_some() {
         return Vec::new();
     }
     match found(prompts) {
-        Some(Ok(turns)) => conversation(theme, shared, "found by search", turns.clone(), width),
+        Some(Ok(shown)) => conversation(shared, "found by search", shown, width),
         Some(Err(why)) => said(format!("▲ no calls found: {why}"), Role::Warning),
         None if shared.is_busy("prompts.calls") => {
             said("searching calls ...".to_owned(), Role::Faint)
@@ -105,13 +107,12 @@ pub(super) fn lines(
 
 /// `found by search: 3 calls in 2 turns`, then the turns.
 fn conversation(
-    theme: &Theme,
     shared: &Shared,
     name: &str,
-    turns: Vec<DemonstratedTurn>,
+    (chain, answer): &(ToolChain, String),
     width: usize,
 ) -> Vec<Line<'static>> {
-    let (chain, answer) = demonstrated_chain(turns);
+    let theme = &shared.theme;
     let (calls, steps) = (chain.calls().count(), chain.steps.len());
     let title = format!(
         "{name}: {} in {}",
@@ -119,7 +120,7 @@ fn conversation(
         counted(steps, "turn")
     );
     let talk = Conversation {
-        chain: &chain,
+        chain,
         call_seconds: &[],
         tokens: None,
         is_whole: shared.whole_results,
@@ -128,6 +129,6 @@ fn conversation(
     };
     let mut lines = vec![theme.line(title, Role::Title)];
     lines.extend(talk.turns(theme));
-    lines.extend(json::lines(theme, &answer, &[]));
+    lines.extend(json::lines(theme, answer, &[]));
     lines
 }

@@ -285,12 +285,8 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                     let step = crate::run::resolve_checkpoint(&run, reference.at)
                         .map_err(|error| error.to_string())?;
                     let report = Report::read(run.clone()).map_err(|error| error.to_string())?;
-                    let has_template =
-                        crate::run::trained_templates(&run).map_err(|error| error.to_string())?;
-                    let form = report::ExportForm::of_checkpoint(
-                        &run.file().config,
-                        !has_template.is_empty(),
-                    );
+                    let form = report::ExportForm::of_checkpoint(&run)
+                        .map_err(|error| error.to_string())?;
                     let card = report::model_card(&report, step, None, None, &form);
                     crate::run::promote(&run, step, &card.text, &folder)
                         .map_err(|error| error.to_string())?;
