@@ -7,7 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{EvalLogError, LogHeader, LogOptions, NamedScore, Sample, fail, read, score_value};
+use super::detect_format::read;
+use super::sample::{EvalLogError, LogHeader, LogOptions, NamedScore, Sample, fail};
+use super::score_value;
 use crate::dataset::PromptRow;
 use crate::exact_json;
 use crate::facts::Tier;
@@ -77,17 +79,12 @@ struct InferredRow {
 }
 
 /// Where a sample belongs.
-enum Place {
-    Row {
-        id: String,
-        is_expected: bool,
-    },
-    /// Its prompt has the id of another one.
-    Variant {
-        id: String,
-        is_expected: bool,
-    },
-    Unmatched(&'static str),
+struct Place {
+    /// Of its row.
+    id: String,
+    is_expected: bool,
+    /// Whether its own id is that of another prompt.
+    is_variant: bool,
 }
 
 impl Importer {
@@ -192,30 +189,37 @@ fn key(messages: &[Message], with_system: bool) -> String {
 }
 
 impl Prompts {
-    fn place(&mut self, sample: &mut Sample) -> Place {
+    /// Where a sample belongs, or why it is not read.
+    fn place(&mut self, sample: &mut Sample) -> Result<Place, &'static str> {
         match self {
-            Self::Inferred(inferred) => inferred.place(sample),
+            Self::Inferred(inferred) => Ok(inferred.place(sample)),
             Self::OfTask(by_prompt) => place_in_task(by_prompt, sample),
         }
     }
 }
 
-fn place_in_task(by_prompt: &HashMap<String, Vec<PromptRow>>, sample: &Sample) -> Place {
+fn place_in_task(
+    by_prompt: &HashMap<String, Vec<PromptRow>>,
+    sample: &Sample,
+) -> Result<Place, &'static str> {
     let own = by_prompt.get(&key(&sample.messages, false));
-    match own
-        .or_else(|| rendered(by_prompt, &sample.messages))
-        .map(Vec::as_slice)
-    {
-        None | Some([]) => Place::Unmatched("a prompt that the task does not have, so not read"),
+    let rows = own.or_else(|| rendered(by_prompt, &sample.messages));
+    let row = match rows.map(Vec::as_slice) {
+        None | Some([]) => return Err("a prompt that the task does not have, so not read"),
         Some([row]) if row.turn_count() > 1 => {
-            Place::Unmatched("one answer to a row of several turns, so not read")
+            return Err("one answer to a row of several turns, so not read");
         }
-        Some([row]) => Place::row(row),
-        Some(rows) => match rows.iter().find(|row| Some(&row.id) == sample.id.as_ref()) {
-            Some(row) => Place::row(row),
-            None => Place::Unmatched("a prompt that several rows of the task have, so not read"),
-        },
-    }
+        Some([row]) => row,
+        Some(rows) => rows
+            .iter()
+            .find(|row| Some(&row.id) == sample.id.as_ref())
+            .ok_or("a prompt that several rows of the task have, so not read")?,
+    };
+    Ok(Place {
+        id: row.id.clone(),
+        is_expected: row.expected.is_some(),
+        is_variant: false,
+    })
 }
 
 /// The only prompt whose last question is in a text that a chat template has rendered.
@@ -236,26 +240,18 @@ fn rendered<'a>(
     found.next().filter(|_| found.next().is_none())
 }
 
-impl Place {
-    fn row(row: &PromptRow) -> Self {
-        Self::Row {
-            id: row.id.clone(),
-            is_expected: row.expected.is_some(),
-        }
-    }
-}
-
 impl Inferred {
     fn place(&mut self, sample: &mut Sample) -> Place {
+        let key = key(&sample.messages, true);
         let id = sample.id.take().unwrap_or_else(|| {
-            let hash = hex(&Sha256::digest(key(&sample.messages, true)));
+            let hash = hex(&Sha256::digest(&key));
             format!("p-{}", &hash[..ID_LETTERS])
         });
         let expected = sample.expected.take().map(|value| match value {
             value @ (Value::String(_) | Value::Array(_) | Value::Number(_)) => value,
             other => exact_json::write(&other).into(),
         });
-        let prompt = Sha256::digest(format!("{id}\n{}", key(&sample.messages, true)));
+        let prompt = Sha256::digest(format!("{id}\n{key}"));
         let known = self.by_prompt.entry(prompt.into()).or_default();
         let is_same = |at: &&usize| match (&self.rows[**at].expected, &expected) {
             (Some(one), Some(other)) => one == other,
@@ -273,13 +269,10 @@ impl Inferred {
         });
         let row = &mut self.rows[at];
         row.expected = row.expected.take().or(expected);
-        let (own, is_expected) = (row.id.clone(), row.expected.is_some());
-        match own == id {
-            true => Place::Row { id, is_expected },
-            false => Place::Variant {
-                id: own,
-                is_expected,
-            },
+        Place {
+            id: row.id.clone(),
+            is_expected: row.expected.is_some(),
+            is_variant: row.id != id,
         }
     }
 }
@@ -330,19 +323,17 @@ impl Gathered {
     }
 
     fn add(&mut self, mut sample: Sample, prompts: &mut Prompts, options: &LogOptions) {
-        let place = sample.place.clone();
         if sample.messages.iter().all(|turn| turn.content.is_empty()) {
-            return self.note(NO_PROMPT, place);
+            return self.note(NO_PROMPT, sample.place);
         }
-        let (id, is_expected) = match prompts.place(&mut sample) {
-            Place::Row { id, is_expected } => (id, is_expected),
-            Place::Variant { id, is_expected } => {
-                self.note(VARIANT, place.clone());
-                (id, is_expected)
-            }
-            Place::Unmatched(why) => return self.note(why, place),
+        let place = match prompts.place(&mut sample) {
+            Ok(place) => place,
+            Err(why) => return self.note(why, sample.place),
         };
-        self.with_expected |= is_expected;
+        if place.is_variant {
+            self.note(VARIANT, sample.place.clone());
+        }
+        self.with_expected |= place.is_expected;
         for score in &sample.scores {
             if !self.names.contains(&score.name) {
                 self.names.push(score.name.clone());
@@ -355,7 +346,7 @@ impl Gathered {
                 .or_else(|| self.names.first().cloned());
         }
         let at = self.target(&sample.model);
-        let taken = self.taken.entry((at, id.clone())).or_default();
+        let taken = self.taken.entry((at, place.id.clone())).or_default();
         let index = sample.sample.filter(|index| !taken.contains(index));
         let is_repeated = index.is_none() && sample.sample.is_some();
         // From the number of those taken: most logs have no gaps, and all are not searched each time.
@@ -363,9 +354,9 @@ impl Gathered {
         let index = index.or_else(free).unwrap_or(0);
         taken.insert(index);
         if is_repeated {
-            self.note(REPEATED, place.clone());
+            self.note(REPEATED, sample.place.clone());
         }
-        let record = self.record(sample, (id, index, is_expected), options);
+        let record = self.record(sample, place, index, options);
         self.targets[at].1.push(record);
     }
 
@@ -380,7 +371,8 @@ impl Gathered {
     fn record(
         &mut self,
         sample: Sample,
-        (prompt_id, index, is_expected): (String, usize, bool),
+        place: Place,
+        index: usize,
         options: &LogOptions,
     ) -> EvalRecord {
         let name = self.chosen.clone().unwrap_or_default();
@@ -393,7 +385,7 @@ impl Gathered {
         self.partial += usize::from(reward.is_some_and(|reward| reward != 0.0 && reward != 1.0));
         let exact = match options.exact.as_deref() {
             Some(name) => value(found(name)).map(|value| value >= options.pass_at),
-            None => is_expected.then_some(passes),
+            None => place.is_expected.then_some(passes),
         };
         let (failure, message) = match (reward, &sample.error, deciding) {
             (Some(_), ..) if passes => (None, String::new()),
@@ -454,7 +446,7 @@ impl Gathered {
             criteria: Vec::new(),
         };
         EvalRecord {
-            prompt_id,
+            prompt_id: place.id,
             sample: index,
             tags: sample.tags,
             reward: score.reward,
@@ -473,7 +465,7 @@ impl Gathered {
     fn finish(
         mut self,
         path: &Path,
-        header: LogHeader,
+        mut header: LogHeader,
         options: &LogOptions,
         decides: bool,
     ) -> Result<ImportedLog, EvalLogError> {
@@ -487,20 +479,8 @@ impl Gathered {
         }
         let count = self.targets.iter().map(|(_, records)| records.len());
         let count = count.sum::<usize>();
-        let mut notes = header.notes.clone();
-        let mut special: Vec<String> = Vec::new();
-        for (what, places) in &self.special {
-            let is_score = [NOT_A_NUMBER, NO_SCORE, NO_ANSWER].contains(what);
-            if decides || !is_score {
-                let count = counted(places.len(), "sample");
-                let shown = places.iter().take(MAX_PLACES).map(String::as_str);
-                let mut shown = shown.collect::<Vec<_>>().join(", ");
-                if places.len() > MAX_PLACES {
-                    shown += ", ...";
-                }
-                special.push(format!("{what}: {count} ({shown})"));
-            }
-        }
+        let mut notes = std::mem::take(&mut header.notes);
+        let special = self.special_notes(decides);
         if count == 0 {
             let malformed = self.problems.first();
             let malformed = malformed.map(|(place, problem)| format!("{place}: {problem}"));
@@ -540,39 +520,32 @@ impl Gathered {
             _ => String::new(),
         };
         notes.extend(special);
-        let mut names = BTreeSet::new();
-        let mut targets = Vec::new();
-        for (model, mut records) in std::mem::take(&mut self.targets) {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let names_of = [model.split('\n').next(), Some(&*header.model), Some(&*stem)];
-            let own = names_of.into_iter().flatten().find(|name| !name.is_empty());
-            let own = own.unwrap_or("log");
-            let mut name = own.to_owned();
-            for number in 2.. {
-                if names.insert(name.clone()) {
-                    break;
-                }
-                name = format!("{own} {number}");
-            }
-            // Some count from 1.
-            let first = records
-                .iter()
-                .map(|record| record.sample)
-                .min()
-                .unwrap_or(0);
-            records.iter_mut().for_each(|record| record.sample -= first);
-            targets.push(ImportedTarget {
-                name,
-                records,
-                scored_by: scored_by.clone(),
-            });
-        }
+        let targets = std::mem::take(&mut self.targets);
+        let targets = named_targets(targets, path, &header.model, &scored_by);
         Ok(ImportedLog {
             header,
             targets,
             notes,
             problems: self.problems,
         })
+    }
+
+    /// What is special about samples, a sentence each; of scores only where they decide.
+    fn special_notes(&self, decides: bool) -> Vec<String> {
+        let of_scores = [NOT_A_NUMBER, NO_SCORE, NO_ANSWER];
+        let told = self.special.iter();
+        let told = told.filter(|(what, _)| decides || !of_scores.contains(what));
+        let note = |(what, places): (_, &Vec<String>)| {
+            let count = counted(places.len(), "sample");
+            let shown = places[..places.len().min(MAX_PLACES)].join(", ");
+            let more = if places.len() > MAX_PLACES {
+                ", ..."
+            } else {
+                ""
+            };
+            format!("{what}: {count} ({shown}{more})")
+        };
+        told.map(note).collect()
     }
 
     /// How scores are read, in a sentence, and in short.
@@ -612,4 +585,37 @@ impl Gathered {
             by,
         )
     }
+}
+
+/// Names each model of a log, else by its file, and no two alike.
+fn named_targets(
+    targets: Vec<(String, Vec<EvalRecord>)>,
+    path: &Path,
+    model_of_log: &str,
+    scored_by: &str,
+) -> Vec<ImportedTarget> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut names = BTreeSet::new();
+    let named = |(model, mut records): (String, Vec<EvalRecord>)| {
+        let names_of = [model.split('\n').next(), Some(model_of_log), Some(&*stem)];
+        let own = names_of.into_iter().flatten().find(|name| !name.is_empty());
+        let own = own.unwrap_or("log");
+        let mut name = own.to_owned();
+        for number in 2.. {
+            if names.insert(name.clone()) {
+                break;
+            }
+            name = format!("{own} {number}");
+        }
+        // Some count from 1.
+        let first = records.iter().map(|record| record.sample).min();
+        let first = first.unwrap_or(0);
+        records.iter_mut().for_each(|record| record.sample -= first);
+        ImportedTarget {
+            name,
+            records,
+            scored_by: scored_by.to_owned(),
+        }
+    };
+    targets.into_iter().map(named).collect()
 }

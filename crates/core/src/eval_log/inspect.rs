@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::{
-    EvalLogError, LogHeader, LogOptions, Read1, Sample, Take, content_text, conversation, fail,
-    id_text, json_stream, open, score_value,
+use super::sample::{
+    EvalLogError, LogHeader, LogOptions, Sample, SampleResult, Take, content_text, conversation,
+    fail, id_text, open,
 };
+use super::{json_stream, score_value};
 use crate::format::{bytes, counted};
 
 /// Bounds a sample with its events, unpacked: an archive can unpack to any size.
@@ -169,7 +170,7 @@ fn about(header: &Map<String, Value>, read: usize) -> LogHeader {
     }
 }
 
-fn sample(row: Result<Row, String>, place: String) -> Read1 {
+fn sample(row: Result<Row, String>, place: String) -> SampleResult {
     let row = match row {
         Ok(row) => row,
         Err(problem) => return Err((place, problem)),

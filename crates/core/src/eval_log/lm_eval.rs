@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{
-    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, id_text, json_stream, open,
-    score_value,
+use super::sample::{
+    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, id_text, open,
 };
+use super::{json_stream, score_value};
 use crate::text::Message;
 
 /// Keys of a line that are no metrics, for logs without the list `metrics`.

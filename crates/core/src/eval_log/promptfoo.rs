@@ -7,9 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{
-    EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, json_stream, open, score_value,
-};
+use super::sample::{EvalLogError, LogHeader, LogOptions, Sample, Take, conversation, open};
+use super::{json_stream, score_value};
 use crate::format::hex;
 use crate::text::Message;
 

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{
-    EvalLogError, LogHeader, LogOptions, NamedScore, Sample, Take, answer_text, fail, score_value,
+use super::sample::{
+    EvalLogError, LogHeader, LogOptions, NamedScore, Sample, Take, answer_text, fail,
 };
+use super::score_value;
 use crate::dataset::DatasetError;
 use crate::dataset::import::{MappingText, RowBeside, records, rows_beside};
 use crate::format::did_you_mean;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::NamedScore;
+use super::sample::NamedScore;
 use crate::exact_json::marked_number;
 
 /// Numbers, booleans, inspect's letters (C 1, P 0.5, I and N 0), and their texts.
