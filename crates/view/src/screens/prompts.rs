@@ -31,7 +31,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{FindingKind, Health, Level};
-use crate::environment::ToolChain;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -39,6 +38,7 @@ use crate::widgets::diff::Row;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
 use by_hand::ByHand;
+use demonstration::FoundCalls;
 use editing::Editing;
 use form_fields::Form;
 use table_row::{Column, Entry, row};
@@ -82,8 +82,7 @@ pub struct Prompts {
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
     pub chat: Option<Chat>,
-    /// The calls that search found for a row, with an answer, or why it found none.
-    found: Option<(Entry, Result<(ToolChain, String), String>)>,
+    found: Option<(Entry, FoundCalls)>,
     /// The health of the sets, or why it is unknown.
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,

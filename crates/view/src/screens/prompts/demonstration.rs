@@ -15,6 +15,9 @@ use crate::widgets::conversation::Conversation;
 use crate::widgets::json;
 use crate::widgets::text_width::wrapped;
 
+/// The calls that search found for a row, with an answer, or why it found none.
+pub(super) type FoundCalls = Result<(ToolChain, String), String>;
+
 /// Why no calls are searched for the selected row.
 pub(super) fn no_search(prompts: &Prompts, shared: &Shared) -> Option<String> {
     let Some(open) = &shared.task else {
@@ -43,7 +46,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 }
 
 /// What was found for the selected row.
-fn found(prompts: &Prompts) -> Option<&Result<(ToolChain, String), String>> {
+fn found(prompts: &Prompts) -> Option<&FoundCalls> {
     let (entry, found) = prompts.found.as_ref()?;
     (Some(*entry) == prompts.selected()).then_some(found)
 }
