@@ -39,7 +39,7 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     // Whoever does not say yes does not trust.
     let output = call(here, &["task", "trust", "prime-sum"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("command  python3 scorer.py"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("command  python3 scorer.py:score"));
     refused(&["score", "prime-sum"]);
     let mut asked = program(here, &["task", "trust", "prime-sum"]);
     let mut asked = asked

@@ -1,6 +1,4 @@
-"""Scores completions: a JSON object a line in, a JSON object a line out."""
-import json
-import sys
+"""The reward of a completion: a number, or a dict with tier or score, failure class and reasons."""
 
 
 def is_prime(number):
@@ -17,12 +15,3 @@ def score(completion, row):
     if not (is_prime(first) and is_prime(second)):
         return {"score": 0.5, "failure": "not_prime", "reasons": ["both numbers must be prime"]}
     return {"tier": "valid"}
-
-
-for line in sys.stdin:
-    question = json.loads(line)
-    try:
-        answer = score(question["completion"], question["row"])
-    except Exception as error:  # counted as scorer_error: no reward
-        answer = {"error": repr(error)}
-    print(json.dumps({"id": question["id"], **answer}), flush=True)

@@ -25,6 +25,7 @@ pub(crate) const KINDS: &[&Kind] = &[
     &regex::KIND,
     &tool_calls::KIND,
     &command::KIND,
+    &command::PYTHON,
     &command::CODE,
     &command::TESTS,
     &sql::KIND,

@@ -35,7 +35,7 @@ pub struct CommandRules {
     pub read: Vec<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CommandMode {
     /// A JSON line per completion.
     Lines,
@@ -45,6 +45,19 @@ pub enum CommandMode {
     Code(CodeRules),
     /// The answer is a program; the row's tests decide.
     Tests(TestRules),
+    /// A Python function; `command` is the interpreter and `FILE:NAME`.
+    Python(PythonRules),
+}
+
+/// How numbers of a reward function count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PythonRules {
+    /// The numbers that count as 0 and 1; `None`: these.
+    pub range: Option<[f64; 2]>,
+    /// `text` or `messages`; `None`: by the function's form.
+    pub completions: Option<&'static str>,
+    /// Tier of an answer that earns nothing.
+    pub zero: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +205,7 @@ impl CommandRules {
         match &self.mode {
             CommandMode::Lines => list(vec![b"lines"]),
             CommandMode::ExitCode => list(vec![b"exit_code"]),
+            CommandMode::Python(_) => list(vec![b"python"]),
             CommandMode::Code(CodeRules {
                 file,
                 parse,

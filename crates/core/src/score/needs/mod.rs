@@ -6,6 +6,7 @@ pub(super) mod local_model;
 pub(super) mod rubric_rules;
 pub(super) mod trust;
 
+pub(crate) use command_rules::PythonRules;
 pub use command_rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, TestRules};
 pub use language::Language;
 pub(crate) use language::{BINARY, NODE, PYTHON};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::judge::CommandScorer;
 use super::program_tests::lazy_answers::lazy_programs;
+use super::python::PYTHON;
 use super::suppressions::suppressed_answer;
 use crate::dataset::PromptRow;
 use crate::sandbox::{ProgramKeys, program_files};
@@ -113,36 +114,36 @@ const COMMAND: KeyInfo = KeyInfo::new(
     "",
     "program and arguments; runs once it is trusted",
 );
-const FILES: KeyInfo = KeyInfo::new(
+pub(super) const FILES: KeyInfo = KeyInfo::new(
     "files",
     "none",
     "other files that belong to the program; of a folder all below it",
 );
-const PROCESSES: KeyInfo =
+pub(super) const PROCESSES: KeyInfo =
     KeyInfo::new("processes", "one per core, at most 8", "processes at once");
 const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "time limit of an answer");
-const MEMORY: KeyInfo = KeyInfo::new(
+pub(super) const MEMORY: KeyInfo = KeyInfo::new(
     "memory_mib",
     "2048",
     "MiB of memory that a process allocates, and that it uses with all that it starts; 0: no limit",
 );
-const MAX_PROCESSES: KeyInfo = KeyInfo::new(
+pub(super) const MAX_PROCESSES: KeyInfo = KeyInfo::new(
     "max_processes",
     "256",
     "processes and threads of a program with all that it starts",
 );
-const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "size of an answer, KiB");
-const ISOLATION: KeyInfo = KeyInfo::new(
+pub(super) const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "size of an answer, KiB");
+pub(super) const ISOLATION: KeyInfo = KeyInfo::new(
     "isolation",
     "the strongest that the machine gives",
     "the least isolation that it runs in: strong, limited, none",
 );
-const READ: KeyInfo = KeyInfo::new(
+pub(super) const READ: KeyInfo = KeyInfo::new(
     "read",
     "none",
     "files and folders outside the task that it may read: absolute paths",
 );
-const ERRORS: KeyInfo = KeyInfo::new(
+pub(super) const ERRORS: KeyInfo = KeyInfo::new(
     "max_scorer_errors",
     "0.1",
     "share of a step's completions that the program may fail to score; beyond it a run stops",
@@ -244,6 +245,14 @@ impl CommandRules {
         Self::with_command(CommandMode::Tests(tests), command, score, home)
     }
 
+    /// What decides beside the program; empty for most.
+    fn settings(&self) -> String {
+        match &self.mode {
+            CommandMode::Python(python) => python.settings(),
+            _ => String::new(),
+        }
+    }
+
     fn read_as(
         mode: CommandMode,
         example: &'static str,
@@ -264,7 +273,7 @@ impl CommandRules {
         Self::with_command(mode, command, score, home)
     }
 
-    fn with_command(
+    pub(super) fn with_command(
         mode: CommandMode,
         command: Vec<String>,
         score: &Section<'_>,
@@ -311,6 +320,7 @@ impl Definition for CommandRules {
             CommandMode::Lines | CommandMode::ExitCode => &KIND,
             CommandMode::Code(_) => &CODE,
             CommandMode::Tests(_) => &TESTS,
+            CommandMode::Python(_) => &PYTHON,
         }
     }
 
@@ -329,7 +339,9 @@ impl Definition for CommandRules {
     fn summary(&self, _task: &TaskFiles) -> String {
         let command = self.command.join(" ");
         match &self.mode {
-            CommandMode::Lines | CommandMode::ExitCode => format!("what `{command}` scores"),
+            CommandMode::Lines | CommandMode::ExitCode | CommandMode::Python(_) => {
+                format!("what `{command}` scores")
+            }
             CommandMode::Code(_) => format!("code that passes `{command}`"),
             CommandMode::Tests(TestRules {
                 language: Some(language),
@@ -370,7 +382,7 @@ impl Definition for CommandRules {
     fn digest(&self, task: &TaskFiles) -> String {
         task.read_files(&self.files)
             // Locations of programs depend on the machine.
-            .map(|files| self.program_digest(&files, &[]))
+            .map(|files| self.program_digest(&files, &[]) + &self.settings())
             .unwrap_or_default()
     }
 

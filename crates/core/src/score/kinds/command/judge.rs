@@ -103,7 +103,7 @@ impl CommandScorer {
         places.sort_unstable();
         let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
         let replies = match &self.rules.mode {
-            CommandMode::Lines => {
+            CommandMode::Lines | CommandMode::Python(_) => {
                 self.pool
                     .ask_all(&self.rules, &self.files, &texts, keep_going)?
             }
@@ -251,6 +251,7 @@ fn unanswered() -> Verdict {
 mod tests {
     //! Tests of programs that answer, fail, hang, lie and write endlessly, in Python and shell.
 
+    mod python;
     mod single_run;
 
     use super::*;

@@ -1,5 +1,5 @@
-//! Judging by a program: a user's (JSON lines, or one run per completion), a linter or compiler for
-//! code, or tests of the answer itself.
+//! Judging by a program: a user's (JSON lines, a Python function, or one run per completion), a
+//! linter or compiler for code, or tests of the answer itself.
 
 pub(super) mod answer;
 mod code;
@@ -7,6 +7,7 @@ mod definition;
 mod judge;
 mod pool;
 mod program_tests;
+mod python;
 mod question;
 mod single_run;
 mod suppressions;
@@ -14,3 +15,4 @@ mod trial;
 mod whole_run;
 
 pub(super) use definition::{CODE, KIND, TESTS};
+pub(super) use python::PYTHON;

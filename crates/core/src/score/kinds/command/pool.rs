@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::answer::{Answer, Classes, failed};
+use super::python::started;
 use super::question::Question;
 use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
 use crate::score::needs::CommandRules;
@@ -135,7 +136,10 @@ impl Pool {
         processes.all += 1;
         drop(processes);
         let copies = files.copies()?;
-        let process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
+        let process = Process::start(
+            &files.sandbox,
+            &files.program(&started(rules), &copies, &[]),
+        )?;
         Ok(LineProcess {
             process,
             next_id: 1,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::answer::{Answer, Classes, failed};
 use super::judge::CommandScorer;
 use super::pool::too_long;
+use super::python::started;
 use super::question::Question;
 use super::single_run::judge;
 use super::whole_run::{MAX_SHOWN_BYTES, Output};
@@ -25,7 +26,7 @@ impl CommandScorer {
         let start = Instant::now();
         let mut written = Output::default();
         let (asked, verdict) = match &self.rules.mode {
-            CommandMode::Lines => {
+            CommandMode::Lines | CommandMode::Python(_) => {
                 let line = format!("{{\"id\":1,{}}}\n", question.json);
                 let verdict = ask(&self.rules, &self.files, &line, &mut written)
                     .unwrap_or_else(|why| failed(&why));
@@ -74,7 +75,10 @@ fn ask(
     written: &mut Output,
 ) -> Result<Verdict, String> {
     let copies = files.copies()?;
-    let mut process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
+    let mut process = Process::start(
+        &files.sandbox,
+        &files.program(&started(rules), &copies, &[]),
+    )?;
     process.send(line.as_bytes());
     process.close_input();
     let mut until = Instant::now() + START_TIMEOUT + Duration::from_secs_f64(rules.seconds);
