@@ -355,7 +355,7 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
         _ if !found.is_dir() => "is not a folder".to_owned(),
         0o1777 => return Ok(()),
         mode => format!(
-            "has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other"
+            "has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other: `chmod 1777` it, or remove it"
         ),
     };
     Err(RunError::Unsafe {
