@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words};
+use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 
 /// Sampling options of a served completion.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,20 +134,37 @@ pub(super) fn sample_shaped(
     params.iter().map(shaped).collect()
 }
 
-/// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending.
+/// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending: as the
+/// alternatives of [`sample_shaped`], in one pass and without candidates.
 pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
-    let shaping = Arc::new(Shaping {
-        alternatives: count,
-        ..Shaping::default()
-    });
-    let params = SampleParams {
-        uniform: LIKELIEST,
-        temperature: 1.0,
-    };
-    let of_row = |row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]);
-    let rows = (0..logits.dims2()?.0).map(of_row);
-    let rows = sample_shaped(logits, &rows.collect::<Vec<_>>(), None)?;
-    Ok(rows.into_iter().map(|row| row.alternatives).collect())
+    let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    rows.iter().map(|row| first_of(row, count)).collect()
+}
+
+fn first_of(logits: &[f32], count: usize) -> Result<Vec<(u32, f32)>> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights = logits
+        .iter()
+        .map(|logit| f64::from((logit - largest).exp()));
+    let total = weights.sum::<f64>().ln();
+    if !total.is_finite() {
+        bail!("the model's logits are not finite")
+    }
+    // Of equal ones the first.
+    let mut first: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (id, &logit) in logits.iter().enumerate() {
+        let is_known_less = first.len() == count && first.last().is_none_or(|last| logit <= last.1);
+        if !is_known_less {
+            let at = first.partition_point(|known| known.1 >= logit);
+            first.insert(at, (id as u32, logit));
+            first.truncate(count);
+        }
+    }
+    let log_prob = |logit: f32| (f64::from(logit) - f64::from(largest) - total) as f32;
+    Ok(first
+        .into_iter()
+        .map(|(id, logit)| (id, log_prob(logit)))
+        .collect())
 }
 
 /// A candidate for the next token.
@@ -304,6 +321,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::kernels::sampler::LIKELIEST;
 
     /// Probabilities 0.1, 0.5, 0.15, 0.25 in the second row.
     fn logits() -> Tensor {
@@ -332,6 +350,35 @@ mod tests {
         sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..]))
             .unwrap()
             .remove(0)
+    }
+
+    #[test]
+    fn the_likeliest_are_the_alternatives_of_shaped_rows() {
+        // Equal logits, too.
+        let row = |row: usize| (0..300).map(move |id| ((id * 37 + row * 11) % 97) as f32 / 10.0);
+        let values: Vec<f32> = (0..4).flat_map(row).collect();
+        let logits = Tensor::from_vec(values, (4, 300), &Device::Cpu).unwrap();
+        let shaping = Arc::new(Shaping {
+            alternatives: 7,
+            ..Shaping::default()
+        });
+        let params = SampleParams {
+            uniform: LIKELIEST,
+            temperature: 1.0,
+        };
+        let rows = (0..4).map(|row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]));
+        let shaped = sample_shaped(&logits, &rows.collect::<Vec<_>>(), None).unwrap();
+        let found = likeliest(&logits, 7).unwrap();
+        for (found, shaped) in found.iter().zip(&shaped) {
+            let ids = |row: &[(u32, f32)]| row.iter().map(|one| one.0).collect::<Vec<_>>();
+            assert_eq!(ids(found), ids(&shaped.alternatives));
+            for (one, other) in found.iter().zip(&shaped.alternatives) {
+                assert!((one.1 - other.1).abs() < 1e-5, "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(likeliest(&logits, 0).unwrap(), vec![Vec::new(); 4]);
+        let nothing = Tensor::full(f32::NAN, (1, 300), &Device::Cpu).unwrap();
+        assert!(likeliest(&nothing, 2).is_err());
     }
 
     #[test]
