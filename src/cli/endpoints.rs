@@ -24,6 +24,8 @@ pub(super) struct TargetInput<'a> {
     /// Ids of prompts that may be sent whatever they hold.
     pub(super) allowed_secrets: &'a [String],
     pub(super) folder: Option<&'a EvalFolder>,
+    /// Whether values get their confidence.
+    pub(super) confidence: bool,
 }
 
 impl<'a> TargetInput<'a> {

@@ -42,6 +42,17 @@ pub fn percent_short(share: f64) -> String {
     }
 }
 
+/// A probability with as many decimals as tell it from 0 and 1, at least two: `0.93`, `0.99987`.
+pub fn probability(value: f64) -> String {
+    let margin = value.min(1.0 - value);
+    let decimals = if margin > 0.0 {
+        (1.0 - margin.log10().floor()) as usize
+    } else {
+        2
+    };
+    format!("{value:.*}", decimals.clamp(2, 9))
+}
+
 /// A rate with its 95% interval: `59.4% [55.0, 63.6]`.
 pub fn percent_interval(rate: f64, interval: [f64; 2]) -> String {
     format!("{} {}", percent(rate), rate_interval(interval))

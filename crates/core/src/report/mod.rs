@@ -3,6 +3,7 @@
 mod answer_diff;
 mod chain_text;
 mod compare;
+mod confidence_page;
 mod error;
 mod eval_pair;
 mod eval_progress;

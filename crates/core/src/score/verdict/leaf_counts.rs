@@ -63,4 +63,7 @@ pub struct Leaves {
     pub credit: f64,
     /// By path.
     pub counts: OrderedMap<LeafCounts>,
+    /// Each value that the answer states: its first byte, and whether it is right. Not recorded.
+    #[serde(skip)]
+    pub outcomes: Vec<(usize, bool)>,
 }
