@@ -6,13 +6,13 @@ mod server_tokens;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dataset::PromptRow;
 use crate::score::Scorer;
 
 pub use leaf_spans::{LeafSpan, is_number_byte, is_white_space, leaf_spans};
-pub use server_tokens::{ServerToken, confidence_of_tokens};
+pub use server_tokens::confidence_of_tokens;
 
 /// What a probability was computed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,6 +74,11 @@ impl AnswerConfidence {
     /// The product of its leaves; `None` as [`Self::least`].
     pub fn product(&self) -> Option<f64> {
         self.over_leaves(|one, other| one * other)
+    }
+
+    /// As a server's answer has it.
+    pub fn json(&self) -> Value {
+        json!({"least": self.least(), "values": self.leaves, "unknown": self.unknown})
     }
 
     fn over_leaves(&self, join: fn(f64, f64) -> f64) -> Option<f64> {

@@ -2,16 +2,10 @@
 //! the product over the tokens that it has a part in.
 
 use super::{Among, AnswerConfidence, LeafConfidence, leaf_spans};
-
-/// A token with its log-prob, in nats.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ServerToken {
-    pub bytes: Vec<u8>,
-    pub log_prob: f64,
-}
+use crate::api_client::WrittenToken;
 
 /// Confidence of the values of the answer that the tokens write.
-pub fn confidence_of_tokens(tokens: &[ServerToken]) -> AnswerConfidence {
+pub fn confidence_of_tokens(tokens: &[WrittenToken]) -> AnswerConfidence {
     let text: Vec<u8> = tokens
         .iter()
         .flat_map(|token| token.bytes.clone())
@@ -62,11 +56,11 @@ mod tests {
             ("ue", 0.25),
             ("}", 0.1),
         ];
-        let tokens = tokens.map(|(text, probability)| ServerToken {
+        let tokens = tokens.map(|(text, probability)| WrittenToken {
             bytes: text.into(),
             log_prob: probability.ln(),
         });
-        let check = |tokens: &[ServerToken], expected: &[(&str, f64)], is_known: bool| {
+        let check = |tokens: &[WrittenToken], expected: &[(&str, f64)], is_known: bool| {
             let found = confidence_of_tokens(tokens);
             assert_eq!(found.unknown.is_none(), is_known);
             assert_eq!(found.leaves.len(), expected.len());
