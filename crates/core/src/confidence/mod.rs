@@ -76,6 +76,17 @@ impl AnswerConfidence {
         self.over_leaves(|one, other| one * other)
     }
 
+    /// Each leaf with its JSON in `completion`; without the text if it is no longer there.
+    pub fn written<'c>(&'c self, completion: &'c str) -> Vec<(&'c LeafConfidence, &'c str)> {
+        let spans = leaf_spans(completion.as_bytes(), answer_start(completion)).leaves;
+        let texts: HashMap<String, &str> = spans
+            .into_iter()
+            .filter_map(|span| Some((span.path, completion.get(span.bytes)?)))
+            .collect();
+        let text = |leaf: &LeafConfidence| texts.get(&leaf.path).copied().unwrap_or_default();
+        self.leaves.iter().map(|leaf| (leaf, text(leaf))).collect()
+    }
+
     /// As a server's answer has it.
     pub fn json(&self) -> Value {
         json!({"least": self.least(), "values": self.leaves, "unknown": self.unknown})

@@ -45,7 +45,7 @@ pub(super) fn confidence(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block
 }
 
 /// The sentence that a pipeline needs.
-fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
+pub fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
     let Some(held_out) = &summary.held_out else {
         return format!(
             "nothing is held out: only the {set} set was evaluated, so no threshold is chosen and no temperature fitted"
