@@ -25,7 +25,7 @@ use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
 use crate::report::{self, MAX_EVALS, Versus};
-use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
+use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
     ConfidenceSummary, EvalFolder, EvalProgress, EvalRecord, MaskCost, RunFolders, SpeedSummary,
 };
@@ -214,7 +214,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     let about = about(&task, &rows);
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
-    let mut answers = |target: &Target, asked: &TargetInput<'_>| {
+    let mut answers = |target: &Target, asked: &TargetInput<'_>, loaded: &mut Option<Policy>| {
         let rows = asked.rows;
         eprint_line(&format!(
             "{}: {} on {}",
@@ -228,7 +228,9 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
                 eprint_line(&format!("{}: all answers are in the folder", target.name));
                 folder.read(&rows.set, &target.name)?
             }
-            (None, None, Some(engine)) => sample(&arguments, target, &run_folders, engine, asked)?,
+            (None, None, Some(engine)) => {
+                sample(&arguments, target, &run_folders, (engine, loaded), asked)?
+            }
             (None, None, none) => {
                 let engine = none.insert(arguments.device.engine()?);
                 if is_price_given && engine.device.is_cpu() {
@@ -236,7 +238,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
                         "--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a",
                     );
                 }
-                sample(&arguments, target, &run_folders, engine, asked)?
+                sample(&arguments, target, &run_folders, (engine, loaded), asked)?
             }
         };
         if let Some(folder) = &folder {
@@ -245,18 +247,18 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         Ok::<_, Failure>((records, speed))
     };
     for (place, (target, variant)) in targets.iter().zip(&variants).enumerate() {
-        let start = Instant::now();
+        let (start, mut loaded) = (Instant::now(), None);
         let fitted_on = match &fitting {
             Some(rows) => {
                 let variant = fitting_variants
                     .as_ref()
                     .and_then(|all| all[place].as_ref());
                 let asked = TargetInput { rows, ..asked }.for_variant(variant);
-                Some((&rows.set, answers(target, &asked)?.0))
+                Some((&rows.set, answers(target, &asked, &mut loaded)?.0))
             }
             None => None,
         };
-        let (records, speed) = answers(target, &asked.for_variant(variant.as_ref()))?;
+        let (records, speed) = answers(target, &asked.for_variant(variant.as_ref()), &mut loaded)?;
         let fitted_on = fitted_on
             .as_ref()
             .map(|(set, records)| (*set, &records[..]));
@@ -283,12 +285,12 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     arguments.report.write(&versus, document)
 }
 
-/// Records of a local model, and its speed.
+/// Records of a local model, and its speed. `loaded`: the model, once it is.
 fn sample(
     arguments: &EvalArguments,
     target: &Target,
     run_folders: &RunFolders,
-    engine: &Engine,
+    (engine, loaded): (&Engine, &mut Option<Policy>),
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
     let TargetInput {
@@ -301,17 +303,26 @@ fn sample(
         status,
         ..
     } = *asked;
-    let threads = ThreadPool::for_engine(engine, arguments.threads)?;
-    let (model, tokenizer) = target.load(run_folders, engine)?;
-    let task = &for_model(task, &tokenizer);
+    let policy = match loaded {
+        Some(policy) => policy,
+        none => {
+            let threads = ThreadPool::for_engine(engine, arguments.threads)?;
+            let (model, tokenizer) = target.load(run_folders, engine)?;
+            none.insert(Policy::new(engine.clone(), model, tokenizer, threads))
+        }
+    };
+    // Times and drafts are of these rows alone.
+    policy.memory = RolloutMemory::default();
+    let policy = &*policy;
+    let tokenizer = &*policy.tokenizer;
+    let task = &for_model(task, tokenizer);
     let scorer = &Scorer::new(task)?;
-    let lengths = lengths(&model, limit);
-    let constraints = target
-        .is_constrained()
-        .then(|| TaskConstraints::new(task, &tokenizer))
+    let lengths = lengths(&policy.model, limit);
+    let needs_grammar = target.is_constrained() || arguments.confidence;
+    let grammar = needs_grammar
+        .then(|| TaskConstraints::new(task, tokenizer))
         .transpose()?;
-    let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
-    let policy = Policy::new(engine.clone(), model, tokenizer, threads);
+    let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), tokenizer, lengths)?;
     let thinking = thinking
         .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget))
         .transpose()?;
@@ -352,18 +363,13 @@ fn sample(
         max_prompt_tokens: lengths.prompt_limit(),
     }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let own = arguments.confidence && constraints.is_none();
-    let own = own
-        .then(|| TaskConstraints::new(task, &policy.tokenizer))
-        .transpose()?;
-    let confidence = own.as_ref().or(constraints.as_ref());
     let evaluated = evaluate(
-        &policy,
+        policy,
         &prompts,
         EvalRequest {
             samples,
-            constraints: constraints.as_ref(),
-            confidence: confidence.filter(|_| arguments.confidence),
+            constraints: grammar.as_ref().filter(|_| target.is_constrained()),
+            confidence: grammar.as_ref().filter(|_| arguments.confidence),
         },
         &settings,
         &mut watch,

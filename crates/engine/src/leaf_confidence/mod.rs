@@ -53,17 +53,16 @@ pub fn answer_confidence(
     reading: ReadingModel<'_>,
     answer: &GivenAnswer<'_>,
 ) -> Result<AnswerConfidence> {
-    let walked = Walked::new(answer);
+    let mut walked = Walked::new(answer);
     let spans = leaf_spans(&walked.bytes, walked.answer_start(answer));
     let parts: Vec<Vec<Part>> = spans.leaves.iter().map(|leaf| walked.parts(leaf)).collect();
-    let is_read = |part: &Part| part.position < walked.allowed_tokens;
-    let mut positions: Vec<usize> = parts
-        .iter()
-        .flatten()
-        .filter(|part| is_read(part))
-        .map(|part| part.position)
-        .collect();
+    let mut positions: Vec<usize> = parts.iter().flatten().map(|part| part.position).collect();
     positions.dedup();
+    if let Some(constraint) = answer.constraint {
+        walked.walk(answer, constraint, &positions);
+    }
+    let is_read = |part: &Part| part.position < walked.allowed_tokens;
+    positions.retain(|position| *position < walked.allowed_tokens);
     let logits = reading.logits(answer.prompt, answer.completion, positions)?;
     let mut leaves = Vec::with_capacity(parts.len());
     for (leaf, parts) in spans.leaves.into_iter().zip(parts) {
@@ -143,8 +142,9 @@ struct Walked {
     bytes: Vec<u8>,
     /// By token.
     ranges: Vec<Range<usize>>,
-    /// By token, as [`crate::constraint::Progress::mask`] sets them; empty without a grammar.
-    masks: Vec<Vec<u32>>,
+    /// Of the tokens that write values, as [`crate::constraint::Progress::mask`] sets them; empty
+    /// without a grammar.
+    masks: BTreeMap<usize, Vec<u32>>,
     /// Tokens up to where the grammar is left.
     allowed_tokens: usize,
     reason: Option<&'static str>,
@@ -159,41 +159,34 @@ impl Walked {
             bytes.extend(own.into_iter().flatten());
             ranges.push(start..bytes.len());
         }
-        let mut walked = Self {
+        Self {
             bytes,
             ranges,
-            masks: Vec::new(),
+            masks: BTreeMap::new(),
             allowed_tokens: answer.completion.len(),
             reason: None,
-        };
-        if let Some(constraint) = answer.constraint {
-            (walked.allowed_tokens, walked.reason) = walked.walk(answer, constraint);
         }
-        walked
     }
 
-    fn walk(
-        &mut self,
-        answer: &GivenAnswer<'_>,
-        constraint: &Constraint,
-    ) -> (usize, Option<&'static str>) {
+    /// Follows the grammar as far as it goes; keeps the masks of `positions`, ascending.
+    fn walk(&mut self, answer: &GivenAnswer<'_>, constraint: &Constraint, positions: &[usize]) {
         let mut progress = constraint.begin();
-        let words = answer.vocabulary.bytes.len().div_ceil(32);
+        let mut mask = vec![0; answer.vocabulary.bytes.len().div_ceil(32)];
         for (position, id) in answer.completion.iter().enumerate() {
-            let mut mask = vec![0; words];
-            if progress.mask(&mut mask).is_err() {
-                return (position, Some(OUTGROWN));
+            let known = progress.mask(&mut mask);
+            let fault = match known {
+                Err(_) => Some(OUTGROWN),
+                Ok(()) if !is_set(&mask, *id) => Some(LEFT),
+                Ok(()) => progress.push(*id).err().map(|_| OUTGROWN),
+            };
+            if fault.is_some() {
+                (self.allowed_tokens, self.reason) = (position, fault);
+                return;
             }
-            let is_allowed = is_set(&mask, *id);
-            self.masks.push(mask);
-            if !is_allowed {
-                return (position, Some(LEFT));
-            }
-            if progress.push(*id).is_err() {
-                return (position + 1, Some(OUTGROWN));
+            if positions.binary_search(&position).is_ok() {
+                self.masks.insert(position, mask.clone());
             }
         }
-        (answer.completion.len(), None)
     }
 
     /// The byte after the last think block.
@@ -286,7 +279,8 @@ impl Walked {
     }
 
     fn is_allowed(&self, position: usize, id: u32) -> bool {
-        self.masks.get(position).is_none_or(|mask| is_set(mask, id))
+        let mask = self.masks.get(&position);
+        mask.is_none_or(|mask| is_set(mask, id))
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) fn share(
         });
         for beginning in known {
             let position = first.position + beginning.tokens.len();
-            if !search.expand(&beginning, &logits[&position], &walked.masks[position]) {
+            if !search.expand(&beginning, &logits[&position], &walked.masks[&position]) {
                 return Ok(None);
             }
         }
