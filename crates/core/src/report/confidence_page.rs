@@ -132,7 +132,7 @@ fn errors(known: &[Known<'_>]) -> Block {
         if has(known, &|summary| scaled(summary).is_some()) {
             push(&format!("{name}: temperature"), &|summary| {
                 let temperature = scaled(summary).map(|scaled| Cell::Number(scaled.temperature, 2));
-                Cell::known(temperature, "outcomes do not differ")
+                Cell::known(temperature, "nothing to fit")
             });
             push(&format!("{name}: calibration error, scaled"), &|summary| {
                 error(scaled(summary).and_then(|scaled| scaled.error))

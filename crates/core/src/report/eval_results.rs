@@ -295,7 +295,7 @@ impl EvalResult {
         let result = Self {
             name: id.name(with_folder),
             summary: EvalSummary {
-                speed: stored.speed,
+                speed: stored.speed.filter(|_| stored.set == id.set.to_string()),
                 has_calls: task.has_calls(),
                 ..summary
             },

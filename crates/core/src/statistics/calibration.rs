@@ -35,6 +35,8 @@ const RESAMPLES: usize = 1000;
 const UNIT: f64 = 9_007_199_254_740_992.0;
 /// Temperatures that are tried, as natural logarithms: 1/20 to 20.
 const MAX_LOG_TEMPERATURE: f64 = 2.995_732_273_553_991;
+/// Distance from the bounds at which there is no minimum between them.
+const AT_BOUND: f64 = 1e-3;
 /// A probability of 0 or 1 has no logit.
 const LEAST: f64 = 1e-6;
 
@@ -184,8 +186,8 @@ pub fn at_temperature(confidence: f64, temperature: f64) -> f64 {
     1.0 / (1.0 + (-logit / temperature).exp())
 }
 
-/// The temperature that makes outcomes likeliest, in [1/20, 20]. `None` if all outcomes are equal:
-/// nothing can be fitted.
+/// The temperature that makes outcomes likeliest, in (1/20, 20). `None` if there is none: outcomes
+/// are equal, or a threshold tells them apart without a fault.
 pub fn fitted_temperature(forecasts: &[Forecast]) -> Option<f64> {
     let right = forecasts.iter().filter(|one| one.is_right).count();
     if right == 0 || right == forecasts.len() {
@@ -214,7 +216,8 @@ pub fn fitted_temperature(forecasts: &[Forecast]) -> Option<f64> {
             low = left;
         }
     }
-    Some((0.5 * (low + high)).exp())
+    let fitted = 0.5 * (low + high);
+    (fitted.abs() < MAX_LOG_TEMPERATURE - AT_BOUND).then(|| fitted.exp())
 }
 
 /// The least confidence at and above which the share that is right is at least `precision`, so
@@ -301,6 +304,11 @@ mod tests {
             "{error:?}"
         );
         assert_eq!((brier(&one), fitted_temperature(&one)), (Some(0.0), None));
+        assert_eq!(
+            fitted_temperature(&forecasts(&[0.9, 0.1], "10")),
+            None,
+            "told apart"
+        );
         assert_eq!(threshold(&one, 0.99), Some(1.0));
         assert_eq!(reliability(&one)[0].low, 0.9);
         let wrong = forecasts(&[1.0], "0");

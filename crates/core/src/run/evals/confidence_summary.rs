@@ -53,7 +53,7 @@ pub struct HeldOut {
     pub set: SetName,
     /// Answers of that set.
     pub n: usize,
-    /// `None` if its outcomes were all equal.
+    /// `None` if no temperature could be fitted.
     pub values: Option<Scaled>,
     pub documents: Option<Scaled>,
     /// `None` if no threshold reaches [`PRECISION`] there.
