@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::dataset::PromptRow;
 use crate::score::Scorer;
+use crate::text::THINK_MARKS;
 
 pub use leaf_spans::{LeafSpan, is_number_byte, is_white_space, leaf_spans};
 pub use server_tokens::confidence_of_tokens;
@@ -78,7 +79,7 @@ impl AnswerConfidence {
 
     /// Each leaf with its JSON in `completion`; without the text if it is no longer there.
     pub fn written<'c>(&'c self, completion: &'c str) -> Vec<(&'c LeafConfidence, &'c str)> {
-        let spans = leaf_spans(completion.as_bytes(), answer_start(completion)).leaves;
+        let spans = spans_of(completion);
         let texts: HashMap<String, &str> = spans
             .into_iter()
             .filter_map(|span| Some((span.path, completion.get(span.bytes)?)))
@@ -103,7 +104,7 @@ impl AnswerConfidence {
     /// Marks the leaves that are right, and those that the prompt states.
     pub fn judge(&mut self, completion: &str, scorer: &Scorer, row: &PromptRow) {
         let score = scorer.score(completion, Some(row));
-        let spans = leaf_spans(completion.as_bytes(), answer_start(completion)).leaves;
+        let spans = spans_of(completion);
         let starts: HashMap<usize, &str> = spans
             .iter()
             .map(|span| (span.bytes.start, span.path.as_str()))
@@ -121,11 +122,19 @@ impl AnswerConfidence {
     }
 }
 
-/// The byte after the last think block.
-fn answer_start(completion: &str) -> usize {
-    completion
-        .rfind("</think>")
-        .map_or(0, |at| at + "</think>".len())
+fn spans_of(completion: &str) -> Vec<LeafSpan> {
+    let bytes = completion.as_bytes();
+    leaf_spans(bytes, answer_start(bytes)).leaves
+}
+
+/// The byte after the last think block, of whatever family.
+fn answer_start(text: &[u8]) -> usize {
+    let ends = THINK_MARKS.iter().filter_map(|marks| {
+        let end = marks.end().as_bytes();
+        let found = text.windows(end.len()).rposition(|part| part == end);
+        found.map(|at| at + end.len())
+    });
+    ends.max().unwrap_or(0)
 }
 
 /// Sets the agreement of each leaf of a prompt's samples, each a completion with its confidences.
@@ -149,7 +158,7 @@ pub fn set_agreement(samples: &mut [(&str, &mut AnswerConfidence)]) {
 /// Values by path; numbers as `f64`, so that 1 equals 1.0.
 fn leaf_values(completion: &str) -> HashMap<String, Value> {
     let bytes = completion.as_bytes();
-    let spans = leaf_spans(bytes, answer_start(completion)).leaves;
+    let spans = spans_of(completion);
     let value = |span: LeafSpan| {
         let value: Value = serde_json::from_slice(&bytes[span.bytes]).ok()?;
         let number = value.as_f64().map(Value::from);

@@ -1,7 +1,7 @@
 //! The tokens of another server's answer: no grammar is known of them, so a value's confidence is
 //! the product over the tokens that it has a part in.
 
-use super::{Among, AnswerConfidence, LeafConfidence, leaf_spans};
+use super::{Among, AnswerConfidence, LeafConfidence, answer_start, leaf_spans};
 use crate::api_client::WrittenToken;
 
 /// Confidence of the values of the answer that the tokens write.
@@ -10,11 +10,7 @@ pub fn confidence_of_tokens(tokens: &[WrittenToken]) -> AnswerConfidence {
         .iter()
         .flat_map(|token| token.bytes.clone())
         .collect();
-    let from = match text.windows(8).rposition(|part| part == b"</think>") {
-        Some(at) => at + 8,
-        None => 0,
-    };
-    let spans = leaf_spans(&text, from);
+    let spans = leaf_spans(&text, answer_start(&text));
     let mut starts = Vec::with_capacity(tokens.len());
     let mut end = 0;
     for token in tokens {
