@@ -70,17 +70,26 @@ pub fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
         return format!(
             "no answer of the {set} set, n = {}, has a confidence of {} ({chosen} for {precision} precision)",
             kept.n,
-            probability(kept.threshold)
+            threshold_text(kept.threshold)
         );
     };
     format!(
         "accepting answers at or above {} keeps {} of documents at {} precision [{:.0}, {:.0}], n = {n} (threshold {chosen})",
-        probability(*threshold),
+        threshold_text(*threshold),
         percent_short(coverage.estimate),
         percent_short(precision.estimate),
         100.0 * precision.low,
         100.0 * precision.high,
     )
+}
+
+/// With four decimals at least, so that what is accepted is what was measured.
+fn threshold_text(threshold: f64) -> String {
+    let text = format!("{threshold:.4}");
+    match (0.001..0.99).contains(&threshold) {
+        true => text.trim_end_matches('0').to_owned(),
+        false => probability(threshold),
+    }
 }
 
 fn errors(known: &[Known<'_>]) -> Block {
