@@ -3,9 +3,9 @@
 
 // Without tensors or a terminal: crates/core.
 pub use grpo_tui_core::{
-    advantage, config, dataset, environment, eval_log, exact_json, facts, files, format, help, hub,
-    judge_check, openai, page, plan, prompts, prove, report, run, sandbox, schema_keywords, score,
-    secrets, statistics, study, task, text,
+    advantage, confidence, config, dataset, environment, eval_log, exact_json, facts, files,
+    format, help, hub, judge_check, openai, page, plan, prompts, prove, report, run, sandbox,
+    schema_keywords, score, secrets, statistics, study, task, text,
 };
 pub use grpo_tui_core::{api_client, endpoint};
 
@@ -14,7 +14,8 @@ pub use grpo_tui_core::{api_client, endpoint};
 pub use grpo_tui_engine::serve;
 #[cfg(feature = "engine")]
 pub use grpo_tui_engine::{
-    bench, checkpoint, constraint, eval, kernels, model, policy, ranks, rollout, train, update,
+    bench, checkpoint, constraint, eval, kernels, leaf_confidence, model, policy, ranks, rollout,
+    train, update,
 };
 
 // The front end:

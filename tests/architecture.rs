@@ -79,7 +79,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui", &["view"]),
     ("unicode_width", &["view"]),
 ];
-const ENGINE: [&str; 11] = [
+const ENGINE: [&str; 12] = [
     "kernels",
     "model",
     "ranks",
@@ -87,6 +87,7 @@ const ENGINE: [&str; 11] = [
     "rollout",
     "policy",
     "update",
+    "leaf_confidence",
     "checkpoint",
     "eval",
     "train",

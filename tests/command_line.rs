@@ -2,6 +2,7 @@
 #![cfg(feature = "engine")]
 
 mod base_model;
+mod confidence;
 mod eval;
 mod eval_import;
 mod results;

@@ -1,5 +1,6 @@
 //! Constrained decoding: an untrained model's completions are what the schema, the tools or the pattern take.
 
+mod confidence;
 mod maskbench;
 
 use std::sync::Arc;

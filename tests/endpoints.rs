@@ -72,6 +72,11 @@ impl Server {
         self.state.lock().unwrap().requests.clone()
     }
 
+    /// For its next request.
+    fn reply(&self, reply: Reply) {
+        self.state.lock().unwrap().replies.push_back(reply);
+    }
+
     /// An endpoint there, which asks one question at a time and hardly waits.
     fn endpoint(&self, more: &str) -> Endpoint {
         let text = format!(

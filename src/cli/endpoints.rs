@@ -24,6 +24,8 @@ pub(super) struct TargetInput<'a> {
     /// Ids of prompts that may be sent whatever they hold.
     pub(super) allowed_secrets: &'a [String],
     pub(super) folder: Option<&'a EvalFolder>,
+    /// Whether values get their confidence.
+    pub(super) confidence: bool,
 }
 
 impl<'a> TargetInput<'a> {
@@ -49,6 +51,7 @@ mod asking {
     use crate::cli::Failure;
     use crate::cli::output::eprint_line;
     use crate::cli::rows::Rows;
+    use crate::confidence::set_agreement;
     use crate::endpoint::{
         self, Answer, Api, Endpoint, EndpointError, Progress, Question, RequestForm,
         ResponseFormat, Sampling,
@@ -132,6 +135,25 @@ mod asking {
         endpoint.map_err(|error| Failure::usage(error.to_string()))
     }
 
+    /// Adds the agreement of a prompt's samples, or removes what was not asked for.
+    fn finish_confidences(records: &mut [EvalRecord], is_asked: bool) {
+        if !is_asked {
+            records
+                .iter_mut()
+                .for_each(|record| record.confidence = None);
+            return;
+        }
+        for samples in records.chunk_by_mut(|one, other| one.prompt_id == other.prompt_id) {
+            let known = samples.iter_mut().filter_map(|record| {
+                Some((
+                    record.completion.as_str(),
+                    &mut **record.confidence.as_mut()?,
+                ))
+            });
+            set_agreement(&mut known.collect::<Vec<_>>());
+        }
+    }
+
     impl EndpointTarget {
         /// For requests of chat answers without a format.
         pub(in crate::cli) fn chat(self) -> Result<Endpoint, Failure> {
@@ -156,6 +178,12 @@ mod asking {
 
         /// Whether every prompt may be sent.
         pub(in crate::cli) fn check(&self, asked: &TargetInput<'_>) -> Result<(), Failure> {
+            let Endpoint { name, logprobs, .. } = &self.0;
+            if asked.confidence && !logprobs {
+                return Err(Failure::usage(format!(
+                    "--confidence: endpoint `{name}` is asked for no log-probs: set logprobs = true in {FILE}, if the server gives them"
+                )));
+            }
             self.questions(&self.form(asked)?, asked).map(|_| ())
         }
 
@@ -251,6 +279,12 @@ mod asking {
                         }
                     }
                     Progress::Answer(Question { row, digest, .. }, answer) => {
+                        if asked.confidence && answer.written.is_empty() {
+                            return Err(EndpointError::Other(format!(
+                                "--confidence: endpoint `{}` gave no log-probs with its answer to {}: leave --confidence out, or name a server that answers `logprobs`",
+                                self.0.name, rows[*row].id
+                            )));
+                        }
                         if let Some(log) = &log {
                             let prompt_id = rows[*row].id.clone();
                             let line = Line {
@@ -269,8 +303,9 @@ mod asking {
                 asked.status.show(&shown);
                 Ok::<(), EndpointError>(())
             };
-            let records = endpoint::records(&form, scorer, rows, questions, known, show)?;
+            let mut records = endpoint::records(&form, scorer, rows, questions, known, show)?;
             asked.status.end();
+            finish_confidences(&mut records, asked.confidence);
             let unanswered: Vec<_> = records
                 .iter()
                 .filter(|record| record.is_endpoint_error())

@@ -18,15 +18,17 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, task_with_agent};
 use crate::constraint::TaskConstraints;
-use crate::eval::evaluate;
+use crate::eval::{EvalRequest, evaluate};
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
 use crate::policy::{
     ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
 };
 use crate::report::{self, MAX_EVALS, Versus};
-use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
-use crate::run::{EvalFolder, EvalProgress, EvalRecord, MaskCost, RunFolders, SpeedSummary};
+use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
+use crate::run::{
+    ConfidenceSummary, EvalFolder, EvalProgress, EvalRecord, MaskCost, RunFolders, SpeedSummary,
+};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
 
@@ -68,6 +70,10 @@ struct EvalArguments {
     /// Completions per prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     samples: u32,
+    /// Give each value of a JSON answer its probability, and say which confidence to trust: on the test set the eval
+    /// set is sampled, too, to choose a threshold and a temperature (docs/confidence.md)
+    #[arg(long)]
+    confidence: bool,
     /// System prompt of a model instead of the task's, to compare prompts on one model or several; repeatable
     #[arg(long = "system", value_name = "NAME=FILE")]
     systems: Vec<String>,
@@ -128,6 +134,13 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     let mut rows = Rows::on(&task, &arguments.on)?;
     rows.rows
         .truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    let fitting = match arguments.confidence {
+        true => {
+            check_confidence(&task, &rows)?;
+            fitting_rows(&arguments, &task)?
+        }
+        false => None,
+    };
     let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &run_folders)?;
     let endpoint = targets.iter().find(|target| target.endpoint.is_some());
@@ -151,11 +164,15 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
             .map(|target| target.name.as_str())
             .collect::<Vec<_>>(),
     )?;
-    let variants = targets.iter().map(|target| {
-        let scorer = Scorer::new(&target.judged_task(&task, &run_folders)?)?;
-        named.resolve(&target.name, &task, &scorer, &rows)
-    });
-    let variants = variants.collect::<Result<Vec<_>, _>>()?;
+    let resolve = |rows: &Rows| {
+        let variants = targets.iter().map(|target| {
+            let scorer = Scorer::new(&target.judged_task(&task, &run_folders)?)?;
+            named.resolve(&target.name, &task, &scorer, rows)
+        });
+        variants.collect::<Result<Vec<_>, Failure>>()
+    };
+    let variants = resolve(&rows)?;
+    let fitting_variants = fitting.as_ref().map(resolve).transpose()?;
     let own = common_limit(&targets);
     let limit = arguments
         .max_completion_tokens
@@ -171,6 +188,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         temperature: arguments.temperature,
         allowed_secrets: &arguments.allow_secret,
         folder: None,
+        confidence: arguments.confidence,
     };
     for (target, variant) in targets.iter().zip(&variants) {
         let asked = asked.for_variant(variant.as_ref());
@@ -196,9 +214,8 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     let about = about(&task, &rows);
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
-    for (target, variant) in targets.iter().zip(&variants) {
-        let asked = asked.for_variant(variant.as_ref());
-        let start = Instant::now();
+    let mut answers = |target: &Target, asked: &TargetInput<'_>, loaded: &mut Option<Policy>| {
+        let rows = asked.rows;
         eprint_line(&format!(
             "{}: {} on {}",
             target.name,
@@ -206,12 +223,14 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
             counted(rows.rows.len(), &format!("{} prompt", rows.set))
         ));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
-            (Some(endpoint), ..) => (endpoint.records(&target.name, &asked, &scorer)?, None),
+            (Some(endpoint), ..) => (endpoint.records(&target.name, asked, &scorer)?, None),
             (None, Some(folder), _) => {
                 eprint_line(&format!("{}: all answers are in the folder", target.name));
                 folder.read(&rows.set, &target.name)?
             }
-            (None, None, Some(engine)) => sample(&arguments, target, &run_folders, engine, &asked)?,
+            (None, None, Some(engine)) => {
+                sample(&arguments, target, &run_folders, (engine, loaded), asked)?
+            }
             (None, None, none) => {
                 let engine = none.insert(arguments.device.engine()?);
                 if is_price_given && engine.device.is_cpu() {
@@ -219,12 +238,31 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
                         "--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a",
                     );
                 }
-                sample(&arguments, target, &run_folders, engine, &asked)?
+                sample(&arguments, target, &run_folders, (engine, loaded), asked)?
             }
         };
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
+        Ok::<_, Failure>((records, speed))
+    };
+    for (place, (target, variant)) in targets.iter().zip(&variants).enumerate() {
+        let (start, mut loaded) = (Instant::now(), None);
+        let fitted_on = match &fitting {
+            Some(rows) => {
+                let variant = fitting_variants
+                    .as_ref()
+                    .and_then(|all| all[place].as_ref());
+                let asked = TargetInput { rows, ..asked }.for_variant(variant);
+                Some((&rows.set, answers(target, &asked, &mut loaded)?.0))
+            }
+            None => None,
+        };
+        let (records, speed) = answers(target, &asked.for_variant(variant.as_ref()), &mut loaded)?;
+        let fitted_on = fitted_on
+            .as_ref()
+            .map(|(set, records)| (*set, &records[..]));
+        let confidence = ConfidenceSummary::new(&records, fitted_on).map(Box::new);
         let description = variant
             .as_ref()
             .map(Variant::description)
@@ -233,7 +271,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
             prompts: description,
             ..result(&about, target.name.clone(), records)
         };
-        result.summary.speed = speed;
+        (result.summary.speed, result.summary.confidence) = (speed, confidence);
         let valid = percent(result.summary.valid);
         let time = duration(start.elapsed().as_secs_f64());
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
@@ -247,12 +285,12 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     arguments.report.write(&versus, document)
 }
 
-/// Records of a local model, and its speed.
+/// Records of a local model, and its speed. `loaded`: the model, once it is.
 fn sample(
     arguments: &EvalArguments,
     target: &Target,
     run_folders: &RunFolders,
-    engine: &Engine,
+    (engine, loaded): (&Engine, &mut Option<Policy>),
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
     let TargetInput {
@@ -265,17 +303,26 @@ fn sample(
         status,
         ..
     } = *asked;
-    let threads = ThreadPool::for_engine(engine, arguments.threads)?;
-    let (model, tokenizer) = target.load(run_folders, engine)?;
-    let task = &for_model(task, &tokenizer);
+    let policy = match loaded {
+        Some(policy) => policy,
+        none => {
+            let threads = ThreadPool::for_engine(engine, arguments.threads)?;
+            let (model, tokenizer) = target.load(run_folders, engine)?;
+            none.insert(Policy::new(engine.clone(), model, tokenizer, threads))
+        }
+    };
+    // Times and drafts are of these rows alone.
+    policy.memory = RolloutMemory::default();
+    let policy = &*policy;
+    let tokenizer = &*policy.tokenizer;
+    let task = &for_model(task, tokenizer);
     let scorer = &Scorer::new(task)?;
-    let lengths = lengths(&model, limit);
-    let constraints = target
-        .is_constrained()
-        .then(|| TaskConstraints::new(task, &tokenizer))
+    let lengths = lengths(&policy.model, limit);
+    let needs_grammar = target.is_constrained() || arguments.confidence;
+    let grammar = needs_grammar
+        .then(|| TaskConstraints::new(task, tokenizer))
         .transpose()?;
-    let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
-    let policy = Policy::new(engine.clone(), model, tokenizer, threads);
+    let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), tokenizer, lengths)?;
     let thinking = thinking
         .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget))
         .transpose()?;
@@ -317,10 +364,13 @@ fn sample(
     }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     let evaluated = evaluate(
-        &policy,
+        policy,
         &prompts,
-        constraints.as_ref(),
-        samples,
+        EvalRequest {
+            samples,
+            constraints: grammar.as_ref().filter(|_| target.is_constrained()),
+            confidence: grammar.as_ref().filter(|_| arguments.confidence),
+        },
         &settings,
         &mut watch,
     );
@@ -445,6 +495,7 @@ fn settings(
         ("task", json!(task.name)),
         ("set", json!(arguments.on)),
         ("limit", json!(arguments.limit)),
+        ("confidence", json!(arguments.confidence.then_some(true))),
         ("temperature", json!(arguments.temperature)),
         ("samples", json!(arguments.samples)),
         ("seed", json!(arguments.seed)),
@@ -457,6 +508,35 @@ fn settings(
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// Whether answers are single JSON values, which have values to be sure of.
+fn check_confidence(task: &Task, rows: &Rows) -> Result<(), Failure> {
+    let why = if task.kind() != "json_schema" {
+        format!("{} is of kind {}", task.name, task.kind())
+    } else if task.has_partner() {
+        format!("{} has tools", task.name)
+    } else {
+        match rows.rows.iter().find(|row| row.turn_count() > 1) {
+            Some(row) => format!("row {} of {} has several turns", row.id, rows.label),
+            None => return Ok(()),
+        }
+    };
+    Err(Failure::usage(format!(
+        "--confidence: {why}: only single answers of kind json_schema have confidences; leave it out"
+    )))
+}
+
+/// The eval set, if the eval is on the test set: what is chosen on it is stated on the other.
+fn fitting_rows(arguments: &EvalArguments, task: &Task) -> Result<Option<Rows>, Failure> {
+    let is_test = arguments.on == PromptSet::Test.into();
+    if !is_test || task.set_file(PromptSet::Eval).is_none() {
+        return Ok(None);
+    }
+    let mut rows = Rows::from_set(task, PromptSet::Eval)?;
+    let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
+    rows.rows.truncate(limit);
+    Ok(Some(rows))
 }
 
 /// Parses a sampling temperature: finite, at least 0.

@@ -173,7 +173,7 @@ pub(super) fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
         "in_a_row_interval": in_a_row(1),
     });
     let is_had = |(name, value): &(String, Value)| {
-        !(value.is_null() && ["endpoints", "prompts", "limit"].contains(&&**name))
+        !(value.is_null() && ["endpoints", "prompts", "limit", "confidence"].contains(&&**name))
     };
     if let Some(fields) = document.as_object_mut() {
         fields.extend(settings.into_iter().filter(is_had));

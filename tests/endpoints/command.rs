@@ -343,3 +343,54 @@ fn an_endpoint_is_only_asked_where_it_is_named() {
         "only `eval` takes endpoints and constrained models",
     );
 }
+
+#[test]
+fn confidence_needs_a_server_that_gives_log_probs() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_tokens = |log_prob: f64| {
+        let choice = json!({"message": {"content": RIGHT}, "finish_reason": "stop",
+            "logprobs": {"content": [{"token": RIGHT, "logprob": log_prob}]}});
+        Reply::Body(json!({"choices": [choice]}).to_string())
+    };
+    let server = Server::start(&[with_tokens(-0.5), with_tokens(0.0), Reply::Text(RIGHT)]);
+    let mut arguments = workspace(folder.path(), &server);
+    arguments.push("--confidence");
+    let run = || {
+        let mut command = program(folder.path(), &arguments);
+        command.env("API_KEY", KEY).output().unwrap()
+    };
+    let output = run();
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "--confidence: endpoint `api` is asked for no log-probs: set logprobs = true in endpoints.toml";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    let file = folder.path().join("endpoints.toml");
+    let text = std::fs::read_to_string(&file).unwrap() + "logprobs = true\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run();
+    let expected = "endpoint `api` gave no log-probs with its answer to c: leave --confidence out";
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    // The third is asked again, and answers.
+    server.reply(with_tokens(-1.0));
+    let output = run();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl"));
+    let text = text.unwrap();
+    let records: Vec<EvalRecord> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let least: Vec<f64> = records
+        .iter()
+        .map(|record| record.confidence.as_ref().unwrap().least().unwrap())
+        .collect();
+    for (found, expected) in least.iter().zip([-0.5_f64, 0.0, -1.0]) {
+        assert!((found - expected.exp()).abs() < 1e-9, "{least:?}");
+    }
+    let leaves = &records[0].confidence.as_ref().unwrap().leaves;
+    assert!(
+        leaves
+            .iter()
+            .all(|leaf| leaf.among == grpo_tui::confidence::Among::Vocabulary)
+    );
+}

@@ -535,3 +535,75 @@ fn a_call_that_breaks_off_has_a_part_of_its_arguments() {
         assert_eq!(finish, "tool_calls");
     }
 }
+
+/// Beside a message, off by default; in a stream with its end.
+#[test]
+fn values_have_their_confidence_beside_the_message() {
+    let server = Server::start(&["tiny", "--threads", "1"]);
+    let schema = json!({"type": "object", "properties": {"paid": {"type": "boolean"}, "kind": {"enum": ["bill", "offer"]}},
+        "required": ["paid", "kind"], "additionalProperties": false});
+    let body = |changes: Json| {
+        let mut body = chat(
+            json!({"n": 3, "seed": 4, "max_tokens": 60, "response_format": format(&schema), "x_confidence": true}),
+        );
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        body
+    };
+    let whole = server.post(CHAT, &body(json!({})));
+    let choices = whole["choices"].as_array().unwrap();
+    for choice in choices {
+        let found = &choice["x_confidence"];
+        let values = found["values"].as_array().unwrap();
+        let paths: Vec<&str> = values
+            .iter()
+            .filter_map(|value| value["path"].as_str())
+            .collect();
+        assert_eq!(paths, ["/paid", "/kind"]);
+        let known: Vec<f64> = values
+            .iter()
+            .map(|value| value["confidence"].as_f64().unwrap())
+            .collect();
+        assert_eq!(found["least"], known[0].min(known[1]));
+        assert!(
+            known.iter().all(|value| (0.0..=1.0).contains(value)) && found["unknown"].is_null()
+        );
+        assert!(values.iter().all(|value| value["among"] == "values"));
+    }
+    let chunks = server.stream(CHAT, &body(json!({"stream": true})));
+    let mut ended = 0;
+    for choice in chunks
+        .iter()
+        .flat_map(|chunk| chunk["choices"].as_array().unwrap())
+    {
+        let index = choice["index"].as_u64().unwrap() as usize;
+        assert_eq!(
+            choice.get("x_confidence").is_some(),
+            !choice["finish_reason"].is_null()
+        );
+        if let Some(found) = choice.get("x_confidence") {
+            assert_eq!(*found, choices[index]["x_confidence"]);
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, 3);
+    // Without a format each token counts among the whole vocabulary; a text is not JSON.
+    let free = server.post(
+        CHAT,
+        &body(json!({"response_format": null, "n": 1, "max_tokens": 3})),
+    );
+    let free = &free["choices"][0]["x_confidence"];
+    assert!(
+        free["least"].is_null() && free["unknown"].is_string(),
+        "{free}"
+    );
+    let off = server.post(CHAT, &body(json!({"x_confidence": false, "n": 1})));
+    assert!(off["choices"][0].get("x_confidence").is_none());
+    let echo =
+        json!({"model": "tiny", "prompt": "{", "echo": true, "x_confidence": true}).to_string();
+    assert_eq!(
+        server.refused(TEXT, echo.as_bytes(), 400)["param"],
+        "x_confidence"
+    );
+}

@@ -42,6 +42,18 @@ pub fn percent_short(share: f64) -> String {
     }
 }
 
+/// A probability with two decimals, or two digits of its distance from 0 or 1 where that is below
+/// 0.01: `0.93`, `0.99987`.
+pub fn probability(value: f64) -> String {
+    let margin = value.min(1.0 - value);
+    let decimals = if margin > 0.0 && margin < 0.01 {
+        (1.0 - margin.log10().floor()) as usize
+    } else {
+        2
+    };
+    format!("{value:.*}", decimals.min(9))
+}
+
 /// A rate with its 95% interval: `59.4% [55.0, 63.6]`.
 pub fn percent_interval(rate: f64, interval: [f64; 2]) -> String {
     format!("{} {}", percent(rate), rate_interval(interval))
@@ -337,6 +349,22 @@ mod tests {
         check("stop_when=valid>=0.99", "'stop_when=valid>=0.99'");
         check("base_model=it's", "'base_model=it'\\''s'");
         check("", "''");
+    }
+
+    #[test]
+    fn probabilities_are_told_from_zero_and_one() {
+        check(
+            probability,
+            &[
+                (0.93, "0.93"),
+                (0.5, "0.50"),
+                (0.999_87, "0.99987"),
+                (0.004_21, "0.0042"),
+                (1.0, "1.00"),
+                (0.0, "0.00"),
+                (1.0 - 1e-12, "1.000000000"),
+            ],
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod sqlite; // a database in memory, with bounds on what statements take
 pub mod environment; // tools that a model calls while it converses: one state a conversation
 pub mod schema_keywords; // the keywords of JSON Schema: what each holds, means and constrains
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
+pub mod confidence; // how sure a model is of each value of a JSON answer
 pub mod prompts; // prompt rows in use: rendered, counted, checked, answered by hand, joined with completions
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k

@@ -1,8 +1,9 @@
 //! The engine of grpo-tui. Modules in data-flow order; a module uses only modules above it.
 
 use grpo_tui_core::{
-    advantage, api_client, config, dataset, environment, facts, files, format, http, hub, openai,
-    plan, prompts, report, run, schema_keywords, score, secrets, statistics, task, text,
+    advantage, api_client, confidence, config, dataset, environment, facts, files, format, http,
+    hub, openai, plan, prompts, report, run, schema_keywords, score, secrets, statistics, task,
+    text,
 };
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml
@@ -11,6 +12,7 @@ pub mod ranks; // processes of one run
 pub mod constraint; // a task's answers -> allowed next tokens
 pub mod rollout; // prompts -> groups of completions
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
+pub mod leaf_confidence; // answers -> confidence of their values
 mod generation; // OpenAI requests -> queued prompts -> answers
 mod gateway; // server for agents' conversations
 pub mod policy; // prompts -> scored conversations

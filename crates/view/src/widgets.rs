@@ -3,6 +3,7 @@
 pub mod bars;
 pub mod chart;
 pub mod check_list;
+pub mod confidence;
 pub mod conversation;
 pub mod diff;
 pub mod editor;

@@ -182,8 +182,12 @@ fn evals_of(
 ) -> Result<Vec<EvalId>, Failure> {
     let folder = Path::new(run);
     if folder.join(RESULT_FILE).is_file() {
-        let is_asked = |eval: &EvalId| arguments.on.as_ref().is_none_or(|set| eval.set == *set);
-        return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
+        let mut evals = list_evals(folder)?;
+        // One with confidences has the eval set after the test set.
+        let first = evals.first().map(|eval| eval.set.clone());
+        let asked = arguments.on.clone().or(first);
+        evals.retain(|eval| Some(&eval.set) == asked.as_ref());
+        return Ok(evals);
     }
     let directory = run_folders.find(run)?;
     let sets = arguments

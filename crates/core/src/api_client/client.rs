@@ -9,8 +9,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::HeaderMap;
 
-use super::log_probs::log_probs_of;
-use super::{Api, ApiError, Endpoint, LogProbs, message_text};
+use super::log_probs::{log_probs_of, tokens_of};
+use super::{Api, ApiError, Endpoint, LogProbs, WrittenToken, message_text};
 use crate::format::shortened;
 use crate::http::{Origin, agent_config, problem_of, unix_agent};
 use crate::secrets::{redact, visible};
@@ -40,6 +40,9 @@ pub struct Answer {
     /// `None` if not requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
+    /// Its tokens; empty unless log-probs were requested and given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<WrittenToken>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -351,6 +354,10 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
         attempts: 0,
         begun: 0.0,
         logprobs: endpoint.logprobs.then(|| log_probs_of(choice)),
+        written: match endpoint.logprobs {
+            true => tokens_of(choice),
+            false => Vec::new(),
+        },
     })
 }
 

@@ -29,6 +29,13 @@ impl LogProbs {
     }
 }
 
+/// A token of an answer with its log-prob, in nats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WrittenToken {
+    pub bytes: Vec<u8>,
+    pub log_prob: f64,
+}
+
 /// A log-prob up to this far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
 /// OpenAI's value for very unlikely tokens.
@@ -55,6 +62,37 @@ pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
             answers: 1,
         },
     }
+}
+
+/// The tokens with their bytes, in both forms; empty if one is unknown.
+pub(super) fn tokens_of(choice: &Value) -> Vec<WrittenToken> {
+    let given = &choice["logprobs"];
+    let chat = |token: &Value| {
+        let bytes: Option<Vec<u8>> = serde_json::from_value(token["bytes"].clone()).ok();
+        Some(WrittenToken {
+            bytes: bytes.or_else(|| Some(token["token"].as_str()?.as_bytes().to_vec()))?,
+            log_prob: log_prob(&token["logprob"])?,
+        })
+    };
+    let plain = |(token, value): (&Value, &Value)| {
+        Some(WrittenToken {
+            bytes: token.as_str()?.as_bytes().to_vec(),
+            log_prob: log_prob(value)?,
+        })
+    };
+    let tokens: Option<Vec<WrittenToken>> = match (&given["content"], &given["tokens"]) {
+        (Value::Array(tokens), _) => tokens.iter().map(chat).collect(),
+        (_, Value::Array(tokens)) => {
+            let values = given["token_logprobs"].as_array();
+            tokens
+                .iter()
+                .zip(values.into_iter().flatten())
+                .map(plain)
+                .collect()
+        }
+        _ => None,
+    };
+    tokens.unwrap_or_default()
 }
 
 fn log_prob(value: &Value) -> Option<f64> {
@@ -117,5 +155,27 @@ mod tests {
             check(chat(&[json!(-0.5), bad.clone()]), None);
             check(json!({"token_logprobs": [bad, -0.5]}), None);
         }
+    }
+
+    #[test]
+    fn tokens_have_their_bytes_where_the_server_gives_them() {
+        let check = |logprobs: Value, expected: &[(&[u8], f64)]| {
+            let found = tokens_of(&json!({"logprobs": logprobs}));
+            let found: Vec<(&[u8], f64)> = found
+                .iter()
+                .map(|token| (token.bytes.as_slice(), token.log_prob))
+                .collect();
+            assert_eq!(found, expected, "{logprobs}");
+        };
+        check(
+            json!({"content": [{"token": "\u{fffd}", "bytes": [195], "logprob": -0.5}, {"token": "a", "bytes": null, "logprob": 0}]}),
+            &[(&[195], -0.5), (b"a", 0.0)],
+        );
+        check(
+            json!({"tokens": ["a", "b"], "token_logprobs": [-0.25, -1.0]}),
+            &[(b"a", -0.25), (b"b", -1.0)],
+        );
+        check(json!({"content": [{"token": "a", "logprob": null}]}), &[]);
+        check(json!(null), &[]);
     }
 }

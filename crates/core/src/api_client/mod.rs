@@ -9,7 +9,7 @@ mod teacher; // log-probs of given tokens
 
 use serde_json::Value;
 
-pub use log_probs::LogProbs;
+pub use log_probs::{LogProbs, WrittenToken};
 
 pub use client::{Answer, Client, UnansweredQuestion};
 pub use frozen::FrozenEndpoint;

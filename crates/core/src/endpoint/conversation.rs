@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::{Answer, Endpoint, Question, UnansweredQuestion};
+use crate::confidence::confidence_of_tokens;
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::facts::Tier;
@@ -123,6 +124,13 @@ impl Conversation {
             unanswered: row.turn_count() - self.answers.len(),
             ..EvalRecord::default()
         };
+        if let [answer] = &self.answers[..]
+            && !answer.written.is_empty()
+        {
+            let mut confidence = confidence_of_tokens(&answer.written);
+            confidence.judge(&answer.text, scorer, row);
+            record.confidence = Some(Box::new(confidence));
+        }
         scorer.join(&mut self.scores.iter_mut().collect::<Vec<_>>());
         record.judge(&self.scores)?;
         if let Some(UnansweredQuestion { reason, .. }) = self.failed {

@@ -141,5 +141,6 @@ fn as_one(said: &[Answer]) -> Option<Answer> {
         attempts: said.iter().map(|answer| answer.attempts).sum(),
         begun: first.begun,
         logprobs: LogProbs::sum(said.iter().filter_map(|answer| answer.logprobs)),
+        written: Vec::new(),
     })
 }

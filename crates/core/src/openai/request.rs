@@ -85,6 +85,8 @@ pub struct GenerationRequest {
     /// Choices contain `token_ids` including the stop token, and `logprobs` covers all of them
     /// (vLLM's extension).
     pub token_ids: bool,
+    /// Whether choices have the confidence of each value of a JSON answer (our extension).
+    pub confidence: bool,
     pub response_format: ResponseFormat,
     pub format_field: &'static str,
     /// Fields of `/v1/responses` echoed in answers.
@@ -210,6 +212,11 @@ impl GenerationRequest {
         let max_tokens = fields.max_tokens(if echo { 0 } else { 1 })?;
         let stop = fields.stop()?;
         let min_tokens = fields.min_tokens(max_tokens, &stop)?;
+        let confidence = fields.flag("x_confidence")?;
+        if confidence && echo {
+            let message = "`x_confidence`: an echoed prompt is not an answer: leave `echo` out";
+            return Err(ApiError::invalid("x_confidence", message));
+        }
         Ok(Self {
             model: fields.model()?,
             samples: fields.whole("n", 1, MAX_SAMPLES)?.unwrap_or(1) as usize,
@@ -242,6 +249,7 @@ impl GenerationRequest {
             include_usage,
             ignore_eos: fields.flag("ignore_eos")?,
             token_ids: fields.flag("return_token_ids")?,
+            confidence,
             response_format,
             format_field,
             prompt: match api {
@@ -254,7 +262,7 @@ impl GenerationRequest {
 }
 
 /// Fields of both APIs; those from `user` on do not affect sampling.
-const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids thinking_token_budget thinking_end response_format top_p top_k \
+const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids x_confidence thinking_token_budget thinking_end response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
     priority request_id guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structured_outputs";

@@ -14,8 +14,9 @@ use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
-    list_checkpoints, read_eval_names, read_evals, recorded_file, sha256, task_folder,
+    ConfidenceSummary, EvalRecord, EvalSummary, RunDirectory, RunError, RunState, StoredTarget,
+    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
+    task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -81,6 +82,21 @@ impl EvalId {
             set: set.into(),
             target: target.to_owned(),
         })
+    }
+
+    /// The records of the eval set, of the same model, on which thresholds are chosen; `None` if
+    /// this is that set, or it was not evaluated.
+    fn fitted_on(&self) -> Result<Option<(SetName, Vec<EvalRecord>)>, RunError> {
+        let set = SetName::from(PromptSet::Eval);
+        let other = Self {
+            set: set.clone(),
+            ..self.clone()
+        };
+        let path = other.path();
+        match self.set == set || !path.exists() {
+            true => Ok(None),
+            false => Ok(Some((set, read_evals(&path)?))),
+        }
     }
 
     /// The id at the end of the folder's name.
@@ -270,12 +286,18 @@ impl EvalResult {
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
         let stored = StoredTarget::read(&id.folder, &id.target);
+        let mut summary = EvalSummary::from_records(&records);
+        if summary.confidence.is_some() {
+            let fitted_on = id.fitted_on()?;
+            let fitted_on = fitted_on.as_ref().map(|(set, records)| (set, &records[..]));
+            summary.confidence = ConfidenceSummary::new(&records, fitted_on).map(Box::new);
+        }
         let result = Self {
             name: id.name(with_folder),
             summary: EvalSummary {
-                speed: stored.speed,
+                speed: stored.speed.filter(|_| stored.set == id.set.to_string()),
                 has_calls: task.has_calls(),
-                ..EvalSummary::from_records(&records)
+                ..summary
             },
             records,
             task: task.name.clone(),
@@ -357,6 +379,10 @@ impl EvalResult {
                 .map_err(|error| ReportError::Unlike(error.to_string()))?;
         }
         let speed = self.summary.speed.take();
+        // Whether values are right was judged by the scorer of then.
+        for record in &mut self.records {
+            record.confidence = None;
+        }
         self.summary = EvalSummary {
             speed,
             has_calls: task.has_calls(),

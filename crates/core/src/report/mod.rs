@@ -3,6 +3,7 @@
 mod answer_diff;
 mod chain_text;
 mod compare;
+mod confidence_page;
 mod error;
 mod eval_pair;
 mod eval_progress;
@@ -40,6 +41,7 @@ pub use crate::page::text::table as text_table;
 pub use answer_diff::{ComparedPrompt, MAX_EVALS, Outcome, PairedComparison, Versus};
 pub use chain_text::{chain_counts, chain_text};
 pub use compare::RunComparison;
+pub use confidence_page::acceptance_text;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};
 pub use eval_results::{

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use super::confidence_page::confidence;
 use super::measure::{Measure, Metric};
 use super::significance::{MetricComparison, verdict};
 use crate::format::{percent, percent_short};
@@ -72,6 +73,7 @@ pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<B
         .into_iter()
         .chain(table("by tag", tag_rows(&summaries)))
         .chain(table("by field", field_rows(&summaries)))
+        .chain(confidence(&set.to_string(), evals))
         .collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod beta;
+mod calibration;
 mod compare;
 #[cfg(test)]
 mod golden;
@@ -11,6 +12,10 @@ mod samples;
 mod smoothing;
 
 pub use agreement::{correlation, kappa};
+pub use calibration::{
+    Forecast, ReliabilityBin, at_temperature, brier, calibration_error, fitted_temperature,
+    reliability, threshold,
+};
 pub use compare::{
     Interval, PairedTest, SIGNIFICANT, Verdict, holm, mcnemar_exact, over_represented,
     paired_counts, paired_means, required_n, required_n_of_means,

@@ -168,6 +168,11 @@ impl Constraint {
         }
     }
 
+    /// The tokens that it was compiled for.
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
     /// State of an empty completion.
     pub fn begin(&self) -> Progress {
         let matcher = self.start.lock().clone();

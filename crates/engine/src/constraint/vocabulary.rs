@@ -19,11 +19,11 @@ const MAX_STEP_ITEMS: usize = 200_000;
 pub struct Vocabulary {
     pub(super) factory: ParserFactory,
     /// Bytes by id; empty for tokens without text.
-    pub(super) bytes: Vec<Vec<u8>>,
-    pub(super) marks: &'static ThinkMarks,
+    pub(crate) bytes: Vec<Vec<u8>>,
+    pub(crate) marks: &'static ThinkMarks,
     /// Tokens that complete an end mark, by the number of its bytes that the text ends with.
     pub(super) ending: Vec<Vec<u32>>,
-    pub(super) stop_ids: Vec<u32>,
+    pub(crate) stop_ids: Vec<u32>,
 }
 
 impl std::fmt::Debug for Vocabulary {

@@ -4,10 +4,13 @@
 mod candle_parity; // log-probs compared with candle-transformers
 mod guard; // tokenized guard prompts
 
+use crate::confidence::{AnswerConfidence, set_agreement};
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;
+use crate::leaf_confidence::{GivenAnswer, ReadingModel, answer_confidence};
 use crate::policy::{
-    Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn,
+    Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, PolicyVersion, Prompt,
+    Question, Turn,
 };
 use crate::rollout::{Request, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
@@ -53,22 +56,32 @@ pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
         .collect()
 }
 
-/// Samples and scores `samples` completions per prompt of one task, reporting to `watch`; records
-/// are in prompt order.
+/// What an eval asks of each prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalRequest<'a> {
+    pub samples: usize,
+    /// Completions are sampled under them.
+    pub constraints: Option<&'a TaskConstraints>,
+    /// Values get their confidence under them.
+    pub confidence: Option<&'a TaskConstraints>,
+}
+
+/// Samples and scores completions of each prompt of one task, reporting to `watch`; records are in
+/// prompt order.
 ///
 /// # Errors
 /// [`EvalError`].
 pub fn evaluate(
     policy: &Policy,
     prompts: &[Prompt],
-    constraints: Option<&TaskConstraints>,
-    samples: usize,
+    asked: EvalRequest<'_>,
     settings: &ConverseSettings<'_>,
     watch: &mut EvalWatch<'_>,
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let mut questions = Vec::with_capacity(prompts.len());
-    for (prompt, mut request) in prompts.iter().zip(requests(prompts, EVAL_STEP, samples)) {
-        if let Some(constraints) = constraints {
+    let requests = requests(prompts, EVAL_STEP, asked.samples);
+    for (prompt, mut request) in prompts.iter().zip(requests) {
+        if let Some(constraints) = asked.constraints {
             request.constraint = Some(constraints.for_row(&prompt.row, &prompt.text)?);
         }
         questions.push(Question { prompt, request });
@@ -78,12 +91,76 @@ pub fn evaluate(
         rollout_seconds,
         ..
     } = policy.converse(&questions, settings, Some(watch))?;
-    records(
+    let scorer = settings.tasks[0].scorer;
+    let Some(constraints) = asked.confidence else {
+        return records(prompts, conversations, scorer, rollout_seconds);
+    };
+    let token_ids = |conversation: &Conversation| {
+        let first = conversation.turns.first();
+        first.map_or_else(Vec::new, |turn| turn.completion.token_ids.clone())
+    };
+    let completions: Vec<Vec<Vec<u32>>> = conversations
+        .iter()
+        .map(|samples| samples.iter().map(token_ids).collect())
+        .collect();
+    let mut records = records(prompts, conversations, scorer, rollout_seconds)?;
+    add_confidences(
+        policy,
         prompts,
-        conversations,
-        settings.tasks[0].scorer,
-        rollout_seconds,
-    )
+        constraints,
+        &completions,
+        scorer,
+        &mut records,
+    )?;
+    Ok(records)
+}
+
+/// Adds the confidence of each value to the records of `conversations`, of one turn each.
+/// `constraints`: of the task, whether answers were sampled under them or not.
+///
+/// # Errors
+/// [`EvalError`].
+fn add_confidences(
+    policy: &Policy,
+    prompts: &[Prompt],
+    constraints: &TaskConstraints,
+    completions: &[Vec<Vec<u32>>],
+    scorer: &Scorer,
+    records: &mut [EvalRecord],
+) -> Result<(), EvalError> {
+    let (model, _) = policy.model_of(PolicyVersion::Trained);
+    let reading = ReadingModel { model, own: None };
+    let mut compiled = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        compiled.push(constraints.for_row(&prompt.row, &prompt.text)?);
+    }
+    let given = prompts.iter().zip(&compiled).zip(completions);
+    let given = given.flat_map(|((prompt, constraint), completions)| {
+        completions.iter().map(|completion| GivenAnswer {
+            prompt: &prompt.token_ids,
+            completion,
+            vocabulary: constraint.vocabulary(),
+            constraint: Some(constraint),
+        })
+    });
+    let given: Vec<GivenAnswer<'_>> = given.collect();
+    let read = |answer: &GivenAnswer<'_>| answer_confidence(reading, answer);
+    let mut found = policy.threads.map(&given, read)?.into_iter();
+    let mut rest = records;
+    for (prompt, completions) in prompts.iter().zip(completions) {
+        let (own, others) = rest.split_at_mut(completions.len());
+        rest = others;
+        let mut judged: Vec<AnswerConfidence> = found.by_ref().take(own.len()).collect();
+        for (record, confidence) in own.iter().zip(&mut judged) {
+            confidence.judge(&record.completion, scorer, &prompt.row);
+        }
+        let texts = own.iter().map(|record| record.completion.as_str());
+        set_agreement(&mut texts.zip(&mut judged).collect::<Vec<_>>());
+        for (record, confidence) in own.iter_mut().zip(judged) {
+            record.confidence = Some(Box::new(confidence));
+        }
+    }
+    Ok(())
 }
 
 /// Records of conversations, in prompt order. `seconds`: of all together.

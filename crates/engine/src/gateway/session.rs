@@ -270,6 +270,11 @@ impl Session {
             Api::Completions | Api::Generate => Api::Completions,
             Api::Chat | Api::Responses => Api::Chat,
         };
+        if asked.confidence {
+            let message =
+                "`x_confidence`: leave it out: an agent's answers are scored with its task";
+            return Err(ApiError::invalid("x_confidence", message));
+        }
         let reader = GenerationRequest {
             stream: false,
             ..asked.clone()

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use super::responses::server_error;
 use super::text_stream::{TextStream, ThinkBlock};
 use super::{AskedModel, Event};
+use crate::confidence::AnswerConfidence;
 use crate::constraint::Constraint;
 use crate::openai::{
     Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage,
@@ -60,6 +61,7 @@ pub(crate) struct Progress {
     log_probs: Vec<TokenLogProb>,
     token_ids: Vec<u32>,
     finish: Option<Finish>,
+    confidence: Option<AnswerConfidence>,
 }
 
 #[derive(Debug)]
@@ -175,6 +177,8 @@ pub(crate) struct Collected {
     pub(crate) log_probs: bool,
     /// Whether choices contain token ids, including the stop token.
     pub(crate) token_ids: bool,
+    /// Whether choices have the confidence of their values.
+    pub(crate) has_confidence: bool,
     /// Whether choices contain prompt log-probs, in vLLM's form.
     pub(crate) has_prompt_log_probs: bool,
     /// Prompt texts to echo; empty without echo.
@@ -189,8 +193,13 @@ pub(crate) struct Collected {
 impl Collected {
     pub(crate) fn is_complete(&self) -> bool {
         let mut choices = self.choices.iter();
-        choices.all(|choice| choice.progress.finish.is_some())
+        choices.all(|choice| self.is_over(&choice.progress))
             && self.prompts.iter().all(|prompt| prompt.read.is_some())
+    }
+
+    /// Whether nothing more comes of a completion.
+    fn is_over(&self, progress: &Progress) -> bool {
+        progress.finish.is_some() && (!self.has_confidence || progress.confidence.is_some())
     }
 
     /// Applies an event; returns its completion unless already ended.
@@ -202,6 +211,13 @@ impl Collected {
                     read.read = Some(tokens);
                 }
                 return Ok(None);
+            }
+            Event::Confidence { index, confidence } => {
+                let choice = self.choices.get_mut(index);
+                return Ok(choice.map(|choice| {
+                    choice.progress.confidence = Some(confidence);
+                    index
+                }));
             }
             Event::Failed(_) => return Ok(None),
         };
@@ -282,7 +298,7 @@ impl Collected {
                     false => Finish::Length,
                 });
             }
-            Event::Failed(_) | Event::PromptRead { .. } => {}
+            Event::Failed(_) | Event::PromptRead { .. } | Event::Confidence { .. } => {}
         }
         let tokens = self.choices.iter().map(|choice| choice.progress.tokens);
         self.usage.completion_tokens = tokens.sum();
@@ -340,6 +356,9 @@ impl Collected {
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
             }
+            if let Some(confidence) = choice.progress.confidence {
+                whole["x_confidence"] = confidence.json();
+            }
             if let Some(prompt) = prompts.get(prompt).filter(|_| has_prompt_log_probs) {
                 whole["prompt_logprobs"] = prompt.json(decode);
             }
@@ -379,6 +398,7 @@ impl Collected {
         if self.items.is_some() {
             return self.item_events();
         }
+        let is_over = self.is_over(&self.choices[index].progress);
         let (answer, progress) = (&self.answer, &mut self.choices[index].progress);
         let mut chunks = Vec::new();
         let parts = std::mem::take(&mut progress.parts);
@@ -406,8 +426,13 @@ impl Collected {
         if let Some(left) = log_probs.filter(|left| !left.is_empty()) {
             chunks.push(answer.text_chunk(index, "", Some(&left), progress.given_bytes));
         }
-        let finish = progress.finish;
-        chunks.extend(finish.map(|finish| answer.last_chunk(index, finish)));
+        if let Some(finish) = progress.finish.filter(|_| is_over) {
+            let mut last = answer.last_chunk(index, finish);
+            if let Some(confidence) = &progress.confidence {
+                last["choices"][0]["x_confidence"] = confidence.json();
+            }
+            chunks.push(last);
+        }
         if let Some(first) = chunks.first_mut().filter(|_| self.token_ids) {
             first["choices"][0]["token_ids"] = std::mem::take(&mut progress.token_ids).into();
         }

@@ -227,18 +227,23 @@ impl Constraints {
         cell
     }
 
+    /// The tokens of all constraints.
+    pub(crate) fn vocabulary(&self, tokenizer: &Tokenizer) -> Result<&Arc<Vocabulary>, ApiError> {
+        let of_tokenizer = || {
+            let refuse = |error| ApiError::invalid(FORMAT, format!("constraints: {error}"));
+            Vocabulary::new(tokenizer).map_err(refuse)
+        };
+        let vocabulary = self.vocabulary.get_or_init(of_tokenizer);
+        vocabulary.as_ref().map_err(Clone::clone)
+    }
+
     fn compile(
         &self,
         wanted: &ConstraintSpec,
         reasoning: Reasoning,
         tokenizer: &Tokenizer,
     ) -> Compiled {
-        let of_tokenizer = || {
-            let refuse = |error| ApiError::invalid(FORMAT, format!("constraints: {error}"));
-            Vocabulary::new(tokenizer).map_err(refuse)
-        };
-        let vocabulary = self.vocabulary.get_or_init(of_tokenizer);
-        let vocabulary = vocabulary.as_ref().map_err(Clone::clone)?;
+        let vocabulary = self.vocabulary(tokenizer)?;
         let refuse = |error: &ConstraintError| wanted.refusal(error);
         let answer = wanted.answer(tokenizer.call_format());
         let answer = answer.map_err(|error| refuse(&error))?;

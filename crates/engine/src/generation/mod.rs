@@ -17,7 +17,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use collected::{Choice, Chunks, Progress, ReadTokens};
 use text_stream::ThinkBlock;
 
-use crate::constraint::Reasoning;
+use crate::confidence::AnswerConfidence;
+use crate::constraint::{Constraint, Reasoning, Vocabulary};
 use crate::hub::ModelConfig;
 use crate::openai::{
     Answer, Api, ApiError, Finish, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
@@ -117,6 +118,11 @@ pub(crate) enum Event {
         index: usize,
         completion: Completion,
     },
+    /// The confidence of an ended completion's values, if requested.
+    Confidence {
+        index: usize,
+        confidence: AnswerConfidence,
+    },
     /// All its completions failed.
     Failed(String),
 }
@@ -170,6 +176,33 @@ pub(crate) struct ReadPrompt {
     /// Number of alternatives per token.
     pub(crate) likeliest: usize,
     pub(crate) events: Sender<Event>,
+}
+
+/// A completion whose values get their confidence.
+#[derive(Debug)]
+pub(crate) struct ReadAnswer {
+    pub(crate) index: usize,
+    pub(crate) prompt: Arc<[u32]>,
+    pub(crate) completion: Vec<u32>,
+    pub(crate) vocabulary: Arc<Vocabulary>,
+    pub(crate) constraint: Option<Arc<Constraint>>,
+    pub(crate) events: Sender<Event>,
+}
+
+/// What is read between passes.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    Prompt(ReadPrompt),
+    Answer(ReadAnswer),
+}
+
+impl Reading {
+    pub(crate) fn events(&self) -> &Sender<Event> {
+        match self {
+            Self::Prompt(prompt) => &prompt.events,
+            Self::Answer(answer) => &answer.events,
+        }
+    }
 }
 
 /// Streams the answer of a request whose prompts are queued.
@@ -365,6 +398,7 @@ pub(crate) fn prepare_asked(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
+        has_confidence: asked.confidence,
         has_prompt_log_probs: asked.prompt_log_probs,
         echoed,
         prompts: read_tokens.collect(),

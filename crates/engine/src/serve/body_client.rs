@@ -1,11 +1,15 @@
 //! The queue's client of a request. If it is gone or does not read, the next token frees its rows.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::metrics::Metrics;
-use crate::generation::{Event, PromptToSample};
+use crate::constraint::{Constraint, Vocabulary};
+use crate::generation::{Event, PromptToSample, ReadAnswer, Reading};
 use crate::rollout::{Client, Completion, Job, StopReason};
 
 pub(super) struct BodyClient {
@@ -21,7 +25,22 @@ pub(super) struct BodyClient {
     is_lost: AtomicBool,
     /// Whether its loss was counted.
     is_counted: Arc<AtomicBool>,
+    /// `None`: no confidence is asked for.
+    reading: Option<AnswerReading>,
 }
+
+/// What a completion's confidence is computed with, once it has ended.
+struct AnswerReading {
+    prompt: Arc<[u32]>,
+    constraint: Option<Arc<Constraint>>,
+    vocabulary: Arc<Vocabulary>,
+    adapter: Option<u32>,
+    readings: Arc<Readings>,
+}
+
+/// Prompts and answers to read between passes, one at a time, with the adapter as in
+/// [`crate::rollout::QueuedRequest`].
+pub(super) type Readings = Mutex<VecDeque<(Reading, Option<u32>)>>;
 
 impl BodyClient {
     pub(super) fn jobs(
@@ -29,10 +48,19 @@ impl BodyClient {
         adapter: Option<u32>,
         metrics: &Arc<Metrics>,
         arrived: Instant,
+        read: Option<(&Arc<Readings>, &Arc<Vocabulary>)>,
     ) -> Vec<Job> {
         let (decoded, is_counted) = (Arc::default(), Arc::default());
         let job = |prompt: PromptToSample| {
+            let reading = read.map(|(readings, vocabulary)| AnswerReading {
+                prompt: prompt.request.prompt.as_slice().into(),
+                constraint: prompt.request.constraint.clone(),
+                vocabulary: Arc::clone(vocabulary),
+                adapter,
+                readings: Arc::clone(readings),
+            });
             let client = Self {
+                reading,
                 prompt_tokens: prompt.request.prompt.len() as u64,
                 first_index: prompt.first_index,
                 by_token: prompt.by_token,
@@ -106,9 +134,21 @@ impl Client for BodyClient {
         }
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         let index = self.first_index + sample as usize;
+        let answer = self.reading.as_ref().map(|reading| ReadAnswer {
+            index,
+            prompt: Arc::clone(&reading.prompt),
+            completion: completion.token_ids.clone(),
+            vocabulary: Arc::clone(&reading.vocabulary),
+            constraint: reading.constraint.clone(),
+            events: self.events.clone(),
+        });
         let event = Event::of_end(index, completion, self.by_token);
         if self.events.try_send(event).is_err() {
             self.lose();
+        }
+        if let Some((reading, answer)) = self.reading.as_ref().zip(answer) {
+            let answer = (Reading::Answer(answer), reading.adapter);
+            reading.readings.lock().push_back(answer);
         }
         if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {
             metrics.request.observe(self.arrived.elapsed());

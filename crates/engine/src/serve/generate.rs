@@ -10,7 +10,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Shared;
 use super::body_client::BodyClient;
-use crate::generation::{PreparedRequest, busy, prepare_asked, prompts, respond, server_error};
+use crate::generation::{
+    PreparedRequest, Reading, busy, prepare_asked, prompts, respond, server_error,
+};
 use crate::openai::{Api, ApiError, GenerationRequest};
 use crate::rollout::QueueError;
 
@@ -54,9 +56,19 @@ pub(super) async fn generate(
     }
     // Before the jobs: if those are refused, the prompts are dropped with their client.
     let read_prompts = std::mem::take(&mut prepared.read_prompts).into_iter();
-    let read_prompts = read_prompts.map(|prompt| (prompt, adapter));
-    shared.read_prompts.lock().extend(read_prompts);
-    let jobs = BodyClient::jobs(prompts, adapter, &shared.metrics, arrived);
+    let read_prompts = read_prompts.map(|prompt| (Reading::Prompt(prompt), adapter));
+    shared.readings.lock().extend(read_prompts);
+    let vocabulary = match prepared.collected.has_confidence {
+        true => Some(
+            shared
+                .model
+                .constraints
+                .vocabulary(&shared.model.tokenizer)?,
+        ),
+        false => None,
+    };
+    let read = vocabulary.map(|vocabulary| (&shared.readings, vocabulary));
+    let jobs = BodyClient::jobs(prompts, adapter, &shared.metrics, arrived, read);
     shared.queue.push(jobs).map_err(|refused| match refused {
         QueueError::Full(most) => busy(&format!(
             "{most} requests wait, as many as this server lets (--queue)"

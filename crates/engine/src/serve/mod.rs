@@ -8,21 +8,21 @@ mod generate; // a request -> queued prompts
 mod http; // routes and keys
 mod metrics; // Prometheus metrics
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use crate::confidence::AnswerConfidence;
 use crate::format::duration;
-use crate::generation::{AskedModel, Event, ReadPrompt, unix_seconds};
+use crate::generation::{AskedModel, Event, ReadAnswer, ReadPrompt, Reading, unix_seconds};
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::kernels::row_adapters::NO_ADAPTER;
+use crate::leaf_confidence::{GivenAnswer, ReadingModel, answer_confidence};
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{
     self, DRAFT_TOKENS, Order, Queue, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, Worker,
@@ -31,6 +31,7 @@ use crate::rollout::{
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
 use crate::update::{ReadToken, pack, read_tokens};
+use body_client::Readings;
 use connections::Listener;
 use metrics::Metrics;
 
@@ -143,9 +144,7 @@ struct Shared {
     queue: Queue,
     metrics: Arc<Metrics>,
     model: Arc<AskedModel>,
-    /// Prompts to evaluate between passes, one at a time, with the adapter as in
-    /// [`rollout::QueuedRequest`].
-    read_prompts: Mutex<VecDeque<(ReadPrompt, Option<u32>)>>,
+    readings: Arc<Readings>,
     names: Vec<(String, Option<u32>)>,
     /// Alias of the first name.
     alias: Option<String>,
@@ -220,7 +219,7 @@ pub fn serve(
         }),
         metrics: Arc::default(),
         model: Arc::new(asked),
-        read_prompts: Mutex::default(),
+        readings: Arc::default(),
         names: served.names,
         alias: served.alias,
         key: settings.key,
@@ -291,25 +290,36 @@ impl rollout::Decoding for Decoding<'_> {
     }
 
     fn has_errand(&self) -> bool {
-        let mut prompts = self.shared.read_prompts.lock();
-        prompts.retain(|(prompt, _)| !prompt.events.is_closed());
-        !prompts.is_empty()
+        let mut readings = self.shared.readings.lock();
+        readings.retain(|(reading, _)| !reading.events().is_closed());
+        !readings.is_empty()
     }
 
     fn run_errand(&self) {
-        let next = self.shared.read_prompts.lock().pop_front();
-        let Some((prompt, adapter)) = next else {
+        let next = self.shared.readings.lock().pop_front();
+        let Some((reading, adapter)) = next else {
             return;
         };
-        let event = match self.read(&prompt, adapter) {
-            Ok(tokens) => Event::PromptRead {
-                prompt: prompt.index,
-                tokens,
-            },
-            Err(why) => Event::Failed(why),
+        let event = match &reading {
+            Reading::Prompt(prompt) => {
+                let read = self.read(prompt, adapter);
+                read.map(|tokens| Event::PromptRead {
+                    prompt: prompt.index,
+                    tokens,
+                })
+            }
+            Reading::Answer(answer) => {
+                let read = self.confidence(answer, adapter);
+                read.map(|confidence| Event::Confidence {
+                    index: answer.index,
+                    confidence,
+                })
+            }
         };
         // Its client may be gone.
-        _ = prompt.events.try_send(event);
+        _ = reading
+            .events()
+            .try_send(event.unwrap_or_else(Event::Failed));
     }
 }
 
@@ -318,9 +328,8 @@ impl Decoding<'_> {
     fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
-        let adapter = adapter.unwrap_or(NO_ADAPTER);
-        let adapter = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
-        let read = |all| read_tokens(self.model, all, adapter, prompt.likeliest);
+        let own = self.own(adapter);
+        let read = |all| read_tokens(self.model, all, own, prompt.likeliest);
         let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
         let tokens = tokens.map_err(|error| {
             let what = "reading a prompt failed";
@@ -328,6 +337,34 @@ impl Decoding<'_> {
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
         Ok(tokens.concat())
+    }
+
+    /// A completion's values, by training's forward pass, with its sampling adapter.
+    fn confidence(
+        &self,
+        answer: &ReadAnswer,
+        adapter: Option<u32>,
+    ) -> Result<AnswerConfidence, String> {
+        let reading = ReadingModel {
+            model: self.model,
+            own: self.own(adapter),
+        };
+        let given = GivenAnswer {
+            prompt: &answer.prompt,
+            completion: &answer.completion,
+            vocabulary: &answer.vocabulary,
+            constraint: answer.constraint.as_deref(),
+        };
+        answer_confidence(reading, &given).map_err(|error| {
+            let what = "computing the confidence of an answer failed";
+            self.fail(what, &error.to_string(), is_out_of_memory(&error));
+            format!("{what}; the server's log has the cause")
+        })
+    }
+
+    fn own(&self, adapter: Option<u32>) -> Option<(u32, usize)> {
+        let adapter = adapter.unwrap_or(NO_ADAPTER);
+        (self.adapter_slot > 0).then_some((adapter, self.adapter_slot))
     }
 
     /// Reports a failure; returns its cause.
@@ -348,7 +385,7 @@ impl Decoding<'_> {
         let (mut failures, adapters) = (0, Adapters::On);
         let end = |why: &str| {
             queue.fail(why);
-            self.shared.read_prompts.lock().clear();
+            self.shared.readings.lock().clear();
         };
         loop {
             let is_stopped = Arc::clone(self.is_stopped);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::MicroBatch;
 use crate::kernels::accumulate::accumulate;
@@ -48,12 +48,7 @@ pub fn read_tokens(
     own: Option<(u32, usize)>,
     count: usize,
 ) -> Result<Vec<ReadToken>> {
-    let rows = micro_batch.batch.rows();
-    let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
-    let adapters = own.map(column).transpose()?;
-    let slot = own.map_or(0, |(_, slot)| slot);
-    let adapters = AdapterUse::for_rows(Adapters::On, adapters.as_ref(), slot);
-    let normed = model.forward(&micro_batch.batch, adapters)?;
+    let normed = forward(model, micro_batch, own)?;
     let mut found = Vec::new();
     for part in HeadPart::all(model, &normed, micro_batch, 1.0) {
         part.each_chunk(|logits, targets| {
@@ -72,6 +67,50 @@ pub fn read_tokens(
     }
     Ok(found)
 }
+
+/// Rows after the final norm; `own`: as in [`read_tokens`].
+fn forward(model: &Decoder, micro_batch: &MicroBatch, own: Option<(u32, usize)>) -> Result<Tensor> {
+    let rows = micro_batch.batch.rows();
+    let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
+    let adapters = own.map(column).transpose()?;
+    let slot = own.map_or(0, |(_, slot)| slot);
+    let adapters = AdapterUse::for_rows(Adapters::On, adapters.as_ref(), slot);
+    model.forward(&micro_batch.batch, adapters)
+}
+
+/// Passes on the logits after the tokens before `positions` of each sequence, at temperature 1:
+/// `take` gets the sequence, the position and a value for each token of the vocabulary, which the
+/// host reads. `own`: as in [`read_tokens`].
+pub fn read_logits(
+    model: &Decoder,
+    micro_batch: &MicroBatch,
+    own: Option<(u32, usize)>,
+    positions: &[Vec<usize>],
+    mut take: impl FnMut(usize, usize, Vec<f32>),
+) -> Result<()> {
+    let normed = forward(model, micro_batch, own)?;
+    let of_sequence = |(sequence, positions): (usize, &Vec<usize>)| {
+        let at = |position: &usize| (sequence, *position);
+        positions.iter().map(at).collect::<Vec<_>>()
+    };
+    let asked: Vec<(usize, usize)> = positions.iter().enumerate().flat_map(of_sequence).collect();
+    for chunk in asked.chunks(LOGIT_ROWS) {
+        let row = |(sequence, position): &(usize, usize)| {
+            micro_batch.sequences[*sequence].rows[*position]
+        };
+        let rows: Vec<u32> = chunk.iter().map(row).collect();
+        let rows = Tensor::from_slice(&rows, rows.len(), normed.device())?;
+        let logits = model.logits(&gather_rows(&normed, &rows, normed.dtype())?)?;
+        let logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        for ((sequence, position), logits) in chunk.iter().zip(logits) {
+            take(*sequence, *position, logits);
+        }
+    }
+    Ok(())
+}
+
+/// Rows of logits that the host holds at once.
+const LOGIT_ROWS: usize = 64;
 
 /// Adds a loss gradient over a micro-batch. `d_log_probs`: derivative by each token of a sequence,
 /// given its index and log-probs; called as soon as these are known, so logits are computed once

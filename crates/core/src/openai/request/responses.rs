@@ -68,6 +68,7 @@ impl Fields<'_> {
             include_usage: true,
             ignore_eos: false,
             token_ids: false,
+            confidence: false,
             response_format: self.text_format()?,
             format_field: "text.format",
             prompt: self.conversation()?,

@@ -133,7 +133,10 @@ fn nothing_open(earlier: &Value) -> Option<String> {
 pub struct StoredTarget {
     /// Describes how its prompts differ from the task's; empty if they do not.
     pub prompts: String,
+    /// On the set of the eval's result.
     pub speed: Option<Box<SpeedSummary>>,
+    /// That set.
+    pub set: String,
     /// The score of another program's log that decides; empty for scores of our own.
     pub scored_by: String,
     /// Whether its prompts are a log's rather than those of a task that was there before.
@@ -156,6 +159,7 @@ impl StoredTarget {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let imported = of("imported").unwrap_or_default();
         Self {
+            set: text(&document["set"]),
             prompts: text(&of("prompts").unwrap_or_default()["description"]),
             scored_by: text(&imported["scored_by"]),
             is_inferred: imported["task_inferred"] == true,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api_client::LogProbs;
+use crate::confidence::AnswerConfidence;
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::facts::{Tier, TierOutcome};
@@ -28,6 +29,9 @@ pub struct EvalRecord {
     /// Whether it equals the row's expected value; `None` if there is none.
     pub exact: Option<bool>,
     pub score: serde_json::Value,
+    /// Of each value of the answer; `None` unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Box<AnswerConfidence>>,
     /// Completion tokens including the stop token; `None` if an endpoint did not report them.
     pub tokens: Option<usize>,
     /// Truncated at the token limit.

@@ -2,6 +2,7 @@
 
 pub(super) mod against_base;
 mod comments;
+mod confidence_summary;
 mod endpoint_summary;
 mod eval_folder;
 mod eval_names;
@@ -16,6 +17,9 @@ mod tool_summary;
 pub use crate::api_client::LogProbs;
 pub use against_base::AgainstBase;
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
+pub use confidence_summary::{
+    Acceptance, Calibration, ConfidenceSummary, HeldOut, PRECISION, Scaled,
+};
 pub use endpoint_summary::EndpointSummary;
 pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
 pub use eval_names::{EvalName, read_eval_names, recorded_file};

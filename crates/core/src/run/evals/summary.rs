@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::confidence_summary::ConfidenceSummary;
 use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
 use super::field_rates::FieldSummary;
@@ -75,6 +76,9 @@ pub struct EvalSummary {
     /// Speed of a model on this machine; `None` in evals of a run, which run during training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<Box<SpeedSummary>>,
+    /// `None` unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Box<ConfidenceSummary>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -198,6 +202,7 @@ impl EvalSummary {
             endpoint: EndpointSummary::from_records(records).map(Box::new),
             samples: SampleSummary::from_records(&all).map(Box::new),
             speed: None,
+            confidence: ConfidenceSummary::new(records, None).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary

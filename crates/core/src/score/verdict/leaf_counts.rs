@@ -57,10 +57,20 @@ impl LeafCounts {
 }
 
 /// The leaves of one answer.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Leaves {
     /// What they earn, in [0, 1].
     pub credit: f64,
     /// By path.
     pub counts: OrderedMap<LeafCounts>,
+    /// Each value that the answer states: its first byte, and whether it is right. Not recorded.
+    #[serde(skip)]
+    pub outcomes: Vec<(usize, bool)>,
+}
+
+impl PartialEq for Leaves {
+    /// By what is recorded.
+    fn eq(&self, other: &Self) -> bool {
+        (self.credit, &self.counts) == (other.credit, &other.counts)
+    }
 }

@@ -49,12 +49,14 @@ pub(crate) fn compare_leaves(
         left: &left,
         path: Vec::new(),
         counts: Some(OrderedMap::default()),
+        outcomes: Vec::new(),
         credit: 0.0,
         total: 0.0,
     };
     walk.compare(root, expected, rules.root());
     Leaves {
         credit: walk.share(),
+        outcomes: walk.outcomes,
         counts: walk.counts.unwrap_or_default(),
     }
 }
@@ -66,6 +68,7 @@ struct Walk<'w> {
     path: Vec<String>,
     /// `None` where only the credit is asked for.
     counts: Option<OrderedMap<LeafCounts>>,
+    outcomes: Vec<(usize, bool)>,
     credit: f64,
     total: f64,
 }
@@ -87,6 +90,7 @@ impl<'w> Walk<'w> {
             left: self.left,
             path: Vec::new(),
             counts: None,
+            outcomes: Vec::new(),
             credit: 0.0,
             total: 0.0,
         };
@@ -227,7 +231,10 @@ impl<'w> Walk<'w> {
                 }
             }),
             _ if self.states_nothing(found) => {}
-            _ => self.add(Outcome::Invented),
+            _ => {
+                self.outcomes.push((found.start, false));
+                self.add(Outcome::Invented);
+            }
         }
     }
 
@@ -272,6 +279,8 @@ impl<'w> Walk<'w> {
                 similarity: self.similarity(found, expected, rule),
             },
         };
+        let is_right = matches!(outcome, Outcome::Right | Outcome::Absent);
+        self.outcomes.push((found.start, is_right));
         self.add(outcome);
     }
 

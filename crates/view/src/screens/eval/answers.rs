@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failures::reasons;
 use super::{Eval, conversations, layout};
-use crate::format::counted;
+use crate::format::{counted, probability};
 use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
@@ -17,6 +17,7 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::text::Message;
 use crate::theme::Theme;
+use crate::widgets::confidence;
 use crate::widgets::conversation::parts;
 use crate::widgets::diff::{difference, headings, side_by_side, unified};
 use crate::widgets::grounded;
@@ -117,6 +118,7 @@ fn lines(
     let side = eval.side_by_side.unwrap_or(width >= SIDES);
     lines.extend(conversations::lines(shared, &sides, side, width));
     lines.extend(texts(theme, &sides, side, width));
+    lines.extend(confidences(theme, &sides));
     if let Some(row) = &turn {
         lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
     }
@@ -174,6 +176,19 @@ fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'s
     lines
         .map(|line| theme.line(format!("  {line}"), Role::Faint))
         .collect()
+}
+
+fn confidences(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for (name, record) in sides {
+        if let Some(known) = &record.confidence {
+            let least = known.least().map_or_else(|| "n/a".to_owned(), probability);
+            let heading = format!("{name}: confidence, least {least}");
+            lines.extend([Line::default(), theme.line(heading, Role::Special)]);
+            lines.extend(confidence::lines(theme, known, &record.completion));
+        }
+    }
+    lines
 }
 
 pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {

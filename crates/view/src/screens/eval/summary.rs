@@ -14,8 +14,8 @@ use crate::format::{counted, or_na, percent, percent_interval};
 use crate::page::Cell;
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
-    Measure, MeasureRow, Metric, MetricComparison, Outcome, PairedComparison, Verdict, Versus,
-    cost_rows, field_rows, points, rate_rows, tag_rows,
+    EvalResult, Measure, MeasureRow, Metric, MetricComparison, Outcome, PairedComparison, Verdict,
+    Versus, acceptance_text, cost_rows, field_rows, points, rate_rows, tag_rows,
 };
 use crate::run::EvalSummary;
 use crate::secrets::visible;
@@ -538,11 +538,25 @@ impl SummaryText<'_> {
             _ => None,
         };
         let fields = field_rows(&sides).into_iter().filter_map(field).collect();
-        [("valid by tag", tags), ("F1 by field", fields)]
+        let lines = [("valid by tag", tags), ("F1 by field", fields)];
+        let lines = lines
             .into_iter()
-            .flat_map(|(title, texts)| self.wrapped(title, texts))
+            .flat_map(|(title, texts)| self.wrapped(title, texts));
+        lines
+            .chain(self.acceptance())
             .map(|line| theme.line(line, Role::Text))
             .collect()
+    }
+
+    /// What accepting sure answers keeps.
+    fn acceptance(&self) -> Vec<String> {
+        let evals = self.versus.evals.iter();
+        let sentence = |eval: &EvalResult| {
+            let known = eval.summary.confidence.as_deref()?;
+            let sentence = acceptance_text(&eval.id.set.to_string(), known);
+            Some(wrapped(&format!("{}: {sentence}", eval.name), self.width))
+        };
+        evals.filter_map(sentence).flatten().collect()
     }
 
     /// A title and texts, each of which stays on one line; nothing without texts.
