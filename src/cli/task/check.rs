@@ -106,11 +106,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .flatten();
     let notes = programs.filter_map(|program| program.bytecode_note());
     found.warnings.extend(notes);
-    found.problems.extend(
-        data_problems(&task, &scorer, &loaded)
-            .into_iter()
-            .map(|problem| problem.message),
-    );
+    for problem in data_problems(&task, &scorer, &loaded) {
+        let list = match problem.kind {
+            DataProblemKind::MadeUp => &mut found.warnings,
+            _ => &mut found.problems,
+        };
+        list.push(problem.message);
+    }
     found.problems.extend(scorer_fault(&scorer, &loaded));
     // A set that cannot be opened is already a problem.
     for problem in similar_prompts(&task).unwrap_or_default() {

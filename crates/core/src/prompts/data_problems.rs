@@ -11,7 +11,7 @@ use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::counted;
 use crate::score::audit::shown_lines;
-use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
+use crate::score::{FailureClass, Score, Scorer, Task, Tier, forced_fields, on_every_core};
 use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -22,12 +22,16 @@ const MIN_SCORED: usize = 64;
 /// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
 /// Python takes 15 ms of CPU time.
 const MAX_WRONG: usize = 1_000;
+/// Rows whose prompts are searched for the expected values.
+const MAX_GROUNDED: usize = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
+    /// A value that must be stated, and that some prompts do not.
+    MadeUp,
     Leak,
     /// The same prompt with different expected answers.
     Conflict,
@@ -87,6 +91,7 @@ pub fn data_problems(
         refused.extend(failed_demonstrations(task, scorer, *set, &rows, &lines));
         if *set == PromptSet::Train {
             refused.extend(easy_conversation(task, scorer, &rows, &lines));
+            refused.extend(made_up_values(task, scorer, *set, &rows));
         }
     }
     unusable.append(&mut refused);
@@ -146,6 +151,30 @@ fn failed_demonstrations(
         set,
         refused_share: count as f64 / rows.len() as f64,
     })
+}
+
+/// Fields that may not be null, whose value some prompts do not state.
+fn made_up_values(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+) -> Vec<DataProblem> {
+    let step = rows.len().div_ceil(MAX_GROUNDED).max(1);
+    let rows: Vec<PromptRow> = rows
+        .iter()
+        .step_by(step)
+        .map(|row| (*row).clone())
+        .collect();
+    let fields = forced_fields(task, scorer, &rows);
+    let some = fields.iter().filter(|field| field.is_unstated_in_some());
+    some.map(|field| DataProblem {
+        kind: DataProblemKind::MadeUp,
+        message: format!("{}: {}", label(task, set), field.sentence()),
+        set,
+        refused_share: 0.0,
+    })
+    .collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.

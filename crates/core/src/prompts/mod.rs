@@ -8,6 +8,7 @@ mod completion_rows;
 mod data_problems;
 mod demonstration;
 mod hand_conversation;
+mod hide_values;
 mod lazy_conversations;
 mod rendering;
 
@@ -24,6 +25,7 @@ pub use demonstration::{
     DemonstratedTurn, demonstrated_chain, demonstrated_turns, demonstration_problem,
 };
 pub use hand_conversation::{HandChain, HandConversation};
+pub use hide_values::{FieldReport, HIDDEN_TAG, HiddenField, HiddenRows, hide_values};
 pub use lazy_conversations::audit_task;
 pub use rendering::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer,

@@ -17,8 +17,13 @@ use crate::score::answer::json::{Kind, Value};
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
     Right,
-    Wrong { similarity: f64 },
-    Missed,
+    Wrong {
+        similarity: f64,
+    },
+    Missed {
+        /// Whether the answer says that it does not know the value, and is paid for it.
+        abstains: bool,
+    },
     Invented,
     Absent,
 }
@@ -34,6 +39,9 @@ const LETTERS: usize = 64;
 const MAX_INVENTED_PATHS: usize = 100;
 const MAX_INVENTED_PATH_BYTES: usize = 200;
 pub(crate) const OTHER_PATHS: &str = "(other)";
+/// What null earns with `absent = "null"` where a value is expected; a right value earns 1, a wrong
+/// one 0. It is the chance of being right above which an answer earns more than null.
+const ABSTAINING: f64 = 0.25;
 /// Credit of a pair as the matching's integer weight.
 const WEIGHT: f64 = 1e6;
 
@@ -51,6 +59,7 @@ pub(crate) fn compare_leaves(
         counts: Some(OrderedMap::default()),
         credit: 0.0,
         total: 0.0,
+        abstains: false,
     };
     walk.compare(root, expected, rules.root());
     Leaves {
@@ -68,6 +77,8 @@ struct Walk<'w> {
     counts: Option<OrderedMap<LeafCounts>>,
     credit: f64,
     total: f64,
+    /// Whether what is missing here was left out as unknown: not a row of a list.
+    abstains: bool,
 }
 
 impl<'w> Walk<'w> {
@@ -89,6 +100,7 @@ impl<'w> Walk<'w> {
             counts: None,
             credit: 0.0,
             total: 0.0,
+            abstains: self.abstains,
         };
         trial.compare(found, expected, rule);
         trial.share()
@@ -99,15 +111,30 @@ impl<'w> Walk<'w> {
         self.credit += match outcome {
             Outcome::Right | Outcome::Absent => 1.0,
             Outcome::Wrong { similarity } => similarity,
-            Outcome::Missed | Outcome::Invented => 0.0,
+            Outcome::Missed { abstains: true } => ABSTAINING,
+            Outcome::Missed { .. } | Outcome::Invented => 0.0,
         };
-        let Some(counts) = &mut self.counts else {
+        if self.counts.is_none() {
             self.left.set(self.left.get().saturating_sub(1));
+        }
+        let is_made_up = matches!(outcome, Outcome::Invented);
+        self.count(is_made_up, |of| match outcome {
+            Outcome::Right => of.right += 1,
+            Outcome::Wrong { .. } => of.wrong += 1,
+            Outcome::Missed { .. } => of.missed += 1,
+            Outcome::Invented => of.invented += 1,
+            Outcome::Absent => of.absent += 1,
+        });
+    }
+
+    /// Changes the counts of the current path, if they are asked for.
+    fn count(&mut self, is_made_up: bool, change: impl FnOnce(&mut LeafCounts)) {
+        let Some(counts) = &mut self.counts else {
             return;
         };
         let mut path = self.path.join(".");
         // Names that the answer makes up have no limit of their own.
-        if matches!(outcome, Outcome::Invented)
+        if is_made_up
             && (path.len() > MAX_INVENTED_PATH_BYTES || counts.0.len() >= MAX_INVENTED_PATHS)
             && counts.get(&path).is_none()
         {
@@ -118,14 +145,7 @@ impl<'w> Walk<'w> {
             counts.0.push((path, LeafCounts::default()));
             counts.0.len() - 1
         });
-        let of = &mut counts.0[place].1;
-        match outcome {
-            Outcome::Right => of.right += 1,
-            Outcome::Wrong { .. } => of.wrong += 1,
-            Outcome::Missed => of.missed += 1,
-            Outcome::Invented => of.invented += 1,
-            Outcome::Absent => of.absent += 1,
-        }
+        change(&mut counts.0[place].1);
     }
 
     fn at(&mut self, name: &str, compare: impl FnOnce(&mut Self)) {
@@ -165,7 +185,12 @@ impl<'w> Walk<'w> {
             (Some(Kind::Object(object)), Expected::Object(members)) if !members.is_empty() => {
                 for (name, value) in members {
                     let member = object.get(name).map(|member| &member.value);
-                    self.at(name, |walk| walk.compare(member, value, rule.member(name)));
+                    let abstains = self.rules.empty_is_absent;
+                    self.at(name, |walk| {
+                        walk.missing(abstains, |walk| {
+                            walk.compare(member, value, rule.member(name));
+                        });
+                    });
                 }
                 for extra in object.members() {
                     if !members.contains_key(&*extra.key) {
@@ -177,14 +202,15 @@ impl<'w> Walk<'w> {
                 self.at(ITEMS, |walk| walk.items(found, items, rule));
             }
             (_, Expected::Object(members)) if !members.is_empty() => {
-                self.none_of(found, |walk| {
+                let abstains = found.map_or(self.abstains, |found| self.abstains_by(found));
+                self.none_of(found, abstains, |walk| {
                     for (name, value) in members {
                         walk.at(name, |walk| walk.compare(None, value, rule.member(name)));
                     }
                 });
             }
             (_, Expected::Array(items)) if !items.is_empty() => {
-                self.none_of(found, |walk| {
+                self.none_of(found, false, |walk| {
                     let missed = |walk: &mut Self| {
                         items.iter().for_each(|item| walk.compare(None, item, rule))
                     };
@@ -196,13 +222,25 @@ impl<'w> Walk<'w> {
     }
 
     /// Where an object or a list is expected, and nothing or another value stands.
-    fn none_of(&mut self, found: Option<&Value<'_>>, miss: impl FnOnce(&mut Self)) {
+    fn none_of(&mut self, found: Option<&Value<'_>>, abstains: bool, miss: impl FnOnce(&mut Self)) {
         let before = self.total;
-        miss(self);
+        self.missing(abstains, miss);
         if let Some(found) = found {
             self.invented(found);
         }
-        self.at_least(before, Outcome::Missed);
+        self.at_least(before, Outcome::Missed { abstains: false });
+    }
+
+    /// Compares where what is missing was left out as unknown, or was not.
+    fn missing(&mut self, abstains: bool, compare: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.abstains, abstains);
+        compare(self);
+        self.abstains = before;
+    }
+
+    /// Whether a value says that none is known: null, or what is one state with it.
+    fn abstains_by(&self, found: &Value<'_>) -> bool {
+        matches!(found.kind, Kind::Null) || self.rules.empty_is_absent && self.states_nothing(found)
     }
 
     /// Adds `outcome` if there is no other since `before`, so that what is wrong never counts as
@@ -250,11 +288,19 @@ impl<'w> Walk<'w> {
             Expected::Object(members) => members.is_empty(),
             _ => false,
         };
+        let fills = found.is_some_and(|found| !self.states_nothing(found));
+        if wants_nothing {
+            self.count(false, |of| {
+                of.blank += 1;
+                of.filled += u32::from(fills);
+            });
+        }
         let Some(found) = found else {
+            let abstains = self.abstains && rule.leaf.null_earns;
             return self.add(if wants_nothing && self.rules.empty_is_absent {
                 Outcome::Absent
             } else {
-                Outcome::Missed
+                Outcome::Missed { abstains }
             });
         };
         let outcome = match (wants_nothing, self.states_nothing(found)) {
@@ -267,7 +313,9 @@ impl<'w> Walk<'w> {
                 return self.at_least(before, Outcome::Wrong { similarity: 0.0 });
             }
             (false, _) if equal(found, expected, rule) => Outcome::Right,
-            (false, true) => Outcome::Missed,
+            (false, true) => Outcome::Missed {
+                abstains: rule.leaf.null_earns && self.abstains_by(found),
+            },
             _ => Outcome::Wrong {
                 similarity: self.similarity(found, expected, rule),
             },
@@ -301,7 +349,8 @@ impl<'w> Walk<'w> {
     fn items(&mut self, found: &[Value<'_>], expected: &[Expected], rule: Rule<'w>) {
         let (pairs, extra) = self.matched(found, expected, rule);
         for (place, item) in pairs.into_iter().zip(expected) {
-            self.compare(place.map(|place| &found[place]), item, rule);
+            let place = place.map(|place| &found[place]);
+            self.missing(false, |walk| walk.compare(place, item, rule));
         }
         for place in extra {
             let before = self.total;
