@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod judge_check;
 mod new;
+mod python_schema;
 mod render;
 mod trust;
 

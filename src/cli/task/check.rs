@@ -108,7 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found.warnings.extend(notes);
     for problem in data_problems(&task, &scorer, &loaded) {
         let list = match problem.kind {
-            DataProblemKind::MadeUp => &mut found.warnings,
+            DataProblemKind::MadeUp | DataProblemKind::SystemMessage => &mut found.warnings,
             _ => &mut found.problems,
         };
         list.push(problem.message);

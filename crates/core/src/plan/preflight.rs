@@ -180,6 +180,7 @@ impl Preflight {
                 DataProblemKind::InvalidExpected
                 | DataProblemKind::AcceptsWrong
                 | DataProblemKind::MadeUp
+                | DataProblemKind::SystemMessage
                 | DataProblemKind::Conflict => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,

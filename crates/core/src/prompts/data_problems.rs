@@ -6,13 +6,14 @@ use rayon::prelude::*;
 
 use super::demonstration::failing_demonstrations;
 use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
+use super::system_names::{self, SystemCheck};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::counted;
 use crate::score::audit::shown_lines;
 use crate::score::{FailureClass, Score, Scorer, Task, Tier, forced_fields, on_every_core};
-use crate::task::PromptSet;
+use crate::task::{PromptSet, TASK_FILE};
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
 const MAX_SCORED: usize = 5_000;
@@ -32,6 +33,8 @@ pub enum DataProblemKind {
     AcceptsWrong,
     /// A value that must be stated, and that some prompts do not.
     MadeUp,
+    /// A system message asks for what the schema refuses.
+    SystemMessage,
     Leak,
     /// The same prompt with different expected answers.
     Conflict,
@@ -95,6 +98,7 @@ pub fn data_problems(
         }
     }
     unusable.append(&mut refused);
+    unusable.extend(system_problem(task));
     unusable.append(&mut repeated_prompts(task, sets));
     unusable
 }
@@ -150,6 +154,21 @@ fn failed_demonstrations(
         ),
         set,
         refused_share: count as f64 / rows.len() as f64,
+    })
+}
+
+fn system_problem(task: &Task) -> Option<DataProblem> {
+    let toml = task.read(TASK_FILE).ok()?;
+    let (line, found) = system_names::of_task(task, &String::from_utf8_lossy(&toml))?;
+    Some(DataProblem {
+        kind: DataProblemKind::SystemMessage,
+        message: format!(
+            "{} line {line}: the system message {}",
+            task.label(TASK_FILE),
+            found.sentence
+        ),
+        set: PromptSet::Train,
+        refused_share: 0.0,
     })
 }
 
@@ -372,8 +391,11 @@ fn refused_answers(
 
 /// Near duplicates between sets, exact and near duplicates within a set.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let system = SystemCheck::new(task);
+    let system_problem = |row: &PromptRow| system.of_row(row);
     let checks = Checks {
         expects_answers: task.expects_answers(),
+        system_problem: Some(&system_problem),
         ..Checks::default()
     };
     let health = check(task, &checks)?;
@@ -411,6 +433,16 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
                 ],
                 "remove them unless they ask different things",
             ),
+            FindingKind::SystemMessage => {
+                let (set, line) = *group.rows.first()?;
+                let message = format!("{} line {line}: {}", label(task, set), group.example);
+                return Some(DataProblem {
+                    kind: DataProblemKind::SystemMessage,
+                    message,
+                    set,
+                    refused_share: 0.0,
+                });
+            }
             _ => return None,
         };
         let (set, line) = *group.rows.first()?;

@@ -11,6 +11,7 @@ mod hand_conversation;
 mod hide_values;
 mod lazy_conversations;
 mod rendering;
+mod system_names;
 
 pub use call_search::{
     MAX_TRIED, NoCalls, SearchedRows, demonstration_messages, find_calls_of, search_rows,
