@@ -18,7 +18,8 @@ use crate::prompts::{
     CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
     data_problems, search_rows, similar_prompts,
 };
-use crate::score::{Scorer, Task};
+use crate::score::audit::audit;
+use crate::score::{PartValue, RewardPart, Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
@@ -87,6 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
     check_paths(&task, &loaded, &mut found);
+    check_absent(&task, &scorer, &loaded, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
         if !found.functions.is_empty() {
@@ -221,6 +223,37 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
         }
     }
     loaded
+}
+
+/// What `[score] absent` needs to have an effect.
+fn check_absent(
+    task: &Task,
+    scorer: &Scorer,
+    loaded: &[(PromptSet, Vec<PromptRow>)],
+    found: &mut TaskFindings,
+) {
+    if task.score.leaves.absent.is_empty() {
+        return;
+    }
+    let label = task.label(TASK_FILE);
+    let counts = |part: &RewardPart| matches!(part.value, PartValue::Fields) && part.weight > 0.0;
+    if !task.rewards.iter().any(counts) {
+        found.warnings.push(format!(
+            "{label}: `score.absent` has no effect: it changes what a [[reward]] with part = \"fields\" counts"
+        ));
+    }
+    let rows = loaded.first().map_or(&[][..], |(_, rows)| rows);
+    let refusing: Vec<String> = audit(task, scorer, rows)
+        .into_iter()
+        .filter_map(|finding| Some(finding.forced?.path))
+        .collect();
+    if !refusing.is_empty() {
+        found.warnings.push(format!(
+            "{label}: `score.absent` pays for null, which the schema refuses for {}: allow it with `grpo-tui task audit {} --write`",
+            refusing.join(", "),
+            task.name
+        ));
+    }
 }
 
 /// Opens the tools for every row, calls each function twice, and requests the scored state.

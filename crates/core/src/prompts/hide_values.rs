@@ -179,7 +179,7 @@ impl Hide<'_> {
 
     fn is_valid(&self, expected: &Value, row: &PromptRow) -> bool {
         let text = self.scorer.expected_completion(expected, Some(row));
-        text.is_some_and(|text| self.scorer.score(&text, Some(row)).tier == Tier::Valid)
+        text.is_some_and(|text| self.scorer.score_alone((&text, Some(row))).tier == Tier::Valid)
     }
 
     fn check_schema(&self, row: &PromptRow, path: &str) -> Result<(), String> {

@@ -162,12 +162,18 @@ impl Vocabulary {
         };
         let best = self.enums.iter().max_by_key(|(_, values)| in_enum(values));
         if let Some((field, values)) = best.filter(|(_, values)| in_enum(values) > 0) {
+            let differs_in_case = |item: &Item<'_>| {
+                values
+                    .iter()
+                    .any(|value| value.eq_ignore_ascii_case(item.text))
+            };
             let is_alike = |item: &&&Item<'_>| {
-                list.iter().any(|other| {
-                    values.iter().any(|value| value == other.text)
-                        && (other.is_quoted, shape(other.text))
-                            == (item.is_quoted, shape(item.text))
-                })
+                differs_in_case(item)
+                    || list.iter().any(|other| {
+                        values.iter().any(|value| value == other.text)
+                            && (other.is_quoted, shape(other.text))
+                                == (item.is_quoted, shape(item.text))
+                    })
             };
             let sure = in_enum(values) > 1 || near(text, list.first()?.start, field);
             let refused = unknown.iter().find(is_alike).filter(|_| sure);
@@ -192,8 +198,12 @@ impl Vocabulary {
             .iter()
             .filter(|item| self.fields.contains(item.text))
             .count();
+        let is_like_one = self
+            .fields
+            .iter()
+            .any(|field| shape(field) == shape(first.text));
         let is_list_of_fields =
-            fields >= unknown.len().max(1) && list.iter().all(|item| item.is_quoted);
+            fields >= unknown.len().max(1) && is_like_one && list.iter().all(|item| item.is_quoted);
         (is_list_of_fields && !self.is_open && is_name(first.text))
             .then(|| self.no_field(first.text))
     }
@@ -339,7 +349,7 @@ mod tests {
             ("currency (EUR, USD, GBP)", Some("GBP")),
             ("currency is one of EUR | USD | GBP", Some("GBP")),
             ("priority: low, medium, high or urgent.", Some("urgent")),
-            ("The priority is `low`, `Medium` or `high`.", None),
+            ("The priority is `low`, `Medium` or `high`.", Some("Medium")),
             (
                 "priority is \"low\", \"normal\" or \"high\"",
                 Some("normal"),

@@ -197,6 +197,46 @@ mod tests {
     use crate::run::EvalSummary;
 
     #[test]
+    fn a_rate_may_have_a_highest_value() {
+        let record = |index: usize| EvalRecord {
+            prompt_id: format!("p{index}"),
+            tier: Tier::Valid,
+            score: json!({"leaves": {"credit": 1.0, "counts": {"a": {"blank": 1, "filled": u32::from(index < 10)}}}}),
+            ..EvalRecord::default()
+        };
+        let result = |records: Vec<EvalRecord>| EvalResult {
+            name: "x".to_owned(),
+            summary: EvalSummary::from_records(&records),
+            records,
+            ..EvalResult::default()
+        };
+        let eval = result((0..100).map(record).collect());
+        let missed = |text: &str| Threshold::highest(text).unwrap().missed(&eval);
+        assert_eq!(missed("invented=0.1"), None);
+        assert_eq!(
+            missed("invented=0.05").as_deref(),
+            Some(
+                "x: invented 10.0% [5.5, 17.4], n = 100, is 5.0 points above the 5.0% of --fail-over"
+            )
+        );
+        assert_eq!(
+            Threshold::highest("invented=0.05")
+                .unwrap()
+                .failures(&eval)
+                .len(),
+            10
+        );
+        let none = result(vec![EvalRecord::default()]);
+        let unknown = Threshold::highest("invented=1").unwrap().missed(&none);
+        assert!(unknown.is_some_and(|text| text.contains("no row expects null")));
+        assert_eq!(
+            Threshold::highest("valid=1").unwrap_err(),
+            "unknown rate `valid`: use invented"
+        );
+        assert!(Threshold::lowest("invented=1").is_err());
+    }
+
+    #[test]
     fn a_missed_threshold_is_a_failed_test_case_with_its_completions() {
         // Not a real token, and assembled here so that no scanner reports it.
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");

@@ -110,7 +110,12 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     ];
     if has(|e| e.invented.is_some()) {
         let after_exact = 3;
-        measures.insert(after_exact, (Measure::AllInvented, invented));
+        measures.insert(
+            after_exact,
+            (Measure::AllInvented, |e| {
+                Cell::known(invented_cell(e), "not recorded")
+            }),
+        );
     }
     // Of calls, not of whole conversations, [`call_rows`] tells.
     if has(|e| e.has_calls) && !has_tools {
@@ -158,13 +163,12 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
 }
 
 /// The share of values where none is expected.
-fn invented(summary: &EvalSummary) -> Cell {
-    let cell = summary.invented.as_ref().map(|of| Cell::Rate {
+pub(super) fn invented_cell(summary: &EvalSummary) -> Option<Cell> {
+    summary.invented.as_ref().map(|of| Cell::Rate {
         value: of.rate,
         interval: Some(of.interval),
         n: Some(of.n),
-    });
-    Cell::known(cell, "not recorded")
+    })
 }
 
 /// A rate that a log's score does not say.

@@ -144,6 +144,34 @@ mod tests {
         assert_eq!(rates("note"), Some((None, None, None)));
         assert_eq!(fields.len(), 3);
 
+        let blank = |id: &str, counts: serde_json::Value| EvalRecord {
+            prompt_id: id.to_owned(),
+            ..record(counts)
+        };
+        let records = [
+            blank("a", json!({"note": {"absent": 1, "blank": 1}})),
+            blank(
+                "b",
+                json!({"note": {"invented": 1, "blank": 1, "filled": 1}, "x": {"invented": 9}}),
+            ),
+            blank(
+                "c",
+                json!({"note": {"missed": 1, "blank": 1}, "tax": {"absent": 1, "blank": 1}}),
+            ),
+        ];
+        let invented = InventedSummary::of_records(&records.iter().collect::<Vec<_>>());
+        let invented = invented.unwrap_or_default();
+        assert_eq!((invented.rate, invented.n), (0.25, 4));
+        assert!(
+            invented.interval[0] < 0.25 && invented.interval[1] > 0.25,
+            "{invented:?}"
+        );
+        assert_eq!(
+            InventedSummary::of_records(&[&records[1], &EvalRecord::default()]).map(|of| of.n),
+            Some(1)
+        );
+        assert_eq!(InventedSummary::of_records(&[&EvalRecord::default()]), None);
+
         let keys = (0..200).map(|index| (format!("k{index}"), json!({"invented": 2})));
         let invented = record(serde_json::Value::Object(keys.collect()));
         let fields = FieldSummary::of_records(&[&invented]);

@@ -104,7 +104,8 @@ pub(crate) fn forced_fields(task: &Task, scorer: &Scorer, rows: &[PromptRow]) ->
     let grounded = task
         .schema()
         .and_then(|_| Grounded::new(&*task.definition, task));
-    let Some(grounded) = grounded.filter(|_| !scorer.runs_programs()) else {
+    let asks_others = scorer.runs_programs() || scorer.asks_judge();
+    let Some(grounded) = grounded.filter(|_| !asks_others) else {
         return Vec::new();
     };
     let answered: Vec<(&PromptRow, Value)> = rows

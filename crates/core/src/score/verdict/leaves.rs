@@ -611,6 +611,80 @@ mod tests {
         assert_eq!(counts(&free, "steps.*"), [3, 0, 0, 0, 0]);
     }
 
+    /// Right values earn most, null less, wrong ones nothing; where none is expected, null is right.
+    #[test]
+    fn null_earns_more_than_a_wrong_value_where_it_is_asked_for() {
+        let expected = json!({"vendor": "Acme", "note": null, "to": {"city": "Bern", "zip": 3}, "lines": [{"sku": "a"}, {"sku": "b"}]});
+        let with = |paths: &[&str], empty_is_absent| {
+            rules(|rules| {
+                rules.leaves.absent = paths.iter().map(|path| (*path).to_owned()).collect();
+                rules.leaves.empty_is_absent = empty_is_absent;
+            })
+        };
+        let (all, empty) = (with(&["*"], false), with(&["*"], true));
+        let set = |pointer: &str, value: Expected| {
+            let mut found = expected.clone();
+            *found.pointer_mut(pointer).unwrap() = value;
+            found
+        };
+        let without = |key: &str| {
+            let mut found = expected.clone();
+            found.as_object_mut().unwrap().remove(key);
+            found
+        };
+        const NULL: f64 = ABSTAINING;
+        // Of six leaves.
+        for (found, rules, earned) in [
+            (expected.clone(), &all, 6.0),
+            (set("/vendor", json!(null)), &all, 5.0 + NULL),
+            (set("/vendor", json!(null)), &Rules::default(), 5.0),
+            (
+                set("/vendor", json!(null)),
+                &with(&["vendor"], false),
+                5.0 + NULL,
+            ),
+            (
+                set("/vendor", json!(null)),
+                &with(&["note", "to.city"], false),
+                5.0,
+            ),
+            (set("/vendor", json!("Bolt")), &all, 5.0),
+            (set("/vendor", json!("")), &all, 5.0),
+            (set("/vendor", json!("")), &empty, 5.0 + NULL),
+            (without("vendor"), &all, 5.0),
+            (without("vendor"), &empty, 5.0 + NULL),
+            (set("/to", json!(null)), &all, 4.0 + 2.0 * NULL),
+            (
+                set("/to/zip", json!(null)),
+                &with(&["to"], false),
+                5.0 + NULL,
+            ),
+            (
+                set("/lines/0/sku", json!(null)),
+                &with(&["lines.*.sku"], false),
+                5.0 + NULL,
+            ),
+            // A list does not earn by what it leaves out.
+            (set("/lines", json!(null)), &all, 4.0),
+            (set("/lines", json!([])), &empty, 4.0),
+            (set("/lines", json!([{"sku": "b"}])), &empty, 5.0),
+            (set("/note", json!("made up")), &all, 5.0),
+        ] {
+            let leaves = credit(&found, &expected, rules);
+            assert!(
+                (leaves.credit - earned / 6.0).abs() < 1e-9,
+                "{found}: {leaves:?}"
+            );
+        }
+        let made_up = credit(&set("/note", json!("x")), &expected, &all);
+        let note = made_up.counts.get("note").copied().unwrap_or_default();
+        assert_eq!((note.filled, note.blank), (1, 1));
+        let right = credit(&expected, &expected, &all);
+        let note = right.counts.get("note").copied().unwrap_or_default();
+        assert_eq!((note.filled, note.blank, note.absent), (0, 1, 1));
+        assert_eq!(compare_leaves(None, &expected, &all).credit, 0.0);
+    }
+
     #[test]
     fn alternatives_and_optional_values_take_what_fits() {
         let expected = json!({"unit": {"$any": ["km", "kilometers"]}, "memo": {"$optional": "x"}, "list": [{"$any": [1, 2]}, 3]});
