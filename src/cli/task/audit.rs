@@ -11,8 +11,8 @@ use crate::files::{Access, replace_file};
 use crate::page::text::render;
 use crate::page::{Block, Level};
 use crate::prompts::audit_task;
-use crate::score::audit::{Finding, page};
-use crate::score::{Scorer, Task, to_allow_null, with_null};
+use crate::score::audit::{Finding, page, to_allow_null};
+use crate::score::{Scorer, Task, with_null};
 use crate::task::PromptSet;
 
 /// Lines of the schema that are shown.

@@ -10,8 +10,7 @@ use super::system_names::{self, SystemCheck};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::format::counted;
-use crate::score::audit::shown_lines;
+use crate::format::{counted, shown_lines};
 use crate::score::{FailureClass, Score, Scorer, Task, Tier, forced_fields, on_every_core};
 use crate::task::{PromptSet, TASK_FILE};
 

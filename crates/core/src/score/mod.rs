@@ -38,7 +38,7 @@ pub use needs::{
 };
 pub use scorer::audit;
 pub use scorer::batch::{LineWork, score_stream};
-pub use scorer::forced_fields::{ForcedField, to_allow_null};
+pub use scorer::forced_fields::ForcedField;
 pub(crate) use scorer::forced_fields::{forced_fields, values_of};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::agent_option::AgentOptionError;

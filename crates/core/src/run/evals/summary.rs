@@ -228,12 +228,8 @@ impl EvalSummary {
             return invented.interval;
         }
         let rows = self.rows_of(name);
-        let alone = || {
-            <[f64; 2]>::from(wilson(
-                (self.metric(name) * rows as f64).round() as usize,
-                rows,
-            ))
-        };
+        let count = (self.metric(name) * rows as f64).round() as usize;
+        let alone = || wilson(count, rows).into();
         self.intervals
             .as_ref()
             .and_then(|intervals| intervals.get(name))

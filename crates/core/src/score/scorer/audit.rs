@@ -123,6 +123,19 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     findings
 }
 
+/// The fields that should allow null: those that some prompts do not state, else all.
+pub fn to_allow_null(findings: &[Finding]) -> Vec<String> {
+    let forced = findings
+        .iter()
+        .filter_map(|finding| finding.forced.as_ref());
+    let all: Vec<&ForcedField> = forced.collect();
+    let is_any = all.iter().any(|field| field.is_unstated_in_some());
+    all.into_iter()
+        .filter(|field| !is_any || field.is_unstated_in_some())
+        .map(|field| field.path.clone())
+        .collect()
+}
+
 /// What an invented value earns in a field that may not be null.
 fn invented(forced: ForcedField) -> Finding {
     Finding {
@@ -339,7 +352,7 @@ fn finding(
             "`{short}` is valid for {} of {}, {}: {advice}",
             accepting.len(),
             crate::format::counted(rows.len(), "row"),
-            shown_lines(&accepting)
+            crate::format::shown_lines(&accepting)
         ),
         Tier::Valid if weak => {
             format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")
@@ -365,15 +378,6 @@ fn finding(
         sentence,
         forced: None,
     }
-}
-
-/// The first of some lines, in words.
-pub(crate) fn shown_lines(lines: &[usize]) -> String {
-    const MAX_SHOWN: usize = 5;
-    let shown: Vec<String> = lines.iter().take(MAX_SHOWN).map(usize::to_string).collect();
-    let more = if lines.len() > MAX_SHOWN { ".." } else { "" };
-    let word = if lines.len() == 1 { "line" } else { "lines" };
-    format!("{word} {}{more}", shown.join(", "))
 }
 
 /// First JSON object or list in the prompt.

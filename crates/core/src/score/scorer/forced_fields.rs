@@ -7,10 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Scorer;
-use super::audit::{Finding, shown_lines};
 use crate::dataset::{PromptRow, expected_target, schema_source};
 use crate::exact_json;
-use crate::format::shortened;
+use crate::format::{shortened, shown_lines};
 use crate::score::answer::json::parse;
 use crate::score::answer::stated_value::{Leaf, StatedValue, state};
 use crate::score::grounded::Grounded;
@@ -73,19 +72,6 @@ impl ForcedField {
             shown_lines(&self.lines)
         )
     }
-}
-
-/// The fields that should allow null: those that some prompts do not state, else all.
-pub fn to_allow_null(findings: &[Finding]) -> Vec<String> {
-    let forced = findings
-        .iter()
-        .filter_map(|finding| finding.forced.as_ref());
-    let all: Vec<&ForcedField> = forced.collect();
-    let is_any = all.iter().any(|field| field.is_unstated_in_some());
-    all.into_iter()
-        .filter(|field| !is_any || field.is_unstated_in_some())
-        .map(|field| field.path.clone())
-        .collect()
 }
 
 /// The values of an answer, with their fields.

@@ -5,7 +5,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::completion::Completion;
 use super::file::{follow, show_text};
 use super::{
-    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview,
+    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, made_up, navigate, program_pane,
+    score_preview,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -13,7 +14,6 @@ use crate::drafts::choice::{self, undecided};
 use crate::interaction;
 use crate::message::{Change, Command};
 use crate::popup::{Confirm, Popup};
-use crate::score::{to_allow_null, with_null};
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
@@ -323,13 +323,16 @@ const ACTIONS: &[Action] = &[
         "",
         &["alt-n"],
         HERE,
-        allow_null,
+        |schema, shared| match made_up::allow_null(schema, shared) {
+            true => after(schema, shared, Effect::Edited),
+            false => Vec::new(),
+        },
     )
     .also(&["nullable", "fabrication", "hallucination", "invented"])
     .unless(|schema, shared| {
         no_text(schema, shared)
             .or_else(|| undecided(schema, shared))
-            .or_else(|| no_made_up(schema))
+            .or_else(|| made_up::nothing_made_up(schema))
     }),
     Action::new(
         "schema.save",
@@ -555,34 +558,6 @@ fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             after(schema, shared, Effect::Edited)
         }
         Err(error) => shared.complain(format!("cannot format: {error}")),
-    }
-}
-
-fn no_made_up(schema: &Schema) -> Option<String> {
-    let fields = schema.degenerate.as_deref().map(to_allow_null);
-    fields
-        .is_none_or(|fields| fields.is_empty())
-        .then(|| "no field has to be made up".to_owned())
-}
-
-/// An edit like any other: undone by undo, written by save.
-fn allow_null(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let fields = schema.degenerate.as_deref().map(to_allow_null);
-    let fields = fields.unwrap_or_default();
-    match with_null(&schema.editor.text(), &fields) {
-        Ok(text) if text == schema.editor.text() => {
-            shared.say(format!("{} may be null already", fields.join(", ")))
-        }
-        Ok(text) => {
-            schema.editor.replace(&text);
-            let (save, undo) = (shared.key_of("schema.save"), shared.key_of("schema.undo"));
-            shared.say(format!(
-                "null allowed in {}: {save} saves, {undo} undoes",
-                fields.join(", ")
-            ));
-            after(schema, shared, Effect::Edited)
-        }
-        Err(why) => shared.complain(why),
     }
 }
 
