@@ -44,7 +44,8 @@ impl ReportArguments {
     /// Checks that each page can be written and that no two have the same path.
     pub(super) fn check(&self) -> Result<(), Failure> {
         if self.junit.is_some() && self.fail_under.is_empty() && self.fail_over.is_empty() {
-            let message = "--junit needs --fail-under or --fail-over: each is a test case";
+            let message =
+                "--junit needs --fail-under <RATE=X> or --fail-over <RATE=X>: each is a test case";
             return Err(Failure::usage(message));
         }
         let pages = [
