@@ -243,9 +243,15 @@ fn check_absent(
         ));
     }
     let rows = loaded.first().map_or(&[][..], |(_, rows)| rows);
+    let is_paid = |path: &String| {
+        let rules = task.score.leaves.absent.iter();
+        let mut rules = rules.map(|rule| rule.replace(".*", ""));
+        rules.any(|rule| rule == ALL_FIELDS || format!("{path}.").starts_with(&format!("{rule}.")))
+    };
     let refusing: Vec<String> = audit(task, scorer, rows)
         .into_iter()
         .filter_map(|finding| Some(finding.forced?.path))
+        .filter(is_paid)
         .collect();
     if !refusing.is_empty() {
         found.warnings.push(format!(

@@ -173,6 +173,7 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
         let text = format!("no degenerate answer scores as high as a correct one, {best:.2}");
         page.push(Block::Text(Level::Good, text));
     }
+    page.extend(forced_blocks(findings));
     let bar = |finding: &Finding| Bar {
         note: visible(&finding.completion).to_string().into(),
         tier: Some(finding.tier),
@@ -184,7 +185,6 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
     };
     let lazy = findings.iter().filter(|finding| finding.forced.is_none());
     page.push(Block::Bars(lazy.map(bar).collect()));
-    page.extend(forced_blocks(findings));
     page
 }
 
