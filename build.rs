@@ -48,6 +48,11 @@ fn main() {
 }
 
 fn of_the_root(missing: &mut Missing, can_isolate: bool) {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import pydantic; pydantic.TypeAdapter"]);
+    python.stdout(Stdio::null()).stderr(Stdio::null());
+    let has_pydantic = python.status().is_ok_and(|status| status.success());
+    missing.check("has_pydantic", "pydantic", has_pydantic);
     // Isolation without namespaces, also where the kernel has them.
     let refuse = "echo 0 >/proc/sys/user/max_user_namespaces";
     let can_refuse = !can_isolate || unshare("--user --map-root-user", refuse);

@@ -26,7 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("llguidance", &["constraint"]),
     ("ureq", &["http", "hub", "api_client", "bench"]),
     ("nvml_wrapper", &["run"]),
-    ("regex", &["score", "constraint", "view"]),
+    ("regex", &["score", "prompts", "constraint", "view"]),
     ("regex_syntax", &["score", "constraint"]),
     ("notify", &["run"]),
     (

@@ -1,6 +1,7 @@
-//! `grpo-tui dataset import|check|demonstrate`: adds rows to a task's prompt files, says what is
-//! wrong with them, or searches the calls that they ask for.
+//! `grpo-tui dataset import|check|hide|demonstrate`: adds rows to a task's prompt files, says what is
+//! wrong with them, hides values, or searches the calls that they ask for.
 
+mod hide;
 mod import;
 
 #[cfg(feature = "engine")]
@@ -35,6 +36,8 @@ enum Command {
     Import(import::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
+    /// Remove a field's value from the prompts of some rows, and expect null there: what a model must learn not to make up
+    Hide(hide::Arguments),
     /// Search the calls that lead to the final state that each row expects; print the rows with them as demonstrations
     Demonstrate(Demonstrate),
 }
@@ -70,6 +73,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Hide(arguments) => hide::run(&arguments),
         Command::Demonstrate(arguments) => demonstrate(&arguments),
     }
 }

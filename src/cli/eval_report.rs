@@ -18,16 +18,19 @@ use crate::score::Task;
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArguments {
     /// Exit with 3 if a rate of the last model is lower, such as valid=0.9; rates: parse, valid, exact, tolerant
-    #[arg(long, value_name = "RATE=X", value_parser = Threshold::parse)]
+    #[arg(long, value_name = "RATE=X", value_parser = Threshold::lowest)]
     fail_under: Vec<Threshold>,
+    /// Exit with 3 if a rate of the last model is higher, such as invented=0.05: the share of values where none is expected
+    #[arg(long, value_name = "RATE=X", value_parser = Threshold::highest)]
+    fail_over: Vec<Threshold>,
     /// Write one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Write Markdown for a pull request: thresholds, verdicts, rates, groups of failures; secrets are masked
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Write JUnit XML for a CI server: a test case per --fail-under; secrets are masked
-    #[arg(long, value_name = "FILE", requires = "fail_under")]
+    /// Write JUnit XML for a CI server: a test case per --fail-under and --fail-over; secrets are masked
+    #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// Overwrite these files
     #[arg(long)]
@@ -40,6 +43,11 @@ pub(super) struct ReportArguments {
 impl ReportArguments {
     /// Checks that each page can be written and that no two have the same path.
     pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.junit.is_some() && self.fail_under.is_empty() && self.fail_over.is_empty() {
+            let message =
+                "--junit needs --fail-under <RATE=X> or --fail-over <RATE=X>: each is a test case";
+            return Err(Failure::usage(message));
+        }
         let pages = [
             ("--html", &self.html),
             ("--markdown", &self.markdown),
@@ -96,22 +104,23 @@ impl ReportArguments {
         let Some(last) = versus.evals.last() else {
             return Ok(ExitCode::SUCCESS);
         };
+        let thresholds = [self.fail_under.as_slice(), &self.fail_over].concat();
         if let Some(file) = &self.html {
             write_page(file, &versus_html(versus)?, self.force)?;
         }
         if let Some(file) = &self.markdown {
-            let text = versus_markdown(versus) + &thresholds_markdown(&self.fail_under, last);
+            let text = versus_markdown(versus) + &thresholds_markdown(&thresholds, last);
             write_page(file, &Page::masked(&text), self.force)?;
         }
         if let Some(file) = &self.junit {
-            write_page(file, &junit(&self.fail_under, last)?, self.force)?;
+            write_page(file, &junit(&thresholds, last)?, self.force)?;
         }
         if self.json {
             print_json(document)?;
         } else {
             print(&versus_text(versus))?;
         }
-        judge(&self.fail_under, last)
+        judge(&thresholds, last)
     }
 }
 

@@ -1,21 +1,14 @@
 //! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
 
+mod audit;
 mod check;
 mod judge_check;
 mod new;
+mod python_schema;
 mod render;
 mod trust;
 
-use serde_json::json;
-
-use super::{Outcome, print, print_json};
-use crate::dataset;
-use crate::page::Block;
-use crate::page::text::render;
-use crate::prompts::audit_task;
-use crate::score::audit::page;
-use crate::score::{Scorer, Task};
-use crate::task::PromptSet;
+use super::Outcome;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +23,7 @@ enum Command {
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
-    Audit(Choice),
+    Audit(audit::Arguments),
     /// Print the prompt of a row as a model reads it: the chat template applied
     Render(render::Arguments),
     /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
@@ -53,40 +46,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
-        Command::Audit(choice) => run_audit(&choice),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }
-}
-
-fn run_audit(choice: &Choice) -> Outcome {
-    let task = Task::resolve(&choice.task)?;
-    let scorer = Scorer::new(&task)?;
-    let rows = if task.set_file(PromptSet::Train).is_some() {
-        dataset::load(&task, PromptSet::Train)?
-    } else {
-        Vec::new()
-    };
-    let findings = audit_task(&task, &scorer, &rows)?;
-    let weak = findings.iter().filter(|finding| finding.weak).count();
-    if choice.json {
-        return print_json(
-            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}),
-        );
-    }
-    let fewest = findings
-        .iter()
-        .map(|finding| finding.rows)
-        .min()
-        .unwrap_or(0);
-    let all = rows.len();
-    let prompts = if fewest < all {
-        format!("{fewest} to {all} of {all} prompts, fewer for long answers")
-    } else {
-        crate::format::counted(all, "prompt")
-    };
-    let title = format!("what degenerate answers earn in {} ({prompts})", task.name);
-    let page = [vec![Block::heading(title)], page(&task, &findings)];
-    print(&render(&page.concat()))
 }

@@ -263,3 +263,92 @@ fn a_dry_run_prints_the_columns_with_sample_values() {
     let mapping = "  mapping     prompt=letter  expected=total = total\n";
     check(&mapped, 0, mapping, "");
 }
+
+/// With the validators that JSON Schema does not know; and why a class cannot be imported.
+#[test]
+#[cfg_attr(not(has_pydantic), ignore = "python3 has no pydantic")]
+fn a_class_of_python_is_a_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = r#"
+from dataclasses import dataclass
+from typing import Annotated, Optional
+from pydantic import AfterValidator, BaseModel, field_validator, model_validator
+print("noise")
+def upper(text): return text.upper()
+class Line(BaseModel):
+    sku: Annotated[str, AfterValidator(upper)]
+    amount: float
+class Invoice(BaseModel):
+    vendor: str
+    lines: list[Line]
+    parent: "Optional[Invoice]" = None
+    @field_validator("vendor")
+    @classmethod
+    def not_empty(cls, text): return text
+    @model_validator(mode="after")
+    def sums(self): return self
+@dataclass
+class Point:
+    x: int
+"#;
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("models.py", models);
+    write("broken.py", "import json\nimport no_such_module\n");
+    write("wrong.py", "x = 1\ndef f(:\n");
+    let new = |name: &str, class: &str| {
+        let words = ["task", "new", name, "--schema", class, "--trust"];
+        call_in_process(folder.path(), &words)
+    };
+    let made = new("a", "models:Invoice");
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let warning = "sums of Invoice (after), not_empty of Invoice.vendor (after), upper of Line.sku (after); write them as keywords";
+    assert!(stdout(&made).contains(warning), "{}", stdout(&made));
+    let task = Task::load(&folder.path().join("tasks/a")).unwrap();
+    let system = task.system.clone().unwrap_or_default();
+    assert!(
+        system.contains("lines (list of object: sku, amount)"),
+        "{system}"
+    );
+    let scorer = grpo_tui::score::Scorer::new(&task).unwrap();
+    for (answer, reward) in [
+        (
+            r#"{"vendor": "a", "lines": [{"sku": "b", "amount": 1}]}"#,
+            1.0,
+        ),
+        (
+            r#"{"vendor": "a", "lines": [{"sku": 1, "amount": 1}]}"#,
+            0.5,
+        ),
+        (
+            r#"{"vendor": "a", "lines": [], "parent": {"vendor": "b"}}"#,
+            0.5,
+        ),
+    ] {
+        assert_eq!(scorer.score(answer, None).reward, reward, "{answer}");
+    }
+    assert_eq!(new("b", "models.py:Point").status.code(), Some(0));
+    for (class, problem) in [
+        (
+            "models:Invoic",
+            "models:Invoic: models.py: no class Invoic; classes there: Invoice, Line",
+        ),
+        (
+            "nope:X",
+            "nope:X: ModuleNotFoundError: No module named 'nope'; run this where ",
+        ),
+        ("nope.py:X", "nope.py: no such file"),
+        (
+            "broken:X",
+            "broken:X: broken.py line 2: ModuleNotFoundError: No module named 'no_such_module'; install it: ",
+        ),
+        ("wrong.py:X", "wrong.py:X: wrong.py line 2: SyntaxError: "),
+    ] {
+        let failed = new("c", class);
+        assert!(
+            failed.status.code() != Some(0) && stderr(&failed).contains(problem),
+            "{class}: {}",
+            stderr(&failed)
+        );
+    }
+    assert!(!folder.path().join("tasks/c").exists());
+}

@@ -234,3 +234,81 @@ fn each_kind_has_lazy_answers_of_its_own() {
         ],
     );
 }
+
+/// Schema, what the second of four prompts states, and the fields that must be made up: path, rows
+/// whose prompt does not state it, and whether that is a warning.
+#[test]
+fn fields_that_must_be_made_up_are_named() {
+    let check = |schema: &str, lines: &str, second: &str, forced: &[(&str, usize, bool)]| {
+        let folder = folder_with(schema, lines);
+        let task = Task::load(folder.path()).unwrap();
+        let prompt = |text: &str, name: &str| {
+            let mut row = row(&format!(r#"{{"a":"{name}","n":7}}"#));
+            row.messages = vec![
+                serde_json::from_value(serde_json::json!({"role": "user", "content": text}))
+                    .unwrap(),
+            ];
+            row
+        };
+        let rows = [
+            prompt("Acme 7", "Acme"),
+            prompt(second, "Bolt"),
+            prompt("Cord 7", "Cord"),
+            prompt("Dyne 7", "Dyne"),
+        ];
+        let findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
+        let found: Vec<(&str, usize, bool)> = findings
+            .iter()
+            .filter_map(|finding| finding.forced.as_ref())
+            .map(|field| {
+                (
+                    field.path.as_str(),
+                    field.unstated,
+                    field.is_unstated_in_some(),
+                )
+            })
+            .collect();
+        assert_eq!(found, forced, "{schema}");
+    };
+    let schema = |a: &str, required: &str| {
+        format!(
+            r#"{{"type":"object","required":[{required}],"properties":{{"a":{a},"n":{{"type":"number"}}}}}}"#
+        )
+    };
+    let text = r#"{"type":"string"}"#;
+    let both = r#""a","n""#;
+    check(
+        &schema(text, both),
+        "",
+        "Bolt 7",
+        &[("a", 0, false), ("n", 0, false)],
+    );
+    check(
+        &schema(text, both),
+        "",
+        "7 only",
+        &[("a", 1, true), ("n", 0, false)],
+    );
+    check(
+        &schema(r#"{"type":["string","null"]}"#, both),
+        "",
+        "7 only",
+        &[("n", 0, false)],
+    );
+    check(&schema(text, ""), "", "7 only", &[]);
+    // A class, and a field that is said to be computed.
+    let classes = r#"{"enum":["Acme","Bolt","Cord","Dyne"]}"#;
+    check(
+        &schema(classes, both),
+        "",
+        "7 only",
+        &[("a", 0, false), ("n", 0, false)],
+    );
+    let except = "[score.grounded]\nexcept = [\"a\"]\n";
+    check(
+        &schema(text, both),
+        except,
+        "7 only",
+        &[("a", 0, false), ("n", 0, false)],
+    );
+}

@@ -32,7 +32,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
          schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
-         schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
+         schema.sample.next schema.rejected schema.nullable schema.save schema.copy schema.outside schema.revert schema.trust \
          schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
          prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
          prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \

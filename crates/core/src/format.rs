@@ -117,6 +117,15 @@ pub fn shortened_start(text: &str, most: usize) -> String {
     }
 }
 
+/// The first of some lines, in words.
+pub fn shown_lines(lines: &[usize]) -> String {
+    const MAX_SHOWN: usize = 5;
+    let shown: Vec<String> = lines.iter().take(MAX_SHOWN).map(usize::to_string).collect();
+    let more = if lines.len() > MAX_SHOWN { ".." } else { "" };
+    let word = if lines.len() == 1 { "line" } else { "lines" };
+    format!("{word} {}{more}", shown.join(", "))
+}
+
 /// `1,134,240`
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

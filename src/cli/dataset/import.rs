@@ -208,7 +208,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn path_of(task: &Task, set: PromptSet) -> Result<PathBuf, Failure> {
+pub(super) fn path_of(task: &Task, set: PromptSet) -> Result<PathBuf, Failure> {
     let name = set.name();
     let file = task.set_file(set).ok_or_else(|| {
         Failure::usage(format!(

@@ -18,7 +18,8 @@ use crate::prompts::{
     CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
     data_problems, search_rows, similar_prompts,
 };
-use crate::score::{Scorer, Task};
+use crate::score::audit::audit;
+use crate::score::{PartValue, RewardPart, Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
@@ -87,6 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
     check_paths(&task, &loaded, &mut found);
+    check_absent(&task, &scorer, &loaded, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
         if !found.functions.is_empty() {
@@ -106,11 +108,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .flatten();
     let notes = programs.filter_map(|program| program.bytecode_note());
     found.warnings.extend(notes);
-    found.problems.extend(
-        data_problems(&task, &scorer, &loaded)
-            .into_iter()
-            .map(|problem| problem.message),
-    );
+    for problem in data_problems(&task, &scorer, &loaded) {
+        let list = match problem.kind {
+            DataProblemKind::MadeUp | DataProblemKind::SystemMessage => &mut found.warnings,
+            _ => &mut found.problems,
+        };
+        list.push(problem.message);
+    }
     found.problems.extend(scorer_fault(&scorer, &loaded));
     // A set that cannot be opened is already a problem.
     for problem in similar_prompts(&task).unwrap_or_default() {
@@ -219,6 +223,43 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
         }
     }
     loaded
+}
+
+/// What `[score] absent` needs to have an effect.
+fn check_absent(
+    task: &Task,
+    scorer: &Scorer,
+    loaded: &[(PromptSet, Vec<PromptRow>)],
+    found: &mut TaskFindings,
+) {
+    if task.score.leaves.absent.is_empty() {
+        return;
+    }
+    let label = task.label(TASK_FILE);
+    let counts = |part: &RewardPart| matches!(part.value, PartValue::Fields) && part.weight > 0.0;
+    if !task.rewards.iter().any(counts) {
+        found.warnings.push(format!(
+            "{label}: `score.absent` has no effect: it changes what a [[reward]] with part = \"fields\" counts"
+        ));
+    }
+    let rows = loaded.first().map_or(&[][..], |(_, rows)| rows);
+    let is_paid = |path: &String| {
+        let rules = task.score.leaves.absent.iter();
+        let mut rules = rules.map(|rule| rule.replace(".*", ""));
+        rules.any(|rule| rule == ALL_FIELDS || format!("{path}.").starts_with(&format!("{rule}.")))
+    };
+    let refusing: Vec<String> = audit(task, scorer, rows)
+        .into_iter()
+        .filter_map(|finding| Some(finding.forced?.path))
+        .filter(is_paid)
+        .collect();
+    if !refusing.is_empty() {
+        found.warnings.push(format!(
+            "{label}: `score.absent` pays for null, which the schema refuses for {}: allow it with `grpo-tui task audit {} --write`",
+            refusing.join(", "),
+            task.name
+        ));
+    }
 }
 
 /// Opens the tools for every row, calls each function twice, and requests the scored state.

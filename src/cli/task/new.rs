@@ -13,14 +13,19 @@ use crate::prompts::{data_problems, load_sets};
 use crate::score::{ScoreError, Scorer, Task};
 use crate::secrets::{visible, visible_lines};
 
+use super::python_schema::PythonClass;
+
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub(super) struct Arguments {
     /// The task's name, and the name of its folder
     name: String,
-    /// JSON Schema of the answers
+    /// JSON Schema of the answers; also the definition of a tool or response format that holds one (OpenAI, Anthropic, MCP), or a class of Python (Pydantic, dataclass, TypedDict) as module:Class or path.py:Class
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
+    /// Import the class of --schema without asking: its module runs as your own Python would run it
+    #[arg(long, requires = "schema")]
+    trust: bool,
     /// Examples of answers, from which a schema is inferred: a list in .json, or one answer per line in .jsonl
     #[arg(long, value_name = "FILE", conflicts_with = "schema")]
     examples: Option<PathBuf>,
@@ -53,15 +58,25 @@ fn after_help() -> String {
     format!(
         "Examples:\n  grpo-tui task new tickets --data tickets.csv --map prompt=body --map \"expected=category, priority\"\n  \
          grpo-tui task new orders --examples answers.jsonl\n  \
-         grpo-tui task new orders --schema order.schema.json --data orders.jsonl\n\n{ROW_FORMAT}"
+         grpo-tui task new orders --schema order.schema.json --data orders.jsonl\n  \
+         grpo-tui task new orders --schema app.models:Order --data orders.jsonl\n\n{ROW_FORMAT}"
     )
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let class = arguments.schema.as_deref().and_then(PythonClass::parse);
+    let class = class
+        .map(|class| class.schema(arguments.trust))
+        .transpose()?;
+    let label = || {
+        let schema = arguments.schema.as_ref();
+        schema.map_or_else(String::new, |schema| schema.display().to_string())
+    };
     let sources = Sources {
         name: arguments.name.clone(),
         template: arguments.template.clone(),
         schema: arguments.schema.clone(),
+        schema_text: class.as_ref().map(|class| (label(), class.text.clone())),
         examples: arguments.examples.clone(),
         data: arguments.data.clone(),
         mapping: arguments.mapping.text()?,
@@ -81,7 +96,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     {
         print_columns(data)?;
     }
-    let new = NewTask::prepare(&sources)?;
+    let mut new = NewTask::prepare(&sources)?;
+    new.notes
+        .extend(class.into_iter().flat_map(|class| class.notes));
     if let Some(data) = &arguments.data {
         print_problems(
             data,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::exact_json::marked_number;
 use crate::format::counted;
+use crate::task::referenced_part;
 
 const MAX_ENUM_VALUES: usize = 12;
 /// Length of an enum's value.
@@ -14,6 +15,8 @@ const MAX_ENUM_LETTERS: usize = 40;
 const MIN_ENUM_TEXTS: usize = 4;
 /// Depth limit; deeper values may be anything.
 const MAX_DEPTH: usize = 16;
+/// References and lists followed to word a field.
+const MAX_WORDED_DEPTH: usize = 4;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
@@ -289,30 +292,17 @@ fn shown(path: &str) -> &str {
 
 /// Top-level fields for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
+    // A class that refers to itself is a reference.
+    let address = schema.get("$ref").and_then(Value::as_str);
+    let own = address.and_then(|address| referenced_part(schema, address));
+    let (root, schema) = (schema, own.unwrap_or(schema));
     let fields = schema
         .get("properties")?
         .as_object()
         .filter(|fields| !fields.is_empty())?;
     let required = schema.get("required").and_then(Value::as_array);
     let word = |(name, field): (&String, &Value)| {
-        let texts = |value: &Value| {
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned)
-        };
-        let kind = match (
-            field.get("enum").and_then(Value::as_array),
-            field.get("format"),
-            field.get("type"),
-        ) {
-            (Some(values), ..) => values.iter().map(texts).collect::<Vec<_>>().join(", "),
-            (_, Some(format), _) => texts(format),
-            (.., Some(Value::Array(names))) => {
-                names.iter().map(texts).collect::<Vec<_>>().join(" or ")
-            }
-            (.., Some(name)) => texts(name),
-            _ => String::new(),
-        };
+        let kind = in_words(root, field, 0);
         let is_required =
             required.is_some_and(|names| names.iter().any(|required| required == name));
         let advice = if is_required { "" } else { "leave out if none" };
@@ -327,6 +317,48 @@ pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
         }
     };
     Some(fields.iter().map(word).collect::<Vec<_>>().join(", "))
+}
+
+/// What a field holds: `EUR, USD`, `string or null`, `list of objects: sku, amount`.
+fn in_words(root: &Value, field: &Value, depth: usize) -> String {
+    let texts = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let list = |key: &str| field.get(key).and_then(Value::as_array);
+    if depth > MAX_WORDED_DEPTH {
+        return String::new();
+    }
+    let inner = |schema: &Value| in_words(root, schema, depth + 1);
+    let target = field.get("$ref").and_then(Value::as_str);
+    if let Some(target) = target.and_then(|address| referenced_part(root, address)) {
+        return inner(target);
+    }
+    if let Some(values) = list("enum") {
+        return values.iter().map(texts).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(branches) = list("anyOf").or(list("oneOf")).or(list("allOf")) {
+        let words = branches.iter().map(inner).filter(|words| !words.is_empty());
+        return words.collect::<Vec<_>>().join(" or ");
+    }
+    let kind = match (field.get("const"), field.get("format"), field.get("type")) {
+        (Some(value), ..) => texts(value),
+        (_, Some(format), _) => texts(format),
+        (.., Some(Value::Array(names))) => names.iter().map(texts).collect::<Vec<_>>().join(" or "),
+        (.., Some(name)) => texts(name),
+        _ => String::new(),
+    };
+    let members = field.get("properties").and_then(Value::as_object);
+    let names = members.map(|members| members.keys().cloned().collect::<Vec<_>>().join(", "));
+    match (kind.as_str(), names, field.get("items")) {
+        ("object", Some(names), _) if depth > 0 => format!("object: {names}"),
+        ("array", _, Some(items)) if items.is_object() => match inner(items) {
+            words if words.is_empty() => kind,
+            words => format!("list of {words}"),
+        },
+        _ => kind,
+    }
 }
 
 #[cfg(test)]

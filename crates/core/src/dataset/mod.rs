@@ -16,6 +16,7 @@ mod row;
 mod row_fields;
 mod row_schema;
 mod row_template;
+mod schema_forms;
 mod turns;
 
 pub use error::DatasetError;

@@ -10,6 +10,7 @@ use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
 use super::messages::json_fault;
 use super::row::{load_from, read_lines};
+use super::schema_forms::{InnerSchema, inner_schema};
 use crate::files::{self, Access};
 use crate::format::counted;
 use crate::task::{PromptSet, TASK_FILE, find_template};
@@ -35,6 +36,8 @@ pub struct Sources {
     pub name: String,
     pub template: Option<String>,
     pub schema: Option<PathBuf>,
+    /// The schema itself, with where it is from; in place of `schema`.
+    pub schema_text: Option<(String, String)>,
     pub examples: Option<PathBuf>,
     /// Prompts; without another source the schema is inferred from their expected answers.
     pub data: Option<PathBuf>,
@@ -53,6 +56,7 @@ impl Default for Sources {
             name: String::new(),
             template: None,
             schema: None,
+            schema_text: None,
             examples: None,
             data: None,
             mapping: MappingText::default(),
@@ -86,11 +90,16 @@ impl NewTask {
         if let Some(template) = &sources.template {
             return from_template(sources, template);
         }
-        let given = match &sources.schema {
-            Some(path) => Some(read_schema(path)?),
-            None => None,
+        let text = match (&sources.schema_text, &sources.schema) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(path)) => Some(read_schema(path)?),
+            (None, None) => None,
         };
         let mut new = Self::default();
+        let given = match text {
+            Some((label, text)) => Some(new.given_schema(label, text)?),
+            None => None,
+        };
         let mut rows = Vec::new();
         if let Some(data) = &sources.data {
             let schema = given.as_ref().map(|(_, schema)| schema);
@@ -146,6 +155,27 @@ impl NewTask {
         ]);
         new.add_sets(rows, sources.split, sources.data.is_some());
         Ok(new)
+    }
+
+    /// The text and value of a schema, or of the definition of a tool that holds one.
+    fn given_schema(
+        &mut self,
+        label: String,
+        text: String,
+    ) -> Result<(String, Value), DatasetError> {
+        let value = serde_json::from_str(&text).map_err(|error| DatasetError::Line {
+            label: label.clone(),
+            line: error.line().max(1),
+            problem: json_fault(&error),
+        })?;
+        match inner_schema(&value) {
+            Ok(None) => Ok((text, value)),
+            Ok(Some(InnerSchema { schema, of })) => {
+                self.notes.push(format!("schema of {of}"));
+                Ok((format!("{schema:#}\n"), schema))
+            }
+            Err(problem) => Err(DatasetError::Import { label, problem }),
+        }
     }
 
     fn inferred(
@@ -401,20 +431,15 @@ fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetEr
     Ok(new)
 }
 
-fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
+fn read_schema(path: &Path) -> Result<(String, String), DatasetError> {
     let label = path.display().to_string();
     let read = files::read_text(path);
     let text = read.map_err(|source| DatasetError::File {
         path: label.clone(),
         source,
-        remedy: "name a JSON Schema",
+        remedy: "name a JSON Schema, or a class of Python as module:Class",
     })?;
-    let value = serde_json::from_str(&text).map_err(|error| DatasetError::Line {
-        label,
-        line: error.line().max(1),
-        problem: json_fault(&error),
-    })?;
-    Ok((text, value))
+    Ok((label, text))
 }
 
 /// Answers: a list or one answer in `.json`, one per line in `.jsonl`.

@@ -179,6 +179,8 @@ impl Preflight {
                 DataProblemKind::Isolation => Check::Isolation,
                 DataProblemKind::InvalidExpected
                 | DataProblemKind::AcceptsWrong
+                | DataProblemKind::MadeUp
+                | DataProblemKind::SystemMessage
                 | DataProblemKind::Conflict => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,

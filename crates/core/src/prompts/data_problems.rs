@@ -6,13 +6,13 @@ use rayon::prelude::*;
 
 use super::demonstration::failing_demonstrations;
 use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
+use super::system_names::{self, SystemCheck};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::format::counted;
-use crate::score::audit::shown_lines;
-use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
-use crate::task::PromptSet;
+use crate::format::{counted, shown_lines};
+use crate::score::{FailureClass, Score, Scorer, Task, Tier, forced_fields, on_every_core};
+use crate::task::{PromptSet, TASK_FILE};
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
 const MAX_SCORED: usize = 5_000;
@@ -22,12 +22,18 @@ const MIN_SCORED: usize = 64;
 /// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
 /// Python takes 15 ms of CPU time.
 const MAX_WRONG: usize = 1_000;
+/// Rows whose prompts are searched for the expected values.
+const MAX_GROUNDED: usize = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
+    /// A value that must be stated, and that some prompts do not.
+    MadeUp,
+    /// A system message asks for what the schema refuses.
+    SystemMessage,
     Leak,
     /// The same prompt with different expected answers.
     Conflict,
@@ -87,9 +93,11 @@ pub fn data_problems(
         refused.extend(failed_demonstrations(task, scorer, *set, &rows, &lines));
         if *set == PromptSet::Train {
             refused.extend(easy_conversation(task, scorer, &rows, &lines));
+            refused.extend(made_up_values(task, scorer, *set, &rows));
         }
     }
     unusable.append(&mut refused);
+    unusable.extend(system_problem(task));
     unusable.append(&mut repeated_prompts(task, sets));
     unusable
 }
@@ -146,6 +154,45 @@ fn failed_demonstrations(
         set,
         refused_share: count as f64 / rows.len() as f64,
     })
+}
+
+fn system_problem(task: &Task) -> Option<DataProblem> {
+    let toml = task.read(TASK_FILE).ok()?;
+    let (line, found) = system_names::of_task(task, &String::from_utf8_lossy(&toml))?;
+    Some(DataProblem {
+        kind: DataProblemKind::SystemMessage,
+        message: format!(
+            "{} line {line}: the system message {}",
+            task.label(TASK_FILE),
+            found.sentence
+        ),
+        set: PromptSet::Train,
+        refused_share: 0.0,
+    })
+}
+
+/// Fields that may not be null, whose value some prompts do not state.
+fn made_up_values(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+) -> Vec<DataProblem> {
+    let step = rows.len().div_ceil(MAX_GROUNDED).max(1);
+    let rows: Vec<PromptRow> = rows
+        .iter()
+        .step_by(step)
+        .map(|row| (*row).clone())
+        .collect();
+    let fields = forced_fields(task, scorer, &rows);
+    let some = fields.iter().filter(|field| field.is_unstated_in_some());
+    some.map(|field| DataProblem {
+        kind: DataProblemKind::MadeUp,
+        message: format!("{}: {}", label(task, set), field.sentence()),
+        set,
+        refused_share: 0.0,
+    })
+    .collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.
@@ -343,8 +390,11 @@ fn refused_answers(
 
 /// Near duplicates between sets, exact and near duplicates within a set.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let system = SystemCheck::new(task);
+    let system_problem = |row: &PromptRow| system.of_row(row);
     let checks = Checks {
         expects_answers: task.expects_answers(),
+        system_problem: Some(&system_problem),
         ..Checks::default()
     };
     let health = check(task, &checks)?;
@@ -382,6 +432,16 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
                 ],
                 "remove them unless they ask different things",
             ),
+            FindingKind::SystemMessage => {
+                let (set, line) = *group.rows.first()?;
+                let message = format!("{} line {line}: {}", label(task, set), group.example);
+                return Some(DataProblem {
+                    kind: DataProblemKind::SystemMessage,
+                    message,
+                    set,
+                    refused_share: 0.0,
+                });
+            }
             _ => return None,
         };
         let (set, line) = *group.rows.first()?;

@@ -9,6 +9,7 @@ use super::eval_results::{EvalId, EvalResult};
 use super::run_report::Report;
 use super::run_row::RunRow;
 use super::significance::{MetricComparison, verdict};
+use super::summary_table::invented_cell;
 use super::tables::shown;
 use crate::format::counted;
 use crate::page::{Block, Cell, Row, Table};
@@ -175,6 +176,14 @@ impl RunComparison {
                 });
                 Row::new(format!("step {step} {set} {target}, {metric}"), cells)
             };
+            let is_told = |eval: &Option<Eval>| {
+                eval.as_ref()
+                    .is_some_and(|eval| eval.summary.invented.is_some())
+            };
+            let invented = found
+                .iter()
+                .any(is_told)
+                .then(|| row("invented", invented_cell));
             [
                 row("valid", |found| {
                     Some(Cell::interval(found.valid, found.valid_interval))
@@ -183,6 +192,8 @@ impl RunComparison {
                     Some(Cell::interval(found.exact?, found.interval("exact")))
                 }),
             ]
+            .into_iter()
+            .chain(invented)
         });
         let metrics = self.metrics.iter().map(|(name, values)| {
             let cell = |value: &Option<f64>| Cell::known(value.map(Cell::Amount), "not measured");

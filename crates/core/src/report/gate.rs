@@ -5,52 +5,85 @@ use serde_json::json;
 use super::eval_results::EvalResult;
 use crate::format::{counted, percent, percent_interval};
 use crate::page::markdown::{line, table};
-use crate::run::EvalRecord;
+use crate::run::{EvalRecord, filled_of};
 
 #[derive(Clone, Debug)]
 pub struct Threshold {
-    /// `parse`, `valid`, `exact` or `tolerant`.
+    /// `parse`, `valid`, `exact`, `tolerant` or `invented`.
     pub metric: String,
-    lowest: f64,
+    bound: f64,
+    /// Whether the rate may not be higher, instead of lower.
+    is_highest: bool,
 }
 
 impl Threshold {
-    /// Parses `valid=0.9`.
+    /// Parses `valid=0.9`, a rate that may not be lower.
     ///
     /// # Errors
     /// What is wrong, and how to write it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let names = ["parse", "valid", "exact", "tolerant"];
-        let (metric, lowest) = text
+    pub fn lowest(text: &str) -> Result<Self, String> {
+        Self::parse(text, &["parse", "valid", "exact", "tolerant"], false)
+    }
+
+    /// Parses `invented=0.05`, a rate that may not be higher.
+    ///
+    /// # Errors
+    /// As [`Self::lowest`].
+    pub fn highest(text: &str) -> Result<Self, String> {
+        Self::parse(text, &["invented"], true)
+    }
+
+    fn parse(text: &str, names: &[&str], is_highest: bool) -> Result<Self, String> {
+        let example = if is_highest {
+            "invented=0.05"
+        } else {
+            "valid=0.9"
+        };
+        let (metric, bound) = text
             .split_once('=')
-            .ok_or("write it as RATE=X, for example valid=0.9")?;
+            .ok_or_else(|| format!("write it as RATE=X, for example {example}"))?;
         if !names.contains(&metric) {
             return Err(format!("unknown rate `{metric}`: use {}", names.join(", ")));
         }
-        match lowest.parse::<f64>() {
-            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self {
+        match bound.parse::<f64>() {
+            Ok(bound) if (0.0..=1.0).contains(&bound) => Ok(Self {
                 metric: metric.to_owned(),
-                lowest,
+                bound,
+                is_highest,
             }),
             Ok(percent) if percent > 1.0 && percent <= 100.0 => Err(format!(
                 "a rate is a number from 0 to 1; for {percent}% write {metric}={}",
                 percent / 100.0
             )),
-            _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
+            _ => Err(format!("`{bound}` is not a number from 0 to 1")),
         }
     }
 
     /// How an eval misses it. A missing rate misses every threshold.
     pub fn missed(&self, eval: &EvalResult) -> Option<String> {
-        let Self { metric, lowest } = self;
-        let rate = eval.summary.metric(metric);
-        (rate.is_nan() || rate < *lowest).then(|| {
+        let rate = eval.summary.metric(&self.metric);
+        let (over, side) = match self.is_highest {
+            true => (rate - self.bound, "above the"),
+            false => (self.bound - rate, "below the"),
+        };
+        if rate.is_nan() && self.is_highest {
+            return Some(format!(
+                "{}: {} is unknown, since no row expects null; `grpo-tui dataset hide` makes such rows",
+                eval.name, self.metric
+            ));
+        }
+        let option = if self.is_highest {
+            "--fail-over"
+        } else {
+            "--fail-under"
+        };
+        (rate.is_nan() || over > 0.0).then(|| {
             format!(
-                "{}: {}, is {:.1} points below the {} of --fail-under",
+                "{}: {}, is {:.1} points {side} {} of {option}",
                 eval.name,
                 self.measured(eval),
-                100.0 * (lowest - rate),
-                percent(*lowest)
+                100.0 * over,
+                percent(self.bound)
             )
         })
     }
@@ -64,7 +97,8 @@ impl Threshold {
 
     /// `valid >= 0.9`.
     fn name(&self) -> String {
-        format!("{} >= {}", self.metric, self.lowest)
+        let sign = if self.is_highest { "<=" } else { ">=" };
+        format!("{} {sign} {}", self.metric, self.bound)
     }
 
     fn fails(&self, record: &EvalRecord) -> bool {
@@ -72,6 +106,7 @@ impl Threshold {
             "parse" => !record.parses(),
             "exact" => record.exact == Some(false),
             "tolerant" => !record.tolerant,
+            "invented" => filled_of(record).0 > 0,
             _ => !record.is_valid(),
         }
     }
@@ -162,6 +197,46 @@ mod tests {
     use crate::run::EvalSummary;
 
     #[test]
+    fn a_rate_may_have_a_highest_value() {
+        let record = |index: usize| EvalRecord {
+            prompt_id: format!("p{index}"),
+            tier: Tier::Valid,
+            score: json!({"leaves": {"credit": 1.0, "counts": {"a": {"blank": 1, "filled": u32::from(index < 10)}}}}),
+            ..EvalRecord::default()
+        };
+        let result = |records: Vec<EvalRecord>| EvalResult {
+            name: "x".to_owned(),
+            summary: EvalSummary::from_records(&records),
+            records,
+            ..EvalResult::default()
+        };
+        let eval = result((0..100).map(record).collect());
+        let missed = |text: &str| Threshold::highest(text).unwrap().missed(&eval);
+        assert_eq!(missed("invented=0.1"), None);
+        assert_eq!(
+            missed("invented=0.05").as_deref(),
+            Some(
+                "x: invented 10.0% [5.5, 17.4], n = 100, is 5.0 points above the 5.0% of --fail-over"
+            )
+        );
+        assert_eq!(
+            Threshold::highest("invented=0.05")
+                .unwrap()
+                .failures(&eval)
+                .len(),
+            10
+        );
+        let none = result(vec![EvalRecord::default()]);
+        let unknown = Threshold::highest("invented=1").unwrap().missed(&none);
+        assert!(unknown.is_some_and(|text| text.contains("no row expects null")));
+        assert_eq!(
+            Threshold::highest("valid=1").unwrap_err(),
+            "unknown rate `valid`: use invented"
+        );
+        assert!(Threshold::lowest("invented=1").is_err());
+    }
+
+    #[test]
     fn a_missed_threshold_is_a_failed_test_case_with_its_completions() {
         // Not a real token, and assembled here so that no scanner reports it.
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
@@ -188,7 +263,7 @@ mod tests {
             ..EvalResult::default()
         };
         let thresholds =
-            ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::parse(text).unwrap());
+            ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::lowest(text).unwrap());
         let page = junit(&thresholds, &eval).unwrap();
         let text = &page.text;
         let failure = "a&lt;&quot;b&quot;&gt;: valid 40.0% [30.9, 49.8], n = 100, is 50.0 points below the 90.0% of --fail-under";

@@ -17,6 +17,8 @@ pub enum Measure {
     Parse,
     Valid,
     Exact,
+    /// Of the values that are not expected.
+    AllInvented,
     Tolerant,
     MeanTokens,
     Truncated,
@@ -61,6 +63,7 @@ impl std::fmt::Display for Measure {
             Self::Parse => "parse",
             Self::Valid => "valid",
             Self::Exact => "exact match",
+            Self::AllInvented => "invented",
             Self::Tolerant => "valid after unwrapping",
             Self::MeanTokens => "mean tokens",
             Self::Truncated => "truncated",

@@ -110,6 +110,15 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
         }),
         (Measure::Truncated, |e| Cell::rate(e.truncated)),
     ];
+    if has(|e| e.invented.is_some()) {
+        let after_exact = 3;
+        measures.insert(
+            after_exact,
+            (Measure::AllInvented, |e| {
+                Cell::known(invented_cell(e), "not recorded")
+            }),
+        );
+    }
     // Of calls, not of whole conversations, [`call_rows`] tells.
     if has(|e| e.has_calls) && !has_tools {
         measures.push((Measure::CallsInARow(10), |e| in_a_row(e, 10)));
@@ -153,6 +162,15 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<MeasureRow> {
     let mut rows = rows(evals, measures);
     rows.extend(sample_rows(evals));
     rows
+}
+
+/// The share of values where none is expected.
+pub(super) fn invented_cell(summary: &EvalSummary) -> Option<Cell> {
+    summary.invented.as_ref().map(|of| Cell::Rate {
+        value: of.rate,
+        interval: Some(of.interval),
+        n: Some(of.n),
+    })
 }
 
 /// A rate that a log's score does not say.

@@ -117,6 +117,7 @@ fn rates(eval: &Eval) -> Vec<(String, f64)> {
         ("parse", Some(summary.parse)),
         ("valid", Some(summary.valid)),
         ("exact", summary.exact),
+        ("invented", summary.invented.as_ref().map(|of| of.rate)),
         ("valid_after_unwrapping", Some(summary.tolerant)),
         (
             "mean_tokens",

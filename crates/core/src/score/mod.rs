@@ -13,8 +13,11 @@ mod task; // a folder -> `Task`: definition and weighted parts
 mod scorer; // verdicts -> scores
 
 pub use answer::json;
+pub use answer::nullable_schema::with_null;
+pub(crate) use answer::stated_value::Leaf as StatedLeaf;
 pub use definition::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use error::ScoreError;
+pub(crate) use grounded::mentions;
 pub use kinds::http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use kinds::json_schema::meta_problems;
 pub use kinds::json_schema::{WordEdge, encode_references, engine_pattern};
@@ -35,6 +38,8 @@ pub use needs::{
 };
 pub use scorer::audit;
 pub use scorer::batch::{LineWork, score_stream};
+pub use scorer::forced_fields::ForcedField;
+pub(crate) use scorer::forced_fields::{forced_fields, values_of};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::agent_option::AgentOptionError;
 pub use task::score_keys::{ScoreKey, score_keys};

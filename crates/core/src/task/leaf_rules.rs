@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::error::Read;
+use super::normalisations::ALL_FIELDS;
 use super::toml_section::Section;
 
 /// By path of a field: its dotted names, `*` for the items of a list.
@@ -21,6 +22,8 @@ pub struct LeafRules {
     pub ordered: Vec<String>,
     /// The member by which the items of a list are matched.
     pub keys: BTreeMap<String, String>,
+    /// Where null earns something though a value is expected.
+    pub absent: Vec<String>,
     /// `null`, an empty text, list or object, and a missing member are one state.
     pub empty_is_absent: bool,
     /// A field earns credit as a whole.
@@ -67,6 +70,7 @@ impl LeafRules {
                     .insert(path.to_owned(), read_aliases(&fields, path)?);
             }
         }
+        rules.absent = read_absent(score)?;
         let Some(fields) = score.section("fields", &FIELD_KEYS)? else {
             return Ok(rules);
         };
@@ -79,6 +83,10 @@ impl LeafRules {
                     return Err(fields.error("credit", offset, message));
                 }
             };
+        }
+        if let (true, Some((_, offset))) = (rules.whole_fields, score.get("absent")) {
+            let message = "pays for null by each value: remove it, or `credit = \"field\"`";
+            return Err(score.error("absent", offset, message));
         }
         rules.ordered = fields.strings("ordered")?.unwrap_or_default();
         rules.empty_is_absent = fields.boolean("empty_is_absent")?.unwrap_or_default();
@@ -127,9 +135,37 @@ impl LeafRules {
         let aliases = self.aliases.keys().map(named("aliases"));
         let similar = self.similar.keys().map(named("fields.similar"));
         let ordered = ordered.map(|path| ("fields.ordered", items(path)));
-        let values = tolerance.chain(aliases).chain(similar);
+        let absent = self.absent.iter().map(named("absent"));
+        let values = tolerance.chain(aliases).chain(similar).chain(absent);
         values.chain(keys).chain(ordered).collect()
     }
+}
+
+/// `absent = "null"`, or a table of paths.
+fn read_absent(score: &Section<'_>) -> Read<Vec<String>> {
+    let Some((value, offset)) = score.get("absent") else {
+        return Ok(Vec::new());
+    };
+    let wrong = |section: &Section<'_>, key: &str, offset| {
+        let message = "takes \"null\": null then earns more than a wrong value";
+        section.error(key, offset, message)
+    };
+    if value.as_str() == Some("null") {
+        return Ok(vec![ALL_FIELDS.to_owned()]);
+    }
+    let DeValue::Table(_) = value else {
+        return Err(wrong(score, "absent", offset));
+    };
+    let mut paths = Vec::new();
+    if let Some(fields) = score.free_section("absent")? {
+        for (path, offset) in fields.keys() {
+            if fields.get(path).and_then(|(value, _)| value.as_str()) != Some("null") {
+                return Err(wrong(&fields, path, offset));
+            }
+            paths.push(path.to_owned());
+        }
+    }
+    Ok(paths)
 }
 
 fn read_tolerance(fields: &Section<'_>, path: &str) -> Read<Tolerance> {

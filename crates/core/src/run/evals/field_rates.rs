@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
 use crate::score::{LeafCounts, OTHER_PATHS, OrderedMap};
+use crate::statistics::wilson_by_prompt;
 
 /// Members that no row expects are invented by models: further ones are counted together.
 const MAX_INVENTED_PATHS: usize = 50;
@@ -24,6 +25,46 @@ pub struct FieldSummary {
     /// Their harmonic mean; `None` if a value was neither expected nor stated.
     #[serde(default)]
     pub f1: Option<f64>,
+}
+
+/// How often a value is stated where none is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct InventedSummary {
+    pub rate: f64,
+    /// 95% interval, clustered by prompt.
+    pub interval: [f64; 2],
+    /// Places where no value is expected.
+    pub n: usize,
+}
+
+impl InventedSummary {
+    /// `None` if every row expects all of its values, or rows have no fields.
+    pub(super) fn of_records(records: &[&EvalRecord]) -> Option<Self> {
+        let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for record in records {
+            let (filled, blank) = filled_of(record);
+            let prompt = prompts.entry(&record.prompt_id).or_default();
+            *prompt = (prompt.0 + filled, prompt.1 + blank);
+        }
+        let prompts: Vec<(usize, usize)> = prompts.into_values().collect();
+        let filled: usize = prompts.iter().map(|(filled, _)| filled).sum();
+        let n: usize = prompts.iter().map(|(_, blank)| blank).sum();
+        (n > 0).then(|| Self {
+            rate: filled as f64 / n as f64,
+            interval: wilson_by_prompt(&prompts).into(),
+            n,
+        })
+    }
+}
+
+/// Of an answer's places where no value is expected, those with one, and all.
+pub(crate) fn filled_of(record: &EvalRecord) -> (usize, usize) {
+    let counts = record.score.get("leaves").and_then(|of| of.get("counts"));
+    let counts = counts.and_then(|counts| OrderedMap::<LeafCounts>::deserialize(counts).ok());
+    let counts = counts.unwrap_or_default();
+    counts.iter().fold((0, 0), |(filled, blank), (_, of)| {
+        (filled + of.filled as usize, blank + of.blank as usize)
+    })
 }
 
 impl FieldSummary {
@@ -102,6 +143,34 @@ mod tests {
         );
         assert_eq!(rates("note"), Some((None, None, None)));
         assert_eq!(fields.len(), 3);
+
+        let blank = |id: &str, counts: serde_json::Value| EvalRecord {
+            prompt_id: id.to_owned(),
+            ..record(counts)
+        };
+        let records = [
+            blank("a", json!({"note": {"absent": 1, "blank": 1}})),
+            blank(
+                "b",
+                json!({"note": {"invented": 1, "blank": 1, "filled": 1}, "x": {"invented": 9}}),
+            ),
+            blank(
+                "c",
+                json!({"note": {"missed": 1, "blank": 1}, "tax": {"absent": 1, "blank": 1}}),
+            ),
+        ];
+        let invented = InventedSummary::of_records(&records.iter().collect::<Vec<_>>());
+        let invented = invented.unwrap_or_default();
+        assert_eq!((invented.rate, invented.n), (0.25, 4));
+        assert!(
+            invented.interval[0] < 0.25 && invented.interval[1] > 0.25,
+            "{invented:?}"
+        );
+        assert_eq!(
+            InventedSummary::of_records(&[&records[1], &EvalRecord::default()]).map(|of| of.n),
+            Some(1)
+        );
+        assert_eq!(InventedSummary::of_records(&[&EvalRecord::default()]), None);
 
         let keys = (0..200).map(|index| (format!("k{index}"), json!({"invented": 2})));
         let invented = record(serde_json::Value::Object(keys.collect()));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::confidence_summary::ConfidenceSummary;
 use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
-use super::field_rates::FieldSummary;
+use super::field_rates::{FieldSummary, InventedSummary};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use super::tool_summary::ToolSummary;
@@ -53,6 +53,9 @@ pub struct EvalSummary {
     /// By path; empty unless answers are compared leaf by leaf.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, FieldSummary>,
+    /// Values stated where none is expected; `None` where each row expects all of its values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invented: Option<Box<InventedSummary>>,
     pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per
     /// prompt. Boxed to keep events small.
@@ -194,6 +197,7 @@ impl EvalSummary {
                 .map(|(tag, records)| (tag, TagSummary::from_records(&records)))
                 .collect(),
             fields: FieldSummary::of_records(&all),
+            invented: InventedSummary::of_records(&all).map(Box::new),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::from_records(&all),
@@ -225,13 +229,12 @@ impl EvalSummary {
     /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several
     /// completions.
     pub fn interval(&self, name: &str) -> [f64; 2] {
+        if let ("invented", Some(invented)) = (name, &self.invented) {
+            return invented.interval;
+        }
         let rows = self.rows_of(name);
-        let alone = || {
-            <[f64; 2]>::from(wilson(
-                (self.metric(name) * rows as f64).round() as usize,
-                rows,
-            ))
-        };
+        let count = (self.metric(name) * rows as f64).round() as usize;
+        let alone = || wilson(count, rows).into();
         self.intervals
             .as_ref()
             .and_then(|intervals| intervals.get(name))
@@ -271,15 +274,16 @@ impl EvalSummary {
             "valid" => self.valid,
             "exact" => self.exact.unwrap_or(f64::NAN),
             "tolerant" => self.tolerant,
+            "invented" => self.invented.as_ref().map_or(f64::NAN, |of| of.rate),
             _ => f64::NAN,
         }
     }
 
     pub fn rows_of(&self, name: &str) -> usize {
-        if name == "exact" && self.with_expected > 0 {
-            self.with_expected as usize
-        } else {
-            self.n
+        match (name, &self.invented) {
+            ("exact", _) if self.with_expected > 0 => self.with_expected as usize,
+            ("invented", Some(invented)) => invented.n,
+            _ => self.n,
         }
     }
 }

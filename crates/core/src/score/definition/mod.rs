@@ -106,6 +106,11 @@ pub(crate) const TOLERANCE: KeyInfo = KeyInfo::new(
 );
 pub(crate) const ALIASES: KeyInfo =
     KeyInfo::new("aliases", "none", "by path: texts that mean the same");
+pub(crate) const ABSENT: KeyInfo = KeyInfo::new(
+    "absent",
+    "none",
+    "null: where a value is expected, null earns more than a wrong value; or by path",
+);
 pub(crate) const FIELDS: KeyInfo = KeyInfo::new(
     "fields",
     "none",

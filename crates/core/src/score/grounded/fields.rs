@@ -10,6 +10,8 @@ use crate::task::{functions, referenced_part};
 
 /// Limit of nested references and combinations.
 const MAX_DEPTH: usize = 12;
+/// Schemas read for one field: a recursive one has no end.
+const MAX_READ: usize = 2_000;
 /// Names collected for messages.
 const MAX_NAMES: usize = 1_000;
 
@@ -28,6 +30,7 @@ pub(super) struct FieldForm {
     pub(super) patterns: Vec<regex::Regex>,
     /// Free text, or anything.
     pub(super) is_text: bool,
+    read: usize,
 }
 
 impl Fields {
@@ -116,6 +119,10 @@ impl Fields {
 
 impl FieldForm {
     fn add(&mut self, root: &Value, schema: &Value, depth: usize) {
+        self.read += 1;
+        if self.read > MAX_READ {
+            return;
+        }
         let own = |key: &str| schema.get(key);
         if let Some(value) = own("const") {
             return self.listed.push(value.clone());

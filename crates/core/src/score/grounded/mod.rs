@@ -6,6 +6,7 @@ mod numbers;
 mod prompt_index;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::dataset::PromptRow;
 use crate::score::answer::json::Places;
@@ -25,6 +26,7 @@ const MAX_LISTED: usize = 100;
 const MAX_FIELDS: usize = 2;
 /// Characters of the prompt shown around a value.
 const CONTEXT: usize = 24;
+const NOT_IN_PROMPT: &str = "not in the prompt";
 
 #[derive(Debug)]
 pub(super) struct Grounded {
@@ -95,13 +97,35 @@ impl Grounded {
         values: &[StatedValue],
         row: &PromptRow,
     ) -> Grounding {
+        let mut search = Search::new(row);
+        let findings = self.findings(values, row, &mut search);
+        summed(completion, values, &findings, &search.prompt)
+    }
+
+    /// The values that the prompt does not state once. Classified and excepted ones are not among
+    /// them.
+    pub(super) fn unstated<'v>(
+        &self,
+        values: &'v [StatedValue],
+        row: &PromptRow,
+    ) -> Vec<&'v StatedValue> {
+        let findings = self.findings(values, row, &mut Search::new(row));
+        let is_unstated = |finding: &Finding| matches!(finding, Finding::NotStated(NOT_IN_PROMPT));
+        let found = values.iter().zip(&findings);
+        found
+            .filter(|(_, finding)| is_unstated(finding))
+            .map(|(value, _)| value)
+            .collect()
+    }
+
+    fn findings(
+        &self,
+        values: &[StatedValue],
+        row: &PromptRow,
+        search: &mut Search<'_>,
+    ) -> Vec<Finding> {
         let own = row.tools().map(Fields::of_tools);
         let fields = own.as_ref().unwrap_or(&self.fields);
-        let mut search = Search {
-            prompt: PromptIndex::new(row),
-            stated: HashMap::new(),
-            taken: Vec::new(),
-        };
         let mut forms: HashMap<&[String], Option<FieldForm>> = HashMap::new();
         let mut findings: Vec<Option<Finding>> = Vec::with_capacity(values.len());
         for value in values {
@@ -117,7 +141,7 @@ impl Grounded {
             });
         }
         // Whether an empty value is right depends on what the others state.
-        let left = Left::new(&search);
+        let left = Left::new(search);
         let nothings: HashMap<&[String], Finding> = forms
             .iter()
             .map(|(path, form)| (*path, search.nothing(form.as_ref(), &left)))
@@ -129,11 +153,18 @@ impl Grounded {
                 .unwrap_or(Finding::NotCounted)
         };
         let findings = findings.into_iter().zip(values);
-        let findings: Vec<Finding> = findings
+        findings
             .map(|(found, value)| found.unwrap_or_else(|| nothing(value)))
-            .collect();
-        summed(completion, values, &findings, &search.prompt)
+            .collect()
     }
+}
+
+/// Places in a row's messages of the roles `user` and `tool` that state a value, by message: bytes
+/// of its content.
+pub(crate) fn mentions(row: &PromptRow, leaf: &Leaf) -> Vec<(usize, Range<usize>)> {
+    let (_, places) = Search::new(row).places(leaf);
+    let place = |Place { message, span }| (message, span);
+    places.into_iter().map(place).collect()
 }
 
 fn summed(
@@ -199,7 +230,15 @@ struct Search<'r> {
     taken: Vec<Place>,
 }
 
-impl Search<'_> {
+impl<'r> Search<'r> {
+    fn new(row: &'r PromptRow) -> Self {
+        Self {
+            prompt: PromptIndex::new(row),
+            stated: HashMap::new(),
+            taken: Vec::new(),
+        }
+    }
+
     fn find(&mut self, value: &StatedValue, form: Option<&FieldForm>) -> Finding {
         let (key, places) = self.places(&value.leaf);
         let listed = form.map_or(&[][..], |form| form.listed.as_slice());
@@ -209,7 +248,7 @@ impl Search<'_> {
             if !listed.is_empty() && !is_free && !listed.iter().any(|other| self.states(other)) {
                 return Finding::NotCounted;
             }
-            return Finding::NotStated("not in the prompt");
+            return Finding::NotStated(NOT_IN_PROMPT);
         }
         let (fields, times) = self.stated.entry(key).or_default();
         if fields.len() < MAX_FIELDS && !fields.contains(&value.path) {

@@ -22,6 +22,9 @@ const WORDS: [&str; 13] = [
     "eleven", "twelve",
 ];
 
+/// Other words that state a count.
+const COUNTS: [(&str, usize); 3] = [("once", 1), ("single", 1), ("twice", 2)];
+
 /// Suffixes, and the power of ten they multiply by.
 const POWERS: [(&str, i32); 8] = [
     ("%", -2),
@@ -48,10 +51,10 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for run in RUN.iter().flat_map(|run| run.find_iter(text)) {
         let span = run.range();
-        if let Some(value) = WORDS
-            .iter()
-            .position(|word| run.as_str().eq_ignore_ascii_case(word))
-        {
+        let is_it = |word: &str| run.as_str().eq_ignore_ascii_case(word);
+        let count = COUNTS.iter().find(|(word, _)| is_it(word));
+        let value = WORDS.iter().position(|word| is_it(word));
+        if let Some(value) = value.or(count.map(|(_, value)| *value)) {
             found.extend(
                 canonical(&value.to_string(), 0).map(|reading| WrittenNumber {
                     span,
@@ -256,6 +259,7 @@ mod tests {
             ("0042", &["42"], &[]),
             ("2e3", &["2000"], &["2"]),
             ("Three apples, Twelve", &["3", "12"], &["1"]),
+            ("Twice a single one", &["2", "1"], &["3"]),
             ("5 300", &["5", "300", "5300"], &[]),
             ("1234 567", &["1234", "567"], &["1234567"]),
         ] {

@@ -76,6 +76,31 @@ impl Trust {
         }
     }
 
+    /// Of a Python module that is imported for its classes, by the digest of its file.
+    pub fn for_import(
+        digest: String,
+        command: Vec<String>,
+        file: Option<&Path>,
+        folder: &Path,
+    ) -> Self {
+        Self {
+            commands: vec![command],
+            server: None,
+            is_teacher: false,
+            tool: None,
+            files: file
+                .map(|file| file.display().to_string())
+                .into_iter()
+                .collect(),
+            programs: Vec::new(),
+            is_trusted: is_noted(&digest),
+            digest,
+            missing: None,
+            has_changed: false,
+            folder: Some(real(folder)),
+        }
+    }
+
     pub(crate) fn for_tool(task: &TaskFiles, tool: ToolProgram) -> Self {
         Self {
             commands: vec![tool.command.clone()],

@@ -13,6 +13,7 @@ use crate::score::definition::lazy_answers::{
     LazyText, answer_text, most_common_expected, prompt_of,
 };
 use crate::score::scorer::Scorer;
+use crate::score::scorer::forced_fields::{ForcedField, forced_fields};
 use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::{Tier, mean_reward};
 use crate::secrets::visible;
@@ -23,6 +24,8 @@ const MAX_ROWS: usize = 500;
 const MAX_JUDGED_ROWS: usize = 20;
 /// Total bytes per answer over all rows; long answers are tried on fewer.
 const MAX_BYTES: usize = 4 << 20;
+/// Fields that may not be null, named in one sentence.
+const MAX_NAMED: usize = 12;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
@@ -37,6 +40,9 @@ pub struct Finding {
     /// Whether training could be drawn to it.
     pub weak: bool,
     pub sentence: String,
+    /// Of a value that is invented in a field that may not be null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced: Option<ForcedField>,
 }
 
 /// Scores degenerate answers on the task's rows (once without a row, if there are none).
@@ -113,7 +119,35 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
             advice,
         ));
     }
+    findings.extend(forced_fields(task, scorer, rows).into_iter().map(invented));
     findings
+}
+
+/// The fields that should allow null: those that some prompts do not state, else all.
+pub fn to_allow_null(findings: &[Finding]) -> Vec<String> {
+    let forced = findings
+        .iter()
+        .filter_map(|finding| finding.forced.as_ref());
+    let all: Vec<&ForcedField> = forced.collect();
+    let is_any = all.iter().any(|field| field.is_unstated_in_some());
+    all.into_iter()
+        .filter(|field| !is_any || field.is_unstated_in_some())
+        .map(|field| field.path.clone())
+        .collect()
+}
+
+/// What an invented value earns in a field that may not be null.
+fn invented(forced: ForcedField) -> Finding {
+    Finding {
+        name: format!("a made-up {}", forced.path),
+        completion: forced.made_up.clone(),
+        tier: Tier::Valid,
+        rows: forced.rows,
+        reward: forced.reward_of_made_up,
+        weak: forced.is_unstated_in_some(),
+        sentence: forced.sentence(),
+        forced: Some(forced),
+    }
 }
 
 /// The reward of a right answer. Lengths in tokens need a tokenizer.
@@ -127,6 +161,7 @@ fn best_reward(task: &Task) -> f64 {
 pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
     let weak = findings.iter().filter(|finding| finding.weak);
     let mut page: Vec<Block> = weak
+        .filter(|finding| finding.forced.is_none())
         .map(|finding| Block::Finding(Level::Warning, finding.sentence.clone()))
         .collect();
     let best = best_reward(task);
@@ -138,6 +173,7 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
         let text = format!("no degenerate answer scores as high as a correct one, {best:.2}");
         page.push(Block::Text(Level::Good, text));
     }
+    page.extend(forced_blocks(findings));
     let bar = |finding: &Finding| Bar {
         note: visible(&finding.completion).to_string().into(),
         tier: Some(finding.tier),
@@ -147,8 +183,73 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
             finding.reward / best,
         )
     };
-    page.push(Block::Bars(findings.iter().map(bar).collect()));
+    let lazy = findings.iter().filter(|finding| finding.forced.is_none());
+    page.push(Block::Bars(lazy.map(bar).collect()));
     page
+}
+
+/// Which fields an answer fills whether or not its prompt states them.
+fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
+    let forced: Vec<&ForcedField> = findings
+        .iter()
+        .filter_map(|finding| finding.forced.as_ref())
+        .collect();
+    let (Some(first), Some(worst)) = (
+        forced.first(),
+        forced.iter().max_by(|a, b| a.gain().total_cmp(&b.gain())),
+    ) else {
+        return Vec::new();
+    };
+    let names: Vec<&str> = forced.iter().map(|field| field.path.as_str()).collect();
+    let (shown, more) = names.split_at(names.len().min(MAX_NAMED));
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let may_not = match forced.len() {
+        1 => "may not be null",
+        _ => "may not be null or missing",
+    };
+    let pays = format!(
+        "{}{more} {may_not}, so where a prompt does not state one the answer must make it up: `{}` earns {:.2} with a made-up {}, {:.2} with null",
+        shown.join(", "),
+        visible(&worst.made_up),
+        worst.reward_of_made_up,
+        worst.path,
+        worst.reward_of_null,
+    );
+    let mut blocks = vec![Block::Finding(Level::Request, pays)];
+    let named = |name: &str| findings.iter().find(|finding| finding.name == name);
+    if let (Some(null), Some(empty)) = (named("every value null"), named("empty strings and zeros"))
+        && (null.tier, empty.tier) == (Tier::Invalid, Tier::Valid)
+    {
+        blocks.push(Block::Finding(
+            Level::Request,
+            format!(
+                "empty strings and zeros are valid ({:.2}), nulls are not ({:.2}): an answer that admits to know nothing earns less than one that claims emptiness",
+                empty.reward, null.reward
+            ),
+        ));
+    }
+    blocks.extend(
+        forced
+            .iter()
+            .filter(|field| field.unstated > 0)
+            .map(|field| {
+                let level = match field.is_unstated_in_some() {
+                    true => Level::Warning,
+                    false => Level::Info,
+                };
+                Block::Finding(level, field.sentence())
+            }),
+    );
+    if forced.iter().all(|field| field.unstated == 0) {
+        blocks.push(Block::detail(format!(
+            "every expected value is stated by its prompt ({} tried)",
+            crate::format::counted(first.rows, "row")
+        )));
+    }
+    blocks
 }
 
 /// An answer made of the prompt's most frequent word and number.
@@ -251,7 +352,7 @@ fn finding(
             "`{short}` is valid for {} of {}, {}: {advice}",
             accepting.len(),
             crate::format::counted(rows.len(), "row"),
-            shown_lines(&accepting)
+            crate::format::shown_lines(&accepting)
         ),
         Tier::Valid if weak => {
             format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")
@@ -275,16 +376,8 @@ fn finding(
         reward,
         weak,
         sentence,
+        forced: None,
     }
-}
-
-/// The first of some lines, in words.
-pub(crate) fn shown_lines(lines: &[usize]) -> String {
-    const MAX_SHOWN: usize = 5;
-    let shown: Vec<String> = lines.iter().take(MAX_SHOWN).map(usize::to_string).collect();
-    let more = if lines.len() > MAX_SHOWN { ".." } else { "" };
-    let word = if lines.len() == 1 { "line" } else { "lines" };
-    format!("{word} {}{more}", shown.join(", "))
 }
 
 /// First JSON object or list in the prompt.

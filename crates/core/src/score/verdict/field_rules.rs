@@ -23,6 +23,8 @@ pub(crate) struct LeafRule {
     pub(super) aliases: Vec<Vec<String>>,
     /// Least similarity of texts that earns credit.
     pub(super) similar: Option<f64>,
+    /// Whether null earns something where a value is expected.
+    pub(super) null_earns: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -76,6 +78,7 @@ impl Rules {
             similar,
             ordered,
             keys,
+            absent,
             empty_is_absent,
             whole_fields,
         } = &rules.leaves;
@@ -86,7 +89,7 @@ impl Rules {
         };
         let mut paths: Vec<&String> = rules.normalise.keys().chain(tolerance.keys()).collect();
         paths.extend(aliases.keys().chain(similar.keys()).chain(keys.keys()));
-        paths.extend(ordered);
+        paths.extend(ordered.iter().chain(absent));
         // A field is made from the rules of the one above it.
         paths.sort_by_key(|path| segments(path).count());
         paths.dedup();
@@ -96,6 +99,7 @@ impl Rules {
                 field.leaf.normalise(names);
             }
             field.leaf.tolerance = tolerance.get(path).copied().or(field.leaf.tolerance);
+            field.leaf.null_earns |= absent.contains(path);
             field.leaf.similar = similar.get(path).copied().or(field.leaf.similar);
             if let Some(groups) = aliases.get(path) {
                 field.leaf.aliases.clone_from(groups);

@@ -22,6 +22,12 @@ pub struct LeafCounts {
     /// No value is expected, and there is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub absent: u32,
+    /// Places where null, or what is one state with it, is expected.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub blank: u32,
+    /// Such places that have a value.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub filled: u32,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
@@ -36,6 +42,8 @@ impl std::ops::AddAssign for LeafCounts {
         self.missed += other.missed;
         self.invented += other.invented;
         self.absent += other.absent;
+        self.blank += other.blank;
+        self.filled += other.filled;
     }
 }
 

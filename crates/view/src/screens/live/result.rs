@@ -147,8 +147,12 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
         "exact" if eval.exact.is_none() => "n/a".to_owned(),
         _ => percent_interval(eval.metric(metric), eval.interval(metric)),
     };
+    let names = match trained.summary.invented {
+        Some(_) => "invented ".len(),
+        None => "valid  ".len(),
+    };
     let row = |name: &str, first: &str, second: &str| {
-        let mut line = Line::raw(padded(name, 7, false));
+        let mut line = Line::raw(padded(name, names, false));
         line.spans.push(Span::styled(
             padded(first, 21, false),
             theme.style(Role::Base),
@@ -162,7 +166,7 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
     let set = format!("{} set, n = {}", trained.set, trained.summary.n);
     let mut head = row("", "base", &format!("step {}", trained.step));
     head.spans.push(Span::styled(
-        padded(&set, columns.saturating_sub(49), false),
+        padded(&set, columns.saturating_sub(42 + names), false),
         theme.style(Role::Faint),
     ));
     let mut lines = vec![head];
@@ -200,8 +204,18 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
             line.spans.push(Span::styled(words, style));
         } else {
             lines.push(line);
-            line = Line::from(vec![Span::raw(" ".repeat(7)), Span::styled(words, style)]);
+            line = Line::from(vec![
+                Span::raw(" ".repeat(names)),
+                Span::styled(words, style),
+            ]);
         }
+        lines.push(line);
+    }
+    if let Some(invented) = &trained.summary.invented {
+        let cells = [&base.summary, &trained.summary].map(|summary| cell(summary, "invented"));
+        let mut line = row("invented", &cells[0], &cells[1]);
+        let of = format!("of {} values that are not expected", invented.n);
+        line.spans.push(Span::styled(of, theme.style(Role::Faint)));
         lines.push(line);
     }
     lines

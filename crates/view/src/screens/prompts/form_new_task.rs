@@ -77,6 +77,7 @@ fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String
         name,
         template,
         schema: file("schema"),
+        schema_text: None,
         examples: file("examples"),
         data: file("data"),
         mapping: mapping_of(form),

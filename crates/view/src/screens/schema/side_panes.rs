@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
-use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
+use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, made_up, program_pane};
 use crate::format::counted;
 use crate::pane::page::PageLines;
 use crate::score::audit::page;
@@ -349,5 +349,11 @@ fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'sta
     let Some(task) = &shared.draft.task else {
         return Vec::new();
     };
-    PageLines { theme, columns }.lines(&page(task, findings))
+    let mut lines = PageLines { theme, columns }.lines(&page(task, findings));
+    if made_up::nothing_made_up(schema).is_none() {
+        let key = shared.key_of("schema.nullable");
+        let text = format!("{key} allows null where values are made up");
+        lines.insert(0, theme.line(text, Role::Faint));
+    }
+    lines
 }

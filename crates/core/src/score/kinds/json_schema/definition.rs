@@ -10,9 +10,9 @@ use super::judge::SchemaJudge;
 use crate::dataset::{PromptRow, row_schema, schema_source};
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED, GROUNDED,
-    Grammar, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, TOLERANCE,
-    text_digest,
+    ABSENT, ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED,
+    GROUNDED, Grammar, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles,
+    TOLERANCE, text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::task::{Home, Read, Section, TaskFiles, follow_references};
@@ -28,6 +28,7 @@ pub(crate) static KIND: Kind = Kind {
         TOLERANCE,
         ALIASES,
         FIELDS,
+        ABSENT,
         GROUNDED,
         REFERENCES,
     ],

@@ -10,9 +10,9 @@ use super::notation::{Notation, StructuredRules};
 use super::xml;
 use crate::dataset::PromptRow;
 use crate::score::definition::{
-    ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED, GROUNDED,
-    Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles, TOLERANCE,
-    text_digest,
+    ABSENT, ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED,
+    GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA, SchemaFiles,
+    TOLERANCE, text_digest,
 };
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::judge::SchemaJudge;
@@ -39,6 +39,7 @@ pub(crate) static KIND: Kind = Kind {
         TOLERANCE,
         ALIASES,
         FIELDS,
+        ABSENT,
         GROUNDED,
         REFERENCES,
     ],
