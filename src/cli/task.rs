@@ -8,12 +8,13 @@ mod trust;
 
 use serde_json::json;
 
-use super::{Outcome, print, print_json};
+use super::{Failure, Outcome, print, print_json};
 use crate::dataset;
 use crate::page::Block;
 use crate::page::text::render;
 use crate::prompts::audit_task;
 use crate::score::audit::page;
+use crate::score::mutants::{self, mutation_report};
 use crate::score::{Scorer, Task};
 use crate::task::PromptSet;
 
@@ -30,7 +31,7 @@ enum Command {
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
-    Audit(Choice),
+    Audit(Audit),
     /// Print the prompt of a row as a model reads it: the chat template applied
     Render(render::Arguments),
     /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
@@ -49,18 +50,32 @@ struct Choice {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Audit {
+    #[command(flatten)]
+    choice: Choice,
+    /// Also break the train rows' expected answers, each in one way (a field dropped, a digit off, another row's value),
+    /// and list by field which of these mutants earn as much as the truth
+    #[arg(long)]
+    mutants: bool,
+    /// Mutants to score [default: 10000; 500 with a program, 40 with a judge]
+    #[arg(long, value_name = "N", requires = "mutants")]
+    limit: Option<usize>,
+}
+
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
-        Command::Audit(choice) => run_audit(&choice),
+        Command::Audit(arguments) => run_audit(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }
 }
 
-fn run_audit(choice: &Choice) -> Outcome {
+fn run_audit(arguments: &Audit) -> Outcome {
+    let choice = &arguments.choice;
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
     let rows = if task.set_file(PromptSet::Train).is_some() {
@@ -70,10 +85,21 @@ fn run_audit(choice: &Choice) -> Outcome {
     };
     let findings = audit_task(&task, &scorer, &rows)?;
     let weak = findings.iter().filter(|finding| finding.weak).count();
+    let mutants = match arguments.mutants {
+        true => {
+            let report = mutation_report(&task, &scorer, &rows, arguments.limit, &|| true);
+            report.map_err(|error| Failure::failed(format!("{}: {error}", task.name)))?
+        }
+        false => None,
+    };
     if choice.json {
-        return print_json(
-            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}),
-        );
+        let mut document =
+            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings});
+        if let Some(report) = &mutants {
+            document["mutants"] = json!(report);
+            document["mutants"]["score"] = json!(report.score());
+        }
+        return print_json(document);
     }
     let fewest = findings
         .iter()
@@ -87,6 +113,10 @@ fn run_audit(choice: &Choice) -> Outcome {
         crate::format::counted(all, "prompt")
     };
     let title = format!("what degenerate answers earn in {} ({prompts})", task.name);
-    let page = [vec![Block::heading(title)], page(&task, &findings)];
-    print(&render(&page.concat()))
+    let mut page = [vec![Block::heading(title)], page(&task, &findings)].concat();
+    if let Some(report) = &mutants {
+        page.push(Block::heading("what expected answers with one fault earn"));
+        page.extend(mutants::page(report));
+    }
+    print(&render(&page))
 }

@@ -33,9 +33,9 @@ pub use needs::{
     CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, Language, LocalModel,
     ModelDevice, RubricRules, Scale, TestRules,
 };
-pub use scorer::audit;
 pub use scorer::batch::{LineWork, score_stream};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
+pub use scorer::{audit, mutants};
 pub use task::agent_option::AgentOptionError;
 pub use task::score_keys::{ScoreKey, score_keys};
 pub use task::{

@@ -22,6 +22,7 @@ use structure::Structure;
 
 use crate::json_reader::Place;
 use crate::score::audit::Finding;
+use crate::score::mutants::{MutationReport, NoMutants};
 use crate::score::{Tier, Trial};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
@@ -45,6 +46,7 @@ pub struct Schema {
     pub effects: Option<ScorePreview>,
     pub rejections: Option<Rejections>,
     pub degenerate: Option<Vec<Finding>>,
+    pub mutants: Option<Result<MutationReport, NoMutants>>,
     structure: Structure,
     completion: Option<Completion>,
     /// Earlier positions of the cursor, to go back to.
@@ -69,6 +71,7 @@ impl Default for Schema {
             effects: None,
             rejections: None,
             degenerate: None,
+            mutants: None,
             structure: Structure::default(),
             completion: None,
             jumps: Vec::new(),

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub(super) mod batch;
+pub mod mutants;
 
 use crate::dataset::PromptRow;
 use crate::facts::PartName;
