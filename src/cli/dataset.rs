@@ -1,7 +1,8 @@
-//! `grpo-tui dataset import|check|demonstrate`: adds rows to a task's prompt files, says what is
-//! wrong with them, or searches the calls that they ask for.
+//! `grpo-tui dataset import|split|check|demonstrate`: adds rows to a task's prompt files, distributes them anew, says
+//! what is wrong with them, or searches the calls that they ask for.
 
 mod import;
+mod split;
 
 #[cfg(feature = "engine")]
 pub(super) use import::print_places;
@@ -33,6 +34,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Add rows of a CSV, JSON, JSONL or Parquet file to a set
     Import(import::Arguments),
+    /// Distribute the rows of a task anew over train, eval and test, so that no schema, or no prompt, is in two sets
+    Split(split::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
     /// Search the calls that lead to the final state that each row expects; print the rows with them as demonstrations
@@ -69,6 +72,7 @@ struct Check {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Import(arguments) => import::run(&arguments),
+        Command::Split(arguments) => split::run(&arguments),
         Command::Check(arguments) => check(&arguments),
         Command::Demonstrate(arguments) => demonstrate(&arguments),
     }

@@ -122,6 +122,8 @@ pub struct Chat {
     pub invalid: Option<String>,
     /// The expected answer as formatted JSON.
     pub expected: Option<String>,
+    /// Name and formatted text of the row's own schema, or why it cannot be read.
+    pub schema: Option<(String, String)>,
     /// The whole prompt, for copying.
     pub prompt: String,
 }
