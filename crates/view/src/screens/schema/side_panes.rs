@@ -358,5 +358,9 @@ fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'sta
         }
         None => vec![Block::detail("scoring broken answers ...")],
     };
-    PageLines { theme, columns }.lines(&[page(task, findings), broken].concat())
+    // Sentences first: the figures may be below the pane.
+    let is_sentence = |block: &Block| !matches!(block, Block::Bars(_) | Block::Table(_));
+    let blocks = [page(task, findings), broken].concat().into_iter();
+    let (sentences, figures): (Vec<Block>, Vec<Block>) = blocks.partition(is_sentence);
+    PageLines { theme, columns }.lines(&[sentences, figures].concat())
 }

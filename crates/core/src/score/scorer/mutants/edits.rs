@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dataset::{mix, scale, text_hash};
 use crate::exact_json::{self, marked_number};
+use crate::format::shortened;
 use crate::score::grounded::fields::Fields;
 
 /// One way to break an answer.
@@ -61,6 +62,8 @@ pub(super) struct Mutant {
     pub(super) field: String,
     pub(super) mutation: Mutation,
     pub(super) answer: Value,
+    /// `5.5 to 6.5`
+    pub(super) change: String,
 }
 
 /// The field of a text, and of the value that an answer is.
@@ -69,6 +72,8 @@ pub(super) const WHOLE: &str = "(answer)";
 const EXTRA: &str = "mutant";
 /// Values of an answer that are broken; others stay right.
 const MAX_SITES: usize = 2_000;
+/// Characters shown of a value.
+const MAX_CHANGE_CHARS: usize = 50;
 /// Different values remembered of a field, and the longest in bytes.
 const MAX_OTHERS: usize = 32;
 const MAX_OTHER_BYTES: usize = 2_000;
@@ -167,6 +172,7 @@ pub(super) fn of_text(text: &str, others: &OtherValues, choice: u64) -> Vec<Muta
         Some(Mutant {
             field: WHOLE.to_owned(),
             mutation,
+            change: shortened(&broken, 2 * MAX_CHANGE_CHARS),
             answer: broken.into(),
         })
     })
@@ -199,6 +205,7 @@ pub(super) fn of_value(
             mutants.extend(different.map(|answer| Mutant {
                 field: field.clone(),
                 mutation,
+                change: change(site.value, value_at(&answer, &site.place)),
                 answer,
             }));
         };
@@ -340,6 +347,14 @@ fn collect<'v>(
             }
         }
         _ => {}
+    }
+}
+
+fn change(before: &Value, after: Option<&Value>) -> String {
+    let shown = |value| shortened(&exact_json::write(value), MAX_CHANGE_CHARS);
+    match after {
+        Some(after) => format!("{} to {}", shown(before), shown(after)),
+        None => format!("{} dropped", shown(before)),
     }
 }
 

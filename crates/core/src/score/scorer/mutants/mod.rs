@@ -81,6 +81,8 @@ pub struct MutationCell {
 pub struct SurvivingMutant {
     pub id: String,
     pub line: usize,
+    /// What the fault is: `5.5 to 6.5`.
+    pub change: String,
     /// Shortened.
     pub completion: String,
     pub reward: f64,
@@ -320,6 +322,7 @@ impl<'r> Breaking<'_, 'r> {
             cell.example.get_or_insert_with(|| SurvivingMutant {
                 id: tried.row.id.clone(),
                 line: tried.row.line,
+                change: mutant.change.clone(),
                 completion: shortened(&tried.text, MAX_EXAMPLE_CHARS),
                 reward: score.reward,
                 truth_reward: truth,
@@ -511,6 +514,6 @@ fn survival(report: &MutationReport, cell: &MutationCell) -> String {
         cell.mutants,
         example.truth_reward,
         example.line,
-        visible(&example.completion),
+        visible(&example.change),
     )
 }
