@@ -6,15 +6,18 @@ mod new;
 mod render;
 mod trust;
 
+use std::process::ExitCode;
+
 use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json};
 use crate::dataset;
+use crate::format::percent;
 use crate::page::Block;
 use crate::page::text::render;
 use crate::prompts::audit_task;
 use crate::score::audit::page;
-use crate::score::mutants::{self, mutation_report};
+use crate::score::mutants::{self, MutationReport, mutation_report};
 use crate::score::{Scorer, Task};
 use crate::task::PromptSet;
 
@@ -61,6 +64,17 @@ struct Audit {
     /// Mutants to score [default: 10000; 500 with a program, 40 with a judge]
     #[arg(long, value_name = "N", requires = "mutants")]
     limit: Option<usize>,
+    /// Exit with 3 if the mutation score is lower, such as 0.95
+    #[arg(long, value_name = "SHARE", requires = "mutants", value_parser = share)]
+    fail_under: Option<f64>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a share from 0 to 1".to_owned())
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -99,7 +113,8 @@ fn run_audit(arguments: &Audit) -> Outcome {
             document["mutants"] = json!(report);
             document["mutants"]["score"] = json!(report.score());
         }
-        return print_json(document);
+        print_json(document)?;
+        return judged(arguments, mutants.as_ref());
     }
     let fewest = findings
         .iter()
@@ -118,5 +133,21 @@ fn run_audit(arguments: &Audit) -> Outcome {
         page.push(Block::heading("what expected answers with one fault earn"));
         page.extend(mutants::page(report));
     }
-    print(&render(&page))
+    print(&render(&page))?;
+    judged(arguments, mutants.as_ref())
+}
+
+fn judged(arguments: &Audit, mutants: Option<&MutationReport>) -> Outcome {
+    let score = mutants.and_then(MutationReport::score);
+    match arguments.fail_under.zip(score) {
+        Some((least, score)) if score < least => Err(Failure {
+            code: 3,
+            message: format!(
+                "the mutation score is {}, below {}",
+                percent(score),
+                percent(least)
+            ),
+        }),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

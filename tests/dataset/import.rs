@@ -1,6 +1,6 @@
 //! Rows are imported from CSV, JSON and JSONL with a mapping; what does not fit is named with file, line and value.
 
-use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split};
+use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split, split_by};
 use grpo_tui::score::Task;
 use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
@@ -628,4 +628,43 @@ fn a_task_of_rows_with_schemas_is_made_checked_and_split_by_them() {
         "{}",
         stderr(&invoice)
     );
+}
+
+#[test]
+fn rows_are_split_by_keys_of_unequal_frequency() {
+    // Rows of each key, shares, and the most rows that each held-out set may get.
+    let check = |counts: &[usize], shares: &str, most: [usize; 2]| {
+        let rows: Vec<_> = counts
+            .iter()
+            .enumerate()
+            .flat_map(|(key, count)| vec![key; *count])
+            .map(|key| json!({"key": key}).as_object().cloned().unwrap())
+            .collect();
+        let total = rows.len();
+        let key = |row: &serde_json::Map<String, Value>| row["key"].as_u64().unwrap();
+        let sets = split_by(rows, parse_split(shares).unwrap(), key);
+        let keys = sets.each_ref().map(|(_, rows)| {
+            rows.iter()
+                .map(key)
+                .collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(
+            keys.iter().map(|own| own.len()).sum::<usize>(),
+            counts.len(),
+            "no key is in two sets"
+        );
+        let rows = sets.each_ref().map(|(_, rows)| rows.len());
+        assert_eq!(rows.iter().sum::<usize>(), total);
+        assert!(rows.iter().all(|rows| *rows > 0), "{counts:?}: {rows:?}");
+        assert!(
+            rows[1] <= most[0] && rows[2] <= most[1],
+            "{counts:?}: {rows:?}"
+        );
+    };
+    check(&[90, 5, 5], "80/10/10", [10, 10]);
+    check(&[5, 90, 5], "80/10/10", [10, 10]);
+    check(&[1; 40], "80/10/10", [4, 4]);
+    check(&[40, 30, 20, 10], "50/25/25", [25, 25]);
+    // None is small enough: the smallest is taken.
+    check(&[50, 60, 70], "80/10/10", [60, 60]);
 }

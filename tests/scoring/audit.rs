@@ -364,7 +364,7 @@ import json, sys
 for line in sys.stdin:
     print(json.dumps({"id": json.loads(line)["id"], "score": 1}), flush=True)
 "#;
-    let check = |program: &str, is_found: fn(&str) -> bool| {
+    let check = |program: &str, is_found: fn(&str) -> bool, code: i32| {
         let folder = tempfile::tempdir().unwrap();
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -391,9 +391,11 @@ for line in sys.stdin:
             let expected = if is_found(field) { all } else { 0 };
             assert_eq!(cell["survivors"], expected, "{cell}");
         }
+        let limited = call(&["task", "audit", ".", "--mutants", "--fail-under", "0.5"]);
+        assert_eq!(limited.status.code(), Some(code));
     };
-    check(ignores_amount, |field| field == "amount");
-    check(accepts_all, |_| true);
+    check(ignores_amount, |field| field == "amount", 0);
+    check(accepts_all, |_| true, 3);
 }
 
 #[test]
