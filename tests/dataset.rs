@@ -5,6 +5,7 @@ mod hide;
 mod import;
 mod new_task;
 mod parquet;
+mod row_schemas;
 mod rows;
 
 use grpo_tui::score::Task;

@@ -1,8 +1,9 @@
-//! `grpo-tui dataset import|check|hide|demonstrate`: adds rows to a task's prompt files, says what is
-//! wrong with them, hides values, or searches the calls that they ask for.
+//! `grpo-tui dataset import|split|check|hide|demonstrate`: adds rows to a task's prompt files, distributes them anew, says
+//! what is wrong with them, hides values, or searches the calls that they ask for.
 
 mod hide;
 mod import;
+mod split;
 
 #[cfg(feature = "engine")]
 pub(super) use import::print_places;
@@ -34,6 +35,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Add rows of a CSV, JSON, JSONL or Parquet file to a set
     Import(import::Arguments),
+    /// Distribute the rows of a task anew over train, eval and test, so that no schema, or no prompt, is in two sets
+    Split(split::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
     /// Remove a field's value from the prompts of some rows, and expect null there: what a model must learn not to make up
@@ -72,6 +75,7 @@ struct Check {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Import(arguments) => import::run(&arguments),
+        Command::Split(arguments) => split::run(&arguments),
         Command::Check(arguments) => check(&arguments),
         Command::Hide(arguments) => hide::run(&arguments),
         Command::Demonstrate(arguments) => demonstrate(&arguments),

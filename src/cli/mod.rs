@@ -157,7 +157,10 @@ const EXIT_CODES: [(&str, &str); 6] = [
         "2",
         "wrong usage: an unknown option, an invalid value, or conflicting options; `prove`: nothing could be compared",
     ),
-    ("3", "`eval`: a rate is below --fail-under"),
+    (
+        "3",
+        "`eval`, `task audit --mutants`: a rate is below --fail-under",
+    ),
     (
         "75",
         "`train` in a Slurm job that ends before the run: resumable",

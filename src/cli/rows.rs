@@ -32,15 +32,18 @@ impl Rows {
             )));
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
+        let mut rows = dataset::load_from(on, BufReader::new(file))?;
+        task.tag_schemas(&mut rows);
         Ok(Self {
             set: set.clone(),
             label: on.clone(),
-            rows: dataset::load_from(on, BufReader::new(file))?,
+            rows,
         })
     }
 
     pub(super) fn from_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
-        let rows = dataset::load(task, set)?;
+        let mut rows = dataset::load(task, set)?;
+        task.tag_schemas(&mut rows);
         let label = task
             .set_file(set)
             .map_or_else(String::new, |file| task.label(file));

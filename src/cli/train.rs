@@ -519,6 +519,7 @@ mod tests {
             task,
             argument,
             rows: BTreeMap::new(),
+            has_row_schemas: false,
             samples,
             stamps: Vec::new(),
         }));

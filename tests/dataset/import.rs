@@ -1,6 +1,6 @@
 //! Rows are imported from CSV, JSON and JSONL with a mapping; what does not fit is named with file, line and value.
 
-use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split};
+use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split, split_by};
 use grpo_tui::score::Task;
 use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
@@ -494,4 +494,177 @@ fn an_import_that_is_killed_leaves_all_sets_as_they_were() {
             .zip(&before)
             .all(|(now, before)| now != before)
     );
+}
+
+/// Published data sets with a schema a row, in the columns that they have.
+#[test]
+fn data_sets_with_a_schema_a_row_are_imported_as_they_are() {
+    let schema = json!({"title": "Point", "type": "object", "required": ["x"]});
+    let text = schema.to_string();
+    let user = |text: &str| json!([{"role": "user", "content": text}]);
+    let asks = format!("Write a JSON value that this JSON Schema accepts:\n\n{text}");
+    let check = |record: Value, maps: &[&str], expected: Value| {
+        let found = imported("bench.jsonl", &record.to_string(), maps, None).unwrap();
+        assert_eq!(found.problems, [], "{record}");
+        assert_eq!(found.rows.len(), 1, "{record}");
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(found.rows[0].get(name), Some(value), "{name} of {record}");
+        }
+    };
+    // huggingface.co/datasets/epfl-dlab/JSONSchemaBench: schemas without prompts.
+    check(
+        json!({"json_schema": text, "unique_id": "Github_easy---o1"}),
+        &[],
+        json!({"id": "Github_easy---o1", "messages": user(&asks), "schema": schema}),
+    );
+    // NVIDIA-NeMo/Gym, resources_servers/structured_outputs: the column was `schema` before it was `schema_str`.
+    for column in ["schema", "schema_str"] {
+        check(
+            json!({"responses_create_params": {"input": [{"role": "user", "content": "Doc"}]}, column: text, "schema_type": "json", "schema_fields_count": "1"}),
+            &[],
+            json!({"messages": user("Doc"), "schema": schema, "schema_type": "json"}),
+        );
+    }
+    // thunlp/SchemaReinforcementLearning (SchemaBench), schemabench/data/translation_test.jsonl.
+    check(
+        json!({"model_schema": {"type": "object"}, "special_token": "a\\b", "verify_schema": schema}),
+        &["prompt=Remember {{ special_token }}. Schema: {{ model_schema | tojson }}"],
+        json!({"messages": user("Remember a\\b. Schema: {\"type\": \"object\"}"), "schema": schema}),
+    );
+    // Its train set has verl's columns.
+    check(
+        json!({"prompt": [{"role": "user", "content": "Doc"}], "reward_model": {"ground_truth": text, "style": "rule"}}),
+        &["schema=reward_model.ground_truth"],
+        json!({"messages": user("Doc"), "schema": schema}),
+    );
+    let format = json!({"type": "json_schema", "json_schema": {"name": "point", "schema": schema}});
+    check(
+        json!({"prompt": "Doc", "format": format}),
+        &["schema=format"],
+        json!({"messages": user("Doc"), "response_format": format}),
+    );
+    // A column of this name that is something else stays as it is.
+    check(
+        json!({"prompt": "Doc", "schema": "public"}),
+        &[],
+        json!({"messages": user("Doc"), "schema": "public"}),
+    );
+    let fails = |record: Value, problem: &str| {
+        let maps = ["schema=s", "prompt=prompt"];
+        let found = imported("b.jsonl", &record.to_string(), &maps, None).unwrap();
+        assert_eq!(found.rows.len(), 0);
+        let (line, said) = &found.problems[0];
+        assert!(*line == 1 && said.starts_with(problem), "{said}");
+    };
+    fails(
+        json!({"prompt": "x", "s": "public"}),
+        "schema: column `s` has `\"public\"`, which is not a JSON Schema",
+    );
+    fails(json!({"prompt": "x", "s": 7}), "schema: column `s` has `7`");
+    fails(
+        json!({"prompt": "x", "s": "{}", "schema_type": "xml"}),
+        "schema_type: `xml`",
+    );
+}
+
+#[test]
+fn a_task_of_rows_with_schemas_is_made_checked_and_split_by_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let record = |index: usize| {
+        let schema = json!({"title": format!("S{}", index % 10), "type": "object", "required": [format!("f{}", index % 10)]});
+        let line = json!({"json_schema": schema.to_string(), "unique_id": format!("r{index}")});
+        format!("{line}\n")
+    };
+    std::fs::write(
+        here.join("bench.jsonl"),
+        (0..40).map(record).collect::<String>(),
+    )
+    .unwrap();
+    let call = |arguments: &[&str]| {
+        let output = call_in_process(here, arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        stdout(&output)
+    };
+    call(&[
+        "task",
+        "new",
+        "bench",
+        "--data",
+        "bench.jsonl",
+        "--out",
+        "bench",
+    ]);
+    call(&["task", "check", "bench"]);
+    let schemas_of = |set: &str| -> std::collections::BTreeSet<String> {
+        let text =
+            std::fs::read_to_string(here.join("bench").join(format!("{set}.jsonl"))).unwrap();
+        let schema =
+            |line: &str| serde_json::from_str::<Value>(line).unwrap()["schema"].to_string();
+        text.lines().map(schema).collect()
+    };
+    let sets = ["train", "eval", "test"];
+    let split = [
+        "dataset", "split", "bench", "--by", "schema", "--split", "60/20/20",
+    ];
+    let before = sets.map(schemas_of);
+    call(&[&split[..], &["--dry-run"]].concat());
+    assert_eq!(sets.map(schemas_of), before);
+    call(&split);
+    let after = sets.map(schemas_of);
+    assert_eq!(
+        after.iter().map(|own| own.len()).collect::<Vec<_>>(),
+        [6, 2, 2]
+    );
+    let all: std::collections::BTreeSet<&String> = after.iter().flatten().collect();
+    assert_eq!(all.len(), 10, "no schema is in two sets");
+    let invoice = call_in_process(here, &["dataset", "split", "invoice", "--by", "schema"]);
+    assert!(
+        stderr(&invoice).contains("the rows have one schema"),
+        "{}",
+        stderr(&invoice)
+    );
+}
+
+#[test]
+fn rows_are_split_by_keys_of_unequal_frequency() {
+    // Rows of each key, shares, and the most rows that each held-out set may get.
+    let check = |counts: &[usize], shares: &str, most: [usize; 2]| {
+        let rows: Vec<_> = counts
+            .iter()
+            .enumerate()
+            .flat_map(|(key, count)| vec![key; *count])
+            .map(|key| json!({"key": key}).as_object().cloned().unwrap())
+            .collect();
+        let total = rows.len();
+        let key = |row: &serde_json::Map<String, Value>| row["key"].as_u64().unwrap();
+        let sets = split_by(rows, parse_split(shares).unwrap(), key);
+        let keys = sets.each_ref().map(|(_, rows)| {
+            rows.iter()
+                .map(key)
+                .collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(
+            keys.iter().map(|own| own.len()).sum::<usize>(),
+            counts.len(),
+            "no key is in two sets"
+        );
+        let rows = sets.each_ref().map(|(_, rows)| rows.len());
+        assert_eq!(rows.iter().sum::<usize>(), total);
+        assert!(rows.iter().all(|rows| *rows > 0), "{counts:?}: {rows:?}");
+        assert!(
+            rows[1] <= most[0] && rows[2] <= most[1],
+            "{counts:?}: {rows:?}"
+        );
+    };
+    check(&[90, 5, 5], "80/10/10", [10, 10]);
+    check(&[5, 90, 5], "80/10/10", [10, 10]);
+    check(&[1; 40], "80/10/10", [4, 4]);
+    check(&[40, 30, 20, 10], "50/25/25", [25, 25]);
+    // None is small enough: the smallest is taken.
+    check(&[50, 60, 70], "80/10/10", [60, 60]);
 }

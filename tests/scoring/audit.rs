@@ -1,7 +1,8 @@
-//! The audit names schemas that lazy answers satisfy.
+//! The audit names schemas that lazy answers satisfy, and values that the reward does not compare.
 
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::score::audit::{Finding, audit};
+use grpo_tui::score::mutants::{MutationCell, MutationReport, mutation_report};
 use grpo_tui::score::{Scorer, Task};
 
 use super::{folder_with, row};
@@ -310,5 +311,184 @@ fn fields_that_must_be_made_up_are_named() {
         except,
         "7 only",
         &[("a", 0, false), ("n", 0, false)],
+    );
+}
+
+const ROWS: [&str; 3] = [
+    r#"{"kind":"a","amount":41.5,"lines":[{"sku":"A1","n":2},{"sku":"B2","n":3}]}"#,
+    r#"{"kind":"b","amount":1200,"lines":[{"sku":"C3","n":4},{"sku":"D4","n":5}]}"#,
+    r#"{"kind":"a","amount":77.25,"lines":[{"sku":"E5","n":6},{"sku":"F6","n":7}]}"#,
+];
+const CLOSED: &str = r#"{"type":"object","required":["kind","amount","lines"],"additionalProperties":false,"properties":{
+    "kind":{"enum":["a","b"]},"amount":{"type":"number"},"lines":{"type":"array","items":{"type":"object",
+    "required":["sku","n"],"additionalProperties":false,"properties":{"sku":{"type":"string"},"n":{"type":"integer"}}}}}}"#;
+const BY_FIELD: &str = "[[reward]]\npart = \"fields\"\nweight = 1.0\n";
+
+/// Mutants of a field that survive, and that are equal by rule: `amount: last digit off 3`.
+fn mutants(schema: &str, lines: &str) -> (Vec<String>, Vec<String>, MutationReport) {
+    let folder = folder_with(schema, lines);
+    let task = Task::load(folder.path()).unwrap();
+    let rows: Vec<PromptRow> = (1..)
+        .zip(ROWS)
+        .map(|(line, expected)| PromptRow {
+            line,
+            ..row(expected)
+        })
+        .collect();
+    let scorer = Scorer::new(&task).unwrap();
+    let made = || {
+        mutation_report(&task, &scorer, &rows, None, &|| true)
+            .unwrap()
+            .unwrap()
+    };
+    let report = made();
+    assert_eq!(report, made(), "the same mutants each time");
+    assert_eq!((report.rows, report.left_out), (3, 0));
+    let named = |count: fn(&MutationCell) -> usize| {
+        let cells = report.cells.iter().filter(|cell| count(cell) > 0);
+        cells
+            .map(|cell| format!("{}: {}", cell.field, cell.mutation.name()))
+            .collect::<Vec<_>>()
+    };
+    (
+        named(|cell| cell.survivors),
+        named(|cell| cell.equal_by_rule),
+        report.clone(),
+    )
+}
+
+#[test]
+fn a_reward_that_compares_every_value_has_no_surviving_mutant() {
+    let exact = format!("{BY_FIELD}[[reward]]\npart = \"exact\"\nweight = 1.0\n");
+    let (survive, equal, report) = mutants(CLOSED, &exact);
+    assert_eq!((survive, equal), (vec![], vec![]));
+    assert_eq!(report.score(), Some(1.0));
+    // Order does not count for `fields`, unless it says so.
+    let (survive, equal, _) = mutants(CLOSED, BY_FIELD);
+    assert_eq!(
+        (survive, equal),
+        (vec![], vec!["lines: reordered".to_owned()])
+    );
+    let ordered = format!("[score.fields]\nordered = [\"lines\"]\n{BY_FIELD}");
+    let (survive, equal, _) = mutants(CLOSED, &ordered);
+    assert_eq!((survive, equal), (vec![], vec![]));
+}
+
+#[test]
+fn mutants_of_a_weak_reward_survive() {
+    // A reward for what parses: every mutant.
+    let (_, _, report) = mutants("{}", "");
+    assert_eq!(
+        report.survivors(),
+        report.mutants() - report.equal_by_rule()
+    );
+    assert_eq!(report.score(), Some(0.0));
+    // For what the schema accepts.
+    let (survive, _, report) = mutants(CLOSED, "");
+    let of_amount: Vec<&String> = survive
+        .iter()
+        .filter(|name| name.starts_with("amount"))
+        .collect();
+    assert_eq!(
+        of_amount,
+        [
+            "amount: first digit off",
+            "amount: last digit off",
+            "amount: times 100",
+            "amount: another row's value"
+        ]
+    );
+    assert!(
+        report
+            .advice
+            .is_some_and(|advice| advice.contains("`[[reward]]`"))
+    );
+    // A tolerance that takes another value, or another unit, for the right one.
+    let check = |tolerance: &str, expected: &[&str]| {
+        let lines = format!("[score.tolerance]\namount = {tolerance}\n{BY_FIELD}");
+        let (survive, equal, _) = mutants(CLOSED, &lines);
+        assert_eq!(survive, expected, "{tolerance}");
+        assert!(
+            equal.contains(&"amount: last digit off".to_owned()),
+            "{equal:?}"
+        );
+    };
+    check("1", &[]);
+    check("20", &["amount: first digit off"]);
+    check(
+        "1e6",
+        &[
+            "amount: first digit off",
+            "amount: times 100",
+            "amount: another row's value",
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_program_that_ignores_a_field_is_found_by_its_mutants() {
+    let ignores_amount = r#"
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    found, wanted = json.loads(asked["completion"]), dict(asked["row"]["expected"])
+    for value in (found, wanted):
+        value.pop("amount", None)
+    print(json.dumps({"id": asked["id"], "tier": "valid" if found == wanted else "invalid"}), flush=True)
+"#;
+    let accepts_all = r#"
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"id": json.loads(line)["id"], "score": 1}), flush=True)
+"#;
+    let check = |program: &str, is_found: fn(&str) -> bool, code: i32| {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "task.toml",
+            "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\ncommand = [\"python3\", \"scorer.py\"]\n",
+        );
+        write("scorer.py", program);
+        let line = |expected: &str| {
+            format!(
+                "{{\"messages\":[{{\"role\":\"user\",\"content\":\"u\"}}],\"expected\":{expected}}}\n"
+            )
+        };
+        write("train.jsonl", &ROWS.map(line).concat());
+        let call = |arguments: &[&str]| crate::program::call(folder.path(), arguments);
+        assert!(call(&["task", "trust", ".", "--yes"]).status.success());
+        let output = call(&["task", "audit", ".", "--mutants", "--json"]).stdout;
+        let document: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        let cells = document["mutants"]["cells"].as_array().unwrap();
+        assert!(cells.len() > 20, "{document}");
+        for cell in cells {
+            let field = cell["field"].as_str().unwrap();
+            let all = cell["mutants"].as_u64().unwrap();
+            let expected = if is_found(field) { all } else { 0 };
+            assert_eq!(cell["survivors"], expected, "{cell}");
+        }
+        let limited = call(&["task", "audit", ".", "--mutants", "--fail-under", "0.5"]);
+        assert_eq!(limited.status.code(), Some(code));
+    };
+    check(ignores_amount, |field| field == "amount", 0);
+    check(accepts_all, |_| true, 3);
+}
+
+#[test]
+fn what_cannot_be_broken_is_said() {
+    let said = |lines: &str, rows: &[PromptRow]| {
+        let folder = folder_with(CLOSED, lines);
+        let task = Task::load(folder.path()).unwrap();
+        let scorer = Scorer::new(&task).unwrap();
+        let found = mutation_report(&task, &scorer, rows, None, &|| true);
+        found.unwrap_err().to_string()
+    };
+    assert!(said("", &[]).starts_with("no row has an `expected`"));
+    let wrong = said("", &[row(r#"{"kind":"c"}"#)]);
+    assert!(
+        wrong.starts_with("line 1: the scorer does not accept"),
+        "{wrong}"
     );
 }

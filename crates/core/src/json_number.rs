@@ -11,6 +11,9 @@ pub struct Number<'t> {
 /// Larger exponents are not written out: such numbers are not divided.
 const MAX_WRITTEN_EXPONENT: i64 = 5_000;
 
+/// Decimal digits that a 64-bit float keeps apart, whatever they are.
+const MAX_FLOAT_DIGITS: usize = 15;
+
 impl<'t> Number<'t> {
     /// Wraps a literal; the caller has checked its grammar.
     pub(crate) fn new(text: &'t str) -> Self {
@@ -120,6 +123,10 @@ impl<'t> Number<'t> {
     pub fn equals_serde(&self, other: &serde_json::Number) -> bool {
         match (self.as_i64(), other.as_i64()) {
             (Some(left), Some(right)) => left == right,
+            // Two numbers of so few digits are never the same float.
+            _ if self.text.len() <= MAX_FLOAT_DIGITS && !self.text.contains(['e', 'E']) => {
+                self.text.parse().ok() == other.as_f64()
+            }
             _ => self.equals(&Number {
                 text: &other.to_string(),
             }),
@@ -231,6 +238,33 @@ mod tests {
             assert_eq!(
                 Number::new(left).equals(&Number::new(right)),
                 equal,
+                "{left} {right}"
+            );
+        }
+    }
+
+    #[test]
+    fn equality_with_a_parsed_number_is_of_values() {
+        for (left, right) in [
+            ("58463.87", "58463.87"),
+            ("58463.870", "58463.87"),
+            ("58463.88", "58463.87"),
+            ("0.3", "0.30000000000000004"),
+            ("0.30000000000000004", "0.30000000000000004"),
+            ("1.0", "1"),
+            ("-1.0", "1"),
+            ("-0.0", "0"),
+            ("1e2", "100"),
+            ("1e-320", "1.1e-320"),
+            ("9007199254740993.0", "9007199254740992"),
+            ("12345678.901234", "12345678.901234"),
+            ("12345678.901235", "12345678.901234"),
+            ("3.0", "18446744073709551615"),
+        ] {
+            let parsed: serde_json::Number = serde_json::from_str(right).unwrap();
+            assert_eq!(
+                Number::new(left).equals_serde(&parsed),
+                Number::new(left).equals(&Number::new(&parsed.to_string())),
                 "{left} {right}"
             );
         }

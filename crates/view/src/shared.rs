@@ -142,6 +142,8 @@ pub struct OpenTask {
     pub argument: String,
     /// Rows of each prompt set of the task, or why they cannot be read.
     pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, DatasetError>>,
+    /// Whether a row brings its own schema.
+    pub has_row_schemas: bool,
     /// Sample completions, or why they cannot be read.
     pub samples: Result<Vec<SampleCompletion>, String>,
     /// `task.toml` as editable text.
@@ -384,7 +386,9 @@ impl OpenTask {
         let sets = PromptSet::ALL
             .into_iter()
             .filter(|set| task.set_file(*set).is_some());
-        let rows = sets.map(|set| (set, dataset::load(&task, set))).collect();
+        let rows: BTreeMap<_, _> = sets.map(|set| (set, dataset::load(&task, set))).collect();
+        let mut all_rows = rows.values().flatten().flatten();
+        let has_row_schemas = task.schema().is_some() && all_rows.any(dataset::has_own_schema);
         let samples = samples(&task);
         let toml = task
             .toml()
@@ -395,6 +399,7 @@ impl OpenTask {
             argument: shortest_argument(&task, here),
             task,
             rows,
+            has_row_schemas,
             samples,
             toml,
             stamps,

@@ -50,10 +50,10 @@ pub(super) struct Arguments {
 /// How columns become parts of a row.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct MappingArguments {
-    /// Column of a part: prompt, system, expected, id or tags; repeatable, else guessed by name. A prompt may be a
+    /// Column of a part: prompt, system, expected, id, tags or schema; repeatable, else guessed by name. A prompt may be a
     /// template, `prompt=Read this: {{ text }}`. `expected` is a column of JSON, columns that become fields
     /// (`expected=vendor, total = amount`), or `last-turn` of conversations. A field of an object in a column is named
-    /// with dots: `expected=reward_model.ground_truth`
+    /// with dots: `expected=reward_model.ground_truth`. `schema`: the JSON Schema of the row's own answer
     #[arg(long = "map", value_name = "PART=COLUMN")]
     map: Vec<String>,
     /// Read only the first N records

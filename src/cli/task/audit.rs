@@ -1,4 +1,5 @@
-//! `grpo-tui task audit`: what degenerate answers earn, and fields that must be made up.
+//! `grpo-tui task audit`: what degenerate answers earn, fields that must be made up, and mutants of
+//! expected answers.
 
 use std::process::ExitCode;
 
@@ -8,10 +9,12 @@ use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
 use crate::dataset;
 use crate::files::{Access, replace_file};
+use crate::format::percent;
 use crate::page::text::render;
 use crate::page::{Block, Level};
 use crate::prompts::audit_task;
 use crate::score::audit::{Finding, page, to_allow_null};
+use crate::score::mutants::{self, MutationReport, mutation_report};
 use crate::score::{Scorer, Task, with_null};
 use crate::task::PromptSet;
 
@@ -28,6 +31,24 @@ pub(super) struct Arguments {
     /// Write the schema that allows null; the old file stays beside it, with `.bak` added to its name
     #[arg(long)]
     write: bool,
+    /// Also break the train rows' expected answers, each in one way (a field dropped, a digit off, another row's value),
+    /// and list by field which of these mutants earn as much as the truth
+    #[arg(long)]
+    mutants: bool,
+    /// Mutants to score [default: 10000; 500 with a program, 40 with a judge]
+    #[arg(long, value_name = "N", requires = "mutants")]
+    limit: Option<usize>,
+    /// Exit with 3 if the mutation score is lower, such as 0.95
+    #[arg(long, value_name = "SHARE", requires = "mutants", value_parser = share)]
+    fail_under: Option<f64>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a share from 0 to 1".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
@@ -42,18 +63,28 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let findings = audit_task(&task, &scorer, &rows)?;
     let weak = findings.iter().filter(|finding| finding.weak).count();
     let nullable = nullable_schema(&task, arguments, &findings)?;
+    let mutants = match arguments.mutants {
+        true => {
+            let report = mutation_report(&task, &scorer, &rows, arguments.limit, &|| true);
+            report.map_err(|error| Failure::failed(format!("{}: {error}", task.name)))?
+        }
+        false => None,
+    };
     if choice.json {
         let fields = nullable.as_ref().map(|(fields, _)| fields);
-        print_json(
-            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings, "nullable": fields}),
-        )?;
+        let mut document = json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings, "nullable": fields});
+        if let Some(report) = &mutants {
+            document["mutants"] = json!(report);
+            document["mutants"]["score"] = json!(report.score());
+        }
+        print_json(document)?;
     } else {
-        print(&render(&text(
-            &task,
-            rows.len(),
-            &findings,
-            nullable.as_ref(),
-        )))?;
+        let mut page = text(&task, rows.len(), &findings, nullable.as_ref());
+        if let Some(report) = &mutants {
+            page.push(Block::heading("what expected answers with one fault earn"));
+            page.extend(mutants::page(report));
+        }
+        print(&render(&page))?;
     }
     if arguments.write {
         match nullable {
@@ -67,7 +98,22 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    judged(arguments, mutants.as_ref())
+}
+
+fn judged(arguments: &Arguments, mutants: Option<&MutationReport>) -> Outcome {
+    let score = mutants.and_then(MutationReport::score);
+    match arguments.fail_under.zip(score) {
+        Some((least, score)) if score < least => Err(Failure {
+            code: 3,
+            message: format!(
+                "the mutation score is {}, below {}",
+                percent(score),
+                percent(least)
+            ),
+        }),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// The fields that allow null then, and the text of the schema; `None` if it stays as it is.

@@ -28,6 +28,8 @@ pub use row::{
     NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows,
 };
 pub use row_fields::RowFields;
-pub use row_schema::row_schema;
-pub(crate) use row_schema::{SchemaSource, read_schema, row_schema_files, schema_source};
+pub(crate) use row_schema::{
+    SchemaSource, read_schema, row_schema_files, schema_source, tag_schemas,
+};
+pub use row_schema::{has_own_schema, row_schema, schema_digest, schema_name};
 pub use row_template::RowTemplate;

@@ -126,7 +126,16 @@ impl NewTask {
                         .filter_map(|row| row.get("expected"))
                         .flat_map(examples)
                         .collect();
-                    new.inferred(&answers, path)?
+                    let has_own = |row: &Map<String, Value>| {
+                        row.contains_key("schema") || row.contains_key("response_format")
+                    };
+                    match !new.mapping.schema.is_empty() && rows.iter().all(has_own) {
+                        true => {
+                            new.notes.push("every row has its own schema: schema.json, which accepts any JSON value, holds for rows without one".to_owned());
+                            ("{}\n".to_owned(), Value::Object(Map::new()), false)
+                        }
+                        false => new.inferred(&answers, path)?,
+                    }
                 }
                 None => {
                     let problem =

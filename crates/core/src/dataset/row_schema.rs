@@ -1,16 +1,24 @@
 //! The JSON Schema that a row brings for its own answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Component, Path};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::row::{PromptRow, read_lines};
+use super::random::text_hash;
+use super::row::{PromptRow, load, read_lines};
 use crate::task::{PromptSet, TaskFiles};
 
 /// Longest schema of a row as text, in bytes.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
+
+/// Schemas of a set that evals tell apart.
+const MAX_TOLD_APART: usize = 20;
+const MAX_TITLE_CHARS: usize = 40;
+/// Tags of rows whose schema a training row has, and of those whose schema none has.
+const SEEN: &str = "schema seen in train";
+const UNSEEN: &str = "schema unseen in train";
 
 /// How a row says that its column is something else.
 const REMEDY: &str = "rename the column if it is something else";
@@ -22,6 +30,14 @@ pub(crate) enum SchemaSource {
     Schema(Value),
     /// `response_format` in OpenAI's form.
     Format(Value),
+}
+
+impl SchemaSource {
+    /// Length as JSON text.
+    pub(crate) fn byte_count(&self) -> usize {
+        let (Self::Schema(value) | Self::Format(value)) = self;
+        value.to_string().len()
+    }
 }
 
 /// A row's `schema`, else its `response_format`; `None` if it has the task's.
@@ -37,12 +53,80 @@ pub(crate) fn schema_source(row: &PromptRow) -> Option<SchemaSource> {
     schema.or_else(|| format().map(SchemaSource::Format))
 }
 
+/// Whether a row brings the schema of its answer; the kind of the task must be one that has a schema.
+pub fn has_own_schema(row: &PromptRow) -> bool {
+    schema_source(row).is_some()
+}
+
 /// The JSON Schema of a row that has its own.
 ///
 /// # Errors
 /// A sentence without a place.
 pub fn row_schema(task: &TaskFiles, row: &PromptRow) -> Option<Result<Value, String>> {
     Some(read_schema(task, schema_source(row)?))
+}
+
+/// A number that rows with the same schema share; `None` where a row has the task's, or one that cannot be read.
+pub fn schema_digest(task: &TaskFiles, row: &PromptRow) -> Option<u64> {
+    let schema = row_schema(task, row)?.ok()?;
+    Some(text_hash(&schema.to_string()))
+}
+
+/// Title of a row's schema, else the first digits of its digest; `None` where a row has the task's.
+pub fn schema_name(task: &TaskFiles, row: &PromptRow) -> Option<String> {
+    let schema = match row_schema(task, row)? {
+        Ok(schema) => schema,
+        Err(_) => return Some("unreadable".to_owned()),
+    };
+    let title = schema.get("title").and_then(Value::as_str).map(str::trim);
+    let named = title.filter(|title| !title.is_empty());
+    Some(match named {
+        Some(title) => crate::format::shortened(title, MAX_TITLE_CHARS),
+        None => short(text_hash(&schema.to_string())),
+    })
+}
+
+fn short(digest: u64) -> String {
+    format!("{:08x}", digest >> 32)
+}
+
+/// Tags the rows of an eval or test set by which its rates are broken down: each schema, if there are several but not
+/// many, and whether a training row has the same, if one has not.
+pub(crate) fn tag_schemas(task: &TaskFiles, rows: &mut [PromptRow]) {
+    if !rows.iter().any(has_own_schema) {
+        return;
+    }
+    let digests: Vec<Option<u64>> = rows.iter().map(|row| schema_digest(task, row)).collect();
+    let mut names: BTreeMap<u64, String> = BTreeMap::new();
+    for (row, digest) in rows.iter().zip(&digests) {
+        if let Some(digest) = digest
+            && !names.contains_key(digest)
+        {
+            let name = schema_name(task, row).unwrap_or_default();
+            let is_taken = names.values().any(|known| *known == name);
+            let name = match is_taken {
+                true => format!("{name} {}", short(*digest)),
+                false => name,
+            };
+            names.insert(*digest, name);
+        }
+    }
+    let is_several = names.len() + usize::from(digests.contains(&None)) > 1;
+    let is_told_apart = is_several && names.len() <= MAX_TOLD_APART;
+    let train = load(task, PromptSet::Train).unwrap_or_default();
+    let known: HashSet<Option<u64>> = train.iter().map(|row| schema_digest(task, row)).collect();
+    let has_unseen = !train.is_empty() && !digests.iter().all(|digest| known.contains(digest));
+    for (row, digest) in rows.iter_mut().zip(&digests) {
+        if is_told_apart {
+            let name = digest.and_then(|digest| names.get(&digest));
+            let name = name.map_or("of the task", String::as_str);
+            row.tags.push(format!("schema {name}"));
+        }
+        if has_unseen {
+            let tag = if known.contains(digest) { SEEN } else { UNSEEN };
+            row.tags.push(tag.to_owned());
+        }
+    }
 }
 
 pub(crate) fn read_schema(task: &TaskFiles, source: SchemaSource) -> Result<Value, String> {

@@ -24,6 +24,8 @@ const MIN_SCORED: usize = 64;
 const MAX_WRONG: usize = 1_000;
 /// Rows whose prompts are searched for the expected values.
 const MAX_GROUNDED: usize = 500;
+/// Rows named beside the first that cannot be scored, each for another reason.
+const MAX_OTHER_REASONS: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
@@ -124,10 +126,16 @@ fn unusable_rows(
     problems: &[(usize, String)],
 ) -> Option<DataProblem> {
     let (line, why) = problems.first()?;
+    let mut reasons: HashSet<&str> = HashSet::from([why.as_str()]);
+    let others = problems.iter().filter(|(_, why)| reasons.insert(why));
+    let others = others.take(MAX_OTHER_REASONS);
+    let others: String = others
+        .map(|(line, why)| format!("\nline {line}: {why}"))
+        .collect();
     Some(DataProblem {
         kind: DataProblemKind::InvalidExpected,
         message: format!(
-            "{}: answers to {} of {count} rows cannot be scored, first on line {line}: {why}; correct the rows",
+            "{}: answers to {} of {count} rows cannot be scored, first on line {line}: {why}; correct the rows{others}",
             label(task, set),
             problems.len(),
         ),

@@ -1,5 +1,7 @@
 //! The report of one run, without curves and answers.
 
+use std::path::Path;
+
 use super::eval_pair::{TaskSection, result_page};
 use super::event_text::alert_text;
 use super::failures::failure_table;
@@ -7,11 +9,18 @@ use super::previous_run::RunChanges;
 use super::prove_page::prove_page;
 use super::run_report::Report;
 use super::run_row::RunRow;
+use crate::dataset;
 use crate::format::{duration, percent_short};
 use crate::judge_check::{check_table, checks_in};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
 use crate::run::read_proves;
+use crate::score::mutants::{self, MutationReport, mutation_report};
+use crate::score::{Scorer, Task};
+use crate::task::PromptSet;
+
+/// Broken expected answers that a report scores; `task audit --mutants` scores more.
+const MAX_MUTANTS: usize = 2_000;
 
 #[derive(Debug)]
 pub struct RunContext {
@@ -190,7 +199,24 @@ pub(super) fn failures(report: &Report, section: &TaskSection<'_>) -> Vec<Block>
         "Human labels at launch, with 95% intervals. Gain by instruction: what an answer that asks for full points earns more, of 1. Length bias: correlation of judge minus human with the answer's length.",
         check_table(&checks_in(&report.directory.task_path().join(section.name))),
     );
-    classes.into_iter().chain(judges).flatten().collect()
+    let broken = broken_answers(&report.directory.task_path().join(section.name));
+    let broken = broken.map(|found| {
+        let title = format!("Mutation score of the reward{of_task}");
+        [vec![Block::heading(title)], mutants::page(&found)].concat()
+    });
+    let pages = classes.into_iter().chain(judges).flatten();
+    pages.chain(broken.into_iter().flatten()).collect()
+}
+
+/// Which expected answers with one fault earn what the truth earns; `None` where a program or a judge would be asked.
+fn broken_answers(folder: &Path) -> Option<MutationReport> {
+    let task = Task::load(folder).ok()?;
+    let scorer = Scorer::new(&task).ok()?;
+    if scorer.runs_programs() {
+        return None;
+    }
+    let rows = dataset::load(&task, PromptSet::Train).ok()?;
+    mutation_report(&task, &scorer, &rows, Some(MAX_MUTANTS), &|| true).ok()?
 }
 
 /// What differs from the previous run of the task, and the keys without their default.

@@ -36,11 +36,11 @@ pub use needs::{
     CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, Language, LocalModel,
     ModelDevice, RubricRules, Scale, TestRules,
 };
-pub use scorer::audit;
 pub use scorer::batch::{LineWork, score_stream};
 pub use scorer::forced_fields::ForcedField;
 pub(crate) use scorer::forced_fields::{forced_fields, values_of};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
+pub use scorer::{audit, mutants};
 pub use task::agent_option::AgentOptionError;
 pub use task::score_keys::{ScoreKey, score_keys};
 pub use task::{

@@ -91,7 +91,10 @@ pub fn prepare(
     let Some(file) = task.set_file(set) else {
         return Ok(Vec::new());
     };
-    let (label, rows) = (task.label(file), load(task, set)?);
+    let (label, mut rows) = (task.label(file), load(task, set)?);
+    if set != PromptSet::Train {
+        task.tag_schemas(&mut rows);
+    }
     prepare_rows(task, &label, rows, tokenizer, lengths)
 }
 

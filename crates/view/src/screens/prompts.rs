@@ -31,6 +31,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{FindingKind, Health, Level};
+use crate::environment::ToolChain;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -38,7 +39,6 @@ use crate::widgets::diff::Row;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
 use by_hand::ByHand;
-use demonstration::FoundCalls;
 use editing::Editing;
 use form_fields::Form;
 use table_row::{Column, Entry, row};
@@ -111,6 +111,9 @@ impl Prompts {
     }
 }
 
+/// The calls that search found for a row, with an answer, or why it found none.
+type FoundCalls = Result<(ToolChain, String), String>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {
     pub entry: Entry,
@@ -122,6 +125,8 @@ pub struct Chat {
     pub invalid: Option<String>,
     /// The expected answer as formatted JSON.
     pub expected: Option<String>,
+    /// Name and formatted text of the row's own schema, or why it cannot be read.
+    pub schema: Option<(String, String)>,
     /// The whole prompt, for copying.
     pub prompt: String,
 }

@@ -23,6 +23,7 @@ use structure::Structure;
 
 use crate::json_reader::Place;
 use crate::score::audit::Finding;
+use crate::score::mutants::{MutationReport, NoMutants};
 use crate::score::{Tier, Trial};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
@@ -46,6 +47,7 @@ pub struct Schema {
     pub effects: Option<ScorePreview>,
     pub rejections: Option<Rejections>,
     pub degenerate: Option<Vec<Finding>>,
+    pub mutants: Option<Result<MutationReport, NoMutants>>,
     structure: Structure,
     completion: Option<Completion>,
     /// Earlier positions of the cursor, to go back to.
@@ -70,6 +72,7 @@ impl Default for Schema {
             effects: None,
             rejections: None,
             degenerate: None,
+            mutants: None,
             structure: Structure::default(),
             completion: None,
             jumps: Vec::new(),

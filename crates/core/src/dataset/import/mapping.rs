@@ -8,18 +8,20 @@ use serde_json::{Map, Value, json};
 use super::cells::{property, type_problem, value_of};
 use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
+use super::row_schemas;
 use super::survey::{Survey, cell};
 use crate::dataset::row::parse;
 use crate::exact_json::{self, marked_number};
 use crate::text::{Message, json_value};
 
 /// Parts of a row, and the column names guessed for them.
-const PARTS: [(&str, &[&str]); 5] = [
+const PARTS: [(&str, &[&str]); 6] = [
     (
         "prompt",
         &[
             "messages",
             "conversations",
+            "responses_create_params.input",
             "prompt",
             "question",
             "input",
@@ -45,8 +47,12 @@ const PARTS: [(&str, &[&str]); 5] = [
             "reward_model.ground_truth",
         ],
     ),
-    ("id", &["id", "key", "uuid"]),
+    ("id", &["id", "key", "uuid", "unique_id"]),
     ("tags", &["tags", "tag"]),
+    (
+        "schema",
+        &["schema", "schema_str", "json_schema", "verify_schema"],
+    ),
 ];
 
 /// Fields of a row with a form of their own: columns of these names stay only where they have it.
@@ -69,16 +75,19 @@ pub struct MappingText {
     pub expected: String,
     pub id: String,
     pub tags: String,
+    /// A column of JSON Schemas, each of its row's answer.
+    pub schema: String,
 }
 
 impl MappingText {
-    pub fn parts(&self) -> [(&'static str, &str); 5] {
+    pub fn parts(&self) -> [(&'static str, &str); 6] {
         let texts = [
             &self.prompt,
             &self.system,
             &self.expected,
             &self.id,
             &self.tags,
+            &self.schema,
         ];
         std::array::from_fn(|place| (PARTS[place].0, texts[place].as_str()))
     }
@@ -98,6 +107,7 @@ impl MappingText {
             "expected" => &mut self.expected,
             "id" => &mut self.id,
             "tags" => &mut self.tags,
+            "schema" => &mut self.schema,
             other => return Err(format!("{assignment}: unknown part `{other}`; use {names}")),
         };
         text.trim().clone_into(place);
@@ -108,11 +118,12 @@ impl MappingText {
     /// the schema.
     #[must_use]
     pub(super) fn guessed(self, survey: &Survey, schema: Option<&Value>) -> Self {
+        let own_schema = self.schema.clone();
         let named = |part: usize| {
             let column = |name: &&str| {
                 survey
                     .names()
-                    .find(|column| column.eq_ignore_ascii_case(name))
+                    .find(|column| column.eq_ignore_ascii_case(name) && *column != own_schema)
                     .map(str::to_owned)
             };
             PARTS[part].1.iter().find_map(column).unwrap_or_default()
@@ -126,8 +137,17 @@ impl MappingText {
             .collect();
         let or =
             |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
-        let prompt = or(self.prompt, &|| {
-            both_columns(survey, &named(0)).unwrap_or_else(|| named(0))
+        let row_schema = or(self.schema, &|| {
+            let mut names = PARTS[5].1.iter().copied();
+            let found = names.find(|name| row_schemas::has_schemas(&survey.first, name));
+            found.unwrap_or_default().to_owned()
+        });
+        let prompt = or(self.prompt, &|| match named(0) {
+            // A benchmark of schemas has no prompts.
+            none if none.is_empty() && !row_schema.is_empty() => {
+                row_schemas::prompt_of_schema(survey, &row_schema)
+            }
+            found => both_columns(survey, &found).unwrap_or(found),
         });
         let ends_with_answer = || {
             let turns = survey
@@ -149,6 +169,7 @@ impl MappingText {
             system: or(self.system, &|| named(1)),
             id: or(self.id, &|| named(3)),
             tags: or(self.tags, &|| named(4)),
+            schema: row_schema.clone(),
             prompt,
         }
     }
@@ -212,6 +233,7 @@ pub(super) struct Mapping {
     expected: Expected,
     id: Option<String>,
     tags: Vec<String>,
+    row_schema: Option<String>,
     templates: Environment<'static>,
     schema: Value,
     has_schema: bool,
@@ -305,6 +327,10 @@ impl Mapping {
             .iter()
             .map(|name| column("tags", name))
             .collect::<Result<_, _>>()?;
+        let row_schema = match text.schema.as_str() {
+            "" => None,
+            name => Some(column("schema", name)?),
+        };
         let has_schema = schema.is_some();
         let schema = match (schema, &expected) {
             (Some(schema), _) => schema.clone(),
@@ -317,6 +343,7 @@ impl Mapping {
             expected,
             id,
             tags,
+            row_schema,
             templates,
             schema,
             has_schema,
@@ -330,7 +357,7 @@ impl Mapping {
         })
     }
 
-    /// Builds `id`, `messages`, `expected` and `tags`, and keeps columns that no part takes, which
+    /// Builds `id`, `messages`, `expected`, `tags` and `schema`, and keeps columns that no part takes, which
     /// tools and scorers may read. `place`: the record's number, for a
     /// generated id.
     ///
@@ -381,11 +408,14 @@ impl Mapping {
         if !tags.is_empty() {
             row.insert("tags".to_owned(), tags.into());
         }
+        if let Some(name) = &self.row_schema {
+            row.extend(row_schemas::own_schema(record, name)?);
+        }
         for (name, value) in &record.fields {
             let is_kept = !self.taken.contains(name)
                 && !name.trim().is_empty()
                 && !value.is_null()
-                && PARTS.iter().all(|(part, _)| part != name)
+                && (name == "schema" || PARTS.iter().all(|(part, _)| part != name))
                 && !JUDGED.contains(&name.as_str());
             if is_kept {
                 row.entry(name.clone()).or_insert_with(|| value.clone());

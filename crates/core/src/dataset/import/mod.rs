@@ -5,9 +5,10 @@ mod conversation;
 mod mapping;
 mod parquet;
 mod records;
+mod row_schemas;
 mod survey;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -186,41 +187,48 @@ pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 /// Splits rows into train, eval and test, rows with equal prompts into the same set. Depends only
 /// on the text; each set keeps the order.
 pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] {
-    let hash = |row: &Map<String, Value>| {
-        super::random::text_hash(
-            &row.get("messages")
-                .map(Value::to_string)
-                .unwrap_or_default(),
-        )
-    };
-    let mut prompts: Vec<u64> = rows.iter().map(hash).collect();
-    prompts.sort_unstable();
-    prompts.dedup();
-    // At least one prompt for a set with a share, as far as they suffice; training first.
-    let count = |share: usize| ((prompts.len() * share + 50) / 100).max(usize::from(share > 0));
-    let most_held_out = prompts.len().saturating_sub(usize::from(shares[0] > 0));
-    let test = count(shares[2]).min(most_held_out);
-    let eval = count(shares[1]).min(most_held_out - test);
-    let set_of: HashMap<u64, usize> = prompts
-        .iter()
-        .enumerate()
-        .map(|(place, hash)| {
-            (
-                *hash,
-                if place < test {
-                    2
-                } else if place < test + eval {
-                    1
-                } else {
-                    0
-                },
-            )
-        })
-        .collect();
+    split_by(rows, shares, |row| {
+        let prompt = row.get("messages").map(Value::to_string);
+        super::random::text_hash(&prompt.unwrap_or_default())
+    })
+}
+
+/// As [`split`], with rows of the same key in the same set.
+pub fn split_by(
+    rows: Vec<Map<String, Value>>,
+    shares: [usize; 3],
+    key: impl Fn(&Map<String, Value>) -> u64,
+) -> [SetRows; 3] {
+    let keys: Vec<u64> = rows.iter().map(key).collect();
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for key in &keys {
+        *counts.entry(*key).or_default() += 1;
+    }
+    let mut set_of: HashMap<u64, usize> = HashMap::new();
+    // At least one key for a set with a share, as far as they suffice; training first.
+    let mut most = counts.len().saturating_sub(usize::from(shares[0] > 0));
+    for set in [2, 1] {
+        let wanted = ((rows.len() * shares[set] + 50) / 100).max(usize::from(shares[set] > 0));
+        let free = counts.iter().filter(|(key, _)| !set_of.contains_key(key));
+        let free: Vec<(u64, usize)> = free.map(|(key, count)| (*key, *count)).collect();
+        let mut taken = 0;
+        let fits = |(_, count): &&(u64, usize)| {
+            let is_wanted = taken + count <= wanted;
+            taken += if is_wanted { *count } else { 0 };
+            is_wanted
+        };
+        let mut chosen: Vec<u64> = free.iter().filter(fits).map(|(key, _)| *key).collect();
+        if chosen.is_empty() && wanted > 0 {
+            let smallest = free.iter().min_by_key(|(_, count)| *count);
+            chosen.extend(smallest.map(|(key, _)| *key));
+        }
+        chosen.truncate(most);
+        most -= chosen.len();
+        set_of.extend(chosen.into_iter().map(|key| (key, set)));
+    }
     let mut sets = PromptSet::ALL.map(|set| (set, Vec::new()));
-    for row in rows {
-        let set = set_of.get(&hash(&row)).copied().unwrap_or(0);
-        sets[set].1.push(row);
+    for (row, key) in rows.into_iter().zip(keys) {
+        sets[set_of.get(&key).copied().unwrap_or(0)].1.push(row);
     }
     sets
 }

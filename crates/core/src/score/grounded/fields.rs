@@ -17,13 +17,13 @@ const MAX_NAMES: usize = 1_000;
 
 /// Schemas of whole answers, or of function arguments.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(in crate::score) struct Fields {
     schemas: Vec<(Option<String>, Value)>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct FieldForm {
-    pub(super) listed: Vec<Value>,
+pub(in crate::score) struct FieldForm {
+    pub(in crate::score) listed: Vec<Value>,
     pub(super) is_boolean: bool,
     pub(super) is_number: bool,
     pub(super) is_date: bool,
@@ -35,7 +35,7 @@ pub(super) struct FieldForm {
 
 impl Fields {
     /// `None` for kinds with non-JSON answers.
-    pub(super) fn new(definition: &dyn Definition) -> Option<Self> {
+    pub(in crate::score) fn new(definition: &dyn Definition) -> Option<Self> {
         let schemas = match (definition.schema(), definition.grammar()) {
             (Some(schema), _) => vec![(None, schema.value.clone())],
             (_, Some(Grammar::ToolCalls(rules))) => {
@@ -48,6 +48,12 @@ impl Fields {
             _ => return None,
         };
         Some(Self { schemas })
+    }
+
+    pub(in crate::score) fn of_schema(schema: Value) -> Self {
+        Self {
+            schemas: vec![(None, schema)],
+        }
     }
 
     /// Reads tools in OpenAI's schema.
@@ -73,7 +79,7 @@ impl Fields {
     }
 
     /// `None` if no schema describes the field.
-    pub(super) fn form(&self, path: &[String]) -> Option<FieldForm> {
+    pub(in crate::score) fn form(&self, path: &[String]) -> Option<FieldForm> {
         let found = self.described(path);
         let mut form = FieldForm::default();
         for (root, schema) in &found {

@@ -1,7 +1,7 @@
 //! The reward part `grounded`: share of an answer's values that its prompt states.
 
 mod dates;
-mod fields;
+pub(super) mod fields;
 mod numbers;
 mod prompt_index;
 

@@ -101,13 +101,8 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
             advice,
         ));
     }
-    // Only a program knows which completion matches an `expected`; its text may.
-    let is_program = task.command().is_some_and(|rules| !rules.takes_code());
     let completion_of = |expected: &Value, row: Option<&PromptRow>| {
-        let known = scorer.expected_completion(expected, row);
-        known
-            .or_else(|| is_program.then(|| answer_text(expected)))
-            .unwrap_or_default()
+        expected_answer(task, scorer, expected, row).unwrap_or_default()
     };
     if let Some(constant) = most_common_expected(rows)
         .filter(|expected| !completion_of(expected, rows.first()).is_empty())
@@ -148,6 +143,18 @@ fn invented(forced: ForcedField) -> Finding {
         sentence: forced.sentence(),
         forced: Some(forced),
     }
+}
+
+/// The completion for an expected answer. Only a program knows which one matches; its text may.
+pub(super) fn expected_answer(
+    task: &Task,
+    scorer: &Scorer,
+    expected: &Value,
+    row: Option<&PromptRow>,
+) -> Option<String> {
+    let is_program = task.command().is_some_and(|rules| !rules.takes_code());
+    let known = scorer.expected_completion(expected, row);
+    known.or_else(|| is_program.then(|| answer_text(expected)))
 }
 
 /// The reward of a right answer. Lengths in tokens need a tokenizer.

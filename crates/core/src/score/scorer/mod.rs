@@ -3,6 +3,7 @@
 pub mod audit;
 pub(super) mod batch;
 pub(super) mod forced_fields;
+pub mod mutants;
 
 use crate::dataset::PromptRow;
 use crate::facts::PartName;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::dataset::{PromptRow, tag_schemas};
 use crate::environment::{Agent, StateQuery, Toolset};
 use crate::sandbox::PrivateFolder;
 use crate::score::definition::{Definition, Grammar};
@@ -154,6 +155,13 @@ impl Task {
 
     pub fn schema(&self) -> Option<&Value> {
         self.definition.schema().map(|schema| schema.value)
+    }
+
+    /// Tags rows of an eval or test set by their own schemas, where the kind has one.
+    pub fn tag_schemas(&self, rows: &mut [PromptRow]) {
+        if self.schema().is_some() {
+            tag_schemas(self, rows);
+        }
     }
 
     pub fn calls_functions(&self) -> bool {

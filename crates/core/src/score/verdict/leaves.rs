@@ -55,7 +55,7 @@ pub(crate) fn compare_leaves(
     let mut walk = Walk {
         rules,
         left: &left,
-        path: Vec::new(),
+        path: String::new(),
         counts: Some(OrderedMap::default()),
         outcomes: Vec::new(),
         credit: 0.0,
@@ -74,7 +74,8 @@ struct Walk<'w> {
     rules: &'w Rules,
     /// Comparisons that trials may still make.
     left: &'w Cell<usize>,
-    path: Vec<String>,
+    /// `.lines.*.amount`, where leaves are counted.
+    path: String,
     /// `None` where only the credit is asked for.
     counts: Option<OrderedMap<LeafCounts>>,
     outcomes: Vec<(usize, bool)>,
@@ -99,7 +100,7 @@ impl<'w> Walk<'w> {
         let mut trial = Walk {
             rules: self.rules,
             left: self.left,
-            path: Vec::new(),
+            path: String::new(),
             counts: None,
             outcomes: Vec::new(),
             credit: 0.0,
@@ -136,28 +137,30 @@ impl<'w> Walk<'w> {
         let Some(counts) = &mut self.counts else {
             return;
         };
-        let mut path = self.path.join(".");
+        let mut path = self.path.get(1..).unwrap_or_default();
         // Names that the answer makes up have no limit of their own.
         if is_made_up
             && (path.len() > MAX_INVENTED_PATH_BYTES || counts.0.len() >= MAX_INVENTED_PATHS)
-            && counts.get(&path).is_none()
+            && counts.get(path).is_none()
         {
-            OTHER_PATHS.clone_into(&mut path);
+            path = OTHER_PATHS;
         }
-        let place = counts.0.iter().position(|(known, _)| *known == path);
+        let place = counts.0.iter().position(|(known, _)| known == path);
         let place = place.unwrap_or_else(|| {
-            counts.0.push((path, LeafCounts::default()));
+            counts.0.push((path.to_owned(), LeafCounts::default()));
             counts.0.len() - 1
         });
         change(&mut counts.0[place].1);
     }
 
     fn at(&mut self, name: &str, compare: impl FnOnce(&mut Self)) {
+        let above = self.path.len();
         if self.counts.is_some() {
-            self.path.push(name.to_owned());
+            self.path.push('.');
+            self.path.push_str(name);
         }
         compare(self);
-        self.path.pop();
+        self.path.truncate(above);
     }
 
     fn compare(&mut self, found: Option<&Value<'_>>, expected: &Expected, rule: Rule<'w>) {

@@ -2,8 +2,8 @@
 
 use ratatui::text::Line;
 
-use super::Prompts;
 use super::table_row::row;
+use super::{FoundCalls, Prompts};
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::format::counted;
@@ -14,9 +14,6 @@ use crate::style_role::Role;
 use crate::widgets::conversation::Conversation;
 use crate::widgets::json;
 use crate::widgets::text_width::wrapped;
-
-/// The calls that search found for a row, with an answer, or why it found none.
-pub(super) type FoundCalls = Result<(ToolChain, String), String>;
 
 /// Why no calls are searched for the selected row.
 pub(super) fn no_search(prompts: &Prompts, shared: &Shared) -> Option<String> {

@@ -65,6 +65,8 @@ pub(super) fn mapping_of(form: &Form) -> MappingText {
         expected: text("expected"),
         id: text("id"),
         tags: text("tags"),
+        // Guessed: a form's `schema` is a file.
+        schema: String::new(),
     }
 }
 
@@ -93,8 +95,11 @@ pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
 }
 
 pub(super) fn show_guesses(form: &mut Form, mapping: &MappingText) {
+    let is_field = |part: &str| MAPPING.iter().any(|(field, _)| *field == part);
     for (part, text) in mapping.parts() {
-        form.guess(part, text);
+        if is_field(part) {
+            form.guess(part, text);
+        }
     }
 }
 

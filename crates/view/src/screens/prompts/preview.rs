@@ -6,7 +6,7 @@ use ratatui::text::Line;
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse, demonstration};
 use crate::command_log::CommandLine;
-use crate::dataset::{PromptRow, expected_target};
+use crate::dataset::{PromptRow, expected_target, row_schema, schema_name};
 use crate::exact_json;
 use crate::format::counted;
 use crate::message::{Command, Work};
@@ -52,6 +52,15 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let expected = row.expected.as_ref().map(|expected| {
                 json::format(&exact_json::write(expected)).unwrap_or_else(|_| expected.to_string())
             });
+            let schema = match row_schema(&open.task, row) {
+                Some(Ok(schema)) => {
+                    let text = schema.to_string();
+                    let name = schema_name(&open.task, row).unwrap_or_default();
+                    Some((name, json::format(&text).unwrap_or(text)))
+                }
+                Some(Err(problem)) => Some(("unreadable".to_owned(), problem)),
+                None => None,
+            };
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, Some(&counter.tokenizer), &row.messages)
                     .map_err(|error| error.to_string())?;
@@ -86,6 +95,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 tokens,
                 invalid,
                 expected,
+                schema,
                 prompt,
             })
         },

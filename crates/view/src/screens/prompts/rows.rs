@@ -9,7 +9,7 @@ use super::table_row::{
     COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row, solve_rate,
 };
 use super::{Group, Prompts, ROWS, UNCOUNTED, findings, preview};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, schema_name};
 use crate::fuzzy;
 use crate::message::{Command, Sender, Work};
 use crate::run::SolveRate;
@@ -281,6 +281,9 @@ impl Query {
                     .get(*index as usize)?
                     .map(|found| found.rate().to_bits())
             }),
+            Column::Schema => {
+                shown.sort_by_cached_key(|index| schema_name(&self.open.task, self.at(*index)?))
+            }
             Column::Tags => {
                 shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.tags.clone()))
             }

@@ -9,7 +9,7 @@ use super::table_row::{
 };
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED, demonstration, preview};
 use crate::dataset::health::{FindingKind, Level};
-use crate::dataset::{DatasetError, PromptRow};
+use crate::dataset::{DatasetError, PromptRow, schema_name};
 use crate::format::{counted, percent_short};
 use crate::run::SolveRate;
 use crate::schema_draft::Expected;
@@ -27,19 +27,27 @@ fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)>
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))
 }
 
-/// Widths of the columns set, id, tokens, expected, solve rate, tags; the text gets the rest. 0:
-/// hidden.
-fn widths(shared: &Shared, columns: usize) -> [usize; 6] {
+fn shows_schemas(shared: &Shared) -> bool {
+    shared
+        .task
+        .as_ref()
+        .is_some_and(|open| open.has_row_schemas)
+}
+
+/// Widths of the columns set, id, tokens, expected, solve rate, schema, tags; the text gets the
+/// rest. 0: hidden.
+fn widths(shared: &Shared, columns: usize) -> [usize; 7] {
     let rate = if has_solve_rates(shared) {
         "solved".len()
     } else {
         0
     };
+    let schema = if shows_schemas(shared) { 12 } else { 0 };
     match columns {
-        0..=39 => [2, 0, 0, 0, 0, 0],
-        40..=56 => [5, 10, 5, 0, rate, 0],
-        57..=79 => [5, 12, 6, 3, rate, 0],
-        _ => [5, 14, 6, 3, rate, 14],
+        0..=39 => [2, 0, 0, 0, 0, 0, 0],
+        40..=56 => [5, 10, 5, 0, rate, 0, 0],
+        57..=79 => [5, 12, 6, 3, rate, schema, 0],
+        _ => [5, 14, 6, 3, rate, schema, 14],
     }
 }
 
@@ -98,13 +106,14 @@ fn titles(
     shared: &Shared,
     columns: usize,
 ) -> impl Iterator<Item = (Column, &'static str, usize)> + use<> {
-    let [set, id, tokens, expected, rate, tags] = widths(shared, columns);
+    let [set, id, tokens, expected, rate, schema, tags] = widths(shared, columns);
     let all = [
         (Column::File, "set", set),
         (Column::Id, "id", id),
         (Column::Tokens, "tokens", tokens),
         (Column::Expected, "exp", expected),
         (Column::SolveRate, "solved", rate),
+        (Column::Schema, "schema", schema),
         (Column::Tags, "tags", tags),
         (Column::Words, "first words", 11),
     ];
@@ -168,6 +177,11 @@ pub(super) fn cells(
                 None => text("n/a", Role::Faint),
             }
             .right_aligned(),
+            Column::Schema => {
+                let open = shared.task.as_ref();
+                let name = open.and_then(|open| schema_name(&open.task, row));
+                text(&name.unwrap_or_default(), Role::Faint)
+            }
             Column::Tags => text(&row.tags.join(","), Role::Faint),
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
@@ -269,6 +283,11 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared, width: usize) -> Ve
         ))),
     }
     lines.extend(demonstration::lines(prompts, shared, row, width));
+    if let Some((name, text)) = chat.schema.as_ref().filter(|_| shows_schemas(shared)) {
+        let title = format!("schema of the row: {}", visible(name));
+        lines.push(theme.line(title, Role::Title));
+        lines.extend(json::lines(theme, text.trim_end(), &[]));
+    }
     let other: Vec<&str> = row.fields.other().keys().map(String::as_str).collect();
     if !other.is_empty() {
         lines.push(faint(&format!(

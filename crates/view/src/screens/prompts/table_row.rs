@@ -35,6 +35,8 @@ choices! {
         Expected = "expected",
         /// Of the open run's latest group.
         SolveRate = "solve rate",
+        /// The row's own schema.
+        Schema = "schema",
         Tags = "tags",
         Words = "first words",
     }

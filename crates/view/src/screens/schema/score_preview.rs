@@ -10,9 +10,13 @@ use crate::dataset::PromptRow;
 use crate::message::{Change, Command, Sender, Work};
 use crate::prompts::audit_task;
 use crate::score::audit::audit;
+use crate::score::mutants::mutation_report;
 use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::shared::{LastScores, OpenTask, Shared};
 use crate::task::PromptSet;
+
+/// Broken expected answers that are scored as one edits; `grpo-tui task audit --mutants` scores more.
+const MAX_MUTANTS: usize = 2_000;
 
 pub(super) fn compute(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
@@ -47,7 +51,8 @@ pub(super) fn compute(shared: &Shared) -> Option<Command> {
     }))
 }
 
-/// Scores degenerate answers in the background; a judge is asked for them only by `grpo-tui task audit`.
+/// Scores degenerate answers and mutants in the background; a judge is asked for them only by `grpo-tui task audit`, and
+/// a program for mutants.
 pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
     let (open, scorer) = (
@@ -68,10 +73,22 @@ pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
         // Tools that cannot be opened are named where they are called.
         let findings =
             audit_task(&task, &scorer, rows).unwrap_or_else(|_| audit(&task, &scorer, rows));
+        // The schema may have changed while another screen was shown.
+        let is_current = move |shared: &Shared| shared.draft.version == version;
         sender.send(move |schema: &mut Schema, shared| {
-            // The schema may have changed while another screen was shown.
-            if shared.draft.version == version {
-                schema.degenerate = Some(findings);
+            if is_current(shared) {
+                (schema.degenerate, schema.mutants) = (Some(findings), None);
+            }
+            Vec::new()
+        });
+        if scorer.runs_programs() {
+            return;
+        }
+        let keep_going = || sender.is_wanted();
+        let report = mutation_report(&task, &scorer, rows, Some(MAX_MUTANTS), &keep_going);
+        sender.send(move |schema: &mut Schema, shared| {
+            if is_current(shared) {
+                schema.mutants = report.transpose();
             }
             Vec::new()
         });

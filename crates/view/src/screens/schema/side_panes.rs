@@ -7,8 +7,10 @@ use ratatui::text::{Line, Span};
 use super::expected::Rejections;
 use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, made_up, program_pane};
 use crate::format::counted;
+use crate::page::Block;
 use crate::pane::page::PageLines;
 use crate::score::audit::page;
+use crate::score::mutants;
 use crate::score::{PartValue, Task, Tier};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -334,12 +336,8 @@ fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'sta
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
-    if shared
-        .draft
-        .scorer
-        .as_ref()
-        .is_some_and(|scorer| scorer.asks_judge())
-    {
+    let scorer = shared.draft.scorer.as_ref();
+    if scorer.is_some_and(|scorer| scorer.asks_judge()) {
         let text = "not scored here, since a judge costs: grpo-tui task audit";
         return vec![theme.line(text, Role::Faint)];
     }
@@ -349,7 +347,22 @@ fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'sta
     let Some(task) = &shared.draft.task else {
         return Vec::new();
     };
-    let mut lines = PageLines { theme, columns }.lines(&page(task, findings));
+    let broken = match &schema.mutants {
+        Some(Ok(report)) => mutants::page(report),
+        // What is missing is said where it is missed.
+        Some(Err(_)) => Vec::new(),
+        None if scorer.is_some_and(|scorer| scorer.runs_programs()) => {
+            vec![Block::detail(
+                "broken answers: grpo-tui task audit --mutants",
+            )]
+        }
+        None => vec![Block::detail("scoring broken answers ...")],
+    };
+    // Sentences first: the figures may be below the pane.
+    let is_sentence = |block: &Block| !matches!(block, Block::Bars(_) | Block::Table(_));
+    let blocks = [page(task, findings), broken].concat().into_iter();
+    let (sentences, figures): (Vec<Block>, Vec<Block>) = blocks.partition(is_sentence);
+    let mut lines = PageLines { theme, columns }.lines(&[sentences, figures].concat());
     if made_up::nothing_made_up(schema).is_none() {
         let key = shared.key_of("schema.nullable");
         let text = format!("{key} allows null where values are made up");

@@ -1,0 +1,137 @@
+//! `grpo-tui dataset split`: distributes a task's rows anew over its sets, so that no schema, or no prompt, is in two.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use super::super::{Failure, Outcome, print_json};
+use super::import::path_of;
+use crate::dataset::import::{SetRows, lines_of, parse_split, split, split_by};
+use crate::dataset::{self, PromptRow, schema_digest};
+use crate::files::{Access, replace_files};
+use crate::format::counted;
+use crate::score::Task;
+use crate::secrets::visible;
+use crate::task::PromptSet;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Task: a folder, or a name in the workspace
+    task: String,
+    /// What no two sets share: schema (of the rows) or prompt
+    #[arg(long, value_name = "WHAT", value_parser = ["schema", "prompt"])]
+    by: String,
+    /// Percentages of train, eval and test; 0 for a set that the task does not have
+    #[arg(long, value_name = "A/B/C", default_value = "80/10/10", value_parser = parse_split)]
+    split: [usize; 3],
+    /// Write nothing: show how many rows each set would have
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    if arguments.by == "schema" && task.schema().is_none() {
+        let kind = task.kind();
+        return Err(Failure::usage(format!(
+            "--by schema: rows have schemas of their own where `[score] kind` is json_schema or structured, not {kind}"
+        )));
+    }
+    let (mut rows, mut digests) = (Vec::new(), BTreeMap::new());
+    let mut places: BTreeMap<String, PromptSet> = BTreeMap::new();
+    for set in PromptSet::ALL {
+        if task.set_file(set).is_none() {
+            continue;
+        }
+        for row in dataset::load(&task, set)? {
+            if let Some(other) = places.insert(row.id.clone(), set) {
+                return Err(Failure::failed(format!(
+                    "id `{}` is in {} and in {}: give every row of the task its own id",
+                    visible(&row.id),
+                    other.name(),
+                    set.name()
+                )));
+            }
+            let own = dataset::row_schema(&task, &row).filter(|_| arguments.by == "schema");
+            if let Some(problem) = own.and_then(Result::err) {
+                let file = task.set_file(set).unwrap_or_default();
+                let (file, line) = (task.label(file), row.line);
+                return Err(Failure::failed(format!("{file} line {line}: {problem}")));
+            }
+            digests.insert(row.id.clone(), schema_digest(&task, &row));
+            rows.push(fields(&row));
+        }
+    }
+    let digest = |row: &Map<String, Value>| {
+        let id = row.get("id").and_then(Value::as_str).unwrap_or_default();
+        digests.get(id).copied().flatten().unwrap_or_default()
+    };
+    let schemas: std::collections::BTreeSet<u64> = rows.iter().map(digest).collect();
+    if arguments.by == "schema" && schemas.len() < 2 {
+        return Err(Failure::failed(format!(
+            "{}: the rows have one schema; there is nothing to split by",
+            task.name
+        )));
+    }
+    let sets = match arguments.by.as_str() {
+        "schema" => split_by(rows, arguments.split, digest),
+        _ => split(rows, arguments.split),
+    };
+    let shown = |(set, rows): &SetRows| {
+        let own: std::collections::BTreeSet<u64> = rows.iter().map(digest).collect();
+        (
+            set.name().to_owned(),
+            json!({"rows": rows.len(), "schemas": own.len()}),
+        )
+    };
+    let document: Map<String, Value> = sets.iter().map(shown).collect();
+    let mut texts = Vec::new();
+    for (set, rows) in &sets {
+        match (task.set_file(*set), rows.is_empty()) {
+            (None, true) => {}
+            (Some(_), true) => {
+                return Err(Failure::failed(format!(
+                    "{} would have no rows; use another --split",
+                    set.name()
+                )));
+            }
+            _ => texts.push((path_of(&task, *set)?, lines_of(rows))),
+        }
+    }
+    if !arguments.dry_run {
+        let files: Vec<(&Path, &[u8])> = texts
+            .iter()
+            .map(|(path, text)| (path.as_path(), text.as_bytes()))
+            .collect();
+        replace_files(&files, Access::Umask).map_err(|(path, error)| {
+            Failure::failed(format!("{}: {error}; no set was changed", path.display()))
+        })?;
+    }
+    if arguments.json {
+        return print_json(Value::Object(document));
+    }
+    for (set, counts) in &document {
+        let count = |key: &str| counts[key].as_u64().unwrap_or_default() as usize;
+        println!(
+            "{set}: {}, {}",
+            counted(count("rows"), "row"),
+            counted(count("schemas"), "schema")
+        );
+    }
+    if arguments.dry_run {
+        println!("nothing written (--dry-run)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The row as written, with the id that it has in its set.
+fn fields(row: &PromptRow) -> Map<String, Value> {
+    let mut fields = row.fields.whole();
+    fields.insert("id".to_owned(), row.id.clone().into());
+    fields
+}
