@@ -5,7 +5,7 @@
 Trains `invoice` with default settings, exports, and starts vLLM three times (SGLang once, where it is installed). Each step has a timeout, the whole 9 minutes.
 Exit code 1 where a correct server is called different, or the base is not told from the run; 77 without vLLM.
 """
-import importlib.util, json, os, pathlib, signal, subprocess, sys, time, urllib.request
+import atexit, importlib.util, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.request
 
 BUDGET_SECONDS = 540
 begun = time.time()
@@ -13,9 +13,9 @@ if importlib.util.find_spec("vllm") is None:
     print("not run: no vLLM", file=sys.stderr)
     sys.exit(77)
 binary, model, out = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolute()
-work = pathlib.Path(os.environ.get("WORK", "/dev/shm/grpo-tui-prove"))
 out.mkdir(parents=True, exist_ok=True)
-work.mkdir(parents=True, exist_ok=True)
+work = pathlib.Path(tempfile.mkdtemp(prefix="grpo-tui-prove-", dir=os.environ.get("WORK", "/dev/shm")))
+atexit.register(shutil.rmtree, work, ignore_errors=True)
 environment = dict(os.environ, VLLM_USE_FLASHINFER_SAMPLER="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
 if importlib.util.find_spec("uvloop") is None:  # vLLM's server asks for nothing but `run`
     (work / "stubs").mkdir(exist_ok=True)
