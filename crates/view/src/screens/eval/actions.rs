@@ -205,9 +205,9 @@ const ACTIONS: &[Action] = &[
     .unless(prove::none),
     Action::new(
         "eval.prove.cancel",
-        "Cancel comparison",
+        "Cancel",
         "cancel",
-        &["x"],
+        &["C"],
         PROVING,
         prove::cancel,
     )
